@@ -1,0 +1,1 @@
+export const x = (a: readonly string[]): string | undefined => a[0]
