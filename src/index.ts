@@ -1,1 +1,3 @@
-export const x = (a: readonly string[]): string | undefined => a[0]
+import { run } from './run.ts'
+
+await run(process.env)

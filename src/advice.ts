@@ -1,0 +1,50 @@
+import type { RegistryError } from './registry/registry-error.ts'
+
+/** The step to add to a workflow so that this and later steps are logged in to a registry. */
+export function loginStep(host: string): string {
+  if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host)) return '  - uses: aws-actions/amazon-ecr-login@v2'
+  const lines = {
+    'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
+    'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
+  }[host] ?? [
+    `registry: ${host}`,
+    'username: ${{ vars.REGISTRY_USERNAME }}',
+    'password: ${{ secrets.REGISTRY_PASSWORD }}',
+  ]
+  return ['  - uses: docker/login-action@v3', '    with:', ...lines.map((line) => `      ${line}`)].join('\n')
+}
+
+/** What a user can do in a workflow about a registry's failure; the registry room itself knows nothing of workflows. */
+export function adviceFor({ host, problem, code, status }: RegistryError): string | undefined {
+  switch (problem) {
+    case 'no-credentials':
+      return `Log in before this step:\n${loginStep(host)}${permissions(host)}`
+    case 'wrong-credentials':
+      return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`
+    case 'denied':
+      return `The login is right, but may not do this.${permissions(host) || ' Give it write access to the repository.'}`
+    case 'unreachable':
+      return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`
+    case 'untrusted-certificate':
+      return "Name the file with your certificate authority in the environment variable NODE_EXTRA_CA_CERTS, on the job or the runner. Certificate checks can't be turned off."
+    case 'rate-limited':
+      return 'Log in if this job is not logged in (the limits are higher then), or run it again later.'
+    case 'not-found':
+      return code === 'NAME_UNKNOWN'
+        ? 'Create the repository in the registry first; this one does not create it by itself.'
+        : undefined
+    case 'other':
+      return status !== undefined && status >= 500
+        ? 'The registry has a fault of its own. Run the job again later.'
+        : undefined
+  }
+}
+
+function permissions(host: string): string {
+  if (host !== 'ghcr.io') return ''
+  return `\nand let the job's token write packages:
+  permissions:
+    contents: read
+    packages: write
+A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").`
+}

@@ -1,0 +1,117 @@
+import { createHash } from 'node:crypto'
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { DefaultArtifactClient } from '@actions/artifact'
+import { messageOf } from './failure.ts'
+import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
+
+/** A record as an artifact holds it, not yet believed. */
+export interface FoundRecord {
+  /** Where it is from, for errors. */
+  readonly origin: string
+  readonly text: string
+}
+
+/**
+ * The name of the artifact that holds the record of an image and system. Part of it is readable; a hash keeps apart
+ * names that look alike once the characters are gone that artifacts can't have in their names.
+ * @param image the canonical name of the repository
+ */
+export function artifactName(image: string, system: string): string {
+  const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120)
+  const hash = createHash('sha256').update(image).digest('hex').slice(0, 8)
+  return `${PREFIX}${readable}-${hash}-${system}`
+}
+
+/**
+ * Writes a record to its artifact. One that an earlier attempt of the run has left is replaced.
+ * @param retentionDays from 1 to 90
+ * @param tempFolder where files may be while they are uploaded
+ * @throws RecordError, also where another job of the same attempt has handed over another digest for the same system
+ */
+export async function writeRecord(record: DigestRecord, retentionDays: number, tempFolder: string): Promise<void> {
+  const name = artifactName(record.image, record.system)
+  await withFolder(tempFolder, async (folder) => {
+    const client = await openClient()
+    const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
+    const earlier = artifacts.find((artifact) => artifact.name === name)
+    if (earlier !== undefined) {
+      const found = await download(client, earlier.id, name, join(folder, 'earlier'))
+      refuseRival(record, parseRecord(found.text, found.origin))
+      await asking(`replace the artifact ${name}`, client.deleteArtifact(name))
+    }
+    const file = join(folder, FILE)
+    await writeFile(file, `${printRecord(record)}\n`)
+    await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
+  })
+}
+
+/**
+ * Reads all records of the run, whichever image they are of: that is for their content to say.
+ * @throws RecordError
+ */
+export async function readRecords(tempFolder: string): Promise<readonly FoundRecord[]> {
+  return withFolder(tempFolder, async (folder) => {
+    const client = await openClient()
+    const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
+    const ours = artifacts.filter((artifact) => artifact.name.startsWith(PREFIX))
+    return Promise.all(ours.map(({ id, name }) => download(client, id, name, join(folder, String(id)))))
+  })
+}
+
+const PREFIX = 'image-digest-'
+const FILE = 'digest.json'
+const RECORD_LIMIT = 64 * 1024
+
+/** Loaded only here: its code is larger than that of all the rest together. */
+async function openClient(): Promise<DefaultArtifactClient> {
+  const { DefaultArtifactClient } = await import('@actions/artifact')
+  return new DefaultArtifactClient()
+}
+
+async function withFolder<Result>(tempFolder: string, work: (folder: string) => Promise<Result>): Promise<Result> {
+  const folder = await mkdtemp(join(tempFolder, 'nix-image-action-'))
+  try {
+    return await work(folder)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+async function download(client: DefaultArtifactClient, id: number, name: string, folder: string): Promise<FoundRecord> {
+  const origin = `the artifact ${name}`
+  await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder }))
+  const files = await readdir(folder, { recursive: true, withFileTypes: true })
+  const [file, ...more] = files.filter((entry) => entry.isFile() && entry.name.endsWith('.json'))
+  if (file === undefined || more.length > 0)
+    throw new RecordError({
+      what: `${origin} should hold one file of JSON, and holds ${files.map(({ name }) => name).join(', ') || 'nothing'}`,
+    })
+  const path = join(file.parentPath, file.name)
+  if ((await stat(path)).size > RECORD_LIMIT)
+    throw new RecordError({ what: `${origin} is too large for a digest record` })
+  return { origin, text: await readFile(path, 'utf8') }
+}
+
+/** A record of this attempt with another digest is another job's: one of the two images would be lost in silence. */
+function refuseRival(record: DigestRecord, earlier: DigestRecord): void {
+  if (earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
+  throw new RecordError({
+    what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
+    words: `${earlier.digest} by the job "${earlier.job.id}"\n${record.digest} by the job "${record.job.id}", this one`,
+    help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
+  })
+}
+
+async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<Result> {
+  try {
+    return await asked
+  } catch (error) {
+    throw new RecordError({
+      what: `Can't ${purpose}`,
+      words: messageOf(error),
+      help: 'Where there is no artifact service (GitHub Enterprise Server, Forgejo, Gitea), give the `record` outputs of the build jobs to `digests` of the merge.',
+      cause: error,
+    })
+  }
+}

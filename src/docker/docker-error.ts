@@ -1,0 +1,6 @@
+import { Failure } from '../failure.ts'
+
+/** Docker is missing, is not running, or refused. */
+export class DockerError extends Failure {
+  override readonly name = 'DockerError'
+}

@@ -1,0 +1,109 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { Writable } from 'node:stream'
+import { which } from '@actions/io'
+import { type CommandResult, lastLines, runCommand } from '../command.ts'
+import { messageOf } from '../failure.ts'
+import { type Digest, isDigest } from '../oci/digest.ts'
+import { DockerError } from './docker-error.ts'
+
+/** @throws DockerError where there is no Docker, or its daemon does not answer */
+export async function checkDocker(): Promise<void> {
+  const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'])
+  if (exitCode === 0) return
+  throw new DockerError({
+    what: 'Docker is not running on this runner',
+    words: lastLines(log, 5),
+    help: WHERE_DOCKER_IS,
+  })
+}
+
+/**
+ * Has Docker load an image while `feed` writes it.
+ * @param feed writes the archive, plain or compressed, to Docker's standard input, and ends it
+ * @returns what `feed` returns
+ * @throws DockerError where Docker can't load it, or what `feed` throws
+ */
+export async function loadImage<Result>(feed: (stdin: Writable) => Promise<Result>): Promise<Result> {
+  const child = spawn(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] })
+  const words: string[] = []
+  child.stderr.setEncoding('utf8').on('data', (text: string) => words.push(text))
+  // Docker ends early where it does not like what it reads. Its own words tell more than the broken pipe.
+  child.stdin.on('error', () => undefined)
+  const ended = once(child, 'close').then(
+    ([code]) => code as number | null,
+    (error: Error) => void words.push(messageOf(error)),
+  )
+  const [fed] = await Promise.allSettled([feed(child.stdin)])
+  const brokenPipe = fed.status === 'rejected' && child.stdin.destroyed
+  if (fed.status === 'rejected' && !brokenPipe) child.kill()
+  const exitCode = await ended
+  if (fed.status === 'rejected' && !brokenPipe) throw fed.reason
+  if (fed.status === 'fulfilled' && exitCode === 0) return fed.value
+  throw new DockerError({
+    what: 'Docker could not load the image that Nix built',
+    words: lastLines(words.join(''), 10),
+  })
+}
+
+/**
+ * The name by which Docker knows an image that it has loaded: its ID, which no other job on the same daemon can take
+ * over. The containerd image store knows images by another hash; there it is the name in the archive.
+ * @throws DockerError where it knows neither
+ */
+export async function loadedImage(configDigest: Digest, names: readonly string[]): Promise<string> {
+  for (const name of [configDigest, ...names]) {
+    const { exitCode } = await docker(['image', 'inspect', '--format', '{{.Id}}', name])
+    if (exitCode === 0) return name
+  }
+  throw new DockerError({
+    what: `Docker has loaded the image, but knows neither ${[configDigest, ...names].join(' nor ')}`,
+    help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
+  })
+}
+
+/** @throws DockerError */
+export async function tagImage(image: string, reference: string): Promise<void> {
+  const { exitCode, log } = await docker(['tag', image, reference])
+  if (exitCode !== 0)
+    throw new DockerError({ what: `Docker could not tag the image as ${reference}`, words: lastLines(log, 5) })
+}
+
+/**
+ * Pushes a tag, Docker's progress shown.
+ * @returns the digest that the registry has it by
+ * @throws DockerError with Docker's and the registry's words
+ */
+export async function pushImage(reference: string, loginHelp: string): Promise<Digest> {
+  const { exitCode, stdout, log } = await docker(['push', reference], true)
+  if (exitCode !== 0) {
+    const help = /denied|unauthorized|authentication required|no basic auth/i.test(log) ? loginHelp : undefined
+    throw new DockerError({ what: `Docker could not push ${reference}`, words: lastLines(log, 5), help })
+  }
+  // The last line, of both image stores: "tag: digest: sha256:… size: 1234".
+  const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1]
+  if (digest !== undefined && isDigest(digest)) return digest
+  throw new DockerError({
+    what: `Docker has pushed ${reference}, but did not say its digest`,
+    words: lastLines(stdout, 5),
+  })
+}
+
+const WHERE_DOCKER_IS =
+  'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).'
+
+async function docker(args: readonly string[], shown = false): Promise<CommandResult> {
+  const result = await runCommand('docker', args, shown)
+  if (result === undefined) throw missing()
+  return result
+}
+
+async function dockerPath(): Promise<string> {
+  const path = await which('docker')
+  if (path === '') throw missing()
+  return path
+}
+
+function missing(): DockerError {
+  return new DockerError({ what: 'Docker is not installed on this runner', help: WHERE_DOCKER_IS })
+}

@@ -1,0 +1,43 @@
+/** The parts of an explained failure, in the order in which a person needs them. */
+export interface FailureParts {
+  /** What failed, and on what: one sentence that names the image, record, tag or file. */
+  readonly what: string
+  /** The other side's own words (Nix's, Docker's, the registry's), unabridged where they are short. */
+  readonly words?: string | undefined
+  /** What the user can do now: the YAML to add or the command to run. */
+  readonly help?: string | undefined
+  readonly cause?: unknown
+}
+
+/**
+ * A failure that has been understood and is told to the user as it stands. Each room has its own subclass; whatever
+ * else is thrown is a defect of this action.
+ */
+export class Failure extends Error {
+  override readonly name: string = 'Failure'
+  readonly parts: FailureParts
+
+  constructor(parts: FailureParts) {
+    super(
+      [parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'),
+      parts.cause === undefined ? undefined : { cause: parts.cause },
+    )
+    this.parts = parts
+  }
+}
+
+/** The text of anything that was thrown, for use inside another message. */
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  // Node joins the addresses it tried in an AggregateError whose own message is empty.
+  if (error.message === '' && error instanceof AggregateError) return error.errors.map(messageOf).join('; ')
+  return error.message
+}
+
+function indent(words: string): string {
+  return words
+    .trimEnd()
+    .split('\n')
+    .map((line) => `  ${line}`.trimEnd())
+    .join('\n')
+}

@@ -1,0 +1,74 @@
+import type { FileHandle } from 'node:fs/promises'
+
+/** Bytes in order, from a stream or from a file in which it costs nothing to skip. */
+export interface ByteReader {
+  /** The next bytes, at least one and at most `most`; none only at the end. They are valid until the next call. */
+  next(most: number): Promise<Buffer>
+  /** Passes over bytes. Returns how many there were: fewer than asked for only at the end. */
+  skip(length: number): Promise<number>
+}
+
+/** Exactly `length` bytes, fewer only at the end. */
+export async function readExactly(reader: ByteReader, length: number): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let missing = length
+  while (missing > 0) {
+    const chunk = await reader.next(missing)
+    if (chunk.length === 0) break
+    chunks.push(Buffer.from(chunk))
+    missing -= chunk.length
+  }
+  return Buffer.concat(chunks)
+}
+
+/** Reads whatever comes, one chunk at a time. */
+export function streamReader(stream: AsyncIterable<Buffer>): ByteReader {
+  const chunks = stream[Symbol.asyncIterator]()
+  let rest: Buffer = Buffer.alloc(0)
+
+  async function next(most: number): Promise<Buffer> {
+    while (rest.length === 0) {
+      const { done, value } = await chunks.next()
+      if (done) return rest
+      rest = value
+    }
+    const taken = rest.subarray(0, most)
+    rest = rest.subarray(taken.length)
+    return taken
+  }
+
+  async function skip(length: number): Promise<number> {
+    let skipped = 0
+    while (skipped < length) {
+      const chunk = await next(length - skipped)
+      if (chunk.length === 0) break
+      skipped += chunk.length
+    }
+    return skipped
+  }
+
+  return { next, skip }
+}
+
+const FILE_CHUNK = 64 * 1024
+
+/**
+ * Reads a file, and seeks past what is skipped.
+ * @param size of the file, in bytes
+ */
+export function fileReader(file: FileHandle, size: number): ByteReader {
+  const buffer = Buffer.allocUnsafe(FILE_CHUNK)
+  let position = 0
+  return {
+    async next(most) {
+      const { bytesRead } = await file.read(buffer, 0, Math.min(most, FILE_CHUNK), position)
+      position += bytesRead
+      return buffer.subarray(0, bytesRead)
+    },
+    async skip(length) {
+      const skipped = Math.min(length, Math.max(0, size - position))
+      position += skipped
+      return skipped
+    },
+  }
+}

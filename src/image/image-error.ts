@@ -1,0 +1,6 @@
+import { Failure } from '../failure.ts'
+
+/** What Nix built is not an image, or a damaged one. */
+export class ImageError extends Failure {
+  override readonly name = 'ImageError'
+}

@@ -1,0 +1,147 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, open, readdir } from 'node:fs/promises'
+import { Readable, type Writable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
+import { messageOf } from '../failure.ts'
+import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
+import { type DockerArchive, readDockerArchive } from './docker-archive.ts'
+import { ImageError } from './image-error.ts'
+
+/** What Nix built, by the form that it has. */
+export interface ImageSource {
+  readonly path: string
+  /** `script`: a program that writes a plain tar to its standard output (streamLayeredImage). */
+  readonly format: 'tar' | 'gzip' | 'script'
+}
+
+/**
+ * Tells what Nix built by its first bytes; names say nothing.
+ * @throws ImageError for everything that is no image that can be read
+ */
+export async function findSource(path: string): Promise<ImageSource> {
+  const start = await readStart(path)
+  const format = formatOf(start)
+  if (format !== undefined) return { path, format }
+  throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS })
+}
+
+/**
+ * Reads the image, all of its bytes once.
+ * @param copy gets the bytes as they are on the way, in a form that `docker load` takes, and is ended after the last
+ * @throws ImageError where it is damaged or no image
+ */
+export async function readImage(source: ImageSource, copy?: Writable): Promise<DockerArchive> {
+  if (source.format === 'tar' && copy === undefined) return readTarFile(source.path)
+  const bytes = source.format === 'script' ? outputOf(source.path) : createReadStream(source.path)
+  const copied = copy === undefined ? bytes : copyTo(copy, bytes)
+  const plain = source.format === 'gzip' ? gunzip(copied, source.path) : copied
+  const reader = streamReader(plain)
+  const archive = await readDockerArchive(reader, source.path)
+  await readToEnd(reader)
+  return archive
+}
+
+const BUILDERS =
+  'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, or a script that streams one (dockerTools.streamLayeredImage).'
+
+async function readStart(path: string): Promise<Buffer> {
+  const file = await open(path)
+  try {
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0)
+    return buffer.subarray(0, bytesRead)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EISDIR') throw error
+    const names = await readdir(path)
+    throw new ImageError({
+      what: `${path} is a folder, not an image`,
+      words: `it holds ${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`,
+      help: BUILDERS,
+    })
+  } finally {
+    await file.close()
+  }
+}
+
+function formatOf(start: Buffer): ImageSource['format'] | undefined {
+  if (start[0] === 0x1f && start[1] === 0x8b) return 'gzip'
+  if (start.toString('latin1', 0, 2) === '#!') return 'script'
+  return start.toString('latin1', 257, 262) === 'ustar' ? 'tar' : undefined
+}
+
+function describeStart(start: Buffer): string {
+  if (start.length === 0) return 'the file is empty'
+  if (start.toString('hex', 0, 4) === '28b52ffd') return 'the file is compressed with zstd, which cannot be read yet'
+  if (start.toString('latin1', 0, 6) === '\xfd7zXZ\0') return 'the file is compressed with xz, which cannot be read yet'
+  const text = start.toString('utf8').split('\n')[0] ?? ''
+  return /^[\x20-\x7e\t]+$/.test(text)
+    ? `the file begins with "${text.slice(0, 60)}"`
+    : `the file begins with the bytes ${start.toString('hex', 0, 8)}`
+}
+
+async function readTarFile(path: string): Promise<DockerArchive> {
+  const file: FileHandle = await open(path)
+  try {
+    const { size } = await file.stat()
+    return await readDockerArchive(fileReader(file, size), path)
+  } finally {
+    await file.close()
+  }
+}
+
+/** The end of a tar is followed by padding, which whoever gets the copy must have as well. */
+async function readToEnd(reader: ByteReader): Promise<void> {
+  while ((await reader.skip(1024 * 1024)) > 0);
+}
+
+async function* copyTo(copy: Writable, bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  for await (const chunk of bytes) {
+    // Not "drain": a stream that the other side has closed never says it, but still calls back.
+    await new Promise<void>((resolve, reject) => {
+      copy.write(chunk, (error) => (error ? reject(error) : resolve()))
+    })
+    yield chunk
+  }
+  copy.end()
+}
+
+async function* gunzip(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
+  try {
+    yield* Readable.from(bytes).compose(createGunzip()) as AsyncIterable<Buffer>
+  } catch (error) {
+    if (!/^Z_/.test(String((error as NodeJS.ErrnoException).code))) throw error
+    throw new ImageError({
+      what: `${path} is damaged: it can't be decompressed`,
+      words: messageOf(error),
+      cause: error,
+    })
+  }
+}
+
+/** What a script writes to its standard output; its failure is this stream's. */
+async function* outputOf(path: string): AsyncGenerator<Buffer> {
+  const child = spawn(path, [], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const said: string[] = []
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said.push(text)
+    while (said.length > 64) said.shift()
+  })
+  const ended = once(child, 'close').then(
+    ([code, signal]) => (code === 0 ? undefined : `it ended with ${signal ?? `status ${code}`}`),
+    (error: Error) => error.message,
+  )
+  try {
+    yield* child.stdout as AsyncIterable<Buffer>
+    const failure = await ended
+    if (failure === undefined) return
+    const words = [failure, lastLines(said.join(''))].join('\n')
+    throw new ImageError({ what: `${path} should write an image to its standard output, but failed`, words })
+  } finally {
+    child.kill()
+  }
+}
+
+function lastLines(text: string): string {
+  return text.trimEnd().split('\n').slice(-15).join('\n')
+}

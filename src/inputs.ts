@@ -1,0 +1,281 @@
+import * as v from 'valibot'
+import { Failure } from './failure.ts'
+import { platformOf, runnerSystem } from './nix/system.ts'
+import { type Annotation, parseAnnotation } from './oci/annotation.ts'
+import {
+  isTag,
+  parseReference,
+  printRepository,
+  type Reference,
+  type Repository,
+  sameRepository,
+  tagProblem,
+} from './oci/reference.ts'
+
+/** An input that is missing, ill-formed or contradicts another. */
+export class InputError extends Failure {
+  override readonly name = 'InputError'
+}
+
+interface CommonInputs {
+  /** At least one, all different. */
+  readonly images: readonly Repository[]
+  /** `false`: build and check everything, publish nothing. */
+  readonly push: boolean
+  /** What the user should know of how the inputs were read. */
+  readonly notices: readonly string[]
+}
+
+export interface BuildInputs extends CommonInputs {
+  readonly mode: 'build'
+  readonly system: string
+  readonly flake: string
+  readonly attribute: string
+  readonly installable: string
+  readonly nixArgs: readonly string[]
+  /** The tag of this system's image, its placeholders filled. */
+  readonly tag: string
+  readonly retentionDays: number
+  /** How many jobs the matrix has, where the runner tells. */
+  readonly jobTotal: number | undefined
+}
+
+/** A tag to publish, in one of `images`. */
+export interface TagReference extends Reference {
+  readonly tag: string
+}
+
+export interface MergeInputs extends CommonInputs {
+  readonly mode: 'merge'
+  /** At least one, all different. */
+  readonly tags: readonly TagReference[]
+  readonly annotations: readonly Annotation[]
+  /** The systems that must all be there; empty: those of the records. */
+  readonly systems: readonly string[]
+  /** Records or bare digests as text; nothing: they are in the run's artifacts. */
+  readonly digests: readonly string[] | undefined
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/**
+ * Reads the step's inputs as the runner hands them over, in `INPUT_…` variables.
+ * @throws InputError for the first one that is wrong
+ */
+export function readInputs(env: Environment): BuildInputs | MergeInputs {
+  const mode = inputOf(env, 'mode')
+  if (mode === 'build') return readBuildInputs(env)
+  if (mode === 'merge') return readMergeInputs(env)
+  throw new InputError({
+    what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
+    help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together.',
+  })
+}
+
+function readBuildInputs(env: Environment): BuildInputs {
+  const common = readCommonInputs(env)
+  const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS ?? 'Linux', env.RUNNER_ARCH ?? process.arch)
+  valid('system', () => platformOf(system))
+  const flake = inputOf(env, 'flake') || '.'
+  if (flake.includes('#'))
+    throw new InputError({
+      what: `The input \`flake\` is "${flake}", which names an attribute too`,
+      help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
+    })
+  const pushWith = inputOf(env, 'push-with') || 'docker'
+  if (pushWith !== 'docker')
+    throw new InputError({ what: `The input \`push-with\` is "${pushWith}"; it can be \`docker\`` })
+  return {
+    ...common,
+    mode: 'build',
+    system,
+    flake,
+    attribute: inputOf(env, 'attribute') || 'containerImage',
+    installable: inputOf(env, 'installable'),
+    nixArgs: linesOf(inputOf(env, 'nix-args')),
+    tag: readTag(env, system),
+    retentionDays: readRetention(env),
+    jobTotal: Number(inputOf(env, 'job-total')) || undefined,
+  }
+}
+
+function readMergeInputs(env: Environment): MergeInputs {
+  const common = readCommonInputs(env)
+  const metadata = readMetadata(env)
+  const annotations = linesOf(inputOf(env, 'annotations'))
+  const systems = unique(listOf(inputOf(env, 'systems')))
+  for (const system of systems) valid('systems', () => platformOf(system))
+  const digests = linesOf(inputOf(env, 'digests'))
+  return {
+    ...common,
+    mode: 'merge',
+    tags: readTags(env, common.images, metadata),
+    annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) =>
+      valid('annotations', () => parseAnnotation(text)),
+    ),
+    systems,
+    digests: digests.length > 0 ? digests : undefined,
+  }
+}
+
+function readCommonInputs(env: Environment): CommonInputs {
+  const names = linesOf(inputOf(env, 'image'))
+  if (names.length === 0)
+    throw new InputError({
+      what: 'The input `image` is missing',
+      help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
+    })
+  const lowered = names.filter((name) => name !== name.toLowerCase())
+  const images = names.map((name) => valid('image', () => readImageName(name.toLowerCase())))
+  return {
+    images: uniqueBy(images, printRepository),
+    push: readBoolean(env, 'push', true),
+    notices: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
+  }
+}
+
+function readImageName(name: string): Repository {
+  const { repository, tag, digest } = parseReference(name)
+  if (tag === undefined && digest === undefined) return repository
+  throw new InputError({
+    what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
+    help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
+  })
+}
+
+function readTag(env: Environment, system: string): string {
+  // An empty text and a missing input look alike, so this default stands in action.yml alone.
+  const pattern = inputOf(env, 'tag')
+  if (pattern === '')
+    throw new InputError({
+      what: 'The input `tag` is empty, and Docker can push nothing without a tag',
+      help: 'Leave `tag` out: its default is {sha}-{system}.',
+    })
+  const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system)
+  if (!isTag(tag)) throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag)}` })
+  return tag
+}
+
+function readRetention(env: Environment): number {
+  const text = inputOf(env, 'retention-days') || '1'
+  const days = Number(text)
+  if (Number.isInteger(days) && days >= 1 && days <= 90) return days
+  throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` })
+}
+
+function readTags(
+  env: Environment,
+  images: readonly Repository[],
+  metadata: Metadata | undefined,
+): readonly TagReference[] {
+  const given = listOf(inputOf(env, 'tags'))
+  const own = given.length > 0 || metadata?.tags === undefined
+  const texts = given.length > 0 ? given : (metadata?.tags ?? ['latest', '{sha}'])
+  const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images))
+  const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
+  if (own && foreign[0] !== undefined)
+    throw new InputError({
+      what: `The input \`tags\` has ${printTag(foreign[0])}, which is none of the images of \`image\``,
+      help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+    })
+  const tags = uniqueBy(
+    all.filter((one) => !foreign.includes(one)),
+    printTag,
+  )
+  if (tags.length > 0) return tags
+  throw new InputError({
+    what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
+    words: foreign.length > 0 ? `it gave ${foreign.map(printTag).join(', ')}` : 'it gave no tags at all',
+    help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+  })
+}
+
+function readTagReferences(text: string, images: readonly Repository[]): readonly TagReference[] {
+  if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
+  // A text without a slash or a colon was meant to be a tag; one with them to be a reference.
+  if (!/[/:]/.test(text)) throw new InputError({ what: `The input \`tags\` is not valid: ${tagProblem(text)}` })
+  const colon = text.lastIndexOf(':')
+  const { repository, tag, digest } = valid('tags', () =>
+    parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)),
+  )
+  if (tag !== undefined && digest === undefined) return [{ repository, tag }]
+  throw new InputError({
+    what: `The input \`tags\` has "${text}", which has no tag`,
+    help: 'Write `name:tag`, or the tag alone.',
+  })
+}
+
+function printTag({ repository, tag }: TagReference): string {
+  return `${printRepository(repository)}:${tag}`
+}
+
+function fillSha(env: Environment, input: string, pattern: string): string {
+  if (!pattern.includes('{sha}')) return pattern
+  const sha = env.GITHUB_SHA ?? ''
+  if (sha !== '') return pattern.replaceAll('{sha}', sha.slice(0, 7))
+  throw new InputError({ what: `The input \`${input}\` has {sha}, and the runner gives no commit in GITHUB_SHA` })
+}
+
+interface Metadata {
+  readonly tags: readonly string[] | undefined
+  readonly annotations: readonly string[] | undefined
+}
+
+const METADATA = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({ tags: v.optional(v.array(v.string())), annotations: v.optional(v.array(v.string())) }),
+)
+
+/** What docker/metadata-action, run in an earlier step of the job, has left. */
+function readMetadata(env: Environment): Metadata | undefined {
+  const json = env.DOCKER_METADATA_OUTPUT_JSON ?? ''
+  if (json === '') return undefined
+  const result = v.safeParse(METADATA, json)
+  if (result.success) return { tags: result.output.tags, annotations: result.output.annotations }
+  throw new InputError({
+    what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+    words: result.issues[0].message,
+  })
+}
+
+function inputOf(env: Environment, name: string): string {
+  return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim()
+}
+
+function readBoolean(env: Environment, name: string, fallback: boolean): boolean {
+  const text = inputOf(env, name)
+  if (text === '') return fallback
+  if (/^(true|false)$/i.test(text)) return text.toLowerCase() === 'true'
+  throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` })
+}
+
+/** Names the input in whatever is found to be wrong with its value. */
+function valid<Value>(input: string, read: () => Value): Value {
+  try {
+    return read()
+  } catch (error) {
+    if (!(error instanceof Failure) || error instanceof InputError) throw error
+    const { what, help } = error.parts
+    throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error })
+  }
+}
+
+function linesOf(text: string): readonly string[] {
+  return text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+}
+
+function listOf(text: string): readonly string[] {
+  return linesOf(text.replaceAll(',', '\n'))
+}
+
+function unique(texts: readonly string[]): readonly string[] {
+  return [...new Set(texts)]
+}
+
+function uniqueBy<Item>(items: readonly Item[], key: (item: Item) => string): readonly Item[] {
+  return [...new Map(items.map((item) => [key(item), item])).values()]
+}

@@ -1,0 +1,76 @@
+import * as v from 'valibot'
+import { type CommandResult, lastLines, runCommand } from '../command.ts'
+import { type BuildContext, explainBuildFailure } from './explain.ts'
+import { NixError } from './nix-error.ts'
+
+export interface NixBuildCall extends BuildContext {
+  readonly installable: string
+  /** More arguments for `nix build`. */
+  readonly nixArgs: readonly string[]
+}
+
+/**
+ * Builds with Nix, its log shown, without leaving a `result` link.
+ * @returns the store path of the output
+ * @throws NixError with Nix's last lines and, for the failures that are known, what to do
+ */
+export async function buildInstallable(call: NixBuildCall): Promise<string> {
+  const { installable, nixArgs, system, runnerSystem } = call
+  const foreign = system === runnerSystem ? [] : ['--option', 'extra-platforms', system]
+  // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
+  const args = ['build', '--json', '--no-link', '--print-build-logs', ...foreign, ...nixArgs, installable]
+  const result = await runNix(args, true)
+  if (result.exitCode !== 0) throw await buildFailed(call, result)
+  return outputOf(result.stdout, installable)
+}
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
+
+async function runNix(args: readonly string[], shown: boolean): Promise<CommandResult> {
+  const result = await runCommand('nix', [...FEATURES, ...args], shown)
+  if (result !== undefined) return result
+  throw new NixError({
+    what: 'Nix is not installed on this runner',
+    help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+  })
+}
+
+const BUILD_RESULT = v.pipe(v.string(), v.parseJson(), v.array(v.object({ outputs: v.record(v.string(), v.string()) })))
+
+function outputOf(json: string, installable: string): string {
+  const result = v.safeParse(BUILD_RESULT, json)
+  if (!result.success)
+    throw new NixError({ what: `Nix built ${installable}, but its answer can't be read`, words: json.trim() })
+  const outputs = result.output.map((built) => built.outputs.out ?? Object.values(built.outputs)[0])
+  const [path, ...more] = outputs
+  if (path !== undefined && more.length === 0) return path
+  throw new NixError({
+    what: `${installable} is ${outputs.length} derivations, and an image is one`,
+    words: outputs.join('\n'),
+  })
+}
+
+async function buildFailed(call: NixBuildCall, { log }: CommandResult): Promise<NixError> {
+  const { installable } = call
+  const words = lastLines(log, 20)
+  if (!/does not provide attribute|attribute '[^']*' missing/.test(log))
+    return new NixError({ what: `Nix could not build ${installable}`, words, help: explainBuildFailure(log, call) })
+  return new NixError({ what: `There is no ${installable}`, words, help: await whatThereIs(installable, call.system) })
+}
+
+const PACKAGES = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.array(v.string())))
+
+/** What a flake has in place of the attribute that it lacks, found without evaluating the packages themselves. */
+async function whatThereIs(installable: string, system: string): Promise<string> {
+  const [flake = '.'] = installable.split('#')
+  const list = 'builtins.mapAttrs (system: builtins.attrNames)'
+  const { stdout } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false)
+  const packages = v.safeParse(PACKAGES, stdout)
+  if (!packages.success) return `The flake has no "packages"; add packages.${system}.containerImage to its outputs.`
+  const lines = Object.entries(packages.output).map(([of, names]) => `  ${of}: ${names.join(', ') || 'none'}`)
+  return [
+    'The flake has these packages:',
+    ...lines,
+    'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+  ].join('\n')
+}

@@ -1,0 +1,85 @@
+/** What is known of a build when it fails. */
+export interface BuildContext {
+  readonly system: string
+  /** The system of the machine that the build ran on. */
+  readonly runnerSystem: string
+}
+
+interface Symptom {
+  readonly pattern: RegExp
+  readonly help: (context: BuildContext, match: RegExpExecArray) => string
+}
+
+/**
+ * What a user can do about a failed build, from Nix's own messages; nothing where they are not known. Where several
+ * are there, the first of the table counts: it goes from causes to consequences.
+ */
+export function explainBuildFailure(log: string, context: BuildContext): string | undefined {
+  for (const { pattern, help } of SYMPTOMS) {
+    const match = pattern.exec(log)
+    if (match !== null) return help(context, match)
+  }
+  return undefined
+}
+
+const SYMPTOMS: readonly Symptom[] = [
+  {
+    pattern: /No space left on device/,
+    help: () =>
+      'The disk is full. Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner.',
+  },
+  {
+    pattern: /required? (?:to build .*)?(?:with )?features \{[^}]*kvm[^}]*\}|[Rr]equired features:? \{[^}]*kvm/,
+    help: () => `The build needs a virtual machine (runAsRoot or a VM test does). Use a runner with /dev/kvm, and tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-system-features = kvm`,
+  },
+  {
+    pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
+    help: ({ runnerSystem }, match) => {
+      const system = match[1] ?? match[2] ?? ''
+      return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
+  - uses: docker/setup-qemu-action@v3
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-platforms = ${system}`
+    },
+  },
+  {
+    pattern: /unable to load seccomp BPF program/,
+    help: ({
+      system,
+    }) => `Nix's sandbox can't filter system calls under emulation. Build for ${system} on ${runnerFor(system)}, or tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: filter-syscalls = false`,
+  },
+  {
+    pattern: /Exec format error|cannot execute binary file/,
+    help: ({
+      system,
+    }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+  - uses: docker/setup-qemu-action@v3
+or build on ${runnerFor(system)}.`,
+  },
+  {
+    pattern:
+      /HTTP error (?:403|429)[\s\S]*?(?:github|gitlab)|(?:github|gitlab)[\s\S]{0,200}?HTTP error (?:403|429)|API rate limit exceeded/i,
+    help: () => `The Git host limits requests without a login. Give Nix the token:
+  - uses: cachix/install-nix-action@v31
+    with:
+      github_access_token: \${{ github.token }}`,
+  },
+  {
+    pattern:
+      /path '[^']*flake\.nix' does not exist|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
+    help: () =>
+      'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+  },
+]
+
+function runnerFor(system: string): string {
+  if (system === 'aarch64-linux') return 'an Arm runner (runs-on: ubuntu-24.04-arm)'
+  return system === 'x86_64-linux' ? 'an x86 runner (runs-on: ubuntu-24.04)' : `a runner that is a ${system}`
+}

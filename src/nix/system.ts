@@ -1,0 +1,58 @@
+import type { Platform } from '../oci/platform.ts'
+import { NixError } from './nix-error.ts'
+
+/** The systems that container images can be for, by the platforms that container runtimes call them. */
+const PLATFORMS: Readonly<Record<string, Platform>> = {
+  'x86_64-linux': { os: 'linux', architecture: 'amd64' },
+  'aarch64-linux': { os: 'linux', architecture: 'arm64' },
+  'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
+  'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
+  'i686-linux': { os: 'linux', architecture: '386' },
+  'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
+  'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
+  's390x-linux': { os: 'linux', architecture: 's390x' },
+}
+
+/**
+ * The platform of a Nix system.
+ * @throws NixError for a system that no container image is for
+ */
+export function platformOf(system: string): Platform {
+  const platform = PLATFORMS[system]
+  if (platform !== undefined) return platform
+  const linux = system.replace(/-darwin$/, '-linux')
+  if (linux !== system)
+    throw new NixError({
+      what: `The system "${system}" is macOS's, and containers run Linux`,
+      help: `Build for ${linux} on a Linux runner:\n  runs-on: ${linux === 'aarch64-linux' ? 'ubuntu-24.04-arm' : 'ubuntu-24.04'}\n  with:\n    system: ${linux}`,
+    })
+  throw new NixError({
+    what: `"${system}" is not a system that images can be built for`,
+    help: `Use one of ${Object.keys(PLATFORMS).join(', ')}.`,
+  })
+}
+
+/** The system whose images have this platform, where there is one. */
+export function systemOf(platform: Platform): string | undefined {
+  const { os, architecture, variant } = platform
+  const candidates = Object.entries(PLATFORMS).filter(([, one]) => one.os === os && one.architecture === architecture)
+  const exact = candidates.find(([, one]) => one.variant === variant)
+  return (exact ?? candidates[0])?.[0]
+}
+
+const RUNNER_ARCHITECTURES: Readonly<Record<string, string>> = {
+  x64: 'x86_64',
+  arm64: 'aarch64',
+  arm: 'armv7l',
+  x86: 'i686',
+}
+
+/**
+ * The runner's own system.
+ * @param os as `RUNNER_OS` has it: `Linux`, `macOS`
+ * @param architecture as `RUNNER_ARCH` has it: `X64`, `ARM64`
+ */
+export function runnerSystem(os: string, architecture: string): string {
+  const processor = RUNNER_ARCHITECTURES[architecture.toLowerCase()] ?? architecture.toLowerCase()
+  return `${processor}-${os === 'macOS' ? 'darwin' : os.toLowerCase()}`
+}

@@ -1,0 +1,81 @@
+import { FormatError } from './format-error.ts'
+import { type Platform, printPlatform } from './platform.ts'
+
+/** Where an annotation is to go, in the words of buildx and docker/metadata-action. */
+export type AnnotationLevel = 'manifest' | 'index' | 'manifest-descriptor' | 'index-descriptor'
+
+export interface Annotation {
+  /** Absent where the user named none. */
+  readonly level?: AnnotationLevel
+  /** `linux/arm64`, where the level was written `manifest[linux/arm64]`. */
+  readonly platform?: string
+  readonly key: string
+  readonly value: string
+}
+
+/** The annotations of an index that is being composed, sorted into the places that it has. */
+export interface PlacedAnnotations {
+  readonly index: Readonly<Record<string, string>>
+  /** What the index says of the manifest of this platform. */
+  readonly descriptor: (platform: Platform) => Readonly<Record<string, string>>
+  /** Those that have no place in an index, as the user wrote them. */
+  readonly homeless: readonly string[]
+}
+
+const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/
+
+/**
+ * Reads `key=value` with metadata-action's and buildx's prefix: `index:`, `manifest[linux/arm64]:`, several of them
+ * joined by commas. A prefix that is no level belongs to the key.
+ * Source: https://docs.docker.com/build/metadata/annotations/#specify-annotation-level
+ * @throws FormatError
+ */
+export function parseAnnotation(text: string): readonly Annotation[] {
+  const equals = text.indexOf('=')
+  if (equals < 1) throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` })
+  const name = text.slice(0, equals)
+  const value = text.slice(equals + 1)
+  const colon = name.indexOf(':')
+  const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel)
+  if (levels.length === 0 || !levels.every((level) => level !== undefined)) return [{ key: name, value }]
+  const key = name.slice(colon + 1)
+  if (key === '') throw new FormatError({ what: `the annotation "${text}" has no key` })
+  return levels.map((level) => ({ ...level, key, value }))
+}
+
+/**
+ * Sorts annotations for an index over manifests that are published already. `manifest:`, metadata-action's default,
+ * means the image that users pull, which for several platforms is the index; `index:` wins over it.
+ */
+export function placeAnnotations(annotations: readonly Annotation[]): PlacedAnnotations {
+  const ofIndex = annotations.filter((one) => one.level !== 'manifest-descriptor' && hasPlace(one))
+  const ofDescriptors = annotations.filter((one) => one.level === 'manifest-descriptor')
+  const weakestFirst = [...ofIndex].sort(
+    (one, other) => Number(one.level === 'index') - Number(other.level === 'index'),
+  )
+  return {
+    index: toRecord(weakestFirst),
+    descriptor: (platform) =>
+      toRecord(ofDescriptors.filter((one) => one.platform === undefined || one.platform === printPlatform(platform))),
+    homeless: annotations.filter((one) => !hasPlace(one)).map(printAnnotation),
+  }
+}
+
+function parseLevel(text: string): Pick<Annotation, 'level' | 'platform'> | undefined {
+  const [, level, platform] = LEVEL.exec(text) ?? []
+  if (level === undefined) return undefined
+  return { level: level as AnnotationLevel, ...(platform !== undefined && { platform }) }
+}
+
+function hasPlace(annotation: Annotation): boolean {
+  if (annotation.level === 'index-descriptor') return false
+  return annotation.level === 'manifest-descriptor' || annotation.platform === undefined
+}
+
+function printAnnotation({ level, platform, key, value }: Annotation): string {
+  return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`
+}
+
+function toRecord(annotations: readonly Annotation[]): Readonly<Record<string, string>> {
+  return Object.fromEntries(annotations.map(({ key, value }) => [key, value]))
+}

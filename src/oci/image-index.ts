@@ -1,0 +1,47 @@
+import type { Descriptor } from './document.ts'
+import { OCI_INDEX } from './media-type.ts'
+import { type Platform, printPlatform } from './platform.ts'
+
+/** One platform's manifest as it is to stand in an index. */
+export interface IndexEntry extends Descriptor {
+  readonly platform: Platform
+}
+
+/**
+ * The bytes of an OCI image index. The same entries and annotations give the same bytes, in whatever order they come:
+ * entries are sorted by platform, annotations by key.
+ */
+export function composeIndex(
+  entries: readonly IndexEntry[],
+  annotations: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const sorted = [...entries].sort((one, other) => compare(printPlatform(one.platform), printPlatform(other.platform)))
+  const index = {
+    schemaVersion: 2,
+    mediaType: OCI_INDEX,
+    manifests: sorted.map(printEntry),
+    ...printAnnotations(annotations),
+  }
+  return new TextEncoder().encode(JSON.stringify(index, undefined, 2))
+}
+
+function printEntry({ mediaType, digest, size, platform, annotations = {} }: IndexEntry): object {
+  const { os, architecture, variant } = platform
+  return {
+    mediaType,
+    digest,
+    size,
+    platform: { architecture, os, ...(variant && { variant }) },
+    ...printAnnotations(annotations),
+  }
+}
+
+function printAnnotations(annotations: Readonly<Record<string, string>>): object {
+  const keys = Object.keys(annotations).sort(compare)
+  return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) }
+}
+
+// Not localeCompare: the order must not depend on the machine's language.
+function compare(one: string, other: string): number {
+  return one < other ? -1 : one > other ? 1 : 0
+}

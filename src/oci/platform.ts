@@ -1,0 +1,34 @@
+/** An OCI platform, as image configs and index entries carry it. */
+export interface Platform {
+  readonly os: string
+  readonly architecture: string
+  readonly variant?: string | undefined
+}
+
+/** `linux/arm64`, `linux/arm/v7`. */
+export function printPlatform(platform: Platform): string {
+  return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/')
+}
+
+/**
+ * Whether a container runtime takes the two for the same: arm64 is arm64/v8, arm is arm/v7, amd64 is amd64/v1.
+ * Source: https://github.com/containerd/platforms/blob/main/database.go
+ */
+export function samePlatform(one: Platform, other: Platform): boolean {
+  return printPlatform(normalized(one)) === printPlatform(normalized(other))
+}
+
+const IMPLIED_VARIANT: Readonly<Record<string, string>> = { arm64: 'v8', arm: 'v7', amd64: 'v1' }
+
+function normalized(platform: Platform): Platform {
+  return { ...platform, variant: platform.variant || IMPLIED_VARIANT[platform.architecture] }
+}
+
+/**
+ * Whether an image of the platform `actual` is one for `wanted`. A variant counts only where both name one: Nix's
+ * images carry none, and 64-bit systems ask for none.
+ */
+export function fits(actual: Platform, wanted: Platform): boolean {
+  if (!actual.variant || !wanted.variant) return actual.os === wanted.os && actual.architecture === wanted.architecture
+  return samePlatform(actual, wanted)
+}

@@ -1,0 +1,86 @@
+import { type Digest, isDigest } from './digest.ts'
+import { FormatError } from './format-error.ts'
+
+/** A repository: `ghcr.io/owner/app` is host `ghcr.io` and path `owner/app`. */
+export interface Repository {
+  /** Host name with its port, as users write it: Docker Hub is `docker.io`. */
+  readonly host: string
+  readonly path: string
+}
+
+/** A repository with a tag, a digest, both, or neither. */
+export interface Reference {
+  readonly repository: Repository
+  readonly tag?: string
+  readonly digest?: Digest
+}
+
+const HUB = 'docker.io'
+const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io'])
+const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/
+const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
+
+/**
+ * Reads a reference as Docker does: a first part with a dot, a colon or the name `localhost` is a host, else the image
+ * is Docker Hub's, where a name of one part belongs to `library/`.
+ * Grammar: https://github.com/distribution/reference/blob/main/reference.go
+ * @throws FormatError that says which part breaks the grammar
+ */
+export function parseReference(text: string): Reference {
+  if (/^[a-z]+:\/\//i.test(text)) throw new FormatError({ what: `"${text}" is a URL; leave out "${schemeOf(text)}"` })
+  const [beforeDigest = '', digest, ...more] = text.split('@')
+  if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
+    throw new FormatError({ what: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` })
+  const colon = beforeDigest.lastIndexOf(':')
+  const tagged = colon > beforeDigest.lastIndexOf('/')
+  const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text)
+  const tag = tagged ? beforeDigest.slice(colon + 1) : undefined
+  if (tag !== undefined && !isTag(tag)) throw new FormatError({ what: `"${text}": ${tagProblem(tag)}` })
+  return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) }
+}
+
+/** The canonical name, host included: `docker.io/library/app` for `app`. */
+export function printRepository(repository: Repository): string {
+  return `${repository.host}/${repository.path}`
+}
+
+export function sameRepository(one: Repository, other: Repository): boolean {
+  return one.host === other.host && one.path === other.path
+}
+
+export function isTag(text: string): boolean {
+  return TAG.test(text)
+}
+
+/** Says, for a text that is no tag, why it is none. */
+export function tagProblem(text: string): string {
+  if (text === '') return 'a tag must not be empty'
+  if (text.length > 128) return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`
+  return `"${text}" is not a tag: a tag has letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`
+}
+
+function parseName(name: string, whole: string): Repository {
+  const slash = name.indexOf('/')
+  const first = slash === -1 ? '' : name.slice(0, slash)
+  const hosted = first === 'localhost' || /[.:]/.test(first)
+  const host = hosted ? first : HUB
+  const rest = hosted ? name.slice(slash + 1) : name
+  const canonicalHost = HUB_ALIASES.has(host) ? HUB : host
+  const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest
+  if (!HOST.test(host)) throw new FormatError({ what: `"${whole}": "${host}" is not a host name` })
+  if (!PATH.test(path)) throw new FormatError({ what: `"${whole}" is not an image name: ${pathProblem(rest)}` })
+  if (path.length > 255) throw new FormatError({ what: `"${whole}": an image name has at most 255 characters` })
+  return { host: canonicalHost, path }
+}
+
+function pathProblem(path: string): string {
+  if (path === '') return 'there is nothing after the host'
+  const odd = path.match(/[^a-z0-9._/-]/)
+  if (odd) return `"${odd[0]}" can't be in one`
+  return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them'
+}
+
+function schemeOf(text: string): string {
+  return text.slice(0, text.indexOf('://') + 3)
+}

@@ -1,0 +1,108 @@
+import * as v from 'valibot'
+import { Failure } from './failure.ts'
+import { platformOf } from './nix/system.ts'
+import { DIGEST_PATTERN, type Digest } from './oci/digest.ts'
+import { isIndexType, isManifestType } from './oci/media-type.ts'
+import { fits, type Platform, printPlatform } from './oci/platform.ts'
+import { parseReference, printRepository } from './oci/reference.ts'
+
+/** A digest record, or the set of them, that merge can't go by. */
+export class RecordError extends Failure {
+  override readonly name = 'RecordError'
+}
+
+/** What build hands to merge about one system's image, and all that it hands over. */
+export interface DigestRecord {
+  readonly schema: 1
+  /** The canonical name of the repository. */
+  readonly image: string
+  readonly system: string
+  readonly platform: Platform
+  readonly digest: Digest
+  readonly mediaType: string
+  /** Of the manifest, in bytes. */
+  readonly size: number
+  readonly storePath: string
+  readonly job: {
+    readonly id: string
+    /** How many jobs the matrix has, where the runner told. */
+    readonly total?: number | undefined
+  }
+  readonly run: { readonly id: string; readonly attempt: number }
+}
+
+/** The record as one line of JSON. */
+export function printRecord(record: DigestRecord): string {
+  return JSON.stringify(record)
+}
+
+/**
+ * Reads a record. It is data from another job: each field is checked. Fields that it does not know are passed over.
+ * @param origin where it is from, for the error: `the artifact image-digest-…`
+ * @throws RecordError
+ */
+export function parseRecord(text: string, origin: string): DigestRecord {
+  const result = v.safeParse(RECORD, text)
+  if (!result.success) {
+    const [issue] = result.issues
+    const path = v.getDotPath(issue)
+    throw invalid(origin, path === null ? issue.message : `"${path}": ${issue.message}`)
+  }
+  const { platform, system } = result.output
+  const expected = platformOf(system)
+  if (!fits(platform, expected))
+    throw invalid(origin, `"platform" is ${printPlatform(platform)}, and ${system} is ${printPlatform(expected)}`)
+  return result.output
+}
+
+function invalid(origin: string, why: string): RecordError {
+  return new RecordError({
+    what: `The digest record in ${origin} is not valid`,
+    words: why,
+    help: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
+  })
+}
+
+const RECORD = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({
+    schema: v.literal(1, 'is not 1, the one version that is known'),
+    image: v.pipe(v.string(), v.check(isImageName, 'is not the name of an image'), v.transform(canonicalName)),
+    system: v.pipe(v.string(), v.check(isSystem, 'is not a system that images can be for')),
+    platform: v.object({ os: v.string(), architecture: v.string(), variant: v.optional(v.string()) }),
+    digest: v.custom<Digest>(
+      (value) => typeof value === 'string' && DIGEST_PATTERN.test(value),
+      'is not a sha256 digest',
+    ),
+    mediaType: v.pipe(
+      v.string(),
+      v.check((type) => isManifestType(type) && !isIndexType(type), 'is not the media type of an image manifest'),
+    ),
+    size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+    storePath: v.pipe(v.string(), v.startsWith('/')),
+    job: v.object({ id: v.string(), total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))) }),
+    run: v.object({ id: v.string(), attempt: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) }),
+  }),
+)
+
+function isImageName(text: string): boolean {
+  try {
+    const { tag, digest } = parseReference(text)
+    return tag === undefined && digest === undefined
+  } catch {
+    return false
+  }
+}
+
+function canonicalName(text: string): string {
+  return printRepository(parseReference(text).repository)
+}
+
+function isSystem(text: string): boolean {
+  try {
+    return platformOf(text) !== undefined
+  } catch {
+    return false
+  }
+}

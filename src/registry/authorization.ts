@@ -1,0 +1,210 @@
+import * as v from 'valibot'
+import { printRepository, type Repository } from '../oci/reference.ts'
+import type { Challenge } from './challenge.ts'
+import type { Credential, CredentialSource } from './credentials.ts'
+import { type Http, type HttpSuccess, readBody } from './http.ts'
+import { realmProblem } from './realm.ts'
+import { RegistryError, readErrorAnswer } from './registry-error.ts'
+
+/** What a request does to a repository. */
+export type Access = 'pull' | 'pull,push'
+
+/** Answers registries' challenges; however many requests wait for it, a token is fetched once. */
+export interface Authorization {
+  /** The `Authorization` header for a request, or none where the registry has asked for nothing. */
+  header(repository: Repository, access: Access): Promise<string | undefined>
+  /**
+   * Takes in what a registry asks for.
+   * @param registry where it asked
+   * @param refused the header that it did not accept, which is not used again
+   */
+  challenged(host: string, challenge: Challenge, registry: URL, refused?: string): void
+}
+
+export interface AuthorizationSettings {
+  readonly http: Http
+  readonly credentials: CredentialSource
+  readonly onSecret: (secret: string) => void
+}
+
+export function createAuthorization(settings: AuthorizationSettings): Authorization {
+  const challenges = new Map<string, { readonly challenge: Challenge; readonly registry: URL }>()
+  const headers = new Map<string, CachedHeader>()
+
+  async function fetchHeader(repository: Repository, access: Access): Promise<Token | undefined> {
+    const asked = challenges.get(repository.host)
+    if (asked === undefined) return undefined
+    const credential = await settings.credentials(repository.host)
+    if (asked.challenge.scheme === 'basic') return basicHeader(credential, settings.onSecret)
+    return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access })
+  }
+
+  return {
+    header(repository, access) {
+      const key = `${access} ${printRepository(repository)}`
+      const cached = headers.get(key)
+      if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
+        const fresh = cacheHeader(fetchHeader(repository, access))
+        headers.set(key, fresh)
+        return fresh.header
+      }
+      return cached?.header ?? Promise.resolve(undefined)
+    },
+    challenged(host, challenge, registry, refused) {
+      challenges.set(host, { challenge, registry })
+      for (const [key, cached] of headers) if (cached.value === refused) headers.delete(key)
+    },
+  }
+}
+
+interface Token {
+  readonly header: string
+  /** Milliseconds since 1970. */
+  readonly expires: number
+}
+
+interface CachedHeader {
+  readonly header: Promise<string | undefined>
+  value?: string | undefined
+  expires: number
+}
+
+function cacheHeader(fetched: Promise<Token | undefined>): CachedHeader {
+  const cached: CachedHeader = {
+    expires: Number.POSITIVE_INFINITY,
+    header: fetched.then((token) => {
+      cached.expires = token?.expires ?? Number.POSITIVE_INFINITY
+      cached.value = token?.header
+      return token?.header
+    }),
+  }
+  // A failure reaches those who wait for the header; the next one who asks tries again.
+  cached.header.catch(() => {
+    cached.expires = 0
+  })
+  return cached
+}
+
+function basicHeader(credential: Credential | undefined, onSecret: (secret: string) => void): Token | undefined {
+  if (credential?.kind !== 'password') return undefined
+  const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64')
+  onSecret(encoded)
+  return { header: `Basic ${encoded}`, expires: Number.POSITIVE_INFINITY }
+}
+
+interface TokenCall {
+  readonly http: Http
+  readonly onSecret: (secret: string) => void
+  readonly challenge: Challenge & { readonly scheme: 'bearer' }
+  readonly registry: URL
+  readonly credential: Credential | undefined
+  readonly repository: Repository
+  readonly access: Access
+}
+
+const TOKEN_ANSWER = v.object({
+  token: v.nullish(v.string()),
+  access_token: v.nullish(v.string()),
+  expires_in: v.nullish(v.number()),
+})
+
+/**
+ * Fetches a bearer token.
+ * Source: https://distribution.github.io/distribution/spec/auth/token/ and …/auth/oauth/
+ */
+async function fetchToken(call: TokenCall): Promise<Token> {
+  const realm = await realmOf(call)
+  const asked = Date.now()
+  const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm))
+  const body = await readBody(reply.body, 1024 * 1024)
+  const answer = v.safeParse(v.pipe(v.string(), v.parseJson(), TOKEN_ANSWER), body?.toString('utf8'))
+  const secret = answer.success ? (answer.output.token ?? answer.output.access_token) : undefined
+  if (!answer.success || !secret) throw tokenError(call, realm, `the answer of ${realm.host} holds no token`)
+  call.onSecret(secret)
+  // A token is given up a little early, so that none expires on its way.
+  const lifetime = (answer.output.expires_in ?? 60) * 1000
+  return { header: `Bearer ${secret}`, expires: asked + lifetime * 0.8 }
+}
+
+async function realmOf({ challenge, registry, credential, repository }: TokenCall): Promise<URL> {
+  const problem = await realmProblem(challenge.realm, registry, credential !== undefined)
+  if (problem === undefined) return new URL(challenge.realm)
+  throw new RegistryError({
+    host: repository.host,
+    problem: 'other',
+    what: `${repository.host} asks to fetch a token from ${challenge.realm}, which is refused: ${problem}`,
+  })
+}
+
+/** Nothing where there is no identity token, or where the service knows only the older way. */
+async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpSuccess | undefined> {
+  const { credential, challenge, http } = call
+  if (credential?.kind !== 'identity-token') return undefined
+  const form = new URLSearchParams({
+    grant_type: 'refresh_token',
+    service: challenge.service ?? '',
+    client_id: 'nix-image-action',
+    scope: scopeOf(call),
+    refresh_token: credential.token,
+  })
+  const reply = await http.send({
+    method: 'POST',
+    url: realm,
+    headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    body: Buffer.from(form.toString()),
+    purpose: purposeOf(call),
+  })
+  if (reply.ok) return reply
+  if (reply.status === 404 || reply.status === 405) return undefined
+  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
+}
+
+async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
+  const { credential, challenge, http, onSecret } = call
+  const url = new URL(realm)
+  if (challenge.service !== undefined) url.searchParams.set('service', challenge.service)
+  url.searchParams.append('scope', scopeOf(call))
+  const basic = basicHeader(credential, onSecret)
+  const headers: Record<string, string> = basic === undefined ? {} : { authorization: basic.header }
+  const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call) })
+  if (reply.ok) return reply
+  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
+}
+
+function scopeOf({ repository, access }: TokenCall): string {
+  return `repository:${repository.path}:${access}`
+}
+
+function purposeOf({ repository }: TokenCall): string {
+  return `get a token for ${printRepository(repository)}`
+}
+
+function tokenError(call: TokenCall, realm: URL, words: string, status?: number): RegistryError {
+  const { repository, credential } = call
+  const refused = status === 400 || status === 401 || status === 403
+  const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token'
+  const what = `Can't ${purposeOf(call)}: `
+  if (!refused)
+    return new RegistryError({
+      host: repository.host,
+      problem: 'other',
+      status,
+      what: `${what}${realm.host} gave none`,
+      words,
+    })
+  return credential === undefined
+    ? new RegistryError({
+        host: repository.host,
+        problem: 'no-credentials',
+        status,
+        what: `${what}${repository.host} wants a login, and there are no credentials for it`,
+        words,
+      })
+    : new RegistryError({
+        host: repository.host,
+        problem: 'wrong-credentials',
+        status,
+        what: `${what}${repository.host} does not accept the credentials of ${who}`,
+        words,
+      })
+}

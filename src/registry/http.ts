@@ -1,0 +1,162 @@
+import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { EnvHttpProxyAgent, request } from 'undici'
+import { messageOf } from '../failure.ts'
+import type { Log } from '../log.ts'
+import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
+import { ATTEMPTS, isPassing, isPassingError, retryDelay } from './retry.ts'
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
+  readonly url: URL
+  readonly headers: Readonly<Record<string, string>>
+  readonly body?: Uint8Array | undefined
+  /** What the request is for, in a form that fits after "can't": `read ghcr.io/owner/app:latest`. */
+  readonly purpose: string
+  /** Sent no more than once; for looking whether anybody answers. */
+  readonly once?: boolean
+}
+
+/** An answer below 400, its body still to be read. */
+export interface HttpSuccess {
+  readonly ok: true
+  readonly url: URL
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Readable
+}
+
+/** An answer of 400 and above that asking again has not mended. */
+export interface HttpFailure {
+  readonly ok: false
+  readonly url: URL
+  readonly status: number
+  readonly headers: Headers
+  /** The first 64 KiB. */
+  readonly text: string
+}
+
+export type HttpReply = HttpSuccess | HttpFailure
+
+export interface Http {
+  /**
+   * Sends a request, and again after passing failures. Redirects are answers like any other.
+   * @throws RegistryError where no answer came: unreachable, untrusted-certificate
+   */
+  send(request: HttpRequest): Promise<HttpReply>
+  close(): Promise<void>
+}
+
+export interface HttpSettings {
+  readonly log: Log
+  readonly userAgent: string
+  /** Waits for so many milliseconds; there to be replaced where time must not pass. */
+  readonly wait?: (milliseconds: number) => Promise<unknown>
+}
+
+/** HTTP/1.1 over kept connections, through the proxy that the environment names (as undici reads it). */
+export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http {
+  // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
+  const dispatcher = new EnvHttpProxyAgent({ allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 })
+
+  async function sendOnce({ method, url, headers, body }: HttpRequest): Promise<HttpReply> {
+    const all = { 'user-agent': userAgent, ...headers }
+    const reply = await request(url, { method, headers: all, body: body ?? null, dispatcher })
+    const answer = { url, status: reply.statusCode, headers: new Headers(flatten(reply.headers)) }
+    if (answer.status < 400) return { ok: true, ...answer, body: reply.body }
+    return { ok: false, ...answer, text: await readStart(reply.body) }
+  }
+
+  async function send(call: HttpRequest): Promise<HttpReply> {
+    for (let attempt = 1; ; attempt++) {
+      const outcome = await settle(sendOnce(call))
+      const why = passingReason(outcome)
+      if (why === undefined || call.once === true || attempt === ATTEMPTS) return conclude(call, outcome)
+      const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined
+      const delay = retryDelay(attempt, retryAfter, Date.now(), Math.random())
+      const count = `attempt ${attempt + 1} of ${ATTEMPTS}`
+      log.info(`${call.url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${count})`)
+      await wait(delay)
+    }
+  }
+
+  return { send, close: () => dispatcher.close() }
+}
+
+/** The whole body, or nothing where it is longer than `limit` bytes. */
+export async function readBody(body: Readable, limit: number): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    length += chunk.length
+    // Leaving the loop destroys the stream, and with it the connection: the rest is not waited for.
+    if (length > limit) return undefined
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks, length)
+}
+
+/** Lets the body go, so that the connection can serve again. */
+export function drain(reply: HttpReply): HttpReply {
+  // What goes wrong with a body that nobody reads is nobody's concern.
+  if (reply.ok) reply.body.on('error', () => undefined).resume()
+  return reply
+}
+
+async function readStart(body: Readable): Promise<string> {
+  const bytes = await readBody(body, 64 * 1024).catch(() => undefined)
+  return bytes?.toString('utf8') ?? ''
+}
+
+interface Outcome {
+  readonly reply?: HttpReply
+  readonly error?: unknown
+}
+
+async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
+  try {
+    return { reply: await sent }
+  } catch (error) {
+    return { error }
+  }
+}
+
+/** Why asking again may help, in the other side's words; nothing where it would not. */
+function passingReason({ reply, error }: Outcome): string | undefined {
+  if (reply === undefined) return isPassingError(codeOf(error)) ? messageOf(error) : undefined
+  if (reply.ok || !isPassing(reply.status, reply.text)) return undefined
+  return `${reply.status} ${readErrorAnswer(reply.text).words}`.trim()
+}
+
+function conclude(call: HttpRequest, { reply, error }: Outcome): HttpReply {
+  if (reply === undefined) throw unanswered(call, error)
+  return reply
+}
+
+function flatten(headers: Readonly<Record<string, string | string[] | undefined>>): [string, string][] {
+  return Object.entries(headers).flatMap(([name, value]) =>
+    [value ?? []].flat().map((one): [string, string] => [name, one]),
+  )
+}
+
+function codeOf(error: unknown): string | undefined {
+  const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown }
+  if (typeof code === 'string') return code
+  return cause instanceof Error ? codeOf(cause) : undefined
+}
+
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_(GET|VERIFY)_)/
+
+function unanswered({ url, purpose }: HttpRequest, error: unknown): RegistryError {
+  const problem: RegistryProblem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable'
+  return new RegistryError({
+    host: url.host,
+    problem,
+    what:
+      problem === 'unreachable'
+        ? `Can't ${purpose}: ${url.host} can't be reached`
+        : `Can't ${purpose}: the certificate of ${url.host} is not trusted`,
+    words: messageOf(error),
+    cause: error,
+  })
+}

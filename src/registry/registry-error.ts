@@ -1,0 +1,101 @@
+import { Failure, type FailureParts } from '../failure.ts'
+
+/** What a user can do about a failure depends on which of these it is. */
+export type RegistryProblem =
+  | 'unreachable'
+  | 'untrusted-certificate'
+  | 'no-credentials'
+  | 'wrong-credentials'
+  | 'denied'
+  | 'not-found'
+  | 'rate-limited'
+  | 'other'
+
+export interface RegistryErrorParts extends FailureParts {
+  readonly host: string
+  readonly problem: RegistryProblem
+  /** The HTTP status, where there was an answer. */
+  readonly status?: number | undefined
+  /** The code of the first error in the answer, such as `DENIED`. */
+  readonly code?: string | undefined
+}
+
+/** A registry that could not be reached, refused, or answered something else than it should. */
+export class RegistryError extends Failure {
+  override readonly name = 'RegistryError'
+  readonly host: string
+  readonly problem: RegistryProblem
+  readonly status: number | undefined
+  readonly code: string | undefined
+
+  constructor(parts: RegistryErrorParts) {
+    super(parts)
+    this.host = parts.host
+    this.problem = parts.problem
+    this.status = parts.status
+    this.code = parts.code
+  }
+}
+
+/** What a registry's error answer says. */
+export interface ErrorAnswer {
+  readonly code?: string
+  /** The registry's own words, on few lines: its errors' messages, or its text or HTML without the tags. */
+  readonly words: string
+}
+
+/**
+ * Reads an error answer: `{"errors":[{code,message,detail}]}`, or whatever a proxy in between says in text or HTML.
+ * Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
+ */
+export function readErrorAnswer(body: string): ErrorAnswer {
+  const errors = errorsOf(body)
+  if (errors.length === 0) return { words: shorten(body.replace(/<(style|script)[\s\S]*?<\/\1>|<[^>]*>/gi, ' ')) }
+  const words = errors.map(({ code, message, detail }) => {
+    const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`
+    return shorten(`${[code, message].filter(Boolean).join(': ')}${more}`)
+  })
+  const code = errors[0]?.code
+  return { ...(code !== undefined && { code }), words: words.join('\n') }
+}
+
+interface WireError {
+  readonly code?: string | undefined
+  readonly message?: string | undefined
+  readonly detail?: unknown
+}
+
+function errorsOf(body: string): readonly WireError[] {
+  const answer = parseJson(body)
+  if (typeof answer !== 'object' || answer === null) return []
+  // Token services write {"details": "…"}, {"error": "…", "error_description": "…"} or {"message": "…"}.
+  const { errors, error, error_description, details, message } = answer as Readonly<Record<string, unknown>>
+  if (Array.isArray(errors)) return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError)
+  const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '')
+  return said.length > 0 ? [{ message: said.join(': ') }] : []
+}
+
+function wireError({ code, message, detail }: Readonly<Record<string, unknown>>): WireError {
+  return {
+    code: typeof code === 'string' ? code : undefined,
+    message: typeof message === 'string' ? message : undefined,
+    detail,
+  }
+}
+
+function printDetail(detail: unknown): string {
+  return typeof detail === 'string' ? detail : JSON.stringify(detail)
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+function shorten(text: string): string {
+  const line = text.replace(/\s+/g, ' ').trim()
+  return line.length > 500 ? `${line.slice(0, 500)}…` : line
+}

@@ -1,0 +1,208 @@
+import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
+import { MANIFEST_TYPES } from '../oci/media-type.ts'
+import { printRepository, type Repository } from '../oci/reference.ts'
+import type { Access } from './authorization.ts'
+import { parseChallenge } from './challenge.ts'
+import type { CredentialSource } from './credentials.ts'
+import { drain, type HttpReply, type HttpSettings, type HttpSuccess, readBody } from './http.ts'
+import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
+import { createTransport, type TransportRequest } from './transport.ts'
+
+/** A manifest or index as the registry holds it; its digest is the hash of its bytes. */
+export interface StoredManifest {
+  readonly bytes: Buffer
+  readonly digest: Digest
+  readonly mediaType: string
+}
+
+/** The distribution protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md */
+export interface Registry {
+  /**
+   * Reads a manifest or index by tag or digest; by digest, its bytes are hashed before they are believed.
+   * @returns nothing where the registry has none
+   * @throws RegistryError
+   */
+  getManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined>
+  /**
+   * Stores a manifest or index under a tag or its digest.
+   * @throws RegistryError, also where the registry claims another digest than that of the bytes sent
+   */
+  putManifest(repository: Repository, reference: string, mediaType: string, bytes: Uint8Array): Promise<void>
+  /**
+   * Takes a tag away, where the registry can do that at all.
+   * @returns whether it is gone
+   */
+  deleteTag(repository: Repository, tag: string): Promise<boolean>
+  /**
+   * Reads a small blob, such as an image's config, and hashes it before it is believed.
+   * @param limit the number of bytes at which to give up
+   * @returns nothing where the registry has none
+   * @throws RegistryError
+   */
+  getBlob(repository: Repository, digest: Digest, limit: number): Promise<Buffer | undefined>
+  /**
+   * Makes sure that images may be pushed to the repository, by beginning an upload and giving it up.
+   * @throws RegistryError that says why they may not
+   */
+  checkPush(repository: Repository): Promise<void>
+  close(): Promise<void>
+}
+
+export interface RegistrySettings extends HttpSettings {
+  readonly credentials: CredentialSource
+  /** Is told each secret, tokens included, before it is used, so that it can be masked. */
+  readonly onSecret: (secret: string) => void
+}
+
+/** The OCI specification asks registries to take manifests of 4 MiB; no client need take larger ones. */
+const MANIFEST_LIMIT = 4 * 1024 * 1024
+
+export function createRegistry(settings: RegistrySettings): Registry {
+  const transport = createTransport(settings)
+
+  /** @throws RegistryError for every answer but success */
+  async function demand(call: TransportRequest): Promise<HttpSuccess> {
+    const reply = await transport.send(call)
+    if (reply.ok && reply.status < 300) return reply
+    throw await refusal(call, reply, settings.credentials)
+  }
+
+  /** As `demand`, but nothing where the registry does not have it. */
+  async function find(call: TransportRequest): Promise<HttpSuccess | undefined> {
+    const reply = await transport.send(call)
+    if (reply.status === 404) return undefined
+    if (reply.ok && reply.status < 300) return reply
+    throw await refusal(call, reply, settings.credentials)
+  }
+
+  return {
+    async getManifest(repository, reference) {
+      const call = manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') })
+      const reply = await find(call)
+      if (reply === undefined) return undefined
+      const bytes = await readWhole(reply, MANIFEST_LIMIT, call)
+      const digest = digestOf(bytes)
+      const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest')
+      confirmDigest(call, expected, digest)
+      return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' }
+    },
+
+    async putManifest(repository, reference, mediaType, bytes) {
+      const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes }
+      const reply = await demand(call)
+      drain(reply)
+      confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'))
+    },
+
+    async deleteTag(repository, tag) {
+      return drain(await transport.send(manifestCall('DELETE', repository, tag, {}))).ok
+    },
+
+    async getBlob(repository, digest, limit) {
+      const name = `${printRepository(repository)}@${digest}`
+      const path = `blobs/${digest}`
+      const call = { method: 'GET', repository, access: 'pull', path, purpose: `read the blob ${name}` } as const
+      const reply = await find(call)
+      if (reply === undefined) return undefined
+      const bytes = await readWhole(reply, limit, call)
+      confirmDigest(call, digest, digestOf(bytes))
+      return bytes
+    },
+
+    async checkPush(repository) {
+      const name = printRepository(repository)
+      const upload = { repository, access: 'pull,push', purpose: `push to ${name}` } as const
+      const reply = await demand({
+        ...upload,
+        method: 'POST',
+        path: 'blobs/uploads/',
+        headers: { 'content-length': '0' },
+      })
+      drain(reply)
+      const location = reply.headers.get('location')
+      // Giving the upload up is a courtesy: registries forget it by themselves, and some know no other way.
+      if (location === null || !URL.canParse(location, reply.url.href)) return
+      const path = new URL(location, reply.url)
+      await transport.send({ ...upload, method: 'DELETE', path }).then(drain, () => undefined)
+    },
+
+    close: () => transport.close(),
+  }
+}
+
+function manifestCall(
+  method: TransportRequest['method'],
+  repository: Repository,
+  reference: string,
+  headers: Readonly<Record<string, string>>,
+): TransportRequest {
+  const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
+  const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
+  const access: Access = method === 'GET' || method === 'HEAD' ? 'pull' : 'pull,push'
+  return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
+}
+
+async function readWhole(
+  reply: HttpSuccess,
+  limit: number,
+  { repository, purpose }: TransportRequest,
+): Promise<Buffer> {
+  const bytes = await readBody(reply.body, limit)
+  if (bytes !== undefined) return bytes
+  throw new RegistryError({
+    host: repository.host,
+    problem: 'other',
+    what: `Can't ${purpose}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
+  })
+}
+
+/** @throws RegistryError where both are digests, and different ones */
+function confirmDigest(
+  { repository, purpose }: TransportRequest,
+  expected: string | null,
+  actual: string | null,
+): void {
+  if (expected === null || actual === null || !isDigest(expected) || !isDigest(actual) || expected === actual) return
+  throw new RegistryError({
+    host: repository.host,
+    problem: 'other',
+    what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
+    help: `${repository.host}, or a proxy in front of it, has changed or damaged the content. Nothing of it is used.`,
+  })
+}
+
+const REASONS: Readonly<Partial<Record<RegistryProblem, string>>> = {
+  'no-credentials': 'it wants a login, and there are no credentials for it',
+  'wrong-credentials': 'it does not accept the credentials',
+  denied: 'it does not allow that',
+  'not-found': 'it does not know that',
+  'rate-limited': 'it limits how often it is asked',
+}
+async function refusal(
+  call: TransportRequest,
+  reply: HttpReply,
+  credentials: CredentialSource,
+): Promise<RegistryError> {
+  const { host } = call.repository
+  const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text)
+  const problem = problemOf(reply, (await credentials(host)) !== undefined)
+  const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`
+  return new RegistryError({
+    host,
+    problem,
+    status: reply.status,
+    code: answer.code,
+    what: `Can't ${call.purpose}: ${host} answered with status ${reply.status}${reason}`,
+    words: answer.words === '' ? undefined : answer.words,
+  })
+}
+
+function problemOf({ status, headers }: HttpReply, loggedIn: boolean): RegistryProblem {
+  if (status === 404) return 'not-found'
+  if (status === 429) return 'rate-limited'
+  if (status !== 401 && status !== 403) return 'other'
+  if (!loggedIn) return 'no-credentials'
+  // Whoever has a token has shown the right password; Docker Distribution says 401 where it means 403.
+  const challenge = parseChallenge(headers.get('www-authenticate'))
+  return status === 403 || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials'
+}

@@ -1,0 +1,48 @@
+/** How often a request is sent at most, the first time included. */
+export const ATTEMPTS = 6
+
+const LONGEST_WAIT = 60_000
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504])
+const RETRIED_ERRORS = new Set([
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EAI_AGAIN',
+  'UND_ERR_SOCKET',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+])
+
+/**
+ * Whether the same request may succeed a moment later. GHCR answers a burst with 403 and these words:
+ * https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits
+ */
+export function isPassing(status: number, body: string): boolean {
+  return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body))
+}
+
+export function isPassingError(code: string | undefined): boolean {
+  return code !== undefined && RETRIED_ERRORS.has(code)
+}
+
+/**
+ * How long to wait before a request is sent again, in milliseconds: what the registry asks for, else twice as long each
+ * time from 1 s on, with a random part so that parallel jobs don't come back together; never over a minute.
+ * @param attempt how often it has been sent, from 1
+ * @param retryAfter the header: seconds, a date, or broken (GHCR sends `12.5ms`, which stands for nothing)
+ * @param random from 0 to 1
+ */
+export function retryDelay(attempt: number, retryAfter: string | undefined, now: number, random: number): number {
+  const asked = parseRetryAfter(retryAfter, now)
+  const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2)
+  return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT)
+}
+
+function parseRetryAfter(header: string | undefined, now: number): number | undefined {
+  if (header === undefined) return undefined
+  if (/^\d+(\.\d+)?$/.test(header)) return Number(header) * 1000
+  const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now)
+}

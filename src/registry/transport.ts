@@ -1,0 +1,126 @@
+import type { Repository } from '../oci/reference.ts'
+import { type Access, createAuthorization } from './authorization.ts'
+import { parseChallenge } from './challenge.ts'
+import type { CredentialSource } from './credentials.ts'
+import { createHttp, drain, type Http, type HttpReply, type HttpRequest, type HttpSettings } from './http.ts'
+import { isLoopback } from './realm.ts'
+import { RegistryError } from './registry-error.ts'
+
+/** A request to a repository's part of a registry. */
+export interface TransportRequest {
+  readonly method: HttpRequest['method']
+  readonly repository: Repository
+  readonly access: Access
+  /** Below the repository, such as `manifests/latest`; or a URL that the registry has given. */
+  readonly path: string | URL
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: Uint8Array
+  /** What the request is for, in a form that fits after "can't". */
+  readonly purpose: string
+}
+
+export interface TransportSettings extends HttpSettings {
+  readonly credentials: CredentialSource
+  readonly onSecret: (secret: string) => void
+}
+
+/** Requests with what every one of them needs: the registry's address, a login, redirects followed. */
+export interface Transport {
+  /** @throws RegistryError where there was no answer, or no way to log in */
+  send(request: TransportRequest): Promise<HttpReply>
+  close(): Promise<void>
+}
+
+export function createTransport(settings: TransportSettings): Transport {
+  const http = createHttp(settings)
+  const authorization = createAuthorization({ ...settings, http })
+  const bases = new Map<string, Promise<URL>>()
+
+  function baseOf(host: string): Promise<URL> {
+    const known = bases.get(host)
+    if (known !== undefined) return known
+    const base = findBase(http, host).then(({ url, reply }) => {
+      // One look at the registry before anything else, so that parallel requests don't each learn how to log in.
+      const challenge = reply.status === 401 ? parseChallenge(reply.headers.get('www-authenticate')) : undefined
+      if (challenge !== undefined) authorization.challenged(host, challenge, url)
+      return url
+    })
+    bases.set(host, base)
+    base.catch(() => bases.delete(host))
+    return base
+  }
+
+  async function send(call: TransportRequest): Promise<HttpReply> {
+    const { repository, access, path } = call
+    const base = await baseOf(repository.host)
+    const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base)
+    const ours = url.origin === base.origin
+    const header = ours ? await authorization.header(repository, access) : undefined
+    const reply = await follow(http, requestOf(call, url, header), base)
+    if (reply.status !== 401 || !ours) return reply
+    const challenge = parseChallenge(reply.headers.get('www-authenticate'))
+    if (challenge === undefined) return reply
+    authorization.challenged(repository.host, challenge, base, header)
+    const renewed = await authorization.header(repository, access)
+    return renewed === header ? reply : follow(http, requestOf(call, url, renewed), base)
+  }
+
+  return { send, close: http.close }
+}
+
+function requestOf(call: TransportRequest, url: URL, authorization: string | undefined): HttpRequest {
+  const { method, headers, body, purpose } = call
+  return { method, url, headers: { ...headers, ...(authorization && { authorization }) }, body, purpose }
+}
+
+/** Docker Hub's registry has another name than its images. */
+function wireHost(host: string): string {
+  return host === 'docker.io' ? 'registry-1.docker.io' : host
+}
+
+/** The registry's address, and its answer to a first look. Plain http is for this machine only, where https is not spoken. */
+async function findBase(http: Http, host: string): Promise<{ url: URL; reply: HttpReply }> {
+  const url = new URL(`https://${wireHost(host)}/v2/`)
+  const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` } as const
+  const loopback = isLoopback(url.hostname)
+  try {
+    return { url, reply: drain(await http.send({ ...look, url, once: loopback })) }
+  } catch (error) {
+    if (!loopback || !(error instanceof RegistryError) || error.problem !== 'unreachable') throw error
+    const plain = new URL(`http://${wireHost(host)}/v2/`)
+    return { url: plain, reply: drain(await http.send({ ...look, url: plain })) }
+  }
+}
+
+const REDIRECTS = new Set([301, 302, 303, 307, 308])
+const MOST_REDIRECTS = 5
+
+/** Blobs are often read from an object store that the registry points to. It must never see the registry's login. */
+async function follow(http: Http, first: HttpRequest, base: URL): Promise<HttpReply> {
+  let request = first
+  for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
+    const reply = await http.send(request)
+    const target = locationOf(reply, request)
+    if (target === undefined) return reply
+    drain(reply)
+    if (request.url.protocol === 'https:' && target.protocol !== 'https:')
+      throw strayed(first, base, `it points to ${target.origin}, which is not encrypted`)
+    const { authorization: _, ...anonymous } = request.headers
+    request = { ...request, url: target, headers: target.origin === base.origin ? request.headers : anonymous }
+  }
+  throw strayed(first, base, `it points elsewhere ${MOST_REDIRECTS} times in a row`)
+}
+
+function locationOf(reply: HttpReply, { method, url }: HttpRequest): URL | undefined {
+  const location = reply.headers.get('location')
+  if (location === null || !REDIRECTS.has(reply.status) || (method !== 'GET' && method !== 'HEAD')) return undefined
+  return URL.canParse(location, url.href) ? new URL(location, url) : undefined
+}
+
+function strayed({ purpose }: HttpRequest, base: URL, why: string): RegistryError {
+  return new RegistryError({
+    host: base.host,
+    problem: 'other',
+    what: `Can't ${purpose}: ${base.host} is not followed: ${why}`,
+  })
+}
