@@ -73938,6 +73938,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(82033);
 
+process.noDeprecation = true;
 await (0,_run_js__WEBPACK_IMPORTED_MODULE_0__/* .run */ .e)(process.env);
 
 __webpack_async_result__();
@@ -81689,6 +81690,10 @@ function isManifestType(mediaType) {
 function printPlatform(platform) {
     return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
 }
+function byPlatform(one, other) {
+    const [first, second] = [printPlatform(one.platform), printPlatform(other.platform)];
+    return first < second ? -1 : first > second ? 1 : 0;
+}
 function samePlatform(one, other) {
     return printPlatform(normalized(one)) === printPlatform(normalized(other));
 }
@@ -82913,7 +82918,7 @@ async function checkPushing(images, registry) {
 async function buildWithNix(inputs, { runnerSystem }, log) {
     const { system, nixArgs } = inputs;
     const installable = installableOf(inputs);
-    const storePath = await log.group(`Build ${installable} for ${system}`, () => buildInstallable({ installable, nixArgs, system, runnerSystem }));
+    const storePath = await log.foreignGroup(`Build ${installable} for ${system}`, () => buildInstallable({ installable, nixArgs, system, runnerSystem }));
     log.info(`Nix built ${storePath}`);
     return storePath;
 }
@@ -82934,7 +82939,7 @@ async function push(name, image, tag, archive, { registry, log }) {
     const reference = `${printRepository(image)}:${tag}`;
     await tagImage(name, reference);
     const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.group(`Push ${reference}`, () => pushImage(reference, loginHelp));
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
     const published = await fetchImage(registry, image, digest);
     if (published.configDigest !== archive.configDigest)
         throw new RegistryError({
@@ -83219,8 +83224,8 @@ const jobLog = {
     notice: (message) => core/* notice */.lm(message),
     warning: (message) => core/* warning */.$e(message),
     debug: (message) => core/* debug */.Yz(message),
-    async group(title, work) {
-        core/* startGroup */.Oh(title);
+    group: (title, work) => core/* group */.Os(title, work),
+    foreignGroup: (title, work) => core/* group */.Os(title, async () => {
         const token = (0,external_node_crypto_.randomUUID)();
         core/* info */.pq(`::stop-commands::${token}`);
         try {
@@ -83228,9 +83233,8 @@ const jobLog = {
         }
         finally {
             core/* info */.pq(`::${token}::`);
-            core/* endGroup */.N4();
         }
-    },
+    }),
 };
 
 ;// CONCATENATED MODULE: ./lib/merge-error.js
@@ -83243,11 +83247,10 @@ class MergeError extends Failure {
 
 
 function composeIndex(entries, annotations = {}) {
-    const sorted = [...entries].sort((one, other) => compare(printPlatform(one.platform), printPlatform(other.platform)));
     const index = {
         schemaVersion: 2,
         mediaType: OCI_INDEX,
-        manifests: sorted.map(printEntry),
+        manifests: entries.toSorted(byPlatform).map(printEntry),
         ...printAnnotations(annotations),
     };
     return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
@@ -83263,11 +83266,8 @@ function printEntry({ mediaType, digest, size, platform, annotations = {} }) {
     };
 }
 function printAnnotations(annotations) {
-    const keys = Object.keys(annotations).sort(compare);
+    const keys = Object.keys(annotations).sort();
     return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
-}
-function compare(one, other) {
-    return one < other ? -1 : one > other ? 1 : 0;
 }
 
 ;// CONCATENATED MODULE: ./lib/tags.js
@@ -83341,7 +83341,7 @@ function stopped(move, error, left) {
 
 async function merge(inputs, workflow, { registry, log }) {
     const { images, tags, push } = inputs;
-    const handed = await merge_collect(inputs, workflow);
+    const handed = await merge_collect(inputs, workflow, log);
     if (handed.length === 0 && !push) {
         log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none');
         return { outputs: {}, summary: summarizeMerge([], false) };
@@ -83367,9 +83367,9 @@ async function merge(inputs, workflow, { registry, log }) {
         log.info(`${push ? 'Published' : 'Would publish'} ${tags_printTag(tag)}`);
     return report(indexes, inputs);
 }
-async function merge_collect({ digests }, { tempFolder }) {
+async function merge_collect({ digests }, { tempFolder }, log) {
     if (digests === undefined) {
-        const found = await readRecords(tempFolder);
+        const found = await log.group('Collect the digests of the run', () => readRecords(tempFolder));
         return found.map(({ text, origin }) => withRecord(parseRecord(text, origin), origin));
     }
     return digests.map((text, at) => {
@@ -83456,7 +83456,11 @@ function checkMembers(members, image, systems) {
 function composed(image, members, annotations) {
     const entries = members.map((member) => ({ ...member, annotations: annotations.descriptor(member.platform) }));
     const bytes = Buffer.from(composeIndex(entries, annotations.index));
-    return { image, members, index: { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX } };
+    return {
+        image,
+        members: members.toSorted(byPlatform),
+        index: { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX },
+    };
 }
 async function putIndex(registry, image, { bytes, digest, mediaType }) {
     await registry.putManifest(image, digest, mediaType, bytes);
@@ -84297,18 +84301,17 @@ function explain(error) {
 // EXPORTS
 __nccwpck_require__.d(__webpack_exports__, {
   Yz: () => (/* binding */ core_debug),
-  N4: () => (/* binding */ endGroup),
   z3: () => (/* binding */ error),
+  Os: () => (/* binding */ group),
   pq: () => (/* binding */ info),
   lm: () => (/* binding */ notice),
   C1: () => (/* binding */ setFailed),
   uH: () => (/* binding */ setOutput),
   Pq: () => (/* binding */ core_setSecret),
-  Oh: () => (/* binding */ startGroup),
   $e: () => (/* binding */ warning)
 });
 
-// UNUSED EXPORTS: ExitCode, addPath, exportVariable, getBooleanInput, getIDToken, getInput, getMultilineInput, getState, group, isDebug, markdownSummary, platform, saveState, setCommandEcho, summary, toPlatformPath, toPosixPath, toWin32Path
+// UNUSED EXPORTS: ExitCode, addPath, endGroup, exportVariable, getBooleanInput, getIDToken, getInput, getMultilineInput, getState, isDebug, markdownSummary, platform, saveState, setCommandEcho, startGroup, summary, toPlatformPath, toPosixPath, toWin32Path
 
 // EXTERNAL MODULE: external "os"
 var external_os_ = __nccwpck_require__(70857);

@@ -6,6 +6,7 @@ import { ImageError } from './image/image-error.ts'
 import { findSource, type ImageSource, readImage } from './image/source.ts'
 import type { BuildInputs } from './inputs.ts'
 import type { JobLog } from './job-log.ts'
+import type { Result, Tools } from './mode.ts'
 import { buildInstallable } from './nix/build.ts'
 import { installableOf } from './nix/installable.ts'
 import { platformOf } from './nix/system.ts'
@@ -17,18 +18,6 @@ import type { Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
 import { summarizeBuild } from './summary.ts'
 import type { Workflow } from './workflow.ts'
-
-/** What a mode leaves behind for later steps and for people. */
-export interface Result {
-  readonly outputs: Readonly<Record<string, string>>
-  /** Markdown. */
-  readonly summary: string
-}
-
-export interface Tools {
-  readonly registry: Registry
-  readonly log: JobLog
-}
 
 /**
  * Builds one system's image with Nix, pushes it, and hands its digest to merge.
@@ -80,7 +69,7 @@ async function checkPushing(images: readonly Repository[], registry: Registry): 
 async function buildWithNix(inputs: BuildInputs, { runnerSystem }: Workflow, log: JobLog): Promise<string> {
   const { system, nixArgs } = inputs
   const installable = installableOf(inputs)
-  const storePath = await log.group(`Build ${installable} for ${system}`, () =>
+  const storePath = await log.foreignGroup(`Build ${installable} for ${system}`, () =>
     buildInstallable({ installable, nixArgs, system, runnerSystem }),
   )
   log.info(`Nix built ${storePath}`)
@@ -112,7 +101,7 @@ async function push(
   const reference = `${printRepository(image)}:${tag}`
   await tagImage(name, reference)
   const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
-  const digest = await log.group(`Push ${reference}`, () => pushImage(reference, loginHelp))
+  const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp))
   const published = await fetchImage(registry, image, digest)
   // The daemon may have been told of another image by that name in the meantime, by another job for example.
   if (published.configDigest !== archive.configDigest)

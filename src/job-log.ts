@@ -5,8 +5,10 @@ import type { Log } from './log.ts'
 /** The job's log, which folds what is long. */
 export interface JobLog extends Log {
   notice(message: string): void
-  /** Folds what is printed while `work` runs; where it fails, the log stays open there. */
+  /** Folds what is printed while `work` runs. */
   group<Result>(title: string, work: () => Promise<Result>): Promise<Result>
+  /** As `group`, for what other programs print: none of it is taken for a command to the runner. */
+  foreignGroup<Result>(title: string, work: () => Promise<Result>): Promise<Result>
 }
 
 /** The log of a job on GitHub's runner and those that follow it. */
@@ -15,16 +17,16 @@ export const jobLog: JobLog = {
   notice: (message) => core.notice(message),
   warning: (message) => core.warning(message),
   debug: (message) => core.debug(message),
-  async group(title, work) {
-    core.startGroup(title)
-    // What builders and Docker print is somebody else's word, and must not be taken for commands to the runner.
-    const token = randomUUID()
-    core.info(`::stop-commands::${token}`)
-    try {
-      return await work()
-    } finally {
-      core.info(`::${token}::`)
-      core.endGroup()
-    }
-  },
+  group: (title, work) => core.group(title, work),
+  // https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
+  foreignGroup: (title, work) =>
+    core.group(title, async () => {
+      const token = randomUUID()
+      core.info(`::stop-commands::${token}`)
+      try {
+        return await work()
+      } finally {
+        core.info(`::${token}::`)
+      }
+    }),
 }

@@ -1,13 +1,14 @@
 import { readRecords } from './artifacts.ts'
-import type { Result, Tools } from './build.ts'
 import type { MergeInputs } from './inputs.ts'
+import type { JobLog } from './job-log.ts'
 import { MergeError } from './merge-error.ts'
+import type { Result, Tools } from './mode.ts'
 import { platformOf, systemOf } from './nix/system.ts'
 import { type PlacedAnnotations, placeAnnotations } from './oci/annotation.ts'
 import { type Digest, digestOf, isDigest } from './oci/digest.ts'
 import { composeIndex } from './oci/image-index.ts'
 import { OCI_INDEX } from './oci/media-type.ts'
-import { fits, type Platform, printPlatform } from './oci/platform.ts'
+import { byPlatform, fits, type Platform, printPlatform } from './oci/platform.ts'
 import { printRepository, type Repository, sameRepository } from './oci/reference.ts'
 import { type DigestRecord, parseRecord, RecordError } from './record.ts'
 import { fetchImage } from './registry/image.ts'
@@ -23,7 +24,7 @@ import type { Workflow } from './workflow.ts'
  */
 export async function merge(inputs: MergeInputs, workflow: Workflow, { registry, log }: Tools): Promise<Result> {
   const { images, tags, push } = inputs
-  const handed = await collect(inputs, workflow)
+  const handed = await collect(inputs, workflow, log)
   if (handed.length === 0 && !push) {
     log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none')
     return { outputs: {}, summary: summarizeMerge([], false) }
@@ -80,9 +81,9 @@ interface ComposedIndex {
   readonly index: StoredManifest
 }
 
-async function collect({ digests }: MergeInputs, { tempFolder }: Workflow): Promise<readonly Candidate[]> {
+async function collect({ digests }: MergeInputs, { tempFolder }: Workflow, log: JobLog): Promise<readonly Candidate[]> {
   if (digests === undefined) {
-    const found = await readRecords(tempFolder)
+    const found = await log.group('Collect the digests of the run', () => readRecords(tempFolder))
     return found.map(({ text, origin }) => withRecord(parseRecord(text, origin), origin))
   }
   return digests.map((text, at) => {
@@ -178,7 +179,11 @@ function checkMembers(members: readonly Member[], image: Repository, systems: re
 function composed(image: Repository, members: readonly Member[], annotations: PlacedAnnotations): ComposedIndex {
   const entries = members.map((member) => ({ ...member, annotations: annotations.descriptor(member.platform) }))
   const bytes = Buffer.from(composeIndex(entries, annotations.index))
-  return { image, members, index: { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX } }
+  return {
+    image,
+    members: members.toSorted(byPlatform),
+    index: { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX },
+  }
 }
 
 /** Reads the index back, so that no tag is moved to something that can't be pulled. */

@@ -1,6 +1,6 @@
 import type { Descriptor } from './document.ts'
 import { OCI_INDEX } from './media-type.ts'
-import { type Platform, printPlatform } from './platform.ts'
+import { byPlatform, type Platform } from './platform.ts'
 
 /** One platform's manifest as it is to stand in an index. */
 export interface IndexEntry extends Descriptor {
@@ -15,11 +15,10 @@ export function composeIndex(
   entries: readonly IndexEntry[],
   annotations: Readonly<Record<string, string>> = {},
 ): Uint8Array {
-  const sorted = [...entries].sort((one, other) => compare(printPlatform(one.platform), printPlatform(other.platform)))
   const index = {
     schemaVersion: 2,
     mediaType: OCI_INDEX,
-    manifests: sorted.map(printEntry),
+    manifests: entries.toSorted(byPlatform).map(printEntry),
     ...printAnnotations(annotations),
   }
   return new TextEncoder().encode(JSON.stringify(index, undefined, 2))
@@ -37,11 +36,6 @@ function printEntry({ mediaType, digest, size, platform, annotations = {} }: Ind
 }
 
 function printAnnotations(annotations: Readonly<Record<string, string>>): object {
-  const keys = Object.keys(annotations).sort(compare)
+  const keys = Object.keys(annotations).sort()
   return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) }
-}
-
-// Not localeCompare: the order must not depend on the machine's language.
-function compare(one: string, other: string): number {
-  return one < other ? -1 : one > other ? 1 : 0
 }

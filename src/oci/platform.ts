@@ -10,6 +10,13 @@ export function printPlatform(platform: Platform): string {
   return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/')
 }
 
+/** Orders what has a platform by its name, the same way on every machine. */
+export function byPlatform(one: { readonly platform: Platform }, other: { readonly platform: Platform }): number {
+  const [first, second] = [printPlatform(one.platform), printPlatform(other.platform)]
+  // Not localeCompare, which goes by the machine's language.
+  return first < second ? -1 : first > second ? 1 : 0
+}
+
 /**
  * Whether a container runtime takes the two for the same: arm64 is arm64/v8, arm is arm/v7, amd64 is amd64/v1.
  * Source: https://github.com/containerd/platforms/blob/main/database.go

@@ -1,0 +1,90 @@
+import { cp, mkdtemp, realpath } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type ArtifactService, startArtifactService } from './artifact-service.ts'
+import { type Distribution, type DistributionOptions, startDistribution } from './distribution.ts'
+import { removeImages } from './docker.ts'
+import { nixEnvironment, removeNixFolder } from './nix.ts'
+import { type ActionCall, type ActionRun, runAction } from './runner.ts'
+
+/** One workflow run with all that it talks to: real Nix, a real registry, and the artifacts of the run. */
+export interface Lab {
+  readonly registry: Distribution
+  readonly artifacts: ArtifactService
+  /** What Nix needs to work in this lab's folder. */
+  readonly nix: Readonly<Record<string, string>>
+  /** A folder for whatever a test needs; it goes with the lab. */
+  readonly folder: string
+  /** A copy of examples/hello, outside of any Git repository. */
+  readonly hello: string
+  /** A copy of the flake whose builds fail. */
+  readonly broken: string
+  /** Runs dist/index.js as a step that builds; `matrix.system` is the system. */
+  build(system: string, call?: Partial<ActionCall>): Promise<ActionRun>
+  /** Runs dist/index.js as a step that merges. */
+  merge(call?: Partial<ActionCall>): Promise<ActionRun>
+  close(): Promise<void>
+}
+
+export interface LabOptions {
+  /** What reaches a Docker daemon. */
+  readonly docker: Readonly<Record<string, string | undefined>>
+  /** The repository's path in the registry. */
+  readonly path?: string
+  readonly registry?: DistributionOptions
+}
+
+export async function startLab({ docker, path = 'owner/hello', registry: options = {} }: LabOptions): Promise<Lab> {
+  // Nix takes no flake from below a symbolic link, which a folder for temporary files is on some systems.
+  const folder = await mkdtemp(join(await realpath(tmpdir()), 'nix-image-lab-'))
+  const [registry, artifacts, nix] = await Promise.all([
+    startDistribution(options),
+    startArtifactService(),
+    nixEnvironment(join(folder, 'nix')),
+  ])
+  const hello = join(folder, 'hello')
+  const broken = join(folder, 'broken')
+  await cp(checkout('examples/hello'), hello, { recursive: true })
+  await cp(checkout('__tests__/fixtures/broken'), broken, { recursive: true })
+  await cp(checkout('examples/hello'), join(broken, 'hello'), { recursive: true })
+
+  const image = `${registry.host}/${path}`
+  const env = { ...nix, ...docker }
+  return {
+    registry,
+    artifacts,
+    nix,
+    folder,
+    hello,
+    broken,
+    build: (system, call = {}) =>
+      runAction({
+        cwd: hello,
+        artifacts,
+        matrix: { system },
+        jobTotal: 2,
+        ...call,
+        env: { ...env, ...call.env },
+        inputs: { mode: 'build', image, ...call.inputs },
+      }),
+    // Merge has neither Nix nor Docker: an empty PATH shows that it needs none.
+    merge: (call = {}) =>
+      runAction({
+        artifacts,
+        job: 'merge',
+        ...call,
+        env: { DOCKER_CONFIG: docker.DOCKER_CONFIG, PATH: '', ...call.env },
+        inputs: { mode: 'merge', image, ...call.inputs },
+      }),
+    close: async () => {
+      await removeImages(docker, `${registry.host}/*/*`)
+      await Promise.all([registry.close(), artifacts.close()])
+      await removeNixFolder(folder)
+    },
+  }
+}
+
+function checkout(path: string): string {
+  return fileURLToPath(new URL(`../../${path}`, import.meta.url))
+}

@@ -1,0 +1,451 @@
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, constants as fs, openSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { Socket } from 'node:net'
+import { constants, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import * as v from 'valibot'
+import { parse } from 'yaml'
+import type { ArtifactService } from './artifact-service.ts'
+
+/** A step that uses the action, with as much of its job as the action can see. */
+export interface ActionCall {
+  /** The step's `with:`. An input that `action.yml` does not have throws, where the runner would only warn. */
+  readonly inputs: Readonly<Record<string, string>>
+  /** Merged over the runner's own variables; undefined removes one. */
+  readonly env?: Readonly<Record<string, string | undefined>>
+  /** The workspace, which is also the working directory; an empty one if absent. */
+  readonly cwd?: string
+  readonly matrix?: Readonly<Record<string, string>>
+  readonly jobTotal?: number
+  readonly job?: string
+  readonly runId?: string
+  readonly runAttempt?: number
+  readonly sha?: string
+  readonly repository?: string
+  readonly ref?: string
+  readonly eventName?: string
+  /** The job's `github.token`, masked from the start as the runner does it. */
+  readonly token?: string
+  readonly artifacts?: ArtifactService
+  /** Cancels the step: SIGINT, and if that does not end it, SIGTERM and SIGKILL, at the runner's intervals. */
+  readonly signal?: AbortSignal
+  /** Called with each line of `log` as it comes. */
+  readonly onLog?: (line: string) => void
+  /** The folder that holds `action.yml`; this checkout's if absent. */
+  readonly actionFolder?: string
+}
+
+/** What is left of a step when it has ended. */
+export interface ActionRun {
+  readonly exitCode: number
+  /**
+   * What a person reads on the run's page: standard output and error in the order they were written, secrets as
+   * `***`, workflow commands as the runner shows them (`##[error]…`, `##[group]…`), masking commands and, without
+   * `RUNNER_DEBUG`, debug messages left out.
+   */
+  readonly log: string
+  readonly outputs: Readonly<Record<string, string>>
+  readonly summary: string
+  /** Annotations: the message, after `<title>: ` if it has a title. Secrets known by then are `***`. */
+  readonly errors: readonly string[]
+  readonly warnings: readonly string[]
+  readonly notices: readonly string[]
+  /** The values that the action asked to be masked. */
+  readonly masks: readonly string[]
+  /** Everything in `RUNNER_TEMP`, relative to it. */
+  readonly tempLeft: readonly string[]
+}
+
+/** A place for a step to run in, and what it wrote there. */
+export interface PreparedRunner {
+  /** The whole environment of the action's process. */
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd: string
+  /** The script that `action.yml` names. */
+  readonly main: string
+  /** Throws as the runner fails the step if the file is not in its format. */
+  readOutputs(): Promise<Readonly<Record<string, string>>>
+  readSummary(): Promise<string>
+  tempLeft(): Promise<readonly string[]>
+  /** Deletes all that was made for the step. */
+  close(): Promise<void>
+}
+
+/** Runs the action as GitHub's runner does: in a process of its own, which knows nothing but its environment. */
+export async function runAction(call: ActionCall): Promise<ActionRun> {
+  const runner = await prepareRunner(call)
+  try {
+    const log = actionLog(call, runner.env)
+    const exitCode = await execute(runner, log.read, call.signal)
+    return {
+      exitCode,
+      log: log.lines.map((line) => `${line}\n`).join(''),
+      outputs: await runner.readOutputs(),
+      summary: log.mask(await runner.readSummary()),
+      errors: log.annotations.error,
+      warnings: log.annotations.warning,
+      notices: log.annotations.notice,
+      masks: log.masks,
+      tempLeft: await runner.tempLeft(),
+    }
+  } finally {
+    await runner.close()
+  }
+}
+
+/**
+ * Makes the folders and the environment that the runner gives a step, for `runAction` and for tests that call the
+ * action's code in this process. Close it afterwards.
+ */
+export async function prepareRunner(call: ActionCall): Promise<PreparedRunner> {
+  const actionFolder = call.actionFolder ?? checkout
+  const action = v.parse(actionMetadata, parse(await readFile(join(actionFolder, 'action.yml'), 'utf8'), yamlAsText))
+  const folder = await mkdtemp(join(tmpdir(), 'runner-'))
+  const close = () => rm(folder, { recursive: true, force: true })
+  try {
+    const env = stepEnvironment(call, action, await stepFolders(folder, call.cwd))
+    return {
+      env,
+      cwd: env.GITHUB_WORKSPACE ?? folder,
+      main: join(actionFolder, action.runs.main),
+      readOutputs: async () => parseOutputs(await readFile(join(folder, 'commands', 'output'), 'utf8')),
+      readSummary: () => readFile(join(folder, 'commands', 'step_summary'), 'utf8'),
+      tempLeft: async () => (await readdir(join(folder, 'temp'), { recursive: true })).sort(),
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+const checkout = fileURLToPath(new URL('../../', import.meta.url))
+
+// The action and its inputs
+
+const actionMetadata = v.object({
+  inputs: v.optional(v.record(v.string(), v.object({ default: v.optional(v.string()) })), {}),
+  runs: v.object({ main: v.string() }),
+})
+type ActionMetadata = v.InferOutput<typeof actionMetadata>
+
+/** The runner takes every scalar as it is written: `default: true` is the text `true`. */
+const yamlAsText = { schema: 'failsafe' } as const
+
+/**
+ * The `INPUT_` variables: each input of `action.yml`, as given or else its default. An input given as an empty text is
+ * empty: its default does not come back.
+ */
+function inputVariables(
+  inputs: ActionCall['inputs'],
+  action: ActionMetadata,
+  contexts: Contexts,
+): Readonly<Record<string, string>> {
+  const valid = Object.keys(action.inputs)
+  const unexpected = Object.keys(inputs).filter((name) => !valid.includes(name))
+  if (unexpected.length > 0) {
+    throw new Error(`Unexpected input(s) '${unexpected.join("', '")}', valid inputs are ['${valid.join("', '")}']`)
+  }
+  return Object.fromEntries(
+    Object.entries(action.inputs).map(([name, input]) => [
+      `INPUT_${name.replaceAll(' ', '_').toUpperCase()}`,
+      inputs[name] ?? evaluate(input.default ?? '', contexts),
+    ]),
+  )
+}
+
+/** The contexts that an input's default may use. What one of them does not hold is empty. */
+type Contexts = Readonly<Record<'github' | 'matrix' | 'runner' | 'strategy' | 'job', ContextLookup>>
+type ContextLookup = (key: string) => string | undefined
+
+function stepContexts(call: ActionCall, env: Readonly<Record<string, string>>): Contexts {
+  const variable = (prefix: string) => (key: string) => env[`${prefix}_${key.toUpperCase()}`]
+  return {
+    github: (key) => (key === 'token' ? call.token : variable('GITHUB')(key)),
+    matrix: (key) => call.matrix?.[key],
+    runner: variable('RUNNER'),
+    strategy: (key) => (key === 'job-total' ? call.jobTotal?.toString() : undefined),
+    job: () => undefined,
+  }
+}
+
+/** Evaluates `${{ context.key }}`; throws on any other expression, which would need more of a runner than this is. */
+function evaluate(text: string, contexts: Contexts): string {
+  return text.replaceAll(/\$\{\{(.*?)\}\}/g, (expression, inner: string) => {
+    const [, name, key] = /^\s*(github|matrix|runner|strategy|job)\.([\w-]+)\s*$/.exec(inner) ?? []
+    if (name === undefined || key === undefined) throw new Error(`can't evaluate ${expression} in action.yml`)
+    return contexts[name as keyof Contexts](key) ?? ''
+  })
+}
+
+// The environment
+
+interface StepFolders {
+  readonly home: string
+  readonly temp: string
+  readonly workspace: string
+  /** `GITHUB_OUTPUT` and the like. */
+  readonly files: Readonly<Record<string, string>>
+}
+
+async function stepFolders(folder: string, cwd: string | undefined): Promise<StepFolders> {
+  const home = join(folder, 'home')
+  const temp = join(folder, 'temp')
+  const workspace = join(folder, 'workspace')
+  const commands = join(folder, 'commands')
+  await Promise.all([home, temp, workspace, commands].map((path) => mkdir(path)))
+  const files = Object.fromEntries(
+    ['output', 'step_summary', 'state', 'env', 'path'].map((name) => [
+      `GITHUB_${name.toUpperCase()}`,
+      join(commands, name),
+    ]),
+  )
+  const event = join(commands, 'event.json')
+  await Promise.all(Object.values(files).map((path) => writeFile(path, '')))
+  await writeFile(event, '{}')
+  return { home, temp, workspace: cwd ?? workspace, files: { ...files, GITHUB_EVENT_PATH: event } }
+}
+
+function stepEnvironment(
+  call: ActionCall,
+  action: ActionMetadata,
+  folders: StepFolders,
+): Readonly<Record<string, string>> {
+  const runner = {
+    ...defined({
+      PATH: process.env.PATH,
+      TMPDIR: process.env.TMPDIR,
+      LANG: process.env.LANG,
+      NODE_EXTRA_CA_CERTS: process.env.NODE_EXTRA_CA_CERTS,
+    }),
+    // Not the developer's own, whose registry credentials no test may use.
+    HOME: folders.home,
+    ...jobVariables(call),
+    GITHUB_WORKSPACE: folders.workspace,
+    RUNNER_TEMP: folders.temp,
+    ...folders.files,
+    ...call.artifacts?.env,
+  }
+  const inputs = inputVariables(call.inputs, action, stepContexts(call, runner))
+  return defined({ ...runner, ...inputs, ...call.env })
+}
+
+function jobVariables(call: ActionCall): Readonly<Record<string, string>> {
+  const repository = call.repository ?? 'Owner/App'
+  const ref = call.ref ?? 'refs/heads/main'
+  return {
+    CI: 'true',
+    GITHUB_ACTIONS: 'true',
+    GITHUB_ACTION: '__self',
+    GITHUB_ACTOR: 'octocat',
+    GITHUB_API_URL: 'https://api.github.com',
+    GITHUB_EVENT_NAME: call.eventName ?? 'push',
+    GITHUB_JOB: call.job ?? 'build',
+    GITHUB_REF: ref,
+    GITHUB_REF_NAME: ref.replace(/^refs\/(heads|tags|pull)\//, ''),
+    GITHUB_REPOSITORY: repository,
+    GITHUB_REPOSITORY_OWNER: repository.replace(/\/.*/, ''),
+    GITHUB_RETENTION_DAYS: '90',
+    GITHUB_RUN_ATTEMPT: String(call.runAttempt ?? 1),
+    GITHUB_RUN_ID: call.runId ?? '1234567890',
+    GITHUB_RUN_NUMBER: '1',
+    GITHUB_SERVER_URL: 'https://github.com',
+    GITHUB_SHA: call.sha ?? '0123456789abcdef0123456789abcdef01234567',
+    GITHUB_WORKFLOW: 'CI',
+    RUNNER_ARCH: process.arch === 'arm64' ? 'ARM64' : 'X64',
+    RUNNER_ENVIRONMENT: 'github-hosted',
+    RUNNER_NAME: 'GitHub Actions 1',
+    RUNNER_OS: 'Linux',
+  }
+}
+
+function defined(variables: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(variables).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  )
+}
+
+// What the action writes
+
+/**
+ * Reads `GITHUB_OUTPUT`: `name=value`, or `name<<delimiter`, lines, `delimiter`.
+ * https://github.com/actions/runner/blob/main/src/Runner.Worker/FileCommandManager.cs
+ */
+function parseOutputs(text: string): Readonly<Record<string, string>> {
+  const outputs: Record<string, string> = {}
+  const lines = text.split(/\r?\n/)
+  for (let at = 0; at < lines.length; at++) {
+    const line = lines[at] ?? ''
+    if (line === '') continue
+    const [, name, separator, rest] = /^(.+?)(=|<<)(.*)$/.exec(line) ?? []
+    if (name === undefined || rest === undefined) throw new Error(`Invalid format '${line}'`)
+    if (separator === '=') {
+      outputs[name] = rest
+      continue
+    }
+    const end = lines.indexOf(rest, at + 1)
+    if (end < 0) throw new Error(`Invalid value. Matching delimiter not found '${rest}'`)
+    outputs[name] = lines.slice(at + 1, end).join('\n')
+    at = end
+  }
+  return outputs
+}
+
+type Level = 'error' | 'warning' | 'notice'
+
+interface ActionLog {
+  readonly lines: readonly string[]
+  readonly annotations: Readonly<Record<Level, readonly string[]>>
+  readonly masks: readonly string[]
+  /** Takes one line as the process wrote it. */
+  readonly read: (line: string) => void
+  /** Replaces the secrets known by now. */
+  readonly mask: (text: string) => string
+}
+
+/** Reads a step's output line by line, so that a secret is hidden only from where the action asked for it. */
+function actionLog(call: ActionCall, env: Readonly<Record<string, string>>): ActionLog {
+  const lines: string[] = []
+  const annotations: Record<Level, string[]> = { error: [], warning: [], notice: [] }
+  const masks: string[] = []
+  const { mask, addSecret } = secretMasker(call.token, call.artifacts?.env.ACTIONS_RUNTIME_TOKEN)
+  let stopped: string | undefined
+
+  const show = (text: string) => {
+    const line = mask(text)
+    lines.push(line)
+    call.onLog?.(line)
+  }
+  const annotate = (level: Level, { properties, message }: WorkflowCommand) => {
+    const title = properties.get('title')
+    annotations[level].push(mask(title === undefined ? message : `${title}: ${message}`))
+    show(`##[${level}]${message}`)
+  }
+  const addMask = ({ message }: WorkflowCommand) => {
+    masks.push(message)
+    addSecret(message)
+  }
+  const commands = new Map<string, (command: WorkflowCommand) => void>([
+    ['add-mask', addMask],
+    ['debug', ({ message }) => env.RUNNER_DEBUG === '1' && show(`##[debug]${message}`)],
+    ['error', (command) => annotate('error', command)],
+    ['warning', (command) => annotate('warning', command)],
+    ['notice', (command) => annotate('notice', command)],
+    ['group', ({ message }) => show(`##[group]${message}`)],
+    ['endgroup', () => show('##[endgroup]')],
+  ])
+
+  const read = (line: string) => {
+    const command = parseCommand(line)
+    const carryOut = commands.get(command?.name ?? '')
+    if (stopped !== undefined) {
+      if (command?.name === stopped) stopped = undefined
+      else show(line)
+    } else if (command?.name === 'stop-commands') stopped = command.message
+    else if (command !== undefined && carryOut !== undefined) carryOut(command)
+    else show(line)
+  }
+  return { lines, annotations, masks, read, mask }
+}
+
+/** Hides secrets, and each line of one that has several, as a log is hidden line by line. */
+function secretMasker(...known: readonly (string | undefined)[]): {
+  readonly mask: (text: string) => string
+  readonly addSecret: (value: string) => void
+} {
+  const secrets = new Set(known.filter((secret) => secret !== undefined))
+  return {
+    // The longest first: a secret within another one must not leave the rest of that one behind.
+    mask: (text) =>
+      [...secrets]
+        .sort((a, b) => b.length - a.length)
+        .reduce((masked, secret) => masked.replaceAll(secret, '***'), text),
+    addSecret: (value) => {
+      for (const part of [value, ...value.split(/\r?\n/)]) if (part.trim() !== '') secrets.add(part)
+    },
+  }
+}
+
+interface WorkflowCommand {
+  readonly name: string
+  readonly properties: ReadonlyMap<string, string>
+  readonly message: string
+}
+
+/** `::name key=value,key=value::message`, see https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs */
+function parseCommand(line: string): WorkflowCommand | undefined {
+  const [, name, list = '', message] = /^\s*::([^\s:]+)(?:\s+(.*?))?::(.*)$/.exec(line) ?? []
+  if (name === undefined || message === undefined) return undefined
+  const properties = list.split(',').flatMap((property): [string, string][] => {
+    const [, key, value] = /^\s*([^=]+)=(.*)$/.exec(property) ?? []
+    return key === undefined || value === undefined ? [] : [[key, decodeProperty(value)]]
+  })
+  return { name, properties: new Map(properties), message: decodeMessage(message) }
+}
+
+/** A message keeps `%3A` and `%2C`, which only mean something in a property. */
+function decodeMessage(text: string): string {
+  return text.replaceAll('%0D', '\r').replaceAll('%0A', '\n').replaceAll('%25', '%')
+}
+
+function decodeProperty(text: string): string {
+  return decodeMessage(text.replaceAll('%3A', ':').replaceAll('%2C', ','))
+}
+
+// The process
+
+/** Runs the action's script to its end and the end of its output, and returns its exit code. */
+async function execute(
+  { env, cwd, main }: PreparedRunner,
+  onLine: (line: string) => void,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  // Both streams in one pipe, for only then is the order in which they come the order in which they were written.
+  const { input, output } = await openPipe()
+  const child = spawn(process.execPath, [main], { cwd, env, stdio: ['ignore', output, output] })
+  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
+  const ended = once(input, 'close')
+  closeSync(output)
+  createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }).on('line', onLine)
+  const stopCancelling = onCancel(signal, (name) => {
+    child.kill(name)
+    // What the action started and left behind would hold the pipe open.
+    if (name === 'SIGKILL') input.destroy()
+  })
+  const [[code, killedBy]] = await Promise.all([exited, ended]).finally(stopCancelling)
+  return code ?? 128 + (killedBy === null ? 0 : constants.signals[killedBy])
+}
+
+/** A pipe of the system's: its reading end, and the file descriptor of its writing end. */
+async function openPipe(): Promise<{ readonly input: Socket; readonly output: number }> {
+  const folder = await mkdtemp(join(tmpdir(), 'pipe-'))
+  try {
+    const path = join(folder, 'pipe')
+    await promisify(execFile)('mkfifo', [path])
+    const reading = openSync(path, fs.O_RDONLY | fs.O_NONBLOCK)
+    const output = openSync(path, fs.O_WRONLY)
+    return { input: new Socket({ fd: reading, writable: false }), output }
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+/** Sends the signals of a cancelled step until the returned function is called. */
+function onCancel(signal: AbortSignal | undefined, kill: (name: NodeJS.Signals) => void): () => void {
+  const timers: NodeJS.Timeout[] = []
+  const cancel = () => {
+    kill('SIGINT')
+    timers.push(setTimeout(kill, 7500, 'SIGTERM'), setTimeout(kill, 10_000, 'SIGKILL'))
+  }
+  if (signal?.aborted) cancel()
+  else signal?.addEventListener('abort', cancel, { once: true })
+  return () => {
+    signal?.removeEventListener('abort', cancel)
+    timers.forEach(clearTimeout)
+  }
+}

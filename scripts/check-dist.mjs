@@ -1,0 +1,24 @@
+// Fails unless dist/, which users run, is what the sources build.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+const cwd = fileURLToPath(new URL('..', import.meta.url))
+
+const build = spawnSync('npm', ['run', '--silent', 'build'], { cwd, stdio: 'inherit' })
+if (build.status !== 0) fail('npm run build failed; its own words are above.')
+
+// Unlike `git diff`, this shows files that are new, too.
+const status = spawnSync('git', ['status', '--porcelain', '--', 'dist'], { cwd, encoding: 'utf8' })
+if (status.status !== 0) fail(`git status failed: ${status.error?.message ?? status.stderr}`)
+if (status.stdout !== '') {
+  fail(`dist/ is not what the sources build:\n\n${status.stdout}\nRun "npm run build" and commit dist/.`)
+}
+
+/**
+ * @param {string} message
+ * @returns {never}
+ */
+function fail(message) {
+  console.error(message)
+  process.exit(1)
+}

@@ -1,0 +1,347 @@
+// Sets a fresh checkout up: npm packages, Nix, Docker, a registry and the tools that the tests and the demo use.
+//
+//   node scripts/setup.mjs               everything
+//   node scripts/setup.mjs nix docker    only these of the requirements below
+//   node scripts/setup.mjs --check       says what is missing, and installs nothing
+//
+// Runs before anything is installed: plain JavaScript, Node's own modules only, any supported version of Node.
+import { spawnSync } from 'node:child_process'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/**
+ * @typedef {object} Requirement
+ * @property {string} what - for people
+ * @property {string} why - what it is used for
+ * @property {() => boolean} found
+ * @property {'npm' | 'apt' | 'unpack'} by - how it gets here: `unpack` puts a Debian package into the checkout, not on the system
+ * @property {readonly string[]} packages - Debian packages
+ * @property {readonly string[]} [extras] - Debian packages that not every release has
+ * @property {string} elsewhere - what to install on a system without apt
+ */
+
+const checkout = fileURLToPath(new URL('..', import.meta.url))
+const tools = join(checkout, '.cache/tools')
+
+/** @type {Readonly<Record<string, Requirement>>} */
+const requirements = {
+  npm: {
+    what: 'npm packages',
+    why: 'compile, bundle and test the action',
+    found: npmPackagesMatchLock,
+    by: 'npm',
+    packages: [],
+    elsewhere: 'npm install --no-save',
+  },
+  nix: {
+    what: 'Nix',
+    why: 'builds the images',
+    found: () => onPath('nix'),
+    by: 'apt',
+    packages: ['nix-bin'],
+    elsewhere: 'sh <(curl -L https://nixos.org/nix/install) --no-daemon   (then open a new shell)',
+  },
+  docker: {
+    what: 'Docker',
+    why: 'loads and pushes the images',
+    // The command alone is not enough: it needs a daemon that answers, or one that can be started.
+    found: () => onPath('docker') && (onPath('dockerd') || succeeds('docker', ['version'])),
+    by: 'apt',
+    packages: ['docker.io'],
+    // Newer releases have the command itself in a package of its own.
+    extras: ['docker-cli', 'docker-buildx'],
+    elsewhere: 'Docker Engine: https://docs.docker.com/engine/install/',
+  },
+  registry: {
+    what: 'Docker Distribution',
+    why: 'the registry that images are pushed to',
+    found: () =>
+      onPath('docker-registry') ||
+      onPath('registry') ||
+      isProgram(join(tools, 'docker-registry/usr/bin/docker-registry')),
+    // Installed on the system, its package would run a registry on port 5000 from then on.
+    by: 'unpack',
+    packages: ['docker-registry'],
+    elsewhere: 'go install github.com/distribution/distribution/v3/cmd/registry@latest   (its folder on PATH)',
+  },
+  skopeo: {
+    what: 'skopeo',
+    why: 'a second opinion on what was published',
+    found: () => onPath('skopeo'),
+    by: 'apt',
+    packages: ['skopeo'],
+    elsewhere: 'your system\'s package "skopeo": https://github.com/containers/skopeo/blob/main/install.md',
+  },
+  xz: {
+    what: 'xz',
+    why: 'unpacks images that were packed with it',
+    found: () => onPath('xz'),
+    by: 'apt',
+    packages: ['xz-utils'],
+    elsewhere: 'your system\'s package "xz"',
+  },
+  tar: {
+    what: 'tar',
+    why: 'packs the example images',
+    found: () => onPath('tar'),
+    by: 'apt',
+    packages: ['tar'],
+    elsewhere: 'your system\'s package "tar" (GNU tar)',
+  },
+}
+
+/** What went wrong, and what to do about it, without a stack trace. */
+class SetupError extends Error {}
+
+// A signal ends the command under way; this process stays to clean up, and then fails as the command did.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {})
+
+try {
+  setUp(process.argv.slice(2))
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error
+  console.error(`\n${error.message}`)
+  process.exitCode = 1
+}
+
+/** @param {readonly string[]} args - `--check`, and names of requirements; none: all of them */
+function setUp(args) {
+  const names = args.filter((arg) => arg !== '--check')
+  const unknown = names.find((name) => !Object.hasOwn(requirements, name))
+  if (unknown !== undefined) {
+    throw new SetupError(`There is no requirement "${unknown}". There are: ${Object.keys(requirements).join(', ')}.`)
+  }
+  const wanted = Object.keys(requirements).filter((name) => names.length === 0 || names.includes(name))
+  const missing = wanted.map((name) => requirements[name]).filter((requirement) => !requirement.found())
+  if (missing.length === 0) return console.log(`Nothing to set up: ${wanted.join(', ')} found.`)
+
+  console.log('Missing:')
+  for (const { what, why } of missing) console.log(`  ${what.padEnd(20)} ${why}`)
+  if (args.includes('--check')) throw new SetupError('Install it with `node scripts/setup.mjs`.')
+  const inCheckout = missing.filter(({ by }) => by === 'npm')
+  const onSystem = missing.filter(({ by }) => by !== 'npm')
+  const root = onSystem.length > 0 ? wayToInstall(onSystem) : undefined
+
+  const folder = mkdtempSync(join(tmpdir(), 'nix-image-setup-'))
+  try {
+    if (inCheckout.length > 0) installNpmPackages(folder)
+    if (onSystem.length > 0) installDebianPackages(onSystem, root, folder)
+    rmSync(folder, { recursive: true })
+  } catch (error) {
+    // The message names the log, so that stays.
+    if (!existsSync(logOf(folder))) rmSync(folder, { recursive: true })
+    throw error
+  }
+  const still = missing.filter((requirement) => !requirement.found())
+  if (still.length > 0) {
+    throw new SetupError(`Installed, and still not found: ${still.map(({ what }) => what).join(', ')}.`)
+  }
+}
+
+// What is there
+
+/** @param {string} program */
+function onPath(program) {
+  // An ordinary user's PATH has no sbin, which is where dockerd may be.
+  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
+  return folders.some((folder) => folder !== '' && isProgram(join(folder, program)))
+}
+
+/** @param {string} file */
+function isProgram(file) {
+  try {
+    accessSync(file, constants.X_OK)
+    return statSync(file).isFile()
+  } catch {
+    return false
+  }
+}
+
+/**
+ * @param {string} program
+ * @param {readonly string[]} args
+ */
+function succeeds(program, args) {
+  return spawnSync(program, args, { stdio: 'ignore' }).status === 0
+}
+
+/** Whether node_modules holds what package-lock.json says, by the list that npm itself leaves there. */
+function npmPackagesMatchLock() {
+  const installed = join(checkout, 'node_modules/.package-lock.json')
+  if (!existsSync(installed)) return false
+  const there = lockedPackages(installed)
+  return Object.entries(lockedPackages(join(checkout, 'package-lock.json'))).every(
+    ([path, { version, integrity, optional, devOptional }]) =>
+      path === '' ||
+      (there[path] === undefined
+        ? optional === true || devOptional === true
+        : there[path].version === version && there[path].integrity === integrity),
+  )
+}
+
+/**
+ * @typedef {{version?: string, integrity?: string, optional?: boolean, devOptional?: boolean}} LockedPackage
+ * @param {string} file
+ * @returns {Readonly<Record<string, LockedPackage>>}
+ */
+function lockedPackages(file) {
+  return JSON.parse(readFileSync(file, 'utf8')).packages
+}
+
+// What gets it here
+
+/**
+ * How to become root here, as the beginning of a command line; undefined where that can't be done and need not be.
+ *
+ * @param {readonly Requirement[]} missing
+ * @returns {readonly string[] | undefined}
+ */
+function wayToInstall(missing) {
+  if (!onPath('apt-get') || !onPath('dpkg-deb')) throw new SetupError(instructions(missing))
+  if (process.getuid?.() === 0) return []
+  if (onPath('sudo')) {
+    // sudo asks for its password on the terminal, once.
+    const allowed =
+      succeeds('sudo', ['-n', 'true']) ||
+      (process.stdin.isTTY && spawnSync('sudo', ['-v'], { stdio: 'inherit' }).status === 0)
+    if (allowed) return ['sudo', '-n']
+  }
+  const packages = missing.filter(({ by }) => by === 'apt').flatMap((requirement) => requirement.packages)
+  if (packages.length === 0) return undefined
+  throw new SetupError(
+    'Installing needs root, or sudo. Let an administrator run this, then try again:\n\n' +
+      `  apt-get update && apt-get install --no-install-recommends ${packages.join(' ')}`,
+  )
+}
+
+/** @param {readonly Requirement[]} missing */
+function instructions(missing) {
+  const lines = missing.map(({ what, elsewhere }) => `  ${what.padEnd(20)} ${elsewhere}`)
+  const linux =
+    process.platform === 'linux'
+      ? ''
+      : '\nThe example images are packed by Linux programs: use a Linux machine, or a virtual one.\n'
+  return `This installs by itself only on Debian and Ubuntu. Please install, then try again:\n${linux}\n${lines.join('\n')}`
+}
+
+/** @param {string} folder - for the log */
+function installNpmPackages(folder) {
+  // Installs what the lock file says and leaves that as it is, as `npm ci` does, which refuses a lock file that was made
+  // where the registry lacks another platform's optional packages (https://github.com/npm/cli/issues/9846).
+  const install = ['npm', 'install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund']
+  step('npm install', () => run(install, folder, { cwd: checkout }))
+}
+
+/**
+ * @param {readonly Requirement[]} missing
+ * @param {readonly string[] | undefined} root
+ * @param {string} folder - for the log and temporary files
+ */
+function installDebianPackages(missing, root, folder) {
+  // A source that is out of reach need not be the one that matters: the installation tells.
+  if (root) step('apt-get update', () => run([...root, 'apt-get', 'update'], folder, { mayFail: true }))
+
+  const installed = missing.filter(({ by }) => by === 'apt')
+  if (root && installed.length > 0) {
+    const extras = installed.flatMap((requirement) => requirement.extras ?? [])
+    const packages = [
+      ...installed.flatMap((requirement) => requirement.packages),
+      ...extras.filter((name) => succeeds('apt-cache', ['show', name])),
+    ]
+    const install = ['apt-get', 'install', '--yes', '--no-install-recommends', ...packages]
+    step(`apt-get install ${packages.join(' ')}`, () =>
+      withoutStartingServices(root, folder, () =>
+        run([...root, 'env', 'DEBIAN_FRONTEND=noninteractive', ...install], folder),
+      ),
+    )
+  }
+  for (const name of missing.filter(({ by }) => by === 'unpack').flatMap((requirement) => requirement.packages)) {
+    step(`apt-get download ${name}, unpacked into .cache/tools`, () => unpack(name, folder))
+  }
+}
+
+/**
+ * Debian starts a package's service as it is installed, unless this file forbids it.
+ *
+ * @param {readonly string[]} root
+ * @param {string} folder
+ * @param {() => void} install
+ */
+function withoutStartingServices(root, folder, install) {
+  const policy = '/usr/sbin/policy-rc.d'
+  // Where there is one already, the machine's own rule holds.
+  if (existsSync(policy)) return install()
+  const ours = join(folder, 'policy-rc.d')
+  writeFileSync(ours, '#!/bin/sh\nexit 101\n')
+  run([...root, 'install', '-m', '755', ours, policy], folder)
+  try {
+    install()
+  } finally {
+    run([...root, 'rm', '-f', policy], folder)
+  }
+}
+
+/**
+ * @param {string} name - of a Debian package
+ * @param {string} folder
+ */
+function unpack(name, folder) {
+  const to = join(tools, name)
+  const half = `${to}.new`
+  mkdirSync(half, { recursive: true })
+  run(['apt-get', 'download', name], folder, { cwd: folder })
+  run(['sh', '-c', `dpkg-deb -x ${name}_*.deb "$1"`, 'sh', half], folder, { cwd: folder })
+  rmSync(to, { recursive: true, force: true })
+  renameSync(half, to)
+}
+
+/**
+ * @param {string} title
+ * @param {() => void} work
+ */
+function step(title, work) {
+  process.stdout.write(`  ${title} …`)
+  const start = Date.now()
+  work()
+  console.log(` ${((Date.now() - start) / 1000).toFixed(0)} s`)
+}
+
+/**
+ * Runs a command with its output in the log, whose end is shown if it fails.
+ *
+ * @param {readonly string[]} command
+ * @param {string} folder
+ * @param {{cwd?: string, mayFail?: boolean}} [options]
+ */
+function run([program, ...args], folder, { cwd, mayFail = false } = {}) {
+  const log = logOf(folder)
+  const output = openSync(log, 'a')
+  const { status, signal, error } = spawnSync(program, args, { cwd, stdio: ['ignore', output, output] })
+  closeSync(output)
+  if (status === 0 || mayFail) return
+  const tail = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-15).join('\n')
+  const how = error?.message ?? (signal ? `ended by ${signal}` : `exit code ${status}`)
+  throw new SetupError(
+    `${[program, ...args].join(' ')}\nfailed: ${how}. Its last lines (all of them: ${log}):\n\n${tail}`,
+  )
+}
+
+/** @param {string} folder */
+function logOf(folder) {
+  return join(folder, 'log')
+}

@@ -1,0 +1,15 @@
+import type { JobLog } from './job-log.ts'
+import type { Registry } from './registry/registry.ts'
+
+/** What both modes work with. */
+export interface Tools {
+  readonly registry: Registry
+  readonly log: JobLog
+}
+
+/** What a mode leaves behind for later steps and for people. */
+export interface Result {
+  readonly outputs: Readonly<Record<string, string>>
+  /** Markdown. */
+  readonly summary: string
+}
