@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { removeImages } from '../support/docker.ts'
+import { copyExample } from '../support/lab.ts'
 import { nixEnvironment, removeNixFolder } from '../support/nix.ts'
 
 // The real parts by themselves: where these fail, so does every other integration test, and not for the action's sake.
@@ -26,18 +28,21 @@ let nix: Record<string, string>
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'lab-'))
   nix = await nixEnvironment(join(folder, 'nix'))
-  await cp(example, join(folder, 'hello'), { recursive: true })
+  await copyExample(join(folder, 'hello'), 'hello-of-lab:nix')
   await cp(broken, join(folder, 'broken'), { recursive: true })
   await cp(example, join(folder, 'broken/hello'), { recursive: true })
 })
 
-afterAll(() => removeNixFolder(folder))
+afterAll(async () => {
+  await removeImages({}, 'hello-of-lab:nix')
+  await removeNixFolder(folder)
+})
 
 describe('the example flake', () => {
   test.each(architectures)('builds every form of image for %s', async (system, architecture) => {
     for (const form of forms) {
       const { manifest, config } = await readImage(await build('hello', system, form))
-      expect(manifest.RepoTags).toEqual(['hello:nix'])
+      expect(manifest.RepoTags).toEqual(['hello-of-lab:nix'])
       expect(config).toMatchObject({ os: 'linux', architecture, created: '1970-01-01T00:00:01Z' })
       expect(manifest.Layers).toHaveLength(['containerImage', 'plainImage'].includes(form) ? 1 : 2)
       expect(manifest.Layers).toEqual(config.rootfs.diff_ids.map((id) => `${id.replace('sha256:', '')}/layer.tar`))
@@ -48,13 +53,13 @@ describe('the example flake', () => {
     const image = await build('hello', 'x86_64-linux', form)
     const open = form === 'streamedImage' ? '"$1" | docker load' : 'docker load < "$1"'
     const { stdout } = await run('sh', ['-c', open, 'sh', image])
-    expect(stdout).toContain('hello:nix')
+    expect(stdout).toContain('hello-of-lab:nix')
     const inspected = await run('docker', [
       'image',
       'inspect',
       '--format',
       '{{.Architecture}} {{.Config.Cmd}}',
-      'hello:nix',
+      'hello-of-lab:nix',
     ])
     expect(inspected.stdout.trim()).toBe('amd64 [/bin/hello]')
   })

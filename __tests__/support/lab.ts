@@ -1,4 +1,4 @@
-import { cp, mkdtemp, realpath } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, realpath, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -83,6 +83,16 @@ export async function startLab({ docker, path = 'owner/hello', registry: options
       await removeNixFolder(folder)
     },
   }
+}
+
+/**
+ * Copies examples/hello, its image under another name than "hello:nix": Docker's daemon may be shared with tests that
+ * run at the same time, and a name is whoever's loaded it last.
+ */
+export async function copyExample(to: string, imageName: string): Promise<void> {
+  await cp(checkout('examples/hello'), to, { recursive: true })
+  const script = join(to, 'make-image.sh')
+  await writeFile(script, (await readFile(script, 'utf8')).replace('hello:nix', imageName))
 }
 
 function checkout(path: string): string {

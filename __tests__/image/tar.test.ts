@@ -1,0 +1,218 @@
+import { describe, expect, test } from '@jest/globals'
+import fc from 'fast-check'
+import { type ByteReader, streamReader } from '../../src/image/byte-reader.ts'
+import { ImageError } from '../../src/image/image-error.ts'
+import { tarEntries } from '../../src/image/tar.ts'
+import { memberBounds, type TarMember, writeTar } from '../support/image.ts'
+
+interface Read {
+  readonly name: string
+  readonly type: string
+  readonly linkName: string
+  readonly content: string
+}
+
+/** Reads all members with their content. The bytes come in pieces of `chunk`. */
+async function read(bytes: Buffer, chunk = bytes.length): Promise<readonly Read[]> {
+  return readFrom(streamReader(pieces(bytes, chunk)))
+}
+
+async function readFrom(reader: ByteReader): Promise<readonly Read[]> {
+  const all: Read[] = []
+  for await (const entry of tarEntries(reader, 'image.tar')) {
+    const content = (await entry.read()).toString()
+    all.push({ name: entry.name, type: entry.type, linkName: entry.linkName, content })
+  }
+  return all
+}
+
+async function* pieces(bytes: Buffer, chunk: number): AsyncGenerator<Buffer> {
+  for (let at = 0; at < bytes.length; at += chunk) yield bytes.subarray(at, at + chunk)
+}
+
+/** Reads as a file is read, where to skip is to move a position; gives up where that goes in circles. */
+function seekingReader(bytes: Buffer): ByteReader {
+  let position = 0
+  let steps = 0
+  const step = (): void => {
+    if (++steps > 1000) throw new Error('the tar is read in circles')
+  }
+  return {
+    async next(most) {
+      step()
+      const taken = bytes.subarray(position, position + most)
+      position += taken.length
+      return taken
+    },
+    async skip(length) {
+      step()
+      const skipped = Math.min(length, Math.max(0, bytes.length - position))
+      position += skipped
+      return skipped
+    },
+  }
+}
+
+const long = `${'folder/'.repeat(20)}${'n'.repeat(90)}`
+
+const MEMBERS: readonly (readonly [string, TarMember])[] = [
+  ['a file', { name: 'file', content: 'content' }],
+  ['an empty file', { name: 'empty' }],
+  ['a file that fills its blocks', { name: 'block', content: 'x'.repeat(1024) }],
+  ['a folder', { name: 'folder/', type: 'folder' }],
+  ['a hard link', { name: 'hard', type: 'hard-link', linkName: 'file' }],
+  ['a symbolic link', { name: 'soft', type: 'symbolic-link', linkName: '../file' }],
+  ['a long name in ustar’s two fields', { name: long, content: 'u' }],
+  ['a long name in a pax header', { name: long, content: 'p', header: 'pax' }],
+  ['a long name in a GNU header', { name: long, content: 'g', header: 'gnu' }],
+  ['a long link by pax', { name: 'soft', type: 'symbolic-link', linkName: long, header: 'pax' }],
+  ['a long link by GNU', { name: 'soft', type: 'symbolic-link', linkName: long, header: 'gnu' }],
+  ['a name beyond ASCII', { name: 'ünï/çødé/名前', content: 'n', header: 'pax' }],
+  ['a size in base 256', { name: 'large', content: 'b'.repeat(600), base256: true }],
+  ['pax records that say nothing of use', { name: 'file', content: 'c', pax: { mtime: '1.5', comment: 'a=b\nc' } }],
+]
+
+describe('members', () => {
+  test.each(MEMBERS)('%s is read as it was written, and what follows it too', async (_, member) => {
+    const expected = [member, { name: 'next', content: 'after' }].map(
+      ({ name, content, type, linkName }: TarMember) => ({
+        name,
+        content: content ?? '',
+        type: type ?? 'file',
+        linkName: linkName ?? '',
+      }),
+    )
+    const bytes = writeTar([member, { name: 'next', content: 'after' }])
+    expect(await read(bytes)).toEqual(expected)
+    expect(await readFrom(seekingReader(bytes))).toEqual(expected)
+  })
+
+  test('a device is neither file nor link, and does not disturb what follows', async () => {
+    const all = await read(
+      writeTar([
+        { name: 'dev/null', type: 'character-device' },
+        { name: 'next', content: 'n' },
+      ]),
+    )
+    expect(all.map(({ name, type }) => [name, type])).toEqual([
+      ['dev/null', 'other'],
+      ['next', 'file'],
+    ])
+  })
+
+  test('a member of the same name comes twice, in order', async () => {
+    const twice = ['first', 'second'].map((content) => ({ name: 'same', content }))
+    expect((await read(writeTar(twice))).map(({ content }) => content)).toEqual(['first', 'second'])
+  })
+
+  test('what is not asked for is passed over', async () => {
+    const names: string[] = []
+    for await (const { name } of tarEntries(streamReader(pieces(writeTar(MEMBERS.map(([, one]) => one)), 333)), 'x'))
+      names.push(name)
+    expect(names).toEqual(MEMBERS.map(([, { name }]) => name))
+  })
+
+  test('a pax header speaks for the next member alone', async () => {
+    const members = [
+      { name: 'short', content: 'a', pax: { path: 'said by pax' } },
+      { name: 'own', content: 'b' },
+    ]
+    expect((await read(writeTar(members))).map(({ name }) => name)).toEqual(['said by pax', 'own'])
+  })
+
+  test('it does not matter in which pieces the bytes arrive', async () => {
+    const bytes = writeTar(MEMBERS.map(([, member]) => member))
+    const whole = await read(bytes)
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 2000 }), async (chunk) => {
+        expect(await read(bytes, chunk)).toEqual(whole)
+      }),
+      { numRuns: 30 },
+    )
+  })
+})
+
+describe('the end', () => {
+  const two = [
+    { name: 'one', content: 'content' },
+    { name: 'two', content: 'x'.repeat(700), header: 'pax' },
+  ] as const
+  const bounds = memberBounds(two)
+  const end = bounds.at(-1)?.end ?? 0
+
+  test.each([0, 1, 2, 20])('%i blocks of zeros end a tar', async (zeros) => {
+    expect(await read(writeTar(two, zeros))).toHaveLength(2)
+  })
+
+  test('whatever follows the zeros is not read', async () => {
+    expect(await read(Buffer.concat([writeTar(two), Buffer.from('no tar')]))).toHaveLength(2)
+  })
+
+  test('a tar of zeros alone has no members', async () => {
+    expect(await read(Buffer.alloc(10240))).toEqual([])
+  })
+
+  test.each(
+    Array.from({ length: end - 1 }, (_, at) => at + 1)
+      .filter((at) => !bounds.some((one) => one.end === at && at < end))
+      .filter((at) => at % 97 === 0 || at % 512 < 2 || at % 512 === 511),
+  )('cut after %i bytes, within a member, it says that it is damaged', async (length) => {
+    const reading = read(writeTar(two).subarray(0, length))
+    await expect(reading).rejects.toBeInstanceOf(ImageError)
+    await expect(reading).rejects.toThrow(/^image\.tar is damaged: it ends in the middle of .+\n.*build again/)
+  })
+})
+
+describe('damage and malice', () => {
+  const alter = (text: string, at: number) => (header: Buffer) => void header.fill(0, at, at + 12).write(text, at)
+
+  test.each<[string, TarMember]>([
+    ['a negative pax size, which would lead back to the same header', { name: 'a', pax: { size: '-1536' } }],
+    ['a negative octal size', { name: 'a', alter: alter('-0000001000', 124) }],
+    ['a pax size that is no number', { name: 'a', content: 'x', pax: { size: 'many' } }],
+    ['a pax size with a fraction', { name: 'a', content: 'xx', pax: { size: '1.5' } }],
+    ['an octal size that is no number', { name: 'a', content: 'x', alter: alter('zzzzzzzzzzz', 124) }],
+    ['a size beyond the end', { name: 'a', pax: { size: '99999999999999999999' } }],
+    ['a negative size in base 256', { name: 'a', alter: (header) => void header.fill(0xff, 124, 136) }],
+    ['a long name that is longer than any name', { name: `${'n/'.repeat(600 * 1024)}n`, header: 'gnu' }],
+  ])('%s is damage, not an endless loop', async (_, member) => {
+    const bytes = writeTar([member, { name: 'next', content: 'n' }])
+    for (const reader of [seekingReader(bytes), streamReader(pieces(bytes, 512))]) {
+      const reading = readFrom(reader)
+      await expect(reading).rejects.toThrow('image.tar is damaged')
+      await expect(reading).rejects.toBeInstanceOf(ImageError)
+    }
+  })
+
+  test.each([
+    ['a length that is no number', 'xx path=a\n'],
+    ['no length', 'path=a\n'],
+    ['no equals sign', '10 pathhh\n'],
+    ['a length beyond the header', '900 path=a\n'],
+    ['a length of nothing', '0 path=a\n'],
+  ])('a pax header with %s is damage', async (_, records) => {
+    const header = writeTar(
+      [{ name: 'PaxHeaders/x', content: records, alter: (block) => void block.write('x', 156) }],
+      0,
+    )
+    const reading = read(Buffer.concat([header, writeTar([{ name: 'file' }])]))
+    await expect(reading).rejects.toThrow("image.tar is damaged: a pax header in its tar can't be read")
+    await expect(reading).rejects.toBeInstanceOf(ImageError)
+  })
+
+  test('a flipped bit in any header is damage, or reads as some tar, but is never another kind of error', async () => {
+    const bytes = writeTar([
+      { name: 'a', content: 'x' },
+      { name: long, header: 'pax' },
+      { name: long, header: 'gnu' },
+    ])
+    await fc.assert(
+      fc.asyncProperty(fc.nat(bytes.length - 1), fc.nat(7), async (at, bit) => {
+        const damaged = Buffer.from(bytes)
+        damaged.writeUInt8(damaged.readUInt8(at) ^ (1 << bit), at)
+        await readFrom(seekingReader(damaged)).catch((error: unknown) => expect(error).toBeInstanceOf(ImageError))
+      }),
+      { numRuns: 300 },
+    )
+  })
+})

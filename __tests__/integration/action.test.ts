@@ -1,0 +1,366 @@
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals'
+import { type Lab, startLab } from '../support/lab.ts'
+import type { ActionCall, ActionRun } from '../support/runner.ts'
+
+// dist/index.js as the runner runs it, with real Nix, a real Docker daemon and a real registry.
+
+const SYSTEMS = ['x86_64-linux', 'aarch64-linux'] as const
+const { DOCKER_HOST, DOCKER_CONFIG } = process.env
+const docker = { DOCKER_HOST, DOCKER_CONFIG }
+const run = promisify(execFile)
+
+describe('two systems, built and merged', () => {
+  let lab: Lab
+  beforeEach(async () => {
+    lab = await startLab({ docker })
+  })
+  afterEach(() => lab.close())
+
+  test('are one image, which skopeo and Docker take', async () => {
+    const built = [passed(await lab.build('x86_64-linux')), passed(await lab.build('aarch64-linux'))]
+    const merged = passed(await lab.merge())
+
+    expect(await tagsOf(lab)).toEqual(['0123456', '0123456-aarch64-linux', '0123456-x86_64-linux', 'latest'])
+    const index = await skopeo(lab, 'latest')
+    expect(index).toMatchObject({
+      schemaVersion: 2,
+      mediaType: 'application/vnd.oci.image.index.v1+json',
+      manifests: [
+        { platform: { os: 'linux', architecture: 'amd64' }, digest: built[0]?.outputs.digest },
+        { platform: { os: 'linux', architecture: 'arm64' }, digest: built[1]?.outputs.digest },
+      ],
+    })
+    expect(merged.outputs.tags).toBe(`${imageOf(lab)}:latest\n${imageOf(lab)}:0123456`)
+    expect(merged.outputs.image).toBe(`${imageOf(lab)}@${merged.outputs.digest}`)
+    expect(merged.summary).toMatch(/^# Published\n/)
+
+    const pulled = await run('docker', ['pull', merged.outputs.image ?? ''])
+    expect(pulled.stdout).toContain(`Digest: ${merged.outputs.digest}`)
+    for (const architecture of ['amd64', 'arm64']) {
+      const { stdout } = await run('docker', ['pull', '--platform', `linux/${architecture}`, `${imageOf(lab)}:latest`])
+      expect(stdout).toContain(`Digest: ${merged.outputs.digest}`)
+    }
+  })
+
+  test('hand over a record in one artifact each, with what merge and people need', async () => {
+    const { outputs, summary, tempLeft } = passed(await lab.build('aarch64-linux', { runAttempt: 2, job: 'images' }))
+    const [artifact, ...more] = await lab.artifacts.artifacts()
+    expect(more).toEqual([])
+    expect(artifact?.name).toMatch(/^image-digest-127\.0\.0\.1-\d+-owner-hello-[0-9a-f]{8}-aarch64-linux$/)
+    expect(artifact?.retentionDays).toBe(1)
+    const [content] = artifact?.files.values() ?? []
+    expect(`${outputs.record}\n`).toBe(content?.toString())
+    expect(JSON.parse(outputs.record ?? '')).toEqual({
+      schema: 1,
+      image: imageOf(lab),
+      system: 'aarch64-linux',
+      platform: { os: 'linux', architecture: 'arm64' },
+      digest: outputs.digest,
+      mediaType: 'application/vnd.docker.distribution.manifest.v2+json',
+      size: expect.any(Number),
+      storePath: outputs['store-path'],
+      job: { id: 'images', total: 2 },
+      run: { id: '1234567890', attempt: 2 },
+    })
+    expect(outputs.image).toBe(`${imageOf(lab)}@${outputs.digest}`)
+    expect(summary).toContain('Built for aarch64-linux (linux/arm64)')
+    expect(summary).toContain(outputs.digest)
+    expect(tempLeft).toEqual([])
+  })
+
+  test('have the same index when the run is repeated, and one artifact for each system', async () => {
+    const digests: (string | undefined)[] = []
+    for (const runAttempt of [1, 2]) {
+      for (const system of SYSTEMS) passed(await lab.build(system, { runAttempt }))
+      digests.push(passed(await lab.merge({ runAttempt })).outputs.digest)
+    }
+    expect(digests[1]).toBe(digests[0])
+    const names = (await lab.artifacts.artifacts()).map(({ name }) => name.replace(/.*-(?=[^-]+-linux$)/, ''))
+    expect(names.sort()).toEqual([...SYSTEMS].sort())
+  })
+
+  test.each(['plainImage', 'layeredImage', 'streamedImage'])('work for a %s as well', async (attribute) => {
+    for (const system of SYSTEMS) passed(await lab.build(system, { inputs: { attribute } }))
+    const { outputs } = passed(await lab.merge())
+    await run('docker', ['pull', outputs.image ?? ''])
+    const { stdout } = await run('docker', ['image', 'inspect', '--format', '{{.Config.Cmd}}', outputs.image ?? ''])
+    expect(stdout.trim()).toBe('[/bin/hello]')
+  })
+
+  test('publish nothing with push: false, for which no Docker is needed', async () => {
+    const { outputs, log } = passed(
+      await lab.build('aarch64-linux', { inputs: { push: 'false' }, env: { DOCKER_HOST: 'unix:///nowhere' } }),
+    )
+    expect(Object.keys(outputs)).toEqual(['store-path'])
+    expect(log).toContain('Nothing is pushed')
+    expect(await tagsOf(lab)).toEqual([])
+    expect(await lab.artifacts.artifacts()).toEqual([])
+    expect(passed(await lab.merge({ inputs: { push: 'false' } })).notices).toEqual([
+      expect.stringContaining('nothing to check'),
+    ])
+  })
+
+  test('are handed over as text where there are no artifacts to read', async () => {
+    const records: string[] = []
+    for (const system of SYSTEMS) records.push(passed(await lab.build(system)).outputs.record ?? '')
+    const digests = records.join('\n')
+    const { outputs } = passed(
+      await lab.merge({ inputs: { digests, systems: SYSTEMS.join() }, env: { ACTIONS_RUNTIME_TOKEN: '' } }),
+    )
+    expect((await skopeo(lab, 'latest')).manifests).toHaveLength(2)
+    expect(outputs.digest).toMatch(/^sha256:/)
+  })
+
+  test('can be any installable, and lower-case the name that the repository has', async () => {
+    const inputs = {
+      installable: `path:${lab.hello}#packages.{system}.plainImage`,
+      image: imageOf(lab).replace('owner/hello', 'Owner/Hello'),
+      'nix-args': '--option\nwarn-dirty\nfalse',
+      tag: 'v1-{system}',
+    }
+    const { outputs, notices } = passed(await lab.build('x86_64-linux', { inputs }))
+    expect(notices).toEqual([expect.stringContaining('lower case')])
+    expect(outputs['store-path']).toMatch(/docker-image-hello\.tar$/)
+    expect(await tagsOf(lab)).toEqual(['v1-x86_64-linux'])
+  })
+})
+
+describe('what fails says why, and publishes nothing', () => {
+  let lab: Lab
+  beforeAll(async () => {
+    lab = await startLab({ docker })
+  })
+  afterAll(() => lab.close())
+
+  const broken = (attribute: string): Failing => ({ cwd: 'broken', inputs: { attribute } })
+  test.each<[string, Failing, readonly (string | RegExp)[]]>([
+    [
+      'a build that fails',
+      broken('failing'),
+      [
+        'Nix could not build .#packages.x86_64-linux.failing',
+        'hello.c:1: no such thing',
+        /builder for '.*failing\.drv' failed/,
+      ],
+    ],
+    [
+      'an attribute that the flake lacks',
+      broken('nonesuch'),
+      [
+        'There is no .#packages.x86_64-linux.nonesuch',
+        /does not provide attribute .*'packages.x86_64-linux.nonesuch'/,
+        /x86_64-linux: failing, folder, notAnImage, onlyHere, twoImages, wrongArchitecture, zeroNames/,
+        /aarch64-linux: failing/,
+      ],
+    ],
+    [
+      'a system that the flake lacks',
+      { cwd: 'broken', inputs: { attribute: 'failing', system: 'riscv64-linux' } },
+      ['There is no .#packages.riscv64-linux.failing', /x86_64-linux: failing, folder/],
+    ],
+    [
+      'a folder without a flake',
+      { cwd: 'folder' },
+      [
+        'Nix could not build .#packages.x86_64-linux.containerImage',
+        /is the file committed, and is actions\/checkout the first step/,
+      ],
+    ],
+    [
+      'a text file in place of an image',
+      broken('notAnImage'),
+      [/notes\.txt is no image/, 'begins with "Just a text."', 'dockerTools.buildImage'],
+    ],
+    ['a folder in place of an image', broken('folder'), [/-folder is a folder, not an image/, 'it holds notes.txt']],
+    [
+      'an image of another architecture',
+      broken('wrongArchitecture'),
+      [
+        'The image is for linux/arm64, and x86_64-linux is linux/amd64',
+        'says "architecture": "arm64"',
+        'Nothing was pushed',
+      ],
+    ],
+    [
+      'two images in one',
+      broken('twoImages'),
+      [/two-images\.tar holds 2 images, and only one can be pushed/, 'other:nix', 'its own attribute'],
+    ],
+    [
+      'a registry that nobody answers at',
+      { inputs: { image: '127.0.0.1:1/app' } },
+      [
+        "Can't talk to the registry 127.0.0.1:1: 127.0.0.1:1 can't be reached",
+        'ECONNREFUSED',
+        'Is "127.0.0.1:1" the registry\'s address',
+      ],
+    ],
+    [
+      'Docker that is not running',
+      { env: { DOCKER_HOST: 'unix:///nowhere/docker.sock' } },
+      [
+        'Docker is not running on this runner',
+        'Cannot connect to the Docker daemon at unix:///nowhere/docker.sock',
+        'ubuntu-24.04',
+      ],
+    ],
+    [
+      'Docker that is not there',
+      { env: { PATH: '/nowhere' } },
+      ['Docker is not installed on this runner', 'hosted Linux runners'],
+    ],
+    [
+      'Nix that is not there',
+      { inputs: { push: 'false' }, env: { PATH: '/nowhere' } },
+      ['Nix is not installed on this runner', 'cachix/install-nix-action'],
+    ],
+    [
+      'a mode that is none',
+      { inputs: { mode: 'publish' } },
+      ['The input `mode` is "publish", which is no mode', '`mode: merge`'],
+    ],
+    [
+      'an image with a tag',
+      { inputs: { image: 'ghcr.io/owner/app:v1' } },
+      ['The input `image` is "ghcr.io/owner/app:v1", which has a tag', '`image: ghcr.io/owner/app`'],
+    ],
+    [
+      'a system of macOS',
+      { inputs: { system: 'aarch64-darwin' } },
+      [/"aarch64-darwin" is macOS's/, 'runs-on: ubuntu-24.04-arm'],
+    ],
+    [
+      'a tag that is none',
+      { inputs: { tag: 'feature/{system}' } },
+      ['The input `tag` is not valid: "feature/x86_64-linux" is not a tag'],
+    ],
+  ])('%s', async (_name, { cwd = 'hello', ...call }, messages) => {
+    const folder = join(lab.folder, cwd)
+    await mkdir(folder, { recursive: true })
+    const step = await lab.build('x86_64-linux', { ...call, cwd: folder })
+    expectFailure(step, messages)
+    expect(await tagsOf(lab)).toEqual([])
+    expect(await lab.artifacts.artifacts()).toEqual([])
+  })
+
+  test('a flake that Git does not know', async () => {
+    const folder = await mkdtemp(join(lab.folder, 'untracked-'))
+    await run('git', ['init', '--quiet', folder])
+    await cp(lab.hello, folder, { recursive: true })
+    const step = await lab.build('x86_64-linux', { cwd: folder })
+    expectFailure(step, [/is the file committed/])
+  })
+
+  test('merge without any record', async () => {
+    expectFailure(await lab.merge(), [
+      `No build of this run has handed over a digest for ${imageOf(lab)}`,
+      'needs: build',
+    ])
+  })
+})
+
+describe('a registry that wants a login', () => {
+  let lab: Lab
+  const auth = { kind: 'basic', user: 'someone', password: 'p4ssw0rd-of-someone' } as const
+  beforeAll(async () => {
+    lab = await startLab({ docker, registry: { auth } })
+  })
+  afterAll(() => lab.close())
+
+  test('gets it from where docker/login-action leaves it, and no log shows it', async () => {
+    const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`) }
+    const step = passed(await lab.build('x86_64-linux', { env, inputs: { tag: 'with-login' } }))
+    const merged = passed(await lab.merge({ env }))
+    for (const { log, masks } of [step, merged]) {
+      expect(log).not.toContain(auth.password)
+      expect(log).not.toContain(Buffer.from(`${auth.user}:${auth.password}`).toString('base64'))
+      expect(masks).toContain(auth.password)
+    }
+  })
+
+  test('gets no image without one, and says which step to add', async () => {
+    const step = await lab.build('x86_64-linux', { cwd: lab.broken, inputs: { attribute: 'failing' } })
+    expectFailure(step, [
+      `Can't push to ${imageOf(lab)}: ${lab.registry.host} answered with status 401`,
+      'there are no credentials for it',
+      'UNAUTHORIZED: authentication required',
+      `docker/login-action@v3\n    with:\n      registry: ${lab.registry.host}`,
+    ])
+    // The build would have failed: that is not found out by waiting for it.
+    expect(step.log).not.toContain('nix build')
+  })
+
+  test('gets no image with a wrong one', async () => {
+    const env = { DOCKER_CONFIG: await login(`${auth.user}:wrong`) }
+    expectFailure(await lab.build('x86_64-linux', { env }), [
+      'does not accept the credentials',
+      'UNAUTHORIZED: authentication required',
+      'Check the user name and the password',
+    ])
+    expectFailure(await lab.merge({ env, inputs: { digests: `sha256:${'0'.repeat(64)}` } }), [
+      'does not accept the credentials',
+    ])
+  })
+
+  async function login(credentials: string): Promise<string> {
+    const folder = await mkdtemp(join(lab.folder, 'login-'))
+    const auths = { [lab.registry.host]: { auth: Buffer.from(credentials).toString('base64') } }
+    await writeFile(join(folder, 'config.json'), JSON.stringify({ auths }))
+    // Docker finds its plugins in the same folder.
+    const plugins = join(DOCKER_CONFIG ?? '', 'cli-plugins')
+    await symlink(plugins, join(folder, 'cli-plugins'))
+    return folder
+  }
+})
+
+test('the bundle keeps the artifact client in a file of its own, which is loaded where it is needed', async () => {
+  const folder = new URL('../../dist/', import.meta.url)
+  const files = (await readdir(folder)).filter((name) => name.endsWith('.js'))
+  const withClient: string[] = []
+  for (const name of files) {
+    if ((await readFile(new URL(name, folder), 'utf8')).includes('class DefaultArtifactClient')) withClient.push(name)
+  }
+  expect(withClient).toEqual([expect.not.stringMatching(/^index\.js$/)])
+})
+
+interface Failing extends Partial<Omit<ActionCall, 'cwd'>> {
+  /** A folder of the lab. */
+  readonly cwd?: string
+}
+
+function passed(step: ActionRun): ActionRun {
+  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
+  return step
+}
+
+/** One error, with these texts, and no more than a person can use. */
+function expectFailure(step: ActionRun, messages: readonly (string | RegExp)[]): void {
+  expect({ exitCode: step.exitCode, errors: step.errors }).toEqual({ exitCode: 1, errors: [expect.any(String)] })
+  for (const message of messages) {
+    if (typeof message === 'string') expect(step.errors[0]).toContain(message)
+    else expect(step.errors[0]).toMatch(message)
+  }
+  expect(step.log).not.toMatch(/^\s+at .*\.js:\d+/m)
+  expect(step.outputs).toEqual({})
+  expect(step.tempLeft).toEqual([])
+}
+
+function imageOf({ registry }: Lab): string {
+  return `${registry.host}/owner/hello`
+}
+
+async function tagsOf({ registry }: Lab): Promise<readonly string[]> {
+  const response = await fetch(`http://${registry.host}/v2/owner/hello/tags/list`)
+  const { tags } = (await response.json()) as { readonly tags?: readonly string[] }
+  return [...(tags ?? [])].sort()
+}
+
+/** What another tool reads. */
+async function skopeo(lab: Lab, tag: string): Promise<{ readonly manifests: readonly unknown[] }> {
+  const { stdout } = await run('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${imageOf(lab)}:${tag}`])
+  return JSON.parse(stdout)
+}
