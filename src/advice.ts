@@ -11,7 +11,7 @@ export function loginStep(host: string): string {
     'username: ${{ vars.REGISTRY_USERNAME }}',
     'password: ${{ secrets.REGISTRY_PASSWORD }}',
   ]
-  return ['  - uses: docker/login-action@v3', '    with:', ...lines.map((line) => `      ${line}`)].join('\n')
+  return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n')
 }
 
 /** What a user can do in a workflow about a registry's failure; the registry room itself knows nothing of workflows. */

@@ -288,7 +288,7 @@ describe('a registry that wants a login', () => {
       `Can't push to ${imageOf(lab)}: ${lab.registry.host} answered with status 401`,
       'there are no credentials for it',
       'UNAUTHORIZED: authentication required',
-      `docker/login-action@v3\n    with:\n      registry: ${lab.registry.host}`,
+      `docker/login-action@v4\n    with:\n      registry: ${lab.registry.host}`,
     ])
     // The build would have failed: that is not found out by waiting for it.
     expect(step.log).not.toContain('nix build')

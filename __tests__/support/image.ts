@@ -178,7 +178,7 @@ function writeMember(member: TarMember): Buffer {
 }
 
 function extensions({ name, linkName, header, pax }: TarMember, size: number): readonly Buffer[] {
-  const own =
+  const own: Record<string, string> =
     header === 'pax' ? { path: name, ...(linkName !== undefined && { linkpath: linkName }), size: `${size}` } : {}
   const records = Object.entries({ ...own, ...pax })
   const gnu = header === 'gnu' ? { L: name, K: linkName } : {}

@@ -40,7 +40,7 @@ const SYMPTOMS: readonly Symptom[] = [
     help: ({ runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? ''
       return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
-  - uses: docker/setup-qemu-action@v3
+  - uses: docker/setup-qemu-action@v4
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: extra-platforms = ${system}`
@@ -60,7 +60,7 @@ const SYMPTOMS: readonly Symptom[] = [
     help: ({
       system,
     }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
-  - uses: docker/setup-qemu-action@v3
+  - uses: docker/setup-qemu-action@v4
 or build on ${runnerFor(system)}.`,
   },
   {

@@ -1,0 +1,262 @@
+import { describe, expect, test } from '@jest/globals'
+import fc from 'fast-check'
+import { streamReader } from '../../src/image/byte-reader.ts'
+import { type DockerArchive, readDockerArchive } from '../../src/image/docker-archive.ts'
+import { ImageError } from '../../src/image/image-error.ts'
+import {
+  type ArchiveOptions,
+  type MadeArchive,
+  makeArchive,
+  memberBounds,
+  type TarMember,
+  writeTar,
+} from '../support/image.ts'
+
+function read(bytes: Buffer): Promise<DockerArchive> {
+  return readDockerArchive(
+    streamReader(
+      (async function* () {
+        yield bytes
+      })(),
+    ),
+    '/nix/store/app.tar',
+  )
+}
+
+/** What is to be read from an archive, by what went into it. */
+function contentOf({ layers, config, configDigest }: MadeArchive, names: readonly string[] = ['app:nix']): object {
+  const { os, architecture } = JSON.parse(config.toString())
+  const diffIds = layers.map(({ diffId }) => diffId)
+  return {
+    names,
+    configDigest,
+    layers: layers.map(({ name }) => name),
+    config: { os, architecture, diffIds, labels: {} },
+  }
+}
+
+const deep = (_: string, index: number): string => `${'deep/'.repeat(30)}${index}/layer.tar`
+
+describe('whichever way it was written, the image is the same', () => {
+  test.each<[string, ArchiveOptions]>([
+    ['manifest.json last (buildLayeredImage)', {}],
+    ['manifest.json first (buildImage)', { manifestFirst: true }],
+    ['no layers at all', { layers: [] }],
+    ['a hundred layers', { layers: Array.from({ length: 100 }, (_, at) => `layer ${at}`) }],
+    ['layers named by their diff IDs', { layerName: (diffId) => `${diffId.slice(7)}/layer.tar` }],
+    ['layers that are the same, each written', { layers: ['same', 'other', 'same'] }],
+    ['layers that are hard links to others', { layers: ['same', 'other', 'same'], links: 'hard-link' }],
+    ['layers that are symbolic links to others', { layers: ['same', 'other', 'same'], links: 'symbolic-link' }],
+    ['links in front of what they point to', { layers: ['same', 'same'], links: 'symbolic-link', manifestFirst: true }],
+    ['names with ./ in front', { prefix: './' }],
+    ['names with ./ in front, and links', { prefix: './', layers: ['same', 'same'], links: 'symbolic-link' }],
+    ['long names in two fields', { layerName: deep }],
+    ['long names by pax', { layerName: deep, header: 'pax' }],
+    ['long names by GNU', { layerName: deep, header: 'gnu' }],
+    ['long names by pax, and links', { layerName: deep, header: 'pax', layers: ['a', 'a'], links: 'symbolic-link' }],
+    ['sizes in base 256', { base256: true }],
+    ['another architecture', { architecture: 'arm64' }],
+  ])('%s', async (_, options) => {
+    const made = makeArchive(options)
+    expect(await read(made.bytes)).toEqual(contentOf(made))
+  })
+
+  test('a link may come before the layer that it points to', async () => {
+    const made = makeArchive({ layers: ['same', 'same'], links: 'hard-link' })
+    expect(await read(writeTar([...made.members].reverse()))).toEqual(contentOf(made))
+  })
+
+  test('a link may point to a link', async () => {
+    const made = makeArchive({ layers: ['same', 'same', 'same'], links: 'symbolic-link' })
+    const [, second, third] = made.members
+    const chained = { ...third, name: third?.name ?? '', linkName: `../${second?.name}` }
+    expect(await read(writeTar(made.members.map((one) => (one === third ? chained : one))))).toEqual(contentOf(made))
+  })
+
+  test('of members that come twice the last one counts, as when the tar is unpacked', async () => {
+    const made = makeArchive()
+    const stale = [
+      { name: 'manifest.json', content: '[]' },
+      { name: `./${made.configName}`, content: '{}' },
+      { name: made.layers[0]?.name ?? '', content: 'stale' },
+    ]
+    expect(await read(writeTar([...stale, ...made.members]))).toEqual(contentOf(made))
+  })
+
+  test('folders, repositories and other members are passed over', async () => {
+    const made = makeArchive()
+    const more: readonly TarMember[] = [
+      { name: './', type: 'folder' },
+      { name: 'repositories', content: '{"app":{"nix":"x"}}' },
+      { name: 'x/VERSION', content: '1.0' },
+      { name: 'x/json', content: '{}' },
+    ]
+    expect(await read(writeTar([...more, ...made.members]))).toEqual(contentOf(made))
+  })
+
+  test.each([
+    ['several names', ['app:nix', 'ghcr.io/owner/app:v1'], ['app:nix', 'ghcr.io/owner/app:v1']],
+    ['no names', [], []],
+    ['null for names', null, []],
+  ])('%s', async (_, repoTags, names) => {
+    const made = makeArchive({ repoTags })
+    expect(await read(made.bytes)).toEqual(contentOf(made, names))
+  })
+
+  test('the variant and the labels of the config are told', async () => {
+    const made = makeArchive({ architecture: 'arm', variant: 'v7', config: { config: { Labels: { a: 'b' } } } })
+    expect((await read(made.bytes)).config).toMatchObject({ architecture: 'arm', variant: 'v7', labels: { a: 'b' } })
+  })
+
+  test('many small layers among the blobs of an OCI layout, as docker save and skopeo write them', async () => {
+    const layers = Array.from({ length: 20 }, (_, at) => Buffer.alloc(3.5 * 1024 * 1024, at + 1))
+    const made = makeArchive({ layers, layerName: (diffId) => `blobs/sha256/${diffId.slice(7)}` })
+    expect(await read(made.bytes)).toEqual(contentOf(made))
+  })
+})
+
+describe('what is no whole image', () => {
+  const made = makeArchive()
+  const [lower] = made.layers
+  const listed = (...entries: unknown[]): Buffer =>
+    writeTar([
+      ...made.members.filter(({ name }) => name !== 'manifest.json'),
+      { name: 'manifest.json', content: JSON.stringify(entries) },
+    ])
+  const without = (name: string | undefined): Buffer => writeTar(made.members.filter((one) => one.name !== name))
+
+  test.each<[string, Buffer, RegExp]>([
+    [
+      'a layer is missing',
+      without(lower?.name),
+      new RegExp(`not a whole image: these layers are missing: ${lower?.name}`),
+    ],
+    [
+      'the config is missing',
+      without(made.configName),
+      new RegExp(`not a whole image: its config ${made.configName} is missing`),
+    ],
+    [
+      'manifest.json is missing',
+      without('manifest.json'),
+      /is a tar, but no image: it has no manifest\.json\n {2}it holds .+layer\.tar.+\n.*dockerTools\.buildImage/,
+    ],
+    ['the tar is empty', Buffer.alloc(10240), /no manifest\.json\n {2}it holds nothing\n/],
+    ['manifest.json lists nothing', listed(), /its manifest\.json lists no image/],
+    [
+      'manifest.json is not JSON',
+      writeTar([{ name: 'manifest.json', content: '{' }]),
+      /not a whole image: its manifest\.json: .*JSON/,
+    ],
+    [
+      'manifest.json is of another form',
+      writeTar([{ name: 'manifest.json', content: '{"Config":"x"}' }]),
+      /its manifest\.json: .*Array/,
+    ],
+    [
+      'a name in manifest.json is none',
+      listed({ ...made.manifest, Config: 7 }),
+      /its manifest\.json: .*Config.*string/,
+    ],
+    [
+      'there are fewer layers than diff IDs',
+      listed({ ...made.manifest, Layers: [lower?.name] }),
+      /it has 1 layers, and its config lists 2/,
+    ],
+    [
+      'there are more layers than diff IDs',
+      makeArchive({ config: { rootfs: { diff_ids: [] } } }).bytes,
+      /it has 2 layers, and its config lists 0/,
+    ],
+    ['layers is null', listed({ ...made.manifest, Layers: null }), /it has 0 layers, and its config lists 2/],
+    [
+      'the config is not JSON',
+      writeTar(made.members.map((one) => (one.name === made.configName ? { ...one, content: '{' } : one))),
+      /the config .+ in \/nix\/store\/app\.tar is not .* JSON/,
+    ],
+    [
+      'the config names no architecture',
+      makeArchive({ config: { architecture: undefined } }).bytes,
+      /the config .+ architecture/,
+    ],
+    [
+      'a diff ID is none',
+      makeArchive({ config: { rootfs: { diff_ids: ['x', 'y'] } } }).bytes,
+      /the config .+ sha256 digest/,
+    ],
+    [
+      'a layer is a folder',
+      writeTar(made.members.map((one) => (one.name === lower?.name ? { name: one.name, type: 'folder' } : one))),
+      /these layers are missing/,
+    ],
+    [
+      'a layer links to itself',
+      writeTar(
+        made.members.map((one) =>
+          one.name === lower?.name ? { name: one.name, type: 'hard-link', linkName: one.name } : one,
+        ),
+      ),
+      /these layers are missing/,
+    ],
+    [
+      'a layer links to a file outside',
+      writeTar(
+        made.members.map((one) =>
+          one.name === lower?.name ? { name: one.name, type: 'symbolic-link', linkName: '../../etc/passwd' } : one,
+        ),
+      ),
+      /these layers are missing/,
+    ],
+    [
+      'a member climbs out',
+      writeTar([...made.members, { name: 'x/../../etc/passwd', content: 'root' }]),
+      /its member x\/\.\.\/\.\.\/etc\/passwd points out of it/,
+    ],
+  ])('%s: the message says so, and of which file', async (_, bytes, message) => {
+    const reading = read(bytes)
+    await expect(reading).rejects.toThrow(message)
+    await expect(reading).rejects.toThrow('/nix/store/app.tar')
+    await expect(reading).rejects.toBeInstanceOf(ImageError)
+  })
+
+  test('of two images both are named, and how to come to one', async () => {
+    const nameless = { ...made.manifest, RepoTags: null, Config: 'other.json' }
+    const reading = read(listed(made.manifest, nameless))
+    await expect(reading).rejects.toThrow(
+      /^\/nix\/store\/app\.tar holds 2 images, and only one can be pushed\n {2}app:nix\n {2}other\.json\nBuild each of them/,
+    )
+    await expect(reading).rejects.toBeInstanceOf(ImageError)
+  })
+
+  test('of many members some are named', async () => {
+    const files = Array.from({ length: 20 }, (_, at) => ({ name: `file-${at}` }))
+    await expect(read(writeTar(files))).rejects.toThrow(/it holds file-0, .*file-7 and 12 more/)
+  })
+})
+
+describe('a cut archive', () => {
+  test.each<[string, ArchiveOptions]>([
+    ['manifest.json last', {}],
+    ['manifest.json first', { manifestFirst: true }],
+    ['pax headers', { header: 'pax' }],
+    ['GNU headers and links', { header: 'gnu', layers: ['same', 'same'], links: 'hard-link' }],
+  ])(
+    'with %s is damaged, wherever the cut; where only closing zeros are gone it reads the same',
+    async (_, options) => {
+      const made = makeArchive(options)
+      const end = memberBounds(made.members).at(-1)?.end ?? 0
+      const bounds = memberBounds(made.members).flatMap(({ start, end }) => [start, end])
+      const telling = bounds.flatMap((at) => [at - 1, at, at + 1, at + 511, at + 512, at + 513])
+      const whole = contentOf(made)
+      await fc.assert(
+        fc.asyncProperty(fc.nat(made.bytes.length - 1), async (length) => {
+          const outcome = await read(made.bytes.subarray(0, length)).catch((error: unknown) => error)
+          if (length >= end && !(outcome instanceof ImageError)) expect(outcome).toEqual(whole)
+          else expect(outcome).toBeInstanceOf(ImageError)
+        }),
+        { numRuns: 200, examples: telling.filter((at) => at >= 0 && at < made.bytes.length).map((at) => [at]) },
+      )
+      expect(await read(made.bytes.subarray(0, end))).toEqual(whole)
+    },
+  )
+})

@@ -1,0 +1,268 @@
+import { execFile } from 'node:child_process'
+import { createReadStream } from 'node:fs'
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { PassThrough } from 'node:stream'
+import { buffer, text } from 'node:stream/consumers'
+import { promisify } from 'node:util'
+import { gzipSync } from 'node:zlib'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import fc from 'fast-check'
+import type { DockerArchive } from '../../src/image/docker-archive.ts'
+import { ImageError } from '../../src/image/image-error.ts'
+import { findSource, readImage } from '../../src/image/source.ts'
+import { makeArchive, writeTar } from '../support/image.ts'
+
+let folder: string
+let files = 0
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'image-source-'))
+})
+
+afterAll(async () => {
+  await rm(folder, { recursive: true })
+})
+
+/** Writes a file under a name that says nothing of what it is. */
+async function file(content: Buffer | string, mode = 0o444): Promise<string> {
+  const path = join(folder, `result-${files++}`)
+  await writeFile(path, content)
+  await chmod(path, mode)
+  return path
+}
+
+/** A program as streamLayeredImage makes it; `$tar` in it is the path of a file with these bytes. */
+async function script(lines: string, tar: Buffer = made.bytes): Promise<string> {
+  return file(`#!/bin/sh\ntar='${await file(tar)}'\n${lines}\n`, 0o555)
+}
+
+async function readBuilt(path: string, copy?: PassThrough): Promise<DockerArchive> {
+  return readImage(await findSource(path), copy)
+}
+
+// Its layer is larger than the buffers of pipes and streams, and does not compress away.
+const noise = Buffer.alloc(400_000, createNoise())
+const made = makeArchive({ layers: ['small', writeTar([{ name: 'noise', content: noise }])] })
+
+function createNoise(): Buffer {
+  let state = 1
+  return Buffer.from(Array.from({ length: 65_521 }, () => (state = (state * 48_271) % 2_147_483_647) & 0xff))
+}
+
+interface Form {
+  readonly form: string
+  readonly path: () => Promise<string>
+  /** What the copy is to be. */
+  readonly copied: (path: string) => Promise<Buffer>
+}
+
+const padded = Buffer.concat([made.bytes, Buffer.alloc(200_000)])
+const members = [made.bytes.subarray(0, 1000), made.bytes.subarray(1000)].map((part) => gzipSync(part))
+
+const FORMS: readonly Form[] = [
+  { form: 'a plain tar', path: () => file(made.bytes), copied: (path) => readFile(path) },
+  { form: 'a plain tar with padding', path: () => file(padded), copied: (path) => readFile(path) },
+  { form: 'a tar with gzip', path: () => file(gzipSync(made.bytes)), copied: (path) => readFile(path) },
+  { form: 'a tar with padding, with gzip', path: () => file(gzipSync(padded)), copied: (path) => readFile(path) },
+  {
+    form: 'gzip in several members (pigz)',
+    path: () => file(Buffer.concat(members)),
+    copied: (path) => readFile(path),
+  },
+  {
+    form: 'gzip with zeros behind it',
+    path: () => file(Buffer.concat([gzipSync(made.bytes), Buffer.alloc(300_000)])),
+    copied: (path) => readFile(path),
+  },
+  { form: 'a script', path: () => script('echo Creating layer 1 >&2; cat "$tar"'), copied: async () => made.bytes },
+  { form: 'a script that pads', path: () => script('cat "$tar"', padded), copied: async () => padded },
+  {
+    form: 'a script that says much while it works',
+    path: () =>
+      script('i=0; while [ $i -lt 5000 ]; do echo "layer $i of a great many" >&2; i=$((i+1)); done; cat "$tar"'),
+    copied: async () => made.bytes,
+  },
+]
+
+describe('an image that Nix built', () => {
+  test.each(FORMS)('as $form is read', async ({ path }) => {
+    expect(await readBuilt(await path())).toMatchObject({
+      names: ['app:nix'],
+      configDigest: made.configDigest,
+      layers: made.layers.map(({ name }) => name),
+    })
+  })
+
+  test.each(FORMS)('as $form is handed on byte for byte', async ({ path, copied }) => {
+    const built = await path()
+    const copy = new PassThrough()
+    const [archive, bytes] = await Promise.all([readBuilt(built, copy), buffer(copy)])
+    expect(bytes.equals(await copied(built))).toBe(true)
+    expect(archive.configDigest).toBe(made.configDigest)
+  })
+
+  test.each(FORMS)(
+    'as $form fails, rather than waits, when whoever gets the copy goes away early',
+    async ({ path }) => {
+      const copy = new PassThrough()
+      copy.once('data', () => copy.destroy())
+      await expect(readBuilt(await path(), copy)).rejects.toThrow(/destroyed|closed/i)
+    },
+  )
+
+  test.each(FORMS)('as $form fails when the copy is closed from the start', async ({ path }) => {
+    const copy = new PassThrough()
+    copy.destroy()
+    await expect(readBuilt(await path(), copy)).rejects.toThrow(/destroyed|closed/i)
+  })
+})
+
+describe('what is no image', () => {
+  test.each<[string, () => Promise<string>, RegExp]>([
+    ['a text', () => file('hello, world\n'), /is no image\n {2}the file begins with "hello, world"\n/],
+    ['JSON (nix2container)', () => file('{"version":1}'), /the file begins with "\{"version":1\}"/],
+    ['an empty file', () => file(''), /the file is empty/],
+    ['zstd', () => file(Buffer.from('28b52ffd0458', 'hex')), /compressed with zstd, which cannot be read yet/],
+    ['xz', () => file(Buffer.from('fd377a585a000004', 'hex')), /compressed with xz, which cannot be read yet/],
+    ['a program', () => file(Buffer.from('7f454c4602010100', 'hex'), 0o555), /begins with the bytes 7f454c4602010100/],
+    ['an archive cut in its first header', () => file(made.bytes.subarray(0, 200)), /is no image\n/],
+    ['a folder', async () => join(folder, '.'), /is a folder, not an image\n {2}it holds .*result-/],
+    [
+      'an empty folder',
+      async () => {
+        await mkdir(join(folder, 'empty'), { recursive: true })
+        return join(folder, 'empty')
+      },
+      /is a folder, not an image\n {2}it holds nothing\n/,
+    ],
+    ['nothing, which is how a build into another store looks', async () => join(folder, 'absent'), /absent/],
+  ])('%s: the message says what it is, and which builders make one', async (_, path, message) => {
+    const finding = findSource(await path())
+    await expect(finding).rejects.toThrow(message)
+    await expect(finding).rejects.toBeInstanceOf(ImageError)
+    await expect(finding).rejects.toThrow(/buildLayeredImage.*streamLayeredImage/)
+  })
+
+  test('a tar without an image names its members', async () => {
+    const path = await file(gzipSync(writeTar([{ name: 'README', content: 'x' }])))
+    await expect(readBuilt(path)).rejects.toThrow(
+      `${path} is a tar, but no image: it has no manifest.json\n  it holds README`,
+    )
+  })
+})
+
+describe('a damaged file', () => {
+  test('with gzip, cut anywhere, is an error that says so', async () => {
+    const whole = gzipSync(makeArchive().bytes)
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 2, max: whole.length - 1 }), async (length) => {
+        const path = await file(whole.subarray(0, length))
+        const reading = readBuilt(path)
+        await expect(reading).rejects.toBeInstanceOf(ImageError)
+        await expect(reading).rejects.toThrow(path)
+      }),
+      { numRuns: 40, examples: [[2], [3], [10], [11], [whole.length - 9], [whole.length - 8], [whole.length - 1]] },
+    )
+  })
+
+  test('with gzip, a byte of it changed, is an error, in zlib’s own words', async () => {
+    const bytes = Buffer.from(gzipSync(made.bytes))
+    bytes.writeUInt8(bytes.readUInt8(bytes.length - 6) ^ 0xff, bytes.length - 6)
+    await expect(readBuilt(await file(bytes))).rejects.toThrow(
+      /is damaged: it can't be decompressed\n {2}incorrect data check/,
+    )
+  })
+
+  test.each(['with', 'without'])('cut anywhere is an error, %s a copy', async (how) => {
+    const { bytes } = makeArchive()
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 512, max: bytes.length - 1025 }), async (length) => {
+        const copy = how === 'with' ? new PassThrough().resume() : undefined
+        const path = await file(bytes.subarray(0, length))
+        await expect(readBuilt(path, copy)).rejects.toBeInstanceOf(ImageError)
+        copy?.destroy()
+      }),
+      { numRuns: 40 },
+    )
+  })
+})
+
+describe('a script', () => {
+  test.each<[string, () => Promise<string>, RegExp]>([
+    [
+      'that fails before it writes',
+      () => script('echo Traceback >&2; echo "KeyError: layers" >&2; exit 3'),
+      /should write an image to its standard output, but failed\n {2}it ended with status 3\n {2}Traceback\n {2}KeyError: layers$/,
+    ],
+    [
+      'that fails halfway',
+      () => script('head -c 100000 "$tar"; echo "no space" >&2; exit 1'),
+      /status 1\n {2}no space$/,
+    ],
+    [
+      'that fails after all is written',
+      () => script('cat "$tar"; echo "too late" >&2; exit 9'),
+      /status 9\n {2}too late$/,
+    ],
+    ['that is killed', () => script('head -c 100000 "$tar"; kill -9 $$'), /it ended with SIGKILL/],
+    ['that ends well, but early', () => script('head -c 100000 "$tar"'), /is damaged: it ends in the middle of/],
+    ['that writes nothing', () => script('exit 0'), /no manifest\.json/],
+    [
+      'that writes something else',
+      () => script('head -c 100000 /dev/zero | tr "\\0" x'),
+      /is damaged: a header in its tar is not one/,
+    ],
+    ['that is not executable', () => file('#!/bin/sh\n', 0o444), /failed\n {2}spawn .* EACCES/],
+    [
+      'whose interpreter is not there',
+      () => file('#!/nix/store/absent/bin/python\n', 0o555),
+      /failed\n {2}spawn .* ENOENT/,
+    ],
+  ])('%s: its own words are in the error', async (_, path, message) => {
+    const built = await path()
+    for (const copy of [undefined, new PassThrough().resume()]) {
+      const reading = readBuilt(built, copy)
+      await expect(reading).rejects.toThrow(message)
+      await expect(reading).rejects.toThrow(built)
+      await expect(reading).rejects.toBeInstanceOf(ImageError)
+      copy?.destroy()
+    }
+  })
+
+  test('of what it says before it fails, the last lines are shown', async () => {
+    const path = await script('i=0; while [ $i -lt 500 ]; do echo "line $i" >&2; i=$((i+1)); done; exit 1')
+    const error: unknown = await readBuilt(path).catch((thrown: unknown) => thrown)
+    expect(error).toHaveProperty('message', expect.stringMatching(/status 1\n {2}line 485\n(.*\n)*.*line 499$/))
+  })
+
+  test.each([
+    ['of which the output is no tar', 'exec tr "\\0" x < /dev/zero'],
+    ['of which nobody takes the copy', 'exec cat "$tar" "$tar" "$tar"'],
+  ])('%s does not stay behind, where it would keep the job from ending', async (_, lines) => {
+    const pipe = join(folder, `pipe-${files++}`)
+    await promisify(execFile)('mkfifo', [pipe])
+    const path = await script(`exec 3>'${pipe}'; echo $$ >&3; ${lines}`)
+    const stream = createReadStream(pipe, 'utf8')
+    const pid = new Promise<number>((resolve) => stream.once('data', (chunk) => resolve(Number(chunk))))
+    const closed = text(stream)
+    const copy = new PassThrough()
+    copy.once('data', () => copy.destroy())
+    try {
+      await expect(readBuilt(path, lines.includes('tar"') ? copy : undefined)).rejects.toThrow()
+      // Its end of the pipe is closed when it has ended, and not before.
+      await closed
+    } finally {
+      endQuietly(await pid)
+    }
+  })
+})
+
+function endQuietly(pid: number): void {
+  try {
+    process.kill(pid)
+  } catch {
+    // It has ended, as it should.
+  }
+}

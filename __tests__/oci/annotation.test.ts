@@ -1,0 +1,87 @@
+import { describe, expect, test } from '@jest/globals'
+import { parseAnnotation, placeAnnotations } from '../../src/oci/annotation.ts'
+import { FormatError } from '../../src/oci/format-error.ts'
+
+const arm64 = { os: 'linux', architecture: 'arm64' }
+const amd64 = { os: 'linux', architecture: 'amd64' }
+
+function place(...texts: readonly string[]) {
+  return placeAnnotations(texts.flatMap(parseAnnotation))
+}
+
+describe('an annotation is read as metadata-action and buildx write it', () => {
+  test.each([
+    ['key=value', [{ key: 'key', value: 'value' }]],
+    ['key=', [{ key: 'key', value: '' }]],
+    ['key=a=b:c', [{ key: 'key', value: 'a=b:c' }]],
+    ['manifest:key=value', [{ level: 'manifest', key: 'key', value: 'value' }]],
+    ['index:key=value', [{ level: 'index', key: 'key', value: 'value' }]],
+    ['manifest-descriptor:key=value', [{ level: 'manifest-descriptor', key: 'key', value: 'value' }]],
+    ['index-descriptor:key=value', [{ level: 'index-descriptor', key: 'key', value: 'value' }]],
+    ['manifest[linux/arm/v7]:key=v', [{ level: 'manifest', platform: 'linux/arm/v7', key: 'key', value: 'v' }]],
+    [
+      'index,manifest-descriptor[linux/arm64]:key=value',
+      [
+        { level: 'index', key: 'key', value: 'value' },
+        { level: 'manifest-descriptor', platform: 'linux/arm64', key: 'key', value: 'value' },
+      ],
+    ],
+    ['index:urn:key=value', [{ level: 'index', key: 'urn:key', value: 'value' }]],
+    ['urn:key=value', [{ key: 'urn:key', value: 'value' }]],
+    ['index,urn:key=value', [{ key: 'index,urn:key', value: 'value' }]],
+    ['Index:key=value', [{ key: 'Index:key', value: 'value' }]],
+    ['key=https://example.com', [{ key: 'key', value: 'https://example.com' }]],
+    ['key=two\nlines', [{ key: 'key', value: 'two\nlines' }]],
+  ])('%p', (text, expected) => {
+    expect(parseAnnotation(text)).toEqual(expected)
+  })
+
+  test.each([
+    ['key', 'is not of the form key=value'],
+    ['=value', 'is not of the form key=value'],
+    ['', 'is not of the form key=value'],
+    ['index:=value', 'has no key'],
+  ])('%p is refused', (text, why) => {
+    expect(() => parseAnnotation(text)).toThrow(FormatError)
+    expect(() => parseAnnotation(text)).toThrow(why)
+  })
+})
+
+describe('annotations come to stand where users look for them', () => {
+  test('on the index: those without a level, for the manifest (metadata-action’s own), and for the index', () => {
+    expect(place('a=1', 'manifest:b=2', 'index:c=3').index).toEqual({ a: '1', b: '2', c: '3' })
+  })
+
+  test.each([
+    ['the later of two', ['a=1', 'manifest:a=2'], '2'],
+    ['the one for the index, which comes last', ['manifest:a=1', 'index:a=2'], '2'],
+    ['the one for the index, which comes first', ['index:a=2', 'manifest:a=1', 'a=1'], '2'],
+  ])('once for each key: %s', (_, texts, expected) => {
+    expect(place(...texts).index).toEqual({ a: expected })
+  })
+
+  test('in the index, beside each manifest or that of one platform', () => {
+    const { index, descriptor, homeless } = place('manifest-descriptor:a=1', 'manifest-descriptor[linux/arm64]:b=2')
+    expect({ index, homeless }).toEqual({ index: {}, homeless: [] })
+    expect(descriptor(arm64)).toEqual({ a: '1', b: '2' })
+    expect(descriptor(amd64)).toEqual({ a: '1' })
+  })
+
+  test('beside a manifest however the platform is written: arm64 is arm64/v8', () => {
+    const { descriptor } = place('manifest-descriptor[linux/arm64]:a=1')
+    expect(descriptor({ ...arm64, variant: 'v8' })).toEqual({ a: '1' })
+    expect(place('manifest-descriptor[linux/arm64/v8]:a=1').descriptor(arm64)).toEqual({ a: '1' })
+  })
+
+  test('beside a manifest, the one for its platform rather than the one for all, in whatever order', () => {
+    const { descriptor } = place('manifest-descriptor[linux/arm64]:a=own', 'manifest-descriptor:a=all')
+    expect(descriptor(arm64)).toEqual({ a: 'own' })
+    expect(descriptor(amd64)).toEqual({ a: 'all' })
+  })
+
+  test('nowhere, and named as they were written, where an index has no place for them', () => {
+    const { index, homeless } = place('index-descriptor:a=1', 'manifest[linux/arm64]:b=2', 'index[linux/arm64]:c=3')
+    expect(index).toEqual({})
+    expect(homeless).toEqual(['index-descriptor:a=1', 'manifest[linux/arm64]:b=2', 'index[linux/arm64]:c=3'])
+  })
+})

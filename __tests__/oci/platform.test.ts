@@ -1,0 +1,45 @@
+import { describe, expect, test } from '@jest/globals'
+import { fits, type Platform, printPlatform, samePlatform } from '../../src/oci/platform.ts'
+
+function platform(text: string): Platform {
+  const [os = '', architecture = '', variant] = text.split('/')
+  return { os, architecture, ...(variant !== undefined && { variant }) }
+}
+
+test.each([
+  [{ os: 'linux', architecture: 'amd64' }, 'linux/amd64'],
+  [{ os: 'linux', architecture: 'arm', variant: 'v7' }, 'linux/arm/v7'],
+  [{ os: 'linux', architecture: 'arm64', variant: '' }, 'linux/arm64'],
+])('%p is printed as %s', (one, text) => {
+  expect(printPlatform(one)).toBe(text)
+})
+
+describe('two names of one platform are known for the same, in either order', () => {
+  test.each([
+    ['linux/arm64', 'linux/arm64/v8', true],
+    ['linux/arm', 'linux/arm/v7', true],
+    ['linux/amd64', 'linux/amd64/v1', true],
+    ['linux/arm', 'linux/arm/v6', false],
+    ['linux/amd64', 'linux/amd64/v3', false],
+    ['linux/arm64', 'linux/arm/v8', false],
+    ['linux/arm64', 'darwin/arm64', false],
+    ['linux/riscv64', 'linux/riscv64', true],
+  ])('%s and %s: %p', (one, other, same) => {
+    expect(samePlatform(platform(one), platform(other))).toBe(same)
+    expect(samePlatform(platform(other), platform(one))).toBe(same)
+  })
+})
+
+describe('an image fits a system unless both name a variant, and different ones', () => {
+  test.each([
+    ['linux/arm64', 'linux/arm64/v8', true],
+    ['linux/arm64/v8', 'linux/arm64', true],
+    ['linux/arm', 'linux/arm/v6', true],
+    ['linux/arm/v7', 'linux/arm/v7', true],
+    ['linux/arm/v7', 'linux/arm/v6', false],
+    ['linux/amd64', 'linux/arm64', false],
+    ['darwin/amd64', 'linux/amd64', false],
+  ])('%s for %s: %p', (actual, wanted, expected) => {
+    expect(fits(platform(actual), platform(wanted))).toBe(expected)
+  })
+})

@@ -1,0 +1,70 @@
+import { afterEach } from '@jest/globals'
+import type { Repository } from '../../src/oci/reference.ts'
+import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
+import { createRegistry, type Registry } from '../../src/registry/registry.ts'
+import { RegistryError } from '../../src/registry/registry-error.ts'
+import { type RegistryOptions, startRegistry, type TestRegistry } from '../support/registry.ts'
+
+export const account = { user: 'octocat', password: 'correct horse: battery' }
+export const password: Credential = { kind: 'password', username: account.user, password: account.password }
+
+/** The client under test, and what it let its surroundings know. */
+export interface Client extends Registry {
+  /** `app` in the registry that it was opened for. */
+  readonly repository: Repository
+  /** In milliseconds; none of them was waited. */
+  readonly waits: readonly number[]
+  readonly lines: readonly string[]
+  readonly secrets: readonly string[]
+}
+
+const cleanups: (() => Promise<unknown>)[] = []
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+/** Runs after the test, the last one given first. */
+export function afterwards(cleanup: () => Promise<unknown>): void {
+  cleanups.push(cleanup)
+}
+
+export async function start(options?: RegistryOptions): Promise<TestRegistry> {
+  const server = await startRegistry(options)
+  afterwards(server.close)
+  return server
+}
+
+export function open(host: string, credentials: Credential | CredentialSource | undefined = undefined): Client {
+  const waits: number[] = []
+  const lines: string[] = []
+  const secrets: string[] = []
+  const write = (line: string): void => void lines.push(line)
+  const registry = createRegistry({
+    log: { info: write, warning: write, debug: write },
+    userAgent: 'a test',
+    wait: async (milliseconds) => waits.push(milliseconds),
+    credentials: typeof credentials === 'function' ? credentials : async () => credentials,
+    onSecret: (secret) => secrets.push(secret),
+  })
+  return { ...registry, repository: { host, path: 'app' }, waits, lines, secrets }
+}
+
+/** A registry and a client for it. */
+export async function connect(
+  options?: RegistryOptions,
+  credentials?: Credential | CredentialSource,
+): Promise<{ readonly server: TestRegistry; readonly client: Client }> {
+  const server = await start(options)
+  return { server, client: open(server.host, credentials) }
+}
+
+/** The error of a room that explains its failures; anything else that is thrown is a defect. */
+export async function failureOf(work: Promise<unknown>): Promise<RegistryError> {
+  const error = await work.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  )
+  if (error instanceof RegistryError) return error
+  throw new Error('No RegistryError was thrown', { cause: error })
+}

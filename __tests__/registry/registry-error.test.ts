@@ -1,0 +1,57 @@
+import { describe, expect, test } from '@jest/globals'
+import { readErrorAnswer } from '../../src/registry/registry-error.ts'
+import { connect, failureOf } from './connect.ts'
+
+const errors: readonly (readonly [string, string, string])[] = [
+  ['JSON', '{"errors":[{"code":"DENIED","message":"no write access"}]}', 'DENIED: no write access'],
+  ['JSON with a detail', '{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}', 'DENIED: no ({"a":1})'],
+  ['JSON with a detail of null', '{"errors":[{"code":"DENIED","message":"no","detail":null}]}', 'DENIED: no'],
+  ['JSON with several errors', '{"errors":[{"message":"one"},{"message":"two"}]}', 'one\ntwo'],
+  ['JSON of token services', '{"details":"incorrect username or password"}', 'incorrect username or password'],
+  ['JSON of OAuth', '{"error":"invalid_grant","error_description":"expired"}', 'invalid_grant: expired'],
+  ['JSON of another form', '{"reason":"no"}', '{"reason":"no"}'],
+  ['JSON without an error', '{"errors":[]}', '{"errors":[]}'],
+  ['text', 'toomanyrequests: slow\n  down\n', 'toomanyrequests: slow down'],
+  ['HTML', '<style>p {}</style>\n<h1>502</h1><p>Bad\nGateway</p>', '502 Bad Gateway'],
+  ['nothing', '', ''],
+]
+
+describe('the registry’s own words are kept', () => {
+  test.each(errors)('from %s', (_, body, words) => {
+    expect(readErrorAnswer(body).words).toBe(words)
+  })
+
+  test.each(errors)('and told to the user, from %s', async (_, body, words) => {
+    const { client } = await connect({
+      fault: ({ method }) => (method === 'PUT' ? { kind: 'status', status: 400, body } : undefined),
+    })
+    const error = await failureOf(client.putManifest(client.repository, 'latest', 'text/plain', Buffer.from('{}')))
+    const [what = '', ...lines] = error.message.split('\n')
+    expect(what).toBe(`Can't write ${error.host}/app:latest: ${error.host} answered with status 400`)
+    expect(lines.map((line) => line.trim()).join('\n')).toBe(words)
+  })
+
+  test('in short, where they are long', () => {
+    expect(readErrorAnswer('x'.repeat(10_000)).words).toBe(`${'x'.repeat(500)}…`)
+  })
+
+  test('from the beginning of an answer that is very long', async () => {
+    const body = `<h1>The proxy says no</h1>${'<p>and no</p>'.repeat(10_000)}`
+    const { client } = await connect({
+      fault: ({ route }) => (route === 'manifest' ? { kind: 'status', status: 400, body } : undefined),
+    })
+    const error = await failureOf(client.getManifest(client.repository, 'latest'))
+    expect(error.message).toContain('The proxy says no')
+  })
+})
+
+test.each([
+  ['a message', { message: 'a\n::error::b\r::error::c' }],
+  ['a code', { code: 'a\n::error::b' }],
+  ['a detail', { message: 'a', detail: 'b\n::error::c' }],
+  ['a detail of another form', { message: 'a', detail: { b: '\n::error::c' } }],
+])('the registry makes no lines: %s', (_, error) => {
+  const { words } = readErrorAnswer(JSON.stringify({ errors: [error] }))
+  expect(words).toContain('::error::')
+  expect(words).not.toMatch(/[\r\n]/)
+})
