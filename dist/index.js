@@ -45839,7 +45839,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 /***/ ((__webpack_module__, __unused_webpack___webpack_exports__, __nccwpck_require__) => {
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(82033);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(60183);
 
 process.noDeprecation = true;
 await (0,_run_js__WEBPACK_IMPORTED_MODULE_0__/* .run */ .e)(process.env);
@@ -45849,7 +45849,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 82033:
+/***/ 60183:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -45881,11 +45881,11 @@ function loginStep(host) {
 function adviceFor({ host, problem, code, status }) {
     switch (problem) {
         case 'no-credentials':
-            return `Log in before this step:\n${loginStep(host)}${permissions(host)}`;
+            return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd();
         case 'wrong-credentials':
             return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`;
         case 'denied':
-            return `The login is right, but may not do this.${permissions(host) || ' Give it write access to the repository.'}`;
+            return `The login is right, but may not do this. ${permissions(host) || 'Give it write access to the repository.'}`;
         case 'unreachable':
             return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`;
         case 'untrusted-certificate':
@@ -45905,7 +45905,7 @@ function adviceFor({ host, problem, code, status }) {
 function permissions(host) {
     if (host !== 'ghcr.io')
         return '';
-    return `\nand let the job's token write packages:
+    return `Let the job's token write packages:
   permissions:
     contents: read
     packages: write
@@ -45929,6 +45929,14 @@ function messageOf(error) {
     if (error.message === '' && error instanceof AggregateError)
         return error.errors.map(messageOf).join('; ');
     return error.message;
+}
+function oneLine(text) {
+    const line = text
+        .slice(0, 8192)
+        .replace(/[\s\p{Cc}]+/gu, ' ')
+        .replaceAll('##[', '# [')
+        .trim();
+    return line.length > 500 ? `${line.slice(0, 500)}…` : line;
 }
 function indent(words) {
     return words
@@ -53524,7 +53532,7 @@ class NixError extends Failure {
 
 ;// CONCATENATED MODULE: ./lib/nix/system.js
 
-const PLATFORMS = {
+const PLATFORMS = new Map(Object.entries({
     'x86_64-linux': { os: 'linux', architecture: 'amd64' },
     'aarch64-linux': { os: 'linux', architecture: 'arm64' },
     'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
@@ -53533,9 +53541,9 @@ const PLATFORMS = {
     'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
     'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
     's390x-linux': { os: 'linux', architecture: 's390x' },
-};
+}));
 function platformOf(system) {
-    const platform = PLATFORMS[system];
+    const platform = PLATFORMS.get(system);
     if (platform !== undefined)
         return platform;
     const linux = system.replace(/-darwin$/, '-linux');
@@ -53546,20 +53554,23 @@ function platformOf(system) {
         });
     throw new NixError({
         what: `"${system}" is not a system that images can be built for`,
-        help: `Use one of ${Object.keys(PLATFORMS).join(', ')}.`,
+        help: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
     });
 }
 function systemOf(platform) {
     const { os, architecture, variant } = platform;
-    const candidates = Object.entries(PLATFORMS).filter(([, one]) => one.os === os && one.architecture === architecture);
+    const candidates = [...PLATFORMS].filter(([, one]) => one.os === os && one.architecture === architecture);
     const exact = candidates.find(([, one]) => one.variant === variant);
-    return (exact ?? candidates[0])?.[0];
+    const [first] = candidates.filter(([, one]) => variant === undefined || one.variant === undefined);
+    return (exact ?? first)?.[0];
 }
 const RUNNER_ARCHITECTURES = {
     x64: 'x86_64',
     arm64: 'aarch64',
     arm: 'armv7l',
     x86: 'i686',
+    ia32: 'i686',
+    ppc64: 'powerpc64le',
 };
 function runnerSystem(os, architecture) {
     const processor = RUNNER_ARCHITECTURES[architecture.toLowerCase()] ?? architecture.toLowerCase();
@@ -53594,8 +53605,10 @@ function printPlatform(platform) {
     return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
 }
 function byPlatform(one, other) {
-    const [first, second] = [printPlatform(one.platform), printPlatform(other.platform)];
-    return first < second ? -1 : first > second ? 1 : 0;
+    return compare(printPlatform(one.platform), printPlatform(other.platform)) || compare(one.digest, other.digest);
+}
+function compare(one, other) {
+    return one < other ? -1 : one > other ? 1 : 0;
 }
 function samePlatform(one, other) {
     return printPlatform(normalized(one)) === printPlatform(normalized(other));
@@ -53662,7 +53675,7 @@ function parseName(name, whole) {
     const rest = hosted ? name.slice(slash + 1) : name;
     const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
     const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
-    if (!HOST.test(host))
+    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
         throw new FormatError({ what: `"${whole}": "${host}" is not a host name` });
     if (!PATH.test(path))
         throw new FormatError({ what: `"${whole}" is not an image name: ${pathProblem(rest)}` });
@@ -53767,13 +53780,21 @@ async function writeRecord(record, retentionDays, tempFolder) {
         const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
         const earlier = artifacts.find((artifact) => artifact.name === name);
         if (earlier !== undefined) {
-            const found = await download(client, earlier.id, name, (0,external_node_path_.join)(folder, 'earlier'));
-            refuseRival(record, parseRecord(found.text, found.origin));
+            await refuseRival(record, client, earlier.id, name, folder);
             await asking(`replace the artifact ${name}`, client.deleteArtifact(name));
         }
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
-        await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }));
+        try {
+            await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }));
+        }
+        catch (error) {
+            const { artifacts: now } = await client.listArtifacts({ latest: true }).catch(() => ({ artifacts: [] }));
+            const rival = now.find((artifact) => artifact.name === name);
+            if (rival !== undefined)
+                await refuseRival(record, client, rival.id, name, folder);
+            throw error;
+        }
     });
 }
 async function readRecords(tempFolder) {
@@ -53814,14 +53835,23 @@ async function download(client, id, name, folder) {
         throw new RecordError({ what: `${origin} is too large for a digest record` });
     return { origin, text: await (0,promises_.readFile)(path, 'utf8') };
 }
-function refuseRival(record, earlier) {
-    if (earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest)
+async function refuseRival(record, client, id, name, folder) {
+    const earlier = await download(client, id, name, (0,external_node_path_.join)(folder, String(id))).then(readable, () => undefined);
+    if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest)
         return;
     throw new RecordError({
         what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
         words: `${earlier.digest} by the job "${earlier.job.id}"\n${record.digest} by the job "${record.job.id}", this one`,
         help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
     });
+}
+function readable({ text, origin }) {
+    try {
+        return parseRecord(text, origin);
+    }
+    catch {
+        return undefined;
+    }
 }
 async function asking(purpose, asked) {
     try {
@@ -53978,6 +54008,8 @@ class ImageError extends Failure {
 var external_node_fs_ = __nccwpck_require__(73024);
 // EXTERNAL MODULE: external "node:stream"
 var external_node_stream_ = __nccwpck_require__(57075);
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(38522);
 ;// CONCATENATED MODULE: ./lib/image/byte-reader.js
@@ -54017,7 +54049,13 @@ function streamReader(stream) {
         }
         return skipped;
     }
-    return { next, skip };
+    return {
+        next,
+        skip,
+        async close() {
+            await chunks.return?.();
+        },
+    };
 }
 const FILE_CHUNK = 64 * 1024;
 function fileReader(file, size) {
@@ -54034,6 +54072,7 @@ function fileReader(file, size) {
             position += skipped;
             return skipped;
         },
+        close: () => file.close(),
     };
 }
 
@@ -54042,14 +54081,26 @@ function fileReader(file, size) {
 
 
 
+
 function parseManifest(bytes, mediaType, name) {
     const type = mediaTypeOf(bytes, mediaType, name);
     if (isIndexType(type)) {
         const index = parseAs(INDEX, bytes, name, 'image index');
-        return { kind: 'index', mediaType: type, manifests: index.manifests, annotations: index.annotations ?? {} };
+        return {
+            kind: 'index',
+            mediaType: type,
+            manifests: index.manifests.map(descriptorOf),
+            annotations: index.annotations ?? {},
+        };
     }
     const { config, layers, annotations } = parseAs(MANIFEST, bytes, name, 'image manifest');
-    return { kind: 'manifest', mediaType: type, config, layers, annotations: annotations ?? {} };
+    return {
+        kind: 'manifest',
+        mediaType: type,
+        config: descriptorOf(config),
+        layers: layers.map(descriptorOf),
+        annotations: annotations ?? {},
+    };
 }
 function parseConfig(bytes, name) {
     const config = parseAs(CONFIG, bytes, name, 'image config');
@@ -54067,9 +54118,9 @@ const DESCRIPTOR = object({
     mediaType: string(),
     digest: DIGEST,
     size: pipe(number(), safeInteger(), minValue(0)),
-    annotations: optional(record(string(), string())),
+    annotations: STRINGS,
     artifactType: optional(string()),
-    platform: optional(looseObject({ os: string(), architecture: string(), variant: optional(string()) })),
+    platform: nullish(object({ os: string(), architecture: string(), variant: optional(string()) })),
 });
 const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
 const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
@@ -54080,23 +54131,42 @@ const CONFIG = object({
     config: nullish(object({ Labels: STRINGS })),
     rootfs: object({ diff_ids: array(DIGEST) }),
 });
-const TYPED = object({ mediaType: optional(string()) });
+const TYPED = object({
+    mediaType: optional(string()),
+    manifests: optional(unknown()),
+    config: optional(unknown()),
+    layers: optional(unknown()),
+});
+function descriptorOf({ annotations, platform, ...rest }) {
+    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
+}
 function mediaTypeOf(bytes, named, name) {
-    const type = named.split(';')[0]?.trim().toLowerCase() ?? '';
-    const own = parseAs(TYPED, bytes, name, 'image manifest').mediaType;
-    const known = [type, own].filter((one) => one !== undefined && (isIndexType(one) || isManifestType(one)));
-    if (known.length === 2 && known[0] !== known[1])
-        throw new FormatError({ what: `${name} contradicts itself: it is sent as "${type}" and calls itself "${own}"` });
-    if (known[0] !== undefined)
-        return known[0];
-    throw new FormatError({ what: `${name} is not an image: its media type is "${own ?? type}"` });
+    const sent = named.split(';')[0]?.trim().toLowerCase() ?? '';
+    const document = parseAs(TYPED, bytes, name, 'image manifest');
+    const own = document.mediaType;
+    const type = isKnown(sent) ? sent : own;
+    if (type === undefined || !isKnown(type))
+        throw new FormatError({ what: `${name} is not an image: its media type is "${oneLine(own ?? sent)}"` });
+    if (own !== undefined && own !== type)
+        throw new FormatError({
+            what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${oneLine(own)}"`,
+        });
+    const hasImage = document.config !== undefined || document.layers !== undefined;
+    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
+        throw new FormatError({ what: `${name} contradicts itself: it has the fields of an image and of an index` });
+    return type;
+}
+function isKnown(mediaType) {
+    return isIndexType(mediaType) || isManifestType(mediaType);
 }
 function parseAs(schema, bytes, name, kind) {
     const result = safeParse(schema, jsonOf(bytes, name, kind));
     if (result.success)
         return result.output;
     const [issue] = result.issues;
-    throw new FormatError({ what: `${name} is not a valid ${kind}: ${getDotPath(issue) ?? 'it'}: ${issue.message}` });
+    throw new FormatError({
+        what: `${name} is not a valid ${kind}: ${oneLine(`${getDotPath(issue) ?? 'it'}: ${issue.message}`)}`,
+    });
 }
 function jsonOf(bytes, name, kind) {
     try {
@@ -54115,13 +54185,16 @@ async function* tarEntries(reader, archive) {
     let extension = {};
     for (;;) {
         const header = await readHeader(reader, archive);
-        if (header === undefined)
+        if (header === undefined) {
+            if (Object.keys(extension).length > 0)
+                throw truncated(archive, 'a header');
             return;
+        }
         if (isExtension(header.flag)) {
             extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
             continue;
         }
-        const entry = describe(header, global, extension);
+        const entry = describe(header, global, extension, archive);
         extension = {};
         yield* visit(reader, entry, archive);
     }
@@ -54155,7 +54228,7 @@ async function readHeader(reader, archive) {
     const name = tar_text(block, 0, 100);
     return {
         name: prefix === '' ? name : `${prefix}/${name}`,
-        size: tar_number(block, 124, 12),
+        size: checkedSize(tar_number(block, 124, 12), archive),
         flag: String.fromCharCode(block[156] ?? 0),
         linkName: tar_text(block, 157, 100),
     };
@@ -54174,7 +54247,9 @@ async function readExtension(reader, header, global, archive) {
     if (header.size > EXTENSION_LIMIT)
         throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` });
     const content = await readContent(reader, header.size, header.name, archive);
-    await reader.skip(padding(header.size));
+    const rest = padding(header.size);
+    if ((await reader.skip(rest)) < rest)
+        throw truncated(archive, 'a header');
     if (header.flag === 'L')
         return { name: tar_text(content, 0, content.length) };
     if (header.flag === 'K')
@@ -54193,23 +54268,32 @@ function parsePax(content, archive) {
         const length = Number(content.toString('latin1', at, Math.max(at, space)));
         const record = content.toString('utf8', space + 1, at + length - 1);
         const equals = record.indexOf('=');
-        if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1)
+        const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
+        if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
             throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
         records.set(record.slice(0, equals), record.slice(equals + 1));
         at += length;
     }
     return records;
 }
-function describe(header, global, { name, linkName, pax }) {
+function describe(header, global, { name, linkName, pax }, archive) {
     const said = (key) => pax?.get(key) ?? global.get(key);
     const size = said('size');
     const type = typeOf(header.flag);
     return {
         name: said('path') ?? name ?? header.name,
         linkName: said('linkpath') ?? linkName ?? header.linkName,
-        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : Number(size)) : 0,
+        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
         type,
     };
+}
+function sizeOf(text, archive) {
+    return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
+}
+function checkedSize(size, archive) {
+    if (Number.isSafeInteger(size) && size >= 0)
+        return size;
+    throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` });
 }
 function typeOf(flag) {
     if (flag === '0' || flag === '\0' || flag === '7')
@@ -54258,19 +54342,30 @@ function truncated(archive, name) {
 
 
 
+
 async function readDockerArchive(reader, archive) {
     const { members, documents } = await collect(reader, archive);
     const manifest = docker_archive_parseManifest(documents.get('manifest.json'), members, archive);
     const config = documents.get(resolve(manifest.Config, members));
     if (config === undefined)
         throw damaged(archive, `its config ${manifest.Config} is missing`);
-    const image = parseConfig(config, `the config ${manifest.Config} in ${archive}`);
+    const image = readConfig(config, manifest.Config, archive);
     const missing = manifest.Layers.filter((layer) => members.get(resolve(layer, members))?.type !== 'file');
     if (missing.length > 0)
         throw damaged(archive, `these layers are missing: ${missing.join(', ')}`);
     if (manifest.Layers.length !== image.diffIds.length)
         throw damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
     return { names: manifest.RepoTags ?? [], config: image, configDigest: digestOf(config), layers: manifest.Layers };
+}
+function readConfig(bytes, name, archive) {
+    try {
+        return parseConfig(bytes, `the config ${name}`);
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            throw damaged(archive, error.parts.what, error);
+        throw error;
+    }
 }
 const DOCUMENT_LIMIT = 4 * 1024 * 1024;
 const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
@@ -54285,10 +54380,13 @@ async function collect(reader, archive) {
         members.set(name, { type: entry.type, linkName: entry.linkName });
         if (entry.type !== 'file' || !mayBeDocument(name) || entry.size > DOCUMENT_LIMIT)
             continue;
-        kept += entry.size;
+        const bytes = await entry.read();
+        if (bytes[0] !== 0x7b && bytes[0] !== 0x5b)
+            continue;
+        kept += bytes.length;
         if (kept > DOCUMENTS_LIMIT)
             throw damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-        documents.set(name, await entry.read());
+        documents.set(name, bytes);
     }
     return { members, documents };
 }
@@ -54308,8 +54406,10 @@ function docker_archive_parseManifest(bytes, members, archive) {
             help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
         });
     const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes.toString('utf8'));
-    if (!result.success)
-        throw damaged(archive, `its manifest.json: ${result.issues[0].message}`);
+    if (!result.success) {
+        const place = getDotPath(result.issues[0]);
+        throw damaged(archive, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
+    }
     const [entry, ...more] = result.output;
     if (entry === undefined)
         throw damaged(archive, 'its manifest.json lists no image');
@@ -54348,11 +54448,12 @@ function listOf(names) {
     const shown = names.slice(0, 8).join(', ');
     return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
 }
-function damaged(archive, why) {
-    return new ImageError({ what: `${archive} is not a whole image: ${why}` });
+function damaged(archive, why, cause) {
+    return new ImageError({ what: `${archive} is not a whole image: ${why}`, cause });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
+
 
 
 
@@ -54371,19 +54472,21 @@ async function findSource(path) {
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS });
 }
 async function readImage(source, copy) {
-    if (source.format === 'tar' && copy === undefined)
-        return readTarFile(source.path);
-    const bytes = source.format === 'script' ? outputOf(source.path) : (0,external_node_fs_.createReadStream)(source.path);
-    const copied = copy === undefined ? bytes : copyTo(copy, bytes);
-    const plain = source.format === 'gzip' ? gunzip(copied, source.path) : copied;
-    const reader = streamReader(plain);
-    const archive = await readDockerArchive(reader, source.path);
-    await readToEnd(reader);
-    return archive;
+    const reader = await openReader(source, copy);
+    try {
+        const archive = await readDockerArchive(reader, source.path);
+        await readToEnd(reader);
+        return archive;
+    }
+    finally {
+        await reader.close();
+    }
 }
 const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, or a script that streams one (dockerTools.streamLayeredImage).';
 async function readStart(path) {
-    const file = await (0,promises_.open)(path);
+    const file = await (0,promises_.open)(path).catch((cause) => {
+        throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause });
+    });
     try {
         const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0);
         return buffer.subarray(0, bytesRead);
@@ -54421,15 +54524,14 @@ function describeStart(start) {
         ? `the file begins with "${text.slice(0, 60)}"`
         : `the file begins with the bytes ${start.toString('hex', 0, 8)}`;
 }
-async function readTarFile(path) {
-    const file = await (0,promises_.open)(path);
-    try {
-        const { size } = await file.stat();
-        return await readDockerArchive(fileReader(file, size), path);
+async function openReader({ path, format }, copy) {
+    if (format === 'tar' && copy === undefined) {
+        const file = await (0,promises_.open)(path);
+        return fileReader(file, (await file.stat()).size);
     }
-    finally {
-        await file.close();
-    }
+    const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path);
+    const copied = copy === undefined ? bytes : copyTo(copy, bytes);
+    return streamReader(format === 'gzip' ? gunzip(copied, path) : copied);
 }
 async function readToEnd(reader) {
     while ((await reader.skip(1024 * 1024)) > 0)
@@ -54445,10 +54547,13 @@ async function* copyTo(copy, bytes) {
     copy.end();
 }
 async function* gunzip(bytes, path) {
+    const plain = (0,external_node_zlib_.createGunzip)();
+    const failure = (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain).then(() => undefined, (error) => error);
     try {
-        yield* external_node_stream_.Readable.from(bytes).compose((0,external_node_zlib_.createGunzip)());
+        yield* plain;
     }
-    catch (error) {
+    catch (thrown) {
+        const error = (await failure) ?? thrown;
         if (!/^Z_/.test(String(error.code)))
             throw error;
         throw new ImageError({
@@ -54492,13 +54597,14 @@ function explainBuildFailure(log, context) {
     }
     return undefined;
 }
+const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired system: '[^']+' with features \\{)[^}]*";
 const SYMPTOMS = [
     {
         pattern: /No space left on device/,
         help: () => 'The disk is full. Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner.',
     },
     {
-        pattern: /required? (?:to build .*)?(?:with )?features \{[^}]*kvm[^}]*\}|[Rr]equired features:? \{[^}]*kvm/,
+        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
         help: () => `The build needs a virtual machine (runAsRoot or a VM test does). Use a runner with /dev/kvm, and tell Nix:
   - uses: cachix/install-nix-action@v31
     with:
@@ -54508,6 +54614,8 @@ const SYMPTOMS = [
         pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
         help: ({ runnerSystem }, match) => {
             const system = match[1] ?? match[2] ?? '';
+            if (system === runnerSystem)
+                return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
             return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
   - uses: docker/setup-qemu-action@v4
   - uses: cachix/install-nix-action@v31
@@ -54529,14 +54637,14 @@ const SYMPTOMS = [
 or build on ${runnerFor(system)}.`,
     },
     {
-        pattern: /HTTP error (?:403|429)[\s\S]*?(?:github|gitlab)|(?:github|gitlab)[\s\S]{0,200}?HTTP error (?:403|429)|API rate limit exceeded/i,
+        pattern: /unable to download '[^']*(?:github|gitlab)[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
         help: () => `The Git host limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
     with:
       github_access_token: \${{ github.token }}`,
     },
     {
-        pattern: /path '[^']*flake\.nix' does not exist|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
+        pattern: /path '[^']*flake\.nix' does not exist|does not contain a '[^']*flake\.nix' file|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
         help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
     },
 ];
@@ -54587,7 +54695,7 @@ function build_outputOf(json, installable) {
 async function buildFailed(call, { log }) {
     const { installable } = call;
     const words = lastLines(log, 20);
-    if (!/does not provide attribute|attribute '[^']*' missing/.test(log))
+    if (!/does not provide attribute/.test(log))
         return new NixError({ what: `Nix could not build ${installable}`, words, help: explainBuildFailure(log, call) });
     return new NixError({ what: `There is no ${installable}`, words, help: await whatThereIs(installable, call.system) });
 }
@@ -54633,13 +54741,16 @@ class RegistryError extends Failure {
 function readErrorAnswer(body) {
     const errors = errorsOf(body);
     if (errors.length === 0)
-        return { words: shorten(body.replace(/<(style|script)[\s\S]*?<\/\1>|<[^>]*>/gi, ' ')) };
-    const words = errors.map(({ code, message, detail }) => {
+        return { words: oneLine(withoutTags(body.slice(0, 8192))) };
+    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
         const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
-        return shorten(`${[code, message].filter(Boolean).join(': ')}${more}`);
+        return oneLine(`${[code, message].filter(Boolean).join(': ')}${more}`);
     });
     const code = errors[0]?.code;
     return { ...(code !== undefined && { code }), words: words.join('\n') };
+}
+function withoutTags(html) {
+    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
 }
 function errorsOf(body) {
     const answer = registry_error_parseJson(body);
@@ -54668,10 +54779,6 @@ function registry_error_parseJson(text) {
     catch {
         return undefined;
     }
-}
-function shorten(text) {
-    const line = text.replace(/\s+/g, ' ').trim();
-    return line.length > 500 ? `${line.slice(0, 500)}…` : line;
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/image.js
@@ -54889,26 +54996,38 @@ function parseAnnotation(text) {
         throw new FormatError({ what: `the annotation "${text}" has no key` });
     return levels.map((level) => ({ ...level, key, value }));
 }
-function placeAnnotations(annotations) {
-    const ofIndex = annotations.filter((one) => one.level !== 'manifest-descriptor' && hasPlace(one));
-    const ofDescriptors = annotations.filter((one) => one.level === 'manifest-descriptor');
-    const weakestFirst = [...ofIndex].sort((one, other) => Number(one.level === 'index') - Number(other.level === 'index'));
+function placeAnnotations(annotations, platforms) {
+    const placeOf = (annotation) => placeIn(annotation, platforms);
+    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
+    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
     return {
-        index: toRecord(weakestFirst),
-        descriptor: (platform) => toRecord(ofDescriptors.filter((one) => one.platform === undefined || one.platform === printPlatform(platform))),
-        homeless: annotations.filter((one) => !hasPlace(one)).map(printAnnotation),
+        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+        descriptor: (platform) => {
+            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
+            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
+        },
+        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
     };
+}
+function placeIn({ level, platform }, platforms) {
+    if (level === 'index-descriptor')
+        return 'nowhere';
+    if (level !== 'manifest-descriptor')
+        return platform === undefined ? 'index' : 'nowhere';
+    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
+}
+function isPlatform(text, platform) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return samePlatform({ os, architecture, variant }, platform);
+}
+function weakestFirst(annotations, isSpecific) {
+    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
 }
 function parseLevel(text) {
     const [, level, platform] = LEVEL.exec(text) ?? [];
     if (level === undefined)
         return undefined;
     return { level: level, ...(platform !== undefined && { platform }) };
-}
-function hasPlace(annotation) {
-    if (annotation.level === 'index-descriptor')
-        return false;
-    return annotation.level === 'manifest-descriptor' || annotation.platform === undefined;
 }
 function printAnnotation({ level, platform, key, value }) {
     return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
@@ -54939,7 +55058,7 @@ function readInputs(env) {
 }
 function readBuildInputs(env) {
     const common = readCommonInputs(env);
-    const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS ?? 'Linux', env.RUNNER_ARCH ?? process.arch);
+    const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
     valid('system', () => platformOf(system));
     const flake = inputOf(env, 'flake') || '.';
     if (flake.includes('#'))
@@ -54988,7 +55107,7 @@ function readCommonInputs(env) {
             help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
         });
     const lowered = names.filter((name) => name !== name.toLowerCase());
-    const images = names.map((name) => valid('image', () => readImageName(name.toLowerCase())));
+    const images = names.map((name) => valid('image', () => readImageName(name)));
     return {
         images: uniqueBy(images, printRepository),
         push: readBoolean(env, 'push', true),
@@ -54996,7 +55115,7 @@ function readCommonInputs(env) {
     };
 }
 function readImageName(name) {
-    const { repository, tag, digest } = parseReference(name);
+    const { repository, tag, digest } = parseReference(name.toLowerCase());
     if (tag === undefined && digest === undefined)
         return repository;
     throw new InputError({
@@ -55079,6 +55198,7 @@ function readMetadata(env) {
     throw new InputError({
         what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
         words: result.issues[0].message,
+        help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
     });
 }
 function inputOf(env, name) {
@@ -55249,14 +55369,11 @@ async function merge(inputs, workflow, { registry, log }) {
         log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none');
         return { outputs: {}, summary: summarizeMerge([], false) };
     }
-    const annotations = placeAnnotations(inputs.annotations);
-    for (const text of annotations.homeless)
-        log.warning(`The annotation ${text} has no place in an index of images that are published already; it is left out`);
     const chosen = images.map((image) => ({ image, candidates: choose(handed, image) }));
     const indexes = await Promise.all(chosen.map(async ({ image, candidates }) => {
         const members = await Promise.all(candidates.map((candidate) => verify(candidate, image, registry)));
         checkMembers(members, image, inputs.systems);
-        return composed(image, members, annotations);
+        return composed(image, members, inputs.annotations, log);
     }));
     if (push) {
         await Promise.all(indexes.map(({ image, index }) => putIndex(registry, image, index)));
@@ -55356,9 +55473,12 @@ function checkMembers(members, image, systems) {
             help: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
         });
 }
-function composed(image, members, annotations) {
-    const entries = members.map((member) => ({ ...member, annotations: annotations.descriptor(member.platform) }));
-    const bytes = Buffer.from(composeIndex(entries, annotations.index));
+function composed(image, members, annotations, log) {
+    const placed = placeAnnotations(annotations, members.map(({ platform }) => platform));
+    for (const text of placed.homeless)
+        log.warning(`The annotation ${text} has no place in the index of ${printRepository(image)}, whose images are pushed already; it is left out`);
+    const entries = members.map((member) => ({ ...member, annotations: placed.descriptor(member.platform) }));
+    const bytes = Buffer.from(composeIndex(entries, placed.index));
     return {
         image,
         members: members.toSorted(byPlatform),
@@ -55406,7 +55526,6 @@ function report(indexes, { tags, push }) {
 
 
 
-
 function credentialsFrom(files, onSecret) {
     const found = new Map();
     return (host) => {
@@ -55417,7 +55536,7 @@ function credentialsFrom(files, onSecret) {
 }
 async function lookUp(files, host, onSecret) {
     for (const file of files) {
-        const config = await readConfig(file, host);
+        const config = await credentials_readConfig(file, host);
         const credential = (await fromHelper(config.credHelpers?.[keyOf(host)] ?? config.credHelpers?.[host], file, host)) ??
             (await fromHelper(config.credsStore, file, host)) ??
             fromAuths(config.auths ?? {}, host, onSecret);
@@ -55443,16 +55562,25 @@ const HELPER_ANSWER = object({ Username: string(), Secret: string() });
 function keyOf(host) {
     return host === 'docker.io' ? 'https://index.docker.io/v1/' : host;
 }
-async function readConfig(file, host) {
+async function credentials_readConfig(file, host) {
     const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return '{}';
         throw unreadable(file, host, error.message);
     });
-    const result = safeParse(pipe(string(), parseJson(), credentials_CONFIG), text);
+    const result = safeParse(credentials_CONFIG, credentials_parseJson(text.trim() === '' ? '{}' : text));
     if (result.success)
         return result.output;
-    throw unreadable(file, host, `${getDotPath(result.issues[0]) ?? 'the file'}: ${result.issues[0].message}`);
+    const place = getDotPath(result.issues[0]);
+    throw unreadable(file, host, place === null ? 'it is no JSON object' : `"${place}" is not of the form that Docker writes`);
+}
+function credentials_parseJson(text) {
+    try {
+        return JSON.parse(text);
+    }
+    catch {
+        return undefined;
+    }
 }
 function unreadable(file, host, why) {
     return new RegistryError({
@@ -55496,10 +55624,10 @@ async function fromHelper(name, file, host) {
     const words = `${stdout}${stderr}`.trim();
     if (/credentials not found/i.test(words))
         return undefined;
-    throw helperFailed(program, file, host, error.code === 'ENOENT' ? 'there is no such program on the PATH' : words);
+    throw helperFailed(program, file, host, error.code === 'ENOENT' ? 'there is no such program on the PATH' : words || error.message);
 }
 function readHelperAnswer(stdout, program, file, host) {
-    const answer = safeParse(pipe(string(), parseJson(), HELPER_ANSWER), stdout);
+    const answer = safeParse(HELPER_ANSWER, credentials_parseJson(stdout));
     if (!answer.success)
         throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper');
     const { Username: username, Secret: secret } = answer.output;
@@ -55520,7 +55648,7 @@ function helperFailed(program, file, host, why) {
 function ask(program, key) {
     return new Promise((resolve) => {
         const child = (0,external_node_child_process_namespaceObject.execFile)(program, ['get'], { timeout: 60_000 }, (error, stdout, stderr) => resolve({ ...(error && { error: error }), stdout, stderr }));
-        child.stdin?.on('error', (error) => messageOf(error));
+        child.stdin?.on('error', () => undefined);
         child.stdin?.end(key);
     });
 }
@@ -55528,31 +55656,87 @@ function ask(program, key) {
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
 function parseChallenge(header) {
     const challenges = splitChallenges(header ?? '');
-    const bearer = challenges.find((one) => one.scheme === 'bearer' && one.parameters.get('realm'));
-    if (bearer) {
-        const { realm = '', service, scope } = Object.fromEntries(bearer.parameters);
-        return { scheme: 'bearer', realm, ...(service !== undefined && { service }), ...(scope !== undefined && { scope }) };
-    }
-    return challenges.some((one) => one.scheme === 'basic') ? { scheme: 'basic' } : undefined;
+    const bearer = challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.get('realm'))?.parameters;
+    const realm = bearer?.get('realm');
+    if (bearer === undefined || realm === undefined)
+        return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined;
+    const [service, scope] = [bearer.get('service'), bearer.get('scope')];
+    return { scheme: 'bearer', realm, ...(service !== undefined && { service }), ...(scope !== undefined && { scope }) };
 }
+const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy;
 function splitChallenges(header) {
-    return header.split(/,?\s*(?=\b(?:Bearer|Basic)\b(?:\s|$))/i).map((text) => {
-        const [scheme = ''] = text.trim().split(/\s/, 1);
-        const parameters = [...text.slice(scheme.length).matchAll(/([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))/g)];
-        return {
-            scheme: scheme.toLowerCase(),
-            parameters: new Map(parameters.map(([, name = '', quoted, plain]) => [
-                name.toLowerCase(),
-                quoted?.replace(/\\(.)/g, '$1') ?? plain ?? '',
-            ])),
-        };
-    });
+    const challenges = [];
+    for (const [, name, quoted, plain, scheme] of header.matchAll(PART)) {
+        if (scheme !== undefined)
+            challenges.push({ scheme: scheme.toLowerCase(), parameters: new Map() });
+        else if (name !== undefined)
+            challenges.at(-1)?.parameters.set(name.toLowerCase(), quoted?.replace(/\\(.)/g, '$1') ?? plain ?? '');
+    }
+    return challenges;
 }
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
 const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
+;// CONCATENATED MODULE: external "node:dns/promises"
+const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
+// EXTERNAL MODULE: external "node:net"
+var external_node_net_ = __nccwpck_require__(77030);
+;// CONCATENATED MODULE: ./lib/registry/realm.js
+
+
+async function realmProblem(realm, registry, withSecret) {
+    if (!URL.canParse(realm))
+        return 'that is no URL';
+    const url = new URL(realm);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:')
+        return 'it is neither https nor http';
+    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
+    if (withSecret && url.protocol === 'http:' && !sameLoopback)
+        return 'the credentials would go there unencrypted';
+    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
+    return toPrivate && !fromPrivate
+        ? 'it is an address of a private network, and the registry is a public one'
+        : undefined;
+}
+function isLoopback(hostname) {
+    const address = unbracketed(hostname);
+    if (address === 'localhost')
+        return true;
+    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
+}
+const LOOPBACK = new external_node_net_.BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8);
+LOOPBACK.addAddress('::1', 'ipv6');
+const PRIVATE = new external_node_net_.BlockList();
+for (const [network, prefix] of [
+    ['0.0.0.0', 8],
+    ['10.0.0.0', 8],
+    ['100.64.0.0', 10],
+    ['127.0.0.0', 8],
+    ['169.254.0.0', 16],
+    ['172.16.0.0', 12],
+    ['192.0.0.0', 24],
+    ['192.168.0.0', 16],
+    ['198.18.0.0', 15],
+])
+    PRIVATE.addSubnet(network, prefix);
+for (const [network, prefix] of [
+    ['::', 127],
+    ['fc00::', 7],
+    ['fe80::', 10],
+])
+    PRIVATE.addSubnet(network, prefix, 'ipv6');
+async function isPrivate(hostname) {
+    const host = unbracketed(hostname);
+    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
+    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
+}
+function unbracketed(hostname) {
+    return hostname.replace(/^\[|\]$/g, '');
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/retry.js
 const ATTEMPTS = 6;
 const LONGEST_WAIT = 60_000;
@@ -55594,15 +55778,21 @@ function parseRetryAfter(header, now) {
 
 
 
+
 function createHttp({ log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout }) {
-    const dispatcher = new undici.EnvHttpProxyAgent({ allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 });
-    async function sendOnce({ method, url, headers, body }) {
+    const options = { allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 };
+    const proxied = new undici.EnvHttpProxyAgent(options);
+    const direct = new undici.Agent(options);
+    async function sendOnce({ method, url, headers, body, limit }) {
+        const dispatcher = isLoopback(url.hostname) ? direct : proxied;
         const all = { 'user-agent': userAgent, ...headers };
         const reply = await (0,undici.request)(url, { method, headers: all, body: body ?? null, dispatcher });
         const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
-        if (answer.status < 400)
+        if (answer.status >= 400)
+            return { ok: false, ...answer, text: await http_readStart(reply.body) };
+        if (limit === undefined)
             return { ok: true, ...answer, body: reply.body };
-        return { ok: false, ...answer, text: await http_readStart(reply.body) };
+        return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
     }
     async function send(call) {
         for (let attempt = 1;; attempt++) {
@@ -55617,8 +55807,14 @@ function createHttp({ log, userAgent, wait = external_node_timers_promises_names
             await wait(delay);
         }
     }
-    return { send, close: () => dispatcher.close() };
+    return {
+        send,
+        async close() {
+            await Promise.all([proxied.close(), direct.close()]);
+        },
+    };
 }
+const ERROR_LIMIT = 64 * 1024;
 async function readBody(body, limit) {
     const chunks = [];
     let length = 0;
@@ -55631,13 +55827,24 @@ async function readBody(body, limit) {
     return Buffer.concat(chunks, length);
 }
 function drain(reply) {
-    if (reply.ok)
-        reply.body.on('error', () => undefined).resume();
+    if (reply.ok && reply.content === undefined)
+        reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined);
     return reply;
 }
 async function http_readStart(body) {
-    const bytes = await readBody(body, 64 * 1024).catch(() => undefined);
-    return bytes?.toString('utf8') ?? '';
+    const chunks = [];
+    let length = 0;
+    try {
+        for await (const chunk of body) {
+            chunks.push(chunk);
+            length += chunk.length;
+            if (length >= ERROR_LIMIT)
+                break;
+        }
+    }
+    catch {
+    }
+    return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8');
 }
 async function settle(sent) {
     try {
@@ -55652,7 +55859,7 @@ function passingReason({ reply, error }) {
         return isPassingError(codeOf(error)) ? messageOf(error) : undefined;
     if (reply.ok || !isPassing(reply.status, reply.text))
         return undefined;
-    return `${reply.status} ${readErrorAnswer(reply.text).words}`.trim();
+    return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
 }
 function conclude(call, { reply, error }) {
     if (reply === undefined)
@@ -55668,7 +55875,7 @@ function codeOf(error) {
         return code;
     return cause instanceof Error ? codeOf(cause) : undefined;
 }
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_(GET|VERIFY)_)/;
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
 function unanswered({ url, purpose }, error) {
     const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
     return new RegistryError({
@@ -55682,64 +55889,7 @@ function unanswered({ url, purpose }, error) {
     });
 }
 
-;// CONCATENATED MODULE: external "node:dns/promises"
-const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
-// EXTERNAL MODULE: external "node:net"
-var external_node_net_ = __nccwpck_require__(77030);
-;// CONCATENATED MODULE: ./lib/registry/realm.js
-
-
-async function realmProblem(realm, registry, withSecret) {
-    if (!URL.canParse(realm))
-        return 'that is no URL';
-    const url = new URL(realm);
-    if (url.protocol !== 'https:' && url.protocol !== 'http:')
-        return 'it is neither https nor http';
-    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
-    if (withSecret && url.protocol === 'http:' && !sameLoopback)
-        return 'the credentials would go there unencrypted';
-    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
-    return toPrivate && !fromPrivate
-        ? 'it is an address of a private network, and the registry is a public one'
-        : undefined;
-}
-function isLoopback(hostname) {
-    const address = unbracketed(hostname);
-    if (address === 'localhost' || address.endsWith('.localhost'))
-        return true;
-    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
-}
-const LOOPBACK = new external_node_net_.BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8);
-LOOPBACK.addAddress('::1', 'ipv6');
-const PRIVATE = new external_node_net_.BlockList();
-for (const [network, prefix] of [
-    ['0.0.0.0', 8],
-    ['10.0.0.0', 8],
-    ['100.64.0.0', 10],
-    ['127.0.0.0', 8],
-    ['169.254.0.0', 16],
-    ['172.16.0.0', 12],
-    ['192.168.0.0', 16],
-])
-    PRIVATE.addSubnet(network, prefix);
-for (const [network, prefix] of [
-    ['::', 127],
-    ['fc00::', 7],
-    ['fe80::', 10],
-])
-    PRIVATE.addSubnet(network, prefix, 'ipv6');
-async function isPrivate(hostname) {
-    const host = unbracketed(hostname);
-    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
-    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
-}
-function unbracketed(hostname) {
-    return hostname.replace(/^\[|\]$/g, '');
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/authorization.js
-
 
 
 
@@ -55770,7 +55920,7 @@ function createAuthorization(settings) {
         challenged(host, challenge, registry, refused) {
             challenges.set(host, { challenge, registry });
             for (const [key, cached] of headers)
-                if (cached.value === refused)
+                if (refused !== undefined && cached.value === refused)
                     headers.delete(key);
         },
     };
@@ -55801,13 +55951,13 @@ const TOKEN_ANSWER = object({
     access_token: nullish(string()),
     expires_in: nullish(number()),
 });
+const TOKEN_LIMIT = 1024 * 1024;
 async function fetchToken(call) {
     const realm = await realmOf(call);
     const asked = Date.now();
     const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm));
-    const body = await readBody(reply.body, 1024 * 1024);
-    const answer = safeParse(pipe(string(), parseJson(), TOKEN_ANSWER), body?.toString('utf8'));
-    const secret = answer.success ? (answer.output.token ?? answer.output.access_token) : undefined;
+    const answer = safeParse(pipe(string(), parseJson(), TOKEN_ANSWER), reply.content?.toString('utf8'));
+    const secret = answer.success ? answer.output.token || answer.output.access_token : undefined;
     if (!answer.success || !secret)
         throw tokenError(call, realm, `the answer of ${realm.host} holds no token`);
     call.onSecret(secret);
@@ -55841,6 +55991,7 @@ async function exchangeIdentityToken(call, realm) {
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
         body: Buffer.from(form.toString()),
         purpose: purposeOf(call),
+        limit: TOKEN_LIMIT,
     });
     if (reply.ok)
         return reply;
@@ -55856,7 +56007,7 @@ async function getToken(call, realm) {
     url.searchParams.append('scope', scopeOf(call));
     const basic = basicHeader(credential, onSecret);
     const headers = basic === undefined ? {} : { authorization: basic.header };
-    const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call) });
+    const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call), limit: TOKEN_LIMIT });
     if (reply.ok)
         return reply;
     throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status);
@@ -55875,7 +56026,7 @@ function tokenError(call, realm, words, status) {
     if (!refused)
         return new RegistryError({
             host: repository.host,
-            problem: 'other',
+            problem: status === 429 ? 'rate-limited' : 'other',
             status,
             what: `${what}${realm.host} gave none`,
             words,
@@ -55928,7 +56079,7 @@ function createTransport(settings) {
         const ours = url.origin === base.origin;
         const header = ours ? await authorization.header(repository, access) : undefined;
         const reply = await follow(http, requestOf(call, url, header), base);
-        if (reply.status !== 401 || !ours)
+        if (reply.status !== 401 || reply.url.origin !== base.origin)
             return reply;
         const challenge = parseChallenge(reply.headers.get('www-authenticate'));
         if (challenge === undefined)
@@ -55940,8 +56091,8 @@ function createTransport(settings) {
     return { send, close: http.close };
 }
 function requestOf(call, url, authorization) {
-    const { method, headers, body, purpose } = call;
-    return { method, url, headers: { ...headers, ...(authorization && { authorization }) }, body, purpose };
+    const { repository: _, access: __, path: ___, headers, ...rest } = call;
+    return { ...rest, url, headers: { ...headers, ...(authorization && { authorization }) } };
 }
 function wireHost(host) {
     return host === 'docker.io' ? 'registry-1.docker.io' : host;
@@ -56004,25 +56155,28 @@ function createRegistry(settings) {
     const transport = createTransport(settings);
     async function demand(call) {
         const reply = await transport.send(call);
-        if (reply.ok && reply.status < 300)
+        if (isSuccess(reply))
             return reply;
-        throw await refusal(call, reply, settings.credentials);
+        throw await refusal(call, drain(reply), settings.credentials);
     }
     async function find(call) {
         const reply = await transport.send(call);
         if (reply.status === 404)
             return undefined;
-        if (reply.ok && reply.status < 300)
+        if (isSuccess(reply))
             return reply;
-        throw await refusal(call, reply, settings.credentials);
+        throw await refusal(call, drain(reply), settings.credentials);
     }
     return {
         async getManifest(repository, reference) {
-            const call = manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') });
+            const call = {
+                ...manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') }),
+                limit: MANIFEST_LIMIT,
+            };
             const reply = await find(call);
             if (reply === undefined)
                 return undefined;
-            const bytes = await readWhole(reply, MANIFEST_LIMIT, call);
+            const bytes = contentOf(reply, call);
             const digest = digestOf(bytes);
             const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest');
             confirmDigest(call, expected, digest);
@@ -56035,16 +56189,16 @@ function createRegistry(settings) {
             confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'));
         },
         async deleteTag(repository, tag) {
-            return drain(await transport.send(manifestCall('DELETE', repository, tag, {}))).ok;
+            return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag, {}))));
         },
         async getBlob(repository, digest, limit) {
             const name = `${printRepository(repository)}@${digest}`;
             const path = `blobs/${digest}`;
-            const call = { method: 'GET', repository, access: 'pull', path, purpose: `read the blob ${name}` };
+            const call = { method: 'GET', repository, access: 'pull', path, limit, purpose: `read the blob ${name}` };
             const reply = await find(call);
             if (reply === undefined)
                 return undefined;
-            const bytes = await readWhole(reply, limit, call);
+            const bytes = contentOf(reply, call);
             confirmDigest(call, digest, digestOf(bytes));
             return bytes;
         },
@@ -56062,7 +56216,9 @@ function createRegistry(settings) {
             if (location === null || !URL.canParse(location, reply.url.href))
                 return;
             const path = new URL(location, reply.url);
-            await transport.send({ ...upload, method: 'DELETE', path }).then(drain, () => undefined);
+            await transport
+                .send({ ...upload, method: 'DELETE', access: 'delete', path, once: true })
+                .then(drain, () => undefined);
         },
         close: () => transport.close(),
     };
@@ -56070,13 +56226,15 @@ function createRegistry(settings) {
 function manifestCall(method, repository, reference, headers) {
     const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
     const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
-    const access = method === 'GET' || method === 'HEAD' ? 'pull' : 'pull,push';
+    const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
     return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` };
 }
-async function readWhole(reply, limit, { repository, purpose }) {
-    const bytes = await readBody(reply.body, limit);
-    if (bytes !== undefined)
-        return bytes;
+function isSuccess(reply) {
+    return reply.ok && reply.status < 300;
+}
+function contentOf(reply, { repository, purpose, limit = 0 }) {
+    if (reply.content !== undefined)
+        return reply.content;
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
@@ -56103,7 +56261,8 @@ const REASONS = {
 async function refusal(call, reply, credentials) {
     const { host } = call.repository;
     const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text);
-    const problem = problemOf(reply, (await credentials(host)) !== undefined);
+    const wantsLogin = reply.status === 401 || reply.status === 403;
+    const problem = problemOf(reply, wantsLogin && (await credentials(host)) !== undefined);
     const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`;
     return new RegistryError({
         host,
@@ -56137,7 +56296,7 @@ function readWorkflow(env) {
         run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
         job: env.GITHUB_JOB ?? '',
         tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        runnerSystem: runnerSystem(env.RUNNER_OS ?? 'Linux', env.RUNNER_ARCH ?? process.arch),
+        runnerSystem: runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch),
     };
 }
 
@@ -56160,11 +56319,7 @@ async function run(env) {
         const inputs = readInputs(env);
         for (const notice of inputs.notices)
             jobLog.notice(notice);
-        const registry = openRegistry(env);
-        const tools = { registry, log: jobLog };
-        const workflow = readWorkflow(env);
-        const { outputs, summary } = inputs.mode === 'build' ? await build(inputs, workflow, tools) : await merge(inputs, workflow, tools);
-        await registry.close();
+        const { outputs, summary } = await runMode(inputs, env);
         for (const [name, value] of Object.entries(outputs))
             core/* setOutput */.uH(name, value);
         if (env.GITHUB_STEP_SUMMARY)
@@ -56174,6 +56329,17 @@ async function run(env) {
         core/* setFailed */.C1(explain(error));
         if (error instanceof Error)
             core/* debug */.Yz(error.stack ?? error.message);
+    }
+}
+async function runMode(inputs, env) {
+    const registry = openRegistry(env);
+    const tools = { registry, log: jobLog };
+    const workflow = readWorkflow(env);
+    try {
+        return await (inputs.mode === 'build' ? build(inputs, workflow, tools) : merge(inputs, workflow, tools));
+    }
+    finally {
+        await registry.close();
     }
 }
 function openRegistry(env) {
@@ -56187,11 +56353,15 @@ function openRegistry(env) {
     return createRegistry({ log: jobLog, credentials, onSecret, userAgent: 'nix-image-action' });
 }
 function explain(error) {
-    if (error instanceof RegistryError && error.parts.help === undefined)
-        return [error.message, adviceFor(error)].filter(Boolean).join('\n');
-    if (error instanceof Failure)
-        return error.message;
-    return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`;
+    if (!(error instanceof Failure))
+        return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`;
+    const advice = registryErrorIn(error);
+    return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n');
+}
+function registryErrorIn(error) {
+    if (error instanceof RegistryError)
+        return error.parts.help === undefined ? error : undefined;
+    return error instanceof Failure ? registryErrorIn(error.cause) : undefined;
 }
 
 

@@ -18,11 +18,11 @@ export function loginStep(host: string): string {
 export function adviceFor({ host, problem, code, status }: RegistryError): string | undefined {
   switch (problem) {
     case 'no-credentials':
-      return `Log in before this step:\n${loginStep(host)}${permissions(host)}`
+      return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd()
     case 'wrong-credentials':
       return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`
     case 'denied':
-      return `The login is right, but may not do this.${permissions(host) || ' Give it write access to the repository.'}`
+      return `The login is right, but may not do this. ${permissions(host) || 'Give it write access to the repository.'}`
     case 'unreachable':
       return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`
     case 'untrusted-certificate':
@@ -42,7 +42,7 @@ export function adviceFor({ host, problem, code, status }: RegistryError): strin
 
 function permissions(host: string): string {
   if (host !== 'ghcr.io') return ''
-  return `\nand let the job's token write packages:
+  return `Let the job's token write packages:
   permissions:
     contents: read
     packages: write

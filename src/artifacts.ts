@@ -36,13 +36,20 @@ export async function writeRecord(record: DigestRecord, retentionDays: number, t
     const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
     const earlier = artifacts.find((artifact) => artifact.name === name)
     if (earlier !== undefined) {
-      const found = await download(client, earlier.id, name, join(folder, 'earlier'))
-      refuseRival(record, parseRecord(found.text, found.origin))
+      await refuseRival(record, client, earlier.id, name, folder)
       await asking(`replace the artifact ${name}`, client.deleteArtifact(name))
     }
     const file = join(folder, FILE)
     await writeFile(file, `${printRecord(record)}\n`)
-    await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
+    try {
+      await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
+    } catch (error) {
+      // Another job may have written it between the look and the write.
+      const { artifacts: now } = await client.listArtifacts({ latest: true }).catch(() => ({ artifacts: [] }))
+      const rival = now.find((artifact) => artifact.name === name)
+      if (rival !== undefined) await refuseRival(record, client, rival.id, name, folder)
+      throw error
+    }
   })
 }
 
@@ -94,13 +101,29 @@ async function download(client: DefaultArtifactClient, id: number, name: string,
 }
 
 /** A record of this attempt with another digest is another job's: one of the two images would be lost in silence. */
-function refuseRival(record: DigestRecord, earlier: DigestRecord): void {
-  if (earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
+async function refuseRival(
+  record: DigestRecord,
+  client: DefaultArtifactClient,
+  id: number,
+  name: string,
+  folder: string,
+): Promise<void> {
+  const earlier = await download(client, id, name, join(folder, String(id))).then(readable, () => undefined)
+  // What can't be read is nobody's record, and nothing is lost with it.
+  if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
   throw new RecordError({
     what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
     words: `${earlier.digest} by the job "${earlier.job.id}"\n${record.digest} by the job "${record.job.id}", this one`,
     help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
   })
+}
+
+function readable({ text, origin }: FoundRecord): DigestRecord | undefined {
+  try {
+    return parseRecord(text, origin)
+  } catch {
+    return undefined
+  }
 }
 
 async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<Result> {

@@ -34,6 +34,19 @@ export function messageOf(error: unknown): string {
   return error.message
 }
 
+/**
+ * Somebody else's text on one line of at most 500 characters, without control characters: a line of the job's log that
+ * begins with `::`, and any text with `##[`, is a command to the runner.
+ */
+export function oneLine(text: string): string {
+  const line = text
+    .slice(0, 8192)
+    .replace(/[\s\p{Cc}]+/gu, ' ')
+    .replaceAll('##[', '# [')
+    .trim()
+  return line.length > 500 ? `${line.slice(0, 500)}…` : line
+}
+
 function indent(words: string): string {
   return words
     .trimEnd()

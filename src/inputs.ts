@@ -74,7 +74,7 @@ export function readInputs(env: Environment): BuildInputs | MergeInputs {
 
 function readBuildInputs(env: Environment): BuildInputs {
   const common = readCommonInputs(env)
-  const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS ?? 'Linux', env.RUNNER_ARCH ?? process.arch)
+  const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
   valid('system', () => platformOf(system))
   const flake = inputOf(env, 'flake') || '.'
   if (flake.includes('#'))
@@ -126,7 +126,7 @@ function readCommonInputs(env: Environment): CommonInputs {
       help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
     })
   const lowered = names.filter((name) => name !== name.toLowerCase())
-  const images = names.map((name) => valid('image', () => readImageName(name.toLowerCase())))
+  const images = names.map((name) => valid('image', () => readImageName(name)))
   return {
     images: uniqueBy(images, printRepository),
     push: readBoolean(env, 'push', true),
@@ -135,7 +135,7 @@ function readCommonInputs(env: Environment): CommonInputs {
 }
 
 function readImageName(name: string): Repository {
-  const { repository, tag, digest } = parseReference(name)
+  const { repository, tag, digest } = parseReference(name.toLowerCase())
   if (tag === undefined && digest === undefined) return repository
   throw new InputError({
     what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
@@ -236,6 +236,7 @@ function readMetadata(env: Environment): Metadata | undefined {
   throw new InputError({
     what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
     words: result.issues[0].message,
+    help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
   })
 }
 

@@ -4,7 +4,7 @@ import type { JobLog } from './job-log.ts'
 import { MergeError } from './merge-error.ts'
 import type { Result, Tools } from './mode.ts'
 import { platformOf, systemOf } from './nix/system.ts'
-import { type PlacedAnnotations, placeAnnotations } from './oci/annotation.ts'
+import { type Annotation, placeAnnotations } from './oci/annotation.ts'
 import { type Digest, digestOf, isDigest } from './oci/digest.ts'
 import { composeIndex } from './oci/image-index.ts'
 import { OCI_INDEX } from './oci/media-type.ts'
@@ -29,15 +29,12 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, { registry,
     log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none')
     return { outputs: {}, summary: summarizeMerge([], false) }
   }
-  const annotations = placeAnnotations(inputs.annotations)
-  for (const text of annotations.homeless)
-    log.warning(`The annotation ${text} has no place in an index of images that are published already; it is left out`)
   const chosen = images.map((image) => ({ image, candidates: choose(handed, image) }))
   const indexes = await Promise.all(
     chosen.map(async ({ image, candidates }) => {
       const members = await Promise.all(candidates.map((candidate) => verify(candidate, image, registry)))
       checkMembers(members, image, inputs.systems)
-      return composed(image, members, annotations)
+      return composed(image, members, inputs.annotations, log)
     }),
   )
 
@@ -176,9 +173,22 @@ function checkMembers(members: readonly Member[], image: Repository, systems: re
     })
 }
 
-function composed(image: Repository, members: readonly Member[], annotations: PlacedAnnotations): ComposedIndex {
-  const entries = members.map((member) => ({ ...member, annotations: annotations.descriptor(member.platform) }))
-  const bytes = Buffer.from(composeIndex(entries, annotations.index))
+function composed(
+  image: Repository,
+  members: readonly Member[],
+  annotations: readonly Annotation[],
+  log: JobLog,
+): ComposedIndex {
+  const placed = placeAnnotations(
+    annotations,
+    members.map(({ platform }) => platform),
+  )
+  for (const text of placed.homeless)
+    log.warning(
+      `The annotation ${text} has no place in the index of ${printRepository(image)}, whose images are pushed already; it is left out`,
+    )
+  const entries = members.map((member) => ({ ...member, annotations: placed.descriptor(member.platform) }))
+  const bytes = Buffer.from(composeIndex(entries, placed.index))
   return {
     image,
     members: members.toSorted(byPlatform),

@@ -4,9 +4,10 @@ import * as core from '@actions/core'
 import { adviceFor } from './advice.ts'
 import { build } from './build.ts'
 import { Failure, messageOf } from './failure.ts'
-import { type Environment, readInputs } from './inputs.ts'
+import { type BuildInputs, type Environment, type MergeInputs, readInputs } from './inputs.ts'
 import { jobLog } from './job-log.ts'
 import { merge } from './merge.ts'
+import type { Result } from './mode.ts'
 import { credentialsFrom } from './registry/credentials.ts'
 import { createRegistry, type Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
@@ -20,17 +21,23 @@ export async function run(env: Environment): Promise<void> {
   try {
     const inputs = readInputs(env)
     for (const notice of inputs.notices) jobLog.notice(notice)
-    const registry = openRegistry(env)
-    const tools = { registry, log: jobLog }
-    const workflow = readWorkflow(env)
-    const { outputs, summary } =
-      inputs.mode === 'build' ? await build(inputs, workflow, tools) : await merge(inputs, workflow, tools)
-    await registry.close()
+    const { outputs, summary } = await runMode(inputs, env)
     for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)
     if (env.GITHUB_STEP_SUMMARY) await appendFile(env.GITHUB_STEP_SUMMARY, summary)
   } catch (error) {
     core.setFailed(explain(error))
     if (error instanceof Error) core.debug(error.stack ?? error.message)
+  }
+}
+
+async function runMode(inputs: BuildInputs | MergeInputs, env: Environment): Promise<Result> {
+  const registry = openRegistry(env)
+  const tools = { registry, log: jobLog }
+  const workflow = readWorkflow(env)
+  try {
+    return await (inputs.mode === 'build' ? build(inputs, workflow, tools) : merge(inputs, workflow, tools))
+  } finally {
+    await registry.close()
   }
 }
 
@@ -47,8 +54,13 @@ function openRegistry(env: Environment): Registry {
 
 /** The message of an error, for a person who reads it in the log of a workflow. */
 function explain(error: unknown): string {
-  if (error instanceof RegistryError && error.parts.help === undefined)
-    return [error.message, adviceFor(error)].filter(Boolean).join('\n')
-  if (error instanceof Failure) return error.message
-  return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
+  if (!(error instanceof Failure)) return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
+  const advice = registryErrorIn(error)
+  return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n')
+}
+
+/** The registry's refusal that led to an error and says nothing itself of what to do. */
+function registryErrorIn(error: unknown): RegistryError | undefined {
+  if (error instanceof RegistryError) return error.parts.help === undefined ? error : undefined
+  return error instanceof Failure ? registryErrorIn(error.cause) : undefined
 }

@@ -17,6 +17,6 @@ export function readWorkflow(env: Environment): Workflow {
     run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
     job: env.GITHUB_JOB ?? '',
     tempFolder: env.RUNNER_TEMP || tmpdir(),
-    runnerSystem: runnerSystem(env.RUNNER_OS ?? 'Linux', env.RUNNER_ARCH ?? process.arch),
+    runnerSystem: runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch),
   }
 }

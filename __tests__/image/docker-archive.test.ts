@@ -156,7 +156,7 @@ describe('what is no whole image', () => {
     [
       'a name in manifest.json is none',
       listed({ ...made.manifest, Config: 7 }),
-      /its manifest\.json: .*Config.*string/,
+      /its manifest\.json, at 0\.Config: .*string/,
     ],
     [
       'there are fewer layers than diff IDs',
@@ -172,7 +172,7 @@ describe('what is no whole image', () => {
     [
       'the config is not JSON',
       writeTar(made.members.map((one) => (one.name === made.configName ? { ...one, content: '{' } : one))),
-      /the config .+ in \/nix\/store\/app\.tar is not .* JSON/,
+      /app\.tar is not a whole image: the config .+ no JSON/,
     ],
     [
       'the config names no architecture',

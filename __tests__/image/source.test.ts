@@ -47,8 +47,9 @@ const noise = Buffer.alloc(400_000, createNoise())
 const made = makeArchive({ layers: ['small', writeTar([{ name: 'noise', content: noise }])] })
 
 function createNoise(): Buffer {
-  let state = 1
-  return Buffer.from(Array.from({ length: 65_521 }, () => (state = (state * 48_271) % 2_147_483_647) & 0xff))
+  const numbers = [1]
+  for (let at = 1; at < 65_521; at++) numbers.push(((numbers[at - 1] ?? 0) * 48_271) % 2_147_483_647)
+  return Buffer.from(numbers)
 }
 
 interface Form {
@@ -171,7 +172,7 @@ describe('a damaged file', () => {
     const bytes = Buffer.from(gzipSync(made.bytes))
     bytes.writeUInt8(bytes.readUInt8(bytes.length - 6) ^ 0xff, bytes.length - 6)
     await expect(readBuilt(await file(bytes))).rejects.toThrow(
-      /is damaged: it can't be decompressed\n {2}incorrect data check/,
+      /is damaged: it can't be decompressed\n {2}.*incorrect data check/,
     )
   })
 

@@ -6,7 +6,7 @@ const arm64 = { os: 'linux', architecture: 'arm64' }
 const amd64 = { os: 'linux', architecture: 'amd64' }
 
 function place(...texts: readonly string[]) {
-  return placeAnnotations(texts.flatMap(parseAnnotation))
+  return placeAnnotations(texts.flatMap(parseAnnotation), [amd64, arm64])
 }
 
 describe('an annotation is read as metadata-action and buildx write it', () => {
@@ -80,8 +80,14 @@ describe('annotations come to stand where users look for them', () => {
   })
 
   test('nowhere, and named as they were written, where an index has no place for them', () => {
-    const { index, homeless } = place('index-descriptor:a=1', 'manifest[linux/arm64]:b=2', 'index[linux/arm64]:c=3')
+    const texts = [
+      'index-descriptor:a=1',
+      'manifest[linux/arm64]:b=2',
+      'index[linux/arm64]:c=3',
+      'manifest-descriptor[linux/riscv64]:d=4',
+    ]
+    const { index, homeless } = place(...texts)
     expect(index).toEqual({})
-    expect(homeless).toEqual(['index-descriptor:a=1', 'manifest[linux/arm64]:b=2', 'index[linux/arm64]:c=3'])
+    expect(homeless).toEqual(texts)
   })
 })

@@ -6,6 +6,8 @@ export interface ByteReader {
   next(most: number): Promise<Buffer>
   /** Passes over bytes. Returns how many there were: fewer than asked for only at the end. */
   skip(length: number): Promise<number>
+  /** Ends what the bytes come from, where they have not all been read. */
+  close(): Promise<void>
 }
 
 /** Exactly `length` bytes, fewer only at the end. */
@@ -47,13 +49,19 @@ export function streamReader(stream: AsyncIterable<Buffer>): ByteReader {
     return skipped
   }
 
-  return { next, skip }
+  return {
+    next,
+    skip,
+    async close() {
+      await chunks.return?.()
+    },
+  }
 }
 
 const FILE_CHUNK = 64 * 1024
 
 /**
- * Reads a file, and seeks past what is skipped.
+ * Reads a file, and seeks past what is skipped. Closing it closes the file.
  * @param size of the file, in bytes
  */
 export function fileReader(file: FileHandle, size: number): ByteReader {
@@ -70,5 +78,6 @@ export function fileReader(file: FileHandle, size: number): ByteReader {
       position += skipped
       return skipped
     },
+    close: () => file.close(),
   }
 }

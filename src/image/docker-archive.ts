@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { type ImageConfig, parseConfig } from '../oci/document.ts'
+import { FormatError } from '../oci/format-error.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { ImageError } from './image-error.ts'
 import { type TarEntry, tarEntries } from './tar.ts'
@@ -27,12 +28,21 @@ export async function readDockerArchive(reader: ByteReader, archive: string): Pr
   const manifest = parseManifest(documents.get('manifest.json'), members, archive)
   const config = documents.get(resolve(manifest.Config, members))
   if (config === undefined) throw damaged(archive, `its config ${manifest.Config} is missing`)
-  const image = parseConfig(config, `the config ${manifest.Config} in ${archive}`)
+  const image = readConfig(config, manifest.Config, archive)
   const missing = manifest.Layers.filter((layer) => members.get(resolve(layer, members))?.type !== 'file')
   if (missing.length > 0) throw damaged(archive, `these layers are missing: ${missing.join(', ')}`)
   if (manifest.Layers.length !== image.diffIds.length)
     throw damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`)
   return { names: manifest.RepoTags ?? [], config: image, configDigest: digestOf(config), layers: manifest.Layers }
+}
+
+function readConfig(bytes: Buffer, name: string, archive: string): ImageConfig {
+  try {
+    return parseConfig(bytes, `the config ${name}`)
+  } catch (error) {
+    if (error instanceof FormatError) throw damaged(archive, error.parts.what, error)
+    throw error
+  }
 }
 
 interface Member {
@@ -42,7 +52,7 @@ interface Member {
 
 interface Contents {
   readonly members: ReadonlyMap<string, Member>
-  /** Small files that may be manifest.json or the config: which one is, is known only at the end. */
+  /** Small files of JSON, which manifest.json and the config are among: which they are, is known only at the end. */
   readonly documents: ReadonlyMap<string, Buffer>
 }
 
@@ -58,9 +68,11 @@ async function collect(reader: ByteReader, archive: string): Promise<Contents> {
     if (name.split('/').includes('..')) throw damaged(archive, `its member ${entry.name} points out of it`)
     members.set(name, { type: entry.type, linkName: entry.linkName })
     if (entry.type !== 'file' || !mayBeDocument(name) || entry.size > DOCUMENT_LIMIT) continue
-    kept += entry.size
+    const bytes = await entry.read()
+    if (bytes[0] !== 0x7b && bytes[0] !== 0x5b) continue
+    kept += bytes.length
     if (kept > DOCUMENTS_LIMIT) throw damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
-    documents.set(name, await entry.read())
+    documents.set(name, bytes)
   }
   return { members, documents }
 }
@@ -88,7 +100,10 @@ function parseManifest(bytes: Buffer | undefined, members: Contents['members'], 
       help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
     })
   const result = v.safeParse(v.pipe(v.string(), v.parseJson(), MANIFEST), bytes.toString('utf8'))
-  if (!result.success) throw damaged(archive, `its manifest.json: ${result.issues[0].message}`)
+  if (!result.success) {
+    const place = v.getDotPath(result.issues[0])
+    throw damaged(archive, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`)
+  }
   const [entry, ...more] = result.output
   if (entry === undefined) throw damaged(archive, 'its manifest.json lists no image')
   if (more.length > 0)
@@ -129,6 +144,6 @@ function listOf(names: readonly string[]): string {
   return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing'
 }
 
-function damaged(archive: string, why: string): ImageError {
-  return new ImageError({ what: `${archive} is not a whole image: ${why}` })
+function damaged(archive: string, why: string, cause?: unknown): ImageError {
+  return new ImageError({ what: `${archive} is not a whole image: ${why}`, cause })
 }

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
-import { type FileHandle, open, readdir } from 'node:fs/promises'
+import { open, readdir } from 'node:fs/promises'
 import { Readable, type Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 import { messageOf } from '../failure.ts'
 import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
@@ -33,21 +34,23 @@ export async function findSource(path: string): Promise<ImageSource> {
  * @throws ImageError where it is damaged or no image
  */
 export async function readImage(source: ImageSource, copy?: Writable): Promise<DockerArchive> {
-  if (source.format === 'tar' && copy === undefined) return readTarFile(source.path)
-  const bytes = source.format === 'script' ? outputOf(source.path) : createReadStream(source.path)
-  const copied = copy === undefined ? bytes : copyTo(copy, bytes)
-  const plain = source.format === 'gzip' ? gunzip(copied, source.path) : copied
-  const reader = streamReader(plain)
-  const archive = await readDockerArchive(reader, source.path)
-  await readToEnd(reader)
-  return archive
+  const reader = await openReader(source, copy)
+  try {
+    const archive = await readDockerArchive(reader, source.path)
+    await readToEnd(reader)
+    return archive
+  } finally {
+    await reader.close()
+  }
 }
 
 const BUILDERS =
   'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, or a script that streams one (dockerTools.streamLayeredImage).'
 
 async function readStart(path: string): Promise<Buffer> {
-  const file = await open(path)
+  const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
+    throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause })
+  })
   try {
     const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0)
     return buffer.subarray(0, bytesRead)
@@ -80,17 +83,17 @@ function describeStart(start: Buffer): string {
     : `the file begins with the bytes ${start.toString('hex', 0, 8)}`
 }
 
-async function readTarFile(path: string): Promise<DockerArchive> {
-  const file: FileHandle = await open(path)
-  try {
-    const { size } = await file.stat()
-    return await readDockerArchive(fileReader(file, size), path)
-  } finally {
-    await file.close()
+async function openReader({ path, format }: ImageSource, copy: Writable | undefined): Promise<ByteReader> {
+  if (format === 'tar' && copy === undefined) {
+    const file = await open(path)
+    return fileReader(file, (await file.stat()).size)
   }
+  const bytes = format === 'script' ? outputOf(path) : createReadStream(path)
+  const copied = copy === undefined ? bytes : copyTo(copy, bytes)
+  return streamReader(format === 'gzip' ? gunzip(copied, path) : copied)
 }
 
-/** The end of a tar is followed by padding, which whoever gets the copy must have as well. */
+/** What follows the end of a tar: padding, which whoever gets the copy must have as well, and gzip's checksum. */
 async function readToEnd(reader: ByteReader): Promise<void> {
   while ((await reader.skip(1024 * 1024)) > 0);
 }
@@ -107,9 +110,15 @@ async function* copyTo(copy: Writable, bytes: AsyncIterable<Buffer>): AsyncGener
 }
 
 async function* gunzip(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
+  const plain = createGunzip()
+  const failure = pipeline(Readable.from(bytes), plain).then(
+    () => undefined,
+    (error: unknown) => error,
+  )
   try {
-    yield* Readable.from(bytes).compose(createGunzip()) as AsyncIterable<Buffer>
-  } catch (error) {
+    yield* plain as AsyncIterable<Buffer>
+  } catch (thrown) {
+    const error = (await failure) ?? thrown
     if (!/^Z_/.test(String((error as NodeJS.ErrnoException).code))) throw error
     throw new ImageError({
       what: `${path} is damaged: it can't be decompressed`,

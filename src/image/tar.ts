@@ -25,12 +25,15 @@ export async function* tarEntries(reader: ByteReader, archive: string): AsyncGen
   let extension: Extension = {}
   for (;;) {
     const header = await readHeader(reader, archive)
-    if (header === undefined) return
+    if (header === undefined) {
+      if (Object.keys(extension).length > 0) throw truncated(archive, 'a header')
+      return
+    }
     if (isExtension(header.flag)) {
       extension = { ...extension, ...(await readExtension(reader, header, global, archive)) }
       continue
     }
-    const entry = describe(header, global, extension)
+    const entry = describe(header, global, extension, archive)
     extension = {}
     yield* visit(reader, entry, archive)
   }
@@ -82,7 +85,7 @@ async function readHeader(reader: ByteReader, archive: string): Promise<Header |
   const name = text(block, 0, 100)
   return {
     name: prefix === '' ? name : `${prefix}/${name}`,
-    size: number(block, 124, 12),
+    size: checkedSize(number(block, 124, 12), archive),
     flag: String.fromCharCode(block[156] ?? 0),
     linkName: text(block, 157, 100),
   }
@@ -107,7 +110,8 @@ async function readExtension(
   if (header.size > EXTENSION_LIMIT)
     throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` })
   const content = await readContent(reader, header.size, header.name, archive)
-  await reader.skip(padding(header.size))
+  const rest = padding(header.size)
+  if ((await reader.skip(rest)) < rest) throw truncated(archive, 'a header')
   if (header.flag === 'L') return { name: text(content, 0, content.length) }
   if (header.flag === 'K') return { linkName: text(content, 0, content.length) }
   const records = parsePax(content, archive)
@@ -124,7 +128,8 @@ function parsePax(content: Buffer, archive: string): PaxRecords {
     const length = Number(content.toString('latin1', at, Math.max(at, space)))
     const record = content.toString('utf8', space + 1, at + length - 1)
     const equals = record.indexOf('=')
-    if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1)
+    const whole = at + length <= content.length && content[at + length - 1] === 0x0a
+    if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
       throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` })
     records.set(record.slice(0, equals), record.slice(equals + 1))
     at += length
@@ -132,7 +137,12 @@ function parsePax(content: Buffer, archive: string): PaxRecords {
   return records
 }
 
-function describe(header: Header, global: PaxRecords, { name, linkName, pax }: Extension): EntryDescription {
+function describe(
+  header: Header,
+  global: PaxRecords,
+  { name, linkName, pax }: Extension,
+  archive: string,
+): EntryDescription {
   const said = (key: string) => pax?.get(key) ?? global.get(key)
   const size = said('size')
   const type = typeOf(header.flag)
@@ -140,9 +150,19 @@ function describe(header: Header, global: PaxRecords, { name, linkName, pax }: E
     name: said('path') ?? name ?? header.name,
     linkName: said('linkpath') ?? linkName ?? header.linkName,
     // Links and folders have no content, whatever size their header names.
-    size: type === 'file' || type === 'other' ? (size === undefined ? header.size : Number(size)) : 0,
+    size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
     type,
   }
+}
+
+function sizeOf(text: string, archive: string): number {
+  return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive)
+}
+
+/** A size that is none would lead the reader back to where it was, for ever. */
+function checkedSize(size: number, archive: string): number {
+  if (Number.isSafeInteger(size) && size >= 0) return size
+  throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` })
 }
 
 function typeOf(flag: string): TarEntry['type'] {

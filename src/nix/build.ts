@@ -53,7 +53,7 @@ function outputOf(json: string, installable: string): string {
 async function buildFailed(call: NixBuildCall, { log }: CommandResult): Promise<NixError> {
   const { installable } = call
   const words = lastLines(log, 20)
-  if (!/does not provide attribute|attribute '[^']*' missing/.test(log))
+  if (!/does not provide attribute/.test(log))
     return new NixError({ what: `Nix could not build ${installable}`, words, help: explainBuildFailure(log, call) })
   return new NixError({ what: `There is no ${installable}`, words, help: await whatThereIs(installable, call.system) })
 }

@@ -22,6 +22,10 @@ export function explainBuildFailure(log: string, context: BuildContext): string 
   return undefined
 }
 
+/** "a 'x86_64-linux' with features {…" of older versions, "Required system: 'x86_64-linux' with features {…" of newer. */
+const REQUIRED =
+  "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired system: '[^']+' with features \\{)[^}]*"
+
 const SYMPTOMS: readonly Symptom[] = [
   {
     pattern: /No space left on device/,
@@ -29,7 +33,7 @@ const SYMPTOMS: readonly Symptom[] = [
       'The disk is full. Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner.',
   },
   {
-    pattern: /required? (?:to build .*)?(?:with )?features \{[^}]*kvm[^}]*\}|[Rr]equired features:? \{[^}]*kvm/,
+    pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
     help: () => `The build needs a virtual machine (runAsRoot or a VM test does). Use a runner with /dev/kvm, and tell Nix:
   - uses: cachix/install-nix-action@v31
     with:
@@ -39,6 +43,8 @@ const SYMPTOMS: readonly Symptom[] = [
     pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
     help: ({ runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? ''
+      if (system === runnerSystem)
+        return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.'
       return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
   - uses: docker/setup-qemu-action@v4
   - uses: cachix/install-nix-action@v31
@@ -64,8 +70,7 @@ const SYMPTOMS: readonly Symptom[] = [
 or build on ${runnerFor(system)}.`,
   },
   {
-    pattern:
-      /HTTP error (?:403|429)[\s\S]*?(?:github|gitlab)|(?:github|gitlab)[\s\S]{0,200}?HTTP error (?:403|429)|API rate limit exceeded/i,
+    pattern: /unable to download '[^']*(?:github|gitlab)[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
     help: () => `The Git host limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
     with:
@@ -73,7 +78,7 @@ or build on ${runnerFor(system)}.`,
   },
   {
     pattern:
-      /path '[^']*flake\.nix' does not exist|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
+      /path '[^']*flake\.nix' does not exist|does not contain a '[^']*flake\.nix' file|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
     help: () =>
       'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
   },

@@ -2,23 +2,25 @@ import type { Platform } from '../oci/platform.ts'
 import { NixError } from './nix-error.ts'
 
 /** The systems that container images can be for, by the platforms that container runtimes call them. */
-const PLATFORMS: Readonly<Record<string, Platform>> = {
-  'x86_64-linux': { os: 'linux', architecture: 'amd64' },
-  'aarch64-linux': { os: 'linux', architecture: 'arm64' },
-  'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
-  'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
-  'i686-linux': { os: 'linux', architecture: '386' },
-  'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
-  'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
-  's390x-linux': { os: 'linux', architecture: 's390x' },
-}
+const PLATFORMS: ReadonlyMap<string, Platform> = new Map(
+  Object.entries({
+    'x86_64-linux': { os: 'linux', architecture: 'amd64' },
+    'aarch64-linux': { os: 'linux', architecture: 'arm64' },
+    'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
+    'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
+    'i686-linux': { os: 'linux', architecture: '386' },
+    'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
+    'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
+    's390x-linux': { os: 'linux', architecture: 's390x' },
+  }),
+)
 
 /**
  * The platform of a Nix system.
  * @throws NixError for a system that no container image is for
  */
 export function platformOf(system: string): Platform {
-  const platform = PLATFORMS[system]
+  const platform = PLATFORMS.get(system)
   if (platform !== undefined) return platform
   const linux = system.replace(/-darwin$/, '-linux')
   if (linux !== system)
@@ -28,16 +30,18 @@ export function platformOf(system: string): Platform {
     })
   throw new NixError({
     what: `"${system}" is not a system that images can be built for`,
-    help: `Use one of ${Object.keys(PLATFORMS).join(', ')}.`,
+    help: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
   })
 }
 
 /** The system whose images have this platform, where there is one. */
 export function systemOf(platform: Platform): string | undefined {
   const { os, architecture, variant } = platform
-  const candidates = Object.entries(PLATFORMS).filter(([, one]) => one.os === os && one.architecture === architecture)
+  const candidates = [...PLATFORMS].filter(([, one]) => one.os === os && one.architecture === architecture)
   const exact = candidates.find(([, one]) => one.variant === variant)
-  return (exact ?? candidates[0])?.[0]
+  // An image that names no variant is the first of its architecture; one for which there is only one system, that.
+  const [first] = candidates.filter(([, one]) => variant === undefined || one.variant === undefined)
+  return (exact ?? first)?.[0]
 }
 
 const RUNNER_ARCHITECTURES: Readonly<Record<string, string>> = {
@@ -45,6 +49,9 @@ const RUNNER_ARCHITECTURES: Readonly<Record<string, string>> = {
   arm64: 'aarch64',
   arm: 'armv7l',
   x86: 'i686',
+  // Node's own names, for runners that set no RUNNER_ARCH.
+  ia32: 'i686',
+  ppc64: 'powerpc64le',
 }
 
 /**

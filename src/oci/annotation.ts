@@ -1,5 +1,5 @@
 import { FormatError } from './format-error.ts'
-import { type Platform, printPlatform } from './platform.ts'
+import { type Platform, samePlatform } from './platform.ts'
 
 /** Where an annotation is to go, in the words of buildx and docker/metadata-action. */
 export type AnnotationLevel = 'manifest' | 'index' | 'manifest-descriptor' | 'index-descriptor'
@@ -44,32 +44,50 @@ export function parseAnnotation(text: string): readonly Annotation[] {
 }
 
 /**
- * Sorts annotations for an index over manifests that are published already. `manifest:`, metadata-action's default,
- * means the image that users pull, which for several platforms is the index; `index:` wins over it.
+ * Sorts annotations for an index of manifests that are published already. `manifest:`, metadata-action's default,
+ * means the image that users pull, which for several platforms is the index. What is more specific wins: `index:` over
+ * `manifest:`, one platform over all of them.
+ * @param platforms those of the index
  */
-export function placeAnnotations(annotations: readonly Annotation[]): PlacedAnnotations {
-  const ofIndex = annotations.filter((one) => one.level !== 'manifest-descriptor' && hasPlace(one))
-  const ofDescriptors = annotations.filter((one) => one.level === 'manifest-descriptor')
-  const weakestFirst = [...ofIndex].sort(
-    (one, other) => Number(one.level === 'index') - Number(other.level === 'index'),
-  )
+export function placeAnnotations(
+  annotations: readonly Annotation[],
+  platforms: readonly Platform[],
+): PlacedAnnotations {
+  const placeOf = (annotation: Annotation) => placeIn(annotation, platforms)
+  const ofIndex = annotations.filter((one) => placeOf(one) === 'index')
+  const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor')
   return {
-    index: toRecord(weakestFirst),
-    descriptor: (platform) =>
-      toRecord(ofDescriptors.filter((one) => one.platform === undefined || one.platform === printPlatform(platform))),
-    homeless: annotations.filter((one) => !hasPlace(one)).map(printAnnotation),
+    index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+    descriptor: (platform) => {
+      const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform))
+      return toRecord(weakestFirst(its, (one) => one.platform !== undefined))
+    },
+    homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
   }
+}
+
+function placeIn({ level, platform }: Annotation, platforms: readonly Platform[]): 'index' | 'descriptor' | 'nowhere' {
+  if (level === 'index-descriptor') return 'nowhere'
+  if (level !== 'manifest-descriptor') return platform === undefined ? 'index' : 'nowhere'
+  return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere'
+}
+
+function isPlatform(text: string, platform: Platform): boolean {
+  const [os = '', architecture = '', variant] = text.split('/')
+  return samePlatform({ os, architecture, variant }, platform)
+}
+
+function weakestFirst(
+  annotations: readonly Annotation[],
+  isSpecific: (annotation: Annotation) => boolean,
+): readonly Annotation[] {
+  return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)]
 }
 
 function parseLevel(text: string): Pick<Annotation, 'level' | 'platform'> | undefined {
   const [, level, platform] = LEVEL.exec(text) ?? []
   if (level === undefined) return undefined
   return { level: level as AnnotationLevel, ...(platform !== undefined && { platform }) }
-}
-
-function hasPlace(annotation: Annotation): boolean {
-  if (annotation.level === 'index-descriptor') return false
-  return annotation.level === 'manifest-descriptor' || annotation.platform === undefined
 }
 
 function printAnnotation({ level, platform, key, value }: Annotation): string {

@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { oneLine } from '../failure.ts'
 import { type Digest, isDigest } from './digest.ts'
 import { FormatError } from './format-error.ts'
 import { isIndexType, isManifestType } from './media-type.ts'
@@ -47,10 +48,21 @@ export function parseManifest(bytes: Uint8Array, mediaType: string, name: string
   const type = mediaTypeOf(bytes, mediaType, name)
   if (isIndexType(type)) {
     const index = parseAs(INDEX, bytes, name, 'image index')
-    return { kind: 'index', mediaType: type, manifests: index.manifests, annotations: index.annotations ?? {} }
+    return {
+      kind: 'index',
+      mediaType: type,
+      manifests: index.manifests.map(descriptorOf),
+      annotations: index.annotations ?? {},
+    }
   }
   const { config, layers, annotations } = parseAs(MANIFEST, bytes, name, 'image manifest')
-  return { kind: 'manifest', mediaType: type, config, layers, annotations: annotations ?? {} }
+  return {
+    kind: 'manifest',
+    mediaType: type,
+    config: descriptorOf(config),
+    layers: layers.map(descriptorOf),
+    annotations: annotations ?? {},
+  }
 }
 
 /**
@@ -75,9 +87,9 @@ const DESCRIPTOR = v.object({
   mediaType: v.string(),
   digest: DIGEST,
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  annotations: v.optional(v.record(v.string(), v.string())),
+  annotations: STRINGS,
   artifactType: v.optional(v.string()),
-  platform: v.optional(v.looseObject({ os: v.string(), architecture: v.string(), variant: v.optional(v.string()) })),
+  platform: v.nullish(v.object({ os: v.string(), architecture: v.string(), variant: v.optional(v.string()) })),
 })
 const MANIFEST = v.object({ config: DESCRIPTOR, layers: v.array(DESCRIPTOR), annotations: STRINGS })
 const INDEX = v.object({ manifests: v.array(DESCRIPTOR), annotations: STRINGS })
@@ -88,18 +100,41 @@ const CONFIG = v.object({
   config: v.nullish(v.object({ Labels: STRINGS })),
   rootfs: v.object({ diff_ids: v.array(DIGEST) }),
 })
-const TYPED = v.object({ mediaType: v.optional(v.string()) })
+const TYPED = v.object({
+  mediaType: v.optional(v.string()),
+  manifests: v.optional(v.unknown()),
+  config: v.optional(v.unknown()),
+  layers: v.optional(v.unknown()),
+})
 
-/** The type that the registry named; where that is no more than "JSON", the one that the document names. */
+/** Some builders write null where the specification leaves a field out. */
+function descriptorOf({ annotations, platform, ...rest }: v.InferOutput<typeof DESCRIPTOR>): Descriptor {
+  return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) }
+}
+
+/**
+ * The type that the registry named; where that is no more than "JSON", the one that the document names. A document that
+ * can be read as two things would be one to this client and the other to the next, and is refused (CVE-2021-41190).
+ */
 function mediaTypeOf(bytes: Uint8Array, named: string, name: string): string {
-  const type = named.split(';')[0]?.trim().toLowerCase() ?? ''
-  const own = parseAs(TYPED, bytes, name, 'image manifest').mediaType
-  const known = [type, own].filter((one) => one !== undefined && (isIndexType(one) || isManifestType(one)))
-  // One that says two things would be read as one by this client and as the other by the next (CVE-2021-41190).
-  if (known.length === 2 && known[0] !== known[1])
-    throw new FormatError({ what: `${name} contradicts itself: it is sent as "${type}" and calls itself "${own}"` })
-  if (known[0] !== undefined) return known[0]
-  throw new FormatError({ what: `${name} is not an image: its media type is "${own ?? type}"` })
+  const sent = named.split(';')[0]?.trim().toLowerCase() ?? ''
+  const document = parseAs(TYPED, bytes, name, 'image manifest')
+  const own = document.mediaType
+  const type = isKnown(sent) ? sent : own
+  if (type === undefined || !isKnown(type))
+    throw new FormatError({ what: `${name} is not an image: its media type is "${oneLine(own ?? sent)}"` })
+  if (own !== undefined && own !== type)
+    throw new FormatError({
+      what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${oneLine(own)}"`,
+    })
+  const hasImage = document.config !== undefined || document.layers !== undefined
+  if (isIndexType(type) ? hasImage : document.manifests !== undefined)
+    throw new FormatError({ what: `${name} contradicts itself: it has the fields of an image and of an index` })
+  return type
+}
+
+function isKnown(mediaType: string): boolean {
+  return isIndexType(mediaType) || isManifestType(mediaType)
 }
 
 function parseAs<Schema extends v.GenericSchema>(
@@ -111,7 +146,9 @@ function parseAs<Schema extends v.GenericSchema>(
   const result = v.safeParse(schema, jsonOf(bytes, name, kind))
   if (result.success) return result.output
   const [issue] = result.issues
-  throw new FormatError({ what: `${name} is not a valid ${kind}: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}` })
+  throw new FormatError({
+    what: `${name} is not a valid ${kind}: ${oneLine(`${v.getDotPath(issue) ?? 'it'}: ${issue.message}`)}`,
+  })
 }
 
 function jsonOf(bytes: Uint8Array, name: string, kind: string): unknown {

@@ -10,11 +10,19 @@ export function printPlatform(platform: Platform): string {
   return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/')
 }
 
-/** Orders what has a platform by its name, the same way on every machine. */
-export function byPlatform(one: { readonly platform: Platform }, other: { readonly platform: Platform }): number {
-  const [first, second] = [printPlatform(one.platform), printPlatform(other.platform)]
+interface Placed {
+  readonly platform: Platform
+  readonly digest: string
+}
+
+/** Orders what has a platform by its name, and then by digest, the same way on every machine. */
+export function byPlatform(one: Placed, other: Placed): number {
   // Not localeCompare, which goes by the machine's language.
-  return first < second ? -1 : first > second ? 1 : 0
+  return compare(printPlatform(one.platform), printPlatform(other.platform)) || compare(one.digest, other.digest)
+}
+
+function compare(one: string, other: string): number {
+  return one < other ? -1 : one > other ? 1 : 0
 }
 
 /**

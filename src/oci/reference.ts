@@ -68,7 +68,8 @@ function parseName(name: string, whole: string): Repository {
   const rest = hosted ? name.slice(slash + 1) : name
   const canonicalHost = HUB_ALIASES.has(host) ? HUB : host
   const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest
-  if (!HOST.test(host)) throw new FormatError({ what: `"${whole}": "${host}" is not a host name` })
+  if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
+    throw new FormatError({ what: `"${whole}": "${host}" is not a host name` })
   if (!PATH.test(path)) throw new FormatError({ what: `"${whole}" is not an image name: ${pathProblem(rest)}` })
   if (path.length > 255) throw new FormatError({ what: `"${whole}": an image name has at most 255 characters` })
   return { host: canonicalHost, path }

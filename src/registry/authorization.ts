@@ -2,12 +2,12 @@ import * as v from 'valibot'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
-import { type Http, type HttpSuccess, readBody } from './http.ts'
+import type { Http, HttpSuccess } from './http.ts'
 import { realmProblem } from './realm.ts'
 import { RegistryError, readErrorAnswer } from './registry-error.ts'
 
 /** What a request does to a repository. */
-export type Access = 'pull' | 'pull,push'
+export type Access = 'pull' | 'pull,push' | 'delete'
 
 /** Answers registries' challenges; however many requests wait for it, a token is fetched once. */
 export interface Authorization {
@@ -52,7 +52,7 @@ export function createAuthorization(settings: AuthorizationSettings): Authorizat
     },
     challenged(host, challenge, registry, refused) {
       challenges.set(host, { challenge, registry })
-      for (const [key, cached] of headers) if (cached.value === refused) headers.delete(key)
+      for (const [key, cached] of headers) if (refused !== undefined && cached.value === refused) headers.delete(key)
     },
   }
 }
@@ -108,6 +108,8 @@ const TOKEN_ANSWER = v.object({
   expires_in: v.nullish(v.number()),
 })
 
+const TOKEN_LIMIT = 1024 * 1024
+
 /**
  * Fetches a bearer token.
  * Source: https://distribution.github.io/distribution/spec/auth/token/ and …/auth/oauth/
@@ -116,9 +118,8 @@ async function fetchToken(call: TokenCall): Promise<Token> {
   const realm = await realmOf(call)
   const asked = Date.now()
   const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm))
-  const body = await readBody(reply.body, 1024 * 1024)
-  const answer = v.safeParse(v.pipe(v.string(), v.parseJson(), TOKEN_ANSWER), body?.toString('utf8'))
-  const secret = answer.success ? (answer.output.token ?? answer.output.access_token) : undefined
+  const answer = v.safeParse(v.pipe(v.string(), v.parseJson(), TOKEN_ANSWER), reply.content?.toString('utf8'))
+  const secret = answer.success ? answer.output.token || answer.output.access_token : undefined
   if (!answer.success || !secret) throw tokenError(call, realm, `the answer of ${realm.host} holds no token`)
   call.onSecret(secret)
   // A token is given up a little early, so that none expires on its way.
@@ -153,6 +154,7 @@ async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpS
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
     body: Buffer.from(form.toString()),
     purpose: purposeOf(call),
+    limit: TOKEN_LIMIT,
   })
   if (reply.ok) return reply
   if (reply.status === 404 || reply.status === 405) return undefined
@@ -166,7 +168,7 @@ async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
   url.searchParams.append('scope', scopeOf(call))
   const basic = basicHeader(credential, onSecret)
   const headers: Record<string, string> = basic === undefined ? {} : { authorization: basic.header }
-  const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call) })
+  const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call), limit: TOKEN_LIMIT })
   if (reply.ok) return reply
   throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
 }
@@ -187,7 +189,7 @@ function tokenError(call: TokenCall, realm: URL, words: string, status?: number)
   if (!refused)
     return new RegistryError({
       host: repository.host,
-      problem: 'other',
+      problem: status === 429 ? 'rate-limited' : 'other',
       status,
       what: `${what}${realm.host} gave none`,
       words,

@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import * as v from 'valibot'
-import { messageOf } from '../failure.ts'
 import { RegistryError } from './registry-error.ts'
 
 /** What a registry is told to know who is asking. An identity token is exchanged for tokens, never sent as a password. */
@@ -76,9 +75,23 @@ async function readConfig(file: string, host: string): Promise<v.InferOutput<typ
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return '{}'
     throw unreadable(file, host, error.message)
   })
-  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), CONFIG), text)
+  const result = v.safeParse(CONFIG, parseJson(text.trim() === '' ? '{}' : text))
   if (result.success) return result.output
-  throw unreadable(file, host, `${v.getDotPath(result.issues[0]) ?? 'the file'}: ${result.issues[0].message}`)
+  // Never the parser's own words: they quote what they stumble over, and that may be a secret.
+  const place = v.getDotPath(result.issues[0])
+  throw unreadable(
+    file,
+    host,
+    place === null ? 'it is no JSON object' : `"${place}" is not of the form that Docker writes`,
+  )
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 function unreadable(file: string, host: string, why: string): RegistryError {
@@ -129,11 +142,16 @@ async function fromHelper(
   if (error === undefined) return readHelperAnswer(stdout, program, file, host)
   const words = `${stdout}${stderr}`.trim()
   if (/credentials not found/i.test(words)) return undefined
-  throw helperFailed(program, file, host, error.code === 'ENOENT' ? 'there is no such program on the PATH' : words)
+  throw helperFailed(
+    program,
+    file,
+    host,
+    error.code === 'ENOENT' ? 'there is no such program on the PATH' : words || error.message,
+  )
 }
 
 function readHelperAnswer(stdout: string, program: string, file: string, host: string): Credential | undefined {
-  const answer = v.safeParse(v.pipe(v.string(), v.parseJson(), HELPER_ANSWER), stdout)
+  const answer = v.safeParse(HELPER_ANSWER, parseJson(stdout))
   // Not its output: that may hold half a secret.
   if (!answer.success) throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper')
   const { Username: username, Secret: secret } = answer.output
@@ -162,8 +180,8 @@ function ask(program: string, key: string): Promise<Answer> {
     const child = execFile(program, ['get'], { timeout: 60_000 }, (error, stdout, stderr) =>
       resolve({ ...(error && { error: error as NodeJS.ErrnoException }), stdout, stderr }),
     )
-    // A helper that ends without reading must not end this process; what it says is reported by the callback.
-    child.stdin?.on('error', (error) => messageOf(error))
+    // A helper may end without reading what it is asked; how it ended is what counts.
+    child.stdin?.on('error', () => undefined)
     child.stdin?.end(key)
   })
 }

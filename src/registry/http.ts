@@ -1,8 +1,9 @@
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { EnvHttpProxyAgent, request } from 'undici'
-import { messageOf } from '../failure.ts'
+import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
+import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
+import { isLoopback } from './realm.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { ATTEMPTS, isPassing, isPassingError, retryDelay } from './retry.ts'
 
@@ -13,17 +14,22 @@ export interface HttpRequest {
   readonly body?: Uint8Array | undefined
   /** What the request is for, in a form that fits after "can't": `read ghcr.io/owner/app:latest`. */
   readonly purpose: string
-  /** Sent no more than once; for looking whether anybody answers. */
+  /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
+  readonly limit?: number
+  /** Sent no more than once; for looking whether anybody answers, and for courtesies. */
   readonly once?: boolean
 }
 
-/** An answer below 400, its body still to be read. */
+/** An answer below 400. */
 export interface HttpSuccess {
   readonly ok: true
   readonly url: URL
   readonly status: number
   readonly headers: Headers
-  readonly body: Readable
+  /** Still to be read, or where the request had a limit, read. */
+  readonly body: Dispatcher.ResponseData['body']
+  /** With a limit only: the whole body, or nothing where it is longer. */
+  readonly content?: Buffer | undefined
 }
 
 /** An answer of 400 and above that asking again has not mended. */
@@ -57,14 +63,19 @@ export interface HttpSettings {
 /** HTTP/1.1 over kept connections, through the proxy that the environment names (as undici reads it). */
 export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http {
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
-  const dispatcher = new EnvHttpProxyAgent({ allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 })
+  const options = { allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 }
+  const proxied = new EnvHttpProxyAgent(options)
+  // No proxy can know this machine by the name that it has for itself.
+  const direct = new Agent(options)
 
-  async function sendOnce({ method, url, headers, body }: HttpRequest): Promise<HttpReply> {
+  async function sendOnce({ method, url, headers, body, limit }: HttpRequest): Promise<HttpReply> {
+    const dispatcher = isLoopback(url.hostname) ? direct : proxied
     const all = { 'user-agent': userAgent, ...headers }
     const reply = await request(url, { method, headers: all, body: body ?? null, dispatcher })
     const answer = { url, status: reply.statusCode, headers: new Headers(flatten(reply.headers)) }
-    if (answer.status < 400) return { ok: true, ...answer, body: reply.body }
-    return { ok: false, ...answer, text: await readStart(reply.body) }
+    if (answer.status >= 400) return { ok: false, ...answer, text: await readStart(reply.body) }
+    if (limit === undefined) return { ok: true, ...answer, body: reply.body }
+    return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) }
   }
 
   async function send(call: HttpRequest): Promise<HttpReply> {
@@ -80,11 +91,18 @@ export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http
     }
   }
 
-  return { send, close: () => dispatcher.close() }
+  return {
+    send,
+    async close() {
+      await Promise.all([proxied.close(), direct.close()])
+    },
+  }
 }
 
+const ERROR_LIMIT = 64 * 1024
+
 /** The whole body, or nothing where it is longer than `limit` bytes. */
-export async function readBody(body: Readable, limit: number): Promise<Buffer | undefined> {
+async function readBody(body: Readable, limit: number): Promise<Buffer | undefined> {
   const chunks: Buffer[] = []
   let length = 0
   for await (const chunk of body as AsyncIterable<Buffer>) {
@@ -96,16 +114,26 @@ export async function readBody(body: Readable, limit: number): Promise<Buffer | 
   return Buffer.concat(chunks, length)
 }
 
-/** Lets the body go, so that the connection can serve again. */
+/** Lets the body go. A short one is read, so that the connection can serve again; a long one costs it. */
 export function drain(reply: HttpReply): HttpReply {
   // What goes wrong with a body that nobody reads is nobody's concern.
-  if (reply.ok) reply.body.on('error', () => undefined).resume()
+  if (reply.ok && reply.content === undefined) reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined)
   return reply
 }
 
 async function readStart(body: Readable): Promise<string> {
-  const bytes = await readBody(body, 64 * 1024).catch(() => undefined)
-  return bytes?.toString('utf8') ?? ''
+  const chunks: Buffer[] = []
+  let length = 0
+  try {
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      chunks.push(chunk)
+      length += chunk.length
+      if (length >= ERROR_LIMIT) break
+    }
+  } catch {
+    // The status tells that it failed; the words that came tell more, however few.
+  }
+  return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8')
 }
 
 interface Outcome {
@@ -125,7 +153,7 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
 function passingReason({ reply, error }: Outcome): string | undefined {
   if (reply === undefined) return isPassingError(codeOf(error)) ? messageOf(error) : undefined
   if (reply.ok || !isPassing(reply.status, reply.text)) return undefined
-  return `${reply.status} ${readErrorAnswer(reply.text).words}`.trim()
+  return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`)
 }
 
 function conclude(call: HttpRequest, { reply, error }: Outcome): HttpReply {
@@ -145,7 +173,8 @@ function codeOf(error: unknown): string | undefined {
   return cause instanceof Error ? codeOf(cause) : undefined
 }
 
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_(GET|VERIFY)_)/
+const CERTIFICATE_ERROR =
+  /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
 
 function unanswered({ url, purpose }: HttpRequest, error: unknown): RegistryError {
   const problem: RegistryProblem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable'

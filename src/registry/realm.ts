@@ -23,7 +23,7 @@ export async function realmProblem(realm: string, registry: URL, withSecret: boo
 /** Whether a host name or address is this machine. */
 export function isLoopback(hostname: string): boolean {
   const address = unbracketed(hostname)
-  if (address === 'localhost' || address.endsWith('.localhost')) return true
+  if (address === 'localhost') return true
   return isIP(address) !== 0 && LOOPBACK.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
 }
 
@@ -39,7 +39,9 @@ for (const [network, prefix] of [
   ['127.0.0.0', 8],
   ['169.254.0.0', 16],
   ['172.16.0.0', 12],
+  ['192.0.0.0', 24],
   ['192.168.0.0', 16],
+  ['198.18.0.0', 15],
 ] as const)
   PRIVATE.addSubnet(network, prefix)
 for (const [network, prefix] of [

@@ -1,4 +1,4 @@
-import { Failure, type FailureParts } from '../failure.ts'
+import { Failure, type FailureParts, oneLine } from '../failure.ts'
 
 /** What a user can do about a failure depends on which of these it is. */
 export type RegistryProblem =
@@ -50,13 +50,17 @@ export interface ErrorAnswer {
  */
 export function readErrorAnswer(body: string): ErrorAnswer {
   const errors = errorsOf(body)
-  if (errors.length === 0) return { words: shorten(body.replace(/<(style|script)[\s\S]*?<\/\1>|<[^>]*>/gi, ' ')) }
-  const words = errors.map(({ code, message, detail }) => {
+  if (errors.length === 0) return { words: oneLine(withoutTags(body.slice(0, 8192))) }
+  const words = errors.slice(0, 5).map(({ code, message, detail }) => {
     const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`
-    return shorten(`${[code, message].filter(Boolean).join(': ')}${more}`)
+    return oneLine(`${[code, message].filter(Boolean).join(': ')}${more}`)
   })
   const code = errors[0]?.code
   return { ...(code !== undefined && { code }), words: words.join('\n') }
+}
+
+function withoutTags(html: string): string {
+  return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ')
 }
 
 interface WireError {
@@ -93,9 +97,4 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined
   }
-}
-
-function shorten(text: string): string {
-  const line = text.replace(/\s+/g, ' ').trim()
-  return line.length > 500 ? `${line.slice(0, 500)}…` : line
 }

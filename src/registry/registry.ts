@@ -1,10 +1,9 @@
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
-import type { Access } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
-import { drain, type HttpReply, type HttpSettings, type HttpSuccess, readBody } from './http.ts'
+import { drain, type HttpReply, type HttpSettings, type HttpSuccess } from './http.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { createTransport, type TransportRequest } from './transport.ts'
 
@@ -63,24 +62,27 @@ export function createRegistry(settings: RegistrySettings): Registry {
   /** @throws RegistryError for every answer but success */
   async function demand(call: TransportRequest): Promise<HttpSuccess> {
     const reply = await transport.send(call)
-    if (reply.ok && reply.status < 300) return reply
-    throw await refusal(call, reply, settings.credentials)
+    if (isSuccess(reply)) return reply
+    throw await refusal(call, drain(reply), settings.credentials)
   }
 
   /** As `demand`, but nothing where the registry does not have it. */
   async function find(call: TransportRequest): Promise<HttpSuccess | undefined> {
     const reply = await transport.send(call)
     if (reply.status === 404) return undefined
-    if (reply.ok && reply.status < 300) return reply
-    throw await refusal(call, reply, settings.credentials)
+    if (isSuccess(reply)) return reply
+    throw await refusal(call, drain(reply), settings.credentials)
   }
 
   return {
     async getManifest(repository, reference) {
-      const call = manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') })
+      const call = {
+        ...manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') }),
+        limit: MANIFEST_LIMIT,
+      }
       const reply = await find(call)
       if (reply === undefined) return undefined
-      const bytes = await readWhole(reply, MANIFEST_LIMIT, call)
+      const bytes = contentOf(reply, call)
       const digest = digestOf(bytes)
       const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest')
       confirmDigest(call, expected, digest)
@@ -95,16 +97,16 @@ export function createRegistry(settings: RegistrySettings): Registry {
     },
 
     async deleteTag(repository, tag) {
-      return drain(await transport.send(manifestCall('DELETE', repository, tag, {}))).ok
+      return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag, {}))))
     },
 
     async getBlob(repository, digest, limit) {
       const name = `${printRepository(repository)}@${digest}`
       const path = `blobs/${digest}`
-      const call = { method: 'GET', repository, access: 'pull', path, purpose: `read the blob ${name}` } as const
+      const call = { method: 'GET', repository, access: 'pull', path, limit, purpose: `read the blob ${name}` } as const
       const reply = await find(call)
       if (reply === undefined) return undefined
-      const bytes = await readWhole(reply, limit, call)
+      const bytes = contentOf(reply, call)
       confirmDigest(call, digest, digestOf(bytes))
       return bytes
     },
@@ -123,7 +125,9 @@ export function createRegistry(settings: RegistrySettings): Registry {
       // Giving the upload up is a courtesy: registries forget it by themselves, and some know no other way.
       if (location === null || !URL.canParse(location, reply.url.href)) return
       const path = new URL(location, reply.url)
-      await transport.send({ ...upload, method: 'DELETE', path }).then(drain, () => undefined)
+      await transport
+        .send({ ...upload, method: 'DELETE', access: 'delete', path, once: true })
+        .then(drain, () => undefined)
     },
 
     close: () => transport.close(),
@@ -138,17 +142,16 @@ function manifestCall(
 ): TransportRequest {
   const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
   const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
-  const access: Access = method === 'GET' || method === 'HEAD' ? 'pull' : 'pull,push'
+  const access = ({ GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' } as const)[method]
   return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
 }
 
-async function readWhole(
-  reply: HttpSuccess,
-  limit: number,
-  { repository, purpose }: TransportRequest,
-): Promise<Buffer> {
-  const bytes = await readBody(reply.body, limit)
-  if (bytes !== undefined) return bytes
+function isSuccess(reply: HttpReply): reply is HttpSuccess {
+  return reply.ok && reply.status < 300
+}
+
+function contentOf(reply: HttpSuccess, { repository, purpose, limit = 0 }: TransportRequest): Buffer {
+  if (reply.content !== undefined) return reply.content
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
@@ -185,7 +188,8 @@ async function refusal(
 ): Promise<RegistryError> {
   const { host } = call.repository
   const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text)
-  const problem = problemOf(reply, (await credentials(host)) !== undefined)
+  const wantsLogin = reply.status === 401 || reply.status === 403
+  const problem = problemOf(reply, wantsLogin && (await credentials(host)) !== undefined)
   const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`
   return new RegistryError({
     host,

@@ -15,6 +15,10 @@ export interface TransportRequest {
   readonly path: string | URL
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Uint8Array
+  /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
+  readonly limit?: number
+  /** Sent no more than once. */
+  readonly once?: boolean
   /** What the request is for, in a form that fits after "can't". */
   readonly purpose: string
 }
@@ -57,7 +61,8 @@ export function createTransport(settings: TransportSettings): Transport {
     const ours = url.origin === base.origin
     const header = ours ? await authorization.header(repository, access) : undefined
     const reply = await follow(http, requestOf(call, url, header), base)
-    if (reply.status !== 401 || !ours) return reply
+    // Only the registry itself may ask for its login, not whoever it has pointed to.
+    if (reply.status !== 401 || reply.url.origin !== base.origin) return reply
     const challenge = parseChallenge(reply.headers.get('www-authenticate'))
     if (challenge === undefined) return reply
     authorization.challenged(repository.host, challenge, base, header)
@@ -69,8 +74,8 @@ export function createTransport(settings: TransportSettings): Transport {
 }
 
 function requestOf(call: TransportRequest, url: URL, authorization: string | undefined): HttpRequest {
-  const { method, headers, body, purpose } = call
-  return { method, url, headers: { ...headers, ...(authorization && { authorization }) }, body, purpose }
+  const { repository: _, access: __, path: ___, headers, ...rest } = call
+  return { ...rest, url, headers: { ...headers, ...(authorization && { authorization }) } }
 }
 
 /** Docker Hub's registry has another name than its images. */

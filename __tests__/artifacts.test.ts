@@ -1,0 +1,238 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
+import fc from 'fast-check'
+import { artifactName, readRecords, writeRecord } from '../src/artifacts.ts'
+import { jobLog } from '../src/job-log.ts'
+import { type DigestRecord, parseRecord, printRecord, RecordError } from '../src/record.ts'
+import { type ArtifactService, startArtifactService } from './support/artifact-service.ts'
+
+const record: DigestRecord = {
+  schema: 1,
+  image: 'ghcr.io/owner/app',
+  system: 'aarch64-linux',
+  platform: { os: 'linux', architecture: 'arm64' },
+  digest: `sha256:${'1'.repeat(64)}`,
+  mediaType: 'application/vnd.oci.image.manifest.v1+json',
+  size: 1234,
+  storePath: '/nix/store/app',
+  job: { id: 'build', total: 2 },
+  run: { id: '42', attempt: 1 },
+}
+const other = { ...record, digest: `sha256:${'2'.repeat(64)}` } as const
+const name = artifactName(record.image, record.system)
+
+const environment = { ...process.env }
+let folder: string
+let service: ArtifactService
+let said: string
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'artifacts-'))
+  said = ''
+  // The client tells all it does on standard output.
+  jest.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    said += String(text)
+    return true
+  })
+  service = await startArtifactService()
+  Object.assign(process.env, service.env)
+})
+
+afterEach(async () => {
+  await service.close()
+  process.env = { ...environment }
+  jest.restoreAllMocks()
+  await rm(folder, { recursive: true })
+})
+
+/** The records in the run's artifacts, by the artifacts' names. */
+async function stored(): Promise<Readonly<Record<string, DigestRecord>>> {
+  const artifacts = await service.artifacts()
+  return Object.fromEntries(
+    artifacts.map((artifact) => [
+      artifact.name,
+      parseRecord([...artifact.files.values()].map(String).join(), artifact.name),
+    ]),
+  )
+}
+
+async function read(): Promise<readonly DigestRecord[]> {
+  return (await readRecords(folder)).map(({ text, origin }) => parseRecord(text, origin))
+}
+
+async function expectFailure(work: Promise<unknown>, ...parts: readonly (string | RegExp)[]): Promise<void> {
+  await expect(work).rejects.toBeInstanceOf(RecordError)
+  for (const part of parts) await expect(work).rejects.toThrow(part)
+}
+
+describe('the name of an artifact', () => {
+  const part = fc.stringMatching(/^[a-z0-9]{1,8}$/)
+  const image = fc
+    .tuple(part, fc.array(fc.tuple(fc.constantFrom('/', '-', '.', '_', '__'), part), { minLength: 1, maxLength: 30 }))
+    .map(([host, parts]) => `${host}.io:5000/${parts.map(([separator, text]) => text + separator).join('')}x`)
+
+  test('holds no character that artifacts can’t have, and fits the service', () => {
+    fc.assert(
+      fc.property(image, (one) => {
+        expect(artifactName(one, 'x86_64-linux')).toMatch(/^image-digest-[A-Za-z0-9._-]{1,200}-x86_64-linux$/)
+      }),
+    )
+  })
+
+  test('is never shared by two images or two systems', () => {
+    const system = fc.constantFrom('x86_64-linux', 'aarch64-linux', 'i686-linux')
+    fc.assert(
+      fc.property(image, image, system, system, (one, another, first, second) => {
+        fc.pre(one !== another || first !== second)
+        expect(artifactName(one, first)).not.toBe(artifactName(another, second))
+      }),
+    )
+  })
+
+  test.each([
+    ['ghcr.io/owner/app', 'ghcr.io/owner-app'],
+    ['ghcr.io/owner/app_api', 'ghcr.io/owner/app__api'],
+    ['127.0.0.1:5000/app', '127.0.0.1/5000/app'],
+    [`ghcr.io/${'x'.repeat(200)}`, `ghcr.io/${'x'.repeat(201)}`],
+  ])('keeps %s and %s apart', (one, another) => {
+    expect(artifactName(one, 'x86_64-linux')).not.toBe(artifactName(another, 'x86_64-linux'))
+  })
+})
+
+describe('writing', () => {
+  test('a record is one artifact with one file of JSON, which merge reads', async () => {
+    await writeRecord(record, 1, folder)
+    expect(await stored()).toEqual({ [name]: record })
+    expect((await service.artifacts())[0]?.files.size).toBe(1)
+    expect(await read()).toEqual([record])
+  })
+
+  test.each([1, 90])('it is kept for %i day(s)', async (days) => {
+    await writeRecord(record, days, folder)
+    expect((await service.artifacts()).map(({ retentionDays }) => retentionDays)).toEqual([days])
+  })
+
+  test('each image and system has an artifact of its own', async () => {
+    const records = [
+      record,
+      { ...record, image: 'ghcr.io/owner/app-api' },
+      { ...record, system: 'x86_64-linux', platform: { os: 'linux', architecture: 'amd64' } },
+    ]
+    for (const one of records) await writeRecord(one, 1, folder)
+    expect(await service.artifacts()).toHaveLength(3)
+    expect(await read()).toEqual(expect.arrayContaining(records))
+  })
+
+  test.each<[string, DigestRecord]>([
+    ['a later attempt of the run replaces it', { ...other, run: { id: '42', attempt: 2 } }],
+    ['the same digest once more replaces it', { ...record, job: { id: 'again' } }],
+  ])('%s, and exactly one artifact remains', async (_, later) => {
+    await writeRecord(record, 1, folder)
+    await writeRecord(later, 1, folder)
+    expect(await stored()).toEqual({ [name]: later })
+    expect(await read()).toEqual([later])
+  })
+
+  test('two jobs of one attempt with different images for one system are an error that names both, and the first stays', async () => {
+    await writeRecord(record, 1, folder)
+    await expectFailure(
+      writeRecord({ ...other, job: { id: 'build-musl' } }, 1, folder),
+      /^Two jobs of this run have pushed an image of ghcr\.io\/owner\/app for aarch64-linux\n/,
+      `${record.digest} by the job "build"`,
+      `${other.digest} by the job "build-musl", this one`,
+      'an `image` of its own',
+    )
+    expect(await stored()).toEqual({ [name]: record })
+  })
+
+  test('two such jobs at the very same moment are told the same', async () => {
+    service.setFault(({ method, count }) => {
+      if (method === 'CreateArtifact' && count === 1) void service.put(name, { 'digest.json': printRecord(record) })
+      return undefined
+    })
+    await expectFailure(writeRecord(other, 1, folder), /Two jobs of this run have pushed/, record.digest, other.digest)
+    expect(await stored()).toEqual({ [name]: record })
+  })
+
+  test('what an earlier attempt has left half-written does not keep a re-run from writing its own', async () => {
+    await service.put(name, { 'digest.json': '{"schema":' })
+    await writeRecord({ ...record, run: { id: '42', attempt: 2 } }, 1, folder)
+    expect(await read()).toHaveLength(1)
+  })
+
+  test('no files stay behind, neither after success nor after failure', async () => {
+    await writeRecord(record, 1, folder)
+    await expect(writeRecord(other, 1, folder)).rejects.toThrow()
+    await read()
+    expect(await readdir(folder)).toEqual([])
+  })
+
+  test('the signed URLs of the service are masked where the runner listens', async () => {
+    await jobLog.group('Hand the digest over', () => writeRecord(record, 1, folder))
+    const lines = said.split('\n')
+    const masks = lines.flatMap((line, at) => (line.startsWith('::add-mask::') ? [at] : []))
+    expect(masks).not.toEqual([])
+    const stopped = lines.findIndex((line) => line.startsWith('::stop-commands::'))
+    const token = lines[stopped]?.slice('::stop-commands::'.length)
+    const resumed = lines.lastIndexOf(`::${token}::`)
+    expect(masks.filter((at) => at > stopped && at < resumed)).toEqual([])
+  })
+})
+
+describe('reading', () => {
+  test('only artifacts with records are read, whichever image they are of', async () => {
+    const api = { ...record, image: 'ghcr.io/owner/app-api' }
+    await service.put('coverage', { 'digest.json': 'not ours' })
+    await service.put('image-digest-of-an-older-version', { 'any-name.json': printRecord(api) })
+    await writeRecord(record, 1, folder)
+    expect(await read()).toEqual(expect.arrayContaining([record, api]))
+  })
+
+  test('a run without artifacts has no records', async () => {
+    expect(await readRecords(folder)).toEqual([])
+  })
+
+  test('what is in a record is not believed: its text is handed on with where it is from', async () => {
+    await service.put('image-digest-x', { 'digest.json': 'no record' })
+    expect(await readRecords(folder)).toEqual([{ origin: 'the artifact image-digest-x', text: 'no record' }])
+  })
+
+  test.each<[string, Readonly<Record<string, string>>, RegExp]>([
+    ['two files', { 'a.json': '{}', 'b/c.json': '{}' }, /should hold one file of JSON, and holds .*a\.json/],
+    ['no JSON', { 'a.txt': 'x' }, /should hold one file of JSON, and holds a\.txt/],
+    ['too much', { 'a.json': ' '.repeat(70_000) }, /is too large for a digest record/],
+  ])('an artifact with %s is named in the error', async (_, files, message) => {
+    await service.put('image-digest-x', files)
+    await expectFailure(readRecords(folder), message, 'the artifact image-digest-x')
+  })
+})
+
+describe('where there is no artifact service, or it fails', () => {
+  const help = /GitHub Enterprise Server, Forgejo, Gitea.*`record` outputs.*`digests`/
+
+  test.each(['ACTIONS_RESULTS_URL', 'ACTIONS_RUNTIME_TOKEN'])(
+    'without %s the help says to use `digests`',
+    async (variable) => {
+      delete process.env[variable]
+      await expectFailure(readRecords(folder), "Can't list the artifacts of the run", variable, help)
+      await expectFailure(writeRecord(record, 1, folder), "Can't list the artifacts of the run", help)
+    },
+  )
+
+  test('on GitHub Enterprise Server the help says to use `digests`', async () => {
+    process.env.GITHUB_SERVER_URL = 'https://github.example.com'
+    await expectFailure(readRecords(folder), 'GHES', help)
+  })
+
+  test.each([
+    ['ListArtifacts', "Can't list the artifacts of the run"],
+    ['CreateArtifact', `Can't write the artifact ${name}`],
+    ['FinalizeArtifact', `Can't write the artifact ${name}`],
+  ])('when %s is refused, the words of the service are in the error', async (refused, message) => {
+    const body = JSON.stringify({ code: 'permission_denied', msg: 'storage quota has been hit' })
+    service.setFault(({ method }) => (method === refused ? { status: 403, body } : undefined))
+    await expectFailure(writeRecord(record, 1, folder), message, 'storage quota has been hit')
+  })
+})

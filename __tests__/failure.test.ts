@@ -1,0 +1,43 @@
+import { describe, expect, test } from '@jest/globals'
+import { Failure, messageOf } from '../src/failure.ts'
+
+describe('the message of a failure', () => {
+  test('is what failed, the other side’s words set in, and what to do', () => {
+    const { message } = new Failure({
+      what: 'Nix could not build x',
+      words: 'error: a\n\n  b\n',
+      help: 'Try y.\nOr z.',
+    })
+    expect(message).toBe('Nix could not build x\n  error: a\n\n    b\nTry y.\nOr z.')
+  })
+
+  test.each([
+    ['nothing but what failed', {}, 'x failed'],
+    ['no words', { words: undefined, help: 'Do y.' }, 'x failed\nDo y.'],
+    ['empty words', { words: '', help: 'Do y.' }, 'x failed\nDo y.'],
+    ['no help', { words: 'no' }, 'x failed\n  no'],
+  ])('with %s has no empty lines', (_, parts, message) => {
+    expect(new Failure({ what: 'x failed', ...parts }).message).toBe(message)
+  })
+
+  test('keeps its cause', () => {
+    const cause = new Error('deep down')
+    expect(new Failure({ what: 'x', cause }).cause).toBe(cause)
+  })
+})
+
+describe('the text of anything that was thrown', () => {
+  test.each([
+    ['an error', new Error('no'), 'no'],
+    ['a text', 'no', 'no'],
+    ['nothing', undefined, 'undefined'],
+    [
+      'the addresses that Node has tried',
+      new AggregateError([new Error('::1 refused'), new Error('127.0.0.1 refused')]),
+      '::1 refused; 127.0.0.1 refused',
+    ],
+    ['errors with a message of their own', new AggregateError([new Error('a')], 'both failed'), 'both failed'],
+  ])('%s', (_, thrown, text) => {
+    expect(messageOf(thrown)).toBe(text)
+  })
+})

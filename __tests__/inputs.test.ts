@@ -1,0 +1,391 @@
+import { describe, expect, test } from '@jest/globals'
+import { type BuildInputs, InputError, type MergeInputs, readInputs } from '../src/inputs.ts'
+import { printRepository } from '../src/oci/reference.ts'
+
+type Inputs = Readonly<Record<string, string>>
+
+/** The environment as the runner makes it, with the defaults that action.yml has. */
+function environment(inputs: Inputs, more: Inputs = {}): Inputs {
+  const given = { image: 'ghcr.io/owner/app', tag: '{sha}-{system}', ...inputs }
+  const named = Object.entries(given).map(([name, value]) => [`INPUT_${name.toUpperCase()}`, value])
+  return {
+    GITHUB_SHA: '0123456789abcdef',
+    RUNNER_OS: 'Linux',
+    RUNNER_ARCH: 'X64',
+    ...Object.fromEntries(named),
+    ...more,
+  }
+}
+
+function readBuild(inputs: Inputs = {}, more: Inputs = {}): BuildInputs {
+  const read = readInputs(environment({ mode: 'build', ...inputs }, more))
+  if (read.mode !== 'build') throw new Error('not what was asked for')
+  return read
+}
+
+function readMerge(inputs: Inputs = {}, more: Inputs = {}): MergeInputs {
+  const read = readInputs(environment({ mode: 'merge', ...inputs }, more))
+  if (read.mode !== 'merge') throw new Error('not what was asked for')
+  return read
+}
+
+function tagsOf({ tags }: MergeInputs): readonly string[] {
+  return tags.map(({ repository, tag }) => `${printRepository(repository)}:${tag}`)
+}
+
+function metadata(content: unknown): Inputs {
+  return { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify(content) }
+}
+
+test('a build needs no more than mode and image', () => {
+  expect(readBuild()).toEqual({
+    mode: 'build',
+    images: [{ host: 'ghcr.io', path: 'owner/app' }],
+    push: true,
+    notices: [],
+    system: 'x86_64-linux',
+    flake: '.',
+    attribute: 'containerImage',
+    installable: '',
+    nixArgs: [],
+    tag: '0123456-x86_64-linux',
+    retentionDays: 1,
+    jobTotal: undefined,
+  })
+})
+
+test('a merge needs no more than mode and image', () => {
+  const read = readMerge()
+  expect(read).toMatchObject({ push: true, annotations: [], systems: [], digests: undefined, notices: [] })
+  expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:latest', 'ghcr.io/owner/app:0123456'])
+})
+
+describe('image', () => {
+  test.each([
+    ['ghcr.io/owner/app', ['ghcr.io/owner/app']],
+    ['owner/app', ['docker.io/owner/app']],
+    ['docker.io/owner/app', ['docker.io/owner/app']],
+    ['app', ['docker.io/library/app']],
+    ['127.0.0.1:5000/app', ['127.0.0.1:5000/app']],
+    ['localhost/app', ['localhost/app']],
+    ['\n  ghcr.io/owner/app \r\n\n owner/app\n', ['ghcr.io/owner/app', 'docker.io/owner/app']],
+    ['owner/app\ndocker.io/owner/app\nindex.docker.io/owner/app', ['docker.io/owner/app']],
+  ])('%j', (image, expected) => {
+    expect(readBuild({ image }).images.map(printRepository)).toEqual(expected)
+  })
+
+  test('upper case, as github.repository may have it, is lowered with a notice', () => {
+    const read = readBuild({ image: 'ghcr.io/Owner/App\nghcr.io/owner/other' })
+    expect(read.images.map(printRepository)).toEqual(['ghcr.io/owner/app', 'ghcr.io/owner/other'])
+    expect(read.notices).toEqual(['Image names are lower case: "ghcr.io/Owner/App" is taken as "ghcr.io/owner/app"'])
+  })
+})
+
+describe('push', () => {
+  test.each([
+    ['', true],
+    ['true', true],
+    ['True', true],
+    ['false', false],
+    [' FALSE ', false],
+  ])('%j', (push, expected) => {
+    expect(readBuild({ push }).push).toBe(expected)
+    expect(readMerge({ push }).push).toBe(expected)
+  })
+})
+
+describe('build', () => {
+  test.each([
+    ['Linux', 'X64', 'x86_64-linux'],
+    ['Linux', 'ARM64', 'aarch64-linux'],
+    ['Linux', 'ARM', 'armv7l-linux'],
+    ['Linux', 'X86', 'i686-linux'],
+  ])('without a system, it is that of the runner: %s, %s', (os, arch, system) => {
+    const read = readBuild({ system: '' }, { RUNNER_OS: os, RUNNER_ARCH: arch })
+    expect(read).toMatchObject({ system, tag: `0123456-${system}` })
+  })
+
+  test('all inputs are taken as they are given', () => {
+    const read = readBuild({
+      system: 'armv6l-linux',
+      flake: 'github:owner/repo?dir=nix',
+      attribute: 'images.app',
+      installable: '.#x.{system}',
+      'nix-args': '--override-input nixpkgs\n  path:/x y \n\n-L',
+      tag: 'v1_{system}-{sha}-{sha}',
+      'push-with': 'docker',
+      'retention-days': '90',
+      'job-total': '2',
+    })
+    expect(read).toMatchObject({
+      system: 'armv6l-linux',
+      flake: 'github:owner/repo?dir=nix',
+      attribute: 'images.app',
+      installable: '.#x.{system}',
+      nixArgs: ['--override-input nixpkgs', 'path:/x y', '-L'],
+      tag: 'v1_armv6l-linux-0123456-0123456',
+      retentionDays: 90,
+      jobTotal: 2,
+    })
+  })
+
+  test('a tag without {sha} needs no commit', () => {
+    expect(readBuild({ tag: 'dev-{system}' }, { GITHUB_SHA: '' }).tag).toBe('dev-x86_64-linux')
+  })
+
+  test('it does not look at what docker/metadata-action has left for merge', () => {
+    expect(readBuild({}, { DOCKER_METADATA_OUTPUT_JSON: 'not for build' }).tag).toBe('0123456-x86_64-linux')
+  })
+})
+
+describe('tags', () => {
+  const image = 'ghcr.io/owner/app\nowner/app'
+
+  test.each([
+    ['a bare tag goes to every image', 'v1', ['ghcr.io/owner/app:v1', 'docker.io/owner/app:v1']],
+    [
+      'a full reference goes to its own repository',
+      'ghcr.io/owner/app:v1\nowner/app:v2',
+      ['ghcr.io/owner/app:v1', 'docker.io/owner/app:v2'],
+    ],
+    [
+      'tags may be separated by commas and lines',
+      'owner/app:v1, owner/app:v2\nowner/app:v3,',
+      ['docker.io/owner/app:v1', 'docker.io/owner/app:v2', 'docker.io/owner/app:v3'],
+    ],
+    ['{sha} is the short commit', 'owner/app:git-{sha}', ['docker.io/owner/app:git-0123456']],
+    ['a tag keeps its upper case, a name is lowered', 'Owner/App:V1', ['docker.io/owner/app:V1']],
+    ['what is named twice is one', 'v1\nowner/app:v1\nv1', ['ghcr.io/owner/app:v1', 'docker.io/owner/app:v1']],
+  ])('%s', (_, tags, expected) => {
+    expect(tagsOf(readMerge({ image, tags }))).toEqual(expected)
+  })
+
+  test('the tags of docker/metadata-action that are for these images are taken', () => {
+    const tags = ['ghcr.io/owner/app:v1', 'ghcr.io/owner/app-api:v1', 'owner/app:v1']
+    expect(tagsOf(readMerge({ image }, metadata({ tags })))).toEqual(['ghcr.io/owner/app:v1', 'docker.io/owner/app:v1'])
+  })
+
+  test('tags that are given win over those of docker/metadata-action', () => {
+    const given = metadata({ tags: ['ghcr.io/owner/app:v1'], annotations: ['manifest:a=metadata'] })
+    const read = readMerge({ tags: 'mine', annotations: 'a=mine' }, given)
+    expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:mine'])
+    expect(read.annotations).toEqual([{ key: 'a', value: 'mine' }])
+  })
+
+  test('without any tags in what docker/metadata-action has left, the defaults hold', () => {
+    expect(tagsOf(readMerge({}, metadata({ labels: {} })))).toEqual([
+      'ghcr.io/owner/app:latest',
+      'ghcr.io/owner/app:0123456',
+    ])
+  })
+})
+
+describe('merge', () => {
+  test('annotations are taken from docker/metadata-action, with their levels', () => {
+    const read = readMerge(
+      {},
+      metadata({ tags: ['ghcr.io/owner/app:v1'], annotations: ['manifest:a=b=c', 'index:d='] }),
+    )
+    expect(read.annotations).toEqual([
+      { level: 'manifest', key: 'a', value: 'b=c' },
+      { level: 'index', key: 'd', value: '' },
+    ])
+  })
+
+  test('systems and digests are lists', () => {
+    const digest = `sha256:${'0'.repeat(64)}`
+    const read = readMerge({
+      systems: 'x86_64-linux, aarch64-linux\nx86_64-linux',
+      digests: `\n${digest}\n{"schema": 1, "image": "a"}\n`,
+    })
+    expect(read.systems).toEqual(['x86_64-linux', 'aarch64-linux'])
+    expect(read.digests).toEqual([digest, '{"schema": 1, "image": "a"}'])
+  })
+})
+
+describe('what is wrong is told in one message, with the input and what to do', () => {
+  test.each<[string, Inputs, Inputs, readonly (string | RegExp)[]]>([
+    ['no mode', { mode: '' }, {}, ['The input `mode` is missing', /mode: build.*mode: merge/]],
+    [
+      'another mode',
+      { mode: 'push' },
+      {},
+      ['The input `mode` is "push", which is no mode', /mode: build.*mode: merge/],
+    ],
+    ['no image', { image: ' \n' }, {}, ['The input `image` is missing', 'image: ghcr.io/${{ github.repository }}']],
+    [
+      'an image with a tag',
+      { image: 'ghcr.io/Owner/app:v1' },
+      {},
+      ['The input `image` is "ghcr.io/Owner/app:v1", which has a tag', '`image: ghcr.io/owner/app`'],
+    ],
+    [
+      'an image with a digest',
+      { image: `app@sha256:${'0'.repeat(64)}` },
+      {},
+      ['which has a digest', '`image: docker.io/library/app`'],
+    ],
+    [
+      'an image with a scheme',
+      { image: 'https://ghcr.io/owner/app' },
+      {},
+      ['The input `image` is not valid', 'leave out "https://"'],
+    ],
+    [
+      'an image with nothing behind its host',
+      { image: 'ghcr.io/' },
+      {},
+      ['The input `image` is not valid: "ghcr.io/"', 'there is nothing after the host'],
+    ],
+    [
+      'two images on one line',
+      { image: 'owner/a,owner/b' },
+      {},
+      ['The input `image` is not valid', '"," can\'t be in one'],
+    ],
+    [
+      'an image with odd characters',
+      { image: 'owner/äpp' },
+      {},
+      ['The input `image` is not valid', '"ä" can\'t be in one'],
+    ],
+    [
+      'a host that is none',
+      { image: 'ghcr_.io/app' },
+      {},
+      ['The input `image` is not valid', '"ghcr_.io" is not a host name'],
+    ],
+    [
+      'a second image that is ill-formed',
+      { image: 'owner/app\nowner//app' },
+      {},
+      ['The input `image` is not valid', '"owner//app"'],
+    ],
+    ['push of another kind', { push: 'yes' }, {}, ['The input `push` is "yes"', '`true` or `false`']],
+    [
+      'a system of macOS',
+      { system: 'aarch64-darwin' },
+      {},
+      ['The input `system` is not valid', 'macOS', 'ubuntu-24.04-arm', 'system: aarch64-linux'],
+    ],
+    [
+      'a runner with macOS and no system',
+      {},
+      { RUNNER_OS: 'macOS', RUNNER_ARCH: 'ARM64' },
+      ['The input `system` is not valid', '"aarch64-darwin"', 'system: aarch64-linux'],
+    ],
+    [
+      'an unknown system',
+      { system: 'linux/amd64' },
+      {},
+      ['The input `system` is not valid', '"linux/amd64"', 'x86_64-linux, aarch64-linux'],
+    ],
+    [
+      'a system with the name of an object’s property',
+      { system: 'constructor' },
+      {},
+      ['The input `system` is not valid', '"constructor"'],
+    ],
+    [
+      'a flake with an attribute',
+      { flake: '.#app' },
+      {},
+      ['The input `flake` is ".#app"', '`attribute`', '`installable`'],
+    ],
+    ['no tag', { tag: '' }, {}, ['The input `tag` is empty', 'Leave `tag` out']],
+    [
+      'a tag that breaks the grammar',
+      { tag: 'a/b-{system}' },
+      {},
+      ['The input `tag` is not valid', '"a/b-x86_64-linux"', 'a tag has letters'],
+    ],
+    ['a tag with an unknown placeholder', { tag: '{branch}' }, {}, ['The input `tag` is not valid', '"{branch}"']],
+    [
+      'a tag that is too long',
+      { tag: 'x'.repeat(129) },
+      {},
+      ['The input `tag` is not valid', '129 characters, at most 128'],
+    ],
+    ['{sha} without a commit', {}, { GITHUB_SHA: '' }, ['The input `tag` has {sha}', 'GITHUB_SHA']],
+    ['another way to push', { 'push-with': 'podman' }, {}, ['The input `push-with` is "podman"', '`docker`']],
+    ['no days', { 'retention-days': '0' }, {}, ['The input `retention-days` is "0"', 'from 1 to 90']],
+    ['too many days', { 'retention-days': '91' }, {}, ['The input `retention-days` is "91"', 'from 1 to 90']],
+    ['half a day', { 'retention-days': '1.5' }, {}, ['The input `retention-days` is "1.5"', 'from 1 to 90']],
+    ['days in words', { 'retention-days': 'one' }, {}, ['The input `retention-days` is "one"', 'from 1 to 90']],
+  ])('build: %s', (_, inputs, more, parts) => {
+    expectMessage(() => readInputs(environment({ mode: 'build', ...inputs }, more)), parts)
+  })
+
+  test.each<[string, Inputs, Inputs, readonly (string | RegExp)[]]>([
+    ['no image', { image: '' }, {}, ['The input `image` is missing']],
+    ['a tag that breaks the grammar', { tags: 'v1\n-v2' }, {}, ['The input `tags` is not valid', '"-v2" is not a tag']],
+    [
+      'a reference whose tag breaks the grammar',
+      { tags: 'ghcr.io/owner/app:-v2' },
+      {},
+      ['The input `tags` is not valid', '"-v2" is not a tag'],
+    ],
+    [
+      'a reference without a tag',
+      { tags: 'ghcr.io/owner/app' },
+      {},
+      ['The input `tags` has "ghcr.io/owner/app", which has no tag', '`name:tag`'],
+    ],
+    [
+      'a tag for another image',
+      { tags: 'ghcr.io/owner/other:v1' },
+      {},
+      ['The input `tags` has ghcr.io/owner/other:v1', 'none of the images', 'Add ghcr.io/owner/other to `image`'],
+    ],
+    ['{sha} without a commit', { tags: '{sha}' }, { GITHUB_SHA: '' }, ['The input `tags` has {sha}', 'GITHUB_SHA']],
+    [
+      'an annotation without a value',
+      { annotations: 'key' },
+      {},
+      ['The input `annotations` is not valid', '"key" is not of the form key=value'],
+    ],
+    [
+      'an unknown system among systems',
+      { systems: 'x86_64-linux, riscv-linux' },
+      {},
+      ['The input `systems` is not valid', '"riscv-linux"', 'x86_64-linux'],
+    ],
+    [
+      'a system of macOS among systems',
+      { systems: 'x86_64-darwin' },
+      {},
+      ['The input `systems` is not valid', 'macOS', 'x86_64-linux'],
+    ],
+    [
+      'metadata that is no JSON',
+      {},
+      { DOCKER_METADATA_OUTPUT_JSON: '{' },
+      ['DOCKER_METADATA_OUTPUT_JSON', 'docker/metadata-action', /JSON/],
+    ],
+    [
+      'metadata of another form',
+      {},
+      metadata({ tags: 'v1' }),
+      ['DOCKER_METADATA_OUTPUT_JSON', 'docker/metadata-action', /[Aa]rray/],
+    ],
+    [
+      'metadata without a tag',
+      {},
+      metadata({ tags: [] }),
+      ['There is no tag to publish', 'it gave no tags at all', 'docker/metadata-action', 'set `tags` here'],
+    ],
+    [
+      'metadata for other images alone',
+      {},
+      metadata({ tags: ['ghcr.io/owner/app-api:v1'] }),
+      ['There is no tag to publish', 'it gave ghcr.io/owner/app-api:v1', 'name the same repositories'],
+    ],
+  ])('merge: %s', (_, inputs, more, parts) => {
+    expectMessage(() => readInputs(environment({ mode: 'merge', ...inputs }, more)), parts)
+  })
+})
+
+function expectMessage(read: () => unknown, parts: readonly (string | RegExp)[]): void {
+  expect(read).toThrow(InputError)
+  for (const part of parts) expect(read).toThrow(part)
+}

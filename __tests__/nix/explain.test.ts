@@ -1,0 +1,115 @@
+import { describe, expect, test } from '@jest/globals'
+import { explainBuildFailure } from '../../src/nix/explain.ts'
+
+const onX86 = { system: 'aarch64-linux', runnerSystem: 'x86_64-linux' }
+const forX86 = { system: 'x86_64-linux', runnerSystem: 'x86_64-linux' }
+
+// Of Nix up to 2.25, and of later ones.
+const refused = (required: string, own: string): readonly string[] => [
+  `error: a '${required.replace(' ', "' with features ")} is required to build '/nix/store/00-app.drv', but I am a 'x86_64-linux' with features ${own}`,
+  `error: Cannot build '/nix/store/00-app.drv'.\n       Reason: required system or feature not available\n       Required system: '${required.replace(' ', "' with features ")}\n       Current system: 'x86_64-linux' with features ${own}`,
+]
+
+describe('another system than the runner’s', () => {
+  // The hosted runners have /dev/kvm, so that Nix names the feature in what it has.
+  const machines = [
+    '{}',
+    '{benchmark, big-parallel, nixos-test, uid-range}',
+    '{benchmark, big-parallel, kvm, nixos-test, uid-range}',
+  ]
+
+  test.each(machines.flatMap((own) => refused('aarch64-linux {}', own)))('%s', (log) => {
+    const help = explainBuildFailure(log, onX86)
+    expect(help).toContain('This runner is a x86_64-linux, and its Nix does not build for aarch64-linux')
+    expect(help).toContain('extra_nix_config: extra-platforms = aarch64-linux')
+    expect(help).toContain('docker/setup-qemu-action')
+  })
+})
+
+describe('a build that needs a virtual machine', () => {
+  test.each([
+    ...refused('x86_64-linux {kvm}', '{benchmark, big-parallel, nixos-test, uid-range}'),
+    ...refused('x86_64-linux {kvm, nixos-test}', '{benchmark, big-parallel, nixos-test}'),
+  ])('%s', (log) => {
+    const help = explainBuildFailure(log, forX86)
+    expect(help).toContain('/dev/kvm')
+    expect(help).toContain('extra_nix_config: extra-system-features = kvm')
+    expect(help).not.toContain('extra-platforms')
+  })
+})
+
+test.each(refused('x86_64-linux {big-parallel}', '{}'))(
+  'a feature that the runner lacks is not taken for a foreign system: %s',
+  (log) => {
+    expect(explainBuildFailure(log, forX86) ?? '').not.toContain('does not build for x86_64-linux')
+  },
+)
+
+describe('no emulation', () => {
+  test.each([
+    "error: executing '/nix/store/00-bash-5.2/bin/bash': Exec format error",
+    "while setting up the build environment: executing '/nix/store/00-busybox/bin/sh': Exec format error",
+    '/build/app: cannot execute binary file: Exec format error',
+  ])('%s', (log) => {
+    const help = explainBuildFailure(log, onX86)
+    expect(help).toContain('no emulation is registered')
+    expect(help).toContain('docker/setup-qemu-action')
+    expect(help).toContain('runs-on: ubuntu-24.04-arm')
+  })
+})
+
+test('the sandbox’s filter under emulation', () => {
+  const help = explainBuildFailure('error: unable to load seccomp BPF program: Invalid argument', onX86)
+  expect(help).toContain('extra_nix_config: filter-syscalls = false')
+  expect(help).toContain('runs-on: ubuntu-24.04-arm')
+})
+
+test.each([
+  'error: writing to file: No space left on device',
+  'tar: layer.tar: Cannot write: No space left on device',
+  'error: builder for ’/nix/store/00-app.drv’ failed\nOSError: [Errno 28] No space left on device',
+])('a full disk: %s', (log) => {
+  expect(explainBuildFailure(log, forX86)).toMatch(/disk is full.*14 GB/)
+})
+
+describe('the Git host’s limit', () => {
+  test.each([
+    `error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"API rate limit exceeded for 192.0.2.1. (But here's the good news: Authenticated requests get a higher rate limit.)"}`,
+    "error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/tarball/0123': HTTP error 429",
+    "warning: error: unable to download 'https://gitlab.com/api/v4/projects/a%2Fb/repository/commits': HTTP error 429; retrying in 268 ms",
+  ])('%s', (log) => {
+    expect(explainBuildFailure(log, forX86)).toContain('github_access_token: ${{ github.token }}')
+  })
+
+  test('is not blamed for a cache that refuses', () => {
+    const log =
+      "copying path '/nix/store/00-github-cli'\nerror: unable to download 'https://cache.example.org/00.narinfo': HTTP error 403\nwarning: input github:NixOS/nixpkgs"
+    expect(explainBuildFailure(log, forX86)).toBeUndefined()
+  })
+})
+
+describe('a flake.nix that Git does not know', () => {
+  test.each([
+    "error: path '/nix/store/00-source/flake.nix' does not exist",
+    "error: getting status of '/nix/store/00-source/flake.nix': No such file or directory",
+    "error: source tree referenced by 'git+file:///home/runner/work/app/app' does not contain a '/flake.nix' file",
+    "error: source tree referenced by 'git+file:///home/runner/work/app/app?dir=nix' does not contain a 'nix/flake.nix' file",
+    'error: Path \'flake.nix\' in the repository "/home/runner/work/app/app" is not tracked by Git.',
+    'error: could not find a flake.nix file',
+  ])('%s', (log) => {
+    expect(explainBuildFailure(log, forX86)).toMatch(/no flake\.nix.*committed.*actions\/checkout/)
+  })
+})
+
+test('of a cause and its consequence, the cause is told', () => {
+  const log = 'error: unable to load seccomp BPF program: Invalid argument\nerror: writing: No space left on device'
+  expect(explainBuildFailure(log, onX86)).toContain('disk is full')
+})
+
+test.each([
+  '',
+  "error: builder for '/nix/store/00-app.drv' failed with exit code 1",
+  'error: hash mismatch in fixed-output derivation',
+])('nothing is said of what is not known: %j', (log) => {
+  expect(explainBuildFailure(log, forX86)).toBeUndefined()
+})

@@ -1,0 +1,80 @@
+import { describe, expect, test } from '@jest/globals'
+import { NixError } from '../../src/nix/nix-error.ts'
+import { platformOf, runnerSystem, systemOf } from '../../src/nix/system.ts'
+
+const TABLE: readonly (readonly [string, { os: string; architecture: string; variant?: string }])[] = [
+  ['x86_64-linux', { os: 'linux', architecture: 'amd64' }],
+  ['aarch64-linux', { os: 'linux', architecture: 'arm64' }],
+  ['armv7l-linux', { os: 'linux', architecture: 'arm', variant: 'v7' }],
+  ['armv6l-linux', { os: 'linux', architecture: 'arm', variant: 'v6' }],
+  ['i686-linux', { os: 'linux', architecture: '386' }],
+  ['powerpc64le-linux', { os: 'linux', architecture: 'ppc64le' }],
+  ['riscv64-linux', { os: 'linux', architecture: 'riscv64' }],
+  ['s390x-linux', { os: 'linux', architecture: 's390x' }],
+]
+
+describe('systems and platforms', () => {
+  test.each(TABLE)('%s and its platform are each other’s', (system, platform) => {
+    expect(platformOf(system)).toEqual(platform)
+    expect(systemOf(platform)).toBe(system)
+  })
+
+  test.each([
+    [
+      'a 64-bit Arm image that names its variant',
+      { os: 'linux', architecture: 'arm64', variant: 'v8' },
+      'aarch64-linux',
+    ],
+    ['a 32-bit Arm image, which carries none with Nix', { os: 'linux', architecture: 'arm' }, 'armv7l-linux'],
+    ['an x86 image with a level', { os: 'linux', architecture: 'amd64', variant: 'v3' }, 'x86_64-linux'],
+    ['an image for Windows', { os: 'windows', architecture: 'amd64' }, undefined],
+    ['an image of an unknown architecture', { os: 'linux', architecture: 'mips' }, undefined],
+  ])('the system of %s', (_, platform, system) => {
+    expect(systemOf(platform)).toBe(system)
+  })
+
+  test('a 32-bit Arm variant that no system has is not taken for another', () => {
+    expect(systemOf({ os: 'linux', architecture: 'arm', variant: 'v5' })).toBeUndefined()
+  })
+})
+
+describe('no system of a container image', () => {
+  test.each([
+    ['aarch64-darwin', 'aarch64-linux', 'ubuntu-24.04-arm'],
+    ['x86_64-darwin', 'x86_64-linux', 'ubuntu-24.04'],
+  ])('%s: build for %s instead, on %s', (system, linux, runner) => {
+    const reading = (): unknown => platformOf(system)
+    expect(reading).toThrow(NixError)
+    expect(reading).toThrow(`The system "${system}" is macOS's, and containers run Linux\n`)
+    expect(reading).toThrow(`runs-on: ${runner}\n`)
+    expect(reading).toThrow(`system: ${linux}`)
+  })
+
+  test.each(['', 'linux/amd64', 'amd64', 'X86_64-linux', 'x86_64-windows', 'constructor', '__proto__'])(
+    '%j: the message lists those that there are',
+    (system) => {
+      const reading = (): unknown => platformOf(system)
+      expect(reading).toThrow(NixError)
+      expect(reading).toThrow(`"${system}" is not a system that images can be built for\n`)
+      for (const [one] of TABLE) expect(reading).toThrow(one)
+    },
+  )
+})
+
+describe('the runner’s own system', () => {
+  test.each([
+    ['Linux', 'X64', 'x86_64-linux'],
+    ['Linux', 'ARM64', 'aarch64-linux'],
+    ['Linux', 'ARM', 'armv7l-linux'],
+    ['Linux', 'X86', 'i686-linux'],
+    ['macOS', 'ARM64', 'aarch64-darwin'],
+    ['macOS', 'X64', 'x86_64-darwin'],
+    // Other runners leave RUNNER_ARCH out, and Node's own word is taken.
+    ['Linux', 'arm64', 'aarch64-linux'],
+    ['Linux', 'ia32', 'i686-linux'],
+    ['Linux', 'riscv64', 'riscv64-linux'],
+    ['Linux', 's390x', 's390x-linux'],
+  ])('%s, %s', (os, architecture, system) => {
+    expect(runnerSystem(os, architecture)).toBe(system)
+  })
+})

@@ -1,0 +1,257 @@
+import { describe, expect, test } from '@jest/globals'
+import type { Credential } from '../../src/registry/credentials.ts'
+import { mediaTypes } from '../support/registry/manifests.ts'
+import { basic, index } from '../support/registry/wire.ts'
+import type { BearerAuth, FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
+import { account, type Client, connect, failureOf, open, password, start } from './connect.ts'
+
+const bytes = index(mediaTypes.ociIndex, [])
+const bearer: BearerAuth = { kind: 'bearer', ...account }
+const identity: Credential = { kind: 'identity-token', token: 'identity' }
+const wrong: Credential = { kind: 'password', username: account.user, password: 'wrong' }
+
+async function write({ putManifest, repository }: Client): Promise<void> {
+  await putManifest(repository, 'latest', mediaTypes.ociIndex, bytes)
+}
+
+async function read({ getManifest, repository }: Client): Promise<Buffer | undefined> {
+  return (await getManifest(repository, 'latest'))?.bytes
+}
+
+function tokenRequests({ requests }: TestRegistry): readonly SeenRequest[] {
+  return requests.filter(({ route }) => route === 'token')
+}
+
+function tokenAnswer(status: number, body: string): FaultOf {
+  return ({ route }) => (route === 'token' ? { kind: 'status', status, body } : undefined)
+}
+
+describe('a user who is logged in may push', () => {
+  test.each([
+    ['user name and password', { kind: 'basic', ...account }, password],
+    ['a token for user name and password', bearer, password],
+    ['a token that the answer calls access_token', { ...bearer, tokenField: 'access_token' }, password],
+    ['a token that lives for a second', { ...bearer, expiresIn: 1 }, password],
+    ['a token for an identity token', { ...bearer, identityToken: 'identity' }, identity],
+  ] as const)('by %s', async (_, auth, credential) => {
+    const { server, client } = await connect({ auth }, credential)
+    await write(client)
+    expect(server.manifest('app', 'latest')?.bytes).toEqual(bytes)
+    expect(await read(client)).toEqual(bytes)
+  })
+
+  test('and every secret is told before it is used', async () => {
+    const used: string[] = []
+    const told: string[] = []
+    const server = await start({
+      auth: bearer,
+      fault: ({ authorization }) => {
+        const secret = authorization?.split(' ')[1]
+        if (secret !== undefined && !client.secrets.includes(secret)) used.push(secret)
+        return undefined
+      },
+    })
+    const client = open(server.host, password)
+    await write(client)
+    told.push(...client.secrets)
+    expect(used).toEqual([])
+    expect(told).toContain(basic(account).slice('Basic '.length))
+    expect(told).toContain(server.requests.at(-1)?.authorization?.slice('Bearer '.length))
+  })
+
+  test('by a token that the answer calls access_token beside an empty one', async () => {
+    const { server, client } = await connect(
+      { auth: bearer, fault: tokenAnswer(200, '{"token":"","access_token":"abc"}') },
+      password,
+    )
+    await failureOf(read(client))
+    const reads = server.requests.filter(({ route }) => route === 'manifest')
+    expect(reads.at(-1)?.authorization).toBe('Bearer abc')
+  })
+
+  test('at a registry that asks only where it has to', async () => {
+    const fault: FaultOf = ({ route }) => (route === 'base' ? { kind: 'status', status: 200 } : undefined)
+    const { server, client } = await connect({ auth: bearer, fault }, password)
+    await write(client)
+    expect(server.manifest('app', 'latest')?.bytes).toEqual(bytes)
+  })
+})
+
+describe('a token is fetched', () => {
+  test.each([
+    ['asks at once', undefined],
+    [
+      'asks only where it has to',
+      ({ route }: SeenRequest) => (route === 'base' ? ({ kind: 'status', status: 200 } as const) : undefined),
+    ],
+  ])('once for many requests at a time, where the registry %s', async (_, fault) => {
+    const { server, client } = await connect({ auth: bearer, ...(fault && { fault }) }, password)
+    server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+    expect(await Promise.all(Array.from({ length: 10 }, () => read(client)))).toEqual(Array(10).fill(bytes))
+    expect(tokenRequests(server)).toHaveLength(1)
+  })
+
+  test('once more when it has expired, for all that wait', async () => {
+    const { server, client } = await connect({ auth: bearer }, password)
+    server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+    await read(client)
+    server.expireTokens()
+    expect(await Promise.all(Array.from({ length: 10 }, () => read(client)))).toEqual(Array(10).fill(bytes))
+    expect(tokenRequests(server)).toHaveLength(2)
+  })
+
+  test.each([
+    ['again for each request, where it is over at once', { expires_in: 0 }, 2],
+    ['once for two requests, where it is good for five minutes', { expires_in: 300 }, 1],
+    ['once for two requests, where the service does not say (60 seconds)', {}, 1],
+  ])('%s', async (_, lifetime, times) => {
+    const fault: FaultOf = ({ route, headers }) => {
+      const challenge = { 'www-authenticate': `Bearer realm="http://${headers.host}/token"` }
+      if (route === 'base') return { kind: 'status', status: 401, headers: challenge }
+      return route === 'token'
+        ? { kind: 'status', status: 200, body: JSON.stringify({ token: 'abc', ...lifetime }) }
+        : undefined
+    }
+    const { server, client } = await connect({ fault })
+    await read(client)
+    await read(client)
+    expect(tokenRequests(server)).toHaveLength(times)
+  })
+
+  test('for the repository and what is done to it, of the service that the registry names', async () => {
+    const { server, client } = await connect({ auth: bearer }, password)
+    await read(client)
+    await write(client)
+    const scopes = tokenRequests(server).map(({ path }) => new URL(path, 'http://x').searchParams)
+    expect(scopes.map((query) => [query.get('service'), query.getAll('scope')])).toEqual([
+      ['test-registry', ['repository:app:pull']],
+      ['test-registry', ['repository:app:pull,push']],
+    ])
+  })
+
+  test.each([404, 405])(
+    'without the identity token, where the service answers the way for those with %d',
+    async (status) => {
+      const fault: FaultOf = ({ route, method }) =>
+        route === 'token' && method === 'POST' ? { kind: 'status', status } : undefined
+      const { server, client } = await connect({ auth: { ...bearer, anonymousPull: true }, fault }, identity)
+      server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+      expect(await read(client)).toEqual(bytes)
+      expect(tokenRequests(server).map(({ method, authorization }) => [method, authorization])).toEqual([
+        ['POST', undefined],
+        ['GET', undefined],
+      ])
+    },
+  )
+})
+
+describe('a user who is not logged in', () => {
+  test('may pull what is public', async () => {
+    const { server, client } = await connect({ auth: { ...bearer, anonymousPull: true } })
+    server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+    expect(await read(client)).toEqual(bytes)
+  })
+
+  test.each([
+    ['from a registry with passwords', { kind: 'basic', ...account }],
+    ['from one with tokens', bearer],
+    ['from one where anyone may pull', { ...bearer, anonymousPull: true }],
+  ] as const)('is told so, %s', async (_, auth) => {
+    const { server, client } = await connect({ auth })
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'no-credentials', host: server.host, status: 401 })
+    expect(error.message).toMatch(/wants a login, and there are no credentials for it/)
+    expect(error.message).toMatch(/authentication required/)
+  })
+})
+
+describe('a user whom the registry refuses learns why', () => {
+  test.each([
+    ['a wrong password', { kind: 'basic', ...account }, wrong, 'does not accept the credentials'],
+    ['a wrong password for tokens', bearer, wrong, 'does not accept the credentials of the user "octocat"'],
+    [
+      'an old identity token',
+      { ...bearer, identityToken: 'new' },
+      identity,
+      'does not accept the credentials of the stored identity token',
+    ],
+  ] as const)('%s', async (_, auth, credential, why) => {
+    const { server, client } = await connect({ auth }, credential)
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'wrong-credentials', host: server.host, status: 401 })
+    expect(error.message).toContain(why)
+    expect(server.requests.length).toBeLessThan(6)
+  })
+
+  test('a login that may pull and not push', async () => {
+    const { server, client } = await connect(
+      { auth: { ...bearer, grants: (_, action) => action === 'pull' } },
+      password,
+    )
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'denied', status: 401, code: 'UNAUTHORIZED' })
+    expect(error.message).toContain('it does not allow that')
+    // Once, and once more in case the token had expired.
+    expect(server.requests.filter(({ method }) => method === 'PUT')).toHaveLength(2)
+  })
+
+  test('a status of 403', async () => {
+    const body = '{"errors":[{"code":"DENIED","message":"permission_denied: write_package"}]}'
+    const fault: FaultOf = ({ route }) => (route === 'manifest' ? { kind: 'status', status: 403, body } : undefined)
+    const { client } = await connect({ auth: bearer, fault }, password)
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'denied', status: 403, code: 'DENIED' })
+    expect(error.message).toContain('permission_denied: write_package')
+  })
+
+  test.each([
+    ['no JSON', 'nonsense'],
+    ['no token', '{"expires_in":300}'],
+    ['a token of another form', '{"token":{}}'],
+  ])('a token service whose answer holds %s', async (_, body) => {
+    const { client } = await connect({ auth: bearer, fault: tokenAnswer(200, body) }, password)
+    const error = await failureOf(write(client))
+    expect(error.problem).toBe('other')
+    expect(error.message).toContain('holds no token')
+  })
+
+  test('a token service that limits how often it is asked', async () => {
+    const { client } = await connect({ auth: bearer, fault: tokenAnswer(429, 'Too Many Requests') }, password)
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'rate-limited', status: 429 })
+    expect(error.message).toContain('Too Many Requests')
+  })
+
+  test('a token service that is broken', async () => {
+    const { client } = await connect({ auth: bearer, fault: tokenAnswer(500, 'out of order') }, password)
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'other', status: 500 })
+    expect(error.message).toContain('out of order')
+  })
+
+  test('a token service whose answer breaks off', async () => {
+    const fault: FaultOf = ({ route }) => (route === 'token' ? { kind: 'truncate' } : undefined)
+    const { client } = await connect({ auth: bearer, fault }, password)
+    expect(await failureOf(write(client))).toMatchObject({ problem: 'unreachable' })
+  })
+
+  test('a registry that needs no credentials, in its own words, though they could not be read', async () => {
+    const unreadable = async (): Promise<undefined> => {
+      throw new Error('the file is broken')
+    }
+    const fault: FaultOf = ({ method }) =>
+      method === 'PUT' ? { kind: 'status', status: 400, body: 'no such tag' } : undefined
+    const { client } = await connect({ fault }, unreadable)
+    expect((await failureOf(write(client))).message).toContain('no such tag')
+  })
+})
+
+test('a password goes to no token service that a registry has made up', async () => {
+  const challenge = { 'www-authenticate': 'Bearer realm="http://203.0.113.7/token"' }
+  const fault: FaultOf = () => ({ kind: 'status', status: 401, headers: challenge })
+  const { server, client } = await connect({ fault }, password)
+  const error = await failureOf(write(client))
+  expect(error.message).toContain('asks to fetch a token from http://203.0.113.7/token, which is refused')
+  expect(client.secrets).toEqual([])
+  expect(server.requests.every(({ authorization }) => authorization === undefined)).toBe(true)
+})

@@ -1,0 +1,186 @@
+import { describe, expect, test } from '@jest/globals'
+import { adviceFor } from '../../src/advice.ts'
+import { type Digest, digestOf } from '../../src/oci/digest.ts'
+import { mediaTypes } from '../support/registry/manifests.ts'
+import { index } from '../support/registry/wire.ts'
+import type { Fault, FaultOf, RegistryOptions, RouteName } from '../support/registry.ts'
+import { account, connect, failureOf, password } from './connect.ts'
+
+const bytes = index(mediaTypes.ociIndex, [])
+const digest = digestOf(bytes)
+const absent = digestOf(Buffer.from('never pushed'))
+
+function faultOn(name: RouteName, fault: Fault): FaultOf {
+  return ({ route }) => (route === name ? fault : undefined)
+}
+
+async function connectWithIndex(options?: RegistryOptions) {
+  const { server, client } = await connect(options)
+  server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+  return { server, client, get: (reference: string) => client.getManifest(client.repository, reference) }
+}
+
+describe('a manifest', () => {
+  test.each(['latest', digest])('is read by %s, its bytes as they are', async (reference) => {
+    const { get } = await connectWithIndex()
+    expect(await get(reference)).toEqual({ bytes, digest, mediaType: mediaTypes.ociIndex })
+  })
+
+  test('is read in each type that an image may have', async () => {
+    const { server, client } = await connect()
+    for (const mediaType of Object.values(mediaTypes)) {
+      const seeded = server.seedManifest('app', Buffer.from(JSON.stringify({ mediaType })), mediaType)
+      expect(await client.getManifest(client.repository, seeded)).toMatchObject({ mediaType })
+    }
+  })
+
+  test.each(['other', absent])('that is not there is nothing: %s', async (reference) => {
+    const { get } = await connectWithIndex()
+    expect(await get(reference)).toBeUndefined()
+  })
+
+  test.each<readonly [string, string, Fault]>([
+    ['by digest, with a changed byte', digest, { kind: 'corrupt' }],
+    ['by tag, with a changed byte', 'latest', { kind: 'corrupt' }],
+    ['by tag, with another digest', 'latest', { kind: 'headers', headers: { 'docker-content-digest': absent } }],
+  ])('that is damaged on its way is refused: %s', async (_, reference, fault) => {
+    const { get } = await connectWithIndex({ fault: faultOn('manifest', fault) })
+    const error = await failureOf(get(reference))
+    expect(error.problem).toBe('other')
+    expect(error.message).toContain('its digest should be sha256:')
+    expect(error.message).toContain('Nothing of it is used.')
+  })
+
+  test.each<readonly [string, string, Fault]>([
+    [
+      'by digest, though the header is wrong',
+      digest,
+      { kind: 'headers', headers: { 'docker-content-digest': absent } },
+    ],
+    ['by tag, without the header', 'latest', { kind: 'headers', headers: { 'docker-content-digest': undefined } }],
+    [
+      'by tag, with a digest of another kind',
+      'latest',
+      { kind: 'headers', headers: { 'docker-content-digest': 'sha512:0' } },
+    ],
+  ])('is what its bytes are: %s', async (_, reference, fault) => {
+    const { get } = await connectWithIndex({ fault: faultOn('manifest', fault) })
+    expect(await get(reference)).toMatchObject({ bytes, digest })
+  })
+
+  test('that is larger than any should be is refused', async () => {
+    const { server, client } = await connect()
+    const limit = Buffer.alloc(4 * 1024 * 1024, ' ')
+    const large = server.seedManifest('app', limit, mediaTypes.ociIndex)
+    const larger = server.seedManifest('app', Buffer.concat([limit, Buffer.of(32)]), mediaTypes.ociIndex)
+    expect((await client.getManifest(client.repository, large))?.bytes).toHaveLength(limit.length)
+    const error = await failureOf(client.getManifest(client.repository, larger))
+    expect(error.message).toContain('it is larger than 4096 KiB')
+  })
+
+  test.each(['latest', digest])('is stored under %s, its bytes as they were given', async (reference) => {
+    const { server, client } = await connect()
+    await client.putManifest(client.repository, reference, mediaTypes.ociIndex, bytes)
+    expect(server.manifest('app', reference)).toEqual({ bytes, digest, mediaType: mediaTypes.ociIndex })
+  })
+
+  test('that the registry claims to hold under another digest is not taken for stored', async () => {
+    const headers = { 'docker-content-digest': absent }
+    const { client } = await connect({ fault: faultOn('manifest', { kind: 'headers', headers }) })
+    const put = client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect((await failureOf(put)).message).toContain(`its digest should be ${digest}, but is ${absent}`)
+  })
+
+  test('of what is not there is refused, in the registry’s words', async () => {
+    const { server, client } = await connect()
+    const child = { mediaType: mediaTypes.ociManifest, digest: absent, size: 1 }
+    const put = client.putManifest(
+      client.repository,
+      'latest',
+      mediaTypes.ociIndex,
+      index(mediaTypes.ociIndex, [child]),
+    )
+    const error = await failureOf(put)
+    expect(error).toMatchObject({ problem: 'other', status: 400, code: 'MANIFEST_BLOB_UNKNOWN' })
+    expect(error.message).toContain(absent)
+    expect(server.tags('app').size).toBe(0)
+  })
+
+  test('for a repository that has to be created first is refused with that advice', async () => {
+    const body = '{"errors":[{"code":"NAME_UNKNOWN","message":"The repository does not exist"}]}'
+    const { client } = await connect({ fault: faultOn('manifest', { kind: 'status', status: 404, body }) })
+    const error = await failureOf(client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes))
+    expect(error).toMatchObject({ problem: 'not-found', code: 'NAME_UNKNOWN' })
+    expect(adviceFor(error)).toContain('Create the repository in the registry first')
+  })
+})
+
+describe('a tag', () => {
+  test.each([
+    ['is gone where the registry says so', 202, true],
+    ['is still there where it knows no such thing', 405, false],
+    ['is still there where it points elsewhere', 307, false],
+  ])('%s', async (_, status, gone) => {
+    const headers = { location: '/elsewhere' }
+    const { client } = await connect({ fault: faultOn('manifest', { kind: 'status', status, headers }) })
+    expect(await client.deleteTag(client.repository, 'latest')).toBe(gone)
+  })
+})
+
+describe('a blob', () => {
+  async function connectWithBlob(options?: RegistryOptions) {
+    const { server, client } = await connect(options)
+    await server.seedBlob('app', bytes)
+    return { get: (one: Digest, limit = bytes.length) => client.getBlob(client.repository, one, limit) }
+  }
+
+  test('is read up to its limit, its bytes as they are', async () => {
+    const { get } = await connectWithBlob()
+    expect(await get(digest)).toEqual(bytes)
+    expect((await failureOf(get(digest, bytes.length - 1))).message).toContain('it is larger than')
+  })
+
+  test('that is not there is nothing', async () => {
+    const { get } = await connectWithBlob()
+    expect(await get(absent)).toBeUndefined()
+  })
+
+  test('that is damaged on its way is refused', async () => {
+    const { get } = await connectWithBlob({ fault: faultOn('blob', { kind: 'corrupt' }) })
+    expect((await failureOf(get(digest))).message).toContain(`its digest should be ${digest}`)
+  })
+})
+
+describe('whether images may be pushed', () => {
+  test.each<readonly [string, RegistryOptions]>([
+    ['with a whole Location', {}],
+    ['with a path for a Location', { relativeLocations: true }],
+    ['with uploads on another host', { objectStore: true }],
+    ['with passwords', { auth: { kind: 'basic', ...account } }],
+    ['with tokens', { auth: { kind: 'bearer', ...account } }],
+  ])('is found out at a registry %s, and no upload stays behind', async (_, options) => {
+    const { server, client } = await connect(options, password)
+    await client.checkPush(client.repository)
+    const uploads = server.requests.filter(({ route }) => route === 'uploads' || route === 'upload')
+    expect(uploads.map(({ method, status }) => [method, status]).filter(([, status]) => status !== 401)).toEqual([
+      ['POST', 202],
+      ['DELETE', 204],
+    ])
+    expect(client.waits).toEqual([])
+  })
+
+  test.each([404, 405, 500])('is found out, and at once, where uploads can’t be given up: %d', async (status) => {
+    const { client } = await connect({ fault: faultOn('upload', { kind: 'status', status }) })
+    await client.checkPush(client.repository)
+    expect(client.waits).toEqual([])
+  })
+
+  test('is told where they may not', async () => {
+    const body = '{"errors":[{"code":"DENIED","message":"not yours"}]}'
+    const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status: 403, body }) }, password)
+    const error = await failureOf(client.checkPush(client.repository))
+    expect(error).toMatchObject({ problem: 'denied', status: 403, code: 'DENIED' })
+    expect(error.message).toContain(`Can't push to ${error.host}/app`)
+    expect(error.message).toContain('not yours')
+  })
+})

@@ -1,0 +1,189 @@
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { MergeError } from '../src/merge-error.ts'
+import { digestOf } from '../src/oci/digest.ts'
+import { OCI_INDEX } from '../src/oci/media-type.ts'
+import { createRegistry, type Registry, type StoredManifest } from '../src/registry/registry.ts'
+import { moveTags, type TagMove } from '../src/tags.ts'
+import { type FaultOf, startRegistry, type TestRegistry } from './support/registry.ts'
+
+const TAGS = ['v1.2.3', 'v1.2', 'v1', 'latest']
+const old = indexOf('old')
+const fresh = indexOf('fresh')
+
+let server: TestRegistry
+let registry: Registry
+
+beforeEach(async () => {
+  server = await startRegistry()
+  const ignore = (): void => undefined
+  registry = createRegistry({
+    log: { info: ignore, warning: ignore, debug: ignore },
+    credentials: async () => undefined,
+    onSecret: ignore,
+    userAgent: 'test',
+    wait: async () => undefined,
+  })
+  for (const path of ['app', 'api']) {
+    server.seedManifest(path, old.bytes, OCI_INDEX)
+    server.seedManifest(path, fresh.bytes, OCI_INDEX)
+  }
+})
+
+afterEach(async () => {
+  await registry.close()
+  await server.close()
+})
+
+function indexOf(title: string): StoredManifest {
+  const bytes = Buffer.from(
+    JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [], annotations: { title } }),
+  )
+  return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX }
+}
+
+function movesOf(tags: readonly string[], path = 'app'): readonly TagMove[] {
+  return tags.map((tag) => ({ repository: { host: server.host, path }, tag, index: fresh }))
+}
+
+function pointTo({ digest }: StoredManifest, tags: readonly string[], path = 'app'): void {
+  for (const tag of tags) server.seedTag(path, tag, digest)
+}
+
+/** Which tags were written, in their order, the attempts that failed included. */
+function written(): readonly string[] {
+  return server.requests.flatMap(({ method, reference }) =>
+    method === 'PUT' && reference !== undefined ? [reference] : [],
+  )
+}
+
+function all(tags: readonly string[], { digest }: StoredManifest): ReadonlyMap<string, string> {
+  return new Map(tags.map((tag) => [tag, digest]))
+}
+
+/** Refuses to write this tag the first time, and whatever else as `more` says. */
+function refuse(tag: string, more: FaultOf = () => undefined): void {
+  const body = JSON.stringify({ errors: [{ code: 'DENIED', message: 'this tag is immutable' }] })
+  let refused = false
+  server.setFault((request) => {
+    if (request.method !== 'PUT' || request.reference !== tag || refused) return more(request)
+    refused = true
+    return { kind: 'status', status: 403, body }
+  })
+}
+
+describe('tags move', () => {
+  test('one by one in the order given, new ones and old ones', async () => {
+    pointTo(old, ['v1', 'latest'])
+    await moveTags(registry, movesOf(TAGS))
+    expect(server.tags('app')).toEqual(all(TAGS, fresh))
+    expect(written()).toEqual(TAGS)
+  })
+
+  test('in several repositories', async () => {
+    await moveTags(registry, [...movesOf(['v1']), ...movesOf(['v1'], 'api')])
+    expect([server.tags('app'), server.tags('api')]).toEqual([all(['v1'], fresh), all(['v1'], fresh)])
+  })
+
+  test('but those that are there already are not written, as registries with immutable tags want it', async () => {
+    pointTo(fresh, ['v1.2.3', 'v1'])
+    await moveTags(registry, movesOf(TAGS))
+    expect(server.tags('app')).toEqual(all(TAGS, fresh))
+    expect(written()).toEqual(['v1.2', 'latest'])
+  })
+
+  test('and other tags stay as they are', async () => {
+    pointTo(old, ['v0'])
+    await moveTags(registry, movesOf(['v1']))
+    expect(server.tags('app').get('v0')).toBe(old.digest)
+  })
+})
+
+describe('a failure leaves every tag as it was', () => {
+  test.each(TAGS)('when %s can’t be written', async (tag) => {
+    pointTo(old, TAGS)
+    refuse(tag)
+    const moving = moveTags(registry, movesOf(TAGS))
+    await expect(moving).rejects.toBeInstanceOf(MergeError)
+    await expect(moving).rejects.toThrow(`The tag ${server.host}/app:${tag} could not be moved to ${fresh.digest}\n`)
+    await expect(moving).rejects.toThrow('DENIED: this tag is immutable')
+    await expect(moving).rejects.toThrow('All tags are as they were.\n')
+    await expect(moving).rejects.toThrow('running the job again finishes it')
+    expect(server.tags('app')).toEqual(all(TAGS, old))
+  })
+
+  test.each(TAGS)('when the answer to writing %s is lost, though the tag has moved', async (tag) => {
+    pointTo(old, TAGS)
+    server.setFault(({ method, reference }) =>
+      method === 'PUT' && reference === tag && written().filter((one) => one === tag).length <= 6
+        ? { kind: 'lose' }
+        : undefined,
+    )
+    await expect(moveTags(registry, movesOf(TAGS))).rejects.toThrow('All tags are as they were.\n')
+    expect(server.tags('app')).toEqual(all(TAGS, old))
+  })
+
+  test('also across repositories', async () => {
+    pointTo(old, ['v1'])
+    pointTo(old, ['v2'], 'api')
+    refuse('v2')
+    await expect(moveTags(registry, [...movesOf(['v1']), ...movesOf(['v2'], 'api')])).rejects.toThrow(
+      'All tags are as they were.',
+    )
+    expect([server.tags('app'), server.tags('api')]).toEqual([all(['v1'], old), all(['v2'], old)])
+  })
+
+  test.each(TAGS)('when it is not known where %s was before, nothing moves', async (tag) => {
+    pointTo(old, TAGS)
+    server.setFault(({ method, reference }) =>
+      method === 'GET' && reference === tag ? { kind: 'status', status: 403 } : undefined,
+    )
+    await expect(moveTags(registry, movesOf(TAGS))).rejects.toThrow(`${server.host}/app:${tag}`)
+    expect(server.tags('app')).toEqual(all(TAGS, old))
+    expect(written()).toEqual([])
+  })
+
+  test('and what another run has moved in the meantime stays with that run', async () => {
+    const foreign = indexOf('foreign')
+    server.seedManifest('app', foreign.bytes, OCI_INDEX)
+    pointTo(old, TAGS)
+    refuse('latest', ({ reference, method }) => {
+      if (method === 'GET' && reference === 'v1' && written().includes('latest')) pointTo(foreign, ['v1'])
+      return undefined
+    })
+    await expect(moveTags(registry, movesOf(TAGS))).rejects.toThrow('could not be moved')
+    expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1', foreign.digest]]))
+  })
+})
+
+describe('what can’t be put back is named', () => {
+  test('a new tag, where the registry can’t delete tags', async () => {
+    pointTo(old, ['v1.2', 'v1', 'latest'])
+    refuse('v1')
+    const moving = moveTags(registry, movesOf(TAGS))
+    await expect(moving).rejects.toThrow(
+      `All tags are as they were, but these:\n  ${server.host}/app:v1.2.3: is new and points to ${fresh.digest}; ${server.host} can't delete tags\n`,
+    )
+    expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1.2.3', fresh.digest]]))
+  })
+
+  test('a new tag is not named where the registry has deleted it', async () => {
+    refuse('v1', ({ method }) => (method === 'DELETE' ? { kind: 'status', status: 202 } : undefined))
+    await expect(moveTags(registry, movesOf(TAGS))).rejects.toThrow('All tags are as they were.\n')
+    expect(server.requests.flatMap(({ method, reference }) => (method === 'DELETE' ? [reference] : []))).toEqual([
+      'v1.2',
+      'v1.2.3',
+    ])
+  })
+
+  test('tags that the registry refuses to take back, each with its words', async () => {
+    pointTo(old, TAGS)
+    refuse('latest', ({ method, reference }) =>
+      method === 'PUT' && reference === 'v1.2' && written().includes('latest')
+        ? { kind: 'status', status: 403, body: '{"errors":[{"code":"DENIED","message":"no way back"}]}' }
+        : undefined,
+    )
+    const moving = moveTags(registry, movesOf(TAGS))
+    await expect(moving).rejects.toThrow(/but these:\n {2}\S+\/app:v1\.2: (?:.|\n)*no way back/)
+    expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1.2', fresh.digest]]))
+  })
+})
