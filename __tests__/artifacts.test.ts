@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
-import { artifactName, readRecords, writeRecord } from '../src/artifacts.ts'
+import { artifactName, NoArtifactService, readRecords, writeRecord } from '../src/artifacts.ts'
 import { jobLog } from '../src/job-log.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from '../src/record.ts'
 import { type ArtifactService, startArtifactService } from './support/artifact-service.ts'
@@ -210,20 +210,25 @@ describe('reading', () => {
 })
 
 describe('where there is no artifact service, or it fails', () => {
-  const help = /GitHub Enterprise Server, Forgejo, Gitea.*`record` outputs.*`digests`/
+  const help = /there is no artifact service here[\s\S]*`record` outputs.*`digests`/
 
   test.each(['ACTIONS_RESULTS_URL', 'ACTIONS_RUNTIME_TOKEN'])(
     'without %s the help says to use `digests`',
     async (variable) => {
       delete process.env[variable]
-      await expectFailure(readRecords(folder), "Can't list the artifacts of the run", variable, help)
-      await expectFailure(writeRecord(record, 1, folder), "Can't list the artifacts of the run", help)
+      for (const start of [() => readRecords(folder), () => writeRecord(record, 1, folder)]) {
+        const work = start()
+        await expectFailure(work, "Can't list the artifacts of the run", variable, help)
+        await expect(work).rejects.toBeInstanceOf(NoArtifactService)
+      }
     },
   )
 
   test('on GitHub Enterprise Server the help says to use `digests`', async () => {
     process.env.GITHUB_SERVER_URL = 'https://github.example.com'
-    await expectFailure(readRecords(folder), 'GHES', help)
+    const reading = readRecords(folder)
+    await expectFailure(reading, 'GHES', help)
+    await expect(reading).rejects.toBeInstanceOf(NoArtifactService)
   })
 
   test.each([
@@ -233,6 +238,9 @@ describe('where there is no artifact service, or it fails', () => {
   ])('when %s is refused, the words of the service are in the error', async (refused, message) => {
     const body = JSON.stringify({ code: 'permission_denied', msg: 'storage quota has been hit' })
     service.setFault(({ method }) => (method === refused ? { status: 403, body } : undefined))
-    await expectFailure(writeRecord(record, 1, folder), message, 'storage quota has been hit')
+    const writing = writeRecord(record, 1, folder)
+    await expectFailure(writing, message, 'storage quota has been hit')
+    // A build goes on without a service, and must not where there is one that lost the record.
+    await expect(writing).rejects.not.toBeInstanceOf(NoArtifactService)
   })
 })

@@ -18,11 +18,14 @@ const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
 }
 
 let registry: TestRegistry
+/** What was told, and what was written down beside it. */
 let said: string[]
+let lines: string[]
 
 beforeEach(async () => {
   registry = await startRegistry()
   said = []
+  lines = []
 })
 afterEach(() => registry.close())
 
@@ -150,7 +153,7 @@ describe('what is published', () => {
 })
 
 describe('what is wrong is told, and nothing is published', () => {
-  test.each<[string, (given: Given) => Record<string, string>, readonly RegExp[]]>([
+  test.each<[string, (given: Given) => Record<string, string> | Promise<Record<string, string>>, readonly RegExp[]]>([
     [
       'no record for this image',
       ({ app }) => ({ image: `${registry.host}/other`, digests: records(app) }),
@@ -181,6 +184,26 @@ describe('what is wrong is told, and nothing is published', () => {
       [/There are 2 images of 127[^ ]*\/app for linux\/amd64, and an index has one/],
     ],
     [
+      'two bare digests for one platform, one of which names the variant that the other implies',
+      async ({ app }) => {
+        const { digest } = await seedImage(registry, 'app', { architecture: 'arm64', variant: 'v8' })
+        return { digests: `${app[1].image.digest}\n${digest}` }
+      },
+      [
+        /There are 2 images of 127[^ ]*\/app for linux\/arm64, and an index has one/,
+        /^ {2}sha256:[0-9a-f]{64} \(linux\/arm64\)\n {2}sha256:[0-9a-f]{64} \(linux\/arm64\/v8\)$/m,
+      ],
+    ],
+    [
+      'an image whose config would give the runner a command',
+      async () => {
+        const platform = { os: 'linux', architecture: 'arm64' }
+        const image = await seedImage(registry, 'app', { ...platform, variant: 'v8\n::warning::x' })
+        return { digests: recordOf('app', 'aarch64-linux', platform, image) }
+      },
+      [/config.*: variant: has characters that no platform has/],
+    ],
+    [
       'a digest that is not in the registry',
       ({ app }) => ({ digests: app[0].record.replaceAll(app[0].image.digest, `sha256:${'0'.repeat(64)}`) }),
       [/\/app@sha256:0{64} is not in the registry/, /pushed to another repository, or something has deleted it/],
@@ -204,8 +227,9 @@ describe('what is wrong is told, and nothing is published', () => {
     const app = await push('app', ['x86_64-linux', 'aarch64-linux'])
     const [changed] = await push('app', ['x86_64-linux'], {}, 'changed')
     registry.seedTag('app', 'latest', app[0].image.digest)
-    const inputs = inputsOf({ app, changed })
+    const inputs = await inputsOf({ app, changed })
     const error = await mergeWith(inputs).catch((thrown: unknown) => thrown)
+    expect(`${lines.join('\n')}\n${said.join('\n')}`).not.toMatch(/^\s*::/m)
     expect(error).toBeInstanceOf(Failure)
     for (const message of messages) expect((error as Failure).message).toMatch(message)
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: app[0].image.digest })
@@ -228,7 +252,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
     const inputs = { digests: records(images), tags: tags.join(',') }
 
     // First without a fault, to know how many requests there are; then with each of them broken, from there on once.
-    await mergeWith(inputs)
+    const { outputs } = await mergeWith(inputs)
     const steps = registry.requests.map(({ method, route, path }) => ({ method, route, path }))
     let failures = 0
     for (const step of steps) {
@@ -245,7 +269,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
         (error: unknown) => error,
       )
       const now = [...registry.tags('app').values()]
-      if (outcome === 'published') expect(new Set(now).size).toBe(1)
+      if (outcome === 'published') expect(now).toEqual(tags.map(() => outputs.digest))
       else {
         failures++
         expect(outcome).toBeInstanceOf(Failure)
@@ -326,8 +350,8 @@ async function mergeWith(inputs: Record<string, string>, env: Record<string, str
 }
 
 const log: JobLog = {
-  info: () => undefined,
-  debug: () => undefined,
+  info: (message) => void lines.push(message),
+  debug: (message) => void lines.push(message),
   notice: (message) => void said.push(`notice: ${message}`),
   warning: (message) => void said.push(`warning: ${message}`),
   group: (_title, work) => work(),

@@ -85,6 +85,13 @@ describe('a record that is not valid', () => {
       { ...record, platform: { os: 'windows', architecture: 'arm64' } },
       /"platform" is windows\/arm64/,
     ],
+    ...['os', 'architecture', 'variant'].flatMap((part) =>
+      ['x\n::error::y', 'x\n', 'x\r', 'a b', 'a|b', '`a`', '<b>'].map((word): [string, unknown, RegExp] => [
+        `a platform whose ${part} is ${JSON.stringify(word)}`,
+        { ...record, platform: { ...record.platform, [part]: word } },
+        new RegExp(`"platform\\.${part}": has characters that no platform has`),
+      ]),
+    ),
     ['a list', [record], /schema/],
     ['null', null, /Object/],
   ])('%s: the message names the field and where the record is from', (_, value, message) => {

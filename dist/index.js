@@ -45839,17 +45839,20 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 /***/ ((__webpack_module__, __unused_webpack___webpack_exports__, __nccwpck_require__) => {
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(60183);
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(56673);
 
+
+process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
 process.noDeprecation = true;
-await (0,_run_js__WEBPACK_IMPORTED_MODULE_0__/* .run */ .e)(process.env);
+await (0,_run_js__WEBPACK_IMPORTED_MODULE_1__/* .run */ .e)(process.env);
 
 __webpack_async_result__();
 } catch(e) { __webpack_async_result__(e); } }, 1);
 
 /***/ }),
 
-/***/ 60183:
+/***/ 56673:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -45860,6 +45863,8 @@ __nccwpck_require__.d(__webpack_exports__, {
 
 // EXTERNAL MODULE: external "node:fs/promises"
 var promises_ = __nccwpck_require__(51455);
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(48161);
 // EXTERNAL MODULE: external "node:path"
 var external_node_path_ = __nccwpck_require__(76760);
 // EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 7 modules
@@ -45885,7 +45890,7 @@ function adviceFor({ host, problem, code, status }) {
         case 'wrong-credentials':
             return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`;
         case 'denied':
-            return `The login is right, but may not do this. ${permissions(host) || 'Give it write access to the repository.'}`;
+            return permissions(host) || 'The login needs write access to the repository.';
         case 'unreachable':
             return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`;
         case 'untrusted-certificate':
@@ -45909,7 +45914,9 @@ function permissions(host) {
   permissions:
     contents: read
     packages: write
-A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").`;
+A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").
+In pull requests from forks and of Dependabot the token can't write at all: give this step
+  push: \${{ github.event_name != 'pull_request' }}`;
 }
 
 // EXTERNAL MODULE: external "node:crypto"
@@ -45937,6 +45944,9 @@ function oneLine(text) {
         .replaceAll('##[', '# [')
         .trim();
     return line.length > 500 ? `${line.slice(0, 500)}…` : line;
+}
+function lastLines(log, count) {
+    return log.trimEnd().split('\n').slice(-count).join('\n');
 }
 function indent(words) {
     return words
@@ -53599,8 +53609,18 @@ function isIndexType(mediaType) {
 function isManifestType(mediaType) {
     return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
 }
+const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+function layerType(format) {
+    return `application/vnd.oci.image.layer.v1.tar+${format}`;
+}
+function layerFormat(mediaType) {
+    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
+        return 'gzip';
+    return ['gzip', 'zstd'].find((format) => mediaType === layerType(format));
+}
 
 ;// CONCATENATED MODULE: ./lib/oci/platform.js
+const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/;
 function printPlatform(platform) {
     return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
 }
@@ -53610,8 +53630,11 @@ function byPlatform(one, other) {
 function compare(one, other) {
     return one < other ? -1 : one > other ? 1 : 0;
 }
+function platformKey(platform) {
+    return printPlatform(normalized(platform));
+}
 function samePlatform(one, other) {
-    return printPlatform(normalized(one)) === printPlatform(normalized(other));
+    return platformKey(one) === platformKey(other);
 }
 const IMPLIED_VARIANT = { arm64: 'v8', arm: 'v7', amd64: 'v1' };
 function normalized(platform) {
@@ -53653,6 +53676,9 @@ function parseReference(text) {
 }
 function printRepository(repository) {
     return `${repository.host}/${repository.path}`;
+}
+function printReference({ repository, tag, digest }) {
+    return `${printRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
 }
 function sameRepository(one, other) {
     return one.host === other.host && one.path === other.path;
@@ -53729,13 +53755,14 @@ function invalid(origin, why) {
         help: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
     });
 }
+const WORD = pipe(string(), regex(PLATFORM_WORD, 'has characters that no platform has'));
 const RECORD = pipe(string(), parseJson(), object({
     schema: literal(1, 'is not 1, the one version that is known'),
     image: pipe(string(), check(isImageName, 'is not the name of an image'), transform(canonicalName)),
     system: pipe(string(), check(isSystem, 'is not a system that images can be for')),
-    platform: object({ os: string(), architecture: string(), variant: optional(string()) }),
-    digest: custom((value) => typeof value === 'string' && DIGEST_PATTERN.test(value), 'is not a sha256 digest'),
-    mediaType: pipe(string(), check((type) => isManifestType(type) && !isIndexType(type), 'is not the media type of an image manifest')),
+    platform: object({ os: WORD, architecture: WORD, variant: optional(WORD) }),
+    digest: custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest'),
+    mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
     size: pipe(number(), safeInteger(), minValue(1)),
     storePath: pipe(string(), startsWith('/')),
     job: object({ id: string(), total: optional(pipe(number(), safeInteger(), minValue(1))) }),
@@ -53768,6 +53795,8 @@ function isSystem(text) {
 
 
 
+class NoArtifactService extends RecordError {
+}
 function artifactName(image, system) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
     const hash = (0,external_node_crypto_.createHash)('sha256').update(image).digest('hex').slice(0, 8);
@@ -53858,12 +53887,12 @@ async function asking(purpose, asked) {
         return await asked;
     }
     catch (error) {
-        throw new RecordError({
-            what: `Can't ${purpose}`,
-            words: messageOf(error),
-            help: 'Where there is no artifact service (GitHub Enterprise Server, Forgejo, Gitea), give the `record` outputs of the build jobs to `digests` of the merge.',
-            cause: error,
-        });
+        const words = messageOf(error);
+        const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || error.name === 'GHESNotSupportedError';
+        const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; README.md shows how.';
+        if (none)
+            throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help });
+        throw new RecordError({ what: `Can't ${purpose}`, words, cause: error });
     }
 }
 
@@ -53900,9 +53929,6 @@ async function runCommand(program, args, shown) {
     });
     return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log) };
 }
-function lastLines(log, count) {
-    return log.trimEnd().split('\n').slice(-count).join('\n');
-}
 function plainText(log) {
     return (0,external_node_util_.stripVTControlCharacters)(log.toString('utf8')).replaceAll('\r', '');
 }
@@ -53938,7 +53964,7 @@ async function loadImage(feed) {
     child.stdin.on('error', () => undefined);
     const ended = (0,external_node_events_.once)(child, 'close').then(([code]) => code, (error) => void words.push(messageOf(error)));
     const [fed] = await Promise.allSettled([feed(child.stdin)]);
-    const brokenPipe = fed.status === 'rejected' && child.stdin.destroyed;
+    const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
     if (fed.status === 'rejected' && !brokenPipe)
         child.kill();
     const exitCode = await ended;
@@ -53981,6 +54007,7 @@ async function pushImage(reference, loginHelp) {
         words: lastLines(stdout, 5),
     });
 }
+const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
 const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
 async function docker(args, shown = false) {
     const result = await runCommand('docker', args, shown);
@@ -54013,6 +54040,7 @@ const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createR
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(38522);
 ;// CONCATENATED MODULE: ./lib/image/byte-reader.js
+
 async function readExactly(reader, length) {
     const chunks = [];
     let missing = length;
@@ -54057,13 +54085,13 @@ function streamReader(stream) {
         },
     };
 }
-const FILE_CHUNK = 64 * 1024;
+const FILE_CHUNK = 1024 * 1024;
 function fileReader(file, size) {
     const buffer = Buffer.allocUnsafe(FILE_CHUNK);
     let position = 0;
     return {
         async next(most) {
-            const { bytesRead } = await file.read(buffer, 0, Math.min(most, FILE_CHUNK), position);
+            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
             position += bytesRead;
             return buffer.subarray(0, bytesRead);
         },
@@ -54077,6 +54105,7 @@ function fileReader(file, size) {
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/document.js
+
 
 
 
@@ -54114,20 +54143,21 @@ function parseConfig(bytes, name) {
 }
 const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
 const STRINGS = nullish(record(string(), string()));
+const document_WORD = pipe(string(), regex(PLATFORM_WORD, 'has characters that no platform has'));
 const DESCRIPTOR = object({
     mediaType: string(),
     digest: DIGEST,
     size: pipe(number(), safeInteger(), minValue(0)),
     annotations: STRINGS,
     artifactType: optional(string()),
-    platform: nullish(object({ os: string(), architecture: string(), variant: optional(string()) })),
+    platform: nullish(object({ os: document_WORD, architecture: document_WORD, variant: optional(document_WORD) })),
 });
 const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
 const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
 const CONFIG = object({
-    os: string(),
-    architecture: string(),
-    variant: optional(string()),
+    os: document_WORD,
+    architecture: document_WORD,
+    variant: optional(document_WORD),
     config: nullish(object({ Labels: STRINGS })),
     rootfs: object({ diff_ids: array(DIGEST) }),
 });
@@ -54205,11 +54235,14 @@ async function* visit(reader, entry, archive) {
     let unread = entry.size;
     yield {
         ...entry,
-        async read() {
-            if (unread !== entry.size)
-                throw new Error(`${entry.name} has been read already`);
-            unread = 0;
-            return readContent(reader, entry.size, entry.name, archive);
+        async *content() {
+            while (unread > 0) {
+                const chunk = await reader.next(unread);
+                if (chunk.length === 0)
+                    throw truncated(archive, entry.name);
+                unread -= chunk.length;
+                yield chunk;
+            }
         },
     };
     const rest = unread + padding(entry.size);
@@ -54343,19 +54376,26 @@ function truncated(archive, name) {
 
 
 
-async function readDockerArchive(reader, archive) {
-    const { members, documents } = await collect(reader, archive);
+async function readDockerArchive(reader, archive, take = async () => undefined) {
+    const { members, documents } = await collect(reader, archive, take);
     const manifest = docker_archive_parseManifest(documents.get('manifest.json'), members, archive);
     const config = documents.get(resolve(manifest.Config, members));
     if (config === undefined)
         throw damaged(archive, `its config ${manifest.Config} is missing`);
     const image = readConfig(config, manifest.Config, archive);
-    const missing = manifest.Layers.filter((layer) => members.get(resolve(layer, members))?.type !== 'file');
+    const layers = manifest.Layers.map((layer) => resolve(layer, members));
+    const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file');
     if (missing.length > 0)
         throw damaged(archive, `these layers are missing: ${missing.join(', ')}`);
     if (manifest.Layers.length !== image.diffIds.length)
         throw damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
-    return { names: manifest.RepoTags ?? [], config: image, configDigest: digestOf(config), layers: manifest.Layers };
+    return {
+        names: manifest.RepoTags ?? [],
+        config: image,
+        configDigest: digestOf(config),
+        configBytes: config,
+        layers,
+    };
 }
 function readConfig(bytes, name, archive) {
     try {
@@ -54369,7 +54409,7 @@ function readConfig(bytes, name, archive) {
 }
 const DOCUMENT_LIMIT = 4 * 1024 * 1024;
 const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
-async function collect(reader, archive) {
+async function collect(reader, archive, take) {
     const members = new Map();
     const documents = new Map();
     let kept = 0;
@@ -54378,19 +54418,36 @@ async function collect(reader, archive) {
         if (name.split('/').includes('..'))
             throw damaged(archive, `its member ${entry.name} points out of it`);
         members.set(name, { type: entry.type, linkName: entry.linkName });
-        if (entry.type !== 'file' || !mayBeDocument(name) || entry.size > DOCUMENT_LIMIT)
-            continue;
-        const bytes = await entry.read();
-        if (bytes[0] !== 0x7b && bytes[0] !== 0x5b)
-            continue;
-        kept += bytes.length;
+        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
+        if (small !== undefined && isJson(small)) {
+            documents.set(name, small);
+            kept += small.length;
+        }
+        else if (mayBeLayer(entry))
+            await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) });
         if (kept > DOCUMENTS_LIMIT)
             throw damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-        documents.set(name, bytes);
     }
     return { members, documents };
 }
-function mayBeDocument(name) {
+async function readAll(content) {
+    const chunks = [];
+    for await (const chunk of content)
+        chunks.push(Buffer.from(chunk));
+    return Buffer.concat(chunks);
+}
+async function* once(bytes) {
+    yield bytes;
+}
+function isJson(bytes) {
+    return bytes[0] === 0x7b || bytes[0] === 0x5b;
+}
+function mayBeLayer({ type, size }) {
+    return type === 'file' && size > 0 && size % 512 === 0;
+}
+function mayBeDocument({ type, size }, name) {
+    if (type !== 'file' || size > DOCUMENT_LIMIT)
+        return false;
     return name.endsWith('.json') || name.startsWith('blobs/sha256/');
 }
 const docker_archive_MANIFEST = array(object({
@@ -54471,10 +54528,13 @@ async function findSource(path) {
         return { path, format };
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS });
 }
-async function readImage(source, copy) {
+function isSeekable({ format }) {
+    return format === 'tar';
+}
+async function readImage(source, { copy, take } = {}) {
     const reader = await openReader(source, copy);
     try {
-        const archive = await readDockerArchive(reader, source.path);
+        const archive = await readDockerArchive(reader, source.path, take);
         await readToEnd(reader);
         return archive;
     }
@@ -54524,12 +54584,13 @@ function describeStart(start) {
         ? `the file begins with "${text.slice(0, 60)}"`
         : `the file begins with the bytes ${start.toString('hex', 0, 8)}`;
 }
+const CHUNK = 1024 * 1024;
 async function openReader({ path, format }, copy) {
     if (format === 'tar' && copy === undefined) {
         const file = await (0,promises_.open)(path);
         return fileReader(file, (await file.stat()).size);
     }
-    const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path);
+    const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path, { highWaterMark: CHUNK });
     const copied = copy === undefined ? bytes : copyTo(copy, bytes);
     return streamReader(format === 'gzip' ? gunzip(copied, path) : copied);
 }
@@ -54545,23 +54606,25 @@ async function* copyTo(copy, bytes) {
         yield chunk;
     }
     copy.end();
+    await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
 }
 async function* gunzip(bytes, path) {
-    const plain = (0,external_node_zlib_.createGunzip)();
+    const plain = (0,external_node_zlib_.createGunzip)({ chunkSize: CHUNK });
     const failure = (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain).then(() => undefined, (error) => error);
     try {
         yield* plain;
     }
-    catch (thrown) {
-        const error = (await failure) ?? thrown;
-        if (!/^Z_/.test(String(error.code)))
-            throw error;
-        throw new ImageError({
-            what: `${path} is damaged: it can't be decompressed`,
-            words: messageOf(error),
-            cause: error,
-        });
+    catch (error) {
+        throw explained((await failure) ?? error, path);
     }
+    const error = await failure;
+    if (error !== undefined)
+        throw explained(error, path);
+}
+function explained(error, path) {
+    if (!/^Z_/.test(String(error.code)))
+        return error;
+    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words: messageOf(error), cause: error });
 }
 async function* outputOf(path) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(path, [], { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -54577,15 +54640,12 @@ async function* outputOf(path) {
         const failure = await ended;
         if (failure === undefined)
             return;
-        const words = [failure, source_lastLines(said.join(''))].join('\n');
+        const words = [failure, lastLines(said.join(''), 15)].join('\n');
         throw new ImageError({ what: `${path} should write an image to its standard output, but failed`, words });
     }
     finally {
         child.kill();
     }
-}
-function source_lastLines(text) {
-    return text.trimEnd().split('\n').slice(-15).join('\n');
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/explain.js
@@ -54659,6 +54719,7 @@ function runnerFor(system) {
 
 
 
+
 async function buildInstallable(call) {
     const { installable, nixArgs, system, runnerSystem } = call;
     const foreign = system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
@@ -54702,11 +54763,13 @@ async function buildFailed(call, { log }) {
 const PACKAGES = pipe(string(), parseJson(), record(string(), array(string())));
 async function whatThereIs(installable, system) {
     const [flake = '.'] = installable.split('#');
-    const list = 'builtins.mapAttrs (system: builtins.attrNames)';
-    const { stdout } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false);
+    const list = 'builtins.mapAttrs (_: set: let names = builtins.tryEval (builtins.attrNames set); in if names.success then names.value else [ ])';
+    const { stdout, log } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false);
     const packages = safeParse(PACKAGES, stdout);
+    if (!packages.success && /does not provide attribute/.test(log))
+        return `The flake has no "packages" at all; add packages.${system}.containerImage to its outputs.`;
     if (!packages.success)
-        return `The flake has no "packages"; add packages.${system}.containerImage to its outputs.`;
+        return `What the flake has instead could not be listed: ${oneLine(lastLines(log, 3))}`;
     const lines = Object.entries(packages.output).map(([of, names]) => `  ${of}: ${names.join(', ') || 'none'}`);
     return [
         'The flake has these packages:',
@@ -54720,6 +54783,269 @@ function installableOf({ system, flake, attribute, installable }) {
     if (installable !== '')
         return installable.replaceAll('{system}', system);
     return `${flake}#packages.${system}.${attribute}`;
+}
+
+;// CONCATENATED MODULE: ./lib/blob/compress.js
+
+
+async function compressLayer(content, compression, slots, write) {
+    const diffId = (0,external_node_crypto_.createHash)('sha256');
+    const codec = compression.format === 'gzip' ? gzip(compression.level) : zstd(compression.level);
+    let size = 0;
+    let chain = write(codec.header);
+    chain.catch(() => undefined);
+    for await (const block of blocksOf(content)) {
+        size += block.length;
+        diffId.update(block);
+        await slots.take();
+        const compressed = codec.compress(block);
+        compressed.catch(() => undefined);
+        const before = chain;
+        chain = (async () => {
+            try {
+                await before;
+                await write(await compressed);
+            }
+            finally {
+                slots.give();
+            }
+        })();
+        chain.catch(() => undefined);
+    }
+    const written = chain.then(() => write(codec.trailer(size)));
+    written.catch(() => undefined);
+    return { layer: { diffId: digestFrom(diffId), size }, written };
+}
+async function hashLayer(content) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    let size = 0;
+    for await (const chunk of content) {
+        hash.update(chunk);
+        size += chunk.length;
+    }
+    return { diffId: digestFrom(hash), size };
+}
+const compress_BLOCK = 1024 * 1024;
+const spareBlocks = [];
+function takeBlock() {
+    return spareBlocks.pop() ?? Buffer.allocUnsafeSlow(compress_BLOCK);
+}
+async function* blocksOf(content) {
+    let block = takeBlock();
+    let filled = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const copied = chunk.copy(block, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled < compress_BLOCK)
+                continue;
+            yield block;
+            block = takeBlock();
+            filled = 0;
+        }
+    }
+    if (filled > 0)
+        yield block.subarray(0, filled);
+    else
+        spareBlocks.push(block);
+}
+function gzip(level) {
+    let checksum = 0;
+    return {
+        header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
+        async compress(block) {
+            checksum = (0,external_node_zlib_.crc32)(block, checksum);
+            return isIncompressible(block)
+                ? storedBlocks(block)
+                : compressBlock(`gzip ${level}`, block, () => deflater(level));
+        },
+        trailer(size) {
+            const trailer = Buffer.alloc(10);
+            trailer.writeUInt16LE(0x0003, 0);
+            trailer.writeUInt32LE(checksum, 2);
+            trailer.writeUInt32LE(size % 2 ** 32, 6);
+            return trailer;
+        },
+    };
+}
+function zstd(level) {
+    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
+    const create = () => ({
+        stream: (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT }),
+        end: external_node_zlib_.constants.ZSTD_e_end,
+        reset: () => undefined,
+    });
+    const empty = Buffer.alloc(0);
+    return { header: empty, compress: (block) => compressBlock(`zstd ${level}`, block, create), trailer: () => empty };
+}
+const OUTPUT = compress_BLOCK / 2;
+function deflater(level) {
+    const stream = (0,external_node_zlib_.createDeflateRaw)({ level, memLevel: external_node_zlib_.constants.Z_MAX_MEMLEVEL, chunkSize: OUTPUT });
+    return { stream, end: external_node_zlib_.constants.Z_SYNC_FLUSH, reset: () => stream.reset() };
+}
+const spareCompressors = new Map();
+async function compressBlock(settings, block, create) {
+    const spare = spareCompressors.get(settings) ?? [];
+    spareCompressors.set(settings, spare);
+    const compressor = spare.pop() ?? create();
+    const { stream, end, reset } = compressor;
+    const chunks = [];
+    const collect = (chunk) => void chunks.push(chunk);
+    const done = Promise.withResolvers();
+    stream.on('data', collect).once('error', done.reject);
+    stream.write(block);
+    stream.flush(end, done.resolve);
+    await done.promise;
+    stream.off('data', collect).off('error', done.reject);
+    reset();
+    spare.push(compressor);
+    if (block.length === compress_BLOCK)
+        spareBlocks.push(block);
+    return Buffer.concat(chunks);
+}
+function storedBlocks(block) {
+    const parts = [];
+    for (let at = 0; at < block.length; at += 0xffff) {
+        const bytes = block.subarray(at, at + 0xffff);
+        const header = Buffer.alloc(5);
+        header.writeUInt16LE(bytes.length, 1);
+        header.writeUInt16LE(bytes.length ^ 0xffff, 3);
+        parts.push(header, bytes);
+    }
+    const stored = Buffer.concat(parts);
+    if (block.length === compress_BLOCK)
+        spareBlocks.push(block);
+    return stored;
+}
+const SAMPLE = 16 * 1024;
+function isIncompressible(block) {
+    if (block.length < 4 * SAMPLE)
+        return false;
+    const counts = new Uint32Array(256);
+    const step = Math.floor(block.length / SAMPLE);
+    for (let at = 0; at < SAMPLE; at++) {
+        const byte = block[at * step] ?? 0;
+        counts[byte] = (counts[byte] ?? 0) + 1;
+    }
+    const bits = counts.reduce((sum, count) => (count === 0 ? sum : sum - count * Math.log2(count / SAMPLE)), 0);
+    if (bits < 7.9 * SAMPLE)
+        return false;
+    const middle = Math.floor(block.length / 2);
+    return (0,external_node_zlib_.deflateRawSync)(block.subarray(middle, middle + SAMPLE), { level: 1 }).length > 0.98 * SAMPLE;
+}
+function digestFrom(hash) {
+    return `sha256:${hash.digest('hex')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/blob/slots.js
+function createSlots(count) {
+    let free = count;
+    const waiting = [];
+    return {
+        take() {
+            if (free > 0) {
+                free--;
+                return Promise.resolve();
+            }
+            return new Promise((resolve) => {
+                waiting.push(resolve);
+            });
+        },
+        give() {
+            const next = waiting.shift();
+            if (next === undefined)
+                free++;
+            else
+                next();
+        },
+    };
+}
+async function inSlot(slots, work) {
+    await slots.take();
+    try {
+        return await work();
+    }
+    finally {
+        slots.give();
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/blob/store.js
+
+
+
+
+
+const BLOB_LIMIT = 16 * 1024 * 1024;
+const MEMORY_LIMIT = 64 * 1024 * 1024;
+function createBlobStore(folder) {
+    let inMemory = 0;
+    return {
+        create() {
+            const hash = (0,external_node_crypto_.createHash)('sha256');
+            let chunks = [];
+            let size = 0;
+            let own = 0;
+            let file;
+            async function spill() {
+                const opened = await openNameless(folder);
+                for (const chunk of chunks)
+                    writeWhole(opened, chunk);
+                chunks = [];
+                inMemory -= own;
+                own = 0;
+                return opened;
+            }
+            async function release() {
+                inMemory -= own;
+                own = 0;
+                chunks = [];
+                await file?.close();
+                file = undefined;
+            }
+            return {
+                async write(bytes) {
+                    hash.update(bytes);
+                    size += bytes.length;
+                    if (file !== undefined) {
+                        writeWhole(file, bytes);
+                        return;
+                    }
+                    chunks.push(bytes);
+                    own += bytes.length;
+                    inMemory += bytes.length;
+                    if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
+                        file = await spill();
+                },
+                finish() {
+                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : contentOf(file, size), { objectMode: false });
+                    return { digest: `sha256:${hash.digest('hex')}`, size, open, release };
+                },
+                release,
+            };
+        },
+    };
+}
+function writeWhole({ fd }, bytes) {
+    for (let written = 0; written < bytes.length;)
+        written += (0,external_node_fs_.writeSync)(fd, bytes, written);
+}
+const store_CHUNK = 1024 * 1024;
+async function* contentOf(file, size) {
+    for (let position = 0; position < size;) {
+        const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(store_CHUNK), 0, store_CHUNK, position);
+        if (bytesRead === 0)
+            throw new Error('a file for temporary data has been cut short');
+        position += bytesRead;
+        yield buffer.subarray(0, bytesRead);
+    }
+}
+async function openNameless(folder) {
+    const path = (0,external_node_path_.join)(folder, `nix-image-action-${(0,external_node_crypto_.randomUUID)()}`);
+    const file = await (0,promises_.open)(path, 'wx+', 0o600);
+    await (0,promises_.unlink)(path);
+    return file;
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -54781,12 +55107,315 @@ function registry_error_parseJson(text) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/reuse.js
+
+
+
+
+
+const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
+function reusableIn(published, diffId, images, format) {
+    return published
+        .blobsOf(diffId)
+        .filter(({ mediaType }) => layerFormat(mediaType) === format)
+        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
+}
+async function findPublished(registry, references, platform, log) {
+    const images = await Promise.all(references.map(async (reference) => {
+        try {
+            const image = await readPublished(registry, reference, platform);
+            if (image === undefined)
+                log.info(`Nothing to reuse from ${printReference(reference)}: it is not there yet`);
+            return image;
+        }
+        catch (error) {
+            const [why = ''] = messageOf(error).split('\n');
+            log.info(`Nothing to reuse from ${printReference(reference)}: ${why}`);
+            return undefined;
+        }
+    }));
+    const found = images.filter((image) => image !== undefined);
+    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
+    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
+    return {
+        blobsOf: (diffId) => blobs.get(diffId) ?? [],
+        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
+    };
+}
+function joined(same) {
+    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
+}
+const CONFIG_LIMIT = 16 * 1024 * 1024;
+async function readPublished(registry, reference, platform) {
+    const { repository } = reference;
+    const stored = await registry.getManifest(repository, reference.digest ?? reference.tag ?? 'latest');
+    if (stored === undefined)
+        return undefined;
+    const image = await manifestFor(registry, repository, stored, platform);
+    if (image === undefined)
+        throw new Error('it has no image for this platform');
+    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
+    if (manifest.kind === 'index')
+        throw new Error('it is an index of an index');
+    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
+    if (bytes === undefined)
+        throw new Error('its config is not there');
+    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
+    if (diffIds.length !== manifest.layers.length)
+        throw new Error('its config lists other layers than its manifest');
+    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
+        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
+    });
+    return { repository, layers, documents: [image.digest, manifest.config.digest] };
+}
+async function manifestFor(registry, repository, stored, platform) {
+    const parsed = parseManifest(stored.bytes, stored.mediaType, 'it');
+    if (parsed.kind === 'manifest')
+        return stored;
+    const entry = parsed.manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    return entry && registry.getManifest(repository, entry.digest);
+}
+
+;// CONCATENATED MODULE: ./lib/units.js
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function printBytes(bytes) {
+    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+    const amount = bytes / 1000 ** step;
+    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
+}
+
+;// CONCATENATED MODULE: ./lib/push.js
+
+
+
+
+
+
+
+
+
+
+
+
+async function push_pushImage(call, registry, log) {
+    const started = performance.now();
+    const attempt = async (published) => {
+        const { archive, layers } = await pushLayers({ ...call, published }, registry, log);
+        return { archive, layers, ...(await pushManifest(call, archive, layers, published, registry)) };
+    };
+    const pushed = await attempt(call.published).catch((error) => {
+        if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
+            throw error;
+        log.info(`${error.host} lacks a layer that it should have; everything is looked at anew`);
+        return attempt(NOTHING_PUBLISHED);
+    });
+    return { ...pushed, milliseconds: performance.now() - started };
+}
+function bytesOf(layers) {
+    return layers.reduce((sum, { size }) => sum + size, 0);
+}
+async function checkImage(source) {
+    const diffIds = new Map();
+    const archive = await readImage(source, {
+        take: async (member) => void diffIds.set(member.name, (await hashLayer(member.content())).diffId),
+    });
+    for (const [at, member] of archive.layers.entries())
+        checkDiffId(archive, at, diffIds.get(member), source);
+    return archive;
+}
+async function pushLayers(call, registry, log) {
+    const { source, images, published, compression } = call;
+    const uploads = startUploads(call, registry, log);
+    const taken = new Map();
+    const reusable = (diffId) => diffId && reusableIn(published, diffId, images, compression.format);
+    async function push(member) {
+        taken.set(member.name, await uploads.push(member));
+    }
+    function takeKnown(archive) {
+        return async (member) => {
+            const diffId = archive.config.diffIds[archive.layers.indexOf(member.name)];
+            if (diffId === undefined)
+                return;
+            const blob = reusable(diffId);
+            if (blob === undefined)
+                await push(member);
+            else
+                taken.set(member.name, { layer: uploads.reuse(diffId, blob, member) });
+        };
+    }
+    async function takeUnknown(member) {
+        if (reusable(diffIdInName(member.name)) === undefined)
+            return push(member);
+        const { diffId } = await hashLayer(member.content());
+        const blob = reusable(diffId);
+        taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
+    }
+    async function read() {
+        if (isSeekable(source)) {
+            const archive = await readImage(source);
+            call.check(archive);
+            return readImage(source, { take: takeKnown(archive) });
+        }
+        const archive = await readImage(source, { take: takeUnknown });
+        call.check(archive);
+        const missed = archive.layers.filter((member) => taken.get(member)?.layer === undefined);
+        if (missed.length > 0)
+            await readImage(source, { take: async (member) => (missed.includes(member.name) ? push(member) : undefined) });
+        return archive;
+    }
+    try {
+        const archive = await read();
+        const layers = archive.layers.map((member, at) => {
+            const { diffId = archive.config.diffIds[at], layer } = taken.get(member) ?? {};
+            checkDiffId(archive, at, diffId, source);
+            return layer ?? Promise.reject(new Error(`the layer ${member} came by in no pass`));
+        });
+        return { archive, layers: await Promise.all(layers) };
+    }
+    finally {
+        await uploads.settled();
+    }
+}
+function diffIdInName(name) {
+    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
+    return hex === undefined ? undefined : `sha256:${hex}`;
+}
+function checkDiffId({ config, layers }, at, diffId, source) {
+    const expected = config.diffIds[at];
+    if (diffId === expected)
+        return;
+    throw new ImageError({
+        what: `${source.path} is damaged: its layer ${layers[at]} is not the one that its config lists`,
+        words: `its diff ID is ${diffId}, and should be ${expected}`,
+        help: 'Nothing was published. Build it anew: nix build --rebuild',
+    });
+}
+const LAYERS_AT_ONCE = 12;
+function startUploads({ images, compression, tempFolder }, registry, log) {
+    const places = createSlots(LAYERS_AT_ONCE);
+    const blocks = createSlots((0,external_node_os_.availableParallelism)() + 3);
+    const store = createBlobStore(tempFolder);
+    const pending = [];
+    let failure;
+    function watch(work) {
+        work.catch((error) => {
+            failure ??= error;
+        });
+        pending.push(work);
+        return work;
+    }
+    async function upload(blob, diffId, size) {
+        const started = performance.now();
+        const sent = await Promise.all(images.map((image) => putIfAbsent(registry, image, blob)));
+        const reused = !sent.includes(true);
+        const seconds = (performance.now() - started) / 1000;
+        const speed = `${printBytes(blob.size / seconds)}/s`;
+        const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
+        log.info(`${shorten(diffId)}: ${printBytes(size)} → ${printBytes(blob.size)}, ${how}`);
+        return { diffId, digest: blob.digest, size: blob.size, reused };
+    }
+    return {
+        async push(member) {
+            await places.take();
+            const writer = store.create();
+            try {
+                if (failure !== undefined)
+                    throw failure;
+                const { layer, written } = await compressLayer(member.content(), compression, blocks, writer.write);
+                const uploaded = async () => {
+                    try {
+                        await written;
+                        return await upload(writer.finish(), layer.diffId, layer.size);
+                    }
+                    finally {
+                        places.give();
+                        await writer.release();
+                    }
+                };
+                return { diffId: layer.diffId, layer: watch(uploaded()) };
+            }
+            catch (error) {
+                places.give();
+                await writer.release();
+                throw error;
+            }
+        },
+        reuse(diffId, blob, { size }) {
+            const mounted = Promise.all(images.map((image) => mountIfElsewhere(registry, image, blob)));
+            return watch(mounted.then(() => {
+                log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`);
+                return { diffId, digest: blob.digest, size: blob.size, reused: true };
+            }));
+        },
+        settled: () => Promise.allSettled(pending),
+    };
+}
+async function putIfAbsent(registry, image, blob) {
+    if (await registry.hasBlob(image, blob.digest))
+        return false;
+    await registry.putBlob(image, blob);
+    return true;
+}
+async function mountIfElsewhere(registry, image, blob) {
+    if (blob.repositories.some(({ path, host }) => path === image.path && host === image.host))
+        return;
+    if (await registry.hasBlob(image, blob.digest))
+        return;
+    const from = blob.repositories.find(({ host }) => host === image.host);
+    if (from !== undefined && (await registry.mountBlob(image, blob.digest, from)))
+        return;
+    throw new RegistryError({
+        host: image.host,
+        problem: 'other',
+        code: 'BLOB_UNKNOWN',
+        what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
+    });
+}
+async function pushManifest({ images, tag, compression, labels }, archive, layers, published, registry) {
+    const config = configBlob(archive, labels);
+    const mediaType = layerType(compression.format);
+    const bytes = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+        layers: layers.map(({ digest, size }) => ({ mediaType, digest, size })),
+    }));
+    const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
+    await Promise.all(images.map(async (image) => {
+        if (!published.has(image, config.digest))
+            await putIfAbsent(registry, image, config);
+        if (!published.has(image, manifest.digest))
+            await registry.putManifest(image, manifest.digest, OCI_MANIFEST, bytes);
+    }));
+    if (tag !== undefined)
+        await Promise.all(images.map((image) => putTag(registry, image, tag, manifest)));
+    return { manifest, configDigest: config.digest };
+}
+async function putTag(registry, image, tag, manifest) {
+    const there = await registry.getManifest(image, tag);
+    if (there?.digest === manifest.digest)
+        return;
+    await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes);
+}
+function configBlob({ configBytes }, labels) {
+    const bytes = Object.keys(labels).length === 0 ? configBytes : withLabels(configBytes, labels);
+    return { digest: digestOf(bytes), size: bytes.length, open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }) };
+}
+function withLabels(configBytes, labels) {
+    const image = JSON.parse(configBytes.toString('utf8'));
+    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
+    return Buffer.from(JSON.stringify({ ...image, config }));
+}
+function shorten(digest) {
+    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/image.js
 
 
 
 
-const CONFIG_LIMIT = 16 * 1024 * 1024;
+const image_CONFIG_LIMIT = 16 * 1024 * 1024;
 async function fetchImage(registry, repository, digest) {
     const outer = await demandManifest(registry, repository, digest);
     const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest));
@@ -54800,7 +55429,7 @@ async function fetchImage(registry, repository, digest) {
     throw notOneImage(repository, digest, 'it is an index of an index');
 }
 async function image_describe(registry, repository, { bytes, digest }, { mediaType, config }) {
-    const configBytes = await registry.getBlob(repository, config.digest, CONFIG_LIMIT);
+    const configBytes = await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT);
     if (configBytes === undefined)
         throw absent(repository, config.digest, `the config of ${nameOf(repository, digest)}`);
     const { os, architecture, variant } = parseConfig(configBytes, `the config of ${nameOf(repository, digest)}`);
@@ -54838,12 +55467,100 @@ function nameOf(repository, digest) {
     return `${printRepository(repository)}@${digest}`;
 }
 
+;// CONCATENATED MODULE: ./lib/push-with-docker.js
+
+
+
+
+
+
+async function pushWithDocker({ source, images, tag, check }, tools) {
+    tools.log.info(`Docker loads ${source.path}`);
+    const archive = await loadImage((stdin) => readImage(source, { copy: stdin }));
+    check(archive);
+    const name = await loadedImage(archive.configDigest, archive.names);
+    const pushed = [];
+    for (const image of images)
+        pushed.push(await push(name, image, tag, archive, tools));
+    return { images: pushed };
+}
+async function push(name, image, tag, archive, { registry, log }) {
+    const reference = printReference({ repository: image, tag });
+    const there = await alreadyThere(image, tag, archive, registry);
+    if (there !== undefined) {
+        log.info(`${reference} is this image already: ${there.digest}`);
+        return there;
+    }
+    await tagImage(name, reference);
+    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
+    const published = await fetchImage(registry, image, digest);
+    if (published.configDigest !== archive.configDigest)
+        throw new RegistryError({
+            host: image.host,
+            problem: 'other',
+            what: `${reference} is not the image that Nix built`,
+            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
+            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+        });
+    log.info(`${reference} is ${published.digest}`);
+    return published;
+}
+async function alreadyThere(image, tag, { configDigest }, registry) {
+    const stored = await registry.getManifest(image, tag);
+    if (stored === undefined)
+        return undefined;
+    const published = await fetchImage(registry, image, stored.digest).catch(() => undefined);
+    return published?.configDigest === configDigest ? published : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/push-with-registry.js
+
+
+
+async function pushWithRegistry(pushing, { registry, log }) {
+    const { images, tag } = pushing;
+    const pushed = await push_pushImage({ ...pushing, tag: tag || undefined }, registry, log);
+    const { archive, manifest, configDigest, layers, milliseconds } = pushed;
+    log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
+    for (const repository of images) {
+        const name = tag === '' ? printRepository(repository) : printReference({ repository, tag });
+        log.info(`${name} is ${manifest.digest}`);
+    }
+    const { os, architecture, variant } = archive.config;
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const { digest, mediaType, bytes } = manifest;
+    return {
+        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform, configDigest })),
+        layers,
+    };
+}
+function summarizeLayers(layers) {
+    const pushed = layers.filter(({ reused }) => !reused);
+    const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
+    const bytes = `${printBytes(bytesOf(pushed))} of ${printBytes(bytesOf(layers))}`;
+    return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
+}
+
 ;// CONCATENATED MODULE: ./lib/summary.js
 
-function summarizeBuild({ system, platform, storePath, pushed }) {
+
+
+function summarizeBuild({ system, platform, storePath, pushed, layers }) {
     const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
     const result = rows.length > 0 ? ['| pushed as | digest |', '|---|---|', ...rows] : ['Nothing was pushed: `push` is `false`.'];
-    return lines(`### Built for ${system} (${printPlatform(platform)})`, '', `Nix built ${code(storePath)}.`, '', ...result);
+    return lines(`### Built for ${system} (${printPlatform(platform)})`, '', `Nix built ${code(storePath)}.`, '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+}
+function describeLayers(layers) {
+    const rows = [
+        { name: 'reused', some: layers.filter(({ reused }) => reused) },
+        { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
+    ];
+    return [
+        '| layers | number | compressed |',
+        '|---|---|---|',
+        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${printBytes(bytesOf(some))} |`),
+    ];
 }
 function summarizeMerge(indexes, pushed) {
     const heading = pushed ? '# Published' : '# Checked, not published';
@@ -54885,44 +55602,58 @@ function lines(...all) {
 
 
 
-async function build(inputs, workflow, { registry, log }) {
-    const platform = platformOf(inputs.system);
-    if (inputs.push)
-        await checkPushing(inputs.images, registry);
+
+async function build(inputs, workflow, tools) {
+    const { registry, log } = tools;
+    const { system, images, tag, push } = inputs;
+    const platform = platformOf(system);
+    const looksForPublished = push && inputs.pushWith === 'registry';
+    const [published] = await Promise.all([
+        looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
+        push && checkPushing(inputs, registry),
+    ]);
     const storePath = await buildWithNix(inputs, workflow, log);
     const source = await findSource(storePath);
-    const archive = inputs.push ? await load(source, log) : await readImage(source);
-    checkPlatform(archive, platform, inputs.system, storePath);
-    const built = { system: inputs.system, platform, storePath };
-    if (!inputs.push) {
+    const check = (archive) => checkPlatform(archive, platform, system, storePath);
+    const built = { system, platform, storePath };
+    if (!push) {
+        check(await checkImage(source));
         log.info('Nothing is pushed: `push` is `false`');
         return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
     }
-    const name = await loadedImage(archive.configDigest, archive.names);
-    const pushed = [];
-    for (const image of inputs.images)
-        pushed.push(await push(name, image, inputs.tag, archive, { registry, log }));
-    const records = pushed.map((image) => recordOf(image, platform, storePath, inputs, workflow));
-    await log.group('Hand the digest over', async () => {
-        for (const record of records)
-            await writeRecord(record, inputs.retentionDays, workflow.tempFolder);
-    });
-    const references = pushed.map(({ repository, digest }) => ({
-        reference: `${printRepository(repository)}:${inputs.tag}`,
+    const pushing = { source, images, tag, check };
+    const pushed = inputs.pushWith === 'docker'
+        ? await pushWithDocker(pushing, tools)
+        : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools);
+    const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow));
+    await handOver(records, inputs, workflow, log);
+    return report(pushed, records, inputs, built);
+}
+function report({ images, layers }, records, { tag }, built) {
+    const [first] = images;
+    if (first === undefined)
+        throw new Error('nothing was pushed, though inputs name one image at least');
+    const pushed = images.map(({ repository, digest }) => ({
+        reference: tag === '' ? printRepository(repository) : printReference({ repository, tag }),
         digest,
     }));
     return {
         outputs: {
-            digest: pushed[0]?.digest ?? '',
-            image: pushed[0] ? `${printRepository(pushed[0].repository)}@${pushed[0].digest}` : '',
+            digest: first.digest,
+            image: `${printRepository(first.repository)}@${first.digest}`,
             record: records.map(printRecord).join('\n'),
-            'store-path': storePath,
+            'store-path': built.storePath,
+            ...(layers && {
+                'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
+                'reused-layers': String(layers.filter(({ reused }) => reused).length),
+            }),
         },
-        summary: summarizeBuild({ ...built, pushed: references }),
+        summary: summarizeBuild({ ...built, pushed, ...(layers && { layers }) }),
     };
 }
-async function checkPushing(images, registry) {
-    await checkDocker();
+async function checkPushing({ images, pushWith }, registry) {
+    if (pushWith === 'docker')
+        await checkDocker();
     await Promise.all(images.map((image) => registry.checkPush(image)));
 }
 async function buildWithNix(inputs, { runnerSystem }, log) {
@@ -54931,10 +55662,6 @@ async function buildWithNix(inputs, { runnerSystem }, log) {
     const storePath = await log.foreignGroup(`Build ${installable} for ${system}`, () => buildInstallable({ installable, nixArgs, system, runnerSystem }));
     log.info(`Nix built ${storePath}`);
     return storePath;
-}
-async function load(source, log) {
-    log.info(`Docker loads ${source.path}`);
-    return loadImage((stdin) => readImage(source, stdin));
 }
 function checkPlatform({ config }, wanted, system, storePath) {
     if (fits(config, wanted))
@@ -54945,22 +55672,18 @@ function checkPlatform({ config }, wanted, system, storePath) {
         help: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
     });
 }
-async function push(name, image, tag, archive, { registry, log }) {
-    const reference = `${printRepository(image)}:${tag}`;
-    await tagImage(name, reference);
-    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
-    const published = await fetchImage(registry, image, digest);
-    if (published.configDigest !== archive.configDigest)
-        throw new RegistryError({
-            host: image.host,
-            problem: 'other',
-            what: `${reference} is not the image that Nix built`,
-            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+async function handOver(records, { retentionDays }, { tempFolder }, log) {
+    try {
+        await log.group('Hand the digest over', async () => {
+            for (const record of records)
+                await writeRecord(record, retentionDays, tempFolder);
         });
-    log.info(`${reference} is ${published.digest}`);
-    return published;
+    }
+    catch (error) {
+        if (!(error instanceof NoArtifactService))
+            throw error;
+        log.warning(error.message);
+    }
 }
 function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, { system, jobTotal }, { run, job }) {
     return {
@@ -55066,9 +55789,7 @@ function readBuildInputs(env) {
             what: `The input \`flake\` is "${flake}", which names an attribute too`,
             help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
         });
-    const pushWith = inputOf(env, 'push-with') || 'docker';
-    if (pushWith !== 'docker')
-        throw new InputError({ what: `The input \`push-with\` is "${pushWith}"; it can be \`docker\`` });
+    const pushWith = readChoice(env, 'push-with', ['registry', 'docker']);
     return {
         ...common,
         mode: 'build',
@@ -55076,8 +55797,12 @@ function readBuildInputs(env) {
         flake,
         attribute: inputOf(env, 'attribute') || 'containerImage',
         installable: inputOf(env, 'installable'),
-        nixArgs: linesOf(inputOf(env, 'nix-args')),
-        tag: readTag(env, system),
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        tag: readTag(env, system, pushWith),
+        pushWith,
+        compression: readCompression(env),
+        reuseFrom: readReuseFrom(env, common.images),
+        labels: readLabels(env, pushWith),
         retentionDays: readRetention(env),
         jobTotal: Number(inputOf(env, 'job-total')) || undefined,
     };
@@ -55107,6 +55832,12 @@ function readCommonInputs(env) {
             help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
         });
     const lowered = names.filter((name) => name !== name.toLowerCase());
+    const listed = names.find((name) => name.includes(','));
+    if (listed !== undefined)
+        throw new InputError({
+            what: `The input \`image\` is not valid: "${listed}" has a comma`,
+            help: 'Write one name a line, without commas.',
+        });
     const images = names.map((name) => valid('image', () => readImageName(name)));
     return {
         images: uniqueBy(images, printRepository),
@@ -55123,17 +55854,70 @@ function readImageName(name) {
         help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
     });
 }
-function readTag(env, system) {
+function readTag(env, system, pushWith) {
     const pattern = inputOf(env, 'tag');
+    if (pattern === '' && pushWith === 'registry')
+        return '';
     if (pattern === '')
         throw new InputError({
             what: 'The input `tag` is empty, and Docker can push nothing without a tag',
-            help: 'Leave `tag` out: its default is {sha}-{system}.',
+            help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
         });
     const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system);
     if (!isTag(tag))
         throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag)}` });
     return tag;
+}
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
+function readCompression(env) {
+    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
+    const { most, usual } = LEVELS[format];
+    const text = inputOf(env, 'compression-level');
+    const level = text === '' ? usual : Number(text);
+    if (Number.isInteger(level) && level >= 1 && level <= most)
+        return { format, level };
+    throw new InputError({
+        what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
+    });
+}
+function readReuseFrom(env, images) {
+    return inputs_listOf(inputOf(env, 'reuse-from')).flatMap((text) => {
+        if (isTag(text))
+            return images.map((repository) => ({ repository, tag: text }));
+        const reference = valid('reuse-from', () => parseReference(text));
+        if (reference.tag !== undefined || reference.digest !== undefined)
+            return [reference];
+        throw new InputError({
+            what: `The input \`reuse-from\` has "${text}", which has no tag`,
+            help: 'Write `name:tag`, or the tag alone.',
+        });
+    });
+}
+function readLabels(env, pushWith) {
+    const lines = linesOf(inputOf(env, 'labels'));
+    if (lines.length > 0 && pushWith === 'docker')
+        throw new InputError({
+            what: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
+            help: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
+        });
+    return Object.fromEntries(lines.map(readLabel));
+}
+function readLabel(line) {
+    const equals = line.indexOf('=');
+    if (equals > 0)
+        return [line.slice(0, equals), line.slice(equals + 1)];
+    throw new InputError({ what: `The input \`labels\` has "${line}", which is not of the form key=value` });
+}
+function checkNixArg(line) {
+    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
+        return line;
+    throw new InputError({
+        what: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
+        help: `Write each argument on a line of its own:\n  nix-args: |\n${line
+            .split(/\s+/)
+            .map((one) => `    ${one}`)
+            .join('\n')}`,
+    });
 }
 function readRetention(env) {
     const text = inputOf(env, 'retention-days') || '1';
@@ -55150,23 +55934,37 @@ function readTags(env, images, metadata) {
     const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
     if (own && foreign[0] !== undefined)
         throw new InputError({
-            what: `The input \`tags\` has ${printTag(foreign[0])}, which is none of the images of \`image\``,
+            what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
             help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
         });
-    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printTag);
-    if (tags.length > 0)
+    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
+    if (tags.length > 0) {
+        checkEachTagged(images, tags);
         return tags;
+    }
     throw new InputError({
         what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-        words: foreign.length > 0 ? `it gave ${foreign.map(printTag).join(', ')}` : 'it gave no tags at all',
+        words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
         help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+    });
+}
+function checkEachTagged(images, tags) {
+    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
+    if (untagged === undefined)
+        return;
+    throw new InputError({
+        what: `There is no tag for ${printRepository(untagged)}`,
+        help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
     });
 }
 function readTagReferences(text, images) {
     if (isTag(text))
         return images.map((repository) => ({ repository, tag: text }));
-    if (!/[/:]/.test(text))
-        throw new InputError({ what: `The input \`tags\` is not valid: ${tagProblem(text)}` });
+    if (!text.includes(':'))
+        throw new InputError({
+            what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+            help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+        });
     const colon = text.lastIndexOf(':');
     const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)));
     if (tag !== undefined && digest === undefined)
@@ -55175,9 +55973,6 @@ function readTagReferences(text, images) {
         what: `The input \`tags\` has "${text}", which has no tag`,
         help: 'Write `name:tag`, or the tag alone.',
     });
-}
-function printTag({ repository, tag }) {
-    return `${printRepository(repository)}:${tag}`;
 }
 function fillSha(env, input, pattern) {
     if (!pattern.includes('{sha}'))
@@ -55211,6 +56006,17 @@ function readBoolean(env, name, fallback) {
     if (/^(true|false)$/i.test(text))
         return text.toLowerCase() === 'true';
     throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
+}
+function readChoice(env, name, choices) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return choices[0];
+    const choice = choices.find((one) => one === text);
+    if (choice !== undefined)
+        return choice;
+    throw new InputError({
+        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    });
 }
 function valid(input, read) {
     try {
@@ -55297,9 +56103,6 @@ function printAnnotations(annotations) {
 
 
 
-function tags_printTag({ repository, tag }) {
-    return `${printRepository(repository)}:${tag}`;
-}
 async function moveTags(registry, moves) {
     const before = await Promise.all(moves.map(({ repository, tag }) => registry.getManifest(repository, tag)));
     const steps = moves.map((move, at) => ({ move, before: before[at] }));
@@ -55319,7 +56122,7 @@ async function putBack(registry, steps) {
     for (const step of steps) {
         const problem = await putBackOne(registry, step).catch(messageOf);
         if (problem !== undefined)
-            left.push(`${tags_printTag(step.move)}: ${problem}`);
+            left.push(`${printReference(step.move)}: ${problem}`);
     }
     return left;
 }
@@ -55341,7 +56144,7 @@ function stopped(move, error, left) {
         ? 'All tags are as they were.'
         : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`;
     return new MergeError({
-        what: `The tag ${tags_printTag(move)} could not be moved to ${move.index.digest}`,
+        what: `The tag ${printReference(move)} could not be moved to ${move.index.digest}`,
         words: messageOf(error),
         help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
         cause: error,
@@ -55384,8 +56187,8 @@ async function merge(inputs, workflow, { registry, log }) {
         log.info(`${printRepository(image)}@${index.digest}: ${platforms}`);
     }
     for (const tag of tags)
-        log.info(`${push ? 'Published' : 'Would publish'} ${tags_printTag(tag)}`);
-    return report(indexes, inputs);
+        log.info(`${push ? 'Published' : 'Would publish'} ${printReference(tag)}`);
+    return merge_report(indexes, inputs);
 }
 async function merge_collect({ digests }, { tempFolder }, log) {
     if (digests === undefined) {
@@ -55448,12 +56251,13 @@ async function verify({ digest, record, origin }, image, registry) {
 function checkMembers(members, image, systems) {
     const name = printRepository(image);
     const there = members.map(({ system }) => system);
-    for (const [platform, rivals] of Map.groupBy(members, ({ platform }) => printPlatform(platform))) {
-        if (rivals.length === 1)
+    for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+        const [first, ...more] = rivals;
+        if (first === undefined || more.length === 0)
             continue;
         throw new MergeError({
-            what: `There are ${rivals.length} images of ${name} for ${platform}, and an index has one`,
-            words: rivals.map(({ digest }) => digest).join('\n'),
+            what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
+            words: rivals.map(({ digest, platform: own }) => `${digest} (${printPlatform(own)})`).join('\n'),
             help: 'Hand over one digest for each platform.',
         });
     }
@@ -55495,14 +56299,14 @@ async function putIndex(registry, image, { bytes, digest, mediaType }) {
         help: 'No tag has moved. This is a fault of the registry; run the job again.',
     });
 }
-function report(indexes, { tags, push }) {
+function merge_report(indexes, { tags, push }) {
     const [first] = indexes;
     if (first === undefined)
         throw new Error('no image, though inputs have one at least');
     const published = indexes.map(({ image, index, members }) => ({
         image: printRepository(image),
         digest: index.digest,
-        tags: tags.filter(({ repository }) => sameRepository(repository, image)).map(tags_printTag),
+        tags: tags.filter(({ repository }) => sameRepository(repository, image)).map(printReference),
         platforms: members,
     }));
     const platforms = first.members.map(({ system, platform, digest }) => ({
@@ -55514,7 +56318,7 @@ function report(indexes, { tags, push }) {
         outputs: {
             digest: first.index.digest,
             image: `${printRepository(first.image)}@${first.index.digest}`,
-            tags: push ? tags.map(tags_printTag).join('\n') : '',
+            tags: push ? tags.map(printReference).join('\n') : '',
             platforms: JSON.stringify(platforms),
         },
         summary: summarizeMerge(published, push),
@@ -55780,13 +56584,19 @@ function parseRetryAfter(header, now) {
 
 
 function createHttp({ log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout }) {
-    const options = { allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 };
+    const options = { allowH2: false, connect: { timeout: 10_000 } };
     const proxied = new undici.EnvHttpProxyAgent(options);
     const direct = new undici.Agent(options);
-    async function sendOnce({ method, url, headers, body, limit }) {
+    async function sendOnce({ method, url, headers, body, limit, patience }) {
         const dispatcher = isLoopback(url.hostname) ? direct : proxied;
         const all = { 'user-agent': userAgent, ...headers };
-        const reply = await (0,undici.request)(url, { method, headers: all, body: body ?? null, dispatcher });
+        const reply = await (0,undici.request)(url, {
+            method,
+            headers: all,
+            body: body ?? null,
+            dispatcher,
+            headersTimeout: patience ?? 60_000,
+        });
         const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
         if (answer.status >= 400)
             return { ok: false, ...answer, text: await http_readStart(reply.body) };
@@ -55794,21 +56604,27 @@ function createHttp({ log, userAgent, wait = external_node_timers_promises_names
             return { ok: true, ...answer, body: reply.body };
         return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
     }
-    async function send(call) {
-        for (let attempt = 1;; attempt++) {
-            const outcome = await settle(sendOnce(call));
+    async function retry({ url, purpose }, attempt) {
+        for (let count = 1;; count++) {
+            const outcome = await settle(attempt());
             const why = passingReason(outcome);
-            if (why === undefined || call.once === true || attempt === ATTEMPTS)
-                return conclude(call, outcome);
+            if (why === undefined || count === ATTEMPTS)
+                return conclude(url, purpose, outcome);
             const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
-            const delay = retryDelay(attempt, retryAfter, Date.now(), Math.random());
-            const count = `attempt ${attempt + 1} of ${ATTEMPTS}`;
-            log.info(`${call.url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${count})`);
+            const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
+            const next = `attempt ${count + 1} of ${ATTEMPTS}`;
+            log.info(`${url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
             await wait(delay);
         }
     }
+    async function send(call) {
+        if (call.once === true)
+            return conclude(call.url, call.purpose, await settle(sendOnce(call)));
+        return retry(call, () => sendOnce(call));
+    }
     return {
         send,
+        retry,
         async close() {
             await Promise.all([proxied.close(), direct.close()]);
         },
@@ -55861,10 +56677,10 @@ function passingReason({ reply, error }) {
         return undefined;
     return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
 }
-function conclude(call, { reply, error }) {
-    if (reply === undefined)
-        throw unanswered(call, error);
-    return reply;
+function conclude(url, purpose, { reply, error }) {
+    if (reply !== undefined)
+        return reply;
+    throw error instanceof RegistryError ? error : unanswered(url, purpose, error);
 }
 function http_flatten(headers) {
     return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
@@ -55876,7 +56692,7 @@ function codeOf(error) {
     return cause instanceof Error ? codeOf(cause) : undefined;
 }
 const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function unanswered({ url, purpose }, error) {
+function unanswered(url, purpose, error) {
     const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
     return new RegistryError({
         host: url.host,
@@ -55897,21 +56713,21 @@ function unanswered({ url, purpose }, error) {
 function createAuthorization(settings) {
     const challenges = new Map();
     const headers = new Map();
-    async function fetchHeader(repository, access) {
+    async function fetchHeader(repository, access, from) {
         const asked = challenges.get(repository.host);
         if (asked === undefined)
             return undefined;
         const credential = await settings.credentials(repository.host);
         if (asked.challenge.scheme === 'basic')
             return basicHeader(credential, settings.onSecret);
-        return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access });
+        return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access, from });
     }
     return {
-        header(repository, access) {
-            const key = `${access} ${printRepository(repository)}`;
+        header(repository, access, from) {
+            const key = `${access} ${printRepository(repository)} ${from?.path ?? ''}`;
             const cached = headers.get(key);
             if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
-                const fresh = cacheHeader(fetchHeader(repository, access));
+                const fresh = cacheHeader(fetchHeader(repository, access, from));
                 headers.set(key, fresh);
                 return fresh.header;
             }
@@ -55982,7 +56798,7 @@ async function exchangeIdentityToken(call, realm) {
         grant_type: 'refresh_token',
         service: challenge.service ?? '',
         client_id: 'nix-image-action',
-        scope: scopeOf(call),
+        scope: scopesOf(call).join(' '),
         refresh_token: credential.token,
     });
     const reply = await http.send({
@@ -56004,7 +56820,8 @@ async function getToken(call, realm) {
     const url = new URL(realm);
     if (challenge.service !== undefined)
         url.searchParams.set('service', challenge.service);
-    url.searchParams.append('scope', scopeOf(call));
+    for (const scope of scopesOf(call))
+        url.searchParams.append('scope', scope);
     const basic = basicHeader(credential, onSecret);
     const headers = basic === undefined ? {} : { authorization: basic.header };
     const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call), limit: TOKEN_LIMIT });
@@ -56012,8 +56829,9 @@ async function getToken(call, realm) {
         return reply;
     throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status);
 }
-function scopeOf({ repository, access }) {
-    return `repository:${repository.path}:${access}`;
+function scopesOf({ repository, access, from }) {
+    const scope = `repository:${repository.path}:${access}`;
+    return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`];
 }
 function purposeOf({ repository }) {
     return `get a token for ${printRepository(repository)}`;
@@ -56021,6 +56839,7 @@ function purposeOf({ repository }) {
 function tokenError(call, realm, words, status) {
     const { repository, credential } = call;
     const refused = status === 400 || status === 401 || status === 403;
+    const doubt = status === 403 ? ', or they may not do this' : '';
     const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
     const what = `Can't ${purposeOf(call)}: `;
     if (!refused)
@@ -56041,14 +56860,15 @@ function tokenError(call, realm, words, status) {
         })
         : new RegistryError({
             host: repository.host,
-            problem: 'wrong-credentials',
+            problem: status === 403 ? 'denied' : 'wrong-credentials',
             status,
-            what: `${what}${repository.host} does not accept the credentials of ${who}`,
+            what: `${what}${repository.host} does not accept the credentials of ${who}${doubt}`,
             words,
         });
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/transport.js
+
 
 
 
@@ -56073,11 +56893,11 @@ function createTransport(settings) {
         return base;
     }
     async function send(call) {
-        const { repository, access, path } = call;
+        const { repository, access, path, from } = call;
         const base = await baseOf(repository.host);
         const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
         const ours = url.origin === base.origin;
-        const header = ours ? await authorization.header(repository, access) : undefined;
+        const header = ours ? await authorization.header(repository, access, from) : undefined;
         const reply = await follow(http, requestOf(call, url, header), base);
         if (reply.status !== 401 || reply.url.origin !== base.origin)
             return reply;
@@ -56085,13 +56905,19 @@ function createTransport(settings) {
         if (challenge === undefined)
             return reply;
         authorization.challenged(repository.host, challenge, base, header);
-        const renewed = await authorization.header(repository, access);
-        return renewed === header ? reply : follow(http, requestOf(call, url, renewed), base);
+        const renewed = await authorization.header(repository, access, from);
+        if (renewed === header || call.body instanceof external_node_stream_.Readable)
+            return reply;
+        return follow(http, requestOf(call, url, renewed), base);
     }
-    return { send, close: http.close };
+    return {
+        send,
+        retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
+        close: http.close,
+    };
 }
 function requestOf(call, url, authorization) {
-    const { repository: _, access: __, path: ___, headers, ...rest } = call;
+    const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call;
     return { ...rest, url, headers: { ...headers, ...(authorization && { authorization }) } };
 }
 function wireHost(host) {
@@ -56167,6 +56993,37 @@ function createRegistry(settings) {
             return reply;
         throw await refusal(call, drain(reply), settings.credentials);
     }
+    async function uploadOnce(repository, { digest, size, open }, purpose) {
+        const upload = { repository, access: 'pull,push', purpose };
+        const begun = await transport.send({
+            ...upload,
+            method: 'POST',
+            path: 'blobs/uploads/',
+            headers: { 'content-length': '0' },
+            once: true,
+        });
+        const path = registry_locationOf(drain(begun));
+        if (path === undefined)
+            return begun;
+        path.searchParams.set('digest', digest);
+        return transport.send({
+            ...upload,
+            method: 'PUT',
+            path,
+            headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
+            body: open(),
+            once: true,
+            patience: 600_000,
+        });
+    }
+    async function cancelUpload(repository, begun) {
+        const path = registry_locationOf(begun);
+        if (path === undefined)
+            return;
+        const purpose = `give up an upload to ${printRepository(repository)}`;
+        const call = { method: 'DELETE', repository, access: 'delete', path, purpose, once: true };
+        await transport.send(call).then(drain, () => undefined);
+    }
     return {
         async getManifest(repository, reference) {
             const call = {
@@ -56176,7 +57033,7 @@ function createRegistry(settings) {
             const reply = await find(call);
             if (reply === undefined)
                 return undefined;
-            const bytes = contentOf(reply, call);
+            const bytes = registry_contentOf(reply, call);
             const digest = digestOf(bytes);
             const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest');
             confirmDigest(call, expected, digest);
@@ -56198,9 +57055,46 @@ function createRegistry(settings) {
             const reply = await find(call);
             if (reply === undefined)
                 return undefined;
-            const bytes = contentOf(reply, call);
+            const bytes = registry_contentOf(reply, call);
             confirmDigest(call, digest, digestOf(bytes));
             return bytes;
+        },
+        async hasBlob(repository, digest) {
+            const purpose = `look for the blob ${printRepository(repository)}@${digest}`;
+            const reply = await find({ method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose });
+            if (reply !== undefined)
+                drain(reply);
+            return reply !== undefined;
+        },
+        async mountBlob(repository, digest, from) {
+            const query = new URLSearchParams({ mount: digest, from: from.path });
+            const name = printRepository(repository);
+            const call = {
+                method: 'POST',
+                repository,
+                access: 'pull,push',
+                from,
+                path: `blobs/uploads/?${query}`,
+                headers: { 'content-length': '0' },
+                purpose: `mount ${digest} in ${name}`,
+            };
+            const reply = await transport.send(call).catch(() => undefined);
+            if (reply === undefined)
+                return false;
+            drain(reply);
+            if (reply.status === 202)
+                await cancelUpload(repository, reply);
+            return reply.status === 201;
+        },
+        async putBlob(repository, blob) {
+            const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`;
+            const upload = () => transport.retry(repository, purpose, () => uploadOnce(repository, blob, purpose));
+            const first = await upload();
+            const reply = first.status === 401 ? await upload() : first;
+            const call = { method: 'PUT', repository, access: 'pull,push', path: '', purpose };
+            if (!isSuccess(reply))
+                throw await refusal(call, drain(reply), settings.credentials);
+            confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'));
         },
         async checkPush(repository) {
             const name = printRepository(repository);
@@ -56211,14 +57105,7 @@ function createRegistry(settings) {
                 path: 'blobs/uploads/',
                 headers: { 'content-length': '0' },
             });
-            drain(reply);
-            const location = reply.headers.get('location');
-            if (location === null || !URL.canParse(location, reply.url.href))
-                return;
-            const path = new URL(location, reply.url);
-            await transport
-                .send({ ...upload, method: 'DELETE', access: 'delete', path, once: true })
-                .then(drain, () => undefined);
+            await cancelUpload(repository, drain(reply));
         },
         close: () => transport.close(),
     };
@@ -56229,10 +57116,16 @@ function manifestCall(method, repository, reference, headers) {
     const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
     return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` };
 }
+function registry_locationOf(reply) {
+    const location = reply.headers.get('location');
+    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
+        return undefined;
+    return new URL(location, reply.url);
+}
 function isSuccess(reply) {
     return reply.ok && reply.status < 300;
 }
-function contentOf(reply, { repository, purpose, limit = 0 }) {
+function registry_contentOf(reply, { repository, purpose, limit = 0 }) {
     if (reply.content !== undefined)
         return reply.content;
     throw new RegistryError({
@@ -56286,8 +57179,6 @@ function problemOf({ status, headers }, loggedIn) {
     return status === 403 || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
 }
 
-// EXTERNAL MODULE: external "node:os"
-var external_node_os_ = __nccwpck_require__(48161);
 ;// CONCATENATED MODULE: ./lib/workflow.js
 
 
@@ -56301,6 +57192,7 @@ function readWorkflow(env) {
 }
 
 ;// CONCATENATED MODULE: ./lib/run.js
+
 
 
 
@@ -56346,7 +57238,7 @@ function openRegistry(env) {
     const onSecret = (secret) => core/* setSecret */.Pq(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
-        docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME ?? '', '.docker'), 'config.json'),
+        docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
         podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
     };
     const credentials = credentialsFrom(files, onSecret);

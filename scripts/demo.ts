@@ -1,56 +1,66 @@
-// The whole way on this machine: the example flake is built for two systems, pushed to a registry, merged into one
-// image by the action that users run, and pulled. Leaves nothing behind.
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
-import { startDocker } from '../__tests__/support/docker.ts'
-import { type Lab, startLab } from '../__tests__/support/lab.ts'
+// The whole way on this machine: the example flake is built for two systems, pushed to a registry, and merged into one
+// image by the action that users run. Needs Nix alone, and leaves nothing behind.
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { distributionProgram, startDistribution } from '../__tests__/support/distribution.ts'
+import { type Lab, type LabRegistry, startLab } from '../__tests__/support/lab.ts'
+import { startRegistry } from '../__tests__/support/registry.ts'
 import type { ActionRun } from '../__tests__/support/runner.ts'
 
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
-const run = promisify(execFile)
 
 await demonstrate()
 
 async function demonstrate(): Promise<void> {
-  heading('Starting a Docker daemon (unless one is running), a registry, and what the runner has')
-  const docker = await startDocker()
+  heading('Starting a registry, and what the runner has')
+  const lab = await startLab({ startRegistry: startSomeRegistry })
   try {
-    const lab = await startLab({ docker: docker.env })
-    try {
-      say(`Docker ${docker.own ? 'of this demo' : 'of this machine'}; registry at ${lab.registry.host}`)
-      await publish(lab)
-      await show(lab, docker.env)
-    } finally {
-      heading('Cleaning up')
-      await lab.close()
-    }
+    await publish(lab)
+    await show(lab)
   } finally {
-    await docker.close()
+    await lab.close()
   }
-  say('Done. Nothing is left running.')
+  heading('Done')
+  say('The registry has ended; nothing is left behind.')
+}
+
+/** Docker Distribution where it is installed, else the registry that is part of this project's tests. */
+async function startSomeRegistry(folder: string): Promise<LabRegistry> {
+  const blobs = join(folder, 'blobs')
+  await mkdir(blobs)
+  const distribution = hasDistribution()
+  const registry = distribution ? await startDistribution() : await startRegistry({ folder: blobs })
+  say(`${distribution ? 'Docker Distribution' : 'The embedded registry'} listens on ${registry.host}`)
+  return registry
+}
+
+function hasDistribution(): boolean {
+  try {
+    return distributionProgram() !== ''
+  } catch {
+    return false
+  }
 }
 
 async function publish(lab: Lab): Promise<void> {
   for (const system of SYSTEMS) {
     heading(`mode: build, system: ${system}`)
-    finished(await lab.build(system, { onLog: say }))
+    const built = finished(await lab.build(system, { onLog: say }))
+    say(`\nThe job's summary:\n\n${built.summary}`)
   }
   heading('mode: merge')
   const merged = finished(await lab.merge({ onLog: say }))
-  heading("The job's summary")
-  say(merged.summary)
+  say(`\nThe job's summary:\n\n${merged.summary}`)
 }
 
-/** What others make of it: skopeo reads the index, Docker pulls an image by it. */
-async function show(lab: Lab, env: Readonly<Record<string, string>>): Promise<void> {
-  const reference = `${lab.registry.host}/owner/hello:latest`
-  heading('The index, as skopeo reads it from the registry')
-  const inspected = await run('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${reference}`])
-  say(inspected.stdout)
-  heading('To pull it')
-  say(`$ docker pull ${reference}`)
-  const pulled = await run('docker', ['pull', reference], { env: { ...process.env, ...env } })
-  say(pulled.stdout)
+async function show(lab: Lab): Promise<void> {
+  const { host } = lab.registry
+  heading('The index, as the registry has it')
+  const accept = 'application/vnd.oci.image.index.v1+json'
+  const response = await fetch(`http://${host}/v2/owner/hello/manifests/latest`, { headers: { accept } })
+  say(`${response.headers.get('docker-content-digest')}\n${await response.text()}`)
+  heading('To pull it, while the registry runs')
+  say(`docker pull ${host}/owner/hello:latest\nskopeo inspect --tls-verify=false docker://${host}/owner/hello:latest`)
 }
 
 function finished(step: ActionRun): ActionRun {

@@ -2,6 +2,7 @@
 //
 //   node scripts/setup.mjs               everything
 //   node scripts/setup.mjs nix docker    only these of the requirements below
+//   node scripts/setup.mjs nix registry? the registry where it can be had, and without it otherwise
 //   node scripts/setup.mjs --check       says what is missing, and installs nothing
 //
 // Runs before anything is installed: plain JavaScript, Node's own modules only, any supported version of Node.
@@ -121,7 +122,9 @@ try {
 
 /** @param {readonly string[]} args - `--check`, and names of requirements; none: all of them */
 function setUp(args) {
-  const names = args.filter((arg) => arg !== '--check')
+  const wishes = args.filter((arg) => arg.endsWith('?')).map((arg) => arg.slice(0, -1))
+  const names = args.filter((arg) => arg !== '--check' && !arg.endsWith('?'))
+  if (onPath('apt-get') && onPath('dpkg-deb')) names.push(...wishes)
   const unknown = names.find((name) => !Object.hasOwn(requirements, name))
   if (unknown !== undefined) {
     throw new SetupError(`There is no requirement "${unknown}". There are: ${Object.keys(requirements).join(', ')}.`)

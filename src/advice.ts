@@ -22,7 +22,7 @@ export function adviceFor({ host, problem, code, status }: RegistryError): strin
     case 'wrong-credentials':
       return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`
     case 'denied':
-      return `The login is right, but may not do this. ${permissions(host) || 'Give it write access to the repository.'}`
+      return permissions(host) || 'The login needs write access to the repository.'
     case 'unreachable':
       return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`
     case 'untrusted-certificate':
@@ -46,5 +46,7 @@ function permissions(host: string): string {
   permissions:
     contents: read
     packages: write
-A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").`
+A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").
+In pull requests from forks and of Dependabot the token can't write at all: give this step
+  push: \${{ github.event_name != 'pull_request' }}`
 }

@@ -5,6 +5,9 @@ import type { DefaultArtifactClient } from '@actions/artifact'
 import { messageOf } from './failure.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
 
+/** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
+export class NoArtifactService extends RecordError {}
+
 /** A record as an artifact holds it, not yet believed. */
 export interface FoundRecord {
   /** Where it is from, for errors. */
@@ -130,11 +133,10 @@ async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<
   try {
     return await asked
   } catch (error) {
-    throw new RecordError({
-      what: `Can't ${purpose}`,
-      words: messageOf(error),
-      help: 'Where there is no artifact service (GitHub Enterprise Server, Forgejo, Gitea), give the `record` outputs of the build jobs to `digests` of the merge.',
-      cause: error,
-    })
+    const words = messageOf(error)
+    const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || (error as Error).name === 'GHESNotSupportedError'
+    const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; README.md shows how.'
+    if (none) throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help })
+    throw new RecordError({ what: `Can't ${purpose}`, words, cause: error })
   }
 }

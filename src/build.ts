@@ -1,68 +1,91 @@
-import { loginStep } from './advice.ts'
-import { writeRecord } from './artifacts.ts'
-import { checkDocker, loadedImage, loadImage, pushImage, tagImage } from './docker/docker.ts'
+import { NoArtifactService, writeRecord } from './artifacts.ts'
+import { checkDocker } from './docker/docker.ts'
 import type { DockerArchive } from './image/docker-archive.ts'
 import { ImageError } from './image/image-error.ts'
-import { findSource, type ImageSource, readImage } from './image/source.ts'
+import { findSource } from './image/source.ts'
 import type { BuildInputs } from './inputs.ts'
 import type { JobLog } from './job-log.ts'
-import type { Result, Tools } from './mode.ts'
+import type { Pushed, Result, Tools } from './mode.ts'
 import { buildInstallable } from './nix/build.ts'
 import { installableOf } from './nix/installable.ts'
 import { platformOf } from './nix/system.ts'
 import { fits, type Platform, printPlatform } from './oci/platform.ts'
-import { printRepository, type Repository } from './oci/reference.ts'
+import { printReference, printRepository } from './oci/reference.ts'
+import { bytesOf, checkImage } from './push.ts'
+import { pushWithDocker } from './push-with-docker.ts'
+import { pushWithRegistry } from './push-with-registry.ts'
 import { type DigestRecord, printRecord } from './record.ts'
-import { fetchImage, type PublishedImage } from './registry/image.ts'
+import type { PublishedImage } from './registry/image.ts'
 import type { Registry } from './registry/registry.ts'
-import { RegistryError } from './registry/registry-error.ts'
-import { summarizeBuild } from './summary.ts'
+import { findPublished, NOTHING_PUBLISHED } from './reuse.ts'
+import { type BuiltImage, summarizeBuild } from './summary.ts'
 import type { Workflow } from './workflow.ts'
 
 /**
  * Builds one system's image with Nix, pushes it, and hands its digest to merge.
  * @throws Failure, before anything is pushed wherever the cause can be known by then
  */
-export async function build(inputs: BuildInputs, workflow: Workflow, { registry, log }: Tools): Promise<Result> {
-  const platform = platformOf(inputs.system)
-  if (inputs.push) await checkPushing(inputs.images, registry)
+export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tools): Promise<Result> {
+  const { registry, log } = tools
+  const { system, images, tag, push } = inputs
+  const platform = platformOf(system)
+  const looksForPublished = push && inputs.pushWith === 'registry'
+  // Both before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
+  const [published] = await Promise.all([
+    looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
+    push && checkPushing(inputs, registry),
+  ])
 
   const storePath = await buildWithNix(inputs, workflow, log)
   const source = await findSource(storePath)
-  const archive = inputs.push ? await load(source, log) : await readImage(source)
-  checkPlatform(archive, platform, inputs.system, storePath)
-  const built = { system: inputs.system, platform, storePath }
-  if (!inputs.push) {
+  const check = (archive: DockerArchive) => checkPlatform(archive, platform, system, storePath)
+  const built = { system, platform, storePath }
+  if (!push) {
+    check(await checkImage(source))
     log.info('Nothing is pushed: `push` is `false`')
     return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
   }
 
-  const name = await loadedImage(archive.configDigest, archive.names)
-  const pushed: PublishedImage[] = []
-  for (const image of inputs.images) pushed.push(await push(name, image, inputs.tag, archive, { registry, log }))
-  const records = pushed.map((image) => recordOf(image, platform, storePath, inputs, workflow))
-  await log.group('Hand the digest over', async () => {
-    for (const record of records) await writeRecord(record, inputs.retentionDays, workflow.tempFolder)
-  })
+  const pushing = { source, images, tag, check }
+  const pushed =
+    inputs.pushWith === 'docker'
+      ? await pushWithDocker(pushing, tools)
+      : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools)
+  const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow))
+  await handOver(records, inputs, workflow, log)
+  return report(pushed, records, inputs, built)
+}
 
-  const references = pushed.map(({ repository, digest }) => ({
-    reference: `${printRepository(repository)}:${inputs.tag}`,
+function report(
+  { images, layers }: Pushed,
+  records: readonly DigestRecord[],
+  { tag }: BuildInputs,
+  built: Omit<BuiltImage, 'pushed'>,
+): Result {
+  const [first] = images
+  if (first === undefined) throw new Error('nothing was pushed, though inputs name one image at least')
+  const pushed = images.map(({ repository, digest }) => ({
+    reference: tag === '' ? printRepository(repository) : printReference({ repository, tag }),
     digest,
   }))
   return {
     outputs: {
-      digest: pushed[0]?.digest ?? '',
-      image: pushed[0] ? `${printRepository(pushed[0].repository)}@${pushed[0].digest}` : '',
+      digest: first.digest,
+      image: `${printRepository(first.repository)}@${first.digest}`,
       record: records.map(printRecord).join('\n'),
-      'store-path': storePath,
+      'store-path': built.storePath,
+      ...(layers && {
+        'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
+        'reused-layers': String(layers.filter(({ reused }) => reused).length),
+      }),
     },
-    summary: summarizeBuild({ ...built, pushed: references }),
+    summary: summarizeBuild({ ...built, pushed, ...(layers && { layers }) }),
   }
 }
 
 /** What can be known before a long build: that Docker runs, and that every registry lets this job push. */
-async function checkPushing(images: readonly Repository[], registry: Registry): Promise<void> {
-  await checkDocker()
+async function checkPushing({ images, pushWith }: BuildInputs, registry: Registry): Promise<void> {
+  if (pushWith === 'docker') await checkDocker()
   await Promise.all(images.map((image) => registry.checkPush(image)))
 }
 
@@ -76,12 +99,6 @@ async function buildWithNix(inputs: BuildInputs, { runnerSystem }: Workflow, log
   return storePath
 }
 
-/** Docker gets the image's bytes while they are read here, so that a script that streams them runs once. */
-async function load(source: ImageSource, log: JobLog): Promise<DockerArchive> {
-  log.info(`Docker loads ${source.path}`)
-  return loadImage((stdin) => readImage(source, stdin))
-}
-
 function checkPlatform({ config }: DockerArchive, wanted: Platform, system: string, storePath: string): void {
   if (fits(config, wanted)) return
   throw new ImageError({
@@ -91,29 +108,21 @@ function checkPlatform({ config }: DockerArchive, wanted: Platform, system: stri
   })
 }
 
-async function push(
-  name: string,
-  image: Repository,
-  tag: string,
-  archive: DockerArchive,
-  { registry, log }: Tools,
-): Promise<PublishedImage> {
-  const reference = `${printRepository(image)}:${tag}`
-  await tagImage(name, reference)
-  const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
-  const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp))
-  const published = await fetchImage(registry, image, digest)
-  // The daemon may have been told of another image by that name in the meantime, by another job for example.
-  if (published.configDigest !== archive.configDigest)
-    throw new RegistryError({
-      host: image.host,
-      problem: 'other',
-      what: `${reference} is not the image that Nix built`,
-      words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-      help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+/** Where there is no artifact service the output is what is left, and the image is pushed all the same. */
+async function handOver(
+  records: readonly DigestRecord[],
+  { retentionDays }: BuildInputs,
+  { tempFolder }: Workflow,
+  log: JobLog,
+): Promise<void> {
+  try {
+    await log.group('Hand the digest over', async () => {
+      for (const record of records) await writeRecord(record, retentionDays, tempFolder)
     })
-  log.info(`${reference} is ${published.digest}`)
-  return published
+  } catch (error) {
+    if (!(error instanceof NoArtifactService)) throw error
+    log.warning(error.message)
+  }
 }
 
 function recordOf(

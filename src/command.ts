@@ -39,11 +39,6 @@ export async function runCommand(
   return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log) }
 }
 
-/** The last lines of a program's log. */
-export function lastLines(log: string, count: number): string {
-  return log.trimEnd().split('\n').slice(-count).join('\n')
-}
-
 function plainText(log: Buffer): string {
   return stripVTControlCharacters(log.toString('utf8')).replaceAll('\r', '')
 }

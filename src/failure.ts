@@ -47,6 +47,11 @@ export function oneLine(text: string): string {
   return line.length > 500 ? `${line.slice(0, 500)}…` : line
 }
 
+/** The last lines of a program's log. */
+export function lastLines(log: string, count: number): string {
+  return log.trimEnd().split('\n').slice(-count).join('\n')
+}
+
 function indent(words: string): string {
   return words
     .trimEnd()

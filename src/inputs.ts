@@ -1,10 +1,12 @@
 import * as v from 'valibot'
+import type { Compression } from './blob/compress.ts'
 import { Failure } from './failure.ts'
 import { platformOf, runnerSystem } from './nix/system.ts'
 import { type Annotation, parseAnnotation } from './oci/annotation.ts'
 import {
   isTag,
   parseReference,
+  printReference,
   printRepository,
   type Reference,
   type Repository,
@@ -33,8 +35,14 @@ export interface BuildInputs extends CommonInputs {
   readonly attribute: string
   readonly installable: string
   readonly nixArgs: readonly string[]
-  /** The tag of this system's image, its placeholders filled. */
+  /** The tag of this system's image, its placeholders filled; empty: it is pushed by digest alone. */
   readonly tag: string
+  readonly pushWith: 'docker' | 'registry'
+  readonly compression: Compression
+  /** Images published before, whose layers need not be pushed again. */
+  readonly reuseFrom: readonly Reference[]
+  /** Added to the image's config. */
+  readonly labels: Readonly<Record<string, string>>
   readonly retentionDays: number
   /** How many jobs the matrix has, where the runner tells. */
   readonly jobTotal: number | undefined
@@ -82,9 +90,7 @@ function readBuildInputs(env: Environment): BuildInputs {
       what: `The input \`flake\` is "${flake}", which names an attribute too`,
       help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
     })
-  const pushWith = inputOf(env, 'push-with') || 'docker'
-  if (pushWith !== 'docker')
-    throw new InputError({ what: `The input \`push-with\` is "${pushWith}"; it can be \`docker\`` })
+  const pushWith = readChoice(env, 'push-with', ['registry', 'docker'])
   return {
     ...common,
     mode: 'build',
@@ -92,8 +98,12 @@ function readBuildInputs(env: Environment): BuildInputs {
     flake,
     attribute: inputOf(env, 'attribute') || 'containerImage',
     installable: inputOf(env, 'installable'),
-    nixArgs: linesOf(inputOf(env, 'nix-args')),
-    tag: readTag(env, system),
+    nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+    tag: readTag(env, system, pushWith),
+    pushWith,
+    compression: readCompression(env),
+    reuseFrom: readReuseFrom(env, common.images),
+    labels: readLabels(env, pushWith),
     retentionDays: readRetention(env),
     jobTotal: Number(inputOf(env, 'job-total')) || undefined,
   }
@@ -126,6 +136,12 @@ function readCommonInputs(env: Environment): CommonInputs {
       help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
     })
   const lowered = names.filter((name) => name !== name.toLowerCase())
+  const listed = names.find((name) => name.includes(','))
+  if (listed !== undefined)
+    throw new InputError({
+      what: `The input \`image\` is not valid: "${listed}" has a comma`,
+      help: 'Write one name a line, without commas.',
+    })
   const images = names.map((name) => valid('image', () => readImageName(name)))
   return {
     images: uniqueBy(images, printRepository),
@@ -143,17 +159,70 @@ function readImageName(name: string): Repository {
   })
 }
 
-function readTag(env: Environment, system: string): string {
+function readTag(env: Environment, system: string, pushWith: BuildInputs['pushWith']): string {
   // An empty text and a missing input look alike, so this default stands in action.yml alone.
   const pattern = inputOf(env, 'tag')
+  if (pattern === '' && pushWith === 'registry') return ''
   if (pattern === '')
     throw new InputError({
       what: 'The input `tag` is empty, and Docker can push nothing without a tag',
-      help: 'Leave `tag` out: its default is {sha}-{system}.',
+      help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
     })
   const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system)
   if (!isTag(tag)) throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag)}` })
   return tag
+}
+
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } } as const
+
+function readCompression(env: Environment): Compression {
+  const format = readChoice(env, 'compression', ['gzip', 'zstd'])
+  const { most, usual } = LEVELS[format]
+  const text = inputOf(env, 'compression-level')
+  const level = text === '' ? usual : Number(text)
+  if (Number.isInteger(level) && level >= 1 && level <= most) return { format, level }
+  throw new InputError({
+    what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
+  })
+}
+
+function readReuseFrom(env: Environment, images: readonly Repository[]): readonly Reference[] {
+  return listOf(inputOf(env, 'reuse-from')).flatMap((text) => {
+    if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
+    const reference = valid('reuse-from', () => parseReference(text))
+    if (reference.tag !== undefined || reference.digest !== undefined) return [reference]
+    throw new InputError({
+      what: `The input \`reuse-from\` has "${text}", which has no tag`,
+      help: 'Write `name:tag`, or the tag alone.',
+    })
+  })
+}
+
+function readLabels(env: Environment, pushWith: BuildInputs['pushWith']): Readonly<Record<string, string>> {
+  const lines = linesOf(inputOf(env, 'labels'))
+  if (lines.length > 0 && pushWith === 'docker')
+    throw new InputError({
+      what: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
+      help: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
+    })
+  return Object.fromEntries(lines.map(readLabel))
+}
+
+function readLabel(line: string): readonly [string, string] {
+  const equals = line.indexOf('=')
+  if (equals > 0) return [line.slice(0, equals), line.slice(equals + 1)]
+  throw new InputError({ what: `The input \`labels\` has "${line}", which is not of the form key=value` })
+}
+
+function checkNixArg(line: string): string {
+  if (!/^--?[A-Za-z][\w-]*\s/.test(line)) return line
+  throw new InputError({
+    what: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
+    help: `Write each argument on a line of its own:\n  nix-args: |\n${line
+      .split(/\s+/)
+      .map((one) => `    ${one}`)
+      .join('\n')}`,
+  })
 }
 
 function readRetention(env: Environment): number {
@@ -175,25 +244,41 @@ function readTags(
   const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
   if (own && foreign[0] !== undefined)
     throw new InputError({
-      what: `The input \`tags\` has ${printTag(foreign[0])}, which is none of the images of \`image\``,
+      what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
       help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
     })
   const tags = uniqueBy(
     all.filter((one) => !foreign.includes(one)),
-    printTag,
+    printReference,
   )
-  if (tags.length > 0) return tags
+  if (tags.length > 0) {
+    checkEachTagged(images, tags)
+    return tags
+  }
   throw new InputError({
     what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-    words: foreign.length > 0 ? `it gave ${foreign.map(printTag).join(', ')}` : 'it gave no tags at all',
+    words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
     help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+  })
+}
+
+/** An image without a tag would be published where nobody finds it. */
+function checkEachTagged(images: readonly Repository[], tags: readonly TagReference[]): void {
+  const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)))
+  if (untagged === undefined) return
+  throw new InputError({
+    what: `There is no tag for ${printRepository(untagged)}`,
+    help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
   })
 }
 
 function readTagReferences(text: string, images: readonly Repository[]): readonly TagReference[] {
   if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
-  // A text without a slash or a colon was meant to be a tag; one with them to be a reference.
-  if (!/[/:]/.test(text)) throw new InputError({ what: `The input \`tags\` is not valid: ${tagProblem(text)}` })
+  if (!text.includes(':'))
+    throw new InputError({
+      what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+      help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+    })
   const colon = text.lastIndexOf(':')
   const { repository, tag, digest } = valid('tags', () =>
     parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)),
@@ -203,10 +288,6 @@ function readTagReferences(text: string, images: readonly Repository[]): readonl
     what: `The input \`tags\` has "${text}", which has no tag`,
     help: 'Write `name:tag`, or the tag alone.',
   })
-}
-
-function printTag({ repository, tag }: TagReference): string {
-  return `${printRepository(repository)}:${tag}`
 }
 
 function fillSha(env: Environment, input: string, pattern: string): string {
@@ -249,6 +330,21 @@ function readBoolean(env: Environment, name: string, fallback: boolean): boolean
   if (text === '') return fallback
   if (/^(true|false)$/i.test(text)) return text.toLowerCase() === 'true'
   throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` })
+}
+
+/** One of some words; the first is the default. */
+function readChoice<Choice extends string>(
+  env: Environment,
+  name: string,
+  choices: readonly [Choice, ...Choice[]],
+): Choice {
+  const text = inputOf(env, name)
+  if (text === '') return choices[0]
+  const choice = choices.find((one) => one === text)
+  if (choice !== undefined) return choice
+  throw new InputError({
+    what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+  })
 }
 
 /** Names the input in whatever is found to be wrong with its value. */

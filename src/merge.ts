@@ -8,13 +8,13 @@ import { type Annotation, placeAnnotations } from './oci/annotation.ts'
 import { type Digest, digestOf, isDigest } from './oci/digest.ts'
 import { composeIndex } from './oci/image-index.ts'
 import { OCI_INDEX } from './oci/media-type.ts'
-import { byPlatform, fits, type Platform, printPlatform } from './oci/platform.ts'
-import { printRepository, type Repository, sameRepository } from './oci/reference.ts'
+import { byPlatform, fits, type Platform, platformKey, printPlatform } from './oci/platform.ts'
+import { printReference, printRepository, type Repository, sameRepository } from './oci/reference.ts'
 import { type DigestRecord, parseRecord, RecordError } from './record.ts'
 import { fetchImage } from './registry/image.ts'
 import type { Registry, StoredManifest } from './registry/registry.ts'
 import { summarizeMerge } from './summary.ts'
-import { moveTags, printTag } from './tags.ts'
+import { moveTags } from './tags.ts'
 import type { Workflow } from './workflow.ts'
 
 /**
@@ -51,7 +51,7 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, { registry,
     const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ')
     log.info(`${printRepository(image)}@${index.digest}: ${platforms}`)
   }
-  for (const tag of tags) log.info(`${push ? 'Published' : 'Would publish'} ${printTag(tag)}`)
+  for (const tag of tags) log.info(`${push ? 'Published' : 'Would publish'} ${printReference(tag)}`)
   return report(indexes, inputs)
 }
 
@@ -149,11 +149,12 @@ async function verify({ digest, record, origin }: Candidate, image: Repository, 
 function checkMembers(members: readonly Member[], image: Repository, systems: readonly string[]): void {
   const name = printRepository(image)
   const there = members.map(({ system }) => system)
-  for (const [platform, rivals] of Map.groupBy(members, ({ platform }) => printPlatform(platform))) {
-    if (rivals.length === 1) continue
+  for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+    const [first, ...more] = rivals
+    if (first === undefined || more.length === 0) continue
     throw new MergeError({
-      what: `There are ${rivals.length} images of ${name} for ${platform}, and an index has one`,
-      words: rivals.map(({ digest }) => digest).join('\n'),
+      what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
+      words: rivals.map(({ digest, platform: own }) => `${digest} (${printPlatform(own)})`).join('\n'),
       help: 'Hand over one digest for each platform.',
     })
   }
@@ -217,7 +218,7 @@ function report(indexes: readonly ComposedIndex[], { tags, push }: MergeInputs):
   const published = indexes.map(({ image, index, members }) => ({
     image: printRepository(image),
     digest: index.digest,
-    tags: tags.filter(({ repository }) => sameRepository(repository, image)).map(printTag),
+    tags: tags.filter(({ repository }) => sameRepository(repository, image)).map(printReference),
     platforms: members,
   }))
   const platforms = first.members.map(({ system, platform, digest }) => ({
@@ -229,7 +230,7 @@ function report(indexes: readonly ComposedIndex[], { tags, push }: MergeInputs):
     outputs: {
       digest: first.index.digest,
       image: `${printRepository(first.image)}@${first.index.digest}`,
-      tags: push ? tags.map(printTag).join('\n') : '',
+      tags: push ? tags.map(printReference).join('\n') : '',
       platforms: JSON.stringify(platforms),
     },
     summary: summarizeMerge(published, push),

@@ -1,4 +1,5 @@
 import { appendFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
 import * as core from '@actions/core'
 import { adviceFor } from './advice.ts'
@@ -45,7 +46,7 @@ function openRegistry(env: Environment): Registry {
   const onSecret = (secret: string) => core.setSecret(secret)
   const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
   const files = {
-    docker: join(env.DOCKER_CONFIG || join(env.HOME ?? '', '.docker'), 'config.json'),
+    docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),
     podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
   }
   const credentials = credentialsFrom(files, onSecret)

@@ -1,4 +1,6 @@
 import { type Platform, printPlatform } from './oci/platform.ts'
+import { bytesOf, type PushedLayer } from './push.ts'
+import { printBytes } from './units.ts'
 
 /** What build mode has to show. */
 export interface BuiltImage {
@@ -7,6 +9,8 @@ export interface BuiltImage {
   readonly storePath: string
   /** One for each repository that it was pushed to; none where nothing was to be pushed. */
   readonly pushed: readonly { readonly reference: string; readonly digest: string }[]
+  /** Absent where Docker pushed. */
+  readonly layers?: readonly PushedLayer[]
 }
 
 /** What merge mode has to show. */
@@ -19,7 +23,7 @@ export interface PublishedIndex {
 }
 
 /** The summary of a build, as Markdown. */
-export function summarizeBuild({ system, platform, storePath, pushed }: BuiltImage): string {
+export function summarizeBuild({ system, platform, storePath, pushed, layers }: BuiltImage): string {
   const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`)
   const result =
     rows.length > 0 ? ['| pushed as | digest |', '|---|---|', ...rows] : ['Nothing was pushed: `push` is `false`.']
@@ -29,7 +33,21 @@ export function summarizeBuild({ system, platform, storePath, pushed }: BuiltIma
     `Nix built ${code(storePath)}.`,
     '',
     ...result,
+    '',
+    ...(layers === undefined ? [] : describeLayers(layers)),
   )
+}
+
+function describeLayers(layers: readonly PushedLayer[]): readonly string[] {
+  const rows = [
+    { name: 'reused', some: layers.filter(({ reused }) => reused) },
+    { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
+  ]
+  return [
+    '| layers | number | compressed |',
+    '|---|---|---|',
+    ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${printBytes(bytesOf(some))} |`),
+  ]
 }
 
 /** The summary of a merge, as Markdown. */

@@ -1,6 +1,6 @@
 import { messageOf } from './failure.ts'
 import { MergeError } from './merge-error.ts'
-import { printRepository, type Repository } from './oci/reference.ts'
+import { printReference, type Repository } from './oci/reference.ts'
 import type { Registry, StoredManifest } from './registry/registry.ts'
 
 /** A tag, and the index that it is to point to, which its repository holds already. */
@@ -8,10 +8,6 @@ export interface TagMove {
   readonly repository: Repository
   readonly tag: string
   readonly index: StoredManifest
-}
-
-export function printTag({ repository, tag }: Pick<TagMove, 'repository' | 'tag'>): string {
-  return `${printRepository(repository)}:${tag}`
 }
 
 /**
@@ -44,7 +40,7 @@ async function putBack(registry: Registry, steps: readonly Step[]): Promise<read
   const left: string[] = []
   for (const step of steps) {
     const problem = await putBackOne(registry, step).catch(messageOf)
-    if (problem !== undefined) left.push(`${printTag(step.move)}: ${problem}`)
+    if (problem !== undefined) left.push(`${printReference(step.move)}: ${problem}`)
   }
   return left
 }
@@ -68,7 +64,7 @@ function stopped(move: TagMove, error: unknown, left: readonly string[]): MergeE
       ? 'All tags are as they were.'
       : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`
   return new MergeError({
-    what: `The tag ${printTag(move)} could not be moved to ${move.index.digest}`,
+    what: `The tag ${printReference(move)} could not be moved to ${move.index.digest}`,
     words: messageOf(error),
     help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
     cause: error,

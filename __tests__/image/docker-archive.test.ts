@@ -30,7 +30,8 @@ function contentOf({ layers, config, configDigest }: MadeArchive, names: readonl
   return {
     names,
     configDigest,
-    layers: layers.map(({ name }) => name),
+    configBytes: config,
+    layers: layers.map(({ file }) => file),
     config: { os, architecture, diffIds, labels: {} },
   }
 }

@@ -39,11 +39,11 @@ async function script(lines: string, tar: Buffer = made.bytes): Promise<string> 
 }
 
 async function readBuilt(path: string, copy?: PassThrough): Promise<DockerArchive> {
-  return readImage(await findSource(path), copy)
+  return readImage(await findSource(path), copy === undefined ? {} : { copy })
 }
 
 // Its layer is larger than the buffers of pipes and streams, and does not compress away.
-const noise = Buffer.alloc(400_000, createNoise())
+const noise = Buffer.alloc(3_000_000, createNoise())
 const made = makeArchive({ layers: ['small', writeTar([{ name: 'noise', content: noise }])] })
 
 function createNoise(): Buffer {

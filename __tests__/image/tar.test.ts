@@ -1,3 +1,4 @@
+import { text } from 'node:stream/consumers'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { type ByteReader, streamReader } from '../../src/image/byte-reader.ts'
@@ -20,7 +21,7 @@ async function read(bytes: Buffer, chunk = bytes.length): Promise<readonly Read[
 async function readFrom(reader: ByteReader): Promise<readonly Read[]> {
   const all: Read[] = []
   for await (const entry of tarEntries(reader, 'image.tar')) {
-    const content = (await entry.read()).toString()
+    const content = await text(entry.content())
     all.push({ name: entry.name, type: entry.type, linkName: entry.linkName, content })
   }
   return all

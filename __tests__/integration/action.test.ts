@@ -9,6 +9,8 @@ import type { ActionCall, ActionRun } from '../support/runner.ts'
 // dist/index.js as the runner runs it, with real Nix, a real Docker daemon and a real registry.
 
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux'] as const
+/** What `push-with` can be. */
+const WAYS = ['docker', 'registry'] as const
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const docker = { DOCKER_HOST, DOCKER_CONFIG }
 const run = promisify(execFile)
@@ -20,8 +22,12 @@ describe('two systems, built and merged', () => {
   })
   afterEach(() => lab.close())
 
-  test('are one image, which skopeo and Docker take', async () => {
-    const built = [passed(await lab.build('x86_64-linux')), passed(await lab.build('aarch64-linux'))]
+  test.each(WAYS)('are one image, which skopeo and Docker take, pushed by %s', async (by) => {
+    const inputs = { 'push-with': by }
+    const built = [
+      passed(await lab.build('x86_64-linux', { inputs })),
+      passed(await lab.build('aarch64-linux', { inputs })),
+    ]
     const merged = passed(await lab.merge())
 
     expect(await tagsOf(lab)).toEqual(['0123456', '0123456-aarch64-linux', '0123456-x86_64-linux', 'latest'])
@@ -46,8 +52,13 @@ describe('two systems, built and merged', () => {
     }
   })
 
-  test('hand over a record in one artifact each, with what merge and people need', async () => {
-    const { outputs, summary, tempLeft } = passed(await lab.build('aarch64-linux', { runAttempt: 2, job: 'images' }))
+  test.each([
+    ['docker', 'application/vnd.docker.distribution.manifest.v2+json'],
+    ['registry', 'application/vnd.oci.image.manifest.v1+json'],
+  ])('hand over a record in one artifact each, with what merge and people need, by %s', async (by, mediaType) => {
+    const inputs = { 'push-with': by }
+    const step = await lab.build('aarch64-linux', { inputs, runAttempt: 2, job: 'images' })
+    const { outputs, summary, tempLeft } = passed(step)
     const [artifact, ...more] = await lab.artifacts.artifacts()
     expect(more).toEqual([])
     expect(artifact?.name).toMatch(/^image-digest-127\.0\.0\.1-\d+-owner-hello-[0-9a-f]{8}-aarch64-linux$/)
@@ -60,7 +71,7 @@ describe('two systems, built and merged', () => {
       system: 'aarch64-linux',
       platform: { os: 'linux', architecture: 'arm64' },
       digest: outputs.digest,
-      mediaType: 'application/vnd.docker.distribution.manifest.v2+json',
+      mediaType,
       size: expect.any(Number),
       storePath: outputs['store-path'],
       job: { id: 'images', total: 2 },
@@ -83,8 +94,10 @@ describe('two systems, built and merged', () => {
     expect(names.sort()).toEqual([...SYSTEMS].sort())
   })
 
-  test.each(['plainImage', 'layeredImage', 'streamedImage'])('work for a %s as well', async (attribute) => {
-    for (const system of SYSTEMS) passed(await lab.build(system, { inputs: { attribute } }))
+  test.each(
+    WAYS.flatMap((by) => ['plainImage', 'layeredImage', 'streamedImage'].map((attribute) => [attribute, by] as const)),
+  )('work for a %s as well, pushed by %s', async (attribute, by) => {
+    for (const system of SYSTEMS) passed(await lab.build(system, { inputs: { attribute, 'push-with': by } }))
     const { outputs } = passed(await lab.merge())
     await run('docker', ['pull', outputs.image ?? ''])
     const { stdout } = await run('docker', ['image', 'inspect', '--format', '{{.Config.Cmd}}', outputs.image ?? ''])
@@ -105,14 +118,68 @@ describe('two systems, built and merged', () => {
   })
 
   test('are handed over as text where there are no artifacts to read', async () => {
+    const env = { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' }
     const records: string[] = []
-    for (const system of SYSTEMS) records.push(passed(await lab.build(system)).outputs.record ?? '')
+    for (const system of SYSTEMS) {
+      const { outputs, warnings } = passed(await lab.build(system, { env }))
+      expect(warnings).toEqual([expect.stringMatching(/there is no artifact service here[\s\S]*`record` outputs/)])
+      records.push(outputs.record ?? '')
+    }
+    expect(await lab.artifacts.artifacts()).toEqual([])
     const digests = records.join('\n')
-    const { outputs } = passed(
-      await lab.merge({ inputs: { digests, systems: SYSTEMS.join() }, env: { ACTIONS_RUNTIME_TOKEN: '' } }),
-    )
+    const { outputs } = passed(await lab.merge({ inputs: { digests, systems: SYSTEMS.join() }, env }))
     expect((await skopeo(lab, 'latest')).manifests).toHaveLength(2)
     expect(outputs.digest).toMatch(/^sha256:/)
+  })
+
+  test('are not pushed by Docker a second time, for a tag may be immutable', async () => {
+    const inputs = { 'push-with': 'docker' }
+    const first = passed(await lab.build('x86_64-linux', { inputs }))
+    const second = passed(await lab.build('x86_64-linux', { inputs, runAttempt: 2 }))
+    const reference = `${imageOf(lab)}:0123456-x86_64-linux`
+    expect(first.log).toContain(`##[group]Push ${reference}\n`)
+    expect(second.log).not.toContain('##[group]Push ')
+    expect(second.log).toContain(`${reference} is this image already: ${first.outputs.digest}`)
+    expect(second.outputs.digest).toBe(first.outputs.digest)
+  })
+
+  test.each(WAYS)('go to several images, with tags and records for each, pushed by %s', async (by) => {
+    const images = [imageOf(lab), `${lab.registry.host}/owner/other`]
+    const inputs = { image: images.join('\n') }
+    const built: ActionRun[] = []
+    for (const system of SYSTEMS)
+      built.push(passed(await lab.build(system, { inputs: { ...inputs, 'push-with': by } })))
+    const merged = passed(await lab.merge({ inputs }))
+
+    for (const { outputs } of built) {
+      const records = (outputs.record ?? '').split('\n').map((line) => JSON.parse(line))
+      expect(records.map(({ image }) => image)).toEqual(images)
+      expect(records.map(({ digest }) => digest)).toEqual([outputs.digest, outputs.digest])
+    }
+    expect(await lab.artifacts.artifacts()).toHaveLength(4)
+    for (const path of ['owner/hello', 'owner/other']) {
+      const tags = ['0123456', '0123456-aarch64-linux', '0123456-x86_64-linux', 'latest']
+      expect(await tagsOf(lab, path)).toEqual(tags)
+    }
+    expect(merged.outputs.tags?.split('\n').sort()).toEqual(
+      images.flatMap((image) => [`${image}:0123456`, `${image}:latest`]).sort(),
+    )
+  })
+
+  test('give the runner no commands, whatever the flake prints', async () => {
+    const step = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs: { attribute: 'shouting' } }))
+    expect(step.log).toContain('\n::error::from the flake\n::set-output name=digest::x')
+    expect(step.errors).toEqual([])
+    expect(step.outputs.digest).toMatch(/^sha256:[0-9a-f]{64}$/)
+    expect(step.outputs.image).toBe(`${imageOf(lab)}@${step.outputs.digest}`)
+    expect(await tagsOf(lab)).toEqual(['0123456-x86_64-linux'])
+  })
+
+  test.each(WAYS)('need no name within the archive, pushed by %s', async (by) => {
+    const inputs = { attribute: 'zeroNames', 'push-with': by }
+    const { outputs } = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs }))
+    const { stdout } = await run('docker', ['pull', outputs.image ?? ''])
+    expect(stdout).toContain(`Digest: ${outputs.digest}`)
   })
 
   test('can be any installable, and lower-case the name that the repository has', async () => {
@@ -153,7 +220,7 @@ describe('what fails says why, and publishes nothing', () => {
       [
         'There is no .#packages.x86_64-linux.nonesuch',
         /does not provide attribute .*'packages.x86_64-linux.nonesuch'/,
-        /x86_64-linux: failing, folder, notAnImage, onlyHere, twoImages, wrongArchitecture, zeroNames/,
+        /x86_64-linux: failing, folder, notAnImage, onlyHere, shouting, twoImages, wrongArchitecture, zeroNames/,
         /aarch64-linux: failing/,
       ],
     ],
@@ -201,7 +268,7 @@ describe('what fails says why, and publishes nothing', () => {
     ],
     [
       'Docker that is not running',
-      { env: { DOCKER_HOST: 'unix:///nowhere/docker.sock' } },
+      { inputs: { 'push-with': 'docker' }, env: { DOCKER_HOST: 'unix:///nowhere/docker.sock' } },
       [
         'Docker is not running on this runner',
         'Cannot connect to the Docker daemon at unix:///nowhere/docker.sock',
@@ -210,7 +277,7 @@ describe('what fails says why, and publishes nothing', () => {
     ],
     [
       'Docker that is not there',
-      { env: { PATH: '/nowhere' } },
+      { inputs: { 'push-with': 'docker' }, env: { PATH: '/nowhere' } },
       ['Docker is not installed on this runner', 'hosted Linux runners'],
     ],
     [
@@ -266,19 +333,33 @@ describe('what fails says why, and publishes nothing', () => {
 describe('a registry that wants a login', () => {
   let lab: Lab
   const auth = { kind: 'basic', user: 'someone', password: 'p4ssw0rd-of-someone' } as const
-  beforeAll(async () => {
+  beforeEach(async () => {
     lab = await startLab({ docker, registry: { auth } })
   })
-  afterAll(() => lab.close())
+  afterEach(() => lab.close())
 
-  test('gets it from where docker/login-action leaves it, and no log shows it', async () => {
+  test.each(WAYS)('gets it from where docker/login-action leaves it, and no log shows it, pushed by %s', async (by) => {
     const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`) }
-    const step = passed(await lab.build('x86_64-linux', { env, inputs: { tag: 'with-login' } }))
+    const step = passed(await lab.build('x86_64-linux', { env, inputs: { tag: 'with-login', 'push-with': by } }))
     const merged = passed(await lab.merge({ env }))
     for (const { log, masks } of [step, merged]) {
       expect(log).not.toContain(auth.password)
       expect(log).not.toContain(Buffer.from(`${auth.user}:${auth.password}`).toString('base64'))
       expect(masks).toContain(auth.password)
+    }
+  })
+
+  test('gives tokens for it, which no log shows either, though Nix prints at the same time', async () => {
+    const tokens = await startLab({ docker, registry: { auth: { ...auth, kind: 'token' } } })
+    try {
+      const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`, tokens) }
+      for (const step of [passed(await tokens.build('x86_64-linux', { env })), passed(await tokens.merge({ env }))]) {
+        // What is masked while the runner takes no commands is shown instead.
+        expect(step.log).not.toContain('::add-mask::')
+        expect(step.masks).toContain(auth.password)
+      }
+    } finally {
+      await tokens.close()
     }
   })
 
@@ -306,9 +387,9 @@ describe('a registry that wants a login', () => {
     ])
   })
 
-  async function login(credentials: string): Promise<string> {
-    const folder = await mkdtemp(join(lab.folder, 'login-'))
-    const auths = { [lab.registry.host]: { auth: Buffer.from(credentials).toString('base64') } }
+  async function login(credentials: string, { folder: parent, registry } = lab): Promise<string> {
+    const folder = await mkdtemp(join(parent, 'login-'))
+    const auths = { [registry.host]: { auth: Buffer.from(credentials).toString('base64') } }
     await writeFile(join(folder, 'config.json'), JSON.stringify({ auths }))
     // Docker finds its plugins in the same folder.
     const plugins = join(DOCKER_CONFIG ?? '', 'cli-plugins')
@@ -353,8 +434,8 @@ function imageOf({ registry }: Lab): string {
   return `${registry.host}/owner/hello`
 }
 
-async function tagsOf({ registry }: Lab): Promise<readonly string[]> {
-  const response = await fetch(`http://${registry.host}/v2/owner/hello/tags/list`)
+async function tagsOf({ registry }: Lab, path = 'owner/hello'): Promise<readonly string[]> {
+  const response = await fetch(`http://${registry.host}/v2/${path}/tags/list`)
   const { tags } = (await response.json()) as { readonly tags?: readonly string[] }
   return [...(tags ?? [])].sort()
 }

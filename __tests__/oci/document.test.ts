@@ -20,6 +20,9 @@ function parse(document: unknown, sentAs: string) {
   return parseManifest(bytesOf(document), sentAs, 'ghcr.io/owner/app:1')
 }
 
+/** What could end a line of the log, or break out of a cell of the summary. */
+const wordsOfNoPlatform = ['x\n::error::y', 'x\n', 'x\r', 'a b', 'a|b', '`a`', '<b>']
+
 /** The message of what is thrown, which has to be a FormatError. */
 function refusal(parsing: () => unknown): string {
   try {
@@ -98,6 +101,14 @@ describe('manifests and indexes', () => {
     expect(refusal(() => parse(document, sentAs))).toContain(why)
   })
 
+  test.each(['os', 'architecture', 'variant'])('a platform’s %s is a word, or the index is refused', (part) => {
+    for (const word of wordsOfNoPlatform) {
+      const platform = { ...child.platform, [part]: word }
+      const message = refusal(() => parse({ ...index, manifests: [{ ...child, platform }] }, OCI_INDEX))
+      expect(message).toMatch(new RegExp(`manifests\\.0\\.platform\\.${part}: has characters that no platform has$`))
+    }
+  })
+
   test('bytes that are no UTF-8 are refused', () => {
     const bytes = Buffer.from(JSON.stringify({ ...manifest, annotations: { a: 'é' } }), 'latin1')
     expect(refusal(() => parseManifest(bytes, OCI_MANIFEST, 'app'))).toContain('app is not a valid image manifest')
@@ -144,5 +155,12 @@ describe('image configs', () => {
     ['a diff ID of another kind', { ...imageConfig, rootfs: { diff_ids: ['md5:1'] } }, 'rootfs.diff_ids.0'],
   ])('%s is refused', (_, document, why) => {
     expect(refusal(() => parseConfig(bytesOf(document), 'the config'))).toContain(why)
+  })
+
+  test.each(['os', 'architecture', 'variant'])('an %s that is no word is refused', (part) => {
+    for (const word of wordsOfNoPlatform) {
+      const message = refusal(() => parseConfig(bytesOf({ ...imageConfig, [part]: word }), 'the config'))
+      expect(message).toBe(`the config is not a valid image config: ${part}: has characters that no platform has`)
+    }
   })
 })

@@ -195,6 +195,25 @@ describe('a user whom the registry refuses learns why', () => {
     expect(server.requests.filter(({ method }) => method === 'PUT')).toHaveLength(2)
   })
 
+  test.each([
+    ['a password', bearer, password, 'the user "octocat"'],
+    ['an identity token', { ...bearer, identityToken: 'identity' }, identity, 'the stored identity token'],
+  ] as const)('a token service that says 403 to %s, which may be right', async (_, auth, credential, who) => {
+    const fault = tokenAnswer(403, '{"errors":[{"code":"DENIED","message":"no write access to app"}]}')
+    const { server, client } = await connect({ auth, fault }, credential)
+    const error = await failureOf(write(client))
+    expect(error).toMatchObject({ problem: 'denied', host: server.host, status: 403 })
+    expect(error.message).toContain(`does not accept the credentials of ${who}, or they may not do this`)
+    expect(error.message).toContain('no write access to app')
+  })
+
+  test('a token service that says 401 has no doubt', async () => {
+    const { client } = await connect({ auth: bearer }, wrong)
+    const error = await failureOf(write(client))
+    expect(error.message).toContain('does not accept the credentials of the user "octocat"')
+    expect(error.message).not.toContain('may not do this')
+  })
+
   test('a status of 403', async () => {
     const body = '{"errors":[{"code":"DENIED","message":"permission_denied: write_package"}]}'
     const fault: FaultOf = ({ route }) => (route === 'manifest' ? { kind: 'status', status: 403, body } : undefined)

@@ -68,6 +68,8 @@ export interface ArchiveOptions {
 export interface MadeLayer {
   /** As manifest.json has it. */
   readonly name: string
+  /** The member that holds its bytes: another one where `name` is a link. */
+  readonly file: string
   readonly bytes: Buffer
   readonly diffId: string
 }
@@ -117,11 +119,16 @@ export function makeArchive(options: ArchiveOptions = {}): MadeArchive {
   }
 }
 
-function makeLayers({ layers = ['lower', 'upper'], layerName = opaqueName }: ArchiveOptions): readonly MadeLayer[] {
-  return layers.map((content, index) => {
+function makeLayers(options: ArchiveOptions): readonly MadeLayer[] {
+  const { layers = ['lower', 'upper'], layerName = opaqueName, links } = options
+  const made = layers.map((content, index) => {
     const bytes = typeof content === 'string' ? writeTar([{ name: 'etc/motd', content }]) : content
     const diffId = `sha256:${sha256(bytes)}`
     return { name: layerName(diffId, index), bytes, diffId }
+  })
+  return made.map((layer) => {
+    const first = made.find(({ diffId }) => diffId === layer.diffId) ?? layer
+    return { ...layer, file: links === undefined ? layer.name : first.name }
   })
 }
 
@@ -144,13 +151,12 @@ function makeConfig(options: ArchiveOptions, layers: readonly MadeLayer[]): Buff
   return Buffer.from(JSON.stringify(config))
 }
 
-function layerMembers(layers: readonly MadeLayer[], { links }: ArchiveOptions): readonly TarMember[] {
-  return layers.map(({ name, bytes, diffId }) => {
-    const first = layers.find((layer) => layer.diffId === diffId)
-    if (links === undefined || first === undefined || first.name === name) return { name, content: bytes }
+function layerMembers(layers: readonly MadeLayer[], { links = 'hard-link' }: ArchiveOptions): readonly TarMember[] {
+  return layers.map(({ name, file, bytes }) => {
+    if (file === name) return { name, content: bytes }
     // A symbolic link starts from its own folder.
     const up = '../'.repeat(name.split('/').length - 1)
-    return { name, type: links, linkName: links === 'symbolic-link' ? up + first.name : first.name }
+    return { name, type: links, linkName: links === 'symbolic-link' ? up + file : file }
   })
 }
 

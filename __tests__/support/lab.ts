@@ -10,7 +10,7 @@ import { type ActionCall, type ActionRun, runAction } from './runner.ts'
 
 /** One workflow run with all that it talks to: real Nix, a real registry, and the artifacts of the run. */
 export interface Lab {
-  readonly registry: Distribution
+  readonly registry: LabRegistry
   readonly artifacts: ArtifactService
   /** What Nix needs to work in this lab's folder. */
   readonly nix: Readonly<Record<string, string>>
@@ -27,19 +27,25 @@ export interface Lab {
   close(): Promise<void>
 }
 
+/** A registry by the name that images have there. */
+export type LabRegistry = Pick<Distribution, 'host' | 'close'>
+
 export interface LabOptions {
-  /** What reaches a Docker daemon. */
-  readonly docker: Readonly<Record<string, string | undefined>>
+  /** What reaches a Docker daemon; absent: there is none, and none is needed. */
+  readonly docker?: Readonly<Record<string, string | undefined>>
   /** The repository's path in the registry. */
   readonly path?: string
+  /** How Docker Distribution is to be run. */
   readonly registry?: DistributionOptions
+  /** A registry in place of Docker Distribution. */
+  readonly startRegistry?: (folder: string) => Promise<LabRegistry>
 }
 
-export async function startLab({ docker, path = 'owner/hello', registry: options = {} }: LabOptions): Promise<Lab> {
+export async function startLab({ docker, path = 'owner/hello', ...options }: LabOptions = {}): Promise<Lab> {
   // Nix takes no flake from below a symbolic link, which a folder for temporary files is on some systems.
   const folder = await mkdtemp(join(await realpath(tmpdir()), 'nix-image-lab-'))
   const [registry, artifacts, nix] = await Promise.all([
-    startDistribution(options),
+    options.startRegistry?.(folder) ?? startDistribution(options.registry),
     startArtifactService(),
     nixEnvironment(join(folder, 'nix')),
   ])
@@ -74,11 +80,11 @@ export async function startLab({ docker, path = 'owner/hello', registry: options
         artifacts,
         job: 'merge',
         ...call,
-        env: { DOCKER_CONFIG: docker.DOCKER_CONFIG, PATH: '', ...call.env },
+        env: { DOCKER_CONFIG: docker?.DOCKER_CONFIG, PATH: '', ...call.env },
         inputs: { mode: 'merge', image, ...call.inputs },
       }),
     close: async () => {
-      await removeImages(docker, `${registry.host}/*/*`)
+      if (docker !== undefined) await removeImages(docker, `${registry.host}/*/*`)
       await Promise.all([registry.close(), artifacts.close()])
       await removeNixFolder(folder)
     },

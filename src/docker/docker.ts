@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Writable } from 'node:stream'
 import { which } from '@actions/io'
-import { type CommandResult, lastLines, runCommand } from '../command.ts'
-import { messageOf } from '../failure.ts'
+import { type CommandResult, runCommand } from '../command.ts'
+import { lastLines, messageOf } from '../failure.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
 import { DockerError } from './docker-error.ts'
 
@@ -35,7 +35,7 @@ export async function loadImage<Result>(feed: (stdin: Writable) => Promise<Resul
     (error: Error) => void words.push(messageOf(error)),
   )
   const [fed] = await Promise.allSettled([feed(child.stdin)])
-  const brokenPipe = fed.status === 'rejected' && child.stdin.destroyed
+  const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String((fed.reason as NodeJS.ErrnoException).code))
   if (fed.status === 'rejected' && !brokenPipe) child.kill()
   const exitCode = await ended
   if (fed.status === 'rejected' && !brokenPipe) throw fed.reason
@@ -88,6 +88,9 @@ export async function pushImage(reference: string, loginHelp: string): Promise<D
     words: lastLines(stdout, 5),
   })
 }
+
+/** What writing to a program fails with that has gone away. */
+const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE'])
 
 const WHERE_DOCKER_IS =
   'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).'

@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 
 /** Bytes in order, from a stream or from a file in which it costs nothing to skip. */
@@ -58,7 +59,7 @@ export function streamReader(stream: AsyncIterable<Buffer>): ByteReader {
   }
 }
 
-const FILE_CHUNK = 64 * 1024
+const FILE_CHUNK = 1024 * 1024
 
 /**
  * Reads a file, and seeks past what is skipped. Closing it closes the file.
@@ -69,7 +70,8 @@ export function fileReader(file: FileHandle, size: number): ByteReader {
   let position = 0
   return {
     async next(most) {
-      const { bytesRead } = await file.read(buffer, 0, Math.min(most, FILE_CHUNK), position)
+      // At once, not by a thread: those are busy compressing, and a read would wait its turn behind them.
+      const bytesRead = readSync(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position)
       position += bytesRead
       return buffer.subarray(0, bytesRead)
     },

@@ -13,27 +13,51 @@ export interface DockerArchive {
   readonly config: ImageConfig
   /** The hash of the config's bytes, which Docker calls the image's ID. */
   readonly configDigest: Digest
-  /** The members that hold the layers, lowest first. */
+  readonly configBytes: Buffer
+  /** The members that hold the layers, lowest first, links followed: one for each diff ID of the config. */
   readonly layers: readonly string[]
 }
+
+/** A member of an archive that may be a layer. Whether it is one, manifest.json tells, which often comes last. */
+export interface LayerMember {
+  readonly name: string
+  /** In bytes. */
+  readonly size: number
+  /** The content in chunks, each valid until the next; once, and before `take` resolves. */
+  content(): AsyncIterable<Buffer>
+}
+
+export type TakeLayer = (member: LayerMember) => Promise<void>
 
 /**
  * Reads a docker archive's manifest.json and config, wherever in it they are, and checks that its layers are there.
  * Source: https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
  * @param archive what it is, for errors: its path
+ * @param take gets each member that may be a layer as it comes by; what it leaves unread is passed over
  * @throws ImageError where it is no image, a damaged one, or more than one
  */
-export async function readDockerArchive(reader: ByteReader, archive: string): Promise<DockerArchive> {
-  const { members, documents } = await collect(reader, archive)
+export async function readDockerArchive(
+  reader: ByteReader,
+  archive: string,
+  take: TakeLayer = async () => undefined,
+): Promise<DockerArchive> {
+  const { members, documents } = await collect(reader, archive, take)
   const manifest = parseManifest(documents.get('manifest.json'), members, archive)
   const config = documents.get(resolve(manifest.Config, members))
   if (config === undefined) throw damaged(archive, `its config ${manifest.Config} is missing`)
   const image = readConfig(config, manifest.Config, archive)
-  const missing = manifest.Layers.filter((layer) => members.get(resolve(layer, members))?.type !== 'file')
+  const layers = manifest.Layers.map((layer) => resolve(layer, members))
+  const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file')
   if (missing.length > 0) throw damaged(archive, `these layers are missing: ${missing.join(', ')}`)
   if (manifest.Layers.length !== image.diffIds.length)
     throw damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`)
-  return { names: manifest.RepoTags ?? [], config: image, configDigest: digestOf(config), layers: manifest.Layers }
+  return {
+    names: manifest.RepoTags ?? [],
+    config: image,
+    configDigest: digestOf(config),
+    configBytes: config,
+    layers,
+  }
 }
 
 function readConfig(bytes: Buffer, name: string, archive: string): ImageConfig {
@@ -59,7 +83,7 @@ interface Contents {
 const DOCUMENT_LIMIT = 4 * 1024 * 1024
 const DOCUMENTS_LIMIT = 64 * 1024 * 1024
 
-async function collect(reader: ByteReader, archive: string): Promise<Contents> {
+async function collect(reader: ByteReader, archive: string, take: TakeLayer): Promise<Contents> {
   const members = new Map<string, Member>()
   const documents = new Map<string, Buffer>()
   let kept = 0
@@ -67,18 +91,39 @@ async function collect(reader: ByteReader, archive: string): Promise<Contents> {
     const name = memberName(entry.name)
     if (name.split('/').includes('..')) throw damaged(archive, `its member ${entry.name} points out of it`)
     members.set(name, { type: entry.type, linkName: entry.linkName })
-    if (entry.type !== 'file' || !mayBeDocument(name) || entry.size > DOCUMENT_LIMIT) continue
-    const bytes = await entry.read()
-    if (bytes[0] !== 0x7b && bytes[0] !== 0x5b) continue
-    kept += bytes.length
+    const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined
+    if (small !== undefined && isJson(small)) {
+      documents.set(name, small)
+      kept += small.length
+    } else if (mayBeLayer(entry))
+      await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) })
     if (kept > DOCUMENTS_LIMIT) throw damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
-    documents.set(name, bytes)
   }
   return { members, documents }
 }
 
+async function readAll(content: AsyncIterable<Buffer>): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of content) chunks.push(Buffer.from(chunk))
+  return Buffer.concat(chunks)
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes
+}
+
+function isJson(bytes: Buffer): boolean {
+  return bytes[0] === 0x7b || bytes[0] === 0x5b
+}
+
+/** A layer is a tar, which is made of blocks of 512 bytes. */
+function mayBeLayer({ type, size }: TarEntry): boolean {
+  return type === 'file' && size > 0 && size % 512 === 0
+}
+
 /** `docker save` puts configs with the blobs of an OCI layout; Nix gives them names that end in .json. */
-function mayBeDocument(name: string): boolean {
+function mayBeDocument({ type, size }: TarEntry, name: string): boolean {
+  if (type !== 'file' || size > DOCUMENT_LIMIT) return false
   return name.endsWith('.json') || name.startsWith('blobs/sha256/')
 }
 

@@ -3,11 +3,11 @@ import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
 import { Readable, type Writable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import { finished, pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
-import { messageOf } from '../failure.ts'
+import { lastLines, messageOf } from '../failure.ts'
 import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
-import { type DockerArchive, readDockerArchive } from './docker-archive.ts'
+import { type DockerArchive, readDockerArchive, type TakeLayer } from './docker-archive.ts'
 import { ImageError } from './image-error.ts'
 
 /** What Nix built, by the form that it has. */
@@ -28,15 +28,27 @@ export async function findSource(path: string): Promise<ImageSource> {
   throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS })
 }
 
+/** Who looks on while an image is read. */
+export interface Onlookers {
+  /** Gets the bytes as they are on the way, in a form that `docker load` takes, and is ended after the last. */
+  readonly copy?: Writable
+  /** Gets each member that may be a layer. */
+  readonly take?: TakeLayer
+}
+
+/** Whether an image can be read more than once, and what is passed over costs nothing. */
+export function isSeekable({ format }: ImageSource): boolean {
+  return format === 'tar'
+}
+
 /**
- * Reads the image, all of its bytes once.
- * @param copy gets the bytes as they are on the way, in a form that `docker load` takes, and is ended after the last
+ * Reads the image, all of its bytes once; of a plain tar that nobody copies, only those that are asked for.
  * @throws ImageError where it is damaged or no image
  */
-export async function readImage(source: ImageSource, copy?: Writable): Promise<DockerArchive> {
+export async function readImage(source: ImageSource, { copy, take }: Onlookers = {}): Promise<DockerArchive> {
   const reader = await openReader(source, copy)
   try {
-    const archive = await readDockerArchive(reader, source.path)
+    const archive = await readDockerArchive(reader, source.path, take)
     await readToEnd(reader)
     return archive
   } finally {
@@ -83,12 +95,15 @@ function describeStart(start: Buffer): string {
     : `the file begins with the bytes ${start.toString('hex', 0, 8)}`
 }
 
+/** Large, for each step of decompression waits for a thread among those that compress. */
+const CHUNK = 1024 * 1024
+
 async function openReader({ path, format }: ImageSource, copy: Writable | undefined): Promise<ByteReader> {
   if (format === 'tar' && copy === undefined) {
     const file = await open(path)
     return fileReader(file, (await file.stat()).size)
   }
-  const bytes = format === 'script' ? outputOf(path) : createReadStream(path)
+  const bytes = format === 'script' ? outputOf(path) : createReadStream(path, { highWaterMark: CHUNK })
   const copied = copy === undefined ? bytes : copyTo(copy, bytes)
   return streamReader(format === 'gzip' ? gunzip(copied, path) : copied)
 }
@@ -107,25 +122,28 @@ async function* copyTo(copy: Writable, bytes: AsyncIterable<Buffer>): AsyncGener
     yield chunk
   }
   copy.end()
+  await finished(copy, { readable: false })
 }
 
 async function* gunzip(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
-  const plain = createGunzip()
+  const plain = createGunzip({ chunkSize: CHUNK })
   const failure = pipeline(Readable.from(bytes), plain).then(
     () => undefined,
     (error: unknown) => error,
   )
   try {
     yield* plain as AsyncIterable<Buffer>
-  } catch (thrown) {
-    const error = (await failure) ?? thrown
-    if (!/^Z_/.test(String((error as NodeJS.ErrnoException).code))) throw error
-    throw new ImageError({
-      what: `${path} is damaged: it can't be decompressed`,
-      words: messageOf(error),
-      cause: error,
-    })
+  } catch (error) {
+    // Whatever fails, the file, the copy or the decompression, the pipeline has the reason.
+    throw explained((await failure) ?? error, path)
   }
+  const error = await failure
+  if (error !== undefined) throw explained(error, path)
+}
+
+function explained(error: unknown, path: string): unknown {
+  if (!/^Z_/.test(String((error as NodeJS.ErrnoException).code))) return error
+  return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words: messageOf(error), cause: error })
 }
 
 /** What a script writes to its standard output; its failure is this stream's. */
@@ -144,13 +162,9 @@ async function* outputOf(path: string): AsyncGenerator<Buffer> {
     yield* child.stdout as AsyncIterable<Buffer>
     const failure = await ended
     if (failure === undefined) return
-    const words = [failure, lastLines(said.join(''))].join('\n')
+    const words = [failure, lastLines(said.join(''), 15)].join('\n')
     throw new ImageError({ what: `${path} should write an image to its standard output, but failed`, words })
   } finally {
     child.kill()
   }
-}
-
-function lastLines(text: string): string {
-  return text.trimEnd().split('\n').slice(-15).join('\n')
 }

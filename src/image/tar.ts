@@ -9,8 +9,8 @@ export interface TarEntry {
   readonly linkName: string
   /** Of the content, in bytes. */
   readonly size: number
-  /** The content, while the iteration stands at this entry. */
-  read(): Promise<Buffer>
+  /** The content in chunks, each valid until the next; once, while the iteration stands at this entry. */
+  content(): AsyncIterable<Buffer>
 }
 
 /**
@@ -59,16 +59,19 @@ interface Extension {
   readonly pax?: PaxRecords
 }
 
-type EntryDescription = Omit<TarEntry, 'read'>
+type EntryDescription = Omit<TarEntry, 'content'>
 
 async function* visit(reader: ByteReader, entry: EntryDescription, archive: string): AsyncGenerator<TarEntry> {
   let unread = entry.size
   yield {
     ...entry,
-    async read() {
-      if (unread !== entry.size) throw new Error(`${entry.name} has been read already`)
-      unread = 0
-      return readContent(reader, entry.size, entry.name, archive)
+    async *content() {
+      while (unread > 0) {
+        const chunk = await reader.next(unread)
+        if (chunk.length === 0) throw truncated(archive, entry.name)
+        unread -= chunk.length
+        yield chunk
+      }
     },
   }
   const rest = unread + padding(entry.size)

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
-import { type CommandResult, lastLines, runCommand } from '../command.ts'
+import { type CommandResult, runCommand } from '../command.ts'
+import { lastLines, oneLine } from '../failure.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
 import { NixError } from './nix-error.ts'
 
@@ -63,10 +64,14 @@ const PACKAGES = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.array(
 /** What a flake has in place of the attribute that it lacks, found without evaluating the packages themselves. */
 async function whatThereIs(installable: string, system: string): Promise<string> {
   const [flake = '.'] = installable.split('#')
-  const list = 'builtins.mapAttrs (system: builtins.attrNames)'
-  const { stdout } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false)
+  // The set of one system may fail to evaluate; that says nothing of the others.
+  const list =
+    'builtins.mapAttrs (_: set: let names = builtins.tryEval (builtins.attrNames set); in if names.success then names.value else [ ])'
+  const { stdout, log } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false)
   const packages = v.safeParse(PACKAGES, stdout)
-  if (!packages.success) return `The flake has no "packages"; add packages.${system}.containerImage to its outputs.`
+  if (!packages.success && /does not provide attribute/.test(log))
+    return `The flake has no "packages" at all; add packages.${system}.containerImage to its outputs.`
+  if (!packages.success) return `What the flake has instead could not be listed: ${oneLine(lastLines(log, 3))}`
   const lines = Object.entries(packages.output).map(([of, names]) => `  ${of}: ${names.join(', ') || 'none'}`)
   return [
     'The flake has these packages:',

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 /** `sha256:` and 64 lower-case hexadecimal digits, the one algorithm that every registry has. */
 export type Digest = `sha256:${string}`
 
-export const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/
+const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/
 
 export function isDigest(text: string): text is Digest {
   return DIGEST_PATTERN.test(text)

@@ -3,7 +3,7 @@ import { oneLine } from '../failure.ts'
 import { type Digest, isDigest } from './digest.ts'
 import { FormatError } from './format-error.ts'
 import { isIndexType, isManifestType } from './media-type.ts'
-import type { Platform } from './platform.ts'
+import { PLATFORM_WORD, type Platform } from './platform.ts'
 
 /** A pointer to a blob or manifest: https://github.com/opencontainers/image-spec/blob/main/descriptor.md */
 export interface Descriptor {
@@ -83,20 +83,21 @@ export function parseConfig(bytes: Uint8Array, name: string): ImageConfig {
 
 const DIGEST = v.custom<Digest>((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest')
 const STRINGS = v.nullish(v.record(v.string(), v.string()))
+const WORD = v.pipe(v.string(), v.regex(PLATFORM_WORD, 'has characters that no platform has'))
 const DESCRIPTOR = v.object({
   mediaType: v.string(),
   digest: DIGEST,
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   annotations: STRINGS,
   artifactType: v.optional(v.string()),
-  platform: v.nullish(v.object({ os: v.string(), architecture: v.string(), variant: v.optional(v.string()) })),
+  platform: v.nullish(v.object({ os: WORD, architecture: WORD, variant: v.optional(WORD) })),
 })
 const MANIFEST = v.object({ config: DESCRIPTOR, layers: v.array(DESCRIPTOR), annotations: STRINGS })
 const INDEX = v.object({ manifests: v.array(DESCRIPTOR), annotations: STRINGS })
 const CONFIG = v.object({
-  os: v.string(),
-  architecture: v.string(),
-  variant: v.optional(v.string()),
+  os: WORD,
+  architecture: WORD,
+  variant: v.optional(WORD),
   config: v.nullish(v.object({ Labels: STRINGS })),
   rootfs: v.object({ diff_ids: v.array(DIGEST) }),
 })

@@ -14,3 +14,16 @@ export function isIndexType(mediaType: string): boolean {
 export function isManifestType(mediaType: string): boolean {
   return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST
 }
+
+export const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json'
+
+/** The media type of a layer compressed in this way. */
+export function layerType(format: 'gzip' | 'zstd'): string {
+  return `application/vnd.oci.image.layer.v1.tar+${format}`
+}
+
+/** The format of a layer by its media type, Docker's included; nothing for one that is not compressed so. */
+export function layerFormat(mediaType: string): 'gzip' | 'zstd' | undefined {
+  if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip') return 'gzip'
+  return (['gzip', 'zstd'] as const).find((format) => mediaType === layerType(format))
+}

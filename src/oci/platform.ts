@@ -5,6 +5,9 @@ export interface Platform {
   readonly variant?: string | undefined
 }
 
+/** What a platform's parts are made of: they come from strangers, and go into logs and summaries. */
+export const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/
+
 /** `linux/arm64`, `linux/arm/v7`. */
 export function printPlatform(platform: Platform): string {
   return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/')
@@ -25,12 +28,17 @@ function compare(one: string, other: string): number {
   return one < other ? -1 : one > other ? 1 : 0
 }
 
+/** One text for all ways to write a platform that mean the same to a container runtime. */
+export function platformKey(platform: Platform): string {
+  return printPlatform(normalized(platform))
+}
+
 /**
  * Whether a container runtime takes the two for the same: arm64 is arm64/v8, arm is arm/v7, amd64 is amd64/v1.
  * Source: https://github.com/containerd/platforms/blob/main/database.go
  */
 export function samePlatform(one: Platform, other: Platform): boolean {
-  return printPlatform(normalized(one)) === printPlatform(normalized(other))
+  return platformKey(one) === platformKey(other)
 }
 
 const IMPLIED_VARIANT: Readonly<Record<string, string>> = { arm64: 'v8', arm: 'v7', amd64: 'v1' }

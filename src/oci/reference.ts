@@ -45,6 +45,11 @@ export function printRepository(repository: Repository): string {
   return `${repository.host}/${repository.path}`
 }
 
+/** The reference in full: `ghcr.io/owner/app:latest`. */
+export function printReference({ repository, tag, digest }: Reference): string {
+  return `${printRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`
+}
+
 export function sameRepository(one: Repository, other: Repository): boolean {
   return one.host === other.host && one.path === other.path
 }

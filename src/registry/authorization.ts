@@ -12,7 +12,7 @@ export type Access = 'pull' | 'pull,push' | 'delete'
 /** Answers registries' challenges; however many requests wait for it, a token is fetched once. */
 export interface Authorization {
   /** The `Authorization` header for a request, or none where the registry has asked for nothing. */
-  header(repository: Repository, access: Access): Promise<string | undefined>
+  header(repository: Repository, access: Access, from?: Repository): Promise<string | undefined>
   /**
    * Takes in what a registry asks for.
    * @param registry where it asked
@@ -31,20 +31,24 @@ export function createAuthorization(settings: AuthorizationSettings): Authorizat
   const challenges = new Map<string, { readonly challenge: Challenge; readonly registry: URL }>()
   const headers = new Map<string, CachedHeader>()
 
-  async function fetchHeader(repository: Repository, access: Access): Promise<Token | undefined> {
+  async function fetchHeader(
+    repository: Repository,
+    access: Access,
+    from: Repository | undefined,
+  ): Promise<Token | undefined> {
     const asked = challenges.get(repository.host)
     if (asked === undefined) return undefined
     const credential = await settings.credentials(repository.host)
     if (asked.challenge.scheme === 'basic') return basicHeader(credential, settings.onSecret)
-    return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access })
+    return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access, from })
   }
 
   return {
-    header(repository, access) {
-      const key = `${access} ${printRepository(repository)}`
+    header(repository, access, from) {
+      const key = `${access} ${printRepository(repository)} ${from?.path ?? ''}`
       const cached = headers.get(key)
       if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
-        const fresh = cacheHeader(fetchHeader(repository, access))
+        const fresh = cacheHeader(fetchHeader(repository, access, from))
         headers.set(key, fresh)
         return fresh.header
       }
@@ -100,6 +104,8 @@ interface TokenCall {
   readonly credential: Credential | undefined
   readonly repository: Repository
   readonly access: Access
+  /** Another repository, to read from. */
+  readonly from: Repository | undefined
 }
 
 const TOKEN_ANSWER = v.object({
@@ -145,7 +151,7 @@ async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpS
     grant_type: 'refresh_token',
     service: challenge.service ?? '',
     client_id: 'nix-image-action',
-    scope: scopeOf(call),
+    scope: scopesOf(call).join(' '),
     refresh_token: credential.token,
   })
   const reply = await http.send({
@@ -165,7 +171,7 @@ async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
   const { credential, challenge, http, onSecret } = call
   const url = new URL(realm)
   if (challenge.service !== undefined) url.searchParams.set('service', challenge.service)
-  url.searchParams.append('scope', scopeOf(call))
+  for (const scope of scopesOf(call)) url.searchParams.append('scope', scope)
   const basic = basicHeader(credential, onSecret)
   const headers: Record<string, string> = basic === undefined ? {} : { authorization: basic.header }
   const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call), limit: TOKEN_LIMIT })
@@ -173,8 +179,9 @@ async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
   throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
 }
 
-function scopeOf({ repository, access }: TokenCall): string {
-  return `repository:${repository.path}:${access}`
+function scopesOf({ repository, access, from }: TokenCall): readonly string[] {
+  const scope = `repository:${repository.path}:${access}`
+  return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`]
 }
 
 function purposeOf({ repository }: TokenCall): string {
@@ -184,6 +191,8 @@ function purposeOf({ repository }: TokenCall): string {
 function tokenError(call: TokenCall, realm: URL, words: string, status?: number): RegistryError {
   const { repository, credential } = call
   const refused = status === 400 || status === 401 || status === 403
+  // A token service says 403 to a right password that lacks the right.
+  const doubt = status === 403 ? ', or they may not do this' : ''
   const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token'
   const what = `Can't ${purposeOf(call)}: `
   if (!refused)
@@ -204,9 +213,9 @@ function tokenError(call: TokenCall, realm: URL, words: string, status?: number)
       })
     : new RegistryError({
         host: repository.host,
-        problem: 'wrong-credentials',
+        problem: status === 403 ? 'denied' : 'wrong-credentials',
         status,
-        what: `${what}${repository.host} does not accept the credentials of ${who}`,
+        what: `${what}${repository.host} does not accept the credentials of ${who}${doubt}`,
         words,
       })
 }

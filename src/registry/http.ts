@@ -11,7 +11,10 @@ export interface HttpRequest {
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
   readonly url: URL
   readonly headers: Readonly<Record<string, string>>
-  readonly body?: Uint8Array | undefined
+  /** A stream can be sent once only. */
+  readonly body?: Uint8Array | Readable | undefined
+  /** How long to wait for the answer after all has been sent, in milliseconds. */
+  readonly patience?: number
   /** What the request is for, in a form that fits after "can't": `read ghcr.io/owner/app:latest`. */
   readonly purpose: string
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
@@ -50,8 +53,12 @@ export interface Http {
    * @throws RegistryError where no answer came: unreachable, untrusted-certificate
    */
   send(request: HttpRequest): Promise<HttpReply>
+  /** Does again what fails in passing, for work of several requests that must each be sent once. */
+  retry(call: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply>
   close(): Promise<void>
 }
+
+export type RetryCall = Pick<HttpRequest, 'url' | 'purpose'>
 
 export interface HttpSettings {
   readonly log: Log
@@ -63,36 +70,48 @@ export interface HttpSettings {
 /** HTTP/1.1 over kept connections, through the proxy that the environment names (as undici reads it). */
 export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http {
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
-  const options = { allowH2: false, connect: { timeout: 10_000 }, headersTimeout: 60_000 }
+  const options = { allowH2: false, connect: { timeout: 10_000 } }
   const proxied = new EnvHttpProxyAgent(options)
   // No proxy can know this machine by the name that it has for itself.
   const direct = new Agent(options)
 
-  async function sendOnce({ method, url, headers, body, limit }: HttpRequest): Promise<HttpReply> {
+  async function sendOnce({ method, url, headers, body, limit, patience }: HttpRequest): Promise<HttpReply> {
     const dispatcher = isLoopback(url.hostname) ? direct : proxied
     const all = { 'user-agent': userAgent, ...headers }
-    const reply = await request(url, { method, headers: all, body: body ?? null, dispatcher })
+    const reply = await request(url, {
+      method,
+      headers: all,
+      body: body ?? null,
+      dispatcher,
+      headersTimeout: patience ?? 60_000,
+    })
     const answer = { url, status: reply.statusCode, headers: new Headers(flatten(reply.headers)) }
     if (answer.status >= 400) return { ok: false, ...answer, text: await readStart(reply.body) }
     if (limit === undefined) return { ok: true, ...answer, body: reply.body }
     return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) }
   }
 
-  async function send(call: HttpRequest): Promise<HttpReply> {
-    for (let attempt = 1; ; attempt++) {
-      const outcome = await settle(sendOnce(call))
+  async function retry({ url, purpose }: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply> {
+    for (let count = 1; ; count++) {
+      const outcome = await settle(attempt())
       const why = passingReason(outcome)
-      if (why === undefined || call.once === true || attempt === ATTEMPTS) return conclude(call, outcome)
+      if (why === undefined || count === ATTEMPTS) return conclude(url, purpose, outcome)
       const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined
-      const delay = retryDelay(attempt, retryAfter, Date.now(), Math.random())
-      const count = `attempt ${attempt + 1} of ${ATTEMPTS}`
-      log.info(`${call.url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${count})`)
+      const delay = retryDelay(count, retryAfter, Date.now(), Math.random())
+      const next = `attempt ${count + 1} of ${ATTEMPTS}`
+      log.info(`${url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
       await wait(delay)
     }
   }
 
+  async function send(call: HttpRequest): Promise<HttpReply> {
+    if (call.once === true) return conclude(call.url, call.purpose, await settle(sendOnce(call)))
+    return retry(call, () => sendOnce(call))
+  }
+
   return {
     send,
+    retry,
     async close() {
       await Promise.all([proxied.close(), direct.close()])
     },
@@ -156,9 +175,9 @@ function passingReason({ reply, error }: Outcome): string | undefined {
   return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`)
 }
 
-function conclude(call: HttpRequest, { reply, error }: Outcome): HttpReply {
-  if (reply === undefined) throw unanswered(call, error)
-  return reply
+function conclude(url: URL, purpose: string, { reply, error }: Outcome): HttpReply {
+  if (reply !== undefined) return reply
+  throw error instanceof RegistryError ? error : unanswered(url, purpose, error)
 }
 
 function flatten(headers: Readonly<Record<string, string | string[] | undefined>>): [string, string][] {
@@ -176,7 +195,7 @@ function codeOf(error: unknown): string | undefined {
 const CERTIFICATE_ERROR =
   /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
 
-function unanswered({ url, purpose }: HttpRequest, error: unknown): RegistryError {
+function unanswered(url: URL, purpose: string, error: unknown): RegistryError {
   const problem: RegistryProblem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable'
   return new RegistryError({
     host: url.host,

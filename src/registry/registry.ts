@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
@@ -39,12 +40,32 @@ export interface Registry {
    * @throws RegistryError
    */
   getBlob(repository: Repository, digest: Digest, limit: number): Promise<Buffer | undefined>
+  hasBlob(repository: Repository, digest: Digest): Promise<boolean>
+  /**
+   * Has a repository take over a blob of another one of the same registry.
+   * @returns whether it did; registries refuse for many reasons, and then the blob is to be uploaded
+   */
+  mountBlob(repository: Repository, digest: Digest, from: Repository): Promise<boolean>
+  /**
+   * Stores a blob in one request of known length.
+   * @throws RegistryError, also where the registry claims another digest than that of the bytes sent
+   */
+  putBlob(repository: Repository, blob: Blob): Promise<void>
   /**
    * Makes sure that images may be pushed to the repository, by beginning an upload and giving it up.
    * @throws RegistryError that says why they may not
    */
   checkPush(repository: Repository): Promise<void>
   close(): Promise<void>
+}
+
+/** Bytes to upload. */
+export interface Blob {
+  readonly digest: Digest
+  /** In bytes. */
+  readonly size: number
+  /** Its bytes, from the first; as often as they are wanted. */
+  open(): Readable
 }
 
 export interface RegistrySettings extends HttpSettings {
@@ -72,6 +93,39 @@ export function createRegistry(settings: RegistrySettings): Registry {
     if (reply.status === 404) return undefined
     if (isSuccess(reply)) return reply
     throw await refusal(call, drain(reply), settings.credentials)
+  }
+
+  async function uploadOnce(repository: Repository, { digest, size, open }: Blob, purpose: string): Promise<HttpReply> {
+    const upload = { repository, access: 'pull,push', purpose } as const
+    const begun = await transport.send({
+      ...upload,
+      method: 'POST',
+      path: 'blobs/uploads/',
+      headers: { 'content-length': '0' },
+      once: true,
+    })
+    const path = locationOf(drain(begun))
+    if (path === undefined) return begun
+    path.searchParams.set('digest', digest)
+    return transport.send({
+      ...upload,
+      method: 'PUT',
+      path,
+      headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
+      body: open(),
+      once: true,
+      // Some registries answer only when they have stored gigabytes elsewhere.
+      patience: 600_000,
+    })
+  }
+
+  /** A courtesy: registries forget an upload by themselves, and some know no other way. */
+  async function cancelUpload(repository: Repository, begun: HttpReply): Promise<void> {
+    const path = locationOf(begun)
+    if (path === undefined) return
+    const purpose = `give up an upload to ${printRepository(repository)}`
+    const call = { method: 'DELETE', repository, access: 'delete', path, purpose, once: true } as const
+    await transport.send(call).then(drain, () => undefined)
   }
 
   return {
@@ -111,6 +165,44 @@ export function createRegistry(settings: RegistrySettings): Registry {
       return bytes
     },
 
+    async hasBlob(repository, digest) {
+      const purpose = `look for the blob ${printRepository(repository)}@${digest}`
+      const reply = await find({ method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose })
+      if (reply !== undefined) drain(reply)
+      return reply !== undefined
+    },
+
+    async mountBlob(repository, digest, from) {
+      const query = new URLSearchParams({ mount: digest, from: from.path })
+      const name = printRepository(repository)
+      const call = {
+        method: 'POST',
+        repository,
+        access: 'pull,push',
+        from,
+        path: `blobs/uploads/?${query}`,
+        headers: { 'content-length': '0' },
+        purpose: `mount ${digest} in ${name}`,
+      } as const
+      const reply = await transport.send(call).catch(() => undefined)
+      if (reply === undefined) return false
+      drain(reply)
+      if (reply.status === 202) await cancelUpload(repository, reply)
+      return reply.status === 201
+    },
+
+    async putBlob(repository, blob) {
+      const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`
+      // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
+      const upload = () => transport.retry(repository, purpose, () => uploadOnce(repository, blob, purpose))
+      const first = await upload()
+      // A token that ran out between the first request and the second.
+      const reply = first.status === 401 ? await upload() : first
+      const call = { method: 'PUT', repository, access: 'pull,push', path: '', purpose } as const
+      if (!isSuccess(reply)) throw await refusal(call, drain(reply), settings.credentials)
+      confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'))
+    },
+
     async checkPush(repository) {
       const name = printRepository(repository)
       const upload = { repository, access: 'pull,push', purpose: `push to ${name}` } as const
@@ -120,14 +212,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
         path: 'blobs/uploads/',
         headers: { 'content-length': '0' },
       })
-      drain(reply)
-      const location = reply.headers.get('location')
-      // Giving the upload up is a courtesy: registries forget it by themselves, and some know no other way.
-      if (location === null || !URL.canParse(location, reply.url.href)) return
-      const path = new URL(location, reply.url)
-      await transport
-        .send({ ...upload, method: 'DELETE', access: 'delete', path, once: true })
-        .then(drain, () => undefined)
+      await cancelUpload(repository, drain(reply))
     },
 
     close: () => transport.close(),
@@ -144,6 +229,13 @@ function manifestCall(
   const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
   const access = ({ GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' } as const)[method]
   return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
+}
+
+/** Where an upload that has begun goes on. */
+function locationOf(reply: HttpReply): URL | undefined {
+  const location = reply.headers.get('location')
+  if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
+  return new URL(location, reply.url)
 }
 
 function isSuccess(reply: HttpReply): reply is HttpSuccess {

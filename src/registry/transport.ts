@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { Repository } from '../oci/reference.ts'
 import { type Access, createAuthorization } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
@@ -14,7 +15,10 @@ export interface TransportRequest {
   /** Below the repository, such as `manifests/latest`; or a URL that the registry has given. */
   readonly path: string | URL
   readonly headers?: Readonly<Record<string, string>>
-  readonly body?: Uint8Array
+  readonly body?: HttpRequest['body']
+  readonly patience?: number
+  /** Another repository of the same registry that must be readable too. */
+  readonly from?: Repository
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
   readonly limit?: number
   /** Sent no more than once. */
@@ -32,6 +36,8 @@ export interface TransportSettings extends HttpSettings {
 export interface Transport {
   /** @throws RegistryError where there was no answer, or no way to log in */
   send(request: TransportRequest): Promise<HttpReply>
+  /** Does again what fails in passing, for work of several requests that must each be sent once. */
+  retry(repository: Repository, purpose: string, attempt: () => Promise<HttpReply>): Promise<HttpReply>
   close(): Promise<void>
 }
 
@@ -55,26 +61,32 @@ export function createTransport(settings: TransportSettings): Transport {
   }
 
   async function send(call: TransportRequest): Promise<HttpReply> {
-    const { repository, access, path } = call
+    const { repository, access, path, from } = call
     const base = await baseOf(repository.host)
     const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base)
     const ours = url.origin === base.origin
-    const header = ours ? await authorization.header(repository, access) : undefined
+    const header = ours ? await authorization.header(repository, access, from) : undefined
     const reply = await follow(http, requestOf(call, url, header), base)
     // Only the registry itself may ask for its login, not whoever it has pointed to.
     if (reply.status !== 401 || reply.url.origin !== base.origin) return reply
     const challenge = parseChallenge(reply.headers.get('www-authenticate'))
     if (challenge === undefined) return reply
     authorization.challenged(repository.host, challenge, base, header)
-    const renewed = await authorization.header(repository, access)
-    return renewed === header ? reply : follow(http, requestOf(call, url, renewed), base)
+    const renewed = await authorization.header(repository, access, from)
+    // A stream has been read by now; whoever sent it has to begin again.
+    if (renewed === header || call.body instanceof Readable) return reply
+    return follow(http, requestOf(call, url, renewed), base)
   }
 
-  return { send, close: http.close }
+  return {
+    send,
+    retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
+    close: http.close,
+  }
 }
 
 function requestOf(call: TransportRequest, url: URL, authorization: string | undefined): HttpRequest {
-  const { repository: _, access: __, path: ___, headers, ...rest } = call
+  const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call
   return { ...rest, url, headers: { ...headers, ...(authorization && { authorization }) } }
 }
 

@@ -1,0 +1,217 @@
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import type { Writable } from 'node:stream'
+import { finished } from 'node:stream/promises'
+import { promisify } from 'node:util'
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { checkDocker, loadedImage, loadImage, pushImage, tagImage } from '../../src/docker/docker.ts'
+import { DockerError } from '../../src/docker/docker-error.ts'
+import { digestOf } from '../../src/oci/digest.ts'
+
+const path = process.env.PATH
+const id = digestOf(Buffer.from('the config'))
+const digest = digestOf(Buffer.from('the manifest'))
+const older = digestOf(Buffer.from('a manifest of before'))
+const reference = 'ghcr.io/owner/app:v1'
+
+let folder: string
+let shown: string
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'docker-stub-'))
+  shown = ''
+  jest.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    shown += String(text)
+    return true
+  })
+})
+afterEach(async () => {
+  jest.restoreAllMocks()
+  process.env.PATH = path
+  await rm(folder, { recursive: true })
+})
+
+/** Puts a shell script first on the PATH in place of Docker. `$files` is where it leaves what a test looks at. */
+async function dockerIs(script: string): Promise<void> {
+  const start = `#!/bin/sh\nfiles='${folder}'\n`
+  await writeFile(join(folder, 'docker'), `${start}${script}\n`, { mode: 0o755 })
+  process.env.PATH = `${folder}${delimiter}${path}`
+}
+
+/** The message of what is thrown, which has to be a DockerError. */
+async function refusal(work: Promise<unknown>): Promise<string> {
+  const error = await work.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  )
+  expect(error).toBeInstanceOf(DockerError)
+  return (error as DockerError).message
+}
+
+/** Writes as `readImage` does: each chunk once the one before is taken, and a failure to write is thrown. */
+async function write(stdin: Writable, chunk: Buffer): Promise<void> {
+  await promisify((done: (error?: Error | null) => void) => stdin.write(chunk, done))()
+}
+
+async function feedAll(stdin: Writable): Promise<string> {
+  await write(stdin, Buffer.from('the whole '))
+  await write(stdin, Buffer.from('archive'))
+  stdin.end()
+  return 'what was read'
+}
+
+/** More than all buffers on the way to Docker hold: one that has ended is noticed. */
+async function feedForever(stdin: Writable): Promise<never> {
+  for (;;) await write(stdin, Buffer.alloc(64 * 1024))
+}
+
+describe('a runner is checked before a long build', () => {
+  test('with Docker all is well', async () => {
+    await dockerIs('[ "$1" = version ] && echo 28.0.4')
+    await expect(checkDocker()).resolves.toBeUndefined()
+  })
+
+  test('Docker that is not running is told in its own words, and where there is one', async () => {
+    await dockerIs('echo "Cannot connect to the Docker daemon at unix:///x. Is it running?" >&2; exit 1')
+    const message = await refusal(checkDocker())
+    expect(message).toMatch(/^Docker is not running on this runner\n {2}Cannot connect to the Docker daemon at unix:/)
+    expect(message).toContain('the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it')
+    expect(message).toContain('"docker version" shows whether it does')
+  })
+
+  test.each<[string, () => Promise<unknown>]>([
+    ['before the build', checkDocker],
+    ['when an image is to be loaded', () => loadImage(feedAll)],
+    ['when it is to be pushed', () => pushImage(reference, 'Log in')],
+  ])('Docker that is not there is missed %s', async (_, work) => {
+    process.env.PATH = folder
+    const message = await refusal(work())
+    expect(message).toMatch(
+      /^Docker is not installed on this runner\nUse a runner with Docker: the hosted Linux runners/,
+    )
+  })
+})
+
+describe('an image that is loaded', () => {
+  test('comes to Docker whole, and its reader’s result back', async () => {
+    await dockerIs('echo "$@" > "$files/args"; cat > "$files/received"')
+    expect(await loadImage(feedAll)).toBe('what was read')
+    expect(await readFile(join(folder, 'received'), 'utf8')).toBe('the whole archive')
+    expect(await readFile(join(folder, 'args'), 'utf8')).toBe('load\n')
+  })
+
+  test.each<[string, string, (stdin: Writable) => Promise<unknown>]>([
+    ['before it has read anything', '', feedForever],
+    ['in the middle', 'head -c 100000 > /dev/null', feedForever],
+    ['after all of it', 'cat > /dev/null', feedAll],
+  ])('which Docker refuses %s, fails with Docker’s words, not with a broken pipe', async (_, reading, feed) => {
+    await dockerIs(`${reading}\necho "open /var/lib/docker: no space left on device" >&2; exit 1`)
+    expect(await refusal(loadImage(feed))).toBe(
+      'Docker could not load the image that Nix built\n  open /var/lib/docker: no space left on device',
+    )
+  })
+
+  test('which can’t be read to its end fails with the reason, and Docker gets no end that it could take', async () => {
+    await dockerIs('echo $$ > "$files/pid"; exec cat > "$files/received"')
+    const damaged = new Error('the archive is damaged')
+    const feed = async (stdin: Writable): Promise<never> => {
+      // So much that Docker has begun to read.
+      await write(stdin, Buffer.alloc(4 * 1024 * 1024))
+      throw damaged
+    }
+    await expect(loadImage(feed)).rejects.toBe(damaged)
+    const pid = Number(await readFile(join(folder, 'pid'), 'utf8'))
+    await expect(access(`/proc/${pid}`)).rejects.toThrow('ENOENT')
+  })
+
+  test('which proves damaged after its last byte fails with the reason, though Docker may have taken it', async () => {
+    await dockerIs('cat > /dev/null')
+    const damaged = new Error('the checksum of the archive is wrong')
+    const feed = async (stdin: Writable): Promise<never> => {
+      stdin.end('the whole archive')
+      await finished(stdin, { readable: false })
+      throw damaged
+    }
+    await expect(loadImage(feed)).rejects.toBe(damaged)
+  })
+})
+
+describe('an image that Docker has loaded is found', () => {
+  const knows = (...names: readonly string[]): Promise<void> =>
+    dockerIs(
+      `for name; do :; done\ncase "$name" in ${names.join('|')}) echo sha256:0;; *) echo "No such image" >&2; exit 1;; esac`,
+    )
+
+  test('by its ID, which no other job can take over', async () => {
+    await knows(id, 'app:nix')
+    expect(await loadedImage(id, ['app:nix'])).toBe(id)
+  })
+
+  test.each([
+    ['by the name in the archive', ['app:nix']],
+    ['by the one of its names that is there', ['gone:nix', 'app:nix']],
+  ])('%s, where Docker has other IDs (containerd image store)', async (_, names) => {
+    await knows('app:nix')
+    expect(await loadedImage(id, names)).toBe('app:nix')
+  })
+
+  test('or all that was looked for is told', async () => {
+    await knows('another')
+    expect(await refusal(loadedImage(id, ['app:nix', 'app:v1']))).toBe(
+      `Docker has loaded the image, but knows neither ${id} nor app:nix nor app:v1`,
+    )
+  })
+
+  test('or, where the archive has no names, the user is told to give it one', async () => {
+    await knows('another')
+    const message = await refusal(loadedImage(id, []))
+    expect(message).toContain(id)
+    expect(message).toContain('Give the image a name and a tag in Nix')
+  })
+})
+
+test('a tag that Docker refuses is told in its words', async () => {
+  await dockerIs('echo "Error response from daemon: No such image: $2 for $3" >&2; exit 1')
+  expect(await refusal(tagImage(id, reference))).toBe(
+    `Docker could not tag the image as ${reference}\n  Error response from daemon: No such image: ${id} for ${reference}`,
+  )
+})
+
+describe('a push', () => {
+  test('tells the digest that the registry has, the last that Docker names, and shows how it goes', async () => {
+    await dockerIs(`echo "$@"\necho "v0: digest: ${older} size: 1234"\necho "v1: digest: ${digest} size: 856"`)
+    expect(await pushImage(reference, 'Log in')).toBe(digest)
+    expect(shown).toContain(`push ${reference}\nv0: digest: ${older} size: 1234\nv1: digest: ${digest} size: 856`)
+  })
+
+  test.each([
+    'denied: requested access to the resource is denied',
+    'unauthorized: authentication required',
+    'Error response from daemon: no basic auth credentials',
+    'Error response from daemon: Head "https://ghcr.io/v2/": denied: denied',
+  ])('that is refused for want of a login says how to log in: %s', async (words) => {
+    await dockerIs(`echo '${words}' >&2; exit 1`)
+    expect(await refusal(pushImage(reference, 'Log in before this step'))).toBe(
+      `Docker could not push ${reference}\n  ${words}\nLog in before this step`,
+    )
+  })
+
+  test('that fails for another reason says nothing of logins', async () => {
+    await dockerIs('echo "received unexpected HTTP status: 500 Internal Server Error" >&2; exit 1')
+    expect(await refusal(pushImage(reference, 'Log in'))).toBe(
+      `Docker could not push ${reference}\n  received unexpected HTTP status: 500 Internal Server Error`,
+    )
+  })
+
+  test.each([
+    ['none', 'v1: pushed'],
+    ['one cut short', `v1: digest: ${digest.slice(0, -1)} size: 856`],
+    ['one of another kind', `v1: digest: ${digest.replace('sha256', 'sha512')} size: 856`],
+  ])('after which there is no digest is no success: %s', async (_, words) => {
+    await dockerIs(`echo '${words}'`)
+    expect(await refusal(pushImage(reference, 'Log in'))).toBe(
+      `Docker has pushed ${reference}, but did not say its digest\n  ${words}`,
+    )
+  })
+})

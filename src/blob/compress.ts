@@ -1,0 +1,241 @@
+import { createHash, type Hash } from 'node:crypto'
+import {
+  constants,
+  crc32,
+  createDeflateRaw,
+  createZstdCompress,
+  type DeflateRaw,
+  deflateRawSync,
+  type ZstdCompress,
+} from 'node:zlib'
+import type { Digest } from '../oci/digest.ts'
+import type { Slots } from './slots.ts'
+
+/** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
+export interface Compression {
+  readonly format: 'gzip' | 'zstd'
+  readonly level: number
+}
+
+/** What is known of a layer once all of it has been read. */
+export interface UncompressedLayer {
+  /** Of the tar, before compression. */
+  readonly diffId: Digest
+  /** Of the tar, in bytes. */
+  readonly size: number
+}
+
+/** Takes the bytes of a compressed layer in their order. */
+export type Write = (bytes: Buffer) => Promise<void>
+
+/** A layer all of whose bytes have been read, while the last of them are still being compressed. */
+export interface Compressing {
+  readonly layer: UncompressedLayer
+  /** Settles when the last byte has been written. */
+  readonly written: Promise<void>
+}
+
+/**
+ * Compresses a layer in blocks of 1 MiB, each by itself on whichever core is free, and writes them in order. The result
+ * hangs on nothing but the content and the settings: not on the machine's load, nor on how many cores it has.
+ * Resolves as soon as all is read, so that the next layer's blocks keep the cores busy.
+ * @param slots bounds how many blocks there are at once, over all layers
+ */
+export async function compressLayer(
+  content: AsyncIterable<Buffer>,
+  compression: Compression,
+  slots: Slots,
+  write: Write,
+): Promise<Compressing> {
+  const diffId = createHash('sha256')
+  const codec = compression.format === 'gzip' ? gzip(compression.level) : zstd(compression.level)
+  let size = 0
+  // A chain, so that blocks are written in the order in which they were read, whichever is ready first.
+  let chain = write(codec.header)
+  chain.catch(() => undefined)
+  for await (const block of blocksOf(content)) {
+    size += block.length
+    diffId.update(block)
+    await slots.take()
+    const compressed = codec.compress(block)
+    compressed.catch(() => undefined)
+    const before = chain
+    chain = (async () => {
+      try {
+        await before
+        await write(await compressed)
+      } finally {
+        slots.give()
+      }
+    })()
+    chain.catch(() => undefined)
+  }
+  const written = chain.then(() => write(codec.trailer(size)))
+  written.catch(() => undefined)
+  return { layer: { diffId: digestFrom(diffId), size }, written }
+}
+
+/** Reads a layer only to learn its diff ID. */
+export async function hashLayer(content: AsyncIterable<Buffer>): Promise<UncompressedLayer> {
+  const hash = createHash('sha256')
+  let size = 0
+  for await (const chunk of content) {
+    hash.update(chunk)
+    size += chunk.length
+  }
+  return { diffId: digestFrom(hash), size }
+}
+
+const BLOCK = 1024 * 1024
+
+/** Blocks that have been compressed, to be filled again: memory that is given up costs more time than it saves. */
+const spareBlocks: Buffer[] = []
+
+function takeBlock(): Buffer {
+  return spareBlocks.pop() ?? Buffer.allocUnsafeSlow(BLOCK)
+}
+
+/** Blocks of the same size but for the last, however the content comes: their borders are part of the result. */
+async function* blocksOf(content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let block = takeBlock()
+  let filled = 0
+  for await (const chunk of content) {
+    for (let at = 0; at < chunk.length; ) {
+      const copied = chunk.copy(block, filled, at)
+      at += copied
+      filled += copied
+      if (filled < BLOCK) continue
+      yield block
+      block = takeBlock()
+      filled = 0
+    }
+  }
+  if (filled > 0) yield block.subarray(0, filled)
+  else spareBlocks.push(block)
+}
+
+interface Codec {
+  readonly header: Buffer
+  /** The block may be filled anew once the result is there. */
+  readonly compress: (block: Buffer) => Promise<Buffer>
+  /** @param size of all the blocks together, in bytes */
+  readonly trailer: (size: number) => Buffer
+}
+
+/**
+ * One gzip member, which every reader takes: each block ends in an empty stored block, so that the next begins on a
+ * byte, as pigz does it (https://www.rfc-editor.org/rfc/rfc1952, https://zlib.net/pigz/).
+ */
+function gzip(level: number): Codec {
+  let checksum = 0
+  return {
+    // No time, no name; the system is "unknown".
+    header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
+    async compress(block) {
+      checksum = crc32(block, checksum)
+      return isIncompressible(block)
+        ? storedBlocks(block)
+        : compressBlock(`gzip ${level}`, block, () => deflater(level))
+    },
+    trailer(size) {
+      const trailer = Buffer.alloc(10)
+      // An empty final block.
+      trailer.writeUInt16LE(0x0003, 0)
+      trailer.writeUInt32LE(checksum, 2)
+      trailer.writeUInt32LE(size % 2 ** 32, 6)
+      return trailer
+    },
+  }
+}
+
+/** A frame for each block, one after the other: https://www.rfc-editor.org/rfc/rfc8878#section-3 */
+function zstd(level: number): Codec {
+  const params = { [constants.ZSTD_c_compressionLevel]: level }
+  const create = () => ({
+    stream: createZstdCompress({ params, chunkSize: OUTPUT }),
+    end: constants.ZSTD_e_end,
+    // A frame that has ended is forgotten.
+    reset: () => undefined,
+  })
+  const empty = Buffer.alloc(0)
+  return { header: empty, compress: (block) => compressBlock(`zstd ${level}`, block, create), trailer: () => empty }
+}
+
+/** Results come in pieces of this size, and each piece waits for a thread anew. */
+const OUTPUT = BLOCK / 2
+
+/** A compressor, and what makes it finish a block. */
+interface Compressor {
+  readonly stream: DeflateRaw | ZstdCompress
+  readonly end: number
+  /** Forgets the block, which the next must not refer to. */
+  readonly reset: () => void
+}
+
+function deflater(level: number): Compressor {
+  const stream = createDeflateRaw({ level, memLevel: constants.Z_MAX_MEMLEVEL, chunkSize: OUTPUT })
+  return { stream, end: constants.Z_SYNC_FLUSH, reset: () => stream.reset() }
+}
+
+/** Compressors that are free, by their settings. To make one takes as long as a good part of a block. */
+const spareCompressors = new Map<string, Compressor[]>()
+
+async function compressBlock(settings: string, block: Buffer, create: () => Compressor): Promise<Buffer> {
+  const spare = spareCompressors.get(settings) ?? []
+  spareCompressors.set(settings, spare)
+  const compressor = spare.pop() ?? create()
+  const { stream, end, reset } = compressor
+  const chunks: Buffer[] = []
+  const collect = (chunk: Buffer) => void chunks.push(chunk)
+  const done = Promise.withResolvers<void>()
+  stream.on('data', collect).once('error', done.reject)
+  stream.write(block)
+  stream.flush(end, done.resolve)
+  await done.promise
+  stream.off('data', collect).off('error', done.reject)
+  reset()
+  spare.push(compressor)
+  if (block.length === BLOCK) spareBlocks.push(block)
+  // A copy, for the pieces share memory with results that are needed longer.
+  return Buffer.concat(chunks)
+}
+
+/** Deflate's way to take bytes as they are, 65535 at a time: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.4 */
+function storedBlocks(block: Buffer): Buffer {
+  const parts: Buffer[] = []
+  for (let at = 0; at < block.length; at += 0xffff) {
+    const bytes = block.subarray(at, at + 0xffff)
+    const header = Buffer.alloc(5)
+    header.writeUInt16LE(bytes.length, 1)
+    header.writeUInt16LE(bytes.length ^ 0xffff, 3)
+    parts.push(header, bytes)
+  }
+  const stored = Buffer.concat(parts)
+  if (block.length === BLOCK) spareBlocks.push(block)
+  return stored
+}
+
+/** How many bytes of a block are looked at, and on how many deflate is tried, before it is taken as it is. */
+const SAMPLE = 16 * 1024
+
+/**
+ * Whether deflate would get nothing out of a block: a picture, an archive, a key. It is slowest where it is of no use,
+ * so such blocks are stored. A block like that has all bytes about equally often, and gets no shorter when tried.
+ */
+function isIncompressible(block: Buffer): boolean {
+  if (block.length < 4 * SAMPLE) return false
+  const counts = new Uint32Array(256)
+  const step = Math.floor(block.length / SAMPLE)
+  for (let at = 0; at < SAMPLE; at++) {
+    const byte = block[at * step] ?? 0
+    counts[byte] = (counts[byte] ?? 0) + 1
+  }
+  const bits = counts.reduce((sum, count) => (count === 0 ? sum : sum - count * Math.log2(count / SAMPLE)), 0)
+  if (bits < 7.9 * SAMPLE) return false
+  const middle = Math.floor(block.length / 2)
+  return deflateRawSync(block.subarray(middle, middle + SAMPLE), { level: 1 }).length > 0.98 * SAMPLE
+}
+
+function digestFrom(hash: Hash): Digest {
+  return `sha256:${hash.digest('hex')}`
+}

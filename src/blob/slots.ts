@@ -1,0 +1,37 @@
+/** A number of places, of which each can be taken by one at a time. */
+export interface Slots {
+  /** Resolves when a place is free, first come, first served. */
+  take(): Promise<void>
+  give(): void
+}
+
+export function createSlots(count: number): Slots {
+  let free = count
+  const waiting: (() => void)[] = []
+  return {
+    take() {
+      if (free > 0) {
+        free--
+        return Promise.resolve()
+      }
+      return new Promise((resolve) => {
+        waiting.push(resolve)
+      })
+    },
+    give() {
+      const next = waiting.shift()
+      if (next === undefined) free++
+      else next()
+    },
+  }
+}
+
+/** Does a piece of work in a place of its own. */
+export async function inSlot<Result>(slots: Slots, work: () => Promise<Result>): Promise<Result> {
+  await slots.take()
+  try {
+    return await work()
+  } finally {
+    slots.give()
+  }
+}

@@ -1,0 +1,67 @@
+import { loginStep } from './advice.ts'
+import { loadedImage, loadImage, pushImage, tagImage } from './docker/docker.ts'
+import type { DockerArchive } from './image/docker-archive.ts'
+import { readImage } from './image/source.ts'
+import type { Pushed, Pushing, Tools } from './mode.ts'
+import { printReference, type Repository } from './oci/reference.ts'
+import { fetchImage, type PublishedImage } from './registry/image.ts'
+import type { Registry } from './registry/registry.ts'
+import { RegistryError } from './registry/registry-error.ts'
+
+/**
+ * Pushes an image by Docker: load, tag, push, and a look at the registry for what has come of it.
+ * @param tag Docker can push nothing without one
+ */
+export async function pushWithDocker({ source, images, tag, check }: Pushing, tools: Tools): Promise<Pushed> {
+  tools.log.info(`Docker loads ${source.path}`)
+  // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
+  const archive = await loadImage((stdin) => readImage(source, { copy: stdin }))
+  check(archive)
+  const name = await loadedImage(archive.configDigest, archive.names)
+  const pushed: PublishedImage[] = []
+  for (const image of images) pushed.push(await push(name, image, tag, archive, tools))
+  return { images: pushed }
+}
+
+async function push(
+  name: string,
+  image: Repository,
+  tag: string,
+  archive: DockerArchive,
+  { registry, log }: Tools,
+): Promise<PublishedImage> {
+  const reference = printReference({ repository: image, tag })
+  const there = await alreadyThere(image, tag, archive, registry)
+  if (there !== undefined) {
+    log.info(`${reference} is this image already: ${there.digest}`)
+    return there
+  }
+  await tagImage(name, reference)
+  const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
+  const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp))
+  const published = await fetchImage(registry, image, digest)
+  // The daemon may have been told of another image by that name in the meantime, by another job for example.
+  if (published.configDigest !== archive.configDigest)
+    throw new RegistryError({
+      host: image.host,
+      problem: 'other',
+      what: `${reference} is not the image that Nix built`,
+      words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
+      help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+    })
+  log.info(`${reference} is ${published.digest}`)
+  return published
+}
+
+/** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
+async function alreadyThere(
+  image: Repository,
+  tag: string,
+  { configDigest }: DockerArchive,
+  registry: Registry,
+): Promise<PublishedImage | undefined> {
+  const stored = await registry.getManifest(image, tag)
+  if (stored === undefined) return undefined
+  const published = await fetchImage(registry, image, stored.digest).catch(() => undefined)
+  return published?.configDigest === configDigest ? published : undefined
+}

@@ -1,0 +1,40 @@
+import type { BuildInputs } from './inputs.ts'
+import type { Pushed, Pushing, Tools } from './mode.ts'
+import type { Platform } from './oci/platform.ts'
+import { printReference, printRepository } from './oci/reference.ts'
+import { bytesOf, type PushedLayer, pushImage } from './push.ts'
+import type { Published } from './reuse.ts'
+import { printBytes } from './units.ts'
+
+export interface RegistryPushing extends Pushing, Pick<BuildInputs, 'compression' | 'labels'> {
+  readonly published: Published
+  readonly tempFolder: string
+  readonly platform: Platform
+}
+
+/** Pushes an image straight from what Nix built, without a daemon. */
+export async function pushWithRegistry(pushing: RegistryPushing, { registry, log }: Tools): Promise<Pushed> {
+  const { images, tag } = pushing
+  const pushed = await pushImage({ ...pushing, tag: tag || undefined }, registry, log)
+  const { archive, manifest, configDigest, layers, milliseconds } = pushed
+  log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`)
+  for (const repository of images) {
+    const name = tag === '' ? printRepository(repository) : printReference({ repository, tag })
+    log.info(`${name} is ${manifest.digest}`)
+  }
+  const { os, architecture, variant } = archive.config
+  const platform = { os, architecture, ...(variant !== undefined && { variant }) }
+  const { digest, mediaType, bytes } = manifest
+  return {
+    images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform, configDigest })),
+    layers,
+  }
+}
+
+/** `60 layers: 58 reused, 2 pushed (3.1 MB of 221 MB)` */
+export function summarizeLayers(layers: readonly PushedLayer[]): string {
+  const pushed = layers.filter(({ reused }) => !reused)
+  const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`
+  const bytes = `${printBytes(bytesOf(pushed))} of ${printBytes(bytesOf(layers))}`
+  return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`
+}
