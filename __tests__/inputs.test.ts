@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
 import { type BuildInputs, InputError, type MergeInputs, readInputs } from '../src/inputs.ts'
-import { printRepository } from '../src/oci/reference.ts'
+import { printReference, printRepository } from '../src/oci/reference.ts'
 
 type Inputs = Readonly<Record<string, string>>
 
@@ -445,3 +445,91 @@ function expectMessage(read: () => unknown, parts: readonly (string | RegExp)[])
   expect(read).toThrow(InputError)
   for (const part of parts) expect(read).toThrow(part)
 }
+
+describe('pushing straight to the registry', () => {
+  test.each([
+    ['', '', { format: 'gzip', level: 4 }],
+    ['gzip', '', { format: 'gzip', level: 4 }],
+    ['gzip', '1', { format: 'gzip', level: 1 }],
+    ['gzip', '9', { format: 'gzip', level: 9 }],
+    ['zstd', '', { format: 'zstd', level: 3 }],
+    ['zstd', '19', { format: 'zstd', level: 19 }],
+  ])('compression %j at level %j', (compression, level, expected) => {
+    expect(readBuild({ compression, 'compression-level': level }).compression).toEqual(expected)
+  })
+
+  test.each([
+    ['gzip', '0', '"0"; for gzip it is a number from 1 to 9'],
+    ['gzip', '10', '"10"; for gzip it is a number from 1 to 9'],
+    ['zstd', '20', '"20"; for zstd it is a number from 1 to 19'],
+    ['zstd', '-1', 'from 1 to 19'],
+    ['gzip', '2.5', 'from 1 to 9'],
+    ['gzip', 'best', 'from 1 to 9'],
+  ])('compression %j has no level %j, and the message says which it has', (compression, level, message) => {
+    const read = () => readBuild({ compression, 'compression-level': level })
+    expect(read).toThrow(InputError)
+    expect(read).toThrow(message)
+  })
+
+  test('a compression that there is not names those that there are', () => {
+    expect(() => readBuild({ compression: 'xz' })).toThrow('"xz"; it can be `gzip` or `zstd`')
+  })
+
+  test.each([
+    ['latest', ['ghcr.io/owner/app:latest', 'docker.io/owner/app:latest']],
+    [
+      'latest, v1\n\nghcr.io/owner/base:v2',
+      [
+        'ghcr.io/owner/app:latest',
+        'docker.io/owner/app:latest',
+        'ghcr.io/owner/app:v1',
+        'docker.io/owner/app:v1',
+        'ghcr.io/owner/base:v2',
+      ],
+    ],
+    [`ghcr.io/owner/base@sha256:${'1'.repeat(64)}`, [`ghcr.io/owner/base@sha256:${'1'.repeat(64)}`]],
+    ['127.0.0.1:5000/base:edge', ['127.0.0.1:5000/base:edge']],
+    ['', []],
+  ])('reuse-from %j: a tag alone is that of every image', (text, expected) => {
+    const { reuseFrom } = readBuild({ image: 'ghcr.io/owner/app\nowner/app', 'reuse-from': text })
+    expect(reuseFrom.map(printReference)).toEqual(expected)
+  })
+
+  test('a reuse-from without a tag is refused, and the message says what to write', () => {
+    const read = () => readBuild({ 'reuse-from': 'ghcr.io/owner/base' })
+    expect(read).toThrow(InputError)
+    expect(read).toThrow(/"ghcr\.io\/owner\/base", which has no tag[\s\S]*`name:tag`/)
+  })
+
+  test('a reuse-from that is no reference is refused by its name', () => {
+    expect(() => readBuild({ 'reuse-from': 'Not/An/Image:x y' })).toThrow('The input `reuse-from` is not valid')
+  })
+
+  test('labels are taken as docker/metadata-action writes them', () => {
+    const labels = [
+      'org.opencontainers.image.title=app',
+      'org.opencontainers.image.url=https://example.org/?a=b&c=d',
+      'org.opencontainers.image.description=Says "hello", in many words',
+      'empty=',
+    ]
+    expect(readBuild({ labels: labels.join('\n') }).labels).toEqual({
+      'org.opencontainers.image.title': 'app',
+      'org.opencontainers.image.url': 'https://example.org/?a=b&c=d',
+      'org.opencontainers.image.description': 'Says "hello", in many words',
+      empty: '',
+    })
+  })
+
+  test.each(['no value', '=no key'])('labels have the form key=value: %j', (labels) => {
+    expect(() => readBuild({ labels })).toThrow(`"${labels}", which is not of the form key=value`)
+  })
+
+  test('labels can’t be had with Docker, which the message says', () => {
+    expect(() => readBuild({ labels: 'a=b', 'push-with': 'docker' })).toThrow('`labels` needs `push-with: registry`')
+  })
+
+  test('an empty tag means by digest alone, which Docker can’t', () => {
+    expect(readBuild({ tag: '' }).tag).toBe('')
+    expect(() => readBuild({ tag: '', 'push-with': 'docker' })).toThrow('Docker can push nothing without a tag')
+  })
+})

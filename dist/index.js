@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(56673);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(31858);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 56673:
+/***/ 31858:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54033,12 +54033,8 @@ class ImageError extends Failure {
 
 // EXTERNAL MODULE: external "node:fs"
 var external_node_fs_ = __nccwpck_require__(73024);
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
 ;// CONCATENATED MODULE: external "node:stream/promises"
 const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
-// EXTERNAL MODULE: external "node:zlib"
-var external_node_zlib_ = __nccwpck_require__(38522);
 ;// CONCATENATED MODULE: ./lib/image/byte-reader.js
 
 async function readExactly(reader, length) {
@@ -54102,6 +54098,89 @@ function fileReader(file, size) {
         },
         close: () => file.close(),
     };
+}
+
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
+// EXTERNAL MODULE: external "node:zlib"
+var external_node_zlib_ = __nccwpck_require__(38522);
+;// CONCATENATED MODULE: ./lib/image/decompress.js
+
+
+
+
+
+
+
+function compressionOf(start) {
+    const hex = start.toString('hex', 0, 6);
+    if (hex.startsWith('1f8b'))
+        return 'gzip';
+    if (hex.startsWith('28b52ffd'))
+        return 'zstd';
+    return hex === 'fd377a585a00' ? 'xz' : undefined;
+}
+function decompress(compression, bytes, path) {
+    const options = { chunkSize: 1024 * 1024 };
+    if (compression === 'xz')
+        return byProgram('xz', bytes, path);
+    return byStream(compression === 'gzip' ? (0,external_node_zlib_.createGunzip)(options) : (0,external_node_zlib_.createZstdDecompress)(options), bytes, path);
+}
+async function* byStream(plain, bytes, path) {
+    const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
+    try {
+        yield* plain;
+    }
+    catch (error) {
+        throw explained((await failure) ?? error, path);
+    }
+    const error = await failure;
+    if (error !== undefined)
+        throw explained(error, path);
+}
+function explained(error, path) {
+    return /^(Z_|ZSTD_)/.test(String(error.code))
+        ? damaged(path, messageOf(error), error)
+        : error;
+}
+async function* byProgram(program, bytes, path) {
+    const child = (0,external_node_child_process_namespaceObject.spawn)(program, ['--decompress', '--stdout'], { stdio: ['pipe', 'pipe', 'pipe'] });
+    const words = [];
+    child.stderr.setEncoding('utf8').on('data', (text) => words.push(text));
+    const ended = (0,external_node_events_.once)(child, 'close').then(([code]) => (code === 0 ? undefined : words.join('').trim() || `status ${code}`), (error) => error);
+    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), child.stdin));
+    try {
+        yield* child.stdout;
+        const [failure, feeding] = await Promise.all([ended, fed]);
+        if (failure instanceof Error)
+            throw new ImageError({
+                what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+                words: failure.message,
+                help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+            });
+        if (feeding !== undefined && !GIVEN_UP.has(String(feeding.code)))
+            throw feeding;
+        if (failure !== undefined)
+            throw damaged(path, failure);
+        if (feeding !== undefined)
+            throw feeding;
+    }
+    finally {
+        child.kill();
+    }
+}
+const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
+function damaged(path, words, cause) {
+    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
+}
+async function settled(work) {
+    try {
+        await work;
+        return undefined;
+    }
+    catch (error) {
+        return error;
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/document.js
@@ -54381,14 +54460,14 @@ async function readDockerArchive(reader, archive, take = async () => undefined) 
     const manifest = docker_archive_parseManifest(documents.get('manifest.json'), members, archive);
     const config = documents.get(resolve(manifest.Config, members));
     if (config === undefined)
-        throw damaged(archive, `its config ${manifest.Config} is missing`);
+        throw docker_archive_damaged(archive, `its config ${manifest.Config} is missing`);
     const image = readConfig(config, manifest.Config, archive);
     const layers = manifest.Layers.map((layer) => resolve(layer, members));
     const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file');
     if (missing.length > 0)
-        throw damaged(archive, `these layers are missing: ${missing.join(', ')}`);
+        throw docker_archive_damaged(archive, `these layers are missing: ${missing.join(', ')}`);
     if (manifest.Layers.length !== image.diffIds.length)
-        throw damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
+        throw docker_archive_damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
     return {
         names: manifest.RepoTags ?? [],
         config: image,
@@ -54403,7 +54482,7 @@ function readConfig(bytes, name, archive) {
     }
     catch (error) {
         if (error instanceof FormatError)
-            throw damaged(archive, error.parts.what, error);
+            throw docker_archive_damaged(archive, error.parts.what, error);
         throw error;
     }
 }
@@ -54416,17 +54495,17 @@ async function collect(reader, archive, take) {
     for await (const entry of tarEntries(reader, archive)) {
         const name = memberName(entry.name);
         if (name.split('/').includes('..'))
-            throw damaged(archive, `its member ${entry.name} points out of it`);
+            throw docker_archive_damaged(archive, `its member ${entry.name} points out of it`);
         members.set(name, { type: entry.type, linkName: entry.linkName });
         const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
         if (small !== undefined && isJson(small)) {
             documents.set(name, small);
             kept += small.length;
         }
-        else if (mayBeLayer(entry))
+        if (mayBeLayer(entry))
             await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) });
         if (kept > DOCUMENTS_LIMIT)
-            throw damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+            throw docker_archive_damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
     }
     return { members, documents };
 }
@@ -54465,11 +54544,11 @@ function docker_archive_parseManifest(bytes, members, archive) {
     const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes.toString('utf8'));
     if (!result.success) {
         const place = getDotPath(result.issues[0]);
-        throw damaged(archive, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
+        throw docker_archive_damaged(archive, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
     }
     const [entry, ...more] = result.output;
     if (entry === undefined)
-        throw damaged(archive, 'its manifest.json lists no image');
+        throw docker_archive_damaged(archive, 'its manifest.json lists no image');
     if (more.length > 0)
         throw new ImageError({
             what: `${archive} holds ${more.length + 1} images, and only one can be pushed`,
@@ -54505,12 +54584,11 @@ function listOf(names) {
     const shown = names.slice(0, 8).join(', ');
     return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
 }
-function damaged(archive, why, cause) {
+function docker_archive_damaged(archive, why, cause) {
     return new ImageError({ what: `${archive} is not a whole image: ${why}`, cause });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
-
 
 
 
@@ -54542,7 +54620,7 @@ async function readImage(source, { copy, take } = {}) {
         await reader.close();
     }
 }
-const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, or a script that streams one (dockerTools.streamLayeredImage).';
+const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, or a script that streams one (dockerTools.streamLayeredImage).';
 async function readStart(path) {
     const file = await (0,promises_.open)(path).catch((cause) => {
         throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause });
@@ -54566,8 +54644,9 @@ async function readStart(path) {
     }
 }
 function formatOf(start) {
-    if (start[0] === 0x1f && start[1] === 0x8b)
-        return 'gzip';
+    const compression = compressionOf(start);
+    if (compression !== undefined)
+        return compression;
     if (start.toString('latin1', 0, 2) === '#!')
         return 'script';
     return start.toString('latin1', 257, 262) === 'ustar' ? 'tar' : undefined;
@@ -54575,10 +54654,6 @@ function formatOf(start) {
 function describeStart(start) {
     if (start.length === 0)
         return 'the file is empty';
-    if (start.toString('hex', 0, 4) === '28b52ffd')
-        return 'the file is compressed with zstd, which cannot be read yet';
-    if (start.toString('latin1', 0, 6) === '\xfd7zXZ\0')
-        return 'the file is compressed with xz, which cannot be read yet';
     const text = start.toString('utf8').split('\n')[0] ?? '';
     return /^[\x20-\x7e\t]+$/.test(text)
         ? `the file begins with "${text.slice(0, 60)}"`
@@ -54592,7 +54667,7 @@ async function openReader({ path, format }, copy) {
     }
     const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path, { highWaterMark: CHUNK });
     const copied = copy === undefined ? bytes : copyTo(copy, bytes);
-    return streamReader(format === 'gzip' ? gunzip(copied, path) : copied);
+    return streamReader(format === 'tar' || format === 'script' ? copied : decompress(format, copied, path));
 }
 async function readToEnd(reader) {
     while ((await reader.skip(1024 * 1024)) > 0)
@@ -54607,24 +54682,6 @@ async function* copyTo(copy, bytes) {
     }
     copy.end();
     await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
-}
-async function* gunzip(bytes, path) {
-    const plain = (0,external_node_zlib_.createGunzip)({ chunkSize: CHUNK });
-    const failure = (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain).then(() => undefined, (error) => error);
-    try {
-        yield* plain;
-    }
-    catch (error) {
-        throw explained((await failure) ?? error, path);
-    }
-    const error = await failure;
-    if (error !== undefined)
-        throw explained(error, path);
-}
-function explained(error, path) {
-    if (!/^Z_/.test(String(error.code)))
-        return error;
-    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words: messageOf(error), cause: error });
 }
 async function* outputOf(path) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(path, [], { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -54794,27 +54851,30 @@ async function compressLayer(content, compression, slots, write) {
     let size = 0;
     let chain = write(codec.header);
     chain.catch(() => undefined);
-    for await (const block of blocksOf(content)) {
-        size += block.length;
-        diffId.update(block);
-        await slots.take();
-        const compressed = codec.compress(block);
-        compressed.catch(() => undefined);
-        const before = chain;
-        chain = (async () => {
-            try {
-                await before;
-                await write(await compressed);
-            }
-            finally {
-                slots.give();
-            }
-        })();
-        chain.catch(() => undefined);
+    try {
+        for await (const block of blocksOf(content)) {
+            size += block.length;
+            diffId.update(block);
+            await slots.take();
+            chain = writeNext(chain, codec.compress(block), slots, write);
+        }
+    }
+    catch (error) {
+        await chain.catch(() => undefined);
+        throw error;
     }
     const written = chain.then(() => write(codec.trailer(size)));
     written.catch(() => undefined);
     return { layer: { diffId: digestFrom(diffId), size }, written };
+}
+async function writeNext(before, compressed, slots, write) {
+    try {
+        const [, bytes] = await Promise.all([before, compressed]);
+        await write(bytes);
+    }
+    finally {
+        slots.give();
+    }
 }
 async function hashLayer(content) {
     const hash = (0,external_node_crypto_.createHash)('sha256');
@@ -55197,6 +55257,7 @@ function printBytes(bytes) {
 
 
 
+
 async function push_pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
@@ -55206,7 +55267,7 @@ async function push_pushImage(call, registry, log) {
     const pushed = await attempt(call.published).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
             throw error;
-        log.info(`${error.host} lacks a layer that it should have; everything is looked at anew`);
+        log.info(`${oneLine(error.message)}; all layers are looked at anew`);
         return attempt(NOTHING_PUBLISHED);
     });
     return { ...pushed, milliseconds: performance.now() - started };
@@ -55265,16 +55326,18 @@ async function pushLayers(call, registry, log) {
     }
     try {
         const archive = await read();
-        const layers = archive.layers.map((member, at) => {
-            const { diffId = archive.config.diffIds[at], layer } = taken.get(member) ?? {};
-            checkDiffId(archive, at, diffId, source);
-            return layer ?? Promise.reject(new Error(`the layer ${member} came by in no pass`));
-        });
+        const layers = archive.layers.map((member, at) => layerOf(archive, at, taken.get(member), source));
         return { archive, layers: await Promise.all(layers) };
     }
     finally {
         await uploads.settled();
     }
+}
+function layerOf(archive, at, taken, source) {
+    if (taken?.layer === undefined)
+        throw new ImageError({ what: `${source.path} is damaged: its layer ${archive.layers[at]} is no tar` });
+    checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
+    return taken.layer;
 }
 function diffIdInName(name) {
     const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
@@ -55306,7 +55369,7 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
     }
     async function upload(blob, diffId, size) {
         const started = performance.now();
-        const sent = await Promise.all(images.map((image) => putIfAbsent(registry, image, blob)));
+        const sent = await allOf(images.map((image) => putIfAbsent(registry, image, blob)));
         const reused = !sent.includes(true);
         const seconds = (performance.now() - started) / 1000;
         const speed = `${printBytes(blob.size / seconds)}/s`;
@@ -55341,7 +55404,7 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
             }
         },
         reuse(diffId, blob, { size }) {
-            const mounted = Promise.all(images.map((image) => mountIfElsewhere(registry, image, blob)));
+            const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)));
             return watch(mounted.then(() => {
                 log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`);
                 return { diffId, digest: blob.digest, size: blob.size, reused: true };
@@ -55349,6 +55412,10 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
         },
         settled: () => Promise.allSettled(pending),
     };
+}
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
 }
 async function putIfAbsent(registry, image, blob) {
     if (await registry.hasBlob(image, blob.digest))
@@ -55381,14 +55448,14 @@ async function pushManifest({ images, tag, compression, labels }, archive, layer
         layers: layers.map(({ digest, size }) => ({ mediaType, digest, size })),
     }));
     const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
-    await Promise.all(images.map(async (image) => {
+    await allOf(images.map(async (image) => {
         if (!published.has(image, config.digest))
             await putIfAbsent(registry, image, config);
         if (!published.has(image, manifest.digest))
             await registry.putManifest(image, manifest.digest, OCI_MANIFEST, bytes);
     }));
     if (tag !== undefined)
-        await Promise.all(images.map((image) => putTag(registry, image, tag, manifest)));
+        await allOf(images.map((image) => putTag(registry, image, tag, manifest)));
     return { manifest, configDigest: config.digest };
 }
 async function putTag(registry, image, tag, manifest) {
@@ -56672,7 +56739,7 @@ async function settle(sent) {
 }
 function passingReason({ reply, error }) {
     if (reply === undefined)
-        return isPassingError(codeOf(error)) ? messageOf(error) : undefined;
+        return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined;
     if (reply.ok || !isPassing(reply.status, reply.text))
         return undefined;
     return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
@@ -56685,11 +56752,14 @@ function conclude(url, purpose, { reply, error }) {
 function http_flatten(headers) {
     return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
 }
+function causeOf(error) {
+    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
+}
 function codeOf(error) {
     const { code, cause } = error;
     if (typeof code === 'string')
         return code;
-    return cause instanceof Error ? codeOf(cause) : undefined;
+    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
 }
 const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
 function unanswered(url, purpose, error) {

@@ -88,6 +88,14 @@ const requirements = {
     packages: ['skopeo'],
     elsewhere: 'your system\'s package "skopeo": https://github.com/containers/skopeo/blob/main/install.md',
   },
+  podman: {
+    what: 'podman',
+    why: 'a third one, with another way to unpack it',
+    found: () => onPath('podman'),
+    by: 'apt',
+    packages: ['podman'],
+    elsewhere: 'your system\'s package "podman": https://podman.io/docs/installation',
+  },
   xz: {
     what: 'xz',
     why: 'unpacks images that were packed with it',

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream'
 import { type Compression, compressLayer, hashLayer } from './blob/compress.ts'
 import { createSlots } from './blob/slots.ts'
 import { createBlobStore, type StoredBlob } from './blob/store.ts'
+import { oneLine } from './failure.ts'
 import type { DockerArchive, LayerMember } from './image/docker-archive.ts'
 import { ImageError } from './image/image-error.ts'
 import { type ImageSource, isSeekable, readImage } from './image/source.ts'
@@ -63,7 +64,7 @@ export async function pushImage(call: PushCall, registry: Registry, log: Log): P
   const pushed = await attempt(call.published).catch((error: unknown) => {
     // A layer that a published image lists may be gone all the same, by a clean-up that went wrong.
     if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? '')) throw error
-    log.info(`${error.host} lacks a layer that it should have; everything is looked at anew`)
+    log.info(`${oneLine(error.message)}; all layers are looked at anew`)
     return attempt(NOTHING_PUBLISHED)
   })
   return { ...pushed, milliseconds: performance.now() - started }
@@ -142,15 +143,23 @@ async function pushLayers(
 
   try {
     const archive = await read()
-    const layers = archive.layers.map((member, at) => {
-      const { diffId = archive.config.diffIds[at], layer } = taken.get(member) ?? {}
-      checkDiffId(archive, at, diffId, source)
-      return layer ?? Promise.reject(new Error(`the layer ${member} came by in no pass`))
-    })
+    const layers = archive.layers.map((member, at) => layerOf(archive, at, taken.get(member), source))
     return { archive, layers: await Promise.all(layers) }
   } finally {
     await uploads.settled()
   }
+}
+
+function layerOf(
+  archive: DockerArchive,
+  at: number,
+  taken: Taken | undefined,
+  source: ImageSource,
+): Promise<PushedLayer> {
+  if (taken?.layer === undefined)
+    throw new ImageError({ what: `${source.path} is damaged: its layer ${archive.layers[at]} is no tar` })
+  checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source)
+  return taken.layer
 }
 
 /** `<64 hexadecimal digits>/layer.tar`, as Nix's layered images have it. */
@@ -204,7 +213,7 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
 
   async function upload(blob: StoredBlob, diffId: Digest, size: number): Promise<PushedLayer> {
     const started = performance.now()
-    const sent = await Promise.all(images.map((image) => putIfAbsent(registry, image, blob)))
+    const sent = await allOf(images.map((image) => putIfAbsent(registry, image, blob)))
     const reused = !sent.includes(true)
     const seconds = (performance.now() - started) / 1000
     const speed = `${printBytes(blob.size / seconds)}/s`
@@ -237,7 +246,7 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
       }
     },
     reuse(diffId, blob, { size }) {
-      const mounted = Promise.all(images.map((image) => mountIfElsewhere(registry, image, blob)))
+      const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)))
       return watch(
         mounted.then(() => {
           log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`)
@@ -247,6 +256,12 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
     },
     settled: () => Promise.allSettled(pending),
   }
+}
+
+/** As Promise.all, but where one fails the others are waited for: what they work with must not be taken away. */
+async function allOf<Result>(work: readonly Promise<Result>[]): Promise<readonly Result[]> {
+  await Promise.allSettled(work)
+  return Promise.all(work)
 }
 
 /** Returns whether it had to be sent. */
@@ -288,7 +303,7 @@ async function pushManifest(
     }),
   )
   const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }
-  await Promise.all(
+  await allOf(
     images.map(async (image) => {
       if (!published.has(image, config.digest)) await putIfAbsent(registry, image, config)
       if (!published.has(image, manifest.digest))
@@ -296,7 +311,7 @@ async function pushManifest(
     }),
   )
   // Tags only when every registry has everything.
-  if (tag !== undefined) await Promise.all(images.map((image) => putTag(registry, image, tag, manifest)))
+  if (tag !== undefined) await allOf(images.map((image) => putTag(registry, image, tag, manifest)))
   return { manifest, configDigest: config.digest }
 }
 

@@ -6,13 +6,15 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { buffer, text } from 'node:stream/consumers'
 import { promisify } from 'node:util'
-import { gzipSync } from 'node:zlib'
+import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import type { DockerArchive } from '../../src/image/docker-archive.ts'
 import { ImageError } from '../../src/image/image-error.ts'
-import { findSource, readImage } from '../../src/image/source.ts'
+import { findSource, isSeekable, readImage } from '../../src/image/source.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
+
+const run = promisify(execFile)
 
 let folder: string
 let files = 0
@@ -57,6 +59,8 @@ interface Form {
   readonly path: () => Promise<string>
   /** What the copy is to be. */
   readonly copied: (path: string) => Promise<Buffer>
+  /** So well compressed that all of it is read at once. */
+  readonly small?: boolean
 }
 
 const padded = Buffer.concat([made.bytes, Buffer.alloc(200_000)])
@@ -67,6 +71,18 @@ const FORMS: readonly Form[] = [
   { form: 'a plain tar with padding', path: () => file(padded), copied: (path) => readFile(path) },
   { form: 'a tar with gzip', path: () => file(gzipSync(made.bytes)), copied: (path) => readFile(path) },
   { form: 'a tar with padding, with gzip', path: () => file(gzipSync(padded)), copied: (path) => readFile(path) },
+  {
+    form: 'a tar with zstd',
+    path: () => file(zstdCompressSync(made.bytes)),
+    copied: (path) => readFile(path),
+    small: true,
+  },
+  {
+    form: 'a tar with xz',
+    path: async () => file(await packWithXz(made.bytes)),
+    copied: (path) => readFile(path),
+    small: true,
+  },
   {
     form: 'gzip in several members (pigz)',
     path: () => file(Buffer.concat(members)),
@@ -104,7 +120,7 @@ describe('an image that Nix built', () => {
     expect(archive.configDigest).toBe(made.configDigest)
   })
 
-  test.each(FORMS)(
+  test.each(FORMS.filter(({ small }) => small !== true))(
     'as $form fails, rather than waits, when whoever gets the copy goes away early',
     async ({ path }) => {
       const copy = new PassThrough()
@@ -120,13 +136,50 @@ describe('an image that Nix built', () => {
   })
 })
 
+describe('whoever takes the layers', () => {
+  test.each(FORMS)('of $form gets each with all of its bytes, in the archive’s order', async ({ path }) => {
+    const taken: [string, number, Buffer][] = []
+    const archive = await readImage(await findSource(await path()), {
+      take: async ({ name, size, content }) => {
+        const chunks: Buffer[] = []
+        for await (const chunk of content()) chunks.push(Buffer.from(chunk))
+        taken.push([name, size, Buffer.concat(chunks)])
+      },
+    })
+    expect(taken.map(([name, size]) => [name, size])).toEqual(
+      made.layers.map(({ name, bytes }) => [name, bytes.length]),
+    )
+    expect(taken.every(([, , bytes], at) => bytes.equals(made.layers[at]?.bytes ?? Buffer.alloc(0)))).toBe(true)
+    expect(archive.configDigest).toBe(made.configDigest)
+  })
+
+  test.each(FORMS)('of $form may leave them, or the rest of them, unread', async ({ path }) => {
+    const archive = await readImage(await findSource(await path()), {
+      take: async ({ name, content }) => {
+        if (name === made.layers[0]?.name) return
+        for await (const chunk of content()) if (chunk.length > 0) break
+      },
+    })
+    expect(archive.layers).toEqual(made.layers.map(({ name }) => name))
+  })
+
+  test.each(FORMS)('of $form ends the reading when it fails', async ({ path }) => {
+    const take = () => Promise.reject(new Error('no place for it'))
+    await expect(readImage(await findSource(await path()), { take })).rejects.toThrow('no place for it')
+  })
+
+  test('can have only a plain tar again at no cost', async () => {
+    const forms = [made.bytes, gzipSync(made.bytes)]
+    const seekable = await Promise.all(forms.map(async (bytes) => isSeekable(await findSource(await file(bytes)))))
+    expect([...seekable, isSeekable(await findSource(await script('')))]).toEqual([true, false, false])
+  })
+})
+
 describe('what is no image', () => {
   test.each<[string, () => Promise<string>, RegExp]>([
     ['a text', () => file('hello, world\n'), /is no image\n {2}the file begins with "hello, world"\n/],
     ['JSON (nix2container)', () => file('{"version":1}'), /the file begins with "\{"version":1\}"/],
     ['an empty file', () => file(''), /the file is empty/],
-    ['zstd', () => file(Buffer.from('28b52ffd0458', 'hex')), /compressed with zstd, which cannot be read yet/],
-    ['xz', () => file(Buffer.from('fd377a585a000004', 'hex')), /compressed with xz, which cannot be read yet/],
     ['a program', () => file(Buffer.from('7f454c4602010100', 'hex'), 0o555), /begins with the bytes 7f454c4602010100/],
     ['an archive cut in its first header', () => file(made.bytes.subarray(0, 200)), /is no image\n/],
     ['a folder', async () => join(folder, '.'), /is a folder, not an image\n {2}it holds .*result-/],
@@ -155,6 +208,24 @@ describe('what is no image', () => {
 })
 
 describe('a damaged file', () => {
+  test.each(['zstd', 'xz'])('with %s, cut, is an error that says so', async (form) => {
+    const whole = form === 'zstd' ? zstdCompressSync(made.bytes) : await packWithXz(made.bytes)
+    for (const length of [whole.length - 1, Math.floor(whole.length / 2), 12]) {
+      const reading = readBuilt(await file(whole.subarray(0, length)))
+      await expect(reading).rejects.toThrow(/is damaged|ends in the middle/)
+      await expect(reading).rejects.toBeInstanceOf(ImageError)
+    }
+  })
+
+  test('with xz, where there is no program for it, is an error that says what to install', async () => {
+    const path = await file(await packWithXz(made.bytes))
+    const source = new URL('../../src/image/source.ts', import.meta.url)
+    const script = `import(${JSON.stringify(source.href)}).then(({ readImage }) => readImage({ path: process.argv[1], format: 'xz' }))`
+    // In a process of its own, whose PATH has nothing on it.
+    const reading = run(process.execPath, ['--input-type=module', '--eval', script, path], { env: { PATH: folder } })
+    await expect(reading).rejects.toThrow(/no program "xz"[\s\S]*apt-get install xz-utils/)
+  })
+
   test('with gzip, cut anywhere, is an error that says so', async () => {
     const whole = gzipSync(makeArchive().bytes)
     await fc.assert(
@@ -266,4 +337,10 @@ function endQuietly(pid: number): void {
   } catch {
     // It has ended, as it should.
   }
+}
+
+async function packWithXz(bytes: Buffer): Promise<Buffer> {
+  const packed = execFile('xz', ['--stdout', '-1'], { encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 })
+  packed.stdin?.end(bytes)
+  return buffer(packed.stdout as NodeJS.ReadableStream)
 }

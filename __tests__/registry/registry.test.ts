@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/advice.ts'
 import { type Digest, digestOf } from '../../src/oci/digest.ts'
@@ -149,6 +150,96 @@ describe('a blob', () => {
     const { get } = await connectWithBlob({ fault: faultOn('blob', { kind: 'corrupt' }) })
     expect((await failureOf(get(digest))).message).toContain(`its digest should be ${digest}`)
   })
+})
+
+describe('a blob to upload', () => {
+  const content = Buffer.alloc(300_000, 'content ')
+  const blob = {
+    digest: digestOf(content),
+    size: content.length,
+    open: () => Readable.from([content.subarray(0, 7), content.subarray(7)], { objectMode: false }),
+  }
+
+  test.each<readonly [string, RegistryOptions]>([
+    ['with a whole Location', {}],
+    ['with a path for a Location', { relativeLocations: true }],
+    ['on another host', { objectStore: true, auth: { kind: 'bearer', ...account } }],
+    ['with passwords', { auth: { kind: 'basic', ...account } }],
+    ['with tokens', { auth: { kind: 'bearer', ...account } }],
+  ])('is stored %s, in one request of known length', async (_, options) => {
+    const { server, client } = await connect(options, password)
+    expect(await client.hasBlob(client.repository, blob.digest)).toBe(false)
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+    expect(await client.hasBlob(client.repository, blob.digest)).toBe(true)
+    const puts = server.requests.filter(({ method, status }) => method === 'PUT' && status === 201)
+    expect(puts.map(({ headers, bodyBytes }) => [headers['content-length'], bodyBytes])).toEqual([['300000', 300_000]])
+    expect(puts[0]?.headers).toMatchObject({ 'content-type': 'application/octet-stream' })
+    expect(puts[0]?.headers).not.toHaveProperty('transfer-encoding')
+    expect(server.requests.filter(({ method }) => method === 'PATCH')).toEqual([])
+    expect(server.requests.find(({ route }) => route === 'uploads')?.headers['content-length']).toBe('0')
+    expect(client.waits).toEqual([])
+  })
+
+  test('is stored where the token runs out between its two requests', async () => {
+    const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
+    await client.hasBlob(client.repository, blob.digest)
+    server.setFault(({ method, route, count }) => {
+      if (method === 'PUT' && route === 'upload' && count === 1) server.expireTokens()
+      return undefined
+    })
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+  })
+
+  test.each([201, 204])('is taken for stored on status %d', async (status) => {
+    const fault: FaultOf = ({ method, route }) =>
+      method === 'PUT' && route === 'upload' ? { kind: 'status', status } : undefined
+    const { client } = await connect({ fault })
+    await client.putBlob(client.repository, blob)
+  })
+
+  test('is given up after some attempts, with the registry’s words', async () => {
+    const body = '{"errors":[{"code":"UNKNOWN","message":"no disk left"}]}'
+    const { server, client } = await connect({ fault: faultOn('upload', { kind: 'status', status: 500, body }) })
+    const error = await failureOf(client.putBlob(client.repository, blob))
+    expect(error.message).toContain(`Can't upload the blob ${server.host}/app@${blob.digest}`)
+    expect(error.message).toContain('no disk left')
+    expect(client.waits).toHaveLength(5)
+  })
+
+  test('that is not what its digest says is refused by the registry', async () => {
+    const { client } = await connect()
+    const error = await failureOf(client.putBlob(client.repository, { ...blob, digest: absent }))
+    expect(error).toMatchObject({ status: 400, code: 'DIGEST_INVALID' })
+  })
+
+  test('is mounted from another repository', async () => {
+    const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
+    await server.seedBlob('base', content)
+    const from = { ...client.repository, path: 'base' }
+    expect(await client.mountBlob(client.repository, blob.digest, from)).toBe(true)
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+  })
+
+  test('that can’t be mounted is told so, and the upload begun in its place is given up', async () => {
+    const { server, client } = await connect()
+    const from = { ...client.repository, path: 'nowhere' }
+    expect(await client.mountBlob(client.repository, blob.digest, from)).toBe(false)
+    expect(server.requests.map(({ method, status }) => [method, status]).slice(-2)).toEqual([
+      ['POST', 202],
+      ['DELETE', 204],
+    ])
+  })
+
+  test.each([400, 401, 403, 404, 405])(
+    'is not mounted where the registry answers %d, and that is no error',
+    async (status) => {
+      const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status }) }, password)
+      const from = { ...client.repository, path: 'base' }
+      expect(await client.mountBlob(client.repository, blob.digest, from)).toBe(false)
+    },
+  )
 })
 
 describe('whether images may be pushed', () => {

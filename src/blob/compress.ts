@@ -53,26 +53,35 @@ export async function compressLayer(
   // A chain, so that blocks are written in the order in which they were read, whichever is ready first.
   let chain = write(codec.header)
   chain.catch(() => undefined)
-  for await (const block of blocksOf(content)) {
-    size += block.length
-    diffId.update(block)
-    await slots.take()
-    const compressed = codec.compress(block)
-    compressed.catch(() => undefined)
-    const before = chain
-    chain = (async () => {
-      try {
-        await before
-        await write(await compressed)
-      } finally {
-        slots.give()
-      }
-    })()
-    chain.catch(() => undefined)
+  try {
+    for await (const block of blocksOf(content)) {
+      size += block.length
+      diffId.update(block)
+      await slots.take()
+      chain = writeNext(chain, codec.compress(block), slots, write)
+    }
+  } catch (error) {
+    // Nobody may write any more once this has failed.
+    await chain.catch(() => undefined)
+    throw error
   }
   const written = chain.then(() => write(codec.trailer(size)))
   written.catch(() => undefined)
   return { layer: { diffId: digestFrom(diffId), size }, written }
+}
+
+async function writeNext(
+  before: Promise<void>,
+  compressed: Promise<Buffer>,
+  slots: Slots,
+  write: Write,
+): Promise<void> {
+  try {
+    const [, bytes] = await Promise.all([before, compressed])
+    await write(bytes)
+  } finally {
+    slots.give()
+  }
 }
 
 /** Reads a layer only to learn its diff ID. */

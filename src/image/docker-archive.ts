@@ -92,10 +92,12 @@ async function collect(reader: ByteReader, archive: string, take: TakeLayer): Pr
     if (name.split('/').includes('..')) throw damaged(archive, `its member ${entry.name} points out of it`)
     members.set(name, { type: entry.type, linkName: entry.linkName })
     const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined
+    // What begins like JSON may yet be a layer, whose first file is called "[id].js".
     if (small !== undefined && isJson(small)) {
       documents.set(name, small)
       kept += small.length
-    } else if (mayBeLayer(entry))
+    }
+    if (mayBeLayer(entry))
       await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) })
     if (kept > DOCUMENTS_LIMIT) throw damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
   }

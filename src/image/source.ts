@@ -2,11 +2,11 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
-import { Readable, type Writable } from 'node:stream'
-import { finished, pipeline } from 'node:stream/promises'
-import { createGunzip } from 'node:zlib'
-import { lastLines, messageOf } from '../failure.ts'
+import type { Writable } from 'node:stream'
+import { finished } from 'node:stream/promises'
+import { lastLines } from '../failure.ts'
 import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
+import { type ArchiveCompression, compressionOf, decompress } from './decompress.ts'
 import { type DockerArchive, readDockerArchive, type TakeLayer } from './docker-archive.ts'
 import { ImageError } from './image-error.ts'
 
@@ -14,7 +14,7 @@ import { ImageError } from './image-error.ts'
 export interface ImageSource {
   readonly path: string
   /** `script`: a program that writes a plain tar to its standard output (streamLayeredImage). */
-  readonly format: 'tar' | 'gzip' | 'script'
+  readonly format: 'tar' | 'script' | ArchiveCompression
 }
 
 /**
@@ -57,7 +57,7 @@ export async function readImage(source: ImageSource, { copy, take }: Onlookers =
 }
 
 const BUILDERS =
-  'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, or a script that streams one (dockerTools.streamLayeredImage).'
+  'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, or a script that streams one (dockerTools.streamLayeredImage).'
 
 async function readStart(path: string): Promise<Buffer> {
   const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
@@ -80,22 +80,21 @@ async function readStart(path: string): Promise<Buffer> {
 }
 
 function formatOf(start: Buffer): ImageSource['format'] | undefined {
-  if (start[0] === 0x1f && start[1] === 0x8b) return 'gzip'
+  const compression = compressionOf(start)
+  if (compression !== undefined) return compression
   if (start.toString('latin1', 0, 2) === '#!') return 'script'
   return start.toString('latin1', 257, 262) === 'ustar' ? 'tar' : undefined
 }
 
 function describeStart(start: Buffer): string {
   if (start.length === 0) return 'the file is empty'
-  if (start.toString('hex', 0, 4) === '28b52ffd') return 'the file is compressed with zstd, which cannot be read yet'
-  if (start.toString('latin1', 0, 6) === '\xfd7zXZ\0') return 'the file is compressed with xz, which cannot be read yet'
   const text = start.toString('utf8').split('\n')[0] ?? ''
   return /^[\x20-\x7e\t]+$/.test(text)
     ? `the file begins with "${text.slice(0, 60)}"`
     : `the file begins with the bytes ${start.toString('hex', 0, 8)}`
 }
 
-/** Large, for each step of decompression waits for a thread among those that compress. */
+/** Large, for each read waits for a thread among those that compress. */
 const CHUNK = 1024 * 1024
 
 async function openReader({ path, format }: ImageSource, copy: Writable | undefined): Promise<ByteReader> {
@@ -105,10 +104,10 @@ async function openReader({ path, format }: ImageSource, copy: Writable | undefi
   }
   const bytes = format === 'script' ? outputOf(path) : createReadStream(path, { highWaterMark: CHUNK })
   const copied = copy === undefined ? bytes : copyTo(copy, bytes)
-  return streamReader(format === 'gzip' ? gunzip(copied, path) : copied)
+  return streamReader(format === 'tar' || format === 'script' ? copied : decompress(format, copied, path))
 }
 
-/** What follows the end of a tar: padding, which whoever gets the copy must have as well, and gzip's checksum. */
+/** What follows the end of a tar: padding, which whoever gets the copy must have as well, and a compressor's checksum. */
 async function readToEnd(reader: ByteReader): Promise<void> {
   while ((await reader.skip(1024 * 1024)) > 0);
 }
@@ -123,27 +122,6 @@ async function* copyTo(copy: Writable, bytes: AsyncIterable<Buffer>): AsyncGener
   }
   copy.end()
   await finished(copy, { readable: false })
-}
-
-async function* gunzip(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
-  const plain = createGunzip({ chunkSize: CHUNK })
-  const failure = pipeline(Readable.from(bytes), plain).then(
-    () => undefined,
-    (error: unknown) => error,
-  )
-  try {
-    yield* plain as AsyncIterable<Buffer>
-  } catch (error) {
-    // Whatever fails, the file, the copy or the decompression, the pipeline has the reason.
-    throw explained((await failure) ?? error, path)
-  }
-  const error = await failure
-  if (error !== undefined) throw explained(error, path)
-}
-
-function explained(error: unknown, path: string): unknown {
-  if (!/^Z_/.test(String((error as NodeJS.ErrnoException).code))) return error
-  return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words: messageOf(error), cause: error })
 }
 
 /** What a script writes to its standard output; its failure is this stream's. */

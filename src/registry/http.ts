@@ -170,7 +170,7 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
 
 /** Why asking again may help, in the other side's words; nothing where it would not. */
 function passingReason({ reply, error }: Outcome): string | undefined {
-  if (reply === undefined) return isPassingError(codeOf(error)) ? messageOf(error) : undefined
+  if (reply === undefined) return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined
   if (reply.ok || !isPassing(reply.status, reply.text)) return undefined
   return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`)
 }
@@ -186,10 +186,15 @@ function flatten(headers: Readonly<Record<string, string | string[] | undefined>
   )
 }
 
+/** What went wrong to begin with. */
+function causeOf(error: unknown): unknown {
+  return error instanceof RegistryError && error.cause !== undefined ? error.cause : error
+}
+
 function codeOf(error: unknown): string | undefined {
   const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown }
   if (typeof code === 'string') return code
-  return cause instanceof Error ? codeOf(cause) : undefined
+  return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined
 }
 
 const CERTIFICATE_ERROR =

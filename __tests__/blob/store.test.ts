@@ -1,0 +1,111 @@
+import { createHash } from 'node:crypto'
+import { mkdtemp, readdir, readlink, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { createBlobStore, type StoredBlob } from '../../src/blob/store.ts'
+import { noise } from '../support/layer-content.ts'
+
+const MB = 1024 * 1024
+let folder: string
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'blob-store-'))
+})
+
+afterEach(async () => {
+  const left = { names: await readdir(folder), held: await held() }
+  await rm(folder, { recursive: true })
+  expect(left).toEqual({ names: [], held: 0 })
+})
+
+/** How many nameless files of the folder this process has open. */
+async function held(): Promise<number> {
+  const links = (await readdir('/proc/self/fd')).map((fd) => readlink(join('/proc/self/fd', fd)).catch(() => ''))
+  return (await Promise.all(links)).filter((link) => link.startsWith(folder)).length
+}
+
+async function fill(store: ReturnType<typeof createBlobStore>, bytes: Buffer, chunk = MB): Promise<StoredBlob> {
+  const writer = store.create()
+  for (let at = 0; at < bytes.length; at += chunk) await writer.write(bytes.subarray(at, at + chunk))
+  return writer.finish()
+}
+
+test.each([
+  ['empty one', 0, 0],
+  ['small one', 100_000, 0],
+  ['one at the limit', 16 * MB, 0],
+  ['large one', 16 * MB + 1, 1],
+  ['very large one', 40 * MB + 123, 1],
+])('a blob, an %s, gives its bytes as often as they are wanted, and its digest', async (_, size, files) => {
+  const bytes = noise(size)
+  const blob = await fill(createBlobStore(folder), bytes)
+  expect(await readdir(folder)).toEqual([])
+  expect(await held()).toBe(files)
+  expect(blob.digest).toBe(`sha256:${createHash('sha256').update(bytes).digest('hex')}`)
+  expect(blob.size).toBe(size)
+  const both = await Promise.all([buffer(blob.open()), buffer(blob.open())])
+  for (const read of [...both, await buffer(blob.open())]) expect(read.equals(bytes)).toBe(true)
+  await blob.release()
+})
+
+test('a blob that was read in part, as by an upload that broke, is whole the next time', async () => {
+  for (const size of [3 * MB, 20 * MB]) {
+    const bytes = noise(size)
+    const blob = await fill(createBlobStore(folder), bytes)
+    for await (const chunk of blob.open()) {
+      expect(chunk.length).toBeGreaterThan(0)
+      break
+    }
+    expect((await buffer(blob.open())).equals(bytes)).toBe(true)
+    await blob.release()
+  }
+})
+
+test('many blobs, each small, stay in memory up to 64 MiB together', async () => {
+  const store = createBlobStore(folder)
+  const bytes = noise(8 * MB)
+  const blobs: StoredBlob[] = []
+  for (let at = 0; at < 8; at++) blobs.push(await fill(store, bytes))
+  expect(await held()).toBe(0)
+  for (let at = 0; at < 3; at++) blobs.push(await fill(store, bytes))
+  expect(await held()).toBe(3)
+  for (const blob of blobs) expect((await buffer(blob.open())).equals(bytes)).toBe(true)
+  for (const blob of blobs) await blob.release()
+  // What was released is free for others.
+  const later: StoredBlob[] = []
+  for (let at = 0; at < 8; at++) later.push(await fill(store, bytes))
+  expect(await held()).toBe(0)
+  for (const blob of later) await blob.release()
+})
+
+test('a blob that goes to a file leaves its memory to others', async () => {
+  const store = createBlobStore(folder)
+  const large = [
+    await fill(store, noise(20 * MB)),
+    await fill(store, noise(20 * MB)),
+    await fill(store, noise(20 * MB)),
+  ]
+  expect(await held()).toBe(3)
+  const small: StoredBlob[] = []
+  for (let at = 0; at < 8; at++) small.push(await fill(store, noise(8 * MB)))
+  expect(await held()).toBe(3)
+  for (const blob of [...large, ...small]) await blob.release()
+})
+
+test('a blob that is given up while it is written leaves nothing, and may be given up twice', async () => {
+  const store = createBlobStore(folder)
+  const writer = store.create()
+  await writer.write(noise(17 * MB))
+  expect(await held()).toBe(1)
+  await writer.release()
+  await writer.release()
+})
+
+test('a folder that is not there is an error of whoever writes, and small blobs do without', async () => {
+  const store = createBlobStore(join(folder, 'absent'))
+  const small = await fill(store, noise(MB))
+  expect((await buffer(small.open())).length).toBe(MB)
+  await expect(fill(store, noise(17 * MB))).rejects.toThrow(/ENOENT/)
+})

@@ -1,0 +1,682 @@
+import { createHash } from 'node:crypto'
+import { chmod, mkdir, mkdtemp, readdir, readlink, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gunzipSync, gzipSync } from 'node:zlib'
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { ImageError } from '../src/image/image-error.ts'
+import { findSource } from '../src/image/source.ts'
+import type { Digest } from '../src/oci/digest.ts'
+import { type PushCall, type PushedImage, pushImage } from '../src/push.ts'
+import { findPublished, NOTHING_PUBLISHED, type Published } from '../src/reuse.ts'
+import { type Client, connect, failureOf, open, password } from './registry/connect.ts'
+import { type ArchiveOptions, type MadeArchive, makeArchive, writeTar } from './support/image.ts'
+import { noise, unzstd } from './support/layer-content.ts'
+import { mediaTypes } from './support/registry/manifests.ts'
+import type { FaultOf, RegistryOptions, SeenRequest, TestRegistry } from './support/registry.ts'
+
+const PLATFORM = { os: 'linux', architecture: 'amd64' }
+const REFUSAL = '{"errors":[{"code":"DENIED","message":"not yours"}]}'
+
+let folder: string
+let temp: string
+let files = 0
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'push-'))
+  temp = join(folder, 'temp')
+  await mkdir(temp)
+})
+
+afterEach(async () => {
+  const left = await readdir(temp)
+  const held = await openIn(temp)
+  await rm(folder, { recursive: true })
+  // Whatever became of the push, nothing of it stays: neither files nor what keeps the space of deleted ones.
+  expect({ left, held }).toEqual({ left: [], held: [] })
+})
+
+/** The files of this process that are, or were, in the folder. */
+async function openIn(path: string): Promise<readonly string[]> {
+  const links = (await readdir('/proc/self/fd')).map((fd) => readlink(join('/proc/self/fd', fd)).catch(() => ''))
+  return (await Promise.all(links)).filter((link) => link.startsWith(path))
+}
+
+const FORMS = ['tar', 'gzip', 'script'] as const
+type Form = (typeof FORMS)[number]
+
+async function store(bytes: Buffer, form: Form = 'tar'): Promise<string> {
+  const path = join(folder, `result-${files++}`)
+  await writeFile(path, form === 'gzip' ? gzipSync(bytes) : bytes)
+  if (form !== 'script') return path
+  await writeFile(`${path}.sh`, `#!/bin/sh\necho made >> '${path}.runs'\nexec cat '${path}'\n`)
+  await chmod(`${path}.sh`, 0o555)
+  return `${path}.sh`
+}
+
+interface Pushing extends Partial<Omit<PushCall, 'source'>> {
+  readonly form?: Form
+  readonly path?: string
+}
+
+async function push(
+  { bytes }: Pick<MadeArchive, 'bytes'>,
+  client: Client,
+  pushing: Pushing = {},
+): Promise<PushedImage> {
+  const { form, path, ...call } = pushing
+  return pushImage(
+    {
+      source: await findSource(path ?? (await store(bytes, form))),
+      images: [client.repository],
+      tag: 'v1',
+      compression: { format: 'gzip', level: 4 },
+      published: NOTHING_PUBLISHED,
+      labels: {},
+      tempFolder: temp,
+      check: () => undefined,
+      ...call,
+    },
+    client,
+    logOf(client),
+  )
+}
+
+function logOf({ lines }: Client) {
+  const write = (line: string): void => void (lines as string[]).push(line)
+  return { info: write, warning: write, debug: write }
+}
+
+function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<Published> {
+  const reference = { repository: { ...client.repository, path }, tag }
+  return findPublished(client, [reference], PLATFORM, logOf(client))
+}
+
+interface ReadLayer {
+  readonly mediaType: string
+  readonly digest: string
+  readonly size: number
+}
+
+interface ReadManifest {
+  readonly mediaType: string
+  readonly config: ReadLayer
+  readonly layers: readonly ReadLayer[]
+}
+
+/** What the registry has under a tag or digest, as whoever pulls it gets it. */
+async function pulled(server: TestRegistry, reference: string, path = 'app') {
+  const stored = server.manifest(path, reference)
+  if (stored === undefined) throw new Error(`there is no ${path}:${reference}`)
+  const manifest: ReadManifest = JSON.parse(stored.bytes.toString())
+  const config = await blobAt(server, manifest.config, path)
+  const layers = await Promise.all(
+    manifest.layers.map(async (layer) => {
+      const bytes = await blobAt(server, layer, path)
+      return layer.mediaType.endsWith('zstd') ? unzstd(bytes) : gunzipSync(bytes)
+    }),
+  )
+  return { digest: stored.digest, mediaType: stored.mediaType, manifest, config, layers }
+}
+
+async function blobAt(server: TestRegistry, { digest, size }: ReadLayer, path: string): Promise<Buffer> {
+  const bytes = await server.blob(path, digest)
+  if (bytes?.length !== size) throw new Error(`${digest} has ${bytes?.length} bytes, not ${size}`)
+  return bytes
+}
+
+function digestsOf(layers: readonly Buffer[]): readonly string[] {
+  return layers.map((bytes) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`)
+}
+
+/** The requests that store something. */
+function uploads(requests: readonly SeenRequest[]): readonly SeenRequest[] {
+  return requests.filter(({ method, route, status }) => method === 'PUT' && route === 'upload' && status === 201)
+}
+
+function manifestPuts(requests: readonly SeenRequest[]): readonly (string | undefined)[] {
+  return requests
+    .filter(({ method, route, status }) => method === 'PUT' && route === 'manifest' && status === 201)
+    .map(({ reference }) => reference)
+}
+
+const big = writeTar([{ name: 'usr/share/noise', content: noise(2_500_000) }])
+const text = writeTar([{ name: 'usr/share/words', content: 'many words, again and again\n'.repeat(60_000) }])
+const OPTIONS: ArchiveOptions = { layers: ['lower', big, text, 'upper'] }
+const made = makeArchive(OPTIONS)
+/** As Nix's layered images have it: the names of layers are their diff IDs. */
+const named: ArchiveOptions = { ...OPTIONS, layerName: (diffId) => `${diffId.slice('sha256:'.length)}/layer.tar` }
+
+async function expectWhole(server: TestRegistry, reference: string, archive: MadeArchive, path = 'app'): Promise<void> {
+  const image = await pulled(server, reference, path)
+  expect(image.mediaType).toBe(mediaTypes.ociManifest)
+  expect(image.config.equals(archive.config)).toBe(true)
+  expect(digestsOf(image.layers)).toEqual(archive.layers.map(({ diffId }) => diffId))
+}
+
+function expectNothingPublished(server: TestRegistry, path = 'app'): void {
+  expect([...server.tags(path).keys()]).toEqual([])
+  expect(manifestPuts(server.requests)).toEqual([])
+}
+
+describe('an image pushed from', () => {
+  test.each(FORMS)('a %s has Nix’s config byte for byte, and Nix’s layers', async (form) => {
+    const { server, client } = await connect()
+    const { manifest, configDigest, layers } = await push(made, client, { form })
+    await expectWhole(server, 'v1', made)
+    const { digest, manifest: read } = await pulled(server, 'v1')
+    expect(manifest.digest).toBe(digest)
+    expect(configDigest).toBe(made.configDigest)
+    expect(read.mediaType).toBe(mediaTypes.ociManifest)
+    expect(read.config.mediaType).toBe('application/vnd.oci.image.config.v1+json')
+    for (const { mediaType } of read.layers) expect(mediaType).toBe('application/vnd.oci.image.layer.v1.tar+gzip')
+    expect(layers.map(({ diffId, digest: blob, size, reused }) => [diffId, blob, size, reused])).toEqual(
+      made.layers.map(({ diffId }, at) => [diffId, read.layers[at]?.digest, read.layers[at]?.size, false]),
+    )
+  })
+
+  test('any form, under any names, however often, has one digest', async () => {
+    const digests = new Set<string>()
+    for (const form of FORMS) {
+      for (const options of [OPTIONS, named, { ...named, manifestFirst: true }]) {
+        const { client } = await connect()
+        digests.add((await push(makeArchive(options), client, { form })).manifest.digest)
+      }
+    }
+    expect(digests.size).toBe(1)
+  })
+
+  test('one in zstd has zstd’s media type and the same layers', async () => {
+    const { server, client } = await connect()
+    await push(made, client, { compression: { format: 'zstd', level: 3 } })
+    await expectWhole(server, 'v1', made)
+    const { manifest } = await pulled(server, 'v1')
+    for (const { mediaType } of manifest.layers) expect(mediaType).toBe('application/vnd.oci.image.layer.v1.tar+zstd')
+  })
+
+  test.each(['hard-link', 'symbolic-link'] as const)('one with a layer twice, by %s, lists it twice', async (links) => {
+    for (const form of FORMS) {
+      const { server, client } = await connect()
+      const twice = makeArchive({ layers: ['same', big, 'same'], links })
+      await push(twice, client, { form })
+      await expectWhole(server, 'v1', twice)
+      // The config too.
+      expect(uploads(server.requests)).toHaveLength(3)
+    }
+  })
+
+  test.each(FORMS)('a %s without layers is an image all the same', async (form) => {
+    const { server, client } = await connect()
+    const empty = makeArchive({ layers: [] })
+    await push(empty, client, { form })
+    await expectWhole(server, 'v1', empty)
+  })
+
+  test('a plain tar with more layers than go up at once has all of them, in their order', async () => {
+    const { server, client } = await connect()
+    const many = makeArchive({ layers: Array.from({ length: 45 }, (_, at) => `layer ${at}`) })
+    await push(many, client)
+    await expectWhole(server, 'v1', many)
+  })
+})
+
+describe('the tag', () => {
+  test.each(FORMS)('comes last, after the manifest, and that after all that it lists: %s', async (form) => {
+    const { server, client } = await connect()
+    const { manifest } = await push(made, client, { form })
+    expect(manifestPuts(server.requests)).toEqual([manifest.digest, 'v1'])
+    const stored = server.requests.filter(({ method }) => method === 'PUT').map(({ route }) => route)
+    expect(stored.slice(-2)).toEqual(['manifest', 'manifest'])
+    expect(stored.slice(0, -2)).toEqual(Array(made.layers.length + 1).fill('upload'))
+  })
+
+  test('may be none: the image is there by its digest alone', async () => {
+    const { server, client } = await connect()
+    const { manifest } = await push(made, client, { tag: undefined })
+    expect([...server.tags('app').keys()]).toEqual([])
+    await expectWhole(server, manifest.digest, made)
+  })
+
+  test('that points to the image already is not written, for it may be immutable', async () => {
+    const { server, client } = await connect()
+    await push(made, client)
+    const before = server.requests.length
+    const again = await push(made, client)
+    expect(manifestPuts(server.requests.slice(before))).toEqual([again.manifest.digest])
+  })
+
+  test('that points elsewhere is moved', async () => {
+    const { server, client } = await connect()
+    await push(makeArchive(), client)
+    await push(made, client)
+    await expectWhole(server, 'v1', made)
+  })
+
+  test('is not there in any repository before the image is in all of them', async () => {
+    const { server, client } = await connect()
+    server.setFault(({ method, route, repository }) =>
+      method === 'PUT' && route === 'manifest' && repository === 'other'
+        ? { kind: 'status', status: 403, body: REFUSAL }
+        : undefined,
+    )
+    const images = [client.repository, { ...client.repository, path: 'other' }]
+    await failureOf(push(made, client, { images }))
+    expect([...server.tags('app').keys()]).toEqual([])
+  })
+})
+
+describe('what was published before', () => {
+  test.each(FORMS)('is not uploaded again, in fewer than 10 requests in all: %s', async (form) => {
+    const { server, client } = await connect()
+    const first = await push(makeArchive(named), client, { tag: 'latest', form })
+    const before = server.requests.length
+    const fresh = open(server.host)
+    const second = await push(makeArchive(named), fresh, { tag: 'latest', form, published: await publishedAt(fresh) })
+    const requests = server.requests.slice(before)
+    expect(second.manifest.digest).toBe(first.manifest.digest)
+    expect(second.layers.every(({ reused }) => reused)).toBe(true)
+    expect(requests.filter(({ method }) => method !== 'GET')).toEqual([])
+    expect(requests.length).toBeLessThan(10)
+  })
+
+  test.each(FORMS)('is all but one layer: that, the config and the manifest go up: %s', async (form) => {
+    const { server, client } = await connect()
+    const old = await push(makeArchive(named), client, { tag: 'latest', form })
+    const before = server.requests.length
+    const changed = makeArchive({ ...named, layers: ['lower', big, text, 'changed'] })
+    const { manifest, layers } = await push(changed, client, {
+      tag: 'latest',
+      form,
+      published: await publishedAt(client),
+    })
+    await expectWhole(server, 'latest', changed)
+    expect(layers.map(({ reused }) => reused)).toEqual([true, true, true, false])
+    expect(layers.slice(0, 3)).toEqual(old.layers.slice(0, 3).map((layer) => ({ ...layer, reused: true })))
+    const requests = server.requests.slice(before)
+    const config = (await pulled(server, 'latest')).manifest.config
+    const sent = uploads(requests).map(({ path }) => new URL(path, 'http://x').searchParams.get('digest'))
+    expect(sent.sort()).toEqual([layers[3]?.digest, config.digest].sort())
+    expect(manifestPuts(requests)).toEqual([manifest.digest, 'latest'])
+  })
+
+  test('in another repository of the same registry is mounted from there', async () => {
+    const { server, client } = await connect()
+    const other = { ...client.repository, path: 'base' }
+    await push(made, client, { images: [other], tag: 'latest' })
+    const before = server.requests.length
+    const { layers } = await push(made, client, { published: await publishedAt(client, 'latest', 'base') })
+    await expectWhole(server, 'v1', made)
+    expect(layers.every(({ reused }) => reused)).toBe(true)
+    // The config alone.
+    expect(uploads(server.requests.slice(before))).toHaveLength(1)
+  })
+
+  test.each(FORMS)('but must not be mounted is uploaded: %s', async (form) => {
+    const { server, client } = await connect()
+    const archive = makeArchive(named)
+    await push(archive, client, { images: [{ ...client.repository, path: 'base' }], tag: 'latest' })
+    const published = await publishedAt(client, 'latest', 'base')
+    server.setFault(({ route, path }) =>
+      route === 'uploads' && path.includes('mount=') ? { kind: 'status', status: 401 } : undefined,
+    )
+    const { layers } = await push(archive, client, { published, form })
+    await expectWhole(server, 'v1', archive)
+    expect(layers.every(({ reused }) => !reused)).toBe(true)
+  })
+
+  test('but is asked to be uploaded in place of a mount is uploaded', async () => {
+    const { server, client } = await connect()
+    await push(made, client, { images: [{ ...client.repository, path: 'base' }], tag: 'latest' })
+    const published = await publishedAt(client, 'latest', 'base')
+    // As a registry does that can't read where it is to be mounted from.
+    const elsewhere: Published = {
+      ...published,
+      blobsOf: (diffId) =>
+        published
+          .blobsOf(diffId)
+          .map((blob) => ({ ...blob, repositories: [{ ...client.repository, path: 'hidden' }] })),
+    }
+    await push(made, client, { published: elsewhere })
+    await expectWhole(server, 'v1', made)
+  })
+
+  test.each(FORMS)('but has lost a layer since is pushed anew: %s', async (form) => {
+    const { server, client } = await connect()
+    const archive = makeArchive(named)
+    const { layers } = await push(archive, client, { tag: 'latest' })
+    const published = await publishedAt(client)
+    const url = `http://${server.host}/v2/app/blobs/${layers[1]?.digest}`
+    expect((await fetch(url, { method: 'DELETE' })).status).toBe(202)
+    // Another config, for that of `latest` is there with its manifest, and nobody would notice.
+    const changed = makeArchive({ ...named, layers: ['lower', big, text, 'changed'] })
+    const pushed = await push(changed, client, { form, published })
+    await expectWhole(server, 'v1', changed)
+    expect(pushed.layers.map(({ reused }) => reused)).toEqual([true, false, true, true])
+    expect(client.lines.join('\n')).toContain('all layers are looked at anew')
+  })
+
+  test.each([
+    ['not there', 'absent', {}, undefined, 'it is not there yet'],
+    ['not readable', 'latest', { auth: { kind: 'basic', user: 'a', password: 'b' } }, undefined, 'it wants a login'],
+  ] as const)('may be %s, which is said in one line', async (_, tag, options, credentials, why) => {
+    const { client } = await connect(options as RegistryOptions, credentials)
+    const published = await publishedAt(client, tag)
+    const said = client.lines.filter((line) => line.includes('reuse'))
+    expect(said).toHaveLength(1)
+    expect(said[0]).toContain(`Nothing to reuse from ${client.repository.host}/app:${tag}`)
+    expect(said[0]).toContain(why)
+    expect(said[0]).not.toContain('\n')
+    expect(published.blobsOf(made.layers[0]?.diffId as Digest)).toEqual([])
+  })
+
+  test('may be an index: the manifest for the same platform counts', async () => {
+    const { server, client } = await connect()
+    const arm = makeArchive({ architecture: 'arm64', layers: ['for arm'] })
+    const entries: unknown[] = []
+    for (const [archive, architecture] of [
+      [arm, 'arm64'],
+      [made, 'amd64'],
+    ] as const) {
+      const { manifest } = await push(archive, client, { tag: undefined })
+      const { digest, mediaType, bytes } = manifest
+      entries.push({ digest, mediaType, size: bytes.length, platform: { os: 'linux', architecture } })
+    }
+    const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: entries }
+    server.seedManifest('app', Buffer.from(JSON.stringify(index)), mediaTypes.ociIndex, 'latest')
+    const before = server.requests.length
+    const { layers } = await push(made, client, { published: await publishedAt(client) })
+    expect(layers.every(({ reused }) => reused)).toBe(true)
+    expect(uploads(server.requests.slice(before))).toEqual([])
+  })
+
+  test('by Docker, with Docker’s media types, is reused as gzip', async () => {
+    const { server, client } = await connect()
+    const layers = await Promise.all(
+      made.layers.map(async ({ bytes }) => {
+        const blob = gzipSync(bytes, { level: 1 })
+        const mediaType = 'application/vnd.docker.image.rootfs.diff.tar.gzip'
+        return { mediaType, digest: await server.seedBlob('app', blob), size: blob.length }
+      }),
+    )
+    const config = { mediaType: 'application/vnd.docker.container.image.v1+json', digest: made.configDigest }
+    await server.seedBlob('app', made.config)
+    const mediaType = mediaTypes.dockerManifest
+    const manifest = { schemaVersion: 2, mediaType, config: { ...config, size: made.config.length }, layers }
+    server.seedManifest('app', Buffer.from(JSON.stringify(manifest)), mediaType, 'latest')
+    const pushed = await push(made, client, { published: await publishedAt(client) })
+    expect(pushed.layers.map(({ digest }) => digest)).toEqual(layers.map(({ digest }) => digest))
+    expect(uploads(server.requests)).toEqual([])
+    await expectWhole(server, 'v1', made)
+    const types = (await pulled(server, 'v1')).manifest.layers.map((layer) => layer.mediaType)
+    expect(new Set(types)).toEqual(new Set(['application/vnd.oci.image.layer.v1.tar+gzip']))
+  })
+
+  test('in gzip is not mixed into an image in zstd', async () => {
+    const { server, client } = await connect()
+    await push(made, client, { tag: 'latest' })
+    const published = await publishedAt(client)
+    const { layers } = await push(made, client, { published, compression: { format: 'zstd', level: 3 } })
+    expect(layers.every(({ reused }) => !reused)).toBe(true)
+    await expectWhole(server, 'v1', made)
+  })
+
+  test('is not uploaded, though nobody told that it was there', async () => {
+    const { server, client } = await connect()
+    await push(made, client)
+    const before = server.requests.length
+    const { layers } = await push(made, client)
+    expect(layers.every(({ reused }) => reused)).toBe(true)
+    expect(uploads(server.requests.slice(before))).toEqual([])
+    expect(client.lines.join('\n')).toContain('is there already')
+  })
+
+  test.each(['gzip', 'script'] as const)('is not taken for a layer that has only its name: %s', async (form) => {
+    const { server, client } = await connect()
+    await push(makeArchive(named), client, { tag: 'latest' })
+    const published = await publishedAt(client)
+    const layerName = (_: string, at: number) => `${made.layers[(at + 1) % 4]?.diffId.slice(7)}/layer.tar`
+    // Layers that were published, under each other's names, and one that was not, under the name of one that was.
+    for (const layers of [OPTIONS.layers ?? [], ['lower', 'not published', text, 'upper']]) {
+      const misnamed = makeArchive({ layers, layerName })
+      await push(misnamed, client, { form, published })
+      await expectWhole(server, 'v1', misnamed)
+    }
+  })
+})
+
+describe('several images', () => {
+  test('get one digest, and the image is read once', async () => {
+    const { server, client } = await connect()
+    const images = ['app', 'other', 'third'].map((path) => ({ ...client.repository, path }))
+    const path = await store(made.bytes, 'script')
+    const { manifest } = await push(made, client, { images, path })
+    for (const image of images) {
+      expect(server.tags(image.path).get('v1')).toBe(manifest.digest)
+      await expectWhole(server, 'v1', made, image.path)
+    }
+    expect((await readdir(folder)).filter((name) => name.endsWith('.runs'))).toHaveLength(1)
+  })
+
+  test('reuse what one of them has by mounting it in the others', async () => {
+    const { server, client } = await connect()
+    await push(made, client, { tag: 'latest' })
+    const images = [client.repository, { ...client.repository, path: 'other' }]
+    const before = server.requests.length
+    const { layers } = await push(made, client, { images, published: await publishedAt(client) })
+    expect(layers.every(({ reused }) => reused)).toBe(true)
+    expect(uploads(server.requests.slice(before)).map(({ repository }) => repository)).toEqual(['other'])
+    await expectWhole(server, 'v1', made, 'other')
+  })
+
+  test('of which one refuses have no tag in any', async () => {
+    const { server, client } = await connect(
+      {
+        fault: ({ route, repository }) =>
+          route === 'uploads' && repository === 'other' ? { kind: 'status', status: 403, body: REFUSAL } : undefined,
+      },
+      password,
+    )
+    const images = [client.repository, { ...client.repository, path: 'other' }]
+    const error = await failureOf(push(made, client, { images }))
+    expect(error.message).toContain('not yours')
+    expectNothingPublished(server)
+    expectNothingPublished(server, 'other')
+  })
+})
+
+describe('labels', () => {
+  test('are added to the config, and nothing else changes', async () => {
+    const { server, client } = await connect()
+    const archive = makeArchive({
+      ...OPTIONS,
+      config: { config: { Cmd: ['/bin/app'], Labels: { mine: '1', ours: 'nix' } } },
+    })
+    const plain = await push(archive, client, { tag: 'plain' })
+    const labelled = await push(archive, client, { labels: { ours: 'label', 'org.x': 'a=b' } })
+    const [before, after] = [await pulled(server, 'plain'), await pulled(server, 'v1')]
+    expect(after.manifest.layers).toEqual(before.manifest.layers)
+    const expected = JSON.parse(before.config.toString())
+    expected.config.Labels = { mine: '1', ours: 'label', 'org.x': 'a=b' }
+    expect(JSON.parse(after.config.toString())).toEqual(expected)
+    expect(labelled.configDigest).toBe(after.manifest.config.digest)
+    expect(labelled.configDigest).not.toBe(plain.configDigest)
+  })
+
+  test('go into an image that has no config of its own', async () => {
+    const { server, client } = await connect()
+    await push(makeArchive({ config: { config: null } }), client, { labels: { a: 'b' } })
+    expect(JSON.parse((await pulled(server, 'v1')).config.toString()).config).toEqual({ Labels: { a: 'b' } })
+  })
+})
+
+describe('an upload', () => {
+  const once =
+    (fault: ReturnType<FaultOf>): FaultOf =>
+    ({ method, route, count }) =>
+      method === 'PUT' && route === 'upload' && count <= 2 ? fault : undefined
+
+  test.each([
+    ['is reset', { kind: 'reset' }],
+    ['is stored, but its answer lost', { kind: 'lose' }],
+    ['is answered with 500', { kind: 'status', status: 500 }],
+    ['is answered with 503', { kind: 'status', status: 503 }],
+    ['is answered with 429', { kind: 'status', status: 429 }],
+  ] as const)('that %s begins anew, and the image is whole', async (_, fault) => {
+    const { server, client } = await connect({ fault: once(fault) })
+    await push(made, client)
+    await expectWhole(server, 'v1', made)
+    const begun = server.requests.filter(({ method, route }) => method === 'POST' && route === 'uploads')
+    expect(begun).toHaveLength(made.layers.length + 1 + 2)
+    expect(client.waits).toHaveLength(2)
+  })
+
+  test('that waits in a file, being large, begins anew as well', async () => {
+    const large = makeArchive({ layers: [writeTar([{ name: 'noise', content: noise(20_000_000) }])] })
+    const { server, client } = await connect({ fault: once({ kind: 'status', status: 503 }) })
+    await push(large, client)
+    await expectWhole(server, 'v1', large)
+  })
+
+  test.each(FORMS)('that is forbidden fails with the registry’s words, and leaves no tag: %s', async (form) => {
+    const fault: FaultOf = ({ route }) =>
+      route === 'uploads' ? { kind: 'status', status: 403, body: REFUSAL } : undefined
+    const { server, client } = await connect({ fault }, password)
+    const error = await failureOf(push(made, client, { form }))
+    expect(error).toMatchObject({ problem: 'denied', status: 403, code: 'DENIED' })
+    expect(error.message).toContain('not yours')
+    expectNothingPublished(server)
+  })
+
+  test('of a layer too large for memory that is forbidden leaves nothing behind', async () => {
+    const large = makeArchive({ layers: [writeTar([{ name: 'noise', content: noise(20_000_000) }]), 'more'] })
+    const fault: FaultOf = ({ method, route }) =>
+      method === 'PUT' && route === 'upload' ? { kind: 'status', status: 403, body: REFUSAL } : undefined
+    const { server, client } = await connect({ fault }, password)
+    await failureOf(push(large, client))
+    expectNothingPublished(server)
+  })
+
+  test('of which the registry claims another digest is not taken for stored', async () => {
+    const headers = { 'docker-content-digest': `sha256:${'0'.repeat(64)}` }
+    const fault: FaultOf = ({ method, route }) =>
+      method === 'PUT' && route === 'upload' ? { kind: 'headers', headers } : undefined
+    const { server, client } = await connect({ fault })
+    expect((await failureOf(push(made, client))).message).toContain('its digest should be sha256:')
+    expectNothingPublished(server)
+  })
+
+  test.each([
+    ['on another host', { objectStore: true }],
+    ['at a path', { relativeLocations: true }],
+    [
+      'with tokens',
+      {
+        auth: {
+          kind: 'bearer',
+          user: password.kind === 'password' ? password.username : '',
+          password: password.kind === 'password' ? password.password : '',
+        },
+      },
+    ],
+  ] as const)('goes to where the registry says, %s', async (_, options) => {
+    const { server, client } = await connect(options as RegistryOptions, password)
+    await push(made, client)
+    await expectWhole(server, 'v1', made)
+  })
+})
+
+describe('a damaged archive publishes nothing, and says what is wrong:', () => {
+  const other = (content: string) => writeTar([{ name: 'etc/motd', content }])
+  const replaced = (name: string | undefined, content: Buffer) =>
+    writeTar(made.members.map((member) => (member.name === name ? { ...member, content } : member)))
+
+  test.each<[string, Buffer, RegExp]>([
+    ['cut short in a layer', made.bytes.subarray(0, 1_500_000), /is damaged: it ends in the middle of/],
+    [
+      'a layer that is not the one',
+      replaced(made.layers[0]?.name, other('another')),
+      /not the one that its config lists[\s\S]*its diff ID is/,
+    ],
+    [
+      'the last layer is not the one',
+      replaced(made.layers[3]?.name, other('another')),
+      /not the one that its config lists/,
+    ],
+    [
+      'a layer is missing',
+      writeTar(made.members.filter(({ name }) => name !== made.layers[1]?.name)),
+      /layers are missing/,
+    ],
+    [
+      'a layer is no tar',
+      replaced(made.layers[0]?.name, Buffer.from('not a tar')),
+      /not the one that its config lists|layers? .*(missing|no tar)/,
+    ],
+    [
+      'a layer is empty',
+      replaced(made.layers[0]?.name, Buffer.alloc(0)),
+      /not the one that its config lists|layers? .*(missing|empty|is no tar)/,
+    ],
+    [
+      'two images',
+      writeTar(
+        made.members.map((one) =>
+          one.name === 'manifest.json' ? { ...one, content: JSON.stringify([made.manifest, made.manifest]) } : one,
+        ),
+      ),
+      /holds 2 images/,
+    ],
+    [
+      'a path that climbs out',
+      writeTar([...made.members, { name: '../../etc/passwd', content: 'x' }]),
+      /points out of it/,
+    ],
+    [
+      'a layer fewer than the config lists',
+      makeArchive({ ...OPTIONS, manifest: { Layers: [made.layers[0]?.name] } }).bytes,
+      /it has 1 layers, and its config lists 4/,
+    ],
+  ])('%s', async (_, bytes, message) => {
+    for (const form of FORMS) {
+      const { server, client } = await connect()
+      const pushing = push({ bytes }, client, { form })
+      await expect(pushing).rejects.toThrow(message)
+      await expect(pushing).rejects.toBeInstanceOf(ImageError)
+      expectNothingPublished(server)
+    }
+  })
+
+  test('a script that fails after all is written', async () => {
+    const { server, client } = await connect()
+    const path = await store(made.bytes, 'script')
+    await chmod(path, 0o755)
+    await writeFile(path, `#!/bin/sh\ncat '${path.replace(/\.sh$/, '')}'\necho late >&2; exit 7\n`)
+    await expect(push(made, client, { path })).rejects.toThrow(/it ended with status 7\n {2}late/)
+    expectNothingPublished(server)
+  })
+
+  test.each(FORMS)('cut short in a layer that is too large for memory: %s', async (form) => {
+    const { server, client } = await connect()
+    const large = makeArchive({ layers: [writeTar([{ name: 'noise', content: noise(24_000_000) }])] })
+    await expect(push({ bytes: large.bytes.subarray(0, 23_000_000) }, client, { form })).rejects.toThrow(ImageError)
+    expectNothingPublished(server)
+  })
+
+  test.each(FORMS)('an image that must not be pushed, such as another platform’s: %s', async (form) => {
+    const { server, client } = await connect()
+    const check = () => {
+      throw new ImageError({ what: 'The image is for linux/arm64' })
+    }
+    await expect(push(made, client, { form, check })).rejects.toThrow('The image is for linux/arm64')
+    expectNothingPublished(server)
+  })
+})
+
+test('whoever reads the log learns of each layer what became of it', async () => {
+  const { client } = await connect()
+  await push(made, client, { tag: 'latest' })
+  const pushedLines = client.lines.filter((line) => /^[0-9a-f]{12}: .* → .*, pushed in \d+\.\d s \(.*\/s\)$/.test(line))
+  expect(pushedLines).toHaveLength(made.layers.length)
+  await push(made, client, { published: await publishedAt(client) })
+  expect(client.lines.filter((line) => /^[0-9a-f]{12}: .*, reused \(/.test(line))).toHaveLength(made.layers.length)
+})

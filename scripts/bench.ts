@@ -1,0 +1,382 @@
+// Measures pushing an image: this action's dist/index.js beside the other tools that are there, against Docker
+// Distribution on this machine, in turn, several runs each.
+//
+//   npm run bench                        images of 600 MB, 5 runs
+//   npm run bench -- --size 100 --runs 3 smaller, fewer
+//   npm run bench -- --only zstd         the cases that have this in their names
+//   npm run bench -- --json              the figures as JSON alone
+import { execFile } from 'node:child_process'
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs, promisify } from 'node:util'
+import { startDistribution } from '../__tests__/support/distribution.ts'
+import { type Docker, startDocker } from '../__tests__/support/docker.ts'
+import { prepareRunner } from '../__tests__/support/runner.ts'
+import { changeOneLayer, collectFiles, writeImage } from './bench/images.ts'
+import { type Measured, measure, median } from './bench/measure.ts'
+import { startProxy } from './bench/proxy.ts'
+
+const LAYERS = 60
+const { values } = parseArgs({
+  options: {
+    size: { type: 'string', default: '600' },
+    runs: { type: 'string', default: '5' },
+    only: { type: 'string', default: '' },
+    json: { type: 'boolean', default: false },
+  },
+})
+const size = Number(values.size) * 1_000_000
+const runs = Number(values.runs)
+const run = promisify(execFile)
+
+interface Images {
+  readonly layered: string
+  readonly changed: string
+  readonly single: string
+  readonly compressed: string
+  readonly script: string
+}
+
+/** What one run of one tool took. */
+interface Run extends Measured {
+  /** Uploaded, in bytes, where it is known. */
+  readonly bytes?: number
+  readonly requests?: number
+}
+
+interface Figures {
+  readonly seconds: number
+  readonly cpuSeconds?: number
+  readonly memoryMB?: number
+  readonly pushedMB?: number
+  readonly requests?: number
+}
+
+interface Row {
+  readonly name: string
+  readonly own: Figures
+  readonly other?: Figures & { readonly tool: string }
+  /** Own time over the other's, or what the case asks for. */
+  readonly ratio: number
+  readonly bound: number
+  readonly unit: '×' | 's'
+  /** Own bytes over the other's. */
+  readonly bytesRatio?: number
+}
+
+const folder = await mkdtemp(join(tmpdir(), 'nix-image-bench-'))
+try {
+  await bench()
+} finally {
+  await rm(folder, { recursive: true, force: true })
+}
+
+async function bench(): Promise<void> {
+  progress(`Making the images of ${size / 1e6} MB`)
+  const images = await makeImages()
+  const docker = await startDocker().catch(() => undefined)
+  try {
+    const rows = await measureAll(images, docker)
+    const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 1e9)} GB; Node ${process.version}; ${await skopeoVersion()}`
+    if (values.json)
+      process.stdout.write(`${JSON.stringify({ machine, sizeMB: size / 1e6, runs, rows }, undefined, 2)}\n`)
+    else process.stdout.write(`\n${machine}; ${size / 1e6} MB, medians of ${runs} runs\n\n${table(rows)}\n`)
+  } finally {
+    await docker?.close()
+  }
+}
+
+async function makeImages(): Promise<Images> {
+  const files = await collectFiles(fileURLToPath(new URL('../node_modules', import.meta.url)), size)
+  const at = (name: string) => join(folder, name)
+  const [layered, changed, single] = await Promise.all([
+    writeImage(at('layered.tar'), files, LAYERS),
+    changeOneLayer(at('changed.tar'), files, LAYERS),
+    writeImage(at('single.tar'), files, 1),
+  ])
+  await run('sh', ['-c', 'gzip -1 -c "$1" > "$2"', 'sh', layered.path, at('layered.tar.gz')])
+  await writeFile(at('stream'), `#!/bin/sh\nexec cat '${layered.path}'\n`)
+  await chmod(at('stream'), 0o755)
+  // The action asks Nix for the image; what Nix does is not what is measured.
+  await mkdir(at('bin'))
+  await writeFile(at('bin/nix'), `#!/bin/sh\nprintf '[{"drvPath":"","outputs":{"out":"%s"}}]' "$IMAGE"\n`)
+  await chmod(at('bin/nix'), 0o755)
+  return {
+    layered: layered.path,
+    changed: changed.path,
+    single: single.path,
+    compressed: at('layered.tar.gz'),
+    script: at('stream'),
+  }
+}
+
+async function measureAll(images: Images, docker: Docker | undefined): Promise<readonly Row[]> {
+  const rows: Row[] = []
+  const add = (row: Row) => {
+    rows.push(row)
+    progress(
+      `  ${row.ratio.toFixed(2)} ${row.unit} (${row.own.seconds.toFixed(2)} s${row.other ? ` beside ${row.other.seconds.toFixed(2)} s` : ''})`,
+    )
+  }
+  const beside = async (name: string, bound: number, tool: string, own: Attempt, other: Attempt) => {
+    if (!name.includes(values.only)) return
+    progress(name)
+    add(compare(name, bound, tool, await inTurn(own, other)))
+  }
+  await beside('cold, 60 layers', 1, 'skopeo', cold(images.layered), coldSkopeo(images.layered))
+  await beside('cold, one layer', 1, 'skopeo', cold(images.single), coldSkopeo(images.single))
+  await beside('cold, zstd', 0.9, 'skopeo zstd', cold(images.layered, 'zstd'), coldSkopeo(images.layered, 'zstd'))
+  if (docker)
+    await beside(
+      'cold, against Docker',
+      0.3,
+      'load, tag, push',
+      cold(images.layered),
+      coldDocker(images.layered, docker),
+    )
+  await beside('one layer of 60 changed', 0.25, 'skopeo', warm(images, images.changed), warmSkopeo(images))
+  await beside('.tar.gz, cold', 1.1, 'skopeo', cold(images.compressed), coldSkopeo(images.compressed))
+
+  if (values.only !== '') return rows
+
+  const script = median(await times(() => measure('sh', ['-c', '"$1" > /dev/null', 'sh', images.script])))
+  progress('streamed script')
+  const [streamed, plain] = await inTurn(cold(images.script), cold(images.layered))
+  const allowed = figures(plain).seconds + script
+  add({
+    name: 'streamed script',
+    own: figures(streamed),
+    other: { tool: 'plain file + script', ...figures(plain), seconds: allowed },
+    ratio: figures(streamed).seconds / allowed,
+    bound: 1.1,
+    unit: '×',
+  })
+
+  progress('nothing changed')
+  const unchanged = figures(await series(warm(images, images.layered)))
+  add({ name: 'nothing changed', own: unchanged, ratio: unchanged.seconds, bound: 0.6, unit: 's' })
+
+  progress('20 ms for each request')
+  const [late, prompt] = await inTurn(cold(images.layered, 'gzip', 20), cold(images.layered, 'gzip', 0))
+  const slower = figures(late).seconds - figures(prompt).seconds
+  add({
+    name: '20 ms for each request',
+    own: figures(late),
+    other: { tool: '0 ms', ...figures(prompt) },
+    ratio: slower,
+    bound: 2,
+    unit: 's',
+  })
+  return rows
+}
+
+type Attempt = () => Promise<Run>
+
+/** A fresh registry for each run. */
+function cold(image: string, compression = 'gzip', delay?: number): Attempt {
+  return async () => {
+    const registry = await startDistribution()
+    const proxy = delay === undefined ? undefined : await startProxy(registry.host, delay)
+    const measured = await push(proxy?.host ?? registry.host, image, compression)
+    await proxy?.close()
+    await registry.close()
+    return measured
+  }
+}
+
+/** A registry that has an image already. */
+function warm(images: Images, image: string): Attempt {
+  return async () => {
+    const registry = await startDistribution()
+    await push(registry.host, images.layered, 'gzip')
+    // Only what follows is counted; the registry knows its images by their paths, whatever name it is reached by.
+    const proxy = await startProxy(registry.host, 0)
+    const measured = await push(proxy.host, image, 'gzip')
+    const requests = proxy.count()
+    await proxy.close()
+    await registry.close()
+    return { ...measured, requests }
+  }
+}
+
+async function push(host: string, image: string, compression: string): Promise<Run> {
+  const runner = await prepareRunner({
+    inputs: { mode: 'build', image: `${host}/bench/own`, tag: 'latest', 'push-with': 'registry', compression },
+    env: {
+      IMAGE: image,
+      PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
+      ACTIONS_RUNTIME_TOKEN: '',
+      ACTIONS_RESULTS_URL: '',
+    },
+  })
+  try {
+    const measured = await measure(process.execPath, [runner.main], runner.env)
+    return { ...measured, bytes: Number((await runner.readOutputs())['pushed-bytes']) }
+  } finally {
+    await runner.close()
+  }
+}
+
+function coldSkopeo(image: string, format = 'gzip'): Attempt {
+  return async () => {
+    const registry = await startDistribution()
+    const measured = await skopeo(registry.host, image, format)
+    const bytes = await layerBytes(registry.host, 'bench/skopeo')
+    await registry.close()
+    return { ...measured, bytes }
+  }
+}
+
+function warmSkopeo(images: Images): Attempt {
+  return async () => {
+    const registry = await startDistribution()
+    await skopeo(registry.host, images.layered, 'gzip')
+    // A fresh machine: what skopeo remembers of blobs is elsewhere than in this run's home.
+    const measured = await skopeo(registry.host, images.changed, 'gzip')
+    await registry.close()
+    return measured
+  }
+}
+
+async function skopeo(host: string, image: string, format: string): Promise<Run> {
+  const home = await mkdtemp(join(folder, 'home-'))
+  const env = {
+    ...process.env,
+    HOME: home,
+    XDG_DATA_HOME: home,
+    XDG_RUNTIME_DIR: home,
+    TMPDIR: folder,
+    BLOB_INFO_CACHE_DIR: home,
+  }
+  // Some versions of skopeo (1.9 among them) can't read a docker archive in gzip. What the others do with it, which is
+  // to unpack it into a file first, is then done for them.
+  const unpack = image.endsWith('.gz') ? 'gzip -dc "$1" > "$3" && ' : ''
+  const source = image.endsWith('.gz') ? join(home, 'unpacked.tar') : image
+  // What root's skopeo remembers of blobs is here; a fresh machine remembers nothing.
+  const fresh = process.getuid?.() === 0 ? 'mount -t tmpfs none /var/lib && ' : ''
+  const copy = `${fresh}${unpack}exec skopeo copy --quiet --dest-tls-verify=false --dest-compress-format "$2" "docker-archive:$3" "$4"`
+  const args = ['sh', '-c', copy, 'sh', image, format, source, `docker://${host}/bench/skopeo:latest`]
+  const measured = await (fresh === ''
+    ? measure('sh', args.slice(1), env)
+    : measure('unshare', ['--mount', ...args], env))
+  await rm(home, { recursive: true })
+  return measured
+}
+
+function coldDocker(image: string, docker: Docker): Attempt {
+  return async () => {
+    const registry = await startDistribution()
+    const reference = `${registry.host}/bench/docker:latest`
+    const script = 'docker load -q -i "$1" && docker tag bench:nix "$2" && docker push -q "$2"'
+    const env = { ...process.env, ...docker.env }
+    const measured = await measure('sh', ['-c', script, 'sh', image, reference], env)
+    await run('docker', ['image', 'rm', '--force', reference, 'bench:nix'], { env })
+    await registry.close()
+    // What the daemon does is not its client's: its processor time is not known here.
+    return { seconds: measured.seconds, cpuSeconds: undefined, memory: undefined, output: measured.output }
+  }
+}
+
+async function layerBytes(host: string, repository: string): Promise<number> {
+  const accept = 'application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json'
+  const response = await fetch(`http://${host}/v2/${repository}/manifests/latest`, { headers: { accept } })
+  const { layers } = (await response.json()) as { readonly layers: readonly { readonly size: number }[] }
+  return layers.reduce((sum, layer) => sum + layer.size, 0)
+}
+
+async function skopeoVersion(): Promise<string> {
+  return (await run('skopeo', ['--version'])).stdout.trim()
+}
+
+/** One after the other, so that both see the machine in the same mood. */
+async function inTurn(own: Attempt, other: Attempt): Promise<readonly [readonly Run[], readonly Run[]]> {
+  const [ownRuns, otherRuns]: [Run[], Run[]] = [[], []]
+  for (let count = 0; count < runs; count++) {
+    ownRuns.push(await own())
+    otherRuns.push(await other())
+  }
+  return [ownRuns, otherRuns]
+}
+
+async function series(attempt: Attempt): Promise<readonly Run[]> {
+  const all: Run[] = []
+  for (let count = 0; count < runs; count++) all.push(await attempt())
+  return all
+}
+
+async function times(attempt: () => Promise<Measured>): Promise<readonly number[]> {
+  return (await series(attempt)).map(({ seconds }) => seconds)
+}
+
+function figures(all: readonly Run[]): Figures {
+  const of = (read: (one: Run) => number | undefined) => {
+    const known = all.map(read).filter((value) => value !== undefined)
+    return known.length > 0 ? median(known) : undefined
+  }
+  const [cpuSeconds, memory, bytes, requests] = [
+    of((one) => one.cpuSeconds),
+    of((one) => one.memory),
+    of((one) => one.bytes),
+    of((one) => one.requests),
+  ]
+  return {
+    seconds: median(all.map(({ seconds }) => seconds)),
+    ...(cpuSeconds !== undefined && { cpuSeconds }),
+    ...(memory !== undefined && { memoryMB: memory / 1e6 }),
+    ...(bytes !== undefined && { pushedMB: bytes / 1e6 }),
+    ...(requests !== undefined && { requests }),
+  }
+}
+
+function compare(
+  name: string,
+  bound: number,
+  tool: string,
+  [own, other]: readonly [readonly Run[], readonly Run[]],
+): Row {
+  const [ours, theirs] = [figures(own), figures(other)]
+  // Pair by pair: what slows the machine down slows both.
+  const ratio = median(own.map((one, at) => one.seconds / (other[at]?.seconds ?? Number.NaN)))
+  const bytesRatio = ours.pushedMB && theirs.pushedMB ? ours.pushedMB / theirs.pushedMB : undefined
+  return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: '×', ...(bytesRatio && { bytesRatio }) }
+}
+
+function table(rows: readonly Row[]): string {
+  const head = [
+    'case',
+    'this action',
+    'pushed',
+    'CPU',
+    'memory',
+    'beside',
+    'its time',
+    'its bytes',
+    'figure',
+    'must be',
+    '',
+  ]
+  const lines = rows.map(({ name, own, other, ratio, bound, unit }) => [
+    name,
+    `${own.seconds.toFixed(2)} s`,
+    own.requests === undefined ? print(own.pushedMB, 'MB') : `${print(own.pushedMB, 'MB')}, ${own.requests} requests`,
+    print(own.cpuSeconds, 's'),
+    print(own.memoryMB, 'MB'),
+    other?.tool ?? '',
+    other ? `${other.seconds.toFixed(2)} s` : '',
+    print(other?.pushedMB, 'MB'),
+    `${ratio.toFixed(2)} ${unit}`,
+    `${bound} ${unit}`,
+    ratio <= bound ? 'yes' : 'no',
+  ])
+  return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+}
+
+function print(value: number | undefined, unit: string): string {
+  return value === undefined ? '' : `${value.toFixed(1)} ${unit}`
+}
+
+function progress(text: string): void {
+  if (!values.json) process.stdout.write(`${text} …\n`)
+}
