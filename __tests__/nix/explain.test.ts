@@ -92,9 +92,9 @@ describe('a flake.nix that Git does not know', () => {
   test.each([
     "error: path '/nix/store/00-source/flake.nix' does not exist",
     "error: getting status of '/nix/store/00-source/flake.nix': No such file or directory",
-    "error: source tree referenced by 'git+file:///home/runner/work/app/app' does not contain a '/flake.nix' file",
-    "error: source tree referenced by 'git+file:///home/runner/work/app/app?dir=nix' does not contain a 'nix/flake.nix' file",
-    'error: Path \'flake.nix\' in the repository "/home/runner/work/app/app" is not tracked by Git.',
+    "error: source tree referenced by 'git+file:///home/runner/app' does not contain a '/flake.nix' file",
+    "error: source tree referenced by 'git+file:///home/runner/app?dir=nix' does not contain a 'nix/flake.nix' file",
+    'error: Path \'flake.nix\' in the repository "/home/runner/app" is not tracked by Git.',
     'error: could not find a flake.nix file',
   ])('%s', (log) => {
     expect(explainBuildFailure(log, forX86)).toMatch(/no flake\.nix.*committed.*actions\/checkout/)
