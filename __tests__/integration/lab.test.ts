@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { removeImages } from '../support/docker.ts'
 import { copyExample } from '../support/lab.ts'
 import { nixEnvironment, removeNixFolder } from '../support/nix.ts'
 
@@ -33,10 +32,7 @@ beforeAll(async () => {
   await cp(example, join(folder, 'broken/hello'), { recursive: true })
 })
 
-afterAll(async () => {
-  await removeImages({}, 'hello-of-lab:nix')
-  await removeNixFolder(folder)
-})
+afterAll(() => removeNixFolder(folder))
 
 describe('the example flake', () => {
   test.each(architectures)('builds every form of image for %s', async (system, architecture) => {

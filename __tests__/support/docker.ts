@@ -34,8 +34,8 @@ export async function startDocker(): Promise<Docker> {
     if (host === undefined) return await startDaemon(folder, config)
     const env = { DOCKER_HOST: host, DOCKER_CONFIG: config }
     const close = async () => {
-      // Every example image comes by this name, and it stays with the machine's daemon when all else is gone.
-      await removeImages(env, 'hello:nix')
+      // They would stay with the machine's daemon when all else is gone.
+      await removeImages(env, 'label=org.opencontainers.image.title=nix-image-action-example')
       rmSync(folder, { recursive: true, force: true })
     }
     return { env, own: false, close }
@@ -46,15 +46,14 @@ export async function startDocker(): Promise<Docker> {
 }
 
 /**
- * Takes names away from a daemon, and images that have none left.
- * @param pattern as `docker image ls --filter reference=` takes it
+ * Removes images from a daemon, whatever names they have.
+ * @param filter as `docker image ls --filter` takes it
  */
-export async function removeImages(env: Readonly<Record<string, string | undefined>>, pattern: string): Promise<void> {
+async function removeImages(env: Readonly<Record<string, string | undefined>>, filter: string): Promise<void> {
   const options = { env: { ...process.env, ...env } }
-  const list = ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}']
-  const { stdout } = await run('docker', list, options)
-  const names = stdout.split('\n').filter((name) => name !== '' && !name.includes('<none>'))
-  if (names.length > 0) await run('docker', ['image', 'rm', '--force', ...names], options)
+  const { stdout } = await run('docker', ['image', 'ls', '--all', '--quiet', '--no-trunc', '--filter', filter], options)
+  const ids = [...new Set(stdout.split('\n').filter((id) => id !== ''))]
+  if (ids.length > 0) await run('docker', ['image', 'rm', '--force', ...ids], options)
 }
 
 /** The address of the daemon that the caller uses: an own `DOCKER_CONFIG` would hide one that comes from a context. */

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type ArtifactService, startArtifactService } from './artifact-service.ts'
 import { type Distribution, type DistributionOptions, startDistribution } from './distribution.ts'
-import { removeImages } from './docker.ts'
 import { nixEnvironment, removeNixFolder } from './nix.ts'
 import { type ActionCall, type ActionRun, runAction } from './runner.ts'
 
@@ -84,7 +83,6 @@ export async function startLab({ docker, path = 'owner/hello', ...options }: Lab
         inputs: { mode: 'merge', image, ...call.inputs },
       }),
     close: async () => {
-      if (docker !== undefined) await removeImages(docker, `${registry.host}/*/*`)
       await Promise.all([registry.close(), artifacts.close()])
       await removeNixFolder(folder)
     },

@@ -26,7 +26,7 @@ else
 fi
 
 cat > config.json <<END
-{"architecture":"$architecture","os":"linux","created":"$created","config":{"Cmd":["/bin/hello"]},"rootfs":{"type":"layers","diff_ids":[$diff_ids]},"history":[$history]}
+{"architecture":"$architecture","os":"linux","created":"$created","config":{"Cmd":["/bin/hello"],"Labels":{"org.opencontainers.image.title":"nix-image-action-example"}},"rootfs":{"type":"layers","diff_ids":[$diff_ids]},"history":[$history]}
 END
 config=$(sha256sum config.json | cut -d ' ' -f 1).json
 mv config.json "$out/$config"
