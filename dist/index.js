@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(31858);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(86803);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 31858:
+/***/ 86803:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -53789,7 +53789,38 @@ function isSystem(text) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/temp-folder.js
+
+
+async function withTempFolder(parent, work) {
+    await removeLeft(parent);
+    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${PREFIX}${process.pid}-`));
+    try {
+        return await work(folder);
+    }
+    finally {
+        await (0,promises_.rm)(folder, { recursive: true, force: true });
+    }
+}
+const PREFIX = 'nix-image-action-';
+async function removeLeft(parent) {
+    for (const name of await (0,promises_.readdir)(parent)) {
+        const [, pid] = /^nix-image-action-(\d+)-/.exec(name) ?? [];
+        if (pid !== undefined && !runs(Number(pid)))
+            await (0,promises_.rm)((0,external_node_path_.join)(parent, name), { recursive: true, force: true });
+    }
+}
+function runs(pid) {
+    try {
+        return process.kill(pid, 0);
+    }
+    catch (error) {
+        return error.code === 'EPERM';
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/artifacts.js
+
 
 
 
@@ -53800,11 +53831,11 @@ class NoArtifactService extends RecordError {
 function artifactName(image, system) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
     const hash = (0,external_node_crypto_.createHash)('sha256').update(image).digest('hex').slice(0, 8);
-    return `${PREFIX}${readable}-${hash}-${system}`;
+    return `${artifacts_PREFIX}${readable}-${hash}-${system}`;
 }
 async function writeRecord(record, retentionDays, tempFolder) {
     const name = artifactName(record.image, record.system);
-    await withFolder(tempFolder, async (folder) => {
+    await withTempFolder(tempFolder, async (folder) => {
         const client = await openClient();
         const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
         const earlier = artifacts.find((artifact) => artifact.name === name);
@@ -53827,28 +53858,19 @@ async function writeRecord(record, retentionDays, tempFolder) {
     });
 }
 async function readRecords(tempFolder) {
-    return withFolder(tempFolder, async (folder) => {
+    return withTempFolder(tempFolder, async (folder) => {
         const client = await openClient();
         const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
-        const ours = artifacts.filter((artifact) => artifact.name.startsWith(PREFIX));
+        const ours = artifacts.filter((artifact) => artifact.name.startsWith(artifacts_PREFIX));
         return Promise.all(ours.map(({ id, name }) => download(client, id, name, (0,external_node_path_.join)(folder, String(id)))));
     });
 }
-const PREFIX = 'image-digest-';
+const artifacts_PREFIX = 'image-digest-';
 const FILE = 'digest.json';
 const RECORD_LIMIT = 64 * 1024;
 async function openClient() {
     const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
     return new DefaultArtifactClient();
-}
-async function withFolder(tempFolder, work) {
-    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(tempFolder, 'nix-image-action-'));
-    try {
-        return await work(folder);
-    }
-    finally {
-        await (0,promises_.rm)(folder, { recursive: true, force: true });
-    }
 }
 async function download(client, id, name, folder) {
     const origin = `the artifact ${name}`;
@@ -53956,6 +53978,10 @@ async function checkDocker() {
         words: lastLines(log, 5),
         help: WHERE_DOCKER_IS,
     });
+}
+async function keepsLayersUncompressed() {
+    const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
+    return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
 async function loadImage(feed) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] });
@@ -55477,6 +55503,30 @@ function shorten(digest) {
     return digest.slice('sha256:'.length, 'sha256:'.length + 12);
 }
 
+;// CONCATENATED MODULE: ./lib/blob/estimate.js
+
+const PERIOD = 1024 * 1024;
+const estimate_SAMPLE = 64 * 1024;
+async function estimateCompressed(content) {
+    let size = 0;
+    let sampled = 0;
+    let compressed = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const inPeriod = (size + at) % PERIOD;
+            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
+            const sample = chunk.subarray(at, at + wanted);
+            if (sample.length > 0) {
+                sampled += sample.length;
+                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
+            }
+            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
+        }
+        size += chunk.length;
+    }
+    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/image.js
 
 
@@ -55541,15 +55591,33 @@ function nameOf(repository, digest) {
 
 
 
+
+
 async function pushWithDocker({ source, images, tag, check }, tools) {
     tools.log.info(`Docker loads ${source.path}`);
-    const archive = await loadImage((stdin) => readImage(source, { copy: stdin }));
+    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
+    const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }));
     check(archive);
+    sizes?.warn(archive, tools.log);
     const name = await loadedImage(archive.configDigest, archive.names);
     const pushed = [];
     for (const image of images)
         pushed.push(await push(name, image, tag, archive, tools));
     return { images: pushed };
+}
+function createSizes() {
+    const sizes = new Map();
+    return {
+        async take({ name, size, content }) {
+            sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
+        },
+        warn({ layers }, log) {
+            const known = layers.flatMap((name) => sizes.get(name) ?? []);
+            const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0));
+            const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0));
+            log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
+        },
+    };
 }
 async function push(name, image, tag, archive, { registry, log }) {
     const reference = printReference({ repository: image, tag });

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DefaultArtifactClient } from '@actions/artifact'
 import { messageOf } from './failure.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
+import { withTempFolder } from './temp-folder.ts'
 
 /** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
 export class NoArtifactService extends RecordError {}
@@ -34,7 +35,7 @@ export function artifactName(image: string, system: string): string {
  */
 export async function writeRecord(record: DigestRecord, retentionDays: number, tempFolder: string): Promise<void> {
   const name = artifactName(record.image, record.system)
-  await withFolder(tempFolder, async (folder) => {
+  await withTempFolder(tempFolder, async (folder) => {
     const client = await openClient()
     const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
     const earlier = artifacts.find((artifact) => artifact.name === name)
@@ -61,7 +62,7 @@ export async function writeRecord(record: DigestRecord, retentionDays: number, t
  * @throws RecordError
  */
 export async function readRecords(tempFolder: string): Promise<readonly FoundRecord[]> {
-  return withFolder(tempFolder, async (folder) => {
+  return withTempFolder(tempFolder, async (folder) => {
     const client = await openClient()
     const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
     const ours = artifacts.filter((artifact) => artifact.name.startsWith(PREFIX))
@@ -77,15 +78,6 @@ const RECORD_LIMIT = 64 * 1024
 async function openClient(): Promise<DefaultArtifactClient> {
   const { DefaultArtifactClient } = await import('@actions/artifact')
   return new DefaultArtifactClient()
-}
-
-async function withFolder<Result>(tempFolder: string, work: (folder: string) => Promise<Result>): Promise<Result> {
-  const folder = await mkdtemp(join(tempFolder, 'nix-image-action-'))
-  try {
-    return await work(folder)
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
 }
 
 async function download(client: DefaultArtifactClient, id: number, name: string, folder: string): Promise<FoundRecord> {

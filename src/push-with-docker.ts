@@ -1,12 +1,15 @@
 import { loginStep } from './advice.ts'
-import { loadedImage, loadImage, pushImage, tagImage } from './docker/docker.ts'
-import type { DockerArchive } from './image/docker-archive.ts'
+import { estimateCompressed } from './blob/estimate.ts'
+import { keepsLayersUncompressed, loadedImage, loadImage, pushImage, tagImage } from './docker/docker.ts'
+import type { DockerArchive, TakeLayer } from './image/docker-archive.ts'
 import { readImage } from './image/source.ts'
+import type { Log } from './log.ts'
 import type { Pushed, Pushing, Tools } from './mode.ts'
 import { printReference, type Repository } from './oci/reference.ts'
 import { fetchImage, type PublishedImage } from './registry/image.ts'
 import type { Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
+import { printBytes } from './units.ts'
 
 /**
  * Pushes an image by Docker: load, tag, push, and a look at the registry for what has come of it.
@@ -14,13 +17,38 @@ import { RegistryError } from './registry/registry-error.ts'
  */
 export async function pushWithDocker({ source, images, tag, check }: Pushing, tools: Tools): Promise<Pushed> {
   tools.log.info(`Docker loads ${source.path}`)
+  const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined
   // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
-  const archive = await loadImage((stdin) => readImage(source, { copy: stdin }))
+  const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }))
   check(archive)
+  sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)
   const pushed: PublishedImage[] = []
   for (const image of images) pushed.push(await push(name, image, tag, archive, tools))
   return { images: pushed }
+}
+
+interface Sizes {
+  readonly take: TakeLayer
+  warn(archive: DockerArchive, log: Log): void
+}
+
+/** Learns what layers come to, with and without compression, while they go by. */
+function createSizes(): Sizes {
+  const sizes = new Map<string, { readonly plain: number; readonly compressed: number }>()
+  return {
+    async take({ name, size, content }) {
+      sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) })
+    },
+    warn({ layers }, log) {
+      const known = layers.flatMap((name) => sizes.get(name) ?? [])
+      const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0))
+      const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0))
+      log.warning(
+        `This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`,
+      )
+    },
+  }
 }
 
 async function push(

@@ -19,6 +19,15 @@ export async function checkDocker(): Promise<void> {
 }
 
 /**
+ * Whether the daemon keeps images in containerd's store, which pushes layers as they were loaded: Nix's are not
+ * compressed (https://github.com/NixOS/nix/issues/15246).
+ */
+export async function keepsLayersUncompressed(): Promise<boolean> {
+  const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}'])
+  return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1')
+}
+
+/**
  * Has Docker load an image while `feed` writes it.
  * @param feed writes the archive, plain or compressed, to Docker's standard input, and ends it
  * @returns what `feed` returns

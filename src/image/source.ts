@@ -33,7 +33,7 @@ export interface Onlookers {
   /** Gets the bytes as they are on the way, in a form that `docker load` takes, and is ended after the last. */
   readonly copy?: Writable
   /** Gets each member that may be a layer. */
-  readonly take?: TakeLayer
+  readonly take?: TakeLayer | undefined
 }
 
 /** Whether an image can be read more than once, and what is passed over costs nothing. */

@@ -1,0 +1,39 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
+/**
+ * Gives work a folder of its own, and takes it away afterwards. What processes have left that were killed before they
+ * could is taken away as well.
+ * @param parent where the folder is made
+ */
+export async function withTempFolder<Result>(
+  parent: string,
+  work: (folder: string) => Promise<Result>,
+): Promise<Result> {
+  await removeLeft(parent)
+  const folder = await mkdtemp(join(parent, `${PREFIX}${process.pid}-`))
+  try {
+    return await work(folder)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** Followed by the number of the process that it belongs to. */
+const PREFIX = 'nix-image-action-'
+
+async function removeLeft(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const [, pid] = /^nix-image-action-(\d+)-/.exec(name) ?? []
+    if (pid !== undefined && !runs(Number(pid))) await rm(join(parent, name), { recursive: true, force: true })
+  }
+}
+
+function runs(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    // It runs, and is another user's.
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
