@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(86803);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(23923);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 86803:
+/***/ 23923:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -55193,7 +55193,15 @@ function registry_error_parseJson(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/reuse.js
+;// CONCATENATED MODULE: ./lib/units.js
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function printBytes(bytes) {
+    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+    const amount = bytes / 1000 ** step;
+    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
+}
+
+;// CONCATENATED MODULE: ./lib/build/reuse.js
 
 
 
@@ -55262,15 +55270,7 @@ async function manifestFor(registry, repository, stored, platform) {
     return entry && registry.getManifest(repository, entry.digest);
 }
 
-;// CONCATENATED MODULE: ./lib/units.js
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function printBytes(bytes) {
-    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
-    const amount = bytes / 1000 ** step;
-    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
-}
-
-;// CONCATENATED MODULE: ./lib/push.js
+;// CONCATENATED MODULE: ./lib/build/push.js
 
 
 
@@ -55584,7 +55584,7 @@ function nameOf(repository, digest) {
     return `${printRepository(repository)}@${digest}`;
 }
 
-;// CONCATENATED MODULE: ./lib/push-with-docker.js
+;// CONCATENATED MODULE: ./lib/build/push-with-docker.js
 
 
 
@@ -55649,7 +55649,7 @@ async function alreadyThere(image, tag, { configDigest }, registry) {
     return published?.configDigest === configDigest ? published : undefined;
 }
 
-;// CONCATENATED MODULE: ./lib/push-with-registry.js
+;// CONCATENATED MODULE: ./lib/build/push-with-registry.js
 
 
 
@@ -55677,7 +55677,16 @@ function summarizeLayers(layers) {
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
 }
 
-;// CONCATENATED MODULE: ./lib/summary.js
+;// CONCATENATED MODULE: ./lib/markdown.js
+function code(text) {
+    return `\`${text.replaceAll('`', '')}\``;
+}
+function lines(...all) {
+    return `${all.join('\n').trimEnd()}\n`;
+}
+
+;// CONCATENATED MODULE: ./lib/build/summary.js
+
 
 
 
@@ -55697,32 +55706,8 @@ function describeLayers(layers) {
         ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${printBytes(bytesOf(some))} |`),
     ];
 }
-function summarizeMerge(indexes, pushed) {
-    const heading = pushed ? '# Published' : '# Checked, not published';
-    return lines(heading, '', ...indexes.flatMap((index) => describeIndex(index, pushed)));
-}
-function describeIndex({ image, digest, tags, platforms }, pushed) {
-    const [first = `${image}@${digest}`] = tags;
-    return [
-        ...tags.map((tag) => `- ${code(tag)}`),
-        '',
-        `Index ${code(digest)}`,
-        '',
-        '| platform | system | digest |',
-        '|---|---|---|',
-        ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`),
-        '',
-        ...(pushed ? ['```sh', `docker pull ${first}`, '```', ''] : []),
-    ];
-}
-function code(text) {
-    return `\`${text.replaceAll('`', '')}\``;
-}
-function lines(...all) {
-    return `${all.join('\n').trimEnd()}\n`;
-}
 
-;// CONCATENATED MODULE: ./lib/build.js
+;// CONCATENATED MODULE: ./lib/build/build.js
 
 
 
@@ -56201,12 +56186,6 @@ const jobLog = {
     }),
 };
 
-;// CONCATENATED MODULE: ./lib/merge-error.js
-
-class MergeError extends Failure {
-    name = 'MergeError';
-}
-
 ;// CONCATENATED MODULE: ./lib/oci/image-index.js
 
 
@@ -56234,7 +56213,35 @@ function printAnnotations(annotations) {
     return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
 }
 
-;// CONCATENATED MODULE: ./lib/tags.js
+;// CONCATENATED MODULE: ./lib/merge/merge-error.js
+
+class MergeError extends Failure {
+    name = 'MergeError';
+}
+
+;// CONCATENATED MODULE: ./lib/merge/summary.js
+
+
+function summarizeMerge(indexes, pushed) {
+    const heading = pushed ? '# Published' : '# Checked, not published';
+    return lines(heading, '', ...indexes.flatMap((index) => describeIndex(index, pushed)));
+}
+function describeIndex({ image, digest, tags, platforms }, pushed) {
+    const [first = `${image}@${digest}`] = tags;
+    return [
+        ...tags.map((tag) => `- ${code(tag)}`),
+        '',
+        `Index ${code(digest)}`,
+        '',
+        '| platform | system | digest |',
+        '|---|---|---|',
+        ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`),
+        '',
+        ...(pushed ? ['```sh', `docker pull ${first}`, '```', ''] : []),
+    ];
+}
+
+;// CONCATENATED MODULE: ./lib/merge/tags.js
 
 
 
@@ -56286,7 +56293,7 @@ function stopped(move, error, left) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/merge.js
+;// CONCATENATED MODULE: ./lib/merge/merge.js
 
 
 

@@ -1,11 +1,11 @@
-import { messageOf } from './failure.ts'
-import type { Log } from './log.ts'
-import type { Digest } from './oci/digest.ts'
-import { type Descriptor, parseConfig, parseManifest } from './oci/document.ts'
-import { layerFormat } from './oci/media-type.ts'
-import { fits, type Platform } from './oci/platform.ts'
-import { printReference, type Reference, type Repository, sameRepository } from './oci/reference.ts'
-import type { Registry, StoredManifest } from './registry/registry.ts'
+import { messageOf } from '../failure.ts'
+import type { Log } from '../log.ts'
+import type { Digest } from '../oci/digest.ts'
+import { type Descriptor, parseConfig, parseManifest } from '../oci/document.ts'
+import { layerFormat } from '../oci/media-type.ts'
+import { fits, type Platform } from '../oci/platform.ts'
+import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
+import type { Registry, StoredManifest } from '../registry/registry.ts'
 
 /** A layer that was published before. */
 export interface KnownBlob {

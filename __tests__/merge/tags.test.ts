@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { MergeError } from '../src/merge-error.ts'
-import { digestOf } from '../src/oci/digest.ts'
-import { OCI_INDEX } from '../src/oci/media-type.ts'
-import { createRegistry, type Registry, type StoredManifest } from '../src/registry/registry.ts'
-import { moveTags, type TagMove } from '../src/tags.ts'
-import { type FaultOf, startRegistry, type TestRegistry } from './support/registry.ts'
+import { MergeError } from '../../src/merge/merge-error.ts'
+import { moveTags, type TagMove } from '../../src/merge/tags.ts'
+import { digestOf } from '../../src/oci/digest.ts'
+import { OCI_INDEX } from '../../src/oci/media-type.ts'
+import { createRegistry, type Registry, type StoredManifest } from '../../src/registry/registry.ts'
+import { type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
 
 const TAGS = ['v1.2.3', 'v1.2', 'v1', 'latest']
 const old = indexOf('old')

@@ -1,7 +1,7 @@
-import { messageOf } from './failure.ts'
+import { messageOf } from '../failure.ts'
+import { printReference, type Repository } from '../oci/reference.ts'
+import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { MergeError } from './merge-error.ts'
-import { printReference, type Repository } from './oci/reference.ts'
-import type { Registry, StoredManifest } from './registry/registry.ts'
 
 /** A tag, and the index that it is to point to, which its repository holds already. */
 export interface TagMove {

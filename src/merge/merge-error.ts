@@ -1,4 +1,4 @@
-import { Failure } from './failure.ts'
+import { Failure } from '../failure.ts'
 
 /** The images of a run that can't be published together. */
 export class MergeError extends Failure {

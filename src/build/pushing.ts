@@ -1,0 +1,24 @@
+import type { DockerArchive } from '../image/docker-archive.ts'
+import type { ImageSource } from '../image/source.ts'
+import type { Repository } from '../oci/reference.ts'
+import type { PublishedImage } from '../registry/image.ts'
+import type { PushedLayer } from './push.ts'
+
+/** An image that is to be pushed, by whatever means. */
+export interface Pushing {
+  readonly source: ImageSource
+  /** At least one. */
+  readonly images: readonly Repository[]
+  /** Empty: by digest alone. */
+  readonly tag: string
+  /** Looks at the image before anything of it can be pulled; throws where it must not be. */
+  readonly check: (archive: DockerArchive) => void
+}
+
+/** What has come of it. */
+export interface Pushed {
+  /** One for each repository, in their order. */
+  readonly images: readonly PublishedImage[]
+  /** Absent where Docker pushed: it does not tell. */
+  readonly layers?: readonly PushedLayer[]
+}
