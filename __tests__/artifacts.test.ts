@@ -20,6 +20,7 @@ const record: DigestRecord = {
   job: { id: 'build', total: 2 },
   run: { id: '42', attempt: 1 },
 }
+const OWN = { own: true, pattern: '' }
 const other = { ...record, digest: `sha256:${'2'.repeat(64)}` } as const
 const name = artifactName(record.image, record.system)
 
@@ -59,7 +60,7 @@ async function stored(): Promise<Readonly<Record<string, DigestRecord>>> {
 }
 
 async function read(): Promise<readonly DigestRecord[]> {
-  return (await readRecords(folder)).map(({ text, origin }) => parseRecord(text, origin))
+  return (await readRecords(OWN, folder)).map(({ text, origin }) => parseRecord(text, origin))
 }
 
 async function expectFailure(work: Promise<unknown>, ...parts: readonly (string | RegExp)[]): Promise<void> {
@@ -191,12 +192,12 @@ describe('reading', () => {
   })
 
   test('a run without artifacts has no records', async () => {
-    expect(await readRecords(folder)).toEqual([])
+    expect(await readRecords(OWN, folder)).toEqual([])
   })
 
   test('what is in a record is not believed: its text is handed on with where it is from', async () => {
     await service.put('image-digest-x', { 'digest.json': 'no record' })
-    expect(await readRecords(folder)).toEqual([{ origin: 'the artifact image-digest-x', text: 'no record' }])
+    expect(await readRecords(OWN, folder)).toEqual([{ origin: 'the artifact image-digest-x', text: 'no record' }])
   })
 
   test.each<[string, Readonly<Record<string, string>>, RegExp]>([
@@ -205,7 +206,7 @@ describe('reading', () => {
     ['too much', { 'a.json': ' '.repeat(70_000) }, /is too large for a digest record/],
   ])('an artifact with %s is named in the error', async (_, files, message) => {
     await service.put('image-digest-x', files)
-    await expectFailure(readRecords(folder), message, 'the artifact image-digest-x')
+    await expectFailure(readRecords(OWN, folder), message, 'the artifact image-digest-x')
   })
 })
 
@@ -216,7 +217,7 @@ describe('where there is no artifact service, or it fails', () => {
     'without %s the help says to use `digests`',
     async (variable) => {
       delete process.env[variable]
-      for (const start of [() => readRecords(folder), () => writeRecord(record, 1, folder)]) {
+      for (const start of [() => readRecords(OWN, folder), () => writeRecord(record, 1, folder)]) {
         const work = start()
         await expectFailure(work, "Can't list the artifacts of the run", variable, help)
         await expect(work).rejects.toBeInstanceOf(NoArtifactService)
@@ -226,7 +227,7 @@ describe('where there is no artifact service, or it fails', () => {
 
   test('on GitHub Enterprise Server the help says to use `digests`', async () => {
     process.env.GITHUB_SERVER_URL = 'https://github.example.com'
-    const reading = readRecords(folder)
+    const reading = readRecords(OWN, folder)
     await expectFailure(reading, 'GHES', help)
     await expect(reading).rejects.toBeInstanceOf(NoArtifactService)
   })

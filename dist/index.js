@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(23923);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(64832);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 23923:
+/***/ 64832:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -53618,6 +53618,9 @@ function layerFormat(mediaType) {
         return 'gzip';
     return ['gzip', 'zstd'].find((format) => mediaType === layerType(format));
 }
+function isForeignLayer(mediaType) {
+    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
+}
 
 ;// CONCATENATED MODULE: ./lib/oci/platform.js
 const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/;
@@ -53765,7 +53768,11 @@ const RECORD = pipe(string(), parseJson(), object({
     mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
     size: pipe(number(), safeInteger(), minValue(1)),
     storePath: pipe(string(), startsWith('/')),
-    job: object({ id: string(), total: optional(pipe(number(), safeInteger(), minValue(1))) }),
+    job: object({
+        id: string(),
+        total: optional(pipe(number(), safeInteger(), minValue(1))),
+        index: optional(pipe(number(), safeInteger(), minValue(0))),
+    }),
     run: object({ id: string(), attempt: pipe(number(), safeInteger(), minValue(1)) }),
 }));
 function isImageName(text) {
@@ -53857,13 +53864,23 @@ async function writeRecord(record, retentionDays, tempFolder) {
         }
     });
 }
-async function readRecords(tempFolder) {
+async function readRecords({ own, pattern }, tempFolder) {
     return withTempFolder(tempFolder, async (folder) => {
         const client = await openClient();
         const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
-        const ours = artifacts.filter((artifact) => artifact.name.startsWith(artifacts_PREFIX));
-        return Promise.all(ours.map(({ id, name }) => download(client, id, name, (0,external_node_path_.join)(folder, String(id)))));
+        const folderOf = (id) => (0,external_node_path_.join)(folder, String(id));
+        const records = artifacts
+            .filter(({ name }) => own && name.startsWith(artifacts_PREFIX))
+            .map(async ({ id, name }) => [await download(client, id, name, folderOf(id))]);
+        const digests = artifacts
+            .filter(({ name }) => !name.startsWith(artifacts_PREFIX) && matches(name, pattern))
+            .map(({ id, name }) => downloadDigests(client, id, name, folderOf(id)));
+        return (await Promise.all([...records, ...digests])).flat();
     });
+}
+function matches(name, pattern) {
+    const parts = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
+    return new RegExp(`^${parts.join('.*')}$`, 's').test(name);
 }
 const artifacts_PREFIX = 'image-digest-';
 const FILE = 'digest.json';
@@ -53885,6 +53902,19 @@ async function download(client, id, name, folder) {
     if ((await (0,promises_.stat)(path)).size > RECORD_LIMIT)
         throw new RecordError({ what: `${origin} is too large for a digest record` });
     return { origin, text: await (0,promises_.readFile)(path, 'utf8') };
+}
+async function downloadDigests(client, id, name, folder) {
+    const origin = `the artifact ${name}`;
+    await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder }));
+    const files = await (0,promises_.readdir)(folder, { recursive: true, withFileTypes: true });
+    const names = files.filter((entry) => entry.isFile()).map((entry) => entry.name);
+    const odd = names.filter((file) => !/^[0-9a-f]{64}$/.test(file));
+    if (names.length === 0 || odd.length > 0)
+        throw new RecordError({
+            what: `${origin} should hold files named by digests, and holds ${odd.join(', ') || 'nothing'}`,
+            help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
+        });
+    return names.map((file) => ({ origin, text: `sha256:${file}` }));
 }
 async function refuseRival(record, client, id, name, folder) {
     const earlier = await download(client, id, name, (0,external_node_path_.join)(folder, String(id))).then(readable, () => undefined);
@@ -55134,6 +55164,41 @@ async function openNameless(folder) {
     return file;
 }
 
+;// CONCATENATED MODULE: ./lib/registry/copy.js
+
+const BLOBS_AT_ONCE = 6;
+async function copyImage(registry, image, to) {
+    const contents = [image.own, ...image.attestations];
+    const blobs = contents.flatMap((content) => content.blobs);
+    const waiting = [...new Map(blobs.map((blob) => [blob.digest, blob])).values()];
+    const copyNext = async () => {
+        for (let blob = waiting.shift(); blob !== undefined; blob = waiting.shift())
+            await copyBlob(registry, blob, image.repository, to);
+    };
+    await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
+    for (const { manifest } of contents.toReversed())
+        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
+}
+async function copyBlob(registry, blob, from, to) {
+    if (await registry.hasBlob(to, blob.digest))
+        return;
+    if (from.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
+        return;
+    await registry.putBlob(to, streamed(registry, blob, from));
+}
+function streamed(registry, { digest, size }, from) {
+    async function* content() {
+        yield* await registry.openBlob(from, digest);
+    }
+    return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
+}
+async function putIfAbsent(registry, repository, blob) {
+    if (await registry.hasBlob(repository, blob.digest))
+        return false;
+    await registry.putBlob(repository, blob);
+    return true;
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
 
 class RegistryError extends Failure {
@@ -55271,6 +55336,7 @@ async function manifestFor(registry, repository, stored, platform) {
 }
 
 ;// CONCATENATED MODULE: ./lib/build/push.js
+
 
 
 
@@ -55443,12 +55509,6 @@ async function allOf(work) {
     await Promise.allSettled(work);
     return Promise.all(work);
 }
-async function putIfAbsent(registry, image, blob) {
-    if (await registry.hasBlob(image, blob.digest))
-        return false;
-    await registry.putBlob(image, blob);
-    return true;
-}
 async function mountIfElsewhere(registry, image, blob) {
     if (blob.repositories.some(({ path, host }) => path === image.path && host === image.host))
         return;
@@ -55532,40 +55592,35 @@ async function estimateCompressed(content) {
 
 
 
+
+
 const image_CONFIG_LIMIT = 16 * 1024 * 1024;
-async function fetchImage(registry, repository, digest) {
-    const outer = await demandManifest(registry, repository, digest);
+async function findImage(registry, repository, digest) {
+    const outer = await registry.getManifest(repository, digest);
+    if (outer === undefined)
+        return undefined;
     const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest));
     if (parsed.kind === 'manifest')
-        return image_describe(registry, repository, outer, parsed);
+        return image_describe(registry, repository, image_contentOf(outer, parsed), []);
     const only = onlyImage(parsed, repository, digest);
-    const inner = await demandManifest(registry, repository, only.digest);
-    const manifest = parseManifest(inner.bytes, inner.mediaType, nameOf(repository, only.digest));
-    if (manifest.kind === 'manifest')
-        return image_describe(registry, repository, inner, manifest);
-    throw notOneImage(repository, digest, 'it is an index of an index');
+    const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
+    const [own, attestations] = await Promise.all([
+        readListed(registry, repository, only),
+        Promise.all(about.map((descriptor) => readListed(registry, repository, descriptor))),
+    ]);
+    return image_describe(registry, repository, own, attestations);
 }
-async function image_describe(registry, repository, { bytes, digest }, { mediaType, config }) {
-    const configBytes = await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT);
-    if (configBytes === undefined)
-        throw absent(repository, config.digest, `the config of ${nameOf(repository, digest)}`);
-    const { os, architecture, variant } = parseConfig(configBytes, `the config of ${nameOf(repository, digest)}`);
-    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    return { repository, digest, mediaType, size: bytes.length, platform, configDigest: config.digest };
-}
-function onlyImage(index, repository, digest) {
-    const images = index.manifests.filter(({ platform }) => platform?.os !== 'unknown');
-    const [only, ...more] = images;
-    if (only !== undefined && more.length === 0)
-        return only;
-    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
-    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
-}
-async function demandManifest(registry, repository, digest) {
-    const manifest = await registry.getManifest(repository, digest);
-    if (manifest === undefined)
+async function fetchImage(registry, repository, digest) {
+    const image = await findImage(registry, repository, digest);
+    if (image === undefined)
         throw absent(repository, digest, nameOf(repository, digest));
-    return manifest;
+    return image;
+}
+async function missingBlobs(registry, image) {
+    const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
+    digests.delete(image.configDigest);
+    const looked = await Promise.all([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
+    return looked.filter(({ found }) => !found).map(({ digest }) => digest);
 }
 function absent(repository, digest, what) {
     return new RegistryError({
@@ -55575,6 +55630,53 @@ function absent(repository, digest, what) {
         words: `${repository.host} has no ${digest} in ${repository.path}`,
         help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
     });
+}
+async function readListed(registry, repository, descriptor) {
+    const { digest } = descriptor;
+    const stored = await registry.getManifest(repository, digest);
+    if (stored === undefined)
+        throw absent(repository, digest, nameOf(repository, digest));
+    const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest));
+    if (manifest.kind === 'index')
+        throw notOneImage(repository, digest, 'it is an index of an index');
+    return image_contentOf(stored, manifest, descriptor);
+}
+function image_contentOf(manifest, parsed, listed) {
+    const { mediaType, config, layers } = parsed;
+    const { platform, annotations } = listed ?? {};
+    const descriptor = {
+        mediaType,
+        digest: manifest.digest,
+        size: manifest.bytes.length,
+        ...(platform && { platform }),
+        ...(annotations && { annotations }),
+    };
+    return { manifest, descriptor, blobs: [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))] };
+}
+async function image_describe(registry, repository, own, attestations) {
+    const { digest, mediaType, size } = own.descriptor;
+    const [config] = own.blobs;
+    const name = `the config of ${nameOf(repository, digest)}`;
+    const bytes = config && (await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT));
+    if (bytes === undefined)
+        throw absent(repository, config?.digest ?? digest, name);
+    const { os, architecture, variant, labels } = parseConfig(bytes, name);
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    return { repository, digest, mediaType, size, platform, configDigest: digestOf(bytes), labels, own, attestations };
+}
+function onlyImage(index, repository, digest) {
+    const images = index.manifests.filter((one) => !isAttestation(one));
+    const [only, ...more] = images;
+    if (only !== undefined && more.length === 0)
+        return only;
+    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
+    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
+}
+function isAttestation({ platform }) {
+    return platform?.os === 'unknown';
+}
+function refersTo({ annotations }, digest) {
+    return annotations?.['vnd.docker.reference.digest'] === digest;
 }
 function notOneImage(repository, digest, words) {
     const what = `${nameOf(repository, digest)} is not the image of one platform`;
@@ -55656,7 +55758,7 @@ async function alreadyThere(image, tag, { configDigest }, registry) {
 async function pushWithRegistry(pushing, { registry, log }) {
     const { images, tag } = pushing;
     const pushed = await push_pushImage({ ...pushing, tag: tag || undefined }, registry, log);
-    const { archive, manifest, configDigest, layers, milliseconds } = pushed;
+    const { archive, manifest, layers, milliseconds } = pushed;
     log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
     for (const repository of images) {
         const name = tag === '' ? printRepository(repository) : printReference({ repository, tag });
@@ -55666,7 +55768,7 @@ async function pushWithRegistry(pushing, { registry, log }) {
     const platform = { os, architecture, ...(variant !== undefined && { variant }) };
     const { digest, mediaType, bytes } = manifest;
     return {
-        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform, configDigest })),
+        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
         layers,
     };
 }
@@ -55805,7 +55907,7 @@ async function handOver(records, { retentionDays }, { tempFolder }, log) {
         log.warning(error.message);
     }
 }
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, { system, jobTotal }, { run, job }) {
+function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, { system, jobTotal, jobIndex }, { run, job }) {
     return {
         schema: 1,
         image: printRepository(repository),
@@ -55815,7 +55917,11 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
         mediaType,
         size,
         storePath,
-        job: { id: job, ...(jobTotal !== undefined && { total: jobTotal }) },
+        job: {
+            id: job,
+            ...(jobTotal !== undefined && { total: jobTotal }),
+            ...(jobIndex !== undefined && { index: jobIndex }),
+        },
         run,
     };
 }
@@ -55925,6 +56031,7 @@ function readBuildInputs(env) {
         labels: readLabels(env, pushWith),
         retentionDays: readRetention(env),
         jobTotal: Number(inputOf(env, 'job-total')) || undefined,
+        jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
     };
 }
 function readMergeInputs(env) {
@@ -55942,6 +56049,11 @@ function readMergeInputs(env) {
         annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
         systems,
         digests: digests.length > 0 ? digests : undefined,
+        artifactPattern: inputOf(env, 'artifact-pattern'),
+        allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
+        allowOlder: readBoolean(env, 'allow-older', false),
+        republish: readBoolean(env, 'republish', false),
+        token: inputOf(env, 'token'),
     };
 }
 function readCommonInputs(env) {
@@ -56186,6 +56298,383 @@ const jobLog = {
     }),
 };
 
+;// CONCATENATED MODULE: ./lib/merge/choose.js
+
+
+function choose(handed, { images, systems }) {
+    const names = images.map(printRepository);
+    const latest = latestAttempts(handed);
+    const ours = latest.filter(({ record }) => record === undefined || names.includes(record.image));
+    if (ours.length === 0)
+        throw noRecords(handed, names);
+    const chosen = onePerSystem(ours, names);
+    if (systems.length === 0)
+        checkComplete(chosen, latest);
+    return chosen;
+}
+function latestAttempts(handed) {
+    const byPlace = Map.groupBy(handed, ({ record }) => record && `${record.run.id} ${record.image} ${record.system}`);
+    return [...byPlace].flatMap(([place, rivals]) => {
+        if (place === undefined)
+            return rivals;
+        const last = Math.max(...rivals.map(({ record }) => record?.run.attempt ?? 0));
+        return rivals.filter(({ record }) => record?.run.attempt === last);
+    });
+}
+function onePerSystem(ours, names) {
+    const different = [...new Map(ours.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()];
+    return [...Map.groupBy(different, ({ record }) => record?.system)].flatMap(([system, rivals]) => {
+        if (system === undefined || rivals.length === 1)
+            return rivals;
+        const ofNames = names.map((name) => rivals.filter(({ record }) => record?.image === name));
+        const paths = new Set(rivals.map(({ record }) => record?.storePath));
+        if (paths.size === 1 && ofNames.every(({ length }) => length <= 1))
+            return ofNames.flat().slice(0, 1);
+        throw new RecordError({
+            what: `There are ${rivals.length} images of ${[...new Set(rivals.map(imageOf))].join(' and ')} for ${system}, and an index has one`,
+            words: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
+            help: 'Hand over one digest for each system. Images of different content need a merge each, with an `image` of its own.',
+        });
+    });
+}
+function imageOf({ record }) {
+    return record?.image ?? '';
+}
+function checkComplete(chosen, latest) {
+    const all = latest.flatMap(({ record }) => record ?? []);
+    for (const job of new Set(chosen.flatMap(({ record }) => record?.job.id ?? []))) {
+        const records = all.filter((record) => record.job.id === job);
+        const total = Math.max(...records.map(({ job: { total = 0 } }) => total));
+        const jobs = new Set(records.map(matrixJobOf));
+        if (jobs.size >= total)
+            continue;
+        const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))];
+        throw new RecordError({
+            what: `Only ${jobs.size} of the ${total} jobs of "${job}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            words: `there is ${there.join(', ')}`,
+            help: `Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing. No tag has moved.\nIf they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+        });
+    }
+}
+function matrixJobOf({ job, system, digest }) {
+    return job.index === undefined ? `${system} ${digest}` : String(job.index);
+}
+function systemsOf(candidates) {
+    return [...new Set(candidates.flatMap(({ record }) => record?.system ?? []))];
+}
+function noRecords(handed, names) {
+    const others = [...new Set(handed.flatMap(({ record }) => record?.image ?? []))];
+    return new RecordError({
+        what: `No build of this run has handed over a digest for ${names.join(', ')}`,
+        words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
+        help: 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/merge/collect.js
+
+
+
+async function collect_collect(inputs, { tempFolder }, log) {
+    const { digests = [], artifactPattern } = inputs;
+    const handed = digests.map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
+    if (inputs.digests !== undefined && artifactPattern === '')
+        return handed;
+    const own = inputs.digests === undefined;
+    const found = await log.group('Collect the digests of the run', () => readRecords({ own, pattern: artifactPattern }, tempFolder));
+    return [...handed, ...found.map(({ text, origin }) => candidateOf(text, origin))];
+}
+function candidateOf(text, origin) {
+    const digest = `sha256:${text.replace(/^sha256:/, '')}`;
+    if (isDigest(digest))
+        return { digest, origin };
+    const record = parseRecord(text, origin);
+    return { digest: record.digest, record, origin };
+}
+
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
+// EXTERNAL MODULE: ./node_modules/undici/index.js
+var undici = __nccwpck_require__(46752);
+;// CONCATENATED MODULE: external "node:dns/promises"
+const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
+// EXTERNAL MODULE: external "node:net"
+var external_node_net_ = __nccwpck_require__(77030);
+;// CONCATENATED MODULE: ./lib/registry/realm.js
+
+
+async function realmProblem(realm, registry, withSecret) {
+    if (!URL.canParse(realm))
+        return 'that is no URL';
+    const url = new URL(realm);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:')
+        return 'it is neither https nor http';
+    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
+    if (withSecret && url.protocol === 'http:' && !sameLoopback)
+        return 'the credentials would go there unencrypted';
+    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
+    return toPrivate && !fromPrivate
+        ? 'it is an address of a private network, and the registry is a public one'
+        : undefined;
+}
+function isLoopback(hostname) {
+    const address = unbracketed(hostname);
+    if (address === 'localhost')
+        return true;
+    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
+}
+const LOOPBACK = new external_node_net_.BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8);
+LOOPBACK.addAddress('::1', 'ipv6');
+const PRIVATE = new external_node_net_.BlockList();
+for (const [network, prefix] of [
+    ['0.0.0.0', 8],
+    ['10.0.0.0', 8],
+    ['100.64.0.0', 10],
+    ['127.0.0.0', 8],
+    ['169.254.0.0', 16],
+    ['172.16.0.0', 12],
+    ['192.0.0.0', 24],
+    ['192.168.0.0', 16],
+    ['198.18.0.0', 15],
+])
+    PRIVATE.addSubnet(network, prefix);
+for (const [network, prefix] of [
+    ['::', 127],
+    ['fc00::', 7],
+    ['fe80::', 10],
+])
+    PRIVATE.addSubnet(network, prefix, 'ipv6');
+async function isPrivate(hostname) {
+    const host = unbracketed(hostname);
+    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
+    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
+}
+function unbracketed(hostname) {
+    return hostname.replace(/^\[|\]$/g, '');
+}
+
+;// CONCATENATED MODULE: ./lib/registry/retry.js
+const ATTEMPTS = 6;
+const LONGEST_WAIT = 60_000;
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
+const RETRIED_ERRORS = new Set([
+    'ECONNRESET',
+    'ECONNABORTED',
+    'EPIPE',
+    'ETIMEDOUT',
+    'EAI_AGAIN',
+    'UND_ERR_SOCKET',
+    'UND_ERR_CONNECT_TIMEOUT',
+    'UND_ERR_HEADERS_TIMEOUT',
+    'UND_ERR_BODY_TIMEOUT',
+]);
+function isPassing(status, body) {
+    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
+}
+function isPassingError(code) {
+    return code !== undefined && RETRIED_ERRORS.has(code);
+}
+function retryDelay(attempt, retryAfter, now, random) {
+    const asked = parseRetryAfter(retryAfter, now);
+    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
+    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
+}
+function parseRetryAfter(header, now) {
+    if (header === undefined)
+        return undefined;
+    if (/^\d+(\.\d+)?$/.test(header))
+        return Number(header) * 1000;
+    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
+    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+;// CONCATENATED MODULE: ./lib/registry/http.js
+
+
+
+
+
+
+const CONNECTIONS = 64;
+function createHttp({ log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout }) {
+    const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } };
+    const proxied = new undici.EnvHttpProxyAgent(options);
+    const direct = new undici.Agent(options);
+    async function sendOnce({ method, url, headers, body, limit, patience }) {
+        const dispatcher = isLoopback(url.hostname) ? direct : proxied;
+        const all = { 'user-agent': userAgent, ...headers };
+        const reply = await (0,undici.request)(url, {
+            method,
+            headers: all,
+            body: body ?? null,
+            dispatcher,
+            headersTimeout: patience ?? 60_000,
+        });
+        const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
+        if (answer.status >= 400)
+            return { ok: false, ...answer, text: await http_readStart(reply.body) };
+        if (limit === undefined)
+            return { ok: true, ...answer, body: reply.body };
+        return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
+    }
+    async function retry({ url, purpose }, attempt) {
+        for (let count = 1;; count++) {
+            const outcome = await settle(attempt());
+            const why = passingReason(outcome);
+            if (why === undefined || count === ATTEMPTS)
+                return conclude(url, purpose, outcome);
+            const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
+            const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
+            const next = `attempt ${count + 1} of ${ATTEMPTS}`;
+            log.info(`${url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
+            await wait(delay);
+        }
+    }
+    async function send(call) {
+        if (call.once === true)
+            return conclude(call.url, call.purpose, await settle(sendOnce(call)));
+        return retry(call, () => sendOnce(call));
+    }
+    return {
+        send,
+        retry,
+        async close() {
+            await Promise.all([proxied.close(), direct.close()]);
+        },
+    };
+}
+const ERROR_LIMIT = 64 * 1024;
+async function readBody(body, limit) {
+    const chunks = [];
+    let length = 0;
+    for await (const chunk of body) {
+        length += chunk.length;
+        if (length > limit)
+            return undefined;
+        chunks.push(chunk);
+    }
+    return Buffer.concat(chunks, length);
+}
+function drain(reply) {
+    if (reply.ok && reply.content === undefined)
+        reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined);
+    return reply;
+}
+async function http_readStart(body) {
+    const chunks = [];
+    let length = 0;
+    try {
+        for await (const chunk of body) {
+            chunks.push(chunk);
+            length += chunk.length;
+            if (length >= ERROR_LIMIT)
+                break;
+        }
+    }
+    catch {
+    }
+    return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8');
+}
+async function settle(sent) {
+    try {
+        return { reply: await sent };
+    }
+    catch (error) {
+        return { error };
+    }
+}
+function passingReason({ reply, error }) {
+    if (reply === undefined)
+        return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined;
+    if (reply.ok || !isPassing(reply.status, reply.text))
+        return undefined;
+    return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
+}
+function conclude(url, purpose, { reply, error }) {
+    if (reply !== undefined)
+        return reply;
+    throw error instanceof RegistryError ? error : unanswered(url, purpose, error);
+}
+function http_flatten(headers) {
+    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
+}
+function causeOf(error) {
+    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
+}
+function codeOf(error) {
+    const { code, cause } = error;
+    if (typeof code === 'string')
+        return code;
+    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
+}
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
+function unanswered(url, purpose, error) {
+    const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
+    return new RegistryError({
+        host: url.host,
+        problem,
+        what: problem === 'unreachable'
+            ? `Can't ${purpose}: ${url.host} can't be reached`
+            : `Can't ${purpose}: the certificate of ${url.host} is not trusted`,
+        words: messageOf(error),
+        cause: error,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/merge/commits.js
+
+
+
+const ANSWER = pipe(string(), parseJson(), object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) }));
+const ANSWER_LIMIT = 16 * 1024 * 1024;
+const PATIENCE = 10_000;
+async function compareCommits(question, log) {
+    const { api, repository, token, base, head } = question;
+    if (base === head)
+        return 'identical';
+    if (!isCommit(base) || !isCommit(head))
+        return { unknown: `"${oneLine(isCommit(base) ? head : base)}" is no commit` };
+    if (token === '')
+        return { unknown: 'there is no token to ask with' };
+    if (!URL.canParse(api) || repository === '')
+        return { unknown: 'the runner does not say where to ask' };
+    const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const http = createHttp({ log, userAgent: 'nix-image-action' });
+    try {
+        const reply = await http.send({
+            method: 'GET',
+            url,
+            headers: { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` },
+            purpose: `compare ${base} with ${head}`,
+            limit: ANSWER_LIMIT,
+            patience: PATIENCE,
+            once: true,
+        });
+        if (!reply.ok)
+            return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` };
+        const answer = safeParse(ANSWER, reply.content?.toString('utf8'));
+        return answer.success ? answer.output.status : { unknown: `${url.host} did not say how they stand to each other` };
+    }
+    catch (error) {
+        return { unknown: oneLine(messageOf(error)) };
+    }
+    finally {
+        await http.close();
+    }
+}
+function isCommit(text) {
+    return /^[0-9a-f]{7,64}$/.test(text);
+}
+function wordsOf(text) {
+    try {
+        return oneLine(String(JSON.parse(text).message));
+    }
+    catch {
+        return oneLine(text).slice(0, 80);
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/oci/image-index.js
 
 
@@ -56213,185 +56702,289 @@ function printAnnotations(annotations) {
     return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
 }
 
+;// CONCATENATED MODULE: ./lib/merge/published.js
+
+
+
+
+
+const REVISION = 'org.opencontainers.image.revision';
+const SOURCE = 'org.opencontainers.image.source';
+async function published_readPublished(registry, tags) {
+    const descriptions = new Map();
+    return Promise.all(tags.map(async (tag) => {
+        const stored = await registry.getManifest(tag.repository, tag.tag);
+        if (stored === undefined)
+            return { tag, platforms: [] };
+        const key = `${printRepository(tag.repository)}@${stored.digest}`;
+        const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
+        descriptions.set(key, description);
+        return { tag, stored, ...(await description) };
+    }));
+}
+async function published_describe(registry, tag, stored) {
+    try {
+        const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag));
+        if (parsed.kind === 'index') {
+            const images = parsed.manifests.filter((one) => !isAttestation(one));
+            const platforms = images.flatMap(({ platform }) => platform ?? []);
+            return { index: parsed, platforms, ...originOf(parsed.annotations) };
+        }
+        const image = await findImage(registry, tag.repository, stored.digest);
+        return image === undefined
+            ? { platforms: [] }
+            : { platforms: [image.platform], ...originOf({ ...image.labels, ...parsed.annotations }) };
+    }
+    catch (error) {
+        const gone = error instanceof RegistryError && error.problem === 'not-found';
+        if (gone || error instanceof FormatError)
+            return { platforms: [] };
+        throw error;
+    }
+}
+function originOf(annotations) {
+    return { revision: annotations[REVISION], source: annotations[SOURCE] };
+}
+
+;// CONCATENATED MODULE: ./lib/merge/compose.js
+
+
+
+
+
+
+
+function compose(members, annotations, origin) {
+    const platforms = members.map(({ platform }) => platform);
+    const placed = placeAnnotations(annotations, platforms);
+    const given = { ...origin, ...placed.index };
+    const labels = commonLabels(members, given);
+    const entries = members.flatMap(({ platform, image }) => [
+        { ...image.own.descriptor, platform, annotations: placed.descriptor(platform) },
+        ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
+    ]);
+    const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }));
+    const warnings = [
+        ...placed.homeless.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
+        ...labels.different.map((key) => `The label ${key} differs between the images; the index, which all of them share, is without it`),
+    ];
+    return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings };
+}
+const UNKNOWN = { os: 'unknown', architecture: 'unknown' };
+function commonLabels(members, given) {
+    const labels = members.flatMap(({ image }) => Object.entries(image.labels));
+    const wanted = labels.filter(([key]) => key.startsWith('org.opencontainers.image.') && given[key] === undefined);
+    const values = [...Map.groupBy(wanted, ([key]) => key)].map(([key, all]) => [key, [...new Set(all.map(([, value]) => value))]]);
+    return {
+        same: Object.fromEntries(values.flatMap(([key, [value = '', ...more]]) => (more.length > 0 ? [] : [[key, value]]))),
+        different: values.filter(([, { length }]) => length > 1).map(([key]) => key),
+    };
+}
+function findUnchanged(index, published) {
+    const wanted = parseManifest(index.bytes, index.mediaType, 'the new index');
+    if (wanted.kind === 'manifest')
+        throw new Error('a composed index is an index');
+    const same = published.find((one) => one.index?.mediaType === OCI_INDEX && essence(one.index) === essence(wanted));
+    return same?.stored;
+}
+const VOLATILE = new Set([REVISION, 'org.opencontainers.image.created']);
+function essence({ manifests, annotations }) {
+    return JSON.stringify([manifests.map(essenceOfEntry).sort(), steady(annotations)]);
+}
+function essenceOfEntry({ digest, platform, annotations = {} }) {
+    return JSON.stringify([digest, platform && platformKey(platform), steady(annotations)]);
+}
+function steady(annotations) {
+    return Object.entries(annotations)
+        .filter(([key]) => !VOLATILE.has(key))
+        .sort(([one], [other]) => (one < other ? -1 : 1));
+}
+
 ;// CONCATENATED MODULE: ./lib/merge/merge-error.js
 
 class MergeError extends Failure {
     name = 'MergeError';
 }
 
+;// CONCATENATED MODULE: ./lib/merge/plan.js
+
+
+
+function planTags(published, index, platforms, relations) {
+    return published.map((before) => ({
+        tag: before.tag,
+        before,
+        action: actionFor(before, index, relations),
+        gained: before.stored === undefined ? [] : without(platforms, before.platforms),
+        lost: without(before.platforms, platforms),
+    }));
+}
+function actionFor({ stored, revision }, index, relations) {
+    if (stored === undefined)
+        return 'created';
+    if (stored.digest === index)
+        return 'kept';
+    return revision !== undefined && relations.get(revision) === 'behind' ? 'skipped' : 'moved';
+}
+function without(platforms, others) {
+    const keys = new Set(others.map(platformKey));
+    return platforms.filter((platform) => !keys.has(platformKey(platform)));
+}
+function losing(plans) {
+    return plans.filter(({ action, lost }) => action === 'moved' && lost.length > 0);
+}
+function refuseLoss(plans) {
+    const [first, ...more] = losing(plans);
+    if (first === undefined)
+        return;
+    throw new MergeError({
+        what: `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`,
+        words: [first, ...more].map(describeLoss).join('\n'),
+        help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
+    });
+}
+function describeLoss({ tag, before, lost }) {
+    return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
+}
+
 ;// CONCATENATED MODULE: ./lib/merge/summary.js
 
 
-function summarizeMerge(indexes, pushed) {
-    const heading = pushed ? '# Published' : '# Checked, not published';
-    return lines(heading, '', ...indexes.flatMap((index) => describeIndex(index, pushed)));
+
+function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
+    const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
+    return lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
 }
-function describeIndex({ image, digest, tags, platforms }, pushed) {
-    const [first = `${image}@${digest}`] = tags;
-    return [
-        ...tags.map((tag) => `- ${code(tag)}`),
-        '',
-        `Index ${code(digest)}`,
-        '',
-        '| platform | system | digest |',
-        '|---|---|---|',
-        ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`),
-        '',
-        ...(pushed ? ['```sh', `docker pull ${first}`, '```', ''] : []),
-    ];
+function describeTag({ tag, before, action, gained, lost }, digest) {
+    const from = before.stored === undefined ? '' : code(before.stored.digest);
+    const to = action === 'skipped' ? '' : code(digest);
+    const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
+    return `| ${code(printReference(tag))} | ${action} | ${from} | ${to} | ${platforms} |`;
+}
+function signed(sign) {
+    return (platform) => `${sign} ${printPlatform(platform)}`;
+}
+function pullCommand(plans) {
+    const first = plans.find(({ action }) => action !== 'skipped');
+    return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', ''];
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/tags.js
 
 
 
-async function moveTags(registry, moves) {
-    const before = await Promise.all(moves.map(({ repository, tag }) => registry.getManifest(repository, tag)));
-    const steps = moves.map((move, at) => ({ move, before: before[at] }));
-    const needed = steps.filter((step) => step.before?.digest !== step.move.index.digest);
-    for (const [at, { move }] of needed.entries()) {
-        const { repository, tag, index } = move;
-        try {
-            await registry.putManifest(repository, tag, index.mediaType, index.bytes);
-        }
-        catch (error) {
-            throw stopped(move, error, await putBack(registry, needed.slice(0, at + 1).reverse()));
-        }
+async function moveTags(registry, moves, index) {
+    const done = [];
+    for (const wave of wavesOf(moves)) {
+        const outcomes = await Promise.allSettled(wave.map(({ tag }) => registry.putManifest(tag.repository, tag.tag, index.mediaType, index.bytes)));
+        done.push(...wave);
+        const at = outcomes.findIndex(({ status }) => status === 'rejected');
+        const [failed, outcome] = [wave[at], outcomes[at]];
+        if (failed === undefined || outcome?.status !== 'rejected')
+            continue;
+        throw stopped(failed, index, outcome.reason, await putBack(registry, done.toReversed(), index));
     }
 }
-async function putBack(registry, steps) {
+function wavesOf(moves) {
+    const latest = moves.filter(({ tag }) => tag.tag === 'latest');
+    const others = moves.filter(({ tag }) => tag.tag !== 'latest');
+    const fresh = others.filter(({ before }) => before === undefined);
+    const moving = others.filter(({ before }) => before !== undefined);
+    return [fresh, moving, latest];
+}
+async function putBack(registry, moves, index) {
     const left = [];
-    for (const step of steps) {
-        const problem = await putBackOne(registry, step).catch(messageOf);
+    for (const move of moves) {
+        const problem = await putBackOne(registry, move, index).catch(messageOf);
         if (problem !== undefined)
-            left.push(`${printReference(step.move)}: ${problem}`);
+            left.push(`${printReference(move.tag)}: ${problem}`);
     }
     return left;
 }
-async function putBackOne(registry, { move, before }) {
-    const { repository, tag, index } = move;
-    const now = await registry.getManifest(repository, tag);
+async function putBackOne(registry, { tag, before }, index) {
+    const { repository } = tag;
+    const now = await registry.getManifest(repository, tag.tag);
     if (now?.digest !== index.digest)
         return undefined;
     if (before !== undefined) {
-        await registry.putManifest(repository, tag, before.mediaType, before.bytes);
+        await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes);
         return undefined;
     }
-    if (await registry.deleteTag(repository, tag))
+    if (await registry.deleteTag(repository, tag.tag))
         return undefined;
     return `is new and points to ${index.digest}; ${repository.host} can't delete tags`;
 }
-function stopped(move, error, left) {
+function stopped({ tag }, index, error, left) {
     const where = left.length === 0
         ? 'All tags are as they were.'
         : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`;
     return new MergeError({
-        what: `The tag ${printReference(move)} could not be moved to ${move.index.digest}`,
+        what: `The tag ${printReference(tag)} could not be moved to ${index.digest}`,
         words: messageOf(error),
         help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
         cause: error,
     });
 }
 
-;// CONCATENATED MODULE: ./lib/merge/merge.js
+;// CONCATENATED MODULE: ./lib/merge/verify.js
 
 
 
 
 
-
-
-
-
-
-
-
-
-async function merge(inputs, workflow, { registry, log }) {
-    const { images, tags, push } = inputs;
-    const handed = await merge_collect(inputs, workflow, log);
-    if (handed.length === 0 && !push) {
-        log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none');
-        return { outputs: {}, summary: summarizeMerge([], false) };
-    }
-    const chosen = images.map((image) => ({ image, candidates: choose(handed, image) }));
-    const indexes = await Promise.all(chosen.map(async ({ image, candidates }) => {
-        const members = await Promise.all(candidates.map((candidate) => verify(candidate, image, registry)));
-        checkMembers(members, image, inputs.systems);
-        return composed(image, members, inputs.annotations, log);
-    }));
-    if (push) {
-        await Promise.all(indexes.map(({ image, index }) => putIndex(registry, image, index)));
-        await moveTags(registry, tags.flatMap((tag) => indexes.flatMap((one) => (sameRepository(one.image, tag.repository) ? [{ ...tag, index: one.index }] : []))));
-    }
-    for (const { image, index, members } of indexes) {
-        const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ');
-        log.info(`${printRepository(image)}@${index.digest}: ${platforms}`);
-    }
-    for (const tag of tags)
-        log.info(`${push ? 'Published' : 'Would publish'} ${printReference(tag)}`);
-    return merge_report(indexes, inputs);
+async function verify(candidate, images, registry) {
+    const found = await Promise.all(images.map((image) => look(candidate, image, registry)));
+    const whole = found.find((one) => one.image !== undefined && one.missing.length === 0);
+    if (whole?.image === undefined)
+        throw incomplete(candidate, images, found);
+    const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
+    return { ...verify_describe(candidate, whole.image), image: whole.image, absentFrom };
 }
-async function merge_collect({ digests }, { tempFolder }, log) {
-    if (digests === undefined) {
-        const found = await log.group('Collect the digests of the run', () => readRecords(tempFolder));
-        return found.map(({ text, origin }) => withRecord(parseRecord(text, origin), origin));
-    }
-    return digests.map((text, at) => {
-        const origin = `line ${at + 1} of \`digests\``;
-        return isDigest(text) ? { digest: text, origin } : withRecord(parseRecord(text, origin), origin);
+async function look({ digest }, repository, registry) {
+    const image = await findImage(registry, repository, digest);
+    return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) };
+}
+function incomplete({ digest, record }, images, found) {
+    const half = found.find(({ image }) => image !== undefined);
+    const [first] = images;
+    const home = images.find((image) => printRepository(image) === record?.image) ?? first;
+    if (home === undefined)
+        throw new Error('there is no image, though inputs have one at least');
+    if (half?.image === undefined)
+        return absent(home, digest, `${printRepository(home)}@${digest}`);
+    return new MergeError({
+        what: `${printRepository(half.image.repository)}@${digest} is not whole: ${half.missing.length} of its layers are not in the registry`,
+        words: half.missing.join('\n'),
+        help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again.',
     });
 }
-function withRecord(record, origin) {
-    return { digest: record.digest, record, origin };
-}
-function choose(handed, image) {
-    const name = printRepository(image);
-    const ours = handed.filter(({ record }) => record === undefined || record.image === name);
-    if (ours.length === 0)
-        throw noRecords(handed, name);
-    const different = [...new Map(ours.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()];
-    for (const [system, rivals] of Map.groupBy(different, ({ record }) => record?.system)) {
-        if (system === undefined || rivals.length === 1)
-            continue;
-        throw new RecordError({
-            what: `There are ${rivals.length} images of ${name} for ${system}, and an index has one`,
-            words: rivals.map(({ digest, origin }) => `${digest} in ${origin}`).join('\n'),
-            help: 'Hand over one digest for each system; give each variant of an image an `image` of its own.',
-        });
-    }
-    return different;
-}
-function noRecords(handed, name) {
-    const others = [...new Set(handed.map(({ record }) => record?.image))];
-    return new RecordError({
-        what: `No build of this run has handed over a digest for ${name}`,
-        words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
-        help: 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
-    });
-}
-async function verify({ digest, record, origin }, image, registry) {
-    const found = await fetchImage(registry, image, digest);
-    const system = record?.system ?? systemOf(found.platform);
-    const name = `${printRepository(image)}@${digest}`;
+function verify_describe({ digest, record, origin }, image) {
+    const name = `${printRepository(image.repository)}@${digest}`;
+    const system = record?.system ?? systemOf(image.platform);
     if (system === undefined)
         throw new MergeError({
-            what: `${name} is for ${printPlatform(found.platform)}, which is no system of Nix's`,
+            what: `${name} is for ${printPlatform(image.platform)}, which is no system of Nix's`,
             words: origin,
         });
     const wanted = platformOf(system);
-    if (!fits(found.platform, wanted))
+    if (!fits(image.platform, wanted))
         throw new MergeError({
             what: `${name} is not what its record says`,
-            words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(found.platform)}`,
+            words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(image.platform)}`,
             help: 'Nothing was published. Run the build of this system again.',
         });
-    const variant = found.platform.variant ?? wanted.variant;
-    const platform = { os: wanted.os, architecture: wanted.architecture, ...(variant !== undefined && { variant }) };
-    return { digest: found.digest, mediaType: found.mediaType, size: found.size, platform, system };
+    if (record !== undefined && record.digest === image.digest && record.size !== image.size)
+        throw new MergeError({
+            what: `${name} is not what its record says`,
+            words: `${origin} says that its manifest has ${record.size} bytes, and it has ${image.size}`,
+            help: 'Nothing was published. Run the build of this system again.',
+        });
+    const variant = image.platform.variant ?? wanted.variant;
+    const { os, architecture } = wanted;
+    return { system, platform: { os, architecture, ...(variant !== undefined && { variant }) } };
 }
-function checkMembers(members, image, systems) {
-    const name = printRepository(image);
+function checkMembers(members, images, systems) {
+    const name = images.map(printRepository).join(', ');
     const there = members.map(({ system }) => system);
     for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
         const [first, ...more] = rivals;
@@ -56399,7 +56992,7 @@ function checkMembers(members, image, systems) {
             continue;
         throw new MergeError({
             what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
-            words: rivals.map(({ digest, platform: own }) => `${digest} (${printPlatform(own)})`).join('\n'),
+            words: rivals.map(({ image, platform: own }) => `${image.digest} (${printPlatform(own)})`).join('\n'),
             help: 'Hand over one digest for each platform.',
         });
     }
@@ -56419,51 +57012,158 @@ function checkMembers(members, image, systems) {
             help: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
         });
 }
-function composed(image, members, annotations, log) {
-    const placed = placeAnnotations(annotations, members.map(({ platform }) => platform));
-    for (const text of placed.homeless)
-        log.warning(`The annotation ${text} has no place in the index of ${printRepository(image)}, whose images are pushed already; it is left out`);
-    const entries = members.map((member) => ({ ...member, annotations: placed.descriptor(member.platform) }));
-    const bytes = Buffer.from(composeIndex(entries, placed.index));
-    return {
-        image,
-        members: members.toSorted(byPlatform),
-        index: { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX },
-    };
+
+;// CONCATENATED MODULE: ./lib/merge/merge.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function merge(inputs, workflow, tools) {
+    const { images, push } = inputs;
+    const { registry, log } = tools;
+    const origin = merge_originOf(workflow);
+    const authorized = push ? images.map((image) => registry.authorizePush(image)) : [];
+    const [members, [published, relations]] = await Promise.all([
+        gather(inputs, workflow, tools),
+        lookAtTags(inputs, workflow, origin, tools),
+        ...authorized,
+    ]);
+    if (members === undefined) {
+        log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none');
+        return { outputs: {}, summary: '# Checked, not published\n' };
+    }
+    const composed = compose(members, inputs.annotations, origin);
+    for (const warning of composed.warnings)
+        log.warning(warning);
+    const unchanged = inputs.republish ? undefined : findUnchanged(composed, published);
+    const index = unchanged ?? composed;
+    const platforms = members.map(({ platform }) => platform);
+    const plans = planTags(published, index.digest, platforms, relations);
+    if (!inputs.allowMissingPlatforms)
+        refuseLoss(plans);
+    tellPlan(plans, inputs, relations, tools);
+    if (push)
+        await publish(index, members, plans, inputs, registry);
+    tell(index, members, plans, inputs, tools);
+    return merge_report(index, members, plans, unchanged !== undefined, inputs);
 }
-async function putIndex(registry, image, { bytes, digest, mediaType }) {
-    await registry.putManifest(image, digest, mediaType, bytes);
-    const stored = await registry.getManifest(image, digest);
-    if (stored !== undefined)
+async function gather(inputs, workflow, { registry, log }) {
+    const handed = await collect_collect(inputs, workflow, log);
+    if (handed.length === 0 && !inputs.push)
+        return undefined;
+    const candidates = choose(handed, inputs);
+    const members = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
+    checkMembers(members, inputs.images, inputs.systems);
+    return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)));
+}
+function placeOf({ platform, image: { digest } }) {
+    return { platform, digest };
+}
+async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, log }) {
+    const published = await published_readPublished(registry, tags);
+    const head = origin[REVISION];
+    if (allowOlder || head === undefined)
+        return [published, new Map()];
+    const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
+    const relations = [...bases].map(async ([base, [first]]) => {
+        const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
+        if (elsewhere)
+            return [base, { unknown: `that commit is of another repository, ${first.source}` }];
+        return [base, await compareCommits({ api, repository, token, base, head }, log)];
+    });
+    return [published, new Map(await Promise.all(relations))];
+}
+function sameSource(one, other = '') {
+    const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
+    return plain(one) === plain(other);
+}
+function merge_originOf({ revision, source }) {
+    return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
+}
+function tellPlan(plans, { allowOlder }, relations, { log }) {
+    for (const plan of losing(plans))
+        log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
+    for (const { tag, before, action } of plans) {
+        const name = printReference(tag);
+        const relation = before.revision === undefined ? undefined : relations.get(before.revision);
+        if (action === 'skipped')
+            log.warning(`${name} is left alone: it is of the commit ${before.revision}, and this run's is behind that one. \`allow-older: true\` moves it all the same.`);
+        else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
+            log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? 'it names none'}`);
+    }
+}
+async function publish(index, members, plans, { images }, registry) {
+    await Promise.all(members.flatMap(({ image, absentFrom }) => absentFrom.map((target) => copyImage(registry, image, target))));
+    const moves = plans
+        .filter(({ action }) => action === 'created' || action === 'moved')
+        .map(({ tag, before }) => ({ tag, before: before.stored }));
+    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
+    await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
+    await Promise.all([
+        ...without.map((image) => readBack(registry, image, index)),
+        ...moves.map((move) => checkStill(registry, move)),
+    ]);
+    await moveTags(registry, moves, index);
+}
+async function readBack(registry, image, { digest }) {
+    if ((await registry.getManifest(image, digest)) !== undefined)
         return;
     throw new MergeError({
         what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
         help: 'No tag has moved. This is a fault of the registry; run the job again.',
     });
 }
-function merge_report(indexes, { tags, push }) {
-    const [first] = indexes;
+async function checkStill(registry, { tag, before }) {
+    const now = await registry.getManifest(tag.repository, tag.tag);
+    if (now?.digest === before?.digest)
+        return;
+    throw new MergeError({
+        what: `${printReference(tag)} was moved by somebody else while this job ran`,
+        words: `it was ${before?.digest ?? 'not there'}, and is ${now?.digest ?? 'gone'}`,
+        help: 'No tag has moved. Run this job again, and let runs wait for each other, which a `concurrency` group of the workflow does.',
+    });
+}
+const VERBS = {
+    kept: ['is that already', 'is that already'],
+    created: ['is new', 'would be new'],
+    moved: ['is moved to it', 'would be moved to it'],
+    skipped: ['is left alone', 'would be left alone'],
+};
+function tell(index, members, plans, { images, push }, { log }) {
+    const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ');
+    for (const image of images)
+        log.info(`${printRepository(image)}@${index.digest}: ${platforms}`);
+    for (const { tag, action } of plans)
+        log.info(`${printReference(tag)} ${VERBS[action][push ? 0 : 1]}`);
+}
+function merge_report(index, members, plans, unchanged, { images, push }) {
+    const [first] = images;
     if (first === undefined)
         throw new Error('no image, though inputs have one at least');
-    const published = indexes.map(({ image, index, members }) => ({
-        image: printRepository(image),
-        digest: index.digest,
-        tags: tags.filter(({ repository }) => sameRepository(repository, image)).map(printReference),
-        platforms: members,
-    }));
-    const platforms = first.members.map(({ system, platform, digest }) => ({
-        system,
-        platform: printPlatform(platform),
-        digest,
-    }));
+    const skipped = plans.filter(({ action }) => action === 'skipped');
+    const standing = plans.filter(({ action }) => action !== 'skipped');
+    const there = unchanged || plans.some(({ action }) => action === 'kept');
+    const changed = !there || plans.some(({ action }) => action === 'moved');
+    const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
     return {
         outputs: {
-            digest: first.index.digest,
-            image: `${printRepository(first.image)}@${first.index.digest}`,
-            tags: push ? tags.map(printReference).join('\n') : '',
-            platforms: JSON.stringify(platforms),
+            digest: index.digest,
+            image: `${printRepository(first)}@${index.digest}`,
+            tags: push ? standing.map(({ tag }) => printReference(tag)).join('\n') : '',
+            'skipped-tags': skipped.map(({ tag }) => printReference(tag)).join('\n'),
+            changed: String(changed),
+            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: printPlatform(one.platform) }))),
         },
-        summary: summarizeMerge(published, push),
+        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
     };
 }
 
@@ -56621,235 +57321,6 @@ function splitChallenges(header) {
     return challenges;
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
-// EXTERNAL MODULE: ./node_modules/undici/index.js
-var undici = __nccwpck_require__(46752);
-;// CONCATENATED MODULE: external "node:dns/promises"
-const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
-// EXTERNAL MODULE: external "node:net"
-var external_node_net_ = __nccwpck_require__(77030);
-;// CONCATENATED MODULE: ./lib/registry/realm.js
-
-
-async function realmProblem(realm, registry, withSecret) {
-    if (!URL.canParse(realm))
-        return 'that is no URL';
-    const url = new URL(realm);
-    if (url.protocol !== 'https:' && url.protocol !== 'http:')
-        return 'it is neither https nor http';
-    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
-    if (withSecret && url.protocol === 'http:' && !sameLoopback)
-        return 'the credentials would go there unencrypted';
-    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
-    return toPrivate && !fromPrivate
-        ? 'it is an address of a private network, and the registry is a public one'
-        : undefined;
-}
-function isLoopback(hostname) {
-    const address = unbracketed(hostname);
-    if (address === 'localhost')
-        return true;
-    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
-}
-const LOOPBACK = new external_node_net_.BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8);
-LOOPBACK.addAddress('::1', 'ipv6');
-const PRIVATE = new external_node_net_.BlockList();
-for (const [network, prefix] of [
-    ['0.0.0.0', 8],
-    ['10.0.0.0', 8],
-    ['100.64.0.0', 10],
-    ['127.0.0.0', 8],
-    ['169.254.0.0', 16],
-    ['172.16.0.0', 12],
-    ['192.0.0.0', 24],
-    ['192.168.0.0', 16],
-    ['198.18.0.0', 15],
-])
-    PRIVATE.addSubnet(network, prefix);
-for (const [network, prefix] of [
-    ['::', 127],
-    ['fc00::', 7],
-    ['fe80::', 10],
-])
-    PRIVATE.addSubnet(network, prefix, 'ipv6');
-async function isPrivate(hostname) {
-    const host = unbracketed(hostname);
-    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
-    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
-}
-function unbracketed(hostname) {
-    return hostname.replace(/^\[|\]$/g, '');
-}
-
-;// CONCATENATED MODULE: ./lib/registry/retry.js
-const ATTEMPTS = 6;
-const LONGEST_WAIT = 60_000;
-const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
-const RETRIED_ERRORS = new Set([
-    'ECONNRESET',
-    'ECONNABORTED',
-    'EPIPE',
-    'ETIMEDOUT',
-    'EAI_AGAIN',
-    'UND_ERR_SOCKET',
-    'UND_ERR_CONNECT_TIMEOUT',
-    'UND_ERR_HEADERS_TIMEOUT',
-    'UND_ERR_BODY_TIMEOUT',
-]);
-function isPassing(status, body) {
-    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
-}
-function isPassingError(code) {
-    return code !== undefined && RETRIED_ERRORS.has(code);
-}
-function retryDelay(attempt, retryAfter, now, random) {
-    const asked = parseRetryAfter(retryAfter, now);
-    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
-    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
-}
-function parseRetryAfter(header, now) {
-    if (header === undefined)
-        return undefined;
-    if (/^\d+(\.\d+)?$/.test(header))
-        return Number(header) * 1000;
-    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
-    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
-}
-
-;// CONCATENATED MODULE: ./lib/registry/http.js
-
-
-
-
-
-
-function createHttp({ log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout }) {
-    const options = { allowH2: false, connect: { timeout: 10_000 } };
-    const proxied = new undici.EnvHttpProxyAgent(options);
-    const direct = new undici.Agent(options);
-    async function sendOnce({ method, url, headers, body, limit, patience }) {
-        const dispatcher = isLoopback(url.hostname) ? direct : proxied;
-        const all = { 'user-agent': userAgent, ...headers };
-        const reply = await (0,undici.request)(url, {
-            method,
-            headers: all,
-            body: body ?? null,
-            dispatcher,
-            headersTimeout: patience ?? 60_000,
-        });
-        const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
-        if (answer.status >= 400)
-            return { ok: false, ...answer, text: await http_readStart(reply.body) };
-        if (limit === undefined)
-            return { ok: true, ...answer, body: reply.body };
-        return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
-    }
-    async function retry({ url, purpose }, attempt) {
-        for (let count = 1;; count++) {
-            const outcome = await settle(attempt());
-            const why = passingReason(outcome);
-            if (why === undefined || count === ATTEMPTS)
-                return conclude(url, purpose, outcome);
-            const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
-            const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
-            const next = `attempt ${count + 1} of ${ATTEMPTS}`;
-            log.info(`${url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
-            await wait(delay);
-        }
-    }
-    async function send(call) {
-        if (call.once === true)
-            return conclude(call.url, call.purpose, await settle(sendOnce(call)));
-        return retry(call, () => sendOnce(call));
-    }
-    return {
-        send,
-        retry,
-        async close() {
-            await Promise.all([proxied.close(), direct.close()]);
-        },
-    };
-}
-const ERROR_LIMIT = 64 * 1024;
-async function readBody(body, limit) {
-    const chunks = [];
-    let length = 0;
-    for await (const chunk of body) {
-        length += chunk.length;
-        if (length > limit)
-            return undefined;
-        chunks.push(chunk);
-    }
-    return Buffer.concat(chunks, length);
-}
-function drain(reply) {
-    if (reply.ok && reply.content === undefined)
-        reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined);
-    return reply;
-}
-async function http_readStart(body) {
-    const chunks = [];
-    let length = 0;
-    try {
-        for await (const chunk of body) {
-            chunks.push(chunk);
-            length += chunk.length;
-            if (length >= ERROR_LIMIT)
-                break;
-        }
-    }
-    catch {
-    }
-    return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8');
-}
-async function settle(sent) {
-    try {
-        return { reply: await sent };
-    }
-    catch (error) {
-        return { error };
-    }
-}
-function passingReason({ reply, error }) {
-    if (reply === undefined)
-        return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined;
-    if (reply.ok || !isPassing(reply.status, reply.text))
-        return undefined;
-    return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
-}
-function conclude(url, purpose, { reply, error }) {
-    if (reply !== undefined)
-        return reply;
-    throw error instanceof RegistryError ? error : unanswered(url, purpose, error);
-}
-function http_flatten(headers) {
-    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
-}
-function causeOf(error) {
-    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
-}
-function codeOf(error) {
-    const { code, cause } = error;
-    if (typeof code === 'string')
-        return code;
-    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
-}
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function unanswered(url, purpose, error) {
-    const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
-    return new RegistryError({
-        host: url.host,
-        problem,
-        what: problem === 'unreachable'
-            ? `Can't ${purpose}: ${url.host} can't be reached`
-            : `Can't ${purpose}: the certificate of ${url.host} is not trusted`,
-        words: messageOf(error),
-        cause: error,
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/authorization.js
 
 
@@ -56869,10 +57340,12 @@ function createAuthorization(settings) {
     }
     return {
         header(repository, access, from) {
-            const key = `${access} ${printRepository(repository)} ${from?.path ?? ''}`;
+            const keyOf = (one) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`;
+            const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access;
+            const key = keyOf(asked);
             const cached = headers.get(key);
             if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
-                const fresh = cacheHeader(fetchHeader(repository, access, from));
+                const fresh = cacheHeader(fetchHeader(repository, asked, from));
                 headers.set(key, fresh);
                 return fresh.header;
             }
@@ -57057,6 +57530,10 @@ function createTransport(settings) {
     }
     return {
         send,
+        async authorize(repository, access) {
+            await baseOf(repository.host);
+            await authorization.header(repository, access);
+        },
         retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
         close: http.close,
     };
@@ -57211,6 +57688,12 @@ function createRegistry(settings) {
                 drain(reply);
             return reply !== undefined;
         },
+        async openBlob(repository, digest) {
+            const purpose = `read the blob ${printRepository(repository)}@${digest}`;
+            const reply = await demand({ method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose });
+            return reply.body;
+        },
+        authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
         async mountBlob(repository, digest, from) {
             const query = new URLSearchParams({ mount: digest, from: from.path });
             const name = printRepository(repository);
@@ -57331,6 +57814,10 @@ function readWorkflow(env) {
     return {
         run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
         job: env.GITHUB_JOB ?? '',
+        revision: env.GITHUB_SHA ?? '',
+        repository: env.GITHUB_REPOSITORY ?? '',
+        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
+        api: env.GITHUB_API_URL ?? '',
         tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
         runnerSystem: runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch),
     };
@@ -57354,6 +57841,8 @@ function readWorkflow(env) {
 async function run(env) {
     try {
         const inputs = readInputs(env);
+        if (inputs.mode === 'merge' && inputs.token !== '')
+            core/* setSecret */.Pq(inputs.token);
         for (const notice of inputs.notices)
             jobLog.notice(notice);
         const { outputs, summary } = await runMode(inputs, env);

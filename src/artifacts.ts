@@ -57,17 +57,41 @@ export async function writeRecord(record: DigestRecord, retentionDays: number, t
   })
 }
 
+/** Which of the run's artifacts are read. */
+export interface ArtifactChoice {
+  /** Those of this action. */
+  readonly own: boolean
+  /** Those of other actions with such a name, `*` standing for any text; empty: none. */
+  readonly pattern: string
+}
+
 /**
- * Reads all records of the run, whichever image they are of: that is for their content to say.
+ * Reads all records of the run, whichever image they are of: that is for their content to say. Of other actions'
+ * artifacts each file that is named by a digest is one:
+ * https://docs.docker.com/build/ci/github-actions/multi-platform/#distribute-build-across-multiple-runners
  * @throws RecordError
  */
-export async function readRecords(tempFolder: string): Promise<readonly FoundRecord[]> {
+export async function readRecords(
+  { own, pattern }: ArtifactChoice,
+  tempFolder: string,
+): Promise<readonly FoundRecord[]> {
   return withTempFolder(tempFolder, async (folder) => {
     const client = await openClient()
     const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
-    const ours = artifacts.filter((artifact) => artifact.name.startsWith(PREFIX))
-    return Promise.all(ours.map(({ id, name }) => download(client, id, name, join(folder, String(id)))))
+    const folderOf = (id: number) => join(folder, String(id))
+    const records = artifacts
+      .filter(({ name }) => own && name.startsWith(PREFIX))
+      .map(async ({ id, name }) => [await download(client, id, name, folderOf(id))])
+    const digests = artifacts
+      .filter(({ name }) => !name.startsWith(PREFIX) && matches(name, pattern))
+      .map(({ id, name }) => downloadDigests(client, id, name, folderOf(id)))
+    return (await Promise.all([...records, ...digests])).flat()
   })
+}
+
+function matches(name: string, pattern: string): boolean {
+  const parts = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'))
+  return new RegExp(`^${parts.join('.*')}$`, 's').test(name)
 }
 
 const PREFIX = 'image-digest-'
@@ -93,6 +117,25 @@ async function download(client: DefaultArtifactClient, id: number, name: string,
   if ((await stat(path)).size > RECORD_LIMIT)
     throw new RecordError({ what: `${origin} is too large for a digest record` })
   return { origin, text: await readFile(path, 'utf8') }
+}
+
+async function downloadDigests(
+  client: DefaultArtifactClient,
+  id: number,
+  name: string,
+  folder: string,
+): Promise<readonly FoundRecord[]> {
+  const origin = `the artifact ${name}`
+  await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder }))
+  const files = await readdir(folder, { recursive: true, withFileTypes: true })
+  const names = files.filter((entry) => entry.isFile()).map((entry) => entry.name)
+  const odd = names.filter((file) => !/^[0-9a-f]{64}$/.test(file))
+  if (names.length === 0 || odd.length > 0)
+    throw new RecordError({
+      what: `${origin} should hold files named by digests, and holds ${odd.join(', ') || 'nothing'}`,
+      help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
+    })
+  return names.map((file) => ({ origin, text: `sha256:${file}` }))
 }
 
 /** A record of this attempt with another digest is another job's: one of the two images would be lost in silence. */

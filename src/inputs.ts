@@ -46,6 +46,8 @@ export interface BuildInputs extends CommonInputs {
   readonly retentionDays: number
   /** How many jobs the matrix has, where the runner tells. */
   readonly jobTotal: number | undefined
+  /** Which of them this one is, from 0. */
+  readonly jobIndex: number | undefined
 }
 
 /** A tag to publish, in one of `images`. */
@@ -62,6 +64,16 @@ export interface MergeInputs extends CommonInputs {
   readonly systems: readonly string[]
   /** Records or bare digests as text; nothing: they are in the run's artifacts. */
   readonly digests: readonly string[] | undefined
+  /** The names of other actions' artifacts, `*` standing for any text, whose files are named by digests; or empty. */
+  readonly artifactPattern: string
+  /** Whether a tag may lose a platform that it has. */
+  readonly allowMissingPlatforms: boolean
+  /** Whether a tag may be moved to a commit before the one that it is of. */
+  readonly allowOlder: boolean
+  /** Whether the index is made anew where nothing has changed. */
+  readonly republish: boolean
+  /** For the Git host's API; or empty. */
+  readonly token: string
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -106,6 +118,7 @@ function readBuildInputs(env: Environment): BuildInputs {
     labels: readLabels(env, pushWith),
     retentionDays: readRetention(env),
     jobTotal: Number(inputOf(env, 'job-total')) || undefined,
+    jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
   }
 }
 
@@ -125,6 +138,11 @@ function readMergeInputs(env: Environment): MergeInputs {
     ),
     systems,
     digests: digests.length > 0 ? digests : undefined,
+    artifactPattern: inputOf(env, 'artifact-pattern'),
+    allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
+    allowOlder: readBoolean(env, 'allow-older', false),
+    republish: readBoolean(env, 'republish', false),
+    token: inputOf(env, 'token'),
   }
 }
 

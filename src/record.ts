@@ -27,6 +27,8 @@ export interface DigestRecord {
     readonly id: string
     /** How many jobs the matrix has, where the runner told. */
     readonly total?: number | undefined
+    /** Which of them this one is, from 0. */
+    readonly index?: number | undefined
   }
   readonly run: { readonly id: string; readonly attempt: number }
 }
@@ -77,7 +79,11 @@ const RECORD = v.pipe(
     mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
     size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
     storePath: v.pipe(v.string(), v.startsWith('/')),
-    job: v.object({ id: v.string(), total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))) }),
+    job: v.object({
+      id: v.string(),
+      total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
+      index: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+    }),
     run: v.object({ id: v.string(), attempt: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) }),
   }),
 )

@@ -21,6 +21,7 @@ import { readWorkflow } from './workflow.ts'
 export async function run(env: Environment): Promise<void> {
   try {
     const inputs = readInputs(env)
+    if (inputs.mode === 'merge' && inputs.token !== '') core.setSecret(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     const { outputs, summary } = await runMode(inputs, env)
     for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)

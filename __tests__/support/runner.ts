@@ -22,6 +22,7 @@ export interface ActionCall {
   readonly cwd?: string
   readonly matrix?: Readonly<Record<string, string>>
   readonly jobTotal?: number
+  readonly jobIndex?: number
   readonly job?: string
   readonly runId?: string
   readonly runAttempt?: number
@@ -169,7 +170,7 @@ function stepContexts(call: ActionCall, env: Readonly<Record<string, string>>): 
     github: (key) => (key === 'token' ? call.token : variable('GITHUB')(key)),
     matrix: (key) => call.matrix?.[key],
     runner: variable('RUNNER'),
-    strategy: (key) => (key === 'job-total' ? call.jobTotal?.toString() : undefined),
+    strategy: (key) => ({ 'job-total': call.jobTotal, 'job-index': call.jobIndex })[key]?.toString(),
     job: () => undefined,
   }
 }
@@ -243,7 +244,8 @@ function jobVariables(call: ActionCall): Readonly<Record<string, string>> {
     GITHUB_ACTIONS: 'true',
     GITHUB_ACTION: '__self',
     GITHUB_ACTOR: 'octocat',
-    GITHUB_API_URL: 'https://api.github.com',
+    // Nobody answers there, so that no test talks to the world.
+    GITHUB_API_URL: 'http://127.0.0.1:1',
     GITHUB_EVENT_NAME: call.eventName ?? 'push',
     GITHUB_JOB: call.job ?? 'build',
     GITHUB_REF: ref,

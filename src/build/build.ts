@@ -12,7 +12,7 @@ import { platformOf } from '../nix/system.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
-import type { PublishedImage } from '../registry/image.ts'
+import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import type { Workflow } from '../workflow.ts'
 import { bytesOf, checkImage } from './push.ts'
@@ -127,10 +127,10 @@ async function handOver(
 }
 
 function recordOf(
-  { repository, digest, mediaType, size, platform: own }: PublishedImage,
+  { repository, digest, mediaType, size, platform: own }: ImageManifest,
   { os, architecture, variant = own.variant }: Platform,
   storePath: string,
-  { system, jobTotal }: BuildInputs,
+  { system, jobTotal, jobIndex }: BuildInputs,
   { run, job }: Workflow,
 ): DigestRecord {
   return {
@@ -142,7 +142,11 @@ function recordOf(
     mediaType,
     size,
     storePath,
-    job: { id: job, ...(jobTotal !== undefined && { total: jobTotal }) },
+    job: {
+      id: job,
+      ...(jobTotal !== undefined && { total: jobTotal }),
+      ...(jobIndex !== undefined && { index: jobIndex }),
+    },
     run,
   }
 }

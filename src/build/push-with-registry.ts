@@ -17,7 +17,7 @@ export interface RegistryPushing extends Pushing, Pick<BuildInputs, 'compression
 export async function pushWithRegistry(pushing: RegistryPushing, { registry, log }: Tools): Promise<Pushed> {
   const { images, tag } = pushing
   const pushed = await pushImage({ ...pushing, tag: tag || undefined }, registry, log)
-  const { archive, manifest, configDigest, layers, milliseconds } = pushed
+  const { archive, manifest, layers, milliseconds } = pushed
   log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`)
   for (const repository of images) {
     const name = tag === '' ? printRepository(repository) : printReference({ repository, tag })
@@ -27,7 +27,7 @@ export async function pushWithRegistry(pushing: RegistryPushing, { registry, log
   const platform = { os, architecture, ...(variant !== undefined && { variant }) }
   const { digest, mediaType, bytes } = manifest
   return {
-    images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform, configDigest })),
+    images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
     layers,
   }
 }

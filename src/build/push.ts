@@ -11,6 +11,7 @@ import type { Log } from '../log.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/media-type.ts'
 import type { Repository } from '../oci/reference.ts'
+import { putIfAbsent } from '../registry/copy.ts'
 import type { Blob, Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { printBytes } from '../units.ts'
@@ -262,13 +263,6 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
 async function allOf<Result>(work: readonly Promise<Result>[]): Promise<readonly Result[]> {
   await Promise.allSettled(work)
   return Promise.all(work)
-}
-
-/** Returns whether it had to be sent. */
-async function putIfAbsent(registry: Registry, image: Repository, blob: Blob): Promise<boolean> {
-  if (await registry.hasBlob(image, blob.digest)) return false
-  await registry.putBlob(image, blob)
-  return true
 }
 
 async function mountIfElsewhere(registry: Registry, image: Repository, blob: KnownBlob): Promise<void> {

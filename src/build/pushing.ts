@@ -1,7 +1,7 @@
 import type { DockerArchive } from '../image/docker-archive.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { Repository } from '../oci/reference.ts'
-import type { PublishedImage } from '../registry/image.ts'
+import type { ImageManifest } from '../registry/image.ts'
 import type { PushedLayer } from './push.ts'
 
 /** An image that is to be pushed, by whatever means. */
@@ -18,7 +18,7 @@ export interface Pushing {
 /** What has come of it. */
 export interface Pushed {
   /** One for each repository, in their order. */
-  readonly images: readonly PublishedImage[]
+  readonly images: readonly ImageManifest[]
   /** Absent where Docker pushed: it does not tell. */
   readonly layers?: readonly PushedLayer[]
 }

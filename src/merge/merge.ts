@@ -1,238 +1,210 @@
-import { readRecords } from '../artifacts.ts'
 import type { MergeInputs } from '../inputs.ts'
-import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
-import { platformOf, systemOf } from '../nix/system.ts'
-import { type Annotation, placeAnnotations } from '../oci/annotation.ts'
-import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
-import { composeIndex } from '../oci/image-index.ts'
-import { OCI_INDEX } from '../oci/media-type.ts'
-import { byPlatform, fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
+import { byPlatform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository, type Repository, sameRepository } from '../oci/reference.ts'
-import { type DigestRecord, parseRecord, RecordError } from '../record.ts'
-import { fetchImage } from '../registry/image.ts'
+import { copyImage } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import type { Workflow } from '../workflow.ts'
+import { choose } from './choose.ts'
+import { collect } from './collect.ts'
+import { compareCommits, type Relation } from './commits.ts'
+import { compose, findUnchanged } from './compose.ts'
 import { MergeError } from './merge-error.ts'
+import { describeLoss, losing, planTags, refuseLoss, type TagPlan } from './plan.ts'
+import { type PublishedTag, REVISION, readPublished, SOURCE } from './published.ts'
 import { summarizeMerge } from './summary.ts'
-import { moveTags } from './tags.ts'
+import { moveTags, type TagMove } from './tags.ts'
+import { checkMembers, type Member, verify } from './verify.ts'
 
 /**
- * Publishes the images of all systems under one set of tags: records are collected and checked, each image is checked
- * at the registry, the index is pushed by digest and read back, and only then tags move.
+ * Publishes the images of all systems under one set of tags. Records are collected and checked, each image is checked
+ * at the registries, and what tags point to is looked at; then it is decided what becomes of each tag. Only after that
+ * something is written: images to where they lack, the index by digest, which is read back, and the tags.
  * @throws Failure, with every tag as it was
  */
-export async function merge(inputs: MergeInputs, workflow: Workflow, { registry, log }: Tools): Promise<Result> {
-  const { images, tags, push } = inputs
-  const handed = await collect(inputs, workflow, log)
-  if (handed.length === 0 && !push) {
+export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tools): Promise<Result> {
+  const { images, push } = inputs
+  const { registry, log } = tools
+  const origin = originOf(workflow)
+  // The login for writing comes first, so that what is read meanwhile goes with it.
+  const authorized = push ? images.map((image) => registry.authorizePush(image)) : []
+  const [members, [published, relations]] = await Promise.all([
+    gather(inputs, workflow, tools),
+    lookAtTags(inputs, workflow, origin, tools),
+    ...authorized,
+  ])
+  if (members === undefined) {
     log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none')
-    return { outputs: {}, summary: summarizeMerge([], false) }
+    return { outputs: {}, summary: '# Checked, not published\n' }
   }
-  const chosen = images.map((image) => ({ image, candidates: choose(handed, image) }))
-  const indexes = await Promise.all(
-    chosen.map(async ({ image, candidates }) => {
-      const members = await Promise.all(candidates.map((candidate) => verify(candidate, image, registry)))
-      checkMembers(members, image, inputs.systems)
-      return composed(image, members, inputs.annotations, log)
-    }),
+
+  const composed = compose(members, inputs.annotations, origin)
+  for (const warning of composed.warnings) log.warning(warning)
+  const unchanged = inputs.republish ? undefined : findUnchanged(composed, published)
+  const index = unchanged ?? composed
+  const platforms = members.map(({ platform }) => platform)
+  const plans = planTags(published, index.digest, platforms, relations)
+  if (!inputs.allowMissingPlatforms) refuseLoss(plans)
+  tellPlan(plans, inputs, relations, tools)
+
+  if (push) await publish(index, members, plans, inputs, registry)
+  tell(index, members, plans, inputs, tools)
+  return report(index, members, plans, unchanged !== undefined, inputs)
+}
+
+/** What the builds have handed over, checked; nothing where a rehearsal has nothing to check. */
+async function gather(
+  inputs: MergeInputs,
+  workflow: Workflow,
+  { registry, log }: Tools,
+): Promise<readonly Member[] | undefined> {
+  const handed = await collect(inputs, workflow, log)
+  if (handed.length === 0 && !inputs.push) return undefined
+  const candidates = choose(handed, inputs)
+  const members = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
+  checkMembers(members, inputs.images, inputs.systems)
+  return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)))
+}
+
+function placeOf({ platform, image: { digest } }: Member): Parameters<typeof byPlatform>[0] {
+  return { platform, digest }
+}
+
+type Relations = ReadonlyMap<string, Relation>
+
+/** What the tags point to, and how this commit stands to theirs. */
+async function lookAtTags(
+  { tags, token, allowOlder }: MergeInputs,
+  { api, repository }: Workflow,
+  origin: Readonly<Record<string, string>>,
+  { registry, log }: Tools,
+): Promise<readonly [readonly PublishedTag[], Relations]> {
+  const published = await readPublished(registry, tags)
+  const head = origin[REVISION]
+  if (allowOlder || head === undefined) return [published, new Map()]
+  const bases = Map.groupBy(
+    published.filter(({ revision }) => revision !== undefined),
+    ({ revision = '' }) => revision,
   )
-
-  if (push) {
-    await Promise.all(indexes.map(({ image, index }) => putIndex(registry, image, index)))
-    await moveTags(
-      registry,
-      tags.flatMap((tag) =>
-        indexes.flatMap((one) => (sameRepository(one.image, tag.repository) ? [{ ...tag, index: one.index }] : [])),
-      ),
-    )
-  }
-  for (const { image, index, members } of indexes) {
-    const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ')
-    log.info(`${printRepository(image)}@${index.digest}: ${platforms}`)
-  }
-  for (const tag of tags) log.info(`${push ? 'Published' : 'Would publish'} ${printReference(tag)}`)
-  return report(indexes, inputs)
-}
-
-/** A digest that a build job has handed over, with what it says of it. */
-interface Candidate {
-  readonly digest: Digest
-  /** Absent for a bare digest. */
-  readonly record?: DigestRecord
-  readonly origin: string
-}
-
-/** A candidate that the registry has, and that is what its record says. */
-interface Member {
-  readonly digest: Digest
-  readonly mediaType: string
-  readonly size: number
-  readonly platform: Platform
-  readonly system: string
-}
-
-interface ComposedIndex {
-  readonly image: Repository
-  readonly members: readonly Member[]
-  readonly index: StoredManifest
-}
-
-async function collect({ digests }: MergeInputs, { tempFolder }: Workflow, log: JobLog): Promise<readonly Candidate[]> {
-  if (digests === undefined) {
-    const found = await log.group('Collect the digests of the run', () => readRecords(tempFolder))
-    return found.map(({ text, origin }) => withRecord(parseRecord(text, origin), origin))
-  }
-  return digests.map((text, at) => {
-    const origin = `line ${at + 1} of \`digests\``
-    return isDigest(text) ? { digest: text, origin } : withRecord(parseRecord(text, origin), origin)
+  const relations = [...bases].map(async ([base, [first]]): Promise<[string, Relation]> => {
+    const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE])
+    if (elsewhere) return [base, { unknown: `that commit is of another repository, ${first.source}` }]
+    return [base, await compareCommits({ api, repository, token, base, head }, log)]
   })
+  return [published, new Map(await Promise.all(relations))]
 }
 
-function withRecord(record: DigestRecord, origin: string): Candidate {
-  return { digest: record.digest, record, origin }
+function sameSource(one: string, other = ''): boolean {
+  const plain = (url: string) => url.replace(/(\.git)?\/*$/, '').toLowerCase()
+  return plain(one) === plain(other)
 }
 
-/**
- * The candidates of one image: by what their records say, whatever their artifacts are called. A bare digest says
- * nothing, and is one for every image.
- * @throws RecordError where there are none, or two for a system
- */
-function choose(handed: readonly Candidate[], image: Repository): readonly Candidate[] {
-  const name = printRepository(image)
-  const ours = handed.filter(({ record }) => record === undefined || record.image === name)
-  if (ours.length === 0) throw noRecords(handed, name)
-  const different = [...new Map(ours.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()]
-  for (const [system, rivals] of Map.groupBy(different, ({ record }) => record?.system)) {
-    if (system === undefined || rivals.length === 1) continue
-    throw new RecordError({
-      what: `There are ${rivals.length} images of ${name} for ${system}, and an index has one`,
-      words: rivals.map(({ digest, origin }) => `${digest} in ${origin}`).join('\n'),
-      help: 'Hand over one digest for each system; give each variant of an image an `image` of its own.',
-    })
+/** The annotations that tell where the run's commit is from. */
+function originOf({ revision, source }: Workflow): Readonly<Record<string, string>> {
+  return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) }
+}
+
+/** What the user has to know of the tags before they move. */
+function tellPlan(plans: readonly TagPlan[], { allowOlder }: MergeInputs, relations: Relations, { log }: Tools): void {
+  for (const plan of losing(plans)) log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`)
+  for (const { tag, before, action } of plans) {
+    const name = printReference(tag)
+    const relation = before.revision === undefined ? undefined : relations.get(before.revision)
+    if (action === 'skipped')
+      log.warning(
+        `${name} is left alone: it is of the commit ${before.revision}, and this run's is behind that one. \`allow-older: true\` moves it all the same.`,
+      )
+    else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
+      log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? 'it names none'}`)
   }
-  return different
 }
 
-function noRecords(handed: readonly Candidate[], name: string): RecordError {
-  const others = [...new Set(handed.map(({ record }) => record?.image))]
-  return new RecordError({
-    what: `No build of this run has handed over a digest for ${name}`,
-    words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
-    help: 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
-  })
-}
-
-/** Holds what was handed over against what the registry has. */
-async function verify({ digest, record, origin }: Candidate, image: Repository, registry: Registry): Promise<Member> {
-  const found = await fetchImage(registry, image, digest)
-  const system = record?.system ?? systemOf(found.platform)
-  const name = `${printRepository(image)}@${digest}`
-  if (system === undefined)
-    throw new MergeError({
-      what: `${name} is for ${printPlatform(found.platform)}, which is no system of Nix's`,
-      words: origin,
-    })
-  const wanted = platformOf(system)
-  if (!fits(found.platform, wanted))
-    throw new MergeError({
-      what: `${name} is not what its record says`,
-      words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(found.platform)}`,
-      help: 'Nothing was published. Run the build of this system again.',
-    })
-  const variant = found.platform.variant ?? wanted.variant
-  const platform = { os: wanted.os, architecture: wanted.architecture, ...(variant !== undefined && { variant }) }
-  return { digest: found.digest, mediaType: found.mediaType, size: found.size, platform, system }
-}
-
-/** @throws MergeError where two members are for one platform, or they are not for the systems asked for */
-function checkMembers(members: readonly Member[], image: Repository, systems: readonly string[]): void {
-  const name = printRepository(image)
-  const there = members.map(({ system }) => system)
-  for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
-    const [first, ...more] = rivals
-    if (first === undefined || more.length === 0) continue
-    throw new MergeError({
-      what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
-      words: rivals.map(({ digest, platform: own }) => `${digest} (${printPlatform(own)})`).join('\n'),
-      help: 'Hand over one digest for each platform.',
-    })
-  }
-  if (systems.length === 0) return
-  const missing = systems.filter((system) => !there.includes(system))
-  const extra = there.filter((system) => !systems.includes(system))
-  if (missing.length > 0)
-    throw new MergeError({
-      what: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
-      words: `there is ${there.join(', ')}`,
-      help: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
-    })
-  if (extra.length > 0)
-    throw new MergeError({
-      what: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
-      help: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
-    })
-}
-
-function composed(
-  image: Repository,
+async function publish(
+  index: StoredManifest,
   members: readonly Member[],
-  annotations: readonly Annotation[],
-  log: JobLog,
-): ComposedIndex {
-  const placed = placeAnnotations(
-    annotations,
-    members.map(({ platform }) => platform),
+  plans: readonly TagPlan[],
+  { images }: MergeInputs,
+  registry: Registry,
+): Promise<void> {
+  await Promise.all(
+    members.flatMap(({ image, absentFrom }) => absentFrom.map((target) => copyImage(registry, image, target))),
   )
-  for (const text of placed.homeless)
-    log.warning(
-      `The annotation ${text} has no place in the index of ${printRepository(image)}, whose images are pushed already; it is left out`,
-    )
-  const entries = members.map((member) => ({ ...member, annotations: placed.descriptor(member.platform) }))
-  const bytes = Buffer.from(composeIndex(entries, placed.index))
-  return {
-    image,
-    members: members.toSorted(byPlatform),
-    index: { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX },
-  }
+  const moves = plans
+    .filter(({ action }) => action === 'created' || action === 'moved')
+    .map(({ tag, before }) => ({ tag, before: before.stored }))
+  const without = images.filter(
+    (image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)),
+  )
+  await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
+  await Promise.all([
+    ...without.map((image) => readBack(registry, image, index)),
+    ...moves.map((move) => checkStill(registry, move)),
+  ])
+  await moveTags(registry, moves, index)
 }
 
-/** Reads the index back, so that no tag is moved to something that can't be pulled. */
-async function putIndex(
-  registry: Registry,
-  image: Repository,
-  { bytes, digest, mediaType }: StoredManifest,
-): Promise<void> {
-  await registry.putManifest(image, digest, mediaType, bytes)
-  const stored = await registry.getManifest(image, digest)
-  if (stored !== undefined) return
+/** So that no tag is moved to something that can't be pulled. */
+async function readBack(registry: Registry, image: Repository, { digest }: StoredManifest): Promise<void> {
+  if ((await registry.getManifest(image, digest)) !== undefined) return
   throw new MergeError({
     what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
     help: 'No tag has moved. This is a fault of the registry; run the job again.',
   })
 }
 
-function report(indexes: readonly ComposedIndex[], { tags, push }: MergeInputs): Result {
-  const [first] = indexes
+/** What was decided about a tag holds only as long as nobody else has moved it. */
+async function checkStill(registry: Registry, { tag, before }: TagMove): Promise<void> {
+  const now = await registry.getManifest(tag.repository, tag.tag)
+  if (now?.digest === before?.digest) return
+  throw new MergeError({
+    what: `${printReference(tag)} was moved by somebody else while this job ran`,
+    words: `it was ${before?.digest ?? 'not there'}, and is ${now?.digest ?? 'gone'}`,
+    help: 'No tag has moved. Run this job again, and let runs wait for each other, which a `concurrency` group of the workflow does.',
+  })
+}
+
+const VERBS = {
+  kept: ['is that already', 'is that already'],
+  created: ['is new', 'would be new'],
+  moved: ['is moved to it', 'would be moved to it'],
+  skipped: ['is left alone', 'would be left alone'],
+} as const
+
+function tell(
+  index: StoredManifest,
+  members: readonly Member[],
+  plans: readonly TagPlan[],
+  { images, push }: MergeInputs,
+  { log }: Tools,
+): void {
+  const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ')
+  for (const image of images) log.info(`${printRepository(image)}@${index.digest}: ${platforms}`)
+  for (const { tag, action } of plans) log.info(`${printReference(tag)} ${VERBS[action][push ? 0 : 1]}`)
+}
+
+function report(
+  index: StoredManifest,
+  members: readonly Member[],
+  plans: readonly TagPlan[],
+  unchanged: boolean,
+  { images, push }: MergeInputs,
+): Result {
+  const [first] = images
   if (first === undefined) throw new Error('no image, though inputs have one at least')
-  const published = indexes.map(({ image, index, members }) => ({
-    image: printRepository(image),
-    digest: index.digest,
-    tags: tags.filter(({ repository }) => sameRepository(repository, image)).map(printReference),
-    platforms: members,
-  }))
-  const platforms = first.members.map(({ system, platform, digest }) => ({
-    system,
-    platform: printPlatform(platform),
-    digest,
-  }))
+  const skipped = plans.filter(({ action }) => action === 'skipped')
+  const standing = plans.filter(({ action }) => action !== 'skipped')
+  const there = unchanged || plans.some(({ action }) => action === 'kept')
+  const changed = !there || plans.some(({ action }) => action === 'moved')
+  const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }))
   return {
     outputs: {
-      digest: first.index.digest,
-      image: `${printRepository(first.image)}@${first.index.digest}`,
-      tags: push ? tags.map(printReference).join('\n') : '',
-      platforms: JSON.stringify(platforms),
+      digest: index.digest,
+      image: `${printRepository(first)}@${index.digest}`,
+      tags: push ? standing.map(({ tag }) => printReference(tag)).join('\n') : '',
+      'skipped-tags': skipped.map(({ tag }) => printReference(tag)).join('\n'),
+      changed: String(changed),
+      platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: printPlatform(one.platform) }))),
     },
-    summary: summarizeMerge(published, push),
+    summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
   }
 }

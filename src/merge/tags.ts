@@ -1,70 +1,83 @@
 import { messageOf } from '../failure.ts'
-import { printReference, type Repository } from '../oci/reference.ts'
+import type { TagReference } from '../inputs.ts'
+import { printReference } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { MergeError } from './merge-error.ts'
 
-/** A tag, and the index that it is to point to, which its repository holds already. */
+/** A tag that is to point to an index, which its repository holds already. */
 export interface TagMove {
-  readonly repository: Repository
-  readonly tag: string
-  readonly index: StoredManifest
+  readonly tag: TagReference
+  /** What it points to now; absent where it is new. */
+  readonly before?: StoredManifest | undefined
 }
 
 /**
- * Moves tags one by one, in the order given; those that point to their index already are left alone. Where one can't
- * be moved, those moved before are put back, as far as the registry allows.
+ * Points tags to an index: first those that are new, which nobody pulls yet, then those that move, `latest` after all
+ * others. Where one can't be moved, those moved before are put back, as far as the registry allows.
  * @throws MergeError that says which tags are where
  */
-export async function moveTags(registry: Registry, moves: readonly TagMove[]): Promise<void> {
-  const before = await Promise.all(moves.map(({ repository, tag }) => registry.getManifest(repository, tag)))
-  const steps = moves.map((move, at) => ({ move, before: before[at] }))
-  const needed = steps.filter((step) => step.before?.digest !== step.move.index.digest)
-  for (const [at, { move }] of needed.entries()) {
-    const { repository, tag, index } = move
-    try {
-      await registry.putManifest(repository, tag, index.mediaType, index.bytes)
-    } catch (error) {
-      // The one that failed too: an answer that was lost may have followed a tag that was moved.
-      throw stopped(move, error, await putBack(registry, needed.slice(0, at + 1).reverse()))
-    }
+export async function moveTags(registry: Registry, moves: readonly TagMove[], index: StoredManifest): Promise<void> {
+  const done: TagMove[] = []
+  for (const wave of wavesOf(moves)) {
+    const outcomes = await Promise.allSettled(
+      wave.map(({ tag }) => registry.putManifest(tag.repository, tag.tag, index.mediaType, index.bytes)),
+    )
+    done.push(...wave)
+    const at = outcomes.findIndex(({ status }) => status === 'rejected')
+    const [failed, outcome] = [wave[at], outcomes[at]]
+    if (failed === undefined || outcome?.status !== 'rejected') continue
+    // Those that failed too: an answer that was lost may have followed a tag that was moved.
+    throw stopped(failed, index, outcome.reason, await putBack(registry, done.toReversed(), index))
   }
 }
 
-interface Step {
-  readonly move: TagMove
-  readonly before: StoredManifest | undefined
+/** Of a wave all tags are written at once: what a merge takes hangs on the number of waves, not on that of tags. */
+function wavesOf(moves: readonly TagMove[]): readonly (readonly TagMove[])[] {
+  const latest = moves.filter(({ tag }) => tag.tag === 'latest')
+  const others = moves.filter(({ tag }) => tag.tag !== 'latest')
+  const fresh = others.filter(({ before }) => before === undefined)
+  const moving = others.filter(({ before }) => before !== undefined)
+  return [fresh, moving, latest]
 }
 
 /** Returns the tags that could not be put back, and why. */
-async function putBack(registry: Registry, steps: readonly Step[]): Promise<readonly string[]> {
+async function putBack(
+  registry: Registry,
+  moves: readonly TagMove[],
+  index: StoredManifest,
+): Promise<readonly string[]> {
   const left: string[] = []
-  for (const step of steps) {
-    const problem = await putBackOne(registry, step).catch(messageOf)
-    if (problem !== undefined) left.push(`${printReference(step.move)}: ${problem}`)
+  for (const move of moves) {
+    const problem = await putBackOne(registry, move, index).catch(messageOf)
+    if (problem !== undefined) left.push(`${printReference(move.tag)}: ${problem}`)
   }
   return left
 }
 
-async function putBackOne(registry: Registry, { move, before }: Step): Promise<string | undefined> {
-  const { repository, tag, index } = move
-  const now = await registry.getManifest(repository, tag)
+async function putBackOne(
+  registry: Registry,
+  { tag, before }: TagMove,
+  index: StoredManifest,
+): Promise<string | undefined> {
+  const { repository } = tag
+  const now = await registry.getManifest(repository, tag.tag)
   // Whatever else it points to by now is the work of another run.
   if (now?.digest !== index.digest) return undefined
   if (before !== undefined) {
-    await registry.putManifest(repository, tag, before.mediaType, before.bytes)
+    await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes)
     return undefined
   }
-  if (await registry.deleteTag(repository, tag)) return undefined
+  if (await registry.deleteTag(repository, tag.tag)) return undefined
   return `is new and points to ${index.digest}; ${repository.host} can't delete tags`
 }
 
-function stopped(move: TagMove, error: unknown, left: readonly string[]): MergeError {
+function stopped({ tag }: TagMove, index: StoredManifest, error: unknown, left: readonly string[]): MergeError {
   const where =
     left.length === 0
       ? 'All tags are as they were.'
       : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`
   return new MergeError({
-    what: `The tag ${printReference(move)} could not be moved to ${move.index.digest}`,
+    what: `The tag ${printReference(tag)} could not be moved to ${index.digest}`,
     words: messageOf(error),
     help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
     cause: error,

@@ -27,3 +27,8 @@ export function layerFormat(mediaType: string): 'gzip' | 'zstd' | undefined {
   if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip') return 'gzip'
   return (['gzip', 'zstd'] as const).find((format) => mediaType === layerType(format))
 }
+
+/** Whether a layer may be kept out of registries, as those of Windows were: its manifest says where else it lies. */
+export function isForeignLayer(mediaType: string): boolean {
+  return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.')
+}

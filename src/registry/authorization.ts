@@ -45,10 +45,13 @@ export function createAuthorization(settings: AuthorizationSettings): Authorizat
 
   return {
     header(repository, access, from) {
-      const key = `${access} ${printRepository(repository)} ${from?.path ?? ''}`
+      const keyOf = (one: Access) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`
+      // Who may push may pull as well, and a token costs a round trip.
+      const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access
+      const key = keyOf(asked)
       const cached = headers.get(key)
       if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
-        const fresh = cacheHeader(fetchHeader(repository, access, from))
+        const fresh = cacheHeader(fetchHeader(repository, asked, from))
         headers.set(key, fresh)
         return fresh.header
       }

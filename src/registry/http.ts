@@ -67,10 +67,13 @@ export interface HttpSettings {
   readonly wait?: (milliseconds: number) => Promise<unknown>
 }
 
+/** At most so many to one host: a merge asks for hundreds of blobs at a time. */
+const CONNECTIONS = 64
+
 /** HTTP/1.1 over kept connections, through the proxy that the environment names (as undici reads it). */
 export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http {
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
-  const options = { allowH2: false, connect: { timeout: 10_000 } }
+  const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } }
   const proxied = new EnvHttpProxyAgent(options)
   // No proxy can know this machine by the name that it has for itself.
   const direct = new Agent(options)

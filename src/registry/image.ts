@@ -1,71 +1,89 @@
-import type { Digest } from '../oci/digest.ts'
+import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, type Manifest, parseConfig, parseManifest } from '../oci/document.ts'
+import { isForeignLayer } from '../oci/media-type.ts'
 import { type Platform, printPlatform } from '../oci/platform.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
-/** One platform's image as a registry holds it. */
-export interface PublishedImage {
+/** The manifest of one platform's image in a registry. */
+export interface ImageManifest {
   readonly repository: Repository
-  /** Of the manifest. */
   readonly digest: Digest
   readonly mediaType: string
-  /** Of the manifest, in bytes. */
+  /** In bytes. */
   readonly size: number
   /** As the image's config has it. */
   readonly platform: Platform
+}
+
+/** One platform's image as a registry holds it. */
+export interface PublishedImage extends ImageManifest {
   readonly configDigest: Digest
+  /** Of the image's config. */
+  readonly labels: Readonly<Record<string, string>>
+  readonly own: ManifestContent
+  /** What BuildKit attests about it. */
+  readonly attestations: readonly ManifestContent[]
+}
+
+/** A manifest with the blobs that it names. */
+export interface ManifestContent {
+  readonly manifest: StoredManifest
+  /** As an index lists it. */
+  readonly descriptor: Descriptor
+  /** The config first. Without layers that lie elsewhere by right. */
+  readonly blobs: readonly Descriptor[]
 }
 
 const CONFIG_LIMIT = 16 * 1024 * 1024
 
 /**
  * Reads an image's manifest and config, each held against its digest. An index of one image stands for that image:
- * Docker's containerd image store pushes those (https://github.com/moby/moby/issues/51532).
- * @throws RegistryError where it is not there
+ * Docker's containerd image store pushes those (https://github.com/moby/moby/issues/51532), and BuildKit one with the
+ * image's attestations (https://docs.docker.com/build/metadata/attestations/attestation-storage/).
+ * @returns nothing where the registry does not have the digest
+ * @throws RegistryError where something that it names is not there
  * @throws FormatError where it is no image
  */
-export async function fetchImage(registry: Registry, repository: Repository, digest: Digest): Promise<PublishedImage> {
-  const outer = await demandManifest(registry, repository, digest)
-  const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest))
-  if (parsed.kind === 'manifest') return describe(registry, repository, outer, parsed)
-  const only = onlyImage(parsed, repository, digest)
-  const inner = await demandManifest(registry, repository, only.digest)
-  const manifest = parseManifest(inner.bytes, inner.mediaType, nameOf(repository, only.digest))
-  if (manifest.kind === 'manifest') return describe(registry, repository, inner, manifest)
-  throw notOneImage(repository, digest, 'it is an index of an index')
-}
-
-async function describe(
+export async function findImage(
   registry: Registry,
   repository: Repository,
-  { bytes, digest }: StoredManifest,
-  { mediaType, config }: Manifest,
-): Promise<PublishedImage> {
-  const configBytes = await registry.getBlob(repository, config.digest, CONFIG_LIMIT)
-  if (configBytes === undefined) throw absent(repository, config.digest, `the config of ${nameOf(repository, digest)}`)
-  const { os, architecture, variant } = parseConfig(configBytes, `the config of ${nameOf(repository, digest)}`)
-  const platform = { os, architecture, ...(variant !== undefined && { variant }) }
-  return { repository, digest, mediaType, size: bytes.length, platform, configDigest: config.digest }
+  digest: Digest,
+): Promise<PublishedImage | undefined> {
+  const outer = await registry.getManifest(repository, digest)
+  if (outer === undefined) return undefined
+  const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest))
+  if (parsed.kind === 'manifest') return describe(registry, repository, contentOf(outer, parsed), [])
+  const only = onlyImage(parsed, repository, digest)
+  const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest))
+  const [own, attestations] = await Promise.all([
+    readListed(registry, repository, only),
+    Promise.all(about.map((descriptor) => readListed(registry, repository, descriptor))),
+  ])
+  return describe(registry, repository, own, attestations)
 }
 
-function onlyImage(index: Index, repository: Repository, digest: Digest): Descriptor {
-  // BuildKit lists attestations beside the images that they are about, as a platform of their own.
-  const images = index.manifests.filter(({ platform }) => platform?.os !== 'unknown')
-  const [only, ...more] = images
-  if (only !== undefined && more.length === 0) return only
-  const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'))
-  throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`)
+/** As `findImage`. @throws RegistryError also where the registry does not have the digest */
+export async function fetchImage(registry: Registry, repository: Repository, digest: Digest): Promise<PublishedImage> {
+  const image = await findImage(registry, repository, digest)
+  if (image === undefined) throw absent(repository, digest, nameOf(repository, digest))
+  return image
 }
 
-async function demandManifest(registry: Registry, repository: Repository, digest: Digest): Promise<StoredManifest> {
-  const manifest = await registry.getManifest(repository, digest)
-  if (manifest === undefined) throw absent(repository, digest, nameOf(repository, digest))
-  return manifest
+/** The blobs that an image's manifests name, and its repository lacks. */
+export async function missingBlobs(registry: Registry, image: PublishedImage): Promise<readonly Digest[]> {
+  const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)))
+  // It was read when the image was.
+  digests.delete(image.configDigest)
+  const looked = await Promise.all(
+    [...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })),
+  )
+  return looked.filter(({ found }) => !found).map(({ digest }) => digest)
 }
 
-function absent(repository: Repository, digest: Digest, what: string): RegistryError {
+/** The error of an image that nothing in its repository answers for. */
+export function absent(repository: Repository, digest: Digest, what: string): RegistryError {
   return new RegistryError({
     host: repository.host,
     problem: 'not-found',
@@ -73,6 +91,65 @@ function absent(repository: Repository, digest: Digest, what: string): RegistryE
     words: `${repository.host} has no ${digest} in ${repository.path}`,
     help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
   })
+}
+
+async function readListed(
+  registry: Registry,
+  repository: Repository,
+  descriptor: Descriptor,
+): Promise<ManifestContent> {
+  const { digest } = descriptor
+  const stored = await registry.getManifest(repository, digest)
+  if (stored === undefined) throw absent(repository, digest, nameOf(repository, digest))
+  const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest))
+  if (manifest.kind === 'index') throw notOneImage(repository, digest, 'it is an index of an index')
+  return contentOf(stored, manifest, descriptor)
+}
+
+function contentOf(manifest: StoredManifest, parsed: Manifest, listed?: Descriptor): ManifestContent {
+  const { mediaType, config, layers } = parsed
+  const { platform, annotations } = listed ?? {}
+  const descriptor = {
+    mediaType,
+    digest: manifest.digest,
+    size: manifest.bytes.length,
+    ...(platform && { platform }),
+    ...(annotations && { annotations }),
+  }
+  return { manifest, descriptor, blobs: [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))] }
+}
+
+async function describe(
+  registry: Registry,
+  repository: Repository,
+  own: ManifestContent,
+  attestations: readonly ManifestContent[],
+): Promise<PublishedImage> {
+  const { digest, mediaType, size } = own.descriptor
+  const [config] = own.blobs
+  const name = `the config of ${nameOf(repository, digest)}`
+  const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT))
+  if (bytes === undefined) throw absent(repository, config?.digest ?? digest, name)
+  const { os, architecture, variant, labels } = parseConfig(bytes, name)
+  const platform = { os, architecture, ...(variant !== undefined && { variant }) }
+  return { repository, digest, mediaType, size, platform, configDigest: digestOf(bytes), labels, own, attestations }
+}
+
+function onlyImage(index: Index, repository: Repository, digest: Digest): Descriptor {
+  const images = index.manifests.filter((one) => !isAttestation(one))
+  const [only, ...more] = images
+  if (only !== undefined && more.length === 0) return only
+  const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'))
+  throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`)
+}
+
+/** BuildKit lists attestations beside the images that they are about, as a platform of their own. */
+export function isAttestation({ platform }: Descriptor): boolean {
+  return platform?.os === 'unknown'
+}
+
+function refersTo({ annotations }: Descriptor, digest: Digest): boolean {
+  return annotations?.['vnd.docker.reference.digest'] === digest
 }
 
 function notOneImage(repository: Repository, digest: Digest, words: string): RegistryError {

@@ -42,6 +42,11 @@ export interface Registry {
   getBlob(repository: Repository, digest: Digest, limit: number): Promise<Buffer | undefined>
   hasBlob(repository: Repository, digest: Digest): Promise<boolean>
   /**
+   * Begins to read a blob of whatever size. Its bytes are yet to be held against its digest.
+   * @throws RegistryError, also where there is none
+   */
+  openBlob(repository: Repository, digest: Digest): Promise<Readable>
+  /**
    * Has a repository take over a blob of another one of the same registry.
    * @returns whether it did; registries refuse for many reasons, and then the blob is to be uploaded
    */
@@ -51,6 +56,11 @@ export interface Registry {
    * @throws RegistryError, also where the registry claims another digest than that of the bytes sent
    */
   putBlob(repository: Repository, blob: Blob): Promise<void>
+  /**
+   * Logs in for reading and writing at once, so that what is read first needs no token of its own.
+   * @throws RegistryError where the login is refused
+   */
+  authorizePush(repository: Repository): Promise<void>
   /**
    * Makes sure that images may be pushed to the repository, by beginning an upload and giving it up.
    * @throws RegistryError that says why they may not
@@ -171,6 +181,14 @@ export function createRegistry(settings: RegistrySettings): Registry {
       if (reply !== undefined) drain(reply)
       return reply !== undefined
     },
+
+    async openBlob(repository, digest) {
+      const purpose = `read the blob ${printRepository(repository)}@${digest}`
+      const reply = await demand({ method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose })
+      return reply.body
+    },
+
+    authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
 
     async mountBlob(repository, digest, from) {
       const query = new URLSearchParams({ mount: digest, from: from.path })

@@ -36,6 +36,8 @@ export interface TransportSettings extends HttpSettings {
 export interface Transport {
   /** @throws RegistryError where there was no answer, or no way to log in */
   send(request: TransportRequest): Promise<HttpReply>
+  /** Fetches what requests of this access, and lesser ones, will be sent with. */
+  authorize(repository: Repository, access: Access): Promise<void>
   /** Does again what fails in passing, for work of several requests that must each be sent once. */
   retry(repository: Repository, purpose: string, attempt: () => Promise<HttpReply>): Promise<HttpReply>
   close(): Promise<void>
@@ -80,6 +82,10 @@ export function createTransport(settings: TransportSettings): Transport {
 
   return {
     send,
+    async authorize(repository, access) {
+      await baseOf(repository.host)
+      await authorization.header(repository, access)
+    },
     retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
     close: http.close,
   }

@@ -1,0 +1,96 @@
+import { type Annotation, placeAnnotations } from '../oci/annotation.ts'
+import { digestOf } from '../oci/digest.ts'
+import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
+import { composeIndex } from '../oci/image-index.ts'
+import { OCI_INDEX } from '../oci/media-type.ts'
+import { platformKey } from '../oci/platform.ts'
+import type { StoredManifest } from '../registry/registry.ts'
+import { type PublishedTag, REVISION } from './published.ts'
+import type { Member } from './verify.ts'
+
+export interface ComposedIndex extends StoredManifest {
+  /** What could not be put into it, a sentence each. */
+  readonly warnings: readonly string[]
+}
+
+type Annotations = Readonly<Record<string, string>>
+
+/**
+ * The index of all members with what BuildKit attests about them. Its annotations are the user's; where they say
+ * nothing, the run's own commit and repository; and where neither does, what the labels of all images say, for GHCR
+ * shows the description of the index alone.
+ * @param origin the annotations that tell where the run's commit is from
+ */
+export function compose(
+  members: readonly Member[],
+  annotations: readonly Annotation[],
+  origin: Annotations,
+): ComposedIndex {
+  const platforms = members.map(({ platform }) => platform)
+  const placed = placeAnnotations(annotations, platforms)
+  const given = { ...origin, ...placed.index }
+  const labels = commonLabels(members, given)
+  const entries = members.flatMap(({ platform, image }) => [
+    { ...image.own.descriptor, platform, annotations: placed.descriptor(platform) },
+    ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
+  ])
+  const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }))
+  const warnings = [
+    ...placed.homeless.map(
+      (text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`,
+    ),
+    ...labels.different.map(
+      (key) => `The label ${key} differs between the images; the index, which all of them share, is without it`,
+    ),
+  ]
+  return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings }
+}
+
+/** The platform that stands for none. */
+const UNKNOWN = { os: 'unknown', architecture: 'unknown' } as const
+
+interface CommonLabels {
+  readonly same: Annotations
+  readonly different: readonly string[]
+}
+
+/** The predefined labels that annotations don't give, by whether all images that have them agree. */
+function commonLabels(members: readonly Member[], given: Annotations): CommonLabels {
+  const labels = members.flatMap(({ image }) => Object.entries(image.labels))
+  const wanted = labels.filter(([key]) => key.startsWith('org.opencontainers.image.') && given[key] === undefined)
+  const values = [...Map.groupBy(wanted, ([key]) => key)].map(
+    ([key, all]) => [key, [...new Set(all.map(([, value]) => value))]] as const,
+  )
+  return {
+    same: Object.fromEntries(values.flatMap(([key, [value = '', ...more]]) => (more.length > 0 ? [] : [[key, value]]))),
+    different: values.filter(([, { length }]) => length > 1).map(([key]) => key),
+  }
+}
+
+/**
+ * The index that tags point to already and that says the same as the new one, but for when and of which commit it was
+ * made. It is the result then: whoever deploys by digest should see no change where there is none.
+ */
+export function findUnchanged(index: StoredManifest, published: readonly PublishedTag[]): StoredManifest | undefined {
+  const wanted = parseManifest(index.bytes, index.mediaType, 'the new index')
+  if (wanted.kind === 'manifest') throw new Error('a composed index is an index')
+  const same = published.find((one) => one.index?.mediaType === OCI_INDEX && essence(one.index) === essence(wanted))
+  return same?.stored
+}
+
+const VOLATILE = new Set([REVISION, 'org.opencontainers.image.created'])
+
+/** One text for all indexes that differ in nothing that matters. */
+function essence({ manifests, annotations }: Index): string {
+  return JSON.stringify([manifests.map(essenceOfEntry).sort(), steady(annotations)])
+}
+
+function essenceOfEntry({ digest, platform, annotations = {} }: Descriptor): string {
+  return JSON.stringify([digest, platform && platformKey(platform), steady(annotations)])
+}
+
+function steady(annotations: Annotations): readonly (readonly [string, string])[] {
+  return Object.entries(annotations)
+    .filter(([key]) => !VOLATILE.has(key))
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+}

@@ -1,0 +1,71 @@
+import type { TagReference } from '../inputs.ts'
+import { type Index, parseManifest } from '../oci/document.ts'
+import { FormatError } from '../oci/format-error.ts'
+import type { Platform } from '../oci/platform.ts'
+import { printReference, printRepository } from '../oci/reference.ts'
+import { findImage, isAttestation } from '../registry/image.ts'
+import type { Registry, StoredManifest } from '../registry/registry.ts'
+import { RegistryError } from '../registry/registry-error.ts'
+
+/** A tag as it is before the merge. */
+export interface PublishedTag {
+  readonly tag: TagReference
+  /** Absent where there is no such tag yet. */
+  readonly stored?: StoredManifest
+  /** Absent where it points to something else than an index. */
+  readonly index?: Index
+  readonly platforms: readonly Platform[]
+  /** `org.opencontainers.image.…` of what it points to: the commit, and the repository that this is one of. */
+  readonly revision?: string | undefined
+  readonly source?: string | undefined
+}
+
+export const REVISION = 'org.opencontainers.image.revision'
+export const SOURCE = 'org.opencontainers.image.source'
+
+/**
+ * Looks at what tags point to; once, where several point to the same.
+ * @throws RegistryError where a registry does not tell
+ */
+export async function readPublished(
+  registry: Registry,
+  tags: readonly TagReference[],
+): Promise<readonly PublishedTag[]> {
+  const descriptions = new Map<string, Promise<Description>>()
+  return Promise.all(
+    tags.map(async (tag) => {
+      const stored = await registry.getManifest(tag.repository, tag.tag)
+      if (stored === undefined) return { tag, platforms: [] }
+      const key = `${printRepository(tag.repository)}@${stored.digest}`
+      const description = descriptions.get(key) ?? describe(registry, tag, stored)
+      descriptions.set(key, description)
+      return { tag, stored, ...(await description) }
+    }),
+  )
+}
+
+type Description = Omit<PublishedTag, 'tag' | 'stored'>
+
+/** What can't be read has nothing that could be lost: whoever tags it anew knows what it is. */
+async function describe(registry: Registry, tag: TagReference, stored: StoredManifest): Promise<Description> {
+  try {
+    const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag))
+    if (parsed.kind === 'index') {
+      const images = parsed.manifests.filter((one) => !isAttestation(one))
+      const platforms = images.flatMap(({ platform }) => platform ?? [])
+      return { index: parsed, platforms, ...originOf(parsed.annotations) }
+    }
+    const image = await findImage(registry, tag.repository, stored.digest)
+    return image === undefined
+      ? { platforms: [] }
+      : { platforms: [image.platform], ...originOf({ ...image.labels, ...parsed.annotations }) }
+  } catch (error) {
+    const gone = error instanceof RegistryError && error.problem === 'not-found'
+    if (gone || error instanceof FormatError) return { platforms: [] }
+    throw error
+  }
+}
+
+function originOf(annotations: Readonly<Record<string, string>>): Pick<PublishedTag, 'revision' | 'source'> {
+  return { revision: annotations[REVISION], source: annotations[SOURCE] }
+}

@@ -1,0 +1,110 @@
+import { platformOf, systemOf } from '../nix/system.ts'
+import { fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
+import { printRepository, type Repository } from '../oci/reference.ts'
+import { absent, findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
+import type { Registry } from '../registry/registry.ts'
+import type { Candidate } from './collect.ts'
+import { MergeError } from './merge-error.ts'
+
+/** A candidate that a registry has, whole, and that is what its record says. */
+export interface Member {
+  readonly system: string
+  readonly platform: Platform
+  readonly image: PublishedImage
+  /** Where it is to be published and is not yet. */
+  readonly absentFrom: readonly Repository[]
+}
+
+/**
+ * Holds what was handed over against what the registries have: the image, each of its blobs, its architecture.
+ * @throws RegistryError where nothing has it, MergeError where it is not whole or something else
+ */
+export async function verify(candidate: Candidate, images: readonly Repository[], registry: Registry): Promise<Member> {
+  const found = await Promise.all(images.map((image) => look(candidate, image, registry)))
+  const whole = found.find((one) => one.image !== undefined && one.missing.length === 0)
+  if (whole?.image === undefined) throw incomplete(candidate, images, found)
+  const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0)
+  return { ...describe(candidate, whole.image), image: whole.image, absentFrom }
+}
+
+interface Look {
+  readonly image?: PublishedImage | undefined
+  readonly missing: readonly string[]
+}
+
+async function look({ digest }: Candidate, repository: Repository, registry: Registry): Promise<Look> {
+  const image = await findImage(registry, repository, digest)
+  return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) }
+}
+
+function incomplete({ digest, record }: Candidate, images: readonly Repository[], found: readonly Look[]): Error {
+  const half = found.find(({ image }) => image !== undefined)
+  const [first] = images
+  const home = images.find((image) => printRepository(image) === record?.image) ?? first
+  if (home === undefined) throw new Error('there is no image, though inputs have one at least')
+  if (half?.image === undefined) return absent(home, digest, `${printRepository(home)}@${digest}`)
+  return new MergeError({
+    what: `${printRepository(half.image.repository)}@${digest} is not whole: ${half.missing.length} of its layers are not in the registry`,
+    words: half.missing.join('\n'),
+    help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again.',
+  })
+}
+
+function describe({ digest, record, origin }: Candidate, image: PublishedImage): Pick<Member, 'system' | 'platform'> {
+  const name = `${printRepository(image.repository)}@${digest}`
+  const system = record?.system ?? systemOf(image.platform)
+  if (system === undefined)
+    throw new MergeError({
+      what: `${name} is for ${printPlatform(image.platform)}, which is no system of Nix's`,
+      words: origin,
+    })
+  const wanted = platformOf(system)
+  if (!fits(image.platform, wanted))
+    throw new MergeError({
+      what: `${name} is not what its record says`,
+      words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(image.platform)}`,
+      help: 'Nothing was published. Run the build of this system again.',
+    })
+  if (record !== undefined && record.digest === image.digest && record.size !== image.size)
+    throw new MergeError({
+      what: `${name} is not what its record says`,
+      words: `${origin} says that its manifest has ${record.size} bytes, and it has ${image.size}`,
+      help: 'Nothing was published. Run the build of this system again.',
+    })
+  const variant = image.platform.variant ?? wanted.variant
+  const { os, architecture } = wanted
+  return { system, platform: { os, architecture, ...(variant !== undefined && { variant }) } }
+}
+
+/** @throws MergeError where two members are for one platform, or they are not for the systems asked for */
+export function checkMembers(
+  members: readonly Member[],
+  images: readonly Repository[],
+  systems: readonly string[],
+): void {
+  const name = images.map(printRepository).join(', ')
+  const there = members.map(({ system }) => system)
+  for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+    const [first, ...more] = rivals
+    if (first === undefined || more.length === 0) continue
+    throw new MergeError({
+      what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
+      words: rivals.map(({ image, platform: own }) => `${image.digest} (${printPlatform(own)})`).join('\n'),
+      help: 'Hand over one digest for each platform.',
+    })
+  }
+  if (systems.length === 0) return
+  const missing = systems.filter((system) => !there.includes(system))
+  const extra = there.filter((system) => !systems.includes(system))
+  if (missing.length > 0)
+    throw new MergeError({
+      what: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
+      words: `there is ${there.join(', ')}`,
+      help: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
+    })
+  if (extra.length > 0)
+    throw new MergeError({
+      what: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
+      help: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
+    })
+}
