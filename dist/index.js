@@ -57598,8 +57598,11 @@ function strayed({ purpose }, base, why) {
 
 
 
+
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
+const BLOB_PAUSES = [500, 2000];
 function createRegistry(settings) {
+    const { wait = external_node_timers_promises_namespaceObject.setTimeout } = settings;
     const transport = createTransport(settings);
     async function demand(call) {
         const reply = await transport.send(call);
@@ -57614,6 +57617,15 @@ function createRegistry(settings) {
         if (isSuccess(reply))
             return reply;
         throw await refusal(call, drain(reply), settings.credentials);
+    }
+    async function sendOnceBlobsAreKnown(call) {
+        for (const pause of BLOB_PAUSES) {
+            const reply = await transport.send(call);
+            if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
+                return reply;
+            await wait(pause);
+        }
+        return transport.send(call);
     }
     async function uploadOnce(repository, { digest, size, open }, purpose) {
         const upload = { repository, access: 'pull,push', purpose };
@@ -57663,8 +57675,9 @@ function createRegistry(settings) {
         },
         async putManifest(repository, reference, mediaType, bytes) {
             const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes };
-            const reply = await demand(call);
-            drain(reply);
+            const reply = drain(await sendOnceBlobsAreKnown(call));
+            if (!isSuccess(reply))
+                throw await refusal(call, reply, settings.credentials);
             confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'));
         },
         async deleteTag(repository, tag) {

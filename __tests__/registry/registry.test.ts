@@ -92,6 +92,16 @@ describe('a manifest', () => {
     expect((await failureOf(put)).message).toContain(`its digest should be ${digest}, but is ${absent}`)
   })
 
+  test('whose blobs the registry does not know for a moment, as GHCR does, is stored all the same', async () => {
+    const body = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"unknown blob"}]}'
+    const { server, client } = await connect({
+      fault: ({ method, route, count }) =>
+        method === 'PUT' && route === 'manifest' && count <= 2 ? { kind: 'status', status: 400, body } : undefined,
+    })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(server.manifest('app', 'latest')?.digest).toBe(digest)
+  })
+
   test('of what is not there is refused, in the registry’s words', async () => {
     const { server, client } = await connect()
     const child = { mediaType: mediaTypes.ociManifest, digest: absent, size: 1 }

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
@@ -87,7 +88,11 @@ export interface RegistrySettings extends HttpSettings {
 /** The OCI specification asks registries to take manifests of 4 MiB; no client need take larger ones. */
 const MANIFEST_LIMIT = 4 * 1024 * 1024
 
+/** How long to wait before a manifest is sent again whose blobs are not known, in milliseconds. */
+const BLOB_PAUSES = [500, 2000]
+
 export function createRegistry(settings: RegistrySettings): Registry {
+  const { wait = sleep } = settings
   const transport = createTransport(settings)
 
   /** @throws RegistryError for every answer but success */
@@ -103,6 +108,16 @@ export function createRegistry(settings: RegistrySettings): Registry {
     if (reply.status === 404) return undefined
     if (isSuccess(reply)) return reply
     throw await refusal(call, drain(reply), settings.credentials)
+  }
+
+  /** GHCR may say for a moment that it does not know blobs that it has just taken. */
+  async function sendOnceBlobsAreKnown(call: TransportRequest): Promise<HttpReply> {
+    for (const pause of BLOB_PAUSES) {
+      const reply = await transport.send(call)
+      if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text)) return reply
+      await wait(pause)
+    }
+    return transport.send(call)
   }
 
   async function uploadOnce(repository: Repository, { digest, size, open }: Blob, purpose: string): Promise<HttpReply> {
@@ -155,8 +170,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
     async putManifest(repository, reference, mediaType, bytes) {
       const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes }
-      const reply = await demand(call)
-      drain(reply)
+      const reply = drain(await sendOnceBlobsAreKnown(call))
+      if (!isSuccess(reply)) throw await refusal(call, reply, settings.credentials)
       confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'))
     },
 
