@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { type PushCall, type PushedImage, pushImage } from '../../src/build/push.ts'
+import { checkImage, type PushCall, type PushedImage, pushImage } from '../../src/build/push.ts'
 import { findPublished, NOTHING_PUBLISHED, type Published } from '../../src/build/reuse.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import type { Digest } from '../../src/oci/digest.ts'
-import { type Client, connect, failureOf, open, password } from '../registry/connect.ts'
+import { type Client, connect, failureOf, open, password, start } from '../registry/connect.ts'
 import { type ArchiveOptions, type MadeArchive, makeArchive, writeTar } from '../support/image.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
@@ -134,6 +134,11 @@ function uploads(requests: readonly SeenRequest[]): readonly SeenRequest[] {
   return requests.filter(({ method, route, status }) => method === 'PUT' && route === 'upload' && status === 201)
 }
 
+/** Of the blob that an upload is to become. */
+function digestAskedFor({ path }: SeenRequest): string {
+  return new URL(path, 'http://x').searchParams.get('digest') ?? ''
+}
+
 function manifestPuts(requests: readonly SeenRequest[]): readonly (string | undefined)[] {
   return requests
     .filter(({ method, route, status }) => method === 'PUT' && route === 'manifest' && status === 201)
@@ -144,6 +149,8 @@ const big = writeTar([{ name: 'usr/share/noise', content: noise(2_500_000) }])
 const text = writeTar([{ name: 'usr/share/words', content: 'many words, again and again\n'.repeat(60_000) }])
 const OPTIONS: ArchiveOptions = { layers: ['lower', big, text, 'upper'] }
 const made = makeArchive(OPTIONS)
+/** With a layer that is too large for memory once it is compressed. */
+const spilling = makeArchive({ layers: ['lower', writeTar([{ name: 'noise', content: noise(18_000_000) }]), 'upper'] })
 /** As Nix's layered images have it: the names of layers are their diff IDs. */
 const named: ArchiveOptions = { ...OPTIONS, layerName: (diffId) => `${diffId.slice('sha256:'.length)}/layer.tar` }
 
@@ -203,6 +210,20 @@ describe('an image pushed from', () => {
       // The config too.
       expect(uploads(server.requests)).toHaveLength(3)
     }
+  })
+
+  // As `docker save` names layers: the configs are among them, and what is no config is told by its bytes.
+  const blobName = (diffId: string) => `blobs/sha256/${diffId.slice('sha256:'.length)}`
+  test.each(
+    ['[id].js', '[...all].json', '{x}.json', '{'].flatMap((name) => FORMS.map((form) => [name, form] as const)),
+  )('one whose layer begins like JSON, with a file called %s, has that layer: %s', async (name, form) => {
+    const { server, client } = await connect()
+    const pages = writeTar([{ name, content: 'export default 1' }])
+    const alike = makeArchive({ layers: ['lower', pages, 'upper'], layerName: blobName })
+    await push(alike, client, { form })
+    await expectWhole(server, 'v1', alike)
+    const checked = await checkImage(await findSource(await store(alike.bytes, form)))
+    expect(checked.config.diffIds).toEqual(alike.layers.map(({ diffId }) => diffId))
   })
 
   test.each(FORMS)('a %s without layers is an image all the same', async (form) => {
@@ -294,7 +315,7 @@ describe('what was published before', () => {
     expect(layers.slice(0, 3)).toEqual(old.layers.slice(0, 3).map((layer) => ({ ...layer, reused: true })))
     const requests = server.requests.slice(before)
     const config = (await pulled(server, 'latest')).manifest.config
-    const sent = uploads(requests).map(({ path }) => new URL(path, 'http://x').searchParams.get('digest'))
+    const sent = uploads(requests).map(digestAskedFor)
     expect(sent.sort()).toEqual([layers[3]?.digest, config.digest].sort())
     expect(manifestPuts(requests)).toEqual([manifest.digest, 'latest'])
   })
@@ -481,6 +502,85 @@ describe('several images', () => {
     expect(error.message).toContain('not yours')
     expectNothingPublished(server)
     expectNothingPublished(server, 'other')
+  })
+
+  test.each(FORMS)(
+    'of which one refuses a layer in the middle fail by that, with nothing half done: %s',
+    async (form) => {
+      // The other registry is slow: it is still taking the same layer, from the same file, when the refusal comes.
+      const slow = await start({ delayMs: 50 })
+      const { server, client } = await connect(
+        {
+          fault: ({ method, route, count }) =>
+            method === 'PUT' && route === 'upload' && count >= 2
+              ? { kind: 'status', status: 403, body: REFUSAL }
+              : undefined,
+        },
+        password,
+      )
+      const images = [{ ...client.repository, host: slow.host }, client.repository]
+      const error = await failureOf(push(spilling, client, { images, form }))
+      expect(error).toMatchObject({ problem: 'denied', status: 403, code: 'DENIED' })
+      expect(error.message).toContain(`Can't upload the blob ${server.host}/app@sha256:`)
+      expect(error.message).toContain('not yours')
+      for (const one of [slow, server]) expectNothingPublished(one)
+      // What had begun was carried to its end, not left to break once its bytes were taken away.
+      const begun = slow.requests.filter(({ method, route }) => method === 'POST' && route === 'uploads')
+      expect(begun.length).toBeGreaterThan(0)
+      expect(uploads(slow.requests)).toHaveLength(begun.length)
+      expect(client.waits).toEqual([])
+    },
+  )
+})
+
+describe('another job that pushes the same image at the same time', () => {
+  /** Neither sees what the other has done so far, so that both send all of it. */
+  const blind: FaultOf = ({ method, route }) =>
+    method === 'HEAD' && route === 'blob' ? { kind: 'status', status: 404 } : undefined
+
+  test.each(['tar', 'script'] as const)('gets the same digest, though both send every layer: %s', async (form) => {
+    const { server, client } = await connect({ fault: blind })
+    const path = await store(spilling.bytes, form)
+    const both = await Promise.all([client, open(server.host)].map((each) => push(spilling, each, { path })))
+    const [first, second] = both.map(({ manifest }) => manifest.digest)
+    expect(first).toBe(second)
+    expect(server.tags('app')).toEqual(new Map([['v1', first]]))
+    await expectWhole(server, 'v1', spilling)
+    expect(uploads(server.requests)).toHaveLength(2 * (spilling.layers.length + 1))
+  })
+
+  test.each([201, 202, 204])('may be first with a layer: the registry takes no second, and says %d', async (status) => {
+    const { server, client } = await connect()
+    const first = await push(spilling, client, { tag: 'first' })
+    const before = server.requests.length
+    server.setFault((request) =>
+      request.method === 'PUT' && request.route === 'upload'
+        ? { kind: 'status', status, headers: { 'docker-content-digest': digestAskedFor(request) } }
+        : blind(request),
+    )
+    const { manifest, layers } = await push(spilling, client)
+    expect(manifest.digest).toBe(first.manifest.digest)
+    expect(layers.map(({ digest }) => digest)).toEqual(first.layers.map(({ digest }) => digest))
+    expect(uploads(server.requests.slice(before)).every(({ bodyBytes }) => bodyBytes === 0)).toBe(true)
+    expect(server.tags('app').get('v1')).toBe(first.manifest.digest)
+    expect(client.waits).toEqual([])
+  })
+
+  test('may be first with a layer between the look for it and its upload', async () => {
+    const { server, client } = await connect()
+    const first = await push(spilling, client, { images: [{ ...client.repository, path: 'base' }] })
+    const bytes = await server.blob('base', first.layers[0]?.digest ?? '')
+    let stored: string | undefined
+    server.setFault(({ method, route, repository }) => {
+      if (method !== 'POST' || route !== 'uploads' || repository !== 'app' || stored !== undefined) return undefined
+      stored = first.layers[0]?.digest
+      void server.seedBlob('app', bytes ?? Buffer.alloc(0))
+      return undefined
+    })
+    const { manifest } = await push(spilling, client)
+    expect(stored).toBe(first.layers[0]?.digest)
+    expect(manifest.digest).toBe(first.manifest.digest)
+    await expectWhole(server, 'v1', spilling)
   })
 })
 

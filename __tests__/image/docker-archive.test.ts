@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { streamReader } from '../../src/image/byte-reader.ts'
-import { type DockerArchive, readDockerArchive } from '../../src/image/docker-archive.ts'
+import { type DockerArchive, readDockerArchive, type TakeLayer } from '../../src/image/docker-archive.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import {
   type ArchiveOptions,
@@ -12,7 +12,7 @@ import {
   writeTar,
 } from '../support/image.ts'
 
-function read(bytes: Buffer): Promise<DockerArchive> {
+function read(bytes: Buffer, take?: TakeLayer): Promise<DockerArchive> {
   return readDockerArchive(
     streamReader(
       (async function* () {
@@ -20,6 +20,7 @@ function read(bytes: Buffer): Promise<DockerArchive> {
       })(),
     ),
     '/nix/store/app.tar',
+    take,
   )
 }
 
@@ -113,6 +114,27 @@ describe('whichever way it was written, the image is the same', () => {
     const layers = Array.from({ length: 20 }, (_, at) => Buffer.alloc(3.5 * 1024 * 1024, at + 1))
     const made = makeArchive({ layers, layerName: (diffId) => `blobs/sha256/${diffId.slice(7)}` })
     expect(await read(made.bytes)).toEqual(contentOf(made))
+  })
+})
+
+describe('a layer that looks like JSON', () => {
+  const layerNames: readonly [string, (diffId: string) => string][] = [
+    ['a blob of an OCI layout', (diffId) => `blobs/sha256/${diffId.slice(7)}`],
+    ['a file of JSON', (diffId) => `${diffId.slice(7)}.json`],
+  ]
+  test.each(
+    layerNames.flatMap(([as, layerName]) => ['[id].js', '{x}.json'].map((name) => [name, as, layerName] as const)),
+  )('by its first file, %s, and is named as %s, is given whole to whoever takes layers', async (name, _, layerName) => {
+    const layers = [writeTar([{ name, content: 'first' }]), writeTar([{ name: `${name}/2`, content: 'second' }])]
+    const made = makeArchive({ layers, layerName })
+    const taken = new Map<string, Buffer>()
+    const archive = await read(made.bytes, async (member) => {
+      const chunks: Buffer[] = []
+      for await (const chunk of member.content()) chunks.push(Buffer.from(chunk))
+      taken.set(member.name, Buffer.concat(chunks))
+    })
+    expect(archive).toEqual(contentOf(made))
+    for (const layer of made.layers) expect(taken.get(layer.file)).toEqual(layer.bytes)
   })
 })
 

@@ -1,16 +1,21 @@
 import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { constants } from 'node:fs'
+import { lstat, mkdtemp, readdir, readFile, readlink, writeFile } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import { pipeline } from 'node:stream/promises'
 import { promisify } from 'node:util'
-import { gunzipSync } from 'node:zlib'
+import { createGunzip, gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { readImage } from '../../src/image/source.ts'
-import { type Lab, startLab } from '../support/lab.ts'
-import { unzstd } from '../support/layer-content.ts'
+import { startContainerd } from '../support/containerd.ts'
+import { makeArchive, writeTar } from '../support/image.ts'
+import { type Lab, startLab, wrapImage } from '../support/lab.ts'
+import { noise, unzstd } from '../support/layer-content.ts'
 import { startRegistry } from '../support/registry.ts'
 import { type ActionRun, prepareRunner } from '../support/runner.ts'
+import { OCI_MANIFEST } from '../support/seed.ts'
 
 // What `push-with: registry` puts into a real registry, as other tools read it.
 
@@ -163,6 +168,126 @@ test.each(['gzip', 'zstd'])('podman pulls it in %s', async (compression) => {
   )
   expect(JSON.parse(stdout)).toEqual(nix.diffIds)
 })
+
+test.each(['gzip', 'zstd'])(
+  'containerd unpacks it in %s to the very files of the layers',
+  async (compression) => {
+    const lower = writeTar([
+      { name: 'usr/', type: 'folder' },
+      // Of several blocks, each compressed by itself, and some that are not compressed at all.
+      { name: 'usr/share/mixed', content: Buffer.concat([words(3_000_000), noise(3_000_000), words(500_000)]) },
+      { name: 'usr/share/same', type: 'hard-link', linkName: 'usr/share/mixed' },
+      { name: 'usr/bin', type: 'symbolic-link', linkName: 'share' },
+      { name: 'usr/empty' },
+      { name: 'etc/motd', content: 'lower' },
+    ])
+    const long = 'long-'.repeat(30)
+    const upper = writeTar([
+      { name: '[id].js', content: 'begins like JSON' },
+      { name: 'etc/motd', content: 'upper' },
+      { name: long, content: noise(1_100_000, 2), header: 'pax' },
+    ])
+    const layerName = (diffId: string) => `blobs/sha256/${diffId.slice('sha256:'.length)}`
+    const { bytes } = makeArchive({ layers: [lower, 'between', upper], layerName })
+    const inputs = { image: newImage(), tag: 'v1', compression }
+    const { outputs } = passed(await lab.build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
+
+    const containerd = await startContainerd()
+    try {
+      const path = join(lab.folder, `unpacked-${compression}.tar`)
+      await containerd.unpack(outputs.image ?? '', 'linux/amd64', path)
+      const expected = await filesOf([lower, writeTar([{ name: 'etc/motd', content: 'between' }]), upper])
+      expect(expected).toHaveLength(10)
+      expect(await filesOf([await readFile(path)])).toEqual(expected)
+    } finally {
+      await containerd.close()
+    }
+  },
+  30_000,
+)
+
+/** What tar makes of layers, one over the other: names, types, modes, and what is in the files. */
+async function filesOf(layers: readonly Buffer[]): Promise<readonly string[]> {
+  const folder = await mkdtemp(join(lab.folder, 'files-'))
+  const path = `${folder}.tar`
+  for (const layer of layers) {
+    await writeFile(path, layer)
+    await run('tar', ['-C', folder, '-xpf', path])
+  }
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true })
+  const told = entries.map(async (entry) => {
+    const at = join(entry.parentPath, entry.name)
+    return `${relative(folder, at)} ${await describeEntry(at)}`
+  })
+  return (await Promise.all(told)).sort()
+}
+
+async function describeEntry(path: string): Promise<string> {
+  const { mode, nlink } = await lstat(path)
+  if ((mode & constants.S_IFMT) === constants.S_IFLNK) return `→ ${await readlink(path)}`
+  if ((mode & constants.S_IFMT) === constants.S_IFDIR) return `folder ${(mode & 0o7777).toString(8)}`
+  const hash = createHash('sha256').update(await readFile(path))
+  return `file ${(mode & 0o7777).toString(8)} ${nlink} ${hash.digest('hex')}`
+}
+
+function words(size: number): Buffer {
+  return Buffer.alloc(size, 'many words, again and again\n')
+}
+
+test('a streamed image of 1.2 GB, most of it one layer, takes less than 350 MB of memory', async () => {
+  const script = await readFile(new URL('../fixtures/streamed-image.cjs', import.meta.url), 'utf8')
+  const status = join(lab.folder, 'status')
+  const { outputs } = passed(
+    await lab.build('x86_64-linux', {
+      cwd: await wrapImage(lab, script),
+      env: { NODE_OPTIONS: keepStatus(status) },
+      inputs: { image: newImage(), tag: 'v1' },
+    }),
+  )
+  const [, peak] = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(status, 'utf8')) ?? []
+  expect(Number(peak) * 1024).toBeLessThan(350_000_000)
+
+  const { diffIds, layers } = await published(outputs.image ?? '')
+  expect(layers.map(({ diffId }) => diffId)).toEqual(diffIds)
+  // None of them is small enough to wait in memory.
+  for (const { size } of layers) expect(size).toBeGreaterThan(16 * 1024 * 1024)
+}, 120_000)
+
+/** `NODE_OPTIONS` for a process that leaves in a file what Linux has counted of it by its end. */
+function keepStatus(file: string): string {
+  const module = `
+    import { readFileSync, writeFileSync } from 'node:fs'
+    // Not what it starts, which may be Node as well.
+    delete process.env.NODE_OPTIONS
+    process.on('exit', () => writeFileSync(${JSON.stringify(file)}, readFileSync('/proc/self/status')))`
+  return `--import=data:text/javascript,${encodeURIComponent(module)}`
+}
+
+interface PublishedLayers {
+  /** As the config lists them. */
+  readonly diffIds: readonly string[]
+  /** As they are, unpacked. */
+  readonly layers: readonly { readonly size: number; readonly diffId: string }[]
+}
+
+/** What the registry has of an image, however large. */
+async function published(image: string): Promise<PublishedLayers> {
+  const [, host, path, reference] = /^([^/]+)\/(.+)@(.+)$/.exec(image) ?? []
+  const get = (what: string) => fetch(`http://${host}/v2/${path}/${what}`, { headers: { accept: OCI_MANIFEST } })
+  const { config, layers } = (await (await get(`manifests/${reference}`)).json()) as {
+    readonly config: Descriptor
+    readonly layers: readonly (Descriptor & { readonly size: number })[]
+  }
+  const { rootfs } = (await (await get(`blobs/${config.digest}`)).json()) as {
+    readonly rootfs: { readonly diff_ids: readonly string[] }
+  }
+  const unpacked = layers.map(async ({ digest, size }) => {
+    const hash = createHash('sha256')
+    await pipeline((await get(`blobs/${digest}`)).body ?? [], createGunzip(), hash)
+    return { size, diffId: `sha256:${hash.digest('hex')}` }
+  })
+  return { diffIds: rootfs.diff_ids, layers: await Promise.all(unpacked) }
+}
 
 test('a second run reuses all that the first has pushed, as its outputs and summary say', async () => {
   const inputs = { attribute: 'layeredImage', image: newImage(), tag: 'latest' }

@@ -99,6 +99,20 @@ export async function copyExample(to: string, imageName: string): Promise<void> 
   await writeFile(script, (await readFile(script, 'utf8')).replace('hello:nix', imageName))
 }
 
+/**
+ * Makes a flake of an image that is at hand.
+ * @param image the docker archive, or the script that writes one
+ * @returns the folder of the flake, which is new; its `containerImage` for x86_64-linux is a copy of the image
+ */
+export async function wrapImage(lab: Lab, image: Buffer | string): Promise<string> {
+  const folder = await mkdtemp(join(lab.folder, 'wrapped-'))
+  await writeFile(join(folder, 'image'), image, { mode: 0o755 })
+  const builder = 'builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-euc" "cp ${./image} $out" ];'
+  const built = `derivation { name = "image"; system = "x86_64-linux"; ${builder} }`
+  await writeFile(join(folder, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${built}; }; }\n`)
+  return folder
+}
+
 function checkout(path: string): string {
   return fileURLToPath(new URL(`../../${path}`, import.meta.url))
 }
