@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(64832);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(56345);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 64832:
+/***/ 56345:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54913,6 +54913,7 @@ async function compressLayer(content, compression, slots, write) {
             diffId.update(block);
             await slots.take();
             chain = writeNext(chain, codec.compress(block), slots, write);
+            chain.catch(() => undefined);
         }
     }
     catch (error) {
@@ -54925,8 +54926,9 @@ async function compressLayer(content, compression, slots, write) {
 }
 async function writeNext(before, compressed, slots, write) {
     try {
-        const [, bytes] = await Promise.all([before, compressed]);
-        await write(bytes);
+        await Promise.allSettled([before, compressed]);
+        await before;
+        await write(await compressed);
     }
     finally {
         slots.give();
@@ -55087,7 +55089,15 @@ async function inSlot(slots, work) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/blob/blob-error.js
+
+class BlobError extends Failure {
+    name = 'BlobError';
+}
+
 ;// CONCATENATED MODULE: ./lib/blob/store.js
+
+
 
 
 
@@ -55104,37 +55114,52 @@ function createBlobStore(folder) {
             let size = 0;
             let own = 0;
             let file;
+            let released = false;
             async function spill() {
                 const opened = await openNameless(folder);
+                if (released)
+                    return opened.close();
+                file = opened;
                 for (const chunk of chunks)
                     writeWhole(opened, chunk);
                 chunks = [];
                 inMemory -= own;
                 own = 0;
-                return opened;
+            }
+            async function keep(bytes) {
+                if (file !== undefined)
+                    return writeWhole(file, bytes);
+                chunks.push(bytes);
+                own += bytes.length;
+                inMemory += bytes.length;
+                if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
+                    await spill();
             }
             async function release() {
+                released = true;
                 inMemory -= own;
                 own = 0;
                 chunks = [];
-                await file?.close();
+                const opened = file;
                 file = undefined;
+                await opened?.close();
             }
             return {
                 async write(bytes) {
+                    if (released)
+                        return;
                     hash.update(bytes);
                     size += bytes.length;
-                    if (file !== undefined) {
-                        writeWhole(file, bytes);
-                        return;
+                    try {
+                        await keep(bytes);
                     }
-                    chunks.push(bytes);
-                    own += bytes.length;
-                    inMemory += bytes.length;
-                    if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
-                        file = await spill();
+                    catch (error) {
+                        throw notKept(folder, error);
+                    }
                 },
                 finish() {
+                    if (released)
+                        throw new Error('a blob that was given up has no bytes to be read');
                     const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : contentOf(file, size), { objectMode: false });
                     return { digest: `sha256:${hash.digest('hex')}`, size, open, release };
                 },
@@ -55142,6 +55167,14 @@ function createBlobStore(folder) {
             };
         },
     };
+}
+function notKept(folder, cause) {
+    return new BlobError({
+        what: `A layer can't be kept in ${folder} until it is uploaded`,
+        words: messageOf(cause),
+        help: 'Layers that are too large for memory wait there, compressed. Is there enough free space?',
+        cause,
+    });
 }
 function writeWhole({ fd }, bytes) {
     for (let written = 0; written < bytes.length;)

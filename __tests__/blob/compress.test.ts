@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { describe, expect, test } from '@jest/globals'
@@ -152,6 +153,20 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     expect(layer.diffId).toBe(sha256(mixed))
     expect(writes).toBe(which)
     await Promise.all([slots.take(), slots.take()])
+  })
+
+  test('that can’t be written is an error for whoever waits for it alone, however late that is', async () => {
+    // Time in which an error that nobody looks after would end the process.
+    async function* slow(): AsyncGenerator<Buffer> {
+      for (let at = 0; at < 4; at++) {
+        yield noise(MIB, at)
+        for (let turn = 0; turn < 100; turn++) await nextTurn()
+      }
+    }
+    const write = async () => Promise.reject(new Error('no space left'))
+    const { layer, written } = await compressLayer(slow(), compression, createSlots(8), write)
+    expect(layer.size).toBe(4 * MIB)
+    await expect(written).rejects.toThrow('no space left')
   })
 
   test.each([1, 9])('can be compressed at level %d', async (level) => {

@@ -1,8 +1,10 @@
+import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, readlink, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
+import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { createBlobStore, type StoredBlob } from '../../src/blob/store.ts'
 import { noise } from '../support/layer-content.ts'
@@ -109,3 +111,60 @@ test('a folder that is not there is an error of whoever writes, and small blobs 
   expect((await buffer(small.open())).length).toBe(MB)
   await expect(fill(store, noise(17 * MB))).rejects.toThrow(/ENOENT/)
 })
+
+test.each([
+  ['large', 17 * MB],
+  ['small', MB],
+])(
+  'a %s blob that is given up while a write is under way leaves nothing, and its memory to others',
+  async (_, size) => {
+    const store = createBlobStore(folder)
+    for (let at = 0; at < 8; at++) {
+      const writer = store.create()
+      const writing = writer.write(noise(size))
+      await writer.release()
+      await writing
+    }
+    expect(await held()).toBe(0)
+    const later: StoredBlob[] = []
+    for (let at = 0; at < 8; at++) later.push(await fill(store, noise(8 * MB)))
+    expect(await held()).toBe(0)
+    for (const blob of later) await blob.release()
+  },
+)
+
+test.each([
+  ['large', 17 * MB],
+  ['small', MB],
+])('what is written to a %s blob after it was given up goes nowhere, and makes no blob', async (_, size) => {
+  const store = createBlobStore(folder)
+  const writer = store.create()
+  await writer.write(noise(size))
+  await writer.release()
+  for (let at = 0; at < 5; at++) await writer.write(noise(17 * MB))
+  expect(await held()).toBe(0)
+  expect(() => writer.finish()).toThrow('was given up')
+  const later = await fill(store, noise(16 * MB))
+  expect(await held()).toBe(0)
+  await later.release()
+})
+
+test('a disk that is full is an error of whoever writes, and the file that was begun is given up as well', async () => {
+  // The system lets this process write files of 1000 blocks at most, which is what a full disk looks like.
+  const limited = 'ulimit -f 1000; exec "$@"'
+  const args = ['--input-type=module', '--eval', FILL_DISK, createBlobStoreUrl, folder]
+  const { stdout } = await promisify(execFile)('sh', ['-c', limited, 'sh', process.execPath, ...args])
+  expect(JSON.parse(stdout)).toEqual({ message: expect.stringMatching(/can't be kept in [\s\S]*EFBIG/), held: 0 })
+})
+
+const createBlobStoreUrl = new URL('../../src/blob/store.ts', import.meta.url).href
+
+const FILL_DISK = `
+  import { readdirSync, readlinkSync } from 'node:fs'
+  const [, url, folder] = process.argv
+  const writer = (await import(url)).createBlobStore(folder).create()
+  const message = await writer.write(Buffer.alloc(${17 * MB})).then(() => 'written', (error) => error.message)
+  await writer.release()
+  const target = (fd) => { try { return readlinkSync('/proc/self/fd/' + fd) } catch { return '' } }
+  const held = readdirSync('/proc/self/fd').filter((fd) => target(fd).startsWith(folder)).length
+  console.log(JSON.stringify({ message, held }))`

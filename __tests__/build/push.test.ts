@@ -656,6 +656,17 @@ describe('an upload', () => {
     expectNothingPublished(server)
   })
 
+  test.each(FORMS)(
+    'of layers too large for memory, with nowhere to keep them, fails and leaves no tag: %s',
+    async (form) => {
+      const { server, client } = await connect()
+      await expect(push(spilling, client, { form, tempFolder: join(temp, 'absent') })).rejects.toThrow(
+        /can't be kept in [\s\S]*ENOENT/,
+      )
+      expectNothingPublished(server)
+    },
+  )
+
   test('of which the registry claims another digest is not taken for stored', async () => {
     const headers = { 'docker-content-digest': `sha256:${'0'.repeat(64)}` }
     const fault: FaultOf = ({ method, route }) =>

@@ -340,7 +340,9 @@ describe('a registry that wants a login', () => {
 
   test.each(WAYS)('gets it from where docker/login-action leaves it, and no log shows it, pushed by %s', async (by) => {
     const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`) }
-    const step = passed(await lab.build('x86_64-linux', { jobTotal: 1, env, inputs: { tag: 'with-login', 'push-with': by } }))
+    const step = passed(
+      await lab.build('x86_64-linux', { jobTotal: 1, env, inputs: { tag: 'with-login', 'push-with': by } }),
+    )
     const merged = passed(await lab.merge({ env }))
     for (const { log, masks } of [step, merged]) {
       expect(log).not.toContain(auth.password)
@@ -353,7 +355,10 @@ describe('a registry that wants a login', () => {
     const tokens = await startLab({ docker, registry: { auth: { ...auth, kind: 'token' } } })
     try {
       const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`, tokens) }
-      for (const step of [passed(await tokens.build('x86_64-linux', { jobTotal: 1, env })), passed(await tokens.merge({ env }))]) {
+      for (const step of [
+        passed(await tokens.build('x86_64-linux', { jobTotal: 1, env })),
+        passed(await tokens.merge({ env })),
+      ]) {
         // What is masked while the runner takes no commands is shown instead.
         expect(step.log).not.toContain('::add-mask::')
         expect(step.masks).toContain(auth.password)

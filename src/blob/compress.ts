@@ -59,6 +59,8 @@ export async function compressLayer(
       diffId.update(block)
       await slots.take()
       chain = writeNext(chain, codec.compress(block), slots, write)
+      // Whoever awaits `written` learns of it; until the next block has been read, nobody waits for this one.
+      chain.catch(() => undefined)
     }
   } catch (error) {
     // Nobody may write any more once this has failed.
@@ -77,8 +79,10 @@ async function writeNext(
   write: Write,
 ): Promise<void> {
   try {
-    const [, bytes] = await Promise.all([before, compressed])
-    await write(bytes)
+    // Both, even where one fails: nothing may be written any more once this has.
+    await Promise.allSettled([before, compressed])
+    await before
+    await write(await compressed)
   } finally {
     slots.give()
   }

@@ -3,7 +3,9 @@ import { writeSync } from 'node:fs'
 import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { messageOf } from '../failure.ts'
 import type { Digest } from '../oci/digest.ts'
+import { BlobError } from './blob-error.ts'
 
 /** A blob that waits to be uploaded. */
 export interface StoredBlob {
@@ -18,6 +20,10 @@ export interface StoredBlob {
 
 /** A blob that is being written. */
 export interface BlobWriter {
+  /**
+   * What comes after `release` is let go.
+   * @throws BlobError where there is no room for it
+   */
   write(bytes: Buffer): Promise<void>
   finish(): StoredBlob
   release(): Promise<void>
@@ -45,37 +51,52 @@ export function createBlobStore(folder: string): BlobStore {
       let own = 0
       let file: FileHandle | undefined
 
-      async function spill(): Promise<FileHandle> {
+      let released = false
+
+      async function spill(): Promise<void> {
         const opened = await openNameless(folder)
+        // Given up meanwhile: nobody would close it any more.
+        if (released) return opened.close()
+        // Before it is written to, so that it is closed where that fails.
+        file = opened
         for (const chunk of chunks) writeWhole(opened, chunk)
         chunks = []
         inMemory -= own
         own = 0
-        return opened
+      }
+
+      async function keep(bytes: Buffer): Promise<void> {
+        if (file !== undefined) return writeWhole(file, bytes)
+        chunks.push(bytes)
+        own += bytes.length
+        inMemory += bytes.length
+        if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT) await spill()
       }
 
       async function release(): Promise<void> {
+        released = true
         inMemory -= own
         own = 0
         chunks = []
-        await file?.close()
+        const opened = file
         file = undefined
+        await opened?.close()
       }
 
       return {
         async write(bytes) {
+          // What is still on its way to a blob that was given up.
+          if (released) return
           hash.update(bytes)
           size += bytes.length
-          if (file !== undefined) {
-            writeWhole(file, bytes)
-            return
+          try {
+            await keep(bytes)
+          } catch (error) {
+            throw notKept(folder, error)
           }
-          chunks.push(bytes)
-          own += bytes.length
-          inMemory += bytes.length
-          if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT) file = await spill()
         },
         finish() {
+          if (released) throw new Error('a blob that was given up has no bytes to be read')
           const open = () => Readable.from(file === undefined ? chunks : contentOf(file, size), { objectMode: false })
           return { digest: `sha256:${hash.digest('hex')}`, size, open, release }
         },
@@ -83,6 +104,15 @@ export function createBlobStore(folder: string): BlobStore {
       }
     },
   }
+}
+
+function notKept(folder: string, cause: unknown): BlobError {
+  return new BlobError({
+    what: `A layer can't be kept in ${folder} until it is uploaded`,
+    words: messageOf(cause),
+    help: 'Layers that are too large for memory wait there, compressed. Is there enough free space?',
+    cause,
+  })
 }
 
 /** At once, not by a thread: those are busy compressing, and a write would wait its turn behind them. */
