@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(56345);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(20219);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 56345:
+/***/ 20219:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54898,7 +54898,124 @@ function installableOf({ system, flake, attribute, installable }) {
     return `${flake}#packages.${system}.${attribute}`;
 }
 
+// EXTERNAL MODULE: external "node:worker_threads"
+var external_node_worker_threads_ = __nccwpck_require__(75919);
+;// CONCATENATED MODULE: ./lib/blob/deflate/module.js
+const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKnUsR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC4UEAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2BEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
+
+;// CONCATENATED MODULE: ./lib/blob/deflate/deflate.js
+
+const BLOCK_LIMIT = 1024 * 1024;
+let compiled;
+function deflateModule() {
+    compiled ??= new WebAssembly.Module(Buffer.from(DEFLATE_MODULE, 'base64'));
+    return compiled;
+}
+function createDeflater() {
+    const { exports } = new WebAssembly.Instance(deflateModule());
+    const { memory, input, output, deflate } = exports;
+    const bytes = new Uint8Array(memory.buffer);
+    return {
+        deflate(block, level) {
+            if (block.length > BLOCK_LIMIT)
+                throw new RangeError(`A block has ${BLOCK_LIMIT} bytes at most`);
+            bytes.set(block, input.value);
+            return bytes.slice(output.value, output.value + deflate(block.length, level));
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/blob/deflate/pool.js
+
+
+
+const QUEUE = 2;
+const PROGRAM = `
+const { parentPort, workerData } = require('node:worker_threads')
+const { memory, input, output, deflate } = new WebAssembly.Instance(workerData).exports
+parentPort.on('message', (request) => {
+  const block = new Uint8Array(request.memory, request.offset, request.length)
+  new Uint8Array(memory.buffer).set(block, input.value)
+  const size = deflate(block.length, request.level)
+  const compressed = memory.buffer.slice(output.value, output.value + size)
+  parentPort.postMessage({ ...request, compressed }, [request.memory, compressed])
+})
+`;
+function createDeflatePool(size = (0,external_node_os_.availableParallelism)()) {
+    const lanes = new Set();
+    const waiting = [];
+    function distribute() {
+        for (let lane = nextLane(); lane !== undefined; lane = nextLane()) {
+            const job = waiting.shift();
+            if (job !== undefined)
+                send(lane, job);
+        }
+    }
+    function nextLane() {
+        if (waiting.length === 0)
+            return undefined;
+        const least = [...lanes].reduce((best, lane) => (best === undefined || lane.jobs.length < best.jobs.length ? lane : best), undefined);
+        if (least === undefined || (least.jobs.length > 0 && lanes.size < size))
+            return start();
+        return least.jobs.length < QUEUE ? least : undefined;
+    }
+    function start() {
+        const worker = new external_node_worker_threads_.Worker(PROGRAM, { eval: true, execArgv: [], workerData: deflateModule() });
+        const lane = { worker, jobs: [] };
+        lanes.add(lane);
+        worker.unref();
+        worker.on('message', (answer) => {
+            finish(lane, answer);
+            distribute();
+        });
+        worker.on('error', (error) => end(lane, error));
+        worker.on('exit', () => end(lane, new Error('A compressor ended before its work')));
+        return lane;
+    }
+    function end(lane, error) {
+        lanes.delete(lane);
+        for (const { done } of lane.jobs.splice(0))
+            done.reject(error);
+        distribute();
+    }
+    return {
+        async compress(block, level) {
+            if (block.length > BLOCK_LIMIT)
+                throw new RangeError(`A block has ${BLOCK_LIMIT} bytes at most`);
+            const done = Promise.withResolvers();
+            waiting.push({ block, level, done });
+            distribute();
+            return done.promise;
+        },
+        async close() {
+            for (const { done } of waiting.splice(0))
+                done.reject(new Error('The compressors were closed'));
+            await Promise.all([...lanes].map(({ worker }) => worker.terminate()));
+        },
+    };
+}
+function send({ worker, jobs }, job) {
+    const { buffer: memory, byteOffset: offset, length } = job.block;
+    const request = { memory, offset, length, level: job.level };
+    try {
+        worker.postMessage(request, memory instanceof ArrayBuffer ? [memory] : []);
+    }
+    catch (error) {
+        job.done.reject(error);
+        return;
+    }
+    worker.ref();
+    jobs.push(job);
+}
+function finish({ worker, jobs }, { memory, offset, length, compressed }) {
+    const job = jobs.shift();
+    if (jobs.length === 0)
+        worker.unref();
+    job?.done.resolve({ compressed: Buffer.from(compressed), block: Buffer.from(memory, offset, length) });
+}
+
 ;// CONCATENATED MODULE: ./lib/blob/compress.js
+
 
 
 async function compressLayer(content, compression, slots, write) {
@@ -54974,9 +55091,7 @@ function gzip(level) {
         header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
         async compress(block) {
             checksum = (0,external_node_zlib_.crc32)(block, checksum);
-            return isIncompressible(block)
-                ? storedBlocks(block)
-                : compressBlock(`gzip ${level}`, block, () => deflater(level));
+            return isIncompressible(block) ? storedBlocks(block) : deflateBlock(block, level);
         },
         trailer(size) {
             const trailer = Buffer.alloc(10);
@@ -54992,22 +55107,17 @@ function zstd(level) {
     const create = () => ({
         stream: (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT }),
         end: external_node_zlib_.constants.ZSTD_e_end,
-        reset: () => undefined,
     });
     const empty = Buffer.alloc(0);
     return { header: empty, compress: (block) => compressBlock(`zstd ${level}`, block, create), trailer: () => empty };
 }
 const OUTPUT = compress_BLOCK / 2;
-function deflater(level) {
-    const stream = (0,external_node_zlib_.createDeflateRaw)({ level, memLevel: external_node_zlib_.constants.Z_MAX_MEMLEVEL, chunkSize: OUTPUT });
-    return { stream, end: external_node_zlib_.constants.Z_SYNC_FLUSH, reset: () => stream.reset() };
-}
 const spareCompressors = new Map();
 async function compressBlock(settings, block, create) {
     const spare = spareCompressors.get(settings) ?? [];
     spareCompressors.set(settings, spare);
     const compressor = spare.pop() ?? create();
-    const { stream, end, reset } = compressor;
+    const { stream, end } = compressor;
     const chunks = [];
     const collect = (chunk) => void chunks.push(chunk);
     const done = Promise.withResolvers();
@@ -55016,11 +55126,17 @@ async function compressBlock(settings, block, create) {
     stream.flush(end, done.resolve);
     await done.promise;
     stream.off('data', collect).off('error', done.reject);
-    reset();
     spare.push(compressor);
     if (block.length === compress_BLOCK)
         spareBlocks.push(block);
     return Buffer.concat(chunks);
+}
+const deflatePool = createDeflatePool();
+async function deflateBlock(filled, level) {
+    const { compressed, block } = await deflatePool.compress(filled, level);
+    if (block.length === compress_BLOCK)
+        spareBlocks.push(block);
+    return compressed;
 }
 function storedBlocks(block) {
     const parts = [];

@@ -1,14 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
-import {
-  constants,
-  crc32,
-  createDeflateRaw,
-  createZstdCompress,
-  type DeflateRaw,
-  deflateRawSync,
-  type ZstdCompress,
-} from 'node:zlib'
+import { constants, crc32, createZstdCompress, deflateRawSync, type ZstdCompress } from 'node:zlib'
 import type { Digest } from '../oci/digest.ts'
+import { createDeflatePool } from './deflate/pool.ts'
 import type { Slots } from './slots.ts'
 
 /** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
@@ -146,9 +139,7 @@ function gzip(level: number): Codec {
     header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
     async compress(block) {
       checksum = crc32(block, checksum)
-      return isIncompressible(block)
-        ? storedBlocks(block)
-        : compressBlock(`gzip ${level}`, block, () => deflater(level))
+      return isIncompressible(block) ? storedBlocks(block) : deflateBlock(block, level)
     },
     trailer(size) {
       const trailer = Buffer.alloc(10)
@@ -166,9 +157,8 @@ function zstd(level: number): Codec {
   const params = { [constants.ZSTD_c_compressionLevel]: level }
   const create = () => ({
     stream: createZstdCompress({ params, chunkSize: OUTPUT }),
+    // Ends the frame, which the next has nothing to do with.
     end: constants.ZSTD_e_end,
-    // A frame that has ended is forgotten.
-    reset: () => undefined,
   })
   const empty = Buffer.alloc(0)
   return { header: empty, compress: (block) => compressBlock(`zstd ${level}`, block, create), trailer: () => empty }
@@ -179,15 +169,8 @@ const OUTPUT = BLOCK / 2
 
 /** A compressor, and what makes it finish a block. */
 interface Compressor {
-  readonly stream: DeflateRaw | ZstdCompress
+  readonly stream: ZstdCompress
   readonly end: number
-  /** Forgets the block, which the next must not refer to. */
-  readonly reset: () => void
-}
-
-function deflater(level: number): Compressor {
-  const stream = createDeflateRaw({ level, memLevel: constants.Z_MAX_MEMLEVEL, chunkSize: OUTPUT })
-  return { stream, end: constants.Z_SYNC_FLUSH, reset: () => stream.reset() }
 }
 
 /** Compressors that are free, by their settings. To make one takes as long as a good part of a block. */
@@ -197,7 +180,7 @@ async function compressBlock(settings: string, block: Buffer, create: () => Comp
   const spare = spareCompressors.get(settings) ?? []
   spareCompressors.set(settings, spare)
   const compressor = spare.pop() ?? create()
-  const { stream, end, reset } = compressor
+  const { stream, end } = compressor
   const chunks: Buffer[] = []
   const collect = (chunk: Buffer) => void chunks.push(chunk)
   const done = Promise.withResolvers<void>()
@@ -206,11 +189,19 @@ async function compressBlock(settings: string, block: Buffer, create: () => Comp
   stream.flush(end, done.resolve)
   await done.promise
   stream.off('data', collect).off('error', done.reject)
-  reset()
   spare.push(compressor)
   if (block.length === BLOCK) spareBlocks.push(block)
   // A copy, for the pieces share memory with results that are needed longer.
   return Buffer.concat(chunks)
+}
+
+/** Ends with the process, which it doesn't keep from ending. */
+const deflatePool = createDeflatePool()
+
+async function deflateBlock(filled: Buffer, level: number): Promise<Buffer> {
+  const { compressed, block } = await deflatePool.compress(filled, level)
+  if (block.length === BLOCK) spareBlocks.push(block)
+  return compressed
 }
 
 /** Deflate's way to take bytes as they are, 65535 at a time: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.4 */
