@@ -1,44 +1,41 @@
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { beforeEach, describe, expect, test } from '@jest/globals'
 import { Failure } from '../../src/failure.ts'
-import { readInputs } from '../../src/inputs.ts'
-import type { JobLog } from '../../src/job-log.ts'
-import { merge } from '../../src/merge/merge.ts'
-import type { Result } from '../../src/mode.ts'
-import { createRegistry } from '../../src/registry/registry.ts'
-import { readWorkflow } from '../../src/workflow.ts'
-import { type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
-import { prepareRunner } from '../support/runner.ts'
-import { OCI_INDEX, type SeededImage, type SeedPlatform, seedImage, seedIndex } from '../support/seed.ts'
-
-const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
-  'x86_64-linux': { os: 'linux', architecture: 'amd64' },
-  'aarch64-linux': { os: 'linux', architecture: 'arm64' },
-  'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
-  'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
-}
-
-/** Of the run, by default. */
-const ORIGIN = {
-  'org.opencontainers.image.revision': '0123456789abcdef0123456789abcdef01234567',
-  'org.opencontainers.image.source': 'https://github.com/Owner/App',
-}
+import {
+  type AtLeastOne,
+  indexAt,
+  lines,
+  mergeWith,
+  ORIGIN,
+  openRegistry,
+  type Pushed,
+  platformsOf,
+  push,
+  recordOf,
+  records,
+  refusalOf,
+  said,
+  writesTo,
+} from '../support/merging.ts'
+import type { FaultOf, TestRegistry } from '../support/registry.ts'
+import { OCI_INDEX, seedImage, seedIndex } from '../support/seed.ts'
 
 let registry: TestRegistry
-/** What was told, and what was written down beside it. */
-let said: string[]
-let lines: string[]
-
 beforeEach(async () => {
-  registry = await startRegistry()
-  said = []
-  lines = []
+  registry = await openRegistry()
 })
-afterEach(() => registry.close())
+
+interface Given {
+  readonly app: AtLeastOne<Pushed>
+  readonly changed: Pushed
+}
 
 describe('what is published', () => {
   test('is an OCI index of the images of all systems, under every tag', async () => {
-    const [amd64, arm64] = await push('app', ['x86_64-linux', 'aarch64-linux'])
-    const { outputs, summary } = await mergeWith({ digests: `${arm64.record}\n${amd64.record}`, tags: 'latest, v1.2' })
+    const [amd64, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const { outputs, summary } = await mergeWith(registry, {
+      digests: `${arm64.record}\n${amd64.record}`,
+      tags: 'latest, v1.2',
+    })
 
     const index = registry.manifest('app', 'latest')
     expect(index?.mediaType).toBe(OCI_INDEX)
@@ -71,9 +68,9 @@ describe('what is published', () => {
   })
 
   test('tells 32-bit Arm images apart, whose configs name no variant', async () => {
-    const images = await push('app', ['armv7l-linux', 'armv6l-linux'], { variant: undefined })
-    const { outputs } = await mergeWith({ digests: records(images), tags: 'latest' })
-    expect(platformsOf('latest')).toEqual(['linux/arm/v6', 'linux/arm/v7'])
+    const images = await push(registry, 'app', ['armv7l-linux', 'armv6l-linux'], { withoutVariant: true })
+    const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6', 'linux/arm/v7'])
     expect(JSON.parse(outputs.platforms ?? '').map(({ platform }: { platform: string }) => platform)).toEqual([
       'linux/arm/v6',
       'linux/arm/v7',
@@ -81,22 +78,22 @@ describe('what is published', () => {
   })
 
   test('takes bare digests, and finds out what they are for', async () => {
-    const images = await push('app', ['x86_64-linux', 'aarch64-linux'])
-    await mergeWith({
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    await mergeWith(registry, {
       digests: images.map(({ image }) => image.digest).join('\n'),
       systems: 'x86_64-linux,aarch64-linux',
     })
-    expect(platformsOf('latest')).toEqual(['linux/amd64', 'linux/arm64'])
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
   test('has the image itself where a digest is of an index around it alone', async () => {
-    const [{ image, platform }] = await push('app', ['x86_64-linux'])
-    await mergeWith({ digests: seedIndex(registry, 'app', [{ ...image, platform }]) })
-    expect(manifestsOf('latest')).toEqual([expect.objectContaining({ digest: image.digest })])
+    const [{ image, platform }] = await push(registry, 'app', ['x86_64-linux'])
+    await mergeWith(registry, { digests: seedIndex(registry, 'app', [{ ...image, platform }]) })
+    expect(indexAt(registry, 'latest').manifests).toEqual([expect.objectContaining({ digest: image.digest })])
   })
 
   test('carries the annotations of docker/metadata-action, and warns of those that have no place', async () => {
-    const images = await push('app', ['x86_64-linux', 'aarch64-linux'])
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
     const annotations = [
       'manifest:org.opencontainers.image.description=An app',
       'index:org.opencontainers.image.title=App',
@@ -104,13 +101,17 @@ describe('what is published', () => {
       'manifest[linux/arm64]:org.example.lost=yes',
     ]
     const metadata = { tags: [`${registry.host}/app:main`], annotations }
-    await mergeWith({ digests: records(images) }, { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify(metadata) })
-    expect(JSON.parse(String(registry.manifest('app', 'main')?.bytes)).annotations).toEqual({
+    await mergeWith(
+      registry,
+      { digests: records(images) },
+      { env: { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify(metadata) } },
+    )
+    expect(indexAt(registry, 'main').annotations).toEqual({
       ...ORIGIN,
       'org.opencontainers.image.description': 'An app',
       'org.opencontainers.image.title': 'App',
     })
-    expect(manifestsOf('main').map(({ annotations }) => annotations)).toEqual([
+    expect(indexAt(registry, 'main').manifests.map(({ annotations }) => annotations)).toEqual([
       undefined,
       { 'org.example.speed': 'slow' },
     ])
@@ -120,31 +121,31 @@ describe('what is published', () => {
   })
 
   test('goes to every image, with bare tags to all of them', async () => {
-    const app = await push('app', ['x86_64-linux'])
-    const mirror = await push('mirror', ['x86_64-linux'])
-    await mergeWith({
+    const app = await push(registry, 'app', ['x86_64-linux'])
+    const mirror = await push(registry, 'mirror', ['x86_64-linux'])
+    await mergeWith(registry, {
       image: `${registry.host}/app\n${registry.host}/mirror`,
       digests: records([...mirror, ...app]),
       tags: `latest, ${registry.host}/mirror:edge`,
     })
-    expect(manifestsOf('latest')).toEqual([expect.objectContaining({ digest: app[0].image.digest })])
+    expect(indexAt(registry, 'latest').manifests).toEqual([expect.objectContaining({ digest: app[0].image.digest })])
     expect(registry.tags('mirror').get('latest')).toBe(registry.tags('app').get('latest'))
     expect([...registry.tags('app').keys()]).toEqual(['latest'])
     expect([...registry.tags('mirror').keys()].sort()).toEqual(['edge', 'latest'])
   })
 
   test('leaves out records of other images, also of those whose names begin alike', async () => {
-    const app = await push('app', ['x86_64-linux'])
-    const api = await push('app-api', ['aarch64-linux'])
-    await mergeWith({ digests: records([...app, ...api]) })
-    expect(platformsOf('latest')).toEqual(['linux/amd64'])
+    const app = await push(registry, 'app', ['x86_64-linux'])
+    const api = await push(registry, 'app-api', ['aarch64-linux'])
+    await mergeWith(registry, { digests: records([...app, ...api]) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
   })
 
   test('is the same index when the run is repeated, and no tag is written again', async () => {
-    const images = await push('app', ['x86_64-linux', 'aarch64-linux'])
-    const first = await mergeWith({ digests: records(images) })
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const first = await mergeWith(registry, { digests: records(images) })
     const before = registry.requests.length
-    const second = await mergeWith({ digests: records(images.toReversed()) })
+    const second = await mergeWith(registry, { digests: records(images.toReversed()) })
     expect(second.outputs).toEqual({ ...first.outputs, changed: 'false' })
     expect(second.summary).toMatch(/^# Unchanged\n/)
     const written = registry.requests.slice(before).filter(({ method }) => method === 'PUT')
@@ -152,12 +153,12 @@ describe('what is published', () => {
   })
 
   test('is nothing with push: false, but all is checked', async () => {
-    const images = await push('app', ['x86_64-linux'])
-    const { outputs, summary } = await mergeWith({ digests: records(images), push: 'false' })
-    expect(writes()).toEqual([])
+    const images = await push(registry, 'app', ['x86_64-linux'])
+    const { outputs, summary } = await mergeWith(registry, { digests: records(images), push: 'false' })
+    expect(writesTo(registry)).toEqual([])
     expect(outputs).toMatchObject({ tags: '', digest: expect.stringMatching(/^sha256:/) })
     expect(summary).toMatch(/^# Checked, not published\n/)
-    await expect(mergeWith({ digests: `sha256:${'0'.repeat(64)}`, push: 'false' })).rejects.toThrow(
+    await expect(mergeWith(registry, { digests: `sha256:${'0'.repeat(64)}`, push: 'false' })).rejects.toThrow(
       'is not in the registry',
     )
   })
@@ -210,7 +211,7 @@ describe('what is wrong is told, and nothing is published', () => {
       async () => {
         const platform = { os: 'linux', architecture: 'arm64' }
         const image = await seedImage(registry, 'app', { ...platform, variant: 'v8\n::warning::x' })
-        return { digests: recordOf('app', 'aarch64-linux', platform, image) }
+        return { digests: recordOf(`${registry.host}/app`, 'aarch64-linux', platform, image) }
       },
       [/config.*: variant: has characters that no platform has/],
     ],
@@ -235,16 +236,14 @@ describe('what is wrong is told, and nothing is published', () => {
       [/is not what its record says/, /says aarch64-linux, which is linux\/arm64, and the image is for linux\/amd64/],
     ],
   ])('%s', async (_name, inputsOf, messages) => {
-    const app = await push('app', ['x86_64-linux', 'aarch64-linux'])
-    const [changed] = await push('app', ['x86_64-linux'], {}, 'changed')
+    const app = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const [changed] = await push(registry, 'app', ['x86_64-linux'], { content: 'changed' })
     registry.seedTag('app', 'latest', app[0].image.digest)
     const inputs = await inputsOf({ app, changed })
-    const error = await mergeWith(inputs).catch((thrown: unknown) => thrown)
+    const refusal = await refusalOf(registry, inputs)
     expect(`${lines.join('\n')}\n${said.join('\n')}`).not.toMatch(/^\s*::/m)
-    expect(error).toBeInstanceOf(Failure)
-    for (const message of messages) expect((error as Failure).message).toMatch(message)
-    expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: app[0].image.digest })
-    expect(writes()).toEqual([])
+    for (const message of messages) expect(refusal).toMatch(message)
+    expect(writesTo(registry)).toEqual([])
   })
 })
 
@@ -256,14 +255,14 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
     ['is answered by nobody', { kind: 'reset' }],
   ]
   test.each(breaks)('when a request %s, whichever it is', async (_name, fault) => {
-    const images = await push('app', ['x86_64-linux', 'aarch64-linux'])
-    const [old] = await push('app', ['x86_64-linux'], {}, 'old')
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
     const tags = ['v1', 'v2', 'latest']
     for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
     const inputs = { digests: records(images), tags: tags.join(',') }
 
     // First without a fault, to know how many requests there are; then with each of them broken, from there on once.
-    const { outputs } = await mergeWith(inputs)
+    const { outputs } = await mergeWith(registry, inputs)
     const steps = registry.requests.map(({ method, route, path }) => ({ method, route, path }))
     let failures = 0
     for (const step of steps) {
@@ -275,7 +274,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
         // Reading a tag and putting it back are the same requests as those that came before: only the first breaks.
         return seen <= (fault?.kind === 'status' && fault.status === 403 ? 1 : 6) ? fault : undefined
       })
-      const outcome = await mergeWith(inputs).then(
+      const outcome = await mergeWith(registry, inputs).then(
         () => 'published',
         (error: unknown) => error,
       )
@@ -291,101 +290,3 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
     expect(failures).toBeGreaterThanOrEqual(fault?.kind === 'corrupt' ? 5 : steps.length - 1)
   })
 })
-
-interface Pushed {
-  readonly image: SeededImage
-  readonly platform: SeedPlatform
-  /** As build's output. */
-  readonly record: string
-}
-
-interface Given {
-  readonly app: AtLeastOne<Pushed>
-  readonly changed: Pushed
-}
-
-type AtLeastOne<Item> = readonly [Item, ...Item[]] & { readonly 1: Item }
-
-/** Puts an image for each system into the registry, as if build jobs had pushed them. */
-async function push(
-  repository: string,
-  systems: readonly string[],
-  config: { readonly variant?: string | undefined } = {},
-  content?: string,
-): Promise<AtLeastOne<Pushed>> {
-  const pushed: Pushed[] = []
-  for (const system of systems) {
-    const platform = PLATFORMS[system] ?? { architecture: 'unknown' }
-    const { variant: _, ...withoutVariant } = platform
-    const inConfig = 'variant' in config ? withoutVariant : platform
-    const image = await seedImage(registry, repository, inConfig, `${content ?? ''} ${system}`)
-    pushed.push({ image, platform, record: recordOf(repository, system, platform, image) })
-  }
-  return pushed as unknown as AtLeastOne<Pushed>
-}
-
-function recordOf(repository: string, system: string, platform: SeedPlatform, image: SeededImage): string {
-  return JSON.stringify({
-    schema: 1,
-    image: `${registry.host}/${repository}`,
-    system,
-    platform,
-    ...image,
-    storePath: '/nix/store/00000000000000000000000000000000-image.tar.gz',
-    job: { id: 'build' },
-    run: { id: '1', attempt: 1 },
-  })
-}
-
-function records(pushed: readonly Pushed[]): string {
-  return pushed.map(({ record }) => record).join('\n')
-}
-
-/** What is asked of the registry beyond reading. */
-function writes(): readonly string[] {
-  return registry.requests.flatMap(({ method, path }) => (/^(GET|HEAD)$/.test(method) ? [] : [`${method} ${path}`]))
-}
-
-async function mergeWith(inputs: Record<string, string>, env: Record<string, string> = {}): Promise<Result> {
-  const runner = await prepareRunner({ inputs: { mode: 'merge', image: `${registry.host}/app`, ...inputs }, env })
-  const client = createRegistry({
-    log,
-    credentials: async () => undefined,
-    onSecret: () => undefined,
-    userAgent: 'test',
-    wait: async () => undefined,
-  })
-  try {
-    const read = readInputs(runner.env)
-    if (read.mode !== 'merge') throw new Error('not a merge')
-    return await merge(read, readWorkflow(runner.env), { registry: client, log })
-  } finally {
-    await client.close()
-    await runner.close()
-  }
-}
-
-const log: JobLog = {
-  info: (message) => void lines.push(message),
-  debug: (message) => void lines.push(message),
-  notice: (message) => void said.push(`notice: ${message}`),
-  warning: (message) => void said.push(`warning: ${message}`),
-  group: (_title, work) => work(),
-  foreignGroup: (_title, work) => work(),
-}
-
-interface Entry {
-  readonly digest: string
-  readonly platform: SeedPlatform
-  readonly annotations?: Record<string, string>
-}
-
-function manifestsOf(tag: string, repository = 'app'): readonly Entry[] {
-  return JSON.parse(String(registry.manifest(repository, tag)?.bytes)).manifests
-}
-
-function platformsOf(tag: string): readonly string[] {
-  return manifestsOf(tag).map(({ platform: { os, architecture, variant } }) =>
-    [os, architecture, variant].filter(Boolean).join('/'),
-  )
-}

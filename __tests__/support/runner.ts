@@ -35,6 +35,8 @@ export interface ActionCall {
   readonly artifacts?: ArtifactService
   /** Cancels the step: SIGINT, and if that does not end it, SIGTERM and SIGKILL, at the runner's intervals. */
   readonly signal?: AbortSignal
+  /** Ends the step's process at once (SIGKILL), as when its machine goes away. */
+  readonly kill?: AbortSignal
   /** Called with each line of `log` as it comes. */
   readonly onLog?: (line: string) => void
   /** The folder that holds `action.yml`; this checkout's if absent. */
@@ -82,7 +84,7 @@ export async function runAction(call: ActionCall): Promise<ActionRun> {
   const runner = await prepareRunner(call)
   try {
     const log = actionLog(call, runner.env)
-    const exitCode = await execute(runner, log.read, call.signal)
+    const exitCode = await execute(runner, log.read, call)
     return {
       exitCode,
       log: log.lines.map((line) => `${line}\n`).join(''),
@@ -405,7 +407,7 @@ function decodeProperty(text: string): string {
 async function execute(
   { env, cwd, main }: PreparedRunner,
   onLine: (line: string) => void,
-  signal: AbortSignal | undefined,
+  { signal, kill }: Pick<ActionCall, 'signal' | 'kill'>,
 ): Promise<number> {
   // Both streams in one pipe, for only then is the order in which they come the order in which they were written.
   const { input, output } = await openPipe()
@@ -414,12 +416,18 @@ async function execute(
   const ended = once(input, 'close')
   closeSync(output)
   createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }).on('line', onLine)
-  const stopCancelling = onCancel(signal, (name) => {
+  const send = (name: NodeJS.Signals) => {
     child.kill(name)
     // What the action started and left behind would hold the pipe open.
     if (name === 'SIGKILL') input.destroy()
+  }
+  const stopCancelling = onCancel(signal, send)
+  const end = () => send('SIGKILL')
+  kill?.addEventListener('abort', end, { once: true })
+  const [[code, killedBy]] = await Promise.all([exited, ended]).finally(() => {
+    stopCancelling()
+    kill?.removeEventListener('abort', end)
   })
-  const [[code, killedBy]] = await Promise.all([exited, ended]).finally(stopCancelling)
   return code ?? 128 + (killedBy === null ? 0 : constants.signals[killedBy])
 }
 

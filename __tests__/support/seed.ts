@@ -17,19 +17,25 @@ export interface SeededImage {
   readonly size: number
 }
 
+/** What else an image has. */
+export interface SeedDetails {
+  readonly labels?: Readonly<Record<string, string>>
+}
+
 /** Puts a small but whole image of one platform into a registry. The same arguments give the same digest. */
 export async function seedImage(
   registry: TestRegistry,
   repository: string,
   { architecture, os = 'linux', variant }: SeedPlatform,
   content = architecture,
+  { labels }: SeedDetails = {},
 ): Promise<SeededImage> {
   const layer = Buffer.from(`the layer of ${content}`)
   const config = json({
     architecture,
     os,
     variant,
-    config: {},
+    config: { Labels: labels },
     rootfs: { type: 'layers', diff_ids: [`sha256:${createHash('sha256').update(layer).digest('hex')}`] },
   })
   const manifest = json({
@@ -52,15 +58,55 @@ export async function seedImage(
   return { digest, mediaType: OCI_MANIFEST, size: manifest.length }
 }
 
+/** An image as an index lists it. */
+export interface SeededEntry extends SeededImage {
+  readonly platform: SeedPlatform
+  readonly annotations?: Readonly<Record<string, string>>
+}
+
 /** Puts an index of images that are there under a tag, and returns its digest. */
 export function seedIndex(
   registry: TestRegistry,
   repository: string,
-  entries: readonly (SeededImage & { readonly platform: SeedPlatform })[],
+  entries: readonly SeededEntry[],
   tag?: string,
+  annotations?: Readonly<Record<string, string>>,
 ): string {
-  const bytes = json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: entries })
+  const bytes = json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: entries, annotations })
   return registry.seedManifest(repository, bytes, OCI_INDEX, tag)
+}
+
+/**
+ * Puts there what BuildKit attests about an image, and returns it as BuildKit's index lists it:
+ * https://docs.docker.com/build/metadata/attestations/attestation-storage/
+ */
+export async function seedAttestation(
+  registry: TestRegistry,
+  repository: string,
+  { digest }: SeededImage,
+): Promise<SeededEntry> {
+  const layer = json({ _type: 'https://in-toto.io/Statement/v0.1', subject: [{ digest }] })
+  const layerDigest = await registry.seedBlob(repository, layer)
+  const config = json({
+    architecture: 'unknown',
+    os: 'unknown',
+    config: {},
+    rootfs: { type: 'layers', diff_ids: [layerDigest] },
+  })
+  const configDigest = await registry.seedBlob(repository, config)
+  const manifest = json({
+    schemaVersion: 2,
+    mediaType: OCI_MANIFEST,
+    config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: configDigest, size: config.length },
+    layers: [{ mediaType: 'application/vnd.in-toto+json', digest: layerDigest, size: layer.length }],
+  })
+  return {
+    mediaType: OCI_MANIFEST,
+    digest: registry.seedManifest(repository, manifest, OCI_MANIFEST),
+    size: manifest.length,
+    platform: { architecture: 'unknown', os: 'unknown' },
+    annotations: { 'vnd.docker.reference.digest': digest, 'vnd.docker.reference.type': 'attestation-manifest' },
+  }
 }
 
 function json(value: unknown): Buffer {

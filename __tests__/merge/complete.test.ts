@@ -1,0 +1,337 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import {
+  type AtLeastOne,
+  loseBlob,
+  mergeWith,
+  openRegistry,
+  type Pushed,
+  platformsOf,
+  push,
+  recordOf,
+  records,
+  refusalOf,
+  rewrite,
+  said,
+  writesTo,
+} from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
+
+const TWO = ['x86_64-linux', 'aarch64-linux']
+const THREE = [...TWO, 'armv7l-linux']
+
+let registry: TestRegistry
+let old: AtLeastOne<Pushed>
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  old = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+  registry.seedTag('app', 'latest', old[0].image.digest)
+})
+
+/** As of a matrix whose jobs the runner has numbered, from this number on. */
+function numbered(pushed: readonly Pushed[], total: number, first = 0): readonly Pushed[] {
+  return pushed.map((one, at) => ({
+    ...one,
+    record: rewrite(one.record, { job: { id: 'build', total, index: first + at } }),
+  }))
+}
+
+/** The same, by a runner that does not number them. */
+function counted(pushed: readonly Pushed[], total: number): readonly Pushed[] {
+  return pushed.map((one) => ({ ...one, record: rewrite(one.record, { job: { id: 'build', total } }) }))
+}
+
+describe('a matrix of which a job has handed over nothing is not published', () => {
+  test('though the runner does not number its jobs', async () => {
+    const images = await push(registry, 'app', TWO)
+    const refusal = await refusalOf(registry, { digests: records(counted(images, 3)) })
+    expect(refusal).toContain('Only 2 of the 3 jobs of "build" have handed over a digest\n')
+    expect(refusal).toContain(`there is x86_64-linux of ${registry.host}/app, aarch64-linux of ${registry.host}/app\n`)
+    expect(refusal).toContain('they failed, were skipped, or pushed nothing. No tag has moved.')
+    expect(refusal).toContain('  systems: x86_64-linux,aarch64-linux')
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('though each of the others has left a record for each of several images', async () => {
+    const [app] = await push(registry, 'app', TWO)
+    const [mirror] = await push(registry, 'mirror', TWO)
+    const image = `${registry.host}/app\n${registry.host}/mirror`
+    for (const one of [numbered([app], 2), counted([app], 2)]) {
+      const [{ record } = app] = one
+      const digests = `${record}\n${rewrite(record, { image: `${registry.host}/mirror` })}`
+      expect(await refusalOf(registry, { image, digests })).toContain('Only 1 of the 2 jobs of "build" has handed over')
+    }
+    expect(mirror.image).toEqual(app.image)
+  })
+
+  test('though the one that is missing would have built another image of it', async () => {
+    const app = await push(registry, 'app', TWO)
+    const [api] = await push(registry, 'api', ['x86_64-linux'])
+    const digests = records([...numbered(app, 4), ...numbered([api], 4, 2)])
+    const refusal = await refusalOf(registry, { digests })
+    expect(refusal).toContain('Only 3 of the 4 jobs of "build"')
+    expect(refusal).toContain(`x86_64-linux of ${registry.host}/api`)
+  })
+
+  test('though another matrix of the run is complete', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const digests = [
+      rewrite(amd64.record, { job: { id: 'fast', total: 1, index: 0 } }),
+      rewrite(arm64.record, { job: { id: 'slow', total: 2, index: 0 } }),
+    ]
+    expect(await refusalOf(registry, { digests: digests.join('\n') })).toContain('Only 1 of the 2 jobs of "slow"')
+  })
+
+  test('and where its name would be a command to the runner, it is told on one line', async () => {
+    const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
+    const digests = rewrite(record, { job: { id: 'x\n::warning::not by this action', total: 2 } })
+    const refusal = await refusalOf(registry, { digests })
+    expect(refusal).toContain('Only 1 of the 2 jobs of "x')
+    expect(refusal).not.toMatch(/^\s*::/m)
+  })
+
+  test('though an earlier attempt of the same job is there as well', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'])
+    const [again] = await push(registry, 'app', ['x86_64-linux'], { content: 'again' })
+    const job = { id: 'build', total: 2 }
+    const digests = [rewrite(amd64.record, { job }), rewrite(again.record, { job, run: { id: '1', attempt: 2 } })]
+    expect(await refusalOf(registry, { digests: digests.join('\n') })).toContain('Only 1 of the 2 jobs of "build"')
+  })
+})
+
+describe('a matrix that is complete is published', () => {
+  test.each([
+    ['of numbered jobs', numbered],
+    ['of jobs without numbers', counted],
+  ])('%s', async (_, of) => {
+    await mergeWith(registry, { digests: records(of(await push(registry, 'app', THREE), 3)) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm/v7', 'linux/arm64'])
+  })
+
+  test('of several images, each with a merge of its own', async () => {
+    const app = numbered(await push(registry, 'app', TWO), 4)
+    const api = numbered(await push(registry, 'api', TWO, { content: 'api' }), 4, 2)
+    const digests = records([...app, ...api])
+    for (const name of ['app', 'api']) {
+      await mergeWith(registry, { image: `${registry.host}/${name}`, digests })
+      expect(platformsOf(registry, 'latest', name)).toEqual(['linux/amd64', 'linux/arm64'])
+    }
+  })
+
+  test('of two jobs, each of which has pushed to two registries', async () => {
+    const app = counted(await push(registry, 'app', TWO), 2)
+    await push(registry, 'mirror', TWO)
+    const image = `${registry.host}/mirror`
+    const digests = records([...app, ...app.map((one) => ({ record: rewrite(one.record, { image }) }))])
+    await mergeWith(registry, { image: `${registry.host}/app\n${image}`, digests })
+    expect(registry.tags('app').get('latest')).toBe(registry.tags('mirror').get('latest'))
+  })
+
+  test('when only the jobs that had failed ran again', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const job = { id: 'build', total: 2 }
+    const digests = [rewrite(amd64.record, { job }), rewrite(arm64.record, { job, run: { id: '1', attempt: 2 } })]
+    await mergeWith(registry, { digests: digests.join('\n') })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('where jobs that build no image belong to it, once `systems` says which do', async () => {
+    const digests = records(numbered(await push(registry, 'app', TWO), 5))
+    await mergeWith(registry, { digests, systems: 'aarch64-linux, x86_64-linux' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+})
+
+test.each([1, -1])('of two attempts the last counts, in whichever order they come', async (order) => {
+  const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
+  const [fresh, arm64] = await push(registry, 'app', TWO)
+  // Not as text, by which 9 would come after 10.
+  const attempts = [
+    rewrite(stale.record, { run: { id: '1', attempt: 9 } }),
+    rewrite(fresh.record, { run: { id: '1', attempt: 10 } }),
+    rewrite(arm64.record, { run: { id: '1', attempt: 9 } }),
+  ]
+  const { outputs } = await mergeWith(registry, { digests: (order > 0 ? attempts : attempts.toReversed()).join('\n') })
+  expect(JSON.parse(outputs.platforms ?? '')).toEqual([
+    { system: 'x86_64-linux', platform: 'linux/amd64', digest: fresh.image.digest },
+    { system: 'aarch64-linux', platform: 'linux/arm64', digest: arm64.image.digest },
+  ])
+})
+
+describe('a tag never loses a platform', () => {
+  test('of the index that it points to', async () => {
+    const images = await push(registry, 'app', THREE, { content: 'old' })
+    seedIndex(
+      registry,
+      'app',
+      images.map(({ entry }) => entry),
+      'latest',
+    )
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO)) })
+    expect(refusal).toContain(`${registry.host}/app:latest would lose linux/arm/v7, which it has now\n`)
+    expect(refusal).toContain(':latest has linux/amd64, linux/arm64, linux/arm/v7; not built: linux/arm/v7\n')
+    expect(refusal).toContain('  allow-missing-platforms: true')
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('that its single image is for', async () => {
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', ['aarch64-linux'])) })
+    expect(refusal).toContain(':latest would lose linux/amd64, which it has now\n')
+  })
+
+  test('of a list in Docker’s format', async () => {
+    const [, , armv7] = await push(registry, 'app', THREE, { content: 'old' })
+    const mediaType = 'application/vnd.docker.distribution.manifest.list.v2+json'
+    const list = { schemaVersion: 2, mediaType, manifests: [armv7?.entry] }
+    registry.seedManifest('app', Buffer.from(JSON.stringify(list)), mediaType, 'latest')
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO)) })
+    expect(refusal).toContain(':latest would lose linux/arm/v7, which it has now\n')
+  })
+
+  test('and where one of several would, none is moved', async () => {
+    const [, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+    seedIndex(registry, 'app', [arm64.entry], 'v1')
+    const digests = records(await push(registry, 'app', ['x86_64-linux']))
+    const refusal = await refusalOf(registry, { digests, tags: 'v0,latest,v1' })
+    expect(refusal).toContain(':v1 would lose linux/arm64, which it has now\n')
+  })
+
+  test('in any of the registries', async () => {
+    const other = await openRegistry()
+    const [, arm64] = await push(other, 'app', TWO, { content: 'old' })
+    other.seedTag('app', 'latest', arm64.image.digest)
+    const image = `${registry.host}/app\n${other.host}/app`
+    const refusal = await refusalOf(registry, {
+      image,
+      digests: records(await push(registry, 'app', ['x86_64-linux'])),
+    })
+    expect(refusal).toContain(`${other.host}/app:latest would lose linux/arm64, which it has now\n`)
+  })
+
+  test('of an index that can’t be read, whose platforms nobody knows', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+    const odd = { ...amd64.entry, digest: `sha512:${'0'.repeat(128)}` }
+    seedIndex(registry, 'app', [odd, arm64.entry], 'latest')
+    const digests = records(await push(registry, 'app', ['x86_64-linux']))
+    expect(await refusalOf(registry, { digests, tags: 'latest' })).toContain('is not a sha256 digest')
+    await mergeWith(registry, { digests, tags: 'latest', 'allow-missing-platforms': 'true' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+    expect(said).toEqual([expect.stringContaining('is not a sha256 digest')])
+  })
+
+  test('unless `allow-missing-platforms` says so, and then it is told which', async () => {
+    const images = await push(registry, 'app', THREE, { content: 'old' })
+    seedIndex(
+      registry,
+      'app',
+      images.map(({ entry }) => entry),
+      'latest',
+    )
+    const digests = records(await push(registry, 'app', ['x86_64-linux']))
+    await mergeWith(registry, { digests, tags: 'latest,new', 'allow-missing-platforms': 'true' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+    expect(said).toEqual([
+      `warning: ${registry.host}/app:latest has linux/amd64, linux/arm64, linux/arm/v7; not built: linux/arm64, linux/arm/v7, which \`allow-missing-platforms\` allows`,
+    ])
+  })
+})
+
+describe('nothing is lost', () => {
+  test('where the platforms are only written otherwise', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+    const entries = [amd64.entry, { ...arm64.entry, platform: { ...arm64.platform, variant: 'v8' } }]
+    seedIndex(registry, 'app', entries, 'latest')
+    await mergeWith(registry, { digests: records(await push(registry, 'app', TWO)) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+    expect(said).toEqual([])
+  })
+
+  test('with the attestations of the index that was there', async () => {
+    seedIndex(registry, 'app', [old[0].entry, await seedAttestation(registry, 'app', old[0].image)], 'latest')
+    await mergeWith(registry, { digests: records(await push(registry, 'app', ['x86_64-linux'])) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+
+  test('where the tag points to no image', async () => {
+    const config = Buffer.from('{"name":"a chart"}')
+    const digest = await registry.seedBlob('app', config)
+    const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+    const type = 'application/vnd.cncf.helm.config.v1+json'
+    const chart = { schemaVersion: 2, mediaType, config: { mediaType: type, digest, size: config.length }, layers: [] }
+    registry.seedManifest('app', Buffer.from(JSON.stringify(chart)), mediaType, 'latest')
+    await mergeWith(registry, { digests: records(await push(registry, 'app', ['x86_64-linux'])) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+})
+
+describe('half a push is not published', () => {
+  test('an image of which a layer is gone, which is named', async () => {
+    const [{ image, record }] = await push(registry, 'app', ['x86_64-linux'])
+    const { layers } = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))
+    await loseBlob(registry, 'app', layers[0].digest)
+    const refusal = await refusalOf(registry, { digests: record })
+    expect(refusal).toContain(`/app@${image.digest} is not whole: 1 of its layers are not in the registry\n`)
+    expect(refusal).toContain(layers[0].digest)
+    expect(refusal).toContain('Run the build of this system again.')
+  })
+
+  test('an image whose config is gone', async () => {
+    const [{ image, record }] = await push(registry, 'app', ['x86_64-linux'])
+    const { config } = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))
+    await loseBlob(registry, 'app', config.digest)
+    expect(await refusalOf(registry, { digests: record })).toContain(
+      `The config of ${registry.host}/app@${image.digest} is not in the registry`,
+    )
+  })
+
+  test('an attestation of which a layer is gone', async () => {
+    const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
+    const attestation = await seedAttestation(registry, 'app', image)
+    const { layers } = JSON.parse(String(registry.manifest('app', attestation.digest)?.bytes))
+    await loseBlob(registry, 'app', layers[0].digest)
+    const digests = seedIndex(registry, 'app', [entry, attestation])
+    expect(await refusalOf(registry, { digests })).toContain(layers[0].digest)
+  })
+
+  test('an attestation that is gone', async () => {
+    const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
+    const elsewhere = await openRegistry()
+    const attestation = await seedAttestation(elsewhere, 'app', image)
+    const digests = seedIndex(registry, 'app', [entry, attestation])
+    expect(await refusalOf(registry, { digests })).toContain(`/app@${attestation.digest} is not in the registry`)
+  })
+})
+
+describe('attestations', () => {
+  test('of BuildKit stay with the image that they are about, and are no platform', async () => {
+    const pushed = await push(registry, 'app', TWO)
+    const attested = await Promise.all(
+      pushed.map(async ({ image, entry }) => ({ entry, attestation: await seedAttestation(registry, 'app', image) })),
+    )
+    const digests = attested.map(({ entry, attestation }) => seedIndex(registry, 'app', [entry, attestation]))
+    const { outputs } = await mergeWith(registry, { digests: digests.join('\n') })
+    const { manifests } = JSON.parse(String(registry.manifest('app', 'latest')?.bytes))
+    expect(manifests).toHaveLength(4)
+    expect(manifests).toEqual(
+      expect.arrayContaining(attested.flatMap(({ entry, attestation }) => [entry, attestation])),
+    )
+    expect(JSON.parse(outputs.platforms ?? '')).toHaveLength(2)
+  })
+
+  test('of another image that such an index has are left out', async () => {
+    const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
+    const foreign = await seedAttestation(registry, 'app', { ...image, digest: `sha256:${'0'.repeat(64)}` })
+    await mergeWith(registry, { digests: seedIndex(registry, 'app', [entry, foreign]) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+})
+
+test('a record with another size than its manifest has is not believed', async () => {
+  const platform = { os: 'linux', architecture: 'amd64' }
+  const image = await seedImage(registry, 'app', platform)
+  const digests = recordOf(`${registry.host}/app`, 'x86_64-linux', platform, { ...image, size: image.size + 1 })
+  const refusal = await refusalOf(registry, { digests })
+  expect(refusal).toContain('is not what its record says\n')
+  expect(refusal).toContain(`says that its manifest has ${image.size + 1} bytes, and it has ${image.size}`)
+})

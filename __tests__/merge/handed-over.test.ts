@@ -1,0 +1,153 @@
+import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
+import {
+  afterwards,
+  mergeWith,
+  openRegistry,
+  platformsOf,
+  push,
+  records,
+  refusalOf,
+  rewrite,
+} from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { seedAttestation, seedIndex } from '../support/seed.ts'
+
+const TWO = ['x86_64-linux', 'aarch64-linux']
+
+let registry: TestRegistry
+let service: ArtifactService
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  service = await startArtifactService()
+  const environment = { ...process.env }
+  // The client knows nothing but the environment, and tells all it does on standard output.
+  Object.assign(process.env, service.env)
+  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
+  afterwards(async () => {
+    jest.restoreAllMocks()
+    process.env = environment
+    await service.close()
+  })
+})
+
+/** As Docker's documentation has it: an empty file, named by the digest. */
+function leave(name: string, ...digests: readonly string[]): Promise<void> {
+  return service.put(name, Object.fromEntries(digests.map((digest) => [digest.replace('sha256:', ''), ''])))
+}
+
+describe('digests in artifacts of other builds are published', () => {
+  test('from an artifact each, as in Docker’s documentation', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests-linux-amd64', amd64.image.digest)
+    await leave('digests-linux-arm64', arm64.image.digest)
+    await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('from one artifact', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests', amd64.image.digest, arm64.image.digest)
+    await mergeWith(registry, { 'artifact-pattern': 'digests', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('mixed with records of this action’s builds in artifacts', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests-linux-amd64', amd64.image.digest)
+    await service.put('image-digest-app-aarch64-linux', { 'digest.json': arm64.record })
+    await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('mixed with records in `digests`, and then records in artifacts are left out', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests-linux-amd64', amd64.image.digest)
+    await service.put('image-digest-app', { 'digest.json': 'not read' })
+    await mergeWith(registry, { digests: arm64.record, 'artifact-pattern': 'digests-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('and artifacts whose names do not fit are left alone', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'])
+    await leave('digests-app-1', amd64.image.digest)
+    await leave('old-digests-app-1', `sha256:${'0'.repeat(64)}`)
+    await leave('digests.app-1', `sha256:${'1'.repeat(64)}`)
+    await mergeWith(registry, { 'artifact-pattern': 'digests-app-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+
+  test('and not without a pattern', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'])
+    await leave('digests-1', amd64.image.digest)
+    expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
+  })
+})
+
+describe('digests in artifacts of other builds are refused', () => {
+  test.each<[string, Readonly<Record<string, string>>, string]>([
+    ['where a file is named by something else', { 'coverage.xml': '<x/>' }, 'and holds coverage.xml\n'],
+    ['where there is no file', {}, 'and holds nothing\n'],
+    ['where a digest is cut short', { abc: '' }, 'and holds abc\n'],
+    ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'and holds x ::warning::x\n'],
+  ])('%s, which is named', async (_, files, words) => {
+    await service.put('digests-1', files)
+    const refusal = await refusalOf(registry, { 'artifact-pattern': 'digests-*' })
+    expect(refusal).toContain('the artifact digests-1 should hold files named by digests, ')
+    expect(refusal).toContain(words)
+    expect(refusal).toContain('Does `artifact-pattern` match other artifacts as well?')
+  })
+
+  test('where the registry has no such image', async () => {
+    await leave('digests-1', `sha256:${'0'.repeat(64)}`)
+    expect(await refusalOf(registry, { 'artifact-pattern': 'digests-*' })).toContain('is not in the registry')
+  })
+})
+
+describe('bare digests in `digests`', () => {
+  test('are taken with `sha256:` and without', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const digests = `${amd64.image.digest}\n${arm64.image.digest.replace('sha256:', '')}`
+    await mergeWith(registry, { digests, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('are one image where they are one digest', async () => {
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
+    await mergeWith(registry, { digests: `${image.digest}\n${image.digest.slice(7)}`, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+
+  test('are one image with a record of the same digest', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [{ image }] = images
+    await mergeWith(registry, { digests: `${records(images)}\n${image.digest}`, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('are what a record of the same digest says, where the image itself does not', async () => {
+    const [{ image, record }] = await push(registry, 'app', ['armv6l-linux'], { withoutVariant: true })
+    await mergeWith(registry, { digests: `${image.digest}\n${record}`, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6'])
+  })
+
+  test('are one image with the index that is around it alone, and its attestations stay', async () => {
+    const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
+    const around = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
+    for (const [tag, digests] of Object.entries({ one: [around, image.digest], two: [image.digest, around] })) {
+      await mergeWith(registry, { digests: digests.join('\n'), tags: tag })
+      expect(platformsOf(registry, tag)).toEqual(['linux/amd64', 'unknown/unknown'])
+    }
+  })
+})
+
+test('records of earlier attempts that artifacts still hold give way to later ones', async () => {
+  const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
+  const [fresh] = await push(registry, 'app', ['x86_64-linux'])
+  const later = rewrite(fresh.record, { run: { id: '1', attempt: 2 } })
+  await service.put('image-digest-one', { 'digest.json': later })
+  await service.put('image-digest-two', { 'digest.json': stale.record })
+  const { outputs } = await mergeWith(registry, { tags: 'latest' })
+  expect(outputs.platforms).toContain(fresh.image.digest)
+})

@@ -1,0 +1,232 @@
+import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { run } from '../../src/run.ts'
+import { type GitHost, type GitHostAnswer, startGitHost } from '../support/git-host.ts'
+import {
+  afterwards,
+  COMMIT,
+  indexAt,
+  lines,
+  type MergeCall,
+  mergeWith,
+  ORIGIN,
+  openRegistry,
+  push,
+  REVISION,
+  records,
+  SOURCE,
+  said,
+} from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { prepareRunner } from '../support/runner.ts'
+import { seedIndex } from '../support/seed.ts'
+
+const FIRST = '1'.repeat(40)
+const LATER = '2'.repeat(40)
+const ASIDE = '3'.repeat(40)
+const FORGOTTEN = '4'.repeat(40)
+const TOKEN = 'ghs_not_to_be_seen'
+
+let registry: TestRegistry
+let host: GitHost
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  // This run's commit comes after the first; the later one after it, and one aside.
+  const parents = { [FIRST]: undefined, [COMMIT]: FIRST, [LATER]: COMMIT, [ASIDE]: FIRST }
+  host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents })
+  afterwards(host.close)
+})
+
+/** Points a tag to an index of another content, as the merge of that commit has left it. Returns its digest. */
+async function publish(tag: string, commit: string, annotations: Readonly<Record<string, string>> = {}) {
+  const [{ entry }] = await push(registry, 'app', ['x86_64-linux'], { content: `of ${commit}` })
+  return seedIndex(registry, 'app', [entry], tag, { ...ORIGIN, [REVISION]: commit, ...annotations })
+}
+
+async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> = {}, call: MergeCall = {}) {
+  const digests = records(await push(registry, 'app', ['x86_64-linux']))
+  const all = { digests, tags, token: TOKEN, ...inputs }
+  return await mergeWith(registry, all, { ...call, env: { GITHUB_API_URL: host.api, ...call.env } })
+}
+
+/** What keeps the order from being known. */
+interface Trouble {
+  readonly token?: string
+  /** The commit that the tag is of. */
+  readonly of?: string
+  readonly api?: string
+  readonly fault?: GitHostAnswer | 'reset'
+}
+
+const unknowns = (): readonly string[] => lines.filter((line) => line.includes('is not known'))
+
+describe('the index says which commit it is of', () => {
+  test('the run’s own', async () => {
+    await mergeOnto('latest', {}, { sha: LATER, repository: 'some/where' })
+    expect(indexAt(registry, 'latest').annotations).toEqual({
+      [REVISION]: LATER,
+      [SOURCE]: 'https://github.com/some/where',
+    })
+  })
+
+  test('or the one that docker/metadata-action names', async () => {
+    const annotations = `index:${REVISION}=${FIRST}\n${SOURCE}=https://example.org/app`
+    await mergeOnto('latest', { annotations })
+    expect(indexAt(registry, 'latest').annotations).toEqual({ [REVISION]: FIRST, [SOURCE]: 'https://example.org/app' })
+  })
+})
+
+describe('a tag of a later commit', () => {
+  test('is left alone with a warning that names both, and the rest goes on', async () => {
+    const later = await publish('latest', LATER)
+    const { outputs, summary } = await mergeOnto('latest,v1')
+    expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: later, v1: outputs.digest })
+    expect(outputs).toMatchObject({ tags: `${registry.host}/app:v1`, 'skipped-tags': `${registry.host}/app:latest` })
+    expect(summary).toContain(`| \`${registry.host}/app:latest\` | skipped | \`${later}\` |  |  |`)
+    expect(said).toEqual([expect.stringContaining(`warning: ${registry.host}/app:latest is left alone`)])
+    expect(said[0]).toContain(LATER)
+    expect(said[0]).toContain(COMMIT)
+    expect(said[0]).toContain('`allow-older: true`')
+  })
+
+  test('is left alone also where it would lose a platform', async () => {
+    const [{ entry }, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'], { content: 'later' })
+    const later = seedIndex(registry, 'app', [entry, arm64.entry], 'latest', { ...ORIGIN, [REVISION]: LATER })
+    await mergeOnto('latest,v1')
+    expect(registry.tags('app').get('latest')).toBe(later)
+  })
+
+  test('is left alone also where it points to a single image, whose label tells the commit', async () => {
+    const labels = { [REVISION]: LATER, [SOURCE]: 'https://github.com/owner/app.git' }
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'later', labels })
+    registry.seedTag('app', 'latest', image.digest)
+    await mergeOnto('latest,v1')
+    expect(registry.tags('app').get('latest')).toBe(image.digest)
+  })
+
+  test('moves with `allow-older`, and nobody is asked', async () => {
+    await publish('latest', LATER)
+    const { outputs } = await mergeOnto('latest', { 'allow-older': 'true' })
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+    expect(outputs).toMatchObject({ 'skipped-tags': '', changed: 'true' })
+    expect(said).toEqual([])
+    expect(host.requests).toEqual([])
+  })
+})
+
+describe('a tag moves', () => {
+  test.each([
+    ['an earlier commit', FIRST],
+    ['the same commit', COMMIT],
+    ['a commit of another branch', ASIDE],
+  ])('from %s, and nothing is told', async (_, commit) => {
+    await publish('latest', commit)
+    const { outputs } = await mergeOnto('latest')
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+    expect([...said, ...unknowns()]).toEqual([])
+  })
+
+  test('when the Git host was asked once for each commit, with the token', async () => {
+    await publish('latest', FIRST)
+    await publish('v1', FIRST)
+    await publish('v2', ASIDE)
+    await mergeOnto('latest,v1,v2,new')
+    expect(host.requests.toSorted((one, other) => (one.path < other.path ? -1 : 1))).toEqual([
+      { path: `/repos/Owner/App/compare/${FIRST}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
+      { path: `/repos/Owner/App/compare/${ASIDE}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
+    ])
+  })
+
+  test('that names no commit, which is told', async () => {
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+    registry.seedTag('app', 'latest', image.digest)
+    const { outputs } = await mergeOnto('latest')
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+    expect(unknowns()).toEqual([
+      `${registry.host}/app:latest: whether it is of a later commit is not known: it names none`,
+    ])
+  })
+})
+
+describe('where the order of commits can’t be had, the merge goes on and says why in one line', () => {
+  const broken = { status: 500, body: '<h1>Oh\n::error::no</h1>' }
+  const endless = { status: 200, body: ' '.repeat(17 * 1024 * 1024) }
+
+  test.each<[string, Trouble, string]>([
+    ['without a token', { token: '' }, 'there is no token to ask with'],
+    ['with a token that is refused', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
+    ['of a commit that the host does not have', { of: FORGOTTEN }, 'with status 404 (Not Found)'],
+    ['of what is no commit', { of: '../../../user' }, '"../../../user" is no commit'],
+    ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is no commit'],
+    ['without an address', { api: '' }, 'the runner does not say where to ask'],
+    ['where nobody answers', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
+    ['when the connection breaks', { fault: 'reset' }, "can't be reached"],
+    ['when the host is broken', { fault: broken }, 'with status 500 ('],
+    ['when the answer is no JSON', { fault: { status: 200, body: 'ahead' } }, 'did not say how they stand'],
+    [
+      'when the answer is another',
+      { fault: { status: 200, body: '{"status":"great"}' } },
+      'did not say how they stand',
+    ],
+    ['when the answer never ends', { fault: endless }, 'did not say how they stand'],
+  ])('%s', async (_, { token = TOKEN, of = LATER, api = host.api, fault }, why) => {
+    if (fault !== undefined) host.setFault(fault)
+    await publish('latest', of)
+    const { outputs } = await mergeOnto('latest', { token }, { env: { GITHUB_API_URL: api } })
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+    expect(said).toEqual([])
+    expect(unknowns()).toEqual([expect.stringContaining(`/app:latest: whether it is of a later commit is not known: `)])
+    expect(unknowns()[0]).toContain(why)
+    expect(unknowns()[0]).not.toContain('\n')
+  })
+
+  test('of another repository, which is named and not asked for', async () => {
+    await publish('latest', LATER, { [SOURCE]: 'https://github.com/other/app' })
+    const { outputs } = await mergeOnto('latest')
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+    expect(unknowns()[0]).toContain('that commit is of another repository, https://github.com/other/app')
+    expect(host.requests).toEqual([])
+  })
+
+  test('of another repository whose name would be a command to the runner', async () => {
+    await publish('latest', LATER, { [SOURCE]: 'https://example.org/\n::warning::not by this action' })
+    await mergeOnto('latest')
+    expect(unknowns()).toHaveLength(1)
+    expect(lines.join('\n')).not.toMatch(/^\s*::/m)
+  })
+
+  test('when the host points elsewhere, which never gets the token', async () => {
+    const elsewhere = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents: {} })
+    afterwards(elsewhere.close)
+    host.setFault({ status: 302, headers: { location: `${elsewhere.api}/compare` } })
+    await publish('latest', LATER)
+    await mergeOnto('latest')
+    expect(unknowns()).toHaveLength(1)
+    expect(elsewhere.requests).toEqual([])
+  })
+})
+
+test('the token is hidden from the log before anything else is told, even where the Git host repeats it', async () => {
+  host.setFault({ status: 403, body: JSON.stringify({ message: `The token ${TOKEN} may not read that` }) })
+  await publish('latest', LATER)
+  const digests = records(await push(registry, 'app', ['x86_64-linux']))
+  const { env, close } = await prepareRunner({
+    inputs: { mode: 'merge', image: `${registry.host}/app`, digests, tags: 'latest', token: TOKEN },
+    env: { GITHUB_API_URL: host.api },
+  })
+  afterwards(close)
+  const environment = process.env
+  let written = ''
+  jest.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    written += String(text)
+    return true
+  })
+  afterwards(async () => {
+    process.env = environment
+    jest.restoreAllMocks()
+  })
+  process.env = { ...env }
+  await run(env)
+  expect(written).toContain('with status 403 (The token ')
+  expect(written.indexOf(TOKEN)).toBe('::add-mask::'.length)
+})

@@ -1,0 +1,314 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import {
+  blobsOf,
+  loseBlob,
+  mergeWith,
+  openRegistry,
+  type Pushed,
+  platformsOf,
+  push,
+  recordOf,
+  records,
+  refusalOf,
+  rewrite,
+  writesTo,
+} from '../support/merging.ts'
+import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
+import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
+
+const TWO = ['x86_64-linux', 'aarch64-linux']
+
+let registry: TestRegistry
+let other: TestRegistry
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  other = await openRegistry()
+})
+
+const both = (): string => `${registry.host}/app\n${other.host}/app`
+const besides = (): string => `${registry.host}/app\n${registry.host}/mirror`
+
+/** What has been sent of blobs. */
+function uploads({ requests }: TestRegistry): readonly SeenRequest[] {
+  return requests.filter(({ method, route }) => method === 'PUT' && route === 'upload')
+}
+
+async function expectWhole(server: TestRegistry, repository: string, pushed: readonly Pushed[]): Promise<void> {
+  for (const { image } of pushed) {
+    for (const digest of blobsOf(server, repository, image.digest)) {
+      expect(await server.blob(repository, digest)).toBeDefined()
+    }
+  }
+}
+
+describe('the same index goes to each registry', () => {
+  test('where both have the images, and nothing is copied', async () => {
+    const images = await push(registry, 'app', TWO)
+    await push(other, 'app', TWO)
+    const { outputs } = await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest,v1' })
+    expect(registry.manifest('app', 'latest')).toEqual(other.manifest('app', 'latest'))
+    expect(outputs).toMatchObject({
+      digest: registry.tags('app').get('v1'),
+      image: `${registry.host}/app@${outputs.digest}`,
+      tags: [
+        `${registry.host}/app:latest`,
+        `${other.host}/app:latest`,
+        `${registry.host}/app:v1`,
+        `${other.host}/app:v1`,
+      ].join('\n'),
+    })
+    expect([...uploads(registry), ...uploads(other)]).toEqual([])
+  })
+
+  test('where one image is in one registry only, and the other in the other', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'])
+    const [arm64] = await push(other, 'app', ['aarch64-linux'])
+    const arm = rewrite(arm64.record, { image: `${other.host}/app` })
+    const { outputs } = await mergeWith(registry, { image: both(), digests: `${amd64.record}\n${arm}`, tags: 'latest' })
+    for (const server of [registry, other]) {
+      expect(server.tags('app').get('latest')).toBe(outputs.digest)
+      expect(platformsOf(server, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+      await expectWhole(server, 'app', [amd64, arm64])
+    }
+  })
+
+  test('with the attestations of what was copied', async () => {
+    const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
+    const attestation = await seedAttestation(registry, 'app', image)
+    const digests = seedIndex(registry, 'app', [entry, attestation])
+    await mergeWith(registry, { image: both(), digests, tags: 'latest' })
+    expect(platformsOf(other, 'latest')).toEqual(['linux/amd64', 'unknown/unknown'])
+    for (const { digest } of [image, attestation]) {
+      expect(other.manifest('app', digest)?.bytes).toEqual(registry.manifest('app', digest)?.bytes)
+      for (const blob of blobsOf(other, 'app', digest)) expect(await other.blob('app', blob)).toBeDefined()
+    }
+  })
+
+  test('where Docker has compressed one build for each of them', async () => {
+    const [here] = await push(registry, 'app', ['x86_64-linux'])
+    const [there] = await push(other, 'app', ['x86_64-linux'], { content: 'compressed otherwise' })
+    const digests = records([there, here])
+    const { outputs } = await mergeWith(registry, { image: both(), digests, tags: 'latest' })
+    expect(registry.tags('app').get('latest')).toBe(other.tags('app').get('latest'))
+    expect(JSON.parse(outputs.platforms ?? '')).toEqual([expect.objectContaining({ digest: here.image.digest })])
+  })
+
+  test('where of an image in one of them only half is left, which is made whole from the other', async () => {
+    const images = await push(registry, 'app', TWO)
+    await push(other, 'app', TWO)
+    const [{ image }] = images
+    const [, layer] = blobsOf(registry, 'app', image.digest)
+    await loseBlob(registry, 'app', layer)
+    await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
+    await expectWhole(registry, 'app', images)
+    expect(uploads(registry)).toHaveLength(1)
+    expect(uploads(other)).toEqual([])
+  })
+})
+
+describe('blobs of what is copied', () => {
+  test('are sent between registries, those left out that are there', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [{ image }] = images
+    const [config] = blobsOf(registry, 'app', image.digest)
+    await other.seedBlob('app', (await registry.blob('app', config)) ?? Buffer.alloc(0))
+    await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
+    await expectWhole(other, 'app', images)
+    expect(uploads(other)).toHaveLength(3)
+  })
+
+  test('are sent once, however many images have them', async () => {
+    const platforms = { 'x86_64-linux': 'amd64', 'aarch64-linux': 'arm64' }
+    const images = await Promise.all(
+      Object.entries(platforms).map(async ([system, architecture]) => {
+        const platform = { os: 'linux', architecture }
+        const image = await seedImage(registry, 'app', platform, 'all')
+        return { record: recordOf(`${registry.host}/app`, system, platform, image) }
+      }),
+    )
+    await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
+    expect(platformsOf(other, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+    expect(uploads(other)).toHaveLength(3)
+  })
+
+  test('are mounted within one, and none is sent', async () => {
+    const images = await push(registry, 'app', TWO)
+    await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
+    await expectWhole(registry, 'mirror', images)
+    const mounts = registry.requests.filter(({ path }) => path.includes('mount='))
+    expect(mounts).toHaveLength(4)
+    for (const { path } of mounts) expect(path).toContain('from=app')
+    expect(uploads(registry)).toEqual([])
+    expect(registry.tags('mirror').get('latest')).toBe(registry.tags('app').get('latest'))
+  })
+
+  test.each<[string, ReturnType<FaultOf>]>([
+    ['which begins an upload in its place', { kind: 'status', status: 202 }],
+    ['which does not allow it', { kind: 'status', status: 403 }],
+    ['which does not know it', { kind: 'status', status: 405 }],
+    ['which breaks the connection', { kind: 'reset' }],
+  ])('are sent within a registry as well %s', async (_, fault) => {
+    const images = await push(registry, 'app', TWO)
+    registry.setFault(({ path }) => (path.includes('mount=') ? fault : undefined))
+    await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
+    await expectWhole(registry, 'mirror', images)
+    expect(uploads(registry)).toHaveLength(4)
+  })
+
+  test('are sent within a registry that refuses to mount, however many they are', async () => {
+    // Far away enough for all uploads to have begun before the first of them is read.
+    const server = await openRegistry({ delayMs: 20 })
+    const images = await push(server, 'app', ['x86_64-linux', 'aarch64-linux', 'armv7l-linux', 'armv6l-linux'])
+    const mirrors = Array.from({ length: 12 }, (_, at) => `mirror-${at}`)
+    const image = ['app', ...mirrors].map((name) => `${server.host}/${name}`).join('\n')
+    server.setFault(({ path }) => (path.includes('mount=') ? { kind: 'status', status: 405 } : undefined))
+    await mergeWith(server, { image, digests: records(images), tags: 'latest' })
+    for (const mirror of mirrors) await expectWhole(server, mirror, images)
+  })
+
+  test('that no registry need have are not asked for', async () => {
+    const layer = { mediaType: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip', size: 1 }
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
+    const { mediaType, bytes = Buffer.alloc(0) } = registry.manifest('app', image.digest) ?? {}
+    const manifest = JSON.parse(String(bytes))
+    const layers = [...manifest.layers, { ...layer, digest: `sha256:${'0'.repeat(64)}` }]
+    const foreign = Buffer.from(JSON.stringify({ ...manifest, layers }))
+    const digests = registry.seedManifest('app', foreign, mediaType ?? '')
+    await mergeWith(registry, { digests, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+})
+
+describe('credentials', () => {
+  test('go to the registry that they are for alone', async () => {
+    const users = ['here', 'there'].map((user) => ({ kind: 'basic' as const, user, password: `of ${user}` }))
+    const [one, two] = await Promise.all(users.map((auth) => openRegistry({ auth })))
+    if (one === undefined || two === undefined) throw new Error('no registries')
+    const images = await push(one, 'app', TWO)
+    const image = `${one.host}/app\n${two.host}/app`
+    const credentials = async (host: string) => {
+      const { user, password } = users[host === one.host ? 0 : 1] ?? { user: '', password: '' }
+      return { kind: 'password' as const, username: user, password }
+    }
+    await mergeWith(one, { image, digests: records(images), tags: 'latest' }, { credentials })
+    await expectWhole(two, 'app', images)
+    for (const [server, user] of [
+      [one, 'here'],
+      [two, 'there'],
+    ] as const) {
+      const sent = new Set(server.requests.flatMap(({ authorization }) => authorization ?? []))
+      expect([...sent]).toEqual([`Basic ${Buffer.from(`${user}:of ${user}`).toString('base64')}`])
+    }
+  })
+
+  test('of a token realm are enough to mount from the other image', async () => {
+    const auth = { kind: 'bearer', user: 'octocat', password: 'secret' } as const
+    const server = await openRegistry({ auth })
+    const images = await push(server, 'app', TWO)
+    const image = `${server.host}/app\n${server.host}/mirror`
+    const credentials = async () => ({ kind: 'password', username: auth.user, password: auth.password }) as const
+    await mergeWith(server, { image, digests: records(images), tags: 'latest' }, { credentials })
+    await expectWhole(server, 'mirror', images)
+    expect(uploads(server)).toEqual([])
+  })
+})
+
+describe('if one registry fails, no tag has moved in any', () => {
+  const puts =
+    (route: string, what: RegExp): FaultOf =>
+    (request) =>
+      request.method === 'PUT' && request.route === route && what.test(request.reference ?? '')
+        ? { kind: 'status', status: 403, body: '{"errors":[{"code":"DENIED","message":"quota exceeded"}]}' }
+        : undefined
+
+  test.each<[string, FaultOf]>([
+    ['when a blob is refused', puts('upload', /./)],
+    ['when a manifest is refused', puts('manifest', /^sha256:/)],
+    ['when a tag is refused', puts('manifest', /^v1$/)],
+    ['when `latest`, the last of all, is refused', puts('manifest', /^latest$/)],
+  ])('%s', async (_, fault) => {
+    const images = await push(registry, 'app', TWO)
+    for (const server of [registry, other]) {
+      const [old] = await push(server, 'app', ['x86_64-linux'], { content: 'old' })
+      for (const tag of ['v1', 'v2', 'latest']) server.seedTag('app', tag, old.image.digest)
+    }
+    const inputs = { image: both(), digests: records(images), tags: 'v1,v2,latest' }
+    other.setFault(fault)
+    expect(await refusalOf(registry, inputs)).toContain('DENIED: quota exceeded')
+    other.setFault(undefined)
+    const { outputs } = await mergeWith(registry, inputs)
+    for (const server of [registry, other])
+      expect(new Set(server.tags('app').values())).toEqual(new Set([outputs.digest]))
+  })
+
+  test('when nobody answers in its place', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+    registry.seedTag('app', 'latest', old.image.digest)
+    const image = `${registry.host}/app\n127.0.0.1:1/app`
+    const refusal = await refusalOf(registry, { image, digests: records(images), tags: 'latest' })
+    expect(refusal).toContain("127.0.0.1:1 can't be reached")
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('when bytes are damaged on the way from the one to the other', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [{ image }] = images
+    const [, layer] = blobsOf(registry, 'app', image.digest)
+    registry.setFault(({ method, reference }) =>
+      method === 'GET' && reference === layer ? { kind: 'corrupt' } : undefined,
+    )
+    const refusal = await refusalOf(registry, { image: both(), digests: records(images), tags: 'latest' })
+    expect(refusal).toContain(`Can't upload the blob ${other.host}/app@${layer}`)
+    expect(other.manifest('app', image.digest)).toBeUndefined()
+  })
+
+  test('when what is to be copied has gone', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [{ image }] = images
+    const [, layer] = blobsOf(registry, 'app', image.digest)
+    registry.setFault(({ method, reference }) =>
+      method === 'GET' && reference === layer ? { kind: 'status', status: 404 } : undefined,
+    )
+    const refusal = await refusalOf(registry, { image: both(), digests: records(images), tags: 'latest' })
+    expect(refusal).toContain(`Can't read the blob ${registry.host}/app@${layer}`)
+  })
+})
+
+test('the network may go away at any request, and a re-run finishes the job', async () => {
+  const tags = ['new', 'v1', 'latest']
+  const run = async (last: number): Promise<boolean> => {
+    const here = await openRegistry()
+    const there = await openRegistry()
+    const images = await push(here, 'app', ['x86_64-linux'])
+    const before = new Map<TestRegistry, string>()
+    for (const server of [here, there]) {
+      const [{ image }] = await push(server, 'app', ['x86_64-linux'], { content: 'old' })
+      before.set(server, image.digest)
+      for (const tag of ['v1', 'latest']) server.seedTag('app', tag, image.digest)
+    }
+    const inputs = { image: `${here.host}/app\n${there.host}/app`, digests: records(images), tags: tags.join(',') }
+    let asked = 0
+    for (const server of [here, there]) server.setFault(() => (++asked > last ? { kind: 'reset' } : undefined))
+    const finished = await mergeWith(here, inputs).then(
+      () => true,
+      () => false,
+    )
+    const left = [here, there].map((server) => new Map(server.tags('app')))
+    for (const server of [here, there]) server.setFault(undefined)
+    const { outputs } = await mergeWith(here, inputs)
+    for (const [at, server] of [here, there].entries()) {
+      const allowed = new Set([before.get(server), outputs.digest])
+      for (const digest of left[at]?.values() ?? []) expect(allowed).toContain(digest)
+      expect(Object.fromEntries(server.tags('app'))).toEqual(
+        Object.fromEntries(tags.map((tag) => [tag, outputs.digest])),
+      )
+    }
+    await Promise.all([here.close(), there.close()])
+    return finished
+  }
+  let last = 0
+  while (!(await run(last))) last++
+  expect(last).toBeGreaterThan(25)
+}, 60_000)

@@ -1,0 +1,110 @@
+import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { startArtifactService } from '../support/artifact-service.ts'
+import { startGitHost } from '../support/git-host.ts'
+import {
+  afterwards,
+  COMMIT,
+  mergeWith,
+  ORIGIN,
+  openRegistry,
+  push,
+  REVISION,
+  records,
+  refusalOf,
+  rewrite,
+  said,
+  writesTo,
+} from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { seedIndex } from '../support/seed.ts'
+
+const TWO = ['x86_64-linux', 'aarch64-linux']
+
+let registry: TestRegistry
+beforeEach(async () => {
+  registry = await openRegistry()
+})
+
+test('a rehearsal tells what would become of each tag, and asks no registry to write', async () => {
+  const later = '2'.repeat(40)
+  const parents = { [COMMIT]: undefined, [later]: COMMIT }
+  const host = await startGitHost({ repository: 'Owner/App', token: 't', parents })
+  afterwards(host.close)
+  const other = await openRegistry()
+  const [old, , armv7] = await push(registry, 'app', [...TWO, 'armv7l-linux'], { content: 'old' })
+  if (armv7 === undefined) throw new Error('no third image')
+  const v1 = seedIndex(registry, 'app', [old.entry, armv7.entry], 'v1')
+  const edge = seedIndex(registry, 'app', [old.entry], 'edge', { ...ORIGIN, [REVISION]: later })
+  const inputs = {
+    image: `${registry.host}/app\n${other.host}/app`,
+    digests: records(await push(registry, 'app', TWO)),
+    tags: `latest,${registry.host}/app:v1,${registry.host}/app:edge`,
+    push: 'false',
+    token: 't',
+    'allow-missing-platforms': 'true',
+  }
+  const { outputs, summary } = await mergeWith(registry, inputs, { env: { GITHUB_API_URL: host.api } })
+
+  expect([...writesTo(registry), ...writesTo(other)]).toEqual([])
+  expect(summary).toMatch(/^# Checked, not published\n/)
+  expect(summary).toContain('| tag | would be | from | to | platforms |')
+  expect(summary).toContain(`| \`${registry.host}/app:latest\` | created |  | \`${outputs.digest}\` |  |`)
+  expect(summary).toContain(`| \`${other.host}/app:latest\` | created |  | \`${outputs.digest}\` |  |`)
+  expect(summary).toContain(
+    `| \`${registry.host}/app:v1\` | moved | \`${v1}\` | \`${outputs.digest}\` | + linux/arm64, − linux/arm/v7 |`,
+  )
+  expect(summary).toContain(`| \`${registry.host}/app:edge\` | skipped | \`${edge}\` |  |  |`)
+  expect(outputs).toMatchObject({ tags: '', 'skipped-tags': `${registry.host}/app:edge`, changed: 'true' })
+  expect(registry.manifest('app', outputs.digest ?? '')).toBeUndefined()
+
+  const published = await mergeWith(registry, { ...inputs, push: 'true' }, { env: { GITHUB_API_URL: host.api } })
+  expect(published.outputs.digest).toBe(outputs.digest)
+})
+
+test('a rehearsal needs no right to push', async () => {
+  const grants = (_: string, action: string) => action === 'pull'
+  const guarded = await openRegistry({
+    auth: { kind: 'bearer', user: 'octocat', password: 'secret', anonymousPull: true, grants },
+  })
+  const digests = records(await push(guarded, 'app', TWO))
+  const { outputs } = await mergeWith(guarded, { digests, tags: 'latest', push: 'false' })
+  expect(outputs.digest).toMatch(/^sha256:/)
+  const asked = guarded.requests.filter(({ route }) => route === 'token').map(({ path }) => decodeURIComponent(path))
+  expect(asked.filter((path) => path.includes('push'))).toEqual([])
+})
+
+test('a rehearsal to which builds of pull requests have handed over nothing says so', async () => {
+  const service = await startArtifactService()
+  const environment = { ...process.env }
+  Object.assign(process.env, service.env)
+  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
+  afterwards(async () => {
+    jest.restoreAllMocks()
+    process.env = environment
+    await service.close()
+  })
+  const { outputs } = await mergeWith(registry, { push: 'false', tags: 'latest' })
+  expect(outputs).toEqual({})
+  expect(said).toEqual([expect.stringContaining('notice: There is nothing to check')])
+  expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
+})
+
+describe('a rehearsal fails like the merge', () => {
+  test('where an image is not there', async () => {
+    expect(await refusalOf(registry, { digests: '0'.repeat(64), push: 'false' })).toContain('is not in the registry')
+  })
+
+  test('where a job of the matrix has handed over nothing', async () => {
+    const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
+    const digests = rewrite(record, { job: { id: 'build', total: 2, index: 1 } })
+    expect(await refusalOf(registry, { digests, push: 'false' })).toContain('Only 1 of the 2 jobs')
+  })
+
+  test('where a tag would lose a platform', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    registry.seedTag('app', 'latest', arm64.image.digest)
+    const refusal = await refusalOf(registry, { digests: amd64.record, push: 'false', tags: 'latest' })
+    expect(refusal).toContain(':latest would lose linux/arm64')
+    expect(said).toEqual([])
+  })
+})

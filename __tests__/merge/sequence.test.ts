@@ -1,0 +1,138 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import {
+  type AtLeastOne,
+  mergeWith,
+  openRegistry,
+  type Pushed,
+  push,
+  records,
+  refusalOf,
+  writesTo,
+} from '../support/merging.ts'
+import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
+import { OCI_INDEX, seedIndex } from '../support/seed.ts'
+
+const TAGS = ['v1', 'v2', 'latest']
+
+let registry: TestRegistry
+let images: AtLeastOne<Pushed>
+/** What the tags that exist point to. */
+let old: string
+/** What somebody else has pushed there. */
+let foreign: string
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+  const [amd64] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+  const [other] = await push(registry, 'app', ['x86_64-linux'], { content: 'of somebody else' })
+  old = seedIndex(registry, 'app', [amd64.entry])
+  foreign = seedIndex(registry, 'app', [other.entry])
+  for (const tag of TAGS) registry.seedTag('app', tag, old)
+})
+
+const inputs = (tags: readonly string[] = TAGS) => ({ digests: records(images), tags: tags.join(',') })
+
+/** Whether a request is for the new index, by its digest. */
+function isNewIndex({ method, route, reference = '' }: SeenRequest, verb: string): boolean {
+  const known = [old, foreign, ...images.map(({ image }) => image.digest)]
+  return method === verb && route === 'manifest' && reference.startsWith('sha256:') && !known.includes(reference)
+}
+
+describe('one thing comes after the other', () => {
+  test('the index by digest, which is read back, then the tags: new ones, those that move, `latest`', async () => {
+    const { outputs } = await mergeWith(registry, inputs(['latest', 'new', 'v1']))
+    const at = registry.requests.filter(
+      (request) => request.method === 'PUT' || (request.method === 'GET' && request.reference === outputs.digest),
+    )
+    expect(at.map(({ method, reference }) => `${method} ${reference}`)).toEqual([
+      `PUT ${outputs.digest}`,
+      `GET ${outputs.digest}`,
+      'PUT new',
+      'PUT v1',
+      'PUT latest',
+    ])
+  })
+
+  test('nothing is written before all images are looked at', async () => {
+    await mergeWith(registry, inputs())
+    const looked = registry.requests.map(({ method, path }) => `${method} ${path}`)
+    const last = looked.findLastIndex((line) => line.startsWith('HEAD '))
+    expect(looked.findIndex((line) => line.startsWith('PUT '))).toBeGreaterThan(last)
+  })
+})
+
+describe('nothing has moved', () => {
+  test('when the registry took the index, and does not have it', async () => {
+    registry.setFault((request) => (isNewIndex(request, 'GET') ? { kind: 'status', status: 404 } : undefined))
+    const refusal = await refusalOf(registry, inputs())
+    expect(refusal).toMatch(/took the index 127\.0\.0\.1:\d+\/app@sha256:[0-9a-f]{64}, but does not have it\n/)
+    expect(refusal).toContain('No tag has moved.')
+  })
+
+  test('when the registry gives other bytes for the index than it took', async () => {
+    registry.setFault((request) => (isNewIndex(request, 'GET') ? { kind: 'corrupt' } : undefined))
+    expect(await refusalOf(registry, inputs())).toContain('its digest should be')
+  })
+
+  test.each(TAGS)('when %s is refused, which is named, and that re-running finishes the job', async (tag) => {
+    const body = JSON.stringify({ errors: [{ code: 'DENIED', message: 'tag is protected' }] })
+    registry.setFault(({ method, reference }) =>
+      method === 'PUT' && reference === tag ? { kind: 'status', status: 403, body } : undefined,
+    )
+    const refusal = await refusalOf(registry, inputs())
+    expect(refusal).toContain(`The tag ${registry.host}/app:${tag} could not be moved to sha256:`)
+    expect(refusal).toContain('DENIED: tag is protected')
+    expect(refusal).toContain('All tags are as they were.')
+    registry.setFault(undefined)
+    const { outputs } = await mergeWith(registry, inputs())
+    expect([...registry.tags('app').values()]).toEqual(TAGS.map(() => outputs.digest))
+  })
+})
+
+describe('a tag that somebody else has moved while the job ran is refused, and nothing is moved', () => {
+  /** Does this when the index is being put there. */
+  const meanwhile =
+    (work: () => void): FaultOf =>
+    (request) => {
+      if (isNewIndex(request, 'PUT')) work()
+      return undefined
+    }
+
+  test.each(TAGS)('%s', async (tag) => {
+    registry.setFault(meanwhile(() => registry.seedTag('app', tag, foreign)))
+    const failing = mergeWith(registry, inputs())
+    await expect(failing).rejects.toThrow(`/app:${tag} was moved by somebody else while this job ran\n`)
+    await expect(failing).rejects.toThrow(`it was ${old}, and is ${foreign}\n`)
+    await expect(failing).rejects.toThrow('No tag has moved. Run this job again')
+    expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, v2: old, latest: old, [tag]: foreign })
+  })
+
+  test('one that was not there before', async () => {
+    registry.setFault(meanwhile(() => registry.seedTag('app', 'new', foreign)))
+    await expect(mergeWith(registry, inputs([...TAGS, 'new']))).rejects.toThrow(`it was not there, and is ${foreign}\n`)
+    expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, v2: old, latest: old, new: foreign })
+  })
+
+  test('one that was the result already', async () => {
+    await mergeWith(registry, inputs(['v1']))
+    const image = `${registry.host}/app\n${registry.host}/mirror`
+    registry.setFault(({ method, path }) => {
+      if (method === 'PUT' && path.includes('/mirror/manifests/')) registry.seedTag('app', 'v1', foreign)
+      return undefined
+    })
+    await expect(mergeWith(registry, { ...inputs(['v1']), image })).rejects.toThrow(
+      '/app:v1 was moved by somebody else while this job ran\n',
+    )
+    expect(registry.tags('app').get('v1')).toBe(foreign)
+    expect([...registry.tags('mirror')]).toEqual([])
+  })
+})
+
+test('a tag that is the result already is not written, though others are', async () => {
+  const { outputs } = await mergeWith(registry, inputs(['v1']))
+  const before = writesTo(registry).length
+  await mergeWith(registry, inputs(['v1', 'v2']))
+  expect(writesTo(registry).slice(before)).toEqual([expect.stringContaining('PUT /v2/app/manifests/v2')])
+  expect(registry.manifest('app', 'v2')).toMatchObject({ digest: outputs.digest, mediaType: OCI_INDEX })
+})

@@ -1,0 +1,93 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+export interface GitHostOptions {
+  /** `owner/name` of the one repository that it has. */
+  readonly repository: string
+  /** The one token that may read it. */
+  readonly token: string
+  /** Each commit of the repository, by the one before it; the first has none. */
+  readonly parents: Readonly<Record<string, string | undefined>>
+}
+
+export interface GitHostRequest {
+  /** Without its query. */
+  readonly path: string
+  readonly authorization: string | undefined
+}
+
+export interface GitHostAnswer {
+  readonly status: number
+  readonly body?: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+export interface GitHost {
+  /** As `GITHUB_API_URL`. */
+  readonly api: string
+  readonly requests: readonly GitHostRequest[]
+  /** Answers this in place of its own, or breaks the connection. */
+  readonly setFault: (fault: GitHostAnswer | 'reset') => void
+  readonly close: () => Promise<void>
+}
+
+/**
+ * Starts a stand-in for a Git host's API, on a free port of 127.0.0.1, that knows how two commits stand to each other:
+ * https://docs.github.com/en/rest/commits/commits#compare-two-commits
+ */
+export async function startGitHost(options: GitHostOptions): Promise<GitHost> {
+  const requests: GitHostRequest[] = []
+  let fault: GitHostAnswer | 'reset' | undefined
+  const server = createServer((request, response) => {
+    const path = new URL(request.url ?? '/', 'http://localhost').pathname
+    requests.push({ path, authorization: request.headers.authorization })
+    send(request, response, fault ?? answerTo(path, request.headers.authorization, options))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    api: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    setFault: (next) => {
+      fault = next
+    },
+    close: async () => {
+      server.close()
+      server.closeAllConnections()
+      await once(server, 'close')
+    },
+  }
+}
+
+function answerTo(path: string, authorization: string | undefined, options: GitHostOptions): GitHostAnswer {
+  if (authorization !== `Bearer ${options.token}`) return json(401, { message: 'Bad credentials' })
+  const prefix = `/repos/${options.repository}/compare/`
+  const [base = '', head = ''] = path.startsWith(prefix) ? path.slice(prefix.length).split('...') : []
+  if (!Object.hasOwn(options.parents, base) || !Object.hasOwn(options.parents, head))
+    return json(404, { message: 'Not Found', documentation_url: 'https://docs.github.com/rest' })
+  const status = relationOf(lineOf(base, options), lineOf(head, options))
+  return json(200, { url: path, status, total_commits: 0, commits: [], files: [] })
+}
+
+/** How the last commit of `head` stands to that of `base`. */
+function relationOf(base: readonly string[], head: readonly string[]): string {
+  const [of, to] = [head[0] ?? '', base[0] ?? '']
+  if (of === to) return 'identical'
+  if (base.includes(of)) return 'behind'
+  return head.includes(to) ? 'ahead' : 'diverged'
+}
+
+/** A commit and all before it, the latest first. */
+function lineOf(commit: string | undefined, options: GitHostOptions): readonly string[] {
+  return commit === undefined ? [] : [commit, ...lineOf(options.parents[commit], options)]
+}
+
+function json(status: number, value: unknown): GitHostAnswer {
+  return { status, body: JSON.stringify(value), headers: { 'content-type': 'application/json; charset=utf-8' } }
+}
+
+function send(request: IncomingMessage, response: ServerResponse, answer: GitHostAnswer | 'reset'): void {
+  if (answer === 'reset') request.socket.resetAndDestroy()
+  else response.writeHead(answer.status, answer.headers).end(answer.body)
+}

@@ -1,0 +1,208 @@
+import { afterEach, expect } from '@jest/globals'
+import { Failure } from '../../src/failure.ts'
+import { readInputs } from '../../src/inputs.ts'
+import type { JobLog } from '../../src/job-log.ts'
+import { merge } from '../../src/merge/merge.ts'
+import type { Result } from '../../src/mode.ts'
+import type { CredentialSource } from '../../src/registry/credentials.ts'
+import { createRegistry } from '../../src/registry/registry.ts'
+import { readWorkflow } from '../../src/workflow.ts'
+import { type RegistryOptions, startRegistry, type TestRegistry } from './registry.ts'
+import { type ActionCall, prepareRunner } from './runner.ts'
+import { type SeedDetails, type SeededEntry, type SeededImage, type SeedPlatform, seedImage } from './seed.ts'
+
+const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
+  'x86_64-linux': { os: 'linux', architecture: 'amd64' },
+  'aarch64-linux': { os: 'linux', architecture: 'arm64' },
+  'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
+  'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
+}
+
+export const REVISION = 'org.opencontainers.image.revision'
+export const SOURCE = 'org.opencontainers.image.source'
+
+/** Of the run, by default: the commit, and the annotations that tell where it is from. */
+export const COMMIT = '0123456789abcdef0123456789abcdef01234567'
+export const ORIGIN = { [REVISION]: COMMIT, [SOURCE]: 'https://github.com/Owner/App' }
+
+/** What merges of this test have told, and what was written down beside it. */
+export const said: string[] = []
+export const lines: string[] = []
+
+const cleanups: (() => Promise<unknown>)[] = []
+const registries = new Map<string, TestRegistry>()
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+  registries.clear()
+  said.length = 0
+  lines.length = 0
+})
+
+/** Runs after the test, the last one given first. */
+export function afterwards(cleanup: () => Promise<unknown>): void {
+  cleanups.push(cleanup)
+}
+
+/** A registry for this test. */
+export async function openRegistry(options?: RegistryOptions): Promise<TestRegistry> {
+  const registry = await startRegistry(options)
+  registries.set(registry.host, registry)
+  afterwards(registry.close)
+  return registry
+}
+
+export interface Pushed {
+  readonly image: SeededImage
+  readonly platform: SeedPlatform
+  /** As an index lists it. */
+  readonly entry: SeededEntry
+  /** As build's output. */
+  readonly record: string
+}
+
+export type AtLeastOne<Item> = readonly [Item, ...Item[]] & { readonly 1: Item }
+
+export interface PushDetails extends SeedDetails {
+  /** Told apart by it: the same gives the same digests. */
+  readonly content?: string
+  /** Whether the config leaves the variant out that the platform has. */
+  readonly withoutVariant?: boolean
+  /** Fields of the record. */
+  readonly record?: Readonly<Record<string, unknown>>
+}
+
+/** Puts an image for each system into a registry, as if build jobs had pushed them. */
+export async function push(
+  registry: TestRegistry,
+  repository: string,
+  systems: readonly string[],
+  { content = '', withoutVariant = false, record = {}, ...details }: PushDetails = {},
+): Promise<AtLeastOne<Pushed>> {
+  const pushed: Pushed[] = []
+  for (const system of systems) {
+    const platform = PLATFORMS[system] ?? { architecture: 'unknown' }
+    const { variant: _, ...bare } = platform
+    const inConfig = withoutVariant ? bare : platform
+    const image = await seedImage(registry, repository, inConfig, `${content} ${system}`, details)
+    const told = recordOf(`${registry.host}/${repository}`, system, platform, image)
+    pushed.push({ image, platform, entry: { ...image, platform }, record: rewrite(told, record) })
+  }
+  return pushed as unknown as AtLeastOne<Pushed>
+}
+
+/** @param image the name of its repository */
+export function recordOf(image: string, system: string, platform: SeedPlatform, seeded: SeededImage): string {
+  return JSON.stringify({
+    schema: 1,
+    image,
+    system,
+    platform,
+    ...seeded,
+    storePath: '/nix/store/00000000000000000000000000000000-image.tar.gz',
+    job: { id: 'build' },
+    run: { id: '1', attempt: 1 },
+  })
+}
+
+/** The record with other values in these fields. */
+export function rewrite(record: string, fields: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify({ ...JSON.parse(record), ...fields })
+}
+
+export function records(pushed: readonly Pick<Pushed, 'record'>[]): string {
+  return pushed.map(({ record }) => record).join('\n')
+}
+
+export interface MergeCall extends Omit<ActionCall, 'inputs'> {
+  readonly credentials?: CredentialSource
+}
+
+/** Merges into `app` of the registry, where the inputs name no other image. */
+export async function mergeWith(
+  registry: TestRegistry,
+  inputs: Readonly<Record<string, string>>,
+  { credentials = async () => undefined, ...call }: MergeCall = {},
+): Promise<Result> {
+  const runner = await prepareRunner({ ...call, inputs: { mode: 'merge', image: `${registry.host}/app`, ...inputs } })
+  const client = createRegistry({
+    log,
+    credentials,
+    onSecret: () => undefined,
+    userAgent: 'test',
+    wait: async () => undefined,
+  })
+  try {
+    const read = readInputs(runner.env)
+    if (read.mode !== 'merge') throw new Error('not a merge')
+    return await merge(read, readWorkflow(runner.env), { registry: client, log })
+  } finally {
+    await client.close()
+    await runner.close()
+  }
+}
+
+/** Merges in vain, and expects every tag of its images to be as it was. Returns the message. */
+export async function refusalOf(
+  registry: TestRegistry,
+  inputs: Readonly<Record<string, string>>,
+  call: MergeCall = {},
+): Promise<string> {
+  const images = (inputs.image ?? `${registry.host}/app`).split('\n')
+  const before = images.map(tagsOf)
+  const error = await mergeWith(registry, inputs, call).then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  )
+  expect(images.map(tagsOf)).toEqual(before)
+  if (error instanceof Failure) return error.message
+  throw new Error('No failure that is understood', { cause: error })
+}
+
+/** Tag → digest. */
+function tagsOf(image: string): Readonly<Record<string, string>> {
+  const slash = image.indexOf('/')
+  return Object.fromEntries(registries.get(image.slice(0, slash))?.tags(image.slice(slash + 1)) ?? [])
+}
+
+const log: JobLog = {
+  info: (message) => void lines.push(message),
+  debug: (message) => void lines.push(message),
+  notice: (message) => void said.push(`notice: ${message}`),
+  warning: (message) => void said.push(`warning: ${message}`),
+  group: (_title, work) => work(),
+  foreignGroup: (_title, work) => work(),
+}
+
+/** What is asked of a registry beyond reading. */
+export function writesTo({ requests }: TestRegistry): readonly string[] {
+  return requests.flatMap(({ method, path }) => (/^(GET|HEAD)$/.test(method) ? [] : [`${method} ${path}`]))
+}
+
+/** Takes a blob away, as a clean-up of the registry does. */
+export async function loseBlob(registry: TestRegistry, repository: string, digest: string): Promise<void> {
+  const { status } = await fetch(`http://${registry.host}/v2/${repository}/blobs/${digest}`, { method: 'DELETE' })
+  expect(status).toBe(202)
+}
+
+/** The blobs that a manifest names, its config first. */
+export function blobsOf(registry: TestRegistry, repository: string, digest: string): AtLeastOne<string> {
+  const { config, layers } = JSON.parse(String(registry.manifest(repository, digest)?.bytes))
+  return [config, ...layers].map((one: { readonly digest: string }) => one.digest) as unknown as AtLeastOne<string>
+}
+
+export interface IndexDocument {
+  readonly manifests: readonly SeededEntry[]
+  readonly annotations?: Readonly<Record<string, string>>
+}
+
+export function indexAt(registry: TestRegistry, reference: string, repository = 'app'): IndexDocument {
+  return JSON.parse(String(registry.manifest(repository, reference)?.bytes))
+}
+
+/** In the words of `docker manifest inspect`: `linux/arm/v7`. */
+export function platformsOf(registry: TestRegistry, reference: string, repository = 'app'): readonly string[] {
+  return indexAt(registry, reference, repository).manifests.map(({ platform: { os, architecture, variant } }) =>
+    [os, architecture, variant].filter(Boolean).join('/'),
+  )
+}
