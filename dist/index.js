@@ -53896,7 +53896,7 @@ async function download(client, id, name, folder) {
     const [file, ...more] = files.filter((entry) => entry.isFile() && entry.name.endsWith('.json'));
     if (file === undefined || more.length > 0)
         throw new RecordError({
-            what: `${origin} should hold one file of JSON, and holds ${files.map(({ name }) => name).join(', ') || 'nothing'}`,
+            what: `${origin} should hold one file of JSON, and holds ${oneLine(files.map(({ name }) => name).join(', ')) || 'nothing'}`,
         });
     const path = (0,external_node_path_.join)(file.parentPath, file.name);
     if ((await (0,promises_.stat)(path)).size > RECORD_LIMIT)
@@ -53911,7 +53911,7 @@ async function downloadDigests(client, id, name, folder) {
     const odd = names.filter((file) => !/^[0-9a-f]{64}$/.test(file));
     if (names.length === 0 || odd.length > 0)
         throw new RecordError({
-            what: `${origin} should hold files named by digests, and holds ${odd.join(', ') || 'nothing'}`,
+            what: `${origin} should hold files named by digests, and holds ${oneLine(odd.join(', ')) || 'nothing'}`,
             help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
         });
     return names.map((file) => ({ origin, text: `sha256:${file}` }));
@@ -53922,7 +53922,7 @@ async function refuseRival(record, client, id, name, folder) {
         return;
     throw new RecordError({
         what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
-        words: `${earlier.digest} by the job "${earlier.job.id}"\n${record.digest} by the job "${record.job.id}", this one`,
+        words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
         help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
     });
 }
@@ -55315,25 +55315,29 @@ async function openNameless(folder) {
 
 ;// CONCATENATED MODULE: ./lib/registry/copy.js
 
-const BLOBS_AT_ONCE = 6;
-async function copyImage(registry, image, to) {
-    const contents = [image.own, ...image.attestations];
-    const blobs = contents.flatMap((content) => content.blobs);
-    const waiting = [...new Map(blobs.map((blob) => [blob.digest, blob])).values()];
+
+const BLOBS_AT_ONCE = 16;
+async function copyImages(registry, copies) {
+    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
+    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
     const copyNext = async () => {
-        for (let blob = waiting.shift(); blob !== undefined; blob = waiting.shift())
-            await copyBlob(registry, blob, image.repository, to);
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
+            await putIfAbsent(registry, next.to, streamed(registry, next.blob, next.from), next.from);
     };
-    await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
-    for (const { manifest } of contents.toReversed())
-        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
+    try {
+        await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
+    }
+    finally {
+        waiting.length = 0;
+    }
+    await Promise.all(copies.map((copy) => putManifests(registry, copy)));
 }
-async function copyBlob(registry, blob, from, to) {
-    if (await registry.hasBlob(to, blob.digest))
-        return;
-    if (from.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
-        return;
-    await registry.putBlob(to, streamed(registry, blob, from));
+function contentsOf({ own, attestations }) {
+    return [own, ...attestations];
+}
+async function putManifests(registry, { image, to }) {
+    for (const { manifest } of contentsOf(image).toReversed())
+        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
 }
 function streamed(registry, { digest, size }, from) {
     async function* content() {
@@ -55341,11 +55345,27 @@ function streamed(registry, { digest, size }, from) {
     }
     return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
 }
-async function putIfAbsent(registry, repository, blob) {
-    if (await registry.hasBlob(repository, blob.digest))
+async function putEverywhere(registry, repositories, blob) {
+    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
+    const sent = await allOf(registries.map(async ([first, ...others]) => {
+        if (first === undefined)
+            return [];
+        const before = await putIfAbsent(registry, first, blob);
+        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
+    }));
+    return sent.flat().includes(true);
+}
+async function putIfAbsent(registry, to, blob, from) {
+    if (await registry.hasBlob(to, blob.digest))
         return false;
-    await registry.putBlob(repository, blob);
+    if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
+        return false;
+    await registry.putBlob(to, blob);
     return true;
+}
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -55610,8 +55630,7 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
     }
     async function upload(blob, diffId, size) {
         const started = performance.now();
-        const sent = await allOf(images.map((image) => putIfAbsent(registry, image, blob)));
-        const reused = !sent.includes(true);
+        const reused = !(await putEverywhere(registry, images, blob));
         const seconds = (performance.now() - started) / 1000;
         const speed = `${printBytes(blob.size / seconds)}/s`;
         const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
@@ -55654,10 +55673,6 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
         settled: () => Promise.allSettled(pending),
     };
 }
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
-}
 async function mountIfElsewhere(registry, image, blob) {
     if (blob.repositories.some(({ path, host }) => path === image.path && host === image.host))
         return;
@@ -55683,9 +55698,9 @@ async function pushManifest({ images, tag, compression, labels }, archive, layer
         layers: layers.map(({ digest, size }) => ({ mediaType, digest, size })),
     }));
     const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
+    const without = images.filter((image) => !published.has(image, config.digest));
+    await putEverywhere(registry, without, config);
     await allOf(images.map(async (image) => {
-        if (!published.has(image, config.digest))
-            await putIfAbsent(registry, image, config);
         if (!published.has(image, manifest.digest))
             await registry.putManifest(image, manifest.digest, OCI_MANIFEST, bytes);
     }));
@@ -56450,10 +56465,14 @@ const jobLog = {
 ;// CONCATENATED MODULE: ./lib/merge/choose.js
 
 
+
 function choose(handed, { images, systems }) {
     const names = images.map(printRepository);
     const latest = latestAttempts(handed);
-    const ours = latest.filter(({ record }) => record === undefined || names.includes(record.image));
+    const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image));
+    const known = new Set(recorded.map(({ digest }) => digest));
+    const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest));
+    const ours = [...recorded, ...bare];
     if (ours.length === 0)
         throw noRecords(handed, names);
     const chosen = onePerSystem(ours, names);
@@ -56499,7 +56518,7 @@ function checkComplete(chosen, latest) {
             continue;
         const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))];
         throw new RecordError({
-            what: `Only ${jobs.size} of the ${total} jobs of "${job}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(job)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
             words: `there is ${there.join(', ')}`,
             help: `Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing. No tag has moved.\nIf they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
         });
@@ -56857,6 +56876,7 @@ function printAnnotations(annotations) {
 
 
 
+
 const REVISION = 'org.opencontainers.image.revision';
 const SOURCE = 'org.opencontainers.image.source';
 async function published_readPublished(registry, tags) {
@@ -56886,9 +56906,10 @@ async function published_describe(registry, tag, stored) {
     }
     catch (error) {
         const gone = error instanceof RegistryError && error.problem === 'not-found';
-        if (gone || error instanceof FormatError)
-            return { platforms: [] };
-        throw error;
+        if (!gone && !(error instanceof FormatError))
+            throw error;
+        const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
+        return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
     }
 }
 function originOf(annotations) {
@@ -56896,6 +56917,7 @@ function originOf(annotations) {
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/compose.js
+
 
 
 
@@ -56915,7 +56937,7 @@ function compose(members, annotations, origin) {
     const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }));
     const warnings = [
         ...placed.homeless.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
-        ...labels.different.map((key) => `The label ${key} differs between the images; the index, which all of them share, is without it`),
+        ...labels.different.map((key) => `The label ${oneLine(key)} differs between the images; the index, which all of them share, is without it`),
     ];
     return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings };
 }
@@ -56980,19 +57002,23 @@ function without(platforms, others) {
     return platforms.filter((platform) => !keys.has(platformKey(platform)));
 }
 function losing(plans) {
-    return plans.filter(({ action, lost }) => action === 'moved' && lost.length > 0);
+    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
 }
 function refuseLoss(plans) {
     const [first, ...more] = losing(plans);
     if (first === undefined)
         return;
     throw new MergeError({
-        what: `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`,
+        what: first.before.unreadable === undefined
+            ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
+            : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
         words: [first, ...more].map(describeLoss).join('\n'),
         help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
     });
 }
 function describeLoss({ tag, before, lost }) {
+    if (before.unreadable !== undefined)
+        return before.unreadable;
     return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
 }
 
@@ -57176,6 +57202,7 @@ function checkMembers(members, images, systems) {
 
 
 
+
 async function merge(inputs, workflow, tools) {
     const { images, push } = inputs;
     const { registry, log } = tools;
@@ -57199,7 +57226,7 @@ async function merge(inputs, workflow, tools) {
     const plans = planTags(published, index.digest, platforms, relations);
     if (!inputs.allowMissingPlatforms)
         refuseLoss(plans);
-    tellPlan(plans, inputs, relations, tools);
+    tellPlan(plans, inputs, origin, relations, tools);
     if (push)
         await publish(index, members, plans, inputs, registry);
     tell(index, members, plans, inputs, tools);
@@ -57210,9 +57237,14 @@ async function gather(inputs, workflow, { registry, log }) {
     if (handed.length === 0 && !inputs.push)
         return undefined;
     const candidates = choose(handed, inputs);
-    const members = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
+    const verified = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
+    const members = withoutDoubles(verified);
     checkMembers(members, inputs.images, inputs.systems);
     return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)));
+}
+function withoutDoubles(members) {
+    const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
+    return [...new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member])).values()];
 }
 function placeOf({ platform, image: { digest } }) {
     return { platform, digest };
@@ -57226,7 +57258,7 @@ async function lookAtTags({ tags, token, allowOlder }, { api, repository }, orig
     const relations = [...bases].map(async ([base, [first]]) => {
         const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
         if (elsewhere)
-            return [base, { unknown: `that commit is of another repository, ${first.source}` }];
+            return [base, { unknown: `that commit is of another repository, ${oneLine(first.source ?? '')}` }];
         return [base, await compareCommits({ api, repository, token, base, head }, log)];
     });
     return [published, new Map(await Promise.all(relations))];
@@ -57238,20 +57270,23 @@ function sameSource(one, other = '') {
 function merge_originOf({ revision, source }) {
     return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
 }
-function tellPlan(plans, { allowOlder }, relations, { log }) {
+function tellPlan(plans, { allowOlder }, { [REVISION]: head }, relations, { log }) {
     for (const plan of losing(plans))
         log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
     for (const { tag, before, action } of plans) {
         const name = printReference(tag);
         const relation = before.revision === undefined ? undefined : relations.get(before.revision);
         if (action === 'skipped')
-            log.warning(`${name} is left alone: it is of the commit ${before.revision}, and this run's is behind that one. \`allow-older: true\` moves it all the same.`);
+            log.warning(`${name} is left alone: it is of the commit ${before.revision}, and this run's, ${head}, is behind that one. \`allow-older: true\` moves it all the same.`);
         else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
-            log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? 'it names none'}`);
+            log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? whyNone(head)}`);
     }
 }
+function whyNone(head) {
+    return head === undefined ? 'the runner does not say which commit this run is of' : 'it names none';
+}
 async function publish(index, members, plans, { images }, registry) {
-    await Promise.all(members.flatMap(({ image, absentFrom }) => absentFrom.map((target) => copyImage(registry, image, target))));
+    await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
     const moves = plans
         .filter(({ action }) => action === 'created' || action === 'moved')
         .map(({ tag, before }) => ({ tag, before: before.stored }));
@@ -57259,7 +57294,7 @@ async function publish(index, members, plans, { images }, registry) {
     await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
     await Promise.all([
         ...without.map((image) => readBack(registry, image, index)),
-        ...moves.map((move) => checkStill(registry, move)),
+        ...plans.flatMap(({ tag, before, action }) => action === 'skipped' ? [] : checkStill(registry, { tag, before: before.stored })),
     ]);
     await moveTags(registry, moves, index);
 }
@@ -57845,7 +57880,7 @@ function createRegistry(settings) {
         },
         async hasBlob(repository, digest) {
             const purpose = `look for the blob ${printRepository(repository)}@${digest}`;
-            const reply = await find({ method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose });
+            const reply = await find({ method: 'HEAD', repository, access: 'pull', path: `blobs/${digest}`, purpose });
             if (reply !== undefined)
                 drain(reply);
             return reply !== undefined;

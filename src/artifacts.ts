@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DefaultArtifactClient } from '@actions/artifact'
-import { messageOf } from './failure.ts'
+import { messageOf, oneLine } from './failure.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
 import { withTempFolder } from './temp-folder.ts'
 
@@ -111,7 +111,7 @@ async function download(client: DefaultArtifactClient, id: number, name: string,
   const [file, ...more] = files.filter((entry) => entry.isFile() && entry.name.endsWith('.json'))
   if (file === undefined || more.length > 0)
     throw new RecordError({
-      what: `${origin} should hold one file of JSON, and holds ${files.map(({ name }) => name).join(', ') || 'nothing'}`,
+      what: `${origin} should hold one file of JSON, and holds ${oneLine(files.map(({ name }) => name).join(', ')) || 'nothing'}`,
     })
   const path = join(file.parentPath, file.name)
   if ((await stat(path)).size > RECORD_LIMIT)
@@ -132,7 +132,7 @@ async function downloadDigests(
   const odd = names.filter((file) => !/^[0-9a-f]{64}$/.test(file))
   if (names.length === 0 || odd.length > 0)
     throw new RecordError({
-      what: `${origin} should hold files named by digests, and holds ${odd.join(', ') || 'nothing'}`,
+      what: `${origin} should hold files named by digests, and holds ${oneLine(odd.join(', ')) || 'nothing'}`,
       help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
     })
   return names.map((file) => ({ origin, text: `sha256:${file}` }))
@@ -151,7 +151,7 @@ async function refuseRival(
   if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
   throw new RecordError({
     what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
-    words: `${earlier.digest} by the job "${earlier.job.id}"\n${record.digest} by the job "${record.job.id}", this one`,
+    words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
     help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
   })
 }

@@ -478,6 +478,17 @@ describe('several images', () => {
     expect((await readdir(folder)).filter((name) => name.endsWith('.runs'))).toHaveLength(1)
   })
 
+  test('of one registry are sent each layer once', async () => {
+    const { server, client } = await connect()
+    const images = ['app', 'other', 'third'].map((path) => ({ ...client.repository, path }))
+    await push(made, client, { images })
+    const sent = server.requests.filter(({ method, route }) => method === 'PUT' && route === 'upload')
+    expect(new Set(sent.map(({ repository }) => repository))).toEqual(new Set(['app']))
+    // The layers, of which two are the same, and the config.
+    expect(sent).toHaveLength(new Set(made.layers.map(({ diffId }) => diffId)).size + 1)
+    for (const image of images) await expectWhole(server, 'v1', made, image.path)
+  })
+
   test('reuse what one of them has by mounting it in the others', async () => {
     const { server, client } = await connect()
     await push(made, client, { tag: 'latest' })

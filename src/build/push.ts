@@ -11,7 +11,7 @@ import type { Log } from '../log.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/media-type.ts'
 import type { Repository } from '../oci/reference.ts'
-import { putIfAbsent } from '../registry/copy.ts'
+import { allOf, putEverywhere } from '../registry/copy.ts'
 import type { Blob, Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { printBytes } from '../units.ts'
@@ -214,8 +214,7 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
 
   async function upload(blob: StoredBlob, diffId: Digest, size: number): Promise<PushedLayer> {
     const started = performance.now()
-    const sent = await allOf(images.map((image) => putIfAbsent(registry, image, blob)))
-    const reused = !sent.includes(true)
+    const reused = !(await putEverywhere(registry, images, blob))
     const seconds = (performance.now() - started) / 1000
     const speed = `${printBytes(blob.size / seconds)}/s`
     const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`
@@ -259,12 +258,6 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
   }
 }
 
-/** As Promise.all, but where one fails the others are waited for: what they work with must not be taken away. */
-async function allOf<Result>(work: readonly Promise<Result>[]): Promise<readonly Result[]> {
-  await Promise.allSettled(work)
-  return Promise.all(work)
-}
-
 async function mountIfElsewhere(registry: Registry, image: Repository, blob: KnownBlob): Promise<void> {
   if (blob.repositories.some(({ path, host }) => path === image.path && host === image.host)) return
   if (await registry.hasBlob(image, blob.digest)) return
@@ -297,9 +290,10 @@ async function pushManifest(
     }),
   )
   const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }
+  const without = images.filter((image) => !published.has(image, config.digest))
+  await putEverywhere(registry, without, config)
   await allOf(
     images.map(async (image) => {
-      if (!published.has(image, config.digest)) await putIfAbsent(registry, image, config)
       if (!published.has(image, manifest.digest))
         await registry.putManifest(image, manifest.digest, OCI_MANIFEST, bytes)
     }),

@@ -1,3 +1,4 @@
+import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs.ts'
 import { printRepository } from '../oci/reference.ts'
 import { type DigestRecord, RecordError } from '../record.ts'
@@ -14,7 +15,11 @@ export function choose(
 ): readonly Candidate[] {
   const names = images.map(printRepository)
   const latest = latestAttempts(handed)
-  const ours = latest.filter(({ record }) => record === undefined || names.includes(record.image))
+  const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image))
+  // What a record tells of is known better than by its digest alone.
+  const known = new Set(recorded.map(({ digest }) => digest))
+  const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest))
+  const ours = [...recorded, ...bare]
   if (ours.length === 0) throw noRecords(handed, names)
   const chosen = onePerSystem(ours, names)
   // Whoever lists the systems knows better than the matrix.
@@ -62,7 +67,7 @@ function checkComplete(chosen: readonly Candidate[], latest: readonly Candidate[
     if (jobs.size >= total) continue
     const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))]
     throw new RecordError({
-      what: `Only ${jobs.size} of the ${total} jobs of "${job}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+      what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(job)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
       words: `there is ${there.join(', ')}`,
       help: `Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing. No tag has moved.\nIf they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
     })

@@ -1,3 +1,4 @@
+import { oneLine } from '../failure.ts'
 import { type Annotation, placeAnnotations } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
@@ -40,7 +41,8 @@ export function compose(
       (text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`,
     ),
     ...labels.different.map(
-      (key) => `The label ${key} differs between the images; the index, which all of them share, is without it`,
+      (key) =>
+        `The label ${oneLine(key)} differs between the images; the index, which all of them share, is without it`,
     ),
   ]
   return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings }

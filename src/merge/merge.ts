@@ -1,8 +1,9 @@
+import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs.ts'
 import type { Result, Tools } from '../mode.ts'
 import { byPlatform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository, type Repository, sameRepository } from '../oci/reference.ts'
-import { copyImage } from '../registry/copy.ts'
+import { copyImages } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import type { Workflow } from '../workflow.ts'
 import { choose } from './choose.ts'
@@ -45,7 +46,7 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tool
   const platforms = members.map(({ platform }) => platform)
   const plans = planTags(published, index.digest, platforms, relations)
   if (!inputs.allowMissingPlatforms) refuseLoss(plans)
-  tellPlan(plans, inputs, relations, tools)
+  tellPlan(plans, inputs, origin, relations, tools)
 
   if (push) await publish(index, members, plans, inputs, registry)
   tell(index, members, plans, inputs, tools)
@@ -61,9 +62,16 @@ async function gather(
   const handed = await collect(inputs, workflow, log)
   if (handed.length === 0 && !inputs.push) return undefined
   const candidates = choose(handed, inputs)
-  const members = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
+  const verified = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
+  const members = withoutDoubles(verified)
   checkMembers(members, inputs.images, inputs.systems)
   return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)))
+}
+
+/** One digest may be of the image itself, and another of an index around it, which has its attestations. */
+function withoutDoubles(members: readonly Member[]): readonly Member[] {
+  const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length)
+  return [...new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member])).values()]
 }
 
 function placeOf({ platform, image: { digest } }: Member): Parameters<typeof byPlatform>[0] {
@@ -88,7 +96,7 @@ async function lookAtTags(
   )
   const relations = [...bases].map(async ([base, [first]]): Promise<[string, Relation]> => {
     const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE])
-    if (elsewhere) return [base, { unknown: `that commit is of another repository, ${first.source}` }]
+    if (elsewhere) return [base, { unknown: `that commit is of another repository, ${oneLine(first.source ?? '')}` }]
     return [base, await compareCommits({ api, repository, token, base, head }, log)]
   })
   return [published, new Map(await Promise.all(relations))]
@@ -105,18 +113,28 @@ function originOf({ revision, source }: Workflow): Readonly<Record<string, strin
 }
 
 /** What the user has to know of the tags before they move. */
-function tellPlan(plans: readonly TagPlan[], { allowOlder }: MergeInputs, relations: Relations, { log }: Tools): void {
+function tellPlan(
+  plans: readonly TagPlan[],
+  { allowOlder }: MergeInputs,
+  { [REVISION]: head }: Readonly<Record<string, string>>,
+  relations: Relations,
+  { log }: Tools,
+): void {
   for (const plan of losing(plans)) log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`)
   for (const { tag, before, action } of plans) {
     const name = printReference(tag)
     const relation = before.revision === undefined ? undefined : relations.get(before.revision)
     if (action === 'skipped')
       log.warning(
-        `${name} is left alone: it is of the commit ${before.revision}, and this run's is behind that one. \`allow-older: true\` moves it all the same.`,
+        `${name} is left alone: it is of the commit ${before.revision}, and this run's, ${head}, is behind that one. \`allow-older: true\` moves it all the same.`,
       )
     else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
-      log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? 'it names none'}`)
+      log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? whyNone(head)}`)
   }
+}
+
+function whyNone(head: string | undefined): string {
+  return head === undefined ? 'the runner does not say which commit this run is of' : 'it names none'
 }
 
 async function publish(
@@ -126,8 +144,9 @@ async function publish(
   { images }: MergeInputs,
   registry: Registry,
 ): Promise<void> {
-  await Promise.all(
-    members.flatMap(({ image, absentFrom }) => absentFrom.map((target) => copyImage(registry, image, target))),
+  await copyImages(
+    registry,
+    members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))),
   )
   const moves = plans
     .filter(({ action }) => action === 'created' || action === 'moved')
@@ -138,7 +157,9 @@ async function publish(
   await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
   await Promise.all([
     ...without.map((image) => readBack(registry, image, index)),
-    ...moves.map((move) => checkStill(registry, move)),
+    ...plans.flatMap(({ tag, before, action }) =>
+      action === 'skipped' ? [] : checkStill(registry, { tag, before: before.stored }),
+    ),
   ])
   await moveTags(registry, moves, index)
 }

@@ -56,7 +56,9 @@ function without(platforms: readonly Platform[], others: readonly Platform[]): r
 
 /** The tags that would lose a platform by being moved. */
 export function losing(plans: readonly TagPlan[]): readonly TagPlan[] {
-  return plans.filter(({ action, lost }) => action === 'moved' && lost.length > 0)
+  return plans.filter(
+    ({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined),
+  )
 }
 
 /** @throws MergeError where a tag would lose a platform */
@@ -64,12 +66,16 @@ export function refuseLoss(plans: readonly TagPlan[]): void {
   const [first, ...more] = losing(plans)
   if (first === undefined) return
   throw new MergeError({
-    what: `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`,
+    what:
+      first.before.unreadable === undefined
+        ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
+        : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
     words: [first, ...more].map(describeLoss).join('\n'),
     help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
   })
 }
 
 export function describeLoss({ tag, before, lost }: TagPlan): string {
+  if (before.unreadable !== undefined) return before.unreadable
   return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`
 }

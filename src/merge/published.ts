@@ -1,6 +1,7 @@
 import type { TagReference } from '../inputs.ts'
 import { type Index, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
+import { isIndexType } from '../oci/media-type.ts'
 import type { Platform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { findImage, isAttestation } from '../registry/image.ts'
@@ -15,6 +16,8 @@ export interface PublishedTag {
   /** Absent where it points to something else than an index. */
   readonly index?: Index
   readonly platforms: readonly Platform[]
+  /** Why the platforms of its index are not known, where they are not. */
+  readonly unreadable?: string
   /** `org.opencontainers.image.…` of what it points to: the commit, and the repository that this is one of. */
   readonly revision?: string | undefined
   readonly source?: string | undefined
@@ -46,7 +49,7 @@ export async function readPublished(
 
 type Description = Omit<PublishedTag, 'tag' | 'stored'>
 
-/** What can't be read has nothing that could be lost: whoever tags it anew knows what it is. */
+/** What is no image has nothing that could be lost: whoever tags it anew knows what it is. */
 async function describe(registry: Registry, tag: TagReference, stored: StoredManifest): Promise<Description> {
   try {
     const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag))
@@ -61,8 +64,9 @@ async function describe(registry: Registry, tag: TagReference, stored: StoredMan
       : { platforms: [image.platform], ...originOf({ ...image.labels, ...parsed.annotations }) }
   } catch (error) {
     const gone = error instanceof RegistryError && error.problem === 'not-found'
-    if (gone || error instanceof FormatError) return { platforms: [] }
-    throw error
+    if (!gone && !(error instanceof FormatError)) throw error
+    const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '')
+    return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) }
   }
 }
 

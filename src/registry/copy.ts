@@ -1,34 +1,52 @@
 import { Readable } from 'node:stream'
 import type { Descriptor } from '../oci/document.ts'
-import type { Repository } from '../oci/reference.ts'
-import type { PublishedImage } from './image.ts'
+import { printRepository, type Repository } from '../oci/reference.ts'
+import type { ManifestContent, PublishedImage } from './image.ts'
 import type { Blob, Registry } from './registry.ts'
 
-/** How many blobs are on their way at once. */
-const BLOBS_AT_ONCE = 6
+/**
+ * How many blobs are on their way at once, over all images and repositories. Each may take two connections to one host,
+ * one to read and one to write: where writers alone filled all that there are, none would ever get its bytes.
+ */
+const BLOBS_AT_ONCE = 16
+
+/** An image, and the repository that lacks it. */
+export interface Copy {
+  readonly image: PublishedImage
+  readonly to: Repository
+}
 
 /**
- * Copies an image, and what BuildKit attests about it, to another repository. Blobs are mounted within a registry and
+ * Copies images, and what BuildKit attests about them, to other repositories. Blobs are mounted within a registry and
  * streamed between two; those that are there already stay where they are. The manifests come last, by digest.
  * @throws RegistryError
  */
-export async function copyImage(registry: Registry, image: PublishedImage, to: Repository): Promise<void> {
-  const contents = [image.own, ...image.attestations]
-  const blobs = contents.flatMap((content) => content.blobs)
-  const waiting = [...new Map(blobs.map((blob) => [blob.digest, blob])).values()]
+export async function copyImages(registry: Registry, copies: readonly Copy[]): Promise<void> {
+  const blobs = copies.flatMap(({ image, to }) =>
+    contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))),
+  )
+  // What several images have is sent once.
+  const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()]
   const copyNext = async (): Promise<void> => {
-    for (let blob = waiting.shift(); blob !== undefined; blob = waiting.shift())
-      await copyBlob(registry, blob, image.repository, to)
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
+      await putIfAbsent(registry, next.to, streamed(registry, next.blob, next.from), next.from)
   }
-  await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext))
-  for (const { manifest } of contents.toReversed())
-    await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes)
+  try {
+    await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext))
+  } finally {
+    // Where one has failed, no other one is begun.
+    waiting.length = 0
+  }
+  await Promise.all(copies.map((copy) => putManifests(registry, copy)))
 }
 
-async function copyBlob(registry: Registry, blob: Descriptor, from: Repository, to: Repository): Promise<void> {
-  if (await registry.hasBlob(to, blob.digest)) return
-  if (from.host === to.host && (await registry.mountBlob(to, blob.digest, from))) return
-  await registry.putBlob(to, streamed(registry, blob, from))
+function contentsOf({ own, attestations }: PublishedImage): readonly ManifestContent[] {
+  return [own, ...attestations]
+}
+
+async function putManifests(registry: Registry, { image, to }: Copy): Promise<void> {
+  for (const { manifest } of contentsOf(image).toReversed())
+    await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes)
 }
 
 /** The registry that takes the bytes holds them against the digest. */
@@ -39,9 +57,40 @@ function streamed(registry: Registry, { digest, size }: Descriptor, from: Reposi
   return { digest, size, open: () => Readable.from(content(), { objectMode: false }) }
 }
 
-/** Stores a blob where it is not yet. Returns whether it had to be sent. */
-export async function putIfAbsent(registry: Registry, repository: Repository, blob: Blob): Promise<boolean> {
-  if (await registry.hasBlob(repository, blob.digest)) return false
-  await registry.putBlob(repository, blob)
+/**
+ * Stores a blob in repositories where it is not yet. Of several in one registry, the first is sent it, and the others
+ * take it over from that one. Where one fails, what is under way in the others comes to its end first.
+ * @returns whether it had to be sent anywhere
+ */
+export async function putEverywhere(
+  registry: Registry,
+  repositories: readonly Repository[],
+  blob: Blob,
+): Promise<boolean> {
+  const registries = [...Map.groupBy(repositories, ({ host }) => host).values()]
+  const sent = await allOf(
+    registries.map(async ([first, ...others]) => {
+      if (first === undefined) return []
+      const before = await putIfAbsent(registry, first, blob)
+      return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))]
+    }),
+  )
+  return sent.flat().includes(true)
+}
+
+/**
+ * @param from another repository, that has it
+ * @returns whether it had to be sent
+ */
+async function putIfAbsent(registry: Registry, to: Repository, blob: Blob, from?: Repository): Promise<boolean> {
+  if (await registry.hasBlob(to, blob.digest)) return false
+  if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from))) return false
+  await registry.putBlob(to, blob)
   return true
+}
+
+/** As Promise.all, but where one fails the others are waited for: what they work with must not be taken away. */
+export async function allOf<Result>(work: readonly Promise<Result>[]): Promise<readonly Result[]> {
+  await Promise.allSettled(work)
+  return Promise.all(work)
 }

@@ -192,7 +192,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
     async hasBlob(repository, digest) {
       const purpose = `look for the blob ${printRepository(repository)}@${digest}`
-      const reply = await find({ method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose })
+      const reply = await find({ method: 'HEAD', repository, access: 'pull', path: `blobs/${digest}`, purpose })
       if (reply !== undefined) drain(reply)
       return reply !== undefined
     },
