@@ -1,9 +1,10 @@
-// Measures pushing an image: this action's dist/index.js beside the other tools that are there, against Docker
-// Distribution on this machine, in turn, several runs each.
+// Measures pushing images, and merging them: this action's dist/index.js beside the other tools that are there, against
+// Docker Distribution on this machine, in turn, several runs each.
 //
 //   npm run bench                        images of 600 MB, 5 runs
 //   npm run bench -- --size 100 --runs 3 smaller, fewer
 //   npm run bench -- --only zstd         the cases that have this in their names
+//   npm run bench -- --only merge        those that need no large images
 //   npm run bench -- --json              the figures as JSON alone
 import { execFile } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
@@ -11,14 +12,20 @@ import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
+import { findBuildx } from '../__tests__/support/buildx.ts'
 import { startDistribution } from '../__tests__/support/distribution.ts'
 import { type Docker, startDocker } from '../__tests__/support/docker.ts'
 import { prepareRunner } from '../__tests__/support/runner.ts'
+import { compare, figures, type Row, type Run, table } from './bench/figures.ts'
 import { changeOneLayer, collectFiles, writeImage } from './bench/images.ts'
 import { type Measured, measure, median } from './bench/measure.ts'
+import { type MergeSize, mergeWithAction, mergeWithBuildx } from './bench/merge.ts'
 import { startProxy } from './bench/proxy.ts'
 
 const LAYERS = 60
+const FEW: MergeSize = { platforms: 2, tags: 3, layers: 3 }
+const LAYERED: MergeSize = { ...FEW, layers: LAYERS }
+const MANY: MergeSize = { ...FEW, platforms: 8, tags: 10 }
 const { values } = parseArgs({
   options: {
     size: { type: 'string', default: '600' },
@@ -39,33 +46,6 @@ interface Images {
   readonly script: string
 }
 
-/** What one run of one tool took. */
-interface Run extends Measured {
-  /** Uploaded, in bytes, where it is known. */
-  readonly bytes?: number
-  readonly requests?: number
-}
-
-interface Figures {
-  readonly seconds: number
-  readonly cpuSeconds?: number
-  readonly memoryMB?: number
-  readonly pushedMB?: number
-  readonly requests?: number
-}
-
-interface Row {
-  readonly name: string
-  readonly own: Figures
-  readonly other?: Figures & { readonly tool: string }
-  /** Own time over the other's, or what the case asks for. */
-  readonly ratio: number
-  readonly bound: number
-  readonly unit: '×' | 's'
-  /** Own bytes over the other's. */
-  readonly bytesRatio?: number
-}
-
 const folder = await mkdtemp(join(tmpdir(), 'nix-image-bench-'))
 try {
   await bench()
@@ -74,15 +54,40 @@ try {
 }
 
 async function bench(): Promise<void> {
+  const rows = [...(await measureMerges()), ...(values.only.startsWith('merge') ? [] : await measurePushes())]
+  const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 1e9)} GB; Node ${process.version}; ${await skopeoVersion()}`
+  if (values.json)
+    process.stdout.write(`${JSON.stringify({ machine, sizeMB: size / 1e6, runs, rows }, undefined, 2)}\n`)
+  else process.stdout.write(`\n${machine}; ${size / 1e6} MB, medians of ${runs} runs\n\n${table(rows)}\n`)
+}
+
+/** A merge takes as long as the requests that wait for each other; those that don't must not count. */
+async function measureMerges(): Promise<readonly Row[]> {
+  const rows: Row[] = []
+  const buildx = await findBuildx()
+  const registry = await startDistribution()
+  const own = (merged: MergeSize) => () => mergeWithAction(registry, merged)
+  const beside = besideOthers(rows)
+  try {
+    if (buildx === undefined) progress('There is no buildx, which merging would be compared with')
+    else {
+      const other = (merged: MergeSize) => () => mergeWithBuildx(buildx, registry, merged)
+      await beside('merge, 2 platforms to 3 tags', 1, 'buildx imagetools', own(FEW), other(FEW))
+      await beside('merge, the same with 60 layers each', 1, 'buildx imagetools', own(LAYERED), other(LAYERED))
+    }
+    await beside('merge, 8 platforms to 10 tags', 1.5, '2 platforms to 3 tags', own(MANY), own(FEW))
+  } finally {
+    await registry.close()
+  }
+  return rows
+}
+
+async function measurePushes(): Promise<readonly Row[]> {
   progress(`Making the images of ${size / 1e6} MB`)
   const images = await makeImages()
   const docker = await startDocker().catch(() => undefined)
   try {
-    const rows = await measureAll(images, docker)
-    const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 1e9)} GB; Node ${process.version}; ${await skopeoVersion()}`
-    if (values.json)
-      process.stdout.write(`${JSON.stringify({ machine, sizeMB: size / 1e6, runs, rows }, undefined, 2)}\n`)
-    else process.stdout.write(`\n${machine}; ${size / 1e6} MB, medians of ${runs} runs\n\n${table(rows)}\n`)
+    return await measureAll(images, docker)
   } finally {
     await docker?.close()
   }
@@ -112,19 +117,27 @@ async function makeImages(): Promise<Images> {
   }
 }
 
-async function measureAll(images: Images, docker: Docker | undefined): Promise<readonly Row[]> {
-  const rows: Row[] = []
-  const add = (row: Row) => {
-    rows.push(row)
-    progress(
-      `  ${row.ratio.toFixed(2)} ${row.unit} (${row.own.seconds.toFixed(2)} s${row.other ? ` beside ${row.other.seconds.toFixed(2)} s` : ''})`,
-    )
-  }
-  const beside = async (name: string, bound: number, tool: string, own: Attempt, other: Attempt) => {
+/** What measures a case beside another, where it is asked for, and adds its row. */
+function besideOthers(
+  rows: Row[],
+): (name: string, bound: number, tool: string, own: Attempt, other: Attempt) => Promise<void> {
+  return async (name, bound, tool, own, other) => {
     if (!name.includes(values.only)) return
     progress(name)
-    add(compare(name, bound, tool, await inTurn(own, other)))
+    add(rows, compare(name, bound, tool, await inTurn(own, other)))
   }
+}
+
+function add(rows: Row[], row: Row): void {
+  rows.push(row)
+  progress(
+    `  ${row.ratio.toFixed(2)} ${row.unit} (${row.own.seconds.toFixed(2)} s${row.other ? ` beside ${row.other.seconds.toFixed(2)} s` : ''})`,
+  )
+}
+
+async function measureAll(images: Images, docker: Docker | undefined): Promise<readonly Row[]> {
+  const rows: Row[] = []
+  const beside = besideOthers(rows)
   await beside('cold, 60 layers', 1, 'skopeo', cold(images.layered), coldSkopeo(images.layered))
   await beside('cold, one layer', 1, 'skopeo', cold(images.single), coldSkopeo(images.single))
   await beside('cold, zstd', 0.9, 'skopeo zstd', cold(images.layered, 'zstd'), coldSkopeo(images.layered, 'zstd'))
@@ -145,7 +158,7 @@ async function measureAll(images: Images, docker: Docker | undefined): Promise<r
   progress('streamed script')
   const [streamed, plain] = await inTurn(cold(images.script), cold(images.layered))
   const allowed = figures(plain).seconds + script
-  add({
+  add(rows, {
     name: 'streamed script',
     own: figures(streamed),
     other: { tool: 'plain file + script', ...figures(plain), seconds: allowed },
@@ -156,12 +169,12 @@ async function measureAll(images: Images, docker: Docker | undefined): Promise<r
 
   progress('nothing changed')
   const unchanged = figures(await series(warm(images, images.layered)))
-  add({ name: 'nothing changed', own: unchanged, ratio: unchanged.seconds, bound: 0.6, unit: 's' })
+  add(rows, { name: 'nothing changed', own: unchanged, ratio: unchanged.seconds, bound: 0.6, unit: 's' })
 
   progress('20 ms for each request')
   const [late, prompt] = await inTurn(cold(images.layered, 'gzip', 20), cold(images.layered, 'gzip', 0))
   const slower = figures(late).seconds - figures(prompt).seconds
-  add({
+  add(rows, {
     name: '20 ms for each request',
     own: figures(late),
     other: { tool: '0 ms', ...figures(prompt) },
@@ -308,73 +321,6 @@ async function series(attempt: Attempt): Promise<readonly Run[]> {
 
 async function times(attempt: () => Promise<Measured>): Promise<readonly number[]> {
   return (await series(attempt)).map(({ seconds }) => seconds)
-}
-
-function figures(all: readonly Run[]): Figures {
-  const of = (read: (one: Run) => number | undefined) => {
-    const known = all.map(read).filter((value) => value !== undefined)
-    return known.length > 0 ? median(known) : undefined
-  }
-  const [cpuSeconds, memory, bytes, requests] = [
-    of((one) => one.cpuSeconds),
-    of((one) => one.memory),
-    of((one) => one.bytes),
-    of((one) => one.requests),
-  ]
-  return {
-    seconds: median(all.map(({ seconds }) => seconds)),
-    ...(cpuSeconds !== undefined && { cpuSeconds }),
-    ...(memory !== undefined && { memoryMB: memory / 1e6 }),
-    ...(bytes !== undefined && { pushedMB: bytes / 1e6 }),
-    ...(requests !== undefined && { requests }),
-  }
-}
-
-function compare(
-  name: string,
-  bound: number,
-  tool: string,
-  [own, other]: readonly [readonly Run[], readonly Run[]],
-): Row {
-  const [ours, theirs] = [figures(own), figures(other)]
-  // Pair by pair: what slows the machine down slows both.
-  const ratio = median(own.map((one, at) => one.seconds / (other[at]?.seconds ?? Number.NaN)))
-  const bytesRatio = ours.pushedMB && theirs.pushedMB ? ours.pushedMB / theirs.pushedMB : undefined
-  return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: '×', ...(bytesRatio && { bytesRatio }) }
-}
-
-function table(rows: readonly Row[]): string {
-  const head = [
-    'case',
-    'this action',
-    'pushed',
-    'CPU',
-    'memory',
-    'beside',
-    'its time',
-    'its bytes',
-    'figure',
-    'must be',
-    '',
-  ]
-  const lines = rows.map(({ name, own, other, ratio, bound, unit }) => [
-    name,
-    `${own.seconds.toFixed(2)} s`,
-    own.requests === undefined ? print(own.pushedMB, 'MB') : `${print(own.pushedMB, 'MB')}, ${own.requests} requests`,
-    print(own.cpuSeconds, 's'),
-    print(own.memoryMB, 'MB'),
-    other?.tool ?? '',
-    other ? `${other.seconds.toFixed(2)} s` : '',
-    print(other?.pushedMB, 'MB'),
-    `${ratio.toFixed(2)} ${unit}`,
-    `${bound} ${unit}`,
-    ratio <= bound ? 'yes' : 'no',
-  ])
-  return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
-}
-
-function print(value: number | undefined, unit: string): string {
-  return value === undefined ? '' : `${value.toFixed(1)} ${unit}`
 }
 
 function progress(text: string): void {

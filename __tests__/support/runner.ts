@@ -280,7 +280,7 @@ function defined(variables: Readonly<Record<string, string | undefined>>): Recor
  * Reads `GITHUB_OUTPUT`: `name=value`, or `name<<delimiter`, lines, `delimiter`.
  * https://github.com/actions/runner/blob/main/src/Runner.Worker/FileCommandManager.cs
  */
-function parseOutputs(text: string): Readonly<Record<string, string>> {
+export function parseOutputs(text: string): Readonly<Record<string, string>> {
   const outputs: Record<string, string> = {}
   const lines = text.split(/\r?\n/)
   for (let at = 0; at < lines.length; at++) {

@@ -1,0 +1,162 @@
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { type Lab, startLab } from '../support/lab.ts'
+import type { ActionRun } from '../support/runner.ts'
+import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
+import { type ActionStep, runWorkflow, type StepResult, type WorkflowRun } from '../support/workflow.ts'
+
+// The workflows of examples/workflows as they stand, but for the registry's name: this action's steps with real Nix and
+// a real registry, their `run:` steps by bash, and other actions by what they leave behind.
+
+let lab: Lab
+beforeEach(async () => {
+  lab = await startLab({ path: 'owner/app' })
+})
+afterEach(() => lab.close())
+
+test('image.yml publishes what docker/metadata-action says', async () => {
+  await run('image.yml', {
+    'docker/metadata-action': async ({ with: { images } }) => {
+      const tags = ['latest', 'main', 'sha-0123456'].map((tag) => `${images}:${tag}`)
+      const annotations = ['manifest:org.opencontainers.image.title=App']
+      return { env: { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify({ tags, annotations }) } }
+    },
+  })
+  for (const tag of ['latest', 'main', 'sha-0123456']) {
+    expect(await read(tag)).toMatchObject({
+      annotations: { 'org.opencontainers.image.title': 'App' },
+      manifests: [{ platform: AMD64 }, { platform: ARM64 }],
+    })
+  }
+})
+
+test.each([
+  ['one image', ['owner/app']],
+  ['several images', ['owner/app', 'owner/other']],
+])('without-artifacts.yml hands the records of %s over as outputs, and no artifact', async (_count, paths) => {
+  const names = paths.map((path) => `${lab.registry.host}/${path}`)
+  const jobs = await run(
+    'without-artifacts.yml',
+    {},
+    {
+      env: { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' },
+      change: (text) => text.replaceAll(/image: ghcr\.io.*/g, `image: ${JSON.stringify(names.join('\n'))}`),
+    },
+  )
+  expect(await lab.artifacts.artifacts()).toEqual([])
+  const { 'x86_64-linux': intel = '', 'aarch64-linux': arm = '', ...more } = jobs.get('build') ?? {}
+  expect(more).toEqual({})
+  const digestsOf = (records: string) => records.split('\n').map((record) => JSON.parse(record).digest)
+  for (const [at, path] of paths.entries()) {
+    for (const tag of ['latest', '0123456']) {
+      expect(await read(tag, path)).toMatchObject({
+        manifests: [
+          { platform: AMD64, digest: digestsOf(intel)[at] },
+          { platform: ARM64, digest: digestsOf(arm)[at] },
+        ],
+      })
+    }
+  }
+})
+
+test('mixed.yml publishes an image of a Dockerfile beside one of Nix, with what BuildKit attests', async () => {
+  const built = Promise.withResolvers<AttestedImage>()
+  await run('mixed.yml', {
+    'docker/setup-buildx-action': nothing,
+    'docker/build-push-action': async ({ with: { platforms, tags = '', outputs } }) => {
+      expect(platforms).toBe('linux/arm64')
+      expect(outputs?.split(',')).toEqual(expect.arrayContaining(['type=image', 'push-by-digest=true', 'push=true']))
+      const image = await uploadAttestedImage(tags, { architecture: 'arm64' })
+      built.resolve(image)
+      return { outputs: { digest: image.digest } }
+    },
+    'actions/upload-artifact': uploadArtifact,
+  })
+  const { digest, image, attestation } = await built.promise
+  const artifact = (await lab.artifacts.artifacts()).find(({ name }) => name === 'digests-linux-arm64')
+  expect([...(artifact?.files ?? [])]).toEqual([[digest.replace('sha256:', ''), Buffer.alloc(0)]])
+  const { manifests } = await read('latest')
+  expect(manifests).toHaveLength(3)
+  expect(manifests).toMatchObject([
+    { platform: AMD64 },
+    { platform: ARM64, digest: image.digest },
+    {
+      platform: { os: 'unknown', architecture: 'unknown' },
+      digest: attestation.digest,
+      annotations: {
+        'vnd.docker.reference.digest': image.digest,
+        'vnd.docker.reference.type': 'attestation-manifest',
+      },
+    },
+  ])
+})
+
+const AMD64 = { os: 'linux', architecture: 'amd64' }
+const ARM64 = { os: 'linux', architecture: 'arm64' }
+
+/** An action that leaves nothing that matters here. */
+async function nothing(): Promise<StepResult> {
+  return {}
+}
+
+interface Circumstances {
+  /** Of this action's steps. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Changes the workflow first. */
+  readonly change?: (text: string) => string
+}
+
+async function run(
+  name: string,
+  actions: WorkflowRun['actions'],
+  { env = {}, change = (text) => text }: Circumstances = {},
+): ReturnType<typeof runWorkflow> {
+  const text = change(await readFile(new URL(`../../examples/workflows/${name}`, import.meta.url), 'utf8'))
+  expect(text).toContain('ghcr.io')
+  return runWorkflow(text.replaceAll('ghcr.io', lab.registry.host), {
+    github: { repository: 'Owner/App', actor: 'octocat', token: 'token-of-the-job' },
+    actions: {
+      'actions/checkout': nothing,
+      'docker/login-action': nothing,
+      'cachix/install-nix-action': nothing,
+      'nix-image-action/nix-image-action': (step) => runThisAction(step, env),
+      ...actions,
+    },
+  })
+}
+
+async function runThisAction(step: ActionStep, env: Readonly<Record<string, string>>): Promise<StepResult> {
+  const { with: inputs, job, matrix, jobTotal, jobIndex } = step
+  const call = { inputs, job, matrix, jobTotal, jobIndex, token: 'token-of-the-job', env: { ...step.env, ...env } }
+  const { outputs, masks } = passed(await (inputs.mode === 'merge' ? lab.merge(call) : lab.build('', call)))
+  return { outputs, masks }
+}
+
+function passed(step: ActionRun): ActionRun {
+  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
+  return step
+}
+
+/** Takes the files of one folder, as `<folder>/*` names them. */
+async function uploadArtifact({ with: { name = '', path = '' } }: ActionStep): Promise<StepResult> {
+  const { stdout } = await promisify(execFile)('bash', ['-ec', 'cd "$1" && ls', 'bash', path.replace(/\/\*$/, '')])
+  await lab.artifacts.put(
+    name,
+    Object.fromEntries(
+      stdout
+        .trim()
+        .split('\n')
+        .map((file) => [file, '']),
+    ),
+  )
+  return {}
+}
+
+/** What another tool reads. */
+async function read(tag: string, path = 'owner/app'): Promise<{ readonly manifests: readonly unknown[] }> {
+  const reference = `docker://${lab.registry.host}/${path}:${tag}`
+  const { stdout } = await promisify(execFile)('skopeo', ['inspect', '--raw', '--tls-verify=false', reference])
+  return JSON.parse(stdout)
+}

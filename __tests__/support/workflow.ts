@@ -1,0 +1,221 @@
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import * as v from 'valibot'
+import { parse } from 'yaml'
+import { parseOutputs } from './runner.ts'
+
+// Runs a workflow's jobs, as far as the examples need more than a step: matrices, `needs`, outputs, `run:`. What it does
+// not know it refuses, rather than to run something else than GitHub would.
+
+/** A step that uses an action, everything in it evaluated. */
+export interface ActionStep {
+  readonly with: Readonly<Record<string, string>>
+  /** What the steps before have set for all that follow. */
+  readonly env: Readonly<Record<string, string>>
+  readonly job: string
+  readonly matrix: Readonly<Record<string, string>>
+  readonly jobTotal: number
+  readonly jobIndex: number
+  /** `RUNNER_TEMP`, which the steps of a job share. */
+  readonly temp: string
+}
+
+/** What a step leaves to those after it. */
+export interface StepResult {
+  readonly outputs?: Readonly<Record<string, string>>
+  /** For all later steps of the job. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Secrets: the runner keeps back an output of the job that has one in it. */
+  readonly masks?: readonly string[]
+}
+
+export interface WorkflowRun {
+  /** `github.…`; one that is not here is refused. */
+  readonly github: Readonly<Record<string, string>>
+  /** What stands in for each action, by its name without the version. */
+  readonly actions: Readonly<Record<string, (step: ActionStep) => Promise<StepResult>>>
+}
+
+/**
+ * Runs all jobs of a workflow, one after the other in the order they are written in, and the jobs of a matrix too.
+ * @returns the outputs of each job
+ */
+export async function runWorkflow(text: string, run: WorkflowRun): Promise<Needs> {
+  const { jobs } = readWorkflow(text)
+  const done = new Map<string, Outputs>()
+  for (const [id, job] of Object.entries(jobs)) {
+    const needs = new Map(listOf(job.needs).map((name) => [name, found(done, name, `needs of ${id}`)]))
+    done.set(id, await runJob(id, job, needs, run))
+  }
+  return done
+}
+
+type Outputs = Readonly<Record<string, string>>
+type Needs = ReadonlyMap<string, Outputs>
+
+const TEXTS = v.record(v.string(), v.string())
+const STEP = v.union([
+  v.strictObject({
+    id: v.optional(v.string()),
+    uses: v.string(),
+    with: v.optional(TEXTS, {}),
+    env: v.optional(TEXTS, {}),
+  }),
+  v.strictObject({ id: v.optional(v.string()), run: v.string(), env: v.optional(TEXTS, {}) }),
+])
+const JOB = v.strictObject({
+  needs: v.optional(v.union([v.string(), v.array(v.string())]), []),
+  strategy: v.optional(v.strictObject({ matrix: v.strictObject({ include: v.array(TEXTS) }) })),
+  'runs-on': v.string(),
+  permissions: v.optional(TEXTS),
+  outputs: v.optional(TEXTS, {}),
+  steps: v.array(STEP),
+})
+const WORKFLOW = v.strictObject({
+  name: v.string(),
+  on: v.unknown(),
+  permissions: v.optional(TEXTS),
+  concurrency: v.optional(TEXTS),
+  jobs: v.record(v.string(), JOB),
+})
+type Job = v.InferOutput<typeof JOB>
+type Step = v.InferOutput<typeof STEP>
+
+function readWorkflow(text: string): v.InferOutput<typeof WORKFLOW> {
+  // As the runner takes it: every scalar as it is written.
+  const result = v.safeParse(WORKFLOW, parse(text, { schema: 'failsafe' }))
+  if (result.success) return result.output
+  const [issue] = result.issues
+  throw new Error(`can't read ${v.getDotPath(issue) ?? 'the workflow'}: ${issue.message}`)
+}
+
+async function runJob(id: string, job: Job, needs: Needs, run: WorkflowRun): Promise<Outputs> {
+  const legs = job.strategy?.matrix.include ?? [{}]
+  const outputs: Record<string, string> = {}
+  for (const [jobIndex, matrix] of legs.entries()) {
+    const leg = await runLeg(job, { job: id, matrix, jobTotal: legs.length, jobIndex, needs }, run)
+    // One name for all jobs of the matrix: whichever ends last has it, unless it has nothing to say.
+    for (const [name, value] of Object.entries(leg)) if (value !== '' || !(name in outputs)) outputs[name] = value
+  }
+  return outputs
+}
+
+interface Leg extends Pick<ActionStep, 'job' | 'matrix' | 'jobTotal' | 'jobIndex'> {
+  readonly needs: Needs
+}
+
+async function runLeg(job: Job, leg: Leg, run: WorkflowRun): Promise<Outputs> {
+  const folder = await mkdtemp(join(tmpdir(), 'job-'))
+  try {
+    const temp = join(folder, 'temp')
+    await mkdir(temp)
+    const steps = new Map<string, Outputs>()
+    const masks: string[] = []
+    let env: Readonly<Record<string, string>> = {}
+    const evaluator = (text: string) => evaluate(text, lookupIn(run.github, leg, temp, steps))
+    for (const step of job.steps) {
+      const result = await runStep(step, { evaluator, env, folder, temp, leg }, run)
+      if (step.id !== undefined) steps.set(step.id, result.outputs ?? {})
+      masks.push(...(result.masks ?? []))
+      env = { ...env, ...result.env }
+    }
+    return mapValues(job.outputs, (text) => withoutSecrets(evaluator(text), masks))
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+interface StepPlace {
+  readonly evaluator: (text: string) => string
+  readonly env: Readonly<Record<string, string>>
+  readonly folder: string
+  readonly temp: string
+  readonly leg: Leg
+}
+
+async function runStep(step: Step, place: StepPlace, { actions }: WorkflowRun): Promise<StepResult> {
+  const { evaluator, temp, leg } = place
+  const env = { ...place.env, ...mapValues(step.env, evaluator) }
+  if ('run' in step) return { outputs: await runScript(evaluator(step.run), env, place) }
+  const name = step.uses.replace(/@.*/, '')
+  const action = actions[name]
+  if (action === undefined) throw new Error(`there is nothing to stand in for ${step.uses}`)
+  return action({ ...leg, with: mapValues(step.with, evaluator), env, temp })
+}
+
+/** As the runner does where a step names no shell. */
+async function runScript(
+  script: string,
+  env: Readonly<Record<string, string>>,
+  { folder, temp }: StepPlace,
+): Promise<Outputs> {
+  const [file, output] = [join(folder, 'script'), join(folder, 'output')]
+  await Promise.all([writeFile(file, script), writeFile(output, '')])
+  const own = { PATH: process.env.PATH, RUNNER_TEMP: temp, GITHUB_OUTPUT: output }
+  await promisify(execFile)('bash', ['-e', file], { cwd: folder, env: { ...own, ...env } })
+  return parseOutputs(await readFile(output, 'utf8'))
+}
+
+function withoutSecrets(output: string, masks: readonly string[]): string {
+  return masks.some((secret) => output.includes(secret)) ? '' : output
+}
+
+// Expressions
+
+type Lookup = (path: readonly string[]) => string
+
+/** Evaluates `${{ a.b.c }}`; whatever else can be in there is refused. */
+function evaluate(text: string, lookup: Lookup): string {
+  return text.replaceAll(/\$\{\{(.*?)\}\}/gs, (expression, inner: string) => {
+    const path = inner.trim().split('.')
+    if (!path.every((part) => /^[A-Za-z_][\w-]*$/.test(part))) throw new Error(`can't evaluate ${expression}`)
+    return lookup(path)
+  })
+}
+
+/** What GitHub takes for empty is refused as well, where it can be nothing but a slip of the pen. */
+function lookupIn(
+  github: Readonly<Record<string, string>>,
+  { matrix, needs }: Leg,
+  temp: string,
+  steps: ReadonlyMap<string, Outputs>,
+): Lookup {
+  const plain: Readonly<Record<string, Outputs>> = { github, matrix, runner: { temp } }
+  const outputOf = (context: string, id: string, output: string, where: string): string | undefined => {
+    // A step may have set it or not; which outputs a job has stands in the workflow.
+    if (context === 'steps') return found(steps, id, where)[output] ?? ''
+    return context === 'needs' ? found(needs, id, where)[output] : undefined
+  }
+  return (path) => {
+    const name = path.join('.')
+    const [context = '', key = '', kind, output] = path
+    const isOutput = path.length === 4 && kind === 'outputs' && output !== undefined
+    const value = isOutput
+      ? outputOf(context, key, output, name)
+      : path.length === 2
+        ? plain[context]?.[key]
+        : undefined
+    if (value === undefined) throw new Error(`there is no ${name}`)
+    return value
+  }
+}
+
+function found<Value>(map: ReadonlyMap<string, Value>, key: string, where: string): Value {
+  const value = map.get(key)
+  if (value === undefined) throw new Error(`there is no "${key}" before ${where}`)
+  return value
+}
+
+function mapValues(
+  texts: Readonly<Record<string, string>>,
+  change: (text: string) => string,
+): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, change(text)]))
+}
+
+function listOf(value: string | readonly string[]): readonly string[] {
+  return typeof value === 'string' ? [value] : value
+}

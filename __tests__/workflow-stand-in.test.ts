@@ -1,0 +1,101 @@
+import { expect, test } from '@jest/globals'
+import { type ActionStep, runWorkflow } from './support/workflow.ts'
+
+// The stand-in for what runs a workflow's jobs. A slip in an example must not pass because the stand-in is lenient.
+
+const STEP = '{ uses: owner/action@v1, with: { value: VALUE } }'
+
+async function run(jobs: string, outputs: Readonly<Record<string, string>> = {}) {
+  const steps: ActionStep[] = []
+  const results = await runWorkflow(`name: Test\non: push\njobs:\n${jobs}`, {
+    github: { repository: 'Owner/App' },
+    actions: {
+      'owner/action': async (step) => {
+        steps.push(step)
+        return { outputs, masks: ['secret'] }
+      },
+    },
+  })
+  return { values: steps.map((step) => step.with.value), steps, jobs: Object.fromEntries(results) }
+}
+
+function jobWith(value: string): string {
+  return `  one: { runs-on: linux, steps: [${STEP.replace('VALUE', JSON.stringify(value))}] }`
+}
+
+test('evaluates contexts, and hands outputs from step to step and from job to job', async () => {
+  const { values, steps, jobs } = await run(
+    `
+  one:
+    strategy: { matrix: { include: [{ system: x }, { system: y }] } }
+    runs-on: linux
+    outputs: { x: "\${{ steps.script.outputs.x }}", y: "\${{ steps.script.outputs.y }}" }
+    steps:
+      - { id: first, uses: owner/action@v1, with: { value: "\${{ matrix.system }} of \${{github.repository}}" } }
+      - id: script
+        env: { SYSTEM: "\${{ matrix.system }}", VALUE: "\${{ steps.first.outputs.value }}" }
+        run: |
+          test -d "$RUNNER_TEMP"
+          printf '%s<<END\\n%s %s\\n2\\nEND\\n' "$SYSTEM" "$SYSTEM" "$VALUE" >> "$GITHUB_OUTPUT"
+  two:
+    needs: one
+    runs-on: linux
+    steps: [${STEP.replace('VALUE', '"${{ needs.one.outputs.x }}, ${{ needs.one.outputs.y }}"')}]`,
+    { value: '1' },
+  )
+  expect(values).toEqual(['x of Owner/App', 'y of Owner/App', 'x 1\n2, y 1\n2'])
+  expect(steps.map(({ job, jobIndex, jobTotal }) => [job, jobIndex, jobTotal])).toEqual([
+    ['one', 0, 2],
+    ['one', 1, 2],
+    ['two', 0, 1],
+  ])
+  expect(jobs).toEqual({ one: { x: 'x 1\n2', y: 'y 1\n2' }, two: {} })
+})
+
+test('lets the last job of a matrix win an output of one name', async () => {
+  const { jobs } = await run(`
+  one:
+    strategy: { matrix: { include: [{ system: x }, { system: y }] } }
+    runs-on: linux
+    outputs: { record: "\${{ matrix.system }}" }
+    steps: []`)
+  expect(jobs).toEqual({ one: { record: 'y' } })
+})
+
+test('keeps back an output of a job with a secret in it', async () => {
+  const { jobs } = await run(
+    `
+  one:
+    runs-on: linux
+    outputs: { value: "\${{ steps.first.outputs.value }}" }
+    steps: [{ id: first, uses: owner/action@v1 }]`,
+    { value: 'a secret in the middle' },
+  )
+  expect(jobs).toEqual({ one: { value: '' } })
+})
+
+test.each([
+  ['a function', jobWith('${{ toJSON(github) }}'), "can't evaluate ${{ toJSON(github) }}"],
+  ['an operator', jobWith("${{ github.ref || 'x' }}"), "can't evaluate"],
+  ['a context that it lacks', jobWith('${{ secrets.TOKEN }}'), 'there is no secrets.TOKEN'],
+  ['a value that it lacks', jobWith('${{ github.actor }}'), 'there is no github.actor'],
+  ['a matrix that is not there', jobWith('${{ matrix.system }}'), 'there is no matrix.system'],
+  ['a step that is not there', jobWith('${{ steps.build.outputs.x }}'), 'there is no "build" before steps.build'],
+  ['a job that is not needed', jobWith('${{ needs.build.outputs.x }}'), 'there is no "build" before needs.build'],
+  [
+    'an output that a job does not declare',
+    `${jobWith('x')}\n  two: { needs: one, runs-on: linux, steps: [${STEP.replace('VALUE', '"${{ needs.one.outputs.x }}"')}] }`,
+    'there is no needs.one.outputs.x',
+  ],
+  [
+    'a need that comes later',
+    '  one: { needs: two, runs-on: linux, steps: [] }',
+    'there is no "two" before needs of one',
+  ],
+  ['another action', '  one: { runs-on: linux, steps: [{ uses: other/action@v1 }] }', 'other/action@v1'],
+  ['a script that fails', '  one: { runs-on: linux, steps: [{ run: "false\\ntrue" }] }', 'Command failed'],
+  ['a condition', '  one: { if: always(), runs-on: linux, steps: [] }', "can't read jobs.one.if"],
+  ['a shell', '  one: { runs-on: linux, steps: [{ run: x, shell: pwsh }] }', "can't read jobs.one.steps.0"],
+])('refuses %s', async (_what, jobs, words) => {
+  await expect(run(jobs)).rejects.toThrow(words)
+})

@@ -1,0 +1,102 @@
+import { type Measured, median } from './measure.ts'
+
+/** What one run of one tool took. */
+export interface Run extends Measured {
+  /** Uploaded, in bytes, where it is known. */
+  readonly bytes?: number
+  readonly requests?: number
+}
+
+export interface Figures {
+  readonly seconds: number
+  readonly cpuSeconds?: number
+  readonly memoryMB?: number
+  readonly pushedMB?: number
+  readonly requests?: number
+}
+
+export interface Row {
+  readonly name: string
+  readonly own: Figures
+  readonly other?: Figures & { readonly tool: string }
+  /** Own time over the other's, or what the case asks for. */
+  readonly ratio: number
+  readonly bound: number
+  readonly unit: '×' | 's'
+  /** Own bytes over the other's. */
+  readonly bytesRatio?: number
+}
+
+/** The medians of runs. */
+export function figures(all: readonly Run[]): Figures {
+  const of = (read: (one: Run) => number | undefined) => {
+    const known = all.map(read).filter((value) => value !== undefined)
+    return known.length > 0 ? median(known) : undefined
+  }
+  const [cpuSeconds, memory, bytes, requests] = [
+    of((one) => one.cpuSeconds),
+    of((one) => one.memory),
+    of((one) => one.bytes),
+    of((one) => one.requests),
+  ]
+  return {
+    seconds: median(all.map(({ seconds }) => seconds)),
+    ...(cpuSeconds !== undefined && { cpuSeconds }),
+    ...(memory !== undefined && { memoryMB: memory / 1e6 }),
+    ...(bytes !== undefined && { pushedMB: bytes / 1e6 }),
+    ...(requests !== undefined && { requests }),
+  }
+}
+
+export function compare(
+  name: string,
+  bound: number,
+  tool: string,
+  [own, other]: readonly [readonly Run[], readonly Run[]],
+): Row {
+  const [ours, theirs] = [figures(own), figures(other)]
+  // Pair by pair: what slows the machine down slows both.
+  const ratio = median(own.map((one, at) => one.seconds / (other[at]?.seconds ?? Number.NaN)))
+  const bytesRatio = ours.pushedMB && theirs.pushedMB ? ours.pushedMB / theirs.pushedMB : undefined
+  return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: '×', ...(bytesRatio && { bytesRatio }) }
+}
+
+/** The rows as Markdown. */
+export function table(rows: readonly Row[]): string {
+  const head = [
+    'case',
+    'this action',
+    'pushed',
+    'CPU',
+    'memory',
+    'beside',
+    'its time',
+    'it pushed',
+    'figure',
+    'must be',
+    '',
+  ]
+  const lines = rows.map(({ name, own, other, ratio, bound, unit }) => [
+    name,
+    `${own.seconds.toFixed(2)} s`,
+    printTraffic(own),
+    print(own.cpuSeconds, 's'),
+    print(own.memoryMB, 'MB'),
+    other?.tool ?? '',
+    other ? `${other.seconds.toFixed(2)} s` : '',
+    other ? printTraffic(other) : '',
+    `${ratio.toFixed(2)} ${unit}`,
+    `${bound} ${unit}`,
+    ratio <= bound ? 'yes' : 'no',
+  ])
+  return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+}
+
+function printTraffic({ pushedMB, requests }: Figures): string {
+  const parts = [print(pushedMB, 'MB'), requests === undefined ? '' : `${requests} requests`]
+  return parts.filter((part) => part !== '').join(', ')
+}
+
+function print(value: number | undefined, unit: string): string {
+  return value === undefined ? '' : `${value.toFixed(1)} ${unit}`
+}
