@@ -54929,6 +54929,7 @@ function createDeflater() {
 
 
 
+const MOST_WORKERS = 4;
 const QUEUE = 2;
 const PROGRAM = `
 const { parentPort, workerData } = require('node:worker_threads')
@@ -54941,7 +54942,7 @@ parentPort.on('message', (request) => {
   parentPort.postMessage({ ...request, compressed }, [request.memory, compressed])
 })
 `;
-function createDeflatePool(size = (0,external_node_os_.availableParallelism)()) {
+function createDeflatePool(size = Math.min((0,external_node_os_.availableParallelism)(), MOST_WORKERS)) {
     const lanes = new Set();
     const waiting = [];
     function distribute() {
@@ -55617,7 +55618,7 @@ function checkDiffId({ config, layers }, at, diffId, source) {
 const LAYERS_AT_ONCE = 12;
 function startUploads({ images, compression, tempFolder }, registry, log) {
     const places = createSlots(LAYERS_AT_ONCE);
-    const blocks = createSlots((0,external_node_os_.availableParallelism)() + 3);
+    const blocks = createSlots(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
     const store = createBlobStore(tempFolder);
     const pending = [];
     let failure;

@@ -8,7 +8,10 @@ const build = spawnSync('npm', ['run', '--silent', 'build'], { cwd, stdio: 'inhe
 if (build.status !== 0) fail('npm run build failed; its own words are above.')
 
 // Unlike `git diff`, this shows files that are new, too.
-const status = spawnSync('git', ['status', '--porcelain', '--', 'dist', 'src/blob/deflate/module.ts'], { cwd, encoding: 'utf8' })
+const status = spawnSync('git', ['status', '--porcelain', '--', 'dist', 'src/blob/deflate/module.ts'], {
+  cwd,
+  encoding: 'utf8',
+})
 if (status.status !== 0) fail(`git status failed: ${status.error?.message ?? status.stderr}`)
 if (status.stdout !== '') {
   fail(`dist/ is not what the sources build:\n\n${status.stdout}\nRun "npm run build" and commit dist/.`)

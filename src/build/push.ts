@@ -198,8 +198,9 @@ interface Uploads {
 
 function startUploads({ images, compression, tempFolder }: PushCall, registry: Registry, log: Log): Uploads {
   const places = createSlots(LAYERS_AT_ONCE)
-  // Some more blocks than there are cores, so that a core that is done need not wait for the next to be read.
-  const blocks = createSlots(availableParallelism() + 3)
+  // Some more blocks than there are cores, so that a core that is done need not wait for the next to be read; of many
+  // cores only those that one thread can keep busy.
+  const blocks = createSlots(Math.min(availableParallelism(), 8) + 3)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
   let failure: unknown

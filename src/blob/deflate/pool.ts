@@ -20,6 +20,12 @@ export interface DeflatePool {
   close(): Promise<void>
 }
 
+/**
+ * The most that there is work for: so many compress faster than one thread reads, hashes and uploads. Each has some
+ * 20 MB of memory.
+ */
+const MOST_WORKERS = 4
+
 /** One more than a worker can do at a time, so that it need not wait for this thread to have its next. */
 const QUEUE = 2
 
@@ -61,9 +67,9 @@ parentPort.on('message', (request) => {
 
 /**
  * @param size how many workers there are at most. Each starts when there is something for it to do, and keeps the
- * process from ending only while it's at work.
+ * process from ending only while it is at work.
  */
-export function createDeflatePool(size = availableParallelism()): DeflatePool {
+export function createDeflatePool(size = Math.min(availableParallelism(), MOST_WORKERS)): DeflatePool {
   const lanes = new Set<Lane>()
   const waiting: Job[] = []
 
