@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(20219);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(90509);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 20219:
+/***/ 90509:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54091,154 +54091,6 @@ class ImageError extends Failure {
 var external_node_fs_ = __nccwpck_require__(73024);
 ;// CONCATENATED MODULE: external "node:stream/promises"
 const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
-;// CONCATENATED MODULE: ./lib/image/byte-reader.js
-
-async function readExactly(reader, length) {
-    const chunks = [];
-    let missing = length;
-    while (missing > 0) {
-        const chunk = await reader.next(missing);
-        if (chunk.length === 0)
-            break;
-        chunks.push(Buffer.from(chunk));
-        missing -= chunk.length;
-    }
-    return Buffer.concat(chunks);
-}
-function streamReader(stream) {
-    const chunks = stream[Symbol.asyncIterator]();
-    let rest = Buffer.alloc(0);
-    async function next(most) {
-        while (rest.length === 0) {
-            const { done, value } = await chunks.next();
-            if (done)
-                return rest;
-            rest = value;
-        }
-        const taken = rest.subarray(0, most);
-        rest = rest.subarray(taken.length);
-        return taken;
-    }
-    async function skip(length) {
-        let skipped = 0;
-        while (skipped < length) {
-            const chunk = await next(length - skipped);
-            if (chunk.length === 0)
-                break;
-            skipped += chunk.length;
-        }
-        return skipped;
-    }
-    return {
-        next,
-        skip,
-        async close() {
-            await chunks.return?.();
-        },
-    };
-}
-const FILE_CHUNK = 1024 * 1024;
-function fileReader(file, size) {
-    const buffer = Buffer.allocUnsafe(FILE_CHUNK);
-    let position = 0;
-    return {
-        async next(most) {
-            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
-            position += bytesRead;
-            return buffer.subarray(0, bytesRead);
-        },
-        async skip(length) {
-            const skipped = Math.min(length, Math.max(0, size - position));
-            position += skipped;
-            return skipped;
-        },
-        close: () => file.close(),
-    };
-}
-
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
-// EXTERNAL MODULE: external "node:zlib"
-var external_node_zlib_ = __nccwpck_require__(38522);
-;// CONCATENATED MODULE: ./lib/image/decompress.js
-
-
-
-
-
-
-
-function compressionOf(start) {
-    const hex = start.toString('hex', 0, 6);
-    if (hex.startsWith('1f8b'))
-        return 'gzip';
-    if (hex.startsWith('28b52ffd'))
-        return 'zstd';
-    return hex === 'fd377a585a00' ? 'xz' : undefined;
-}
-function decompress(compression, bytes, path) {
-    const options = { chunkSize: 1024 * 1024 };
-    if (compression === 'xz')
-        return byProgram('xz', bytes, path);
-    return byStream(compression === 'gzip' ? (0,external_node_zlib_.createGunzip)(options) : (0,external_node_zlib_.createZstdDecompress)(options), bytes, path);
-}
-async function* byStream(plain, bytes, path) {
-    const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
-    try {
-        yield* plain;
-    }
-    catch (error) {
-        throw explained((await failure) ?? error, path);
-    }
-    const error = await failure;
-    if (error !== undefined)
-        throw explained(error, path);
-}
-function explained(error, path) {
-    return /^(Z_|ZSTD_)/.test(String(error.code))
-        ? damaged(path, messageOf(error), error)
-        : error;
-}
-async function* byProgram(program, bytes, path) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(program, ['--decompress', '--stdout'], { stdio: ['pipe', 'pipe', 'pipe'] });
-    const words = [];
-    child.stderr.setEncoding('utf8').on('data', (text) => words.push(text));
-    const ended = (0,external_node_events_.once)(child, 'close').then(([code]) => (code === 0 ? undefined : words.join('').trim() || `status ${code}`), (error) => error);
-    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), child.stdin));
-    try {
-        yield* child.stdout;
-        const [failure, feeding] = await Promise.all([ended, fed]);
-        if (failure instanceof Error)
-            throw new ImageError({
-                what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-                words: failure.message,
-                help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
-            });
-        if (feeding !== undefined && !GIVEN_UP.has(String(feeding.code)))
-            throw feeding;
-        if (failure !== undefined)
-            throw damaged(path, failure);
-        if (feeding !== undefined)
-            throw feeding;
-    }
-    finally {
-        child.kill();
-    }
-}
-const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
-function damaged(path, words, cause) {
-    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
-}
-async function settled(work) {
-    try {
-        await work;
-        return undefined;
-    }
-    catch (error) {
-        return error;
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/oci/document.js
 
 
@@ -54340,6 +54192,283 @@ function jsonOf(bytes, name, kind) {
     catch (cause) {
         throw new FormatError({ what: `${name} is not a valid ${kind}: it is no JSON`, cause });
     }
+}
+
+;// CONCATENATED MODULE: ./lib/image/source-image.js
+
+function damaged(path, why, cause) {
+    return new ImageError({ what: `${path} is not a whole image: ${why}`, cause });
+}
+function memberName(name) {
+    const parts = [];
+    for (const part of name.split('/')) {
+        if (part === '' || part === '.')
+            continue;
+        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
+            parts.pop();
+        else
+            parts.push(part);
+    }
+    return parts.join('/');
+}
+
+;// CONCATENATED MODULE: ./lib/image/config.js
+
+
+
+function readConfig(bytes, name, path) {
+    try {
+        return parseConfig(bytes, `the config ${name}`);
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            throw damaged(path, error.parts.what, error);
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/docker-archive.js
+
+
+
+
+
+function imageOfDockerArchive({ members, documents }, path) {
+    const manifest = docker_archive_parseManifest(documents.get('manifest.json'), path);
+    const config = documents.get(resolve(manifest.Config, members));
+    if (config === undefined)
+        throw damaged(path, `its config ${manifest.Config} is missing`);
+    const image = readConfig(config, manifest.Config, path);
+    const layers = manifest.Layers.map((layer) => resolve(layer, members));
+    const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file');
+    if (missing.length > 0)
+        throw damaged(path, `these layers are missing: ${missing.join(', ')}`);
+    if (manifest.Layers.length !== image.diffIds.length)
+        throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
+    return {
+        names: manifest.RepoTags ?? [],
+        config: image,
+        configDigest: digestOf(config),
+        configBytes: config,
+        layers: layers.map((name) => ({ name })),
+    };
+}
+const docker_archive_MANIFEST = array(object({
+    Config: string(),
+    RepoTags: nullish(array(string())),
+    Layers: nullish(array(string()), []),
+}));
+function docker_archive_parseManifest(bytes, path) {
+    const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes?.toString('utf8'));
+    if (!result.success) {
+        const place = getDotPath(result.issues[0]);
+        throw damaged(path, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
+    }
+    const [entry, ...more] = result.output;
+    if (entry === undefined)
+        throw damaged(path, 'its manifest.json lists no image');
+    if (more.length > 0)
+        throw new ImageError({
+            what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
+            words: result.output.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+            help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
+        });
+    return { ...entry, Layers: entry.Layers ?? [] };
+}
+function resolve(name, members) {
+    let at = memberName(name);
+    for (let hops = 0; hops < 16; hops++) {
+        const member = members.get(at);
+        if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
+            return at;
+        const folder = member.type === 'symbolic-link' && at.includes('/') ? at.slice(0, at.lastIndexOf('/') + 1) : '';
+        at = memberName(folder + member.linkName);
+    }
+    return at;
+}
+
+;// CONCATENATED MODULE: ./lib/image/oci-layout.js
+
+
+
+
+
+
+
+
+
+
+
+function imageOfLayout(contents, path) {
+    const { documents } = contents;
+    const index = documents.get('index.json');
+    if (index === undefined)
+        throw damaged(path, 'its index.json is missing');
+    const descriptor = onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const bytes = documentOf(contents, descriptor, path);
+    const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
+    if (manifest.kind === 'index')
+        throw damaged(path, `its manifest ${descriptor.digest} is an index`);
+    const configBytes = documentOf(contents, manifest.config, path);
+    const config = readConfig(configBytes, manifest.config.digest, path);
+    if (manifest.layers.length !== config.diffIds.length)
+        throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`);
+    return {
+        names: [],
+        config,
+        configDigest: manifest.config.digest,
+        configBytes,
+        layers: manifest.layers.map((blob) => ({ name: existing(contents, blob, path), blob })),
+        manifest: { bytes, mediaType: manifest.mediaType },
+    };
+}
+async function readLayoutFolder(path, take = async () => undefined) {
+    const image = imageOfLayout(await listFolder(path), path);
+    for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
+        await take({
+            name,
+            size: blob?.size ?? 0,
+            content: () => (0,external_node_fs_.createReadStream)((0,external_node_path_.join)(path, name), { highWaterMark: CHUNK }),
+        });
+    return image;
+}
+const CHUNK = 1024 * 1024;
+const DOCUMENT_LIMIT = 4 * 1024 * 1024;
+async function listFolder(path) {
+    const folder = 'blobs/sha256';
+    const blobs = await (0,promises_.readdir)((0,external_node_path_.join)(path, folder)).catch(() => []);
+    const members = new Map();
+    const documents = new Map();
+    for (const name of ['index.json', ...blobs.map((blob) => `${folder}/${blob}`)]) {
+        const file = await (0,promises_.stat)((0,external_node_path_.join)(path, name)).catch(() => undefined);
+        if (!file?.isFile())
+            continue;
+        members.set(name, { type: 'file', linkName: '', size: file.size });
+        if (file.size > DOCUMENT_LIMIT)
+            continue;
+        const bytes = await (0,promises_.readFile)((0,external_node_path_.join)(path, name));
+        if (bytes[0] === 0x7b)
+            documents.set(name, bytes);
+    }
+    return { members, documents };
+}
+function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
+    const index = oci_layout_parse(bytes, mediaType, name, path);
+    if (index.kind === 'manifest')
+        throw damaged(path, `${name} is no index`);
+    const images = index.manifests.filter(({ platform }) => platform?.os !== 'unknown');
+    const [only, ...more] = images;
+    if (only === undefined)
+        throw damaged(path, `${name} lists no image`);
+    if (more.length > 0)
+        throw new ImageError({
+            what: `${path} holds ${images.length} images, and only one can be pushed`,
+            words: images
+                .map((one) => `${one.digest}${one.platform ? ` for ${printPlatform(one.platform)}` : ''}`)
+                .join('\n'),
+            help: 'Build the image of one system by its own attribute; merge puts those of several systems together.',
+        });
+    if (!only.mediaType.includes('index') && !only.mediaType.includes('manifest.list'))
+        return only;
+    if (depth > 2)
+        throw damaged(path, 'its indexes lead to one another');
+    const inner = documentOf(contents, only, path);
+    return onlyImage(contents, { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` }, path, depth + 1);
+}
+function oci_layout_parse(bytes, mediaType, name, path) {
+    try {
+        return parseManifest(bytes, mediaType, name);
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            throw damaged(path, error.parts.what, error);
+        throw error;
+    }
+}
+function documentOf(contents, { digest }, path) {
+    const bytes = contents.documents.get(nameOf(digest));
+    if (bytes === undefined)
+        throw damaged(path, `${digest} is missing`);
+    if (digestOf(bytes) !== digest)
+        throw damaged(path, `${digest} has another content than its name says`);
+    return bytes;
+}
+function existing({ members }, { digest, size }, path) {
+    const name = nameOf(digest);
+    const member = members.get(name);
+    if (member?.type !== 'file')
+        throw damaged(path, `its layer ${digest} is missing`);
+    if (member.size !== size)
+        throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`);
+    return name;
+}
+function nameOf(digest) {
+    return `blobs/${digest.replace(':', '/')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/image/byte-reader.js
+
+async function readExactly(reader, length) {
+    const chunks = [];
+    let missing = length;
+    while (missing > 0) {
+        const chunk = await reader.next(missing);
+        if (chunk.length === 0)
+            break;
+        chunks.push(Buffer.from(chunk));
+        missing -= chunk.length;
+    }
+    return Buffer.concat(chunks);
+}
+function streamReader(stream) {
+    const chunks = stream[Symbol.asyncIterator]();
+    let rest = Buffer.alloc(0);
+    async function next(most) {
+        while (rest.length === 0) {
+            const { done, value } = await chunks.next();
+            if (done)
+                return rest;
+            rest = value;
+        }
+        const taken = rest.subarray(0, most);
+        rest = rest.subarray(taken.length);
+        return taken;
+    }
+    async function skip(length) {
+        let skipped = 0;
+        while (skipped < length) {
+            const chunk = await next(length - skipped);
+            if (chunk.length === 0)
+                break;
+            skipped += chunk.length;
+        }
+        return skipped;
+    }
+    return {
+        next,
+        skip,
+        async close() {
+            await chunks.return?.();
+        },
+    };
+}
+const FILE_CHUNK = 1024 * 1024;
+function fileReader(file, size) {
+    const buffer = Buffer.allocUnsafe(FILE_CHUNK);
+    let position = 0;
+    return {
+        async next(most) {
+            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
+            position += bytesRead;
+            return buffer.subarray(0, bytesRead);
+        },
+        async skip(length) {
+            const skipped = Math.min(length, Math.max(0, size - position));
+            position += skipped;
+            return skipped;
+        },
+        close: () => file.close(),
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/image/tar.js
@@ -54504,64 +54633,45 @@ function truncated(archive, name) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/image/docker-archive.js
+;// CONCATENATED MODULE: ./lib/image/archive.js
 
 
 
 
 
-
-async function readDockerArchive(reader, archive, take = async () => undefined) {
-    const { members, documents } = await collect(reader, archive, take);
-    const manifest = docker_archive_parseManifest(documents.get('manifest.json'), members, archive);
-    const config = documents.get(resolve(manifest.Config, members));
-    if (config === undefined)
-        throw docker_archive_damaged(archive, `its config ${manifest.Config} is missing`);
-    const image = readConfig(config, manifest.Config, archive);
-    const layers = manifest.Layers.map((layer) => resolve(layer, members));
-    const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file');
-    if (missing.length > 0)
-        throw docker_archive_damaged(archive, `these layers are missing: ${missing.join(', ')}`);
-    if (manifest.Layers.length !== image.diffIds.length)
-        throw docker_archive_damaged(archive, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
-    return {
-        names: manifest.RepoTags ?? [],
-        config: image,
-        configDigest: digestOf(config),
-        configBytes: config,
-        layers,
-    };
+async function readArchive(reader, path, take = async () => undefined) {
+    const contents = await collect(reader, path, take);
+    if (contents.documents.has('manifest.json'))
+        return imageOfDockerArchive(contents, path);
+    if (contents.documents.has('index.json'))
+        return imageOfLayout(contents, path);
+    throw new ImageError({
+        what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
+        words: `it holds ${listOf([...contents.members.keys()])}`,
+        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
+    });
 }
-function readConfig(bytes, name, archive) {
-    try {
-        return parseConfig(bytes, `the config ${name}`);
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            throw docker_archive_damaged(archive, error.parts.what, error);
-        throw error;
-    }
-}
-const DOCUMENT_LIMIT = 4 * 1024 * 1024;
+const archive_DOCUMENT_LIMIT = 4 * 1024 * 1024;
 const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
-async function collect(reader, archive, take) {
+async function collect(reader, path, take) {
     const members = new Map();
     const documents = new Map();
     let kept = 0;
-    for await (const entry of tarEntries(reader, archive)) {
+    for await (const entry of tarEntries(reader, path)) {
         const name = memberName(entry.name);
         if (name.split('/').includes('..'))
-            throw docker_archive_damaged(archive, `its member ${entry.name} points out of it`);
-        members.set(name, { type: entry.type, linkName: entry.linkName });
+            throw damaged(path, `its member ${entry.name} points out of it`);
+        members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size });
         const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
-        if (small !== undefined && isJson(small)) {
-            documents.set(name, small);
-            kept += small.length;
+        const document = small !== undefined && isJson(small) ? small : undefined;
+        if (document !== undefined) {
+            documents.set(name, document);
+            kept += document.length;
         }
-        if (mayBeLayer(entry))
+        if (mayBeLayer(entry, name, document !== undefined))
             await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) });
         if (kept > DOCUMENTS_LIMIT)
-            throw docker_archive_damaged(archive, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+            throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
     }
     return { members, documents };
 }
@@ -54577,71 +54687,108 @@ async function* once(bytes) {
 function isJson(bytes) {
     return bytes[0] === 0x7b || bytes[0] === 0x5b;
 }
-function mayBeLayer({ type, size }) {
-    return type === 'file' && size > 0 && size % 512 === 0;
+function mayBeLayer({ type, size }, name, isDocument) {
+    if (type !== 'file' || size === 0)
+        return false;
+    return size % 512 === 0 || (!isDocument && (isBlob(name) || name.endsWith('.gz')));
 }
 function mayBeDocument({ type, size }, name) {
-    if (type !== 'file' || size > DOCUMENT_LIMIT)
+    if (type !== 'file' || size > archive_DOCUMENT_LIMIT)
         return false;
-    return name.endsWith('.json') || name.startsWith('blobs/sha256/');
+    return name.endsWith('.json') || isBlob(name);
 }
-const docker_archive_MANIFEST = array(object({
-    Config: string(),
-    RepoTags: nullish(array(string())),
-    Layers: nullish(array(string()), []),
-}));
-function docker_archive_parseManifest(bytes, members, archive) {
-    if (bytes === undefined)
-        throw new ImageError({
-            what: `${archive} is a tar, but no image: it has no manifest.json`,
-            words: `it holds ${listOf([...members.keys()])}`,
-            help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
-        });
-    const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes.toString('utf8'));
-    if (!result.success) {
-        const place = getDotPath(result.issues[0]);
-        throw docker_archive_damaged(archive, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
-    }
-    const [entry, ...more] = result.output;
-    if (entry === undefined)
-        throw docker_archive_damaged(archive, 'its manifest.json lists no image');
-    if (more.length > 0)
-        throw new ImageError({
-            what: `${archive} holds ${more.length + 1} images, and only one can be pushed`,
-            words: result.output.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
-            help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
-        });
-    return { ...entry, Layers: entry.Layers ?? [] };
-}
-function resolve(name, members) {
-    let at = memberName(name);
-    for (let hops = 0; hops < 16; hops++) {
-        const member = members.get(at);
-        if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
-            return at;
-        const folder = member.type === 'symbolic-link' && at.includes('/') ? at.slice(0, at.lastIndexOf('/') + 1) : '';
-        at = memberName(folder + member.linkName);
-    }
-    return at;
-}
-function memberName(name) {
-    const parts = [];
-    for (const part of name.split('/')) {
-        if (part === '' || part === '.')
-            continue;
-        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
-            parts.pop();
-        else
-            parts.push(part);
-    }
-    return parts.join('/');
+function isBlob(name) {
+    return name.startsWith('blobs/sha256/');
 }
 function listOf(names) {
     const shown = names.slice(0, 8).join(', ');
     return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
 }
-function docker_archive_damaged(archive, why, cause) {
-    return new ImageError({ what: `${archive} is not a whole image: ${why}`, cause });
+
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
+// EXTERNAL MODULE: external "node:zlib"
+var external_node_zlib_ = __nccwpck_require__(38522);
+;// CONCATENATED MODULE: ./lib/image/decompress.js
+
+
+
+
+
+
+
+function compressionOf(start) {
+    const hex = start.toString('hex', 0, 6);
+    if (hex.startsWith('1f8b'))
+        return 'gzip';
+    if (hex.startsWith('28b52ffd'))
+        return 'zstd';
+    return hex === 'fd377a585a00' ? 'xz' : undefined;
+}
+function isTar(start) {
+    return start.toString('latin1', 257, 262) === 'ustar';
+}
+function decompress(compression, bytes, path) {
+    const options = { chunkSize: 1024 * 1024 };
+    if (compression === 'xz')
+        return byProgram('xz', bytes, path);
+    return byStream(compression === 'gzip' ? (0,external_node_zlib_.createGunzip)(options) : (0,external_node_zlib_.createZstdDecompress)(options), bytes, path);
+}
+async function* byStream(plain, bytes, path) {
+    const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
+    try {
+        yield* plain;
+    }
+    catch (error) {
+        throw explained((await failure) ?? error, path);
+    }
+    const error = await failure;
+    if (error !== undefined)
+        throw explained(error, path);
+}
+function explained(error, path) {
+    return /^(Z_|ZSTD_)/.test(String(error.code))
+        ? decompress_damaged(path, messageOf(error), error)
+        : error;
+}
+async function* byProgram(program, bytes, path) {
+    const child = (0,external_node_child_process_namespaceObject.spawn)(program, ['--decompress', '--stdout'], { stdio: ['pipe', 'pipe', 'pipe'] });
+    const words = [];
+    child.stderr.setEncoding('utf8').on('data', (text) => words.push(text));
+    const ended = (0,external_node_events_.once)(child, 'close').then(([code]) => (code === 0 ? undefined : words.join('').trim() || `status ${code}`), (error) => error);
+    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), child.stdin));
+    try {
+        yield* child.stdout;
+        const [failure, feeding] = await Promise.all([ended, fed]);
+        if (failure instanceof Error)
+            throw new ImageError({
+                what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+                words: failure.message,
+                help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+            });
+        if (feeding !== undefined && !GIVEN_UP.has(String(feeding.code)))
+            throw feeding;
+        if (failure !== undefined)
+            throw decompress_damaged(path, failure);
+        if (feeding !== undefined)
+            throw feeding;
+    }
+    finally {
+        child.kill();
+    }
+}
+const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
+function decompress_damaged(path, words, cause) {
+    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
+}
+async function settled(work) {
+    try {
+        await work;
+        return undefined;
+    }
+    catch (error) {
+        return error;
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
@@ -54655,20 +54802,26 @@ function docker_archive_damaged(archive, why, cause) {
 
 
 
+
+
 async function findSource(path) {
     const start = await readStart(path);
+    if (start === 'folder')
+        return findInFolder(path);
     const format = formatOf(start);
     if (format !== undefined)
         return { path, format };
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS });
 }
 function isSeekable({ format }) {
-    return format === 'tar';
+    return format === 'tar' || format === 'layout';
 }
 async function readImage(source, { copy, take } = {}) {
+    if (source.format === 'layout')
+        return readLayoutFolder(source.path, take);
     const reader = await openReader(source, copy);
     try {
-        const archive = await readDockerArchive(reader, source.path, take);
+        const archive = await readArchive(reader, source.path, take);
         await readToEnd(reader);
         return archive;
     }
@@ -54676,7 +54829,7 @@ async function readImage(source, { copy, take } = {}) {
         await reader.close();
     }
 }
-const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, or a script that streams one (dockerTools.streamLayeredImage).';
+const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
 async function readStart(path) {
     const file = await (0,promises_.open)(path).catch((cause) => {
         throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause });
@@ -54686,26 +54839,47 @@ async function readStart(path) {
         return buffer.subarray(0, bytesRead);
     }
     catch (error) {
-        if (error.code !== 'EISDIR')
-            throw error;
-        const names = await (0,promises_.readdir)(path);
-        throw new ImageError({
-            what: `${path} is a folder, not an image`,
-            words: `it holds ${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`,
-            help: BUILDERS,
-        });
+        if (error.code === 'EISDIR')
+            return 'folder';
+        throw error;
     }
     finally {
         await file.close();
     }
 }
+async function findInFolder(path) {
+    const names = (await (0,promises_.readdir)(path)).sort();
+    if (names.includes('index.json') && names.includes('oci-layout'))
+        return { path, format: 'layout' };
+    const found = (await Promise.all(names.map((name) => imageAt((0,external_node_path_.join)(path, name))))).flatMap((one) => one ?? []);
+    const [only, ...more] = found;
+    if (only !== undefined && more.length === 0)
+        return only;
+    const list = names.slice(0, 8).join(', ') || 'nothing';
+    throw new ImageError({
+        what: `${path} is a folder with ${found.length === 0 ? 'no image' : `${found.length} images`} in it`,
+        words: `it holds ${list}${names.length > 8 ? ' and more' : ''}`,
+        help: found.length === 0 ? BUILDERS : 'Build each of them by its own attribute.',
+    });
+}
+async function imageAt(path) {
+    const start = await readStart(path).catch(() => undefined);
+    if (start === 'folder') {
+        const names = await (0,promises_.readdir)(path);
+        return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined;
+    }
+    const format = start && formatOf(start);
+    return format === undefined || format === 'nix2container' ? undefined : { path, format };
+}
 function formatOf(start) {
+    if (isTar(start))
+        return 'tar';
     const compression = compressionOf(start);
     if (compression !== undefined)
         return compression;
     if (start.toString('latin1', 0, 2) === '#!')
         return 'script';
-    return start.toString('latin1', 257, 262) === 'ustar' ? 'tar' : undefined;
+    return start[0] === 0x7b ? 'nix2container' : undefined;
 }
 function describeStart(start) {
     if (start.length === 0)
@@ -54715,13 +54889,15 @@ function describeStart(start) {
         ? `the file begins with "${text.slice(0, 60)}"`
         : `the file begins with the bytes ${start.toString('hex', 0, 8)}`;
 }
-const CHUNK = 1024 * 1024;
+const source_CHUNK = 1024 * 1024;
 async function openReader({ path, format }, copy) {
     if (format === 'tar' && copy === undefined) {
         const file = await (0,promises_.open)(path);
         return fileReader(file, (await file.stat()).size);
     }
-    const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path, { highWaterMark: CHUNK });
+    if (format === 'layout' || format === 'nix2container')
+        throw new Error(`${path} is no archive`);
+    const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path, { highWaterMark: source_CHUNK });
     const copied = copy === undefined ? bytes : copyTo(copy, bytes);
     return streamReader(format === 'tar' || format === 'script' ? copied : decompress(format, copied, path));
 }
@@ -54901,7 +55077,7 @@ function installableOf({ system, flake, attribute, installable }) {
 // EXTERNAL MODULE: external "node:worker_threads"
 var external_node_worker_threads_ = __nccwpck_require__(75919);
 ;// CONCATENATED MODULE: ./lib/blob/deflate/module.js
-const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKnUsR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC4UEAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2BEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
+const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKpksR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC44EAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2QQBHIABBIEhxBEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
 
 ;// CONCATENATED MODULE: ./lib/blob/deflate/deflate.js
 
@@ -55314,6 +55490,32 @@ async function openNameless(folder) {
     return file;
 }
 
+;// CONCATENATED MODULE: ./lib/image/layer.js
+
+async function probeLayer(content) {
+    const chunks = content[Symbol.asyncIterator]();
+    let start = Buffer.alloc(0);
+    while (start.length < HEADER) {
+        const { done, value } = await chunks.next();
+        if (done)
+            break;
+        start = Buffer.concat([start, value]);
+    }
+    async function* whole() {
+        try {
+            if (start.length > 0)
+                yield start;
+            for (let next = await chunks.next(); !next.done; next = await chunks.next())
+                yield next.value;
+        }
+        finally {
+            await chunks.return?.();
+        }
+    }
+    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
+}
+const HEADER = 512;
+
 ;// CONCATENATED MODULE: ./lib/registry/copy.js
 
 
@@ -55441,12 +55643,11 @@ function printBytes(bytes) {
 
 
 
-
 const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, format) {
+function reusableIn(published, diffId, images, fits) {
     return published
         .blobsOf(diffId)
-        .filter(({ mediaType }) => layerFormat(mediaType) === format)
+        .filter(fits)
         .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
 }
 async function findPublished(registry, references, platform, log) {
@@ -55520,6 +55721,8 @@ async function manifestFor(registry, repository, stored, platform) {
 
 
 
+
+
 async function push_pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
@@ -55540,30 +55743,46 @@ function bytesOf(layers) {
 async function checkImage(source) {
     const diffIds = new Map();
     const archive = await readImage(source, {
-        take: async (member) => void diffIds.set(member.name, (await hashLayer(member.content())).diffId),
+        take: async ({ name, content }) => {
+            const { diffId } = await hashLayer(plain(await probeLayer(content()), source));
+            diffIds.set(name, diffId);
+        },
     });
-    for (const [at, member] of archive.layers.entries())
-        checkDiffId(archive, at, diffIds.get(member), source);
+    for (const [at, { name }] of archive.layers.entries())
+        checkDiffId(archive, at, diffIds.get(name), source);
     return archive;
+}
+function plain({ compression, content }, { path }) {
+    return compression === undefined ? content : decompress(compression, content, path);
 }
 async function pushLayers(call, registry, log) {
     const { source, images, published, compression } = call;
     const uploads = startUploads(call, registry, log);
     const taken = new Map();
-    const reusable = (diffId) => diffId && reusableIn(published, diffId, images, compression.format);
+    const reusable = (diffId) => {
+        const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
+        return diffId && reusableIn(published, diffId, images, fits);
+    };
     async function push(member) {
         taken.set(member.name, await uploads.push(member));
     }
     function takeKnown(archive) {
+        const there = lookForKept(archive, images, registry);
         return async (member) => {
-            const diffId = archive.config.diffIds[archive.layers.indexOf(member.name)];
+            const at = archive.layers.findIndex(({ name }) => name === member.name);
+            const diffId = archive.config.diffIds[at];
             if (diffId === undefined)
                 return;
-            const blob = reusable(diffId);
-            if (blob === undefined)
-                await push(member);
-            else
+            const kept = keptBlob(archive.layers[at]);
+            const blob = kept
+                ? reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest)
+                : reusable(diffId);
+            if (blob !== undefined)
                 taken.set(member.name, { layer: uploads.reuse(diffId, blob, member) });
+            else if (kept && (await there.get(kept.digest)))
+                taken.set(member.name, { layer: uploads.leave(diffId, kept) });
+            else
+                await push(member);
         };
     }
     async function takeUnknown(member) {
@@ -55581,25 +55800,47 @@ async function pushLayers(call, registry, log) {
         }
         const archive = await readImage(source, { take: takeUnknown });
         call.check(archive);
-        const missed = archive.layers.filter((member) => taken.get(member)?.layer === undefined);
+        const missed = archive.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
+        const isMissed = (member) => missed.some(({ name }) => name === member.name);
         if (missed.length > 0)
-            await readImage(source, { take: async (member) => (missed.includes(member.name) ? push(member) : undefined) });
+            await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
         return archive;
     }
     try {
         const archive = await read();
-        const layers = archive.layers.map((member, at) => layerOf(archive, at, taken.get(member), source));
+        const layers = archive.layers.map(({ name }, at) => layerOf(archive, at, taken.get(name), source));
         return { archive, layers: await Promise.all(layers) };
     }
     finally {
         await uploads.settled();
     }
 }
-function layerOf(archive, at, taken, source) {
+function keptBlob(layer) {
+    return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
+}
+function lookForKept({ layers }, images, registry) {
+    const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
+    return new Map([...kept].map((digest) => {
+        const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)));
+        const everywhere = looks.then((found) => !found.includes(false));
+        everywhere.catch(() => undefined);
+        return [digest, everywhere];
+    }));
+}
+async function layerOf(archive, at, taken, source) {
+    const { name = '' } = archive.layers[at] ?? {};
     if (taken?.layer === undefined)
-        throw new ImageError({ what: `${source.path} is damaged: its layer ${archive.layers[at]} is no tar` });
+        throw new ImageError({ what: `${source.path} is damaged: its layer ${name} is no tar` });
     checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
-    return taken.layer;
+    const layer = await taken.layer;
+    const kept = keptBlob(archive.layers[at]);
+    if (kept === undefined || kept.digest === layer.digest)
+        return layer;
+    throw new ImageError({
+        what: `${source.path} is damaged: its layer ${name} has another content than its name says`,
+        words: `its digest is ${layer.digest}`,
+        help: 'Nothing was published. Build it anew: nix build --rebuild',
+    });
 }
 function diffIdInName(name) {
     const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
@@ -55610,13 +55851,13 @@ function checkDiffId({ config, layers }, at, diffId, source) {
     if (diffId === expected)
         return;
     throw new ImageError({
-        what: `${source.path} is damaged: its layer ${layers[at]} is not the one that its config lists`,
+        what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
         words: `its diff ID is ${diffId}, and should be ${expected}`,
         help: 'Nothing was published. Build it anew: nix build --rebuild',
     });
 }
 const LAYERS_AT_ONCE = 12;
-function startUploads({ images, compression, tempFolder }, registry, log) {
+function startUploads({ source, images, compression, tempFolder }, registry, log) {
     const places = createSlots(LAYERS_AT_ONCE);
     const blocks = createSlots(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
     const store = createBlobStore(tempFolder);
@@ -55629,7 +55870,15 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
         pending.push(work);
         return work;
     }
-    async function upload(blob, diffId, size) {
+    async function pack(content, write) {
+        const probed = await probeLayer(content);
+        const format = probed.compression;
+        if (format !== 'gzip' && format !== 'zstd')
+            return { ...(await compressLayer(probed.content, compression, blocks, write)), format: compression.format };
+        const layer = await hashLayer(decompress(format, push_copyTo(write, probed.content), source.path));
+        return { layer, written: Promise.resolve(), format };
+    }
+    async function upload(blob, { diffId, size }) {
         const started = performance.now();
         const reused = !(await putEverywhere(registry, images, blob));
         const seconds = (performance.now() - started) / 1000;
@@ -55645,11 +55894,11 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
             try {
                 if (failure !== undefined)
                     throw failure;
-                const { layer, written } = await compressLayer(member.content(), compression, blocks, writer.write);
+                const { layer, written, format } = await pack(member.content(), writer.write);
                 const uploaded = async () => {
                     try {
                         await written;
-                        return await upload(writer.finish(), layer.diffId, layer.size);
+                        return { ...(await upload(writer.finish(), layer)), format };
                     }
                     finally {
                         places.give();
@@ -55668,11 +55917,28 @@ function startUploads({ images, compression, tempFolder }, registry, log) {
             const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)));
             return watch(mounted.then(() => {
                 log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`);
-                return { diffId, digest: blob.digest, size: blob.size, reused: true };
+                return reusedLayer(diffId, blob);
             }));
+        },
+        async leave(diffId, blob) {
+            log.info(`${shorten(diffId)}: ${printBytes(blob.size)}, is there already`);
+            return reusedLayer(diffId, blob);
         },
         settled: () => Promise.allSettled(pending),
     };
+}
+function reusedLayer(diffId, { digest, size, mediaType }) {
+    const format = layerFormat(mediaType);
+    if (format === undefined)
+        throw new Error(`a layer of the type ${mediaType} is not reused`);
+    return { diffId, digest, size, format, reused: true };
+}
+async function* push_copyTo(write, content) {
+    for await (const chunk of content) {
+        const own = Buffer.from(chunk);
+        await write(own);
+        yield own;
+    }
 }
 async function mountIfElsewhere(registry, image, blob) {
     if (blob.repositories.some(({ path, host }) => path === image.path && host === image.host))
@@ -55689,25 +55955,32 @@ async function mountIfElsewhere(registry, image, blob) {
         what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
     });
 }
-async function pushManifest({ images, tag, compression, labels }, archive, layers, published, registry) {
+async function pushManifest({ images, tag, labels }, archive, layers, published, registry) {
     const config = configBlob(archive, labels);
-    const mediaType = layerType(compression.format);
-    const bytes = Buffer.from(JSON.stringify({
-        schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
-        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-        layers: layers.map(({ digest, size }) => ({ mediaType, digest, size })),
-    }));
-    const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
+    const manifest = ownManifest(archive, config, layers) ?? composeManifest(config, layers);
+    const { bytes, digest, mediaType } = manifest;
     const without = images.filter((image) => !published.has(image, config.digest));
     await putEverywhere(registry, without, config);
     await allOf(images.map(async (image) => {
-        if (!published.has(image, manifest.digest))
-            await registry.putManifest(image, manifest.digest, OCI_MANIFEST, bytes);
+        if (!published.has(image, digest))
+            await registry.putManifest(image, digest, mediaType, bytes);
     }));
     if (tag !== undefined)
         await allOf(images.map((image) => putTag(registry, image, tag, manifest)));
     return { manifest, configDigest: config.digest };
+}
+function ownManifest({ manifest, configDigest, layers: own }, config, layers) {
+    const same = configDigest === config.digest && own.every(({ blob }, at) => blob?.digest === layers[at]?.digest);
+    return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined;
+}
+function composeManifest(config, layers) {
+    const bytes = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+        layers: layers.map(({ digest, size, format }) => ({ mediaType: layerType(format), digest, size })),
+    }));
+    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
 }
 async function putTag(registry, image, tag, manifest) {
     const there = await registry.getManifest(image, tag);
@@ -55764,10 +56037,10 @@ async function findImage(registry, repository, digest) {
     const outer = await registry.getManifest(repository, digest);
     if (outer === undefined)
         return undefined;
-    const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest));
+    const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
     if (parsed.kind === 'manifest')
         return image_describe(registry, repository, image_contentOf(outer, parsed), []);
-    const only = onlyImage(parsed, repository, digest);
+    const only = image_onlyImage(parsed, repository, digest);
     const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
     const [own, attestations] = await Promise.all([
         readListed(registry, repository, only),
@@ -55778,7 +56051,7 @@ async function findImage(registry, repository, digest) {
 async function fetchImage(registry, repository, digest) {
     const image = await findImage(registry, repository, digest);
     if (image === undefined)
-        throw absent(repository, digest, nameOf(repository, digest));
+        throw absent(repository, digest, image_nameOf(repository, digest));
     return image;
 }
 async function missingBlobs(registry, image) {
@@ -55800,8 +56073,8 @@ async function readListed(registry, repository, descriptor) {
     const { digest } = descriptor;
     const stored = await registry.getManifest(repository, digest);
     if (stored === undefined)
-        throw absent(repository, digest, nameOf(repository, digest));
-    const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest));
+        throw absent(repository, digest, image_nameOf(repository, digest));
+    const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
     if (manifest.kind === 'index')
         throw notOneImage(repository, digest, 'it is an index of an index');
     return image_contentOf(stored, manifest, descriptor);
@@ -55821,7 +56094,7 @@ function image_contentOf(manifest, parsed, listed) {
 async function image_describe(registry, repository, own, attestations) {
     const { digest, mediaType, size } = own.descriptor;
     const [config] = own.blobs;
-    const name = `the config of ${nameOf(repository, digest)}`;
+    const name = `the config of ${image_nameOf(repository, digest)}`;
     const bytes = config && (await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT));
     if (bytes === undefined)
         throw absent(repository, config?.digest ?? digest, name);
@@ -55829,7 +56102,7 @@ async function image_describe(registry, repository, own, attestations) {
     const platform = { os, architecture, ...(variant !== undefined && { variant }) };
     return { repository, digest, mediaType, size, platform, configDigest: digestOf(bytes), labels, own, attestations };
 }
-function onlyImage(index, repository, digest) {
+function image_onlyImage(index, repository, digest) {
     const images = index.manifests.filter((one) => !isAttestation(one));
     const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
@@ -55844,10 +56117,10 @@ function refersTo({ annotations }, digest) {
     return annotations?.['vnd.docker.reference.digest'] === digest;
 }
 function notOneImage(repository, digest, words) {
-    const what = `${nameOf(repository, digest)} is not the image of one platform`;
+    const what = `${image_nameOf(repository, digest)} is not the image of one platform`;
     return new RegistryError({ host: repository.host, problem: 'other', what, words });
 }
-function nameOf(repository, digest) {
+function image_nameOf(repository, digest) {
     return `${printRepository(repository)}@${digest}`;
 }
 
@@ -55879,7 +56152,7 @@ function createSizes() {
             sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
         },
         warn({ layers }, log) {
-            const known = layers.flatMap((name) => sizes.get(name) ?? []);
+            const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
             const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0));
             const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0));
             log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);

@@ -41,7 +41,8 @@ function sortSymbols(counts: i32, symbols: i32): i32 {
   }
   let seen = 0
   for (let at = 0; at < used; at++) seen |= load<i32>(SORTED + (at << 2))
-  for (let shift = SYMBOL_BITS; seen >>> shift !== 0; shift += 8) sortByByte(used, shift)
+  // A shift by 32 is one by 0.
+  for (let shift = SYMBOL_BITS; shift < 32 && seen >>> shift !== 0; shift += 8) sortByByte(used, shift)
   return used
 }
 

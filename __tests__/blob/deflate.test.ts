@@ -85,6 +85,8 @@ const BLOCKS = [
   ['bytes that make deep codes', fibonacci(26)],
   ['few bytes that make deep codes', fibonacci(20)],
   ['parts of all kinds', mixed],
+  // More than 16 bits hold of it, and few repetitions.
+  ['noise with one byte that is very often there', noise(BLOCK_LIMIT).map((byte, at) => (at % 2 === 0 ? 0 : byte))],
   ['all of a size, and short', noise(2000).map((byte) => 97 + (byte & 3))],
 ] as const
 

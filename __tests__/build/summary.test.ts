@@ -26,7 +26,7 @@ test('shows the system, the store path, and where it was pushed', () => {
 })
 
 test('shows how many layers were there already, and how much went up', () => {
-  const layer = { diffId: digest, digest, size: 1_000_000, reused: true } as const
+  const layer = { diffId: digest, digest, size: 1_000_000, format: 'gzip', reused: true } as const
   const layers = [layer, { ...layer, size: 250_000_000 }, { ...layer, size: 3_140_000, reused: false }] as const
   const summary = summarizeBuild({ ...built, pushed: [{ reference: 'ghcr.io/owner/app:abc', digest }], layers })
   expect(summary).toMatch(

@@ -1,8 +1,9 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
+import { readArchive } from '../../src/image/archive.ts'
 import { streamReader } from '../../src/image/byte-reader.ts'
-import { type DockerArchive, readDockerArchive, type TakeLayer } from '../../src/image/docker-archive.ts'
 import { ImageError } from '../../src/image/image-error.ts'
+import type { SourceImage, TakeLayer } from '../../src/image/source-image.ts'
 import {
   type ArchiveOptions,
   type MadeArchive,
@@ -12,8 +13,8 @@ import {
   writeTar,
 } from '../support/image.ts'
 
-function read(bytes: Buffer, take?: TakeLayer): Promise<DockerArchive> {
-  return readDockerArchive(
+function read(bytes: Buffer, take?: TakeLayer): Promise<SourceImage> {
+  return readArchive(
     streamReader(
       (async function* () {
         yield bytes
@@ -32,7 +33,7 @@ function contentOf({ layers, config, configDigest }: MadeArchive, names: readonl
     names,
     configDigest,
     configBytes: config,
-    layers: layers.map(({ file }) => file),
+    layers: layers.map(({ file }) => ({ name: file })),
     config: { os, architecture, diffIds, labels: {} },
   }
 }
@@ -162,9 +163,9 @@ describe('what is no whole image', () => {
     [
       'manifest.json is missing',
       without('manifest.json'),
-      /is a tar, but no image: it has no manifest\.json\n {2}it holds .+layer\.tar.+\n.*dockerTools\.buildImage/,
+      /is a tar, but no image: it has neither manifest\.json nor index\.json\n {2}it holds .+layer\.tar.+\n.*dockerTools\.buildImage/,
     ],
-    ['the tar is empty', Buffer.alloc(10240), /no manifest\.json\n {2}it holds nothing\n/],
+    ['the tar is empty', Buffer.alloc(10240), /neither manifest\.json nor index\.json\n {2}it holds nothing\n/],
     ['manifest.json lists nothing', listed(), /its manifest\.json lists no image/],
     [
       'manifest.json is not JSON',

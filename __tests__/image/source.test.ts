@@ -9,9 +9,9 @@ import { promisify } from 'node:util'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import type { DockerArchive } from '../../src/image/docker-archive.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource, isSeekable, readImage } from '../../src/image/source.ts'
+import type { SourceImage } from '../../src/image/source-image.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 
 const run = promisify(execFile)
@@ -40,7 +40,7 @@ async function script(lines: string, tar: Buffer = made.bytes): Promise<string> 
   return file(`#!/bin/sh\ntar='${await file(tar)}'\n${lines}\n`, 0o555)
 }
 
-async function readBuilt(path: string, copy?: PassThrough): Promise<DockerArchive> {
+async function readBuilt(path: string, copy?: PassThrough): Promise<SourceImage> {
   return readImage(await findSource(path), copy === undefined ? {} : { copy })
 }
 
@@ -108,7 +108,7 @@ describe('an image that Nix built', () => {
     expect(await readBuilt(await path())).toMatchObject({
       names: ['app:nix'],
       configDigest: made.configDigest,
-      layers: made.layers.map(({ name }) => name),
+      layers: made.layers.map(({ name }) => ({ name })),
     })
   })
 
@@ -160,7 +160,7 @@ describe('whoever takes the layers', () => {
         for await (const chunk of content()) if (chunk.length > 0) break
       },
     })
-    expect(archive.layers).toEqual(made.layers.map(({ name }) => name))
+    expect(archive.layers).toEqual(made.layers.map(({ name }) => ({ name })))
   })
 
   test.each(FORMS)('of $form ends the reading when it fails', async ({ path }) => {
@@ -178,18 +178,25 @@ describe('whoever takes the layers', () => {
 describe('what is no image', () => {
   test.each<[string, () => Promise<string>, RegExp]>([
     ['a text', () => file('hello, world\n'), /is no image\n {2}the file begins with "hello, world"\n/],
-    ['JSON (nix2container)', () => file('{"version":1}'), /the file begins with "\{"version":1\}"/],
     ['an empty file', () => file(''), /the file is empty/],
     ['a program', () => file(Buffer.from('7f454c4602010100', 'hex'), 0o555), /begins with the bytes 7f454c4602010100/],
     ['an archive cut in its first header', () => file(made.bytes.subarray(0, 200)), /is no image\n/],
-    ['a folder', async () => join(folder, '.'), /is a folder, not an image\n {2}it holds .*result-/],
+    [
+      'a folder of other files',
+      async () => {
+        await mkdir(join(folder, 'texts'), { recursive: true })
+        await writeFile(join(folder, 'texts', 'README'), 'hello')
+        return join(folder, 'texts')
+      },
+      /is a folder with no image in it\n {2}it holds README\n/,
+    ],
     [
       'an empty folder',
       async () => {
         await mkdir(join(folder, 'empty'), { recursive: true })
         return join(folder, 'empty')
       },
-      /is a folder, not an image\n {2}it holds nothing\n/,
+      /is a folder with no image in it\n {2}it holds nothing\n/,
     ],
     ['nothing, which is how a build into another store looks', async () => join(folder, 'absent'), /absent/],
   ])('%s: the message says what it is, and which builders make one', async (_, path, message) => {
@@ -202,7 +209,7 @@ describe('what is no image', () => {
   test('a tar without an image names its members', async () => {
     const path = await file(gzipSync(writeTar([{ name: 'README', content: 'x' }])))
     await expect(readBuilt(path)).rejects.toThrow(
-      `${path} is a tar, but no image: it has no manifest.json\n  it holds README`,
+      `${path} is a tar, but no image: it has neither manifest.json nor index.json\n  it holds README`,
     )
   })
 })
@@ -280,7 +287,7 @@ describe('a script', () => {
     ],
     ['that is killed', () => script('head -c 100000 "$tar"; kill -9 $$'), /it ended with SIGKILL/],
     ['that ends well, but early', () => script('head -c 100000 "$tar"'), /is damaged: it ends in the middle of/],
-    ['that writes nothing', () => script('exit 0'), /no manifest\.json/],
+    ['that writes nothing', () => script('exit 0'), /neither manifest\.json nor index\.json/],
     [
       'that writes something else',
       () => script('head -c 100000 /dev/zero | tr "\\0" x'),

@@ -1,8 +1,8 @@
 import { NoArtifactService, writeRecord } from '../artifacts.ts'
 import { checkDocker } from '../docker/docker.ts'
-import type { DockerArchive } from '../image/docker-archive.ts'
 import { ImageError } from '../image/image-error.ts'
 import { findSource } from '../image/source.ts'
+import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
@@ -39,7 +39,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
 
   const storePath = await buildWithNix(inputs, workflow, log)
   const source = await findSource(storePath)
-  const check = (archive: DockerArchive) => checkPlatform(archive, platform, system, storePath)
+  const check = (archive: SourceImage) => checkPlatform(archive, platform, system, storePath)
   const built = { system, platform, storePath }
   if (!push) {
     check(await checkImage(source))
@@ -100,7 +100,7 @@ async function buildWithNix(inputs: BuildInputs, { runnerSystem }: Workflow, log
   return storePath
 }
 
-function checkPlatform({ config }: DockerArchive, wanted: Platform, system: string, storePath: string): void {
+function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, storePath: string): void {
   if (fits(config, wanted)) return
   throw new ImageError({
     what: `The image is for ${printPlatform(config)}, and ${system} is ${printPlatform(wanted)}`,

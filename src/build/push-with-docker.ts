@@ -1,8 +1,8 @@
 import { loginStep } from '../advice.ts'
 import { estimateCompressed } from '../blob/estimate.ts'
 import { keepsLayersUncompressed, loadedImage, loadImage, pushImage, tagImage } from '../docker/docker.ts'
-import type { DockerArchive, TakeLayer } from '../image/docker-archive.ts'
 import { readImage } from '../image/source.ts'
+import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Tools } from '../mode.ts'
 import { printReference, type Repository } from '../oci/reference.ts'
@@ -31,7 +31,7 @@ export async function pushWithDocker({ source, images, tag, check }: Pushing, to
 
 interface Sizes {
   readonly take: TakeLayer
-  warn(archive: DockerArchive, log: Log): void
+  warn(archive: SourceImage, log: Log): void
 }
 
 /** Learns what layers come to, with and without compression, while they go by. */
@@ -42,7 +42,7 @@ function createSizes(): Sizes {
       sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) })
     },
     warn({ layers }, log) {
-      const known = layers.flatMap((name) => sizes.get(name) ?? [])
+      const known = layers.flatMap(({ name }) => sizes.get(name) ?? [])
       const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0))
       const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0))
       log.warning(
@@ -56,7 +56,7 @@ async function push(
   name: string,
   image: Repository,
   tag: string,
-  archive: DockerArchive,
+  archive: SourceImage,
   { registry, log }: Tools,
 ): Promise<PublishedImage> {
   const reference = printReference({ repository: image, tag })
@@ -86,7 +86,7 @@ async function push(
 async function alreadyThere(
   image: Repository,
   tag: string,
-  { configDigest }: DockerArchive,
+  { configDigest }: SourceImage,
   registry: Registry,
 ): Promise<PublishedImage | undefined> {
   const stored = await registry.getManifest(image, tag)

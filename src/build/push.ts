@@ -1,15 +1,25 @@
 import { availableParallelism } from 'node:os'
 import { Readable } from 'node:stream'
-import { type Compression, compressLayer, hashLayer } from '../blob/compress.ts'
+import {
+  type Compressing,
+  type Compression,
+  compressLayer,
+  hashLayer,
+  type UncompressedLayer,
+  type Write,
+} from '../blob/compress.ts'
 import { createSlots } from '../blob/slots.ts'
 import { createBlobStore, type StoredBlob } from '../blob/store.ts'
 import { oneLine } from '../failure.ts'
-import type { DockerArchive, LayerMember } from '../image/docker-archive.ts'
+import { decompress } from '../image/decompress.ts'
 import { ImageError } from '../image/image-error.ts'
+import { type ProbedLayer, probeLayer } from '../image/layer.ts'
 import { type ImageSource, isSeekable, readImage } from '../image/source.ts'
+import type { LayerMember, SourceImage, SourceLayer, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
-import { layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/media-type.ts'
+import type { Descriptor } from '../oci/document.ts'
+import { layerFormat, layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/media-type.ts'
 import type { Repository } from '../oci/reference.ts'
 import { allOf, putEverywhere } from '../registry/copy.ts'
 import type { Blob, Registry, StoredManifest } from '../registry/registry.ts'
@@ -30,13 +40,14 @@ export interface PushCall {
   /** For layers that are too large to wait in memory. */
   readonly tempFolder: string
   /** Looks at the image before anything of it can be pulled; throws where it must not be. */
-  readonly check: (archive: DockerArchive) => void
+  readonly check: (archive: SourceImage) => void
 }
 
 /** One layer, as the manifest lists it. */
 export interface PushedLayer {
   readonly diffId: Digest
   readonly digest: Digest
+  readonly format: 'gzip' | 'zstd'
   /** Compressed, in bytes. */
   readonly size: number
   /** Whether it was in every repository already. */
@@ -44,7 +55,7 @@ export interface PushedLayer {
 }
 
 export interface PushedImage {
-  readonly archive: DockerArchive
+  readonly archive: SourceImage
   readonly manifest: StoredManifest
   readonly configDigest: Digest
   readonly layers: readonly PushedLayer[]
@@ -77,13 +88,21 @@ export function bytesOf(layers: readonly PushedLayer[]): number {
 }
 
 /** Reads an image and holds each layer against the config, without pushing anything. */
-export async function checkImage(source: ImageSource): Promise<DockerArchive> {
+export async function checkImage(source: ImageSource): Promise<SourceImage> {
   const diffIds = new Map<string, Digest>()
   const archive = await readImage(source, {
-    take: async (member) => void diffIds.set(member.name, (await hashLayer(member.content())).diffId),
+    take: async ({ name, content }) => {
+      const { diffId } = await hashLayer(plain(await probeLayer(content()), source))
+      diffIds.set(name, diffId)
+    },
   })
-  for (const [at, member] of archive.layers.entries()) checkDiffId(archive, at, diffIds.get(member), source)
+  for (const [at, { name }] of archive.layers.entries()) checkDiffId(archive, at, diffIds.get(name), source)
   return archive
+}
+
+/** The bytes of the tar that a layer is, whatever it is compressed with. */
+function plain({ compression, content }: ProbedLayer, { path }: ImageSource): AsyncIterable<Buffer> {
+  return compression === undefined ? content : decompress(compression, content, path)
 }
 
 /** What became of a member of the archive. */
@@ -98,24 +117,33 @@ async function pushLayers(
   call: PushCall,
   registry: Registry,
   log: Log,
-): Promise<{ readonly archive: DockerArchive; readonly layers: readonly PushedLayer[] }> {
+): Promise<{ readonly archive: SourceImage; readonly layers: readonly PushedLayer[] }> {
   const { source, images, published, compression } = call
   const uploads = startUploads(call, registry, log)
   const taken = new Map<string, Taken>()
-  const reusable = (diffId: Digest | undefined) => diffId && reusableIn(published, diffId, images, compression.format)
+  const reusable = (diffId: Digest | undefined) => {
+    const fits = ({ mediaType }: KnownBlob) => layerFormat(mediaType) === compression.format
+    return diffId && reusableIn(published, diffId, images, fits)
+  }
 
   async function push(member: LayerMember): Promise<void> {
     taken.set(member.name, await uploads.push(member))
   }
 
   /** Of what can be read as often as needed, all is known before the first layer: published ones are passed over. */
-  function takeKnown(archive: DockerArchive): (member: LayerMember) => Promise<void> {
+  function takeKnown(archive: SourceImage): TakeLayer {
+    const there = lookForKept(archive, images, registry)
     return async (member) => {
-      const diffId = archive.config.diffIds[archive.layers.indexOf(member.name)]
+      const at = archive.layers.findIndex(({ name }) => name === member.name)
+      const diffId = archive.config.diffIds[at]
       if (diffId === undefined) return
-      const blob = reusable(diffId)
-      if (blob === undefined) await push(member)
-      else taken.set(member.name, { layer: uploads.reuse(diffId, blob, member) })
+      const kept = keptBlob(archive.layers[at])
+      const blob = kept
+        ? reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest)
+        : reusable(diffId)
+      if (blob !== undefined) taken.set(member.name, { layer: uploads.reuse(diffId, blob, member) })
+      else if (kept && (await there.get(kept.digest))) taken.set(member.name, { layer: uploads.leave(diffId, kept) })
+      else await push(member)
     }
   }
 
@@ -127,7 +155,7 @@ async function pushLayers(
     taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) })
   }
 
-  async function read(): Promise<DockerArchive> {
+  async function read(): Promise<SourceImage> {
     if (isSeekable(source)) {
       const archive = await readImage(source)
       call.check(archive)
@@ -136,31 +164,63 @@ async function pushLayers(
     const archive = await readImage(source, { take: takeUnknown })
     call.check(archive)
     // A name that was that of a published layer, but not its own, leaves a layer that was read and not pushed.
-    const missed = archive.layers.filter((member) => taken.get(member)?.layer === undefined)
+    const missed = archive.layers.filter(({ name }) => taken.get(name)?.layer === undefined)
+    const isMissed = (member: LayerMember) => missed.some(({ name }) => name === member.name)
     if (missed.length > 0)
-      await readImage(source, { take: async (member) => (missed.includes(member.name) ? push(member) : undefined) })
+      await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) })
     return archive
   }
 
   try {
     const archive = await read()
-    const layers = archive.layers.map((member, at) => layerOf(archive, at, taken.get(member), source))
+    const layers = archive.layers.map(({ name }, at) => layerOf(archive, at, taken.get(name), source))
     return { archive, layers: await Promise.all(layers) }
   } finally {
     await uploads.settled()
   }
 }
 
-function layerOf(
-  archive: DockerArchive,
+/** A layer of an OCI layout that is compressed already, and goes up as it is. */
+function keptBlob(layer: SourceLayer | undefined): Descriptor | undefined {
+  return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined
+}
+
+/** Which of the blobs that go up as they are, every repository has already. */
+function lookForKept(
+  { layers }: SourceImage,
+  images: readonly Repository[],
+  registry: Registry,
+): ReadonlyMap<Digest, Promise<boolean>> {
+  const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []))
+  return new Map(
+    [...kept].map((digest) => {
+      const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)))
+      const everywhere = looks.then((found) => !found.includes(false))
+      // Whoever does not get to this layer need not know.
+      everywhere.catch(() => undefined)
+      return [digest, everywhere]
+    }),
+  )
+}
+
+async function layerOf(
+  archive: SourceImage,
   at: number,
   taken: Taken | undefined,
   source: ImageSource,
 ): Promise<PushedLayer> {
+  const { name = '' } = archive.layers[at] ?? {}
   if (taken?.layer === undefined)
-    throw new ImageError({ what: `${source.path} is damaged: its layer ${archive.layers[at]} is no tar` })
+    throw new ImageError({ what: `${source.path} is damaged: its layer ${name} is no tar` })
   checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source)
-  return taken.layer
+  const layer = await taken.layer
+  const kept = keptBlob(archive.layers[at])
+  if (kept === undefined || kept.digest === layer.digest) return layer
+  throw new ImageError({
+    what: `${source.path} is damaged: its layer ${name} has another content than its name says`,
+    words: `its digest is ${layer.digest}`,
+    help: 'Nothing was published. Build it anew: nix build --rebuild',
+  })
 }
 
 /** `<64 hexadecimal digits>/layer.tar`, as Nix's layered images have it. */
@@ -170,7 +230,7 @@ function diffIdInName(name: string): Digest | undefined {
 }
 
 function checkDiffId(
-  { config, layers }: DockerArchive,
+  { config, layers }: SourceImage,
   at: number,
   diffId: Digest | undefined,
   source: ImageSource,
@@ -178,7 +238,7 @@ function checkDiffId(
   const expected = config.diffIds[at]
   if (diffId === expected) return
   throw new ImageError({
-    what: `${source.path} is damaged: its layer ${layers[at]} is not the one that its config lists`,
+    what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
     words: `its diff ID is ${diffId}, and should be ${expected}`,
     help: 'Nothing was published. Build it anew: nix build --rebuild',
   })
@@ -192,11 +252,13 @@ interface Uploads {
   push(member: LayerMember): Promise<Required<Taken>>
   /** Makes every registry have a layer that was published before. */
   reuse(diffId: Digest, blob: KnownBlob, member: LayerMember): Promise<PushedLayer>
+  /** Tells of a layer that every registry has already. */
+  leave(diffId: Digest, blob: Descriptor): Promise<PushedLayer>
   /** Resolves when nothing is under way any more, however it ended. */
   settled(): Promise<unknown>
 }
 
-function startUploads({ images, compression, tempFolder }: PushCall, registry: Registry, log: Log): Uploads {
+function startUploads({ source, images, compression, tempFolder }: PushCall, registry: Registry, log: Log): Uploads {
   const places = createSlots(LAYERS_AT_ONCE)
   // Some more blocks than there are cores, so that a core that is done need not wait for the next to be read; of many
   // cores only those that one thread can keep busy.
@@ -213,7 +275,20 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
     return work
   }
 
-  async function upload(blob: StoredBlob, diffId: Digest, size: number): Promise<PushedLayer> {
+  /** Compresses what is not compressed; the rest stays as it is. */
+  async function pack(
+    content: AsyncIterable<Buffer>,
+    write: Write,
+  ): Promise<Compressing & Pick<PushedLayer, 'format'>> {
+    const probed = await probeLayer(content)
+    const format = probed.compression
+    if (format !== 'gzip' && format !== 'zstd')
+      return { ...(await compressLayer(probed.content, compression, blocks, write)), format: compression.format }
+    const layer = await hashLayer(decompress(format, copyTo(write, probed.content), source.path))
+    return { layer, written: Promise.resolve(), format }
+  }
+
+  async function upload(blob: StoredBlob, { diffId, size }: UncompressedLayer): Promise<Omit<PushedLayer, 'format'>> {
     const started = performance.now()
     const reused = !(await putEverywhere(registry, images, blob))
     const seconds = (performance.now() - started) / 1000
@@ -229,11 +304,11 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
       const writer = store.create()
       try {
         if (failure !== undefined) throw failure
-        const { layer, written } = await compressLayer(member.content(), compression, blocks, writer.write)
+        const { layer, written, format } = await pack(member.content(), writer.write)
         const uploaded = async () => {
           try {
             await written
-            return await upload(writer.finish(), layer.diffId, layer.size)
+            return { ...(await upload(writer.finish(), layer)), format }
           } finally {
             places.give()
             await writer.release()
@@ -251,11 +326,30 @@ function startUploads({ images, compression, tempFolder }: PushCall, registry: R
       return watch(
         mounted.then(() => {
           log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`)
-          return { diffId, digest: blob.digest, size: blob.size, reused: true }
+          return reusedLayer(diffId, blob)
         }),
       )
     },
+    async leave(diffId, blob) {
+      log.info(`${shorten(diffId)}: ${printBytes(blob.size)}, is there already`)
+      return reusedLayer(diffId, blob)
+    },
     settled: () => Promise.allSettled(pending),
+  }
+}
+
+function reusedLayer(diffId: Digest, { digest, size, mediaType }: Descriptor): PushedLayer {
+  const format = layerFormat(mediaType)
+  if (format === undefined) throw new Error(`a layer of the type ${mediaType} is not reused`)
+  return { diffId, digest, size, format, reused: true }
+}
+
+/** Each chunk is gone with the next: who gets it later needs a copy. */
+async function* copyTo(write: Write, content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  for await (const chunk of content) {
+    const own = Buffer.from(chunk)
+    await write(own)
+    yield own
   }
 }
 
@@ -274,34 +368,47 @@ async function mountIfElsewhere(registry: Registry, image: Repository, blob: Kno
 }
 
 async function pushManifest(
-  { images, tag, compression, labels }: PushCall,
-  archive: DockerArchive,
+  { images, tag, labels }: PushCall,
+  archive: SourceImage,
   layers: readonly PushedLayer[],
   published: Published,
   registry: Registry,
 ): Promise<Pick<PushedImage, 'manifest' | 'configDigest'>> {
   const config = configBlob(archive, labels)
-  const mediaType = layerType(compression.format)
-  const bytes = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: OCI_MANIFEST,
-      config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-      layers: layers.map(({ digest, size }) => ({ mediaType, digest, size })),
-    }),
-  )
-  const manifest = { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }
+  const manifest = ownManifest(archive, config, layers) ?? composeManifest(config, layers)
+  const { bytes, digest, mediaType } = manifest
   const without = images.filter((image) => !published.has(image, config.digest))
   await putEverywhere(registry, without, config)
   await allOf(
     images.map(async (image) => {
-      if (!published.has(image, manifest.digest))
-        await registry.putManifest(image, manifest.digest, OCI_MANIFEST, bytes)
+      if (!published.has(image, digest)) await registry.putManifest(image, digest, mediaType, bytes)
     }),
   )
   // Tags only when every registry has everything.
   if (tag !== undefined) await allOf(images.map((image) => putTag(registry, image, tag, manifest)))
   return { manifest, configDigest: config.digest }
+}
+
+/** The manifest that the image came with, where it is still true. */
+function ownManifest(
+  { manifest, configDigest, layers: own }: SourceImage,
+  config: Blob,
+  layers: readonly PushedLayer[],
+): StoredManifest | undefined {
+  const same = configDigest === config.digest && own.every(({ blob }, at) => blob?.digest === layers[at]?.digest)
+  return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined
+}
+
+function composeManifest(config: Blob, layers: readonly PushedLayer[]): StoredManifest {
+  const bytes = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_MANIFEST,
+      config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+      layers: layers.map(({ digest, size, format }) => ({ mediaType: layerType(format), digest, size })),
+    }),
+  )
+  return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }
 }
 
 /** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
@@ -311,7 +418,7 @@ async function putTag(registry: Registry, image: Repository, tag: string, manife
   await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes)
 }
 
-function configBlob({ configBytes }: DockerArchive, labels: Readonly<Record<string, string>>): Blob {
+function configBlob({ configBytes }: SourceImage, labels: Readonly<Record<string, string>>): Blob {
   const bytes = Object.keys(labels).length === 0 ? configBytes : withLabels(configBytes, labels)
   return { digest: digestOf(bytes), size: bytes.length, open: () => Readable.from([bytes], { objectMode: false }) }
 }

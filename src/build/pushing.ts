@@ -1,5 +1,5 @@
-import type { DockerArchive } from '../image/docker-archive.ts'
 import type { ImageSource } from '../image/source.ts'
+import type { SourceImage } from '../image/source-image.ts'
 import type { Repository } from '../oci/reference.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { PushedLayer } from './push.ts'
@@ -12,7 +12,7 @@ export interface Pushing {
   /** Empty: by digest alone. */
   readonly tag: string
   /** Looks at the image before anything of it can be pulled; throws where it must not be. */
-  readonly check: (archive: DockerArchive) => void
+  readonly check: (archive: SourceImage) => void
 }
 
 /** What has come of it. */

@@ -2,7 +2,6 @@ import { messageOf } from '../failure.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type Descriptor, parseConfig, parseManifest } from '../oci/document.ts'
-import { layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform } from '../oci/platform.ts'
 import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
@@ -30,17 +29,17 @@ export const NOTHING_PUBLISHED: Published = { blobsOf: () => [], has: () => fals
 /**
  * A blob that holds a layer and can stand in the manifests of all images: it is in each repository, or in another of
  * the same registry, from which it can be mounted.
- * @param format of the layers that are pushed now; a manifest does not mix them
+ * @param fits whether a blob is of the kind that is pushed now
  */
 export function reusableIn(
   published: Published,
   diffId: Digest,
   images: readonly Repository[],
-  format: 'gzip' | 'zstd',
+  fits: (blob: KnownBlob) => boolean,
 ): KnownBlob | undefined {
   return published
     .blobsOf(diffId)
-    .filter(({ mediaType }) => layerFormat(mediaType) === format)
+    .filter(fits)
     .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)))
 }
 

@@ -17,6 +17,11 @@ export function compressionOf(start: Buffer): ArchiveCompression | undefined {
   return hex === 'fd377a585a00' ? 'xz' : undefined
 }
 
+/** Whether the first bytes, at least 262, are a tar's. */
+export function isTar(start: Buffer): boolean {
+  return start.toString('latin1', 257, 262) === 'ustar'
+}
+
 /**
  * The bytes as they were before compression.
  * @param path of the archive, for errors

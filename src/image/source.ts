@@ -2,27 +2,34 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { lastLines } from '../failure.ts'
+import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
-import { type ArchiveCompression, compressionOf, decompress } from './decompress.ts'
-import { type DockerArchive, readDockerArchive, type TakeLayer } from './docker-archive.ts'
+import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
 import { ImageError } from './image-error.ts'
+import { readLayoutFolder } from './oci-layout.ts'
+import type { SourceImage, TakeLayer } from './source-image.ts'
 
 /** What Nix built, by the form that it has. */
 export interface ImageSource {
   readonly path: string
-  /** `script`: a program that writes a plain tar to its standard output (streamLayeredImage). */
-  readonly format: 'tar' | 'script' | ArchiveCompression
+  /**
+   * `script`: a program that writes a plain tar to its standard output (streamLayeredImage). `layout`: an OCI layout that
+   * is a folder. `nix2container`: a description, which its own program makes a layout of.
+   */
+  readonly format: 'tar' | 'script' | 'layout' | 'nix2container' | ArchiveCompression
 }
 
 /**
- * Tells what Nix built by its first bytes; names say nothing.
+ * Tells what Nix built by its first bytes; names say nothing. A folder stands for the one image in it.
  * @throws ImageError for everything that is no image that can be read
  */
 export async function findSource(path: string): Promise<ImageSource> {
   const start = await readStart(path)
+  if (start === 'folder') return findInFolder(path)
   const format = formatOf(start)
   if (format !== undefined) return { path, format }
   throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS })
@@ -38,17 +45,18 @@ export interface Onlookers {
 
 /** Whether an image can be read more than once, and what is passed over costs nothing. */
 export function isSeekable({ format }: ImageSource): boolean {
-  return format === 'tar'
+  return format === 'tar' || format === 'layout'
 }
 
 /**
  * Reads the image, all of its bytes once; of a plain tar that nobody copies, only those that are asked for.
  * @throws ImageError where it is damaged or no image
  */
-export async function readImage(source: ImageSource, { copy, take }: Onlookers = {}): Promise<DockerArchive> {
+export async function readImage(source: ImageSource, { copy, take }: Onlookers = {}): Promise<SourceImage> {
+  if (source.format === 'layout') return readLayoutFolder(source.path, take)
   const reader = await openReader(source, copy)
   try {
-    const archive = await readDockerArchive(reader, source.path, take)
+    const archive = await readArchive(reader, source.path, take)
     await readToEnd(reader)
     return archive
   } finally {
@@ -57,9 +65,9 @@ export async function readImage(source: ImageSource, { copy, take }: Onlookers =
 }
 
 const BUILDERS =
-  'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, or a script that streams one (dockerTools.streamLayeredImage).'
+  'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.'
 
-async function readStart(path: string): Promise<Buffer> {
+async function readStart(path: string): Promise<Buffer | 'folder'> {
   const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
     throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause })
   })
@@ -67,23 +75,45 @@ async function readStart(path: string): Promise<Buffer> {
     const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0)
     return buffer.subarray(0, bytesRead)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EISDIR') throw error
-    const names = await readdir(path)
-    throw new ImageError({
-      what: `${path} is a folder, not an image`,
-      words: `it holds ${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`,
-      help: BUILDERS,
-    })
+    if ((error as NodeJS.ErrnoException).code === 'EISDIR') return 'folder'
+    throw error
   } finally {
     await file.close()
   }
 }
 
+async function findInFolder(path: string): Promise<ImageSource> {
+  const names = (await readdir(path)).sort()
+  if (names.includes('index.json') && names.includes('oci-layout')) return { path, format: 'layout' }
+  const found = (await Promise.all(names.map((name) => imageAt(join(path, name))))).flatMap((one) => one ?? [])
+  const [only, ...more] = found
+  if (only !== undefined && more.length === 0) return only
+  const list = names.slice(0, 8).join(', ') || 'nothing'
+  throw new ImageError({
+    what: `${path} is a folder with ${found.length === 0 ? 'no image' : `${found.length} images`} in it`,
+    words: `it holds ${list}${names.length > 8 ? ' and more' : ''}`,
+    help: found.length === 0 ? BUILDERS : 'Build each of them by its own attribute.',
+  })
+}
+
+async function imageAt(path: string): Promise<ImageSource | undefined> {
+  const start = await readStart(path).catch(() => undefined)
+  if (start === 'folder') {
+    const names = await readdir(path)
+    return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined
+  }
+  const format = start && formatOf(start)
+  // A description is nothing without the program that belongs to it.
+  return format === undefined || format === 'nix2container' ? undefined : { path, format }
+}
+
 function formatOf(start: Buffer): ImageSource['format'] | undefined {
+  // Before all others: a tar's first bytes are a file's name, which can be anything.
+  if (isTar(start)) return 'tar'
   const compression = compressionOf(start)
   if (compression !== undefined) return compression
   if (start.toString('latin1', 0, 2) === '#!') return 'script'
-  return start.toString('latin1', 257, 262) === 'ustar' ? 'tar' : undefined
+  return start[0] === 0x7b ? 'nix2container' : undefined
 }
 
 function describeStart(start: Buffer): string {
@@ -102,6 +132,7 @@ async function openReader({ path, format }: ImageSource, copy: Writable | undefi
     const file = await open(path)
     return fileReader(file, (await file.stat()).size)
   }
+  if (format === 'layout' || format === 'nix2container') throw new Error(`${path} is no archive`)
   const bytes = format === 'script' ? outputOf(path) : createReadStream(path, { highWaterMark: CHUNK })
   const copied = copy === undefined ? bytes : copyTo(copy, bytes)
   return streamReader(format === 'tar' || format === 'script' ? copied : decompress(format, copied, path))

@@ -1,0 +1,88 @@
+import type { ByteReader } from './byte-reader.ts'
+import { imageOfDockerArchive } from './docker-archive.ts'
+import { ImageError } from './image-error.ts'
+import { imageOfLayout } from './oci-layout.ts'
+import { type Contents, damaged, type Member, memberName, type SourceImage, type TakeLayer } from './source-image.ts'
+import { type TarEntry, tarEntries } from './tar.ts'
+
+/**
+ * Reads an image from a tar: a docker archive, or an OCI layout in one. Its documents may be anywhere among the layers,
+ * often at the end.
+ * @param path of the archive, for errors
+ * @throws ImageError where it is no image, a damaged one, or more than one
+ */
+export async function readArchive(
+  reader: ByteReader,
+  path: string,
+  take: TakeLayer = async () => undefined,
+): Promise<SourceImage> {
+  const contents = await collect(reader, path, take)
+  // `docker save` writes both, and Docker goes by the first.
+  if (contents.documents.has('manifest.json')) return imageOfDockerArchive(contents, path)
+  if (contents.documents.has('index.json')) return imageOfLayout(contents, path)
+  throw new ImageError({
+    what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
+    words: `it holds ${listOf([...contents.members.keys()])}`,
+    help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
+  })
+}
+
+const DOCUMENT_LIMIT = 4 * 1024 * 1024
+const DOCUMENTS_LIMIT = 64 * 1024 * 1024
+
+async function collect(reader: ByteReader, path: string, take: TakeLayer): Promise<Contents> {
+  const members = new Map<string, Member>()
+  const documents = new Map<string, Buffer>()
+  let kept = 0
+  for await (const entry of tarEntries(reader, path)) {
+    const name = memberName(entry.name)
+    if (name.split('/').includes('..')) throw damaged(path, `its member ${entry.name} points out of it`)
+    members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size })
+    const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined
+    // What begins like JSON may yet be a layer, whose first file is called "[id].js".
+    const document = small !== undefined && isJson(small) ? small : undefined
+    if (document !== undefined) {
+      documents.set(name, document)
+      kept += document.length
+    }
+    if (mayBeLayer(entry, name, document !== undefined))
+      await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) })
+    if (kept > DOCUMENTS_LIMIT) throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
+  }
+  return { members, documents }
+}
+
+async function readAll(content: AsyncIterable<Buffer>): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of content) chunks.push(Buffer.from(chunk))
+  return Buffer.concat(chunks)
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes
+}
+
+function isJson(bytes: Buffer): boolean {
+  return bytes[0] === 0x7b || bytes[0] === 0x5b
+}
+
+/** A layer is a tar, which is made of blocks of 512 bytes; or a tar that is compressed. */
+function mayBeLayer({ type, size }: TarEntry, name: string, isDocument: boolean): boolean {
+  if (type !== 'file' || size === 0) return false
+  return size % 512 === 0 || (!isDocument && (isBlob(name) || name.endsWith('.gz')))
+}
+
+/** `docker save` puts configs with the blobs of an OCI layout; Nix gives them names that end in .json. */
+function mayBeDocument({ type, size }: TarEntry, name: string): boolean {
+  if (type !== 'file' || size > DOCUMENT_LIMIT) return false
+  return name.endsWith('.json') || isBlob(name)
+}
+
+function isBlob(name: string): boolean {
+  return name.startsWith('blobs/sha256/')
+}
+
+function listOf(names: readonly string[]): string {
+  const shown = names.slice(0, 8).join(', ')
+  return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing'
+}

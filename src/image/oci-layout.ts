@@ -1,0 +1,131 @@
+import { createReadStream } from 'node:fs'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Digest, digestOf } from '../oci/digest.ts'
+import { type Descriptor, type Manifest, parseManifest } from '../oci/document.ts'
+import { FormatError } from '../oci/format-error.ts'
+import { OCI_INDEX } from '../oci/media-type.ts'
+import { printPlatform } from '../oci/platform.ts'
+import { readConfig } from './config.ts'
+import { ImageError } from './image-error.ts'
+import { type Contents, damaged, type Member, type SourceImage, type TakeLayer } from './source-image.ts'
+
+/**
+ * The one image of an OCI layout, by its index.json.
+ * Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+ * @throws ImageError where it is damaged, or not one
+ */
+export function imageOfLayout(contents: Contents, path: string): SourceImage {
+  const { documents } = contents
+  const index = documents.get('index.json')
+  if (index === undefined) throw damaged(path, 'its index.json is missing')
+  const descriptor = onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path)
+  const bytes = documentOf(contents, descriptor, path)
+  const manifest = parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path)
+  if (manifest.kind === 'index') throw damaged(path, `its manifest ${descriptor.digest} is an index`)
+  const configBytes = documentOf(contents, manifest.config, path)
+  const config = readConfig(configBytes, manifest.config.digest, path)
+  if (manifest.layers.length !== config.diffIds.length)
+    throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`)
+  return {
+    names: [],
+    config,
+    configDigest: manifest.config.digest,
+    configBytes,
+    layers: manifest.layers.map((blob) => ({ name: existing(contents, blob, path), blob })),
+    manifest: { bytes, mediaType: manifest.mediaType },
+  }
+}
+
+/** Reads an OCI layout that is a folder. @throws ImageError */
+export async function readLayoutFolder(path: string, take: TakeLayer = async () => undefined): Promise<SourceImage> {
+  const image = imageOfLayout(await listFolder(path), path)
+  for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
+    await take({
+      name,
+      size: blob?.size ?? 0,
+      content: () => createReadStream(join(path, name), { highWaterMark: CHUNK }),
+    })
+  return image
+}
+
+const CHUNK = 1024 * 1024
+const DOCUMENT_LIMIT = 4 * 1024 * 1024
+
+async function listFolder(path: string): Promise<Contents> {
+  const folder = 'blobs/sha256'
+  const blobs = await readdir(join(path, folder)).catch(() => [])
+  const members = new Map<string, Member>()
+  const documents = new Map<string, Buffer>()
+  for (const name of ['index.json', ...blobs.map((blob) => `${folder}/${blob}`)]) {
+    const file = await stat(join(path, name)).catch(() => undefined)
+    if (!file?.isFile()) continue
+    members.set(name, { type: 'file', linkName: '', size: file.size })
+    // Layers begin with other bytes; of what is large nothing is a document.
+    if (file.size > DOCUMENT_LIMIT) continue
+    const bytes = await readFile(join(path, name))
+    if (bytes[0] === 0x7b) documents.set(name, bytes)
+  }
+  return { members, documents }
+}
+
+interface Document {
+  readonly bytes: Buffer
+  readonly mediaType: string
+  readonly name: string
+}
+
+/** What an index leads to, attestations left out: one image, or an index of one. */
+function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, path: string, depth = 0): Descriptor {
+  const index = parse(bytes, mediaType, name, path)
+  if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
+  const images = index.manifests.filter(({ platform }) => platform?.os !== 'unknown')
+  const [only, ...more] = images
+  if (only === undefined) throw damaged(path, `${name} lists no image`)
+  if (more.length > 0)
+    throw new ImageError({
+      what: `${path} holds ${images.length} images, and only one can be pushed`,
+      words: images
+        .map((one) => `${one.digest}${one.platform ? ` for ${printPlatform(one.platform)}` : ''}`)
+        .join('\n'),
+      help: 'Build the image of one system by its own attribute; merge puts those of several systems together.',
+    })
+  if (!only.mediaType.includes('index') && !only.mediaType.includes('manifest.list')) return only
+  if (depth > 2) throw damaged(path, 'its indexes lead to one another')
+  const inner = documentOf(contents, only, path)
+  return onlyImage(
+    contents,
+    { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` },
+    path,
+    depth + 1,
+  )
+}
+
+function parse(bytes: Buffer, mediaType: string, name: string, path: string): ReturnType<typeof parseManifest> {
+  try {
+    return parseManifest(bytes, mediaType, name)
+  } catch (error) {
+    if (error instanceof FormatError) throw damaged(path, error.parts.what, error)
+    throw error
+  }
+}
+
+function documentOf(contents: Contents, { digest }: Pick<Manifest['config'], 'digest'>, path: string): Buffer {
+  const bytes = contents.documents.get(nameOf(digest))
+  if (bytes === undefined) throw damaged(path, `${digest} is missing`)
+  if (digestOf(bytes) !== digest) throw damaged(path, `${digest} has another content than its name says`)
+  return bytes
+}
+
+function existing({ members }: Contents, { digest, size }: Descriptor, path: string): string {
+  const name = nameOf(digest)
+  const member = members.get(name)
+  if (member?.type !== 'file') throw damaged(path, `its layer ${digest} is missing`)
+  if (member.size !== size)
+    throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`)
+  return name
+}
+
+function nameOf(digest: Digest): string {
+  return `blobs/${digest.replace(':', '/')}`
+}
