@@ -4,6 +4,8 @@ const shared = {
 }
 
 export default {
+  // For slow machines: what hangs ends here, and nothing else does.
+  testTimeout: 60_000,
   projects: [
     {
       ...shared,
