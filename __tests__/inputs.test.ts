@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { type BuildInputs, InputError, type MergeInputs, readInputs } from '../src/inputs.ts'
+import { type BuildInputs, InputError, type MergeInputs, type PlanInputs, readInputs } from '../src/inputs.ts'
 import { printReference, printRepository } from '../src/oci/reference.ts'
 
 type Inputs = Readonly<Record<string, string>>
@@ -26,6 +26,12 @@ function readBuild(inputs: Inputs = {}, more: Inputs = {}): BuildInputs {
 function readMerge(inputs: Inputs = {}, more: Inputs = {}): MergeInputs {
   const read = readInputs(environment({ mode: 'merge', ...inputs }, more))
   if (read.mode !== 'merge') throw new Error('not what was asked for')
+  return read
+}
+
+function readPlan(inputs: Inputs = {}): PlanInputs {
+  const read = readInputs(environment({ mode: 'plan', ...inputs }))
+  if (read.mode !== 'plan') throw new Error('not what was asked for')
   return read
 }
 
@@ -62,6 +68,49 @@ test('a merge needs no more than mode and image', () => {
   const read = readMerge()
   expect(read).toMatchObject({ push: true, annotations: [], systems: [], digests: undefined, notices: [] })
   expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:latest', 'ghcr.io/owner/app:0123456'])
+})
+
+describe('plan', () => {
+  test('needs no more than mode and image', () => {
+    expect(readPlan()).toEqual({
+      mode: 'plan',
+      images: [{ host: 'ghcr.io', path: 'owner/app' }],
+      push: true,
+      notices: [],
+      flake: '.',
+      attribute: 'containerImage',
+      nixArgs: [],
+      reuseFrom: [],
+      format: 'gzip',
+      labels: {},
+      rebuild: false,
+      runners: new Map(),
+    })
+  })
+
+  test('takes what the builds take', () => {
+    const read = readPlan({
+      flake: './nix',
+      attribute: 'images.app',
+      'nix-args': '--impure',
+      'reuse-from': 'latest',
+      compression: 'zstd',
+      labels: 'a=b',
+      rebuild: 'true',
+    })
+    const repository = { host: 'ghcr.io', path: 'owner/app' }
+    expect(read).toMatchObject({ flake: './nix', attribute: 'images.app', nixArgs: ['--impure'], rebuild: true })
+    expect(read).toMatchObject({ reuseFrom: [{ repository, tag: 'latest' }], format: 'zstd', labels: { a: 'b' } })
+    expect(readPlan({ 'push-with': 'docker' }).format).toBeUndefined()
+  })
+
+  test('has runners for systems', () => {
+    const { runners } = readPlan({ runners: 'aarch64-linux=self-hosted-arm\n\n armv7l-linux = a board = of mine \n' })
+    expect([...runners]).toEqual([
+      ['aarch64-linux', 'self-hosted-arm'],
+      ['armv7l-linux', 'a board = of mine'],
+    ])
+  })
 })
 
 describe('image', () => {
@@ -223,6 +272,39 @@ describe('what is wrong is told in one message, with the input and what to do', 
       { mode: 'push' },
       {},
       ['The input `mode` is "push", which is no mode', /mode: build.*mode: merge/],
+    ],
+    [
+      'an installable to plan for',
+      { mode: 'plan', installable: '.#x' },
+      {},
+      ['The input `installable` is not for `mode: plan`', '`attribute`'],
+    ],
+    [
+      'a flake to plan for that names an attribute',
+      { mode: 'plan', flake: '.#x' },
+      {},
+      ['The input `flake` is ".#x", which names an attribute too'],
+    ],
+    [
+      'a runner for no system',
+      { mode: 'plan', runners: 'self-hosted-arm' },
+      {},
+      [
+        'The input `runners` has "self-hosted-arm", which is not of the form system=label',
+        'aarch64-linux=self-hosted-arm',
+      ],
+    ],
+    [
+      'a system without a runner',
+      { mode: 'plan', runners: 'aarch64-linux=' },
+      {},
+      ['The input `runners` has "aarch64-linux="'],
+    ],
+    [
+      'a runner for a system of macOS',
+      { mode: 'plan', runners: 'aarch64-darwin=macos-15' },
+      {},
+      ['The input `runners` is not valid', 'aarch64-darwin" is macOS\'s'],
     ],
     ['no image', { image: ' \n' }, {}, ['The input `image` is missing', 'image: ghcr.io/${{ github.repository }}']],
     [

@@ -18,6 +18,7 @@ describe('a record', () => {
   test.each<[string, DigestRecord]>([
     ['with all fields', record],
     ['without a variant', { ...record, platform: { os: 'linux', architecture: 'arm64' } }],
+    ['of an image that the store path alone makes', { ...record, plain: true }],
     ['without the number of jobs', { ...record, job: { id: 'build' } }],
     ['with what the runner left undefined', { ...record, job: { id: 'build', total: undefined } }],
     [

@@ -52,6 +52,38 @@ test('evaluates contexts, and hands outputs from step to step and from job to jo
   expect(jobs).toEqual({ one: { x: 'x 1\n2', y: 'y 1\n2' }, two: {} })
 })
 
+const MADE = `
+  plan:
+    runs-on: linux
+    outputs: { matrix: "\${{ steps.plan.outputs.matrix }}" }
+    steps: [{ id: plan, uses: owner/action@v1 }]
+  one:
+    needs: plan
+    strategy: { matrix: "\${{ fromJSON(needs.plan.outputs.matrix) }}" }
+    runs-on: "\${{ matrix.runner }}"
+    steps: [${STEP.replace('VALUE', '"${{ matrix.system }} on ${{ matrix.runner }}"')}]`
+
+test('makes the jobs of a matrix that a job before has put together', async () => {
+  const include = [
+    { system: 'x', runner: 'intel' },
+    { system: 'y', runner: 'arm', unchanged: true },
+  ]
+  const { values, steps } = await run(MADE, { matrix: JSON.stringify({ include }) })
+  expect(values.slice(1)).toEqual(['x on intel', 'y on arm'])
+  expect(steps.slice(1).map(({ matrix, jobTotal }) => [matrix.unchanged, jobTotal])).toEqual([
+    [undefined, 2],
+    ['true', 2],
+  ])
+})
+
+test.each([
+  ['is no JSON', 'x', 'JSON'],
+  ['has no jobs', '{"include":[]}', 'has no jobs'],
+  ['has something else', '{"system":["x"]}', 'include'],
+])('refuses a matrix that %s', async (_what, matrix, words) => {
+  await expect(run(MADE, { matrix })).rejects.toThrow(words)
+})
+
 test('lets the last job of a matrix win an output of one name', async () => {
   const { jobs } = await run(`
   one:
@@ -91,6 +123,16 @@ test.each([
     'a need that comes later',
     '  one: { needs: two, runs-on: linux, steps: [] }',
     'there is no "two" before needs of one',
+  ],
+  [
+    'a matrix of a job that is not needed',
+    '  one: { strategy: { matrix: "${{ fromJSON(needs.plan.outputs.matrix) }}" }, runs-on: linux, steps: [] }',
+    'there is no "plan" before needs.plan',
+  ],
+  [
+    'a matrix of anything else',
+    '  one: { strategy: { matrix: "${{ fromJSON(vars.MATRIX) }}" }, runs-on: linux, steps: [] }',
+    "can't evaluate the matrix",
   ],
   ['another action', '  one: { runs-on: linux, steps: [{ uses: other/action@v1 }] }', 'other/action@v1'],
   ['a script that fails', '  one: { runs-on: linux, steps: [{ run: "false\\ntrue" }] }', 'Command failed'],

@@ -76,19 +76,37 @@ export interface MergeInputs extends CommonInputs {
   readonly token: string
 }
 
+export interface PlanInputs extends CommonInputs {
+  readonly mode: 'plan'
+  readonly flake: string
+  readonly attribute: string
+  readonly nixArgs: readonly string[]
+  /** Images published before, which may be what would be built. */
+  readonly reuseFrom: readonly Reference[]
+  /** Of the layers that a build pushes; nothing where Docker pushes them. */
+  readonly format: Compression['format'] | undefined
+  /** Added to the images' configs. */
+  readonly labels: Readonly<Record<string, string>>
+  /** Whether all is built, whatever is published. */
+  readonly rebuild: boolean
+  /** The labels of runners for systems, where they are not the hosted ones. */
+  readonly runners: ReadonlyMap<string, string>
+}
+
 export type Environment = Readonly<Record<string, string | undefined>>
 
 /**
  * Reads the step's inputs as the runner hands them over, in `INPUT_…` variables.
  * @throws InputError for the first one that is wrong
  */
-export function readInputs(env: Environment): BuildInputs | MergeInputs {
+export function readInputs(env: Environment): BuildInputs | MergeInputs | PlanInputs {
   const mode = inputOf(env, 'mode')
   if (mode === 'build') return readBuildInputs(env)
   if (mode === 'merge') return readMergeInputs(env)
+  if (mode === 'plan') return readPlanInputs(env)
   throw new InputError({
     what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
-    help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together.',
+    help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
   })
 }
 
@@ -96,13 +114,8 @@ function readBuildInputs(env: Environment): BuildInputs {
   const common = readCommonInputs(env)
   const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
   valid('system', () => platformOf(system))
-  const flake = inputOf(env, 'flake') || '.'
-  if (flake.includes('#'))
-    throw new InputError({
-      what: `The input \`flake\` is "${flake}", which names an attribute too`,
-      help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
-    })
-  const pushWith = readChoice(env, 'push-with', ['registry', 'docker'])
+  const flake = readFlake(env)
+  const pushWith = readPushWith(env)
   return {
     ...common,
     mode: 'build',
@@ -144,6 +157,52 @@ function readMergeInputs(env: Environment): MergeInputs {
     republish: readBoolean(env, 'republish', false),
     token: inputOf(env, 'token'),
   }
+}
+
+function readPlanInputs(env: Environment): PlanInputs {
+  const common = readCommonInputs(env)
+  if (inputOf(env, 'installable') !== '')
+    throw new InputError({
+      what: 'The input `installable` is not for `mode: plan`, which looks for the systems in the flake',
+      help: 'Name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.',
+    })
+  const pushWith = readPushWith(env)
+  return {
+    ...common,
+    mode: 'plan',
+    flake: readFlake(env),
+    attribute: inputOf(env, 'attribute') || 'containerImage',
+    nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+    reuseFrom: readReuseFrom(env, common.images),
+    format: pushWith === 'registry' ? readCompression(env).format : undefined,
+    labels: readLabels(env, pushWith),
+    rebuild: readBoolean(env, 'rebuild', false),
+    runners: new Map(linesOf(inputOf(env, 'runners')).map(readRunner)),
+  }
+}
+
+function readRunner(line: string): readonly [string, string] {
+  const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? []
+  if (system === undefined || runner === undefined)
+    throw new InputError({
+      what: `The input \`runners\` has "${line}", which is not of the form system=label`,
+      help: 'Write one system a line:\n  runners: |\n    aarch64-linux=self-hosted-arm',
+    })
+  valid('runners', () => platformOf(system))
+  return [system, runner]
+}
+
+function readFlake(env: Environment): string {
+  const flake = inputOf(env, 'flake') || '.'
+  if (!flake.includes('#')) return flake
+  throw new InputError({
+    what: `The input \`flake\` is "${flake}", which names an attribute too`,
+    help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
+  })
+}
+
+function readPushWith(env: Environment): BuildInputs['pushWith'] {
+  return readChoice(env, 'push-with', ['registry', 'docker'])
 }
 
 function readCommonInputs(env: Environment): CommonInputs {

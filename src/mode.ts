@@ -1,7 +1,7 @@
 import type { JobLog } from './job-log.ts'
 import type { Registry } from './registry/registry.ts'
 
-/** What both modes work with. */
+/** What all modes work with. */
 export interface Tools {
   readonly registry: Registry
   readonly log: JobLog

@@ -5,10 +5,11 @@ import * as core from '@actions/core'
 import { adviceFor } from './advice.ts'
 import { build } from './build/build.ts'
 import { Failure, messageOf } from './failure.ts'
-import { type BuildInputs, type Environment, type MergeInputs, readInputs } from './inputs.ts'
+import { type BuildInputs, type Environment, type MergeInputs, type PlanInputs, readInputs } from './inputs.ts'
 import { jobLog } from './job-log.ts'
 import { merge } from './merge/merge.ts'
 import type { Result } from './mode.ts'
+import { plan } from './plan/plan.ts'
 import { credentialsFrom } from './registry/credentials.ts'
 import { createRegistry, type Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
@@ -32,12 +33,19 @@ export async function run(env: Environment): Promise<void> {
   }
 }
 
-async function runMode(inputs: BuildInputs | MergeInputs, env: Environment): Promise<Result> {
+async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Environment): Promise<Result> {
   const registry = openRegistry(env)
   const tools = { registry, log: jobLog }
   const workflow = readWorkflow(env)
   try {
-    return await (inputs.mode === 'build' ? build(inputs, workflow, tools) : merge(inputs, workflow, tools))
+    switch (inputs.mode) {
+      case 'plan':
+        return await plan(inputs, workflow, tools)
+      case 'build':
+        return await build(inputs, workflow, tools)
+      case 'merge':
+        return await merge(inputs, workflow, tools)
+    }
   } finally {
     await registry.close()
   }

@@ -32,6 +32,24 @@ test('image.yml publishes what docker/metadata-action says', async () => {
   }
 })
 
+test('plan.yml builds for each system that the flake has the image for, and sees what is unchanged', async () => {
+  const [first, second] = [await run('plan.yml', {}), await run('plan.yml', {})]
+  const systems = [
+    { system: 'aarch64-linux', runner: 'ubuntu-24.04-arm' },
+    { system: 'armv7l-linux', runner: 'ubuntu-24.04' },
+    { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
+  ]
+  expect(matrixOf(first)).toEqual(systems)
+  expect(await read('latest')).toMatchObject({
+    manifests: [{ platform: AMD64 }, { platform: { os: 'linux', architecture: 'arm' } }, { platform: ARM64 }],
+  })
+  expect(matrixOf(second)).toEqual(systems.map((one) => ({ ...one, unchanged: true })))
+}, 120_000)
+
+function matrixOf(jobs: Awaited<ReturnType<typeof run>>): unknown {
+  return JSON.parse(jobs.get('plan')?.matrix ?? '').include
+}
+
 test.each([
   ['one image', ['owner/app']],
   ['several images', ['owner/app', 'owner/other']],

@@ -68,7 +68,7 @@ const STEP = v.union([
 ])
 const JOB = v.strictObject({
   needs: v.optional(v.union([v.string(), v.array(v.string())]), []),
-  strategy: v.optional(v.strictObject({ matrix: v.strictObject({ include: v.array(TEXTS) }) })),
+  strategy: v.optional(v.strictObject({ matrix: v.union([v.strictObject({ include: v.array(TEXTS) }), v.string()]) })),
   'runs-on': v.string(),
   permissions: v.optional(TEXTS),
   outputs: v.optional(TEXTS, {}),
@@ -93,7 +93,7 @@ function readWorkflow(text: string): v.InferOutput<typeof WORKFLOW> {
 }
 
 async function runJob(id: string, job: Job, needs: Needs, run: WorkflowRun): Promise<Outputs> {
-  const legs = job.strategy?.matrix.include ?? [{}]
+  const legs = legsOf(job, needs)
   const outputs: Record<string, string> = {}
   for (const [jobIndex, matrix] of legs.entries()) {
     const leg = await runLeg(job, { job: id, matrix, jobTotal: legs.length, jobIndex, needs }, run)
@@ -102,6 +102,24 @@ async function runJob(id: string, job: Job, needs: Needs, run: WorkflowRun): Pro
   }
   return outputs
 }
+
+/** The jobs of a matrix, which may be the output of a job before: `${{ fromJSON(needs.plan.outputs.matrix) }}`. */
+function legsOf({ strategy }: Job, needs: Needs): readonly Outputs[] {
+  if (strategy === undefined) return [{}]
+  const { matrix } = strategy
+  if (typeof matrix !== 'string') return matrix.include
+  const [, path] = /^\$\{\{\s*fromJSON\(\s*(needs\.[\w.-]+)\s*\)\s*\}\}$/.exec(matrix) ?? []
+  if (path === undefined) throw new Error(`can't evaluate the matrix ${matrix}`)
+  const json = evaluate(`\${{ ${path} }}`, lookupIn({}, { matrix: {}, needs }, '', new Map()))
+  const { include } = v.parse(v.pipe(v.string(), v.parseJson(), MATRIX), json)
+  if (include.length === 0) throw new Error(`the matrix ${matrix} has no jobs`)
+  // In a context, whatever is not a text is used as one.
+  return include.map((leg) => Object.fromEntries(Object.entries(leg).map(([key, value]) => [key, String(value)])))
+}
+
+const MATRIX = v.strictObject({
+  include: v.array(v.record(v.string(), v.union([v.string(), v.boolean(), v.number()]))),
+})
 
 interface Leg extends Pick<ActionStep, 'job' | 'matrix' | 'jobTotal' | 'jobIndex'> {
   readonly needs: Needs
@@ -179,7 +197,7 @@ function evaluate(text: string, lookup: Lookup): string {
 /** What GitHub takes for empty is refused as well, where it can be nothing but a slip of the pen. */
 function lookupIn(
   github: Readonly<Record<string, string>>,
-  { matrix, needs }: Leg,
+  { matrix, needs }: Pick<Leg, 'matrix' | 'needs'>,
   temp: string,
   steps: ReadonlyMap<string, Outputs>,
 ): Lookup {

@@ -130,7 +130,7 @@ function recordOf(
   { repository, digest, mediaType, size, platform: own }: ImageManifest,
   { os, architecture, variant = own.variant }: Platform,
   storePath: string,
-  { system, jobTotal, jobIndex }: BuildInputs,
+  { system, labels, jobTotal, jobIndex }: BuildInputs,
   { run, job }: Workflow,
 ): DigestRecord {
   return {
@@ -142,6 +142,7 @@ function recordOf(
     mediaType,
     size,
     storePath,
+    ...(Object.keys(labels).length === 0 && { plain: true }),
     job: {
       id: job,
       ...(jobTotal !== undefined && { total: jobTotal }),

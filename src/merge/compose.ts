@@ -1,5 +1,5 @@
 import { oneLine } from '../failure.ts'
-import { type Annotation, placeAnnotations } from '../oci/annotation.ts'
+import { type Annotation, placeAnnotations, STORE_PATH } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
 import { composeIndex } from '../oci/image-index.ts'
@@ -19,7 +19,7 @@ type Annotations = Readonly<Record<string, string>>
 /**
  * The index of all members with what BuildKit attests about them. Its annotations are the user's; where they say
  * nothing, the run's own commit and repository; and where neither does, what the labels of all images say, for GHCR
- * shows the description of the index alone.
+ * shows the description of the index alone. The entry of an image that a store path alone makes names that path.
  * @param origin the annotations that tell where the run's commit is from
  */
 export function compose(
@@ -31,8 +31,12 @@ export function compose(
   const placed = placeAnnotations(annotations, platforms)
   const given = { ...origin, ...placed.index }
   const labels = commonLabels(members, given)
-  const entries = members.flatMap(({ platform, image }) => [
-    { ...image.own.descriptor, platform, annotations: placed.descriptor(platform) },
+  const entries = members.flatMap(({ platform, image, storePath }) => [
+    {
+      ...image.own.descriptor,
+      platform,
+      annotations: { ...placed.descriptor(platform), ...(storePath !== undefined && { [STORE_PATH]: storePath }) },
+    },
     ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
   ])
   const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }))

@@ -1,3 +1,4 @@
+import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
 import { fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
@@ -11,6 +12,8 @@ export interface Member {
   readonly system: string
   readonly platform: Platform
   readonly image: PublishedImage
+  /** What alone makes the image; absent where its record does not say so. */
+  readonly storePath?: string
   /** Where it is to be published and is not yet. */
   readonly absentFrom: readonly Repository[]
 }
@@ -50,7 +53,7 @@ function incomplete({ digest, record }: Candidate, images: readonly Repository[]
   })
 }
 
-function describe({ digest, record, origin }: Candidate, image: PublishedImage): Pick<Member, 'system' | 'platform'> {
+function describe({ digest, record, origin }: Candidate, image: PublishedImage): Omit<Member, 'image' | 'absentFrom'> {
   const name = `${printRepository(image.repository)}@${digest}`
   const system = record?.system ?? systemOf(image.platform)
   if (system === undefined)
@@ -73,7 +76,11 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
     })
   const variant = image.platform.variant ?? wanted.variant
   const { os, architecture } = wanted
-  return { system, platform: { os, architecture, ...(variant !== undefined && { variant }) } }
+  return {
+    system,
+    platform: { os, architecture, ...(variant !== undefined && { variant }) },
+    ...(record?.plain && isStorePath(record.storePath) && { storePath: record.storePath }),
+  }
 }
 
 /** @throws MergeError where two members are for one platform, or they are not for the systems asked for */

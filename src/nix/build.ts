@@ -1,7 +1,8 @@
 import * as v from 'valibot'
-import { type CommandResult, runCommand } from '../command.ts'
+import type { CommandResult } from '../command.ts'
 import { lastLines, oneLine } from '../failure.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
+import { foreignOptions, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 
 export interface NixBuildCall extends BuildContext {
@@ -16,24 +17,12 @@ export interface NixBuildCall extends BuildContext {
  * @throws NixError with Nix's last lines and, for the failures that are known, what to do
  */
 export async function buildInstallable(call: NixBuildCall): Promise<string> {
-  const { installable, nixArgs, system, runnerSystem } = call
-  const foreign = system === runnerSystem ? [] : ['--option', 'extra-platforms', system]
+  const { installable, nixArgs } = call
   // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
-  const args = ['build', '--json', '--no-link', '--print-build-logs', ...foreign, ...nixArgs, installable]
+  const args = ['build', '--json', '--no-link', '--print-build-logs', ...foreignOptions(call), ...nixArgs, installable]
   const result = await runNix(args, true)
   if (result.exitCode !== 0) throw await buildFailed(call, result)
   return outputOf(result.stdout, installable)
-}
-
-const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
-
-async function runNix(args: readonly string[], shown: boolean): Promise<CommandResult> {
-  const result = await runCommand('nix', [...FEATURES, ...args], shown)
-  if (result !== undefined) return result
-  throw new NixError({
-    what: 'Nix is not installed on this runner',
-    help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
-  })
 }
 
 const BUILD_RESULT = v.pipe(v.string(), v.parseJson(), v.array(v.object({ outputs: v.record(v.string(), v.string()) })))

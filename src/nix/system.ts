@@ -15,6 +15,9 @@ const PLATFORMS: ReadonlyMap<string, Platform> = new Map(
   }),
 )
 
+/** All systems that container images can be for. */
+export const SYSTEMS: readonly string[] = [...PLATFORMS.keys()]
+
 /**
  * The platform of a Nix system.
  * @throws NixError for a system that no container image is for

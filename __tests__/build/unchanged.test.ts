@@ -1,0 +1,197 @@
+import { describe, expect, test } from '@jest/globals'
+import { findUnchanged, namesStorePath, readIndexes } from '../../src/build/unchanged.ts'
+import type { Reference } from '../../src/oci/reference.ts'
+import type { PublishedImage } from '../../src/registry/image.ts'
+import { type Client, connect, open } from '../registry/connect.ts'
+import { blobsOf, loseBlob } from '../support/merging.ts'
+import type { RegistryOptions, TestRegistry } from '../support/registry.ts'
+import { OCI_MANIFEST, type SeededEntry, seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
+
+const KEY = 'io.github.nix-image-action.store-path'
+const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
+const AMD64 = { os: 'linux', architecture: 'amd64' }
+const ARM64 = { os: 'linux', architecture: 'arm64' }
+
+/** Puts an image there whose one layer is of the kind that this action pushes, and says how an index lists it. */
+async function seed(
+  server: TestRegistry,
+  { annotations, platform = AMD64, layer = 'gzip' }: Partial<SeededEntry> & { readonly layer?: string } = {},
+): Promise<SeededEntry> {
+  const { digest } = await seedImage(server, 'app', AMD64)
+  const plain = JSON.parse(String(server.manifest('app', digest)?.bytes))
+  const layers = plain.layers.map((one: object) => ({
+    ...one,
+    mediaType: `application/vnd.oci.image.layer.v1.tar+${layer}`,
+  }))
+  const bytes = Buffer.from(JSON.stringify({ ...plain, layers }))
+  const image = { digest: server.seedManifest('app', bytes, OCI_MANIFEST), mediaType: OCI_MANIFEST, size: bytes.length }
+  return { ...image, platform, annotations: annotations ?? { [KEY]: PATH } }
+}
+
+interface Asking {
+  readonly path?: string
+  readonly platform?: typeof AMD64
+  readonly format?: 'gzip' | 'zstd' | undefined
+  readonly references?: readonly Reference[]
+  /** The path of the image that is to be published, in the same registry. */
+  readonly image?: string
+}
+
+/** What a build is told, and whether it had reason to evaluate a store path. */
+async function ask(client: Client, asking: Asking = {}) {
+  const { path: storePath = PATH, platform = AMD64, image = 'app', references } = asking
+  const format = 'format' in asking ? asking.format : 'gzip'
+  const { host } = client.repository
+  const lines: string[] = []
+  const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
+  const latest = { repository: client.repository, tag: 'latest' }
+  const indexes = await readIndexes(client, references ?? [latest], [{ host, path: image }], log)
+  const found: PublishedImage | undefined = await findUnchanged(client, indexes, { platform, storePath, format }, log)
+  return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, lines }
+}
+
+function fail(line: string): never {
+  throw new Error(`There should be no warning: ${line}`)
+}
+
+async function published(entries: readonly Parameters<typeof seed>[1][] = [{}], options: RegistryOptions = {}) {
+  const { server, client } = await connect(options)
+  const seeded: SeededEntry[] = []
+  for (const entry of entries) seeded.push(await seed(server, entry))
+  seedIndex(server, 'app', seeded, 'latest')
+  return { server, client, first: seeded[0] as SeededEntry }
+}
+
+test('an image of the same store path is what a build would publish, with all that is to be known of it', async () => {
+  const { server, client, first } = await published([{}, { platform: ARM64 }])
+  const { found, worthwhile, lines } = await ask(client)
+  expect(worthwhile).toBe(true)
+  expect(found).toMatchObject({ digest: first.digest, mediaType: OCI_MANIFEST, size: first.size, platform: AMD64 })
+  expect(found?.own.blobs.map(({ digest }) => digest)).toEqual(blobsOf(server, 'app', first.digest))
+  expect(lines).toEqual([])
+})
+
+test('what is attested about it stands in the way of nothing', async () => {
+  const { server, client, first } = await published()
+  seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
+  expect((await ask(client)).digest).toBe(first.digest)
+})
+
+test('where Docker pushes, the compression is Docker’s own', async () => {
+  const { client, first } = await published([{ layer: 'zstd' }])
+  expect((await ask(client, { format: 'zstd' })).digest).toBe(first.digest)
+  expect((await ask(client, { format: undefined })).digest).toBe(first.digest)
+})
+
+test('of several references one that is not there or of something else does no harm', async () => {
+  const { server, client, first } = await published()
+  const { repository } = client
+  server.seedTag('app', 'single', first.digest)
+  const tags = ['none', 'single', 'latest'].map((tag) => ({ repository, tag }))
+  expect(await ask(client, { references: tags })).toMatchObject({ digest: first.digest, lines: [] })
+})
+
+describe('there is something to build, of which nothing need be said', () => {
+  test('where another store path was published', async () => {
+    const { client } = await published()
+    const other = PATH.replace('0', '1')
+    expect(await ask(client, { path: other })).toMatchObject({ worthwhile: true, digest: undefined, lines: [] })
+  })
+
+  test.each([
+    ['the index names no store path', { annotations: {} }],
+    ['what it names is none', { annotations: { [KEY]: `${PATH}\n::error::x` } }],
+    ['what it names is of another platform', { platform: ARM64 }],
+  ])('where %s', async (_, entry) => {
+    const { client } = await published([entry])
+    expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
+  })
+
+  test('where nothing was published', async () => {
+    const { client } = await connect()
+    expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
+  })
+
+  test('where the index is in another repository, whose owner may claim any store path', async () => {
+    const { server, client } = await published()
+    expect(await ask(client, { image: 'other' })).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
+    // It is not even asked for.
+    expect(server.requests.filter(({ route }) => route === 'manifest')).toEqual([])
+  })
+})
+
+describe('there is something to build, and why is said in a line', () => {
+  test('where the image has gone', async () => {
+    const { server, client, first } = await published()
+    server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 404 } : undefined))
+    expectBuilt(await ask(client), 'it lists an image that is not there')
+  })
+
+  test('where one of its layers has gone', async () => {
+    const { server, client, first } = await published()
+    await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[1])
+    expectBuilt(await ask(client), 'of its layers 1 is not there')
+  })
+
+  test('where its config has gone', async () => {
+    const { server, client, first } = await published()
+    await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[0])
+    expectBuilt(await ask(client), /The config of .* is not in the registry$/)
+  })
+
+  test('where its layers are compressed otherwise', async () => {
+    const { client } = await published()
+    expectBuilt(await ask(client, { format: 'zstd' }), 'its layers are not compressed by zstd')
+  })
+
+  test('where it is for another platform than the index says', async () => {
+    const { client } = await published([{ platform: ARM64 }])
+    const built = await ask(client, { platform: ARM64 })
+    expect(built.lines).toEqual([expect.stringMatching(/^The image for linux\/arm64 is built, though .*linux\/amd64$/)])
+    expect(built.digest).toBeUndefined()
+  })
+
+  test('where the index has two images for the platform', async () => {
+    const { client } = await published([{}, { layer: 'zstd', annotations: {} }])
+    expectBuilt(await ask(client), 'the index has 2 images for that platform')
+  })
+
+  test('where what it lists is an index', async () => {
+    const { server, client, first } = await published()
+    const digest = seedIndex(server, 'app', [first])
+    seedIndex(server, 'app', [{ ...first, digest }], 'latest')
+    expectBuilt(await ask(client), 'it lists an image that is not there')
+  })
+
+  test('where the registry fails', async () => {
+    const { server, client, first } = await published()
+    server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 500 } : undefined))
+    expectBuilt(await ask(client), /answered with status 500$/)
+  })
+
+  test.each<[string, RegistryOptions, RegExp]>([
+    ['does not answer', { fault: () => ({ kind: 'reset' }) }, /can't be reached|reset/],
+    ['wants a login', { auth: { kind: 'basic', user: 'a', password: 'b' } }, /there are no credentials for it$/],
+  ])('where the registry %s', async (_, options, why) => {
+    const { server } = await published([{}], options)
+    const { lines, digest, worthwhile } = await ask(open(server.host))
+    expect({ digest, worthwhile }).toEqual({ digest: undefined, worthwhile: false })
+    expect(lines).toEqual([expect.stringMatching(why)])
+    expect(lines[0]).toContain(`Whether the image in ${server.host}/app:latest is unchanged can't be told: `)
+  })
+
+  test('where the index is none that can be read', async () => {
+    const { server, client } = await connect()
+    server.seedManifest('app', Buffer.from('nonsense'), OCI_MANIFEST, 'latest')
+    const { lines, digest } = await ask(client)
+    expect(digest).toBeUndefined()
+    expect(lines).toEqual([expect.stringMatching(/can't be told: .*it is no JSON$/)])
+  })
+})
+
+function expectBuilt({ digest, lines }: Awaited<ReturnType<typeof ask>>, why: string | RegExp): void {
+  expect(digest).toBeUndefined()
+  expect(lines).toHaveLength(1)
+  expect(lines[0]).toMatch(/^The image for linux\/amd64 is built, though 127\.0\.0\.1:\d+\/app:latest has it: /)
+  expect(lines[0]).toMatch(why)
+}

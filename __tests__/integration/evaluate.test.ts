@@ -1,0 +1,103 @@
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, realpath, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { nixEnvironment, removeNixFolder } from '../support/nix.ts'
+
+// With real Nix: the store path that is evaluated is the one that is built, or none.
+
+const run = promisify(execFile)
+let folder: string
+let env: Readonly<Record<string, string | undefined>>
+beforeAll(async () => {
+  folder = await mkdtemp(join(await realpath(tmpdir()), 'evaluate-'))
+  env = { PATH: process.env.PATH, ...(await nixEnvironment(join(folder, 'nix'))) }
+  await mkdir(join(folder, 'flake'))
+  await writeFile(join(folder, 'flake/flake.nix'), `{ outputs = _: { packages.x86_64-linux = ${PACKAGES}; }; }`)
+  await writeFile(
+    join(folder, 'image.nix'),
+    `{ name ? "image" }: { images = { app = ${derivation('inherit name;')}; }; }`,
+  )
+})
+afterAll(() => removeNixFolder(folder))
+
+function derivation(attributes: string): string {
+  return `derivation { system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; ${attributes} }`
+}
+
+const PACKAGES = `{
+  default = ${derivation('name = "default";')};
+  image = ${derivation('name = "image.tar.gz";')};
+  addressed = ${derivation('name = "x"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";')};
+  failing = throw "not today";
+  text = "/nix/store/${'0'.repeat(32)}-image";
+}`
+
+interface Circumstances {
+  readonly runnerSystem?: string
+  readonly nixArgs?: readonly string[]
+}
+
+async function evaluate(
+  installable: readonly string[],
+  { runnerSystem = 'x86_64-linux', nixArgs = ['--option', 'warn-dirty', 'false'] }: Circumstances = {},
+): Promise<string | undefined> {
+  const program = fileURLToPath(new URL('evaluate-once.ts', import.meta.url))
+  const args = [program, 'x86_64-linux', runnerSystem, JSON.stringify(nixArgs), ...installable]
+  const { stdout } = await run(process.execPath, args, { env, cwd: folder })
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '').path
+}
+
+async function build(installable: string): Promise<string> {
+  const args = ['--extra-experimental-features', 'nix-command flakes', 'build', '--json', '--no-link', installable]
+  const { stdout } = await run('nix', args, { env, cwd: folder })
+  return JSON.parse(stdout)[0].outputs.out
+}
+
+describe('the store path is known before the build', () => {
+  test.each(['#packages.x86_64-linux.image', '#image', ''])('of the flake%s', async (attribute) => {
+    const installable = `path:${folder}/flake${attribute}`
+    const path = await evaluate([installable])
+    expect(path).toMatch(/\/store\/[0-9a-z]{32}-(image\.tar\.gz|default)$/)
+    expect(await build(installable)).toBe(path)
+  })
+
+  test('of a file with arguments', async () => {
+    const file = ['--file', join(folder, 'image.nix')]
+    expect(await evaluate([...file, '--argstr', 'name', 'other', 'images.app'])).toMatch(/-other$/)
+    expect(await evaluate([...file, '--argstr', 'name', 'third', 'images.app'])).toMatch(/-third$/)
+  })
+
+  test('of another system’s', async () => {
+    const path = await evaluate([`path:${folder}/flake#image`], { runnerSystem: 'aarch64-linux' })
+    expect(path).toMatch(/-image\.tar\.gz$/)
+  })
+
+  test('of one that is given', async () => {
+    const path = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
+    expect(await evaluate([path])).toBe(path)
+  })
+})
+
+describe('the store path is not known before the build', () => {
+  test.each([
+    ['of what is addressed by its content', '#addressed'],
+    ['of what fails', '#failing'],
+    ['of what is not there', '#nonesuch'],
+    ['of what is no derivation', '#text'],
+    ['of chosen outputs', '#image^out'],
+  ])('%s', async (_, attribute) => {
+    expect(await evaluate([`path:${folder}/flake${attribute}`])).toBeUndefined()
+  })
+
+  test('of a derivation in the store', async () => {
+    expect(await evaluate([`/nix/store/${'0'.repeat(32)}-image.tar.gz.drv`])).toBeUndefined()
+  })
+
+  test('with an argument that only builds take', async () => {
+    expect(await evaluate([`path:${folder}/flake#image`], { nixArgs: ['--rebuild'] })).toBeUndefined()
+  })
+})

@@ -1,0 +1,190 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { type Lab, startLab } from '../support/lab.ts'
+import type { ActionCall, ActionRun } from '../support/runner.ts'
+
+// dist/index.js as the runner runs it, in the job before those that build: real Nix, a real registry.
+
+let lab: Lab
+beforeEach(async () => {
+  lab = await startLab()
+})
+afterEach(() => lab.close())
+
+const HELLO = [
+  { system: 'aarch64-linux', runner: 'ubuntu-24.04-arm' },
+  { system: 'armv7l-linux', runner: 'ubuntu-24.04' },
+  { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
+]
+const HELLO_UNCHANGED = HELLO.map((one) => ({ ...one, unchanged: true }))
+
+function run({ inputs, ...call }: Partial<ActionCall> = {}): Promise<ActionRun> {
+  return lab.build('', { job: 'plan', jobTotal: 1, ...call, inputs: { mode: 'plan', ...inputs } })
+}
+
+async function planned(call: Partial<ActionCall> = {}): Promise<unknown> {
+  return matrixOf(passed(await run(call)))
+}
+
+function matrixOf({ outputs }: ActionRun): unknown {
+  expect(Object.keys(outputs)).toEqual(['matrix'])
+  return JSON.parse(outputs.matrix ?? '').include
+}
+
+function passed(step: ActionRun): ActionRun {
+  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
+  return step
+}
+
+/** As a run of the workflow does. */
+async function publish(inputs: Readonly<Record<string, string>> = {}): Promise<void> {
+  for (const { system } of HELLO) passed(await lab.build(system, { inputs, jobTotal: HELLO.length }))
+  passed(await lab.merge())
+}
+
+/** The folder of a new flake. */
+async function flake(text: string): Promise<string> {
+  const folder = await mkdtemp(join(lab.folder, 'flake-'))
+  await writeFile(join(folder, 'flake.nix'), text)
+  return folder
+}
+
+describe('the matrix', () => {
+  test('has the systems that the flake has the image for, each with its runner', async () => {
+    const step = passed(await run())
+    expect(matrixOf(step)).toEqual(HELLO)
+    expect(step.notices).toEqual([
+      expect.stringMatching(/^GitHub has no runners for armv7l-linux: .*QEMU[\s\S]*armv7l-linux=label$/),
+    ])
+    expect(step.warnings).toEqual([])
+    expect(step.summary).toContain('| aarch64-linux | `ubuntu-24.04-arm` | to be built |\n')
+  })
+
+  test('has the runners that are given', async () => {
+    const step = passed(await run({ inputs: { runners: 'aarch64-linux=self-hosted-arm\narmv7l-linux = my own' } }))
+    expect(matrixOf(step)).toEqual([
+      { system: 'aarch64-linux', runner: 'self-hosted-arm' },
+      { system: 'armv7l-linux', runner: 'my own' },
+      { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
+    ])
+    expect(step.notices).toEqual([])
+  })
+
+  test('is without systems of macOS, those without the image, and those that fail, which are told', async () => {
+    const cwd = await flake(`{
+      outputs = _: {
+        packages = {
+          x86_64-linux.images.app = throw "is not looked at";
+          i686-linux."images.app" = 1;
+          riscv64-linux.images = { };
+          aarch64-linux = (set: set.nonesuch) { };
+          armv7l-linux = throw "not for this one\\n::error::x";
+          aarch64-darwin = throw "nor this";
+        };
+      };
+    }`)
+    const step = passed(await run({ cwd, inputs: { attribute: 'images.app' } }))
+    expect(matrixOf(step)).toEqual([{ system: 'x86_64-linux', runner: 'ubuntu-24.04' }])
+    expect(step.warnings).toEqual([
+      expect.stringMatching(/^packages\.aarch64-linux can't be evaluated.*: error: attribute 'nonesuch' missing$/),
+      expect.stringMatching(/^packages\.armv7l-linux can't be evaluated.*: error: not for this one/),
+    ])
+    expect(step.errors).toEqual([])
+    const quoted = passed(await run({ cwd, inputs: { attribute: '"images.app"' } }))
+    expect(matrixOf(quoted)).toEqual([{ system: 'i686-linux', runner: 'ubuntu-24.04' }])
+  })
+})
+
+describe('what is unchanged since it was published', () => {
+  test('is marked, until the flake changes', async () => {
+    expect(await planned()).toEqual(HELLO)
+    await publish()
+    const step = passed(await run())
+    expect(matrixOf(step)).toEqual(HELLO_UNCHANGED)
+    expect(step.summary).toContain('| aarch64-linux | `ubuntu-24.04-arm` | unchanged |\n')
+
+    // The image of x86_64-linux alone.
+    const file = join(lab.hello, 'flake.nix')
+    const text = await readFile(file, 'utf8')
+    await writeFile(file, text.replace('x86_64-linux = "amd64"', 'x86_64-linux = "386"'))
+    const [arm64, arm] = HELLO_UNCHANGED
+    expect(await planned()).toEqual([arm64, arm, HELLO[2]])
+  }, 120_000)
+
+  test('is built all the same with `rebuild`, with `labels`, or by another compression', async () => {
+    await publish()
+    expect(await planned({ inputs: { rebuild: 'true' } })).toEqual(HELLO)
+    expect(await planned({ inputs: { labels: 'org.example.commit=1' } })).toEqual(HELLO)
+    expect(await planned({ inputs: { compression: 'zstd' } })).toEqual(HELLO)
+    expect(await planned({ inputs: { 'push-with': 'docker' } })).toEqual(HELLO_UNCHANGED)
+  }, 120_000)
+
+  test('is not told of images with labels', async () => {
+    await publish({ labels: 'org.example.commit=1' })
+    expect(await planned()).toEqual(HELLO)
+  }, 120_000)
+
+  test('is looked for where `reuse-from` says, but only in the images to publish', async () => {
+    await publish()
+    expect(await planned({ inputs: { 'reuse-from': '0123456' } })).toEqual(HELLO_UNCHANGED)
+    expect(await planned({ inputs: { 'reuse-from': 'none' } })).toEqual(HELLO)
+    const host = lab.registry.host
+    const inputs = { image: `${host}/owner/other`, 'reuse-from': `${host}/owner/hello:latest` }
+    expect(await planned({ inputs })).toEqual(HELLO)
+  }, 120_000)
+
+  test('is not known where the registry does not answer: all is built', async () => {
+    const step = passed(await run({ inputs: { image: '127.0.0.1:1/app' } }))
+    expect(matrixOf(step)).toEqual(HELLO)
+    expect(step.log).toContain("Whether the image in 127.0.0.1:1/app:latest is unchanged can't be told: ")
+    expect(step.warnings).toEqual([])
+  })
+
+  test('is not known where the registry wants a login: all is built', async () => {
+    const auth = { kind: 'basic', user: 'someone', password: 'p4ssw0rd-of-someone' } as const
+    const closed = await startLab({ registry: { auth } })
+    try {
+      const inputs = { mode: 'plan' }
+      const step = passed(await closed.build('', { inputs }))
+      expect(matrixOf(step)).toEqual(HELLO)
+      expect(step.log).toContain('there are no credentials for it')
+    } finally {
+      await closed.close()
+    }
+  })
+})
+
+describe('what fails says why', () => {
+  test.each<[string, Partial<ActionCall> & { readonly text?: string }, readonly string[]]>([
+    [
+      'an image that the flake has for no system',
+      { inputs: { attribute: 'image' } },
+      [
+        'The flake . has no packages.<system>.image for any system that images can be for',
+        'aarch64-linux: containerImage, layeredImage, plainImage, streamedImage',
+        'Name what it has in `attribute`',
+      ],
+    ],
+    [
+      'a flake for macOS alone, or that fails',
+      { text: '{ outputs = _: { packages = { aarch64-darwin.image = 1; i686-linux = throw "not this one"; }; }; }' },
+      ['aarch64-darwin: no container images are for it', "i686-linux: can't be evaluated: error: not this one"],
+    ],
+    ['a flake without packages', { text: '{ outputs = _: { }; }' }, ['The flake . has no "packages" at all']],
+    ['a flake that is none', { text: '{' }, ['Nix could not evaluate .#packages', 'syntax error']],
+    ['an installable', { inputs: { installable: '.#x' } }, ['`installable` is not for `mode: plan`']],
+    ['Nix that is not there', { env: { PATH: '/nowhere' } }, ['Nix is not installed on this runner']],
+  ])('%s', async (_, { text, ...call }, messages) => {
+    const step = await run({ ...call, ...(text !== undefined && { cwd: await flake(text) }) })
+    expect({ exitCode: step.exitCode, errors: step.errors }).toEqual({ exitCode: 1, errors: [expect.any(String)] })
+    for (const message of messages) expect(step.errors[0]).toContain(message)
+    expect(step.outputs).toEqual({})
+  })
+
+  test('a folder without a flake', async () => {
+    const cwd = await flake('')
+    await rm(join(cwd, 'flake.nix'))
+    expect((await run({ cwd })).errors).toEqual([expect.stringContaining('is actions/checkout the first step')])
+  })
+})

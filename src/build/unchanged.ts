@@ -1,0 +1,122 @@
+import { messageOf } from '../failure.ts'
+import type { Log } from '../log.ts'
+import { isStorePath } from '../nix/store-path.ts'
+import { STORE_PATH } from '../oci/annotation.ts'
+import { type Descriptor, parseManifest } from '../oci/document.ts'
+import { layerFormat } from '../oci/media-type.ts'
+import { fits, type Platform, printPlatform } from '../oci/platform.ts'
+import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
+import { findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
+import type { Registry } from '../registry/registry.ts'
+
+/** An index published before, with what it says of its images. */
+export interface PublishedIndex {
+  readonly reference: Reference
+  readonly manifests: readonly Descriptor[]
+}
+
+/**
+ * Reads the indexes that may say which store paths are published. Only those in one of `images` count: an index of
+ * somebody else's may claim any store path. To reuse its layers is safe, for they are held against what Nix built; not
+ * to build at all would not be. One that can't be read is nothing to go by, whatever the reason, and that is said in a
+ * line.
+ */
+export async function readIndexes(
+  registry: Registry,
+  references: readonly Reference[],
+  images: readonly Repository[],
+  log: Log,
+): Promise<readonly PublishedIndex[]> {
+  const own = references.filter(({ repository }) => images.some((image) => sameRepository(image, repository)))
+  const read = own.map(async (reference): Promise<readonly PublishedIndex[]> => {
+    const name = printReference(reference)
+    try {
+      const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest')
+      const parsed = stored && parseManifest(stored.bytes, stored.mediaType, name)
+      return parsed?.kind === 'index' ? [{ reference, manifests: parsed.manifests }] : []
+    } catch (error) {
+      log.info(`Whether the image in ${name} is unchanged can't be told: ${firstLine(error)}`)
+      return []
+    }
+  })
+  return (await Promise.all(read)).flat()
+}
+
+/** Whether an index names the store path of an image for this platform, so that it is worth while to evaluate one. */
+export function namesStorePath(indexes: readonly PublishedIndex[], platform: Platform): boolean {
+  return indexes.some(({ manifests }) => entriesFor(manifests, platform).some((entry) => storePathOf(entry)))
+}
+
+/** The image that a build is to make. */
+export interface WantedImage {
+  readonly platform: Platform
+  /** As it was evaluated. */
+  readonly storePath: string
+  /** Of the layers that would be pushed; nothing where Docker pushes. */
+  readonly format: 'gzip' | 'zstd' | undefined
+}
+
+/**
+ * The image that was published of a store path: what a build would publish, so that there is nothing to build. It must
+ * be so beyond doubt:
+ * - an index in one of `images` (see `readIndexes`) names this store path for its one image of the platform;
+ * - merge has put it there, which does so only for images that the store path alone makes, without `labels`;
+ * - the registry has that image whole, it is for the platform, and its layers have the format that is asked for.
+ *
+ * Whoever asks must have no `labels` to add. Whatever is in doubt is to be built, and that is said in a line. Of several
+ * `images` one that has it is enough: merge copies it to the others.
+ */
+export async function findUnchanged(
+  registry: Registry,
+  indexes: readonly PublishedIndex[],
+  wanted: WantedImage,
+  log: Log,
+): Promise<PublishedImage | undefined> {
+  for (const { reference, manifests } of indexes) {
+    const entries = entriesFor(manifests, wanted.platform)
+    const entry = entries.find((one) => storePathOf(one) === wanted.storePath)
+    if (entry === undefined) continue
+    const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine)
+    if (typeof looked !== 'string') return looked
+    log.info(
+      `The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`,
+    )
+  }
+  return undefined
+}
+
+/** The image, or why it is not to be gone by. */
+async function look(
+  registry: Registry,
+  repository: Repository,
+  { digest }: Descriptor,
+  rivals: number,
+  { platform, format }: WantedImage,
+): Promise<PublishedImage | string> {
+  if (rivals > 1) return `the index has ${rivals} images for that platform`
+  const image = await findImage(registry, repository, digest)
+  if (image?.digest !== digest) return 'it lists an image that is not there'
+  if (!fits(image.platform, platform)) return `the image there is for ${printPlatform(image.platform)}`
+  const missing = await missingBlobs(registry, image)
+  if (missing.length > 0) return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`
+  const { bytes, mediaType } = image.own.manifest
+  const manifest = parseManifest(bytes, mediaType, digest)
+  const layers = manifest.kind === 'manifest' ? manifest.layers : []
+  if (format !== undefined && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+    return `its layers are not compressed by ${format}`
+  return image
+}
+
+function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonly Descriptor[] {
+  return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted))
+}
+
+function storePathOf({ annotations }: Descriptor): string | undefined {
+  const path = annotations?.[STORE_PATH]
+  return path !== undefined && isStorePath(path) ? path : undefined
+}
+
+function firstLine(error: unknown): string {
+  const [line = ''] = messageOf(error).split('\n')
+  return line
+}

@@ -1,0 +1,31 @@
+import { type CommandResult, runCommand } from '../command.ts'
+import { lastLines, oneLine } from '../failure.ts'
+import type { BuildContext } from './explain.ts'
+import { NixError } from './nix-error.ts'
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
+
+/**
+ * Runs Nix with the features that flakes need, whatever its configuration has.
+ * @param shown whether the command and what it writes go to the job's log while it runs
+ * @throws NixError where it is not installed
+ */
+export async function runNix(args: readonly string[], shown: boolean): Promise<CommandResult> {
+  const result = await runCommand('nix', [...FEATURES, ...args], shown)
+  if (result !== undefined) return result
+  throw new NixError({
+    what: 'Nix is not installed on this runner',
+    help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+  })
+}
+
+/** The options by which Nix builds for a system that is not the runner's own. */
+export function foreignOptions({ system, runnerSystem }: BuildContext): readonly string[] {
+  return system === runnerSystem ? [] : ['--option', 'extra-platforms', system]
+}
+
+/** On one line, what Nix's log says is wrong: old versions put it before the traces, new ones behind them. */
+export function errorIn(log: string): string {
+  const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line))
+  return oneLine(errors.at(-1) ?? lastLines(log, 3))
+}

@@ -1,0 +1,112 @@
+import { findUnchanged, namesStorePath, readIndexes } from '../build/unchanged.ts'
+import type { PlanInputs } from '../inputs.ts'
+import type { JobLog } from '../job-log.ts'
+import type { Result, Tools } from '../mode.ts'
+import { evaluateStorePath } from '../nix/evaluate.ts'
+import { installableOf } from '../nix/installable.ts'
+import { NixError } from '../nix/nix-error.ts'
+import { readPackages, type SystemPackages } from '../nix/packages.ts'
+import { platformOf } from '../nix/system.ts'
+import type { Workflow } from '../workflow.ts'
+import { summarizePlan } from './summary.ts'
+
+/** One job of the matrix that builds. */
+export interface PlannedBuild {
+  readonly system: string
+  /** What `runs-on` takes. */
+  readonly runner: string
+  /** Whether its image is published already; absent where it is to be built. */
+  readonly unchanged?: true
+}
+
+/**
+ * Works out the matrix of the build jobs: the systems for which the flake has the image, a runner for each, and which
+ * of them need no build.
+ * @throws NixError where the flake has the image for no system
+ */
+export async function plan(inputs: PlanInputs, workflow: Workflow, tools: Tools): Promise<Result> {
+  const { log } = tools
+  const systems = await findSystems(inputs, workflow, log)
+  const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools)
+  const emulated = systems.filter((system) => !inputs.runners.has(system) && !HOSTED.has(system))
+  if (emulated.length > 0) log.notice(adviseEmulation(emulated))
+  const builds = systems.map((system): PlannedBuild => {
+    const runner = runnerFor(system, inputs.runners)
+    return { system, runner, ...(unchanged.has(system) && { unchanged: true }) }
+  })
+  for (const build of builds)
+    log.info(`${build.system} on ${build.runner}: ${build.unchanged ? 'unchanged' : 'to be built'}`)
+  return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) }
+}
+
+const ANY = 'ubuntu-24.04'
+
+/** Hosted runners: https://docs.github.com/en/actions/reference/runners/github-hosted-runners */
+const HOSTED: ReadonlyMap<string, string> = new Map([
+  ['x86_64-linux', ANY],
+  // An x86 processor runs it as it is.
+  ['i686-linux', ANY],
+  ['aarch64-linux', 'ubuntu-24.04-arm'],
+])
+
+/**
+ * The runner that can build for a system. It stays so where the image is unchanged: should it have gone from the
+ * registry by the time that the job runs, the job builds it after all.
+ * @param own labels of the user's, which come before the hosted ones
+ */
+export function runnerFor(system: string, own: ReadonlyMap<string, string>): string {
+  return own.get(system) ?? HOSTED.get(system) ?? ANY
+}
+
+function adviseEmulation(systems: readonly string[]): string {
+  return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
+  runners: |
+${systems.map((system) => `    ${system}=label`).join('\n')}`
+}
+
+async function findSystems(
+  { flake, attribute, nixArgs }: PlanInputs,
+  { runnerSystem }: Workflow,
+  log: JobLog,
+): Promise<readonly string[]> {
+  const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem })
+  const failed = packages.filter((one) => one.kind === 'failed')
+  const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system)
+  if (systems.length === 0)
+    throw new NixError({
+      what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
+      words: packages.map(describe).join('\n') || '"packages" is empty',
+      help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
+    })
+  for (const { system, why } of failed)
+    log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`)
+  return systems
+}
+
+function describe(packages: SystemPackages): string {
+  const { system, kind } = packages
+  if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
+  if (kind === 'foreign') return `${system}: no container images are for it`
+  return `${system}: ${packages.names.join(', ') || 'none'}`
+}
+
+async function findUnchangedSystems(
+  systems: readonly string[],
+  inputs: PlanInputs,
+  { runnerSystem }: Workflow,
+  { registry, log }: Tools,
+): Promise<ReadonlySet<string>> {
+  const unchanged = new Set<string>()
+  if (inputs.rebuild || Object.keys(inputs.labels).length > 0) return unchanged
+  const indexes = await readIndexes(registry, inputs.reuseFrom, inputs.images, log)
+  // One after the other: each evaluation takes all the memory that nixpkgs does.
+  for (const system of systems) {
+    const platform = platformOf(system)
+    if (!namesStorePath(indexes, platform)) continue
+    const installable = [installableOf({ ...inputs, installable: '', system })]
+    const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs })
+    const wanted = storePath && { platform, storePath, format: inputs.format }
+    if (wanted && (await findUnchanged(registry, indexes, wanted, log))) unchanged.add(system)
+  }
+  return unchanged
+}
