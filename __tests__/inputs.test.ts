@@ -53,6 +53,10 @@ test('a build needs no more than mode and image', () => {
     flake: '.',
     attribute: 'containerImage',
     installable: '',
+    file: '',
+    rebuild: false,
+    jobIndex: undefined,
+
     nixArgs: [],
     tag: '0123456-x86_64-linux',
     pushWith: 'registry',

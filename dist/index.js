@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(90509);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(56634);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 90509:
+/***/ 56634:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -53552,6 +53552,7 @@ const PLATFORMS = new Map(Object.entries({
     'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
     's390x-linux': { os: 'linux', architecture: 's390x' },
 }));
+const SYSTEMS = [...PLATFORMS.keys()];
 function platformOf(system) {
     const platform = PLATFORMS.get(system);
     if (platform !== undefined)
@@ -53768,6 +53769,7 @@ const RECORD = pipe(string(), parseJson(), object({
     mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
     size: pipe(number(), safeInteger(), minValue(1)),
     storePath: pipe(string(), startsWith('/')),
+    plain: optional(dist_boolean()),
     job: object({
         id: string(),
         total: optional(pipe(number(), safeInteger(), minValue(1))),
@@ -55003,21 +55005,10 @@ function runnerFor(system) {
     return system === 'x86_64-linux' ? 'an x86 runner (runs-on: ubuntu-24.04)' : `a runner that is a ${system}`;
 }
 
-;// CONCATENATED MODULE: ./lib/nix/build.js
+;// CONCATENATED MODULE: ./lib/nix/nix.js
 
 
 
-
-
-async function buildInstallable(call) {
-    const { installable, nixArgs, system, runnerSystem } = call;
-    const foreign = system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
-    const args = ['build', '--json', '--no-link', '--print-build-logs', ...foreign, ...nixArgs, installable];
-    const result = await runNix(args, true);
-    if (result.exitCode !== 0)
-        throw await buildFailed(call, result);
-    return build_outputOf(result.stdout, installable);
-}
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
 async function runNix(args, shown) {
     const result = await runCommand('nix', [...FEATURES, ...args], shown);
@@ -55028,12 +55019,48 @@ async function runNix(args, shown) {
         help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
     });
 }
-const BUILD_RESULT = pipe(string(), parseJson(), array(object({ outputs: record(string(), string()) })));
+function foreignOptions({ system, runnerSystem }) {
+    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
+}
+function errorIn(log) {
+    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
+    return oneLine(errors.at(-1) ?? lastLines(log, 3));
+}
+
+;// CONCATENATED MODULE: ./lib/nix/build.js
+
+
+
+
+
+async function buildInstallable(call) {
+    const { installable, nixArgs } = call;
+    const { options, text } = installable;
+    const args = [
+        'build',
+        '--json',
+        '--no-link',
+        '--print-build-logs',
+        ...foreignOptions(call),
+        ...nixArgs,
+        ...options,
+        text,
+    ];
+    const result = await runNix(args, true);
+    if (result.exitCode !== 0)
+        throw await buildFailed(call, result);
+    return build_outputOf(result.stdout, installable.name);
+}
+const BUILD_RESULT = pipe(string(), parseJson(), array(union([
+    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs.out ?? Object.values(outputs)[0])),
+    pipe(object({ path: string() }), transform(({ path }) => path)),
+    string(),
+])));
 function build_outputOf(json, installable) {
     const result = safeParse(BUILD_RESULT, json);
     if (!result.success)
         throw new NixError({ what: `Nix built ${installable}, but its answer can't be read`, words: json.trim() });
-    const outputs = result.output.map((built) => built.outputs.out ?? Object.values(built.outputs)[0]);
+    const outputs = result.output;
     const [path, ...more] = outputs;
     if (path !== undefined && more.length === 0)
         return path;
@@ -55045,9 +55072,17 @@ function build_outputOf(json, installable) {
 async function buildFailed(call, { log }) {
     const { installable } = call;
     const words = lastLines(log, 20);
-    if (!/does not provide attribute/.test(log))
-        return new NixError({ what: `Nix could not build ${installable}`, words, help: explainBuildFailure(log, call) });
-    return new NixError({ what: `There is no ${installable}`, words, help: await whatThereIs(installable, call.system) });
+    if (installable.options.length > 0 || !/does not provide attribute/.test(log))
+        return new NixError({
+            what: `Nix could not build ${installable.name}`,
+            words,
+            help: explainBuildFailure(log, call),
+        });
+    return new NixError({
+        what: `There is no ${installable.name}`,
+        words,
+        help: await whatThereIs(installable.text, call.system),
+    });
 }
 const PACKAGES = pipe(string(), parseJson(), record(string(), array(string())));
 async function whatThereIs(installable, system) {
@@ -55068,10 +55103,79 @@ async function whatThereIs(installable, system) {
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/installable.js
-function installableOf({ system, flake, attribute, installable }) {
-    if (installable !== '')
-        return installable.replaceAll('{system}', system);
-    return `${flake}#packages.${system}.${attribute}`;
+function installableOf(inputs, runnerSystem) {
+    const { system, flake, attribute, installable, file } = inputs;
+    if (file !== '')
+        return { options: fileOptions(file, system, runnerSystem), text: attribute, name: `${attribute} of ${file}` };
+    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
+    return { options: [], text, name: text };
+}
+function fileOptions(file, system, runnerSystem) {
+    const current = system === runnerSystem ? [] : ['--option', 'system', system, '--option', 'extra-platforms', runnerSystem];
+    return ['--file', file, '--argstr', 'system', system, ...current];
+}
+function attributeOf({ options, text, name }, attribute) {
+    return { options, text: `${text}.${attribute}`, name: `${name}.${attribute}` };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/copy-to.js
+
+
+
+
+
+
+const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
+async function copyToLayout(call) {
+    const { installable, nixArgs, description, layout } = call;
+    const parsed = safeParse(DESCRIPTION, await (0,promises_.readFile)(description, 'utf8'));
+    if (!parsed.success)
+        throw new NixError({
+            what: `${description} is no image`,
+            words: `it begins like JSON, and is not what nix2container's buildImage makes: ${parsed.issues[0].message}`,
+            help: 'Build an image, with dockerTools.buildLayeredImage or nix2container.buildImage for example.',
+        });
+    const program = attributeOf(installable, 'copyTo');
+    const args = [
+        'run',
+        ...foreignOptions(call),
+        ...nixArgs,
+        ...program.options,
+        program.text,
+        '--',
+        `oci:${layout}:image`,
+    ];
+    const { exitCode, log } = await runNix(args, true);
+    if (exitCode === 0)
+        return;
+    throw new NixError({
+        what: `${program.name} could not write the image as an OCI layout`,
+        words: lastLines(log, 20),
+        help: 'nix2container gives each image this program. Where the installable is a store path, name the attribute instead.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/nix/store-path.js
+const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function isStorePath(text) {
+    return STORE_PATH.test(text) && !text.split('/').includes('..');
+}
+
+;// CONCATENATED MODULE: ./lib/nix/evaluate.js
+
+
+async function evaluateStorePath(call) {
+    const { installable, nixArgs } = call;
+    const { options, text } = installable;
+    if (isStorePath(text))
+        return text.endsWith('.drv') ? undefined : text;
+    if (text.includes('^'))
+        return undefined;
+    const apply = ['--apply', 'image: image.outPath'];
+    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
+    const { exitCode, stdout } = await runNix(args, false);
+    const path = stdout.trim();
+    return exitCode === 0 && isStorePath(path) ? path : undefined;
 }
 
 // EXTERNAL MODULE: external "node:worker_threads"
@@ -56230,10 +56334,12 @@ function lines(...all) {
 
 
 
-function summarizeBuild({ system, platform, storePath, pushed, layers }) {
+function summarizeBuild({ system, platform, storePath, pushed, layers, unchanged }) {
     const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
-    const result = rows.length > 0 ? ['| pushed as | digest |', '|---|---|', ...rows] : ['Nothing was pushed: `push` is `false`.'];
-    return lines(`### Built for ${system} (${printPlatform(platform)})`, '', `Nix built ${code(storePath)}.`, '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    const result = rows.length > 0
+        ? [`| ${unchanged ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+        : ['Nothing was pushed: `push` is `false`.'];
+    return lines(`### ${unchanged ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', unchanged ? `${code(storePath)} is published already; nothing was built.` : `Nix built ${code(storePath)}.`, '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
 }
 function describeLayers(layers) {
     const rows = [
@@ -56247,126 +56353,10 @@ function describeLayers(layers) {
     ];
 }
 
-;// CONCATENATED MODULE: ./lib/build/build.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function build(inputs, workflow, tools) {
-    const { registry, log } = tools;
-    const { system, images, tag, push } = inputs;
-    const platform = platformOf(system);
-    const looksForPublished = push && inputs.pushWith === 'registry';
-    const [published] = await Promise.all([
-        looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
-        push && checkPushing(inputs, registry),
-    ]);
-    const storePath = await buildWithNix(inputs, workflow, log);
-    const source = await findSource(storePath);
-    const check = (archive) => checkPlatform(archive, platform, system, storePath);
-    const built = { system, platform, storePath };
-    if (!push) {
-        check(await checkImage(source));
-        log.info('Nothing is pushed: `push` is `false`');
-        return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
-    }
-    const pushing = { source, images, tag, check };
-    const pushed = inputs.pushWith === 'docker'
-        ? await pushWithDocker(pushing, tools)
-        : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools);
-    const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow));
-    await handOver(records, inputs, workflow, log);
-    return report(pushed, records, inputs, built);
-}
-function report({ images, layers }, records, { tag }, built) {
-    const [first] = images;
-    if (first === undefined)
-        throw new Error('nothing was pushed, though inputs name one image at least');
-    const pushed = images.map(({ repository, digest }) => ({
-        reference: tag === '' ? printRepository(repository) : printReference({ repository, tag }),
-        digest,
-    }));
-    return {
-        outputs: {
-            digest: first.digest,
-            image: `${printRepository(first.repository)}@${first.digest}`,
-            record: records.map(printRecord).join('\n'),
-            'store-path': built.storePath,
-            ...(layers && {
-                'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
-                'reused-layers': String(layers.filter(({ reused }) => reused).length),
-            }),
-        },
-        summary: summarizeBuild({ ...built, pushed, ...(layers && { layers }) }),
-    };
-}
-async function checkPushing({ images, pushWith }, registry) {
-    if (pushWith === 'docker')
-        await checkDocker();
-    await Promise.all(images.map((image) => registry.checkPush(image)));
-}
-async function buildWithNix(inputs, { runnerSystem }, log) {
-    const { system, nixArgs } = inputs;
-    const installable = installableOf(inputs);
-    const storePath = await log.foreignGroup(`Build ${installable} for ${system}`, () => buildInstallable({ installable, nixArgs, system, runnerSystem }));
-    log.info(`Nix built ${storePath}`);
-    return storePath;
-}
-function checkPlatform({ config }, wanted, system, storePath) {
-    if (fits(config, wanted))
-        return;
-    throw new ImageError({
-        what: `The image is for ${printPlatform(config)}, and ${system} is ${printPlatform(wanted)}`,
-        words: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-        help: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
-    });
-}
-async function handOver(records, { retentionDays }, { tempFolder }, log) {
-    try {
-        await log.group('Hand the digest over', async () => {
-            for (const record of records)
-                await writeRecord(record, retentionDays, tempFolder);
-        });
-    }
-    catch (error) {
-        if (!(error instanceof NoArtifactService))
-            throw error;
-        log.warning(error.message);
-    }
-}
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, { system, jobTotal, jobIndex }, { run, job }) {
-    return {
-        schema: 1,
-        image: printRepository(repository),
-        system,
-        platform: { os, architecture, ...(variant !== undefined && { variant }) },
-        digest,
-        mediaType,
-        size,
-        storePath,
-        job: {
-            id: job,
-            ...(jobTotal !== undefined && { total: jobTotal }),
-            ...(jobIndex !== undefined && { index: jobIndex }),
-        },
-        run,
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/oci/annotation.js
 
 
+const annotation_STORE_PATH = 'io.github.nix-image-action.store-path';
 const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
 function parseAnnotation(text) {
     const equals = text.indexOf('=');
@@ -56423,6 +56413,259 @@ function toRecord(annotations) {
     return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
 }
 
+;// CONCATENATED MODULE: ./lib/build/unchanged.js
+
+
+
+
+
+
+
+
+
+
+async function readIndexes(registry, references, images, log) {
+    const own = references.filter(({ repository }) => images.some((image) => sameRepository(image, repository)));
+    const read = own.map(async (reference) => {
+        const name = printReference(reference);
+        try {
+            const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
+            const parsed = stored && parseManifest(stored.bytes, stored.mediaType, name);
+            return parsed?.kind === 'index' ? [{ reference, manifests: parsed.manifests }] : [];
+        }
+        catch (error) {
+            log.info(`Whether the image in ${name} is unchanged can't be told: ${firstLine(error)}`);
+            return [];
+        }
+    });
+    return (await Promise.all(read)).flat();
+}
+function namesStorePath(indexes, platform) {
+    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some((entry) => storePathOf(entry)));
+}
+async function findUnchanged(registry, indexes, wanted, log) {
+    for (const { reference, manifests } of indexes) {
+        const entries = entriesFor(manifests, wanted.platform);
+        const entry = entries.find((one) => storePathOf(one) === wanted.storePath);
+        if (entry === undefined)
+            continue;
+        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine);
+        if (typeof looked !== 'string')
+            return looked;
+        log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
+    }
+    return undefined;
+}
+async function publishUnchanged(registry, image, images, tag) {
+    const found = await Promise.all(images.map((to) => findImage(registry, to, image.digest)));
+    await copyImages(registry, images.filter((_, at) => found[at] === undefined).map((to) => ({ image, to })));
+    if (tag !== '')
+        await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
+}
+async function look(registry, repository, { digest }, rivals, { platform, format }) {
+    if (rivals > 1)
+        return `the index has ${rivals} images for that platform`;
+    const image = await findImage(registry, repository, digest);
+    if (image?.digest !== digest)
+        return 'it lists an image that is not there';
+    if (!fits(image.platform, platform))
+        return `the image there is for ${printPlatform(image.platform)}`;
+    const missing = await missingBlobs(registry, image);
+    if (missing.length > 0)
+        return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
+    const { bytes, mediaType } = image.own.manifest;
+    const manifest = parseManifest(bytes, mediaType, digest);
+    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
+    if (format !== undefined && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+        return `its layers are not compressed by ${format}`;
+    return image;
+}
+function entriesFor(manifests, wanted) {
+    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
+}
+function storePathOf({ annotations }) {
+    const path = annotations?.[annotation_STORE_PATH];
+    return path !== undefined && isStorePath(path) ? path : undefined;
+}
+function firstLine(error) {
+    const [line = ''] = messageOf(error).split('\n');
+    return line;
+}
+
+;// CONCATENATED MODULE: ./lib/build/build.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function build(inputs, workflow, tools) {
+    const { registry, log } = tools;
+    const { system, push } = inputs;
+    const platform = platformOf(system);
+    const installable = installableOf(inputs, workflow.runnerSystem);
+    const looksForPublished = push && inputs.pushWith === 'registry';
+    const [published, unchanged] = await Promise.all([
+        looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
+        push ? lookForUnchanged(installable, inputs, workflow, tools) : undefined,
+        push && checkPushing(inputs, registry),
+    ]);
+    if (unchanged !== undefined)
+        return keep(unchanged, inputs, workflow, tools);
+    const storePath = await buildWithNix(installable, inputs, workflow, log);
+    const check = (image) => checkPlatform(image, platform, system, storePath);
+    return withReadable(await findSource(storePath), installable, inputs, workflow, log, async (source) => {
+        const built = { system, platform, storePath };
+        if (!push) {
+            check(await checkImage(source));
+            log.info('Nothing is pushed: `push` is `false`');
+            return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
+        }
+        const pushing = { source, images: inputs.images, tag: inputs.tag, check };
+        const pushed = inputs.pushWith === 'docker'
+            ? await pushWithDocker(pushing, tools)
+            : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools);
+        const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow));
+        await handOver(records, inputs, workflow, log);
+        return report(pushed, records, inputs, built);
+    });
+}
+async function lookForUnchanged(installable, inputs, { runnerSystem }, { registry, log }) {
+    const { system, nixArgs, images, pushWith } = inputs;
+    if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
+        return undefined;
+    const platform = platformOf(system);
+    const indexes = await readIndexes(registry, inputs.reuseFrom, images, log);
+    if (!namesStorePath(indexes, platform))
+        return undefined;
+    const storePath = await evaluateStorePath({ installable, nixArgs, system, runnerSystem });
+    if (storePath === undefined)
+        return undefined;
+    const format = pushWith === 'registry' ? inputs.compression.format : undefined;
+    const image = await findUnchanged(registry, indexes, { platform, storePath, format }, log);
+    return image && { storePath, image };
+}
+async function keep({ storePath, image }, inputs, workflow, { registry, log }) {
+    const { system, images, tag } = inputs;
+    const platform = platformOf(system);
+    log.info(`Nothing to build: ${printRepository(image.repository)}@${image.digest} is of ${storePath}`);
+    await publishUnchanged(registry, image, images, tag);
+    const kept = images.map((repository) => ({ ...image, repository }));
+    const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow));
+    await handOver(records, inputs, workflow, log);
+    const { outputs, summary } = report({ images: kept }, records, inputs, {
+        system,
+        platform,
+        storePath,
+        unchanged: true,
+    });
+    const layers = String(image.own.blobs.length - 1);
+    return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': '0', 'reused-layers': layers }, summary };
+}
+async function withReadable(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
+    if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
+        throw new ImageError({
+            what: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
+            help: 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.',
+        });
+    if (source.format !== 'nix2container')
+        return work(source);
+    return withTempFolder(tempFolder, async (folder) => {
+        const layout = (0,external_node_path_.join)(folder, 'layout');
+        const call = { installable, nixArgs, system, runnerSystem, description: source.path, layout };
+        await log.foreignGroup(`Have ${installable.name} write its layers`, () => copyToLayout(call));
+        return work({ path: layout, format: 'layout' });
+    });
+}
+function report({ images, layers }, records, { tag }, built) {
+    const [first] = images;
+    if (first === undefined)
+        throw new Error('nothing was pushed, though inputs name one image at least');
+    const pushed = images.map(({ repository, digest }) => ({
+        reference: tag === '' ? printRepository(repository) : printReference({ repository, tag }),
+        digest,
+    }));
+    return {
+        outputs: {
+            digest: first.digest,
+            image: `${printRepository(first.repository)}@${first.digest}`,
+            record: records.map(printRecord).join('\n'),
+            'store-path': built.storePath,
+            unchanged: 'false',
+            ...(layers && {
+                'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
+                'reused-layers': String(layers.filter(({ reused }) => reused).length),
+            }),
+        },
+        summary: summarizeBuild({ ...built, pushed, ...(layers && { layers }) }),
+    };
+}
+async function checkPushing({ images, pushWith }, registry) {
+    if (pushWith === 'docker')
+        await checkDocker();
+    await Promise.all(images.map((image) => registry.checkPush(image)));
+}
+async function buildWithNix(installable, { system, nixArgs }, { runnerSystem }, log) {
+    const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () => buildInstallable({ installable, nixArgs, system, runnerSystem }));
+    log.info(`Nix built ${storePath}`);
+    return storePath;
+}
+function checkPlatform({ config }, wanted, system, storePath) {
+    if (fits(config, wanted))
+        return;
+    throw new ImageError({
+        what: `The image is for ${printPlatform(config)}, and ${system} is ${printPlatform(wanted)}`,
+        words: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
+        help: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
+    });
+}
+async function handOver(records, { retentionDays }, { tempFolder }, log) {
+    try {
+        await log.group('Hand the digest over', async () => {
+            for (const record of records)
+                await writeRecord(record, retentionDays, tempFolder);
+        });
+    }
+    catch (error) {
+        if (!(error instanceof NoArtifactService))
+            throw error;
+        log.warning(error.message);
+    }
+}
+function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, { system, labels, jobTotal, jobIndex }, { run, job }) {
+    return {
+        schema: 1,
+        image: printRepository(repository),
+        system,
+        platform: { os, architecture, ...(variant !== undefined && { variant }) },
+        digest,
+        mediaType,
+        size,
+        storePath,
+        ...(Object.keys(labels).length === 0 && { plain: true }),
+        job: {
+            id: job,
+            ...(jobTotal !== undefined && { total: jobTotal }),
+            ...(jobIndex !== undefined && { index: jobIndex }),
+        },
+        run,
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/inputs.js
 
 
@@ -56438,22 +56681,19 @@ function readInputs(env) {
         return readBuildInputs(env);
     if (mode === 'merge')
         return readMergeInputs(env);
+    if (mode === 'plan')
+        return readPlanInputs(env);
     throw new InputError({
         what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
-        help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together.',
+        help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
     });
 }
 function readBuildInputs(env) {
     const common = readCommonInputs(env);
     const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
     valid('system', () => platformOf(system));
-    const flake = inputOf(env, 'flake') || '.';
-    if (flake.includes('#'))
-        throw new InputError({
-            what: `The input \`flake\` is "${flake}", which names an attribute too`,
-            help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
-        });
-    const pushWith = readChoice(env, 'push-with', ['registry', 'docker']);
+    const flake = readFlake(env);
+    const pushWith = readPushWith(env);
     return {
         ...common,
         mode: 'build',
@@ -56461,12 +56701,14 @@ function readBuildInputs(env) {
         flake,
         attribute: inputOf(env, 'attribute') || 'containerImage',
         installable: inputOf(env, 'installable'),
+        file: readFile(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
         tag: readTag(env, system, pushWith),
         pushWith,
         compression: readCompression(env),
         reuseFrom: readReuseFrom(env, common.images),
         labels: readLabels(env, pushWith),
+        rebuild: readBoolean(env, 'rebuild', false),
         retentionDays: readRetention(env),
         jobTotal: Number(inputOf(env, 'job-total')) || undefined,
         jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
@@ -56493,6 +56735,49 @@ function readMergeInputs(env) {
         republish: readBoolean(env, 'republish', false),
         token: inputOf(env, 'token'),
     };
+}
+function readPlanInputs(env) {
+    const common = readCommonInputs(env);
+    if (inputOf(env, 'installable') !== '')
+        throw new InputError({
+            what: 'The input `installable` is not for `mode: plan`, which looks for the systems in the flake',
+            help: 'Name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.',
+        });
+    const pushWith = readPushWith(env);
+    return {
+        ...common,
+        mode: 'plan',
+        flake: readFlake(env),
+        attribute: inputOf(env, 'attribute') || 'containerImage',
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        reuseFrom: readReuseFrom(env, common.images),
+        format: pushWith === 'registry' ? readCompression(env).format : undefined,
+        labels: readLabels(env, pushWith),
+        rebuild: readBoolean(env, 'rebuild', false),
+        runners: new Map(linesOf(inputOf(env, 'runners')).map(readRunner)),
+    };
+}
+function readRunner(line) {
+    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
+    if (system === undefined || runner === undefined)
+        throw new InputError({
+            what: `The input \`runners\` has "${line}", which is not of the form system=label`,
+            help: 'Write one system a line:\n  runners: |\n    aarch64-linux=self-hosted-arm',
+        });
+    valid('runners', () => platformOf(system));
+    return [system, runner];
+}
+function readFlake(env) {
+    const flake = inputOf(env, 'flake') || '.';
+    if (!flake.includes('#'))
+        return flake;
+    throw new InputError({
+        what: `The input \`flake\` is "${flake}", which names an attribute too`,
+        help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
+    });
+}
+function readPushWith(env) {
+    return readChoice(env, 'push-with', ['registry', 'docker']);
 }
 function readCommonInputs(env) {
     const names = linesOf(inputOf(env, 'image'));
@@ -56523,6 +56808,15 @@ function readImageName(name) {
         what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
         help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
     });
+}
+function readFile(env) {
+    const file = inputOf(env, 'file');
+    if (file !== '' && inputOf(env, 'installable') !== '')
+        throw new InputError({
+            what: 'The inputs `file` and `installable` are both given, and each says what to build',
+            help: 'Leave `installable` out, and name what the file has in `attribute`.',
+        });
+    return file;
 }
 function readTag(env, system, pushWith) {
     const pattern = inputOf(env, 'tag');
@@ -57204,8 +57498,12 @@ function compose(members, annotations, origin) {
     const placed = placeAnnotations(annotations, platforms);
     const given = { ...origin, ...placed.index };
     const labels = commonLabels(members, given);
-    const entries = members.flatMap(({ platform, image }) => [
-        { ...image.own.descriptor, platform, annotations: placed.descriptor(platform) },
+    const entries = members.flatMap(({ platform, image, storePath }) => [
+        {
+            ...image.own.descriptor,
+            platform,
+            annotations: { ...placed.descriptor(platform), ...(storePath !== undefined && { [annotation_STORE_PATH]: storePath }) },
+        },
         ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
     ]);
     const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }));
@@ -57225,7 +57523,7 @@ function commonLabels(members, given) {
         different: values.filter(([, { length }]) => length > 1).map(([key]) => key),
     };
 }
-function findUnchanged(index, published) {
+function compose_findUnchanged(index, published) {
     const wanted = parseManifest(index.bytes, index.mediaType, 'the new index');
     if (wanted.kind === 'manifest')
         throw new Error('a composed index is an index');
@@ -57381,15 +57679,16 @@ function stopped({ tag }, index, error, left) {
 
 
 
+
 async function verify(candidate, images, registry) {
-    const found = await Promise.all(images.map((image) => look(candidate, image, registry)));
+    const found = await Promise.all(images.map((image) => verify_look(candidate, image, registry)));
     const whole = found.find((one) => one.image !== undefined && one.missing.length === 0);
     if (whole?.image === undefined)
         throw incomplete(candidate, images, found);
     const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
     return { ...verify_describe(candidate, whole.image), image: whole.image, absentFrom };
 }
-async function look({ digest }, repository, registry) {
+async function verify_look({ digest }, repository, registry) {
     const image = await findImage(registry, repository, digest);
     return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) };
 }
@@ -57430,7 +57729,11 @@ function verify_describe({ digest, record, origin }, image) {
         });
     const variant = image.platform.variant ?? wanted.variant;
     const { os, architecture } = wanted;
-    return { system, platform: { os, architecture, ...(variant !== undefined && { variant }) } };
+    return {
+        system,
+        platform: { os, architecture, ...(variant !== undefined && { variant }) },
+        ...(record?.plain && isStorePath(record.storePath) && { storePath: record.storePath }),
+    };
 }
 function checkMembers(members, images, systems) {
     const name = images.map(printRepository).join(', ');
@@ -57494,7 +57797,7 @@ async function merge(inputs, workflow, tools) {
     const composed = compose(members, inputs.annotations, origin);
     for (const warning of composed.warnings)
         log.warning(warning);
-    const unchanged = inputs.republish ? undefined : findUnchanged(composed, published);
+    const unchanged = inputs.republish ? undefined : compose_findUnchanged(composed, published);
     const index = unchanged ?? composed;
     const platforms = members.map(({ platform }) => platform);
     const plans = planTags(published, index.digest, platforms, relations);
@@ -57623,6 +57926,162 @@ function merge_report(index, members, plans, unchanged, { images, push }) {
         },
         summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
     };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/packages.js
+
+
+
+
+
+
+async function readPackages(call) {
+    const describe = describeSet(attributeNames(call.attribute));
+    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
+    const all = await evaluate(call, '', `packages: {
+    systems = builtins.attrNames packages;
+    packages = builtins.mapAttrs (_: ${describe}) (builtins.intersectAttrs ${known} packages);
+  }`);
+    const { success, output } = safeParse(ALL, all.stdout);
+    if (!success)
+        return readEach(call, describe);
+    return output.systems.map((system) => {
+        const packages = output.packages[system];
+        return packages === undefined ? { kind: 'foreign', system } : { kind: 'evaluated', system, ...packages };
+    });
+}
+const packages_PACKAGES = object({ names: array(string()), offered: dist_boolean() });
+const ALL = pipe(string(), parseJson(), object({ systems: array(string()), packages: record(string(), packages_PACKAGES) }));
+const ONE = pipe(string(), parseJson(), packages_PACKAGES);
+const NAMES = pipe(string(), parseJson(), array(string()));
+async function readEach(call, describe) {
+    const listed = await evaluate(call, '', 'builtins.attrNames');
+    const systems = safeParse(NAMES, listed.stdout);
+    if (!systems.success)
+        throw notEvaluated(call, listed);
+    const read = [];
+    for (const system of systems.output) {
+        if (!SYSTEMS.includes(system)) {
+            read.push({ kind: 'foreign', system });
+            continue;
+        }
+        const { stdout, log } = await evaluate(call, `.${system}`, describe);
+        const { success, output } = safeParse(ONE, stdout);
+        read.push(success ? { kind: 'evaluated', system, ...output } : { kind: 'failed', system, why: errorIn(log) });
+    }
+    return read;
+}
+function evaluate({ flake, nixArgs }, of, apply) {
+    return runNix(['eval', '--json', ...nixArgs, `${flake}#packages${of}`, '--apply', apply], false);
+}
+function describeSet(path) {
+    return `(
+    let
+      has = path: set: path == [ ] || (builtins.isAttrs set && builtins.hasAttr (builtins.head path) set
+        && has (builtins.tail path) (builtins.getAttr (builtins.head path) set));
+    in
+    set: { names = builtins.attrNames set; offered = has [ ${path.map(nixString).join(' ')} ] set; })`;
+}
+function attributeNames(attribute) {
+    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
+}
+function nixString(text) {
+    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
+}
+function notEvaluated({ flake, runnerSystem }, { log }) {
+    if (/does not provide attribute/.test(log))
+        return new NixError({
+            what: `The flake ${flake} has no "packages" at all`,
+            help: `Add packages.${runnerSystem}.containerImage to its outputs.`,
+        });
+    return new NixError({
+        what: `Nix could not evaluate ${flake}#packages`,
+        words: lastLines(log, 20),
+        help: explainBuildFailure(log, { system: runnerSystem, runnerSystem }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/plan/summary.js
+
+function summarizePlan(builds) {
+    return lines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
+}
+
+;// CONCATENATED MODULE: ./lib/plan/plan.js
+
+
+
+
+
+
+
+async function plan(inputs, workflow, tools) {
+    const { log } = tools;
+    const systems = await findSystems(inputs, workflow, log);
+    const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools);
+    const emulated = systems.filter((system) => !inputs.runners.has(system) && !HOSTED.has(system));
+    if (emulated.length > 0)
+        log.notice(adviseEmulation(emulated));
+    const builds = systems.map((system) => {
+        const runner = plan_runnerFor(system, inputs.runners);
+        return { system, runner, ...(unchanged.has(system) && { unchanged: true }) };
+    });
+    for (const build of builds)
+        log.info(`${build.system} on ${build.runner}: ${build.unchanged ? 'unchanged' : 'to be built'}`);
+    return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) };
+}
+const ANY = 'ubuntu-24.04';
+const HOSTED = new Map([
+    ['x86_64-linux', ANY],
+    ['i686-linux', ANY],
+    ['aarch64-linux', 'ubuntu-24.04-arm'],
+]);
+function plan_runnerFor(system, own) {
+    return own.get(system) ?? HOSTED.get(system) ?? ANY;
+}
+function adviseEmulation(systems) {
+    return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
+  runners: |
+${systems.map((system) => `    ${system}=label`).join('\n')}`;
+}
+async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log) {
+    const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem });
+    const failed = packages.filter((one) => one.kind === 'failed');
+    const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
+    if (systems.length === 0)
+        throw new NixError({
+            what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
+            words: packages.map(plan_describe).join('\n') || '"packages" is empty',
+            help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
+        });
+    for (const { system, why } of failed)
+        log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`);
+    return systems;
+}
+function plan_describe(packages) {
+    const { system, kind } = packages;
+    if (kind === 'failed')
+        return `${system}: can't be evaluated: ${packages.why}`;
+    if (kind === 'foreign')
+        return `${system}: no container images are for it`;
+    return `${system}: ${packages.names.join(', ') || 'none'}`;
+}
+async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
+    const unchanged = new Set();
+    if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
+        return unchanged;
+    const indexes = await readIndexes(registry, inputs.reuseFrom, inputs.images, log);
+    for (const system of systems) {
+        const platform = platformOf(system);
+        if (!namesStorePath(indexes, platform))
+            continue;
+        const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
+        const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs });
+        const wanted = storePath && { platform, storePath, format: inputs.format };
+        if (wanted && (await findUnchanged(registry, indexes, wanted, log)))
+            unchanged.add(system);
+    }
+    return unchanged;
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/credentials.js
@@ -58309,6 +58768,7 @@ function readWorkflow(env) {
 
 
 
+
 async function run(env) {
     try {
         const inputs = readInputs(env);
@@ -58333,7 +58793,14 @@ async function runMode(inputs, env) {
     const tools = { registry, log: jobLog };
     const workflow = readWorkflow(env);
     try {
-        return await (inputs.mode === 'build' ? build(inputs, workflow, tools) : merge(inputs, workflow, tools));
+        switch (inputs.mode) {
+            case 'plan':
+                return await plan(inputs, workflow, tools);
+            case 'build':
+                return await build(inputs, workflow, tools);
+            case 'merge':
+                return await merge(inputs, workflow, tools);
+        }
     }
     finally {
         await registry.close();

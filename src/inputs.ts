@@ -34,6 +34,8 @@ export interface BuildInputs extends CommonInputs {
   readonly flake: string
   readonly attribute: string
   readonly installable: string
+  /** A file of Nix expressions that has `attribute`, in place of the flake; or empty. */
+  readonly file: string
   readonly nixArgs: readonly string[]
   /** The tag of this system's image, its placeholders filled; empty: it is pushed by digest alone. */
   readonly tag: string
@@ -48,6 +50,8 @@ export interface BuildInputs extends CommonInputs {
   readonly jobTotal: number | undefined
   /** Which of them this one is, from 0. */
   readonly jobIndex: number | undefined
+  /** Builds also what is published unchanged. */
+  readonly rebuild: boolean
 }
 
 /** A tag to publish, in one of `images`. */
@@ -123,12 +127,14 @@ function readBuildInputs(env: Environment): BuildInputs {
     flake,
     attribute: inputOf(env, 'attribute') || 'containerImage',
     installable: inputOf(env, 'installable'),
+    file: readFile(env),
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
     tag: readTag(env, system, pushWith),
     pushWith,
     compression: readCompression(env),
     reuseFrom: readReuseFrom(env, common.images),
     labels: readLabels(env, pushWith),
+    rebuild: readBoolean(env, 'rebuild', false),
     retentionDays: readRetention(env),
     jobTotal: Number(inputOf(env, 'job-total')) || undefined,
     jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
@@ -234,6 +240,16 @@ function readImageName(name: string): Repository {
     what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
     help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
   })
+}
+
+function readFile(env: Environment): string {
+  const file = inputOf(env, 'file')
+  if (file !== '' && inputOf(env, 'installable') !== '')
+    throw new InputError({
+      what: 'The inputs `file` and `installable` are both given, and each says what to build',
+      help: 'Leave `installable` out, and name what the file has in `attribute`.',
+    })
+  return file
 }
 
 function readTag(env: Environment, system: string, pushWith: BuildInputs['pushWith']): string {

@@ -243,7 +243,11 @@ describe('what fails says why, and publishes nothing', () => {
       broken('notAnImage'),
       [/notes\.txt is no image/, 'begins with "Just a text."', 'dockerTools.buildImage'],
     ],
-    ['a folder in place of an image', broken('folder'), [/-folder is a folder with no image in it/, 'it holds notes.txt']],
+    [
+      'a folder in place of an image',
+      broken('folder'),
+      [/-folder is a folder with no image in it/, 'it holds notes.txt'],
+    ],
     [
       'an image of another architecture',
       broken('wrongArchitecture'),

@@ -1,19 +1,23 @@
+import { join } from 'node:path'
 import { NoArtifactService, writeRecord } from '../artifacts.ts'
 import { checkDocker } from '../docker/docker.ts'
 import { ImageError } from '../image/image-error.ts'
-import { findSource } from '../image/source.ts'
+import { findSource, type ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { buildInstallable } from '../nix/build.ts'
-import { installableOf } from '../nix/installable.ts'
+import { copyToLayout } from '../nix/copy-to.ts'
+import { evaluateStorePath } from '../nix/evaluate.ts'
+import { type Installable, installableOf } from '../nix/installable.ts'
 import { platformOf } from '../nix/system.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
-import type { ImageManifest } from '../registry/image.ts'
+import type { ImageManifest, PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { withTempFolder } from '../temp-folder.ts'
 import type { Workflow } from '../workflow.ts'
 import { bytesOf, checkImage } from './push.ts'
 import { pushWithDocker } from './push-with-docker.ts'
@@ -21,40 +25,117 @@ import { pushWithRegistry } from './push-with-registry.ts'
 import type { Pushed } from './pushing.ts'
 import { findPublished, NOTHING_PUBLISHED } from './reuse.ts'
 import { type BuiltImage, summarizeBuild } from './summary.ts'
+import { findUnchanged, namesStorePath, publishUnchanged, readIndexes } from './unchanged.ts'
 
 /**
- * Builds one system's image with Nix, pushes it, and hands its digest to merge.
+ * Builds one system's image with Nix, pushes it, and hands its digest to merge. What is published already, of the same
+ * store path, is neither built nor pushed.
  * @throws Failure, before anything is pushed wherever the cause can be known by then
  */
 export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tools): Promise<Result> {
   const { registry, log } = tools
-  const { system, images, tag, push } = inputs
+  const { system, push } = inputs
   const platform = platformOf(system)
+  const installable = installableOf(inputs, workflow.runnerSystem)
   const looksForPublished = push && inputs.pushWith === 'registry'
-  // Both before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
-  const [published] = await Promise.all([
+  // All before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
+  const [published, unchanged] = await Promise.all([
     looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
+    push ? lookForUnchanged(installable, inputs, workflow, tools) : undefined,
     push && checkPushing(inputs, registry),
   ])
+  if (unchanged !== undefined) return keep(unchanged, inputs, workflow, tools)
 
-  const storePath = await buildWithNix(inputs, workflow, log)
-  const source = await findSource(storePath)
-  const check = (archive: SourceImage) => checkPlatform(archive, platform, system, storePath)
-  const built = { system, platform, storePath }
-  if (!push) {
-    check(await checkImage(source))
-    log.info('Nothing is pushed: `push` is `false`')
-    return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
-  }
+  const storePath = await buildWithNix(installable, inputs, workflow, log)
+  const check = (image: SourceImage) => checkPlatform(image, platform, system, storePath)
+  return withReadable(await findSource(storePath), installable, inputs, workflow, log, async (source) => {
+    const built = { system, platform, storePath }
+    if (!push) {
+      check(await checkImage(source))
+      log.info('Nothing is pushed: `push` is `false`')
+      return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
+    }
+    const pushing = { source, images: inputs.images, tag: inputs.tag, check }
+    const pushed =
+      inputs.pushWith === 'docker'
+        ? await pushWithDocker(pushing, tools)
+        : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools)
+    const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow))
+    await handOver(records, inputs, workflow, log)
+    return report(pushed, records, inputs, built)
+  })
+}
 
-  const pushing = { source, images, tag, check }
-  const pushed =
-    inputs.pushWith === 'docker'
-      ? await pushWithDocker(pushing, tools)
-      : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools)
-  const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow))
+/** An image that needs no build. */
+interface UnchangedImage {
+  readonly storePath: string
+  readonly image: PublishedImage
+}
+
+/** Evaluates what a build would make, where something is published that it could be. */
+async function lookForUnchanged(
+  installable: Installable,
+  inputs: BuildInputs,
+  { runnerSystem }: Workflow,
+  { registry, log }: Tools,
+): Promise<UnchangedImage | undefined> {
+  const { system, nixArgs, images, pushWith } = inputs
+  if (inputs.rebuild || Object.keys(inputs.labels).length > 0) return undefined
+  const platform = platformOf(system)
+  const indexes = await readIndexes(registry, inputs.reuseFrom, images, log)
+  if (!namesStorePath(indexes, platform)) return undefined
+  const storePath = await evaluateStorePath({ installable, nixArgs, system, runnerSystem })
+  if (storePath === undefined) return undefined
+  const format = pushWith === 'registry' ? inputs.compression.format : undefined
+  const image = await findUnchanged(registry, indexes, { platform, storePath, format }, log)
+  return image && { storePath, image }
+}
+
+/** Hands over an image that needs no build, as if it had just been pushed. */
+async function keep(
+  { storePath, image }: UnchangedImage,
+  inputs: BuildInputs,
+  workflow: Workflow,
+  { registry, log }: Tools,
+): Promise<Result> {
+  const { system, images, tag } = inputs
+  const platform = platformOf(system)
+  log.info(`Nothing to build: ${printRepository(image.repository)}@${image.digest} is of ${storePath}`)
+  await publishUnchanged(registry, image, images, tag)
+  const kept = images.map((repository) => ({ ...image, repository }))
+  const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow))
   await handOver(records, inputs, workflow, log)
-  return report(pushed, records, inputs, built)
+  const { outputs, summary } = report({ images: kept }, records, inputs, {
+    system,
+    platform,
+    storePath,
+    unchanged: true,
+  })
+  const layers = String(image.own.blobs.length - 1)
+  return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': '0', 'reused-layers': layers }, summary }
+}
+
+/** What nix2container describes is made an OCI layout of, which is there as long as it is worked with. */
+async function withReadable(
+  source: ImageSource,
+  installable: Installable,
+  { system, nixArgs, pushWith }: BuildInputs,
+  { tempFolder, runnerSystem }: Workflow,
+  log: JobLog,
+  work: (source: ImageSource) => Promise<Result>,
+): Promise<Result> {
+  if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
+    throw new ImageError({
+      what: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
+      help: 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.',
+    })
+  if (source.format !== 'nix2container') return work(source)
+  return withTempFolder(tempFolder, async (folder) => {
+    const layout = join(folder, 'layout')
+    const call = { installable, nixArgs, system, runnerSystem, description: source.path, layout }
+    await log.foreignGroup(`Have ${installable.name} write its layers`, () => copyToLayout(call))
+    return work({ path: layout, format: 'layout' })
+  })
 }
 
 function report(
@@ -75,6 +156,7 @@ function report(
       image: `${printRepository(first.repository)}@${first.digest}`,
       record: records.map(printRecord).join('\n'),
       'store-path': built.storePath,
+      unchanged: 'false',
       ...(layers && {
         'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
         'reused-layers': String(layers.filter(({ reused }) => reused).length),
@@ -90,10 +172,13 @@ async function checkPushing({ images, pushWith }: BuildInputs, registry: Registr
   await Promise.all(images.map((image) => registry.checkPush(image)))
 }
 
-async function buildWithNix(inputs: BuildInputs, { runnerSystem }: Workflow, log: JobLog): Promise<string> {
-  const { system, nixArgs } = inputs
-  const installable = installableOf(inputs)
-  const storePath = await log.foreignGroup(`Build ${installable} for ${system}`, () =>
+async function buildWithNix(
+  installable: Installable,
+  { system, nixArgs }: BuildInputs,
+  { runnerSystem }: Workflow,
+  log: JobLog,
+): Promise<string> {
+  const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () =>
     buildInstallable({ installable, nixArgs, system, runnerSystem }),
   )
   log.info(`Nix built ${storePath}`)

@@ -412,7 +412,12 @@ function composeManifest(config: Blob, layers: readonly PushedLayer[]): StoredMa
 }
 
 /** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
-async function putTag(registry: Registry, image: Repository, tag: string, manifest: StoredManifest): Promise<void> {
+export async function putTag(
+  registry: Registry,
+  image: Repository,
+  tag: string,
+  manifest: StoredManifest,
+): Promise<void> {
   const there = await registry.getManifest(image, tag)
   if (there?.digest === manifest.digest) return
   await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes)

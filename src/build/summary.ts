@@ -10,19 +10,23 @@ export interface BuiltImage {
   readonly storePath: string
   /** One for each repository that it was pushed to; none where nothing was to be pushed. */
   readonly pushed: readonly { readonly reference: string; readonly digest: string }[]
-  /** Absent where Docker pushed. */
+  /** Absent where Docker pushed, and where nothing was to be built. */
   readonly layers?: readonly PushedLayer[]
+  /** Whether it was published before, and so not built. */
+  readonly unchanged?: boolean
 }
 
 /** The summary of a build, as Markdown. */
-export function summarizeBuild({ system, platform, storePath, pushed, layers }: BuiltImage): string {
+export function summarizeBuild({ system, platform, storePath, pushed, layers, unchanged }: BuiltImage): string {
   const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`)
   const result =
-    rows.length > 0 ? ['| pushed as | digest |', '|---|---|', ...rows] : ['Nothing was pushed: `push` is `false`.']
+    rows.length > 0
+      ? [`| ${unchanged ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+      : ['Nothing was pushed: `push` is `false`.']
   return lines(
-    `### Built for ${system} (${printPlatform(platform)})`,
+    `### ${unchanged ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`,
     '',
-    `Nix built ${code(storePath)}.`,
+    unchanged ? `${code(storePath)} is published already; nothing was built.` : `Nix built ${code(storePath)}.`,
     '',
     ...result,
     '',

@@ -6,8 +6,10 @@ import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
+import { allOf, copyImages } from '../registry/copy.ts'
 import { findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { putTag } from './push.ts'
 
 /** An index published before, with what it says of its images. */
 export interface PublishedIndex {
@@ -83,6 +85,25 @@ export async function findUnchanged(
     )
   }
   return undefined
+}
+
+/**
+ * Makes every repository have an image that was published before, with its tag.
+ * @param tag empty: by digest alone
+ * @throws RegistryError
+ */
+export async function publishUnchanged(
+  registry: Registry,
+  image: PublishedImage,
+  images: readonly Repository[],
+  tag: string,
+): Promise<void> {
+  const found = await Promise.all(images.map((to) => findImage(registry, to, image.digest)))
+  await copyImages(
+    registry,
+    images.filter((_, at) => found[at] === undefined).map((to) => ({ image, to })),
+  )
+  if (tag !== '') await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)))
 }
 
 /** The image, or why it is not to be gone by. */

@@ -2,11 +2,12 @@ import * as v from 'valibot'
 import type { CommandResult } from '../command.ts'
 import { lastLines, oneLine } from '../failure.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
+import type { Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 
 export interface NixBuildCall extends BuildContext {
-  readonly installable: string
+  readonly installable: Installable
   /** More arguments for `nix build`. */
   readonly nixArgs: readonly string[]
 }
@@ -18,20 +19,47 @@ export interface NixBuildCall extends BuildContext {
  */
 export async function buildInstallable(call: NixBuildCall): Promise<string> {
   const { installable, nixArgs } = call
+  const { options, text } = installable
   // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
-  const args = ['build', '--json', '--no-link', '--print-build-logs', ...foreignOptions(call), ...nixArgs, installable]
+  const args = [
+    'build',
+    '--json',
+    '--no-link',
+    '--print-build-logs',
+    ...foreignOptions(call),
+    ...nixArgs,
+    ...options,
+    text,
+  ]
   const result = await runNix(args, true)
   if (result.exitCode !== 0) throw await buildFailed(call, result)
-  return outputOf(result.stdout, installable)
+  return outputOf(result.stdout, installable.name)
 }
 
-const BUILD_RESULT = v.pipe(v.string(), v.parseJson(), v.array(v.object({ outputs: v.record(v.string(), v.string()) })))
+/** What is in the store already is not built, but named: as `{"path": "…"}` by Nix 2.8, as a text by newer versions. */
+const BUILD_RESULT = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.array(
+    v.union([
+      v.pipe(
+        v.object({ outputs: v.record(v.string(), v.string()) }),
+        v.transform(({ outputs }) => outputs.out ?? Object.values(outputs)[0]),
+      ),
+      v.pipe(
+        v.object({ path: v.string() }),
+        v.transform(({ path }) => path),
+      ),
+      v.string(),
+    ]),
+  ),
+)
 
 function outputOf(json: string, installable: string): string {
   const result = v.safeParse(BUILD_RESULT, json)
   if (!result.success)
     throw new NixError({ what: `Nix built ${installable}, but its answer can't be read`, words: json.trim() })
-  const outputs = result.output.map((built) => built.outputs.out ?? Object.values(built.outputs)[0])
+  const outputs = result.output
   const [path, ...more] = outputs
   if (path !== undefined && more.length === 0) return path
   throw new NixError({
@@ -43,9 +71,17 @@ function outputOf(json: string, installable: string): string {
 async function buildFailed(call: NixBuildCall, { log }: CommandResult): Promise<NixError> {
   const { installable } = call
   const words = lastLines(log, 20)
-  if (!/does not provide attribute/.test(log))
-    return new NixError({ what: `Nix could not build ${installable}`, words, help: explainBuildFailure(log, call) })
-  return new NixError({ what: `There is no ${installable}`, words, help: await whatThereIs(installable, call.system) })
+  if (installable.options.length > 0 || !/does not provide attribute/.test(log))
+    return new NixError({
+      what: `Nix could not build ${installable.name}`,
+      words,
+      help: explainBuildFailure(log, call),
+    })
+  return new NixError({
+    what: `There is no ${installable.name}`,
+    words,
+    help: await whatThereIs(installable.text, call.system),
+  })
 }
 
 const PACKAGES = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.array(v.string())))

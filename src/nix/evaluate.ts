@@ -1,10 +1,10 @@
 import type { BuildContext } from './explain.ts'
+import type { Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { isStorePath } from './store-path.ts'
 
 export interface EvaluateCall extends BuildContext {
-  /** The arguments that name what is to be built, the last of them the installable. */
-  readonly installable: readonly string[]
+  readonly installable: Installable
   /** More arguments for Nix. */
   readonly nixArgs: readonly string[]
 }
@@ -17,14 +17,14 @@ export interface EvaluateCall extends BuildContext {
  */
 export async function evaluateStorePath(call: EvaluateCall): Promise<string | undefined> {
   const { installable, nixArgs } = call
-  const last = installable.at(-1) ?? ''
+  const { options, text } = installable
   // A derivation in the store stands for its outputs or for itself, which depends on the version of Nix.
-  if (isStorePath(last)) return last.endsWith('.drv') ? undefined : last
+  if (isStorePath(text)) return text.endsWith('.drv') ? undefined : text
   // `^out` chooses outputs, and `nix eval` knows none.
-  if (last.includes('^')) return undefined
+  if (text.includes('^')) return undefined
   // --apply rather than `.outPath` behind the installable, which need not end in an attribute.
   const apply = ['--apply', 'image: image.outPath']
-  const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...installable, ...apply]
+  const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply]
   const { exitCode, stdout } = await runNix(args, false)
   const path = stdout.trim()
   return exitCode === 0 && isStorePath(path) ? path : undefined

@@ -5,10 +5,40 @@ export interface InstallableInputs {
   readonly attribute: string
   /** Takes the place of flake and attribute where it is not empty; `{system}` in it is replaced. */
   readonly installable: string
+  /** A file of Nix expressions, in place of the flake, where it is not empty. */
+  readonly file: string
 }
 
-/** What `nix build` is given. */
-export function installableOf({ system, flake, attribute, installable }: InstallableInputs): string {
-  if (installable !== '') return installable.replaceAll('{system}', system)
-  return `${flake}#packages.${system}.${attribute}`
+/** What Nix is told to build. */
+export interface Installable {
+  /** What comes before it on Nix's command line. */
+  readonly options: readonly string[]
+  readonly text: string
+  /** For people. */
+  readonly name: string
+}
+
+/** @param runnerSystem the system of the machine */
+export function installableOf(inputs: InstallableInputs, runnerSystem: string): Installable {
+  const { system, flake, attribute, installable, file } = inputs
+  if (file !== '')
+    return { options: fileOptions(file, system, runnerSystem), text: attribute, name: `${attribute} of ${file}` }
+  const text =
+    installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`
+  return { options: [], text, name: text }
+}
+
+/**
+ * A file has no systems among its attributes: it is told by an argument, if it takes one, and by what
+ * `builtins.currentSystem` is, which becomes the runner's own where Nix takes no other from this user.
+ */
+function fileOptions(file: string, system: string, runnerSystem: string): readonly string[] {
+  const current =
+    system === runnerSystem ? [] : ['--option', 'system', system, '--option', 'extra-platforms', runnerSystem]
+  return ['--file', file, '--argstr', 'system', system, ...current]
+}
+
+/** An attribute of what is to be built, such as the program that belongs to an image. */
+export function attributeOf({ options, text, name }: Installable, attribute: string): Installable {
+  return { options, text: `${text}.${attribute}`, name: `${name}.${attribute}` }
 }

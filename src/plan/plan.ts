@@ -103,7 +103,7 @@ async function findUnchangedSystems(
   for (const system of systems) {
     const platform = platformOf(system)
     if (!namesStorePath(indexes, platform)) continue
-    const installable = [installableOf({ ...inputs, installable: '', system })]
+    const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
     const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs })
     const wanted = storePath && { platform, storePath, format: inputs.format }
     if (wanted && (await findUnchanged(registry, indexes, wanted, log))) unchanged.add(system)
