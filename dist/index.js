@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(56634);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(95454);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,13 +45852,13 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 56634:
+/***/ 95454:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
 // EXPORTS
 __nccwpck_require__.d(__webpack_exports__, {
-  e: () => (/* binding */ run)
+  e: () => (/* binding */ run_run)
 });
 
 // EXTERNAL MODULE: external "node:fs/promises"
@@ -53950,17 +53950,65 @@ async function asking(purpose, asked) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/units.js
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function printBytes(bytes) {
+    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+    const amount = bytes / 1000 ** step;
+    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
+}
+
+;// CONCATENATED MODULE: ./lib/disk.js
+
+
+
+async function freeSpace(folders) {
+    const disks = new Map();
+    for (const folder of folders) {
+        const existing = await nearest(folder);
+        const [{ dev }, { bavail, bsize }] = await Promise.all([(0,promises_.stat)(existing), (0,promises_.statfs)(existing)]);
+        disks.set(dev, { folders: [...(disks.get(dev)?.folders ?? []), folder], free: bavail * bsize });
+    }
+    return [...disks.values()];
+}
+function printFreeSpace(disks) {
+    return disks
+        .map(({ folders, free }, at) => `${printBytes(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
+        .join(', ');
+}
+function shortOfSpace(disks) {
+    return disks.filter(({ free }) => free < LITTLE);
+}
+const LITTLE = 2e9;
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On one of your own, nix-collect-garbage removes what no build needs any more.';
+async function nearest(folder) {
+    try {
+        await (0,promises_.stat)(folder);
+        return folder;
+    }
+    catch (error) {
+        const parent = (0,external_node_path_.dirname)(folder);
+        if (parent === folder)
+            throw error;
+        return nearest(parent);
+    }
+}
+
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:child_process");
 // EXTERNAL MODULE: external "node:events"
 var external_node_events_ = __nccwpck_require__(78474);
 // EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
 var io = __nccwpck_require__(88701);
+// EXTERNAL MODULE: external "node:string_decoder"
+var external_node_string_decoder_ = __nccwpck_require__(46193);
 // EXTERNAL MODULE: external "node:util"
 var external_node_util_ = __nccwpck_require__(57975);
 // EXTERNAL MODULE: ./node_modules/@actions/exec/lib/exec.js + 4 modules
 var exec = __nccwpck_require__(65334);
 ;// CONCATENATED MODULE: ./lib/command.js
+
+
 
 
 
@@ -53971,17 +54019,46 @@ async function runCommand(program, args, shown) {
         return undefined;
     const stdout = [];
     let log = Buffer.alloc(0);
+    const lines = typeof shown === 'function' ? lineSplitter(shown) : undefined;
+    if (lines !== undefined)
+        process.stdout.write(`[command]${[path, ...args].join(' ')}${external_node_os_.EOL}`);
     const exitCode = await (0,exec/* exec */.m)(`"${path}"`, [...args], {
         ignoreReturnCode: true,
-        silent: !shown,
+        silent: shown !== true,
         listeners: {
             stdout: (chunk) => stdout.push(chunk),
             stderr: (chunk) => {
                 log = Buffer.concat([log, chunk]).subarray(-LOG_LIMIT);
+                lines?.write(chunk);
             },
         },
     });
+    lines?.end();
     return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log) };
+}
+const LINE_LIMIT = 1024 * 1024;
+function lineSplitter(onLine) {
+    const decoder = new external_node_string_decoder_.StringDecoder('utf8');
+    let rest = '';
+    const add = (text) => {
+        const [first = '', ...more] = text.split('\n');
+        const lines = [rest + first, ...more];
+        rest = lines.pop() ?? '';
+        for (const line of lines)
+            onLine(line);
+        if (rest.length <= LINE_LIMIT)
+            return;
+        onLine(rest);
+        rest = '';
+    };
+    return {
+        write: (chunk) => add(decoder.write(chunk)),
+        end: () => {
+            add(decoder.end());
+            if (rest !== '')
+                onLine(rest);
+        },
+    };
 }
 function plainText(log) {
     return (0,external_node_util_.stripVTControlCharacters)(log.toString('utf8')).replaceAll('\r', '');
@@ -54940,6 +55017,7 @@ async function* outputOf(path) {
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/explain.js
+
 function explainBuildFailure(log, context) {
     for (const { pattern, help } of SYMPTOMS) {
         const match = pattern.exec(log);
@@ -54949,17 +55027,18 @@ function explainBuildFailure(log, context) {
     return undefined;
 }
 const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired system: '[^']+' with features \\{)[^}]*";
+const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-system-features = kvm`;
 const SYMPTOMS = [
     {
         pattern: /No space left on device/,
-        help: () => 'The disk is full. Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner.',
+        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
     },
     {
         pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). Use a runner with /dev/kvm, and tell Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-system-features = kvm`,
+        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
     },
     {
         pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
@@ -55027,29 +55106,267 @@ function errorIn(log) {
     return oneLine(errors.at(-1) ?? lastLines(log, 3));
 }
 
+;// CONCATENATED MODULE: ./lib/nix/progress.js
+
+const KINDS = new Map([
+    [100, 'bytes'],
+    [103, 'copies'],
+    [104, 'builds'],
+]);
+const NO_AMOUNT = { done: 0, expected: 0 };
+const NOTHING = { done: 0, announced: 0, running: new Map() };
+const NO_PROGRESS = { builds: NOTHING, copies: NOTHING, bytes: NOTHING };
+function started(progress, id, type) {
+    return change(progress, KINDS.get(type), (tally) => run(tally, id, NO_AMOUNT));
+}
+function advanced(progress, id, amount) {
+    return change(progress, kindOf(progress, id), (tally) => run(tally, id, amount));
+}
+function announced(progress, type, expected) {
+    return change(progress, KINDS.get(type), (tally) => ({ ...tally, announced: expected }));
+}
+function stopped(progress, id) {
+    const kind = kindOf(progress, id);
+    return change(progress, kind, (tally) => {
+        const { done, expected } = tally.running.get(id) ?? NO_AMOUNT;
+        const running = new Map(tally.running);
+        running.delete(id);
+        return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
+    });
+}
+function printProgress({ builds, copies, bytes }) {
+    const [built, fetched] = [total(builds), total(copies)];
+    const left = built.expected - built.done + fetched.expected - fetched.done;
+    const parts = [
+        built.expected > 0 && `${built.done} of ${built.expected} built`,
+        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${printFetched(total(bytes))}`,
+    ].filter((part) => part !== false);
+    return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
+}
+function printFetched({ done, expected }) {
+    return done === 0 ? '' : ` (${printBytes(done)} of ${printBytes(expected)})`;
+}
+function total({ done, announced, running }) {
+    const amounts = [...running.values()];
+    const all = done + amounts.reduce((sum, amount) => sum + amount.done, 0);
+    const expected = done + amounts.reduce((sum, amount) => sum + amount.expected, 0);
+    return { done: all, expected: Math.max(all, expected, announced) };
+}
+function kindOf(progress, id) {
+    return [...KINDS.values()].find((kind) => progress[kind].running.has(id));
+}
+function run(tally, id, amount) {
+    return { ...tally, running: new Map(tally.running).set(id, amount) };
+}
+function change(progress, kind, by) {
+    return kind === undefined ? progress : { ...progress, [kind]: by(progress[kind]) };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/nix-log.js
+
+
+
+function startNixLog(now) {
+    const told = { at: now, line: undefined };
+    return { structured: false, progress: NO_PROGRESS, told, builds: new Map(), errors: [], others: [] };
+}
+function readNixLine(log, line, now) {
+    const event = parseEvent(line);
+    if (event === undefined) {
+        const shown = printable(line);
+        return { log: keepOther(log, shown), shown: [shown] };
+    }
+    const read = take({ ...log, structured: true }, event);
+    const progress = printProgress(read.log.progress);
+    if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
+        return read;
+    return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
+}
+function endNixLog({ progress, told }) {
+    const line = printProgress(progress);
+    return line === undefined || line === told.line ? [] : [line];
+}
+function failureIn({ builds, errors, others }) {
+    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
+    const told = causes.length > 0 ? causes : errors;
+    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)));
+    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES));
+    const messages = told.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error);
+    const words = [...shown, ...messages];
+    return {
+        words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
+        evidence: plain([...others, ...errors, ...failed.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
+    };
+}
+const PROGRESS_INTERVAL = 10_000;
+const KEPT_LINES = 200;
+const KEPT_BUILDS = 30;
+const KEPT_ERRORS = 20;
+const KEPT_LENGTH = 2000;
+const SHOWN_LINES = 20;
+const SHOWN_BUILDS = 3;
+const ID = /"(id|parent)":(\d+)/g;
+const fields = optional(array(union([string(), number()])), []);
+const nix_log_event = variant('action', [
+    object({
+        action: literal('start'),
+        id: string(),
+        type: number(),
+        level: number(),
+        text: string(),
+        fields,
+    }),
+    object({ action: literal('stop'), id: string() }),
+    object({ action: literal('result'), id: string(), type: number(), fields }),
+    object({ action: literal('msg'), level: number(), msg: string() }),
+]);
+function parseEvent(line) {
+    if (!line.startsWith('@nix {'))
+        return undefined;
+    try {
+        const result = safeParse(nix_log_event, JSON.parse(line.slice(5).replace(ID, '"$1":"$2"')));
+        return result.success ? result.output : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+function take(log, event) {
+    switch (event.action) {
+        case 'start':
+            return start(log, event);
+        case 'result':
+            return result(log, event);
+        case 'msg':
+            return nix_log_message(log, event.msg);
+        case 'stop': {
+            const build = log.builds.get(event.id);
+            const builds = build === undefined ? log.builds : forget(new Map(log.builds), event.id, build);
+            return { log: { ...log, builds, progress: stopped(log.progress, event.id) }, shown: [] };
+        }
+    }
+}
+const BUILD = 105;
+const COPY_PATH = 100;
+const LOG_LINE = 101;
+const PROGRESS = 105;
+const EXPECTED = 106;
+const POST_BUILD_LINE = 107;
+const INFO = 3;
+function start(log, { id, type, level, text, fields: [derivation] }) {
+    const builds = type === BUILD && typeof derivation === 'string'
+        ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
+        : log.builds;
+    const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : [];
+    return { log: { ...log, builds, progress: started(log.progress, id, type) }, shown };
+}
+function result(log, { id, type, fields: [first, second] }) {
+    if (type === LOG_LINE && typeof first === 'string')
+        return buildLine(log, id, printable(first));
+    if (type === POST_BUILD_LINE && typeof first === 'string')
+        return { log, shown: [`post-build-hook> ${printable(first)}`] };
+    if (typeof first !== 'number' || typeof second !== 'number')
+        return { log, shown: [] };
+    if (type === PROGRESS)
+        return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] };
+    if (type === EXPECTED)
+        return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] };
+    return { log, shown: [] };
+}
+function buildLine(log, id, line) {
+    const build = log.builds.get(id);
+    if (build === undefined)
+        return { log: keepOther(log, line), shown: [line] };
+    const kept = [...build.lines, cut(line)].slice(-KEPT_LINES);
+    const builds = new Map(log.builds).set(id, { ...build, lines: kept });
+    return { log: { ...log, builds }, shown: [`${nix_log_nameOf(build)}> ${line}`] };
+}
+function nix_log_message(log, text) {
+    const shown = lines(text);
+    const isError = plain(text).startsWith('error:');
+    if (!isError)
+        return { log: shown.reduce(keepOther, log), shown };
+    const error = plain(shown.join('\n')).slice(0, KEPT_LENGTH * 4);
+    const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
+    return { log: { ...log, errors }, shown };
+}
+function forget(builds, id, build) {
+    builds.set(id, { ...build, running: false });
+    const ended = [...builds].filter(([, { running }]) => !running);
+    for (const [old] of ended.slice(0, -KEPT_BUILDS))
+        builds.delete(old);
+    return builds;
+}
+function keepOther(log, line) {
+    return { ...log, others: [...log.others, cut(line)].slice(-KEPT_LINES) };
+}
+const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix.* .*\.drv)?)?/i;
+function withoutLog(error) {
+    return error.replace(REPEATED_LOG, '');
+}
+function logOf(build, count) {
+    return build.lines.slice(-count).map((line) => `${nix_log_nameOf(build)}> ${line}`);
+}
+function nix_log_nameOf({ derivation }) {
+    return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '');
+}
+function lines(text) {
+    return text.trimEnd().split('\n').map(printable);
+}
+function plain(text) {
+    return (0,external_node_util_.stripVTControlCharacters)(text);
+}
+function cut(line) {
+    return line.length > KEPT_LENGTH ? `${line.slice(0, KEPT_LENGTH)}…` : line;
+}
+const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
+function printable(text) {
+    const line = text.replace(/\r+$/, '').replace(/^.*\r/s, '');
+    return line
+        .split(COLOUR)
+        .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
+        .join('');
+}
+function withoutControls(text) {
+    return (0,external_node_util_.stripVTControlCharacters)(text).replace(/[^\P{Cc}\t]/gu, '');
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/build.js
 
 
 
 
 
+
+
+
 async function buildInstallable(call) {
-    const { installable, nixArgs } = call;
-    const { options, text } = installable;
-    const args = [
-        'build',
-        '--json',
-        '--no-link',
-        '--print-build-logs',
-        ...foreignOptions(call),
-        ...nixArgs,
-        ...options,
-        text,
-    ];
-    const result = await runNix(args, true);
+    const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
+    const what = [...call.nixArgs, ...call.installable.options, call.installable.text];
+    const build = await runShown([...args, '--log-format', 'internal-json', ...what]);
+    const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what]);
     if (result.exitCode !== 0)
-        throw await buildFailed(call, result);
-    return build_outputOf(result.stdout, installable.name);
+        throw await buildFailed(call, result, log);
+    return build_outputOf(result.stdout, call.installable.name);
+}
+function storeFolder() {
+    return process.env.NIX_STORE_DIR || '/nix/store';
+}
+async function runShown(args) {
+    let log = startNixLog(performance.now());
+    const show = (lines) => process.stdout.write(lines.map((line) => `${line}${external_node_os_.EOL}`).join(''));
+    const result = await runNix(args, (line) => {
+        const read = readNixLine(log, line, performance.now());
+        log = read.log;
+        show(read.shown);
+    });
+    if (result.exitCode === 0)
+        show(endNixLog(log));
+    return { result, log };
+}
+function knowsFormat({ result, log }) {
+    return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
 }
 const BUILD_RESULT = pipe(string(), parseJson(), array(union([
     pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs.out ?? Object.values(outputs)[0])),
@@ -55069,20 +55386,21 @@ function build_outputOf(json, installable) {
         words: outputs.join('\n'),
     });
 }
-async function buildFailed(call, { log }) {
-    const { installable } = call;
-    const words = lastLines(log, 20);
-    if (installable.options.length > 0 || !/does not provide attribute/.test(log))
+async function buildFailed(call, result, log) {
+    const { installable, system, runnerSystem } = call;
+    const { words, evidence } = log.structured
+        ? failureIn(log)
+        : { words: lastLines(result.log, 20), evidence: result.log };
+    const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words;
+    if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
         return new NixError({
-            what: `Nix could not build ${installable.name}`,
-            words,
-            help: explainBuildFailure(log, call),
+            what: `There is no ${installable.name}`,
+            words: told,
+            help: await whatThereIs(installable.text, system),
         });
-    return new NixError({
-        what: `There is no ${installable.name}`,
-        words,
-        help: await whatThereIs(installable.text, call.system),
-    });
+    const disks = await freeSpace(call.folders);
+    const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) });
+    return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
 }
 const PACKAGES = pipe(string(), parseJson(), record(string(), array(string())));
 async function whatThereIs(installable, system) {
@@ -55176,6 +55494,115 @@ async function evaluateStorePath(call) {
     const { exitCode, stdout } = await runNix(args, false);
     const path = stdout.trim();
     return exitCode === 0 && isStorePath(path) ? path : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/preflight.js
+
+
+
+
+
+async function foresee(call, root = '/') {
+    if (!call.runnerSystem.endsWith('-linux'))
+        return { warnings: [], notes: [] };
+    const emulation = await foreseeEmulation(call, root);
+    const kvm = await foreseeKvm(call, root);
+    return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
+}
+const MACHINES = {
+    'x86_64-linux': '3e00',
+    'aarch64-linux': 'b700',
+    'armv7l-linux': '2800',
+    'armv6l-linux': '2800',
+    'i686-linux': '0300',
+    'powerpc64le-linux': '1500',
+    'riscv64-linux': 'f300',
+    's390x-linux': '0016',
+};
+const NATIVE = {
+    'x86_64-linux': ['i686-linux'],
+    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
+    'armv7l-linux': ['armv6l-linux'],
+};
+async function foreseeEmulation({ system, runnerSystem }, root) {
+    const machine = MACHINES[system];
+    if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
+        return { warnings: [], notes: [] };
+    const registered = await emulates(machine, root);
+    if (registered === true)
+        return { warnings: [], notes: [] };
+    const help = `A build that does more than pack files needs, before Nix is installed,
+  - uses: docker/setup-qemu-action@v4
+or ${runnerFor(system)}, or a remote builder for ${system}.`;
+    if (registered === false)
+        return {
+            warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
+            notes: [],
+        };
+    return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${help}`] };
+}
+async function emulates(machine, root) {
+    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
+    const names = await quietly((0,promises_.readdir)(folder));
+    if (!names?.includes('status')) {
+        const kinds = await quietly((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
+        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
+    }
+    const status = await quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
+    if (status?.trim() === 'disabled')
+        return false;
+    const entries = await Promise.all(names.map((name) => quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
+    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
+}
+async function foreseeKvm(call, root) {
+    if ((await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true)
+        return [];
+    const { options, text: installable } = call.installable;
+    const what = [...foreignOptions(call), ...call.nixArgs, ...options, installable];
+    const derivation = await nixSays(['eval', '--raw', ...what, '--apply', 'image: image.drvPath']);
+    const text = derivation && (await readDerivation(derivation.stdout.trim()));
+    if (!derivation || !text)
+        return [];
+    const inputs = [...text.matchAll(/\("([^"]+\.drv)",\[/g)].flatMap(([, path]) => path ?? []);
+    const needing = (await Promise.all([derivation.stdout.trim(), ...inputs].map(needsKvm))).flat();
+    if (needing.length === 0 || (await hasKvmFeature()))
+        return [];
+    const plan = await nixSays(['build', '--dry-run', ...what]);
+    const [built] = needing.filter((path) => plan?.log.includes(path));
+    if (built === undefined)
+        return [];
+    return [
+        `This runner has no /dev/kvm, and ${built} needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}
+A remote builder that has the feature kvm does as well.`,
+    ];
+}
+async function needsKvm(path) {
+    return requiresKvm((await readDerivation(path)) ?? '') ? [path] : [];
+}
+function requiresKvm(derivation) {
+    const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
+    return /\bkvm\b/.test(features);
+}
+const SETTINGS = pipe(string(), parseJson(), object({ 'system-features': object({ value: array(string()) }) }));
+async function hasKvmFeature() {
+    const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']));
+    const settings = safeParse(SETTINGS, answer?.stdout ?? '');
+    return !settings.success || settings.output['system-features'].value.includes('kvm');
+}
+async function nixSays(args) {
+    const result = await runNix(args, false);
+    return result.exitCode === 0 ? result : undefined;
+}
+async function readDerivation(path) {
+    return quietly((0,promises_.readFile)(path, 'utf8'));
+}
+async function quietly(reading) {
+    try {
+        return await reading;
+    }
+    catch {
+        return undefined;
+    }
 }
 
 // EXTERNAL MODULE: external "node:worker_threads"
@@ -55734,14 +56161,6 @@ function registry_error_parseJson(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/units.js
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function printBytes(bytes) {
-    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
-    const amount = bytes / 1000 ** step;
-    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
-}
-
 ;// CONCATENATED MODULE: ./lib/build/reuse.js
 
 
@@ -55848,7 +56267,7 @@ async function checkImage(source) {
     const diffIds = new Map();
     const archive = await readImage(source, {
         take: async ({ name, content }) => {
-            const { diffId } = await hashLayer(plain(await probeLayer(content()), source));
+            const { diffId } = await hashLayer(push_plain(await probeLayer(content()), source));
             diffIds.set(name, diffId);
         },
     });
@@ -55856,7 +56275,7 @@ async function checkImage(source) {
         checkDiffId(archive, at, diffIds.get(name), source);
     return archive;
 }
-function plain({ compression, content }, { path }) {
+function push_plain({ compression, content }, { path }) {
     return compression === undefined ? content : decompress(compression, content, path);
 }
 async function pushLayers(call, registry, log) {
@@ -56325,7 +56744,7 @@ function summarizeLayers(layers) {
 function code(text) {
     return `\`${text.replaceAll('`', '')}\``;
 }
-function lines(...all) {
+function markdown_lines(...all) {
     return `${all.join('\n').trimEnd()}\n`;
 }
 
@@ -56339,7 +56758,7 @@ function summarizeBuild({ system, platform, storePath, pushed, layers, unchanged
     const result = rows.length > 0
         ? [`| ${unchanged ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
         : ['Nothing was pushed: `push` is `false`.'];
-    return lines(`### ${unchanged ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', unchanged ? `${code(storePath)} is published already; nothing was built.` : `Nix built ${code(storePath)}.`, '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    return markdown_lines(`### ${unchanged ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', unchanged ? `${code(storePath)} is published already; nothing was built.` : `Nix built ${code(storePath)}.`, '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
 }
 function describeLayers(layers) {
     const rows = [
@@ -56513,6 +56932,8 @@ function firstLine(error) {
 
 
 
+
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push } = inputs;
@@ -56619,10 +57040,27 @@ async function checkPushing({ images, pushWith }, registry) {
         await checkDocker();
     await Promise.all(images.map((image) => registry.checkPush(image)));
 }
-async function buildWithNix(installable, { system, nixArgs }, { runnerSystem }, log) {
-    const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () => buildInstallable({ installable, nixArgs, system, runnerSystem }));
+async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runnerSystem }, log) {
+    const folders = [storeFolder(), tempFolder];
+    const call = { installable, nixArgs, system, runnerSystem, folders };
+    const short = await tellSpace('before', folders, log);
+    const { warnings, notes } = await foresee(call);
+    for (const warning of warnings)
+        log.warning(warning);
+    for (const note of notes)
+        log.info(note);
+    const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () => buildInstallable(call));
     log.info(`Nix built ${storePath}`);
+    await tellSpace('after', folders, log, short);
     return storePath;
+}
+async function tellSpace(when, folders, log, warned = false) {
+    const disks = await freeSpace(folders);
+    log.info(`Disk space ${when} the build: ${printFreeSpace(disks)}`);
+    const short = shortOfSpace(disks);
+    if (short.length > 0 && !warned)
+        log.warning(`The disk is nearly full ${when} the build: ${printFreeSpace(short)}. ${MORE_SPACE}`);
+    return short.length > 0;
 }
 function checkPlatform({ config }, wanted, system, storePath) {
     if (fits(config, wanted))
@@ -57600,7 +58038,7 @@ function describeLoss({ tag, before, lost }) {
 
 function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
     const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
+    return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
 }
 function describeTag({ tag, before, action, gained, lost }, digest) {
     const from = before.stored === undefined ? '' : code(before.stored.digest);
@@ -57629,7 +58067,7 @@ async function moveTags(registry, moves, index) {
         const [failed, outcome] = [wave[at], outcomes[at]];
         if (failed === undefined || outcome?.status !== 'rejected')
             continue;
-        throw stopped(failed, index, outcome.reason, await putBack(registry, done.toReversed(), index));
+        throw tags_stopped(failed, index, outcome.reason, await putBack(registry, done.toReversed(), index));
     }
 }
 function wavesOf(moves) {
@@ -57661,7 +58099,7 @@ async function putBackOne(registry, { tag, before }, index) {
         return undefined;
     return `is new and points to ${index.digest}; ${repository.host} can't delete tags`;
 }
-function stopped({ tag }, index, error, left) {
+function tags_stopped({ tag }, index, error, left) {
     const where = left.length === 0
         ? 'All tags are as they were.'
         : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`;
@@ -58004,7 +58442,7 @@ function notEvaluated({ flake, runnerSystem }, { log }) {
 ;// CONCATENATED MODULE: ./lib/plan/summary.js
 
 function summarizePlan(builds) {
-    return lines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
+    return markdown_lines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
 }
 
 ;// CONCATENATED MODULE: ./lib/plan/plan.js
@@ -58769,7 +59207,7 @@ function readWorkflow(env) {
 
 
 
-async function run(env) {
+async function run_run(env) {
     try {
         const inputs = readInputs(env);
         if (inputs.mode === 'merge' && inputs.token !== '')

@@ -123,7 +123,8 @@ describe('two systems, built and merged', () => {
     const records: string[] = []
     for (const system of SYSTEMS) {
       const { outputs, warnings } = passed(await lab.build(system, { env }))
-      expect(warnings).toEqual([expect.stringMatching(/there is no artifact service here[\s\S]*`record` outputs/)])
+      // A runner that emulates nothing is warned of as well.
+      expect(warnings).toContainEqual(expect.stringMatching(/there is no artifact service here[\s\S]*`record` outputs/))
       records.push(outputs.record ?? '')
     }
     expect(await lab.artifacts.artifacts()).toEqual([])

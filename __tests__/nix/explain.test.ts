@@ -72,6 +72,12 @@ test.each([
   expect(explainBuildFailure(log, forX86)).toMatch(/disk is full.*14 GB/)
 })
 
+test('a full disk, with what is left by then', () => {
+  const space = '12.0 MB are free for /nix/store, 3.1 GB for /home/runner/work/_temp'
+  const help = explainBuildFailure('error: writing to file: No space left on device', { ...forX86, space })
+  expect(help).toContain(`The disk is full (by now ${space}).`)
+})
+
 describe('the Git host’s limit', () => {
   test.each([
     `error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"API rate limit exceeded for 192.0.2.1. (But here's the good news: Authenticated requests get a higher rate limit.)"}`,

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { NoArtifactService, writeRecord } from '../artifacts.ts'
+import { freeSpace, MORE_SPACE, printFreeSpace, shortOfSpace } from '../disk.ts'
 import { checkDocker } from '../docker/docker.ts'
 import { ImageError } from '../image/image-error.ts'
 import { findSource, type ImageSource } from '../image/source.ts'
@@ -7,10 +8,11 @@ import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
-import { buildInstallable } from '../nix/build.ts'
+import { buildInstallable, storeFolder } from '../nix/build.ts'
 import { copyToLayout } from '../nix/copy-to.ts'
 import { evaluateStorePath } from '../nix/evaluate.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
+import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
@@ -175,14 +177,33 @@ async function checkPushing({ images, pushWith }: BuildInputs, registry: Registr
 async function buildWithNix(
   installable: Installable,
   { system, nixArgs }: BuildInputs,
-  { runnerSystem }: Workflow,
+  { tempFolder, runnerSystem }: Workflow,
   log: JobLog,
 ): Promise<string> {
-  const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () =>
-    buildInstallable({ installable, nixArgs, system, runnerSystem }),
-  )
+  const folders = [storeFolder(), tempFolder]
+  const call = { installable, nixArgs, system, runnerSystem, folders }
+  const short = await tellSpace('before', folders, log)
+  const { warnings, notes } = await foresee(call)
+  for (const warning of warnings) log.warning(warning)
+  for (const note of notes) log.info(note)
+  const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () => buildInstallable(call))
   log.info(`Nix built ${storePath}`)
+  await tellSpace('after', folders, log, short)
   return storePath
+}
+
+/**
+ * Says what is free on the disks, and warns where that is little.
+ * @param warned whether it has been warned of already
+ * @returns whether it is little
+ */
+async function tellSpace(when: string, folders: readonly string[], log: JobLog, warned = false): Promise<boolean> {
+  const disks = await freeSpace(folders)
+  log.info(`Disk space ${when} the build: ${printFreeSpace(disks)}`)
+  const short = shortOfSpace(disks)
+  if (short.length > 0 && !warned)
+    log.warning(`The disk is nearly full ${when} the build: ${printFreeSpace(short)}. ${MORE_SPACE}`)
+  return short.length > 0
 }
 
 function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, storePath: string): void {

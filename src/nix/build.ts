@@ -1,39 +1,64 @@
+import { EOL } from 'node:os'
 import * as v from 'valibot'
 import type { CommandResult } from '../command.ts'
+import { freeSpace, printFreeSpace } from '../disk.ts'
 import { lastLines, oneLine } from '../failure.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
 import type { Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
+import { endNixLog, failureIn, type NixLog, readNixLine, startNixLog } from './nix-log.ts'
 
 export interface NixBuildCall extends BuildContext {
   readonly installable: Installable
   /** More arguments for `nix build`. */
   readonly nixArgs: readonly string[]
+  /** The folders that a build fills, whose disks an error names where they are full. */
+  readonly folders: readonly string[]
 }
 
 /**
- * Builds with Nix, its log shown, without leaving a `result` link.
+ * Builds with Nix without leaving a `result` link; its log is shown as `readNixLine` has it.
  * @returns the store path of the output
- * @throws NixError with Nix's last lines and, for the failures that are known, what to do
+ * @throws NixError with Nix's errors, the last lines of the derivations that failed, and, for the failures that are
+ * known, what to do
  */
 export async function buildInstallable(call: NixBuildCall): Promise<string> {
-  const { installable, nixArgs } = call
-  const { options, text } = installable
   // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
-  const args = [
-    'build',
-    '--json',
-    '--no-link',
-    '--print-build-logs',
-    ...foreignOptions(call),
-    ...nixArgs,
-    ...options,
-    text,
-  ]
-  const result = await runNix(args, true)
-  if (result.exitCode !== 0) throw await buildFailed(call, result)
-  return outputOf(result.stdout, installable.name)
+  const args = ['build', '--json', '--no-link', ...foreignOptions(call)]
+  const what = [...call.nixArgs, ...call.installable.options, call.installable.text]
+  const build = await runShown([...args, '--log-format', 'internal-json', ...what])
+  const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what])
+  if (result.exitCode !== 0) throw await buildFailed(call, result, log)
+  return outputOf(result.stdout, call.installable.name)
+}
+
+/** Where Nix keeps what it builds. */
+export function storeFolder(): string {
+  return process.env.NIX_STORE_DIR || '/nix/store'
+}
+
+interface ShownRun {
+  readonly result: CommandResult
+  readonly log: NixLog
+}
+
+async function runShown(args: readonly string[]): Promise<ShownRun> {
+  let log = startNixLog(performance.now())
+  const show = (lines: readonly string[]) => process.stdout.write(lines.map((line) => `${line}${EOL}`).join(''))
+  const result = await runNix(args, (line) => {
+    const read = readNixLine(log, line, performance.now())
+    log = read.log
+    show(read.shown)
+  })
+  // What has failed Nix does not count as left.
+  if (result.exitCode === 0) show(endNixLog(log))
+  return { result, log }
+}
+
+/** The log's format is internal to Nix, as its name says: some version may not have it. */
+function knowsFormat({ result, log }: ShownRun): boolean {
+  return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log)
 }
 
 /** What is in the store already is not built, but named: as `{"path": "…"}` by Nix 2.8, as a text by newer versions. */
@@ -68,20 +93,21 @@ function outputOf(json: string, installable: string): string {
   })
 }
 
-async function buildFailed(call: NixBuildCall, { log }: CommandResult): Promise<NixError> {
-  const { installable } = call
-  const words = lastLines(log, 20)
-  if (installable.options.length > 0 || !/does not provide attribute/.test(log))
+async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLog): Promise<NixError> {
+  const { installable, system, runnerSystem } = call
+  const { words, evidence } = log.structured
+    ? failureIn(log)
+    : { words: lastLines(result.log, 20), evidence: result.log }
+  const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words
+  if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
     return new NixError({
-      what: `Nix could not build ${installable.name}`,
-      words,
-      help: explainBuildFailure(log, call),
+      what: `There is no ${installable.name}`,
+      words: told,
+      help: await whatThereIs(installable.text, system),
     })
-  return new NixError({
-    what: `There is no ${installable.name}`,
-    words,
-    help: await whatThereIs(installable.text, call.system),
-  })
+  const disks = await freeSpace(call.folders)
+  const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) })
+  return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help })
 }
 
 const PACKAGES = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.array(v.string())))

@@ -1,8 +1,12 @@
+import { MORE_SPACE } from '../disk.ts'
+
 /** What is known of a build when it fails. */
 export interface BuildContext {
   readonly system: string
   /** The system of the machine that the build ran on. */
   readonly runnerSystem: string
+  /** What is free on the disks by now, in words. */
+  readonly space?: string
 }
 
 interface Symptom {
@@ -26,18 +30,20 @@ export function explainBuildFailure(log: string, context: BuildContext): string 
 const REQUIRED =
   "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired system: '[^']+' with features \\{)[^}]*"
 
+/** What a build needs that requires the feature `kvm`. */
+export const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-system-features = kvm`
+
 const SYMPTOMS: readonly Symptom[] = [
   {
     pattern: /No space left on device/,
-    help: () =>
-      'The disk is full. Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner.',
+    help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
   },
   {
     pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-    help: () => `The build needs a virtual machine (runAsRoot or a VM test does). Use a runner with /dev/kvm, and tell Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-system-features = kvm`,
+    help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
   },
   {
     pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
@@ -84,7 +90,8 @@ or build on ${runnerFor(system)}.`,
   },
 ]
 
-function runnerFor(system: string): string {
+/** A runner on which programs for a system run by themselves. */
+export function runnerFor(system: string): string {
   if (system === 'aarch64-linux') return 'an Arm runner (runs-on: ubuntu-24.04-arm)'
   return system === 'x86_64-linux' ? 'an x86 runner (runs-on: ubuntu-24.04)' : `a runner that is a ${system}`
 }

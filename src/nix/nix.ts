@@ -7,10 +7,10 @@ const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 
 /**
  * Runs Nix with the features that flakes need, whatever its configuration has.
- * @param shown whether the command and what it writes go to the job's log while it runs
+ * @param shown as for `runCommand`
  * @throws NixError where it is not installed
  */
-export async function runNix(args: readonly string[], shown: boolean): Promise<CommandResult> {
+export async function runNix(args: readonly string[], shown: Parameters<typeof runCommand>[2]): Promise<CommandResult> {
   const result = await runCommand('nix', [...FEATURES, ...args], shown)
   if (result !== undefined) return result
   throw new NixError({

@@ -1,0 +1,105 @@
+import { mkdtemp, writeFile } from 'node:fs/promises'
+import { delimiter, join } from 'node:path'
+import { which } from '@actions/io'
+import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { type Lab, startLab } from '../support/lab.ts'
+import type { ActionRun } from '../support/runner.ts'
+
+// What a person reads while real Nix builds, and when it fails.
+
+let lab: Lab
+let flake: string
+
+beforeAll(async () => {
+  lab = await startLab()
+  flake = await mkdtemp(join(lab.folder, 'flake-'))
+  await writeFile(join(flake, 'flake.nix'), FLAKE)
+})
+afterAll(() => lab.close())
+
+const FLAKE = `{
+  outputs = _: let
+    script = name: inputs: text: derivation {
+      inherit name inputs;
+      system = "x86_64-linux";
+      builder = "/bin/sh";
+      PATH = "/usr/bin:/bin";
+      args = [ "-euc" text ];
+    };
+    noisy = script "noisy" [ ] "for i in 1 2 3; do echo noise: No space left on device; done; echo > $out";
+    # It fails when the noise has been made.
+    failing = script "failing" [ noisy ] ''
+      for i in $(seq 40); do echo step $i; done
+      printf '\\033[31mhello.c:1: no such thing\\033[0m\\n' >&2
+      exit 3
+    '';
+    archive = script "docker-image-app.tar" [ noisy ] ''
+      printf 'one\\r\\033[2Ktwo\\n::error::from a builder\\n'
+      echo > $out
+    '';
+  in {
+    packages.x86_64-linux = {
+      image = script "image" [ noisy failing ] "echo > $out";
+      full = script "full" [ ] "echo 'tar: layer.tar: Cannot write: No space left on device' >&2; exit 2";
+      inherit archive;
+    };
+  };
+}
+`
+
+async function build(attribute: string, env: Readonly<Record<string, string>> = {}): Promise<ActionRun> {
+  return lab.build('x86_64-linux', { cwd: flake, env, inputs: { attribute, push: 'false' } })
+}
+
+test('the error has the end of the log of what failed, and none of what else was built', async () => {
+  const { errors, warnings, log } = await build('image')
+  const [error = ''] = errors
+  const lines = error.split('\n')
+  expect(lines[0]).toBe('Nix could not build .#packages.x86_64-linux.image')
+  expect(lines.slice(1, 20)).toEqual(Array.from({ length: 19 }, (_, at) => `  failing> step ${at + 22}`))
+  expect(lines[20]).toBe('  failing> hello.c:1: no such thing')
+  expect(lines.slice(21)).toEqual([expect.stringMatching(/^ {2}error: .*-failing\.drv.*/)])
+  expect(warnings).toEqual([])
+  // All of it is in the log, though.
+  for (const line of ['noisy> noise: No space left on device', 'failing> step 1', 'failing> step 40'])
+    expect(log).toContain(`\n${line}\n`)
+})
+
+test('a full disk is told with what is left, and where', async () => {
+  const { errors } = await build('full')
+  expect(errors).toEqual([
+    expect.stringMatching(/full> tar: .*\n.*\nThe disk is full \(by now [\d.]+ .?B are free for .*\/store/),
+  ])
+})
+
+test('the group says what is built and how far it is, and gives the runner no commands', async () => {
+  const { log, errors } = await build('archive')
+  const group = log.slice(log.indexOf('##[group]Build .#packages.x86_64-linux.archive for x86_64-linux\n'))
+  expect(group).toMatch(/\n\[command\].*nix .*build /)
+  expect(group).toMatch(/\nbuilding '.*-docker-image-app\.tar\.drv'/)
+  expect(group).toContain('\ndocker-image-app.tar> ::error::from a builder\n')
+  expect(group).toMatch(/\nNix: (\d) of \1 built, 0 left\n(?:.*\n)*##\[endgroup\]/)
+  expect(log).not.toContain('@nix')
+  expect(log).not.toContain('\u001b[2K')
+  expect(log).toMatch(/^Disk space before the build: [\d.]+ .?B are free for .*\n(?:.*\n)*Disk space after the build: /)
+  // It is no image: that is the one error.
+  expect(errors).toEqual([expect.stringContaining('docker-image-app.tar')])
+})
+
+test('a Nix that does not know the format of its log builds all the same', async () => {
+  const folder = await mkdtemp(join(lab.folder, 'bin-'))
+  const script = `#!/bin/sh
+case " $* " in *internal-json*) echo "error: option 'log-format' has an invalid value 'internal-json'" >&2; exit 1 ;; esac
+exec '${await which('nix', true)}' "$@"
+`
+  await writeFile(join(folder, 'nix'), script, { mode: 0o755 })
+  const env = { PATH: `${folder}${delimiter}${process.env.PATH}` }
+  const { exitCode, outputs, log } = await lab.build('x86_64-linux', { env, inputs: { push: 'false' } })
+  expect({ exitCode, outputs }).toEqual({
+    exitCode: 0,
+    outputs: { 'store-path': expect.stringMatching(/docker-image-hello\.tar\.gz$/) },
+  })
+  expect(log).toMatch(/\nbuilding '.*docker-image-hello\.tar\.gz\.drv'/)
+  const { errors } = await build('image', env)
+  expect(errors).toEqual([expect.stringMatching(/hello\.c:1: no such thing\n(?:.*\n)*.*failing\.drv' failed/)])
+})

@@ -1,0 +1,223 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from '@jest/globals'
+import { endNixLog, failureIn, type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
+
+// The recorded logs are Nix 2.8's, but for the names of folders and hosts.
+const failed = recorded('nix-2.8-failed.log')
+const fetched = recorded('nix-2.8-fetched.log')
+
+function recorded(name: string): readonly string[] {
+  const file = new URL(`../fixtures/nix-log/${name}`, import.meta.url)
+  return readFileSync(file, 'utf8').trimEnd().split('\n')
+}
+
+/** What people are shown of a log whose lines come at these times, or all at the beginning. */
+function read(
+  lines: readonly string[],
+  timeOf: (at: number) => number = () => 0,
+): { readonly log: NixLog; readonly shown: readonly string[] } {
+  let log = startNixLog(0)
+  const shown: string[] = []
+  for (const [at, line] of lines.entries()) {
+    const next = readNixLine(log, line, timeOf(at))
+    log = next.log
+    shown.push(...next.shown)
+  }
+  return { log, shown: [...shown, ...endNixLog(log)] }
+}
+
+const nix = (event: object): string => `@nix ${JSON.stringify(event)}`
+const drv = (name: string): string => `/nix/store/${'0'.repeat(32)}-${name}.drv`
+/** As newer versions and Lix write it, by their source: an activity says of which other one it is a part. */
+const building = (id: number, name: string): string =>
+  nix({
+    action: 'start',
+    fields: [drv(name), '', 1, 1],
+    id,
+    level: 3,
+    parent: 0,
+    text: `building '${drv(name)}'`,
+    type: 105,
+  })
+const printing = (id: number, line: string): string => nix({ action: 'result', fields: [line], id, type: 101 })
+const stopping = (id: number): string => nix({ action: 'stop', id })
+const failing = (message: string): string =>
+  nix({ action: 'msg', level: 0, msg: `\u001b[31;1merror:\u001b[0m ${message}`, raw_msg: message })
+
+describe('what is shown of Nix’s log', () => {
+  test('is what is built, what the builds print, and Nix’s messages', () => {
+    const { shown } = read(failed)
+    expect(shown.slice(0, 5)).toEqual([
+      "building '/nix/store/9fw5bixg2aqw2z5d36idaasfaasxmimm-failing.drv'",
+      "building '/nix/store/9rcsb6yy95wwzdl4il1klqirq78w425f-noisy.drv'",
+      'failing> warming up',
+      'noisy> noise 0',
+      'failing> b\tced\u001b[0m',
+    ])
+    expect(shown).toContain('failing> hello.c:1: no such thing')
+    expect(shown.filter((line) => line.includes('failed with exit code 3'))).toHaveLength(1)
+    expect(shown.join('\n')).not.toContain('@nix')
+  })
+
+  test('says how far it is, every ten seconds at most, and at the end', () => {
+    const { shown } = read(fetched, (at) => at * 300)
+    expect(shown).toEqual([
+      'Nix: 0 of 1 built, 1 left',
+      'Nix: 0 of 1 built, 0 of 1 fetched (3.1 MB of 30.0 MB), 2 left',
+      'Nix: 0 of 1 built, 0 of 1 fetched (18.0 MB of 30.0 MB), 2 left',
+      'Nix: 0 of 1 built, 0 of 1 fetched (30.0 MB of 30.0 MB), 2 left',
+      'Nix: 1 of 1 fetched (30.0 MB of 30.0 MB), 0 left',
+    ])
+    expect(read(fetched, () => 9_999).shown).toEqual(['Nix: 1 of 1 fetched (30.0 MB of 30.0 MB), 0 left'])
+  })
+
+  test('adds up what several activities of one kind do, as with builds during the evaluation', () => {
+    const start = (id: number): string => nix({ action: 'start', id, level: 0, parent: 0, text: '', type: 104 })
+    const amount = (id: number, done: number, expected: number): string =>
+      nix({ action: 'result', fields: [done, expected, 0, 0], id, type: 105 })
+    const { shown } = read([start(1), amount(1, 2, 2), stopping(1), start(2), amount(2, 1, 4)])
+    expect(shown).toEqual(['Nix: 3 of 6 built, 3 left'])
+  })
+
+  test('tells activities apart whose numbers are larger than JavaScript’s', () => {
+    // The process’ own number is 4194303, which times 2^32 is 2^54.
+    const lines = ['first', 'second'].flatMap((name, at) => {
+      const id = `1801439850948198${at + 4}`
+      return [building(0, name).replace('"id":0', `"id":${id}`), printing(0, name).replace('"id":0', `"id":${id}`)]
+    })
+    expect(read(lines).shown.filter((line) => line.includes('> '))).toEqual(['first> first', 'second> second'])
+  })
+
+  test.each([
+    ['of another program', 'ssh: connect to host builder port 22: Connection refused'],
+    ['of Nix without its format', "building '/nix/store/00-app.drv'..."],
+    ['that is cut off', '@nix {"action":"result","fields":["a'],
+    ['that only looks like Nix’s', '@nix {"action":"dance","id":1}'],
+    ['that is a command to nobody', '@nix is a name'],
+    ['with a command for the runner, which takes none now', '::error::from a builder'],
+    ['that is empty', ''],
+  ])('is a line %s as it is', (_, line) => {
+    expect(read([line]).shown).toEqual([line])
+  })
+
+  test.each([
+    ['colours stay', '\u001b[1;32mok\u001b[0m\tdone', '\u001b[1;32mok\u001b[0m\tdone'],
+    ['nothing is erased', '\u001b[2K\u001b[1Aone', 'one'],
+    ['no title is set', '\u001b]0;title\u0007one', 'one'],
+    ['no bell rings', 'o\u0007ne\u0000\u009b', 'one'],
+    ['a colour needs its own character', '\u0007[31mone', '[31mone'],
+    ['of what is written over, the last', '10%\r20%\r\u001b[K30%\r', '30%'],
+  ])('has no control characters: %s', (_, line, expected) => {
+    expect(read([line]).shown).toEqual([expected])
+    expect(read([building(1, 'app'), printing(1, line)]).shown[1]).toBe(`app> ${expected}`)
+    expect(read([nix({ action: 'msg', level: 1, msg: line })]).shown).toEqual([expected])
+  })
+
+  test('has a message on as many lines as it has', () => {
+    const list = nix({ action: 'msg', level: 0, msg: 'these 2 derivations will be built:\n  a.drv\n  b.drv' })
+    expect(read([list]).shown).toEqual(['these 2 derivations will be built:', '  a.drv', '  b.drv'])
+  })
+
+  test('leaves out what Nix says only when asked for more, and each path that it fetches', () => {
+    const lines = [
+      nix({ action: 'start', id: 1, level: 4, parent: 0, text: "copying '/home/runner/work/app'", type: 0 }),
+      nix({ action: 'start', id: 2, level: 3, parent: 0, text: "copying path '/nix/store/00-app'", type: 100 }),
+      // Of newer versions alone.
+      nix({ action: 'start', id: 3, level: 4, parent: 0, text: 'fetching github input', type: 112 }),
+      nix({ action: 'result', fields: ['receiving objects'], id: 3, type: 108 }),
+    ]
+    expect(read(lines).shown).toEqual([])
+  })
+
+  test('has what waits, and what a hook after the build prints', () => {
+    const lines = [
+      nix({ action: 'start', id: 1, level: 1, parent: 0, text: 'waiting for a machine to build it', type: 111 }),
+      nix({ action: 'result', fields: ['uploading'], id: 2, type: 107 }),
+    ]
+    expect(read(lines).shown).toEqual(['waiting for a machine to build it', 'post-build-hook> uploading'])
+  })
+})
+
+describe('what is told of a failure', () => {
+  test('is the last lines of the derivation that failed, and Nix’s error, without anything else', () => {
+    const { words } = failureIn(read(failed).log)
+    const steps = Array.from({ length: 19 }, (_, at) => `failing> step ${at + 11}`)
+    expect(words.split('\n')).toEqual([
+      ...steps,
+      'failing> hello.c:1: no such thing',
+      "error: builder for '/nix/store/9fw5bixg2aqw2z5d36idaasfaasxmimm-failing.drv' failed with exit code 3",
+    ])
+  })
+
+  const app = drv('app')
+  test.each([
+    [
+      'an older Nix, with a daemon',
+      `builder for '${app}' failed with exit code 1;\n       last 2 log lines:\n       > one\n       > two\n       For full logs, run 'nix log ${app}'.`,
+      `error: builder for '${app}' failed with exit code 1`,
+    ],
+    [
+      'a newer one and Lix, with a daemon',
+      `builder for '${app}' failed with exit code 1;\n       last 2 log lines:\n       > one\n       >\n       > two\n       For full logs, run:\n         nix log ${app}`,
+      `error: builder for '${app}' failed with exit code 1`,
+    ],
+    [
+      'the newest, with a daemon',
+      `Cannot build '${app}'.\n       Reason: builder failed with exit code 1.\n       Output paths:\n         /nix/store/00-app\n       Last 2 log lines:\n       > one\n       > two\n       For full logs, run:\n         nix log ${app}`,
+      `error: Cannot build '${app}'.\n       Reason: builder failed with exit code 1.\n       Output paths:\n         /nix/store/00-app`,
+    ],
+  ])('has the log once, where the error repeats it: %s', (_, message, error) => {
+    const log = [building(1, 'app'), printing(1, 'one'), printing(1, 'two'), failing(message), stopping(1)]
+    expect(failureIn(read(log).log).words).toBe(`app> one\napp> two\n${error}`)
+    // From elsewhere, where its lines have not come along, the error's own are all that there is.
+    expect(failureIn(read([failing(message)]).log).words).toContain('> two\n')
+  })
+
+  test.each([
+    `1 dependencies of derivation '${drv('image')}' failed to build`,
+    `Cannot build '${drv('image')}'.\n       Reason: 1 dependency failed.\n       Output paths:\n         /nix/store/00-image`,
+    'Build failed due to failed dependency',
+  ])('is the cause, not what it leads to: %s', (consequence) => {
+    const cause = `builder for '${app}' failed with exit code 1`
+    expect(failureIn(read([failing(cause), failing(consequence), failing(cause)]).log).words).toBe(`error: ${cause}`)
+    // Better than nothing where it is all that there is.
+    expect(failureIn(read([failing(consequence)]).log).words).toBe(`error: ${consequence}`)
+  })
+
+  test('has each of several derivations, under its name, also when the error comes after their end', () => {
+    const names = ['one', 'two']
+    const builds = names.flatMap((name, id) => [building(id, name), printing(id, `oh ${name}`), stopping(id)])
+    const errors = names.map((name) => failing(`hash mismatch in fixed-output derivation '${drv(name)}'`))
+    const { words } = failureIn(read([...builds, ...errors]).log)
+    expect(words).toMatch(
+      /^one> oh one\ntwo> oh two\nerror: hash mismatch.*one\.drv'\nerror: hash mismatch.*two\.drv'$/,
+    )
+  })
+
+  test('is what other programs said, where Nix has no error of its own', () => {
+    const { words } = failureIn(read([building(1, 'app'), printing(1, 'noise'), 'Killed']).log)
+    expect(words).toBe('Killed')
+  })
+
+  test('is not searched for causes in what other derivations print', () => {
+    const noise = [building(1, 'tests'), printing(1, 'No space left on device is handled: ok'), stopping(1)]
+    const log = [
+      ...noise,
+      building(2, 'app'),
+      printing(2, 'app: Exec format error'),
+      failing(`builder for '${app}' failed`),
+    ]
+    const { evidence } = failureIn(read(log).log)
+    expect(evidence).toContain('Exec format error')
+    expect(evidence).not.toContain('No space left')
+  })
+
+  test('stays small, however long the log is', () => {
+    const long = 'x'.repeat(100_000)
+    const builds = Array.from({ length: 300 }, (_, id) => [building(id, `p${id}`), printing(id, long), stopping(id)])
+    const last = [building(300, 'app'), ...Array.from({ length: 1000 }, (_, at) => printing(300, `${at}${long}`))]
+    const { log } = read([...builds.flat(), ...last, ...Array.from({ length: 1000 }, () => long), failing(app)])
+    expect(JSON.stringify(log.others).length + JSON.stringify([...log.builds]).length).toBeLessThan(2e6)
+    expect(failureIn(log).words).toContain('app> 999x')
+  })
+})

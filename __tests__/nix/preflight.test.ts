@@ -1,0 +1,109 @@
+import { mkdir, mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { type Foreseen, foresee, requiresKvm } from '../../src/nix/preflight.ts'
+
+let root: string
+beforeEach(async () => {
+  // Stands for the machine's own: it has a /dev/kvm, unless a test takes it away.
+  root = await mkdtemp(join(await realpath(tmpdir()), 'machine-'))
+  await machine({ 'dev/kvm': '', 'proc/filesystems': 'nodev\tproc\nnodev\tbinfmt_misc\n\text4\n' })
+})
+afterEach(() => rm(root, { recursive: true }))
+
+async function machine(files: Readonly<Record<string, string>>): Promise<void> {
+  for (const [path, content] of Object.entries(files)) {
+    await mkdir(dirname(join(root, path)), { recursive: true })
+    await writeFile(join(root, path), content)
+  }
+}
+
+const call = (system: string, runnerSystem = 'x86_64-linux') => ({
+  system,
+  runnerSystem,
+  installable: { options: [], text: '.#image', name: '.#image' },
+  nixArgs: [],
+  folders: [],
+})
+const NOTHING: Foreseen = { warnings: [], notes: [] }
+
+// As docker/setup-qemu-action leaves them, by https://github.com/tonistiigi/binfmt
+const BINFMT = 'proc/sys/fs/binfmt_misc'
+const entry = (magic: string, state = 'enabled'): string =>
+  `${state}\ninterpreter /usr/bin/qemu-aarch64\nflags: POCF\noffset 0\nmagic ${magic}\nmask ffffffffffffff00fffffffffffffffffeffffff\n`
+const AARCH64 = entry('7f454c460201010000000000000000000200b700')
+const S390X = entry('7f454c4602020100000000000000000000020016')
+
+describe('no emulation is registered', () => {
+  test('is warned of, with the step to add and the runner that needs none', async () => {
+    await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-s390x`]: S390X })
+    const { warnings, notes } = await foresee(call('aarch64-linux'), root)
+    expect(warnings).toEqual([
+      `No emulation is registered for aarch64-linux, and this runner is a x86_64-linux. A build that does more than pack files needs, before Nix is installed,
+  - uses: docker/setup-qemu-action@v4
+or an Arm runner (runs-on: ubuntu-24.04-arm), or a remote builder for aarch64-linux.`,
+    ])
+    expect(notes).toEqual([])
+  })
+
+  test.each([
+    [
+      'the entry is disabled',
+      { [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-aarch64`]: AARCH64.replace('enabled', 'disabled') },
+    ],
+    ['all of them are', { [`${BINFMT}/status`]: 'disabled\n', [`${BINFMT}/qemu-aarch64`]: AARCH64 }],
+    ['the kernel has no such thing', { 'proc/filesystems': 'nodev\tproc\n\text4\n' }],
+  ])('is warned of where %s', async (_, files) => {
+    await machine(files)
+    const { warnings } = await foresee(call('aarch64-linux'), root)
+    expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for aarch64-linux/)])
+  })
+
+  test('is a note where it can’t be seen: the host of a container may well emulate', async () => {
+    const { warnings, notes } = await foresee(call('aarch64-linux'), root)
+    expect(warnings).toEqual([])
+    expect(notes).toEqual([
+      expect.stringMatching(
+        /^Whether this runner emulates aarch64-linux can't be seen[\s\S]*docker\/setup-qemu-action/,
+      ),
+    ])
+  })
+
+  test.each([
+    ['QEMU is registered', 'aarch64-linux', 'x86_64-linux', 'qemu-aarch64', AARCH64],
+    ['it goes by another name, as on NixOS', 'aarch64-linux', 'x86_64-linux', 'aarch64-linux', AARCH64],
+    ['the processor has its bytes the other way round', 's390x-linux', 'x86_64-linux', 'qemu-s390x', S390X],
+    ['the runner is of that system', 'aarch64-linux', 'aarch64-linux', 'none', ''],
+    ['the processor has a 32-bit mode', 'i686-linux', 'x86_64-linux', 'none', ''],
+    ['the processor may have one', 'armv7l-linux', 'aarch64-linux', 'none', ''],
+    ['the runner has Linux built by another machine', 'aarch64-linux', 'aarch64-darwin', 'none', ''],
+  ])('is not said where %s', async (_, system, runnerSystem, name, content) => {
+    await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/${name}`]: content })
+    expect(await foresee(call(system, runnerSystem), root)).toEqual(NOTHING)
+  })
+})
+
+// As the files are that Nix 2.8 writes, in full.
+const plain =
+  'Derive([("out","/nix/store/00-kvm","","")],[],[],"x86_64-linux","/bin/sh",["-c","echo > $out"],[("builder","/bin/sh"),("name","kvm"),("requiredSystemFeatures","kvm"),("system","x86_64-linux")])'
+const structured =
+  'Derive([("out","/nix/store/00-kvm","","")],[],[],"x86_64-linux","/bin/sh",[],[("__json","{\\"builder\\":\\"/bin/sh\\",\\"requiredSystemFeatures\\":[\\"kvm\\",\\"nixos-test\\"],\\"system\\":\\"x86_64-linux\\"}"),("out","/nix/store/00-kvm")])'
+
+describe('a derivation', () => {
+  test.each([plain, plain.replace('Features","kvm"', 'Features","nixos-test kvm"'), structured])(
+    'requires KVM: %s',
+    (derivation) => {
+      expect(requiresKvm(derivation)).toBe(true)
+    },
+  )
+
+  test.each([
+    plain.replace('("requiredSystemFeatures","kvm"),', ''),
+    plain.replace('Features","kvm"', 'Features","big-parallel"'),
+    structured.replace('\\"kvm\\",', ''),
+    '',
+  ])('does not: %s', (derivation) => {
+    expect(requiresKvm(derivation)).toBe(false)
+  })
+})

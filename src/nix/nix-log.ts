@@ -1,0 +1,274 @@
+import { stripVTControlCharacters } from 'node:util'
+import * as v from 'valibot'
+import { advanced, announced, NO_PROGRESS, type Progress, printProgress, started, stopped } from './progress.ts'
+
+/**
+ * What is known of a run of Nix from its log, as far as it has come. Of a long log it holds the ends only.
+ *
+ * Nix writes it with `--log-format internal-json`: on each line `@nix ` and an object, which starts or stops an
+ * activity, gives a result of one, or is a message. It is documented by its source alone. Nix 2.8 is what this was tried
+ * with; where newer versions and Lix differ, by their source, it is said where the line is read.
+ * https://github.com/NixOS/nix/blob/master/src/libutil/logging.cc, `struct JSONLogger`
+ * https://git.lix.systems/lix-project/lix/src/branch/main/lix/libutil/logging.hh, which says what the fields are
+ */
+export interface NixLog {
+  /** Whether Nix has written any line in its own format. */
+  readonly structured: boolean
+  readonly progress: Progress
+  /** When and as what progress was last shown. */
+  readonly told: { readonly at: number; readonly line: string | undefined }
+  /** By the activity's id, in the order in which they began. */
+  readonly builds: ReadonlyMap<string, Build>
+  readonly errors: readonly string[]
+  /** What is of no derivation's build: messages, and what other programs write. */
+  readonly others: readonly string[]
+}
+
+interface Build {
+  readonly derivation: string
+  readonly running: boolean
+  readonly lines: readonly string[]
+}
+
+/** What there is to say of a run that has failed. */
+export interface NixFailure {
+  /** Nix's errors, after the last lines of those derivations that they are about. */
+  readonly words: string
+  /** All that may show the cause, without what derivations have printed that did not fail. */
+  readonly evidence: string
+}
+
+/** @param now in milliseconds, from any beginning */
+export function startNixLog(now: number): NixLog {
+  const told = { at: now, line: undefined }
+  return { structured: false, progress: NO_PROGRESS, told, builds: new Map(), errors: [], others: [] }
+}
+
+/**
+ * Takes up a line of Nix's standard error.
+ * @param now in milliseconds, from the same beginning as the log's
+ * @returns the log with it, and what of it people are shown: without control characters other than colours
+ */
+export function readNixLine(
+  log: NixLog,
+  line: string,
+  now: number,
+): { readonly log: NixLog; readonly shown: readonly string[] } {
+  const event = parseEvent(line)
+  if (event === undefined) {
+    const shown = printable(line)
+    return { log: keepOther(log, shown), shown: [shown] }
+  }
+  const read = take({ ...log, structured: true }, event)
+  const progress = printProgress(read.log.progress)
+  if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL) return read
+  return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] }
+}
+
+/** The last line on progress, where it has not been shown yet. */
+export function endNixLog({ progress, told }: NixLog): readonly string[] {
+  const line = printProgress(progress)
+  return line === undefined || line === told.line ? [] : [line]
+}
+
+/** What failed, when Nix has written in its own format. */
+export function failureIn({ builds, errors, others }: NixLog): NixFailure {
+  const causes = errors.filter((error) => !CONSEQUENCE.test(error))
+  const told = causes.length > 0 ? causes : errors
+  const failed = [...builds.values()].filter(
+    ({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)),
+  )
+  const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES))
+  // Where the log is not known from the build itself, what Nix repeats of it is all that there is.
+  const messages = told.map((error) =>
+    failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error,
+  )
+  const words = [...shown, ...messages]
+  return {
+    words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
+    evidence: plain([...others, ...errors, ...failed.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
+  }
+}
+
+const PROGRESS_INTERVAL = 10_000
+/** What is kept of one derivation's log, and of those that have ended: an error may come after its build's end. */
+const KEPT_LINES = 200
+const KEPT_BUILDS = 30
+const KEPT_ERRORS = 20
+const KEPT_LENGTH = 2000
+/** What an error shows. */
+const SHOWN_LINES = 20
+const SHOWN_BUILDS = 3
+
+// What Nix writes
+
+/** An id is more than a number can hold: the process' own, which has up to 22 bits, above 32 of a counter. */
+const ID = /"(id|parent)":(\d+)/g
+
+const fields = v.optional(v.array(v.union([v.string(), v.number()])), [])
+const event = v.variant('action', [
+  v.object({
+    action: v.literal('start'),
+    id: v.string(),
+    type: v.number(),
+    level: v.number(),
+    text: v.string(),
+    fields,
+  }),
+  v.object({ action: v.literal('stop'), id: v.string() }),
+  v.object({ action: v.literal('result'), id: v.string(), type: v.number(), fields }),
+  // `raw_msg`, `file`, `line` come with errors that have a place; the message has all of it.
+  v.object({ action: v.literal('msg'), level: v.number(), msg: v.string() }),
+])
+type Event = v.InferOutput<typeof event>
+type Start = Extract<Event, { action: 'start' }>
+type Result = Extract<Event, { action: 'result' }>
+
+function parseEvent(line: string): Event | undefined {
+  if (!line.startsWith('@nix {')) return undefined
+  try {
+    const result = v.safeParse(event, JSON.parse(line.slice(5).replace(ID, '"$1":"$2"')))
+    return result.success ? result.output : undefined
+  } catch {
+    // A builder may print what only looks like it, and two processes may write into one line.
+    return undefined
+  }
+}
+
+interface Read {
+  readonly log: NixLog
+  readonly shown: readonly string[]
+}
+
+function take(log: NixLog, event: Event): Read {
+  switch (event.action) {
+    case 'start':
+      return start(log, event)
+    case 'result':
+      return result(log, event)
+    case 'msg':
+      return message(log, event.msg)
+    case 'stop': {
+      const build = log.builds.get(event.id)
+      const builds = build === undefined ? log.builds : forget(new Map(log.builds), event.id, build)
+      return { log: { ...log, builds, progress: stopped(log.progress, event.id) }, shown: [] }
+    }
+  }
+}
+
+/**
+ * Nix's numbers, from `ActivityType` and `ResultType` in its logging.hh. Newer versions have some more, which are not
+ * needed here (112, the fetching of a flake's inputs, and 108, its status). Newest ones report progress at most every
+ * 100 ms.
+ */
+const BUILD = 105
+const COPY_PATH = 100
+const LOG_LINE = 101
+const PROGRESS = 105
+const EXPECTED = 106
+const POST_BUILD_LINE = 107
+/** `lvlInfo` of `Verbosity` in its error.hh: what it says without `--verbose`. */
+const INFO = 3
+
+function start(log: NixLog, { id, type, level, text, fields: [derivation] }: Start): Read {
+  const builds =
+    type === BUILD && typeof derivation === 'string'
+      ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
+      : log.builds
+  // Paths are fetched by the hundred: the lines on progress count them.
+  const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : []
+  return { log: { ...log, builds, progress: started(log.progress, id, type) }, shown }
+}
+
+function result(log: NixLog, { id, type, fields: [first, second] }: Result): Read {
+  if (type === LOG_LINE && typeof first === 'string') return buildLine(log, id, printable(first))
+  if (type === POST_BUILD_LINE && typeof first === 'string')
+    return { log, shown: [`post-build-hook> ${printable(first)}`] }
+  if (typeof first !== 'number' || typeof second !== 'number') return { log, shown: [] }
+  if (type === PROGRESS)
+    return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] }
+  if (type === EXPECTED) return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] }
+  return { log, shown: [] }
+}
+
+function buildLine(log: NixLog, id: string, line: string): Read {
+  const build = log.builds.get(id)
+  if (build === undefined) return { log: keepOther(log, line), shown: [line] }
+  const kept = [...build.lines, cut(line)].slice(-KEPT_LINES)
+  const builds = new Map(log.builds).set(id, { ...build, lines: kept })
+  return { log: { ...log, builds }, shown: [`${nameOf(build)}> ${line}`] }
+}
+
+function message(log: NixLog, text: string): Read {
+  const shown = lines(text)
+  // Traces of an evaluation, and what is no more than a list, have the level of errors as well.
+  const isError = plain(text).startsWith('error:')
+  if (!isError) return { log: shown.reduce(keepOther, log), shown }
+  const error = plain(shown.join('\n')).slice(0, KEPT_LENGTH * 4)
+  const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS)
+  return { log: { ...log, errors }, shown }
+}
+
+function forget(builds: Map<string, Build>, id: string, build: Build): ReadonlyMap<string, Build> {
+  builds.set(id, { ...build, running: false })
+  const ended = [...builds].filter(([, { running }]) => !running)
+  for (const [old] of ended.slice(0, -KEPT_BUILDS)) builds.delete(old)
+  return builds
+}
+
+function keepOther(log: NixLog, line: string): NixLog {
+  return { ...log, others: [...log.others, cut(line)].slice(-KEPT_LINES) }
+}
+
+// What people read
+
+/** Errors that only say what another one has led to: of Nix 2.8 and Lix, and of newer versions of Nix, in two forms. */
+const CONSEQUENCE =
+  /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m
+
+/**
+ * The last lines of the log that Nix puts into the error of a derivation. With a daemon it is there in spite of the
+ * lines that came before, for it is the daemon that words the error. "last" and "Last", the command on the same line or
+ * on the next: that depends on the version.
+ */
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix.* .*\.drv)?)?/i
+
+function withoutLog(error: string): string {
+  return error.replace(REPEATED_LOG, '')
+}
+
+function logOf(build: Build, count: number): readonly string[] {
+  return build.lines.slice(-count).map((line) => `${nameOf(build)}> ${line}`)
+}
+
+function nameOf({ derivation }: Build): string {
+  return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '')
+}
+
+function lines(text: string): readonly string[] {
+  return text.trimEnd().split('\n').map(printable)
+}
+
+function plain(text: string): string {
+  return stripVTControlCharacters(text)
+}
+
+function cut(line: string): string {
+  return line.length > KEPT_LENGTH ? `${line.slice(0, KEPT_LENGTH)}…` : line
+}
+
+/** What it splits a line at are the parts with odd numbers. */
+const COLOUR = /(\p{Cc}\[[\d;]*m)/u
+
+/** A line as a terminal would leave it, but for its colours: what moves the cursor garbles a log. */
+function printable(text: string): string {
+  const line = text.replace(/\r+$/, '').replace(/^.*\r/s, '')
+  return line
+    .split(COLOUR)
+    .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
+    .join('')
+}
+
+function withoutControls(text: string): string {
+  return stripVTControlCharacters(text).replace(/[^\P{Cc}\t]/gu, '')
+}

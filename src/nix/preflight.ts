@@ -1,0 +1,165 @@
+import { access, readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import type { NixBuildCall } from './build.ts'
+import { ALLOW_KVM, runnerFor } from './explain.ts'
+import { foreignOptions, runNix } from './nix.ts'
+
+/** What can be said before a build starts. */
+export interface Foreseen {
+  /** What it is likely to fail by. */
+  readonly warnings: readonly string[]
+  /** What can't be known, and is of use if it fails. */
+  readonly notes: readonly string[]
+}
+
+/**
+ * Looks for what a build will fail by on this machine. It fails by none of it where a remote builder does the work, so
+ * that all of this is told, and nothing refused.
+ * @param root where `/proc` and `/dev` are
+ */
+export async function foresee(call: NixBuildCall, root = '/'): Promise<Foreseen> {
+  // A macOS runner has Linux built elsewhere, by a builder of its own.
+  if (!call.runnerSystem.endsWith('-linux')) return { warnings: [], notes: [] }
+  const emulation = await foreseeEmulation(call, root)
+  const kvm = await foreseeKvm(call, root)
+  return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes }
+}
+
+// Emulation
+
+/** A system's number for its processor in the header of programs (ELF's `e_machine`), as its two bytes are there. */
+const MACHINES: Readonly<Record<string, string>> = {
+  'x86_64-linux': '3e00',
+  'aarch64-linux': 'b700',
+  'armv7l-linux': '2800',
+  'armv6l-linux': '2800',
+  'i686-linux': '0300',
+  'powerpc64le-linux': '1500',
+  'riscv64-linux': 'f300',
+  's390x-linux': '0016',
+}
+
+/** The systems whose programs a machine runs by itself, or may: not every 64-bit Arm processor has a 32-bit mode. */
+const NATIVE: Readonly<Record<string, readonly string[]>> = {
+  'x86_64-linux': ['i686-linux'],
+  'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
+  'armv7l-linux': ['armv6l-linux'],
+}
+
+async function foreseeEmulation({ system, runnerSystem }: NixBuildCall, root: string): Promise<Foreseen> {
+  const machine = MACHINES[system]
+  if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
+    return { warnings: [], notes: [] }
+  const registered = await emulates(machine, root)
+  if (registered === true) return { warnings: [], notes: [] }
+  const help = `A build that does more than pack files needs, before Nix is installed,
+  - uses: docker/setup-qemu-action@v4
+or ${runnerFor(system)}, or a remote builder for ${system}.`
+  if (registered === false)
+    return {
+      warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
+      notes: [],
+    }
+  return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${help}`] }
+}
+
+/**
+ * Whether programs for a processor are given to an emulator, whatever name it is registered by.
+ * https://docs.kernel.org/admin-guide/binfmt-misc.html
+ * @returns nothing where that can't be seen: in a container, /proc has no list, and the host's emulators work
+ */
+async function emulates(machine: string, root: string): Promise<boolean | undefined> {
+  const folder = join(root, 'proc/sys/fs/binfmt_misc')
+  const names = await quietly(readdir(folder))
+  if (!names?.includes('status')) {
+    const kinds = await quietly(readFile(join(root, 'proc/filesystems'), 'utf8'))
+    return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false
+  }
+  const status = await quietly(readFile(join(folder, 'status'), 'utf8'))
+  if (status?.trim() === 'disabled') return false
+  const entries = await Promise.all(names.map((name) => quietly(readFile(join(folder, name), 'utf8'))))
+  // The first bytes of a program, two digits each: "\x7fELF", and from the 18th the processor.
+  return entries.some(
+    (entry) =>
+      entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine,
+  )
+}
+
+// Virtual machines
+
+/**
+ * Nix has the feature `kvm` where there is a /dev/kvm. Only where there is none is it worth an evaluation to see
+ * whether one of the derivations to build needs it: the image itself, or what it is made from directly, as with
+ * `runAsRoot`. Whatever goes wrong here goes wrong in the build as well, which tells it.
+ */
+async function foreseeKvm(call: NixBuildCall, root: string): Promise<readonly string[]> {
+  if ((await quietly(access(join(root, 'dev/kvm')).then(() => true))) === true) return []
+  const { options, text: installable } = call.installable
+  const what = [...foreignOptions(call), ...call.nixArgs, ...options, installable]
+  const derivation = await nixSays(['eval', '--raw', ...what, '--apply', 'image: image.drvPath'])
+  const text = derivation && (await readDerivation(derivation.stdout.trim()))
+  if (!derivation || !text) return []
+  const inputs = [...text.matchAll(/\("([^"]+\.drv)",\[/g)].flatMap(([, path]) => path ?? [])
+  const needing = (await Promise.all([derivation.stdout.trim(), ...inputs].map(needsKvm))).flat()
+  if (needing.length === 0 || (await hasKvmFeature())) return []
+  // What was built before, and what a cache has, needs nothing.
+  const plan = await nixSays(['build', '--dry-run', ...what])
+  const [built] = needing.filter((path) => plan?.log.includes(path))
+  if (built === undefined) return []
+  return [
+    `This runner has no /dev/kvm, and ${built} needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}
+A remote builder that has the feature kvm does as well.`,
+  ]
+}
+
+async function needsKvm(path: string): Promise<readonly string[]> {
+  return requiresKvm((await readDerivation(path)) ?? '') ? [path] : []
+}
+
+/**
+ * Whether a derivation, as its file has it, requires a machine with KVM. With `__structuredAttrs` its attributes are
+ * JSON within a string. The file has one form in all versions of Nix, other than what they print of it: that is `nix
+ * show-derivation` in 2.8 and `nix derivation show` in newer ones, with other JSON from 2.32 and again from 2.34 on.
+ * https://nix.dev/manual/nix/2.34/protocols/derivation-aterm
+ * https://nix.dev/manual/nix/2.32/release-notes/rl-2.32
+ */
+export function requiresKvm(derivation: string): boolean {
+  const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? []
+  return /\bkvm\b/.test(features)
+}
+
+const SETTINGS = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({ 'system-features': v.object({ value: v.array(v.string()) }) }),
+)
+
+/**
+ * Newer versions have `nix config show`, and 2.8 has `nix show-config`.
+ * https://nix.dev/manual/nix/2.23/command-ref/new-cli/nix3-config-show
+ */
+async function hasKvmFeature(): Promise<boolean> {
+  const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']))
+  const settings = v.safeParse(SETTINGS, answer?.stdout ?? '')
+  // Where Nix does not say, nothing is foreseen.
+  return !settings.success || settings.output['system-features'].value.includes('kvm')
+}
+
+async function nixSays(args: readonly string[]): Promise<Awaited<ReturnType<typeof runNix>> | undefined> {
+  const result = await runNix(args, false)
+  return result.exitCode === 0 ? result : undefined
+}
+
+async function readDerivation(path: string): Promise<string | undefined> {
+  return quietly(readFile(path, 'utf8'))
+}
+
+/** Nothing, where what was asked for can't be read. */
+async function quietly<Result>(reading: Promise<Result>): Promise<Result | undefined> {
+  try {
+    return await reading
+  } catch {
+    return undefined
+  }
+}
