@@ -46,7 +46,7 @@ const FLAKE = `{
 /** In a process of its own, for Nix is given the environment of the process. */
 async function foreseen(attribute: string, features: string): Promise<readonly string[]> {
   const call = {
-    installable: `path:${flake}#packages.x86_64-linux.${attribute}`,
+    installable: { options: [], text: `path:${flake}#packages.x86_64-linux.${attribute}`, name: attribute },
     system: 'x86_64-linux',
     runnerSystem: 'x86_64-linux',
     nixArgs: [],

@@ -1,0 +1,146 @@
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { readImage } from '../../src/image/source.ts'
+import { type Lab, startLab } from '../support/lab.ts'
+import type { ActionCall, ActionRun } from '../support/runner.ts'
+
+// What can be built beside a flake's packages, with real Nix and a real registry.
+
+const run = promisify(execFile)
+
+let lab: Lab
+let names = 0
+
+beforeAll(async () => {
+  lab = await startLab()
+})
+afterAll(() => lab.close())
+
+async function build(system: string, { inputs, ...call }: Partial<ActionCall>): Promise<ActionRun> {
+  const image = `${lab.registry.host}/owner/installable-${names++}`
+  return lab.build(system, { ...call, inputs: { image, ...inputs } })
+}
+
+function passed(step: ActionRun): ActionRun {
+  expect({ exitCode: step.exitCode, errors: step.errors, tempLeft: step.tempLeft }).toEqual({
+    exitCode: 0,
+    errors: [],
+    tempLeft: [],
+  })
+  return step
+}
+
+interface Config {
+  readonly architecture: string
+  readonly rootfs: { readonly diff_ids: readonly string[] }
+}
+
+/** The config of what a step has pushed, as skopeo reads it. */
+async function pushed({ outputs }: ActionRun): Promise<Config> {
+  const inspect = ['inspect', '--config', '--tls-verify=false', `docker://${outputs.image}`]
+  return JSON.parse((await run('skopeo', inspect)).stdout)
+}
+
+async function folder(): Promise<string> {
+  const path = await mkdtemp(join(lab.folder, 'project-'))
+  await cp(lab.hello, path, { recursive: true })
+  return path
+}
+
+test.each([
+  ['x86_64-linux', 'amd64'],
+  ['aarch64-linux', 'arm64'],
+])('a file without flakes is built for %s', async (system, architecture) => {
+  const cwd = await folder()
+  const expression = `{ system ? builtins.currentSystem }:
+let architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.\${builtins.currentSystem};
+in { image = (import ./image.nix { inherit system architecture; }).tarGz; }
+`
+  await writeFile(join(cwd, 'default.nix'), expression)
+  const step = passed(await build(system, { cwd, inputs: { file: 'default.nix', attribute: 'image' } }))
+  expect((await pushed(step)).architecture).toBe(architecture)
+  expect(step.log).toContain(`Build image of default.nix for ${system}`)
+})
+
+test('legacyPackages are built', async () => {
+  const cwd = await folder()
+  const outputs =
+    '{ outputs = _: { legacyPackages.aarch64-linux.deep.image = (import ./image.nix { system = "aarch64-linux"; architecture = "arm64"; }).tar; }; }'
+  await writeFile(join(cwd, 'flake.nix'), outputs)
+  const installable = `path:${cwd}#legacyPackages.{system}.deep.image`
+  const step = passed(await build('aarch64-linux', { cwd, inputs: { installable } }))
+  expect((await pushed(step)).architecture).toBe('arm64')
+})
+
+test('what was built before is taken by its store path, and by a link to it', async () => {
+  const first = passed(await build('x86_64-linux', {}))
+  const storePath = first.outputs['store-path'] ?? ''
+  const cwd = await folder()
+  await symlink(storePath, join(cwd, 'result'))
+  for (const installable of [storePath, './result']) {
+    const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { installable } }))
+    expect(outputs).toMatchObject({ digest: first.outputs.digest, 'store-path': storePath })
+  }
+})
+
+test('an image of nix2container is written by its own program, and goes up as that has it', async () => {
+  const cwd = await folder()
+  // In place of what nix2container makes: a description, and a program that writes the same layout as its own would.
+  const flake = `{
+  outputs = { self }:
+    let
+      image = (import ./image.nix { system = "x86_64-linux"; architecture = "amd64"; layered = true; }).tar;
+      shell = name: text: derivation {
+        inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-euc" text ];
+      };
+    in
+    {
+      packages.x86_64-linux.containerImage = (shell "image-app.json" ''
+        echo '{"version":1,"image-config":{},"layers":[]}' > $out
+      '') // {
+        copyTo = shell "copy-to" ''
+          mkdir -p $out/bin
+          printf '#!/bin/sh\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${image} > $out/bin/copy-to
+          chmod 755 $out/bin/copy-to
+        '';
+        inherit image;
+      };
+    };
+}
+`
+  await writeFile(join(cwd, 'flake.nix'), flake)
+  const step = passed(await build('x86_64-linux', { cwd }))
+  const source = passed(
+    await build('x86_64-linux', { cwd, inputs: { attribute: 'containerImage.image', tag: 'source' } }),
+  ).outputs['store-path']
+  const made = await readImage({ path: source ?? '', format: 'tar' })
+  expect((await pushed(step)).rootfs.diff_ids).toEqual(made.config.diffIds)
+  expect(step.outputs['store-path']).toMatch(/-image-app\.json$/)
+
+  const docker = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': 'docker' } })
+  expect(docker.errors.join()).toMatch(
+    /Docker can't load \S+-image-app\.json, which is nix2container's\n.*`push-with: docker` out/,
+  )
+})
+
+test('JSON that is no image is an error that says so', async () => {
+  const cwd = await folder()
+  const built =
+    'derivation { name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo {} > $out" ]; }'
+  await writeFile(join(cwd, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${built}; }; }`)
+  const step = await build('x86_64-linux', { cwd })
+  expect(step.exitCode).toBe(1)
+  expect(step.errors.join()).toMatch(/-app\.json is no image\n {2}it begins like JSON, and is not what nix2container's/)
+  expect(step.tempLeft).toEqual([])
+})
+
+/** A Docker that says that it runs, and has no more to do. */
+async function withDocker(): Promise<Readonly<Record<string, string>>> {
+  const bin = await mkdtemp(join(lab.folder, 'bin-'))
+  await mkdir(bin, { recursive: true })
+  await writeFile(join(bin, 'docker'), '#!/bin/sh\necho 28.0.4\n', { mode: 0o755 })
+  return { PATH: `${bin}:${process.env.PATH}` }
+}

@@ -1,0 +1,141 @@
+import { access, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { type Lab, startLab } from '../support/lab.ts'
+import type { ActionCall, ActionRun } from '../support/runner.ts'
+
+// Commits that change nothing of the image: real Nix, whose builder leaves a mark when it runs, and a real registry.
+
+const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
+
+let lab: Lab
+/** What the image's builder appends to. */
+let mark: string
+let flake: string
+let attempts = 1
+
+beforeEach(async () => {
+  lab = await startLab()
+  mark = join(lab.folder, 'mark')
+  flake = join(lab.folder, 'flake')
+  await writeFlake('first')
+})
+afterEach(() => lab.close())
+
+/** The example's images, packed by a builder that leaves the mark; `content` makes other store paths of them. */
+async function writeFlake(content: string): Promise<void> {
+  await mkdir(flake, { recursive: true })
+  const text = `{
+  inputs.hello.url = "path:${lab.hello}";
+  outputs = { self, hello }: {
+    packages = builtins.mapAttrs (system: images: {
+      containerImage = derivation {
+        name = "image.tar.gz"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; content = "${content}";
+        args = [ "-euc" "echo \${system} >> ${mark}; cp \${images.containerImage} $out" ];
+      };
+    }) hello.packages;
+  };
+}
+`
+  await writeFile(join(flake, 'flake.nix'), text)
+}
+
+/** The systems for which the builder has run since the last look. */
+async function builtFor(): Promise<readonly string[]> {
+  const text = await readFile(mark, 'utf8').catch(() => '')
+  await writeFile(mark, '')
+  return text.split('\n').filter((line) => line !== '')
+}
+
+async function build(system: string, call: Partial<ActionCall> = {}): Promise<ActionRun> {
+  // An attempt of its own: two jobs of one can't hand over different images.
+  const step = await lab.build(system, { cwd: flake, runAttempt: attempts++, ...call })
+  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
+  return step
+}
+
+/** As a run of the workflow does. */
+async function publish(call: Partial<ActionCall> = {}): Promise<readonly ActionRun[]> {
+  const steps = []
+  for (const system of SYSTEMS) steps.push(await build(system, call))
+  const merged = await lab.merge({ ...(call.sha !== undefined && { sha: call.sha }) })
+  if (merged.exitCode !== 0) throw new Error(`The merge failed:\n${merged.log}`)
+  return [...steps, merged]
+}
+
+/** What makes Nix forget all that it has built: paths in its store folder hang on that folder, and so stay the same. */
+async function forgetting(): Promise<Readonly<Record<string, string>>> {
+  return { NIX_STATE_DIR: await mkdtemp(join(lab.folder, 'state-')) }
+}
+
+test('a commit that changes nothing builds nothing, on a machine that has built nothing before', async () => {
+  const [amd64, arm64, merged] = await publish({ sha: '1'.repeat(40) })
+  expect(await builtFor()).toEqual(SYSTEMS)
+  const env = await forgetting()
+  const [amd64Again, arm64Again, mergedAgain] = await publish({ sha: '2'.repeat(40), env })
+
+  expect(await builtFor()).toEqual([])
+  for (const [first, again] of [
+    [amd64, amd64Again],
+    [arm64, arm64Again],
+  ]) {
+    expect(again?.outputs).toMatchObject({
+      unchanged: 'true',
+      'pushed-bytes': '0',
+      digest: first?.outputs.digest,
+      'store-path': first?.outputs['store-path'],
+    })
+    expect(first?.outputs.unchanged).toBe('false')
+    expect(again?.log).toMatch(/^Nothing to build: \S+@sha256:\S+ is of \S+-image\.tar\.gz$/m)
+    expect(again?.summary).toContain('is published already; nothing was built')
+    expect(again?.tempLeft).toEqual([])
+  }
+  expect(mergedAgain?.outputs).toMatchObject({ digest: merged?.outputs.digest, changed: 'false' })
+  const tag = `http://${lab.registry.host}/v2/owner/hello/manifests/2222222-aarch64-linux`
+  const { headers } = await fetch(tag, { headers: { accept: 'application/vnd.oci.image.manifest.v1+json' } })
+  expect(headers.get('docker-content-digest')).toBe(arm64?.outputs.digest)
+})
+
+test('a change is built, and so is all with `rebuild` and with labels', async () => {
+  await publish()
+  await builtFor()
+  await writeFlake('second')
+  expect((await build('x86_64-linux')).outputs.unchanged).toBe('false')
+  expect(await builtFor()).toEqual(['x86_64-linux'])
+
+  await writeFlake('first')
+  for (const inputs of [{ rebuild: 'true' }, { labels: 'a=b' }] as const)
+    expect((await build('x86_64-linux', { inputs })).outputs.unchanged).toBe('false')
+  expect((await build('x86_64-linux')).outputs.unchanged).toBe('true')
+})
+
+test('what was published in another form than is asked for now is built', async () => {
+  await publish()
+  expect((await build('x86_64-linux', { inputs: { compression: 'zstd' } })).outputs.unchanged).toBe('false')
+})
+
+test('what is kept goes to every image', async () => {
+  await publish()
+  const mirror = `${lab.registry.host}/owner/mirror`
+  const inputs = {
+    image: `${lab.registry.host}/owner/hello\n${mirror}`,
+    'reuse-from': `${lab.registry.host}/owner/hello:latest`,
+  }
+  const { outputs } = await build('aarch64-linux', { inputs })
+  expect(outputs.unchanged).toBe('true')
+  expect(outputs.record?.split('\n').map((line) => JSON.parse(line).image)).toEqual([
+    `${lab.registry.host}/owner/hello`,
+    mirror,
+  ])
+  const kept = `http://${lab.registry.host}/v2/owner/mirror/manifests/${outputs.digest}`
+  expect((await fetch(kept, { headers: { accept: 'application/vnd.oci.image.manifest.v1+json' } })).status).toBe(200)
+})
+
+test('a flake that can’t be evaluated says why, as a build does', async () => {
+  await publish()
+  await writeFile(join(flake, 'flake.nix'), '{ outputs = _: throw "not today"; }')
+  const step = await lab.build('x86_64-linux', { cwd: flake })
+  expect(step.exitCode).toBe(1)
+  expect(step.errors.join()).toContain('not today')
+  await expect(access(mark)).resolves.toBeUndefined()
+})
