@@ -21,6 +21,7 @@ import { changeOneLayer, collectFiles, writeImage } from './bench/images.ts'
 import { type Measured, measure, median } from './bench/measure.ts'
 import { type MergeSize, mergeWithAction, mergeWithBuildx } from './bench/merge.ts'
 import { startProxy } from './bench/proxy.ts'
+import { publishExample } from './bench/unchanged.ts'
 
 const LAYERS = 60
 const FEW: MergeSize = { platforms: 2, tags: 3, layers: 3 }
@@ -54,11 +55,36 @@ try {
 }
 
 async function bench(): Promise<void> {
-  const rows = [...(await measureMerges()), ...(values.only.startsWith('merge') ? [] : await measurePushes())]
+  const wanted = (name: string) => name.includes(values.only) || values.only.startsWith(name)
+  const rows = [
+    ...(wanted('unchanged') ? [await measureUnchanged()] : []),
+    ...(await measureMerges()),
+    ...(/^(merge|unchanged)/.test(values.only) ? [] : await measurePushes()),
+  ]
   const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 1e9)} GB; Node ${process.version}; ${await skopeoVersion()}`
   if (values.json)
     process.stdout.write(`${JSON.stringify({ machine, sizeMB: size / 1e6, runs, rows }, undefined, 2)}\n`)
   else process.stdout.write(`\n${machine}; ${size / 1e6} MB, medians of ${runs} runs\n\n${table(rows)}\n`)
+}
+
+/** What a commit costs that changes nothing of an image: one evaluation, and a second for all the rest. */
+async function measureUnchanged(): Promise<Row> {
+  progress('unchanged commit')
+  const { build, evaluate, close } = await publishExample()
+  try {
+    const [own, other] = await inTurn(build, evaluate)
+    const [ours, theirs] = [figures(own), figures(other)]
+    return {
+      name: 'unchanged commit, more time',
+      own: ours,
+      other: { tool: 'nix eval', ...theirs },
+      ratio: ours.seconds - theirs.seconds,
+      bound: 1,
+      unit: 's',
+    }
+  } finally {
+    await close()
+  }
 }
 
 /** A merge takes as long as the requests that wait for each other; those that don't must not count. */
