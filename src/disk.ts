@@ -24,7 +24,7 @@ export async function freeSpace(folders: readonly string[]): Promise<readonly Fr
   return [...disks.values()]
 }
 
-/** For example "70.9 GB are free for /nix/store, 1.2 GB for /home/runner/work/_temp". */
+/** For example "70.9 GB are free for /nix/store, 1.2 GB for /home/runner/temp". */
 export function printFreeSpace(disks: readonly FreeSpace[]): string {
   return disks
     .map(({ folders, free }, at) => `${printBytes(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)

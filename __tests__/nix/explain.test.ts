@@ -73,7 +73,7 @@ test.each([
 })
 
 test('a full disk, with what is left by then', () => {
-  const space = '12.0 MB are free for /nix/store, 3.1 GB for /home/runner/work/_temp'
+  const space = '12.0 MB are free for /nix/store, 3.1 GB for /home/runner/temp'
   const help = explainBuildFailure('error: writing to file: No space left on device', { ...forX86, space })
   expect(help).toContain(`The disk is full (by now ${space}).`)
 })

@@ -120,7 +120,7 @@ describe('what is shown of Nix’s log', () => {
 
   test('leaves out what Nix says only when asked for more, and each path that it fetches', () => {
     const lines = [
-      nix({ action: 'start', id: 1, level: 4, parent: 0, text: "copying '/home/runner/work/app'", type: 0 }),
+      nix({ action: 'start', id: 1, level: 4, parent: 0, text: "copying '/home/runner/app'", type: 0 }),
       nix({ action: 'start', id: 2, level: 3, parent: 0, text: "copying path '/nix/store/00-app'", type: 100 }),
       // Of newer versions alone.
       nix({ action: 'start', id: 3, level: 4, parent: 0, text: 'fetching github input', type: 112 }),
