@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { chmod, mkdir, mkdtemp, readdir, readlink, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { gunzipSync, gzipSync } from 'node:zlib'
+import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { checkImage, type PushCall, type PushedImage, pushImage } from '../../src/build/push.ts'
 import { findPublished, NOTHING_PUBLISHED, type Published } from '../../src/build/reuse.ts'
@@ -12,6 +12,19 @@ import type { Digest } from '../../src/oci/digest.ts'
 import { type Client, connect, failureOf, open, password, start } from '../registry/connect.ts'
 import { type ArchiveOptions, type MadeArchive, makeArchive, writeTar } from '../support/image.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
+import {
+  blobName,
+  indexOf,
+  LAYOUT_FORMS,
+  type LayoutFile,
+  type LayoutForm,
+  type MadeLayout,
+  makeLayout,
+  packWithXz,
+  sha256,
+  storeLayout,
+  withFiles,
+} from '../support/layout.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import type { FaultOf, RegistryOptions, SeenRequest, TestRegistry } from '../support/registry.ts'
 
@@ -147,7 +160,8 @@ function manifestPuts(requests: readonly SeenRequest[]): readonly (string | unde
 
 const big = writeTar([{ name: 'usr/share/noise', content: noise(2_500_000) }])
 const text = writeTar([{ name: 'usr/share/words', content: 'many words, again and again\n'.repeat(60_000) }])
-const OPTIONS: ArchiveOptions = { layers: ['lower', big, text, 'upper'] }
+const LAYERS = ['lower', big, text, 'upper']
+const OPTIONS: ArchiveOptions = { layers: LAYERS }
 const made = makeArchive(OPTIONS)
 /** With a layer that is too large for memory once it is compressed. */
 const spilling = makeArchive({ layers: ['lower', writeTar([{ name: 'noise', content: noise(18_000_000) }]), 'upper'] })
@@ -791,6 +805,498 @@ describe('a damaged archive publishes nothing, and says what is wrong:', () => {
     }
     await expect(push(made, client, { form, check })).rejects.toThrow('The image is for linux/arm64')
     expectNothingPublished(server)
+  })
+})
+
+const packed = makeLayout({ layers: LAYERS, packings: ['gzip', 'zstd', 'gzip', 'zstd'] })
+
+interface PushingLayout extends Omit<Pushing, 'form' | 'path'> {
+  readonly as?: LayoutForm
+}
+
+async function pushLayout(
+  { files }: Pick<MadeLayout, 'files'>,
+  client: Client,
+  { as = 'folder', ...call }: PushingLayout = {},
+): Promise<PushedImage> {
+  return push(made, client, { ...call, path: await storeLayout(folder, files, as) })
+}
+
+async function expectSame(server: TestRegistry, layout: MadeLayout, path = 'app'): Promise<void> {
+  const stored = server.manifest(path, 'v1')
+  expect(stored?.digest).toBe(layout.manifestDigest)
+  expect(stored?.bytes.equals(layout.manifest)).toBe(true)
+  expect((await server.blob(path, layout.configDigest))?.equals(layout.config)).toBe(true)
+  for (const { digest, blob } of layout.layers) expect((await server.blob(path, digest))?.equals(blob)).toBe(true)
+}
+
+describe('an OCI layout whose layers are compressed', () => {
+  test.each(LAYOUT_FORMS)('is pushed byte for byte, as a %s', async (as) => {
+    const { server, client } = await connect()
+    const { manifest, configDigest, layers } = await pushLayout(packed, client, { as })
+    await expectSame(server, packed)
+    expect(manifest.digest).toBe(packed.manifestDigest)
+    expect(configDigest).toBe(packed.configDigest)
+    expect(layers).toEqual(
+      packed.layers.map(({ diffId, digest, blob }, at) => ({
+        diffId,
+        digest,
+        size: blob.length,
+        format: at % 2 === 0 ? 'gzip' : 'zstd',
+        reused: false,
+      })),
+    )
+  })
+
+  test.each(['gzip', 'zstd'] as const)('stays as it is where layers are to be in %s', async (format) => {
+    for (const as of ['folder', 'gzip'] as const) {
+      const { server, client } = await connect()
+      await pushLayout(packed, client, { as, compression: { format, level: 9 } })
+      await expectSame(server, packed)
+    }
+  })
+
+  test('has its attestation left out, and the indexes that lead to it', async () => {
+    const { server, client } = await connect()
+    const attested = makeLayout({ layers: LAYERS, attested: true, nested: 2 })
+    await pushLayout(attested, client)
+    await expectSame(server, attested)
+    expect(new Set(manifestPuts(server.requests))).toEqual(new Set([attested.manifestDigest, 'v1']))
+  })
+
+  test('keeps the media types of Docker', async () => {
+    const { server, client } = await connect()
+    const type = 'application/vnd.docker'
+    const config = { mediaType: `${type}.container.image.v1+json` }
+    const layers = packed.layers
+      .filter((_, at) => at % 2 === 0)
+      .map(({ digest, blob }) => ({ mediaType: `${type}.image.rootfs.diff.tar.gzip`, digest, size: blob.length }))
+    const own = makeLayout({ layers: ['lower', text] })
+    const docker = makeLayout({
+      layers: ['lower', text],
+      manifest: {
+        mediaType: mediaTypes.dockerManifest,
+        config: { ...config, digest: own.configDigest, size: own.config.length },
+        layers,
+      },
+      entry: { mediaType: mediaTypes.dockerManifest },
+    })
+    await pushLayout(docker, client)
+    await expectSame(server, docker)
+    expect(server.manifest('app', 'v1')?.mediaType).toBe(mediaTypes.dockerManifest)
+  })
+
+  test.each(LAYOUT_FORMS)('may have zstd layers of several frames, as podman packs them, as a %s', async (as) => {
+    const { server, client } = await connect()
+    const tar = made.layers[2]?.bytes ?? Buffer.alloc(0)
+    const parts = [tar.subarray(0, 700_000), tar.subarray(700_000)].map((part) => zstdCompressSync(part))
+    // Says nothing, and is to be skipped.
+    const skipped = Buffer.concat([Buffer.from('502a4d18', 'hex'), Buffer.from([4, 0, 0, 0]), Buffer.from('toc!')])
+    const blob = Buffer.concat([...parts, skipped])
+    const digest = sha256(blob)
+    const mediaType = 'application/vnd.oci.image.layer.v1.tar+zstd'
+    const framed = makeLayout({ layers: [text], manifest: { layers: [{ mediaType, digest, size: blob.length }] } })
+    const files = withFiles(framed, { [blobName(digest)]: blob })
+    await pushLayout({ files }, client, { as })
+    expect(server.tags('app').get('v1')).toBe(framed.manifestDigest)
+    expect((await server.blob('app', digest))?.equals(blob)).toBe(true)
+    await checkImage(await findSource(await storeLayout(folder, files, as)))
+  })
+
+  test('may list it under two names', async () => {
+    const { server, client } = await connect()
+    const names = ['1.0', 'latest'].map((name) => ({ 'org.opencontainers.image.ref.name': name }))
+    const index = indexOf(names.map((annotations) => ({ ...packed.entry, annotations })))
+    await pushLayout({ files: withFiles(packed, { 'index.json': index }) }, client)
+    await expectSame(server, packed)
+  })
+
+  test.each(['folder', 'gzip'] as const)(
+    'but called plain, has a manifest that tells it right, as a %s',
+    async (as) => {
+      const { server, client } = await connect()
+      const { layers: listed }: Readonly<Listed> = JSON.parse(packed.manifest.toString())
+      const mediaType = 'application/vnd.oci.image.layer.v1.tar'
+      const misnamed = makeLayout({
+        layers: LAYERS,
+        packings: ['gzip', 'zstd', 'gzip', 'zstd'],
+        manifest: { layers: listed.map((layer) => ({ ...layer, mediaType })) },
+      })
+      await pushLayout(misnamed, client, { as })
+      const { manifest } = await pulled(server, 'v1')
+      expect(manifest.layers.map((layer) => [layer.digest, layer.mediaType.slice(-5)])).toEqual(
+        packed.layers.map(({ digest }, at) => [digest, at % 2 === 0 ? '+gzip' : '+zstd']),
+      )
+    },
+  )
+
+  test('has a layer twice, and sends it once', async () => {
+    const { server, client } = await connect()
+    const twice = makeLayout({ layers: ['same', big, 'same'] })
+    await pushLayout(twice, client)
+    await expectSame(server, twice)
+    expect(uploads(server.requests)).toHaveLength(3)
+  })
+
+  test.each(LAYOUT_FORMS)('is not sent a second time, as a %s', async (as) => {
+    const { server, client } = await connect()
+    await pushLayout(packed, client, { as })
+    const before = server.requests.length
+    const { layers } = await pushLayout(packed, client, { as })
+    expect(layers.every(({ reused }) => reused)).toBe(true)
+    const requests = server.requests.slice(before)
+    expect(uploads(requests)).toEqual([])
+    expect(manifestPuts(requests)).toEqual([packed.manifestDigest])
+    expect(client.lines.filter((line) => line.endsWith('is there already'))).toHaveLength(4)
+  })
+
+  test.each(['folder', 'tar'] as const)('has only the layers read that are not there yet, as a %s', async (as) => {
+    const { server, client } = await connect()
+    const there = packed.layers.filter((_, at) => at !== 2)
+    for (const { blob } of there) await server.seedBlob('app', blob)
+    // Whoever read these layers would find them damaged.
+    const unreadable = Object.fromEntries(there.map(({ name, blob }) => [name, Buffer.alloc(blob.length, 'x')]))
+    const { layers } = await pushLayout({ files: withFiles(packed, unreadable) }, client, { as })
+    await expectSame(server, packed)
+    expect(layers.map(({ reused }) => reused)).toEqual([true, true, false, true])
+    const sent = uploads(server.requests).map(digestAskedFor)
+    expect(sent.sort()).toEqual([packed.layers[2]?.digest, packed.configDigest].sort())
+  })
+
+  test.each(['folder', 'gzip'] as const)('is the same in several images, each sent once, as a %s', async (as) => {
+    const { server, client } = await connect()
+    const images = ['app', 'other'].map((path) => ({ ...client.repository, path }))
+    const { manifest } = await pushLayout(packed, client, { as, images })
+    for (const { path } of images) {
+      await expectSame(server, packed, path)
+      expect(server.tags(path).get('v1')).toBe(manifest.digest)
+    }
+    expect(uploads(server.requests)).toHaveLength(packed.layers.length + 1)
+  })
+
+  test('of which only one of several images has a layer is whole in all', async () => {
+    const { server, client } = await connect()
+    const images = ['app', 'other'].map((path) => ({ ...client.repository, path }))
+    await pushLayout(packed, client)
+    const { layers } = await pushLayout(packed, client, { images })
+    for (const { path } of images) await expectSame(server, packed, path)
+    expect(layers.map(({ size }) => size)).toEqual(packed.layers.map(({ blob }) => blob.length))
+  })
+
+  test.each(['folder', 'gzip'] as const)('reuses the same layers of a published image, as a %s', async (as) => {
+    const { server, client } = await connect()
+    await pushLayout(packed, client, { images: [{ ...client.repository, path: 'base' }], tag: 'latest' })
+    const before = server.requests.length
+    await pushLayout(packed, client, { as, published: await publishedAt(client, 'latest', 'base') })
+    await expectSame(server, packed)
+    const asked = server.requests.slice(before).filter(({ path }) => path.includes('mount='))
+    if (as === 'folder') expect(asked).toHaveLength(packed.layers.length)
+  })
+
+  test.each(['folder', 'gzip'] as const)(
+    'does not get layers of a published image that are packed in another way, as a %s',
+    async (as) => {
+      const { server, client } = await connect()
+      await push(made, client, { tag: 'latest' })
+      await pushLayout(packed, client, { as, published: await publishedAt(client) })
+      await expectSame(server, packed)
+    },
+  )
+
+  test('with labels has a config and a manifest of its own, and the same layers', async () => {
+    for (const as of LAYOUT_FORMS) {
+      const { server, client } = await connect()
+      const { manifest, configDigest } = await pushLayout(packed, client, { as, labels: { a: 'b' } })
+      const { digest, config, layers, manifest: read } = await pulled(server, 'v1')
+      expect(digest).toBe(manifest.digest)
+      expect(digest).not.toBe(packed.manifestDigest)
+      expect(read.config.digest).toBe(configDigest)
+      const own = JSON.parse(packed.config.toString())
+      expect(JSON.parse(config.toString())).toEqual({ ...own, config: { ...own.config, Labels: { a: 'b' } } })
+      expect(read.layers.map((layer) => layer.digest)).toEqual(packed.layers.map((layer) => layer.digest))
+      expect(read.layers.map(({ mediaType }) => mediaType.slice(-4))).toEqual(['gzip', 'zstd', 'gzip', 'zstd'])
+      expect(digestsOf(layers)).toEqual(packed.layers.map(({ diffId }) => diffId))
+    }
+  })
+})
+
+describe('an OCI layout with layers that are not compressed', () => {
+  const mixed = makeLayout({ layers: LAYERS, packings: ['plain', 'plain', 'gzip', 'zstd'] })
+
+  test.each(LAYOUT_FORMS.flatMap((as) => (['gzip', 'zstd'] as const).map((format) => [as, format] as const)))(
+    'as a %s has them compressed with %s, and the others as they are',
+    async (as, format) => {
+      const { server, client } = await connect()
+      await pushLayout(mixed, client, { as, compression: { format, level: 3 } })
+      const { config, layers, manifest } = await pulled(server, 'v1')
+      expect(config.equals(mixed.config)).toBe(true)
+      expect(digestsOf(layers)).toEqual(mixed.layers.map(({ diffId }) => diffId))
+      expect(manifest.layers.map(({ mediaType }) => mediaType)).toEqual(
+        [format, format, 'gzip', 'zstd'].map((each) => `application/vnd.oci.image.layer.v1.tar+${each}`),
+      )
+      expect(manifest.layers.slice(2).map(({ digest }) => digest)).toEqual(
+        mixed.layers.slice(2).map(({ digest }) => digest),
+      )
+    },
+  )
+
+  test('is the very image that the same layers in a docker archive are', async () => {
+    const { client } = await connect()
+    const plain = makeLayout({ layers: LAYERS, packings: ['plain', 'plain', 'plain', 'plain'] })
+    const { manifest } = await push(made, client)
+    expect((await pushLayout(plain, client)).manifest.digest).toBe(manifest.digest)
+  })
+
+  test.each(['folder', 'tar'] as const)('takes those of a published image, unread, as a %s', async (as) => {
+    const { server, client } = await connect()
+    await pushLayout(mixed, client, { tag: 'latest' })
+    const published = await publishedAt(client)
+    const before = server.requests.length
+    const unreadable = Object.fromEntries(mixed.layers.map(({ name, blob }) => [name, Buffer.alloc(blob.length, 'x')]))
+    const { layers } = await pushLayout({ files: withFiles(mixed, unreadable) }, client, { as, published })
+    expect(layers.every(({ reused }) => reused)).toBe(true)
+    expect(uploads(server.requests.slice(before))).toEqual([])
+    expect(digestsOf((await pulled(server, 'v1')).layers)).toEqual(mixed.layers.map(({ diffId }) => diffId))
+  })
+})
+
+interface Listed {
+  readonly config: Readonly<Record<string, unknown>>
+  readonly layers: readonly Readonly<Record<string, unknown>>[]
+}
+
+describe('a damaged OCI layout publishes nothing, and neither it nor its check passes:', () => {
+  const { layers, configDigest } = packed
+  const [, second, third] = layers
+  const blobOf = (digest = '') => blobName(digest)
+  const changed = (bytes: Buffer | undefined, at: number): Buffer => {
+    const copy = Buffer.from(bytes ?? '')
+    const place = at < 0 ? copy.length + at : at
+    copy.writeUInt8(copy.readUInt8(place) ^ 0x55, place)
+    return copy
+  }
+  const cut = (bytes: Buffer | undefined) => bytes?.subarray(0, -1)
+  const replaced = (name: string | undefined, file: LayoutFile | undefined) => withFiles(packed, { [name ?? '']: file })
+  /** With a manifest that says so, under a name that fits. */
+  const listing = (manifest: Readonly<Record<string, unknown>>) =>
+    makeLayout({ layers: LAYERS, packings: ['gzip', 'zstd', 'gzip', 'zstd'], manifest }).files
+  const { layers: listed, config: listedConfig }: Readonly<Listed> = JSON.parse(packed.manifest.toString())
+  const withEntries = (...manifests: readonly unknown[]) => replaced('index.json', indexOf(manifests))
+  const other = makeLayout({ layers: ['other'] })
+  const fake = { mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip' }
+  const noGzip = Buffer.concat([Buffer.from('1f8b0800', 'hex'), noise(5000)])
+  const climbing = { ...packed.entry, digest: 'sha256:../../etc/passwd' }
+
+  test.each<[string, ReadonlyMap<string, LayoutFile>, RegExp]>([
+    ['a layer is missing', replaced(third?.name, undefined), /its layer sha256:\w+ is missing/],
+    ['a layer has another first byte', replaced(third?.name, changed(third?.blob, 0)), /not the one|another content/],
+    [
+      'a layer has another last byte',
+      replaced(third?.name, changed(third?.blob, -1)),
+      /is damaged: it can't be decomp/,
+    ],
+    [
+      'a layer in zstd has another byte',
+      replaced(second?.name, changed(second?.blob, 1_000_000)),
+      /another content|not the one|is damaged/,
+    ],
+    [
+      'a layer is cut short',
+      replaced(third?.name, cut(third?.blob)),
+      /has \d+ bytes, and its manifest says \d+|is damaged/,
+    ],
+    [
+      'a layer holds the same in other bytes, the system in its gzip header changed',
+      replaced(third?.name, changed(third?.blob, 9)),
+      /has another content than its name says/,
+    ],
+    [
+      'a layer in zstd is called gzip',
+      listing({ layers: listed.map((layer) => ({ ...layer, ...fake })) }),
+      /its layer blobs\S+ is zstd, and its manifest says gzip/,
+    ],
+    [
+      'a layer that is not compressed is called gzip',
+      makeLayout({
+        layers: ['lower'],
+        packings: ['plain'],
+        manifest: { layers: [{ ...fake, digest: made.layers[0]?.diffId, size: made.layers[0]?.bytes.length }] },
+      }).files,
+      /another content than its name says|its manifest says gzip/,
+    ],
+    ['a layer is empty', replaced(third?.name, Buffer.alloc(0)), /has 0 bytes, and its manifest says/],
+    [
+      'a layer has another size than its manifest says',
+      listing({ layers: listed.map((layer) => ({ ...layer, size: Number(layer['size']) + 1 })) }),
+      /has \d+ bytes, and its manifest says \d+/,
+    ],
+    ['a layer is another’s', replaced(third?.name, layers[3]?.blob), /has \d+ bytes, and its manifest says \d+/],
+    [
+      'a layer with gzip’s first bytes is no gzip',
+      new Map([
+        ...listing({
+          layers: listed.map((layer, at) =>
+            at === 2 ? { ...fake, digest: sha256(noGzip), size: noGzip.length } : layer,
+          ),
+        }),
+        [blobName(sha256(noGzip)), noGzip] as const,
+      ]),
+      /is damaged: it can't be decompressed/,
+    ],
+    ['its manifest is missing', replaced(blobOf(packed.manifestDigest), undefined), /sha256:\w+ is missing/],
+    [
+      'its manifest has another byte',
+      replaced(blobOf(packed.manifestDigest), changed(packed.manifest, -3)),
+      /has another content than its name says/,
+    ],
+    [
+      'its manifest is no JSON',
+      new Map([...withEntries({ ...packed.entry, digest: sha256(Buffer.from('{x')), size: 2 })]).set(
+        blobName(sha256(Buffer.from('{x'))),
+        Buffer.from('{x'),
+      ),
+      /its manifest sha256:\w+ is not a valid image manifest: it is no JSON/,
+    ],
+    [
+      'its manifest has another size than its index says',
+      withEntries({ ...packed.entry, size: packed.manifest.length + 1 }),
+      /has \d+ bytes, and what lists it says \d+/,
+    ],
+    [
+      'its config has another size than its manifest says, by which clients would refuse it',
+      listing({ config: { ...listedConfig, size: packed.config.length + 1 } }),
+      /has \d+ bytes, and what lists it says \d+/,
+    ],
+    ['its config is missing', replaced(blobOf(configDigest), undefined), /sha256:\w+ is missing/],
+    [
+      'its config has another byte',
+      replaced(blobOf(configDigest), changed(packed.config, -3)),
+      /has another content than its name says/,
+    ],
+    ['its index.json is no JSON', replaced('index.json', Buffer.from('{"manifests')), /index\.json .*it is no JSON/],
+    ['its index.json is a manifest', replaced('index.json', packed.manifest), /index\.json contradicts itself/],
+    ['its index.json lists nothing', withEntries(), /its index\.json lists no image/],
+    [
+      'its index.json lists an attestation alone',
+      withEntries({ ...packed.entry, platform: { os: 'unknown', architecture: 'unknown' } }),
+      /its index\.json lists no image/,
+    ],
+    ['it has two images', new Map([...other.files, ...withEntries(packed.entry, other.entry)]), /holds 2 images/],
+    ['its indexes go on and on', makeLayout({ nested: 40 }).files, /its indexes lead to one another/],
+    ['its index.json points out of it', withEntries(climbing), /manifests\.0\.digest: is not a sha256 digest/],
+    ['its config lists a layer less', listing({ layers: [...listed, listed[0]] }), /has 5 layers, .* config lists 4/],
+    ['its config lists a layer more', listing({ layers: listed.slice(1) }), /has 3 layers, .* config lists 4/],
+    ['its layers are in another order', listing({ layers: listed.toReversed() }), /not the one that its config lists/],
+    [
+      'its config lists other layers',
+      makeLayout({
+        layers: LAYERS,
+        config: { rootfs: { type: 'layers', diff_ids: made.layers.map(() => sha256(Buffer.from('none'))) } },
+      }).files,
+      /not the one that its config lists/,
+    ],
+    [
+      'its config lists other layers, which are not compressed',
+      makeLayout({
+        layers: ['lower'],
+        packings: ['plain'],
+        config: { rootfs: { type: 'layers', diff_ids: [sha256(Buffer.from('none'))] } },
+      }).files,
+      /not the one that its config lists/,
+    ],
+    [
+      'a layer is a symbolic link to a file of the machine',
+      replaced(third?.name, { linkName: '/etc/passwd' }),
+      /its layer sha256:\w+ (is missing|has \d+ bytes)/,
+    ],
+    [
+      'a layer is a symbolic link to a device',
+      replaced(third?.name, { linkName: '/dev/zero' }),
+      /its layer sha256:\w+ is missing/,
+    ],
+    [
+      'its config is a symbolic link that leads nowhere',
+      replaced(blobOf(configDigest), { linkName: 'absent' }),
+      /sha256:\w+ is missing/,
+    ],
+  ])('%s', async (_, files, message) => {
+    for (const as of ['folder', 'tar', 'gzip'] as const) {
+      const { server, client } = await connect()
+      const pushing = pushLayout({ files }, client, { as })
+      await expect(pushing).rejects.toThrow(message)
+      await expect(pushing).rejects.toBeInstanceOf(ImageError)
+      expectNothingPublished(server)
+      const checking = checkImage(await findSource(await storeLayout(folder, files, as)))
+      await expect(checking).rejects.toThrow(message)
+      await expect(checking).rejects.toBeInstanceOf(ImageError)
+    }
+  })
+
+  test.each(['tar', 'gzip'] as const)('a member of its %s climbs out', async (as) => {
+    const { server, client } = await connect()
+    const files = replaced('blobs/sha256/../../../../etc/passwd', Buffer.from('x'))
+    await expect(pushLayout({ files }, client, { as })).rejects.toThrow(/points out of it/)
+    expectNothingPublished(server)
+  })
+
+  test.each(['tar', 'gzip'] as const)('its %s has no index.json', async (as) => {
+    const { server, client } = await connect()
+    const files = replaced('index.json', undefined)
+    await expect(pushLayout({ files }, client, { as })).rejects.toThrow(/has neither manifest\.json nor index\.json/)
+    expectNothingPublished(server)
+  })
+})
+
+describe('a docker archive whose layers are compressed already', () => {
+  // As crane writes it: layers by the digests of their blobs, and the config by its own.
+  // https://github.com/google/go-containerregistry/blob/main/pkg/v1/tarball/write.go
+  const blobs = made.layers.map(({ bytes }) => gzipSync(bytes, { level: 1 }))
+  const names = blobs.map((blob) => `${sha256(blob).slice('sha256:'.length)}.tar.gz`)
+  const archive = (contents: readonly Buffer[]) =>
+    writeTar([
+      { name: made.configDigest, content: made.config },
+      ...contents.map((content, at) => ({ name: names[at] ?? '', content })),
+      {
+        name: 'manifest.json',
+        content: JSON.stringify([{ ...made.manifest, Config: made.configDigest, Layers: names }]),
+      },
+    ])
+
+  test.each(FORMS)('has them sent as they are: %s', async (form) => {
+    const { server, client } = await connect()
+    const { layers } = await push({ bytes: archive(blobs) }, client, { form })
+    await expectWhole(server, 'v1', made)
+    expect(layers.map(({ digest }) => digest)).toEqual(blobs.map(sha256))
+    const checked = await checkImage(await findSource(await store(archive(blobs), form)))
+    expect(checked.configDigest).toBe(made.configDigest)
+  })
+
+  test.each(FORMS)('stays in gzip where layers are to be in zstd: %s', async (form) => {
+    const { server, client } = await connect()
+    const { layers } = await push({ bytes: archive(blobs) }, client, {
+      form,
+      compression: { format: 'zstd', level: 3 },
+    })
+    await expectWhole(server, 'v1', made)
+    expect(layers.map(({ format }) => format)).toEqual(made.layers.map(() => 'gzip'))
+  })
+
+  test.each(FORMS)('has those in xz packed anew, for registries take none: %s', async (form) => {
+    const bytes = archive(await Promise.all(made.layers.map((layer) => packWithXz(layer.bytes))))
+    const { server, client } = await connect()
+    await push({ bytes }, client, { form })
+    await expectWhole(server, 'v1', made)
+    await checkImage(await findSource(await store(bytes, form)))
+  })
+
+  test.each(FORMS)('publishes nothing where one is damaged: %s', async (form) => {
+    const [first = Buffer.alloc(0), ...more] = blobs
+    for (const bytes of [archive([first.subarray(0, -1), ...more]), archive([noise(1000), ...more])]) {
+      const { server, client } = await connect()
+      await expect(push({ bytes }, client, { form })).rejects.toBeInstanceOf(ImageError)
+      expectNothingPublished(server)
+      await expect(checkImage(await findSource(await store(bytes, form)))).rejects.toBeInstanceOf(ImageError)
+    }
   })
 })
 

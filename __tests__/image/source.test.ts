@@ -13,6 +13,7 @@ import { ImageError } from '../../src/image/image-error.ts'
 import { findSource, isSeekable, readImage } from '../../src/image/source.ts'
 import type { SourceImage } from '../../src/image/source-image.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
+import { packWithXz } from '../support/layout.ts'
 
 const run = promisify(execFile)
 
@@ -65,6 +66,7 @@ interface Form {
 
 const padded = Buffer.concat([made.bytes, Buffer.alloc(200_000)])
 const members = [made.bytes.subarray(0, 1000), made.bytes.subarray(1000)].map((part) => gzipSync(part))
+const frames = [made.bytes.subarray(0, 1000), made.bytes.subarray(1000)].map((part) => zstdCompressSync(part))
 
 const FORMS: readonly Form[] = [
   { form: 'a plain tar', path: () => file(made.bytes), copied: (path) => readFile(path) },
@@ -74,6 +76,12 @@ const FORMS: readonly Form[] = [
   {
     form: 'a tar with zstd',
     path: () => file(zstdCompressSync(made.bytes)),
+    copied: (path) => readFile(path),
+    small: true,
+  },
+  {
+    form: 'a tar with zstd, in several frames',
+    path: () => file(Buffer.concat(frames)),
     copied: (path) => readFile(path),
     small: true,
   },
@@ -344,10 +352,4 @@ function endQuietly(pid: number): void {
   } catch {
     // It has ended, as it should.
   }
-}
-
-async function packWithXz(bytes: Buffer): Promise<Buffer> {
-  const packed = execFile('xz', ['--stdout', '-1'], { encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 })
-  packed.stdin?.end(bytes)
-  return buffer(packed.stdout as NodeJS.ReadableStream)
 }

@@ -6,9 +6,9 @@ import { lstat, mkdtemp, readdir, readFile, readlink, writeFile } from 'node:fs/
 import { join, relative } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { promisify } from 'node:util'
-import { createGunzip, gunzipSync } from 'node:zlib'
+import { createGunzip, gunzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { readImage } from '../../src/image/source.ts'
+import { findSource, readImage } from '../../src/image/source.ts'
 import { startContainerd } from '../support/containerd.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { type Lab, startLab, wrapImage } from '../support/lab.ts'
@@ -21,6 +21,7 @@ import { OCI_MANIFEST } from '../support/seed.ts'
 
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const run = promisify(execFile)
+/** Docker archives, which Docker can push as well. */
 const ATTRIBUTES = ['containerImage', 'plainImage', 'layeredImage', 'streamedImage'] as const
 
 let lab: Lab
@@ -51,6 +52,8 @@ interface Layout {
   /** Of the layers, unpacked and hashed. */
   readonly unpacked: readonly string[]
   readonly mediaTypes: readonly string[]
+  /** Whatever is in the layers, one over the other. */
+  readonly files: readonly string[]
 }
 
 interface Descriptor {
@@ -72,15 +75,16 @@ async function copied(reference: string): Promise<Layout> {
   const config: { readonly rootfs: { readonly diff_ids: readonly string[] } } = JSON.parse(
     (await blob(manifest.config.digest)).toString(),
   )
-  const unpacked = await Promise.all(
+  const tars = await Promise.all(
     manifest.layers.map(async ({ digest, mediaType }) => {
       const bytes = await blob(digest)
-      const tar = mediaType.endsWith('zstd') ? unzstd(bytes) : gunzipSync(bytes)
-      return `sha256:${createHash('sha256').update(tar).digest('hex')}`
+      return mediaType.endsWith('zstd') ? unzstd(bytes) : gunzipSync(bytes)
     }),
   )
+  const unpacked = tars.map((tar) => `sha256:${createHash('sha256').update(tar).digest('hex')}`)
   const mediaTypes = manifest.layers.map(({ mediaType }) => mediaType)
-  return { configDigest: manifest.config.digest, diffIds: config.rootfs.diff_ids, unpacked, mediaTypes }
+  const files = await filesOf(tars)
+  return { configDigest: manifest.config.digest, diffIds: config.rootfs.diff_ids, unpacked, mediaTypes, files }
 }
 
 /** As the registry has it. */
@@ -90,13 +94,9 @@ async function configDigestOf(reference: string): Promise<string> {
   return config.digest
 }
 
-/** What is in the archive that Nix built. */
-async function built(
-  attribute: string,
-  storePath: string,
-): Promise<{ configDigest: string; diffIds: readonly string[] }> {
-  const format = attribute === 'streamedImage' ? 'script' : attribute === 'plainImage' ? 'tar' : 'gzip'
-  const { configDigest, config } = await readImage({ path: storePath, format })
+/** What is in the image that Nix built. */
+async function built(storePath = ''): Promise<{ configDigest: string; diffIds: readonly string[] }> {
+  const { configDigest, config } = await readImage(await findSource(storePath))
   return { configDigest, diffIds: config.diffIds }
 }
 
@@ -125,7 +125,7 @@ test.each(ATTRIBUTES.flatMap((attribute) => ['gzip', 'zstd'].map((compression) =
     const { outputs } = passed(
       await lab.build('aarch64-linux', { inputs: { attribute, compression, image, tag: 'v1' } }),
     )
-    const nix = await built(attribute, outputs['store-path'] ?? '')
+    const nix = await built(outputs['store-path'])
     const read = await copied(outputs.image ?? '')
     expect(read.configDigest).toBe(nix.configDigest)
     expect(read.diffIds).toEqual(nix.diffIds)
@@ -134,11 +134,68 @@ test.each(ATTRIBUTES.flatMap((attribute) => ['gzip', 'zstd'].map((compression) =
   },
 )
 
+test.each(
+  ['ociLayout', 'ociArchive'].flatMap((attribute) =>
+    ['gzip', 'zstd'].map((compression) => [attribute, compression] as const),
+  ),
+)('skopeo reads an %s byte for byte, though layers are to be in %s', async (attribute, compression) => {
+  const inputs = { attribute, compression, image: newImage(), tag: 'v1' }
+  const { outputs } = passed(await lab.build('aarch64-linux', { inputs }))
+  const { manifest, config, configDigest } = await readImage(await findSource(outputs['store-path'] ?? ''))
+  const hash = createHash('sha256').update(manifest?.bytes ?? '')
+  expect(outputs.digest).toBe(`sha256:${hash.digest('hex')}`)
+  const read = await copied(outputs.image ?? '')
+  expect(read.configDigest).toBe(configDigest)
+  expect(read.diffIds).toEqual(config.diffIds)
+  expect(read.unpacked).toEqual(config.diffIds)
+  for (const type of read.mediaTypes) expect(type).toBe('application/vnd.oci.image.layer.v1.tar+gzip')
+  expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
+})
+
+test('an OCI layout and the docker archive of the same layers have the same files', async () => {
+  const files = []
+  for (const attribute of ['layeredImage', 'ociLayout', 'ociArchive']) {
+    const inputs = { attribute, image: newImage(), tag: 'v1' }
+    const { outputs } = passed(await lab.build('x86_64-linux', { inputs }))
+    files.push((await copied(outputs.image ?? '')).files)
+  }
+  expect(files[0]?.length).toBeGreaterThan(3)
+  expect(files.slice(1)).toEqual([files[0], files[0]])
+})
+
+test('an OCI layout that is pushed again is not sent again', async () => {
+  const inputs = { attribute: 'ociLayout', image: newImage(), tag: 'v1' }
+  const first = passed(await lab.build('x86_64-linux', { inputs }))
+  const second = passed(await lab.build('x86_64-linux', { inputs }))
+  expect(first.outputs['reused-layers']).toBe('0')
+  expect(second.outputs).toEqual({ ...first.outputs, 'pushed-bytes': '0', 'reused-layers': '2' })
+})
+
+test.each(['xzImage', 'imageInFolder'])('skopeo reads an %s, and unpacks what Nix made', async (attribute) => {
+  const inputs = { attribute, image: newImage(), tag: 'v1' }
+  const { outputs } = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs }))
+  const nix = await built(outputs['store-path'])
+  const read = await copied(outputs.image ?? '')
+  expect(read.configDigest).toBe(nix.configDigest)
+  expect(read.unpacked).toEqual(nix.diffIds)
+  expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
+})
+
+test('skopeo reads an archive in zstd, and unpacks what was packed', async () => {
+  const made = makeArchive({ layers: ['lower', writeTar([{ name: 'noise', content: noise(3_000_000) }])] })
+  const cwd = await wrapImage(lab, zstdCompressSync(made.bytes))
+  const { outputs } = passed(await lab.build('x86_64-linux', { cwd, inputs: { image: newImage(), tag: 'v1' } }))
+  const read = await copied(outputs.image ?? '')
+  expect(read.configDigest).toBe(made.configDigest)
+  expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
+  expect(read.files).toEqual(await filesOf(made.layers.map(({ bytes }) => bytes)))
+})
+
 test('Docker pulls and saves it with the layers that Nix made', async () => {
   const { outputs } = passed(
     await lab.build('x86_64-linux', { inputs: { attribute: 'layeredImage', image: newImage(), tag: 'v1' } }),
   )
-  const nix = await built('layeredImage', outputs['store-path'] ?? '')
+  const nix = await built(outputs['store-path'])
   const reference = outputs.image ?? ''
   await run('docker', ['pull', reference])
   const path = join(lab.folder, 'saved.tar')
@@ -154,7 +211,7 @@ test.each(['gzip', 'zstd'])('podman pulls it in %s', async (compression) => {
       inputs: { attribute: 'layeredImage', image: newImage(), tag: 'v1', compression },
     }),
   )
-  const nix = await built('layeredImage', outputs['store-path'] ?? '')
+  const nix = await built(outputs['store-path'])
   const folder = await mkdtemp(join(lab.folder, 'podman-'))
   const own = ['--root', join(folder, 'root'), '--runroot', join(folder, 'run'), '--storage-driver', 'vfs']
   // Docker's folder for configuration is there, but empty, which podman does not take.

@@ -30,6 +30,10 @@
 
         # like dockerTools.streamLayeredImage: a script that writes the image
         streamedImage = (image { inherit system architecture; layered = true; }).stream;
+
+        # an OCI layout, as many other tools make it: a folder, and a tar of one
+        ociLayout = (image { inherit system architecture; layered = true; }).ociLayout;
+        ociArchive = (image { inherit system architecture; layered = true; }).ociArchive;
       }) architectures;
     };
 }

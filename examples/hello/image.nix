@@ -1,4 +1,4 @@
-# A Docker image of a small "hello", in three packagings. The builders only pack files, with the machine's own tar, so
+# An image of a small "hello", in five packagings. The builders only pack files, with the machine's own tar, so
 # they need no emulation, whatever the system.
 {
   system,
@@ -31,8 +31,14 @@ let
 
   # The files of the image are named by their hashes. manifest.json comes last, as in Nix's layered images.
   pack = "cd ${content} && ${tar} [0-9a-f]* manifest.json";
+
+  ociLayout = shell "oci-layout-hello" [ ./make-layout.sh ] { inherit content; };
 in
 {
+  inherit ociLayout;
+
+  ociArchive = script "oci-archive-hello.tar" "${tar} -C ${ociLayout} . > $out";
+
   tar = script "docker-image-hello.tar" "${pack} > $out";
 
   tarGz = script "${if layered then "hello" else "docker-image-hello"}.tar.gz" "(${pack}) | gzip -n > $out";

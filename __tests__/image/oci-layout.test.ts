@@ -1,0 +1,186 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { checkImage } from '../../src/build/push.ts'
+import { ImageError } from '../../src/image/image-error.ts'
+import { findSource, isSeekable, readImage } from '../../src/image/source.ts'
+import { writeTar } from '../support/image.ts'
+import { noise } from '../support/layer-content.ts'
+import {
+  indexOf,
+  LAYOUT_FORMS,
+  type LayoutFile,
+  type LayoutForm,
+  type MadeLayout,
+  makeLayout,
+  storeLayout,
+  withFiles,
+} from '../support/layout.ts'
+
+let folder: string
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'oci-layout-'))
+})
+
+afterAll(async () => {
+  await rm(folder, { recursive: true })
+})
+
+function store(files: ReadonlyMap<string, LayoutFile>, form: LayoutForm): Promise<string> {
+  return storeLayout(folder, files, form)
+}
+
+async function read(files: ReadonlyMap<string, LayoutFile>, form: LayoutForm = 'folder') {
+  return readImage(await findSource(await store(files, form)))
+}
+
+const big = writeTar([{ name: 'noise', content: noise(2_500_000) }])
+const made = makeLayout({ layers: ['lower', big, 'upper'], packings: ['gzip', 'zstd', 'plain'] })
+
+/** index.json in front of what it leads to. */
+function indexFirst(layout: MadeLayout): ReadonlyMap<string, LayoutFile> {
+  return new Map([...layout.files].sort(([first], [second]) => second.localeCompare(first)))
+}
+
+async function expectRead(layout: MadeLayout, files = layout.files, form: LayoutForm = 'folder'): Promise<void> {
+  const image = await read(files, form)
+  expect(image.names).toEqual([])
+  expect(image.configDigest).toBe(layout.configDigest)
+  expect(image.configBytes.equals(layout.config)).toBe(true)
+  expect(image.config.diffIds).toEqual(layout.layers.map(({ diffId }) => diffId))
+  expect(image.manifest?.bytes.equals(layout.manifest)).toBe(true)
+  expect(image.layers.map(({ name, blob }) => [name, blob?.digest, blob?.size])).toEqual(
+    layout.layers.map(({ name, digest, blob }) => [name, digest, blob.length]),
+  )
+}
+
+describe('an OCI layout', () => {
+  test.each(LAYOUT_FORMS)('as a %s is read, with the manifest that it came with', async (form) => {
+    await expectRead(made, made.files, form)
+    await expectRead(made, indexFirst(made), form)
+  })
+
+  test.each(LAYOUT_FORMS)('as a %s passes the check of an image that is not pushed', async (form) => {
+    const image = await checkImage(await findSource(await store(made.files, form)))
+    expect(image.configDigest).toBe(made.configDigest)
+  })
+
+  test.each(LAYOUT_FORMS)('as a %s gives each layer with all of its bytes to whoever takes them', async (form) => {
+    const taken = new Map<string, Buffer>()
+    await readImage(await findSource(await store(made.files, form)), {
+      take: async ({ name, size, content }) => {
+        const chunks: Buffer[] = []
+        for await (const chunk of content()) chunks.push(Buffer.from(chunk))
+        expect(Buffer.concat(chunks)).toHaveLength(size)
+        taken.set(name, Buffer.concat(chunks))
+      },
+    })
+    for (const { name, blob } of made.layers) expect(taken.get(name)?.equals(blob)).toBe(true)
+  })
+
+  test('can be read again at no cost as a folder and as a plain tar', async () => {
+    const seekable: LayoutForm[] = []
+    for (const form of LAYOUT_FORMS)
+      if (isSeekable(await findSource(await store(made.files, form)))) seekable.push(form)
+    expect(seekable).toEqual(['folder', 'tar'])
+  })
+
+  test.each(['folder', 'tar'] as const)('as a %s may have indexes between index.json and the image', async (form) => {
+    for (const nested of [1, 2, 3]) {
+      const layout = makeLayout({ nested })
+      await expectRead(layout, layout.files, form)
+    }
+  })
+
+  test.each(['folder', 'tar'] as const)('as a %s may have an attestation beside its image', async (form) => {
+    const layout = makeLayout({ attested: true, nested: 1 })
+    await expectRead(layout, layout.files, form)
+  })
+
+  test('may hold layers that are no part of its image', async () => {
+    const files = withFiles(made, { [makeLayout({ layers: ['another'] }).layers[0]?.name ?? '']: noise(1000) })
+    await expectRead(made, files)
+  })
+
+  test('may have a layer twice', async () => {
+    const twice = makeLayout({ layers: ['same', big, 'same'] })
+    await expectRead(twice)
+    const names: string[] = []
+    const source = await findSource(await store(twice.files, 'folder'))
+    await readImage(source, { take: async ({ name }) => void names.push(name) })
+    expect(names).toHaveLength(2)
+  })
+
+  test('may have no layer', async () => {
+    const empty = makeLayout({ layers: [] })
+    for (const form of LAYOUT_FORMS) await expectRead(empty, empty.files, form)
+  })
+
+  test('whose folder has symbolic links to its blobs, as in a store of them, is the same image', async () => {
+    const blobs = join(folder, 'blobs-elsewhere')
+    await mkdir(blobs)
+    const linked = new Map<string, LayoutFile>()
+    for (const [name, file] of made.files) {
+      const linkName = join(blobs, name.replaceAll('/', '-'))
+      if (Buffer.isBuffer(file)) await writeFile(linkName, file)
+      linked.set(name, { linkName })
+    }
+    await expectRead(made, linked)
+    await checkImage(await findSource(await store(linked, 'folder')))
+  })
+})
+
+describe('a folder with one image in it stands for the image', () => {
+  test.each(LAYOUT_FORMS)('a layout as a %s, with a text beside it', async (form) => {
+    const outer = await mkdtemp(join(folder, 'outer-'))
+    const path = await storeLayout(outer, made.files, form)
+    const top = join(path, '..')
+    // A script needs the tar that it writes, which is an image as well.
+    if (form === 'script') await writeFile(join(top, 'result'), 'no image any more')
+    await writeFile(join(top, 'README'), 'An image.')
+    const source = await findSource(top)
+    expect(source.path).toBe(path)
+    expect(source).toEqual(await findSource(path))
+  })
+
+  test('but not one that is deeper inside', async () => {
+    const outer = await mkdtemp(join(folder, 'outer-'))
+    await storeLayout(outer, made.files, 'tar')
+    await expect(findSource(outer)).rejects.toThrow(/is a folder with no image in it\n {2}it holds built-/)
+  })
+
+  test('and one with two is an error that lists them', async () => {
+    const outer = await mkdtemp(join(folder, 'outer-'))
+    await Promise.all(['amd64.tar', 'arm64.tar'].map((name) => writeFile(join(outer, name), writeTar([{ name }]))))
+    const finding = findSource(outer)
+    await expect(finding).rejects.toBeInstanceOf(ImageError)
+    await expect(finding).rejects.toThrow(
+      `${outer} is a folder with 2 images in it\n  it holds amd64.tar, arm64.tar\nBuild each of them by its own attribute.`,
+    )
+  })
+})
+
+describe('a layout of several images is an error that lists them:', () => {
+  const arm = makeLayout({ architecture: 'arm64', layers: ['for arm'] })
+  const index = indexOf([made.entry, arm.entry])
+  const both = new Map([...made.files, ...arm.files, ['index.json', index] as const])
+
+  test.each(LAYOUT_FORMS)('%s', async (form) => {
+    const reading = read(both, form)
+    await expect(reading).rejects.toBeInstanceOf(ImageError)
+    await expect(reading).rejects.toThrow(
+      new RegExp(
+        `holds 2 images, and only one can be pushed\n {2}${made.manifestDigest} for linux/amd64\n {2}${arm.manifestDigest} for linux/arm64\n.*merge`,
+      ),
+    )
+  })
+})
+
+test('a folder without the file "oci-layout", or without index.json, is no layout', async () => {
+  for (const name of ['oci-layout', 'index.json'])
+    await expect(read(withFiles(made, { [name]: undefined }))).rejects.toThrow(
+      /is a folder with no image in it\n {2}it holds blobs, /,
+    )
+})

@@ -1,0 +1,202 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import { gzipSync, zstdCompressSync } from 'node:zlib'
+import { type ArchiveOptions, makeArchive, type TarMember, writeTar } from './image.ts'
+
+// OCI layouts as other tools write them: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+
+export type Packing = 'gzip' | 'zstd' | 'plain'
+
+export interface LayoutOptions extends Pick<ArchiveOptions, 'architecture' | 'config' | 'layers'> {
+  /** How each layer is compressed, lowest first; by default with gzip. */
+  readonly packings?: readonly Packing[]
+  /** How many indexes there are between index.json and the image. */
+  readonly nested?: number
+  /** Whether the image has an attestation beside it, as BuildKit writes it. */
+  readonly attested?: boolean
+  /** Changes fields of the manifest. */
+  readonly manifest?: Readonly<Record<string, unknown>>
+  /** Changes what index.json says of the image. */
+  readonly entry?: Readonly<Record<string, unknown>>
+}
+
+export interface LayoutLayer {
+  /** In the layout. */
+  readonly name: string
+  /** Of the blob. */
+  readonly digest: string
+  readonly blob: Buffer
+  readonly diffId: string
+  /** The tar that the blob holds. */
+  readonly tar: Buffer
+}
+
+/** A file's bytes, or where a symbolic link leads. */
+export type LayoutFile = Buffer | { readonly linkName: string }
+
+/** An OCI layout and what is in it. */
+export interface MadeLayout {
+  /** By their names; to be changed for a layout that is broken. */
+  readonly files: ReadonlyMap<string, LayoutFile>
+  readonly layers: readonly LayoutLayer[]
+  readonly config: Buffer
+  readonly configDigest: string
+  readonly manifest: Buffer
+  readonly manifestDigest: string
+  /** What index.json, or the index that leads there, says of the image. */
+  readonly entry: Readonly<Record<string, unknown>>
+}
+
+const OCI = 'application/vnd.oci.image'
+const TYPES: Readonly<Record<Packing, string>> = {
+  gzip: `${OCI}.layer.v1.tar+gzip`,
+  zstd: `${OCI}.layer.v1.tar+zstd`,
+  plain: `${OCI}.layer.v1.tar`,
+}
+
+/** Makes an OCI layout in memory, its JSON indented, as this action would not write it. */
+export function makeLayout(options: LayoutOptions = {}): MadeLayout {
+  const { packings = [], architecture = 'amd64' } = options
+  const archive = makeArchive(options)
+  const files = new Map<string, LayoutFile>([['oci-layout', json({ imageLayoutVersion: '1.0.0' })]])
+  const add = (mediaType: string, bytes: Buffer) => {
+    const digest = sha256(bytes)
+    files.set(blobName(digest), bytes)
+    return { mediaType, digest, size: bytes.length }
+  }
+  const packed = archive.layers.map(({ bytes, diffId }, at) => {
+    const packing = packings[at] ?? 'gzip'
+    const listed = add(TYPES[packing], pack(bytes, packing))
+    return { listed, layer: { ...nameAndBlob(listed.digest, files), diffId, tar: bytes } }
+  })
+  const config = add(`${OCI}.config.v1+json`, archive.config)
+  const manifest = json({
+    schemaVersion: 2,
+    mediaType: `${OCI}.manifest.v1+json`,
+    config,
+    layers: packed.map(({ listed }) => listed),
+    annotations: { 'org.opencontainers.image.title': 'made elsewhere' },
+    ...options.manifest,
+  })
+  const platform = { os: 'linux', architecture }
+  const entry = { ...add(`${OCI}.manifest.v1+json`, manifest), platform, ...options.entry }
+  const attestation = () => ({
+    ...add(`${OCI}.manifest.v1+json`, json({ schemaVersion: 2, config, layers: [] })),
+    platform: { os: 'unknown', architecture: 'unknown' },
+  })
+  let index = indexOf([entry, ...(options.attested ? [attestation()] : [])])
+  for (let depth = 0; depth < (options.nested ?? 0); depth++) index = indexOf([add(`${OCI}.index.v1+json`, index)])
+  files.set('index.json', index)
+  return {
+    files,
+    layers: packed.map(({ layer }) => layer),
+    config: archive.config,
+    configDigest: config.digest,
+    manifest,
+    manifestDigest: sha256(manifest),
+    entry,
+  }
+}
+
+/** An index.json of these images. */
+export function indexOf(manifests: readonly unknown[]): Buffer {
+  return json({ schemaVersion: 2, mediaType: `${OCI}.index.v1+json`, manifests })
+}
+
+/** In a layout. */
+export function blobName(digest: string): string {
+  return `blobs/${digest.replace(':', '/')}`
+}
+
+/** A layout with other files in place of its own, or, where there are none, without them. */
+export function withFiles(
+  { files }: Pick<MadeLayout, 'files'>,
+  others: Readonly<Record<string, LayoutFile | undefined>>,
+): ReadonlyMap<string, LayoutFile> {
+  const all = { ...Object.fromEntries(files), ...others }
+  return new Map(Object.entries(all).flatMap(([name, file]) => (file === undefined ? [] : [[name, file] as const])))
+}
+
+export const LAYOUT_FORMS = ['folder', 'tar', 'gzip', 'zstd', 'xz', 'script'] as const
+export type LayoutForm = (typeof LAYOUT_FORMS)[number]
+
+/**
+ * Writes a layout in one of the forms in which Nix may have built it.
+ * @param parent of what is written, which has a name that says nothing
+ * @returns its path
+ */
+export async function storeLayout(
+  parent: string,
+  files: ReadonlyMap<string, LayoutFile>,
+  form: LayoutForm,
+): Promise<string> {
+  const folder = await mkdtemp(join(parent, 'built-'))
+  const path = join(folder, 'result')
+  if (form === 'folder') return writeFolder(path, files)
+  const tar = layoutTar(files)
+  await writeFile(path, await packTar(tar, form))
+  if (form !== 'script') return path
+  const script = join(folder, 'script')
+  await writeFile(script, `#!/bin/sh\nexec cat '${path}'\n`, { mode: 0o555 })
+  return script
+}
+
+/** A tar of a layout, its files in their order. */
+export function layoutTar(files: ReadonlyMap<string, LayoutFile>): Buffer {
+  const members = [...files].map(([name, file]): TarMember => {
+    if (Buffer.isBuffer(file)) return { name, content: file }
+    return { name, type: 'symbolic-link', linkName: file.linkName }
+  })
+  return writeTar([
+    { name: 'blobs/', type: 'folder' },
+    { name: 'blobs/sha256/', type: 'folder' },
+    ...members.map((member) => ({ ...member, name: `./${member.name}` })),
+  ])
+}
+
+export async function packWithXz(bytes: Buffer): Promise<Buffer> {
+  const packed = execFile('xz', ['--stdout', '-1'], { encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 })
+  packed.stdin?.end(bytes)
+  return buffer(packed.stdout as NodeJS.ReadableStream)
+}
+
+export function sha256(bytes: Buffer): string {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
+}
+
+async function writeFolder(path: string, files: ReadonlyMap<string, LayoutFile>): Promise<string> {
+  await mkdir(join(path, 'blobs/sha256'), { recursive: true })
+  for (const [name, file] of files) {
+    await mkdir(dirname(join(path, name)), { recursive: true })
+    if (Buffer.isBuffer(file)) await writeFile(join(path, name), file)
+    else await symlink(file.linkName, join(path, name))
+  }
+  return path
+}
+
+async function packTar(tar: Buffer, form: Exclude<LayoutForm, 'folder'>): Promise<Buffer> {
+  if (form === 'xz') return packWithXz(tar)
+  return form === 'gzip' || form === 'zstd' ? pack(tar, form) : tar
+}
+
+function pack(bytes: Buffer, packing: Packing): Buffer {
+  if (packing === 'plain') return bytes
+  return packing === 'gzip' ? gzipSync(bytes, { level: 1 }) : zstdCompressSync(bytes)
+}
+
+function nameAndBlob(
+  digest: string,
+  files: ReadonlyMap<string, LayoutFile>,
+): Pick<LayoutLayer, 'name' | 'digest' | 'blob'> {
+  const name = blobName(digest)
+  const blob = files.get(name)
+  if (!Buffer.isBuffer(blob)) throw new Error(`there is no ${name}`)
+  return { name, digest, blob }
+}
+
+function json(value: unknown): Buffer {
+  return Buffer.from(`${JSON.stringify(value, null, 3)}\n`)
+}
