@@ -45840,7 +45840,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(95454);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(71317);
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
@@ -45852,7 +45852,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 95454:
+/***/ 71317:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54435,7 +54435,8 @@ function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
     const index = oci_layout_parse(bytes, mediaType, name, path);
     if (index.kind === 'manifest')
         throw damaged(path, `${name} is no index`);
-    const images = index.manifests.filter(({ platform }) => platform?.os !== 'unknown');
+    const listed = index.manifests.filter(({ platform }) => platform?.os !== 'unknown');
+    const images = [...new Map(listed.map((one) => [one.digest, one])).values()];
     const [only, ...more] = images;
     if (only === undefined)
         throw damaged(path, `${name} lists no image`);
@@ -54464,10 +54465,12 @@ function oci_layout_parse(bytes, mediaType, name, path) {
         throw error;
     }
 }
-function documentOf(contents, { digest }, path) {
+function documentOf(contents, { digest, size }, path) {
     const bytes = contents.documents.get(nameOf(digest));
     if (bytes === undefined)
         throw damaged(path, `${digest} is missing`);
+    if (bytes.length !== size)
+        throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
     if (digestOf(bytes) !== digest)
         throw damaged(path, `${digest} has another content than its name says`);
     return bytes;
@@ -54718,6 +54721,7 @@ function truncated(archive, name) {
 
 
 
+
 async function readArchive(reader, path, take = async () => undefined) {
     const contents = await collect(reader, path, take);
     if (contents.documents.has('manifest.json'))
@@ -54774,7 +54778,7 @@ function mayBeLayer({ type, size }, name, isDocument) {
 function mayBeDocument({ type, size }, name) {
     if (type !== 'file' || size > archive_DOCUMENT_LIMIT)
         return false;
-    return name.endsWith('.json') || isBlob(name);
+    return name.endsWith('.json') || isBlob(name) || isDigest(name);
 }
 function isBlob(name) {
     return name.startsWith('blobs/sha256/');
@@ -54788,7 +54792,73 @@ function listOf(names) {
 var external_node_stream_ = __nccwpck_require__(57075);
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(38522);
+;// CONCATENATED MODULE: ./lib/image/zstd-frames.js
+async function* splitFrames(bytes) {
+    const endOfFrame = followFrames();
+    for await (const chunk of bytes) {
+        for (let at = 0; at < chunk.length;) {
+            const end = endOfFrame(chunk, at);
+            yield chunk.subarray(at, end);
+            at = end;
+        }
+    }
+}
+function followFrames() {
+    const parts = partsOf();
+    let part = parts.next(NONE).value;
+    let head = NONE;
+    let left = part.size;
+    function finishParts() {
+        let ended = false;
+        while (left === 0) {
+            ended ||= part.last === true;
+            part = parts.next(head).value;
+            head = NONE;
+            left = part.size;
+        }
+        return ended;
+    }
+    return (chunk, start) => {
+        for (let at = start; at < chunk.length;) {
+            const piece = chunk.subarray(at, at + left);
+            at += piece.length;
+            left -= piece.length;
+            if (part.read)
+                head = Buffer.concat([head, piece]);
+            if (finishParts())
+                return at;
+        }
+        return chunk.length;
+    };
+}
+const NONE = Buffer.alloc(0);
+function* partsOf() {
+    for (;;) {
+        const magic = (yield { size: 4, read: true }).readUInt32LE();
+        if (magic === 0xfd2fb528)
+            yield* blocksOfFrame();
+        else if (magic >>> 4 === 0x184d2a5)
+            yield { size: (yield { size: 4, read: true }).readUInt32LE(), last: true };
+        else
+            yield { size: Number.POSITIVE_INFINITY };
+    }
+}
+function* blocksOfFrame() {
+    const descriptor = (yield { size: 1, read: true }).readUInt8();
+    const isSingle = (descriptor & 0x20) !== 0;
+    const contentSize = [isSingle ? 1 : 0, 2, 4, 8][descriptor >> 6] ?? 0;
+    const dictionary = [0, 1, 2, 4][descriptor & 3] ?? 0;
+    yield { size: (isSingle ? 0 : 1) + dictionary + contentSize };
+    for (let isLast = false; !isLast;) {
+        const header = (yield { size: 3, read: true }).readUIntLE(0, 3);
+        isLast = (header & 1) !== 0;
+        yield { size: ((header >> 1) & 3) === 1 ? 1 : header >> 3 };
+    }
+    yield { size: (descriptor & 4) === 0 ? 0 : 4, last: true };
+}
+
 ;// CONCATENATED MODULE: ./lib/image/decompress.js
+
 
 
 
@@ -54811,7 +54881,9 @@ function decompress(compression, bytes, path) {
     const options = { chunkSize: 1024 * 1024 };
     if (compression === 'xz')
         return byProgram('xz', bytes, path);
-    return byStream(compression === 'gzip' ? (0,external_node_zlib_.createGunzip)(options) : (0,external_node_zlib_.createZstdDecompress)(options), bytes, path);
+    return compression === 'gzip'
+        ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
+        : byStream((0,external_node_zlib_.createZstdDecompress)(options), splitFrames(bytes), path);
 }
 async function* byStream(plain, bytes, path) {
     const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
@@ -56246,6 +56318,7 @@ async function manifestFor(registry, repository, stored, platform) {
 
 
 
+
 async function push_pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
@@ -56264,19 +56337,46 @@ function bytesOf(layers) {
     return layers.reduce((sum, { size }) => sum + size, 0);
 }
 async function checkImage(source) {
-    const diffIds = new Map();
+    const read = new Map();
     const archive = await readImage(source, {
         take: async ({ name, content }) => {
-            const { diffId } = await hashLayer(push_plain(await probeLayer(content()), source));
-            diffIds.set(name, diffId);
+            const hash = (0,external_node_crypto_.createHash)('sha256');
+            const probed = await probeLayer(content());
+            const { diffId } = await hashLayer(push_plain(probed, source, async (chunk) => void hash.update(chunk)));
+            const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
+            read.set(name, { diffId, digest, format: keptFormat(probed) });
         },
     });
-    for (const [at, { name }] of archive.layers.entries())
-        checkDiffId(archive, at, diffIds.get(name), source);
+    for (const [at, { name }] of archive.layers.entries()) {
+        const layer = read.get(name);
+        checkDiffId(archive, at, layer?.diffId, source);
+        if (layer !== undefined)
+            checkBlob(archive, at, layer, source);
+    }
     return archive;
 }
-function push_plain({ compression, content }, { path }) {
-    return compression === undefined ? content : decompress(compression, content, path);
+function push_plain({ compression, content }, { path }, write = async () => undefined) {
+    return compression === undefined ? content : decompress(compression, push_copyTo(write, content), path);
+}
+function keptFormat({ compression }) {
+    return compression === 'xz' ? undefined : compression;
+}
+function checkBlob({ layers }, at, { digest, format }, { path }) {
+    const { name, blob } = layers[at] ?? {};
+    const listed = blob && layerFormat(blob.mediaType);
+    if (blob === undefined || listed === undefined)
+        return;
+    if (format !== listed)
+        throw new ImageError({
+            what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
+            help: 'Nothing was published. Build it anew: nix build --rebuild',
+        });
+    if (digest !== blob.digest)
+        throw new ImageError({
+            what: `${path} is damaged: its layer ${name} has another content than its name says`,
+            words: `its digest is ${digest}`,
+            help: 'Nothing was published. Build it anew: nix build --rebuild',
+        });
 }
 async function pushLayers(call, registry, log) {
     const { source, images, published, compression } = call;
@@ -56356,14 +56456,8 @@ async function layerOf(archive, at, taken, source) {
         throw new ImageError({ what: `${source.path} is damaged: its layer ${name} is no tar` });
     checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
     const layer = await taken.layer;
-    const kept = keptBlob(archive.layers[at]);
-    if (kept === undefined || kept.digest === layer.digest)
-        return layer;
-    throw new ImageError({
-        what: `${source.path} is damaged: its layer ${name} has another content than its name says`,
-        words: `its digest is ${layer.digest}`,
-        help: 'Nothing was published. Build it anew: nix build --rebuild',
-    });
+    checkBlob(archive, at, layer, source);
+    return layer;
 }
 function diffIdInName(name) {
     const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
@@ -56395,10 +56489,10 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
     }
     async function pack(content, write) {
         const probed = await probeLayer(content);
-        const format = probed.compression;
-        if (format !== 'gzip' && format !== 'zstd')
-            return { ...(await compressLayer(probed.content, compression, blocks, write)), format: compression.format };
-        const layer = await hashLayer(decompress(format, push_copyTo(write, probed.content), source.path));
+        const format = keptFormat(probed);
+        if (format === undefined)
+            return { ...(await compressLayer(push_plain(probed, source), compression, blocks, write)), format: compression.format };
+        const layer = await hashLayer(push_plain(probed, source, write));
         return { layer, written: Promise.resolve(), format };
     }
     async function upload(blob, { diffId, size }) {
@@ -56493,7 +56587,8 @@ async function pushManifest({ images, tag, labels }, archive, layers, published,
     return { manifest, configDigest: config.digest };
 }
 function ownManifest({ manifest, configDigest, layers: own }, config, layers) {
-    const same = configDigest === config.digest && own.every(({ blob }, at) => blob?.digest === layers[at]?.digest);
+    const same = configDigest === config.digest &&
+        own.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
     return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined;
 }
 function composeManifest(config, layers) {

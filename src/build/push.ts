@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { Readable } from 'node:stream'
 import {
@@ -89,20 +90,64 @@ export function bytesOf(layers: readonly PushedLayer[]): number {
 
 /** Reads an image and holds each layer against the config, without pushing anything. */
 export async function checkImage(source: ImageSource): Promise<SourceImage> {
-  const diffIds = new Map<string, Digest>()
+  const read = new Map<string, { readonly diffId: Digest; readonly digest: Digest; readonly format: LayerFormat }>()
   const archive = await readImage(source, {
     take: async ({ name, content }) => {
-      const { diffId } = await hashLayer(plain(await probeLayer(content()), source))
-      diffIds.set(name, diffId)
+      const hash = createHash('sha256')
+      const probed = await probeLayer(content())
+      const { diffId } = await hashLayer(plain(probed, source, async (chunk) => void hash.update(chunk)))
+      const digest: Digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`
+      read.set(name, { diffId, digest, format: keptFormat(probed) })
     },
   })
-  for (const [at, { name }] of archive.layers.entries()) checkDiffId(archive, at, diffIds.get(name), source)
+  for (const [at, { name }] of archive.layers.entries()) {
+    const layer = read.get(name)
+    checkDiffId(archive, at, layer?.diffId, source)
+    if (layer !== undefined) checkBlob(archive, at, layer, source)
+  }
   return archive
 }
 
-/** The bytes of the tar that a layer is, whatever it is compressed with. */
-function plain({ compression, content }: ProbedLayer, { path }: ImageSource): AsyncIterable<Buffer> {
-  return compression === undefined ? content : decompress(compression, content, path)
+/**
+ * The bytes of the tar that a layer is, whatever it is compressed with.
+ * @param write gets them as they are, where they are compressed
+ */
+function plain(
+  { compression, content }: ProbedLayer,
+  { path }: ImageSource,
+  write: Write = async () => undefined,
+): AsyncIterable<Buffer> {
+  return compression === undefined ? content : decompress(compression, copyTo(write, content), path)
+}
+
+type LayerFormat = PushedLayer['format'] | undefined
+
+/** How a layer is compressed that goes up as it is; registries take no xz. */
+function keptFormat({ compression }: ProbedLayer): LayerFormat {
+  return compression === 'xz' ? undefined : compression
+}
+
+/** Holds what goes up as it is against the manifest that lists it. */
+function checkBlob(
+  { layers }: SourceImage,
+  at: number,
+  { digest, format }: { readonly digest: Digest; readonly format: LayerFormat },
+  { path }: ImageSource,
+): void {
+  const { name, blob } = layers[at] ?? {}
+  const listed = blob && layerFormat(blob.mediaType)
+  if (blob === undefined || listed === undefined) return
+  if (format !== listed)
+    throw new ImageError({
+      what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
+      help: 'Nothing was published. Build it anew: nix build --rebuild',
+    })
+  if (digest !== blob.digest)
+    throw new ImageError({
+      what: `${path} is damaged: its layer ${name} has another content than its name says`,
+      words: `its digest is ${digest}`,
+      help: 'Nothing was published. Build it anew: nix build --rebuild',
+    })
 }
 
 /** What became of a member of the archive. */
@@ -214,13 +259,8 @@ async function layerOf(
     throw new ImageError({ what: `${source.path} is damaged: its layer ${name} is no tar` })
   checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source)
   const layer = await taken.layer
-  const kept = keptBlob(archive.layers[at])
-  if (kept === undefined || kept.digest === layer.digest) return layer
-  throw new ImageError({
-    what: `${source.path} is damaged: its layer ${name} has another content than its name says`,
-    words: `its digest is ${layer.digest}`,
-    help: 'Nothing was published. Build it anew: nix build --rebuild',
-  })
+  checkBlob(archive, at, layer, source)
+  return layer
 }
 
 /** `<64 hexadecimal digits>/layer.tar`, as Nix's layered images have it. */
@@ -281,10 +321,10 @@ function startUploads({ source, images, compression, tempFolder }: PushCall, reg
     write: Write,
   ): Promise<Compressing & Pick<PushedLayer, 'format'>> {
     const probed = await probeLayer(content)
-    const format = probed.compression
-    if (format !== 'gzip' && format !== 'zstd')
-      return { ...(await compressLayer(probed.content, compression, blocks, write)), format: compression.format }
-    const layer = await hashLayer(decompress(format, copyTo(write, probed.content), source.path))
+    const format = keptFormat(probed)
+    if (format === undefined)
+      return { ...(await compressLayer(plain(probed, source), compression, blocks, write)), format: compression.format }
+    const layer = await hashLayer(plain(probed, source, write))
     return { layer, written: Promise.resolve(), format }
   }
 
@@ -395,7 +435,10 @@ function ownManifest(
   config: Blob,
   layers: readonly PushedLayer[],
 ): StoredManifest | undefined {
-  const same = configDigest === config.digest && own.every(({ blob }, at) => blob?.digest === layers[at]?.digest)
+  const same =
+    configDigest === config.digest &&
+    // By the type as well: what is called a plain tar, and is not, went up as what it is.
+    own.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest)
   return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined
 }
 

@@ -1,3 +1,4 @@
+import { isDigest } from '../oci/digest.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { imageOfDockerArchive } from './docker-archive.ts'
 import { ImageError } from './image-error.ts'
@@ -72,10 +73,10 @@ function mayBeLayer({ type, size }: TarEntry, name: string, isDocument: boolean)
   return size % 512 === 0 || (!isDocument && (isBlob(name) || name.endsWith('.gz')))
 }
 
-/** `docker save` puts configs with the blobs of an OCI layout; Nix gives them names that end in .json. */
+/** `docker save` puts configs with the blobs of an OCI layout; Nix gives them names that end in .json, crane digests. */
 function mayBeDocument({ type, size }: TarEntry, name: string): boolean {
   if (type !== 'file' || size > DOCUMENT_LIMIT) return false
-  return name.endsWith('.json') || isBlob(name)
+  return name.endsWith('.json') || isBlob(name) || isDigest(name)
 }
 
 function isBlob(name: string): boolean {

@@ -5,6 +5,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { messageOf } from '../failure.ts'
 import { ImageError } from './image-error.ts'
+import { splitFrames } from './zstd-frames.ts'
 
 /** How an archive can be compressed as a whole. */
 export type ArchiveCompression = 'gzip' | 'zstd' | 'xz'
@@ -35,7 +36,9 @@ export function decompress(
   // Large, for each step waits for a thread among those that compress.
   const options = { chunkSize: 1024 * 1024 }
   if (compression === 'xz') return byProgram('xz', bytes, path)
-  return byStream(compression === 'gzip' ? createGunzip(options) : createZstdDecompress(options), bytes, path)
+  return compression === 'gzip'
+    ? byStream(createGunzip(options), bytes, path)
+    : byStream(createZstdDecompress(options), splitFrames(bytes), path)
 }
 
 async function* byStream(

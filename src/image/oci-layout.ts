@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, digestOf } from '../oci/digest.ts'
-import { type Descriptor, type Manifest, parseManifest } from '../oci/document.ts'
+import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { OCI_INDEX } from '../oci/media-type.ts'
 import { printPlatform } from '../oci/platform.ts'
@@ -79,7 +79,9 @@ interface Document {
 function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, path: string, depth = 0): Descriptor {
   const index = parse(bytes, mediaType, name, path)
   if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
-  const images = index.manifests.filter(({ platform }) => platform?.os !== 'unknown')
+  // An image with two names is listed twice.
+  const listed = index.manifests.filter(({ platform }) => platform?.os !== 'unknown')
+  const images = [...new Map(listed.map((one) => [one.digest, one])).values()]
   const [only, ...more] = images
   if (only === undefined) throw damaged(path, `${name} lists no image`)
   if (more.length > 0)
@@ -110,9 +112,10 @@ function parse(bytes: Buffer, mediaType: string, name: string, path: string): Re
   }
 }
 
-function documentOf(contents: Contents, { digest }: Pick<Manifest['config'], 'digest'>, path: string): Buffer {
+function documentOf(contents: Contents, { digest, size }: Descriptor, path: string): Buffer {
   const bytes = contents.documents.get(nameOf(digest))
   if (bytes === undefined) throw damaged(path, `${digest} is missing`)
+  if (bytes.length !== size) throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`)
   if (digestOf(bytes) !== digest) throw damaged(path, `${digest} has another content than its name says`)
   return bytes
 }
