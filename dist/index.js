@@ -45945,6 +45945,9 @@ function oneLine(text) {
         .trim();
     return line.length > 500 ? `${line.slice(0, 500)}…` : line;
 }
+function firstLine(error) {
+    return oneLine(messageOf(error).split('\n')[0] ?? '');
+}
 function lastLines(log, count) {
     return log.trimEnd().split('\n').slice(-count).join('\n');
 }
@@ -55020,7 +55023,7 @@ async function imageAt(path) {
         return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined;
     }
     const format = start && formatOf(start);
-    return format === undefined || format === 'nix2container' ? undefined : { path, format };
+    return format === undefined || format === 'nix2container' || format === 'script' ? undefined : { path, format };
 }
 function formatOf(start) {
     if (isTar(start))
@@ -55505,10 +55508,13 @@ function fileOptions(file, system, runnerSystem) {
     return ['--file', file, '--argstr', 'system', system, ...current];
 }
 function attributeOf({ options, text, name }, attribute) {
-    return { options, text: `${text}.${attribute}`, name: `${name}.${attribute}` };
+    const plain = text.replace(/\^[^#]*$/, '');
+    const whole = options.length > 0 || /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
+    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/copy-to.js
+
 
 
 
@@ -55541,7 +55547,8 @@ async function copyToLayout(call) {
     throw new NixError({
         what: `${program.name} could not write the image as an OCI layout`,
         words: lastLines(log, 20),
-        help: 'nix2container gives each image this program. Where the installable is a store path, name the attribute instead.',
+        help: explainBuildFailure(log, call) ??
+            'nix2container gives each image this program. Where the installable is a store path, name the attribute instead; `nix-args` must be such as `nix run` takes, too.',
     });
 }
 
@@ -56254,8 +56261,7 @@ async function findPublished(registry, references, platform, log) {
             return image;
         }
         catch (error) {
-            const [why = ''] = messageOf(error).split('\n');
-            log.info(`Nothing to reuse from ${printReference(reference)}: ${why}`);
+            log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`);
             return undefined;
         }
     }));
@@ -56678,6 +56684,17 @@ async function missingBlobs(registry, image) {
     const looked = await Promise.all([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
     return looked.filter(({ found }) => !found).map(({ digest }) => digest);
 }
+async function hasWhole(registry, repository, digest) {
+    try {
+        const image = await findImage(registry, repository, digest);
+        return image !== undefined && (await missingBlobs(registry, image)).length === 0;
+    }
+    catch (error) {
+        if (error instanceof RegistryError && error.problem === 'not-found')
+            return false;
+        throw error;
+    }
+}
 function absent(repository, digest, what) {
     return new RegistryError({
         host: repository.host,
@@ -56971,8 +56988,8 @@ async function findUnchanged(registry, indexes, wanted, log) {
     return undefined;
 }
 async function publishUnchanged(registry, image, images, tag) {
-    const found = await Promise.all(images.map((to) => findImage(registry, to, image.digest)));
-    await copyImages(registry, images.filter((_, at) => found[at] === undefined).map((to) => ({ image, to })));
+    const whole = await Promise.all(images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)));
+    await copyImages(registry, images.filter((_, at) => !whole[at]).map((to) => ({ image, to })));
     if (tag !== '')
         await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
 }
@@ -57000,10 +57017,6 @@ function entriesFor(manifests, wanted) {
 function storePathOf({ annotations }) {
     const path = annotations?.[annotation_STORE_PATH];
     return path !== undefined && isStorePath(path) ? path : undefined;
-}
-function firstLine(error) {
-    const [line = ''] = messageOf(error).split('\n');
-    return line;
 }
 
 ;// CONCATENATED MODULE: ./lib/build/build.js
@@ -57035,10 +57048,11 @@ async function build(inputs, workflow, tools) {
     const platform = platformOf(system);
     const installable = installableOf(inputs, workflow.runnerSystem);
     const looksForPublished = push && inputs.pushWith === 'registry';
+    const pushable = push ? checkPushing(inputs, registry) : Promise.resolve();
     const [published, unchanged] = await Promise.all([
         looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
-        push ? lookForUnchanged(installable, inputs, workflow, tools) : undefined,
-        push && checkPushing(inputs, registry),
+        push ? lookForUnchanged(installable, inputs, pushable, workflow, tools) : undefined,
+        pushable,
     ]);
     if (unchanged !== undefined)
         return keep(unchanged, inputs, workflow, tools);
@@ -57060,7 +57074,7 @@ async function build(inputs, workflow, tools) {
         return report(pushed, records, inputs, built);
     });
 }
-async function lookForUnchanged(installable, inputs, { runnerSystem }, { registry, log }) {
+async function lookForUnchanged(installable, inputs, pushable, { runnerSystem }, { registry, log }) {
     const { system, nixArgs, images, pushWith } = inputs;
     if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
         return undefined;
@@ -57068,9 +57082,13 @@ async function lookForUnchanged(installable, inputs, { runnerSystem }, { registr
     const indexes = await readIndexes(registry, inputs.reuseFrom, images, log);
     if (!namesStorePath(indexes, platform))
         return undefined;
+    await pushable;
+    log.info(`Evaluating ${installable.name}, to see whether it is published already`);
     const storePath = await evaluateStorePath({ installable, nixArgs, system, runnerSystem });
-    if (storePath === undefined)
+    if (storePath === undefined) {
+        log.info(`Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`);
         return undefined;
+    }
     const format = pushWith === 'registry' ? inputs.compression.format : undefined;
     const image = await findUnchanged(registry, indexes, { platform, storePath, format }, log);
     return image && { storePath, image };
@@ -57169,8 +57187,7 @@ function checkPlatform({ config }, wanted, system, storePath) {
 async function handOver(records, { retentionDays }, { tempFolder }, log) {
     try {
         await log.group('Hand the digest over', async () => {
-            for (const record of records)
-                await writeRecord(record, retentionDays, tempFolder);
+            await Promise.all(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
         });
     }
     catch (error) {
@@ -58213,17 +58230,26 @@ function tags_stopped({ tag }, index, error, left) {
 
 
 
+
 async function verify(candidate, images, registry) {
     const found = await Promise.all(images.map((image) => verify_look(candidate, image, registry)));
+    const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks;
     const whole = found.find((one) => one.image !== undefined && one.missing.length === 0);
     if (whole?.image === undefined)
-        throw incomplete(candidate, images, found);
+        throw problem ?? incomplete(candidate, images, found);
     const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
     return { ...verify_describe(candidate, whole.image), image: whole.image, absentFrom };
 }
 async function verify_look({ digest }, repository, registry) {
-    const image = await findImage(registry, repository, digest);
-    return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) };
+    try {
+        const image = await findImage(registry, repository, digest);
+        return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) };
+    }
+    catch (error) {
+        if (error instanceof RegistryError && error.problem === 'not-found')
+            return { missing: [], lacks: error };
+        throw error;
+    }
 }
 function incomplete({ digest, record }, images, found) {
     const half = found.find(({ image }) => image !== undefined);

@@ -47,6 +47,11 @@ export function oneLine(text: string): string {
   return line.length > 500 ? `${line.slice(0, 500)}…` : line
 }
 
+/** What an error begins with, for a line of the log. */
+export function firstLine(error: unknown): string {
+  return oneLine(messageOf(error).split('\n')[0] ?? '')
+}
+
 /** The last lines of a program's log. */
 export function lastLines(log: string, count: number): string {
   return log.trimEnd().split('\n').slice(-count).join('\n')

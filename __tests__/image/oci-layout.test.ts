@@ -133,16 +133,23 @@ describe('an OCI layout', () => {
 })
 
 describe('a folder with one image in it stands for the image', () => {
-  test.each(LAYOUT_FORMS)('a layout as a %s, with a text beside it', async (form) => {
+  test.each(LAYOUT_FORMS.filter((form) => form !== 'script'))(
+    'a layout as a %s, with a text beside it',
+    async (form) => {
+      const outer = await mkdtemp(join(folder, 'outer-'))
+      const path = await storeLayout(outer, made.files, form)
+      const top = join(path, '..')
+      await writeFile(join(top, 'README'), 'An image.')
+      const source = await findSource(top)
+      expect(source.path).toBe(path)
+      expect(source).toEqual(await findSource(path))
+    },
+  )
+
+  test('but a script in it is not run: it may be one for something else', async () => {
     const outer = await mkdtemp(join(folder, 'outer-'))
-    const path = await storeLayout(outer, made.files, form)
-    const top = join(path, '..')
-    // A script needs the tar that it writes, which is an image as well.
-    if (form === 'script') await writeFile(join(top, 'result'), 'no image any more')
-    await writeFile(join(top, 'README'), 'An image.')
-    const source = await findSource(top)
-    expect(source.path).toBe(path)
-    expect(source).toEqual(await findSource(path))
+    await writeFile(join(outer, 'activate'), '#!/bin/sh\n', { mode: 0o755 })
+    await expect(findSource(outer)).rejects.toThrow(/is a folder with no image in it\n {2}it holds activate/)
   })
 
   test('but not one that is deeper inside', async () => {

@@ -41,10 +41,11 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const installable = installableOf(inputs, workflow.runnerSystem)
   const looksForPublished = push && inputs.pushWith === 'registry'
   // All before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
+  const pushable = push ? checkPushing(inputs, registry) : Promise.resolve()
   const [published, unchanged] = await Promise.all([
     looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
-    push ? lookForUnchanged(installable, inputs, workflow, tools) : undefined,
-    push && checkPushing(inputs, registry),
+    push ? lookForUnchanged(installable, inputs, pushable, workflow, tools) : undefined,
+    pushable,
   ])
   if (unchanged !== undefined) return keep(unchanged, inputs, workflow, tools)
 
@@ -78,6 +79,7 @@ interface UnchangedImage {
 async function lookForUnchanged(
   installable: Installable,
   inputs: BuildInputs,
+  pushable: Promise<void>,
   { runnerSystem }: Workflow,
   { registry, log }: Tools,
 ): Promise<UnchangedImage | undefined> {
@@ -86,8 +88,16 @@ async function lookForUnchanged(
   const platform = platformOf(system)
   const indexes = await readIndexes(registry, inputs.reuseFrom, images, log)
   if (!namesStorePath(indexes, platform)) return undefined
+  // An evaluation may take long: nobody should wait for it to be told that the login is missing.
+  await pushable
+  log.info(`Evaluating ${installable.name}, to see whether it is published already`)
   const storePath = await evaluateStorePath({ installable, nixArgs, system, runnerSystem })
-  if (storePath === undefined) return undefined
+  if (storePath === undefined) {
+    log.info(
+      `Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`,
+    )
+    return undefined
+  }
   const format = pushWith === 'registry' ? inputs.compression.format : undefined
   const image = await findUnchanged(registry, indexes, { platform, storePath, format }, log)
   return image && { storePath, image }
@@ -224,7 +234,7 @@ async function handOver(
 ): Promise<void> {
   try {
     await log.group('Hand the digest over', async () => {
-      for (const record of records) await writeRecord(record, retentionDays, tempFolder)
+      await Promise.all(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
     })
   } catch (error) {
     if (!(error instanceof NoArtifactService)) throw error

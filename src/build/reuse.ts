@@ -1,4 +1,4 @@
-import { messageOf } from '../failure.ts'
+import { firstLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type Descriptor, parseConfig, parseManifest } from '../oci/document.ts'
@@ -61,8 +61,7 @@ export async function findPublished(
         if (image === undefined) log.info(`Nothing to reuse from ${printReference(reference)}: it is not there yet`)
         return image
       } catch (error) {
-        const [why = ''] = messageOf(error).split('\n')
-        log.info(`Nothing to reuse from ${printReference(reference)}: ${why}`)
+        log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`)
         return undefined
       }
     }),

@@ -1,4 +1,4 @@
-import { messageOf } from '../failure.ts'
+import { firstLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { STORE_PATH } from '../oci/annotation.ts'
@@ -7,7 +7,7 @@ import { layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
 import { allOf, copyImages } from '../registry/copy.ts'
-import { findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
+import { findImage, hasWhole, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { putTag } from './push.ts'
 
@@ -19,8 +19,8 @@ export interface PublishedIndex {
 
 /**
  * Reads the indexes that may say which store paths are published. Only those in one of `images` count: an index of
- * somebody else's may claim any store path. To reuse its layers is safe, for they are held against what Nix built; not
- * to build at all would not be. One that can't be read is nothing to go by, whatever the reason, and that is said in a
+ * somebody else's may claim any store path. To reuse its layers is what runtimes hold against the
+ * config when they unpack them; not to build at all is held against nothing. One that can't be read is nothing to go by, whatever the reason, and that is said in a
  * line.
  */
 export async function readIndexes(
@@ -98,10 +98,12 @@ export async function publishUnchanged(
   images: readonly Repository[],
   tag: string,
 ): Promise<void> {
-  const found = await Promise.all(images.map((to) => findImage(registry, to, image.digest)))
+  const whole = await Promise.all(
+    images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)),
+  )
   await copyImages(
     registry,
-    images.filter((_, at) => found[at] === undefined).map((to) => ({ image, to })),
+    images.filter((_, at) => !whole[at]).map((to) => ({ image, to })),
   )
   if (tag !== '') await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)))
 }
@@ -135,9 +137,4 @@ function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonl
 function storePathOf({ annotations }: Descriptor): string | undefined {
   const path = annotations?.[STORE_PATH]
   return path !== undefined && isStorePath(path) ? path : undefined
-}
-
-function firstLine(error: unknown): string {
-  const [line = ''] = messageOf(error).split('\n')
-  return line
 }

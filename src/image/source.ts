@@ -103,8 +103,8 @@ async function imageAt(path: string): Promise<ImageSource | undefined> {
     return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined
   }
   const format = start && formatOf(start)
-  // A description is nothing without the program that belongs to it.
-  return format === undefined || format === 'nix2container' ? undefined : { path, format }
+  // A description is nothing without the program that belongs to it; and a script may be one for something else.
+  return format === undefined || format === 'nix2container' || format === 'script' ? undefined : { path, format }
 }
 
 function formatOf(start: Buffer): ImageSource['format'] | undefined {

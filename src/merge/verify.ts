@@ -4,6 +4,7 @@ import { fits, type Platform, platformKey, printPlatform } from '../oci/platform
 import { printRepository, type Repository } from '../oci/reference.ts'
 import { absent, findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { RegistryError } from '../registry/registry-error.ts'
 import type { Candidate } from './collect.ts'
 import { MergeError } from './merge-error.ts'
 
@@ -24,8 +25,10 @@ export interface Member {
  */
 export async function verify(candidate: Candidate, images: readonly Repository[], registry: Registry): Promise<Member> {
   const found = await Promise.all(images.map((image) => look(candidate, image, registry)))
+  // Where nothing has it whole, what one of them lacks says more than that it lacks something.
+  const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks
   const whole = found.find((one) => one.image !== undefined && one.missing.length === 0)
-  if (whole?.image === undefined) throw incomplete(candidate, images, found)
+  if (whole?.image === undefined) throw problem ?? incomplete(candidate, images, found)
   const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0)
   return { ...describe(candidate, whole.image), image: whole.image, absentFrom }
 }
@@ -33,11 +36,18 @@ export async function verify(candidate: Candidate, images: readonly Repository[]
 interface Look {
   readonly image?: PublishedImage | undefined
   readonly missing: readonly string[]
+  /** Of a document that is not there, though the manifest that names it is. */
+  readonly lacks?: RegistryError
 }
 
 async function look({ digest }: Candidate, repository: Repository, registry: Registry): Promise<Look> {
-  const image = await findImage(registry, repository, digest)
-  return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) }
+  try {
+    const image = await findImage(registry, repository, digest)
+    return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) }
+  } catch (error) {
+    if (error instanceof RegistryError && error.problem === 'not-found') return { missing: [], lacks: error }
+    throw error
+  }
 }
 
 function incomplete({ digest, record }: Candidate, images: readonly Repository[], found: readonly Look[]): Error {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import * as v from 'valibot'
 import { lastLines } from '../failure.ts'
-import type { BuildContext } from './explain.ts'
+import { type BuildContext, explainBuildFailure } from './explain.ts'
 import { attributeOf, type Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
@@ -51,6 +51,8 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
   throw new NixError({
     what: `${program.name} could not write the image as an OCI layout`,
     words: lastLines(log, 20),
-    help: 'nix2container gives each image this program. Where the installable is a store path, name the attribute instead.',
+    help:
+      explainBuildFailure(log, call) ??
+      'nix2container gives each image this program. Where the installable is a store path, name the attribute instead; `nix-args` must be such as `nix run` takes, too.',
   })
 }

@@ -40,5 +40,8 @@ function fileOptions(file: string, system: string, runnerSystem: string): readon
 
 /** An attribute of what is to be built, such as the program that belongs to an image. */
 export function attributeOf({ options, text, name }: Installable, attribute: string): Installable {
-  return { options, text: `${text}.${attribute}`, name: `${name}.${attribute}` }
+  const plain = text.replace(/\^[^#]*$/, '')
+  // Without an attribute it is the flake's default one: a dot behind a flake's reference would be part of that.
+  const whole = options.length > 0 || /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`
+  return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` }
 }

@@ -82,6 +82,17 @@ export async function missingBlobs(registry: Registry, image: PublishedImage): P
   return looked.filter(({ found }) => !found).map(({ digest }) => digest)
 }
 
+/** Whether a repository has an image with all that belongs to it; one that is there in part is to be copied anew. */
+export async function hasWhole(registry: Registry, repository: Repository, digest: Digest): Promise<boolean> {
+  try {
+    const image = await findImage(registry, repository, digest)
+    return image !== undefined && (await missingBlobs(registry, image)).length === 0
+  } catch (error) {
+    if (error instanceof RegistryError && error.problem === 'not-found') return false
+    throw error
+  }
+}
+
 /** The error of an image that nothing in its repository answers for. */
 export function absent(repository: Repository, digest: Digest, what: string): RegistryError {
   return new RegistryError({
