@@ -222,7 +222,7 @@ describe('what fails says why, and publishes nothing', () => {
       [
         'There is no .#packages.x86_64-linux.nonesuch',
         /does not provide attribute .*'packages.x86_64-linux.nonesuch'/,
-        /x86_64-linux: failing, folder, notAnImage, onlyHere, shouting, twoImages, wrongArchitecture, zeroNames/,
+        /x86_64-linux: failing, folder, imageInFolder, notAnImage, onlyHere, shouting, twoImages, wrongArchitecture, xzImage, zeroNames/,
         /aarch64-linux: failing/,
       ],
     ],

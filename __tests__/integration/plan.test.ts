@@ -162,7 +162,7 @@ describe('what fails says why', () => {
       { inputs: { attribute: 'image' } },
       [
         'The flake . has no packages.<system>.image for any system that images can be for',
-        'aarch64-linux: containerImage, layeredImage, plainImage, streamedImage',
+        'aarch64-linux: containerImage, layeredImage, ociArchive, ociLayout, plainImage, streamedImage',
         'Name what it has in `attribute`',
       ],
     ],
