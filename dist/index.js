@@ -54105,7 +54105,7 @@ async function keepsLayersUncompressed() {
     const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
     return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
-async function loadImage(feed) {
+async function loadImage(feed, advise = () => undefined) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] });
     const words = [];
     child.stderr.setEncoding('utf8').on('data', (text) => words.push(text));
@@ -54123,6 +54123,7 @@ async function loadImage(feed) {
     throw new DockerError({
         what: 'Docker could not load the image that Nix built',
         words: lastLines(words.join(''), 10),
+        help: fed.status === 'fulfilled' ? advise(fed.value) : undefined,
     });
 }
 async function loadedImage(configDigest, names) {
@@ -55111,7 +55112,7 @@ function explainBuildFailure(log, context) {
     }
     return undefined;
 }
-const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired system: '[^']+' with features \\{)[^}]*";
+const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired (?:system: '[^']+' with )?features:? \\{)[^}]*";
 const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
   - uses: cachix/install-nix-action@v31
     with:
@@ -55126,9 +55127,9 @@ const SYMPTOMS = [
         help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
     },
     {
-        pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
+        pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
         help: ({ runnerSystem }, match) => {
-            const system = match[1] ?? match[2] ?? '';
+            const system = match[1] ?? match[2] ?? runnerSystem;
             if (system === runnerSystem)
                 return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
             return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
@@ -55159,7 +55160,7 @@ or build on ${runnerFor(system)}.`,
       github_access_token: \${{ github.token }}`,
     },
     {
-        pattern: /path '[^']*flake\.nix' does not exist|does not contain a '[^']*flake\.nix' file|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
+        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
         help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
     },
 ];
@@ -55253,19 +55254,21 @@ function change(progress, kind, by) {
 
 function startNixLog(now) {
     const told = { at: now, line: undefined };
-    return { structured: false, progress: NO_PROGRESS, told, builds: new Map(), errors: [], others: [] };
+    return { structured: false, progress: NO_PROGRESS, told, shownAt: now, builds: new Map(), errors: [], others: [] };
 }
 function readNixLine(log, line, now) {
-    const event = parseEvent(line);
-    if (event === undefined) {
-        const shown = printable(line);
-        return { log: keepOther(log, shown), shown: [shown] };
-    }
-    const read = take({ ...log, structured: true }, event);
-    const progress = printProgress(read.log.progress);
-    if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
-        return read;
-    return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
+    const read = readLine(log, line, now);
+    return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } };
+}
+function remind(log, now) {
+    if (now - log.shownAt < SILENCE)
+        return { log, shown: [] };
+    const progress = printProgress(log.progress);
+    const running = [...log.builds.values()].filter((build) => build.running).map(nix_log_nameOf);
+    const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running;
+    const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`;
+    const shown = `${progress ?? 'Nix'}${progress === undefined ? ' is' : ';'} still ${at}`;
+    return { log: { ...log, shownAt: now, told: { at: now, line: progress } }, shown: [shown] };
 }
 function endNixLog({ progress, told }) {
     const line = printProgress(progress);
@@ -55284,6 +55287,7 @@ function failureIn({ builds, errors, others }) {
     };
 }
 const PROGRESS_INTERVAL = 10_000;
+const SILENCE = 60_000;
 const KEPT_LINES = 200;
 const KEPT_BUILDS = 30;
 const KEPT_ERRORS = 20;
@@ -55315,6 +55319,18 @@ function parseEvent(line) {
     catch {
         return undefined;
     }
+}
+function readLine(log, line, now) {
+    const event = parseEvent(line);
+    if (event === undefined) {
+        const shown = printable(line);
+        return { log: keepOther(log, shown), shown: [shown] };
+    }
+    const read = take({ ...log, structured: true }, event);
+    const progress = printProgress(read.log.progress);
+    if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
+        return read;
+    return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
 }
 function take(log, event) {
     switch (event.action) {
@@ -55417,7 +55433,89 @@ function withoutControls(text) {
     return (0,external_node_util_.stripVTControlCharacters)(text).replace(/[^\P{Cc}\t]/gu, '');
 }
 
+;// CONCATENATED MODULE: ./lib/nix/packages.js
+
+
+
+
+
+
+async function readPackages(call) {
+    const describe = describeSet(attributeNames(call.attribute));
+    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
+    const all = await evaluate(call, '', `packages: {
+    systems = builtins.attrNames packages;
+    packages = builtins.mapAttrs (_: ${describe}) (builtins.intersectAttrs ${known} packages);
+  }`);
+    const { success, output } = safeParse(ALL, all.stdout);
+    if (!success)
+        return readEach(call, describe);
+    return output.systems.map((system) => {
+        const packages = output.packages[system];
+        return packages === undefined ? { kind: 'foreign', system } : { kind: 'evaluated', system, ...packages };
+    });
+}
+function printPackages(packages) {
+    const { system, kind } = packages;
+    if (kind === 'failed')
+        return `${system}: can't be evaluated: ${packages.why}`;
+    if (kind === 'foreign')
+        return `${system}: no container images are for it`;
+    return `${system}: ${packages.names.join(', ') || 'none'}`;
+}
+const PACKAGES = object({ names: array(string()), offered: dist_boolean() });
+const ALL = pipe(string(), parseJson(), object({ systems: array(string()), packages: record(string(), PACKAGES) }));
+const ONE = pipe(string(), parseJson(), PACKAGES);
+const NAMES = pipe(string(), parseJson(), array(string()));
+async function readEach(call, describe) {
+    const listed = await evaluate(call, '', 'builtins.attrNames');
+    const systems = safeParse(NAMES, listed.stdout);
+    if (!systems.success)
+        throw notEvaluated(call, listed);
+    const read = [];
+    for (const system of systems.output) {
+        if (!SYSTEMS.includes(system)) {
+            read.push({ kind: 'foreign', system });
+            continue;
+        }
+        const { stdout, log } = await evaluate(call, `.${system}`, describe);
+        const { success, output } = safeParse(ONE, stdout);
+        read.push(success ? { kind: 'evaluated', system, ...output } : { kind: 'failed', system, why: errorIn(log) });
+    }
+    return read;
+}
+function evaluate({ flake, nixArgs }, of, apply) {
+    return runNix(['eval', '--json', ...nixArgs, `${flake}#packages${of}`, '--apply', apply], false);
+}
+function describeSet(path) {
+    return `(
+    let
+      has = path: set: path == [ ] || (builtins.isAttrs set && builtins.hasAttr (builtins.head path) set
+        && has (builtins.tail path) (builtins.getAttr (builtins.head path) set));
+    in
+    set: { names = builtins.attrNames set; offered = has [ ${path.map(nixString).join(' ')} ] set; })`;
+}
+function attributeNames(attribute) {
+    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
+}
+function nixString(text) {
+    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
+}
+function notEvaluated({ flake, runnerSystem }, { log }) {
+    if (/does not provide attribute/.test(log))
+        return new NixError({
+            what: `The flake ${flake} has no "packages" at all`,
+            help: `Add packages.${runnerSystem}.containerImage to its outputs.`,
+        });
+    return new NixError({
+        what: `Nix could not evaluate ${flake}#packages`,
+        words: lastLines(log, 20),
+        help: explainBuildFailure(log, { system: runnerSystem, runnerSystem }),
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/build.js
+
 
 
 
@@ -55441,14 +55539,20 @@ function storeFolder() {
 async function runShown(args) {
     let log = startNixLog(performance.now());
     const show = (lines) => process.stdout.write(lines.map((line) => `${line}${external_node_os_.EOL}`).join(''));
-    const result = await runNix(args, (line) => {
-        const read = readNixLine(log, line, performance.now());
+    const take = (read) => {
         log = read.log;
         show(read.shown);
-    });
-    if (result.exitCode === 0)
-        show(endNixLog(log));
-    return { result, log };
+    };
+    const reminder = setInterval(() => take(remind(log, performance.now())), 1000);
+    try {
+        const result = await runNix(args, (line) => take(readNixLine(log, line, performance.now())));
+        if (result.exitCode === 0)
+            show(endNixLog(log));
+        return { result, log };
+    }
+    finally {
+        clearInterval(reminder);
+    }
 }
 function knowsFormat({ result, log }) {
     return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
@@ -55481,28 +55585,29 @@ async function buildFailed(call, result, log) {
         return new NixError({
             what: `There is no ${installable.name}`,
             words: told,
-            help: await whatThereIs(installable.text, system),
+            help: await whatThereIs(call),
         });
     const disks = await freeSpace(call.folders);
     const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) });
     return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
 }
-const PACKAGES = pipe(string(), parseJson(), record(string(), array(string())));
-async function whatThereIs(installable, system) {
-    const [flake = '.'] = installable.split('#');
-    const list = 'builtins.mapAttrs (_: set: let names = builtins.tryEval (builtins.attrNames set); in if names.success then names.value else [ ])';
-    const { stdout, log } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false);
-    const packages = safeParse(PACKAGES, stdout);
-    if (!packages.success && /does not provide attribute/.test(log))
-        return `The flake has no "packages" at all; add packages.${system}.containerImage to its outputs.`;
-    if (!packages.success)
-        return `What the flake has instead could not be listed: ${oneLine(lastLines(log, 3))}`;
-    const lines = Object.entries(packages.output).map(([of, names]) => `  ${of}: ${names.join(', ') || 'none'}`);
-    return [
-        'The flake has these packages:',
-        ...lines,
-        'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
-    ].join('\n');
+async function whatThereIs({ installable, nixArgs, runnerSystem }) {
+    const [flake = '.'] = installable.text.split('#');
+    try {
+        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem });
+        return [
+            'The flake has these packages:',
+            ...packages.map((one) => `  ${printPackages(one)}`),
+            'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+        ].join('\n');
+    }
+    catch (error) {
+        if (!(error instanceof NixError))
+            throw error;
+        return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
+            .filter(Boolean)
+            .join(' ');
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/installable.js
@@ -56262,20 +56367,18 @@ function reusableIn(published, diffId, images, fits) {
         .filter(fits)
         .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
 }
-async function findPublished(registry, references, platform, log) {
-    const images = await Promise.all(references.map(async (reference) => {
-        try {
-            const image = await readPublished(registry, reference, platform);
-            if (image === undefined)
-                log.info(`Nothing to reuse from ${printReference(reference)}: it is not there yet`);
-            return image;
-        }
-        catch (error) {
-            log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`);
-            return undefined;
-        }
+async function readEarlier(registry, references, log) {
+    const read = references.map((reference) => orNothing(reference, log, async () => {
+        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
+        if (stored === undefined)
+            throw new Error('it is not there yet');
+        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
     }));
-    const found = images.filter((image) => image !== undefined);
+    return present(await Promise.all(read));
+}
+async function findPublished(registry, earlier, platform, log) {
+    const read = earlier.map((one) => orNothing(one.reference, log, () => readPublished(registry, one, platform)));
+    const found = present(await Promise.all(read));
     const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
     const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
     return {
@@ -56283,16 +56386,25 @@ async function findPublished(registry, references, platform, log) {
         has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
     };
 }
+async function orNothing(reference, log, read) {
+    try {
+        return await read();
+    }
+    catch (error) {
+        log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`);
+        return undefined;
+    }
+}
+function present(items) {
+    return items.filter((item) => item !== undefined);
+}
 function joined(same) {
     return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
 }
 const CONFIG_LIMIT = 16 * 1024 * 1024;
-async function readPublished(registry, reference, platform) {
+async function readPublished(registry, { reference, stored, content }, platform) {
     const { repository } = reference;
-    const stored = await registry.getManifest(repository, reference.digest ?? reference.tag ?? 'latest');
-    if (stored === undefined)
-        return undefined;
-    const image = await manifestFor(registry, repository, stored, platform);
+    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
     if (image === undefined)
         throw new Error('it has no image for this platform');
     const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
@@ -56309,11 +56421,8 @@ async function readPublished(registry, reference, platform) {
     });
     return { repository, layers, documents: [image.digest, manifest.config.digest] };
 }
-async function manifestFor(registry, repository, stored, platform) {
-    const parsed = parseManifest(stored.bytes, stored.mediaType, 'it');
-    if (parsed.kind === 'manifest')
-        return stored;
-    const entry = parsed.manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+async function imageIn({ manifests }, registry, repository, platform) {
+    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
     return entry && registry.getManifest(repository, entry.digest);
 }
 
@@ -56778,10 +56887,11 @@ function image_nameOf(repository, digest) {
 
 
 
+const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
 async function pushWithDocker({ source, images, tag, check }, tools) {
     tools.log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }));
+    const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }), ({ manifest }) => manifest === undefined ? undefined : `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`);
     check(archive);
     sizes?.warn(archive, tools.log);
     const name = await loadedImage(archive.configDigest, archive.names);
@@ -56965,21 +57075,11 @@ function toRecord(annotations) {
 
 
 
-async function readIndexes(registry, references, images, log) {
-    const own = references.filter(({ repository }) => images.some((image) => sameRepository(image, repository)));
-    const read = own.map(async (reference) => {
-        const name = printReference(reference);
-        try {
-            const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
-            const parsed = stored && parseManifest(stored.bytes, stored.mediaType, name);
-            return parsed?.kind === 'index' ? [{ reference, manifests: parsed.manifests }] : [];
-        }
-        catch (error) {
-            log.info(`Whether the image in ${name} is unchanged can't be told: ${firstLine(error)}`);
-            return [];
-        }
+function ownIndexes(earlier, images) {
+    return earlier.flatMap(({ reference, content }) => {
+        const own = images.some((image) => sameRepository(image, reference.repository));
+        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
     });
-    return (await Promise.all(read)).flat();
 }
 function namesStorePath(indexes, platform) {
     return indexes.some(({ manifests }) => entriesFor(manifests, platform).some((entry) => storePathOf(entry)));
@@ -57057,11 +57157,11 @@ async function build(inputs, workflow, tools) {
     const { system, push } = inputs;
     const platform = platformOf(system);
     const installable = installableOf(inputs, workflow.runnerSystem);
-    const looksForPublished = push && inputs.pushWith === 'registry';
     const pushable = push ? checkPushing(inputs, registry) : Promise.resolve();
+    const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([]);
     const [published, unchanged] = await Promise.all([
-        looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
-        push ? lookForUnchanged(installable, inputs, pushable, workflow, tools) : undefined,
+        earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
+        earlier.then((read) => lookForUnchanged(installable, inputs, read, pushable, workflow, tools)),
         pushable,
     ]);
     if (unchanged !== undefined)
@@ -57084,12 +57184,12 @@ async function build(inputs, workflow, tools) {
         return report(pushed, records, inputs, built);
     });
 }
-async function lookForUnchanged(installable, inputs, pushable, { runnerSystem }, { registry, log }) {
+async function lookForUnchanged(installable, inputs, earlier, pushable, { runnerSystem }, { registry, log }) {
     const { system, nixArgs, images, pushWith } = inputs;
     if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
         return undefined;
     const platform = platformOf(system);
-    const indexes = await readIndexes(registry, inputs.reuseFrom, images, log);
+    const indexes = ownIndexes(earlier, images);
     if (!namesStorePath(indexes, platform))
         return undefined;
     await pushable;
@@ -57124,7 +57224,7 @@ async function withReadable(source, installable, { system, nixArgs, pushWith }, 
     if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
         throw new ImageError({
             what: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
-            help: 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.',
+            help: PUSH_STRAIGHT,
         });
     if (source.format !== 'nix2container')
         return work(source);
@@ -58497,79 +58597,6 @@ function merge_report(index, members, plans, unchanged, { images, push }) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/nix/packages.js
-
-
-
-
-
-
-async function readPackages(call) {
-    const describe = describeSet(attributeNames(call.attribute));
-    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
-    const all = await evaluate(call, '', `packages: {
-    systems = builtins.attrNames packages;
-    packages = builtins.mapAttrs (_: ${describe}) (builtins.intersectAttrs ${known} packages);
-  }`);
-    const { success, output } = safeParse(ALL, all.stdout);
-    if (!success)
-        return readEach(call, describe);
-    return output.systems.map((system) => {
-        const packages = output.packages[system];
-        return packages === undefined ? { kind: 'foreign', system } : { kind: 'evaluated', system, ...packages };
-    });
-}
-const packages_PACKAGES = object({ names: array(string()), offered: dist_boolean() });
-const ALL = pipe(string(), parseJson(), object({ systems: array(string()), packages: record(string(), packages_PACKAGES) }));
-const ONE = pipe(string(), parseJson(), packages_PACKAGES);
-const NAMES = pipe(string(), parseJson(), array(string()));
-async function readEach(call, describe) {
-    const listed = await evaluate(call, '', 'builtins.attrNames');
-    const systems = safeParse(NAMES, listed.stdout);
-    if (!systems.success)
-        throw notEvaluated(call, listed);
-    const read = [];
-    for (const system of systems.output) {
-        if (!SYSTEMS.includes(system)) {
-            read.push({ kind: 'foreign', system });
-            continue;
-        }
-        const { stdout, log } = await evaluate(call, `.${system}`, describe);
-        const { success, output } = safeParse(ONE, stdout);
-        read.push(success ? { kind: 'evaluated', system, ...output } : { kind: 'failed', system, why: errorIn(log) });
-    }
-    return read;
-}
-function evaluate({ flake, nixArgs }, of, apply) {
-    return runNix(['eval', '--json', ...nixArgs, `${flake}#packages${of}`, '--apply', apply], false);
-}
-function describeSet(path) {
-    return `(
-    let
-      has = path: set: path == [ ] || (builtins.isAttrs set && builtins.hasAttr (builtins.head path) set
-        && has (builtins.tail path) (builtins.getAttr (builtins.head path) set));
-    in
-    set: { names = builtins.attrNames set; offered = has [ ${path.map(nixString).join(' ')} ] set; })`;
-}
-function attributeNames(attribute) {
-    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
-}
-function nixString(text) {
-    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
-}
-function notEvaluated({ flake, runnerSystem }, { log }) {
-    if (/does not provide attribute/.test(log))
-        return new NixError({
-            what: `The flake ${flake} has no "packages" at all`,
-            help: `Add packages.${runnerSystem}.containerImage to its outputs.`,
-        });
-    return new NixError({
-        what: `Nix could not evaluate ${flake}#packages`,
-        words: lastLines(log, 20),
-        help: explainBuildFailure(log, { system: runnerSystem, runnerSystem }),
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/plan/summary.js
 
 function summarizePlan(builds) {
@@ -58577,6 +58604,7 @@ function summarizePlan(builds) {
 }
 
 ;// CONCATENATED MODULE: ./lib/plan/plan.js
+
 
 
 
@@ -58620,26 +58648,18 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
     if (systems.length === 0)
         throw new NixError({
             what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
-            words: packages.map(plan_describe).join('\n') || '"packages" is empty',
+            words: packages.map(printPackages).join('\n') || '"packages" is empty',
             help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
         });
     for (const { system, why } of failed)
         log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`);
     return systems;
 }
-function plan_describe(packages) {
-    const { system, kind } = packages;
-    if (kind === 'failed')
-        return `${system}: can't be evaluated: ${packages.why}`;
-    if (kind === 'foreign')
-        return `${system}: no container images are for it`;
-    return `${system}: ${packages.names.join(', ') || 'none'}`;
-}
 async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
     const unchanged = new Set();
     if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
         return unchanged;
-    const indexes = await readIndexes(registry, inputs.reuseFrom, inputs.images, log);
+    const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images);
     for (const system of systems) {
         const platform = platformOf(system);
         if (!namesStorePath(indexes, platform))

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { checkImage, type PushCall, type PushedImage, pushImage } from '../../src/build/push.ts'
-import { findPublished, NOTHING_PUBLISHED, type Published } from '../../src/build/reuse.ts'
+import { findPublished, NOTHING_PUBLISHED, type Published, readEarlier } from '../../src/build/reuse.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import type { Digest } from '../../src/oci/digest.ts'
@@ -100,9 +100,10 @@ function logOf({ lines }: Client) {
   return { info: write, warning: write, debug: write }
 }
 
-function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<Published> {
+async function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<Published> {
   const reference = { repository: { ...client.repository, path }, tag }
-  return findPublished(client, [reference], PLATFORM, logOf(client))
+  const log = logOf(client)
+  return findPublished(client, await readEarlier(client, [reference], log), PLATFORM, log)
 }
 
 interface ReadLayer {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
-import { findUnchanged, namesStorePath, readIndexes } from '../../src/build/unchanged.ts'
+import { readEarlier } from '../../src/build/reuse.ts'
+import { findUnchanged, namesStorePath, ownIndexes } from '../../src/build/unchanged.ts'
 import type { Reference } from '../../src/oci/reference.ts'
 import type { PublishedImage } from '../../src/registry/image.ts'
 import { type Client, connect, open } from '../registry/connect.ts'
@@ -45,7 +46,8 @@ async function ask(client: Client, asking: Asking = {}) {
   const lines: string[] = []
   const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
   const latest = { repository: client.repository, tag: 'latest' }
-  const indexes = await readIndexes(client, references ?? [latest], [{ host, path: image }], log)
+  const earlier = await readEarlier(client, references ?? [latest], log)
+  const indexes = ownIndexes(earlier, [{ host, path: image }])
   const found: PublishedImage | undefined = await findUnchanged(client, indexes, { platform, storePath, format }, log)
   return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, lines }
 }
@@ -88,7 +90,10 @@ test('of several references one that is not there or of something else does no h
   const { repository } = client
   server.seedTag('app', 'single', first.digest)
   const tags = ['none', 'single', 'latest'].map((tag) => ({ repository, tag }))
-  expect(await ask(client, { references: tags })).toMatchObject({ digest: first.digest, lines: [] })
+  expect(await ask(client, { references: tags })).toMatchObject({
+    digest: first.digest,
+    lines: [`Nothing to reuse from ${server.host}/app:none: it is not there yet`],
+  })
 })
 
 describe('there is something to build, of which nothing need be said', () => {
@@ -107,20 +112,19 @@ describe('there is something to build, of which nothing need be said', () => {
     expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
   })
 
-  test('where nothing was published', async () => {
-    const { client } = await connect()
-    expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
-  })
-
   test('where the index is in another repository, whose owner may claim any store path', async () => {
-    const { server, client } = await published()
+    const { client } = await published()
     expect(await ask(client, { image: 'other' })).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
-    // It is not even asked for.
-    expect(server.requests.filter(({ route }) => route === 'manifest')).toEqual([])
   })
 })
 
 describe('there is something to build, and why is said in a line', () => {
+  test('where nothing was published', async () => {
+    const { server, client } = await connect()
+    const lines = [`Nothing to reuse from ${server.host}/app:latest: it is not there yet`]
+    expect(await ask(client)).toEqual({ worthwhile: false, digest: undefined, found: undefined, lines })
+  })
+
   test('where the image has gone', async () => {
     const { server, client, first } = await published()
     server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 404 } : undefined))
@@ -177,7 +181,7 @@ describe('there is something to build, and why is said in a line', () => {
     const { lines, digest, worthwhile } = await ask(open(server.host))
     expect({ digest, worthwhile }).toEqual({ digest: undefined, worthwhile: false })
     expect(lines).toEqual([expect.stringMatching(why)])
-    expect(lines[0]).toContain(`Whether the image in ${server.host}/app:latest is unchanged can't be told: `)
+    expect(lines[0]).toContain(`Nothing to reuse from ${server.host}/app:latest: `)
   })
 
   test('where the index is none that can be read', async () => {
@@ -185,7 +189,7 @@ describe('there is something to build, and why is said in a line', () => {
     server.seedManifest('app', Buffer.from('nonsense'), OCI_MANIFEST, 'latest')
     const { lines, digest } = await ask(client)
     expect(digest).toBeUndefined()
-    expect(lines).toEqual([expect.stringMatching(/can't be told: .*it is no JSON$/)])
+    expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is no JSON$/)])
   })
 })
 

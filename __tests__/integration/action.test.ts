@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
-import type { ActionCall, ActionRun } from '../support/runner.ts'
+import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
 // dist/index.js as the runner runs it, with real Nix, a real Docker daemon and a real registry.
 
@@ -213,7 +213,7 @@ describe('what fails says why, and publishes nothing', () => {
       [
         'Nix could not build .#packages.x86_64-linux.failing',
         'hello.c:1: no such thing',
-        /builder for '.*failing\.drv' failed/,
+        /error: .*failing\.drv'.*(?:failed|\n *Reason: builder failed) with exit code 1/,
       ],
     ],
     [
@@ -243,6 +243,20 @@ describe('what fails says why, and publishes nothing', () => {
       'a text file in place of an image',
       broken('notAnImage'),
       [/notes\.txt is no image/, 'begins with "Just a text."', 'dockerTools.buildImage'],
+    ],
+    [
+      'an OCI layout, where Docker is to push it',
+      { inputs: { attribute: 'ociLayout', 'push-with': 'docker' } },
+      [/Docker can't load \S+, which is an OCI layout\n.*Leave `push-with: docker` out/],
+    ],
+    [
+      'a tar that is an OCI layout, where Docker is to push it',
+      { inputs: { attribute: 'ociArchive', 'push-with': 'docker' } },
+      [
+        'Docker could not load the image that Nix built\n',
+        'no such file or directory',
+        /It is an OCI layout, which this Docker does not load\. Leave `push-with: docker` out/,
+      ],
     ],
     [
       'a folder in place of an image',
@@ -422,11 +436,6 @@ test('the bundle keeps the artifact client in a file of its own, which is loaded
 interface Failing extends Partial<Omit<ActionCall, 'cwd'>> {
   /** A folder of the lab. */
   readonly cwd?: string
-}
-
-function passed(step: ActionRun): ActionRun {
-  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
-  return step
 }
 
 /** One error, with these texts, and no more than a person can use. */

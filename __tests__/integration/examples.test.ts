@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
-import type { ActionRun } from '../support/runner.ts'
+import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 import { type ActionStep, runWorkflow, type StepResult, type WorkflowRun } from '../support/workflow.ts'
 
@@ -150,11 +150,6 @@ async function runThisAction(step: ActionStep, env: Readonly<Record<string, stri
   const call = { inputs, job, matrix, jobTotal, jobIndex, token: 'token-of-the-job', env: { ...step.env, ...env } }
   const { outputs, masks } = passed(await (inputs.mode === 'merge' ? lab.merge(call) : lab.build('', call)))
   return { outputs, masks }
-}
-
-function passed(step: ActionRun): ActionRun {
-  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
-  return step
 }
 
 /** Takes the files of one folder, as `<folder>/*` names them. */

@@ -1,15 +1,14 @@
-import { execFile } from 'node:child_process'
 import { cp, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
+import { buffer } from 'node:stream/consumers'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { readImage } from '../../src/image/source.ts'
+import type { LayerMember } from '../../src/image/source-image.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import type { ActionCall, ActionRun } from '../support/runner.ts'
+import { filesOf, type PulledImage, pullWithSkopeo } from '../support/pulled.ts'
+import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
 // What can be built beside a flake's packages, with real Nix and a real registry.
-
-const run = promisify(execFile)
 
 let lab: Lab
 let names = 0
@@ -24,24 +23,8 @@ async function build(system: string, { inputs, ...call }: Partial<ActionCall>): 
   return lab.build(system, { ...call, inputs: { image, ...inputs } })
 }
 
-function passed(step: ActionRun): ActionRun {
-  expect({ exitCode: step.exitCode, errors: step.errors, tempLeft: step.tempLeft }).toEqual({
-    exitCode: 0,
-    errors: [],
-    tempLeft: [],
-  })
-  return step
-}
-
-interface Config {
-  readonly architecture: string
-  readonly rootfs: { readonly diff_ids: readonly string[] }
-}
-
-/** The config of what a step has pushed, as skopeo reads it. */
-async function pushed({ outputs }: ActionRun): Promise<Config> {
-  const inspect = ['inspect', '--config', '--tls-verify=false', `docker://${outputs.image}`]
-  return JSON.parse((await run('skopeo', inspect)).stdout)
+function pulled({ outputs }: ActionRun): Promise<PulledImage> {
+  return pullWithSkopeo(outputs.image ?? '', lab.folder)
 }
 
 async function folder(): Promise<string> {
@@ -61,7 +44,7 @@ in { image = (import ./image.nix { inherit system architecture; }).tarGz; }
 `
   await writeFile(join(cwd, 'default.nix'), expression)
   const step = passed(await build(system, { cwd, inputs: { file: 'default.nix', attribute: 'image' } }))
-  expect((await pushed(step)).architecture).toBe(architecture)
+  expect((await pulled(step)).architecture).toBe(architecture)
   expect(step.log).toContain(`Build image of default.nix for ${system}`)
 })
 
@@ -72,7 +55,7 @@ test('legacyPackages are built', async () => {
   await writeFile(join(cwd, 'flake.nix'), outputs)
   const installable = `path:${cwd}#legacyPackages.{system}.deep.image`
   const step = passed(await build('aarch64-linux', { cwd, inputs: { installable } }))
-  expect((await pushed(step)).architecture).toBe('arm64')
+  expect((await pulled(step)).architecture).toBe('arm64')
 })
 
 test('what was built before is taken by its store path, and by a link to it', async () => {
@@ -116,8 +99,14 @@ test('an image of nix2container is written by its own program, and goes up as th
   const source = passed(
     await build('x86_64-linux', { cwd, inputs: { attribute: 'containerImage.image', tag: 'source' } }),
   ).outputs['store-path']
-  const made = await readImage({ path: source ?? '', format: 'tar' })
-  expect((await pushed(step)).rootfs.diff_ids).toEqual(made.config.diffIds)
+  const layers: Buffer[] = []
+  const take = async ({ content }: LayerMember) => void layers.push(await buffer(content()))
+  const { config } = await readImage({ path: source ?? '', format: 'tar' }, { take })
+  const image = await pulled(step)
+  expect(image.diffIds).toEqual(config.diffIds)
+  expect(image.unpacked).toEqual(config.diffIds)
+  expect(image.files).toEqual(await filesOf(layers, lab.folder))
+  expect(image.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
   expect(step.outputs['store-path']).toMatch(/-image-app\.json$/)
 
   const docker = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': 'docker' } })

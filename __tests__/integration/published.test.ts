@@ -7,7 +7,7 @@ import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { findBuildx } from '../support/buildx.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import type { ActionRun } from '../support/runner.ts'
+import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 
 // A published index, as other tools read it. Nothing here reads it by this action's own code.
@@ -144,11 +144,6 @@ async function publishBuildKit(attestedBy: 'image' | 'artifact'): Promise<Publis
     images: Object.fromEntries(built.map(({ architecture, image }) => [architecture, image.digest])),
     attestations: Object.fromEntries(built.map(({ image, attestation }) => [attestation.digest, image.digest])),
   }
-}
-
-function passed(step: ActionRun): ActionRun {
-  if (step.exitCode !== 0) throw new Error(`The step failed:\n${step.log}`)
-  return step
 }
 
 // As Docker's tools list it

@@ -1,20 +1,20 @@
 import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { constants } from 'node:fs'
-import { lstat, mkdtemp, readdir, readFile, readlink, writeFile } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { mkdtemp, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { promisify } from 'node:util'
-import { createGunzip, gunzipSync, zstdCompressSync } from 'node:zlib'
+import { createGunzip, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { findSource, readImage } from '../../src/image/source.ts'
 import { startContainerd } from '../support/containerd.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { type Lab, startLab, wrapImage } from '../support/lab.ts'
-import { noise, unzstd } from '../support/layer-content.ts'
+import { noise } from '../support/layer-content.ts'
+import { filesOf, type PulledImage, pullWithSkopeo } from '../support/pulled.ts'
 import { startRegistry } from '../support/registry.ts'
-import { type ActionRun, prepareRunner } from '../support/runner.ts'
+import { passed, prepareRunner } from '../support/runner.ts'
 import { OCI_MANIFEST } from '../support/seed.ts'
 
 // What `push-with: registry` puts into a real registry, as other tools read it.
@@ -37,54 +37,12 @@ function newImage(): string {
   return `${lab.registry.host}/owner/image-${names++}`
 }
 
-function passed(step: ActionRun): ActionRun {
-  expect({ exitCode: step.exitCode, errors: step.errors, tempLeft: step.tempLeft }).toEqual({
-    exitCode: 0,
-    errors: [],
-    tempLeft: [],
-  })
-  return step
-}
-
-interface Layout {
-  readonly configDigest: string
-  readonly diffIds: readonly string[]
-  /** Of the layers, unpacked and hashed. */
-  readonly unpacked: readonly string[]
-  readonly mediaTypes: readonly string[]
-  /** Whatever is in the layers, one over the other. */
-  readonly files: readonly string[]
+function copied(reference: string): Promise<PulledImage> {
+  return pullWithSkopeo(reference, lab.folder)
 }
 
 interface Descriptor {
-  readonly mediaType: string
   readonly digest: string
-}
-
-/** What skopeo makes of an image: it checks the digest of each blob that it copies. */
-async function copied(reference: string): Promise<Layout> {
-  const folder = await mkdtemp(join(lab.folder, 'layout-'))
-  await run('skopeo', ['copy', '--src-tls-verify=false', `docker://${reference}`, `oci:${folder}:copy`])
-  const blob = (digest = '') => readFile(join(folder, 'blobs', ...digest.split(':')))
-  const index: { readonly manifests: readonly Descriptor[] } = JSON.parse(
-    await readFile(join(folder, 'index.json'), 'utf8'),
-  )
-  const manifest: { readonly config: Descriptor; readonly layers: readonly Descriptor[] } = JSON.parse(
-    (await blob(index.manifests[0]?.digest)).toString(),
-  )
-  const config: { readonly rootfs: { readonly diff_ids: readonly string[] } } = JSON.parse(
-    (await blob(manifest.config.digest)).toString(),
-  )
-  const tars = await Promise.all(
-    manifest.layers.map(async ({ digest, mediaType }) => {
-      const bytes = await blob(digest)
-      return mediaType.endsWith('zstd') ? unzstd(bytes) : gunzipSync(bytes)
-    }),
-  )
-  const unpacked = tars.map((tar) => `sha256:${createHash('sha256').update(tar).digest('hex')}`)
-  const mediaTypes = manifest.layers.map(({ mediaType }) => mediaType)
-  const files = await filesOf(tars)
-  return { configDigest: manifest.config.digest, diffIds: config.rootfs.diff_ids, unpacked, mediaTypes, files }
 }
 
 /** As the registry has it. */
@@ -188,7 +146,12 @@ test('skopeo reads an archive in zstd, and unpacks what was packed', async () =>
   const read = await copied(outputs.image ?? '')
   expect(read.configDigest).toBe(made.configDigest)
   expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
-  expect(read.files).toEqual(await filesOf(made.layers.map(({ bytes }) => bytes)))
+  expect(read.files).toEqual(
+    await filesOf(
+      made.layers.map(({ bytes }) => bytes),
+      lab.folder,
+    ),
+  )
 })
 
 test('Docker pulls and saves it with the layers that Nix made', async () => {
@@ -253,39 +216,15 @@ test.each(['gzip', 'zstd'])(
     try {
       const path = join(lab.folder, `unpacked-${compression}.tar`)
       await containerd.unpack(outputs.image ?? '', 'linux/amd64', path)
-      const expected = await filesOf([lower, writeTar([{ name: 'etc/motd', content: 'between' }]), upper])
+      const expected = await filesOf([lower, writeTar([{ name: 'etc/motd', content: 'between' }]), upper], lab.folder)
       expect(expected).toHaveLength(10)
-      expect(await filesOf([await readFile(path)])).toEqual(expected)
+      expect(await filesOf([await readFile(path)], lab.folder)).toEqual(expected)
     } finally {
       await containerd.close()
     }
   },
   30_000,
 )
-
-/** What tar makes of layers, one over the other: names, types, modes, and what is in the files. */
-async function filesOf(layers: readonly Buffer[]): Promise<readonly string[]> {
-  const folder = await mkdtemp(join(lab.folder, 'files-'))
-  const path = `${folder}.tar`
-  for (const layer of layers) {
-    await writeFile(path, layer)
-    await run('tar', ['-C', folder, '-xpf', path])
-  }
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true })
-  const told = entries.map(async (entry) => {
-    const at = join(entry.parentPath, entry.name)
-    return `${relative(folder, at)} ${await describeEntry(at)}`
-  })
-  return (await Promise.all(told)).sort()
-}
-
-async function describeEntry(path: string): Promise<string> {
-  const { mode, nlink } = await lstat(path)
-  if ((mode & constants.S_IFMT) === constants.S_IFLNK) return `→ ${await readlink(path)}`
-  if ((mode & constants.S_IFMT) === constants.S_IFDIR) return `folder ${(mode & 0o7777).toString(8)}`
-  const hash = createHash('sha256').update(await readFile(path))
-  return `file ${(mode & 0o7777).toString(8)} ${nlink} ${hash.digest('hex')}`
-}
 
 function words(size: number): Buffer {
   return Buffer.alloc(size, 'many words, again and again\n')

@@ -4,7 +4,7 @@ import { explainBuildFailure } from '../../src/nix/explain.ts'
 const onX86 = { system: 'aarch64-linux', runnerSystem: 'x86_64-linux' }
 const forX86 = { system: 'x86_64-linux', runnerSystem: 'x86_64-linux' }
 
-// Of Nix up to 2.25, and of later ones.
+// Of Nix 2.8 and 2.26, and, by their source, of later ones.
 const refused = (required: string, own: string): readonly string[] => [
   `error: a '${required.replace(' ', "' with features ")} is required to build '/nix/store/00-app.drv', but I am a 'x86_64-linux' with features ${own}`,
   `error: Cannot build '/nix/store/00-app.drv'.\n       Reason: required system or feature not available\n       Required system: '${required.replace(' ', "' with features ")}\n       Current system: 'x86_64-linux' with features ${own}`,
@@ -18,7 +18,11 @@ describe('another system than the runner’s', () => {
     '{benchmark, big-parallel, kvm, nixos-test, uid-range}',
   ]
 
-  test.each(machines.flatMap((own) => refused('aarch64-linux {}', own)))('%s', (log) => {
+  // Of Nix 2.34.
+  const mismatch =
+    "error: Cannot build '/nix/store/00-app.drv'.\n       Reason: platform mismatch\n       Required system: 'aarch64-linux'\n       Current system: 'x86_64-linux'"
+
+  test.each([...machines.flatMap((own) => refused('aarch64-linux {}', own)), mismatch])('%s', (log) => {
     const help = explainBuildFailure(log, onX86)
     expect(help).toContain('This runner is a x86_64-linux, and its Nix does not build for aarch64-linux')
     expect(help).toContain('extra_nix_config: extra-platforms = aarch64-linux')
@@ -30,6 +34,8 @@ describe('a build that needs a virtual machine', () => {
   test.each([
     ...refused('x86_64-linux {kvm}', '{benchmark, big-parallel, nixos-test, uid-range}'),
     ...refused('x86_64-linux {kvm, nixos-test}', '{benchmark, big-parallel, nixos-test}'),
+    missing('{kvm}', '{}'),
+    missing('{kvm, nixos-test}', '{benchmark, big-parallel, nixos-test}'),
   ])('%s', (log) => {
     const help = explainBuildFailure(log, forX86)
     expect(help).toContain('/dev/kvm')
@@ -38,12 +44,20 @@ describe('a build that needs a virtual machine', () => {
   })
 })
 
-test.each(refused('x86_64-linux {big-parallel}', '{}'))(
-  'a feature that the runner lacks is not taken for a foreign system: %s',
+test.each([...refused('x86_64-linux {big-parallel}', '{kvm}'), missing('{big-parallel}', '{kvm}')])(
+  'a feature that the runner lacks is not taken for a foreign system, nor for a virtual machine: %s',
   (log) => {
-    expect(explainBuildFailure(log, forX86) ?? '').not.toContain('does not build for x86_64-linux')
+    const help = explainBuildFailure(log, forX86)
+    expect(help).toContain('`extra-system-features`')
+    expect(help).not.toContain('does not build for x86_64-linux')
+    expect(help).not.toContain('virtual machine')
   },
 )
+
+/** Of Nix 2.34. */
+function missing(required: string, own: string): string {
+  return `error: Cannot build '/nix/store/00-app.drv'.\n       Reason: missing system features\n       Required features: ${required}\n       Available features: ${own}`
+}
 
 describe('no emulation', () => {
   test.each([
@@ -102,6 +116,8 @@ describe('a flake.nix that Git does not know', () => {
     "error: source tree referenced by 'git+file:///home/runner/app?dir=nix' does not contain a 'nix/flake.nix' file",
     'error: Path \'flake.nix\' in the repository "/home/runner/app" is not tracked by Git.',
     'error: could not find a flake.nix file',
+    'error: getting status of "/home/runner/app/flake.nix": No such file or directory',
+    'error: path "/home/runner/app" is not part of a flake (neither it nor its parent directories contain a \'flake.nix\' file)',
   ])('%s', (log) => {
     expect(explainBuildFailure(log, forX86)).toMatch(/no flake\.nix.*committed.*actions\/checkout/)
   })

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
-import { endNixLog, failureIn, type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
+import { endNixLog, failureIn, type NixLog, readNixLine, remind, startNixLog } from '../../src/nix/nix-log.ts'
 
-// The recorded logs are Nix 2.8's, but for the names of folders and hosts.
+// The recorded logs are those of real builds, but for the names of folders and hosts.
 const failed = recorded('nix-2.8-failed.log')
 const fetched = recorded('nix-2.8-fetched.log')
 
@@ -69,6 +69,53 @@ describe('what is shown of Nix’s log', () => {
       'Nix: 1 of 1 fetched (30.0 MB of 30.0 MB), 0 left',
     ])
     expect(read(fetched, () => 9_999).shown).toEqual(['Nix: 1 of 1 fetched (30.0 MB of 30.0 MB), 0 left'])
+  })
+
+  test('says the same of what newer versions write, with the lists that they begin with', () => {
+    expect(read(recorded('nix-2.34-fetched.log'), (at) => at * 700).shown).toEqual([
+      'this derivation will be built:',
+      '  /nix/store/35xgkpdb1hhbxpr5x3myalc2yvxr4jyd-app.drv',
+      'this path will be fetched (28.6 MiB download, 28.6 MiB unpacked):',
+      '  /nix/store/xdlcmg3zkg8mckgk9yqy3xmr89scq04w-big',
+      'Nix: 0 of 1 built, 1 left',
+      'Nix: 0 of 2 built, 0 of 1 fetched, 3 left',
+      'Nix: 0 of 1 built, 1 of 1 fetched (30.0 MB of 30.0 MB), 1 left',
+      "building '/nix/store/35xgkpdb1hhbxpr5x3myalc2yvxr4jyd-app.drv'",
+      'Nix: 1 of 1 built, 1 of 1 fetched (30.0 MB of 30.0 MB), 0 left',
+    ])
+  })
+
+  describe('where nothing is said for a minute', () => {
+    const shownAfter = (lines: readonly string[], now: number) => {
+      const { log, shown } = remind(read(lines).log, now)
+      return { shown, again: [now, now + 59_999, now + 60_000].map((at) => remind(log, at).shown.length) }
+    }
+    const start = nix({ action: 'start', id: 1, level: 0, parent: 0, text: '', type: 104 })
+    const amount = nix({ action: 'result', fields: [1, 4, 0, 0], id: 1, type: 105 })
+
+    test('is what Nix is at, once a minute', () => {
+      const lines = [start, amount, building(2, 'one'), building(3, 'two'), stopping(2)]
+      expect(shownAfter(lines, 59_999).shown).toEqual([])
+      expect(shownAfter(lines, 60_000)).toEqual({
+        shown: ['Nix: 1 of 4 built, 3 left; still building two'],
+        again: [0, 0, 1],
+      })
+    })
+
+    test('names three builds at most', () => {
+      const lines = ['a', 'b', 'c', 'd'].map((name, id) => building(id, name))
+      expect(shownAfter(lines, 60_000).shown).toEqual(['Nix is still building a, b, c, …'])
+    })
+
+    test('is that it evaluates, or whatever else it does not say', () => {
+      expect(shownAfter([], 60_000).shown).toEqual(['Nix is still at work'])
+    })
+
+    test('counts from the last line', () => {
+      const { log } = readNixLine(read([building(2, 'one')]).log, printing(2, 'a line'), 30_000)
+      expect(remind(log, 89_999).shown).toEqual([])
+      expect(remind(log, 90_000).shown).toEqual(['Nix is still building one'])
+    })
   })
 
   test('adds up what several activities of one kind do, as with builds during the evaluation', () => {
@@ -139,14 +186,18 @@ describe('what is shown of Nix’s log', () => {
 })
 
 describe('what is told of a failure', () => {
-  test('is the last lines of the derivation that failed, and Nix’s error, without anything else', () => {
-    const { words } = failureIn(read(failed).log)
-    const steps = Array.from({ length: 19 }, (_, at) => `failing> step ${at + 11}`)
-    expect(words.split('\n')).toEqual([
-      ...steps,
-      'failing> hello.c:1: no such thing',
-      "error: builder for '/nix/store/9fw5bixg2aqw2z5d36idaasfaasxmimm-failing.drv' failed with exit code 3",
-    ])
+  test.each([
+    ['2.8', 29, "builder for '/nix/store/9fw5bixg2aqw2z5d36idaasfaasxmimm-failing.drv' failed with exit code 3"],
+    ['2.26', 24, "builder for '/nix/store/1f0pbmq1awvcdhwql8kkncj53491gqjp-failing.drv' failed with exit code 3"],
+    [
+      '2.34',
+      24,
+      "Cannot build '/nix/store/2xs9pwxrf9xvdrgn0hvj446scw5ybc0f-failing.drv'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /nix/store/l5rqfspz047d8qpsr2rzdpj7kc27ndg9-failing",
+    ],
+  ])('is the last lines of the derivation that failed, and the error of Nix %s', (version, last, error) => {
+    const { words } = failureIn(read(recorded(`nix-${version}-failed.log`)).log)
+    const steps = Array.from({ length: 19 }, (_, at) => `failing> step ${at + last - 18}`)
+    expect(words).toBe([...steps, 'failing> hello.c:1: no such thing', `error: ${error}`].join('\n'))
   })
 
   const app = drv('app')

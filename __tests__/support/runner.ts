@@ -79,6 +79,13 @@ export interface PreparedRunner {
   close(): Promise<void>
 }
 
+/** A step that has succeeded and left nothing behind; any other fails the test, with what it said. */
+export function passed(step: ActionRun): ActionRun {
+  const { exitCode, errors, tempLeft, log } = step
+  if (exitCode === 0 && errors.length === 0 && tempLeft.length === 0) return step
+  throw new Error(`The step ended with ${exitCode}, and left ${tempLeft.join(', ') || 'nothing'}:\n${log}`)
+}
+
 /** Runs the action as GitHub's runner does: in a process of its own, which knows nothing but its environment. */
 export async function runAction(call: ActionCall): Promise<ActionRun> {
   const runner = await prepareRunner(call)

@@ -22,12 +22,12 @@ import type { Registry } from '../registry/registry.ts'
 import { withTempFolder } from '../temp-folder.ts'
 import type { Workflow } from '../workflow.ts'
 import { bytesOf, checkImage } from './push.ts'
-import { pushWithDocker } from './push-with-docker.ts'
+import { PUSH_STRAIGHT, pushWithDocker } from './push-with-docker.ts'
 import { pushWithRegistry } from './push-with-registry.ts'
 import type { Pushed } from './pushing.ts'
-import { findPublished, NOTHING_PUBLISHED } from './reuse.ts'
+import { type Earlier, findPublished, readEarlier } from './reuse.ts'
 import { type BuiltImage, summarizeBuild } from './summary.ts'
-import { findUnchanged, namesStorePath, publishUnchanged, readIndexes } from './unchanged.ts'
+import { findUnchanged, namesStorePath, ownIndexes, publishUnchanged } from './unchanged.ts'
 
 /**
  * Builds one system's image with Nix, pushes it, and hands its digest to merge. What is published already, of the same
@@ -39,12 +39,12 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const { system, push } = inputs
   const platform = platformOf(system)
   const installable = installableOf(inputs, workflow.runnerSystem)
-  const looksForPublished = push && inputs.pushWith === 'registry'
   // All before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
   const pushable = push ? checkPushing(inputs, registry) : Promise.resolve()
+  const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([])
   const [published, unchanged] = await Promise.all([
-    looksForPublished ? findPublished(registry, inputs.reuseFrom, platform, log) : NOTHING_PUBLISHED,
-    push ? lookForUnchanged(installable, inputs, pushable, workflow, tools) : undefined,
+    earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
+    earlier.then((read) => lookForUnchanged(installable, inputs, read, pushable, workflow, tools)),
     pushable,
   ])
   if (unchanged !== undefined) return keep(unchanged, inputs, workflow, tools)
@@ -79,6 +79,7 @@ interface UnchangedImage {
 async function lookForUnchanged(
   installable: Installable,
   inputs: BuildInputs,
+  earlier: readonly Earlier[],
   pushable: Promise<void>,
   { runnerSystem }: Workflow,
   { registry, log }: Tools,
@@ -86,7 +87,7 @@ async function lookForUnchanged(
   const { system, nixArgs, images, pushWith } = inputs
   if (inputs.rebuild || Object.keys(inputs.labels).length > 0) return undefined
   const platform = platformOf(system)
-  const indexes = await readIndexes(registry, inputs.reuseFrom, images, log)
+  const indexes = ownIndexes(earlier, images)
   if (!namesStorePath(indexes, platform)) return undefined
   // An evaluation may take long: nobody should wait for it to be told that the login is missing.
   await pushable
@@ -139,7 +140,7 @@ async function withReadable(
   if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
     throw new ImageError({
       what: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
-      help: 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.',
+      help: PUSH_STRAIGHT,
     })
   if (source.format !== 'nix2container') return work(source)
   return withTempFolder(tempFolder, async (folder) => {

@@ -12,6 +12,10 @@ import { RegistryError } from '../registry/registry-error.ts'
 import { printBytes } from '../units.ts'
 import type { Pushed, Pushing } from './pushing.ts'
 
+/** What helps with an image that Docker can't load. */
+export const PUSH_STRAIGHT =
+  'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.'
+
 /**
  * Pushes an image by Docker: load, tag, push, and a look at the registry for what has come of it.
  * @param tag Docker can push nothing without one
@@ -20,7 +24,12 @@ export async function pushWithDocker({ source, images, tag, check }: Pushing, to
   tools.log.info(`Docker loads ${source.path}`)
   const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined
   // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
-  const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }))
+  const archive = await loadImage(
+    (stdin) => readImage(source, { copy: stdin, take: sizes?.take }),
+    // containerd's image store takes one, and Docker's own does not, of which it says that a file is missing in it.
+    ({ manifest }) =>
+      manifest === undefined ? undefined : `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`,
+  )
   check(archive)
   sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)

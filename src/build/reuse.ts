@@ -1,7 +1,7 @@
 import { firstLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
-import { type Descriptor, parseConfig, parseManifest } from '../oci/document.ts'
+import { type Index, parseConfig, parseManifest } from '../oci/document.ts'
 import { fits, type Platform } from '../oci/platform.ts'
 import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
@@ -43,30 +43,44 @@ export function reusableIn(
     .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)))
 }
 
+/** What a reference of `reuse-from` leads to: an image, or an index of several. */
+export interface Earlier {
+  readonly reference: Reference
+  readonly stored: StoredManifest
+  readonly content: ReturnType<typeof parseManifest>
+}
+
 /**
- * Reads the manifests and configs of images published before. One that can't be read is nothing to reuse, whatever the
- * reason, and that is said in a line.
+ * Reads what was published before. What can't be read is nothing to go by, whatever the reason, and that is said in a
+ * line.
+ */
+export async function readEarlier(
+  registry: Registry,
+  references: readonly Reference[],
+  log: Log,
+): Promise<readonly Earlier[]> {
+  const read = references.map((reference) =>
+    orNothing(reference, log, async () => {
+      const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest')
+      if (stored === undefined) throw new Error('it is not there yet')
+      return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) }
+    }),
+  )
+  return present(await Promise.all(read))
+}
+
+/**
+ * Reads which layers the images published before have. One that can't be read has none, and that is said in a line.
  * @param platform of the image that is to be pushed; of an index, its manifest counts
  */
 export async function findPublished(
   registry: Registry,
-  references: readonly Reference[],
+  earlier: readonly Earlier[],
   platform: Platform,
   log: Log,
 ): Promise<Published> {
-  const images = await Promise.all(
-    references.map(async (reference) => {
-      try {
-        const image = await readPublished(registry, reference, platform)
-        if (image === undefined) log.info(`Nothing to reuse from ${printReference(reference)}: it is not there yet`)
-        return image
-      } catch (error) {
-        log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`)
-        return undefined
-      }
-    }),
-  )
-  const found = images.filter((image) => image !== undefined)
+  const read = earlier.map((one) => orNothing(one.reference, log, () => readPublished(registry, one, platform)))
+  const found = present(await Promise.all(read))
   const known = Map.groupBy(
     found.flatMap(({ layers }) => layers),
     ({ diffId, digest }) => `${diffId} ${digest}`,
@@ -77,6 +91,23 @@ export async function findPublished(
     has: (repository, digest) =>
       found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
   }
+}
+
+async function orNothing<Result>(
+  reference: Reference,
+  log: Log,
+  read: () => Promise<Result>,
+): Promise<Result | undefined> {
+  try {
+    return await read()
+  } catch (error) {
+    log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`)
+    return undefined
+  }
+}
+
+function present<Item>(items: readonly (Item | undefined)[]): readonly Item[] {
+  return items.filter((item) => item !== undefined)
 }
 
 interface PublishedLayer extends KnownBlob {
@@ -98,13 +129,11 @@ const CONFIG_LIMIT = 16 * 1024 * 1024
 
 async function readPublished(
   registry: Registry,
-  reference: Reference,
+  { reference, stored, content }: Earlier,
   platform: Platform,
-): Promise<PublishedImage | undefined> {
+): Promise<PublishedImage> {
   const { repository } = reference
-  const stored = await registry.getManifest(repository, reference.digest ?? reference.tag ?? 'latest')
-  if (stored === undefined) return undefined
-  const image = await manifestFor(registry, repository, stored, platform)
+  const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform)
   if (image === undefined) throw new Error('it has no image for this platform')
   const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference))
   if (manifest.kind === 'index') throw new Error('it is an index of an index')
@@ -118,14 +147,12 @@ async function readPublished(
   return { repository, layers, documents: [image.digest, manifest.config.digest] }
 }
 
-async function manifestFor(
+async function imageIn(
+  { manifests }: Index,
   registry: Registry,
   repository: Repository,
-  stored: StoredManifest,
   platform: Platform,
 ): Promise<StoredManifest | undefined> {
-  const parsed = parseManifest(stored.bytes, stored.mediaType, 'it')
-  if (parsed.kind === 'manifest') return stored
-  const entry = parsed.manifests.find((one: Descriptor) => one.platform !== undefined && fits(one.platform, platform))
+  const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform))
   return entry && registry.getManifest(repository, entry.digest)
 }

@@ -10,6 +10,7 @@ import { allOf, copyImages } from '../registry/copy.ts'
 import { findImage, hasWhole, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { putTag } from './push.ts'
+import type { Earlier } from './reuse.ts'
 
 /** An index published before, with what it says of its images. */
 export interface PublishedIndex {
@@ -18,30 +19,15 @@ export interface PublishedIndex {
 }
 
 /**
- * Reads the indexes that may say which store paths are published. Only those in one of `images` count: an index of
- * somebody else's may claim any store path. To reuse its layers is what runtimes hold against the
- * config when they unpack them; not to build at all is held against nothing. One that can't be read is nothing to go by, whatever the reason, and that is said in a
- * line.
+ * The indexes that may say which store paths are published. Only those in one of `images` count: an index of somebody
+ * else's may claim any store path. To reuse its layers is what runtimes hold against the config when they unpack them;
+ * not to build at all is held against nothing.
  */
-export async function readIndexes(
-  registry: Registry,
-  references: readonly Reference[],
-  images: readonly Repository[],
-  log: Log,
-): Promise<readonly PublishedIndex[]> {
-  const own = references.filter(({ repository }) => images.some((image) => sameRepository(image, repository)))
-  const read = own.map(async (reference): Promise<readonly PublishedIndex[]> => {
-    const name = printReference(reference)
-    try {
-      const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest')
-      const parsed = stored && parseManifest(stored.bytes, stored.mediaType, name)
-      return parsed?.kind === 'index' ? [{ reference, manifests: parsed.manifests }] : []
-    } catch (error) {
-      log.info(`Whether the image in ${name} is unchanged can't be told: ${firstLine(error)}`)
-      return []
-    }
+export function ownIndexes(earlier: readonly Earlier[], images: readonly Repository[]): readonly PublishedIndex[] {
+  return earlier.flatMap(({ reference, content }) => {
+    const own = images.some((image) => sameRepository(image, reference.repository))
+    return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : []
   })
-  return (await Promise.all(read)).flat()
 }
 
 /** Whether an index names the store path of an image for this platform, so that it is worth while to evaluate one. */
@@ -61,7 +47,7 @@ export interface WantedImage {
 /**
  * The image that was published of a store path: what a build would publish, so that there is nothing to build. It must
  * be so beyond doubt:
- * - an index in one of `images` (see `readIndexes`) names this store path for its one image of the platform;
+ * - an index in one of `images` (see `ownIndexes`) names this store path for its one image of the platform;
  * - merge has put it there, which does so only for images that the store path alone makes, without `labels`;
  * - the registry has that image whole, it is for the platform, and its layers have the format that is asked for.
  *

@@ -30,10 +30,14 @@ export async function keepsLayersUncompressed(): Promise<boolean> {
 /**
  * Has Docker load an image while `feed` writes it.
  * @param feed writes the archive, plain or compressed, to Docker's standard input, and ends it
+ * @param advise what helps where Docker does not take what `feed` has returned
  * @returns what `feed` returns
  * @throws DockerError where Docker can't load it, or what `feed` throws
  */
-export async function loadImage<Result>(feed: (stdin: Writable) => Promise<Result>): Promise<Result> {
+export async function loadImage<Result>(
+  feed: (stdin: Writable) => Promise<Result>,
+  advise: (fed: Result) => string | undefined = () => undefined,
+): Promise<Result> {
   const child = spawn(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] })
   const words: string[] = []
   child.stderr.setEncoding('utf8').on('data', (text: string) => words.push(text))
@@ -52,6 +56,7 @@ export async function loadImage<Result>(feed: (stdin: Writable) => Promise<Resul
   throw new DockerError({
     what: 'Docker could not load the image that Nix built',
     words: lastLines(words.join(''), 10),
+    help: fed.status === 'fulfilled' ? advise(fed.value) : undefined,
   })
 }
 

@@ -7,7 +7,8 @@ import { type BuildContext, explainBuildFailure } from './explain.ts'
 import type { Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
-import { endNixLog, failureIn, type NixLog, readNixLine, startNixLog } from './nix-log.ts'
+import { endNixLog, failureIn, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
+import { printPackages, readPackages } from './packages.ts'
 
 export interface NixBuildCall extends BuildContext {
   readonly installable: Installable
@@ -46,14 +47,19 @@ interface ShownRun {
 async function runShown(args: readonly string[]): Promise<ShownRun> {
   let log = startNixLog(performance.now())
   const show = (lines: readonly string[]) => process.stdout.write(lines.map((line) => `${line}${EOL}`).join(''))
-  const result = await runNix(args, (line) => {
-    const read = readNixLine(log, line, performance.now())
+  const take = (read: Read) => {
     log = read.log
     show(read.shown)
-  })
-  // What has failed Nix does not count as left.
-  if (result.exitCode === 0) show(endNixLog(log))
-  return { result, log }
+  }
+  const reminder = setInterval(() => take(remind(log, performance.now())), 1000)
+  try {
+    const result = await runNix(args, (line) => take(readNixLine(log, line, performance.now())))
+    // What has failed Nix does not count as left.
+    if (result.exitCode === 0) show(endNixLog(log))
+    return { result, log }
+  } finally {
+    clearInterval(reminder)
+  }
 }
 
 /** The log's format is internal to Nix, as its name says: some version may not have it. */
@@ -103,30 +109,27 @@ async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLo
     return new NixError({
       what: `There is no ${installable.name}`,
       words: told,
-      help: await whatThereIs(installable.text, system),
+      help: await whatThereIs(call),
     })
   const disks = await freeSpace(call.folders)
   const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) })
   return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help })
 }
 
-const PACKAGES = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.array(v.string())))
-
-/** What a flake has in place of the attribute that it lacks, found without evaluating the packages themselves. */
-async function whatThereIs(installable: string, system: string): Promise<string> {
-  const [flake = '.'] = installable.split('#')
-  // The set of one system may fail to evaluate; that says nothing of the others.
-  const list =
-    'builtins.mapAttrs (_: set: let names = builtins.tryEval (builtins.attrNames set); in if names.success then names.value else [ ])'
-  const { stdout, log } = await runNix(['eval', '--json', `${flake}#packages`, '--apply', list], false)
-  const packages = v.safeParse(PACKAGES, stdout)
-  if (!packages.success && /does not provide attribute/.test(log))
-    return `The flake has no "packages" at all; add packages.${system}.containerImage to its outputs.`
-  if (!packages.success) return `What the flake has instead could not be listed: ${oneLine(lastLines(log, 3))}`
-  const lines = Object.entries(packages.output).map(([of, names]) => `  ${of}: ${names.join(', ') || 'none'}`)
-  return [
-    'The flake has these packages:',
-    ...lines,
-    'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
-  ].join('\n')
+/** What a flake has in place of the attribute that it lacks. */
+async function whatThereIs({ installable, nixArgs, runnerSystem }: NixBuildCall): Promise<string> {
+  const [flake = '.'] = installable.text.split('#')
+  try {
+    const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem })
+    return [
+      'The flake has these packages:',
+      ...packages.map((one) => `  ${printPackages(one)}`),
+      'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+    ].join('\n')
+  } catch (error) {
+    if (!(error instanceof NixError)) throw error
+    return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
+      .filter(Boolean)
+      .join(' ')
+  }
 }

@@ -26,9 +26,12 @@ export function explainBuildFailure(log: string, context: BuildContext): string 
   return undefined
 }
 
-/** "a 'x86_64-linux' with features {…" of older versions, "Required system: 'x86_64-linux' with features {…" of newer. */
+/**
+ * The features that a build requires: "a 'x86_64-linux' with features {kvm} is required to build" of Nix 2.8 to 2.26,
+ * "Required features: {kvm}" of 2.34, "Required system: 'x86_64-linux' with features {kvm}" of versions between.
+ */
 const REQUIRED =
-  "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired system: '[^']+' with features \\{)[^}]*"
+  "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired (?:system: '[^']+' with )?features:? \\{)[^}]*"
 
 /** What a build needs that requires the feature `kvm`. */
 export const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
@@ -46,9 +49,11 @@ const SYMPTOMS: readonly Symptom[] = [
     help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
   },
   {
-    pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'/,
+    // "platform mismatch" and "missing system features" are two reasons in 2.34, and one in older versions.
+    pattern:
+      /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
     help: ({ runnerSystem }, match) => {
-      const system = match[1] ?? match[2] ?? ''
+      const system = match[1] ?? match[2] ?? runnerSystem
       if (system === runnerSystem)
         return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.'
       return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
@@ -84,7 +89,7 @@ or build on ${runnerFor(system)}.`,
   },
   {
     pattern:
-      /path '[^']*flake\.nix' does not exist|does not contain a '[^']*flake\.nix' file|getting status of '[^']*flake\.nix': No such file|is not tracked by Git|could not find a flake\.nix file/,
+      /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
     help: () =>
       'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
   },

@@ -6,8 +6,8 @@ import { advanced, announced, NO_PROGRESS, type Progress, printProgress, started
  * What is known of a run of Nix from its log, as far as it has come. Of a long log it holds the ends only.
  *
  * Nix writes it with `--log-format internal-json`: on each line `@nix ` and an object, which starts or stops an
- * activity, gives a result of one, or is a message. It is documented by its source alone. Nix 2.8 is what this was tried
- * with; where newer versions and Lix differ, by their source, it is said where the line is read.
+ * activity, gives a result of one, or is a message. It is documented by its source alone. Nix 2.8, 2.26 and 2.34 are what
+ * this was tried with; where they differ, or Lix by its source, it is said where the line is read.
  * https://github.com/NixOS/nix/blob/master/src/libutil/logging.cc, `struct JSONLogger`
  * https://git.lix.systems/lix-project/lix/src/branch/main/lix/libutil/logging.hh, which says what the fields are
  */
@@ -17,6 +17,8 @@ export interface NixLog {
   readonly progress: Progress
   /** When and as what progress was last shown. */
   readonly told: { readonly at: number; readonly line: string | undefined }
+  /** When anything was last shown. */
+  readonly shownAt: number
   /** By the activity's id, in the order in which they began. */
   readonly builds: ReadonlyMap<string, Build>
   readonly errors: readonly string[]
@@ -30,6 +32,12 @@ interface Build {
   readonly lines: readonly string[]
 }
 
+/** The log as it is now, and what of it people are shown. */
+export interface Read {
+  readonly log: NixLog
+  readonly shown: readonly string[]
+}
+
 /** What there is to say of a run that has failed. */
 export interface NixFailure {
   /** Nix's errors, after the last lines of those derivations that they are about. */
@@ -41,7 +49,7 @@ export interface NixFailure {
 /** @param now in milliseconds, from any beginning */
 export function startNixLog(now: number): NixLog {
   const told = { at: now, line: undefined }
-  return { structured: false, progress: NO_PROGRESS, told, builds: new Map(), errors: [], others: [] }
+  return { structured: false, progress: NO_PROGRESS, told, shownAt: now, builds: new Map(), errors: [], others: [] }
 }
 
 /**
@@ -49,20 +57,23 @@ export function startNixLog(now: number): NixLog {
  * @param now in milliseconds, from the same beginning as the log's
  * @returns the log with it, and what of it people are shown: without control characters other than colours
  */
-export function readNixLine(
-  log: NixLog,
-  line: string,
-  now: number,
-): { readonly log: NixLog; readonly shown: readonly string[] } {
-  const event = parseEvent(line)
-  if (event === undefined) {
-    const shown = printable(line)
-    return { log: keepOther(log, shown), shown: [shown] }
-  }
-  const read = take({ ...log, structured: true }, event)
-  const progress = printProgress(read.log.progress)
-  if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL) return read
-  return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] }
+export function readNixLine(log: NixLog, line: string, now: number): Read {
+  const read = readLine(log, line, now)
+  return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } }
+}
+
+/**
+ * Some builds say nothing for long: then a person is told what Nix is at.
+ * @param now in milliseconds, from the same beginning as the log's
+ */
+export function remind(log: NixLog, now: number): Read {
+  if (now - log.shownAt < SILENCE) return { log, shown: [] }
+  const progress = printProgress(log.progress)
+  const running = [...log.builds.values()].filter((build) => build.running).map(nameOf)
+  const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running
+  const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`
+  const shown = `${progress ?? 'Nix'}${progress === undefined ? ' is' : ';'} still ${at}`
+  return { log: { ...log, shownAt: now, told: { at: now, line: progress } }, shown: [shown] }
 }
 
 /** The last line on progress, where it has not been shown yet. */
@@ -90,7 +101,9 @@ export function failureIn({ builds, errors, others }: NixLog): NixFailure {
   }
 }
 
+/** At least so long are lines on progress apart, and so long may nothing be shown, in milliseconds. */
 const PROGRESS_INTERVAL = 10_000
+const SILENCE = 60_000
 /** What is kept of one derivation's log, and of those that have ended: an error may come after its build's end. */
 const KEPT_LINES = 200
 const KEPT_BUILDS = 30
@@ -135,9 +148,16 @@ function parseEvent(line: string): Event | undefined {
   }
 }
 
-interface Read {
-  readonly log: NixLog
-  readonly shown: readonly string[]
+function readLine(log: NixLog, line: string, now: number): Read {
+  const event = parseEvent(line)
+  if (event === undefined) {
+    const shown = printable(line)
+    return { log: keepOther(log, shown), shown: [shown] }
+  }
+  const read = take({ ...log, structured: true }, event)
+  const progress = printProgress(read.log.progress)
+  if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL) return read
+  return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] }
 }
 
 function take(log: NixLog, event: Event): Read {

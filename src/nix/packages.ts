@@ -8,7 +8,7 @@ import { SYSTEMS } from './system.ts'
 
 export interface PackagesCall {
   readonly flake: string
-  /** `containerImage`, or a path: `images.app`. */
+  /** `containerImage`, or a path: `images.app`. Empty is the whole of them. */
   readonly attribute: string
   /** More arguments for `nix eval`. */
   readonly nixArgs: readonly string[]
@@ -51,6 +51,14 @@ export async function readPackages(call: PackagesCall): Promise<readonly SystemP
     const packages = output.packages[system]
     return packages === undefined ? { kind: 'foreign', system } : { kind: 'evaluated', system, ...packages }
   })
+}
+
+/** On one line, for people. */
+export function printPackages(packages: SystemPackages): string {
+  const { system, kind } = packages
+  if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
+  if (kind === 'foreign') return `${system}: no container images are for it`
+  return `${system}: ${packages.names.join(', ') || 'none'}`
 }
 
 const PACKAGES = v.object({ names: v.array(v.string()), offered: v.boolean() })

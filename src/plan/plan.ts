@@ -1,11 +1,12 @@
-import { findUnchanged, namesStorePath, readIndexes } from '../build/unchanged.ts'
+import { readEarlier } from '../build/reuse.ts'
+import { findUnchanged, namesStorePath, ownIndexes } from '../build/unchanged.ts'
 import type { PlanInputs } from '../inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { evaluateStorePath } from '../nix/evaluate.ts'
 import { installableOf } from '../nix/installable.ts'
 import { NixError } from '../nix/nix-error.ts'
-import { readPackages, type SystemPackages } from '../nix/packages.ts'
+import { printPackages, readPackages } from '../nix/packages.ts'
 import { platformOf } from '../nix/system.ts'
 import type { Workflow } from '../workflow.ts'
 import { summarizePlan } from './summary.ts'
@@ -75,19 +76,12 @@ async function findSystems(
   if (systems.length === 0)
     throw new NixError({
       what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
-      words: packages.map(describe).join('\n') || '"packages" is empty',
+      words: packages.map(printPackages).join('\n') || '"packages" is empty',
       help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
     })
   for (const { system, why } of failed)
     log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`)
   return systems
-}
-
-function describe(packages: SystemPackages): string {
-  const { system, kind } = packages
-  if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
-  if (kind === 'foreign') return `${system}: no container images are for it`
-  return `${system}: ${packages.names.join(', ') || 'none'}`
 }
 
 async function findUnchangedSystems(
@@ -98,7 +92,7 @@ async function findUnchangedSystems(
 ): Promise<ReadonlySet<string>> {
   const unchanged = new Set<string>()
   if (inputs.rebuild || Object.keys(inputs.labels).length > 0) return unchanged
-  const indexes = await readIndexes(registry, inputs.reuseFrom, inputs.images, log)
+  const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images)
   // One after the other: each evaluation takes all the memory that nixpkgs does.
   for (const system of systems) {
     const platform = platformOf(system)
