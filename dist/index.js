@@ -54412,7 +54412,7 @@ function imageOfLayout(contents, path) {
         configDigest: manifest.config.digest,
         configBytes,
         layers: manifest.layers.map((blob) => ({ name: existing(contents, blob, path), blob })),
-        manifest: { bytes, mediaType: manifest.mediaType },
+        manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations },
     };
 }
 async function readLayoutFolder(path, take = async () => undefined) {
@@ -55080,6 +55080,8 @@ async function* copyTo(copy, bytes) {
     copy.end();
     await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
 }
+const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/;
+const FOREIGN_SCRIPT = 'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.';
 async function* outputOf(path) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(path, [], { stdio: ['ignore', 'pipe', 'pipe'] });
     const said = [];
@@ -55095,7 +55097,11 @@ async function* outputOf(path) {
         if (failure === undefined)
             return;
         const words = [failure, lastLines(said.join(''), 15)].join('\n');
-        throw new ImageError({ what: `${path} should write an image to its standard output, but failed`, words });
+        throw new ImageError({
+            what: `${path} should write an image to its standard output, but failed`,
+            words,
+            help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
+        });
     }
     finally {
         child.kill();
@@ -56699,7 +56705,7 @@ async function mountIfElsewhere(registry, image, blob) {
 }
 async function pushManifest({ images, tag, labels }, archive, layers, published, registry) {
     const config = configBlob(archive, labels);
-    const manifest = ownManifest(archive, config, layers) ?? composeManifest(config, layers);
+    const manifest = ownManifest(archive, config, layers) ?? composeManifest(archive, config, layers);
     const { bytes, digest, mediaType } = manifest;
     const without = images.filter((image) => !published.has(image, config.digest));
     await putEverywhere(registry, without, config);
@@ -56716,12 +56722,17 @@ function ownManifest({ manifest, configDigest, layers: own }, config, layers) {
         own.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
     return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined;
 }
-function composeManifest(config, layers) {
+function composeManifest({ manifest, layers: own }, config, layers) {
+    const said = (annotations = {}) => Object.keys(annotations).length > 0 ? { annotations } : undefined;
     const bytes = Buffer.from(JSON.stringify({
         schemaVersion: 2,
         mediaType: OCI_MANIFEST,
         config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-        layers: layers.map(({ digest, size, format }) => ({ mediaType: layerType(format), digest, size })),
+        layers: layers.map(({ digest, size, format }, at) => {
+            const kept = keptBlob(own[at]);
+            return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) };
+        }),
+        ...said(manifest?.annotations),
     }));
     return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
 }

@@ -110,10 +110,12 @@ interface ReadLayer {
   readonly mediaType: string
   readonly digest: string
   readonly size: number
+  readonly annotations?: unknown
 }
 
 interface ReadManifest {
   readonly mediaType: string
+  readonly annotations?: unknown
   readonly config: ReadLayer
   readonly layers: readonly ReadLayer[]
 }
@@ -1016,6 +1018,10 @@ describe('an OCI layout whose layers are compressed', () => {
       expect(JSON.parse(config.toString())).toEqual({ ...own, config: { ...own.config, Labels: { a: 'b' } } })
       expect(read.layers.map((layer) => layer.digest)).toEqual(packed.layers.map((layer) => layer.digest))
       expect(read.layers.map(({ mediaType }) => mediaType.slice(-4))).toEqual(['gzip', 'zstd', 'gzip', 'zstd'])
+      // What is said of them is still true.
+      const came = JSON.parse(packed.manifest.toString())
+      expect(read.annotations).toEqual(came.annotations)
+      expect(read.layers).toEqual(came.layers)
       expect(digestsOf(layers)).toEqual(packed.layers.map(({ diffId }) => diffId))
     }
   })
@@ -1038,12 +1044,20 @@ describe('an OCI layout with layers that are not compressed', () => {
       expect(manifest.layers.slice(2).map(({ digest }) => digest)).toEqual(
         mixed.layers.slice(2).map(({ digest }) => digest),
       )
+      const elsewhere = { 'org.example.made': 'elsewhere' }
+      expect(manifest.layers.map(({ annotations }) => annotations)).toEqual([
+        undefined,
+        undefined,
+        elsewhere,
+        elsewhere,
+      ])
     },
   )
 
   test('is the very image that the same layers in a docker archive are', async () => {
     const { client } = await connect()
-    const plain = makeLayout({ layers: LAYERS, packings: ['plain', 'plain', 'plain', 'plain'] })
+    const packings = ['plain', 'plain', 'plain', 'plain'] as const
+    const plain = makeLayout({ layers: LAYERS, packings, manifest: { annotations: undefined } })
     const { manifest } = await push(made, client)
     expect((await pushLayout(plain, client)).manifest.digest).toBe(manifest.digest)
   })

@@ -284,6 +284,11 @@ describe('a script', () => {
       /should write an image to its standard output, but failed\n {2}it ended with status 3\n {2}Traceback\n {2}KeyError: layers$/,
     ],
     [
+      'whose interpreter is for another processor',
+      async () => file(`#!${await file('\x7fELF, but of no processor', 0o555)}\nimport sys\nsys.exit(0)\n`, 0o555),
+      /should write an image .*\n(?: {2}.*\n)+Is it for another system than this runner is\?.*docker\/setup-qemu-action/,
+    ],
+    [
       'that fails halfway',
       () => script('head -c 100000 "$tar"; echo "no space" >&2; exit 1'),
       /status 1\n {2}no space$/,

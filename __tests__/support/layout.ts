@@ -77,7 +77,7 @@ export function makeLayout(options: LayoutOptions = {}): MadeLayout {
     schemaVersion: 2,
     mediaType: `${OCI}.manifest.v1+json`,
     config,
-    layers: packed.map(({ listed }) => listed),
+    layers: packed.map(({ listed }) => ({ ...listed, annotations: { 'org.example.made': 'elsewhere' } })),
     annotations: { 'org.opencontainers.image.title': 'made elsewhere' },
     ...options.manifest,
   })

@@ -415,7 +415,7 @@ async function pushManifest(
   registry: Registry,
 ): Promise<Pick<PushedImage, 'manifest' | 'configDigest'>> {
   const config = configBlob(archive, labels)
-  const manifest = ownManifest(archive, config, layers) ?? composeManifest(config, layers)
+  const manifest = ownManifest(archive, config, layers) ?? composeManifest(archive, config, layers)
   const { bytes, digest, mediaType } = manifest
   const without = images.filter((image) => !published.has(image, config.digest))
   await putEverywhere(registry, without, config)
@@ -442,13 +442,24 @@ function ownManifest(
   return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined
 }
 
-function composeManifest(config: Blob, layers: readonly PushedLayer[]): StoredManifest {
+/** A manifest as it would have come with the image, with all that is said of it and of the layers that are still those. */
+function composeManifest(
+  { manifest, layers: own }: SourceImage,
+  config: Blob,
+  layers: readonly PushedLayer[],
+): StoredManifest {
+  const said = (annotations: Descriptor['annotations'] = {}) =>
+    Object.keys(annotations).length > 0 ? { annotations } : undefined
   const bytes = Buffer.from(
     JSON.stringify({
       schemaVersion: 2,
       mediaType: OCI_MANIFEST,
       config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-      layers: layers.map(({ digest, size, format }) => ({ mediaType: layerType(format), digest, size })),
+      layers: layers.map(({ digest, size, format }, at) => {
+        const kept = keptBlob(own[at])
+        return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) }
+      }),
+      ...said(manifest?.annotations),
     }),
   )
   return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }

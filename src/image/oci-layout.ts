@@ -33,7 +33,7 @@ export function imageOfLayout(contents: Contents, path: string): SourceImage {
     configDigest: manifest.config.digest,
     configBytes,
     layers: manifest.layers.map((blob) => ({ name: existing(contents, blob, path), blob })),
-    manifest: { bytes, mediaType: manifest.mediaType },
+    manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations },
   }
 }
 

@@ -13,7 +13,13 @@ export interface SourceImage {
   /** Lowest first, one for each diff ID of the config. */
   readonly layers: readonly SourceLayer[]
   /** Of an OCI layout, whose manifest is there already. */
-  readonly manifest?: { readonly bytes: Buffer; readonly mediaType: string }
+  readonly manifest?: LayoutManifest
+}
+
+export interface LayoutManifest {
+  readonly bytes: Buffer
+  readonly mediaType: string
+  readonly annotations: Readonly<Record<string, string>>
 }
 
 export interface SourceLayer {

@@ -155,6 +155,15 @@ async function* copyTo(copy: Writable, bytes: AsyncIterable<Buffer>): AsyncGener
   await finished(copy, { readable: false })
 }
 
+/**
+ * What comes of a script whose interpreter is for another processor: where the system can't start it, a shell is given
+ * the script, and makes nothing of it (https://man7.org/linux/man-pages/man3/exec.3.html, ENOEXEC).
+ */
+const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/
+
+const FOREIGN_SCRIPT =
+  'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.'
+
 /** What a script writes to its standard output; its failure is this stream's. */
 async function* outputOf(path: string): AsyncGenerator<Buffer> {
   const child = spawn(path, [], { stdio: ['ignore', 'pipe', 'pipe'] })
@@ -172,7 +181,11 @@ async function* outputOf(path: string): AsyncGenerator<Buffer> {
     const failure = await ended
     if (failure === undefined) return
     const words = [failure, lastLines(said.join(''), 15)].join('\n')
-    throw new ImageError({ what: `${path} should write an image to its standard output, but failed`, words })
+    throw new ImageError({
+      what: `${path} should write an image to its standard output, but failed`,
+      words,
+      help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
+    })
   } finally {
     child.kill()
   }
