@@ -55933,7 +55933,7 @@ async function compressLayer(content, compression, slots, write) {
     let chain = write(codec.header);
     chain.catch(() => undefined);
     try {
-        for await (const block of blocksOf(content)) {
+        for await (const block of blocksOf(content, codec.blocks)) {
             size += block.length;
             diffId.update(block);
             await slots.take();
@@ -55968,34 +55968,38 @@ async function hashLayer(content) {
     }
     return { diffId: digestFrom(hash), size };
 }
-const compress_BLOCK = 1024 * 1024;
-const spareBlocks = [];
-function takeBlock() {
-    return spareBlocks.pop() ?? Buffer.allocUnsafeSlow(compress_BLOCK);
+function createBlocks(size) {
+    const spare = [];
+    return {
+        take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
+        giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
+    };
 }
-async function* blocksOf(content) {
-    let block = takeBlock();
+async function* blocksOf(content, blocks) {
+    let block = blocks.take();
     let filled = 0;
     for await (const chunk of content) {
         for (let at = 0; at < chunk.length;) {
             const copied = chunk.copy(block, filled, at);
             at += copied;
             filled += copied;
-            if (filled < compress_BLOCK)
+            if (filled < block.length)
                 continue;
             yield block;
-            block = takeBlock();
+            block = blocks.take();
             filled = 0;
         }
     }
     if (filled > 0)
         yield block.subarray(0, filled);
     else
-        spareBlocks.push(block);
+        blocks.giveBack(block);
 }
+const GZIP_BLOCKS = createBlocks(1024 * 1024);
 function gzip(level) {
     let checksum = 0;
     return {
+        blocks: GZIP_BLOCKS,
         header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
         async compress(block) {
             checksum = (0,external_node_zlib_.crc32)(block, checksum);
@@ -56010,6 +56014,8 @@ function gzip(level) {
         },
     };
 }
+const ZSTD_BLOCK = 2 * 1024 * 1024;
+const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK);
 function zstd(level) {
     const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
     const create = () => ({
@@ -56017,9 +56023,14 @@ function zstd(level) {
         end: external_node_zlib_.constants.ZSTD_e_end,
     });
     const empty = Buffer.alloc(0);
-    return { header: empty, compress: (block) => compressBlock(`zstd ${level}`, block, create), trailer: () => empty };
+    return {
+        blocks: ZSTD_BLOCKS,
+        header: empty,
+        compress: (block) => compressBlock(`zstd ${level}`, block, create),
+        trailer: () => empty,
+    };
 }
-const OUTPUT = compress_BLOCK / 2;
+const OUTPUT = ZSTD_BLOCK / 2;
 const spareCompressors = new Map();
 async function compressBlock(settings, block, create) {
     const spare = spareCompressors.get(settings) ?? [];
@@ -56035,15 +56046,13 @@ async function compressBlock(settings, block, create) {
     await done.promise;
     stream.off('data', collect).off('error', done.reject);
     spare.push(compressor);
-    if (block.length === compress_BLOCK)
-        spareBlocks.push(block);
+    ZSTD_BLOCKS.giveBack(block);
     return Buffer.concat(chunks);
 }
 const deflatePool = createDeflatePool();
 async function deflateBlock(filled, level) {
     const { compressed, block } = await deflatePool.compress(filled, level);
-    if (block.length === compress_BLOCK)
-        spareBlocks.push(block);
+    GZIP_BLOCKS.giveBack(block);
     return compressed;
 }
 function storedBlocks(block) {
@@ -56056,8 +56065,7 @@ function storedBlocks(block) {
         parts.push(header, bytes);
     }
     const stored = Buffer.concat(parts);
-    if (block.length === compress_BLOCK)
-        spareBlocks.push(block);
+    GZIP_BLOCKS.giveBack(block);
     return stored;
 }
 const SAMPLE = 16 * 1024;

@@ -29,7 +29,7 @@ export interface Compressing {
 }
 
 /**
- * Compresses a layer in blocks of 1 MiB, each by itself on whichever core is free, and writes them in order. The result
+ * Compresses a layer in blocks, each by itself on whichever core is free, and writes them in order. The result
  * hangs on nothing but the content and the settings: not on the machine's load, nor on how many cores it has.
  * Resolves as soon as all is read, so that the next layer's blocks keep the cores busy.
  * @param slots bounds how many blocks there are at once, over all layers
@@ -47,7 +47,7 @@ export async function compressLayer(
   let chain = write(codec.header)
   chain.catch(() => undefined)
   try {
-    for await (const block of blocksOf(content)) {
+    for await (const block of blocksOf(content, codec.blocks)) {
       size += block.length
       diffId.update(block)
       await slots.take()
@@ -92,41 +92,52 @@ export async function hashLayer(content: AsyncIterable<Buffer>): Promise<Uncompr
   return { diffId: digestFrom(hash), size }
 }
 
-const BLOCK = 1024 * 1024
+/** Memory for blocks, to be filled again: memory that is given up costs more time than it saves. */
+interface Blocks {
+  take(): Buffer
+  /** @param block what has been taken, or the part of it that was filled */
+  giveBack(block: Buffer): void
+}
 
-/** Blocks that have been compressed, to be filled again: memory that is given up costs more time than it saves. */
-const spareBlocks: Buffer[] = []
-
-function takeBlock(): Buffer {
-  return spareBlocks.pop() ?? Buffer.allocUnsafeSlow(BLOCK)
+/** @param size of each, in bytes */
+function createBlocks(size: number): Blocks {
+  const spare: Buffer[] = []
+  return {
+    take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
+    giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
+  }
 }
 
 /** Blocks of the same size but for the last, however the content comes: their borders are part of the result. */
-async function* blocksOf(content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  let block = takeBlock()
+async function* blocksOf(content: AsyncIterable<Buffer>, blocks: Blocks): AsyncGenerator<Buffer> {
+  let block = blocks.take()
   let filled = 0
   for await (const chunk of content) {
     for (let at = 0; at < chunk.length; ) {
       const copied = chunk.copy(block, filled, at)
       at += copied
       filled += copied
-      if (filled < BLOCK) continue
+      if (filled < block.length) continue
       yield block
-      block = takeBlock()
+      block = blocks.take()
       filled = 0
     }
   }
   if (filled > 0) yield block.subarray(0, filled)
-  else spareBlocks.push(block)
+  else blocks.giveBack(block)
 }
 
 interface Codec {
+  readonly blocks: Blocks
   readonly header: Buffer
   /** The block may be filled anew once the result is there. */
   readonly compress: (block: Buffer) => Promise<Buffer>
   /** @param size of all the blocks together, in bytes */
   readonly trailer: (size: number) => Buffer
 }
+
+/** Deflate looks 32 KiB back, so that larger blocks would give nothing for their memory. */
+const GZIP_BLOCKS = createBlocks(1024 * 1024)
 
 /**
  * One gzip member, which every reader takes: each block ends in an empty stored block, so that the next begins on a
@@ -135,6 +146,7 @@ interface Codec {
 function gzip(level: number): Codec {
   let checksum = 0
   return {
+    blocks: GZIP_BLOCKS,
     // No time, no name; the system is "unknown".
     header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
     async compress(block) {
@@ -152,6 +164,10 @@ function gzip(level: number): Codec {
   }
 }
 
+/** zstd looks back some MiB: blocks of one come to 5 % more than a layer in one piece, blocks of two to 2 %. Each core has one. */
+const ZSTD_BLOCK = 2 * 1024 * 1024
+const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK)
+
 /** A frame for each block, one after the other: https://www.rfc-editor.org/rfc/rfc8878#section-3 */
 function zstd(level: number): Codec {
   const params = { [constants.ZSTD_c_compressionLevel]: level }
@@ -161,11 +177,16 @@ function zstd(level: number): Codec {
     end: constants.ZSTD_e_end,
   })
   const empty = Buffer.alloc(0)
-  return { header: empty, compress: (block) => compressBlock(`zstd ${level}`, block, create), trailer: () => empty }
+  return {
+    blocks: ZSTD_BLOCKS,
+    header: empty,
+    compress: (block) => compressBlock(`zstd ${level}`, block, create),
+    trailer: () => empty,
+  }
 }
 
 /** Results come in pieces of this size, and each piece waits for a thread anew. */
-const OUTPUT = BLOCK / 2
+const OUTPUT = ZSTD_BLOCK / 2
 
 /** A compressor, and what makes it finish a block. */
 interface Compressor {
@@ -190,7 +211,7 @@ async function compressBlock(settings: string, block: Buffer, create: () => Comp
   await done.promise
   stream.off('data', collect).off('error', done.reject)
   spare.push(compressor)
-  if (block.length === BLOCK) spareBlocks.push(block)
+  ZSTD_BLOCKS.giveBack(block)
   // A copy, for the pieces share memory with results that are needed longer.
   return Buffer.concat(chunks)
 }
@@ -200,7 +221,7 @@ const deflatePool = createDeflatePool()
 
 async function deflateBlock(filled: Buffer, level: number): Promise<Buffer> {
   const { compressed, block } = await deflatePool.compress(filled, level)
-  if (block.length === BLOCK) spareBlocks.push(block)
+  GZIP_BLOCKS.giveBack(block)
   return compressed
 }
 
@@ -215,7 +236,7 @@ function storedBlocks(block: Buffer): Buffer {
     parts.push(header, bytes)
   }
   const stored = Buffer.concat(parts)
-  if (block.length === BLOCK) spareBlocks.push(block)
+  GZIP_BLOCKS.giveBack(block)
   return stored
 }
 
