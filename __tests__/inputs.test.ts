@@ -284,6 +284,12 @@ describe('what is wrong is told in one message, with the input and what to do', 
       ['The input `installable` is not for `mode: plan`', '`attribute`'],
     ],
     [
+      'a file to plan for, which has no systems to be looked for',
+      { mode: 'plan', file: 'default.nix' },
+      {},
+      ['The input `file` is not for `mode: plan`', 'write the matrix by hand'],
+    ],
+    [
       'a flake to plan for that names an attribute',
       { mode: 'plan', flake: '.#x' },
       {},

@@ -54884,7 +54884,7 @@ function compressionOf(start) {
     const hex = start.toString('hex', 0, 6);
     if (hex.startsWith('1f8b'))
         return 'gzip';
-    if (hex.startsWith('28b52ffd'))
+    if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex))
         return 'zstd';
     return hex === 'fd377a585a00' ? 'xz' : undefined;
 }
@@ -54897,8 +54897,9 @@ function decompress(compression, bytes, path) {
         return byProgram('xz', bytes, path);
     return compression === 'gzip'
         ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
-        : byStream((0,external_node_zlib_.createZstdDecompress)(options), splitFrames(bytes), path);
+        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: LONG }), splitFrames(bytes), path);
 }
+const LONG = { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: 31 };
 async function* byStream(plain, bytes, path) {
     const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
     try {
@@ -55016,7 +55017,12 @@ async function findInFolder(path) {
     const names = (await (0,promises_.readdir)(path)).sort();
     if (names.includes('index.json') && names.includes('oci-layout'))
         return { path, format: 'layout' };
-    const found = (await Promise.all(names.map((name) => imageAt((0,external_node_path_.join)(path, name))))).flatMap((one) => one ?? []);
+    const found = [];
+    for (const name of names) {
+        const image = await imageAt((0,external_node_path_.join)(path, name));
+        if (image !== undefined)
+            found.push(image);
+    }
     const [only, ...more] = found;
     if (only !== undefined && more.length === 0)
         return only;
@@ -55616,13 +55622,31 @@ async function whatThereIs({ installable, nixArgs, runnerSystem }) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/nix/store-path.js
+const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function isStorePath(text) {
+    return STORE_PATH.test(text) && !text.split('/').includes('..');
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/installable.js
+
+
 function installableOf(inputs, runnerSystem) {
     const { system, flake, attribute, installable, file } = inputs;
     if (file !== '')
         return { options: fileOptions(file, system, runnerSystem), text: attribute, name: `${attribute} of ${file}` };
     const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
+    refuseBelow(text);
     return { options: [], text, name: text };
+}
+function refuseBelow(text) {
+    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/#]+)\/+([^/#]+[^#]*)$/.exec(text) ?? [];
+    if (below === undefined || !isStorePath(storePath))
+        return;
+    throw new NixError({
+        what: `The input \`installable\` is "${text}", and Nix builds ${storePath}, with all that is in it`,
+        help: 'Name the store path itself, if it has one image in it, or the attribute of the image.',
+    });
 }
 function fileOptions(file, system, runnerSystem) {
     const current = system === runnerSystem ? [] : ['--option', 'system', system, '--option', 'extra-platforms', runnerSystem];
@@ -55671,12 +55695,6 @@ async function copyToLayout(call) {
         help: explainBuildFailure(log, call) ??
             'nix2container gives each image this program. Where the installable is a store path, name the attribute instead; `nix-args` must be such as `nix run` takes, too.',
     });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/store-path.js
-const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
-function isStorePath(text) {
-    return STORE_PATH.test(text) && !text.split('/').includes('..');
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/evaluate.js
@@ -56478,21 +56496,26 @@ function bytesOf(layers) {
 async function checkImage(source) {
     const read = new Map();
     const archive = await readImage(source, {
-        take: async ({ name, content }) => {
-            const hash = (0,external_node_crypto_.createHash)('sha256');
-            const probed = await probeLayer(content());
-            const { diffId } = await hashLayer(push_plain(probed, source, async (chunk) => void hash.update(chunk)));
-            const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-            read.set(name, { diffId, digest, format: keptFormat(probed) });
-        },
+        take: async (member) => void read.set(member.name, await readLayer(member, source)),
     });
     for (const [at, { name }] of archive.layers.entries()) {
         const layer = read.get(name);
-        checkDiffId(archive, at, layer?.diffId, source);
-        if (layer !== undefined)
-            checkBlob(archive, at, layer, source);
+        if (layer === undefined)
+            throw noTar(name, source);
+        checkDiffId(archive, at, layer.diffId, source);
+        checkBlob(archive, at, layer, source);
     }
     return archive;
+}
+async function readLayer({ content }, source) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    const probed = await probeLayer(content());
+    const { diffId } = await hashLayer(push_plain(probed, source, async (chunk) => void hash.update(chunk)));
+    const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
+    return { diffId, digest, format: keptFormat(probed) };
+}
+function noTar(name, { path }) {
+    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar` });
 }
 function push_plain({ compression, content }, { path }, write = async () => undefined) {
     return compression === undefined ? content : decompress(compression, push_copyTo(write, content), path);
@@ -56528,21 +56551,29 @@ async function pushLayers(call, registry, log) {
     async function push(member) {
         taken.set(member.name, await uploads.push(member));
     }
+    async function leave(archive, at, member, blob) {
+        const read = await readLayer(member, source);
+        checkBlob(archive, at, read, source);
+        taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
+    }
     function takeKnown(archive) {
-        const there = lookForKept(archive, images, registry);
+        const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
+        const asked = archive.layers.filter((layer, at) => {
+            const [kept, diffId] = [keptBlob(layer), archive.config.diffIds[at]];
+            return kept && diffId && publishedAs(kept, diffId) === undefined;
+        });
+        const there = lookForKept(asked, images, registry);
         return async (member) => {
             const at = archive.layers.findIndex(({ name }) => name === member.name);
             const diffId = archive.config.diffIds[at];
             if (diffId === undefined)
                 return;
             const kept = keptBlob(archive.layers[at]);
-            const blob = kept
-                ? reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest)
-                : reusable(diffId);
+            const blob = kept ? publishedAs(kept, diffId) : reusable(diffId);
             if (blob !== undefined)
-                taken.set(member.name, { layer: uploads.reuse(diffId, blob, member) });
+                taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
             else if (kept && (await there.get(kept.digest)))
-                taken.set(member.name, { layer: uploads.leave(diffId, kept) });
+                await leave(archive, at, member, kept);
             else
                 await push(member);
         };
@@ -56580,7 +56611,7 @@ async function pushLayers(call, registry, log) {
 function keptBlob(layer) {
     return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
 }
-function lookForKept({ layers }, images, registry) {
+function lookForKept(layers, images, registry) {
     const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
     return new Map([...kept].map((digest) => {
         const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)));
@@ -56592,7 +56623,7 @@ function lookForKept({ layers }, images, registry) {
 async function layerOf(archive, at, taken, source) {
     const { name = '' } = archive.layers[at] ?? {};
     if (taken?.layer === undefined)
-        throw new ImageError({ what: `${source.path} is damaged: its layer ${name} is no tar` });
+        throw noTar(name, source);
     checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
     const layer = await taken.layer;
     checkBlob(archive, at, layer, source);
@@ -57417,9 +57448,10 @@ function readMergeInputs(env) {
 }
 function readPlanInputs(env) {
     const common = readCommonInputs(env);
-    if (inputOf(env, 'installable') !== '')
+    const other = ['installable', 'file'].find((name) => inputOf(env, name) !== '');
+    if (other !== undefined)
         throw new InputError({
-            what: 'The input `installable` is not for `mode: plan`, which looks for the systems in the flake',
+            what: `The input \`${other}\` is not for \`mode: plan\`, which looks for the systems in the flake`,
             help: 'Name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.',
         });
     const pushWith = readPushWith(env);

@@ -167,9 +167,10 @@ function readMergeInputs(env: Environment): MergeInputs {
 
 function readPlanInputs(env: Environment): PlanInputs {
   const common = readCommonInputs(env)
-  if (inputOf(env, 'installable') !== '')
+  const other = ['installable', 'file'].find((name) => inputOf(env, name) !== '')
+  if (other !== undefined)
     throw new InputError({
-      what: 'The input `installable` is not for `mode: plan`, which looks for the systems in the flake',
+      what: `The input \`${other}\` is not for \`mode: plan\`, which looks for the systems in the flake`,
       help: 'Name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.',
     })
   const pushWith = readPushWith(env)

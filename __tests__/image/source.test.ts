@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { buffer, text } from 'node:stream/consumers'
 import { promisify } from 'node:util'
-import { gzipSync, zstdCompressSync } from 'node:zlib'
+import { constants, createZstdCompress, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { ImageError } from '../../src/image/image-error.ts'
@@ -68,6 +68,8 @@ const padded = Buffer.concat([made.bytes, Buffer.alloc(200_000)])
 const members = [made.bytes.subarray(0, 1000), made.bytes.subarray(1000)].map((part) => gzipSync(part))
 const frames = [made.bytes.subarray(0, 1000), made.bytes.subarray(1000)].map((part) => zstdCompressSync(part))
 
+const SKIPPED = Buffer.from('502a4d180400000001020304', 'hex')
+
 const FORMS: readonly Form[] = [
   { form: 'a plain tar', path: () => file(made.bytes), copied: (path) => readFile(path) },
   { form: 'a plain tar with padding', path: () => file(padded), copied: (path) => readFile(path) },
@@ -82,6 +84,12 @@ const FORMS: readonly Form[] = [
   {
     form: 'a tar with zstd, in several frames',
     path: () => file(Buffer.concat(frames)),
+    copied: (path) => readFile(path),
+    small: true,
+  },
+  {
+    form: 'a tar with zstd, which begins with a frame to be skipped (pzstd)',
+    path: () => file(Buffer.concat([SKIPPED, zstdCompressSync(made.bytes)])),
     copied: (path) => readFile(path),
     small: true,
   },
@@ -220,6 +228,24 @@ describe('what is no image', () => {
       `${path} is a tar, but no image: it has neither manifest.json nor index.json\n  it holds README`,
     )
   })
+})
+
+test('a tar with zstd’s widest windows (`zstd --long=28`) is read', async () => {
+  // Of a stream, whose length it does not know, zstd keeps the window that it is given.
+  const packed = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 28 } })
+  packed.end(made.bytes)
+  expect((await readBuilt(await file(await buffer(packed)))).configDigest).toBe(made.configDigest)
+})
+
+test('a folder of more files than may be open at once has none of its images passed over', async () => {
+  const crowded = await mkdtemp(join(folder, 'crowded-'))
+  for (let at = 0; at < 400; at++) await writeFile(join(crowded, `file-${at}`), 'x')
+  for (const name of ['a.tar', 'z.tar']) await writeFile(join(crowded, name), made.bytes)
+  const source = new URL('../../src/image/source.ts', import.meta.url)
+  const script = `import(${JSON.stringify(source.href)}).then(({ findSource }) => findSource(process.argv[1]))`
+  const node = [process.execPath, '--input-type=module', '--eval', script, crowded]
+  const finding = run('sh', ['-c', 'ulimit -n 200; exec "$@"', 'sh', ...node])
+  await expect(finding).rejects.toThrow('is a folder with 2 images in it')
 })
 
 describe('a damaged file', () => {

@@ -1,4 +1,4 @@
-import { expect, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import { installableOf } from '../../src/nix/installable.ts'
 
 const inputs = { system: 'aarch64-linux', flake: '.', attribute: 'containerImage', installable: '', file: '' }
@@ -31,4 +31,19 @@ test('an attribute of a file is told the system, and that it is the current one'
     ...['--option', 'system', 'aarch64-linux'],
     ...['--option', 'extra-platforms', 'x86_64-linux'],
   ])
+})
+
+describe('an installable in the store', () => {
+  const path = `/nix/store/${'0'.repeat(32)}-images`
+
+  test.each([path, `${path}/`, `${path}#app`, `${path}/nix#app`, './result'])('may be %s', (installable) => {
+    expect(installableOf({ ...inputs, installable }, 'x86_64-linux').text).toBe(installable)
+  })
+
+  test('can’t be a file within a path, of which Nix would build the whole', () => {
+    for (const below of ['app.tar', 'images/app.tar', '/app.tar'])
+      expect(() => installableOf({ ...inputs, installable: `${path}/${below}` }, 'x86_64-linux')).toThrow(
+        `The input \`installable\` is "${path}/${below}", and Nix builds ${path}, with all that is in it\nName`,
+      )
+  })
 })

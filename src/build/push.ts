@@ -90,22 +90,36 @@ export function bytesOf(layers: readonly PushedLayer[]): number {
 
 /** Reads an image and holds each layer against the config, without pushing anything. */
 export async function checkImage(source: ImageSource): Promise<SourceImage> {
-  const read = new Map<string, { readonly diffId: Digest; readonly digest: Digest; readonly format: LayerFormat }>()
+  const read = new Map<string, ReadLayer>()
   const archive = await readImage(source, {
-    take: async ({ name, content }) => {
-      const hash = createHash('sha256')
-      const probed = await probeLayer(content())
-      const { diffId } = await hashLayer(plain(probed, source, async (chunk) => void hash.update(chunk)))
-      const digest: Digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`
-      read.set(name, { diffId, digest, format: keptFormat(probed) })
-    },
+    take: async (member) => void read.set(member.name, await readLayer(member, source)),
   })
   for (const [at, { name }] of archive.layers.entries()) {
     const layer = read.get(name)
-    checkDiffId(archive, at, layer?.diffId, source)
-    if (layer !== undefined) checkBlob(archive, at, layer, source)
+    if (layer === undefined) throw noTar(name, source)
+    checkDiffId(archive, at, layer.diffId, source)
+    checkBlob(archive, at, layer, source)
   }
   return archive
+}
+
+/** A layer as it is in the archive. */
+interface ReadLayer {
+  readonly diffId: Digest
+  readonly digest: Digest
+  readonly format: LayerFormat
+}
+
+async function readLayer({ content }: LayerMember, source: ImageSource): Promise<ReadLayer> {
+  const hash = createHash('sha256')
+  const probed = await probeLayer(content())
+  const { diffId } = await hashLayer(plain(probed, source, async (chunk) => void hash.update(chunk)))
+  const digest: Digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`
+  return { diffId, digest, format: keptFormat(probed) }
+}
+
+function noTar(name: string, { path }: ImageSource): ImageError {
+  return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar` })
 }
 
 /**
@@ -175,19 +189,30 @@ async function pushLayers(
     taken.set(member.name, await uploads.push(member))
   }
 
+  /** That the registry has a blob does not make it the layer that the config lists: a failed attempt may have left it. */
+  async function leave(archive: SourceImage, at: number, member: LayerMember, blob: Descriptor): Promise<void> {
+    const read = await readLayer(member, source)
+    checkBlob(archive, at, read, source)
+    taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) })
+  }
+
   /** Of what can be read as often as needed, all is known before the first layer: published ones are passed over. */
   function takeKnown(archive: SourceImage): TakeLayer {
-    const there = lookForKept(archive, images, registry)
+    const publishedAs = (kept: Descriptor, diffId: Digest) =>
+      reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest)
+    const asked = archive.layers.filter((layer, at) => {
+      const [kept, diffId] = [keptBlob(layer), archive.config.diffIds[at]]
+      return kept && diffId && publishedAs(kept, diffId) === undefined
+    })
+    const there = lookForKept(asked, images, registry)
     return async (member) => {
       const at = archive.layers.findIndex(({ name }) => name === member.name)
       const diffId = archive.config.diffIds[at]
       if (diffId === undefined) return
       const kept = keptBlob(archive.layers[at])
-      const blob = kept
-        ? reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest)
-        : reusable(diffId)
-      if (blob !== undefined) taken.set(member.name, { layer: uploads.reuse(diffId, blob, member) })
-      else if (kept && (await there.get(kept.digest))) taken.set(member.name, { layer: uploads.leave(diffId, kept) })
+      const blob = kept ? publishedAs(kept, diffId) : reusable(diffId)
+      if (blob !== undefined) taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) })
+      else if (kept && (await there.get(kept.digest))) await leave(archive, at, member, kept)
       else await push(member)
     }
   }
@@ -232,7 +257,7 @@ function keptBlob(layer: SourceLayer | undefined): Descriptor | undefined {
 
 /** Which of the blobs that go up as they are, every repository has already. */
 function lookForKept(
-  { layers }: SourceImage,
+  layers: readonly SourceLayer[],
   images: readonly Repository[],
   registry: Registry,
 ): ReadonlyMap<Digest, Promise<boolean>> {
@@ -255,8 +280,7 @@ async function layerOf(
   source: ImageSource,
 ): Promise<PushedLayer> {
   const { name = '' } = archive.layers[at] ?? {}
-  if (taken?.layer === undefined)
-    throw new ImageError({ what: `${source.path} is damaged: its layer ${name} is no tar` })
+  if (taken?.layer === undefined) throw noTar(name, source)
   checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source)
   const layer = await taken.layer
   checkBlob(archive, at, layer, source)

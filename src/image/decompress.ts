@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { createGunzip, createZstdDecompress } from 'node:zlib'
+import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
 import { messageOf } from '../failure.ts'
 import { ImageError } from './image-error.ts'
 import { splitFrames } from './zstd-frames.ts'
@@ -14,7 +14,8 @@ export type ArchiveCompression = 'gzip' | 'zstd' | 'xz'
 export function compressionOf(start: Buffer): ArchiveCompression | undefined {
   const hex = start.toString('hex', 0, 6)
   if (hex.startsWith('1f8b')) return 'gzip'
-  if (hex.startsWith('28b52ffd')) return 'zstd'
+  // A frame, or one to be skipped, which pzstd begins with.
+  if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex)) return 'zstd'
   return hex === 'fd377a585a00' ? 'xz' : undefined
 }
 
@@ -38,8 +39,11 @@ export function decompress(
   if (compression === 'xz') return byProgram('xz', bytes, path)
   return compression === 'gzip'
     ? byStream(createGunzip(options), bytes, path)
-    : byStream(createZstdDecompress(options), splitFrames(bytes), path)
+    : byStream(createZstdDecompress({ ...options, params: LONG }), splitFrames(bytes), path)
 }
+
+/** What `zstd --long` has packed, which by itself takes back no more than 128 MB: up to what its format has room for. */
+const LONG = { [constants.ZSTD_d_windowLogMax]: 31 }
 
 async function* byStream(
   plain: NodeJS.ReadWriteStream,

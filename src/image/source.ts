@@ -85,7 +85,12 @@ async function readStart(path: string): Promise<Buffer | 'folder'> {
 async function findInFolder(path: string): Promise<ImageSource> {
   const names = (await readdir(path)).sort()
   if (names.includes('index.json') && names.includes('oci-layout')) return { path, format: 'layout' }
-  const found = (await Promise.all(names.map((name) => imageAt(join(path, name))))).flatMap((one) => one ?? [])
+  const found: ImageSource[] = []
+  // One after the other: of thousands at once some can't be opened, and an image among them would be passed over.
+  for (const name of names) {
+    const image = await imageAt(join(path, name))
+    if (image !== undefined) found.push(image)
+  }
   const [only, ...more] = found
   if (only !== undefined && more.length === 0) return only
   const list = names.slice(0, 8).join(', ') || 'nothing'

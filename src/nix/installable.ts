@@ -1,3 +1,6 @@
+import { NixError } from './nix-error.ts'
+import { isStorePath } from './store-path.ts'
+
 /** What the user asked to have built. */
 export interface InstallableInputs {
   readonly system: string
@@ -18,14 +21,28 @@ export interface Installable {
   readonly name: string
 }
 
-/** @param runnerSystem the system of the machine */
+/**
+ * @param runnerSystem the system of the machine
+ * @throws NixError for a path below a store path
+ */
 export function installableOf(inputs: InstallableInputs, runnerSystem: string): Installable {
   const { system, flake, attribute, installable, file } = inputs
   if (file !== '')
     return { options: fileOptions(file, system, runnerSystem), text: attribute, name: `${attribute} of ${file}` }
   const text =
     installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`
+  refuseBelow(text)
   return { options: [], text, name: text }
+}
+
+/** Of a path below a store path Nix builds the whole, and another image in it could be taken for the one that was named. */
+function refuseBelow(text: string): void {
+  const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/#]+)\/+([^/#]+[^#]*)$/.exec(text) ?? []
+  if (below === undefined || !isStorePath(storePath)) return
+  throw new NixError({
+    what: `The input \`installable\` is "${text}", and Nix builds ${storePath}, with all that is in it`,
+    help: 'Name the store path itself, if it has one image in it, or the attribute of the image.',
+  })
 }
 
 /**
