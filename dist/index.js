@@ -54745,7 +54745,7 @@ async function readArchive(reader, path, take = async () => undefined) {
     throw new ImageError({
         what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
         words: `it holds ${listOf([...contents.members.keys()])}`,
-        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
+        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
     });
 }
 const archive_DOCUMENT_LIMIT = 4 * 1024 * 1024;
@@ -55026,10 +55026,10 @@ async function findInFolder(path) {
     const [only, ...more] = found;
     if (only !== undefined && more.length === 0)
         return only;
-    const list = names.slice(0, 8).join(', ') || 'nothing';
+    const shown = found.length === 0 ? names : found.map((image) => (0,external_node_path_.basename)(image.path));
     throw new ImageError({
         what: `${path} is a folder with ${found.length === 0 ? 'no image' : `${found.length} images`} in it`,
-        words: `it holds ${list}${names.length > 8 ? ' and more' : ''}`,
+        words: `${found.length === 0 ? 'it holds' : 'by their first bytes:'} ${shown.slice(0, 8).join(', ') || 'nothing'}${shown.length > 8 ? ' and more' : ''}`,
         help: found.length === 0 ? BUILDERS : 'Build each of them by its own attribute.',
     });
 }
@@ -55666,14 +55666,17 @@ function attributeOf({ options, text, name }, attribute) {
 
 
 
+
+const DESCRIPTION_LIMIT = 64 * 1024 * 1024;
 const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
 async function copyToLayout(call) {
     const { installable, nixArgs, description, layout } = call;
-    const parsed = safeParse(DESCRIPTION, await (0,promises_.readFile)(description, 'utf8'));
+    const { size } = await (0,promises_.stat)(description);
+    const parsed = safeParse(DESCRIPTION, size > DESCRIPTION_LIMIT ? undefined : await (0,promises_.readFile)(description, 'utf8'));
     if (!parsed.success)
         throw new NixError({
             what: `${description} is no image`,
-            words: `it begins like JSON, and is not what nix2container's buildImage makes: ${parsed.issues[0].message}`,
+            words: `it begins like JSON, and is not what nix2container's buildImage makes: ${size > DESCRIPTION_LIMIT ? `it has ${printBytes(size)}` : parsed.issues[0].message}`,
             help: 'Build an image, with dockerTools.buildLayeredImage or nix2container.buildImage for example.',
         });
     const program = attributeOf(installable, 'copyTo');
@@ -56280,9 +56283,13 @@ const BLOBS_AT_ONCE = 16;
 async function copyImages(registry, copies) {
     const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
     const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
+    let sent = 0;
     const copyNext = async () => {
-        for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-            await putIfAbsent(registry, next.to, streamed(registry, next.blob, next.from), next.from);
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+            const { blob, from, to } = next;
+            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
+                sent += blob.size;
+        }
     };
     try {
         await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
@@ -56291,6 +56298,7 @@ async function copyImages(registry, copies) {
         waiting.length = 0;
     }
     await Promise.all(copies.map((copy) => putManifests(registry, copy)));
+    return sent;
 }
 function contentsOf({ own, attestations }) {
     return [own, ...attestations];
@@ -57149,9 +57157,10 @@ async function findUnchanged(registry, indexes, wanted, log) {
 }
 async function publishUnchanged(registry, image, images, tag) {
     const whole = await Promise.all(images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)));
-    await copyImages(registry, images.filter((_, at) => !whole[at]).map((to) => ({ image, to })));
+    const sent = await copyImages(registry, images.filter((_, at) => !whole[at]).map((to) => ({ image, to })));
     if (tag !== '')
         await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
+    return sent;
 }
 async function look(registry, repository, { digest }, rivals, { platform, format }) {
     if (rivals > 1)
@@ -57257,7 +57266,7 @@ async function keep({ storePath, image }, inputs, workflow, { registry, log }) {
     const { system, images, tag } = inputs;
     const platform = platformOf(system);
     log.info(`Nothing to build: ${printRepository(image.repository)}@${image.digest} is of ${storePath}`);
-    await publishUnchanged(registry, image, images, tag);
+    const sent = await publishUnchanged(registry, image, images, tag);
     const kept = images.map((repository) => ({ ...image, repository }));
     const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow));
     await handOver(records, inputs, workflow, log);
@@ -57268,7 +57277,7 @@ async function keep({ storePath, image }, inputs, workflow, { registry, log }) {
         unchanged: true,
     });
     const layers = String(image.own.blobs.length - 1);
-    return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': '0', 'reused-layers': layers }, summary };
+    return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': String(sent), 'reused-layers': layers }, summary };
 }
 async function withReadable(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
     if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
@@ -58708,7 +58717,7 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
 }
 async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
     const unchanged = new Set();
-    if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
+    if (!inputs.push || inputs.rebuild || Object.keys(inputs.labels).length > 0)
         return unchanged;
     const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images);
     for (const system of systems) {

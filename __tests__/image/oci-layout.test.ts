@@ -164,7 +164,7 @@ describe('a folder with one image in it stands for the image', () => {
     const finding = findSource(outer)
     await expect(finding).rejects.toBeInstanceOf(ImageError)
     await expect(finding).rejects.toThrow(
-      `${outer} is a folder with 2 images in it\n  it holds amd64.tar, arm64.tar\nBuild each of them by its own attribute.`,
+      `${outer} is a folder with 2 images in it\n  by their first bytes: amd64.tar, arm64.tar\nBuild each of them by its own attribute.`,
     )
   })
 })

@@ -115,14 +115,19 @@ test('an image of nix2container is written by its own program, and goes up as th
   )
 })
 
-test('JSON that is no image is an error that says so', async () => {
+test.each([
+  ['of something else', 'echo {} > $out', ': \\S'],
+  ['of more than a description has', 'echo { > $out; truncate -s 70000000 $out', ': it has 70\\.0 MB$'],
+])('JSON %s is an error that says so', async (_, command, why) => {
   const cwd = await folder()
-  const built =
-    'derivation { name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo {} > $out" ]; }'
+  const built = `derivation {
+    name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ];
+  }`
   await writeFile(join(cwd, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${built}; }; }`)
   const step = await build('x86_64-linux', { cwd })
   expect(step.exitCode).toBe(1)
-  expect(step.errors.join()).toMatch(/-app\.json is no image\n {2}it begins like JSON, and is not what nix2container's/)
+  const what = "-app\\.json is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes"
+  expect(step.errors.join()).toMatch(new RegExp(`${what}${why}`, 'm'))
   expect(step.tempLeft).toEqual([])
 })
 

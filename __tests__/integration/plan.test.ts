@@ -107,8 +107,9 @@ describe('what is unchanged since it was published', () => {
     expect(await planned()).toEqual([arm64, arm, HELLO[2]])
   }, 120_000)
 
-  test('is built all the same with `rebuild`, with `labels`, or by another compression', async () => {
+  test('is built all the same with `rebuild`, with `labels`, by another compression, or without `push`', async () => {
     await publish()
+    expect(await planned({ inputs: { push: 'false' } })).toEqual(HELLO)
     expect(await planned({ inputs: { rebuild: 'true' } })).toEqual(HELLO)
     expect(await planned({ inputs: { labels: 'org.example.commit=1' } })).toEqual(HELLO)
     expect(await planned({ inputs: { compression: 'zstd' } })).toEqual(HELLO)

@@ -114,7 +114,7 @@ async function keep(
   const { system, images, tag } = inputs
   const platform = platformOf(system)
   log.info(`Nothing to build: ${printRepository(image.repository)}@${image.digest} is of ${storePath}`)
-  await publishUnchanged(registry, image, images, tag)
+  const sent = await publishUnchanged(registry, image, images, tag)
   const kept = images.map((repository) => ({ ...image, repository }))
   const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow))
   await handOver(records, inputs, workflow, log)
@@ -125,7 +125,7 @@ async function keep(
     unchanged: true,
   })
   const layers = String(image.own.blobs.length - 1)
-  return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': '0', 'reused-layers': layers }, summary }
+  return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': String(sent), 'reused-layers': layers }, summary }
 }
 
 /** What nix2container describes is made an OCI layout of, which is there as long as it is worked with. */

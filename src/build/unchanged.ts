@@ -76,6 +76,7 @@ export async function findUnchanged(
 /**
  * Makes every repository have an image that was published before, with its tag.
  * @param tag empty: by digest alone
+ * @returns how many bytes had to be sent
  * @throws RegistryError
  */
 export async function publishUnchanged(
@@ -83,15 +84,16 @@ export async function publishUnchanged(
   image: PublishedImage,
   images: readonly Repository[],
   tag: string,
-): Promise<void> {
+): Promise<number> {
   const whole = await Promise.all(
     images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)),
   )
-  await copyImages(
+  const sent = await copyImages(
     registry,
     images.filter((_, at) => !whole[at]).map((to) => ({ image, to })),
   )
   if (tag !== '') await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)))
+  return sent
 }
 
 /** The image, or why it is not to be gone by. */

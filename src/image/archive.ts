@@ -24,7 +24,7 @@ export async function readArchive(
   throw new ImageError({
     what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
     words: `it holds ${listOf([...contents.members.keys()])}`,
-    help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example.',
+    help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
   })
 }
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { lastLines } from '../failure.ts'
@@ -93,10 +93,10 @@ async function findInFolder(path: string): Promise<ImageSource> {
   }
   const [only, ...more] = found
   if (only !== undefined && more.length === 0) return only
-  const list = names.slice(0, 8).join(', ') || 'nothing'
+  const shown = found.length === 0 ? names : found.map((image) => basename(image.path))
   throw new ImageError({
     what: `${path} is a folder with ${found.length === 0 ? 'no image' : `${found.length} images`} in it`,
-    words: `it holds ${list}${names.length > 8 ? ' and more' : ''}`,
+    words: `${found.length === 0 ? 'it holds' : 'by their first bytes:'} ${shown.slice(0, 8).join(', ') || 'nothing'}${shown.length > 8 ? ' and more' : ''}`,
     help: found.length === 0 ? BUILDERS : 'Build each of them by its own attribute.',
   })
 }

@@ -1,6 +1,7 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import * as v from 'valibot'
 import { lastLines } from '../failure.ts'
+import { printBytes } from '../units.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
 import { attributeOf, type Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
@@ -16,6 +17,9 @@ export interface CopyCall extends BuildContext {
   readonly layout: string
 }
 
+/** In bytes; a description lists store paths, of which an image has some thousands at most. */
+const DESCRIPTION_LIMIT = 64 * 1024 * 1024
+
 const DESCRIPTION = v.pipe(
   v.string(),
   v.parseJson(),
@@ -29,11 +33,12 @@ const DESCRIPTION = v.pipe(
  */
 export async function copyToLayout(call: CopyCall): Promise<void> {
   const { installable, nixArgs, description, layout } = call
-  const parsed = v.safeParse(DESCRIPTION, await readFile(description, 'utf8'))
+  const { size } = await stat(description)
+  const parsed = v.safeParse(DESCRIPTION, size > DESCRIPTION_LIMIT ? undefined : await readFile(description, 'utf8'))
   if (!parsed.success)
     throw new NixError({
       what: `${description} is no image`,
-      words: `it begins like JSON, and is not what nix2container's buildImage makes: ${parsed.issues[0].message}`,
+      words: `it begins like JSON, and is not what nix2container's buildImage makes: ${size > DESCRIPTION_LIMIT ? `it has ${printBytes(size)}` : parsed.issues[0].message}`,
       help: 'Build an image, with dockerTools.buildLayeredImage or nix2container.buildImage for example.',
     })
   const program = attributeOf(installable, 'copyTo')

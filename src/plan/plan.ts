@@ -91,7 +91,8 @@ async function findUnchangedSystems(
   { registry, log }: Tools,
 ): Promise<ReadonlySet<string>> {
   const unchanged = new Set<string>()
-  if (inputs.rebuild || Object.keys(inputs.labels).length > 0) return unchanged
+  // Without `push` a build does not look either: what it is for is that the image be built.
+  if (!inputs.push || inputs.rebuild || Object.keys(inputs.labels).length > 0) return unchanged
   const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images)
   // One after the other: each evaluation takes all the memory that nixpkgs does.
   for (const system of systems) {

@@ -19,17 +19,21 @@ export interface Copy {
 /**
  * Copies images, and what BuildKit attests about them, to other repositories. Blobs are mounted within a registry and
  * streamed between two; those that are there already stay where they are. The manifests come last, by digest.
+ * @returns how many bytes of blobs had to be sent
  * @throws RegistryError
  */
-export async function copyImages(registry: Registry, copies: readonly Copy[]): Promise<void> {
+export async function copyImages(registry: Registry, copies: readonly Copy[]): Promise<number> {
   const blobs = copies.flatMap(({ image, to }) =>
     contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))),
   )
   // What several images have is sent once.
   const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()]
+  let sent = 0
   const copyNext = async (): Promise<void> => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-      await putIfAbsent(registry, next.to, streamed(registry, next.blob, next.from), next.from)
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const { blob, from, to } = next
+      if (await putIfAbsent(registry, to, streamed(registry, blob, from), from)) sent += blob.size
+    }
   }
   try {
     await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext))
@@ -38,6 +42,7 @@ export async function copyImages(registry: Registry, copies: readonly Copy[]): P
     waiting.length = 0
   }
   await Promise.all(copies.map((copy) => putManifests(registry, copy)))
+  return sent
 }
 
 function contentsOf({ own, attestations }: PublishedImage): readonly ManifestContent[] {
