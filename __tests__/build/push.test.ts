@@ -785,6 +785,22 @@ describe('a damaged archive publishes nothing, and says what is wrong:', () => {
     }
   })
 
+  test.each(['not a tar', ''].flatMap((content) => FORMS.map((form) => [content, form] as const)))(
+    'a layer that is no tar, also where nothing is to be pushed: %j, %s',
+    async (content, form) => {
+      const { server, client } = await connect()
+      const { name = '' } = made.layers[1] ?? {}
+      const bytes = replaced(name, Buffer.from(content))
+      const check = async () => checkImage(await findSource(await store(bytes, form)))
+      for (const attempt of [() => push({ bytes }, client, { form }), check]) {
+        const refused = attempt()
+        await expect(refused).rejects.toThrow(`is damaged: its layer ${name} is no tar`)
+        await expect(refused).rejects.toBeInstanceOf(ImageError)
+      }
+      expectNothingPublished(server)
+    },
+  )
+
   test('a script that fails after all is written', async () => {
     const { server, client } = await connect()
     const path = await store(made.bytes, 'script')

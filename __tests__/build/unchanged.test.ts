@@ -1,10 +1,10 @@
 import { describe, expect, test } from '@jest/globals'
 import { readEarlier } from '../../src/build/reuse.ts'
-import { findUnchanged, namesStorePath, ownIndexes } from '../../src/build/unchanged.ts'
+import { findUnchanged, namesStorePath, ownIndexes, publishUnchanged } from '../../src/build/unchanged.ts'
 import type { Reference } from '../../src/oci/reference.ts'
 import type { PublishedImage } from '../../src/registry/image.ts'
-import { type Client, connect, open } from '../registry/connect.ts'
-import { blobsOf, loseBlob } from '../support/merging.ts'
+import { type Client, connect, open, start } from '../registry/connect.ts'
+import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
 import type { RegistryOptions, TestRegistry } from '../support/registry.ts'
 import { OCI_MANIFEST, type SeededEntry, seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
 
@@ -190,6 +190,48 @@ describe('there is something to build, and why is said in a line', () => {
     const { lines, digest } = await ask(client)
     expect(digest).toBeUndefined()
     expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is no JSON$/)])
+  })
+})
+
+describe('a mirror of the image', () => {
+  /** Another registry with the same image, but for the index; and what publishes to both. */
+  async function mirrored() {
+    const { server, client, first } = await published()
+    const mirror = await start()
+    const { digest } = await seed(mirror)
+    expect(digest).toBe(first.digest)
+    const { found } = await ask(client)
+    if (found === undefined) throw new Error('There is no image to publish')
+    const images = [client.repository, { ...client.repository, host: mirror.host }]
+    const publish = (tag: string) => publishUnchanged(client, found, images, tag)
+    return { server, mirror, digest, publish }
+  }
+
+  const parts = [
+    ['config', 0],
+    ['layer', 1],
+  ] as const
+  test.each(parts.flatMap(([part, at]) => ['', 'v1'].map((tag) => [part, tag, at] as const)))(
+    'that has all but its %s gets it whole, with the tag %j',
+    async (_, tag, at) => {
+      const { server, mirror, digest, publish } = await mirrored()
+      const lost = blobsOf(server, 'app', digest)[at]
+      await loseBlob(mirror, 'app', lost)
+      await publish(tag)
+      expect(await mirror.blob('app', lost)).toEqual(await server.blob('app', lost))
+      expect(Object.fromEntries(mirror.tags('app'))).toEqual(tag === '' ? {} : { [tag]: digest })
+    },
+  )
+
+  test('that has it whole is asked for no more than the tag', async () => {
+    const { server, mirror, digest, publish } = await mirrored()
+    await publish('')
+    expect(writesTo(mirror)).toEqual([])
+    await publish('v1')
+    for (const one of [server, mirror]) {
+      expect(writesTo(one)).toEqual(['PUT /v2/app/manifests/v1'])
+      expect(one.tags('app').get('v1')).toBe(digest)
+    }
   })
 })
 

@@ -252,6 +252,26 @@ describe('what is no whole image', () => {
     await expect(reading).rejects.toBeInstanceOf(ImageError)
   })
 
+  test('of JSON no more is read than memory has room for', async () => {
+    const limit = 64 * 1024 * 1024
+    const most = Buffer.alloc(limit / 16, '{')
+    const full = Array.from({ length: 16 }, () => most)
+    let given = 0
+    async function* tar(documents: readonly Buffer[]): AsyncGenerator<Buffer> {
+      for (const content of documents) yield writeTar([{ name: `${given++}.json`, content }], 0)
+    }
+    const readAll = (...documents: readonly Buffer[]) => readArchive(streamReader(tar(documents)), '/nix/store/app.tar')
+    await expect(readAll(...full)).rejects.toThrow('it has neither manifest.json nor index.json')
+    given = 0
+    const one = Buffer.from('{')
+    const reading = readAll(...full, one, one, one)
+    await expect(reading).rejects.toThrow(
+      `/nix/store/app.tar is not a whole image: it holds more than ${limit} bytes of JSON`,
+    )
+    await expect(reading).rejects.toBeInstanceOf(ImageError)
+    expect(given).toBe(17)
+  })
+
   test('of many members some are named', async () => {
     const files = Array.from({ length: 20 }, (_, at) => ({ name: `file-${at}` }))
     await expect(read(writeTar(files))).rejects.toThrow(/it holds file-0, .*file-7 and 12 more/)

@@ -97,6 +97,7 @@ describe('the Git host’s limit', () => {
     `error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"API rate limit exceeded for 192.0.2.1. (But here's the good news: Authenticated requests get a higher rate limit.)"}`,
     "error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/tarball/0123': HTTP error 429",
     "warning: error: unable to download 'https://gitlab.com/api/v4/projects/a%2Fb/repository/commits': HTTP error 429; retrying in 268 ms",
+    'error: API rate limit exceeded for 192.0.2.1.',
   ])('%s', (log) => {
     expect(explainBuildFailure(log, forX86)).toContain('github_access_token: ${{ github.token }}')
   })
