@@ -55017,12 +55017,14 @@ async function findInFolder(path) {
     const names = (await (0,promises_.readdir)(path)).sort();
     if (names.includes('index.json') && names.includes('oci-layout'))
         return { path, format: 'layout' };
-    const found = [];
+    const images = new Map();
     for (const name of names) {
         const image = await imageAt((0,external_node_path_.join)(path, name));
-        if (image !== undefined)
-            found.push(image);
+        const place = image && (await (0,promises_.realpath)(image.path));
+        if (image && place && !images.has(place))
+            images.set(place, image);
     }
+    const found = [...images.values()];
     const [only, ...more] = found;
     if (only !== undefined && more.length === 0)
         return only;

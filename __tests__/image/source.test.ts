@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { createReadStream } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
@@ -235,6 +235,13 @@ test('a tar with zstd’s widest windows (`zstd --long=28`) is read', async () =
   const packed = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 28 } })
   packed.end(made.bytes)
   expect((await readBuilt(await file(await buffer(packed)))).configDigest).toBe(made.configDigest)
+})
+
+test('a folder with an image that has a second name has one image', async () => {
+  const inner = await mkdtemp(join(folder, 'named-'))
+  await writeFile(join(inner, 'image-1.0.tar'), made.bytes)
+  await symlink('image-1.0.tar', join(inner, 'image.tar'))
+  expect((await readBuilt(inner)).configDigest).toBe(made.configDigest)
 })
 
 test('a folder of more files than may be open at once has none of its images passed over', async () => {

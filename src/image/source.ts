@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
-import { open, readdir } from 'node:fs/promises'
+import { open, readdir, realpath } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
@@ -85,12 +85,15 @@ async function readStart(path: string): Promise<Buffer | 'folder'> {
 async function findInFolder(path: string): Promise<ImageSource> {
   const names = (await readdir(path)).sort()
   if (names.includes('index.json') && names.includes('oci-layout')) return { path, format: 'layout' }
-  const found: ImageSource[] = []
+  const images = new Map<string, ImageSource>()
   // One after the other: of thousands at once some can't be opened, and an image among them would be passed over.
   for (const name of names) {
     const image = await imageAt(join(path, name))
-    if (image !== undefined) found.push(image)
+    // Of a file that has several names, by links, the first counts.
+    const place = image && (await realpath(image.path))
+    if (image && place && !images.has(place)) images.set(place, image)
   }
+  const found = [...images.values()]
   const [only, ...more] = found
   if (only !== undefined && more.length === 0) return only
   const shown = found.length === 0 ? names : found.map((image) => basename(image.path))
