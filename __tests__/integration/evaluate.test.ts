@@ -37,16 +37,21 @@ const PACKAGES = `{
 }`
 
 interface Circumstances {
+  readonly system?: string
   readonly runnerSystem?: string
   readonly nixArgs?: readonly string[]
 }
 
 async function evaluate(
   installable: readonly string[],
-  { runnerSystem = 'x86_64-linux', nixArgs = ['--option', 'warn-dirty', 'false'] }: Circumstances = {},
+  {
+    system = 'x86_64-linux',
+    runnerSystem = 'x86_64-linux',
+    nixArgs = ['--option', 'warn-dirty', 'false'],
+  }: Circumstances = {},
 ): Promise<string | undefined> {
   const program = fileURLToPath(new URL('evaluate-once.ts', import.meta.url))
-  const args = [program, 'x86_64-linux', runnerSystem, JSON.stringify(nixArgs), ...installable]
+  const args = [program, system, runnerSystem, JSON.stringify(nixArgs), ...installable]
   const { stdout } = await run(process.execPath, args, { env, cwd: folder })
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '').path
 }
@@ -74,6 +79,15 @@ describe('the store path is known before the build', () => {
   test('of another system’s', async () => {
     const path = await evaluate([`path:${folder}/flake#image`], { runnerSystem: 'aarch64-linux' })
     expect(path).toMatch(/-image\.tar\.gz$/)
+  })
+
+  test('of another system’s that is built from what an evaluation builds first', async () => {
+    // No machine that runs tests is one.
+    const system = 'riscv64-linux'
+    const shell = (attributes: string) => `derivation { system = "${system}"; builder = "/bin/sh"; ${attributes} }`
+    const named = shell(`name = "name"; args = [ "-c" "echo '\\"image-by-name\\"' > $out" ];`)
+    await writeFile(join(folder, 'imported.nix'), shell(`name = import (${named});`))
+    expect(await evaluate(['--file', join(folder, 'imported.nix'), ''], { system })).toMatch(/-image-by-name$/)
   })
 
   test('of one that is given', async () => {

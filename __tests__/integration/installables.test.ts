@@ -71,30 +71,7 @@ test('what was built before is taken by its store path, and by a link to it', as
 
 test('an image of nix2container is written by its own program, and goes up as that has it', async () => {
   const cwd = await folder()
-  // In place of what nix2container makes: a description, and a program that writes the same layout as its own would.
-  const flake = `{
-  outputs = { self }:
-    let
-      image = (import ./image.nix { system = "x86_64-linux"; architecture = "amd64"; layered = true; }).tar;
-      shell = name: text: derivation {
-        inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-euc" text ];
-      };
-    in
-    {
-      packages.x86_64-linux.containerImage = (shell "image-app.json" ''
-        echo '{"version":1,"image-config":{},"layers":[]}' > $out
-      '') // {
-        copyTo = shell "copy-to" ''
-          mkdir -p $out/bin
-          printf '#!/bin/sh\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${image} > $out/bin/copy-to
-          chmod 755 $out/bin/copy-to
-        '';
-        inherit image;
-      };
-    };
-}
-`
-  await writeFile(join(cwd, 'flake.nix'), flake)
+  await writeFile(join(cwd, 'flake.nix'), nix2container('x86_64-linux', 'amd64'))
   const step = passed(await build('x86_64-linux', { cwd }))
   const source = passed(
     await build('x86_64-linux', { cwd, inputs: { attribute: 'containerImage.image', tag: 'source' } }),
@@ -113,6 +90,16 @@ test('an image of nix2container is written by its own program, and goes up as th
   expect(docker.errors.join()).toMatch(
     /Docker can't load \S+-image-app\.json, which is nix2container's\n.*`push-with: docker` out/,
   )
+})
+
+test.each([
+  ['of another system', 'riscv64-linux', 'riscv64', '', 'null'],
+  ['that needs `nix-args`', 'x86_64-linux', 'amd64', '--impure', 'builtins.currentSystem'],
+])('an image of nix2container %s is written as it is built', async (_, system, architecture, nixArgs, needed) => {
+  const cwd = await folder()
+  await writeFile(join(cwd, 'flake.nix'), nix2container(system, architecture, needed))
+  const step = passed(await build(system, { cwd, inputs: { 'nix-args': nixArgs } }))
+  expect((await pulled(step)).architecture).toBe(architecture)
 })
 
 test.each([
@@ -137,4 +124,35 @@ async function withDocker(): Promise<Readonly<Record<string, string>>> {
   await mkdir(bin, { recursive: true })
   await writeFile(join(bin, 'docker'), '#!/bin/sh\necho 28.0.4\n', { mode: 0o755 })
   return { PATH: `${bin}:${process.env.PATH}` }
+}
+
+/**
+ * A flake with an image as nix2container makes them. In place of its own: a description, and a program that writes the
+ * same layout as its own would.
+ * @param needed an expression that has to have a value
+ */
+function nix2container(system: string, architecture: string, needed = 'null'): string {
+  return `{
+  outputs = { self }:
+    let
+      system = "${system}";
+      image = (import ./image.nix { inherit system; architecture = "${architecture}"; layered = true; }).tar;
+      shell = name: text: derivation {
+        inherit name system; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-euc" text ];
+      };
+    in
+    {
+      packages.\${system}.containerImage = builtins.seq ${needed} ((shell "image-app.json" ''
+        echo '{"version":1,"image-config":{},"layers":[]}' > $out
+      '') // {
+        copyTo = shell "copy-to" ''
+          mkdir -p $out/bin
+          printf '#!/bin/sh\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${image} > $out/bin/copy-to
+          chmod 755 $out/bin/copy-to
+        '';
+        inherit image;
+      });
+    };
+}
+`
 }

@@ -3,7 +3,8 @@ import { delimiter, join } from 'node:path'
 import { which } from '@actions/io'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
-import type { ActionRun } from '../support/runner.ts'
+import { withFiles } from '../support/preload.ts'
+import { type ActionRun, passed } from '../support/runner.ts'
 
 // What a person reads while real Nix builds, and when it fails.
 
@@ -74,6 +75,25 @@ test('a full disk is told with what is left, and where', async () => {
   expect(errors).toEqual([
     expect.stringMatching(/full> tar: .*\n(?:.*\n)+The disk is full \(by now [\d.]+ .?B are free for .*\/store/),
   ])
+})
+
+test.each([
+  ['before', () => 'true'],
+  // Nix makes its store when it runs for the first time.
+  ['after', (store: string) => `existsSync(${JSON.stringify(store)})`],
+])('a disk that is nearly full %s the build is warned of, and once', async (when, full) => {
+  const nix = await mkdtemp(join(lab.folder, 'nix-'))
+  const store = join(nix, 'store')
+  const statfs = `async () => ({ bavail: ${full(store)} ? 1 : 100, bsize: 1e9 })`
+  const env = { ...withFiles({ statfs }), NIX_STORE_DIR: store, NIX_STATE_DIR: join(nix, 'state') }
+  const { warnings, log } = passed(await lab.build('x86_64-linux', { env, inputs: { push: 'false' } }))
+  expect(warnings).toEqual([
+    expect.stringMatching(
+      /^The disk is nearly full \w+ the build: 1\.0 GB are free for .*\. Hosted runners guarantee /,
+    ),
+  ])
+  expect(warnings[0]).toContain(`nearly full ${when} the build: 1.0 GB are free for ${store}`)
+  expect(log).toMatch(/^Disk space after the build: 1\.0 GB are free for /m)
 })
 
 test('the group says what is built and how far it is, and gives the runner no commands', async () => {

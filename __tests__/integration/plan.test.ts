@@ -89,6 +89,16 @@ describe('the matrix', () => {
     const quoted = passed(await run({ cwd, inputs: { attribute: '"images.app"' } }))
     expect(matrixOf(quoted)).toEqual([{ system: 'i686-linux', runner: 'ubuntu-24.04' }])
   })
+
+  test('is of a flake that is evaluated with `nix-args`', async () => {
+    const packages = 'builtins.seq builtins.currentSystem { x86_64-linux.containerImage = 1; }'
+    const cwd = await flake(`{ outputs = _: { packages = ${packages}; }; }`)
+    const [error, ...more] = (await run({ cwd })).errors
+    expect(more).toEqual([])
+    expect(error).toContain("attribute 'currentSystem' missing")
+    const matrix = await planned({ cwd, inputs: { 'nix-args': '--impure' } })
+    expect(matrix).toEqual([{ system: 'x86_64-linux', runner: 'ubuntu-24.04' }])
+  })
 })
 
 describe('what is unchanged since it was published', () => {

@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import type { Foreseen } from '../../src/nix/preflight.ts'
 import { type Lab, startLab } from '../support/lab.ts'
+import { withFiles } from '../support/preload.ts'
 
 // What real Nix says of a derivation before it is built, on a machine without /dev/kvm.
 
@@ -80,4 +81,19 @@ test.each([
   ['there is no such image, which the build tells', 'nonesuch', 'benchmark'],
 ])('nothing is said where %s', async (_, attribute, features) => {
   expect(await foreseen(attribute, features)).toEqual([])
+})
+
+test('the job is warned before the build, and its error says what to add', async () => {
+  const noKvm = withFiles({ access: "(path) => real.access(path === '/dev/kvm' ? '/nowhere' : path)" })
+  const env = { ...noKvm, NIX_CONFIG: 'system-features =' }
+  const step = await lab.build('x86_64-linux', { cwd: flake, env, inputs: { attribute: 'asRoot', push: 'false' } })
+  expect(step.warnings).toEqual([
+    expect.stringMatching(/^This runner has no \/dev\/kvm, and \S+-layer\.drv needs a virtual machine /),
+  ])
+  expect(step.log.indexOf('This runner has no /dev/kvm')).toBeLessThan(step.log.indexOf('##[group]Build '))
+  expect(step.errors).toEqual([
+    expect.stringMatching(
+      /The build needs a virtual machine .*\n(?:.*\n)+ +extra_nix_config: extra-system-features = kvm$/,
+    ),
+  ])
 })

@@ -1,11 +1,13 @@
 import { access, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import { type Lab, startLab } from '../support/lab.ts'
+import { copyExample, type Lab, startLab } from '../support/lab.ts'
+import { startRegistry } from '../support/registry.ts'
 import type { ActionCall, ActionRun } from '../support/runner.ts'
 
 // Commits that change nothing of the image: real Nix, whose builder leaves a mark when it runs, and a real registry.
 
+const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
 
 let lab: Lab
@@ -38,6 +40,22 @@ async function writeFlake(content: string): Promise<void> {
 }
 `
   await writeFile(join(flake, 'flake.nix'), text)
+}
+
+/** The same in a file without flakes, for the system that Nix builds for. */
+async function writeImages(content: string): Promise<void> {
+  const text = `{ system ? builtins.currentSystem }:
+let
+  architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.\${system};
+  images = import ${lab.hello}/image.nix { inherit system architecture; };
+in {
+  image = derivation {
+    name = "image.tar.gz"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; content = "${content}";
+    args = [ "-euc" "echo \${system} >> ${mark}; cp \${images.tarGz} $out" ];
+  };
+}
+`
+  await writeFile(join(flake, 'images.nix'), text)
 }
 
 /** The systems for which the builder has run since the last look. */
@@ -112,6 +130,65 @@ test('a change is built, and so is all with `rebuild` and with labels', async ()
 test('what was published in another form than is asked for now is built', async () => {
   await publish()
   expect((await build('x86_64-linux', { inputs: { compression: 'zstd' } })).outputs.unchanged).toBe('false')
+})
+
+test('what Docker is to push is not built again, whoever pushed it', async () => {
+  await copyExample(lab.hello, 'hello:unchanged')
+  const docker = { env: { DOCKER_HOST, DOCKER_CONFIG }, inputs: { 'push-with': 'docker' } }
+  const [amd64] = await publish(docker)
+  expect(await builtFor()).toEqual(SYSTEMS)
+  const again = await build('x86_64-linux', docker)
+  expect(again.outputs).toMatchObject({ unchanged: 'true', digest: amd64?.outputs.digest })
+  expect(again.log).not.toContain('Docker loads')
+
+  // It asks for no compression, so that any will do.
+  await publish({ inputs: { compression: 'zstd', rebuild: 'true' } })
+  expect((await build('aarch64-linux', docker)).outputs.unchanged).toBe('true')
+  await writeFlake('second')
+  expect((await build('aarch64-linux', docker)).outputs.unchanged).toBe('false')
+}, 120_000)
+
+test('an image of a file is not built again, until the file changes', async () => {
+  const inputs = { file: 'images.nix', attribute: 'image' }
+  await writeImages('first')
+  const [amd64] = await publish({ inputs })
+  expect(await builtFor()).toEqual(SYSTEMS)
+  const { outputs } = await build('x86_64-linux', { inputs })
+  expect(outputs).toMatchObject({ unchanged: 'true', digest: amd64?.outputs.digest })
+  expect((await build('aarch64-linux', { inputs })).outputs.unchanged).toBe('true')
+  expect(await builtFor()).toEqual([])
+
+  await writeImages('second')
+  expect((await build('aarch64-linux', { inputs })).outputs.unchanged).toBe('false')
+  expect(await builtFor()).toEqual(['aarch64-linux'])
+})
+
+test('who may not push is told so before anything is evaluated', async () => {
+  const registry = await startRegistry()
+  try {
+    const inputs = { image: `${registry.host}/owner/hello` }
+    for (const system of SYSTEMS) await build(system, { inputs })
+    expect((await lab.merge({ inputs })).errors).toEqual([])
+    const seen = registry.requests.length
+    // Only when what was published has long been read.
+    registry.setFault(({ method, route }) => {
+      if (method !== 'POST' || route !== 'uploads') return undefined
+      const { length } = registry.requests.slice(seen).filter((request) => request.route === 'uploads')
+      if (length === 1) return { kind: 'status', status: 429, headers: { 'retry-after': '1' } }
+      return { kind: 'status', status: 403 }
+    })
+    const step = await lab.build('x86_64-linux', { cwd: flake, runAttempt: attempts++, inputs })
+    expect(step.errors).toEqual([expect.stringContaining(`push to ${inputs.image}`)])
+    expect(step.log).not.toContain('Evaluating')
+    expect(registry.requests.slice(seen)).toContainEqual(
+      expect.objectContaining({ route: 'manifest', reference: 'latest', status: 200 }),
+    )
+
+    registry.setFault(undefined)
+    expect((await build('x86_64-linux', { inputs })).log).toContain('Evaluating')
+  } finally {
+    await registry.close()
+  }
 })
 
 test('what is kept goes to every image', async () => {
