@@ -55071,8 +55071,8 @@ async function openReader({ path, format }, copy) {
     if (format === 'layout' || format === 'nix2container')
         throw new Error(`${path} is no archive`);
     const bytes = format === 'script' ? outputOf(path) : (0,external_node_fs_.createReadStream)(path, { highWaterMark: source_CHUNK });
-    const copied = copy === undefined ? bytes : copyTo(copy, bytes);
-    return streamReader(format === 'tar' || format === 'script' ? copied : decompress(format, copied, path));
+    const plain = format === 'tar' || format === 'script' ? bytes : decompress(format, bytes, path);
+    return streamReader(copy === undefined ? plain : copyTo(copy, plain));
 }
 async function readToEnd(reader) {
     while ((await reader.skip(1024 * 1024)) > 0)

@@ -12,6 +12,7 @@ import { startContainerd } from '../support/containerd.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { type Lab, startLab, wrapImage } from '../support/lab.ts'
 import { noise } from '../support/layer-content.ts'
+import { packWithXz } from '../support/layout.ts'
 import { filesOf, type PulledImage, pullWithSkopeo } from '../support/pulled.ts'
 import { startRegistry } from '../support/registry.ts'
 import { passed, prepareRunner } from '../support/runner.ts'
@@ -137,6 +138,16 @@ test.each(['xzImage', 'imageInFolder'])('skopeo reads an %s, and unpacks what Ni
   expect(read.configDigest).toBe(nix.configDigest)
   expect(read.unpacked).toEqual(nix.diffIds)
   expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
+})
+
+test.each(['xz', 'zstd'])('Docker loads an archive in %s, though its version may not know that', async (packing) => {
+  const made = makeArchive({ layers: ['lower', 'upper'] })
+  const bytes = packing === 'xz' ? await packWithXz(made.bytes) : zstdCompressSync(made.bytes)
+  const inputs = { image: newImage(), tag: 'v1', 'push-with': 'docker' }
+  const { outputs } = passed(await lab.build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
+  const read = await copied(outputs.image ?? '')
+  expect(read.configDigest).toBe(made.configDigest)
+  expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
 })
 
 test('skopeo reads an archive in zstd, and unpacks what was packed', async () => {

@@ -29,7 +29,7 @@ export async function keepsLayersUncompressed(): Promise<boolean> {
 
 /**
  * Has Docker load an image while `feed` writes it.
- * @param feed writes the archive, plain or compressed, to Docker's standard input, and ends it
+ * @param feed writes the archive to Docker's standard input, and ends it
  * @param advise what helps where Docker does not take what `feed` has returned
  * @returns what `feed` returns
  * @throws DockerError where Docker can't load it, or what `feed` throws

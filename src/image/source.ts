@@ -37,7 +37,7 @@ export async function findSource(path: string): Promise<ImageSource> {
 
 /** Who looks on while an image is read. */
 export interface Onlookers {
-  /** Gets the bytes as they are on the way, in a form that `docker load` takes, and is ended after the last. */
+  /** Gets the bytes of the tar, which `docker load` takes from any version on, and is ended after the last. */
   readonly copy?: Writable
   /** Gets each member that may be a layer. */
   readonly take?: TakeLayer | undefined
@@ -142,8 +142,8 @@ async function openReader({ path, format }: ImageSource, copy: Writable | undefi
   }
   if (format === 'layout' || format === 'nix2container') throw new Error(`${path} is no archive`)
   const bytes = format === 'script' ? outputOf(path) : createReadStream(path, { highWaterMark: CHUNK })
-  const copied = copy === undefined ? bytes : copyTo(copy, bytes)
-  return streamReader(format === 'tar' || format === 'script' ? copied : decompress(format, copied, path))
+  const plain = format === 'tar' || format === 'script' ? bytes : decompress(format, bytes, path)
+  return streamReader(copy === undefined ? plain : copyTo(copy, plain))
 }
 
 /** What follows the end of a tar: padding, which whoever gets the copy must have as well, and a compressor's checksum. */
