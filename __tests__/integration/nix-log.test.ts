@@ -3,6 +3,7 @@ import { delimiter, join } from 'node:path'
 import { which } from '@actions/io'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
+import { nixEnvironment } from '../support/nix.ts'
 import { withFiles } from '../support/preload.ts'
 import { type ActionRun, passed } from '../support/runner.ts'
 
@@ -82,10 +83,10 @@ test.each([
   // Nix makes its store when it runs for the first time.
   ['after', (store: string) => `existsSync(${JSON.stringify(store)})`],
 ])('a disk that is nearly full %s the build is warned of, and once', async (when, full) => {
-  const nix = await mkdtemp(join(lab.folder, 'nix-'))
-  const store = join(nix, 'store')
+  const nix = await nixEnvironment(await mkdtemp(join(lab.folder, 'nix-')))
+  const store = nix.NIX_STORE_DIR as string
   const statfs = `async () => ({ bavail: ${full(store)} ? 1 : 100, bsize: 1e9 })`
-  const env = { ...withFiles({ statfs }), NIX_STORE_DIR: store, NIX_STATE_DIR: join(nix, 'state') }
+  const env = { ...nix, ...withFiles({ statfs }) }
   const { warnings, log } = passed(await lab.build('x86_64-linux', { env, inputs: { push: 'false' } }))
   expect(warnings).toEqual([
     expect.stringMatching(
