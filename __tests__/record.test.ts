@@ -18,7 +18,8 @@ describe('a record', () => {
   test.each<[string, DigestRecord]>([
     ['with all fields', record],
     ['without a variant', { ...record, platform: { os: 'linux', architecture: 'arm64' } }],
-    ['of an image that the store path alone makes', { ...record, plain: true }],
+    ['of an image that the store path alone makes', { ...record, labels: [] }],
+    ['of an image with labels added', { ...record, labels: ['org.example.commit'] }],
     ['without the number of jobs', { ...record, job: { id: 'build' } }],
     ['with what the runner left undefined', { ...record, job: { id: 'build', total: undefined } }],
     [
@@ -54,6 +55,8 @@ describe('a record that is not valid', () => {
     ['a system of macOS', { ...record, system: 'aarch64-darwin' }, /"system": is not a system/],
     ['a system called as every object has a property', { ...record, system: 'toString' }, /"system": is not a system/],
     ['a platform without an architecture', { ...record, platform: { os: 'linux' } }, /"platform\.architecture"/],
+    ['labels that are no keys', { ...record, labels: { a: 'b' } }, /"labels"/],
+    ['a label that is no text', { ...record, labels: [1] }, /"labels\.0"/],
     ['a variant that is no text', { ...record, platform: { ...record.platform, variant: 8 } }, /"platform\.variant"/],
     ['a digest cut short', { ...record, digest: 'sha256:0a' }, /"digest": is not a sha256 digest/],
     ['a digest with a line behind it', { ...record, digest: `${record.digest}\n` }, /"digest": is not a sha256 digest/],

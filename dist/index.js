@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(71317);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(31920);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 71317:
+/***/ 31920:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -53782,7 +53782,7 @@ const RECORD = pipe(string(), parseJson(), object({
     mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
     size: pipe(number(), safeInteger(), minValue(1)),
     storePath: pipe(string(), startsWith('/')),
-    plain: optional(dist_boolean()),
+    labels: optional(array(string())),
     job: object({
         id: string(),
         total: optional(pipe(number(), safeInteger(), minValue(1))),
@@ -55828,6 +55828,268 @@ async function quietly(reading) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/registry/copy.js
+
+
+const BLOBS_AT_ONCE = 16;
+async function copyImages(registry, copies) {
+    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
+    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
+    let sent = 0;
+    const copyNext = async () => {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+            const { blob, from, to } = next;
+            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
+                sent += blob.size;
+        }
+    };
+    try {
+        await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
+    }
+    finally {
+        waiting.length = 0;
+    }
+    await Promise.all(copies.map((copy) => putManifests(registry, copy)));
+    return sent;
+}
+function contentsOf({ own, attestations }) {
+    return [own, ...attestations];
+}
+async function putManifests(registry, { image, to }) {
+    for (const { manifest } of contentsOf(image).toReversed())
+        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
+}
+function streamed(registry, { digest, size }, from) {
+    async function* content() {
+        yield* await registry.openBlob(from, digest);
+    }
+    return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
+}
+async function putEverywhere(registry, repositories, blob) {
+    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
+    const sent = await allOf(registries.map(async ([first, ...others]) => {
+        if (first === undefined)
+            return [];
+        const before = await putIfAbsent(registry, first, blob);
+        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
+    }));
+    return sent.flat().includes(true);
+}
+async function putIfAbsent(registry, to, blob, from) {
+    if (await registry.hasBlob(to, blob.digest))
+        return false;
+    if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
+        return false;
+    await registry.putBlob(to, blob);
+    return true;
+}
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
+}
+
+;// CONCATENATED MODULE: ./lib/registry/registry-error.js
+
+class RegistryError extends Failure {
+    name = 'RegistryError';
+    host;
+    problem;
+    status;
+    code;
+    constructor(parts) {
+        super(parts);
+        this.host = parts.host;
+        this.problem = parts.problem;
+        this.status = parts.status;
+        this.code = parts.code;
+    }
+}
+function readErrorAnswer(body) {
+    const errors = errorsOf(body);
+    if (errors.length === 0)
+        return { words: oneLine(withoutTags(body.slice(0, 8192))) };
+    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
+        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
+        return oneLine(`${[code, message].filter(Boolean).join(': ')}${more}`);
+    });
+    const code = errors[0]?.code;
+    return { ...(code !== undefined && { code }), words: words.join('\n') };
+}
+function withoutTags(html) {
+    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
+}
+function errorsOf(body) {
+    const answer = registry_error_parseJson(body);
+    if (typeof answer !== 'object' || answer === null)
+        return [];
+    const { errors, error, error_description, details, message } = answer;
+    if (Array.isArray(errors))
+        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
+    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
+    return said.length > 0 ? [{ message: said.join(': ') }] : [];
+}
+function wireError({ code, message, detail }) {
+    return {
+        code: typeof code === 'string' ? code : undefined,
+        message: typeof message === 'string' ? message : undefined,
+        detail,
+    };
+}
+function printDetail(detail) {
+    return typeof detail === 'string' ? detail : JSON.stringify(detail);
+}
+function registry_error_parseJson(text) {
+    try {
+        return JSON.parse(text);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/registry/image.js
+
+
+
+
+
+
+const CONFIG_LIMIT = 16 * 1024 * 1024;
+async function findImage(registry, repository, digest) {
+    const outer = await registry.getManifest(repository, digest);
+    if (outer === undefined)
+        return undefined;
+    const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
+    if (parsed.kind === 'manifest')
+        return image_describe(registry, repository, contentOf(outer, parsed), []);
+    const only = image_onlyImage(parsed, repository, digest);
+    const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
+    const [own, attestations] = await Promise.all([
+        readListed(registry, repository, only),
+        Promise.all(about.map((descriptor) => readListed(registry, repository, descriptor))),
+    ]);
+    return image_describe(registry, repository, own, attestations);
+}
+async function fetchImage(registry, repository, digest) {
+    const image = await findImage(registry, repository, digest);
+    if (image === undefined)
+        throw absent(repository, digest, image_nameOf(repository, digest));
+    return image;
+}
+async function missingBlobs(registry, image) {
+    const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
+    digests.delete(image.configDigest);
+    const looked = await Promise.all([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
+    return looked.filter(({ found }) => !found).map(({ digest }) => digest);
+}
+async function hasWhole(registry, repository, digest) {
+    try {
+        const image = await findImage(registry, repository, digest);
+        return image !== undefined && (await missingBlobs(registry, image)).length === 0;
+    }
+    catch (error) {
+        if (error instanceof RegistryError && error.problem === 'not-found')
+            return false;
+        throw error;
+    }
+}
+function absent(repository, digest, what) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'not-found',
+        what: `${what[0]?.toUpperCase()}${what.slice(1)} is not in the registry`,
+        words: `${repository.host} has no ${digest} in ${repository.path}`,
+        help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
+    });
+}
+async function readListed(registry, repository, descriptor) {
+    const { digest } = descriptor;
+    const stored = await registry.getManifest(repository, digest);
+    if (stored === undefined)
+        throw absent(repository, digest, image_nameOf(repository, digest));
+    const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
+    if (manifest.kind === 'index')
+        throw notOneImage(repository, digest, 'it is an index of an index');
+    return contentOf(stored, manifest, descriptor);
+}
+function contentOf(manifest, parsed, listed) {
+    const { mediaType, config, layers } = parsed;
+    const { platform, annotations } = listed ?? {};
+    const descriptor = {
+        mediaType,
+        digest: manifest.digest,
+        size: manifest.bytes.length,
+        ...(platform && { platform }),
+        ...(annotations && { annotations }),
+    };
+    return { manifest, descriptor, blobs: [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))] };
+}
+async function image_describe(registry, repository, own, attestations) {
+    const { digest, mediaType, size } = own.descriptor;
+    const [config] = own.blobs;
+    const name = `the config of ${image_nameOf(repository, digest)}`;
+    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT));
+    if (bytes === undefined)
+        throw absent(repository, config?.digest ?? digest, name);
+    const { os, architecture, variant, labels } = parseConfig(bytes, name);
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const told = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
+    return { repository, digest, mediaType, size, ...told, own, attestations };
+}
+function image_onlyImage(index, repository, digest) {
+    const images = index.manifests.filter((one) => !isAttestation(one));
+    const [only, ...more] = images;
+    if (only !== undefined && more.length === 0)
+        return only;
+    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
+    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
+}
+function isAttestation({ platform }) {
+    return platform?.os === 'unknown';
+}
+function refersTo({ annotations }, digest) {
+    return annotations?.['vnd.docker.reference.digest'] === digest;
+}
+function notOneImage(repository, digest, words) {
+    const what = `${image_nameOf(repository, digest)} is not the image of one platform`;
+    return new RegistryError({ host: repository.host, problem: 'other', what, words });
+}
+function image_nameOf(repository, digest) {
+    return `${printRepository(repository)}@${digest}`;
+}
+
+;// CONCATENATED MODULE: ./lib/build/labels.js
+
+
+
+
+function labelledConfig(bytes, labels) {
+    const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels);
+    return {
+        digest: digestOf(labelled),
+        size: labelled.length,
+        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
+    };
+}
+function withLabels(bytes, labels) {
+    const image = JSON.parse(bytes.toString('utf8'));
+    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
+    return Buffer.from(JSON.stringify({ ...image, config }));
+}
+async function relabel(registry, image, labels) {
+    const config = labelledConfig(image.configBytes, labels);
+    if (config.digest === image.configDigest)
+        return image;
+    const { repository, own } = image;
+    const said = JSON.parse(own.manifest.bytes.toString('utf8'));
+    const { digest, size } = config;
+    const bytes = Buffer.from(JSON.stringify({ ...said, config: { ...said.config, digest, size } }));
+    const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) };
+    await putEverywhere(registry, [repository], config);
+    await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes);
+    return fetchImage(registry, repository, manifest.digest);
+}
+
 // EXTERNAL MODULE: external "node:worker_threads"
 var external_node_worker_threads_ = __nccwpck_require__(75919);
 ;// CONCATENATED MODULE: ./lib/blob/deflate/module.js
@@ -56215,7 +56477,7 @@ function createBlobStore(folder) {
                 finish() {
                     if (released)
                         throw new Error('a blob that was given up has no bytes to be read');
-                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : contentOf(file, size), { objectMode: false });
+                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : store_contentOf(file, size), { objectMode: false });
                     return { digest: `sha256:${hash.digest('hex')}`, size, open, release };
                 },
                 release,
@@ -56236,7 +56498,7 @@ function writeWhole({ fd }, bytes) {
         written += (0,external_node_fs_.writeSync)(fd, bytes, written);
 }
 const store_CHUNK = 1024 * 1024;
-async function* contentOf(file, size) {
+async function* store_contentOf(file, size) {
     for (let position = 0; position < size;) {
         const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(store_CHUNK), 0, store_CHUNK, position);
         if (bytesRead === 0)
@@ -56277,125 +56539,6 @@ async function probeLayer(content) {
     return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
 }
 const HEADER = 512;
-
-;// CONCATENATED MODULE: ./lib/registry/copy.js
-
-
-const BLOBS_AT_ONCE = 16;
-async function copyImages(registry, copies) {
-    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
-    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
-    let sent = 0;
-    const copyNext = async () => {
-        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-            const { blob, from, to } = next;
-            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
-                sent += blob.size;
-        }
-    };
-    try {
-        await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
-    }
-    finally {
-        waiting.length = 0;
-    }
-    await Promise.all(copies.map((copy) => putManifests(registry, copy)));
-    return sent;
-}
-function contentsOf({ own, attestations }) {
-    return [own, ...attestations];
-}
-async function putManifests(registry, { image, to }) {
-    for (const { manifest } of contentsOf(image).toReversed())
-        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
-}
-function streamed(registry, { digest, size }, from) {
-    async function* content() {
-        yield* await registry.openBlob(from, digest);
-    }
-    return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
-}
-async function putEverywhere(registry, repositories, blob) {
-    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
-    const sent = await allOf(registries.map(async ([first, ...others]) => {
-        if (first === undefined)
-            return [];
-        const before = await putIfAbsent(registry, first, blob);
-        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
-    }));
-    return sent.flat().includes(true);
-}
-async function putIfAbsent(registry, to, blob, from) {
-    if (await registry.hasBlob(to, blob.digest))
-        return false;
-    if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
-        return false;
-    await registry.putBlob(to, blob);
-    return true;
-}
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
-}
-
-;// CONCATENATED MODULE: ./lib/registry/registry-error.js
-
-class RegistryError extends Failure {
-    name = 'RegistryError';
-    host;
-    problem;
-    status;
-    code;
-    constructor(parts) {
-        super(parts);
-        this.host = parts.host;
-        this.problem = parts.problem;
-        this.status = parts.status;
-        this.code = parts.code;
-    }
-}
-function readErrorAnswer(body) {
-    const errors = errorsOf(body);
-    if (errors.length === 0)
-        return { words: oneLine(withoutTags(body.slice(0, 8192))) };
-    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
-        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
-        return oneLine(`${[code, message].filter(Boolean).join(': ')}${more}`);
-    });
-    const code = errors[0]?.code;
-    return { ...(code !== undefined && { code }), words: words.join('\n') };
-}
-function withoutTags(html) {
-    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
-}
-function errorsOf(body) {
-    const answer = registry_error_parseJson(body);
-    if (typeof answer !== 'object' || answer === null)
-        return [];
-    const { errors, error, error_description, details, message } = answer;
-    if (Array.isArray(errors))
-        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
-    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
-    return said.length > 0 ? [{ message: said.join(': ') }] : [];
-}
-function wireError({ code, message, detail }) {
-    return {
-        code: typeof code === 'string' ? code : undefined,
-        message: typeof message === 'string' ? message : undefined,
-        detail,
-    };
-}
-function printDetail(detail) {
-    return typeof detail === 'string' ? detail : JSON.stringify(detail);
-}
-function registry_error_parseJson(text) {
-    try {
-        return JSON.parse(text);
-    }
-    catch {
-        return undefined;
-    }
-}
 
 ;// CONCATENATED MODULE: ./lib/build/reuse.js
 
@@ -56443,7 +56586,7 @@ function present(items) {
 function joined(same) {
     return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
 }
-const CONFIG_LIMIT = 16 * 1024 * 1024;
+const reuse_CONFIG_LIMIT = 16 * 1024 * 1024;
 async function readPublished(registry, { reference, stored, content }, platform) {
     const { repository } = reference;
     const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
@@ -56452,7 +56595,7 @@ async function readPublished(registry, { reference, stored, content }, platform)
     const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
     if (manifest.kind === 'index')
         throw new Error('it is an index of an index');
-    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
+    const bytes = await registry.getBlob(repository, manifest.config.digest, reuse_CONFIG_LIMIT);
     if (bytes === undefined)
         throw new Error('its config is not there');
     const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
@@ -56753,7 +56896,7 @@ async function mountIfElsewhere(registry, image, blob) {
     });
 }
 async function pushManifest({ images, tag, labels }, archive, layers, published, registry) {
-    const config = configBlob(archive, labels);
+    const config = labelledConfig(archive.configBytes, labels);
     const manifest = ownManifest(archive, config, layers) ?? composeManifest(archive, config, layers);
     const { bytes, digest, mediaType } = manifest;
     const without = images.filter((image) => !published.has(image, config.digest));
@@ -56791,15 +56934,6 @@ async function putTag(registry, image, tag, manifest) {
         return;
     await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes);
 }
-function configBlob({ configBytes }, labels) {
-    const bytes = Object.keys(labels).length === 0 ? configBytes : withLabels(configBytes, labels);
-    return { digest: digestOf(bytes), size: bytes.length, open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }) };
-}
-function withLabels(configBytes, labels) {
-    const image = JSON.parse(configBytes.toString('utf8'));
-    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
-    return Buffer.from(JSON.stringify({ ...image, config }));
-}
 function shorten(digest) {
     return digest.slice('sha256:'.length, 'sha256:'.length + 12);
 }
@@ -56826,116 +56960,6 @@ async function estimateCompressed(content) {
         size += chunk.length;
     }
     return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
-}
-
-;// CONCATENATED MODULE: ./lib/registry/image.js
-
-
-
-
-
-
-const image_CONFIG_LIMIT = 16 * 1024 * 1024;
-async function findImage(registry, repository, digest) {
-    const outer = await registry.getManifest(repository, digest);
-    if (outer === undefined)
-        return undefined;
-    const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
-    if (parsed.kind === 'manifest')
-        return image_describe(registry, repository, image_contentOf(outer, parsed), []);
-    const only = image_onlyImage(parsed, repository, digest);
-    const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
-    const [own, attestations] = await Promise.all([
-        readListed(registry, repository, only),
-        Promise.all(about.map((descriptor) => readListed(registry, repository, descriptor))),
-    ]);
-    return image_describe(registry, repository, own, attestations);
-}
-async function fetchImage(registry, repository, digest) {
-    const image = await findImage(registry, repository, digest);
-    if (image === undefined)
-        throw absent(repository, digest, image_nameOf(repository, digest));
-    return image;
-}
-async function missingBlobs(registry, image) {
-    const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
-    digests.delete(image.configDigest);
-    const looked = await Promise.all([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
-    return looked.filter(({ found }) => !found).map(({ digest }) => digest);
-}
-async function hasWhole(registry, repository, digest) {
-    try {
-        const image = await findImage(registry, repository, digest);
-        return image !== undefined && (await missingBlobs(registry, image)).length === 0;
-    }
-    catch (error) {
-        if (error instanceof RegistryError && error.problem === 'not-found')
-            return false;
-        throw error;
-    }
-}
-function absent(repository, digest, what) {
-    return new RegistryError({
-        host: repository.host,
-        problem: 'not-found',
-        what: `${what[0]?.toUpperCase()}${what.slice(1)} is not in the registry`,
-        words: `${repository.host} has no ${digest} in ${repository.path}`,
-        help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
-    });
-}
-async function readListed(registry, repository, descriptor) {
-    const { digest } = descriptor;
-    const stored = await registry.getManifest(repository, digest);
-    if (stored === undefined)
-        throw absent(repository, digest, image_nameOf(repository, digest));
-    const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
-    if (manifest.kind === 'index')
-        throw notOneImage(repository, digest, 'it is an index of an index');
-    return image_contentOf(stored, manifest, descriptor);
-}
-function image_contentOf(manifest, parsed, listed) {
-    const { mediaType, config, layers } = parsed;
-    const { platform, annotations } = listed ?? {};
-    const descriptor = {
-        mediaType,
-        digest: manifest.digest,
-        size: manifest.bytes.length,
-        ...(platform && { platform }),
-        ...(annotations && { annotations }),
-    };
-    return { manifest, descriptor, blobs: [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))] };
-}
-async function image_describe(registry, repository, own, attestations) {
-    const { digest, mediaType, size } = own.descriptor;
-    const [config] = own.blobs;
-    const name = `the config of ${image_nameOf(repository, digest)}`;
-    const bytes = config && (await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT));
-    if (bytes === undefined)
-        throw absent(repository, config?.digest ?? digest, name);
-    const { os, architecture, variant, labels } = parseConfig(bytes, name);
-    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    return { repository, digest, mediaType, size, platform, configDigest: digestOf(bytes), labels, own, attestations };
-}
-function image_onlyImage(index, repository, digest) {
-    const images = index.manifests.filter((one) => !isAttestation(one));
-    const [only, ...more] = images;
-    if (only !== undefined && more.length === 0)
-        return only;
-    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
-    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
-}
-function isAttestation({ platform }) {
-    return platform?.os === 'unknown';
-}
-function refersTo({ annotations }, digest) {
-    return annotations?.['vnd.docker.reference.digest'] === digest;
-}
-function notOneImage(repository, digest, words) {
-    const what = `${image_nameOf(repository, digest)} is not the image of one platform`;
-    return new RegistryError({ host: repository.host, problem: 'other', what, words });
-}
-function image_nameOf(repository, digest) {
-    return `${printRepository(repository)}@${digest}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/build/push-with-docker.js
@@ -57045,12 +57069,18 @@ function markdown_lines(...all) {
 
 
 
-function summarizeBuild({ system, platform, storePath, pushed, layers, unchanged }) {
+function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
     const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
     const result = rows.length > 0
-        ? [`| ${unchanged ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+        ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
         : ['Nothing was pushed: `push` is `false`.'];
-    return markdown_lines(`### ${unchanged ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', unchanged ? `${code(storePath)} is published already; nothing was built.` : `Nix built ${code(storePath)}.`, '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    return markdown_lines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+}
+function describeOrigin(storePath, kept) {
+    if (kept === undefined)
+        return `Nix built ${code(storePath)}.`;
+    const labels = kept === 'relabelled' ? ' Its labels are new.' : '';
+    return `${code(storePath)} is published already; nothing was built.${labels}`;
 }
 function describeLayers(layers) {
     const rows = [
@@ -57064,68 +57094,28 @@ function describeLayers(layers) {
     ];
 }
 
-;// CONCATENATED MODULE: ./lib/oci/annotation.js
+;// CONCATENATED MODULE: ./lib/made-of.js
 
-
-const annotation_STORE_PATH = 'io.github.nix-image-action.store-path';
-const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
-function parseAnnotation(text) {
-    const equals = text.indexOf('=');
-    if (equals < 1)
-        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
-    const name = text.slice(0, equals);
-    const value = text.slice(equals + 1);
-    const colon = name.indexOf(':');
-    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
-    if (levels.length === 0 || !levels.every((level) => level !== undefined))
-        return [{ key: name, value }];
-    const key = name.slice(colon + 1);
-    if (key === '')
-        throw new FormatError({ what: `the annotation "${text}" has no key` });
-    return levels.map((level) => ({ ...level, key, value }));
+const made_of_STORE_PATH = 'io.github.nix-image-action.store-path';
+const LABELS = 'io.github.nix-image-action.labels';
+function annotate({ storePath, labels }) {
+    return { [made_of_STORE_PATH]: storePath, ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }) };
 }
-function placeAnnotations(annotations, platforms) {
-    const placeOf = (annotation) => placeIn(annotation, platforms);
-    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
-    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
-    return {
-        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
-        descriptor: (platform) => {
-            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
-            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
-        },
-        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
-    };
+function readMadeOf({ [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]' }) {
+    const keys = parseKeys(labels);
+    return storePath !== undefined && isStorePath(storePath) && keys ? { storePath, labels: keys } : undefined;
 }
-function placeIn({ level, platform }, platforms) {
-    if (level === 'index-descriptor')
-        return 'nowhere';
-    if (level !== 'manifest-descriptor')
-        return platform === undefined ? 'index' : 'nowhere';
-    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
-}
-function isPlatform(text, platform) {
-    const [os = '', architecture = '', variant] = text.split('/');
-    return samePlatform({ os, architecture, variant }, platform);
-}
-function weakestFirst(annotations, isSpecific) {
-    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
-}
-function parseLevel(text) {
-    const [, level, platform] = LEVEL.exec(text) ?? [];
-    if (level === undefined)
+function parseKeys(text) {
+    try {
+        const keys = JSON.parse(text);
+        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
+    }
+    catch {
         return undefined;
-    return { level: level, ...(platform !== undefined && { platform }) };
-}
-function printAnnotation({ level, platform, key, value }) {
-    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
-}
-function toRecord(annotations) {
-    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/build/unchanged.js
-
 
 
 
@@ -57142,12 +57132,12 @@ function ownIndexes(earlier, images) {
     });
 }
 function namesStorePath(indexes, platform) {
-    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some((entry) => storePathOf(entry)));
+    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => readMadeOf(annotations)));
 }
 async function findUnchanged(registry, indexes, wanted, log) {
     for (const { reference, manifests } of indexes) {
         const entries = entriesFor(manifests, wanted.platform);
-        const entry = entries.find((one) => storePathOf(one) === wanted.storePath);
+        const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath);
         if (entry === undefined)
             continue;
         const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine);
@@ -57164,9 +57154,12 @@ async function publishUnchanged(registry, image, images, tag) {
         await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
     return sent;
 }
-async function look(registry, repository, { digest }, rivals, { platform, format }) {
+async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
     if (rivals > 1)
         return `the index has ${rivals} images for that platform`;
+    const more = readMadeOf(annotations)?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
+    if (more.length > 0)
+        return `its ${printKeys(more)} not in \`labels\` now`;
     const image = await findImage(registry, repository, digest);
     if (image?.digest !== digest)
         return 'it lists an image that is not there';
@@ -57185,12 +57178,12 @@ async function look(registry, repository, { digest }, rivals, { platform, format
 function entriesFor(manifests, wanted) {
     return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
 }
-function storePathOf({ annotations }) {
-    const path = annotations?.[annotation_STORE_PATH];
-    return path !== undefined && isStorePath(path) ? path : undefined;
+function printKeys(keys) {
+    return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/build/build.js
+
 
 
 
@@ -57242,12 +57235,13 @@ async function build(inputs, workflow, tools) {
             : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools);
         const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow));
         await handOver(records, inputs, workflow, log);
-        return report(pushed, records, inputs, built);
+        const { layers } = pushed;
+        return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
 }
 async function lookForUnchanged(installable, inputs, earlier, pushable, { runnerSystem }, { registry, log }) {
-    const { system, nixArgs, images, pushWith } = inputs;
-    if (inputs.rebuild || Object.keys(inputs.labels).length > 0)
+    const { system, nixArgs, images, pushWith, labels } = inputs;
+    if (inputs.rebuild)
         return undefined;
     const platform = platformOf(system);
     const indexes = ownIndexes(earlier, images);
@@ -57261,25 +57255,23 @@ async function lookForUnchanged(installable, inputs, earlier, pushable, { runner
         return undefined;
     }
     const format = pushWith === 'registry' ? inputs.compression.format : undefined;
-    const image = await findUnchanged(registry, indexes, { platform, storePath, format }, log);
+    const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
     return image && { storePath, image };
 }
-async function keep({ storePath, image }, inputs, workflow, { registry, log }) {
+async function keep({ storePath, image: there }, inputs, workflow, { registry, log }) {
     const { system, images, tag } = inputs;
     const platform = platformOf(system);
-    log.info(`Nothing to build: ${printRepository(image.repository)}@${image.digest} is of ${storePath}`);
+    log.info(`Nothing to build: ${printRepository(there.repository)}@${there.digest} is of ${storePath}`);
+    const image = await relabel(registry, there, inputs.labels);
+    const unchanged = image.digest === there.digest;
+    if (!unchanged)
+        log.info(`With the labels of this run it is ${image.digest}; its layers are the same`);
     const sent = await publishUnchanged(registry, image, images, tag);
     const kept = images.map((repository) => ({ ...image, repository }));
     const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow));
     await handOver(records, inputs, workflow, log);
-    const { outputs, summary } = report({ images: kept }, records, inputs, {
-        system,
-        platform,
-        storePath,
-        unchanged: true,
-    });
-    const layers = String(image.own.blobs.length - 1);
-    return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': String(sent), 'reused-layers': layers }, summary };
+    const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' };
+    return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 });
 }
 async function withReadable(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
     if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
@@ -57296,7 +57288,11 @@ async function withReadable(source, installable, { system, nixArgs, pushWith }, 
         return work({ path: layout, format: 'layout' });
     });
 }
-function report({ images, layers }, records, { tag }, built) {
+function trafficOf(layers) {
+    const sent = layers.filter(({ reused }) => !reused);
+    return { sent: bytesOf(sent), reusedLayers: layers.length - sent.length };
+}
+function report(images, records, { tag }, built, traffic) {
     const [first] = images;
     if (first === undefined)
         throw new Error('nothing was pushed, though inputs name one image at least');
@@ -57310,13 +57306,10 @@ function report({ images, layers }, records, { tag }, built) {
             image: `${printRepository(first.repository)}@${first.digest}`,
             record: records.map(printRecord).join('\n'),
             'store-path': built.storePath,
-            unchanged: 'false',
-            ...(layers && {
-                'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
-                'reused-layers': String(layers.filter(({ reused }) => reused).length),
-            }),
+            unchanged: String(built.kept === 'whole'),
+            ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
         },
-        summary: summarizeBuild({ ...built, pushed, ...(layers && { layers }) }),
+        summary: summarizeBuild({ ...built, pushed }),
     };
 }
 async function checkPushing({ images, pushWith }, registry) {
@@ -57377,7 +57370,7 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
         mediaType,
         size,
         storePath,
-        ...(Object.keys(labels).length === 0 && { plain: true }),
+        labels: Object.keys(labels),
         job: {
             id: job,
             ...(jobTotal !== undefined && { total: jobTotal }),
@@ -57385,6 +57378,65 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
         },
         run,
     };
+}
+
+;// CONCATENATED MODULE: ./lib/oci/annotation.js
+
+
+const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
+function parseAnnotation(text) {
+    const equals = text.indexOf('=');
+    if (equals < 1)
+        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
+    const name = text.slice(0, equals);
+    const value = text.slice(equals + 1);
+    const colon = name.indexOf(':');
+    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
+    if (levels.length === 0 || !levels.every((level) => level !== undefined))
+        return [{ key: name, value }];
+    const key = name.slice(colon + 1);
+    if (key === '')
+        throw new FormatError({ what: `the annotation "${text}" has no key` });
+    return levels.map((level) => ({ ...level, key, value }));
+}
+function placeAnnotations(annotations, platforms) {
+    const placeOf = (annotation) => placeIn(annotation, platforms);
+    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
+    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
+    return {
+        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+        descriptor: (platform) => {
+            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
+            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
+        },
+        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
+    };
+}
+function placeIn({ level, platform }, platforms) {
+    if (level === 'index-descriptor')
+        return 'nowhere';
+    if (level !== 'manifest-descriptor')
+        return platform === undefined ? 'index' : 'nowhere';
+    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
+}
+function isPlatform(text, platform) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return samePlatform({ os, architecture, variant }, platform);
+}
+function weakestFirst(annotations, isSpecific) {
+    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
+}
+function parseLevel(text) {
+    const [, level, platform] = LEVEL.exec(text) ?? [];
+    if (level === undefined)
+        return undefined;
+    return { level: level, ...(platform !== undefined && { platform }) };
+}
+function printAnnotation({ level, platform, key, value }) {
+    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
+}
+function toRecord(annotations) {
+    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
 }
 
 ;// CONCATENATED MODULE: ./lib/inputs.js
@@ -58215,16 +58267,17 @@ function originOf(annotations) {
 
 
 
+
 function compose(members, annotations, origin) {
     const platforms = members.map(({ platform }) => platform);
     const placed = placeAnnotations(annotations, platforms);
     const given = { ...origin, ...placed.index };
     const labels = commonLabels(members, given);
-    const entries = members.flatMap(({ platform, image, storePath }) => [
+    const entries = members.flatMap(({ platform, image, madeOf }) => [
         {
             ...image.own.descriptor,
             platform,
-            annotations: { ...placed.descriptor(platform), ...(storePath !== undefined && { [annotation_STORE_PATH]: storePath }) },
+            annotations: { ...placed.descriptor(platform), ...(madeOf && annotate(madeOf)) },
         },
         ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
     ]);
@@ -58463,7 +58516,8 @@ function verify_describe({ digest, record, origin }, image) {
     return {
         system,
         platform: { os, architecture, ...(variant !== undefined && { variant }) },
-        ...(record?.plain && isStorePath(record.storePath) && { storePath: record.storePath }),
+        ...(record?.labels &&
+            isStorePath(record.storePath) && { madeOf: { storePath: record.storePath, labels: record.labels } }),
     };
 }
 function checkMembers(members, images, systems) {
@@ -58719,7 +58773,7 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
 }
 async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
     const unchanged = new Set();
-    if (!inputs.push || inputs.rebuild || Object.keys(inputs.labels).length > 0)
+    if (!inputs.push || inputs.rebuild)
         return unchanged;
     const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images);
     for (const system of systems) {
@@ -58728,7 +58782,7 @@ async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registr
             continue;
         const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
         const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs });
-        const wanted = storePath && { platform, storePath, format: inputs.format };
+        const wanted = storePath && { platform, storePath, labels: inputs.labels, format: inputs.format };
         if (wanted && (await findUnchanged(registry, indexes, wanted, log)))
             unchanged.add(system);
     }

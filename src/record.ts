@@ -23,8 +23,8 @@ export interface DigestRecord {
   /** Of the manifest, in bytes. */
   readonly size: number
   readonly storePath: string
-  /** Whether the image is what the store path alone makes, with nothing added to it. */
-  readonly plain?: boolean | undefined
+  /** The keys of the labels that build added to what the store path has. Absent: who made the record does not say. */
+  readonly labels?: readonly string[] | undefined
   readonly job: {
     readonly id: string
     /** How many jobs the matrix has, where the runner told. */
@@ -81,7 +81,7 @@ const RECORD = v.pipe(
     mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
     size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
     storePath: v.pipe(v.string(), v.startsWith('/')),
-    plain: v.optional(v.boolean()),
+    labels: v.optional(v.array(v.string())),
     job: v.object({
       id: v.string(),
       total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),

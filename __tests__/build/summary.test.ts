@@ -40,6 +40,15 @@ test('says nothing of layers where Docker pushed', () => {
   expect(summarizeBuild({ ...built, pushed: [{ reference: 'a/b:c', digest }] })).not.toContain('layers')
 })
 
+test('says of what was published before that it was not built, and whether its labels are new', () => {
+  const pushed = [{ reference: 'ghcr.io/owner/app:abc', digest }]
+  const whole = summarizeBuild({ ...built, pushed, kept: 'whole' })
+  expect(whole).toContain('### Unchanged for armv7l-linux (linux/arm/v7)\n')
+  expect(whole).toContain('`/nix/store/x-app.tar.gz` is published already; nothing was built.\n\n| published as |')
+  const relabelled = summarizeBuild({ ...built, pushed, kept: 'relabelled' })
+  expect(relabelled).toContain('nothing was built. Its labels are new.\n\n| pushed as |')
+})
+
 test('says so where nothing was pushed', () => {
   expect(summarizeBuild({ ...built, pushed: [] })).toContain('Nothing was pushed: `push` is `false`.\n')
 })

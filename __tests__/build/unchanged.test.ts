@@ -9,6 +9,7 @@ import type { RegistryOptions, TestRegistry } from '../support/registry.ts'
 import { OCI_MANIFEST, type SeededEntry, seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
 
 const KEY = 'io.github.nix-image-action.store-path'
+const LABELS = 'io.github.nix-image-action.labels'
 const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
@@ -31,6 +32,7 @@ async function seed(
 
 interface Asking {
   readonly path?: string
+  readonly labels?: Readonly<Record<string, string>>
   readonly platform?: typeof AMD64
   readonly format?: 'gzip' | 'zstd' | undefined
   readonly references?: readonly Reference[]
@@ -40,7 +42,7 @@ interface Asking {
 
 /** What a build is told, and whether it had reason to evaluate a store path. */
 async function ask(client: Client, asking: Asking = {}) {
-  const { path: storePath = PATH, platform = AMD64, image = 'app', references } = asking
+  const { path: storePath = PATH, platform = AMD64, image = 'app', labels = {}, references } = asking
   const format = 'format' in asking ? asking.format : 'gzip'
   const { host } = client.repository
   const lines: string[] = []
@@ -48,7 +50,8 @@ async function ask(client: Client, asking: Asking = {}) {
   const latest = { repository: client.repository, tag: 'latest' }
   const earlier = await readEarlier(client, references ?? [latest], log)
   const indexes = ownIndexes(earlier, [{ host, path: image }])
-  const found: PublishedImage | undefined = await findUnchanged(client, indexes, { platform, storePath, format }, log)
+  const wanted = { platform, storePath, labels, format }
+  const found: PublishedImage | undefined = await findUnchanged(client, indexes, wanted, log)
   return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, lines }
 }
 
@@ -85,6 +88,11 @@ test('where Docker pushes, the compression is Docker’s own', async () => {
   expect((await ask(client, { format: undefined })).digest).toBe(first.digest)
 })
 
+test('labels added then may have other values now, and more may be added', async () => {
+  const { client, first } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","b"]' } }])
+  expect((await ask(client, { labels: { a: '1', b: '2', c: '3' } })).digest).toBe(first.digest)
+})
+
 test('of several references one that is not there or of something else does no harm', async () => {
   const { server, client, first } = await published()
   const { repository } = client
@@ -107,6 +115,9 @@ describe('there is something to build, of which nothing need be said', () => {
     ['the index names no store path', { annotations: {} }],
     ['what it names is none', { annotations: { [KEY]: `${PATH}\n::error::x` } }],
     ['what it names is of another platform', { platform: ARM64 }],
+    ['the labels that it names are no JSON', { annotations: { [KEY]: PATH, [LABELS]: 'a' } }],
+    ['the labels that it names are no keys', { annotations: { [KEY]: PATH, [LABELS]: '{"a":"b"}' } }],
+    ['a label that it names is no text', { annotations: { [KEY]: PATH, [LABELS]: '["a",1]' } }],
   ])('where %s', async (_, entry) => {
     const { client } = await published([entry])
     expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
@@ -141,6 +152,14 @@ describe('there is something to build, and why is said in a line', () => {
     const { server, client, first } = await published()
     await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[0])
     expectBuilt(await ask(client), /The config of .* is not in the registry$/)
+  })
+
+  test.each([
+    [{}, 'its labels a, toString are not in `labels` now'],
+    [{ a: '1' }, 'its label toString is not in `labels` now'],
+  ])('where labels were added that are not now: %j', async (labels, why) => {
+    const { client } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","toString"]' } }])
+    expectBuilt(await ask(client, { labels }), why)
   })
 
   test('where its layers are compressed otherwise', async () => {

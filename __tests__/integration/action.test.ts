@@ -74,7 +74,7 @@ describe('two systems, built and merged', () => {
       mediaType,
       size: expect.any(Number),
       storePath: outputs['store-path'],
-      plain: true,
+      labels: [],
       job: { id: 'images', total: 2 },
       run: { id: '1234567890', attempt: 2 },
     })

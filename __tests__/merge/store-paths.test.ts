@@ -20,21 +20,26 @@ async function annotationsOf(record: PushDetails['record'] = {}, annotations = '
 }
 
 test('an image that its store path alone makes is listed with it', async () => {
-  expect(await annotationsOf({ plain: true, storePath })).toEqual([{ [KEY]: storePath }])
+  expect(await annotationsOf({ labels: [], storePath })).toEqual([{ [KEY]: storePath }])
+})
+
+test('an image with labels added is listed with their keys', async () => {
+  expect(await annotationsOf({ labels: ['b', 'a"\n'], storePath })).toEqual([
+    { [KEY]: storePath, 'io.github.nix-image-action.labels': '["a\\"\\n","b"]' },
+  ])
 })
 
 test.each([
-  ['of which its record does not say so', { storePath }],
-  ['of which its record says that it is not', { plain: false, storePath }],
-  ['whose store path is none', { plain: true, storePath: '/nix/store/image.tar.gz' }],
-  ['whose store path has more lines than one', { plain: true, storePath: `${storePath}\nx` }],
+  ['of which its record does not say which labels were added', { storePath }],
+  ['whose store path is none', { labels: [], storePath: '/nix/store/image.tar.gz' }],
+  ['whose store path has more lines than one', { labels: [], storePath: `${storePath}\nx` }],
 ])('an image %s is listed without', async (_, record) => {
   expect(await annotationsOf(record)).toEqual([undefined])
 })
 
 test('it is listed beside the annotations of users, who can’t say another', async () => {
   const given = `manifest-descriptor:org.example.speed=fast\nmanifest-descriptor:${KEY}=/nix/store/other`
-  expect(await annotationsOf({ plain: true, storePath }, given)).toEqual([
+  expect(await annotationsOf({ labels: [], storePath }, given)).toEqual([
     { [KEY]: storePath, 'org.example.speed': 'fast' },
   ])
 })
@@ -42,7 +47,7 @@ test('it is listed beside the annotations of users, who can’t say another', as
 test('what is attested about an image has none', async () => {
   const [{ image, entry, record }] = await push(registry, 'app', ['x86_64-linux'])
   const digest = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
-  const told = JSON.stringify({ ...JSON.parse(record), plain: true, storePath, digest })
+  const told = JSON.stringify({ ...JSON.parse(record), labels: [], storePath, digest })
   await mergeWith(registry, { digests: told, tags: 'latest' })
   const [own, attestation, ...more] = indexAt(registry, 'latest').manifests
   expect(more).toEqual([])
@@ -51,7 +56,7 @@ test('what is attested about an image has none', async () => {
 })
 
 test('a new store path makes a new index, though it makes the same image', async () => {
-  expect(await annotationsOf({ plain: true, storePath })).toEqual([{ [KEY]: storePath }])
+  expect(await annotationsOf({ labels: [], storePath })).toEqual([{ [KEY]: storePath }])
   const other = storePath.replace('1', '2')
-  expect(await annotationsOf({ plain: true, storePath: other })).toEqual([{ [KEY]: other }])
+  expect(await annotationsOf({ labels: [], storePath: other })).toEqual([{ [KEY]: other }])
 })

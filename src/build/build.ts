@@ -21,10 +21,10 @@ import type { ImageManifest, PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { withTempFolder } from '../temp-folder.ts'
 import type { Workflow } from '../workflow.ts'
-import { bytesOf, checkImage } from './push.ts'
+import { relabel } from './labels.ts'
+import { bytesOf, checkImage, type PushedLayer } from './push.ts'
 import { PUSH_STRAIGHT, pushWithDocker } from './push-with-docker.ts'
 import { pushWithRegistry } from './push-with-registry.ts'
-import type { Pushed } from './pushing.ts'
 import { type Earlier, findPublished, readEarlier } from './reuse.ts'
 import { type BuiltImage, summarizeBuild } from './summary.ts'
 import { findUnchanged, namesStorePath, ownIndexes, publishUnchanged } from './unchanged.ts'
@@ -65,7 +65,8 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
         : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools)
     const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow))
     await handOver(records, inputs, workflow, log)
-    return report(pushed, records, inputs, built)
+    const { layers } = pushed
+    return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
   })
 }
 
@@ -84,8 +85,8 @@ async function lookForUnchanged(
   { runnerSystem }: Workflow,
   { registry, log }: Tools,
 ): Promise<UnchangedImage | undefined> {
-  const { system, nixArgs, images, pushWith } = inputs
-  if (inputs.rebuild || Object.keys(inputs.labels).length > 0) return undefined
+  const { system, nixArgs, images, pushWith, labels } = inputs
+  if (inputs.rebuild) return undefined
   const platform = platformOf(system)
   const indexes = ownIndexes(earlier, images)
   if (!namesStorePath(indexes, platform)) return undefined
@@ -100,32 +101,29 @@ async function lookForUnchanged(
     return undefined
   }
   const format = pushWith === 'registry' ? inputs.compression.format : undefined
-  const image = await findUnchanged(registry, indexes, { platform, storePath, format }, log)
+  const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)
   return image && { storePath, image }
 }
 
-/** Hands over an image that needs no build, as if it had just been pushed. */
+/** Hands over an image that needs no build, as if it had just been pushed; where its labels say other things, with those. */
 async function keep(
-  { storePath, image }: UnchangedImage,
+  { storePath, image: there }: UnchangedImage,
   inputs: BuildInputs,
   workflow: Workflow,
   { registry, log }: Tools,
 ): Promise<Result> {
   const { system, images, tag } = inputs
   const platform = platformOf(system)
-  log.info(`Nothing to build: ${printRepository(image.repository)}@${image.digest} is of ${storePath}`)
+  log.info(`Nothing to build: ${printRepository(there.repository)}@${there.digest} is of ${storePath}`)
+  const image = await relabel(registry, there, inputs.labels)
+  const unchanged = image.digest === there.digest
+  if (!unchanged) log.info(`With the labels of this run it is ${image.digest}; its layers are the same`)
   const sent = await publishUnchanged(registry, image, images, tag)
   const kept = images.map((repository) => ({ ...image, repository }))
   const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow))
   await handOver(records, inputs, workflow, log)
-  const { outputs, summary } = report({ images: kept }, records, inputs, {
-    system,
-    platform,
-    storePath,
-    unchanged: true,
-  })
-  const layers = String(image.own.blobs.length - 1)
-  return { outputs: { ...outputs, unchanged: 'true', 'pushed-bytes': String(sent), 'reused-layers': layers }, summary }
+  const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' } as const
+  return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
 /** What nix2container describes is made an OCI layout of, which is there as long as it is worked with. */
@@ -151,11 +149,24 @@ async function withReadable(
   })
 }
 
+interface Traffic {
+  /** In bytes. */
+  readonly sent: number
+  readonly reusedLayers: number
+}
+
+function trafficOf(layers: readonly PushedLayer[]): Traffic {
+  const sent = layers.filter(({ reused }) => !reused)
+  return { sent: bytesOf(sent), reusedLayers: layers.length - sent.length }
+}
+
+/** @param traffic absent where Docker pushed: it does not tell */
 function report(
-  { images, layers }: Pushed,
+  images: readonly ImageManifest[],
   records: readonly DigestRecord[],
   { tag }: BuildInputs,
   built: Omit<BuiltImage, 'pushed'>,
+  traffic: Traffic | undefined,
 ): Result {
   const [first] = images
   if (first === undefined) throw new Error('nothing was pushed, though inputs name one image at least')
@@ -169,13 +180,10 @@ function report(
       image: `${printRepository(first.repository)}@${first.digest}`,
       record: records.map(printRecord).join('\n'),
       'store-path': built.storePath,
-      unchanged: 'false',
-      ...(layers && {
-        'pushed-bytes': String(bytesOf(layers.filter(({ reused }) => !reused))),
-        'reused-layers': String(layers.filter(({ reused }) => reused).length),
-      }),
+      unchanged: String(built.kept === 'whole'),
+      ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
     },
-    summary: summarizeBuild({ ...built, pushed, ...(layers && { layers }) }),
+    summary: summarizeBuild({ ...built, pushed }),
   }
 }
 
@@ -259,7 +267,7 @@ function recordOf(
     mediaType,
     size,
     storePath,
-    ...(Object.keys(labels).length === 0 && { plain: true }),
+    labels: Object.keys(labels),
     job: {
       id: job,
       ...(jobTotal !== undefined && { total: jobTotal }),

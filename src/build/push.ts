@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { Readable } from 'node:stream'
 import {
   type Compressing,
   type Compression,
@@ -26,6 +25,7 @@ import { allOf, putEverywhere } from '../registry/copy.ts'
 import type { Blob, Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { printBytes } from '../units.ts'
+import { labelledConfig } from './labels.ts'
 import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from './reuse.ts'
 
 export interface PushCall {
@@ -438,7 +438,7 @@ async function pushManifest(
   published: Published,
   registry: Registry,
 ): Promise<Pick<PushedImage, 'manifest' | 'configDigest'>> {
-  const config = configBlob(archive, labels)
+  const config = labelledConfig(archive.configBytes, labels)
   const manifest = ownManifest(archive, config, layers) ?? composeManifest(archive, config, layers)
   const { bytes, digest, mediaType } = manifest
   const without = images.filter((image) => !published.has(image, config.digest))
@@ -499,17 +499,6 @@ export async function putTag(
   const there = await registry.getManifest(image, tag)
   if (there?.digest === manifest.digest) return
   await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes)
-}
-
-function configBlob({ configBytes }: SourceImage, labels: Readonly<Record<string, string>>): Blob {
-  const bytes = Object.keys(labels).length === 0 ? configBytes : withLabels(configBytes, labels)
-  return { digest: digestOf(bytes), size: bytes.length, open: () => Readable.from([bytes], { objectMode: false }) }
-}
-
-function withLabels(configBytes: Buffer, labels: Readonly<Record<string, string>>): Buffer {
-  const image = JSON.parse(configBytes.toString('utf8'))
-  const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } }
-  return Buffer.from(JSON.stringify({ ...image, config }))
 }
 
 function shorten(digest: Digest): string {

@@ -12,26 +12,32 @@ export interface BuiltImage {
   readonly pushed: readonly { readonly reference: string; readonly digest: string }[]
   /** Absent where Docker pushed, and where nothing was to be built. */
   readonly layers?: readonly PushedLayer[]
-  /** Whether it was published before, and so not built. */
-  readonly unchanged?: boolean
+  /** It was published before, and so not built: `relabelled` where only its labels are other ones now. */
+  readonly kept?: 'whole' | 'relabelled'
 }
 
 /** The summary of a build, as Markdown. */
-export function summarizeBuild({ system, platform, storePath, pushed, layers, unchanged }: BuiltImage): string {
+export function summarizeBuild({ system, platform, storePath, pushed, layers, kept }: BuiltImage): string {
   const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`)
   const result =
     rows.length > 0
-      ? [`| ${unchanged ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+      ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
       : ['Nothing was pushed: `push` is `false`.']
   return lines(
-    `### ${unchanged ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`,
+    `### ${kept ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`,
     '',
-    unchanged ? `${code(storePath)} is published already; nothing was built.` : `Nix built ${code(storePath)}.`,
+    describeOrigin(storePath, kept),
     '',
     ...result,
     '',
     ...(layers === undefined ? [] : describeLayers(layers)),
   )
+}
+
+function describeOrigin(storePath: string, kept: BuiltImage['kept']): string {
+  if (kept === undefined) return `Nix built ${code(storePath)}.`
+  const labels = kept === 'relabelled' ? ' Its labels are new.' : ''
+  return `${code(storePath)} is published already; nothing was built.${labels}`
 }
 
 function describeLayers(layers: readonly PushedLayer[]): readonly string[] {

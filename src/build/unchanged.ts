@@ -1,7 +1,6 @@
-import { firstLine } from '../failure.ts'
+import { firstLine, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
-import { isStorePath } from '../nix/store-path.ts'
-import { STORE_PATH } from '../oci/annotation.ts'
+import { readMadeOf } from '../made-of.ts'
 import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
@@ -32,7 +31,9 @@ export function ownIndexes(earlier: readonly Earlier[], images: readonly Reposit
 
 /** Whether an index names the store path of an image for this platform, so that it is worth while to evaluate one. */
 export function namesStorePath(indexes: readonly PublishedIndex[], platform: Platform): boolean {
-  return indexes.some(({ manifests }) => entriesFor(manifests, platform).some((entry) => storePathOf(entry)))
+  return indexes.some(({ manifests }) =>
+    entriesFor(manifests, platform).some(({ annotations = {} }) => readMadeOf(annotations)),
+  )
 }
 
 /** The image that a build is to make. */
@@ -40,19 +41,21 @@ export interface WantedImage {
   readonly platform: Platform
   /** As it was evaluated. */
   readonly storePath: string
+  /** Those to add to what Nix builds. */
+  readonly labels: Readonly<Record<string, string>>
   /** Of the layers that would be pushed; nothing where Docker pushes. */
   readonly format: 'gzip' | 'zstd' | undefined
 }
 
 /**
- * The image that was published of a store path: what a build would publish, so that there is nothing to build. It must
- * be so beyond doubt:
+ * The image that was published of a store path: what a build would publish but for the values of labels (see `relabel`),
+ * so that there is nothing to build. It must be so beyond doubt:
  * - an index in one of `images` (see `ownIndexes`) names this store path for its one image of the platform;
- * - merge has put it there, which does so only for images that the store path alone makes, without `labels`;
+ * - each label that was added then is added now: what the image had in its place without it is not known;
  * - the registry has that image whole, it is for the platform, and its layers have the format that is asked for.
  *
- * Whoever asks must have no `labels` to add. Whatever is in doubt is to be built, and that is said in a line. Of several
- * `images` one that has it is enough: merge copies it to the others.
+ * Whatever is in doubt is to be built, and that is said in a line. Of several `images` one that has it is enough: merge
+ * copies it to the others.
  */
 export async function findUnchanged(
   registry: Registry,
@@ -62,7 +65,7 @@ export async function findUnchanged(
 ): Promise<PublishedImage | undefined> {
   for (const { reference, manifests } of indexes) {
     const entries = entriesFor(manifests, wanted.platform)
-    const entry = entries.find((one) => storePathOf(one) === wanted.storePath)
+    const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath)
     if (entry === undefined) continue
     const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine)
     if (typeof looked !== 'string') return looked
@@ -100,11 +103,13 @@ export async function publishUnchanged(
 async function look(
   registry: Registry,
   repository: Repository,
-  { digest }: Descriptor,
+  { digest, annotations = {} }: Descriptor,
   rivals: number,
-  { platform, format }: WantedImage,
+  { platform, labels, format }: WantedImage,
 ): Promise<PublishedImage | string> {
   if (rivals > 1) return `the index has ${rivals} images for that platform`
+  const more = readMadeOf(annotations)?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
+  if (more.length > 0) return `its ${printKeys(more)} not in \`labels\` now`
   const image = await findImage(registry, repository, digest)
   if (image?.digest !== digest) return 'it lists an image that is not there'
   if (!fits(image.platform, platform)) return `the image there is for ${printPlatform(image.platform)}`
@@ -122,7 +127,6 @@ function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonl
   return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted))
 }
 
-function storePathOf({ annotations }: Descriptor): string | undefined {
-  const path = annotations?.[STORE_PATH]
-  return path !== undefined && isStorePath(path) ? path : undefined
+function printKeys(keys: readonly string[]): string {
+  return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`
 }

@@ -1,5 +1,6 @@
 import { oneLine } from '../failure.ts'
-import { type Annotation, placeAnnotations, STORE_PATH } from '../oci/annotation.ts'
+import { annotate } from '../made-of.ts'
+import { type Annotation, placeAnnotations } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
 import { composeIndex } from '../oci/image-index.ts'
@@ -19,7 +20,7 @@ type Annotations = Readonly<Record<string, string>>
 /**
  * The index of all members with what BuildKit attests about them. Its annotations are the user's; where they say
  * nothing, the run's own commit and repository; and where neither does, what the labels of all images say, for GHCR
- * shows the description of the index alone. The entry of an image that a store path alone makes names that path.
+ * shows the description of the index alone. The entry of an image says what it is made of, where its record does.
  * @param origin the annotations that tell where the run's commit is from
  */
 export function compose(
@@ -31,11 +32,11 @@ export function compose(
   const placed = placeAnnotations(annotations, platforms)
   const given = { ...origin, ...placed.index }
   const labels = commonLabels(members, given)
-  const entries = members.flatMap(({ platform, image, storePath }) => [
+  const entries = members.flatMap(({ platform, image, madeOf }) => [
     {
       ...image.own.descriptor,
       platform,
-      annotations: { ...placed.descriptor(platform), ...(storePath !== undefined && { [STORE_PATH]: storePath }) },
+      annotations: { ...placed.descriptor(platform), ...(madeOf && annotate(madeOf)) },
     },
     ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
   ])

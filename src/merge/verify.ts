@@ -1,3 +1,4 @@
+import type { MadeOf } from '../made-of.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
 import { fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
@@ -13,8 +14,8 @@ export interface Member {
   readonly system: string
   readonly platform: Platform
   readonly image: PublishedImage
-  /** What alone makes the image; absent where its record does not say so. */
-  readonly storePath?: string
+  /** Absent where its record does not say so. */
+  readonly madeOf?: MadeOf
   /** Where it is to be published and is not yet. */
   readonly absentFrom: readonly Repository[]
 }
@@ -89,7 +90,8 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
   return {
     system,
     platform: { os, architecture, ...(variant !== undefined && { variant }) },
-    ...(record?.plain && isStorePath(record.storePath) && { storePath: record.storePath }),
+    ...(record?.labels &&
+      isStorePath(record.storePath) && { madeOf: { storePath: record.storePath, labels: record.labels } }),
   }
 }
 

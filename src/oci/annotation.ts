@@ -22,12 +22,6 @@ export interface PlacedAnnotations {
   readonly homeless: readonly string[]
 }
 
-/**
- * What an index says of an image that is what a Nix store path alone makes: that path. Whoever knows which path a build
- * would have knows by it that the image is published.
- */
-export const STORE_PATH = 'io.github.nix-image-action.store-path'
-
 const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/
 
 /**

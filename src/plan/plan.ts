@@ -92,7 +92,7 @@ async function findUnchangedSystems(
 ): Promise<ReadonlySet<string>> {
   const unchanged = new Set<string>()
   // Without `push` a build does not look either: what it is for is that the image be built.
-  if (!inputs.push || inputs.rebuild || Object.keys(inputs.labels).length > 0) return unchanged
+  if (!inputs.push || inputs.rebuild) return unchanged
   const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images)
   // One after the other: each evaluation takes all the memory that nixpkgs does.
   for (const system of systems) {
@@ -100,7 +100,7 @@ async function findUnchangedSystems(
     if (!namesStorePath(indexes, platform)) continue
     const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
     const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs })
-    const wanted = storePath && { platform, storePath, format: inputs.format }
+    const wanted = storePath && { platform, storePath, labels: inputs.labels, format: inputs.format }
     if (wanted && (await findUnchanged(registry, indexes, wanted, log))) unchanged.add(system)
   }
   return unchanged

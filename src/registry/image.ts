@@ -20,6 +20,7 @@ export interface ImageManifest {
 /** One platform's image as a registry holds it. */
 export interface PublishedImage extends ImageManifest {
   readonly configDigest: Digest
+  readonly configBytes: Buffer
   /** Of the image's config. */
   readonly labels: Readonly<Record<string, string>>
   readonly own: ManifestContent
@@ -143,7 +144,8 @@ async function describe(
   if (bytes === undefined) throw absent(repository, config?.digest ?? digest, name)
   const { os, architecture, variant, labels } = parseConfig(bytes, name)
   const platform = { os, architecture, ...(variant !== undefined && { variant }) }
-  return { repository, digest, mediaType, size, platform, configDigest: digestOf(bytes), labels, own, attestations }
+  const told = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes }
+  return { repository, digest, mediaType, size, ...told, own, attestations }
 }
 
 function onlyImage(index: Index, repository: Repository, digest: Digest): Descriptor {
