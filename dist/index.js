@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(31920);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(75489);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 31920:
+/***/ 75489:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -53624,13 +53624,14 @@ function isManifestType(mediaType) {
     return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
 }
 const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+const LAYER_FORMATS = ['gzip', 'zstd'];
 function layerType(format) {
     return `application/vnd.oci.image.layer.v1.tar+${format}`;
 }
 function layerFormat(mediaType) {
     if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
         return 'gzip';
-    return ['gzip', 'zstd'].find((format) => mediaType === layerType(format));
+    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
 }
 function isForeignLayer(mediaType) {
     return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
@@ -55702,23 +55703,6 @@ async function copyToLayout(call) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/nix/evaluate.js
-
-
-async function evaluateStorePath(call) {
-    const { installable, nixArgs } = call;
-    const { options, text } = installable;
-    if (isStorePath(text))
-        return text.endsWith('.drv') ? undefined : text;
-    if (text.includes('^'))
-        return undefined;
-    const apply = ['--apply', 'image: image.outPath'];
-    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
-    const { exitCode, stdout } = await runNix(args, false);
-    const path = stdout.trim();
-    return exitCode === 0 && isStorePath(path) ? path : undefined;
-}
-
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
 
 
@@ -55828,64 +55812,117 @@ async function quietly(reading) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/registry/copy.js
+;// CONCATENATED MODULE: ./lib/reuse/earlier.js
 
 
-const BLOBS_AT_ONCE = 16;
-async function copyImages(registry, copies) {
-    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
-    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
-    let sent = 0;
-    const copyNext = async () => {
-        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-            const { blob, from, to } = next;
-            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
-                sent += blob.size;
+
+async function readEarlier(registry, references, log) {
+    const items = references.map((reference) => ({ reference }));
+    return earlier_readEach(items, log, async ({ reference }) => {
+        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
+        if (stored === undefined)
+            throw new Error('it is not there yet');
+        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
+    });
+}
+async function earlier_readEach(items, log, read) {
+    const found = await Promise.all(items.map(async (item) => {
+        try {
+            return [await read(item)];
         }
-    };
-    try {
-        await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
-    }
-    finally {
-        waiting.length = 0;
-    }
-    await Promise.all(copies.map((copy) => putManifests(registry, copy)));
-    return sent;
-}
-function contentsOf({ own, attestations }) {
-    return [own, ...attestations];
-}
-async function putManifests(registry, { image, to }) {
-    for (const { manifest } of contentsOf(image).toReversed())
-        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
-}
-function streamed(registry, { digest, size }, from) {
-    async function* content() {
-        yield* await registry.openBlob(from, digest);
-    }
-    return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
-}
-async function putEverywhere(registry, repositories, blob) {
-    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
-    const sent = await allOf(registries.map(async ([first, ...others]) => {
-        if (first === undefined)
+        catch (error) {
+            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${firstLine(error)}`);
             return [];
-        const before = await putIfAbsent(registry, first, blob);
-        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
+        }
     }));
-    return sent.flat().includes(true);
+    return found.flat();
 }
-async function putIfAbsent(registry, to, blob, from) {
-    if (await registry.hasBlob(to, blob.digest))
-        return false;
-    if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
-        return false;
-    await registry.putBlob(to, blob);
-    return true;
+
+;// CONCATENATED MODULE: ./lib/reuse/layers.js
+
+
+
+
+const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
+function reusableIn(published, diffId, images, fits) {
+    return published
+        .blobsOf(diffId)
+        .filter(fits)
+        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
 }
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
+async function findPublished(registry, earlier, platform, log) {
+    const found = await earlier_readEach(earlier, log, (one) => readLayersOf(registry, one, platform));
+    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
+    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
+    return {
+        blobsOf: (diffId) => blobs.get(diffId) ?? [],
+        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
+    };
+}
+function joined(same) {
+    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
+}
+const CONFIG_LIMIT = 16 * 1024 * 1024;
+async function readLayersOf(registry, { reference, stored, content }, platform) {
+    const { repository } = reference;
+    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
+    if (image === undefined)
+        throw new Error('it has no image for this platform');
+    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
+    if (manifest.kind === 'index')
+        throw new Error('it is an index of an index');
+    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
+    if (bytes === undefined)
+        throw new Error('its config is not there');
+    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
+    if (diffIds.length !== manifest.layers.length)
+        throw new Error('its config lists other layers than its manifest');
+    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
+        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
+    });
+    return { repository, layers, documents: [image.digest, manifest.config.digest] };
+}
+async function imageIn({ manifests }, registry, repository, platform) {
+    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    return entry && registry.getManifest(repository, entry.digest);
+}
+
+;// CONCATENATED MODULE: ./lib/made-of.js
+
+const made_of_STORE_PATH = 'io.github.nix-image-action.store-path';
+const LABELS = 'io.github.nix-image-action.labels';
+function annotate({ storePath, labels }) {
+    return { [made_of_STORE_PATH]: storePath, ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }) };
+}
+function readMadeOf({ [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]' }) {
+    const keys = parseKeys(labels);
+    return storePath !== undefined && isStorePath(storePath) && keys ? { storePath, labels: keys } : undefined;
+}
+function parseKeys(text) {
+    try {
+        const keys = JSON.parse(text);
+        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/nix/evaluate.js
+
+
+async function evaluateStorePath(call) {
+    const { installable, nixArgs } = call;
+    const { options, text } = installable;
+    if (isStorePath(text))
+        return text.endsWith('.drv') ? undefined : text;
+    if (text.includes('^'))
+        return undefined;
+    const apply = ['--apply', 'image: image.outPath'];
+    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
+    const { exitCode, stdout } = await runNix(args, false);
+    const path = stdout.trim();
+    return exitCode === 0 && isStorePath(path) ? path : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -55954,7 +55991,7 @@ function registry_error_parseJson(text) {
 
 
 
-const CONFIG_LIMIT = 16 * 1024 * 1024;
+const image_CONFIG_LIMIT = 16 * 1024 * 1024;
 async function findImage(registry, repository, digest) {
     const outer = await registry.getManifest(repository, digest);
     if (outer === undefined)
@@ -56028,7 +56065,7 @@ async function image_describe(registry, repository, own, attestations) {
     const { digest, mediaType, size } = own.descriptor;
     const [config] = own.blobs;
     const name = `the config of ${image_nameOf(repository, digest)}`;
-    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT));
+    const bytes = config && (await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT));
     if (bytes === undefined)
         throw absent(repository, config?.digest ?? digest, name);
     const { os, architecture, variant, labels } = parseConfig(bytes, name);
@@ -56058,36 +56095,82 @@ function image_nameOf(repository, digest) {
     return `${printRepository(repository)}@${digest}`;
 }
 
-;// CONCATENATED MODULE: ./lib/build/labels.js
+;// CONCATENATED MODULE: ./lib/reuse/unchanged.js
 
 
 
 
-function labelledConfig(bytes, labels) {
-    const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels);
-    return {
-        digest: digestOf(labelled),
-        size: labelled.length,
-        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
-    };
+
+
+
+
+
+async function lookForUnchanged(question, earlier, registry, log, ready = Promise.resolve()) {
+    const { system, installable, images, labels, format, rebuild } = question;
+    if (rebuild)
+        return undefined;
+    const platform = platformOf(system);
+    const indexes = ownIndexes(earlier, images);
+    if (!namesStorePath(indexes, platform))
+        return undefined;
+    await ready;
+    log.info(`Evaluating ${installable.name}, to see whether it is published already`);
+    const storePath = await evaluateStorePath(question);
+    if (storePath === undefined) {
+        log.info(`Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`);
+        return undefined;
+    }
+    const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
+    return image && { storePath, image };
 }
-function withLabels(bytes, labels) {
-    const image = JSON.parse(bytes.toString('utf8'));
-    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
-    return Buffer.from(JSON.stringify({ ...image, config }));
+function ownIndexes(earlier, images) {
+    return earlier.flatMap(({ reference, content }) => {
+        const own = images.some((image) => sameRepository(image, reference.repository));
+        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
+    });
 }
-async function relabel(registry, image, labels) {
-    const config = labelledConfig(image.configBytes, labels);
-    if (config.digest === image.configDigest)
-        return image;
-    const { repository, own } = image;
-    const said = JSON.parse(own.manifest.bytes.toString('utf8'));
-    const { digest, size } = config;
-    const bytes = Buffer.from(JSON.stringify({ ...said, config: { ...said.config, digest, size } }));
-    const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) };
-    await putEverywhere(registry, [repository], config);
-    await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes);
-    return fetchImage(registry, repository, manifest.digest);
+function namesStorePath(indexes, platform) {
+    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => readMadeOf(annotations)));
+}
+async function findUnchanged(registry, indexes, wanted, log) {
+    for (const { reference, manifests } of indexes) {
+        const entries = entriesFor(manifests, wanted.platform);
+        const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath);
+        if (entry === undefined)
+            continue;
+        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine);
+        if (typeof looked !== 'string')
+            return looked;
+        log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
+    }
+    return undefined;
+}
+async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
+    if (rivals > 1)
+        return `the index has ${rivals} images for that platform`;
+    const more = readMadeOf(annotations)?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
+    if (more.length > 0)
+        return `its ${printKeys(more)} not in \`labels\` now`;
+    const image = await findImage(registry, repository, digest);
+    if (image?.digest !== digest)
+        return 'it lists an image that is not there';
+    if (!fits(image.platform, platform))
+        return `the image there is for ${printPlatform(image.platform)}`;
+    const missing = await missingBlobs(registry, image);
+    if (missing.length > 0)
+        return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
+    const { bytes, mediaType } = image.own.manifest;
+    const manifest = parseManifest(bytes, mediaType, digest);
+    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
+    if (format !== undefined && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+        return `its layers are not compressed by ${format}`;
+    return image;
+}
+function entriesFor(manifests, wanted) {
+    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
+}
+function printKeys(keys) {
+    return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
 // EXTERNAL MODULE: external "node:worker_threads"
@@ -56373,6 +56456,331 @@ function digestFrom(hash) {
     return `sha256:${hash.digest('hex')}`;
 }
 
+;// CONCATENATED MODULE: ./lib/image/layer.js
+
+async function probeLayer(content) {
+    const chunks = content[Symbol.asyncIterator]();
+    let start = Buffer.alloc(0);
+    while (start.length < HEADER) {
+        const { done, value } = await chunks.next();
+        if (done)
+            break;
+        start = Buffer.concat([start, value]);
+    }
+    async function* whole() {
+        try {
+            if (start.length > 0)
+                yield start;
+            for (let next = await chunks.next(); !next.done; next = await chunks.next())
+                yield next.value;
+        }
+        finally {
+            await chunks.return?.();
+        }
+    }
+    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
+}
+const HEADER = 512;
+
+;// CONCATENATED MODULE: ./lib/build/check-image.js
+
+
+
+
+
+
+
+async function checkImage(source) {
+    const read = new Map();
+    const archive = await readImage(source, {
+        take: async (member) => void read.set(member.name, await readLayer(member, source)),
+    });
+    for (const [at, { name }] of archive.layers.entries()) {
+        const layer = read.get(name);
+        if (layer === undefined)
+            throw noTar(name, source);
+        checkDiffId(archive, at, layer.diffId, source);
+        checkBlob(archive, at, layer, source);
+    }
+    return archive;
+}
+async function readLayer({ content }, source) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    const probed = await probeLayer(content());
+    const { diffId } = await hashLayer(check_image_plain(probed, source, async (chunk) => void hash.update(chunk)));
+    const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
+    return { diffId, digest, format: keptFormat(probed) };
+}
+function checkDiffId({ config, layers }, at, diffId, source) {
+    const expected = config.diffIds[at];
+    if (diffId === expected)
+        return;
+    throw new ImageError({
+        what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
+        words: `its diff ID is ${diffId}, and should be ${expected}`,
+        help: 'Nothing was published. Build it anew: nix build --rebuild',
+    });
+}
+function checkBlob({ layers }, at, { digest, format }, { path }) {
+    const { name, blob } = layers[at] ?? {};
+    const listed = blob && layerFormat(blob.mediaType);
+    if (blob === undefined || listed === undefined)
+        return;
+    if (format !== listed)
+        throw new ImageError({
+            what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
+            help: 'Nothing was published. Build it anew: nix build --rebuild',
+        });
+    if (digest !== blob.digest)
+        throw new ImageError({
+            what: `${path} is damaged: its layer ${name} has another content than its name says`,
+            words: `its digest is ${digest}`,
+            help: 'Nothing was published. Build it anew: nix build --rebuild',
+        });
+}
+function noTar(name, { path }) {
+    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar` });
+}
+function keptFormat({ compression }) {
+    return compression === 'xz' ? undefined : compression;
+}
+function check_image_plain({ compression, content }, { path }, write = async () => undefined) {
+    return compression === undefined ? content : decompress(compression, check_image_copyTo(write, content), path);
+}
+async function* check_image_copyTo(write, content) {
+    for await (const chunk of content) {
+        const own = Buffer.from(chunk);
+        await write(own);
+        yield own;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/registry/copy.js
+
+
+const BLOBS_AT_ONCE = 16;
+async function copyImages(registry, copies) {
+    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
+    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
+    let sent = 0;
+    const copyNext = async () => {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+            const { blob, from, to } = next;
+            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
+                sent += blob.size;
+        }
+    };
+    try {
+        await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
+    }
+    finally {
+        waiting.length = 0;
+    }
+    await Promise.all(copies.map((copy) => putManifests(registry, copy)));
+    return sent;
+}
+function contentsOf({ own, attestations }) {
+    return [own, ...attestations];
+}
+async function putManifests(registry, { image, to }) {
+    for (const { manifest } of contentsOf(image).toReversed())
+        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
+}
+function streamed(registry, { digest, size }, from) {
+    async function* content() {
+        yield* await registry.openBlob(from, digest);
+    }
+    return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
+}
+async function putEverywhere(registry, repositories, blob) {
+    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
+    const sent = await allOf(registries.map(async ([first, ...others]) => {
+        if (first === undefined)
+            return [];
+        const before = await putIfAbsent(registry, first, blob);
+        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
+    }));
+    return sent.flat().includes(true);
+}
+async function putIfAbsent(registry, to, blob, from) {
+    if (await registry.hasBlob(to, blob.digest))
+        return false;
+    if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
+        return false;
+    await registry.putBlob(to, blob);
+    return true;
+}
+async function putTag(registry, image, tag, manifest) {
+    const there = await registry.getManifest(image, tag);
+    if (there?.digest === manifest.digest)
+        return;
+    await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes);
+}
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
+}
+
+;// CONCATENATED MODULE: ./lib/build/manifest.js
+
+
+
+function labelledConfig(bytes, labels) {
+    const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels);
+    return {
+        digest: digestOf(labelled),
+        size: labelled.length,
+        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
+    };
+}
+function withLabels(bytes, labels) {
+    const image = JSON.parse(bytes.toString('utf8'));
+    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
+    return Buffer.from(JSON.stringify({ ...image, config }));
+}
+function keptBlob(layer) {
+    return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
+}
+function manifestOf(image, config, layers) {
+    return ownManifest(image, config, layers) ?? composeManifest(image, config, layers);
+}
+function ownManifest({ manifest, configDigest, layers: own }, config, layers) {
+    const same = configDigest === config.digest &&
+        own.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
+    return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined;
+}
+function composeManifest({ manifest, layers: own }, config, layers) {
+    const said = (annotations = {}) => Object.keys(annotations).length > 0 ? { annotations } : undefined;
+    const bytes = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+        layers: layers.map(({ digest, size, format }, at) => {
+            const kept = keptBlob(own[at]);
+            return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) };
+        }),
+        ...said(manifest?.annotations),
+    }));
+    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
+}
+
+;// CONCATENATED MODULE: ./lib/build/keep.js
+
+
+
+
+
+async function relabel(registry, image, labels) {
+    const config = labelledConfig(image.configBytes, labels);
+    if (config.digest === image.configDigest)
+        return image;
+    const { repository, own } = image;
+    const said = JSON.parse(own.manifest.bytes.toString('utf8'));
+    const { digest, size } = config;
+    const bytes = Buffer.from(JSON.stringify({ ...said, config: { ...said.config, digest, size } }));
+    const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) };
+    await putEverywhere(registry, [repository], config);
+    await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes);
+    return fetchImage(registry, repository, manifest.digest);
+}
+async function publishUnchanged(registry, image, images, tag) {
+    const whole = await Promise.all(images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)));
+    const sent = await copyImages(registry, images.filter((_, at) => !whole[at]).map((to) => ({ image, to })));
+    if (tag !== '')
+        await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
+    return sent;
+}
+
+;// CONCATENATED MODULE: ./lib/blob/estimate.js
+
+const PERIOD = 1024 * 1024;
+const estimate_SAMPLE = 64 * 1024;
+async function estimateCompressed(content) {
+    let size = 0;
+    let sampled = 0;
+    let compressed = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const inPeriod = (size + at) % PERIOD;
+            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
+            const sample = chunk.subarray(at, at + wanted);
+            if (sample.length > 0) {
+                sampled += sample.length;
+                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
+            }
+            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
+        }
+        size += chunk.length;
+    }
+    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
+}
+
+;// CONCATENATED MODULE: ./lib/build/push-with-docker.js
+
+
+
+
+
+
+
+
+const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
+async function pushWithDocker({ source, images, tag, check }, tools) {
+    tools.log.info(`Docker loads ${source.path}`);
+    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
+    const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }), ({ manifest }) => manifest === undefined ? undefined : `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`);
+    check(archive);
+    sizes?.warn(archive, tools.log);
+    const name = await loadedImage(archive.configDigest, archive.names);
+    const pushed = [];
+    for (const image of images)
+        pushed.push(await push(name, image, tag, archive, tools));
+    return { images: pushed };
+}
+function createSizes() {
+    const sizes = new Map();
+    return {
+        async take({ name, size, content }) {
+            sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
+        },
+        warn({ layers }, log) {
+            const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
+            const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0));
+            const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0));
+            log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
+        },
+    };
+}
+async function push(name, image, tag, archive, { registry, log }) {
+    const reference = printReference({ repository: image, tag });
+    const there = await alreadyThere(image, tag, archive, registry);
+    if (there !== undefined) {
+        log.info(`${reference} is this image already: ${there.digest}`);
+        return there;
+    }
+    await tagImage(name, reference);
+    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
+    const published = await fetchImage(registry, image, digest);
+    if (published.configDigest !== archive.configDigest)
+        throw new RegistryError({
+            host: image.host,
+            problem: 'other',
+            what: `${reference} is not the image that Nix built`,
+            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
+            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+        });
+    log.info(`${reference} is ${published.digest}`);
+    return published;
+}
+async function alreadyThere(image, tag, { configDigest }, registry) {
+    const stored = await registry.getManifest(image, tag);
+    if (stored === undefined)
+        return undefined;
+    const published = await fetchImage(registry, image, stored.digest).catch(() => undefined);
+    return published?.configDigest === configDigest ? published : undefined;
+}
+
 ;// CONCATENATED MODULE: ./lib/blob/slots.js
 function createSlots(count) {
     let free = count;
@@ -56514,104 +56922,7 @@ async function openNameless(folder) {
     return file;
 }
 
-;// CONCATENATED MODULE: ./lib/image/layer.js
-
-async function probeLayer(content) {
-    const chunks = content[Symbol.asyncIterator]();
-    let start = Buffer.alloc(0);
-    while (start.length < HEADER) {
-        const { done, value } = await chunks.next();
-        if (done)
-            break;
-        start = Buffer.concat([start, value]);
-    }
-    async function* whole() {
-        try {
-            if (start.length > 0)
-                yield start;
-            for (let next = await chunks.next(); !next.done; next = await chunks.next())
-                yield next.value;
-        }
-        finally {
-            await chunks.return?.();
-        }
-    }
-    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
-}
-const HEADER = 512;
-
-;// CONCATENATED MODULE: ./lib/build/reuse.js
-
-
-
-
-const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, fits) {
-    return published
-        .blobsOf(diffId)
-        .filter(fits)
-        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
-}
-async function readEarlier(registry, references, log) {
-    const read = references.map((reference) => orNothing(reference, log, async () => {
-        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
-        if (stored === undefined)
-            throw new Error('it is not there yet');
-        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
-    }));
-    return present(await Promise.all(read));
-}
-async function findPublished(registry, earlier, platform, log) {
-    const read = earlier.map((one) => orNothing(one.reference, log, () => readPublished(registry, one, platform)));
-    const found = present(await Promise.all(read));
-    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
-    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
-    return {
-        blobsOf: (diffId) => blobs.get(diffId) ?? [],
-        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
-    };
-}
-async function orNothing(reference, log, read) {
-    try {
-        return await read();
-    }
-    catch (error) {
-        log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`);
-        return undefined;
-    }
-}
-function present(items) {
-    return items.filter((item) => item !== undefined);
-}
-function joined(same) {
-    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
-}
-const reuse_CONFIG_LIMIT = 16 * 1024 * 1024;
-async function readPublished(registry, { reference, stored, content }, platform) {
-    const { repository } = reference;
-    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
-    if (image === undefined)
-        throw new Error('it has no image for this platform');
-    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
-    if (manifest.kind === 'index')
-        throw new Error('it is an index of an index');
-    const bytes = await registry.getBlob(repository, manifest.config.digest, reuse_CONFIG_LIMIT);
-    if (bytes === undefined)
-        throw new Error('its config is not there');
-    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
-    if (diffIds.length !== manifest.layers.length)
-        throw new Error('its config lists other layers than its manifest');
-    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
-        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
-    });
-    return { repository, layers, documents: [image.digest, manifest.config.digest] };
-}
-async function imageIn({ manifests }, registry, repository, platform) {
-    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
-    return entry && registry.getManifest(repository, entry.digest);
-}
-
-;// CONCATENATED MODULE: ./lib/build/push.js
+;// CONCATENATED MODULE: ./lib/build/uploads.js
 
 
 
@@ -56623,179 +56934,6 @@ async function imageIn({ manifests }, registry, repository, platform) {
 
 
 
-
-
-
-
-
-
-async function push_pushImage(call, registry, log) {
-    const started = performance.now();
-    const attempt = async (published) => {
-        const { archive, layers } = await pushLayers({ ...call, published }, registry, log);
-        return { archive, layers, ...(await pushManifest(call, archive, layers, published, registry)) };
-    };
-    const pushed = await attempt(call.published).catch((error) => {
-        if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
-            throw error;
-        log.info(`${oneLine(error.message)}; all layers are looked at anew`);
-        return attempt(NOTHING_PUBLISHED);
-    });
-    return { ...pushed, milliseconds: performance.now() - started };
-}
-function bytesOf(layers) {
-    return layers.reduce((sum, { size }) => sum + size, 0);
-}
-async function checkImage(source) {
-    const read = new Map();
-    const archive = await readImage(source, {
-        take: async (member) => void read.set(member.name, await readLayer(member, source)),
-    });
-    for (const [at, { name }] of archive.layers.entries()) {
-        const layer = read.get(name);
-        if (layer === undefined)
-            throw noTar(name, source);
-        checkDiffId(archive, at, layer.diffId, source);
-        checkBlob(archive, at, layer, source);
-    }
-    return archive;
-}
-async function readLayer({ content }, source) {
-    const hash = (0,external_node_crypto_.createHash)('sha256');
-    const probed = await probeLayer(content());
-    const { diffId } = await hashLayer(push_plain(probed, source, async (chunk) => void hash.update(chunk)));
-    const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-    return { diffId, digest, format: keptFormat(probed) };
-}
-function noTar(name, { path }) {
-    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar` });
-}
-function push_plain({ compression, content }, { path }, write = async () => undefined) {
-    return compression === undefined ? content : decompress(compression, push_copyTo(write, content), path);
-}
-function keptFormat({ compression }) {
-    return compression === 'xz' ? undefined : compression;
-}
-function checkBlob({ layers }, at, { digest, format }, { path }) {
-    const { name, blob } = layers[at] ?? {};
-    const listed = blob && layerFormat(blob.mediaType);
-    if (blob === undefined || listed === undefined)
-        return;
-    if (format !== listed)
-        throw new ImageError({
-            what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
-            help: 'Nothing was published. Build it anew: nix build --rebuild',
-        });
-    if (digest !== blob.digest)
-        throw new ImageError({
-            what: `${path} is damaged: its layer ${name} has another content than its name says`,
-            words: `its digest is ${digest}`,
-            help: 'Nothing was published. Build it anew: nix build --rebuild',
-        });
-}
-async function pushLayers(call, registry, log) {
-    const { source, images, published, compression } = call;
-    const uploads = startUploads(call, registry, log);
-    const taken = new Map();
-    const reusable = (diffId) => {
-        const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
-        return diffId && reusableIn(published, diffId, images, fits);
-    };
-    async function push(member) {
-        taken.set(member.name, await uploads.push(member));
-    }
-    async function leave(archive, at, member, blob) {
-        const read = await readLayer(member, source);
-        checkBlob(archive, at, read, source);
-        taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
-    }
-    function takeKnown(archive) {
-        const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
-        const asked = archive.layers.filter((layer, at) => {
-            const [kept, diffId] = [keptBlob(layer), archive.config.diffIds[at]];
-            return kept && diffId && publishedAs(kept, diffId) === undefined;
-        });
-        const there = lookForKept(asked, images, registry);
-        return async (member) => {
-            const at = archive.layers.findIndex(({ name }) => name === member.name);
-            const diffId = archive.config.diffIds[at];
-            if (diffId === undefined)
-                return;
-            const kept = keptBlob(archive.layers[at]);
-            const blob = kept ? publishedAs(kept, diffId) : reusable(diffId);
-            if (blob !== undefined)
-                taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
-            else if (kept && (await there.get(kept.digest)))
-                await leave(archive, at, member, kept);
-            else
-                await push(member);
-        };
-    }
-    async function takeUnknown(member) {
-        if (reusable(diffIdInName(member.name)) === undefined)
-            return push(member);
-        const { diffId } = await hashLayer(member.content());
-        const blob = reusable(diffId);
-        taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
-    }
-    async function read() {
-        if (isSeekable(source)) {
-            const archive = await readImage(source);
-            call.check(archive);
-            return readImage(source, { take: takeKnown(archive) });
-        }
-        const archive = await readImage(source, { take: takeUnknown });
-        call.check(archive);
-        const missed = archive.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
-        const isMissed = (member) => missed.some(({ name }) => name === member.name);
-        if (missed.length > 0)
-            await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
-        return archive;
-    }
-    try {
-        const archive = await read();
-        const layers = archive.layers.map(({ name }, at) => layerOf(archive, at, taken.get(name), source));
-        return { archive, layers: await Promise.all(layers) };
-    }
-    finally {
-        await uploads.settled();
-    }
-}
-function keptBlob(layer) {
-    return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
-}
-function lookForKept(layers, images, registry) {
-    const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
-    return new Map([...kept].map((digest) => {
-        const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)));
-        const everywhere = looks.then((found) => !found.includes(false));
-        everywhere.catch(() => undefined);
-        return [digest, everywhere];
-    }));
-}
-async function layerOf(archive, at, taken, source) {
-    const { name = '' } = archive.layers[at] ?? {};
-    if (taken?.layer === undefined)
-        throw noTar(name, source);
-    checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
-    const layer = await taken.layer;
-    checkBlob(archive, at, layer, source);
-    return layer;
-}
-function diffIdInName(name) {
-    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
-    return hex === undefined ? undefined : `sha256:${hex}`;
-}
-function checkDiffId({ config, layers }, at, diffId, source) {
-    const expected = config.diffIds[at];
-    if (diffId === expected)
-        return;
-    throw new ImageError({
-        what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
-        words: `its diff ID is ${diffId}, and should be ${expected}`,
-        help: 'Nothing was published. Build it anew: nix build --rebuild',
-    });
-}
 const LAYERS_AT_ONCE = 12;
 function startUploads({ source, images, compression, tempFolder }, registry, log) {
     const places = createSlots(LAYERS_AT_ONCE);
@@ -56814,8 +56952,8 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         const probed = await probeLayer(content);
         const format = keptFormat(probed);
         if (format === undefined)
-            return { ...(await compressLayer(push_plain(probed, source), compression, blocks, write)), format: compression.format };
-        const layer = await hashLayer(push_plain(probed, source, write));
+            return { ...(await compressLayer(check_image_plain(probed, source), compression, blocks, write)), format: compression.format };
+        const layer = await hashLayer(check_image_plain(probed, source, write));
         return { layer, written: Promise.resolve(), format };
     }
     async function upload(blob, { diffId, size }) {
@@ -56873,15 +57011,8 @@ function reusedLayer(diffId, { digest, size, mediaType }) {
         throw new Error(`a layer of the type ${mediaType} is not reused`);
     return { diffId, digest, size, format, reused: true };
 }
-async function* push_copyTo(write, content) {
-    for await (const chunk of content) {
-        const own = Buffer.from(chunk);
-        await write(own);
-        yield own;
-    }
-}
 async function mountIfElsewhere(registry, image, blob) {
-    if (blob.repositories.some(({ path, host }) => path === image.path && host === image.host))
+    if (blob.repositories.some((one) => sameRepository(one, image)))
         return;
     if (await registry.hasBlob(image, blob.digest))
         return;
@@ -56895,9 +57026,125 @@ async function mountIfElsewhere(registry, image, blob) {
         what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
     });
 }
+function shorten(digest) {
+    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
+}
+
+;// CONCATENATED MODULE: ./lib/build/push.js
+
+
+
+
+
+
+
+
+
+
+async function push_pushImage(call, registry, log) {
+    const started = performance.now();
+    const attempt = async (published) => {
+        const { archive, layers } = await pushLayers({ ...call, published }, registry, log);
+        return { archive, layers, ...(await pushManifest(call, archive, layers, published, registry)) };
+    };
+    const pushed = await attempt(call.published).catch((error) => {
+        if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
+            throw error;
+        log.info(`${oneLine(error.message)}; all layers are looked at anew`);
+        return attempt(NOTHING_PUBLISHED);
+    });
+    return { ...pushed, milliseconds: performance.now() - started };
+}
+async function pushLayers(call, registry, log) {
+    const underWay = { call, registry, uploads: startUploads(call, registry, log), taken: new Map() };
+    try {
+        const archive = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay);
+        const layers = archive.layers.map(({ name }, at) => layerOf(archive, at, underWay.taken.get(name), call.source));
+        return { archive, layers: await Promise.all(layers) };
+    }
+    finally {
+        await underWay.uploads.settled();
+    }
+}
+async function pushSeekable(underWay) {
+    const { call, registry, uploads, taken } = underWay;
+    const { source, images, published } = call;
+    const archive = await readImage(source);
+    call.check(archive);
+    const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
+    const asked = archive.layers.filter((layer, at) => {
+        const [kept, diffId] = [keptBlob(layer), archive.config.diffIds[at]];
+        return kept && diffId && publishedAs(kept, diffId) === undefined;
+    });
+    const there = lookForKept(asked, images, registry);
+    const take = async (member) => {
+        const at = archive.layers.findIndex(({ name }) => name === member.name);
+        const diffId = archive.config.diffIds[at];
+        if (diffId === undefined)
+            return;
+        const kept = keptBlob(archive.layers[at]);
+        const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId);
+        if (blob !== undefined)
+            taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
+        else if (kept && (await there.get(kept.digest)))
+            await leave(underWay, archive, at, member, kept);
+        else
+            taken.set(member.name, await uploads.push(member));
+    };
+    return readImage(source, { take });
+}
+async function leave({ call, uploads, taken }, archive, at, member, blob) {
+    const read = await readLayer(member, call.source);
+    checkBlob(archive, at, read, call.source);
+    taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
+}
+async function pushStreamed({ call, uploads, taken }) {
+    const { source } = call;
+    const push = async (member) => void taken.set(member.name, await uploads.push(member));
+    const take = async (member) => {
+        if (reusable(call, diffIdInName(member.name)) === undefined)
+            return push(member);
+        const { diffId } = await hashLayer(member.content());
+        const blob = reusable(call, diffId);
+        taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
+    };
+    const archive = await readImage(source, { take });
+    call.check(archive);
+    const missed = archive.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
+    const isMissed = (member) => missed.some(({ name }) => name === member.name);
+    if (missed.length > 0)
+        await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
+    return archive;
+}
+function reusable({ published, images, compression }, diffId) {
+    const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
+    return diffId && reusableIn(published, diffId, images, fits);
+}
+function lookForKept(layers, images, registry) {
+    const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
+    return new Map([...kept].map((digest) => {
+        const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)));
+        const everywhere = looks.then((found) => !found.includes(false));
+        everywhere.catch(() => undefined);
+        return [digest, everywhere];
+    }));
+}
+async function layerOf(archive, at, taken, source) {
+    const { name = '' } = archive.layers[at] ?? {};
+    if (taken?.layer === undefined)
+        throw noTar(name, source);
+    checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
+    const layer = await taken.layer;
+    checkBlob(archive, at, layer, source);
+    return layer;
+}
+function diffIdInName(name) {
+    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
+    return hex === undefined ? undefined : `sha256:${hex}`;
+}
 async function pushManifest({ images, tag, labels }, archive, layers, published, registry) {
     const config = labelledConfig(archive.configBytes, labels);
-    const manifest = ownManifest(archive, config, layers) ?? composeManifest(archive, config, layers);
+    const manifest = manifestOf(archive, config, layers);
     const { bytes, digest, mediaType } = manifest;
     const without = images.filter((image) => !published.has(image, config.digest));
     await putEverywhere(registry, without, config);
@@ -56909,126 +57156,14 @@ async function pushManifest({ images, tag, labels }, archive, layers, published,
         await allOf(images.map((image) => putTag(registry, image, tag, manifest)));
     return { manifest, configDigest: config.digest };
 }
-function ownManifest({ manifest, configDigest, layers: own }, config, layers) {
-    const same = configDigest === config.digest &&
-        own.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
-    return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined;
-}
-function composeManifest({ manifest, layers: own }, config, layers) {
-    const said = (annotations = {}) => Object.keys(annotations).length > 0 ? { annotations } : undefined;
-    const bytes = Buffer.from(JSON.stringify({
-        schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
-        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-        layers: layers.map(({ digest, size, format }, at) => {
-            const kept = keptBlob(own[at]);
-            return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) };
-        }),
-        ...said(manifest?.annotations),
-    }));
-    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
-}
-async function putTag(registry, image, tag, manifest) {
-    const there = await registry.getManifest(image, tag);
-    if (there?.digest === manifest.digest)
-        return;
-    await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes);
-}
-function shorten(digest) {
-    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
-}
 
-;// CONCATENATED MODULE: ./lib/blob/estimate.js
-
-const PERIOD = 1024 * 1024;
-const estimate_SAMPLE = 64 * 1024;
-async function estimateCompressed(content) {
-    let size = 0;
-    let sampled = 0;
-    let compressed = 0;
-    for await (const chunk of content) {
-        for (let at = 0; at < chunk.length;) {
-            const inPeriod = (size + at) % PERIOD;
-            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
-            const sample = chunk.subarray(at, at + wanted);
-            if (sample.length > 0) {
-                sampled += sample.length;
-                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
-            }
-            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
-        }
-        size += chunk.length;
-    }
-    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
-}
-
-;// CONCATENATED MODULE: ./lib/build/push-with-docker.js
-
-
-
-
-
-
-
-
-const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
-async function pushWithDocker({ source, images, tag, check }, tools) {
-    tools.log.info(`Docker loads ${source.path}`);
-    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }), ({ manifest }) => manifest === undefined ? undefined : `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`);
-    check(archive);
-    sizes?.warn(archive, tools.log);
-    const name = await loadedImage(archive.configDigest, archive.names);
-    const pushed = [];
-    for (const image of images)
-        pushed.push(await push(name, image, tag, archive, tools));
-    return { images: pushed };
-}
-function createSizes() {
-    const sizes = new Map();
-    return {
-        async take({ name, size, content }) {
-            sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
-        },
-        warn({ layers }, log) {
-            const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
-            const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0));
-            const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0));
-            log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
-        },
-    };
-}
-async function push(name, image, tag, archive, { registry, log }) {
-    const reference = printReference({ repository: image, tag });
-    const there = await alreadyThere(image, tag, archive, registry);
-    if (there !== undefined) {
-        log.info(`${reference} is this image already: ${there.digest}`);
-        return there;
-    }
-    await tagImage(name, reference);
-    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
-    const published = await fetchImage(registry, image, digest);
-    if (published.configDigest !== archive.configDigest)
-        throw new RegistryError({
-            host: image.host,
-            problem: 'other',
-            what: `${reference} is not the image that Nix built`,
-            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
-        });
-    log.info(`${reference} is ${published.digest}`);
-    return published;
-}
-async function alreadyThere(image, tag, { configDigest }, registry) {
-    const stored = await registry.getManifest(image, tag);
-    if (stored === undefined)
-        return undefined;
-    const published = await fetchImage(registry, image, stored.digest).catch(() => undefined);
-    return published?.configDigest === configDigest ? published : undefined;
+;// CONCATENATED MODULE: ./lib/build/pushing.js
+function bytesOf(layers) {
+    return layers.reduce((sum, { size }) => sum + size, 0);
 }
 
 ;// CONCATENATED MODULE: ./lib/build/push-with-registry.js
+
 
 
 
@@ -57094,95 +57229,8 @@ function describeLayers(layers) {
     ];
 }
 
-;// CONCATENATED MODULE: ./lib/made-of.js
-
-const made_of_STORE_PATH = 'io.github.nix-image-action.store-path';
-const LABELS = 'io.github.nix-image-action.labels';
-function annotate({ storePath, labels }) {
-    return { [made_of_STORE_PATH]: storePath, ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }) };
-}
-function readMadeOf({ [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]' }) {
-    const keys = parseKeys(labels);
-    return storePath !== undefined && isStorePath(storePath) && keys ? { storePath, labels: keys } : undefined;
-}
-function parseKeys(text) {
-    try {
-        const keys = JSON.parse(text);
-        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/build/unchanged.js
-
-
-
-
-
-
-
-
-
-function ownIndexes(earlier, images) {
-    return earlier.flatMap(({ reference, content }) => {
-        const own = images.some((image) => sameRepository(image, reference.repository));
-        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
-    });
-}
-function namesStorePath(indexes, platform) {
-    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => readMadeOf(annotations)));
-}
-async function findUnchanged(registry, indexes, wanted, log) {
-    for (const { reference, manifests } of indexes) {
-        const entries = entriesFor(manifests, wanted.platform);
-        const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath);
-        if (entry === undefined)
-            continue;
-        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine);
-        if (typeof looked !== 'string')
-            return looked;
-        log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
-    }
-    return undefined;
-}
-async function publishUnchanged(registry, image, images, tag) {
-    const whole = await Promise.all(images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)));
-    const sent = await copyImages(registry, images.filter((_, at) => !whole[at]).map((to) => ({ image, to })));
-    if (tag !== '')
-        await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
-    return sent;
-}
-async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
-    if (rivals > 1)
-        return `the index has ${rivals} images for that platform`;
-    const more = readMadeOf(annotations)?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
-    if (more.length > 0)
-        return `its ${printKeys(more)} not in \`labels\` now`;
-    const image = await findImage(registry, repository, digest);
-    if (image?.digest !== digest)
-        return 'it lists an image that is not there';
-    if (!fits(image.platform, platform))
-        return `the image there is for ${printPlatform(image.platform)}`;
-    const missing = await missingBlobs(registry, image);
-    if (missing.length > 0)
-        return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
-    const { bytes, mediaType } = image.own.manifest;
-    const manifest = parseManifest(bytes, mediaType, digest);
-    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
-    if (format !== undefined && !layers.every((layer) => layerFormat(layer.mediaType) === format))
-        return `its layers are not compressed by ${format}`;
-    return image;
-}
-function entriesFor(manifests, wanted) {
-    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
-}
-function printKeys(keys) {
-    return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`;
-}
-
 ;// CONCATENATED MODULE: ./lib/build/build.js
+
 
 
 
@@ -57212,10 +57260,12 @@ async function build(inputs, workflow, tools) {
     const platform = platformOf(system);
     const installable = installableOf(inputs, workflow.runnerSystem);
     const pushable = push ? checkPushing(inputs, registry) : Promise.resolve();
+    const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
+    const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem };
     const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([]);
     const [published, unchanged] = await Promise.all([
         earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
-        earlier.then((read) => lookForUnchanged(installable, inputs, read, pushable, workflow, tools)),
+        earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
         pushable,
     ]);
     if (unchanged !== undefined)
@@ -57238,25 +57288,6 @@ async function build(inputs, workflow, tools) {
         const { layers } = pushed;
         return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
-}
-async function lookForUnchanged(installable, inputs, earlier, pushable, { runnerSystem }, { registry, log }) {
-    const { system, nixArgs, images, pushWith, labels } = inputs;
-    if (inputs.rebuild)
-        return undefined;
-    const platform = platformOf(system);
-    const indexes = ownIndexes(earlier, images);
-    if (!namesStorePath(indexes, platform))
-        return undefined;
-    await pushable;
-    log.info(`Evaluating ${installable.name}, to see whether it is published already`);
-    const storePath = await evaluateStorePath({ installable, nixArgs, system, runnerSystem });
-    if (storePath === undefined) {
-        log.info(`Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`);
-        return undefined;
-    }
-    const format = pushWith === 'registry' ? inputs.compression.format : undefined;
-    const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
-    return image && { storePath, image };
 }
 async function keep({ storePath, image: there }, inputs, workflow, { registry, log }) {
     const { system, images, tag } = inputs;
@@ -58221,7 +58252,7 @@ function printAnnotations(annotations) {
 
 const REVISION = 'org.opencontainers.image.revision';
 const SOURCE = 'org.opencontainers.image.source';
-async function published_readPublished(registry, tags) {
+async function readPublished(registry, tags) {
     const descriptions = new Map();
     return Promise.all(tags.map(async (tag) => {
         const stored = await registry.getManifest(tag.repository, tag.tag);
@@ -58612,7 +58643,7 @@ function placeOf({ platform, image: { digest } }) {
     return { platform, digest };
 }
 async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, log }) {
-    const published = await published_readPublished(registry, tags);
+    const published = await readPublished(registry, tags);
     const head = origin[REVISION];
     if (allowOlder || head === undefined)
         return [published, new Map()];
@@ -58726,8 +58757,6 @@ function summarizePlan(builds) {
 
 
 
-
-
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const systems = await findSystems(inputs, workflow, log);
@@ -58773,17 +58802,13 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
 }
 async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
     const unchanged = new Set();
-    if (!inputs.push || inputs.rebuild)
+    if (!inputs.push)
         return unchanged;
-    const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images);
+    const earlier = await readEarlier(registry, inputs.reuseFrom, log);
     for (const system of systems) {
-        const platform = platformOf(system);
-        if (!namesStorePath(indexes, platform))
-            continue;
         const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
-        const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs });
-        const wanted = storePath && { platform, storePath, labels: inputs.labels, format: inputs.format };
-        if (wanted && (await findUnchanged(registry, indexes, wanted, log)))
+        const question = { ...inputs, installable, system, runnerSystem };
+        if (await lookForUnchanged(question, earlier, registry, log))
             unchanged.add(system);
     }
     return unchanged;

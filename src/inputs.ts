@@ -3,6 +3,7 @@ import type { Compression } from './blob/compress.ts'
 import { Failure } from './failure.ts'
 import { platformOf, runnerSystem } from './nix/system.ts'
 import { type Annotation, parseAnnotation } from './oci/annotation.ts'
+import type { LayerFormat } from './oci/media-type.ts'
 import {
   isTag,
   parseReference,
@@ -88,7 +89,7 @@ export interface PlanInputs extends CommonInputs {
   /** Images published before, which may be what would be built. */
   readonly reuseFrom: readonly Reference[]
   /** Of the layers that a build pushes; nothing where Docker pushes them. */
-  readonly format: Compression['format'] | undefined
+  readonly format: LayerFormat | undefined
   /** Added to the images' configs. */
   readonly labels: Readonly<Record<string, string>>
   /** Whether all is built, whatever is published. */

@@ -1,12 +1,13 @@
 import { createHash, type Hash } from 'node:crypto'
 import { constants, crc32, createZstdCompress, deflateRawSync, type ZstdCompress } from 'node:zlib'
 import type { Digest } from '../oci/digest.ts'
+import type { LayerFormat } from '../oci/media-type.ts'
 import { createDeflatePool } from './deflate/pool.ts'
 import type { Slots } from './slots.ts'
 
 /** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
 export interface Compression {
-  readonly format: 'gzip' | 'zstd'
+  readonly format: LayerFormat
   readonly level: number
 }
 

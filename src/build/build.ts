@@ -10,24 +10,25 @@ import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { buildInstallable, storeFolder } from '../nix/build.ts'
 import { copyToLayout } from '../nix/copy-to.ts'
-import { evaluateStorePath } from '../nix/evaluate.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
-import type { ImageManifest, PublishedImage } from '../registry/image.ts'
+import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { readEarlier } from '../reuse/earlier.ts'
+import { findPublished } from '../reuse/layers.ts'
+import { lookForUnchanged, type UnchangedImage } from '../reuse/unchanged.ts'
 import { withTempFolder } from '../temp-folder.ts'
 import type { Workflow } from '../workflow.ts'
-import { relabel } from './labels.ts'
-import { bytesOf, checkImage, type PushedLayer } from './push.ts'
+import { checkImage } from './check-image.ts'
+import { publishUnchanged, relabel } from './keep.ts'
 import { PUSH_STRAIGHT, pushWithDocker } from './push-with-docker.ts'
 import { pushWithRegistry } from './push-with-registry.ts'
-import { type Earlier, findPublished, readEarlier } from './reuse.ts'
+import { bytesOf, type PushedLayer } from './pushing.ts'
 import { type BuiltImage, summarizeBuild } from './summary.ts'
-import { findUnchanged, namesStorePath, ownIndexes, publishUnchanged } from './unchanged.ts'
 
 /**
  * Builds one system's image with Nix, pushes it, and hands its digest to merge. What is published already, of the same
@@ -41,10 +42,12 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const installable = installableOf(inputs, workflow.runnerSystem)
   // All before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
   const pushable = push ? checkPushing(inputs, registry) : Promise.resolve()
+  const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
+  const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem }
   const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([])
   const [published, unchanged] = await Promise.all([
     earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
-    earlier.then((read) => lookForUnchanged(installable, inputs, read, pushable, workflow, tools)),
+    earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
     pushable,
   ])
   if (unchanged !== undefined) return keep(unchanged, inputs, workflow, tools)
@@ -68,41 +71,6 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     const { layers } = pushed
     return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
   })
-}
-
-/** An image that needs no build. */
-interface UnchangedImage {
-  readonly storePath: string
-  readonly image: PublishedImage
-}
-
-/** Evaluates what a build would make, where something is published that it could be. */
-async function lookForUnchanged(
-  installable: Installable,
-  inputs: BuildInputs,
-  earlier: readonly Earlier[],
-  pushable: Promise<void>,
-  { runnerSystem }: Workflow,
-  { registry, log }: Tools,
-): Promise<UnchangedImage | undefined> {
-  const { system, nixArgs, images, pushWith, labels } = inputs
-  if (inputs.rebuild) return undefined
-  const platform = platformOf(system)
-  const indexes = ownIndexes(earlier, images)
-  if (!namesStorePath(indexes, platform)) return undefined
-  // An evaluation may take long: nobody should wait for it to be told that the login is missing.
-  await pushable
-  log.info(`Evaluating ${installable.name}, to see whether it is published already`)
-  const storePath = await evaluateStorePath({ installable, nixArgs, system, runnerSystem })
-  if (storePath === undefined) {
-    log.info(
-      `Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`,
-    )
-    return undefined
-  }
-  const format = pushWith === 'registry' ? inputs.compression.format : undefined
-  const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)
-  return image && { storePath, image }
 }
 
 /** Hands over an image that needs no build, as if it had just been pushed; where its labels say other things, with those. */

@@ -2,10 +2,10 @@ import type { BuildInputs } from '../inputs.ts'
 import type { Tools } from '../mode.ts'
 import type { Platform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
+import type { Published } from '../reuse/layers.ts'
 import { printBytes } from '../units.ts'
-import { bytesOf, type PushedLayer, pushImage } from './push.ts'
-import type { Pushed, Pushing } from './pushing.ts'
-import type { Published } from './reuse.ts'
+import { pushImage } from './push.ts'
+import { bytesOf, type Pushed, type PushedLayer, type Pushing } from './pushing.ts'
 
 export interface RegistryPushing extends Pushing, Pick<BuildInputs, 'compression' | 'labels'> {
   readonly published: Published

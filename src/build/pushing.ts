@@ -1,8 +1,9 @@
 import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { LayerFormat } from '../oci/media-type.ts'
 import type { Repository } from '../oci/reference.ts'
 import type { ImageManifest } from '../registry/image.ts'
-import type { PushedLayer } from './push.ts'
 
 /** An image that is to be pushed, by whatever means. */
 export interface Pushing {
@@ -21,4 +22,20 @@ export interface Pushed {
   readonly images: readonly ImageManifest[]
   /** Absent where Docker pushed: it does not tell. */
   readonly layers?: readonly PushedLayer[]
+}
+
+/** One layer, as the manifest lists it. */
+export interface PushedLayer {
+  readonly diffId: Digest
+  readonly digest: Digest
+  readonly format: LayerFormat
+  /** Compressed, in bytes. */
+  readonly size: number
+  /** Whether it was in every repository already. */
+  readonly reused: boolean
+}
+
+/** Compressed, in bytes. */
+export function bytesOf(layers: readonly PushedLayer[]): number {
+  return layers.reduce((sum, { size }) => sum + size, 0)
 }

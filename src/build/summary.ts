@@ -1,7 +1,7 @@
 import { code, lines } from '../markdown.ts'
 import { type Platform, printPlatform } from '../oci/platform.ts'
 import { printBytes } from '../units.ts'
-import { bytesOf, type PushedLayer } from './push.ts'
+import { bytesOf, type PushedLayer } from './pushing.ts'
 
 /** What build mode has to show. */
 export interface BuiltImage {

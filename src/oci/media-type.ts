@@ -17,15 +17,20 @@ export function isManifestType(mediaType: string): boolean {
 
 export const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json'
 
+const LAYER_FORMATS = ['gzip', 'zstd'] as const
+
+/** How layers in registries are compressed. */
+export type LayerFormat = (typeof LAYER_FORMATS)[number]
+
 /** The media type of a layer compressed in this way. */
-export function layerType(format: 'gzip' | 'zstd'): string {
+export function layerType(format: LayerFormat): string {
   return `application/vnd.oci.image.layer.v1.tar+${format}`
 }
 
 /** The format of a layer by its media type, Docker's included; nothing for one that is not compressed so. */
-export function layerFormat(mediaType: string): 'gzip' | 'zstd' | undefined {
+export function layerFormat(mediaType: string): LayerFormat | undefined {
   if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip') return 'gzip'
-  return (['gzip', 'zstd'] as const).find((format) => mediaType === layerType(format))
+  return LAYER_FORMATS.find((format) => mediaType === layerType(format))
 }
 
 /** Whether a layer may be kept out of registries, as those of Windows were: its manifest says where else it lies. */

@@ -1,13 +1,11 @@
-import { readEarlier } from '../build/reuse.ts'
-import { findUnchanged, namesStorePath, ownIndexes } from '../build/unchanged.ts'
 import type { PlanInputs } from '../inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
-import { evaluateStorePath } from '../nix/evaluate.ts'
 import { installableOf } from '../nix/installable.ts'
 import { NixError } from '../nix/nix-error.ts'
 import { printPackages, readPackages } from '../nix/packages.ts'
-import { platformOf } from '../nix/system.ts'
+import { readEarlier } from '../reuse/earlier.ts'
+import { lookForUnchanged } from '../reuse/unchanged.ts'
 import type { Workflow } from '../workflow.ts'
 import { summarizePlan } from './summary.ts'
 
@@ -92,16 +90,13 @@ async function findUnchangedSystems(
 ): Promise<ReadonlySet<string>> {
   const unchanged = new Set<string>()
   // Without `push` a build does not look either: what it is for is that the image be built.
-  if (!inputs.push || inputs.rebuild) return unchanged
-  const indexes = ownIndexes(await readEarlier(registry, inputs.reuseFrom, log), inputs.images)
+  if (!inputs.push) return unchanged
+  const earlier = await readEarlier(registry, inputs.reuseFrom, log)
   // One after the other: each evaluation takes all the memory that nixpkgs does.
   for (const system of systems) {
-    const platform = platformOf(system)
-    if (!namesStorePath(indexes, platform)) continue
     const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
-    const storePath = await evaluateStorePath({ installable, system, runnerSystem, nixArgs: inputs.nixArgs })
-    const wanted = storePath && { platform, storePath, labels: inputs.labels, format: inputs.format }
-    if (wanted && (await findUnchanged(registry, indexes, wanted, log))) unchanged.add(system)
+    const question = { ...inputs, installable, system, runnerSystem }
+    if (await lookForUnchanged(question, earlier, registry, log)) unchanged.add(system)
   }
   return unchanged
 }

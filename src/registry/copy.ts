@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { Descriptor } from '../oci/document.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { ManifestContent, PublishedImage } from './image.ts'
-import type { Blob, Registry } from './registry.ts'
+import type { Blob, Registry, StoredManifest } from './registry.ts'
 
 /**
  * How many blobs are on their way at once, over all images and repositories. Each may take two connections to one host,
@@ -92,6 +92,18 @@ async function putIfAbsent(registry: Registry, to: Repository, blob: Blob, from?
   if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from))) return false
   await registry.putBlob(to, blob)
   return true
+}
+
+/** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
+export async function putTag(
+  registry: Registry,
+  image: Repository,
+  tag: string,
+  manifest: StoredManifest,
+): Promise<void> {
+  const there = await registry.getManifest(image, tag)
+  if (there?.digest === manifest.digest) return
+  await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes)
 }
 
 /** As Promise.all, but where one fails the others are waited for: what they work with must not be taken away. */

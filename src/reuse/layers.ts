@@ -1,10 +1,10 @@
-import { firstLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type Index, parseConfig, parseManifest } from '../oci/document.ts'
 import { fits, type Platform } from '../oci/platform.ts'
-import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
+import { printReference, type Repository, sameRepository } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
+import { type Earlier, readEach } from './earlier.ts'
 
 /** A layer that was published before. */
 export interface KnownBlob {
@@ -43,32 +43,6 @@ export function reusableIn(
     .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)))
 }
 
-/** What a reference of `reuse-from` leads to: an image, or an index of several. */
-export interface Earlier {
-  readonly reference: Reference
-  readonly stored: StoredManifest
-  readonly content: ReturnType<typeof parseManifest>
-}
-
-/**
- * Reads what was published before. What can't be read is nothing to go by, whatever the reason, and that is said in a
- * line.
- */
-export async function readEarlier(
-  registry: Registry,
-  references: readonly Reference[],
-  log: Log,
-): Promise<readonly Earlier[]> {
-  const read = references.map((reference) =>
-    orNothing(reference, log, async () => {
-      const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest')
-      if (stored === undefined) throw new Error('it is not there yet')
-      return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) }
-    }),
-  )
-  return present(await Promise.all(read))
-}
-
 /**
  * Reads which layers the images published before have. One that can't be read has none, and that is said in a line.
  * @param platform of the image that is to be pushed; of an index, its manifest counts
@@ -79,8 +53,7 @@ export async function findPublished(
   platform: Platform,
   log: Log,
 ): Promise<Published> {
-  const read = earlier.map((one) => orNothing(one.reference, log, () => readPublished(registry, one, platform)))
-  const found = present(await Promise.all(read))
+  const found = await readEach(earlier, log, (one) => readLayersOf(registry, one, platform))
   const known = Map.groupBy(
     found.flatMap(({ layers }) => layers),
     ({ diffId, digest }) => `${diffId} ${digest}`,
@@ -93,28 +66,12 @@ export async function findPublished(
   }
 }
 
-async function orNothing<Result>(
-  reference: Reference,
-  log: Log,
-  read: () => Promise<Result>,
-): Promise<Result | undefined> {
-  try {
-    return await read()
-  } catch (error) {
-    log.info(`Nothing to reuse from ${printReference(reference)}: ${firstLine(error)}`)
-    return undefined
-  }
-}
-
-function present<Item>(items: readonly (Item | undefined)[]): readonly Item[] {
-  return items.filter((item) => item !== undefined)
-}
-
 interface PublishedLayer extends KnownBlob {
   readonly diffId: Digest
 }
 
-interface PublishedImage {
+/** An image published before, with what of it need not be pushed again. */
+interface ReusableImage {
   readonly repository: Repository
   readonly layers: readonly PublishedLayer[]
   readonly documents: readonly Digest[]
@@ -127,11 +84,11 @@ function joined(same: readonly PublishedLayer[]): readonly PublishedLayer[] {
 
 const CONFIG_LIMIT = 16 * 1024 * 1024
 
-async function readPublished(
+async function readLayersOf(
   registry: Registry,
   { reference, stored, content }: Earlier,
   platform: Platform,
-): Promise<PublishedImage> {
+): Promise<ReusableImage> {
   const { repository } = reference
   const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform)
   if (image === undefined) throw new Error('it has no image for this platform')

@@ -1,15 +1,62 @@
 import { firstLine, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { readMadeOf } from '../made-of.ts'
+import { type EvaluateCall, evaluateStorePath } from '../nix/evaluate.ts'
+import { platformOf } from '../nix/system.ts'
 import { type Descriptor, parseManifest } from '../oci/document.ts'
-import { layerFormat } from '../oci/media-type.ts'
+import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
-import { allOf, copyImages } from '../registry/copy.ts'
-import { findImage, hasWhole, missingBlobs, type PublishedImage } from '../registry/image.ts'
+import { findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import { putTag } from './push.ts'
-import type { Earlier } from './reuse.ts'
+import type { Earlier } from './earlier.ts'
+
+/** What a build is about to make, and where it could be published already. */
+export interface BuildQuestion extends EvaluateCall {
+  readonly images: readonly Repository[]
+  /** Those to add to what Nix builds. */
+  readonly labels: Readonly<Record<string, string>>
+  /** Of the layers that would be pushed; nothing where Docker pushes. */
+  readonly format: LayerFormat | undefined
+  readonly rebuild: boolean
+}
+
+/** An image that needs no build. */
+export interface UnchangedImage {
+  readonly storePath: string
+  readonly image: PublishedImage
+}
+
+/**
+ * Looks whether a build would make what is published already (see `findUnchanged`). Evaluates what the build would make
+ * only where an index names store paths at all.
+ * @param ready is waited for before that: an evaluation may take long
+ * @throws what `ready` does; NixError where Nix is not installed
+ */
+export async function lookForUnchanged(
+  question: BuildQuestion,
+  earlier: readonly Earlier[],
+  registry: Registry,
+  log: Log,
+  ready: Promise<unknown> = Promise.resolve(),
+): Promise<UnchangedImage | undefined> {
+  const { system, installable, images, labels, format, rebuild } = question
+  if (rebuild) return undefined
+  const platform = platformOf(system)
+  const indexes = ownIndexes(earlier, images)
+  if (!namesStorePath(indexes, platform)) return undefined
+  await ready
+  log.info(`Evaluating ${installable.name}, to see whether it is published already`)
+  const storePath = await evaluateStorePath(question)
+  if (storePath === undefined) {
+    log.info(
+      `Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`,
+    )
+    return undefined
+  }
+  const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)
+  return image && { storePath, image }
+}
 
 /** An index published before, with what it says of its images. */
 export interface PublishedIndex {
@@ -37,14 +84,10 @@ export function namesStorePath(indexes: readonly PublishedIndex[], platform: Pla
 }
 
 /** The image that a build is to make. */
-export interface WantedImage {
+export interface WantedImage extends Pick<BuildQuestion, 'labels' | 'format'> {
   readonly platform: Platform
   /** As it was evaluated. */
   readonly storePath: string
-  /** Those to add to what Nix builds. */
-  readonly labels: Readonly<Record<string, string>>
-  /** Of the layers that would be pushed; nothing where Docker pushes. */
-  readonly format: 'gzip' | 'zstd' | undefined
 }
 
 /**
@@ -74,29 +117,6 @@ export async function findUnchanged(
     )
   }
   return undefined
-}
-
-/**
- * Makes every repository have an image that was published before, with its tag.
- * @param tag empty: by digest alone
- * @returns how many bytes had to be sent
- * @throws RegistryError
- */
-export async function publishUnchanged(
-  registry: Registry,
-  image: PublishedImage,
-  images: readonly Repository[],
-  tag: string,
-): Promise<number> {
-  const whole = await Promise.all(
-    images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)),
-  )
-  const sent = await copyImages(
-    registry,
-    images.filter((_, at) => !whole[at]).map((to) => ({ image, to })),
-  )
-  if (tag !== '') await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)))
-  return sent
 }
 
 /** The image, or why it is not to be gone by. */
