@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(75489);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(90917);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 75489:
+/***/ 90917:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -55925,6 +55925,12 @@ async function evaluateStorePath(call) {
     return exitCode === 0 && isStorePath(path) ? path : undefined;
 }
 
+;// CONCATENATED MODULE: ./lib/all-of.js
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
 
 class RegistryError extends Failure {
@@ -55991,9 +55997,10 @@ function registry_error_parseJson(text) {
 
 
 
+
 const image_CONFIG_LIMIT = 16 * 1024 * 1024;
-async function findImage(registry, repository, digest) {
-    const outer = await registry.getManifest(repository, digest);
+async function findImage(registry, repository, digest, look) {
+    const outer = await registry.getManifest(repository, digest, look);
     if (outer === undefined)
         return undefined;
     const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
@@ -56001,14 +56008,13 @@ async function findImage(registry, repository, digest) {
         return image_describe(registry, repository, contentOf(outer, parsed), []);
     const only = image_onlyImage(parsed, repository, digest);
     const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
-    const [own, attestations] = await Promise.all([
-        readListed(registry, repository, only),
-        Promise.all(about.map((descriptor) => readListed(registry, repository, descriptor))),
-    ]);
+    const [own, ...attestations] = await allOf([only, ...about].map((descriptor) => readListed(registry, repository, descriptor, look)));
+    if (own === undefined)
+        throw new Error('one manifest was read for each that was listed');
     return image_describe(registry, repository, own, attestations);
 }
-async function fetchImage(registry, repository, digest) {
-    const image = await findImage(registry, repository, digest);
+async function fetchImage(registry, repository, digest, look) {
+    const image = await findImage(registry, repository, digest, look);
     if (image === undefined)
         throw absent(repository, digest, image_nameOf(repository, digest));
     return image;
@@ -56016,7 +56022,7 @@ async function fetchImage(registry, repository, digest) {
 async function missingBlobs(registry, image) {
     const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
     digests.delete(image.configDigest);
-    const looked = await Promise.all([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
+    const looked = await allOf([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
     return looked.filter(({ found }) => !found).map(({ digest }) => digest);
 }
 async function hasWhole(registry, repository, digest) {
@@ -56039,9 +56045,9 @@ function absent(repository, digest, what) {
         help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
     });
 }
-async function readListed(registry, repository, descriptor) {
+async function readListed(registry, repository, descriptor, look) {
     const { digest } = descriptor;
-    const stored = await registry.getManifest(repository, digest);
+    const stored = await registry.getManifest(repository, digest, look);
     if (stored === undefined)
         throw absent(repository, digest, image_nameOf(repository, digest));
     const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
@@ -56558,6 +56564,9 @@ async function* check_image_copyTo(write, content) {
 ;// CONCATENATED MODULE: ./lib/registry/copy.js
 
 
+
+
+
 const BLOBS_AT_ONCE = 16;
 async function copyImages(registry, copies) {
     const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
@@ -56587,8 +56596,29 @@ async function putManifests(registry, { image, to }) {
         await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
 }
 function streamed(registry, { digest, size }, from) {
+    const broken = (words, cause) => new RegistryError({
+        host: from.host,
+        problem: 'other',
+        what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
+        words,
+        cause,
+    });
     async function* content() {
-        yield* await registry.openBlob(from, digest);
+        let read = 0;
+        const body = await registry.openBlob(from, digest);
+        try {
+            for await (const chunk of body) {
+                read += chunk.length;
+                if (read > size)
+                    break;
+                yield chunk;
+            }
+        }
+        catch (error) {
+            throw broken(messageOf(error), error);
+        }
+        if (read !== size)
+            throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`);
     }
     return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
 }
@@ -56611,14 +56641,9 @@ async function putIfAbsent(registry, to, blob, from) {
     return true;
 }
 async function putTag(registry, image, tag, manifest) {
-    const there = await registry.getManifest(image, tag);
-    if (there?.digest === manifest.digest)
+    if ((await registry.findDigest(image, tag)) === manifest.digest)
         return;
     await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes);
-}
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
 }
 
 ;// CONCATENATED MODULE: ./lib/build/manifest.js
@@ -56670,6 +56695,7 @@ function composeManifest({ manifest, layers: own }, config, layers) {
 
 
 
+
 async function relabel(registry, image, labels) {
     const config = labelledConfig(image.configBytes, labels);
     if (config.digest === image.configDigest)
@@ -56681,7 +56707,7 @@ async function relabel(registry, image, labels) {
     const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) };
     await putEverywhere(registry, [repository], config);
     await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes);
-    return fetchImage(registry, repository, manifest.digest);
+    return fetchImage(registry, repository, manifest.digest, { written: true });
 }
 async function publishUnchanged(registry, image, images, tag) {
     const whole = await Promise.all(images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)));
@@ -56761,7 +56787,7 @@ async function push(name, image, tag, archive, { registry, log }) {
     await tagImage(name, reference);
     const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
     const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
-    const published = await fetchImage(registry, image, digest);
+    const published = await fetchImage(registry, image, digest, { written: true });
     if (published.configDigest !== archive.configDigest)
         throw new RegistryError({
             host: image.host,
@@ -56934,6 +56960,7 @@ async function openNameless(folder) {
 
 
 
+
 const LAYERS_AT_ONCE = 12;
 function startUploads({ source, images, compression, tempFolder }, registry, log) {
     const places = createSlots(LAYERS_AT_ONCE);
@@ -57031,6 +57058,7 @@ function shorten(digest) {
 }
 
 ;// CONCATENATED MODULE: ./lib/build/push.js
+
 
 
 
@@ -57817,20 +57845,32 @@ function uniqueBy(items, key) {
 ;// CONCATENATED MODULE: ./lib/job-log.js
 
 
+const unmasked = [];
+let deaf = false;
 const jobLog = {
     info: (message) => core/* info */.pq(message),
     notice: (message) => core/* notice */.lm(message),
     warning: (message) => core/* warning */.$e(message),
     debug: (message) => core/* debug */.Yz(message),
+    mask(secret) {
+        if (deaf)
+            unmasked.push(secret);
+        else
+            core/* setSecret */.Pq(secret);
+    },
     group: (title, work) => core/* group */.Os(title, work),
     foreignGroup: (title, work) => core/* group */.Os(title, async () => {
         const token = (0,external_node_crypto_.randomUUID)();
         core/* info */.pq(`::stop-commands::${token}`);
+        deaf = true;
         try {
             return await work();
         }
         finally {
             core/* info */.pq(`::${token}::`);
+            deaf = false;
+            for (const secret of unmasked.splice(0))
+                core/* setSecret */.Pq(secret);
         }
     }),
 };
@@ -58692,7 +58732,7 @@ async function publish(index, members, plans, { images }, registry) {
     await moveTags(registry, moves, index);
 }
 async function readBack(registry, image, { digest }) {
-    if ((await registry.getManifest(image, digest)) !== undefined)
+    if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
         return;
     throw new MergeError({
         what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
@@ -58700,12 +58740,12 @@ async function readBack(registry, image, { digest }) {
     });
 }
 async function checkStill(registry, { tag, before }) {
-    const now = await registry.getManifest(tag.repository, tag.tag);
-    if (now?.digest === before?.digest)
+    const now = await registry.findDigest(tag.repository, tag.tag);
+    if (now === before?.digest)
         return;
     throw new MergeError({
         what: `${printReference(tag)} was moved by somebody else while this job ran`,
-        words: `it was ${before?.digest ?? 'not there'}, and is ${now?.digest ?? 'gone'}`,
+        words: `it was ${before?.digest ?? 'not there'}, and is ${now ?? 'gone'}`,
         help: 'No tag has moved. Run this job again, and let runs wait for each other, which a `concurrency` group of the workflow does.',
     });
 }
@@ -59247,7 +59287,8 @@ function strayed({ purpose }, base, why) {
 
 
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
-const BLOB_PAUSES = [500, 2000];
+const LOST_PAUSES = [500, 2000];
+const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
 function createRegistry(settings) {
     const { wait = external_node_timers_promises_namespaceObject.setTimeout } = settings;
     const transport = createTransport(settings);
@@ -59266,13 +59307,24 @@ function createRegistry(settings) {
         throw await refusal(call, drain(reply), settings.credentials);
     }
     async function sendOnceBlobsAreKnown(call) {
-        for (const pause of BLOB_PAUSES) {
+        for (const pause of LOST_PAUSES) {
             const reply = await transport.send(call);
             if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
                 return reply;
             await wait(pause);
         }
         return transport.send(call);
+    }
+    async function getManifest(repository, reference) {
+        const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
+        const reply = await find(call);
+        if (reply === undefined)
+            return undefined;
+        const bytes = registry_contentOf(reply, call);
+        const digest = digestOf(bytes);
+        const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest');
+        confirmDigest(call, expected, digest);
+        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' };
     }
     async function uploadOnce(repository, { digest, size, open }, purpose) {
         const upload = { repository, access: 'pull,push', purpose };
@@ -59283,9 +59335,17 @@ function createRegistry(settings) {
             headers: { 'content-length': '0' },
             once: true,
         });
-        const path = registry_locationOf(drain(begun));
-        if (path === undefined)
+        if (!isSuccess(drain(begun)))
             return begun;
+        const path = registry_locationOf(begun, upload);
+        if (path === undefined)
+            throw new RegistryError({
+                host: repository.host,
+                problem: 'other',
+                what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
+                words: `it answered with status ${begun.status} and no Location`,
+                help: 'A proxy in front of the registry may have taken that header away.',
+            });
         path.searchParams.set('digest', digest);
         return transport.send({
             ...upload,
@@ -59298,27 +59358,30 @@ function createRegistry(settings) {
         });
     }
     async function cancelUpload(repository, begun) {
-        const path = registry_locationOf(begun);
+        const name = printRepository(repository);
+        const path = registry_locationOf(begun, { repository, purpose: `push to ${name}` });
         if (path === undefined)
             return;
-        const purpose = `give up an upload to ${printRepository(repository)}`;
+        const purpose = `give up an upload to ${name}`;
         const call = { method: 'DELETE', repository, access: 'delete', path, purpose, once: true };
         await transport.send(call).then(drain, () => undefined);
     }
     return {
-        async getManifest(repository, reference) {
-            const call = {
-                ...manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') }),
-                limit: MANIFEST_LIMIT,
-            };
-            const reply = await find(call);
-            if (reply === undefined)
+        async getManifest(repository, reference, { written = false } = {}) {
+            for (const pause of written ? WRITTEN_PAUSES : []) {
+                const manifest = await getManifest(repository, reference);
+                if (manifest !== undefined)
+                    return manifest;
+                await wait(pause);
+            }
+            return getManifest(repository, reference);
+        },
+        async findDigest(repository, tag) {
+            const reply = await transport.send(manifestCall('HEAD', repository, tag));
+            if (reply.status === 404)
                 return undefined;
-            const bytes = registry_contentOf(reply, call);
-            const digest = digestOf(bytes);
-            const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest');
-            confirmDigest(call, expected, digest);
-            return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' };
+            const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : '';
+            return isDigest(digest) ? digest : (await getManifest(repository, tag))?.digest;
         },
         async putManifest(repository, reference, mediaType, bytes) {
             const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes };
@@ -59328,7 +59391,7 @@ function createRegistry(settings) {
             confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'));
         },
         async deleteTag(repository, tag) {
-            return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag, {}))));
+            return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag))));
         },
         async getBlob(repository, digest, limit) {
             const name = `${printRepository(repository)}@${digest}`;
@@ -59377,8 +59440,15 @@ function createRegistry(settings) {
         async putBlob(repository, blob) {
             const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`;
             const upload = () => transport.retry(repository, purpose, () => uploadOnce(repository, blob, purpose));
-            const first = await upload();
-            const reply = first.status === 401 ? await upload() : first;
+            let reply = await upload();
+            if (reply.status === 401)
+                reply = await upload();
+            for (const pause of LOST_PAUSES) {
+                if (reply.ok || !/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
+                    break;
+                await wait(pause);
+                reply = await upload();
+            }
             const call = { method: 'PUT', repository, access: 'pull,push', path: '', purpose };
             if (!isSuccess(reply))
                 throw await refusal(call, drain(reply), settings.credentials);
@@ -59398,17 +59468,26 @@ function createRegistry(settings) {
         close: () => transport.close(),
     };
 }
-function manifestCall(method, repository, reference, headers) {
+function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
     const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
     const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
     const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
     return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` };
 }
-function registry_locationOf(reply) {
+function registry_locationOf(reply, { repository, purpose }) {
     const location = reply.headers.get('location');
     if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
         return undefined;
-    return new URL(location, reply.url);
+    const url = new URL(location, reply.url);
+    if (reply.url.protocol !== 'https:' || url.protocol === 'https:')
+        return url;
+    if (url.hostname === reply.url.hostname)
+        return new URL(`${url.pathname}${url.search}`, reply.url);
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        what: `Can't ${purpose}: ${repository.host} points to ${url.origin}, which is not encrypted`,
+    });
 }
 function isSuccess(reply) {
     return reply.ok && reply.status < 300;
@@ -59503,7 +59582,7 @@ async function run_run(env) {
     try {
         const inputs = readInputs(env);
         if (inputs.mode === 'merge' && inputs.token !== '')
-            core/* setSecret */.Pq(inputs.token);
+            jobLog.mask(inputs.token);
         for (const notice of inputs.notices)
             jobLog.notice(notice);
         const { outputs, summary } = await runMode(inputs, env);
@@ -59537,7 +59616,7 @@ async function runMode(inputs, env) {
     }
 }
 function openRegistry(env) {
-    const onSecret = (secret) => core/* setSecret */.Pq(secret);
+    const onSecret = (secret) => jobLog.mask(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
         docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),

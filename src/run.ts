@@ -22,7 +22,7 @@ import { readWorkflow } from './workflow.ts'
 export async function run(env: Environment): Promise<void> {
   try {
     const inputs = readInputs(env)
-    if (inputs.mode === 'merge' && inputs.token !== '') core.setSecret(inputs.token)
+    if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     const { outputs, summary } = await runMode(inputs, env)
     for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)
@@ -52,7 +52,7 @@ async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Envi
 }
 
 function openRegistry(env: Environment): Registry {
-  const onSecret = (secret: string) => core.setSecret(secret)
+  const onSecret = (secret: string) => jobLog.mask(secret)
   const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
   const files = {
     docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),

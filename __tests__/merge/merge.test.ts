@@ -286,7 +286,10 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
         expect(now).toEqual(tags.map(() => old.image.digest))
       }
     }
-    // Only a look whether anybody is there (GET /v2/), and an answer whose body nobody reads, may break in silence.
-    expect(failures).toBeGreaterThanOrEqual(fault?.kind === 'corrupt' ? 5 : steps.length - 1)
+    // Only a look whether anybody is there (GET /v2/), and an answer whose body nobody reads, may break in silence; and
+    // where a tag's digest is refused, the tag is read.
+    const replaced = steps.filter(({ method, route }) => method === 'HEAD' && route === 'manifest')
+    const answered = fault?.kind === 'status' ? replaced.length : 0
+    expect(failures).toBeGreaterThanOrEqual(fault?.kind === 'corrupt' ? 5 : steps.length - 1 - answered)
   })
 })

@@ -13,7 +13,7 @@ import {
   rewrite,
   writesTo,
 } from '../support/merging.ts'
-import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
+import type { Fault, FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
 
 const TWO = ['x86_64-linux', 'aarch64-linux']
@@ -130,6 +130,24 @@ describe('blobs of what is copied', () => {
     await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
     expect(platformsOf(other, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
     expect(uploads(other)).toHaveLength(3)
+  })
+
+  test.each<[string, Fault, RegExp]>([
+    ['breaks', { kind: 'truncate' }, /other side closed/],
+    [
+      'has fewer bytes than its manifest says',
+      { kind: 'status', status: 200, body: 'short' },
+      / {2}it has 5 bytes, and its manifest says \d+$/m,
+    ],
+  ])('are the concern of the registry that they are read from, where reading one %s', async (_, fault, why) => {
+    const images = await push(registry, 'app', ['x86_64-linux'])
+    const [, layer] = blobsOf(registry, 'app', images[0].image.digest)
+    registry.setFault(({ method, reference }) => (method === 'GET' && reference === layer ? fault : undefined))
+    const refusal = await refusalOf(registry, { image: both(), digests: records(images), tags: 'latest' })
+    expect(refusal).toContain(`Can't read the blob ${registry.host}/app@${layer} to its end`)
+    expect(refusal).toMatch(why)
+    expect(refusal).not.toContain(other.host)
+    expect(other.tags('app').size).toBe(0)
   })
 
   test('are mounted within one, and none is sent', async () => {

@@ -54,10 +54,20 @@ describe('one thing comes after the other', () => {
     ])
   })
 
+  test('an index that the registry does not have yet, though it took it, is looked for again', async () => {
+    let looks = 0
+    registry.setFault((request) =>
+      isNewIndex(request, 'GET') && ++looks < 4 ? { kind: 'status', status: 404 } : undefined,
+    )
+    const { outputs } = await mergeWith(registry, inputs())
+    expect(looks).toBe(4)
+    expect([...registry.tags('app').values()]).toEqual(TAGS.map(() => outputs.digest))
+  })
+
   test('nothing is written before all images are looked at', async () => {
     await mergeWith(registry, inputs())
     const looked = registry.requests.map(({ method, path }) => `${method} ${path}`)
-    const last = looked.findLastIndex((line) => line.startsWith('HEAD '))
+    const last = looked.findLastIndex((line) => line.startsWith('HEAD ') && line.includes('/blobs/'))
     expect(looked.findIndex((line) => line.startsWith('PUT '))).toBeGreaterThan(last)
   })
 })

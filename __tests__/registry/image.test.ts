@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { type Digest, digestOf, isDigest } from '../../src/oci/digest.ts'
 import { FormatError } from '../../src/oci/format-error.ts'
-import { fetchImage } from '../../src/registry/image.ts'
+import { fetchImage, missingBlobs } from '../../src/registry/image.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { config, descriptor, index, manifest } from '../support/registry/wire.ts'
 import { connect, failureOf } from './connect.ts'
@@ -64,6 +64,23 @@ test('an image that is gone is named, with what may have happened', async () => 
   expect(error.problem).toBe('not-found')
   expect(error.message).toContain(`${error.host}/app@${digest} is not in the registry`)
   expect(error.message).toContain('clean-up jobs')
+})
+
+test('of blobs that are looked for, one that can’t be told does not leave the others under way', async () => {
+  const { server, client } = await connect()
+  await server.seedBlob('app', config)
+  const layers = JSON.parse(image.bytes.toString()).layers
+  const other = digestOf(Buffer.from('another layer'))
+  const bytes = Buffer.from(
+    JSON.stringify({ ...JSON.parse(image.bytes.toString()), layers: [...layers, { ...layers[0], digest: other }] }),
+  )
+  const digest = server.seedManifest('app', bytes, image.mediaType) as Digest
+  const found = await fetchImage(client, client.repository, digest)
+  server.setFault(({ method, reference }) =>
+    method !== 'HEAD' ? undefined : { kind: 'status', status: reference === other ? 503 : 403 },
+  )
+  expect((await failureOf(missingBlobs(client, found))).status).toBe(403)
+  expect(server.requests.filter(({ reference }) => reference === other)).toHaveLength(6)
 })
 
 test('an image without its config is named', async () => {

@@ -1,11 +1,13 @@
 import { Readable } from 'node:stream'
-import { describe, expect, test } from '@jest/globals'
+import { getCACertificates, setDefaultCACertificates } from 'node:tls'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/advice.ts'
 import { type Digest, digestOf } from '../../src/oci/digest.ts'
+import { selfSigned } from '../support/certificate.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'
 import type { Fault, FaultOf, RegistryOptions, RouteName } from '../support/registry.ts'
-import { account, connect, failureOf, password } from './connect.ts'
+import { account, connect, failureOf, password, start } from './connect.ts'
 
 const bytes = index(mediaTypes.ociIndex, [])
 const digest = digestOf(bytes)
@@ -33,6 +35,34 @@ describe('a manifest', () => {
       const seeded = server.seedManifest('app', Buffer.from(JSON.stringify({ mediaType })), mediaType)
       expect(await client.getManifest(client.repository, seeded)).toMatchObject({ mediaType })
     }
+  })
+
+  test('that was written just now is looked for again, for some seconds', async () => {
+    const lag: FaultOf = ({ count }) => (count <= 4 ? { kind: 'status', status: 404 } : undefined)
+    const { client, server } = await connectWithIndex({ fault: lag })
+    const read = () => client.getManifest(client.repository, digest, { written: true })
+    expect(await read()).toMatchObject({ digest })
+    expect(client.waits.reduce((sum, one) => sum + one, 0)).toBeGreaterThan(3000)
+    server.setFault(faultOn('manifest', { kind: 'status', status: 404 }))
+    expect(await read()).toBeUndefined()
+  })
+
+  test('has its digest found without being read', async () => {
+    const { server, client } = await connectWithIndex()
+    expect(await client.findDigest(client.repository, 'latest')).toBe(digest)
+    expect(await client.findDigest(client.repository, 'other')).toBeUndefined()
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'HEAD', 'HEAD'])
+  })
+
+  test.each<readonly [string, Fault]>([
+    ['does not give it', { kind: 'headers', headers: { 'docker-content-digest': undefined } }],
+    ['refuses that', { kind: 'status', status: 412 }],
+  ])('is read for its digest where the registry %s', async (_, fault) => {
+    const { server, client } = await connectWithIndex({
+      fault: ({ method }) => (method === 'HEAD' ? fault : undefined),
+    })
+    expect(await client.findDigest(client.repository, 'latest')).toBe(digest)
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'HEAD', 'GET'])
   })
 
   test.each(['other', absent])('that is not there is nothing: %s', async (reference) => {
@@ -250,6 +280,67 @@ describe('a blob to upload', () => {
       expect(await client.mountBlob(client.repository, blob.digest, from)).toBe(false)
     },
   )
+})
+
+describe('an upload that goes wrong', () => {
+  const content = Buffer.from('content')
+  const open = () => Readable.from([content], { objectMode: false })
+  const blob = { digest: digestOf(content), size: content.length, open }
+  const forgotten = { kind: 'status', status: 404, body: '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}' } as const
+
+  test('is begun anew where the registry has forgotten it', async () => {
+    const fault: FaultOf = ({ method, count }) => (method === 'PUT' && count < 3 ? forgotten : undefined)
+    const { server, client } = await connect({ fault })
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+    expect(server.requests.filter(({ method }) => method === 'POST')).toHaveLength(3)
+    expect(client.waits).toHaveLength(2)
+  })
+
+  test('is given up where the registry forgets it again and again', async () => {
+    const { server, client } = await connect({ fault: ({ method }) => (method === 'PUT' ? forgotten : undefined) })
+    const error = await failureOf(client.putBlob(client.repository, blob))
+    expect(error).toMatchObject({ code: 'BLOB_UPLOAD_UNKNOWN' })
+    expect(server.requests.filter(({ method }) => method === 'POST')).toHaveLength(3)
+  })
+
+  test('is not taken for stored where the registry does not say where to send it', async () => {
+    const headers = { location: undefined }
+    const { server, client } = await connect({ fault: faultOn('uploads', { kind: 'headers', headers }) })
+    const error = await failureOf(client.putBlob(client.repository, blob))
+    expect(error.message).toContain(`${server.host} does not say where to send it`)
+    expect(error.message).toContain('it answered with status 202 and no Location')
+    expect(await server.blob('app', blob.digest)).toBeUndefined()
+  })
+})
+
+describe('a registry behind a proxy that ends TLS', () => {
+  const content = Buffer.from('content')
+  const blob = { digest: digestOf(content), size: content.length, open: () => Readable.from([content]) }
+  const usual = getCACertificates()
+  const own = selfSigned()
+
+  beforeAll(() => setDefaultCACertificates([...usual, own.cert]))
+  afterAll(() => setDefaultCACertificates(usual))
+
+  test('gets uploads by https, though it names itself by http', async () => {
+    const { server, client } = await connect({ tls: own, unawareOfTls: true })
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+    await client.checkPush(client.repository)
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'PUT', 'POST', 'DELETE'])
+  })
+
+  test('sends nobody to another host by http', async () => {
+    const elsewhere = await start()
+    const headers = { location: `http://localhost:${elsewhere.host.split(':')[1]}/upload` }
+    const { server, client } = await connect({ tls: own, fault: faultOn('uploads', { kind: 'headers', headers }) })
+    for (const work of [() => client.putBlob(client.repository, blob), () => client.checkPush(client.repository)]) {
+      const { message } = await failureOf(work())
+      expect(message).toContain(`${server.host} points to ${new URL(headers.location).origin}, which is not encrypted`)
+    }
+    expect(elsewhere.requests).toEqual([])
+  })
 })
 
 describe('whether images may be pushed', () => {

@@ -172,6 +172,7 @@ const log: JobLog = {
   warning: (message) => void said.push(`warning: ${message}`),
   group: (_title, work) => work(),
   foreignGroup: (_title, work) => work(),
+  mask: () => undefined,
 }
 
 /** What is asked of a registry beyond reading. */

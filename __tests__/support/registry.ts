@@ -29,6 +29,8 @@ export interface RegistryOptions {
   readonly tls?: { readonly key: string; readonly cert: string }
   /** Answer with a `Location` that is a path, as the specification allows. */
   readonly relativeLocations?: boolean
+  /** Write `http:` into each `Location`, as behind a proxy that ends TLS and does not say so. */
+  readonly unawareOfTls?: boolean
   /**
    * Send clients to an object store for uploads and downloads, as large registries do: the same server under the name
    * `localhost`, where the URL is the permission and an `Authorization` header is refused, as by Amazon S3.
@@ -237,7 +239,10 @@ function locations(
 ): Pick<Call, 'locate' | 'locateBytes' | 'servesBytes'> {
   const own = new URL(origin)
   // The host that the client knows this server by, as Docker Distribution has it.
-  const base = options.relativeLocations === true ? '' : `${own.protocol}//${headers.host ?? own.host}`
+  const base =
+    options.relativeLocations === true
+      ? ''
+      : `${options.unawareOfTls === true ? 'http:' : own.protocol}//${headers.host ?? own.host}`
   const locate = (path: string): string => base + path
   if (options.objectStore !== true) return { locate, locateBytes: locate, servesBytes: true }
   const locateBytes = (path: string): string =>

@@ -1,6 +1,7 @@
+import { allOf } from '../all-of.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
-import { allOf, copyImages, putEverywhere, putTag } from '../registry/copy.ts'
+import { copyImages, putEverywhere, putTag } from '../registry/copy.ts'
 import { fetchImage, hasWhole, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { type Labels, labelledConfig } from './manifest.ts'
@@ -20,7 +21,7 @@ export async function relabel(registry: Registry, image: PublishedImage, labels:
   const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) }
   await putEverywhere(registry, [repository], config)
   await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes)
-  return fetchImage(registry, repository, manifest.digest)
+  return fetchImage(registry, repository, manifest.digest, { written: true })
 }
 
 /**

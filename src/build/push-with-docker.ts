@@ -77,7 +77,7 @@ async function push(
   await tagImage(name, reference)
   const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
   const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp))
-  const published = await fetchImage(registry, image, digest)
+  const published = await fetchImage(registry, image, digest, { written: true })
   // The daemon may have been told of another image by that name in the meantime, by another job for example.
   if (published.configDigest !== archive.configDigest)
     throw new RegistryError({

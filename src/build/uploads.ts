@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { allOf } from '../all-of.ts'
 import {
   type Compressing,
   type Compression,
@@ -17,7 +18,7 @@ import type { Digest } from '../oci/digest.ts'
 import type { Descriptor } from '../oci/document.ts'
 import { layerFormat } from '../oci/media-type.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
-import { allOf, putEverywhere } from '../registry/copy.ts'
+import { putEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import type { KnownBlob } from '../reuse/layers.ts'

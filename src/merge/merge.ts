@@ -166,7 +166,7 @@ async function publish(
 
 /** So that no tag is moved to something that can't be pulled. */
 async function readBack(registry: Registry, image: Repository, { digest }: StoredManifest): Promise<void> {
-  if ((await registry.getManifest(image, digest)) !== undefined) return
+  if ((await registry.getManifest(image, digest, { written: true })) !== undefined) return
   throw new MergeError({
     what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
     help: 'No tag has moved. This is a fault of the registry; run the job again.',
@@ -175,11 +175,11 @@ async function readBack(registry: Registry, image: Repository, { digest }: Store
 
 /** What was decided about a tag holds only as long as nobody else has moved it. */
 async function checkStill(registry: Registry, { tag, before }: TagMove): Promise<void> {
-  const now = await registry.getManifest(tag.repository, tag.tag)
-  if (now?.digest === before?.digest) return
+  const now = await registry.findDigest(tag.repository, tag.tag)
+  if (now === before?.digest) return
   throw new MergeError({
     what: `${printReference(tag)} was moved by somebody else while this job ran`,
-    words: `it was ${before?.digest ?? 'not there'}, and is ${now?.digest ?? 'gone'}`,
+    words: `it was ${before?.digest ?? 'not there'}, and is ${now ?? 'gone'}`,
     help: 'No tag has moved. Run this job again, and let runs wait for each other, which a `concurrency` group of the workflow does.',
   })
 }

@@ -1,8 +1,11 @@
 import { Readable } from 'node:stream'
+import { allOf } from '../all-of.ts'
+import { messageOf } from '../failure.ts'
 import type { Descriptor } from '../oci/document.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { ManifestContent, PublishedImage } from './image.ts'
 import type { Blob, Registry, StoredManifest } from './registry.ts'
+import { RegistryError } from './registry-error.ts'
 
 /**
  * How many blobs are on their way at once, over all images and repositories. Each may take two connections to one host,
@@ -54,10 +57,29 @@ async function putManifests(registry: Registry, { image, to }: Copy): Promise<vo
     await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes)
 }
 
-/** The registry that takes the bytes holds them against the digest. */
+/** The registry that takes the bytes holds them against the digest. What goes wrong with reading is `from`'s concern. */
 function streamed(registry: Registry, { digest, size }: Descriptor, from: Repository): Blob {
+  const broken = (words: string, cause?: unknown) =>
+    new RegistryError({
+      host: from.host,
+      problem: 'other',
+      what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
+      words,
+      cause,
+    })
   async function* content(): AsyncGenerator<Buffer> {
-    yield* await registry.openBlob(from, digest)
+    let read = 0
+    const body: AsyncIterable<Buffer> = await registry.openBlob(from, digest)
+    try {
+      for await (const chunk of body) {
+        read += chunk.length
+        if (read > size) break
+        yield chunk
+      }
+    } catch (error) {
+      throw broken(messageOf(error), error)
+    }
+    if (read !== size) throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`)
   }
   return { digest, size, open: () => Readable.from(content(), { objectMode: false }) }
 }
@@ -101,13 +123,6 @@ export async function putTag(
   tag: string,
   manifest: StoredManifest,
 ): Promise<void> {
-  const there = await registry.getManifest(image, tag)
-  if (there?.digest === manifest.digest) return
+  if ((await registry.findDigest(image, tag)) === manifest.digest) return
   await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes)
-}
-
-/** As Promise.all, but where one fails the others are waited for: what they work with must not be taken away. */
-export async function allOf<Result>(work: readonly Promise<Result>[]): Promise<readonly Result[]> {
-  await Promise.allSettled(work)
-  return Promise.all(work)
 }

@@ -1,9 +1,10 @@
+import { allOf } from '../all-of.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, type Manifest, parseConfig, parseManifest } from '../oci/document.ts'
 import { isForeignLayer } from '../oci/media-type.ts'
 import { type Platform, printPlatform } from '../oci/platform.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
-import type { Registry, StoredManifest } from './registry.ts'
+import type { Look, Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
 /** The manifest of one platform's image in a registry. */
@@ -51,23 +52,29 @@ export async function findImage(
   registry: Registry,
   repository: Repository,
   digest: Digest,
+  look?: Look,
 ): Promise<PublishedImage | undefined> {
-  const outer = await registry.getManifest(repository, digest)
+  const outer = await registry.getManifest(repository, digest, look)
   if (outer === undefined) return undefined
   const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest))
   if (parsed.kind === 'manifest') return describe(registry, repository, contentOf(outer, parsed), [])
   const only = onlyImage(parsed, repository, digest)
   const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest))
-  const [own, attestations] = await Promise.all([
-    readListed(registry, repository, only),
-    Promise.all(about.map((descriptor) => readListed(registry, repository, descriptor))),
-  ])
+  const [own, ...attestations] = await allOf(
+    [only, ...about].map((descriptor) => readListed(registry, repository, descriptor, look)),
+  )
+  if (own === undefined) throw new Error('one manifest was read for each that was listed')
   return describe(registry, repository, own, attestations)
 }
 
 /** As `findImage`. @throws RegistryError also where the registry does not have the digest */
-export async function fetchImage(registry: Registry, repository: Repository, digest: Digest): Promise<PublishedImage> {
-  const image = await findImage(registry, repository, digest)
+export async function fetchImage(
+  registry: Registry,
+  repository: Repository,
+  digest: Digest,
+  look?: Look,
+): Promise<PublishedImage> {
+  const image = await findImage(registry, repository, digest, look)
   if (image === undefined) throw absent(repository, digest, nameOf(repository, digest))
   return image
 }
@@ -77,7 +84,7 @@ export async function missingBlobs(registry: Registry, image: PublishedImage): P
   const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)))
   // It was read when the image was.
   digests.delete(image.configDigest)
-  const looked = await Promise.all(
+  const looked = await allOf(
     [...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })),
   )
   return looked.filter(({ found }) => !found).map(({ digest }) => digest)
@@ -109,9 +116,10 @@ async function readListed(
   registry: Registry,
   repository: Repository,
   descriptor: Descriptor,
+  look: Look | undefined,
 ): Promise<ManifestContent> {
   const { digest } = descriptor
-  const stored = await registry.getManifest(repository, digest)
+  const stored = await registry.getManifest(repository, digest, look)
   if (stored === undefined) throw absent(repository, digest, nameOf(repository, digest))
   const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest))
   if (manifest.kind === 'index') throw notOneImage(repository, digest, 'it is an index of an index')

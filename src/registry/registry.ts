@@ -23,7 +23,13 @@ export interface Registry {
    * @returns nothing where the registry has none
    * @throws RegistryError
    */
-  getManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined>
+  getManifest(repository: Repository, reference: string, look?: Look): Promise<StoredManifest | undefined>
+  /**
+   * Asks for the digest that a tag points to, and for no more: Docker Hub counts each reading of a manifest as a pull.
+   * @returns nothing where the registry has none
+   * @throws RegistryError
+   */
+  findDigest(repository: Repository, tag: string): Promise<Digest | undefined>
   /**
    * Stores a manifest or index under a tag or its digest.
    * @throws RegistryError, also where the registry claims another digest than that of the bytes sent
@@ -70,6 +76,12 @@ export interface Registry {
   close(): Promise<void>
 }
 
+/** How to look for something. */
+export interface Look {
+  /** It is known to be there, so that one look without success proves nothing. */
+  readonly written?: boolean
+}
+
 /** Bytes to upload. */
 export interface Blob {
   readonly digest: Digest
@@ -88,8 +100,11 @@ export interface RegistrySettings extends HttpSettings {
 /** The OCI specification asks registries to take manifests of 4 MiB; no client need take larger ones. */
 const MANIFEST_LIMIT = 4 * 1024 * 1024
 
-/** How long to wait before a manifest is sent again whose blobs are not known, in milliseconds. */
-const BLOB_PAUSES = [500, 2000]
+/** How long to wait before what a registry has lost sight of is sent again, in milliseconds. */
+const LOST_PAUSES = [500, 2000]
+
+/** How long to wait before each further look at what was written just now, in milliseconds. */
+const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
 export function createRegistry(settings: RegistrySettings): Registry {
   const { wait = sleep } = settings
@@ -112,12 +127,23 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
   /** GHCR may say for a moment that it does not know blobs that it has just taken. */
   async function sendOnceBlobsAreKnown(call: TransportRequest): Promise<HttpReply> {
-    for (const pause of BLOB_PAUSES) {
+    for (const pause of LOST_PAUSES) {
       const reply = await transport.send(call)
       if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text)) return reply
       await wait(pause)
     }
     return transport.send(call)
+  }
+
+  async function getManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined> {
+    const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT }
+    const reply = await find(call)
+    if (reply === undefined) return undefined
+    const bytes = contentOf(reply, call)
+    const digest = digestOf(bytes)
+    const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest')
+    confirmDigest(call, expected, digest)
+    return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' }
   }
 
   async function uploadOnce(repository: Repository, { digest, size, open }: Blob, purpose: string): Promise<HttpReply> {
@@ -129,8 +155,16 @@ export function createRegistry(settings: RegistrySettings): Registry {
       headers: { 'content-length': '0' },
       once: true,
     })
-    const path = locationOf(drain(begun))
-    if (path === undefined) return begun
+    if (!isSuccess(drain(begun))) return begun
+    const path = locationOf(begun, upload)
+    if (path === undefined)
+      throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
+        words: `it answered with status ${begun.status} and no Location`,
+        help: 'A proxy in front of the registry may have taken that header away.',
+      })
     path.searchParams.set('digest', digest)
     return transport.send({
       ...upload,
@@ -146,26 +180,30 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
   /** A courtesy: registries forget an upload by themselves, and some know no other way. */
   async function cancelUpload(repository: Repository, begun: HttpReply): Promise<void> {
-    const path = locationOf(begun)
+    const name = printRepository(repository)
+    const path = locationOf(begun, { repository, purpose: `push to ${name}` })
     if (path === undefined) return
-    const purpose = `give up an upload to ${printRepository(repository)}`
+    const purpose = `give up an upload to ${name}`
     const call = { method: 'DELETE', repository, access: 'delete', path, purpose, once: true } as const
     await transport.send(call).then(drain, () => undefined)
   }
 
   return {
-    async getManifest(repository, reference) {
-      const call = {
-        ...manifestCall('GET', repository, reference, { accept: MANIFEST_TYPES.join(', ') }),
-        limit: MANIFEST_LIMIT,
+    async getManifest(repository, reference, { written = false } = {}) {
+      for (const pause of written ? WRITTEN_PAUSES : []) {
+        const manifest = await getManifest(repository, reference)
+        if (manifest !== undefined) return manifest
+        await wait(pause)
       }
-      const reply = await find(call)
-      if (reply === undefined) return undefined
-      const bytes = contentOf(reply, call)
-      const digest = digestOf(bytes)
-      const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest')
-      confirmDigest(call, expected, digest)
-      return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' }
+      return getManifest(repository, reference)
+    },
+
+    async findDigest(repository, tag) {
+      const reply = await transport.send(manifestCall('HEAD', repository, tag))
+      if (reply.status === 404) return undefined
+      const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : ''
+      // Not all give it, and whoever refuses says why only where there is a body.
+      return isDigest(digest) ? digest : (await getManifest(repository, tag))?.digest
     },
 
     async putManifest(repository, reference, mediaType, bytes) {
@@ -176,7 +214,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
     },
 
     async deleteTag(repository, tag) {
-      return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag, {}))))
+      return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag))))
     },
 
     async getBlob(repository, digest, limit) {
@@ -228,9 +266,15 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`
       // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
       const upload = () => transport.retry(repository, purpose, () => uploadOnce(repository, blob, purpose))
-      const first = await upload()
+      let reply = await upload()
       // A token that ran out between the first request and the second.
-      const reply = first.status === 401 ? await upload() : first
+      if (reply.status === 401) reply = await upload()
+      for (const pause of LOST_PAUSES) {
+        // ACR and GHCR may forget an upload that they have begun: https://github.com/Azure/azure-sdk-for-net/issues/42293
+        if (reply.ok || !/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text)) break
+        await wait(pause)
+        reply = await upload()
+      }
       const call = { method: 'PUT', repository, access: 'pull,push', path: '', purpose } as const
       if (!isSuccess(reply)) throw await refusal(call, drain(reply), settings.credentials)
       confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'))
@@ -256,7 +300,7 @@ function manifestCall(
   method: TransportRequest['method'],
   repository: Repository,
   reference: string,
-  headers: Readonly<Record<string, string>>,
+  headers: Readonly<Record<string, string>> = { accept: MANIFEST_TYPES.join(', ') },
 ): TransportRequest {
   const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
   const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
@@ -264,11 +308,24 @@ function manifestCall(
   return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
 }
 
-/** Where an upload that has begun goes on. */
-function locationOf(reply: HttpReply): URL | undefined {
+/**
+ * Where an upload that has begun goes on; where the registry is reached by https, so is that. Registries behind a proxy
+ * that ends TLS often name themselves by http: https://github.com/distribution/distribution/issues/479
+ */
+function locationOf(
+  reply: HttpReply,
+  { repository, purpose }: Pick<TransportRequest, 'repository' | 'purpose'>,
+): URL | undefined {
   const location = reply.headers.get('location')
   if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
-  return new URL(location, reply.url)
+  const url = new URL(location, reply.url)
+  if (reply.url.protocol !== 'https:' || url.protocol === 'https:') return url
+  if (url.hostname === reply.url.hostname) return new URL(`${url.pathname}${url.search}`, reply.url)
+  throw new RegistryError({
+    host: repository.host,
+    problem: 'other',
+    what: `Can't ${purpose}: ${repository.host} points to ${url.origin}, which is not encrypted`,
+  })
 }
 
 function isSuccess(reply: HttpReply): reply is HttpSuccess {
