@@ -54143,7 +54143,7 @@ async function tagImage(image, reference) {
     if (exitCode !== 0)
         throw new DockerError({ what: `Docker could not tag the image as ${reference}`, words: lastLines(log, 5) });
 }
-async function pushImage(reference, loginHelp) {
+async function pushTag(reference, loginHelp) {
     const { exitCode, stdout, log } = await docker(['push', reference], true);
     if (exitCode !== 0) {
         const help = /denied|unauthorized|authentication required|no basic auth/i.test(log) ? loginHelp : undefined;
@@ -56192,19 +56192,6 @@ function deflateModule() {
     compiled ??= new WebAssembly.Module(Buffer.from(DEFLATE_MODULE, 'base64'));
     return compiled;
 }
-function createDeflater() {
-    const { exports } = new WebAssembly.Instance(deflateModule());
-    const { memory, input, output, deflate } = exports;
-    const bytes = new Uint8Array(memory.buffer);
-    return {
-        deflate(block, level) {
-            if (block.length > BLOCK_LIMIT)
-                throw new RangeError(`A block has ${BLOCK_LIMIT} bytes at most`);
-            bytes.set(block, input.value);
-            return bytes.slice(output.value, output.value + deflate(block.length, level));
-        },
-    };
-}
 
 ;// CONCATENATED MODULE: ./lib/blob/deflate/pool.js
 
@@ -56786,7 +56773,7 @@ async function push(name, image, tag, archive, { registry, log }) {
     }
     await tagImage(name, reference);
     const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp));
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag(reference, loginHelp));
     const published = await fetchImage(registry, image, digest, { written: true });
     if (published.configDigest !== archive.configDigest)
         throw new RegistryError({
@@ -56829,15 +56816,6 @@ function createSlots(count) {
                 next();
         },
     };
-}
-async function inSlot(slots, work) {
-    await slots.take();
-    try {
-        return await work();
-    }
-    finally {
-        slots.give();
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/blob/blob-error.js
@@ -57069,7 +57047,7 @@ function shorten(digest) {
 
 
 
-async function push_pushImage(call, registry, log) {
+async function pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
         const { archive, layers } = await pushLayers({ ...call, published }, registry, log);
@@ -57197,7 +57175,7 @@ function bytesOf(layers) {
 
 async function pushWithRegistry(pushing, { registry, log }) {
     const { images, tag } = pushing;
-    const pushed = await push_pushImage({ ...pushing, tag: tag || undefined }, registry, log);
+    const pushed = await pushImage({ ...pushing, tag: tag || undefined }, registry, log);
     const { archive, manifest, layers, milliseconds } = pushed;
     log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
     for (const repository of images) {
@@ -57442,6 +57420,9 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
 ;// CONCATENATED MODULE: ./lib/oci/annotation.js
 
 
+const REVISION = 'org.opencontainers.image.revision';
+const SOURCE = 'org.opencontainers.image.source';
+const CREATED = 'org.opencontainers.image.created';
 const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
 function parseAnnotation(text) {
     const equals = text.indexOf('=');
@@ -58283,54 +58264,7 @@ function printAnnotations(annotations) {
     return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
 }
 
-;// CONCATENATED MODULE: ./lib/merge/published.js
-
-
-
-
-
-
-const REVISION = 'org.opencontainers.image.revision';
-const SOURCE = 'org.opencontainers.image.source';
-async function readPublished(registry, tags) {
-    const descriptions = new Map();
-    return Promise.all(tags.map(async (tag) => {
-        const stored = await registry.getManifest(tag.repository, tag.tag);
-        if (stored === undefined)
-            return { tag, platforms: [] };
-        const key = `${printRepository(tag.repository)}@${stored.digest}`;
-        const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
-        descriptions.set(key, description);
-        return { tag, stored, ...(await description) };
-    }));
-}
-async function published_describe(registry, tag, stored) {
-    try {
-        const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag));
-        if (parsed.kind === 'index') {
-            const images = parsed.manifests.filter((one) => !isAttestation(one));
-            const platforms = images.flatMap(({ platform }) => platform ?? []);
-            return { index: parsed, platforms, ...originOf(parsed.annotations) };
-        }
-        const image = await findImage(registry, tag.repository, stored.digest);
-        return image === undefined
-            ? { platforms: [] }
-            : { platforms: [image.platform], ...originOf({ ...image.labels, ...parsed.annotations }) };
-    }
-    catch (error) {
-        const gone = error instanceof RegistryError && error.problem === 'not-found';
-        if (!gone && !(error instanceof FormatError))
-            throw error;
-        const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
-        return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
-    }
-}
-function originOf(annotations) {
-    return { revision: annotations[REVISION], source: annotations[SOURCE] };
-}
-
 ;// CONCATENATED MODULE: ./lib/merge/compose.js
-
 
 
 
@@ -58369,14 +58303,14 @@ function commonLabels(members, given) {
         different: values.filter(([, { length }]) => length > 1).map(([key]) => key),
     };
 }
-function compose_findUnchanged(index, published) {
+function findSameIndex(index, published) {
     const wanted = parseManifest(index.bytes, index.mediaType, 'the new index');
     if (wanted.kind === 'manifest')
         throw new Error('a composed index is an index');
     const same = published.find((one) => one.index?.mediaType === OCI_INDEX && essence(one.index) === essence(wanted));
     return same?.stored;
 }
-const VOLATILE = new Set([REVISION, 'org.opencontainers.image.created']);
+const VOLATILE = new Set([REVISION, CREATED]);
 function essence({ manifests, annotations }) {
     return JSON.stringify([manifests.map(essenceOfEntry).sort(), steady(annotations)]);
 }
@@ -58438,6 +58372,51 @@ function describeLoss({ tag, before, lost }) {
     if (before.unreadable !== undefined)
         return before.unreadable;
     return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/merge/published.js
+
+
+
+
+
+
+
+async function published_readTags(registry, tags) {
+    const descriptions = new Map();
+    return Promise.all(tags.map(async (tag) => {
+        const stored = await registry.getManifest(tag.repository, tag.tag);
+        if (stored === undefined)
+            return { tag, platforms: [] };
+        const key = `${printRepository(tag.repository)}@${stored.digest}`;
+        const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
+        descriptions.set(key, description);
+        return { tag, stored, ...(await description) };
+    }));
+}
+async function published_describe(registry, tag, stored) {
+    try {
+        const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag));
+        if (parsed.kind === 'index') {
+            const images = parsed.manifests.filter((one) => !isAttestation(one));
+            const platforms = images.flatMap(({ platform }) => platform ?? []);
+            return { index: parsed, platforms, ...commitOf(parsed.annotations) };
+        }
+        const image = await findImage(registry, tag.repository, stored.digest);
+        return image === undefined
+            ? { platforms: [] }
+            : { platforms: [image.platform], ...commitOf({ ...image.labels, ...parsed.annotations }) };
+    }
+    catch (error) {
+        const gone = error instanceof RegistryError && error.problem === 'not-found';
+        if (!gone && !(error instanceof FormatError))
+            throw error;
+        const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
+        return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
+    }
+}
+function commitOf(annotations) {
+    return { revision: annotations[REVISION], source: annotations[SOURCE] };
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/summary.js
@@ -58636,10 +58615,11 @@ function checkMembers(members, images, systems) {
 
 
 
+
 async function merge(inputs, workflow, tools) {
     const { images, push } = inputs;
     const { registry, log } = tools;
-    const origin = merge_originOf(workflow);
+    const origin = originOf(workflow);
     const authorized = push ? images.map((image) => registry.authorizePush(image)) : [];
     const [members, [published, relations]] = await Promise.all([
         gather(inputs, workflow, tools),
@@ -58653,7 +58633,7 @@ async function merge(inputs, workflow, tools) {
     const composed = compose(members, inputs.annotations, origin);
     for (const warning of composed.warnings)
         log.warning(warning);
-    const unchanged = inputs.republish ? undefined : compose_findUnchanged(composed, published);
+    const unchanged = inputs.republish ? undefined : findSameIndex(composed, published);
     const index = unchanged ?? composed;
     const platforms = members.map(({ platform }) => platform);
     const plans = planTags(published, index.digest, platforms, relations);
@@ -58683,7 +58663,7 @@ function placeOf({ platform, image: { digest } }) {
     return { platform, digest };
 }
 async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, log }) {
-    const published = await readPublished(registry, tags);
+    const published = await published_readTags(registry, tags);
     const head = origin[REVISION];
     if (allowOlder || head === undefined)
         return [published, new Map()];
@@ -58700,7 +58680,7 @@ function sameSource(one, other = '') {
     const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
     return plain(one) === plain(other);
 }
-function merge_originOf({ revision, source }) {
+function originOf({ revision, source }) {
     return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
 }
 function tellPlan(plans, { allowOlder }, { [REVISION]: head }, relations, { log }) {

@@ -104,6 +104,14 @@ const requirements = {
     packages: ['xz-utils'],
     elsewhere: 'your system\'s package "xz"',
   },
+  zstd: {
+    what: 'zstd',
+    why: 'unpacks what the compressor made, in its tests',
+    found: () => onPath('zstd'),
+    by: 'apt',
+    packages: ['zstd'],
+    elsewhere: 'your system\'s package "zstd"',
+  },
   tar: {
     what: 'tar',
     why: 'packs the example images',

@@ -5,7 +5,7 @@ import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
-import { checkDocker, loadedImage, loadImage, pushImage, tagImage } from '../../src/docker/docker.ts'
+import { checkDocker, loadedImage, loadImage, pushTag, tagImage } from '../../src/docker/docker.ts'
 import { DockerError } from '../../src/docker/docker-error.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 
@@ -83,7 +83,7 @@ describe('a runner is checked before a long build', () => {
   test.each<[string, () => Promise<unknown>]>([
     ['before the build', checkDocker],
     ['when an image is to be loaded', () => loadImage(feedAll)],
-    ['when it is to be pushed', () => pushImage(reference, 'Log in')],
+    ['when it is to be pushed', () => pushTag(reference, 'Log in')],
   ])('Docker that is not there is missed %s', async (_, work) => {
     process.env.PATH = folder
     const message = await refusal(work())
@@ -181,7 +181,7 @@ test('a tag that Docker refuses is told in its words', async () => {
 describe('a push', () => {
   test('tells the digest that the registry has, the last that Docker names, and shows how it goes', async () => {
     await dockerIs(`echo "$@"\necho "v0: digest: ${older} size: 1234"\necho "v1: digest: ${digest} size: 856"`)
-    expect(await pushImage(reference, 'Log in')).toBe(digest)
+    expect(await pushTag(reference, 'Log in')).toBe(digest)
     expect(shown).toContain(`push ${reference}\nv0: digest: ${older} size: 1234\nv1: digest: ${digest} size: 856`)
   })
 
@@ -192,14 +192,14 @@ describe('a push', () => {
     'Error response from daemon: Head "https://ghcr.io/v2/": denied: denied',
   ])('that is refused for want of a login says how to log in: %s', async (words) => {
     await dockerIs(`echo '${words}' >&2; exit 1`)
-    expect(await refusal(pushImage(reference, 'Log in before this step'))).toBe(
+    expect(await refusal(pushTag(reference, 'Log in before this step'))).toBe(
       `Docker could not push ${reference}\n  ${words}\nLog in before this step`,
     )
   })
 
   test('that fails for another reason says nothing of logins', async () => {
     await dockerIs('echo "received unexpected HTTP status: 500 Internal Server Error" >&2; exit 1')
-    expect(await refusal(pushImage(reference, 'Log in'))).toBe(
+    expect(await refusal(pushTag(reference, 'Log in'))).toBe(
       `Docker could not push ${reference}\n  received unexpected HTTP status: 500 Internal Server Error`,
     )
   })
@@ -210,7 +210,7 @@ describe('a push', () => {
     ['one of another kind', `v1: digest: ${digest.replace('sha256', 'sha512')} size: 856`],
   ])('after which there is no digest is no success: %s', async (_, words) => {
     await dockerIs(`echo '${words}'`)
-    expect(await refusal(pushImage(reference, 'Log in'))).toBe(
+    expect(await refusal(pushTag(reference, 'Log in'))).toBe(
       `Docker has pushed ${reference}, but did not say its digest\n  ${words}`,
     )
   })

@@ -25,13 +25,3 @@ export function createSlots(count: number): Slots {
     },
   }
 }
-
-/** Does a piece of work in a place of its own. */
-export async function inSlot<Result>(slots: Slots, work: () => Promise<Result>): Promise<Result> {
-  await slots.take()
-  try {
-    return await work()
-  } finally {
-    slots.give()
-  }
-}

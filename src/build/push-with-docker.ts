@@ -1,6 +1,6 @@
 import { loginStep } from '../advice.ts'
 import { estimateCompressed } from '../blob/estimate.ts'
-import { keepsLayersUncompressed, loadedImage, loadImage, pushImage, tagImage } from '../docker/docker.ts'
+import { keepsLayersUncompressed, loadedImage, loadImage, pushTag, tagImage } from '../docker/docker.ts'
 import { readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
@@ -76,7 +76,7 @@ async function push(
   }
   await tagImage(name, reference)
   const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
-  const digest = await log.foreignGroup(`Push ${reference}`, () => pushImage(reference, loginHelp))
+  const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag(reference, loginHelp))
   const published = await fetchImage(registry, image, digest, { written: true })
   // The daemon may have been told of another image by that name in the meantime, by another job for example.
   if (published.configDigest !== archive.configDigest)

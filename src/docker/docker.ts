@@ -88,7 +88,7 @@ export async function tagImage(image: string, reference: string): Promise<void> 
  * @returns the digest that the registry has it by
  * @throws DockerError with Docker's and the registry's words
  */
-export async function pushImage(reference: string, loginHelp: string): Promise<Digest> {
+export async function pushTag(reference: string, loginHelp: string): Promise<Digest> {
   const { exitCode, stdout, log } = await docker(['push', reference], true)
   if (exitCode !== 0) {
     const help = /denied|unauthorized|authentication required|no basic auth/i.test(log) ? loginHelp : undefined

@@ -1,13 +1,13 @@
 import { oneLine } from '../failure.ts'
 import { annotate } from '../made-of.ts'
-import { type Annotation, placeAnnotations } from '../oci/annotation.ts'
+import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
 import { composeIndex } from '../oci/image-index.ts'
 import { OCI_INDEX } from '../oci/media-type.ts'
 import { platformKey } from '../oci/platform.ts'
 import type { StoredManifest } from '../registry/registry.ts'
-import { type PublishedTag, REVISION } from './published.ts'
+import type { PublishedTag } from './published.ts'
 import type { Member } from './verify.ts'
 
 export interface ComposedIndex extends StoredManifest {
@@ -78,14 +78,14 @@ function commonLabels(members: readonly Member[], given: Annotations): CommonLab
  * The index that tags point to already and that says the same as the new one, but for when and of which commit it was
  * made. It is the result then: whoever deploys by digest should see no change where there is none.
  */
-export function findUnchanged(index: StoredManifest, published: readonly PublishedTag[]): StoredManifest | undefined {
+export function findSameIndex(index: StoredManifest, published: readonly PublishedTag[]): StoredManifest | undefined {
   const wanted = parseManifest(index.bytes, index.mediaType, 'the new index')
   if (wanted.kind === 'manifest') throw new Error('a composed index is an index')
   const same = published.find((one) => one.index?.mediaType === OCI_INDEX && essence(one.index) === essence(wanted))
   return same?.stored
 }
 
-const VOLATILE = new Set([REVISION, 'org.opencontainers.image.created'])
+const VOLATILE = new Set([REVISION, CREATED])
 
 /** One text for all indexes that differ in nothing that matters. */
 function essence({ manifests, annotations }: Index): string {

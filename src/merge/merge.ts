@@ -1,6 +1,7 @@
 import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs.ts'
 import type { Result, Tools } from '../mode.ts'
+import { REVISION, SOURCE } from '../oci/annotation.ts'
 import { byPlatform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import { copyImages } from '../registry/copy.ts'
@@ -9,10 +10,10 @@ import type { Workflow } from '../workflow.ts'
 import { choose } from './choose.ts'
 import { collect } from './collect.ts'
 import { compareCommits, type Relation } from './commits.ts'
-import { compose, findUnchanged } from './compose.ts'
+import { compose, findSameIndex } from './compose.ts'
 import { MergeError } from './merge-error.ts'
 import { describeLoss, losing, planTags, refuseLoss, type TagPlan } from './plan.ts'
-import { type PublishedTag, REVISION, readPublished, SOURCE } from './published.ts'
+import { type PublishedTag, readTags } from './published.ts'
 import { summarizeMerge } from './summary.ts'
 import { moveTags, type TagMove } from './tags.ts'
 import { checkMembers, type Member, verify } from './verify.ts'
@@ -41,7 +42,7 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tool
 
   const composed = compose(members, inputs.annotations, origin)
   for (const warning of composed.warnings) log.warning(warning)
-  const unchanged = inputs.republish ? undefined : findUnchanged(composed, published)
+  const unchanged = inputs.republish ? undefined : findSameIndex(composed, published)
   const index = unchanged ?? composed
   const platforms = members.map(({ platform }) => platform)
   const plans = planTags(published, index.digest, platforms, relations)
@@ -87,7 +88,7 @@ async function lookAtTags(
   origin: Readonly<Record<string, string>>,
   { registry, log }: Tools,
 ): Promise<readonly [readonly PublishedTag[], Relations]> {
-  const published = await readPublished(registry, tags)
+  const published = await readTags(registry, tags)
   const head = origin[REVISION]
   if (allowOlder || head === undefined) return [published, new Map()]
   const bases = Map.groupBy(

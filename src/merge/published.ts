@@ -1,4 +1,5 @@
 import type { TagReference } from '../inputs.ts'
+import { REVISION, SOURCE } from '../oci/annotation.ts'
 import { type Index, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType } from '../oci/media-type.ts'
@@ -23,17 +24,11 @@ export interface PublishedTag {
   readonly source?: string | undefined
 }
 
-export const REVISION = 'org.opencontainers.image.revision'
-export const SOURCE = 'org.opencontainers.image.source'
-
 /**
  * Looks at what tags point to; once, where several point to the same.
  * @throws RegistryError where a registry does not tell
  */
-export async function readPublished(
-  registry: Registry,
-  tags: readonly TagReference[],
-): Promise<readonly PublishedTag[]> {
+export async function readTags(registry: Registry, tags: readonly TagReference[]): Promise<readonly PublishedTag[]> {
   const descriptions = new Map<string, Promise<Description>>()
   return Promise.all(
     tags.map(async (tag) => {
@@ -56,12 +51,12 @@ async function describe(registry: Registry, tag: TagReference, stored: StoredMan
     if (parsed.kind === 'index') {
       const images = parsed.manifests.filter((one) => !isAttestation(one))
       const platforms = images.flatMap(({ platform }) => platform ?? [])
-      return { index: parsed, platforms, ...originOf(parsed.annotations) }
+      return { index: parsed, platforms, ...commitOf(parsed.annotations) }
     }
     const image = await findImage(registry, tag.repository, stored.digest)
     return image === undefined
       ? { platforms: [] }
-      : { platforms: [image.platform], ...originOf({ ...image.labels, ...parsed.annotations }) }
+      : { platforms: [image.platform], ...commitOf({ ...image.labels, ...parsed.annotations }) }
   } catch (error) {
     const gone = error instanceof RegistryError && error.problem === 'not-found'
     if (!gone && !(error instanceof FormatError)) throw error
@@ -70,6 +65,6 @@ async function describe(registry: Registry, tag: TagReference, stored: StoredMan
   }
 }
 
-function originOf(annotations: Readonly<Record<string, string>>): Pick<PublishedTag, 'revision' | 'source'> {
+function commitOf(annotations: Readonly<Record<string, string>>): Pick<PublishedTag, 'revision' | 'source'> {
   return { revision: annotations[REVISION], source: annotations[SOURCE] }
 }

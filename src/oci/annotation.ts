@@ -22,6 +22,11 @@ export interface PlacedAnnotations {
   readonly homeless: readonly string[]
 }
 
+/** The predefined annotations that tell where an image is from: https://specs.opencontainers.org/image-spec/annotations/ */
+export const REVISION = 'org.opencontainers.image.revision'
+export const SOURCE = 'org.opencontainers.image.source'
+export const CREATED = 'org.opencontainers.image.created'
+
 const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/
 
 /**

@@ -12,7 +12,9 @@ export interface Deflated {
 /** Compresses blocks on all cores. */
 export interface DeflatePool {
   /**
-   * Compresses a block as `Deflater` does.
+   * Compresses a block as part of a deflate stream that the next block's result may follow: it ends on a byte's border,
+   * and isn't the stream's end. The same block and level give the same bytes, always.
+   * @param level 1, the fastest, to 9, the smallest
    * @param block has its memory for itself, and is empty from now on: its bytes come back with the result
    */
   compress(block: Buffer, level: number): Promise<Deflated>

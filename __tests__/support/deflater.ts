@@ -1,0 +1,21 @@
+import { BLOCK_LIMIT, deflateModule } from '../../src/blob/deflate/deflate.ts'
+
+/** What wasm/deflate.ts exports. */
+interface Exports {
+  readonly memory: WebAssembly.Memory
+  readonly input: WebAssembly.Global
+  readonly output: WebAssembly.Global
+  readonly deflate: (length: number, level: number) => number
+}
+
+/** The compressor in this thread, at once: a worker of the pool does the same. */
+export function createDeflater(): (block: Uint8Array, level: number) => Uint8Array<ArrayBuffer> {
+  const { exports } = new WebAssembly.Instance(deflateModule())
+  const { memory, input, output, deflate } = exports as unknown as Exports
+  const bytes = new Uint8Array(memory.buffer)
+  return (block, level) => {
+    if (block.length > BLOCK_LIMIT) throw new RangeError('The compressor has no place for it')
+    bytes.set(block, input.value)
+    return bytes.slice(output.value, output.value + deflate(block.length, level))
+  }
+}
