@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { cp, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
@@ -7,14 +8,67 @@ import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 import { type ActionStep, runWorkflow, type StepResult, type WorkflowRun } from '../support/workflow.ts'
 
-// The workflows of examples/workflows as they stand, but for the registry's name: this action's steps with real Nix and
-// a real registry, their `run:` steps by bash, and other actions by what they leave behind.
+// The workflows of examples/workflows as they stand, but for the registry's name and the one expression that the stand-in
+// can't evaluate: this action's steps with real Nix and a real registry, their `run:` steps by bash, and other actions by
+// what they leave behind.
 
 let lab: Lab
 beforeEach(async () => {
   lab = await startLab({ path: 'owner/app' })
 })
 afterEach(() => lab.close())
+
+test('simple.yml publishes `latest` and the commit', async () => {
+  await run('simple.yml', {})
+  for (const tag of ['latest', '0123456']) expect(await read(tag)).toMatchObject(TWO)
+})
+
+test('qemu.yml publishes what one kind of runner has built for all systems', async () => {
+  await run('qemu.yml', { 'docker/setup-qemu-action': nothing })
+  expect(await read('latest')).toMatchObject(TWO)
+})
+
+test('one-system.yml publishes the image of its one job as `latest` and as the version', async () => {
+  await run('one-system.yml', {})
+  for (const tag of ['latest', 'v1.2.3']) expect(await read(tag)).toMatchObject({ manifests: [{ platform: AMD64 }] })
+})
+
+test.each([
+  ['publishes for pushes', 'push', ['owner/app'], 2],
+  ['passes for pull requests, and publishes nothing', 'pull_request', [], 0],
+])('pull-request.yml %s', async (_what, event, repositories, records) => {
+  const push = String(event !== 'pull_request')
+  const change = (text: string) => text.replaceAll("${{ github.event_name != 'pull_request' }}", push)
+  await run('pull-request.yml', {}, { change })
+  const catalog = await fetch(`http://${lab.registry.host}/v2/_catalog`)
+  expect(await catalog.json()).toEqual({ repositories })
+  expect(await lab.artifacts.artifacts()).toHaveLength(records)
+  if (records > 0) expect(await read('latest')).toMatchObject(TWO)
+})
+
+test.each(['x86_64-linux', 'aarch64-linux'])('the minimal flake has an image for %s', async (system) => {
+  const [flake, nixpkgs] = [join(lab.folder, 'minimal'), join(lab.folder, 'nixpkgs')]
+  await cp(new URL('../../examples/minimal', import.meta.url), flake, { recursive: true })
+  await cp(lab.hello, nixpkgs, { recursive: true })
+  await writeFile(join(nixpkgs, 'flake.nix'), NIXPKGS)
+  const inputs = { 'nix-args': ['--override-input', 'nixpkgs', nixpkgs].join('\n'), tag: system }
+  passed(await lab.build(system, { cwd: flake, inputs }))
+  expect(await read(system)).toMatchObject({ layers: expect.any(Array) })
+})
+
+/** As much of nixpkgs as the minimal flake takes, without the network. */
+const NIXPKGS = `{
+  outputs = { self }: {
+    lib.genAttrs = names: value: builtins.listToAttrs (map (name: { inherit name; value = value name; }) names);
+    legacyPackages = builtins.mapAttrs (system: architecture: {
+      hello = "/hello";
+      dockerTools.buildLayeredImage = { name, config }:
+        assert config.Cmd == [ "/hello/bin/hello" ];
+        (import ./image.nix { inherit system architecture; layered = true; }).tarGz;
+    }) { x86_64-linux = "amd64"; aarch64-linux = "arm64"; };
+  };
+}
+`
 
 test('image.yml publishes what docker/metadata-action says', async () => {
   await run('image.yml', {
@@ -113,6 +167,7 @@ test('mixed.yml publishes an image of a Dockerfile beside one of Nix, with what 
 
 const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
+const TWO = { manifests: [{ platform: AMD64 }, { platform: ARM64 }] }
 
 /** An action that leaves nothing that matters here. */
 async function nothing(): Promise<StepResult> {
@@ -134,7 +189,7 @@ async function run(
   const text = change(await readFile(new URL(`../../examples/workflows/${name}`, import.meta.url), 'utf8'))
   expect(text).toContain('ghcr.io')
   return runWorkflow(text.replaceAll('ghcr.io', lab.registry.host), {
-    github: { repository: 'Owner/App', actor: 'octocat', token: 'token-of-the-job' },
+    github: { repository: 'Owner/App', actor: 'octocat', token: 'token-of-the-job', ref_name: 'v1.2.3' },
     actions: {
       'actions/checkout': nothing,
       'docker/login-action': nothing,
