@@ -1,9 +1,9 @@
-import { describe, expect, test } from '@jest/globals'
-import type { Credential } from '../../src/registry/credentials.ts'
+import { describe, expect, jest, test } from '@jest/globals'
+import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { basic, index } from '../support/registry/wire.ts'
 import type { BearerAuth, FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
-import { account, type Client, connect, failureOf, open, password, start } from './connect.ts'
+import { account, afterwards, type Client, connect, failureOf, open, password, start } from './connect.ts'
 
 const bytes = index(mediaTypes.ociIndex, [])
 const bearer: BearerAuth = { kind: 'bearer', ...account }
@@ -162,6 +162,55 @@ describe('a user who is not logged in', () => {
     expect(error).toMatchObject({ problem: 'no-credentials', host: server.host, status: 401 })
     expect(error.message).toMatch(/wants a login, and there are no credentials for it/)
     expect(error.message).toMatch(/authentication required/)
+  })
+})
+
+describe('a credential that has expired since a helper gave it', () => {
+  const expired: Credential = { kind: 'identity-token', token: 'expired' }
+  const kinds = [
+    ['a password', { kind: 'basic', ...account }, wrong, password],
+    ['a password for tokens', bearer, wrong, password],
+    ['an identity token', { ...bearer, identityToken: 'identity' }, expired, identity],
+  ] as const
+
+  test.each(kinds)('is asked for anew, and the push goes on: %s', async (_, auth, old, renewed) => {
+    const given: Credential[] = []
+    const helper: CredentialSource = async (_host, refused) => {
+      given.push(refused === undefined && given.at(-1) !== renewed ? old : renewed)
+      return given.at(-1)
+    }
+    const { server, client } = await connect({ auth }, helper)
+    await write(client)
+    expect(server.manifest('app', 'latest')?.bytes).toEqual(bytes)
+    expect(given.filter((one) => one === old)).toHaveLength(1)
+  })
+
+  test.each(kinds)(
+    'is asked for anew once for each request, where the helper has no better: %s',
+    async (_, auth, old, _renewed) => {
+      const asked: (Credential | undefined)[] = []
+      const helper: CredentialSource = async (_host, refused) => {
+        asked.push(refused)
+        return { ...old }
+      }
+      const { client } = await connect({ auth }, helper)
+      const error = await failureOf(client.checkPush(client.repository))
+      expect(error).toMatchObject({ problem: 'wrong-credentials', status: 401 })
+      expect(asked.filter((refused) => refused !== undefined)).toHaveLength(1)
+    },
+  )
+
+  test('is not used for long without asking, where a registry takes it as it is', async () => {
+    const helper = jest.fn<CredentialSource>(async () => password)
+    const { client } = await connect({ auth: { kind: 'basic', ...account } }, helper)
+    await write(client)
+    await read(client)
+    expect(helper).toHaveBeenCalledTimes(1)
+    const later = Date.now() + 60_000
+    const clock = jest.spyOn(Date, 'now').mockReturnValue(later)
+    afterwards(async () => clock.mockRestore())
+    await read(client)
+    expect(helper).toHaveBeenCalledTimes(2)
   })
 })
 

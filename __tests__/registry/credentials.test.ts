@@ -53,18 +53,35 @@ async function find(setting: Setting, host = 'ghcr.io'): Promise<Found> {
   return { told, ...(credential && { credential }) }
 }
 
-/** With these shell scripts, and nothing else, on the PATH; each gets the host as `$key`. */
 async function findWith(helpers: Readonly<Record<string, string>>, setting: Setting, host = 'ghcr.io'): Promise<Found> {
+  const [found] = await findOften(['at once'], helpers, setting, host)
+  if (found === undefined) throw new Error('Nothing was printed')
+  return found
+}
+
+/** When a program looks: five minutes after the last time, or because what it found was refused. */
+type Look = 'at once' | 'later' | 'refused'
+
+/** With these shell scripts, and nothing else, on the PATH; each gets the host as `$key`. */
+async function findOften(
+  looks: readonly Look[],
+  helpers: Readonly<Record<string, string>>,
+  setting: Setting,
+  host = 'ghcr.io',
+): Promise<readonly Found[]> {
   const { folder, files } = await write(setting)
   const programs = join(folder, 'programs')
   await mkdir(programs)
   for (const [name, script] of Object.entries(helpers))
     await writeFile(join(programs, `docker-credential-${name}`), `#!/bin/sh\nread -r key\n${script}\n`, { mode: 0o755 })
   const program = fileURLToPath(new URL('look-up.ts', import.meta.url))
-  const { stdout } = await run(process.execPath, [program, host, files.docker, ...files.podman], {
+  const { stdout } = await run(process.execPath, [program, looks.join(), host, files.docker, ...files.podman], {
     env: { PATH: programs },
   })
-  return JSON.parse(stdout)
+  return stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
 }
 
 function answer(username: string, secret: string): string {
@@ -239,5 +256,40 @@ describe('credentials are asked of a helper program', () => {
     expect(message).toContain('config.json names for ghcr.io, failed')
     expect(words).toContain(reason)
     expect(message).not.toContain('secret')
+  })
+})
+
+describe('what a helper answers is kept', () => {
+  const docker = { credHelpers: { 'ghcr.io': 'one' } }
+  /** Answers `secret 1`, then `secret 2`, and so on: which time it is stands in a file beside it. */
+  const counting = [
+    'count=1',
+    '[ -f "$0.count" ] && read -r count <"$0.count"',
+    'echo $((count + 1)) >"$0.count"',
+    `echo '{"Username":"octocat","Secret":"secret '$count'"}'`,
+  ].join('\n')
+
+  async function secretsOf(looks: readonly Look[], one: string): Promise<readonly (string | undefined)[]> {
+    const found = await findOften(looks, { one }, { docker })
+    return found.map(({ credential, words }) => (credential?.kind === 'password' ? credential.password : words))
+  }
+
+  test('for the requests of one moment', async () => {
+    expect(await secretsOf(['at once', 'at once'], counting)).toEqual(['secret 1', 'secret 1'])
+  })
+
+  test('for minutes and no longer, as it may be a token of which a long build sees the end', async () => {
+    expect(await secretsOf(['at once', 'later', 'at once'], counting)).toEqual(['secret 1', 'secret 2', 'secret 2'])
+  })
+
+  test('until a registry refuses it', async () => {
+    expect(await secretsOf(['at once', 'refused', 'at once'], counting)).toEqual(['secret 1', 'secret 2', 'secret 2'])
+  })
+
+  test('not where it failed', async () => {
+    const once = `${counting}\n[ $count -gt 1 ] || { echo 'the network is down' >&2; exit 1; }`
+    const [first, ...others] = await secretsOf(['at once', 'at once', 'at once'], once)
+    expect(first).toContain('the network is down')
+    expect(others).toEqual(['secret 2', 'secret 2'])
   })
 })

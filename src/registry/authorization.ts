@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
@@ -30,6 +31,7 @@ export interface AuthorizationSettings {
 export function createAuthorization(settings: AuthorizationSettings): Authorization {
   const challenges = new Map<string, { readonly challenge: Challenge; readonly registry: URL }>()
   const headers = new Map<string, CachedHeader>()
+  const refusedLogins = new Map<string, Credential>()
 
   async function fetchHeader(
     repository: Repository,
@@ -38,9 +40,19 @@ export function createAuthorization(settings: AuthorizationSettings): Authorizat
   ): Promise<Token | undefined> {
     const asked = challenges.get(repository.host)
     if (asked === undefined) return undefined
-    const credential = await settings.credentials(repository.host)
-    if (asked.challenge.scheme === 'basic') return basicHeader(credential, settings.onSecret)
-    return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access, from })
+    const { challenge, registry } = asked
+    const credential = await settings.credentials(repository.host, refusedLogins.get(repository.host))
+    if (challenge.scheme === 'basic') return basicHeader(credential, settings.onSecret)
+    const call = { ...settings, challenge, registry, repository, access, from }
+    try {
+      return await fetchToken({ ...call, credential })
+    } catch (error) {
+      if (credential === undefined || !isRefusal(error)) throw error
+      // A helper's answer may have expired since; any other credential is found as it was.
+      const renewed = await settings.credentials(repository.host, credential)
+      if (isDeepStrictEqual(renewed, credential)) throw error
+      return fetchToken({ ...call, credential: renewed })
+    }
   }
 
   return {
@@ -59,20 +71,28 @@ export function createAuthorization(settings: AuthorizationSettings): Authorizat
     },
     challenged(host, challenge, registry, refused) {
       challenges.set(host, { challenge, registry })
-      for (const [key, cached] of headers) if (refused !== undefined && cached.value === refused) headers.delete(key)
+      if (refused === undefined) return
+      for (const [key, { token }] of headers) {
+        if (token?.header !== refused) continue
+        headers.delete(key)
+        if (token.login !== undefined) refusedLogins.set(host, token.login)
+      }
     },
   }
 }
 
 interface Token {
   readonly header: string
+  /** What it says itself, where it is no token but a user name and password. */
+  readonly login?: Credential
   /** Milliseconds since 1970. */
   readonly expires: number
 }
 
 interface CachedHeader {
   readonly header: Promise<string | undefined>
-  value?: string | undefined
+  /** Once it is there. */
+  token?: Token | undefined
   expires: number
 }
 
@@ -81,7 +101,7 @@ function cacheHeader(fetched: Promise<Token | undefined>): CachedHeader {
     expires: Number.POSITIVE_INFINITY,
     header: fetched.then((token) => {
       cached.expires = token?.expires ?? Number.POSITIVE_INFINITY
-      cached.value = token?.header
+      cached.token = token
       return token?.header
     }),
   }
@@ -92,11 +112,19 @@ function cacheHeader(fetched: Promise<Token | undefined>): CachedHeader {
   return cached
 }
 
+/** Whether a user is known and a token service has not accepted what it was shown. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof RegistryError && (error.problem === 'wrong-credentials' || error.problem === 'denied')
+}
+
+/** The source of credentials knows how long one is good for, and is asked anew after so many milliseconds. */
+const LOGIN_LIFETIME = 60_000
+
 function basicHeader(credential: Credential | undefined, onSecret: (secret: string) => void): Token | undefined {
   if (credential?.kind !== 'password') return undefined
   const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64')
   onSecret(encoded)
-  return { header: `Basic ${encoded}`, expires: Number.POSITIVE_INFINITY }
+  return { header: `Basic ${encoded}`, login: credential, expires: Date.now() + LOGIN_LIFETIME }
 }
 
 interface TokenCall {

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
+import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import { RegistryError } from './registry-error.ts'
 
@@ -8,8 +9,11 @@ export type Credential =
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
   | { readonly kind: 'identity-token'; readonly token: string }
 
-/** The credential for a registry's host as users write it (`docker.io`), or none. */
-export type CredentialSource = (host: string) => Promise<Credential | undefined>
+/**
+ * The credential for a registry's host as users write it (`docker.io`), or none.
+ * @param refused one that was not accepted, which is not given again without looking anew
+ */
+export type CredentialSource = (host: string, refused?: Credential) => Promise<Credential | undefined>
 
 /** Which of Docker's and Podman's files to read, the first that knows the host first. */
 export interface CredentialFiles {
@@ -19,19 +23,46 @@ export interface CredentialFiles {
   readonly podman: readonly string[]
 }
 
+/** A helper's tokens may live for minutes, and a build between two looks for hours. In milliseconds. */
+const KEPT_FOR = 5 * 60_000
+
 /**
  * Looks for credentials where docker/login-action and `podman login` put them: for each file `credHelpers`, then
- * `credsStore`, then `auths`. A file that is not there holds none.
+ * `credsStore`, then `auths`. A file that is not there holds none. What is found is kept for some minutes.
  * Source: https://github.com/docker/docker-credential-helpers#development
  * @param onSecret is told each secret before it is used, so that it can be masked
  */
 export function credentialsFrom(files: CredentialFiles, onSecret: (secret: string) => void): CredentialSource {
-  const found = new Map<string, Promise<Credential | undefined>>()
-  return (host) => {
-    const known = found.get(host) ?? lookUp([files.docker, ...files.podman], host, onSecret)
-    found.set(host, known)
-    return known
+  const found = new Map<string, Found>()
+  return (host, refused) => {
+    const known = found.get(host)
+    const stands = refused === undefined || !isDeepStrictEqual(known?.credential, refused)
+    if (known !== undefined && known.expires > Date.now() && stands) return known.answer
+    const fresh = keep(lookUp([files.docker, ...files.podman], host, onSecret))
+    found.set(host, fresh)
+    // A helper may fail in passing: who asks next has it asked again.
+    fresh.answer.catch(() => found.get(host) === fresh && found.delete(host))
+    return fresh.answer
   }
+}
+
+interface Found {
+  readonly answer: Promise<Credential | undefined>
+  /** Once it is there. */
+  credential?: Credential | undefined
+  /** Milliseconds since 1970. */
+  readonly expires: number
+}
+
+function keep(asked: Promise<Credential | undefined>): Found {
+  const found: Found = {
+    expires: Date.now() + KEPT_FOR,
+    answer: asked.then((credential) => {
+      found.credential = credential
+      return credential
+    }),
+  }
+  return found
 }
 
 async function lookUp(
