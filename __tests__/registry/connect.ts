@@ -1,7 +1,7 @@
 import { afterEach } from '@jest/globals'
 import type { Repository } from '../../src/oci/reference.ts'
 import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
-import { createRegistry, type Registry } from '../../src/registry/registry.ts'
+import { createRegistry, type Registry, type RegistrySettings } from '../../src/registry/registry.ts'
 import { RegistryError } from '../../src/registry/registry-error.ts'
 import { type RegistryOptions, startRegistry, type TestRegistry } from '../support/registry.ts'
 
@@ -35,7 +35,11 @@ export async function start(options?: RegistryOptions): Promise<TestRegistry> {
   return server
 }
 
-export function open(host: string, credentials: Credential | CredentialSource | undefined = undefined): Client {
+export function open(
+  host: string,
+  credentials: Credential | CredentialSource | undefined = undefined,
+  settings: Partial<RegistrySettings> = {},
+): Client {
   const waits: number[] = []
   const lines: string[] = []
   const secrets: string[] = []
@@ -46,6 +50,7 @@ export function open(host: string, credentials: Credential | CredentialSource | 
     wait: async (milliseconds) => waits.push(milliseconds),
     credentials: typeof credentials === 'function' ? credentials : async () => credentials,
     onSecret: (secret) => secrets.push(secret),
+    ...settings,
   })
   return { ...registry, repository: { host, path: 'app' }, waits, lines, secrets }
 }

@@ -3,12 +3,9 @@ import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/advice.ts'
 import { selfSigned } from '../support/certificate.ts'
-import { mediaTypes } from '../support/registry/manifests.ts'
-import { index } from '../support/registry/wire.ts'
 import type { FaultOf } from '../support/registry.ts'
 import { account, afterwards, connect, failureOf, open, password, start } from './connect.ts'
 
-const bytes = index(mediaTypes.ociIndex, [])
 const blob = Buffer.from('{"os":"linux"}')
 
 describe('the registry’s address', () => {
@@ -36,22 +33,6 @@ describe('the registry’s address', () => {
     expect(await client.getManifest(client.repository, 'latest')).toBeUndefined()
     expect(seen).toEqual(['https', 'http', 'http'])
     expect(client.waits).toEqual([])
-  })
-
-  test('on this machine is asked without the proxy that the environment names', async () => {
-    const proxy = await start()
-    const names = ['HTTP_PROXY', 'HTTPS_PROXY', 'http_proxy', 'https_proxy'] as const
-    const before = names.map((name) => [name, process.env[name]] as const)
-    afterwards(async () => {
-      for (const [name, value] of before)
-        if (value === undefined) delete process.env[name]
-        else process.env[name] = value
-    })
-    for (const name of names) process.env[name] = `http://${proxy.host}`
-    const { server, client } = await connect({ auth: { kind: 'basic', ...account } }, password)
-    server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
-    expect(await client.getManifest(client.repository, 'latest').catch(String)).toMatchObject({ bytes })
-    expect(proxy.requests).toEqual([])
   })
 
   test('where nobody listens is named', async () => {

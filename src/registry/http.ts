@@ -1,6 +1,7 @@
+import { BlockList, isIP } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
+import { Agent, type Dispatcher, ProxyAgent, request } from 'undici'
 import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { isLoopback } from './realm.ts'
@@ -65,21 +66,33 @@ export interface HttpSettings {
   readonly userAgent: string
   /** Waits for so many milliseconds; there to be replaced where time must not pass. */
   readonly wait?: (milliseconds: number) => Promise<unknown>
+  /** For HTTPS_PROXY, HTTP_PROXY and NO_PROXY; the process's own where there is none. */
+  readonly env?: Readonly<Record<string, string | undefined>>
 }
 
 /** At most so many to one host: a merge asks for hundreds of blobs at a time. */
 const CONNECTIONS = 64
 
-/** HTTP/1.1 over kept connections, through the proxy that the environment names (as undici reads it). */
-export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http {
+/** HTTP/1.1 over kept connections, through the proxy that the environment names. */
+export function createHttp({ log, userAgent, wait = sleep, env = process.env }: HttpSettings): Http {
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
   const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } }
-  const proxied = new EnvHttpProxyAgent(options)
-  // No proxy can know this machine by the name that it has for itself.
+  const proxies = readProxies(env)
   const direct = new Agent(options)
+  const proxied = new Map<string, ProxyAgent>()
 
-  async function sendOnce({ method, url, headers, body, limit, patience }: HttpRequest): Promise<HttpReply> {
-    const dispatcher = isLoopback(url.hostname) ? direct : proxied
+  function dispatcherFor(url: URL, purpose: string): Dispatcher {
+    const proxy = proxyFor(url, proxies)
+    if (proxy === undefined) return direct
+    if (proxy.url === undefined) throw unusable(proxy.variable, url, purpose)
+    const uri = proxy.url.href
+    const agent = proxied.get(uri) ?? new ProxyAgent({ ...options, uri })
+    proxied.set(uri, agent)
+    return agent
+  }
+
+  async function sendOnce({ method, url, headers, body, limit, patience, purpose }: HttpRequest): Promise<HttpReply> {
+    const dispatcher = dispatcherFor(url, purpose)
     const all = { 'user-agent': userAgent, ...headers }
     const reply = await request(url, {
       method,
@@ -116,9 +129,103 @@ export function createHttp({ log, userAgent, wait = sleep }: HttpSettings): Http
     send,
     retry,
     async close() {
-      await Promise.all([proxied.close(), direct.close()])
+      await Promise.all([direct, ...proxied.values()].map((agent) => agent.close()))
     },
   }
+}
+
+/** The variables of the environment, as curl and Go read them. */
+interface Proxies {
+  readonly http: Proxy | undefined
+  readonly https: Proxy | undefined
+  /** What is asked without a proxy. */
+  readonly except: readonly string[]
+}
+
+interface Proxy {
+  /** That names it. */
+  readonly variable: string
+  /** Nothing where the value is none that can be used. */
+  readonly url: URL | undefined
+}
+
+function readProxies(env: NonNullable<HttpSettings['env']>): Proxies {
+  const variableOf = (name: string) => [name.toLowerCase(), name].find((one) => env[one])
+  const proxyOf = (name: string): Proxy | undefined => {
+    const variable = variableOf(name)
+    return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') }
+  }
+  const http = proxyOf('HTTP_PROXY')
+  const except = env[variableOf('NO_PROXY') ?? ''] ?? ''
+  return { http, https: proxyOf('HTTPS_PROXY') ?? http, except: except.split(/[\s,]+/) }
+}
+
+const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:'])
+
+function readProxy(value: string): URL | undefined {
+  // undici leaves names to a SOCKS proxy in any case, which is what the `h` asks for.
+  const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:')
+  if (!URL.canParse(text)) return undefined
+  const url = new URL(text)
+  // What follows the host is most likely the rest of a password that holds a slash.
+  const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== ''
+  return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function proxyFor(url: URL, { http, https, except }: Proxies): Proxy | undefined {
+  // No proxy can know this machine by the name that it has for itself.
+  if (isLoopback(url.hostname)) return undefined
+  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
+  const port = url.port || (url.protocol === 'https:' ? '443' : '80')
+  if (except.some((entry) => covers(entry, host, port))) return undefined
+  return url.protocol === 'https:' ? https : http
+}
+
+/** Whether an entry of NO_PROXY means a host: `*`, an address, a network such as 10.0.0.0/8, or a domain and all in it. */
+function covers(entry: string, host: string, port: string): boolean {
+  const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? []
+  if (onlyPort !== port) return false
+  const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/')
+  if (isIP(network) !== 0) return isWithin(host, network, prefix)
+  const domain = name
+    .replace(/^\*?\./, '')
+    .replace(/\.$/, '')
+    .toLowerCase()
+  if (domain === '') return false
+  return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'))
+}
+
+function isWithin(host: string, network: string, prefix: string | undefined): boolean {
+  const [bits, family] = isIP(network) === 6 ? ([128, 'ipv6'] as const) : ([32, 'ipv4'] as const)
+  const length = prefix === undefined ? bits : Number(prefix)
+  if (isIP(host) !== isIP(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
+    return false
+  const list = new BlockList()
+  list.addSubnet(network, length, family)
+  return list.check(host, family)
+}
+
+/** Without the value: it may hold a password. */
+function unusable(variable: string, url: URL, purpose: string): RegistryError {
+  return new RegistryError({
+    host: url.host,
+    problem: 'other',
+    what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
+    help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
+  ${variable}: http://proxy.example:3128
+  ${variable}: http://user:password@proxy.example:3128
+  ${variable}: socks5://proxy.example:1080
+Or add ${url.hostname} to NO_PROXY, where the runner can reach it without a proxy.`,
+  })
 }
 
 const ERROR_LIMIT = 64 * 1024
