@@ -1,5 +1,8 @@
+import { Readable } from 'node:stream'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { describe, expect, test } from '@jest/globals'
+import { digestOf } from '../../src/oci/digest.ts'
+import { ATTEMPTS } from '../../src/registry/retry.ts'
 import { selfSigned } from '../support/certificate.ts'
 import { type ProxyAnswer, startProxy, type TestProxy } from '../support/proxy.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
@@ -24,8 +27,8 @@ async function proxied(answerTo: (count: number) => ProxyAnswer = () => 'tunnel'
   return proxy
 }
 
-function openWith(env: Variables, registry = host): Client {
-  const client = open(registry, undefined, { env })
+function openWith(env: Variables, registry = host, settings: { readonly tunnelPatience?: number } = {}): Client {
+  const client = open(registry, undefined, { env, ...settings })
   afterwards(client.close)
   return client
 }
@@ -88,6 +91,80 @@ describe('a proxy that can’t be understood', () => {
     server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
     expect(await read(openWith(env, server.host))).toEqual(bytes)
     expect((await failureOf(read(openWith(env)))).message).toContain(`${host} can't be reached`)
+  })
+})
+
+describe('a proxy that makes no way', () => {
+  /** The first two requests get the answer, the others a way. */
+  function twice(answer: ProxyAnswer): (count: number) => ProxyAnswer {
+    return (count) => (count <= 2 ? answer : 'tunnel')
+  }
+
+  test.each<ProxyAnswer>([408, 429, 500, 502, 503, 504, 'break'])('for now is asked again: %s', async (answer) => {
+    const proxy = await proxied(twice(answer))
+    const client = openWith({ HTTPS_PROXY: proxy.host })
+    expect(await read(client)).toEqual(bytes)
+    expect(client.waits).toHaveLength(2)
+    expect(client.lines).toEqual([
+      expect.stringContaining('(attempt 2 of 6)'),
+      expect.stringContaining('(attempt 3 of 6)'),
+    ])
+    if (typeof answer === 'number') expect(client.lines.join()).toContain(`the proxy answered with status ${answer}`)
+  })
+
+  test.each<ProxyAnswer>([503, 'break'])('for now is asked again for an upload: %s', async (answer) => {
+    const proxy = await proxied((count) => (count === 2 ? answer : 'tunnel'))
+    const client = openWith({ HTTPS_PROXY: proxy.host })
+    const blobs = [1, 2, 3].map((one) => Buffer.of(one))
+    const put = (blob: Buffer) =>
+      client.putBlob(client.repository, {
+        digest: digestOf(blob),
+        size: blob.length,
+        open: () => Readable.from([blob]),
+      })
+    await Promise.all(blobs.map(put))
+    for (const blob of blobs) expect(await client.hasBlob(client.repository, digestOf(blob))).toBe(true)
+    expect(client.waits).toHaveLength(1)
+  })
+
+  test('and says nothing is not waited for, but asked again', async () => {
+    const proxy = await proxied((count) => (count === 1 ? 'silence' : 'tunnel'))
+    const client = openWith({ HTTPS_PROXY: proxy.host }, host, { tunnelPatience: 100 })
+    expect(await read(client)).toEqual(bytes)
+    expect(client.lines[0]).toContain('(attempt 2 of 6)')
+  })
+
+  test('as it can’t be reached is named, with the variable', async () => {
+    const proxy = await proxied()
+    await proxy.close()
+    const error = await failureOf(read(openWith({ HTTPS_PROXY: `octocat:secret@${proxy.host}` })))
+    expect(error).toMatchObject({ problem: 'unreachable', host })
+    expect(error.message).toContain(`can't be reached through the proxy ${proxy.host}, which HTTPS_PROXY names`)
+    expect(error.message).not.toMatch(/octocat|secret/)
+  })
+
+  test.each([
+    [407, 'HTTPS_PROXY: http://user:password@'],
+    [403, `Have the proxy allow connections to ${host}.`],
+    [400, `Have the proxy allow connections to ${host}.`],
+  ])('for good is named as the one that refuses, with what to do: %d', async (status, help) => {
+    const proxy = await proxied(() => status)
+    const client = openWith({ HTTPS_PROXY: `octocat:secret@${proxy.host}` })
+    const error = await failureOf(read(client))
+    expect(error.message).toContain(
+      `Can't talk to the registry ${host}: the proxy ${proxy.host} answered with status ${status}`,
+    )
+    expect(error.message).toContain(help)
+    expect(error.message).toContain(`add ${host} to NO_PROXY`)
+    expect(error.message).not.toMatch(/octocat|secret/)
+    expect(client.waits).toEqual([])
+  })
+
+  test('again and again is asked no more often than is sensible', async () => {
+    const proxy = await proxied(() => 503)
+    const error = await failureOf(read(openWith({ HTTPS_PROXY: proxy.host })))
+    expect(error.message).toContain(`the proxy ${proxy.host} answered with status 503`)
+    expect(proxy.targets).toHaveLength(ATTEMPTS)
   })
 })
 

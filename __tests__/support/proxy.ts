@@ -56,6 +56,7 @@ export async function startProxy(to: string, answerTo: (count: number) => ProxyA
     targets,
     logins,
     close: async () => {
+      if (!server.listening) return
       server.close()
       for (const socket of sockets) socket.destroy()
       await once(server, 'close')

@@ -1,7 +1,7 @@
 import { BlockList, isIP } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Agent, type Dispatcher, ProxyAgent, request } from 'undici'
+import { Agent, type Dispatcher, Pool, ProxyAgent, request } from 'undici'
 import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { isLoopback } from './realm.ts'
@@ -68,31 +68,37 @@ export interface HttpSettings {
   readonly wait?: (milliseconds: number) => Promise<unknown>
   /** For HTTPS_PROXY, HTTP_PROXY and NO_PROXY; the process's own where there is none. */
   readonly env?: Readonly<Record<string, string | undefined>>
+  /** How long a proxy may take to make a way to a host, in milliseconds. */
+  readonly tunnelPatience?: number
 }
 
 /** At most so many to one host: a merge asks for hundreds of blobs at a time. */
 const CONNECTIONS = 64
 
 /** HTTP/1.1 over kept connections, through the proxy that the environment names. */
-export function createHttp({ log, userAgent, wait = sleep, env = process.env }: HttpSettings): Http {
+export function createHttp(settings: HttpSettings): Http {
+  const { log, userAgent, wait = sleep, env = process.env, tunnelPatience = 30_000 } = settings
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
   const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } }
   const proxies = readProxies(env)
   const direct = new Agent(options)
   const proxied = new Map<string, ProxyAgent>()
+  // A request is timed once it is sent; until there is a way for it, this time counts, which is else five minutes.
+  const clientFactory = (origin: URL, one: object) => new Pool(origin, { ...one, headersTimeout: tunnelPatience })
 
-  function dispatcherFor(url: URL, purpose: string): Dispatcher {
-    const proxy = proxyFor(url, proxies)
+  function dispatcherFor(call: RetryCall): Dispatcher {
+    const proxy = proxyFor(call.url, proxies)
     if (proxy === undefined) return direct
-    if (proxy.url === undefined) throw unusable(proxy.variable, url, purpose)
+    if (proxy.url === undefined) throw unusable(proxy.variable, call)
     const uri = proxy.url.href
-    const agent = proxied.get(uri) ?? new ProxyAgent({ ...options, uri })
+    const agent = proxied.get(uri) ?? new ProxyAgent({ ...options, uri, clientFactory })
     proxied.set(uri, agent)
     return agent
   }
 
-  async function sendOnce({ method, url, headers, body, limit, patience, purpose }: HttpRequest): Promise<HttpReply> {
-    const dispatcher = dispatcherFor(url, purpose)
+  async function sendOnce(call: HttpRequest): Promise<HttpReply> {
+    const { method, url, headers, body, limit, patience } = call
+    const dispatcher = dispatcherFor(call)
     const all = { 'user-agent': userAgent, ...headers }
     const reply = await request(url, {
       method,
@@ -107,21 +113,27 @@ export function createHttp({ log, userAgent, wait = sleep, env = process.env }: 
     return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) }
   }
 
-  async function retry({ url, purpose }: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply> {
+  function conclude(call: RetryCall, { reply, error }: Outcome): HttpReply {
+    if (reply !== undefined) return reply
+    throw error instanceof RegistryError ? error : unanswered(call, error, proxyFor(call.url, proxies))
+  }
+
+  async function retry(call: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply> {
+    const { host } = call.url
     for (let count = 1; ; count++) {
       const outcome = await settle(attempt())
       const why = passingReason(outcome)
-      if (why === undefined || count === ATTEMPTS) return conclude(url, purpose, outcome)
+      if (why === undefined || count === ATTEMPTS) return conclude(call, outcome)
       const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined
       const delay = retryDelay(count, retryAfter, Date.now(), Math.random())
       const next = `attempt ${count + 1} of ${ATTEMPTS}`
-      log.info(`${url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
+      log.info(`${host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
       await wait(delay)
     }
   }
 
   async function send(call: HttpRequest): Promise<HttpReply> {
-    if (call.once === true) return conclude(call.url, call.purpose, await settle(sendOnce(call)))
+    if (call.once === true) return conclude(call, await settle(sendOnce(call)))
     return retry(call, () => sendOnce(call))
   }
 
@@ -215,7 +227,7 @@ function isWithin(host: string, network: string, prefix: string | undefined): bo
 }
 
 /** Without the value: it may hold a password. */
-function unusable(variable: string, url: URL, purpose: string): RegistryError {
+function unusable(variable: string, { url, purpose }: RetryCall): RegistryError {
   return new RegistryError({
     host: url.host,
     problem: 'other',
@@ -224,7 +236,37 @@ function unusable(variable: string, url: URL, purpose: string): RegistryError {
   ${variable}: http://proxy.example:3128
   ${variable}: http://user:password@proxy.example:3128
   ${variable}: socks5://proxy.example:1080
-Or add ${url.hostname} to NO_PROXY, where the runner can reach it without a proxy.`,
+${goDirect(url)}`,
+  })
+}
+
+function goDirect({ hostname }: URL): string {
+  return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`
+}
+
+/** The status with which a proxy has made no way to a host: undici tells it in its message alone. */
+function proxyStatus(error: unknown): number | undefined {
+  const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec(messageOf(causeOf(error))) ?? []
+  return status === undefined ? undefined : Number(status)
+}
+
+function refusedBy(
+  proxy: URL,
+  variable: string,
+  status: number,
+  { url, purpose }: RetryCall,
+  cause: unknown,
+): RegistryError {
+  const help =
+    status === 407
+      ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
+      : `Have the proxy allow connections to ${url.host}.`
+  return new RegistryError({
+    host: url.host,
+    problem: 'other',
+    what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
+    help: `${help}\n${goDirect(url)}`,
+    cause,
   })
 }
 
@@ -280,14 +322,11 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
 
 /** Why asking again may help, in the other side's words; nothing where it would not. */
 function passingReason({ reply, error }: Outcome): string | undefined {
+  const refused = proxyStatus(error)
+  if (refused !== undefined && isPassing(refused, '')) return `the proxy answered with status ${refused}`
   if (reply === undefined) return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined
   if (reply.ok || !isPassing(reply.status, reply.text)) return undefined
   return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`)
-}
-
-function conclude(url: URL, purpose: string, { reply, error }: Outcome): HttpReply {
-  if (reply !== undefined) return reply
-  throw error instanceof RegistryError ? error : unanswered(url, purpose, error)
 }
 
 function flatten(headers: Readonly<Record<string, string | string[] | undefined>>): [string, string][] {
@@ -310,15 +349,20 @@ function codeOf(error: unknown): string | undefined {
 const CERTIFICATE_ERROR =
   /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
 
-function unanswered(url: URL, purpose: string, error: unknown): RegistryError {
+function unanswered(call: RetryCall, error: unknown, proxy: Proxy | undefined): RegistryError {
+  const { host } = call.url
+  const refused = proxyStatus(error)
+  if (refused !== undefined && proxy?.url !== undefined)
+    return refusedBy(proxy.url, proxy.variable, refused, call, error)
   const problem: RegistryProblem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable'
+  const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`
   return new RegistryError({
-    host: url.host,
+    host,
     problem,
     what:
       problem === 'unreachable'
-        ? `Can't ${purpose}: ${url.host} can't be reached`
-        : `Can't ${purpose}: the certificate of ${url.host} is not trusted`,
+        ? `Can't ${call.purpose}: ${host} can't be reached${through}`
+        : `Can't ${call.purpose}: the certificate of ${host} is not trusted`,
     words: messageOf(error),
     cause: error,
   })

@@ -13,6 +13,8 @@ const RETRIED_ERRORS = new Set([
   'UND_ERR_CONNECT_TIMEOUT',
   'UND_ERR_HEADERS_TIMEOUT',
   'UND_ERR_BODY_TIMEOUT',
+  // A proxy that ends the connection before it has made a way.
+  'UND_ERR_PRX_CONN',
 ])
 
 /**
