@@ -23,12 +23,17 @@ describe('what passes by itself', () => {
     expect(isPassing(401, secondary)).toBe(false)
   })
 
-  test.each(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EAI_AGAIN', 'UND_ERR_SOCKET', 'UND_ERR_HEADERS_TIMEOUT'])(
-    'the error %s does',
-    (code) => {
-      expect(isPassingError(code)).toBe(true)
-    },
-  )
+  test.each([
+    'ECONNRESET',
+    'EPIPE',
+    'ETIMEDOUT',
+    'EAI_AGAIN',
+    'UND_ERR_SOCKET',
+    'UND_ERR_HEADERS_TIMEOUT',
+    'UND_ERR_PRX_CONN',
+  ])('the error %s does', (code) => {
+    expect(isPassingError(code)).toBe(true)
+  })
 
   test.each(['ENOTFOUND', 'ECONNREFUSED', 'CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT', undefined])(
     'the error %s does not',

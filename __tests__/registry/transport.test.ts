@@ -4,34 +4,45 @@ import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/advice.ts'
 import { selfSigned } from '../support/certificate.ts'
 import type { FaultOf } from '../support/registry.ts'
-import { account, afterwards, connect, failureOf, open, password, start } from './connect.ts'
+import { account, afterwards, type Client, connect, failureOf, open, password, start } from './connect.ts'
 
 const blob = Buffer.from('{"os":"linux"}')
 
+/**
+ * A client for a server that speaks plain http, and of that what the test writes.
+ * @param answer gets each request in full, and how many came before it on its connection
+ */
+async function openRaw(answer: (socket: Socket, request: string, before: number) => void) {
+  const connections: string[] = []
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    let before = 0
+    sockets.add(socket)
+    socket.on('error', () => undefined)
+    socket.on('data', (data) => {
+      // RFC 8446, section 5.1: a handshake's record begins with 22.
+      const secure = data[0] === 22
+      if (before === 0) connections.push(secure ? 'https' : 'http')
+      if (secure) socket.destroy()
+      else answer(socket, data.toString('latin1'), before++)
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  afterwards(async () => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return { connections, client: open(`127.0.0.1:${(server.address() as AddressInfo).port}`) }
+}
+
 describe('the registry’s address', () => {
   test('on this machine is asked by https, and by http where nobody speaks that', async () => {
-    const seen: string[] = []
-    const sockets = new Set<Socket>()
-    const server = createServer((socket) => {
-      sockets.add(socket)
-      socket.on('error', () => undefined)
-      socket.once('data', (data) => {
-        // RFC 8446, section 5.1: a handshake's record begins with 22.
-        const secure = data[0] === 22
-        seen.push(secure ? 'https' : 'http')
-        if (secure) socket.destroy()
-        else socket.end('HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n')
-      })
-    })
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    afterwards(async () => {
-      for (const socket of sockets) socket.destroy()
-      server.close()
-    })
-    const client = open(`127.0.0.1:${(server.address() as AddressInfo).port}`)
+    const { client, connections } = await openRaw((socket) =>
+      socket.end('HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n'),
+    )
     expect(await client.getManifest(client.repository, 'latest')).toBeUndefined()
-    expect(seen).toEqual(['https', 'http', 'http'])
+    expect(connections).toEqual(['https', 'http', 'http'])
     expect(client.waits).toEqual([])
   })
 
@@ -54,6 +65,43 @@ describe('the registry’s address', () => {
     expect(adviceFor(error)).toContain('NODE_EXTRA_CA_CERTS')
     expect(server.requests).toEqual([])
     expect(client.waits).toEqual([])
+  })
+})
+
+describe('looking for many blobs', () => {
+  const found = 'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n'
+  const base = 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'
+
+  async function lookForTen({ hasBlob, repository }: Client): Promise<readonly boolean[]> {
+    const all: boolean[] = []
+    for (let count = 0; count < 10; count++) all.push(await hasBlob(repository, `sha256:${String(count).repeat(64)}`))
+    return all
+  }
+
+  test('takes few connections', async () => {
+    const { client, connections } = await openRaw((socket, request) =>
+      socket.write(request.startsWith('HEAD') ? found : base),
+    )
+    expect(await lookForTen(client)).toEqual(Array(10).fill(true))
+    expect(connections.length).toBeLessThan(5)
+  })
+
+  test.each<readonly [string, (socket: Socket, before: number) => void]>([
+    ['ends the connection after each', (socket) => void socket.end(found)],
+    ['says that it ends it', (socket) => void socket.end(found.replace('\r\n', '\r\nconnection: close\r\n'))],
+    ['sends a body with each', (socket) => void socket.write(`${found}${blob}`)],
+    [
+      'sends the body of one while the next is on its way',
+      (socket, before) => void socket.write(before === 0 ? found : `${blob}${found}`),
+    ],
+  ])('finds them at a registry that %s', async (_, answer) => {
+    const { client } = await openRaw((socket, request, before) => {
+      if (request.startsWith('HEAD')) answer(socket, before)
+      else socket.end(base)
+    })
+    expect(await lookForTen(client)).toEqual(Array(10).fill(true))
+    // The connections kept before the first such body may each hold one.
+    expect(client.waits.length).toBeLessThan(4)
   })
 })
 

@@ -1,7 +1,7 @@
 import { BlockList, isIP } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Agent, type Dispatcher, Pool, ProxyAgent, request } from 'undici'
+import { Agent, type Dispatcher, errors, Pool, ProxyAgent, request } from 'undici'
 import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { isLoopback } from './realm.ts'
@@ -86,6 +86,9 @@ export function createHttp(settings: HttpSettings): Http {
   // A request is timed once it is sent; until there is a way for it, this time counts, which is else five minutes.
   const clientFactory = (origin: URL, one: object) => new Pool(origin, { ...one, headersTimeout: tunnelPatience })
 
+  // Origins that send bodies after HEAD, where none belong: on a kept connection one is read as the next answer.
+  const unruly = new Set<string>()
+
   function dispatcherFor(call: RetryCall): Dispatcher {
     const proxy = proxyFor(call.url, proxies)
     if (proxy === undefined) return direct
@@ -106,6 +109,11 @@ export function createHttp(settings: HttpSettings): Http {
       body: body ?? null,
       dispatcher,
       headersTimeout: patience ?? 60_000,
+      // undici gives each HEAD a connection of its own otherwise.
+      reset: method === 'HEAD' && unruly.has(url.origin),
+    }).catch((error) => {
+      if (isNonsense(error)) unruly.add(url.origin)
+      throw error
     })
     const answer = { url, status: reply.statusCode, headers: new Headers(flatten(reply.headers)) }
     if (answer.status >= 400) return { ok: false, ...answer, text: await readStart(reply.body) }
@@ -324,7 +332,8 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
 function passingReason({ reply, error }: Outcome): string | undefined {
   const refused = proxyStatus(error)
   if (refused !== undefined && isPassing(refused, '')) return `the proxy answered with status ${refused}`
-  if (reply === undefined) return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined
+  if (reply === undefined)
+    return isPassingError(codeOf(error)) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined
   if (reply.ok || !isPassing(reply.status, reply.text)) return undefined
   return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`)
 }
@@ -344,6 +353,11 @@ function codeOf(error: unknown): string | undefined {
   const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown }
   if (typeof code === 'string') return code
   return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined
+}
+
+/** Whether what came was no answer in HTTP: it may belong to the request before, and another connection has none of it. */
+function isNonsense(error: unknown): boolean {
+  return causeOf(error) instanceof errors.HTTPParserError
 }
 
 const CERTIFICATE_ERROR =
