@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(90917);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(48044);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 90917:
+/***/ 48044:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -57954,244 +57954,13 @@ function candidateOf(text, origin) {
     return { digest: record.digest, record, origin };
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
-// EXTERNAL MODULE: ./node_modules/undici/index.js
-var undici = __nccwpck_require__(46752);
-;// CONCATENATED MODULE: external "node:dns/promises"
-const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
-// EXTERNAL MODULE: external "node:net"
-var external_node_net_ = __nccwpck_require__(77030);
-;// CONCATENATED MODULE: ./lib/registry/realm.js
-
-
-async function realmProblem(realm, registry, withSecret) {
-    if (!URL.canParse(realm))
-        return 'that is no URL';
-    const url = new URL(realm);
-    if (url.protocol !== 'https:' && url.protocol !== 'http:')
-        return 'it is neither https nor http';
-    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
-    if (withSecret && url.protocol === 'http:' && !sameLoopback)
-        return 'the credentials would go there unencrypted';
-    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
-    return toPrivate && !fromPrivate
-        ? 'it is an address of a private network, and the registry is a public one'
-        : undefined;
-}
-function isLoopback(hostname) {
-    const address = unbracketed(hostname);
-    if (address === 'localhost')
-        return true;
-    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
-}
-const LOOPBACK = new external_node_net_.BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8);
-LOOPBACK.addAddress('::1', 'ipv6');
-const PRIVATE = new external_node_net_.BlockList();
-for (const [network, prefix] of [
-    ['0.0.0.0', 8],
-    ['10.0.0.0', 8],
-    ['100.64.0.0', 10],
-    ['127.0.0.0', 8],
-    ['169.254.0.0', 16],
-    ['172.16.0.0', 12],
-    ['192.0.0.0', 24],
-    ['192.168.0.0', 16],
-    ['198.18.0.0', 15],
-])
-    PRIVATE.addSubnet(network, prefix);
-for (const [network, prefix] of [
-    ['::', 127],
-    ['fc00::', 7],
-    ['fe80::', 10],
-])
-    PRIVATE.addSubnet(network, prefix, 'ipv6');
-async function isPrivate(hostname) {
-    const host = unbracketed(hostname);
-    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
-    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
-}
-function unbracketed(hostname) {
-    return hostname.replace(/^\[|\]$/g, '');
-}
-
-;// CONCATENATED MODULE: ./lib/registry/retry.js
-const ATTEMPTS = 6;
-const LONGEST_WAIT = 60_000;
-const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
-const RETRIED_ERRORS = new Set([
-    'ECONNRESET',
-    'ECONNABORTED',
-    'EPIPE',
-    'ETIMEDOUT',
-    'EAI_AGAIN',
-    'UND_ERR_SOCKET',
-    'UND_ERR_CONNECT_TIMEOUT',
-    'UND_ERR_HEADERS_TIMEOUT',
-    'UND_ERR_BODY_TIMEOUT',
-]);
-function isPassing(status, body) {
-    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
-}
-function isPassingError(code) {
-    return code !== undefined && RETRIED_ERRORS.has(code);
-}
-function retryDelay(attempt, retryAfter, now, random) {
-    const asked = parseRetryAfter(retryAfter, now);
-    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
-    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
-}
-function parseRetryAfter(header, now) {
-    if (header === undefined)
-        return undefined;
-    if (/^\d+(\.\d+)?$/.test(header))
-        return Number(header) * 1000;
-    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
-    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
-}
-
-;// CONCATENATED MODULE: ./lib/registry/http.js
-
-
-
-
-
-
-const CONNECTIONS = 64;
-function createHttp({ log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout }) {
-    const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } };
-    const proxied = new undici.EnvHttpProxyAgent(options);
-    const direct = new undici.Agent(options);
-    async function sendOnce({ method, url, headers, body, limit, patience }) {
-        const dispatcher = isLoopback(url.hostname) ? direct : proxied;
-        const all = { 'user-agent': userAgent, ...headers };
-        const reply = await (0,undici.request)(url, {
-            method,
-            headers: all,
-            body: body ?? null,
-            dispatcher,
-            headersTimeout: patience ?? 60_000,
-        });
-        const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
-        if (answer.status >= 400)
-            return { ok: false, ...answer, text: await http_readStart(reply.body) };
-        if (limit === undefined)
-            return { ok: true, ...answer, body: reply.body };
-        return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
-    }
-    async function retry({ url, purpose }, attempt) {
-        for (let count = 1;; count++) {
-            const outcome = await settle(attempt());
-            const why = passingReason(outcome);
-            if (why === undefined || count === ATTEMPTS)
-                return conclude(url, purpose, outcome);
-            const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
-            const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
-            const next = `attempt ${count + 1} of ${ATTEMPTS}`;
-            log.info(`${url.host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
-            await wait(delay);
-        }
-    }
-    async function send(call) {
-        if (call.once === true)
-            return conclude(call.url, call.purpose, await settle(sendOnce(call)));
-        return retry(call, () => sendOnce(call));
-    }
-    return {
-        send,
-        retry,
-        async close() {
-            await Promise.all([proxied.close(), direct.close()]);
-        },
-    };
-}
-const ERROR_LIMIT = 64 * 1024;
-async function readBody(body, limit) {
-    const chunks = [];
-    let length = 0;
-    for await (const chunk of body) {
-        length += chunk.length;
-        if (length > limit)
-            return undefined;
-        chunks.push(chunk);
-    }
-    return Buffer.concat(chunks, length);
-}
-function drain(reply) {
-    if (reply.ok && reply.content === undefined)
-        reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined);
-    return reply;
-}
-async function http_readStart(body) {
-    const chunks = [];
-    let length = 0;
-    try {
-        for await (const chunk of body) {
-            chunks.push(chunk);
-            length += chunk.length;
-            if (length >= ERROR_LIMIT)
-                break;
-        }
-    }
-    catch {
-    }
-    return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8');
-}
-async function settle(sent) {
-    try {
-        return { reply: await sent };
-    }
-    catch (error) {
-        return { error };
-    }
-}
-function passingReason({ reply, error }) {
-    if (reply === undefined)
-        return isPassingError(codeOf(error)) ? oneLine(messageOf(causeOf(error))) : undefined;
-    if (reply.ok || !isPassing(reply.status, reply.text))
-        return undefined;
-    return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
-}
-function conclude(url, purpose, { reply, error }) {
-    if (reply !== undefined)
-        return reply;
-    throw error instanceof RegistryError ? error : unanswered(url, purpose, error);
-}
-function http_flatten(headers) {
-    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
-}
-function causeOf(error) {
-    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
-}
-function codeOf(error) {
-    const { code, cause } = error;
-    if (typeof code === 'string')
-        return code;
-    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
-}
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function unanswered(url, purpose, error) {
-    const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
-    return new RegistryError({
-        host: url.host,
-        problem,
-        what: problem === 'unreachable'
-            ? `Can't ${purpose}: ${url.host} can't be reached`
-            : `Can't ${purpose}: the certificate of ${url.host} is not trusted`,
-        words: messageOf(error),
-        cause: error,
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/merge/commits.js
-
 
 
 const ANSWER = pipe(string(), parseJson(), object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) }));
 const ANSWER_LIMIT = 16 * 1024 * 1024;
 const PATIENCE = 10_000;
-async function compareCommits(question, log) {
+async function compareCommits(question, http) {
     const { api, repository, token, base, head } = question;
     if (base === head)
         return 'identical';
@@ -58202,7 +57971,6 @@ async function compareCommits(question, log) {
     if (!URL.canParse(api) || repository === '')
         return { unknown: 'the runner does not say where to ask' };
     const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const http = createHttp({ log, userAgent: 'nix-image-action' });
     try {
         const reply = await http.send({
             method: 'GET',
@@ -58211,7 +57979,7 @@ async function compareCommits(question, log) {
             purpose: `compare ${base} with ${head}`,
             limit: ANSWER_LIMIT,
             patience: PATIENCE,
-            once: true,
+            attempts: 1,
         });
         if (!reply.ok)
             return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` };
@@ -58220,9 +57988,6 @@ async function compareCommits(question, log) {
     }
     catch (error) {
         return { unknown: oneLine(messageOf(error)) };
-    }
-    finally {
-        await http.close();
     }
 }
 function isCommit(text) {
@@ -58662,7 +58427,7 @@ function withoutDoubles(members) {
 function placeOf({ platform, image: { digest } }) {
     return { platform, digest };
 }
-async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, log }) {
+async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, http }) {
     const published = await published_readTags(registry, tags);
     const head = origin[REVISION];
     if (allowOlder || head === undefined)
@@ -58672,7 +58437,7 @@ async function lookAtTags({ tags, token, allowOlder }, { api, repository }, orig
         const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
         if (elsewhere)
             return [base, { unknown: `that commit is of another repository, ${oneLine(first.source ?? '')}` }];
-        return [base, await compareCommits({ api, repository, token, base, head }, log)];
+        return [base, await compareCommits({ api, repository, token, base, head }, http)];
     });
     return [published, new Map(await Promise.all(relations))];
 }
@@ -58839,13 +58604,30 @@ async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registr
 
 
 
+
+const KEPT_FOR = 5 * 60_000;
 function credentialsFrom(files, onSecret) {
     const found = new Map();
-    return (host) => {
-        const known = found.get(host) ?? lookUp([files.docker, ...files.podman], host, onSecret);
-        found.set(host, known);
-        return known;
+    return (host, refused) => {
+        const known = found.get(host);
+        const stands = refused === undefined || !(0,external_node_util_.isDeepStrictEqual)(known?.credential, refused);
+        if (known !== undefined && known.expires > Date.now() && stands)
+            return known.answer;
+        const fresh = credentials_keep(lookUp([files.docker, ...files.podman], host, onSecret));
+        found.set(host, fresh);
+        fresh.answer.catch(() => found.get(host) === fresh && found.delete(host));
+        return fresh.answer;
     };
+}
+function credentials_keep(asked) {
+    const found = {
+        expires: Date.now() + KEPT_FOR,
+        answer: asked.then((credential) => {
+            found.credential = credential;
+            return credential;
+        }),
+    };
+    return found;
 }
 async function lookUp(files, host, onSecret) {
     for (const file of files) {
@@ -58966,6 +58748,364 @@ function ask(program, key) {
     });
 }
 
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
+// EXTERNAL MODULE: ./node_modules/undici/index.js
+var undici = __nccwpck_require__(46752);
+// EXTERNAL MODULE: external "node:net"
+var external_node_net_ = __nccwpck_require__(77030);
+;// CONCATENATED MODULE: external "node:dns/promises"
+const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
+;// CONCATENATED MODULE: ./lib/registry/realm.js
+
+
+async function realmProblem(realm, registry, withSecret) {
+    if (!URL.canParse(realm))
+        return 'that is no URL';
+    const url = new URL(realm);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:')
+        return 'it is neither https nor http';
+    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
+    if (withSecret && url.protocol === 'http:' && !sameLoopback)
+        return 'the credentials would go there unencrypted';
+    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
+    return toPrivate && !fromPrivate
+        ? 'it is an address of a private network, and the registry is a public one'
+        : undefined;
+}
+function isLoopback(hostname) {
+    const address = unbracketed(hostname);
+    if (address === 'localhost')
+        return true;
+    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
+}
+const LOOPBACK = new external_node_net_.BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8);
+LOOPBACK.addAddress('::1', 'ipv6');
+const PRIVATE = new external_node_net_.BlockList();
+for (const [network, prefix] of [
+    ['0.0.0.0', 8],
+    ['10.0.0.0', 8],
+    ['100.64.0.0', 10],
+    ['127.0.0.0', 8],
+    ['169.254.0.0', 16],
+    ['172.16.0.0', 12],
+    ['192.0.0.0', 24],
+    ['192.168.0.0', 16],
+    ['198.18.0.0', 15],
+])
+    PRIVATE.addSubnet(network, prefix);
+for (const [network, prefix] of [
+    ['::', 127],
+    ['fc00::', 7],
+    ['fe80::', 10],
+])
+    PRIVATE.addSubnet(network, prefix, 'ipv6');
+async function isPrivate(hostname) {
+    const host = unbracketed(hostname);
+    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
+    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
+}
+function unbracketed(hostname) {
+    return hostname.replace(/^\[|\]$/g, '');
+}
+
+;// CONCATENATED MODULE: ./lib/registry/proxy.js
+
+
+
+
+function readProxies(env) {
+    const variableOf = (name) => [name.toLowerCase(), name].find((one) => env[one]);
+    const proxyOf = (name) => {
+        const variable = variableOf(name);
+        return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') };
+    };
+    const http = proxyOf('HTTP_PROXY');
+    const except = env[variableOf('NO_PROXY') ?? ''] ?? '';
+    return { http, https: proxyOf('HTTPS_PROXY') ?? http, except: except.split(/[\s,]+/) };
+}
+const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:']);
+function readProxy(value) {
+    const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:');
+    if (!URL.canParse(text))
+        return undefined;
+    const url = new URL(text);
+    const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== '';
+    return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined;
+}
+function isDecodable(text) {
+    try {
+        decodeURIComponent(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+function proxyFor(url, { http, https, except }) {
+    if (isLoopback(url.hostname))
+        return undefined;
+    const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
+    const port = url.port || (url.protocol === 'https:' ? '443' : '80');
+    if (except.some((entry) => covers(entry, host, port)))
+        return undefined;
+    return url.protocol === 'https:' ? https : http;
+}
+function covers(entry, host, port) {
+    const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? [];
+    if (onlyPort !== port)
+        return false;
+    const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/');
+    if ((0,external_node_net_.isIP)(network) !== 0)
+        return isWithin(host, network, prefix);
+    const domain = name
+        .replace(/^\*?\./, '')
+        .replace(/\.$/, '')
+        .toLowerCase();
+    if (domain === '')
+        return false;
+    return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'));
+}
+function isWithin(host, network, prefix) {
+    const [bits, family] = (0,external_node_net_.isIP)(network) === 6 ? [128, 'ipv6'] : [32, 'ipv4'];
+    const length = prefix === undefined ? bits : Number(prefix);
+    if ((0,external_node_net_.isIP)(host) !== (0,external_node_net_.isIP)(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
+        return false;
+    const list = new external_node_net_.BlockList();
+    list.addSubnet(network, length, family);
+    return list.check(host, family);
+}
+function unusableProxy(variable, { url, purpose }) {
+    return new RegistryError({
+        host: url.host,
+        problem: 'other',
+        what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
+        help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
+  ${variable}: http://proxy.example:3128
+  ${variable}: http://user:password@proxy.example:3128
+  ${variable}: socks5://proxy.example:1080
+${goDirect(url)}`,
+    });
+}
+function goDirect({ hostname }) {
+    return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`;
+}
+function proxyStatus(error) {
+    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec(messageOf(error)) ?? [];
+    return status === undefined ? undefined : Number(status);
+}
+function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
+    const help = status === 407
+        ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
+        : `Have the proxy allow connections to ${url.host}.`;
+    return new RegistryError({
+        host: url.host,
+        problem: 'other',
+        what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
+        help: `${help}\n${goDirect(url)}`,
+        cause,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/retry.js
+const ATTEMPTS = 6;
+const LONGEST_WAIT = 60_000;
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
+const RETRIED_ERRORS = new Set([
+    'ECONNRESET',
+    'ECONNABORTED',
+    'EPIPE',
+    'ETIMEDOUT',
+    'EAI_AGAIN',
+    'UND_ERR_SOCKET',
+    'UND_ERR_CONNECT_TIMEOUT',
+    'UND_ERR_HEADERS_TIMEOUT',
+    'UND_ERR_BODY_TIMEOUT',
+    'UND_ERR_PRX_CONN',
+]);
+function isPassing(status, body) {
+    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
+}
+function isPassingError(code) {
+    return code !== undefined && RETRIED_ERRORS.has(code);
+}
+function retryDelay(attempt, retryAfter, now, random) {
+    const asked = parseRetryAfter(retryAfter, now);
+    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
+    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
+}
+function parseRetryAfter(header, now) {
+    if (header === undefined)
+        return undefined;
+    if (/^\d+(\.\d+)?$/.test(header))
+        return Number(header) * 1000;
+    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
+    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+;// CONCATENATED MODULE: ./lib/registry/http.js
+
+
+
+
+
+
+const CONNECTIONS = 64;
+function createHttp(settings) {
+    const { log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout, env, tunnelPatience = 30_000 } = settings;
+    const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } };
+    const proxies = readProxies(env);
+    const direct = new undici.Agent(options);
+    const proxied = new Map();
+    const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: tunnelPatience });
+    const unruly = new Set();
+    function dispatcherFor(call) {
+        const proxy = proxyFor(call.url, proxies);
+        if (proxy === undefined)
+            return direct;
+        if (proxy.url === undefined)
+            throw unusableProxy(proxy.variable, call);
+        const uri = proxy.url.href;
+        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...options, uri, clientFactory });
+        proxied.set(uri, agent);
+        return agent;
+    }
+    async function sendOnce(call) {
+        const { method, url, headers, body, limit, patience } = call;
+        const dispatcher = dispatcherFor(call);
+        const all = { 'user-agent': userAgent, ...headers };
+        const reply = await (0,undici.request)(url, {
+            method,
+            headers: all,
+            body: body ?? null,
+            dispatcher,
+            headersTimeout: patience ?? 60_000,
+            reset: method === 'HEAD' && unruly.has(url.origin),
+        }).catch((error) => {
+            if (isNonsense(error))
+                unruly.add(url.origin);
+            throw error;
+        });
+        const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
+        if (answer.status >= 400)
+            return { ok: false, ...answer, text: await http_readStart(reply.body) };
+        if (limit === undefined)
+            return { ok: true, ...answer, body: reply.body };
+        return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
+    }
+    function conclude(call, { reply, error }) {
+        if (reply !== undefined)
+            return reply;
+        throw error instanceof RegistryError ? error : unanswered(call, error, proxyFor(call.url, proxies));
+    }
+    async function retry(call, attempt, attempts = ATTEMPTS) {
+        const { host } = call.url;
+        for (let count = 1;; count++) {
+            const outcome = await settle(attempt());
+            const why = passingReason(outcome);
+            if (why === undefined || count === attempts)
+                return conclude(call, outcome);
+            const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
+            const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
+            const next = `attempt ${count + 1} of ${attempts}`;
+            log.info(`${host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
+            await wait(delay);
+        }
+    }
+    return {
+        send: (call) => retry(call, () => sendOnce(call), call.attempts),
+        retry: (call, attempt) => retry(call, attempt),
+        pause: wait,
+        async close() {
+            await Promise.all([direct, ...proxied.values()].map((agent) => agent.close()));
+        },
+    };
+}
+const ERROR_LIMIT = 64 * 1024;
+async function readBody(body, limit) {
+    const chunks = [];
+    let length = 0;
+    for await (const chunk of body) {
+        length += chunk.length;
+        if (length > limit)
+            return undefined;
+        chunks.push(chunk);
+    }
+    return Buffer.concat(chunks, length);
+}
+function drain(reply) {
+    if (reply.ok && reply.content === undefined)
+        reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined);
+    return reply;
+}
+async function http_readStart(body) {
+    const chunks = [];
+    let length = 0;
+    try {
+        for await (const chunk of body) {
+            chunks.push(chunk);
+            length += chunk.length;
+            if (length >= ERROR_LIMIT)
+                break;
+        }
+    }
+    catch {
+    }
+    return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8');
+}
+async function settle(sent) {
+    try {
+        return { reply: await sent };
+    }
+    catch (error) {
+        return { error };
+    }
+}
+function passingReason({ reply, error }) {
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && isPassing(refused, ''))
+        return `the proxy answered with status ${refused}`;
+    if (reply === undefined)
+        return isPassingError(codeOf(error)) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined;
+    if (reply.ok || !isPassing(reply.status, reply.text))
+        return undefined;
+    return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
+}
+function http_flatten(headers) {
+    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
+}
+function causeOf(error) {
+    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
+}
+function codeOf(error) {
+    const { code, cause } = error;
+    if (typeof code === 'string')
+        return code;
+    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
+}
+function isNonsense(error) {
+    return causeOf(error) instanceof undici.errors.HTTPParserError;
+}
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
+function unanswered(call, error, proxy) {
+    const { host } = call.url;
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && proxy?.url !== undefined)
+        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
+    const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
+    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
+    return new RegistryError({
+        host,
+        problem,
+        what: problem === 'unreachable'
+            ? `Can't ${call.purpose}: ${host} can't be reached${through}`
+            : `Can't ${call.purpose}: the certificate of ${host} is not trusted`,
+        words: messageOf(error),
+        cause: error,
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
 function parseChallenge(header) {
     const challenges = splitChallenges(header ?? '');
@@ -58993,17 +59133,31 @@ function splitChallenges(header) {
 
 
 
+
 function createAuthorization(settings) {
     const challenges = new Map();
     const headers = new Map();
+    const refusedLogins = new Map();
     async function fetchHeader(repository, access, from) {
         const asked = challenges.get(repository.host);
         if (asked === undefined)
             return undefined;
-        const credential = await settings.credentials(repository.host);
-        if (asked.challenge.scheme === 'basic')
+        const { challenge, registry } = asked;
+        const credential = await settings.credentials(repository.host, refusedLogins.get(repository.host));
+        if (challenge.scheme === 'basic')
             return basicHeader(credential, settings.onSecret);
-        return fetchToken({ ...settings, ...asked, challenge: asked.challenge, credential, repository, access, from });
+        const call = { ...settings, challenge, registry, repository, access, from };
+        try {
+            return await fetchToken({ ...call, credential });
+        }
+        catch (error) {
+            if (credential === undefined || !isRefusal(error))
+                throw error;
+            const renewed = await settings.credentials(repository.host, credential);
+            if ((0,external_node_util_.isDeepStrictEqual)(renewed, credential))
+                throw error;
+            return fetchToken({ ...call, credential: renewed });
+        }
     }
     return {
         header(repository, access, from) {
@@ -59020,9 +59174,15 @@ function createAuthorization(settings) {
         },
         challenged(host, challenge, registry, refused) {
             challenges.set(host, { challenge, registry });
-            for (const [key, cached] of headers)
-                if (refused !== undefined && cached.value === refused)
-                    headers.delete(key);
+            if (refused === undefined)
+                return;
+            for (const [key, { token }] of headers) {
+                if (token?.header !== refused)
+                    continue;
+                headers.delete(key);
+                if (token.login !== undefined)
+                    refusedLogins.set(host, token.login);
+            }
         },
     };
 }
@@ -59031,7 +59191,7 @@ function cacheHeader(fetched) {
         expires: Number.POSITIVE_INFINITY,
         header: fetched.then((token) => {
             cached.expires = token?.expires ?? Number.POSITIVE_INFINITY;
-            cached.value = token?.header;
+            cached.token = token;
             return token?.header;
         }),
     };
@@ -59040,12 +59200,16 @@ function cacheHeader(fetched) {
     });
     return cached;
 }
+function isRefusal(error) {
+    return error instanceof RegistryError && (error.problem === 'wrong-credentials' || error.problem === 'denied');
+}
+const LOGIN_LIFETIME = 60_000;
 function basicHeader(credential, onSecret) {
     if (credential?.kind !== 'password')
         return undefined;
     const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64');
     onSecret(encoded);
-    return { header: `Basic ${encoded}`, expires: Number.POSITIVE_INFINITY };
+    return { header: `Basic ${encoded}`, login: credential, expires: Date.now() + LOGIN_LIFETIME };
 }
 const TOKEN_ANSWER = object({
     token: nullish(string()),
@@ -59160,8 +59324,8 @@ function tokenError(call, realm, words, status) {
 
 
 function createTransport(settings) {
-    const http = createHttp(settings);
-    const authorization = createAuthorization({ ...settings, http });
+    const { http } = settings;
+    const authorization = createAuthorization(settings);
     const bases = new Map();
     function baseOf(host) {
         const known = bases.get(host);
@@ -59202,7 +59366,6 @@ function createTransport(settings) {
             await authorization.header(repository, access);
         },
         retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
-        close: http.close,
     };
 }
 function requestOf(call, url, authorization) {
@@ -59217,7 +59380,7 @@ async function findBase(http, host) {
     const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` };
     const loopback = isLoopback(url.hostname);
     try {
-        return { url, reply: drain(await http.send({ ...look, url, once: loopback })) };
+        return { url, reply: drain(await http.send({ ...look, url, ...(loopback && { attempts: 1 }) })) };
     }
     catch (error) {
         if (!loopback || !(error instanceof RegistryError) || error.problem !== 'unreachable')
@@ -59265,12 +59428,11 @@ function strayed({ purpose }, base, why) {
 
 
 
-
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
 const LOST_PAUSES = [500, 2000];
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
 function createRegistry(settings) {
-    const { wait = external_node_timers_promises_namespaceObject.setTimeout } = settings;
+    const { pause: wait } = settings.http;
     const transport = createTransport(settings);
     async function demand(call) {
         const reply = await transport.send(call);
@@ -59313,7 +59475,7 @@ function createRegistry(settings) {
             method: 'POST',
             path: 'blobs/uploads/',
             headers: { 'content-length': '0' },
-            once: true,
+            attempts: 1,
         });
         if (!isSuccess(drain(begun)))
             return begun;
@@ -59333,7 +59495,7 @@ function createRegistry(settings) {
             path,
             headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
             body: open(),
-            once: true,
+            attempts: 1,
             patience: 600_000,
         });
     }
@@ -59343,7 +59505,7 @@ function createRegistry(settings) {
         if (path === undefined)
             return;
         const purpose = `give up an upload to ${name}`;
-        const call = { method: 'DELETE', repository, access: 'delete', path, purpose, once: true };
+        const call = { method: 'DELETE', repository, access: 'delete', path, purpose, attempts: 1 };
         await transport.send(call).then(drain, () => undefined);
     }
     return {
@@ -59408,6 +59570,7 @@ function createRegistry(settings) {
                 path: `blobs/uploads/?${query}`,
                 headers: { 'content-length': '0' },
                 purpose: `mount ${digest} in ${name}`,
+                attempts: 2,
             };
             const reply = await transport.send(call).catch(() => undefined);
             if (reply === undefined)
@@ -59445,7 +59608,6 @@ function createRegistry(settings) {
             });
             await cancelUpload(repository, drain(reply));
         },
-        close: () => transport.close(),
     };
 }
 function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
@@ -59558,6 +59720,7 @@ function readWorkflow(env) {
 
 
 
+
 async function run_run(env) {
     try {
         const inputs = readInputs(env);
@@ -59578,8 +59741,8 @@ async function run_run(env) {
     }
 }
 async function runMode(inputs, env) {
-    const registry = openRegistry(env);
-    const tools = { registry, log: jobLog };
+    const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env });
+    const tools = { http, registry: openRegistry(http, env), log: jobLog };
     const workflow = readWorkflow(env);
     try {
         switch (inputs.mode) {
@@ -59592,10 +59755,10 @@ async function runMode(inputs, env) {
         }
     }
     finally {
-        await registry.close();
+        await http.close();
     }
 }
-function openRegistry(env) {
+function openRegistry(http, env) {
     const onSecret = (secret) => jobLog.mask(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
@@ -59603,7 +59766,7 @@ function openRegistry(env) {
         podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
     };
     const credentials = credentialsFrom(files, onSecret);
-    return createRegistry({ log: jobLog, credentials, onSecret, userAgent: 'nix-image-action' });
+    return createRegistry({ http, credentials, onSecret });
 }
 function explain(error) {
     if (!(error instanceof Failure))

@@ -1,8 +1,11 @@
 import type { JobLog } from './job-log.ts'
+import type { Http } from './registry/http.ts'
 import type { Registry } from './registry/registry.ts'
 
 /** What all modes work with. */
 export interface Tools {
+  /** For what is not a registry. */
+  readonly http: Http
   readonly registry: Registry
   readonly log: JobLog
 }

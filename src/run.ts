@@ -11,6 +11,7 @@ import { merge } from './merge/merge.ts'
 import type { Result } from './mode.ts'
 import { plan } from './plan/plan.ts'
 import { credentialsFrom } from './registry/credentials.ts'
+import { createHttp, type Http } from './registry/http.ts'
 import { createRegistry, type Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
 import { readWorkflow } from './workflow.ts'
@@ -34,8 +35,8 @@ export async function run(env: Environment): Promise<void> {
 }
 
 async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Environment): Promise<Result> {
-  const registry = openRegistry(env)
-  const tools = { registry, log: jobLog }
+  const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env })
+  const tools = { http, registry: openRegistry(http, env), log: jobLog }
   const workflow = readWorkflow(env)
   try {
     switch (inputs.mode) {
@@ -47,11 +48,11 @@ async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Envi
         return await merge(inputs, workflow, tools)
     }
   } finally {
-    await registry.close()
+    await http.close()
   }
 }
 
-function openRegistry(env: Environment): Registry {
+function openRegistry(http: Http, env: Environment): Registry {
   const onSecret = (secret: string) => jobLog.mask(secret)
   const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
   const files = {
@@ -59,7 +60,7 @@ function openRegistry(env: Environment): Registry {
     podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
   }
   const credentials = credentialsFrom(files, onSecret)
-  return createRegistry({ log: jobLog, credentials, onSecret, userAgent: 'nix-image-action' })
+  return createRegistry({ http, credentials, onSecret })
 }
 
 /** The message of an error, for a person who reads it in the log of a workflow. */

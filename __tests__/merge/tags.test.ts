@@ -3,6 +3,7 @@ import { MergeError } from '../../src/merge/merge-error.ts'
 import { moveTags, type TagMove } from '../../src/merge/tags.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 import { OCI_INDEX } from '../../src/oci/media-type.ts'
+import { createHttp, type Http } from '../../src/registry/http.ts'
 import { createRegistry, type Registry, type StoredManifest } from '../../src/registry/registry.ts'
 import { type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
 
@@ -11,18 +12,15 @@ const old = indexOf('old')
 const fresh = indexOf('fresh')
 
 let server: TestRegistry
+let http: Http
 let registry: Registry
 
 beforeEach(async () => {
   server = await startRegistry()
   const ignore = (): void => undefined
-  registry = createRegistry({
-    log: { info: ignore, warning: ignore, debug: ignore },
-    credentials: async () => undefined,
-    onSecret: ignore,
-    userAgent: 'test',
-    wait: async () => undefined,
-  })
+  const log = { info: ignore, warning: ignore, debug: ignore }
+  http = createHttp({ log, userAgent: 'test', env: {}, wait: async () => undefined })
+  registry = createRegistry({ http, credentials: async () => undefined, onSecret: ignore })
   for (const path of ['app', 'api']) {
     server.seedManifest(path, old.bytes, OCI_INDEX)
     server.seedManifest(path, fresh.bytes, OCI_INDEX)
@@ -30,7 +28,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  await registry.close()
+  await http.close()
   await server.close()
 })
 

@@ -1,7 +1,8 @@
 import { afterEach } from '@jest/globals'
 import type { Repository } from '../../src/oci/reference.ts'
 import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
-import { createRegistry, type Registry, type RegistrySettings } from '../../src/registry/registry.ts'
+import { createHttp, type HttpSettings } from '../../src/registry/http.ts'
+import { createRegistry, type Registry } from '../../src/registry/registry.ts'
 import { RegistryError } from '../../src/registry/registry-error.ts'
 import { type RegistryOptions, startRegistry, type TestRegistry } from '../support/registry.ts'
 
@@ -16,6 +17,7 @@ export interface Client extends Registry {
   readonly waits: readonly number[]
   readonly lines: readonly string[]
   readonly secrets: readonly string[]
+  readonly close: () => Promise<void>
 }
 
 const cleanups: (() => Promise<unknown>)[] = []
@@ -38,21 +40,25 @@ export async function start(options?: RegistryOptions): Promise<TestRegistry> {
 export function open(
   host: string,
   credentials: Credential | CredentialSource | undefined = undefined,
-  settings: Partial<RegistrySettings> = {},
+  settings: Partial<HttpSettings> = {},
 ): Client {
   const waits: number[] = []
   const lines: string[] = []
   const secrets: string[] = []
   const write = (line: string): void => void lines.push(line)
-  const registry = createRegistry({
+  const http = createHttp({
     log: { info: write, warning: write, debug: write },
     userAgent: 'a test',
+    env: {},
     wait: async (milliseconds) => waits.push(milliseconds),
-    credentials: typeof credentials === 'function' ? credentials : async () => credentials,
-    onSecret: (secret) => secrets.push(secret),
     ...settings,
   })
-  return { ...registry, repository: { host, path: 'app' }, waits, lines, secrets }
+  const registry = createRegistry({
+    http,
+    credentials: typeof credentials === 'function' ? credentials : async () => credentials,
+    onSecret: (secret) => secrets.push(secret),
+  })
+  return { ...registry, close: http.close, repository: { host, path: 'app' }, waits, lines, secrets }
 }
 
 /** A registry and a client for it. */

@@ -282,6 +282,12 @@ describe('a blob to upload', () => {
   )
 })
 
+test('a mount that fails in passing is not waited for long: the blob can be uploaded', async () => {
+  const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status: 503 }) })
+  expect(await client.mountBlob(client.repository, digest, { ...client.repository, path: 'base' })).toBe(false)
+  expect(client.waits).toHaveLength(1)
+})
+
 describe('an upload that goes wrong', () => {
   const content = Buffer.from('content')
   const open = () => Readable.from([content], { objectMode: false })

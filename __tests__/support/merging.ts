@@ -5,6 +5,7 @@ import type { JobLog } from '../../src/job-log.ts'
 import { merge } from '../../src/merge/merge.ts'
 import type { Result } from '../../src/mode.ts'
 import type { CredentialSource } from '../../src/registry/credentials.ts'
+import { createHttp } from '../../src/registry/http.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
 import { readWorkflow } from '../../src/workflow.ts'
 import { type RegistryOptions, startRegistry, type TestRegistry } from './registry.ts'
@@ -125,19 +126,14 @@ export async function mergeWith(
   { credentials = async () => undefined, ...call }: MergeCall = {},
 ): Promise<Result> {
   const runner = await prepareRunner({ ...call, inputs: { mode: 'merge', image: `${registry.host}/app`, ...inputs } })
-  const client = createRegistry({
-    log,
-    credentials,
-    onSecret: () => undefined,
-    userAgent: 'test',
-    wait: async () => undefined,
-  })
+  const http = createHttp({ log, userAgent: 'test', env: {}, wait: async () => undefined })
+  const client = createRegistry({ http, credentials, onSecret: () => undefined })
   try {
     const read = readInputs(runner.env)
     if (read.mode !== 'merge') throw new Error('not a merge')
-    return await merge(read, readWorkflow(runner.env), { registry: client, log })
+    return await merge(read, readWorkflow(runner.env), { http, registry: client, log })
   } finally {
-    await client.close()
+    await http.close()
     await runner.close()
   }
 }

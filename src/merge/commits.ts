@@ -1,7 +1,6 @@
 import * as v from 'valibot'
 import { messageOf, oneLine } from '../failure.ts'
-import type { Log } from '../log.ts'
-import { createHttp } from '../registry/http.ts'
+import type { Http } from '../registry/http.ts'
 
 /** How the commit of this run stands to a published one, or why that is not known. */
 export type Relation = 'ahead' | 'behind' | 'identical' | 'diverged' | { readonly unknown: string }
@@ -31,7 +30,7 @@ const PATIENCE = 10_000
  * Asks the Git host. Whatever goes wrong is an answer that can't be had, never an error.
  * Source: https://docs.github.com/en/rest/commits/commits#compare-two-commits
  */
-export async function compareCommits(question: CommitQuestion, log: Log): Promise<Relation> {
+export async function compareCommits(question: CommitQuestion, http: Http): Promise<Relation> {
   const { api, repository, token, base, head } = question
   if (base === head) return 'identical'
   if (!isCommit(base) || !isCommit(head)) return { unknown: `"${oneLine(isCommit(base) ? head : base)}" is no commit` }
@@ -39,7 +38,6 @@ export async function compareCommits(question: CommitQuestion, log: Log): Promis
   if (!URL.canParse(api) || repository === '') return { unknown: 'the runner does not say where to ask' }
   // The second page leaves out the files that were changed, which take the host long and can be megabytes.
   const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/compare/${base}...${head}?per_page=1&page=2`)
-  const http = createHttp({ log, userAgent: 'nix-image-action' })
   try {
     const reply = await http.send({
       method: 'GET',
@@ -48,15 +46,13 @@ export async function compareCommits(question: CommitQuestion, log: Log): Promis
       purpose: `compare ${base} with ${head}`,
       limit: ANSWER_LIMIT,
       patience: PATIENCE,
-      once: true,
+      attempts: 1,
     })
     if (!reply.ok) return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` }
     const answer = v.safeParse(ANSWER, reply.content?.toString('utf8'))
     return answer.success ? answer.output.status : { unknown: `${url.host} did not say how they stand to each other` }
   } catch (error) {
     return { unknown: oneLine(messageOf(error)) }
-  } finally {
-    await http.close()
   }
 }
 

@@ -86,7 +86,7 @@ async function lookAtTags(
   { tags, token, allowOlder }: MergeInputs,
   { api, repository }: Workflow,
   origin: Readonly<Record<string, string>>,
-  { registry, log }: Tools,
+  { registry, http }: Tools,
 ): Promise<readonly [readonly PublishedTag[], Relations]> {
   const published = await readTags(registry, tags)
   const head = origin[REVISION]
@@ -98,7 +98,7 @@ async function lookAtTags(
   const relations = [...bases].map(async ([base, [first]]): Promise<[string, Relation]> => {
     const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE])
     if (elsewhere) return [base, { unknown: `that commit is of another repository, ${oneLine(first.source ?? '')}` }]
-    return [base, await compareCommits({ api, repository, token, base, head }, log)]
+    return [base, await compareCommits({ api, repository, token, base, head }, http)]
   })
   return [published, new Map(await Promise.all(relations))]
 }

@@ -1,10 +1,9 @@
-import { BlockList, isIP } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, type Dispatcher, errors, Pool, ProxyAgent, request } from 'undici'
 import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
-import { isLoopback } from './realm.ts'
+import { type NamedProxy, proxyFor, proxyStatus, readProxies, refusedByProxy, unusableProxy } from './proxy.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { ATTEMPTS, isPassing, isPassingError, retryDelay } from './retry.ts'
 
@@ -20,8 +19,8 @@ export interface HttpRequest {
   readonly purpose: string
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
   readonly limit?: number
-  /** Sent no more than once; for looking whether anybody answers, and for courtesies. */
-  readonly once?: boolean
+  /** How often it is sent at most; one for looking whether anybody answers, and for courtesies. */
+  readonly attempts?: number
 }
 
 /** An answer below 400. */
@@ -56,6 +55,8 @@ export interface Http {
   send(request: HttpRequest): Promise<HttpReply>
   /** Does again what fails in passing, for work of several requests that must each be sent once. */
   retry(call: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply>
+  /** Waits for so many milliseconds. */
+  pause(milliseconds: number): Promise<unknown>
   close(): Promise<void>
 }
 
@@ -64,10 +65,10 @@ export type RetryCall = Pick<HttpRequest, 'url' | 'purpose'>
 export interface HttpSettings {
   readonly log: Log
   readonly userAgent: string
-  /** Waits for so many milliseconds; there to be replaced where time must not pass. */
+  /** For HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** There to be replaced where time must not pass. */
   readonly wait?: (milliseconds: number) => Promise<unknown>
-  /** For HTTPS_PROXY, HTTP_PROXY and NO_PROXY; the process's own where there is none. */
-  readonly env?: Readonly<Record<string, string | undefined>>
   /** How long a proxy may take to make a way to a host, in milliseconds. */
   readonly tunnelPatience?: number
 }
@@ -77,7 +78,7 @@ const CONNECTIONS = 64
 
 /** HTTP/1.1 over kept connections, through the proxy that the environment names. */
 export function createHttp(settings: HttpSettings): Http {
-  const { log, userAgent, wait = sleep, env = process.env, tunnelPatience = 30_000 } = settings
+  const { log, userAgent, wait = sleep, env, tunnelPatience = 30_000 } = settings
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
   const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } }
   const proxies = readProxies(env)
@@ -92,7 +93,7 @@ export function createHttp(settings: HttpSettings): Http {
   function dispatcherFor(call: RetryCall): Dispatcher {
     const proxy = proxyFor(call.url, proxies)
     if (proxy === undefined) return direct
-    if (proxy.url === undefined) throw unusable(proxy.variable, call)
+    if (proxy.url === undefined) throw unusableProxy(proxy.variable, call)
     const uri = proxy.url.href
     const agent = proxied.get(uri) ?? new ProxyAgent({ ...options, uri, clientFactory })
     proxied.set(uri, agent)
@@ -126,156 +127,28 @@ export function createHttp(settings: HttpSettings): Http {
     throw error instanceof RegistryError ? error : unanswered(call, error, proxyFor(call.url, proxies))
   }
 
-  async function retry(call: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply> {
+  async function retry(call: RetryCall, attempt: () => Promise<HttpReply>, attempts = ATTEMPTS): Promise<HttpReply> {
     const { host } = call.url
     for (let count = 1; ; count++) {
       const outcome = await settle(attempt())
       const why = passingReason(outcome)
-      if (why === undefined || count === ATTEMPTS) return conclude(call, outcome)
+      if (why === undefined || count === attempts) return conclude(call, outcome)
       const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined
       const delay = retryDelay(count, retryAfter, Date.now(), Math.random())
-      const next = `attempt ${count + 1} of ${ATTEMPTS}`
+      const next = `attempt ${count + 1} of ${attempts}`
       log.info(`${host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
       await wait(delay)
     }
   }
 
-  async function send(call: HttpRequest): Promise<HttpReply> {
-    if (call.once === true) return conclude(call, await settle(sendOnce(call)))
-    return retry(call, () => sendOnce(call))
-  }
-
   return {
-    send,
-    retry,
+    send: (call) => retry(call, () => sendOnce(call), call.attempts),
+    retry: (call, attempt) => retry(call, attempt),
+    pause: wait,
     async close() {
       await Promise.all([direct, ...proxied.values()].map((agent) => agent.close()))
     },
   }
-}
-
-/** The variables of the environment, as curl and Go read them. */
-interface Proxies {
-  readonly http: Proxy | undefined
-  readonly https: Proxy | undefined
-  /** What is asked without a proxy. */
-  readonly except: readonly string[]
-}
-
-interface Proxy {
-  /** That names it. */
-  readonly variable: string
-  /** Nothing where the value is none that can be used. */
-  readonly url: URL | undefined
-}
-
-function readProxies(env: NonNullable<HttpSettings['env']>): Proxies {
-  const variableOf = (name: string) => [name.toLowerCase(), name].find((one) => env[one])
-  const proxyOf = (name: string): Proxy | undefined => {
-    const variable = variableOf(name)
-    return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') }
-  }
-  const http = proxyOf('HTTP_PROXY')
-  const except = env[variableOf('NO_PROXY') ?? ''] ?? ''
-  return { http, https: proxyOf('HTTPS_PROXY') ?? http, except: except.split(/[\s,]+/) }
-}
-
-const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:'])
-
-function readProxy(value: string): URL | undefined {
-  // undici leaves names to a SOCKS proxy in any case, which is what the `h` asks for.
-  const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:')
-  if (!URL.canParse(text)) return undefined
-  const url = new URL(text)
-  // What follows the host is most likely the rest of a password that holds a slash.
-  const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== ''
-  return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined
-}
-
-function isDecodable(text: string): boolean {
-  try {
-    decodeURIComponent(text)
-    return true
-  } catch {
-    return false
-  }
-}
-
-function proxyFor(url: URL, { http, https, except }: Proxies): Proxy | undefined {
-  // No proxy can know this machine by the name that it has for itself.
-  if (isLoopback(url.hostname)) return undefined
-  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
-  const port = url.port || (url.protocol === 'https:' ? '443' : '80')
-  if (except.some((entry) => covers(entry, host, port))) return undefined
-  return url.protocol === 'https:' ? https : http
-}
-
-/** Whether an entry of NO_PROXY means a host: `*`, an address, a network such as 10.0.0.0/8, or a domain and all in it. */
-function covers(entry: string, host: string, port: string): boolean {
-  const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? []
-  if (onlyPort !== port) return false
-  const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/')
-  if (isIP(network) !== 0) return isWithin(host, network, prefix)
-  const domain = name
-    .replace(/^\*?\./, '')
-    .replace(/\.$/, '')
-    .toLowerCase()
-  if (domain === '') return false
-  return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'))
-}
-
-function isWithin(host: string, network: string, prefix: string | undefined): boolean {
-  const [bits, family] = isIP(network) === 6 ? ([128, 'ipv6'] as const) : ([32, 'ipv4'] as const)
-  const length = prefix === undefined ? bits : Number(prefix)
-  if (isIP(host) !== isIP(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
-    return false
-  const list = new BlockList()
-  list.addSubnet(network, length, family)
-  return list.check(host, family)
-}
-
-/** Without the value: it may hold a password. */
-function unusable(variable: string, { url, purpose }: RetryCall): RegistryError {
-  return new RegistryError({
-    host: url.host,
-    problem: 'other',
-    what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
-    help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
-  ${variable}: http://proxy.example:3128
-  ${variable}: http://user:password@proxy.example:3128
-  ${variable}: socks5://proxy.example:1080
-${goDirect(url)}`,
-  })
-}
-
-function goDirect({ hostname }: URL): string {
-  return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`
-}
-
-/** The status with which a proxy has made no way to a host: undici tells it in its message alone. */
-function proxyStatus(error: unknown): number | undefined {
-  const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec(messageOf(causeOf(error))) ?? []
-  return status === undefined ? undefined : Number(status)
-}
-
-function refusedBy(
-  proxy: URL,
-  variable: string,
-  status: number,
-  { url, purpose }: RetryCall,
-  cause: unknown,
-): RegistryError {
-  const help =
-    status === 407
-      ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
-      : `Have the proxy allow connections to ${url.host}.`
-  return new RegistryError({
-    host: url.host,
-    problem: 'other',
-    what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
-    help: `${help}\n${goDirect(url)}`,
-    cause,
-  })
 }
 
 const ERROR_LIMIT = 64 * 1024
@@ -330,7 +203,7 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
 
 /** Why asking again may help, in the other side's words; nothing where it would not. */
 function passingReason({ reply, error }: Outcome): string | undefined {
-  const refused = proxyStatus(error)
+  const refused = proxyStatus(causeOf(error))
   if (refused !== undefined && isPassing(refused, '')) return `the proxy answered with status ${refused}`
   if (reply === undefined)
     return isPassingError(codeOf(error)) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined
@@ -363,11 +236,11 @@ function isNonsense(error: unknown): boolean {
 const CERTIFICATE_ERROR =
   /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
 
-function unanswered(call: RetryCall, error: unknown, proxy: Proxy | undefined): RegistryError {
+function unanswered(call: RetryCall, error: unknown, proxy: NamedProxy | undefined): RegistryError {
   const { host } = call.url
-  const refused = proxyStatus(error)
+  const refused = proxyStatus(causeOf(error))
   if (refused !== undefined && proxy?.url !== undefined)
-    return refusedBy(proxy.url, proxy.variable, refused, call, error)
+    return refusedByProxy(proxy.url, proxy.variable, refused, call, error)
   const problem: RegistryProblem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable'
   const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`
   return new RegistryError({

@@ -1,11 +1,10 @@
 import type { Readable } from 'node:stream'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
-import { drain, type HttpReply, type HttpSettings, type HttpSuccess } from './http.ts'
+import { drain, type Http, type HttpReply, type HttpSuccess } from './http.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { createTransport, type TransportRequest } from './transport.ts'
 
@@ -73,7 +72,6 @@ export interface Registry {
    * @throws RegistryError that says why they may not
    */
   checkPush(repository: Repository): Promise<void>
-  close(): Promise<void>
 }
 
 /** How to look for something. */
@@ -91,7 +89,8 @@ export interface Blob {
   open(): Readable
 }
 
-export interface RegistrySettings extends HttpSettings {
+export interface RegistrySettings {
+  readonly http: Http
   readonly credentials: CredentialSource
   /** Is told each secret, tokens included, before it is used, so that it can be masked. */
   readonly onSecret: (secret: string) => void
@@ -107,7 +106,7 @@ const LOST_PAUSES = [500, 2000]
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
 export function createRegistry(settings: RegistrySettings): Registry {
-  const { wait = sleep } = settings
+  const { pause: wait } = settings.http
   const transport = createTransport(settings)
 
   /** @throws RegistryError for every answer but success */
@@ -153,7 +152,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
       method: 'POST',
       path: 'blobs/uploads/',
       headers: { 'content-length': '0' },
-      once: true,
+      attempts: 1,
     })
     if (!isSuccess(drain(begun))) return begun
     const path = locationOf(begun, upload)
@@ -172,7 +171,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
       path,
       headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
       body: open(),
-      once: true,
+      attempts: 1,
       // Some registries answer only when they have stored gigabytes elsewhere.
       patience: 600_000,
     })
@@ -184,7 +183,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
     const path = locationOf(begun, { repository, purpose: `push to ${name}` })
     if (path === undefined) return
     const purpose = `give up an upload to ${name}`
-    const call = { method: 'DELETE', repository, access: 'delete', path, purpose, once: true } as const
+    const call = { method: 'DELETE', repository, access: 'delete', path, purpose, attempts: 1 } as const
     await transport.send(call).then(drain, () => undefined)
   }
 
@@ -254,6 +253,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
         path: `blobs/uploads/?${query}`,
         headers: { 'content-length': '0' },
         purpose: `mount ${digest} in ${name}`,
+        // Without it the blob is uploaded, which is no loss that is worth a minute.
+        attempts: 2,
       } as const
       const reply = await transport.send(call).catch(() => undefined)
       if (reply === undefined) return false
@@ -291,8 +292,6 @@ export function createRegistry(settings: RegistrySettings): Registry {
       })
       await cancelUpload(repository, drain(reply))
     },
-
-    close: () => transport.close(),
   }
 }
 

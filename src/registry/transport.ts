@@ -3,7 +3,7 @@ import type { Repository } from '../oci/reference.ts'
 import { type Access, createAuthorization } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
-import { createHttp, drain, type Http, type HttpReply, type HttpRequest, type HttpSettings } from './http.ts'
+import { drain, type Http, type HttpReply, type HttpRequest } from './http.ts'
 import { isLoopback } from './realm.ts'
 import { RegistryError } from './registry-error.ts'
 
@@ -21,13 +21,14 @@ export interface TransportRequest {
   readonly from?: Repository
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
   readonly limit?: number
-  /** Sent no more than once. */
-  readonly once?: boolean
+  /** How often it is sent at most. */
+  readonly attempts?: number
   /** What the request is for, in a form that fits after "can't". */
   readonly purpose: string
 }
 
-export interface TransportSettings extends HttpSettings {
+export interface TransportSettings {
+  readonly http: Http
   readonly credentials: CredentialSource
   readonly onSecret: (secret: string) => void
 }
@@ -40,12 +41,11 @@ export interface Transport {
   authorize(repository: Repository, access: Access): Promise<void>
   /** Does again what fails in passing, for work of several requests that must each be sent once. */
   retry(repository: Repository, purpose: string, attempt: () => Promise<HttpReply>): Promise<HttpReply>
-  close(): Promise<void>
 }
 
 export function createTransport(settings: TransportSettings): Transport {
-  const http = createHttp(settings)
-  const authorization = createAuthorization({ ...settings, http })
+  const { http } = settings
+  const authorization = createAuthorization(settings)
   const bases = new Map<string, Promise<URL>>()
 
   function baseOf(host: string): Promise<URL> {
@@ -87,7 +87,6 @@ export function createTransport(settings: TransportSettings): Transport {
       await authorization.header(repository, access)
     },
     retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
-    close: http.close,
   }
 }
 
@@ -107,7 +106,7 @@ async function findBase(http: Http, host: string): Promise<{ url: URL; reply: Ht
   const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` } as const
   const loopback = isLoopback(url.hostname)
   try {
-    return { url, reply: drain(await http.send({ ...look, url, once: loopback })) }
+    return { url, reply: drain(await http.send({ ...look, url, ...(loopback && { attempts: 1 }) })) }
   } catch (error) {
     if (!loopback || !(error instanceof RegistryError) || error.problem !== 'unreachable') throw error
     const plain = new URL(`http://${wireHost(host)}/v2/`)
