@@ -214,6 +214,32 @@ describe('what is no image', () => {
       },
       /is a folder with no image in it\n {2}it holds nothing\n/,
     ],
+    [
+      'a compressed text',
+      () => file(gzipSync('hello, world\n')),
+      /is no image: it is compressed with gzip, and what is in it is no tar\n {2}unpacked, it begins with "hello, world"\n/,
+    ],
+    [
+      'a long text with zstd',
+      () => file(zstdCompressSync(Buffer.alloc(10_000_000, 'hello '))),
+      /compressed with zstd, and what is in it is no tar\n {2}unpacked, it begins with "hello hello/,
+    ],
+    [
+      'a long text with xz',
+      async () => file(await packWithXz(noise)),
+      /compressed with xz, and what is in it is no tar\n {2}unpacked, it begins with the bytes 018fe2467df12351/,
+    ],
+    [
+      'JSON with xz',
+      async () => file(await packWithXz(Buffer.from('{"a":1}'))),
+      /unpacked, it begins with "\{"a":1\}"\n/,
+    ],
+    [
+      'an image compressed twice',
+      () => file(gzipSync(gzipSync(made.bytes))),
+      /is no tar\n {2}unpacked, it begins with the bytes 1f8b\w{12}, as gzip does\n/,
+    ],
+    ['a compressed nothing', () => file(gzipSync('')), /is no tar\n {2}unpacked, it is empty\n/],
     ['nothing, which is how a build into another store looks', async () => join(folder, 'absent'), /absent/],
   ])('%s: the message says what it is, and which builders make one', async (_, path, message) => {
     const finding = findSource(await path())
@@ -235,6 +261,11 @@ test('a tar with zstd’s widest windows (`zstd --long=28`) is read', async () =
   const packed = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 28 } })
   packed.end(made.bytes)
   expect((await readBuilt(await file(await buffer(packed)))).configDigest).toBe(made.configDigest)
+})
+
+test('a compressed tar as the oldest tars are, whose headers do not say so, is read', async () => {
+  const old = made.members.map((member) => ({ ...member, alter: (header: Buffer) => void header.fill(0, 257) }))
+  expect((await readBuilt(await file(gzipSync(writeTar(old))))).configDigest).toBe(made.configDigest)
 })
 
 test('a folder with an image that has a second name has one image', async () => {
@@ -285,6 +316,13 @@ describe('a damaged file', () => {
       }),
       { numRuns: 40, examples: [[2], [3], [10], [11], [whole.length - 9], [whole.length - 8], [whole.length - 1]] },
     )
+  })
+
+  test('compressed after it was cut is said to be cut, not to be something else', async () => {
+    for (const length of [300, 512, 1000, 100_000]) {
+      const path = await file(gzipSync(made.bytes.subarray(0, length)))
+      await expect(readBuilt(path)).rejects.toThrow(/is damaged: it ends in the middle of [\s\S]* was cut short/)
+    }
   })
 
   test('with gzip, a byte of it changed, is an error, in zlib’s own words', async () => {

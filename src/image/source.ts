@@ -3,15 +3,16 @@ import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { open, readdir, realpath } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import type { Writable } from 'node:stream'
+import { Readable, type Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { lastLines } from '../failure.ts'
 import { readArchive } from './archive.ts'
-import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
+import { type ByteReader, fileReader, readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
 import { ImageError } from './image-error.ts'
 import { readLayoutFolder } from './oci-layout.ts'
 import type { SourceImage, TakeLayer } from './source-image.ts'
+import { BLOCK, mayBeTar } from './tar.ts'
 
 /** What Nix built, by the form that it has. */
 export interface ImageSource {
@@ -31,8 +32,16 @@ export async function findSource(path: string): Promise<ImageSource> {
   const start = await readStart(path)
   if (start === 'folder') return findInFolder(path)
   const format = formatOf(start)
-  if (format !== undefined) return { path, format }
-  throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS })
+  if (format === undefined)
+    throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS })
+  const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined
+  if (unpacked !== undefined && !mayBeTar(unpacked))
+    throw new ImageError({
+      what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
+      words: describeStart(unpacked, 'unpacked, it'),
+      help: BUILDERS,
+    })
+  return { path, format }
 }
 
 /** Who looks on while an image is read. */
@@ -67,18 +76,35 @@ export async function readImage(source: ImageSource, { copy, take }: Onlookers =
 const BUILDERS =
   'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.'
 
-async function readStart(path: string): Promise<Buffer | 'folder'> {
+async function readStart(path: string, most = BLOCK): Promise<Buffer | 'folder'> {
   const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
     throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause })
   })
   try {
-    const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0)
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(most), 0, most, 0)
     return buffer.subarray(0, bytesRead)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EISDIR') return 'folder'
     throw error
   } finally {
     await file.close()
+  }
+}
+
+/** Of a compressed file, in bytes; the first block of zstd's, without which nothing can be unpacked, is half as large. */
+const PACKED_START = 256 * 1024
+
+/** The first block of what is in a compressed file. Nothing where it can't be told: whoever reads the file says why. */
+async function readUnpackedStart(path: string, format: ArchiveCompression): Promise<Buffer | undefined> {
+  const packed = await readStart(path, PACKED_START)
+  if (packed === 'folder') return undefined
+  const reader = streamReader(decompress(format, Readable.from([packed]), path))
+  try {
+    return await readExactly(reader, BLOCK)
+  } catch {
+    return undefined
+  } finally {
+    await reader.close()
   }
 }
 
@@ -124,12 +150,16 @@ function formatOf(start: Buffer): ImageSource['format'] | undefined {
   return start[0] === 0x7b ? 'nix2container' : undefined
 }
 
-function describeStart(start: Buffer): string {
-  if (start.length === 0) return 'the file is empty'
+function isCompressed(format: ImageSource['format']): format is ArchiveCompression {
+  return format === 'gzip' || format === 'zstd' || format === 'xz'
+}
+
+function describeStart(start: Buffer, subject: string): string {
+  if (start.length === 0) return `${subject} is empty`
   const text = start.toString('utf8').split('\n')[0] ?? ''
-  return /^[\x20-\x7e\t]+$/.test(text)
-    ? `the file begins with "${text.slice(0, 60)}"`
-    : `the file begins with the bytes ${start.toString('hex', 0, 8)}`
+  if (/^[\x20-\x7e\t]+$/.test(text)) return `${subject} begins with "${text.slice(0, 60)}"`
+  const compression = compressionOf(start)
+  return `${subject} begins with the bytes ${start.toString('hex', 0, 8)}${compression ? `, as ${compression} does` : ''}`
 }
 
 /** Large, for each read waits for a thread among those that compress. */

@@ -1,4 +1,5 @@
 import { type ByteReader, readExactly } from './byte-reader.ts'
+import { isTar } from './decompress.ts'
 import { ImageError } from './image-error.ts'
 
 /** One member of a tar. */
@@ -39,7 +40,18 @@ export async function* tarEntries(reader: ByteReader, archive: string): AsyncGen
   }
 }
 
-const BLOCK = 512
+/** Of headers, and of what content is padded to. */
+export const BLOCK = 512
+
+/**
+ * Whether a tar can begin so: with a header, which in the oldest tars does not say "ustar", or, where nothing is in it,
+ * with the zeros that end it.
+ * @param start its first 512 bytes, fewer where there are no more
+ */
+export function mayBeTar(start: Buffer): boolean {
+  return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)))
+}
+
 /** Names and pax records are short; one that isn't is an attack on memory. */
 const EXTENSION_LIMIT = 1024 * 1024
 
@@ -81,7 +93,7 @@ async function* visit(reader: ByteReader, entry: EntryDescription, archive: stri
 /** The next header, or nothing at the end, which is a block of zeros or, in a tar that was cut cleanly, no block. */
 async function readHeader(reader: ByteReader, archive: string): Promise<Header | undefined> {
   const block = await readExactly(reader, BLOCK)
-  if (block.length === 0 || (block.length === BLOCK && block.every((byte) => byte === 0))) return undefined
+  if (block.length === 0 || (block.length === BLOCK && isEnd(block))) return undefined
   if (block.length < BLOCK) throw truncated(archive, 'a header')
   if (!checksumFits(block)) throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` })
   const prefix = text(block, 257, 6) === 'ustar' ? text(block, 345, 155) : ''
@@ -92,6 +104,10 @@ async function readHeader(reader: ByteReader, archive: string): Promise<Header |
     flag: String.fromCharCode(block[156] ?? 0),
     linkName: text(block, 157, 100),
   }
+}
+
+function isEnd(block: Buffer): boolean {
+  return block.every((byte) => byte === 0)
 }
 
 function checksumFits(block: Buffer): boolean {
