@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { checkImage } from '../../src/build/check-image.ts'
 import { ImageError } from '../../src/image/image-error.ts'
@@ -12,8 +13,10 @@ import {
   LAYOUT_FORMS,
   type LayoutFile,
   type LayoutForm,
+  layoutTar,
   type MadeLayout,
   makeLayout,
+  packWithXz,
   storeLayout,
   withFiles,
 } from '../support/layout.ts'
@@ -146,10 +149,30 @@ describe('a folder with one image in it stands for the image', () => {
     },
   )
 
-  test('but a script in it is not run: it may be one for something else', async () => {
+  test.each<[string, (text: Buffer) => Buffer | Promise<Buffer>]>([
+    ['gzip', gzipSync],
+    ['zstd', zstdCompressSync],
+    ['xz', packWithXz],
+  ])('a tar, with pages of a manual and an SBOM beside it that are compressed with %s', async (_, pack) => {
     const outer = await mkdtemp(join(folder, 'outer-'))
-    await writeFile(join(outer, 'activate'), '#!/bin/sh\n', { mode: 0o755 })
-    await expect(findSource(outer)).rejects.toThrow(/is a folder with no image in it\n {2}it holds activate/)
+    await writeFile(join(outer, 'image.tar'), await pack(layoutTar(made.files)))
+    await writeFile(join(outer, 'app.1'), await pack(Buffer.from('.TH APP 1\n')))
+    await writeFile(join(outer, 'sbom.json'), await pack(Buffer.from(JSON.stringify({ files: [...'0123456789'] }))))
+    expect((await findSource(outer)).path).toBe(join(outer, 'image.tar'))
+  })
+
+  test.each([
+    ['a script', 'activate', '#!/bin/sh\n'],
+    ['what nix2container describes', 'image.json', '{"image-config":{},"layers":[]}'],
+  ])('but %s counts only as the result itself: it may be something else', async (_, name, text) => {
+    const outer = await mkdtemp(join(folder, 'outer-'))
+    await writeFile(join(outer, name), text, { mode: 0o755 })
+    await writeFile(join(outer, 'README'), 'hello')
+    const finding = findSource(outer)
+    await expect(finding).rejects.toThrow(/is a folder with no image in it\n {2}it holds .*README/)
+    await expect(finding).rejects.toThrow(
+      new RegExp(`count only as the result itself: if ${name} is one, build that, not a folder around it\\.$`),
+    )
   })
 
   test('but not one that is deeper inside', async () => {

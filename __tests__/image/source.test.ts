@@ -277,7 +277,8 @@ test('a folder with an image that has a second name has one image', async () => 
 
 test('a folder of more files than may be open at once has none of its images passed over', async () => {
   const crowded = await mkdtemp(join(folder, 'crowded-'))
-  for (let at = 0; at < 400; at++) await writeFile(join(crowded, `file-${at}`), 'x')
+  const page = gzipSync('.TH')
+  for (let at = 0; at < 800; at++) await writeFile(join(crowded, `file-${at}`), at % 2 ? 'x' : page)
   for (const name of ['a.tar', 'z.tar']) await writeFile(join(crowded, name), made.bytes)
   const source = new URL('../../src/image/source.ts', import.meta.url)
   const script = `import(${JSON.stringify(source.href)}).then(({ findSource }) => findSource(process.argv[1]))`

@@ -111,34 +111,54 @@ async function readUnpackedStart(path: string, format: ArchiveCompression): Prom
 async function findInFolder(path: string): Promise<ImageSource> {
   const names = (await readdir(path)).sort()
   if (names.includes('index.json') && names.includes('oci-layout')) return { path, format: 'layout' }
-  const images = new Map<string, ImageSource>()
+  const sources = new Map<string, ImageSource>()
   // One after the other: of thousands at once some can't be opened, and an image among them would be passed over.
   for (const name of names) {
-    const image = await imageAt(join(path, name))
+    const source = await sourceAt(join(path, name))
+    const place = source && (await realpath(source.path))
     // Of a file that has several names, by links, the first counts.
-    const place = image && (await realpath(image.path))
-    if (image && place && !images.has(place)) images.set(place, image)
+    if (source && place && !sources.has(place)) sources.set(place, source)
   }
-  const found = [...images.values()]
-  const [only, ...more] = found
+  const images = [...sources.values()].filter((source) => !isForItself(source))
+  const [only, ...more] = images
   if (only !== undefined && more.length === 0) return only
-  const shown = found.length === 0 ? names : found.map((image) => basename(image.path))
+  if (only !== undefined)
+    throw new ImageError({
+      what: `${path} is a folder with ${images.length} images in it`,
+      words: `by their first bytes: ${listOf(images.map((image) => basename(image.path)))}`,
+      help: 'Build each of them by its own attribute.',
+    })
+  const others = [...sources.values()].map((source) => basename(source.path))
   throw new ImageError({
-    what: `${path} is a folder with ${found.length === 0 ? 'no image' : `${found.length} images`} in it`,
-    words: `${found.length === 0 ? 'it holds' : 'by their first bytes:'} ${shown.slice(0, 8).join(', ') || 'nothing'}${shown.length > 8 ? ' and more' : ''}`,
-    help: found.length === 0 ? BUILDERS : 'Build each of them by its own attribute.',
+    what: `${path} is a folder with no image in it`,
+    words: `it holds ${listOf(names)}`,
+    help:
+      others.length === 0
+        ? BUILDERS
+        : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${listOf(others)} is one, build that, not a folder around it.`,
   })
 }
 
-async function imageAt(path: string): Promise<ImageSource | undefined> {
+/** A description is nothing without the program that belongs to it; and a script may be one for something else. */
+function isForItself({ format }: ImageSource): boolean {
+  return format === 'nix2container' || format === 'script'
+}
+
+/** What may be an image, and what certainly is none passed over: pages of a manual are compressed, too. */
+async function sourceAt(path: string): Promise<ImageSource | undefined> {
   const start = await readStart(path).catch(() => undefined)
   if (start === 'folder') {
     const names = await readdir(path)
     return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined
   }
   const format = start && formatOf(start)
-  // A description is nothing without the program that belongs to it; and a script may be one for something else.
-  return format === undefined || format === 'nix2container' || format === 'script' ? undefined : { path, format }
+  if (format === undefined) return undefined
+  const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined
+  return unpacked === undefined || mayBeTar(unpacked) ? { path, format } : undefined
+}
+
+function listOf(names: readonly string[]): string {
+  return `${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`
 }
 
 function formatOf(start: Buffer): ImageSource['format'] | undefined {
