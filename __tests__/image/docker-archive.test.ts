@@ -4,6 +4,7 @@ import { readArchive } from '../../src/image/archive.ts'
 import { streamReader } from '../../src/image/byte-reader.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import type { SourceImage, TakeLayer } from '../../src/image/source-image.ts'
+import { digestOf } from '../../src/oci/digest.ts'
 import {
   type ArchiveOptions,
   type MadeArchive,
@@ -106,6 +107,37 @@ describe('whichever way it was written, the image is the same', () => {
     expect(await read(made.bytes)).toEqual(contentOf(made, names))
   })
 
+  test('documents that begin with white space', async () => {
+    const made = makeArchive()
+    const config = Buffer.from(` \r\n\t${made.config}`)
+    const configDigest = digestOf(config)
+    const spaced = made.members.map((one) => {
+      if (one.name === made.configName) return { ...one, content: config }
+      return one.name === 'manifest.json' ? { ...one, content: `\n${one.content}` } : one
+    })
+    expect(await read(writeTar(spaced))).toEqual(contentOf({ ...made, config, configDigest }))
+  })
+
+  test.each(['config', 'x/json', 'blobs/sha256/config', 'config.v1', 'config:latest'])(
+    'a config that is called %s, of any length',
+    async (name) => {
+      for (const length of [1024, 1025]) {
+        const made = makeArchive({ manifest: { Config: name } })
+        const config = Buffer.from(made.config.toString().padEnd(length))
+        const members = made.members.map((one) => (one.name === made.configName ? { name, content: config } : one))
+        const configDigest = digestOf(config)
+        expect(await read(writeTar(members))).toEqual(contentOf({ ...made, config, configDigest }))
+      }
+    },
+  )
+
+  test('manifest.json may be a link', async () => {
+    const made = makeArchive()
+    const members = made.members.map((one) => (one.name === 'manifest.json' ? { ...one, name: 'x/listed' } : one))
+    const link: TarMember = { name: 'manifest.json', type: 'symbolic-link', linkName: 'x/listed' }
+    expect(await read(writeTar([link, ...members]))).toEqual(contentOf(made))
+  })
+
   test('the variant and the labels of the config are told', async () => {
     const made = makeArchive({ architecture: 'arm', variant: 'v7', config: { config: { Labels: { a: 'b' } } } })
     expect((await read(made.bytes)).config).toMatchObject({ architecture: 'arm', variant: 'v7', labels: { a: 'b' } })
@@ -147,6 +179,8 @@ describe('what is no whole image', () => {
       ...made.members.filter(({ name }) => name !== 'manifest.json'),
       { name: 'manifest.json', content: JSON.stringify(entries) },
     ])
+  const replaced = (name: string, content: string): Buffer =>
+    writeTar(made.members.map((one) => (one.name === name ? { ...one, content } : one)))
   const without = (name: string | undefined): Buffer => writeTar(made.members.filter((one) => one.name !== name))
 
   test.each<[string, Buffer, RegExp]>([
@@ -167,6 +201,30 @@ describe('what is no whole image', () => {
     ],
     ['the tar is empty', Buffer.alloc(10240), /neither manifest\.json nor index\.json\n {2}it holds nothing\n/],
     ['manifest.json lists nothing', listed(), /its manifest\.json lists no image/],
+    ['manifest.json is empty', replaced('manifest.json', ''), /not a whole image: its manifest\.json is empty$/],
+    [
+      'manifest.json is a text',
+      replaced('manifest.json', 'hello, world'),
+      /not a whole image: its manifest\.json: .*"hello, world" is not valid JSON/,
+    ],
+    [
+      'manifest.json is too large',
+      replaced('manifest.json', `[${' '.repeat(5e6)}]`),
+      /not a whole image: its manifest\.json is too large \(5\.0 MB, at most 4\.2 MB\)$/,
+    ],
+    [
+      'manifest.json is empty the second time',
+      writeTar([...made.members, { name: 'manifest.json' }]),
+      /its manifest\.json is empty$/,
+    ],
+    ['the config is empty', replaced(made.configName, ''), /its config \w+\.json is empty$/],
+    ['the config is a text', replaced(made.configName, 'hello, world'), /its config \w+\.json is no JSON$/],
+    [
+      'the config is too large',
+      replaced(made.configName, '{}'.padEnd(6e6)),
+      /its config \w+\.json is too large \(6\.0 MB, at most 4\.2 MB\)$/,
+    ],
+    ['index.json is empty', writeTar([{ name: 'index.json' }]), /not a whole image: its index\.json is empty$/],
     [
       'manifest.json is not JSON',
       writeTar([{ name: 'manifest.json', content: '{' }]),

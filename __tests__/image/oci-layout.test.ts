@@ -192,6 +192,31 @@ describe('a folder with one image in it stands for the image', () => {
   })
 })
 
+describe('a layout whose documents can’t be read says why:', () => {
+  const spaces = Buffer.alloc(5_000_000, ' ')
+  const config = `blobs/sha256/${made.configDigest.slice(7)}`
+  test.each<[string, string, Buffer, RegExp]>([
+    ['index.json is empty', 'index.json', Buffer.alloc(0), /its index\.json is empty$/],
+    ['index.json is too large', 'index.json', spaces, /its index\.json is too large \(5\.0 MB, at most 4\.2 MB\)$/],
+    ['index.json is a text', 'index.json', Buffer.from('hello'), /its index\.json is not a valid .* it is no JSON$/],
+    ['its config is empty', config, Buffer.alloc(0), /sha256:\w+ is empty$/],
+    ['its config is too large', config, spaces, /sha256:\w+ is too large \(5\.0 MB, at most 4\.2 MB\)$/],
+    ['its config is a text', config, Buffer.from('hello'), /sha256:\w+ is no JSON$/],
+  ])('%s', async (_, name, content, message) => {
+    for (const form of ['folder', 'tar'] as const) {
+      const reading = read(withFiles(made, { [name]: content }), form)
+      await expect(reading).rejects.toThrow(message)
+      await expect(reading).rejects.toBeInstanceOf(ImageError)
+    }
+  })
+
+  test('but not those that begin with white space', async () => {
+    const index = Buffer.concat([Buffer.from('\n'), made.files.get('index.json') as Buffer])
+    for (const form of ['folder', 'tar'] as const)
+      await expectRead(made, withFiles(made, { 'index.json': index }), form)
+  })
+})
+
 describe('a layout of several images is an error that lists them:', () => {
   const arm = makeLayout({ architecture: 'arm64', layers: ['for arm'] })
   const index = indexOf([made.entry, arm.entry])

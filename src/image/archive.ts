@@ -1,6 +1,6 @@
-import { isDigest } from '../oci/digest.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { imageOfDockerArchive } from './docker-archive.ts'
+import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { imageOfLayout } from './oci-layout.ts'
 import { type Contents, damaged, type Member, memberName, type SourceImage, type TakeLayer } from './source-image.ts'
@@ -19,17 +19,14 @@ export async function readArchive(
 ): Promise<SourceImage> {
   const contents = await collect(reader, path, take)
   // `docker save` writes both, and Docker goes by the first.
-  if (contents.documents.has('manifest.json')) return imageOfDockerArchive(contents, path)
-  if (contents.documents.has('index.json')) return imageOfLayout(contents, path)
+  if (contents.members.has('manifest.json')) return imageOfDockerArchive(contents, path)
+  if (contents.members.has('index.json')) return imageOfLayout(contents, path)
   throw new ImageError({
     what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
     words: `it holds ${listOf([...contents.members.keys()])}`,
     help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
   })
 }
-
-const DOCUMENT_LIMIT = 4 * 1024 * 1024
-const DOCUMENTS_LIMIT = 64 * 1024 * 1024
 
 async function collect(reader: ByteReader, path: string, take: TakeLayer): Promise<Contents> {
   const members = new Map<string, Member>()
@@ -41,7 +38,9 @@ async function collect(reader: ByteReader, path: string, take: TakeLayer): Promi
     members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size })
     const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined
     // What begins like JSON may yet be a layer, whose first file is called "[id].js".
-    const document = small !== undefined && isJson(small) ? small : undefined
+    const document = small !== undefined && isDocument(name, small) ? small : undefined
+    // Of members that come twice the last one counts.
+    documents.delete(name)
     if (document !== undefined) {
       documents.set(name, document)
       kept += document.length
@@ -63,20 +62,18 @@ async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
   yield bytes
 }
 
-function isJson(bytes: Buffer): boolean {
-  return bytes[0] === 0x7b || bytes[0] === 0x5b
-}
-
 /** A layer is a tar, which is made of blocks of 512 bytes; or a tar that is compressed. */
-function mayBeLayer({ type, size }: TarEntry, name: string, isDocument: boolean): boolean {
+function mayBeLayer({ type, size }: TarEntry, name: string, isJson: boolean): boolean {
   if (type !== 'file' || size === 0) return false
-  return size % 512 === 0 || (!isDocument && (isBlob(name) || name.endsWith('.gz')))
+  return size % 512 === 0 || (!isJson && (isBlob(name) || name.endsWith('.gz')))
 }
 
-/** `docker save` puts configs with the blobs of an OCI layout; Nix gives them names that end in .json, crane digests. */
+/**
+ * `docker save` puts configs with the blobs of an OCI layout; Nix gives them names that end in .json, crane digests,
+ * others any. What is called a tar is a layer, and need not be kept, nor even read where it is not asked for.
+ */
 function mayBeDocument({ type, size }: TarEntry, name: string): boolean {
-  if (type !== 'file' || size > DOCUMENT_LIMIT) return false
-  return name.endsWith('.json') || isBlob(name) || isDigest(name)
+  return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst)$/.test(name)
 }
 
 function isBlob(name: string): boolean {

@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { digestOf } from '../oci/digest.ts'
 import { readConfig } from './config.ts'
+import { documentCalled } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { type Contents, damaged, memberName, type SourceImage } from './source-image.ts'
 
@@ -9,10 +10,11 @@ import { type Contents, damaged, memberName, type SourceImage } from './source-i
  * Source: https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
  * @throws ImageError where it is damaged, or more than one
  */
-export function imageOfDockerArchive({ members, documents }: Contents, path: string): SourceImage {
-  const manifest = parseManifest(documents.get('manifest.json'), path)
-  const config = documents.get(resolve(manifest.Config, members))
-  if (config === undefined) throw damaged(path, `its config ${manifest.Config} is missing`)
+export function imageOfDockerArchive(contents: Contents, path: string): SourceImage {
+  const { members } = contents
+  const document = (name: string, what: string) => documentCalled(resolve(name, members), contents, what, path)
+  const manifest = parseManifest(document('manifest.json', 'its manifest.json'), path)
+  const config = document(manifest.Config, `its config ${manifest.Config}`)
   const image = readConfig(config, manifest.Config, path)
   const layers = manifest.Layers.map((layer) => resolve(layer, members))
   const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file')
@@ -38,8 +40,8 @@ const MANIFEST = v.array(
 
 type ManifestEntry = v.InferOutput<typeof MANIFEST>[number] & { readonly Layers: readonly string[] }
 
-function parseManifest(bytes: Buffer | undefined, path: string): ManifestEntry {
-  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), MANIFEST), bytes?.toString('utf8'))
+function parseManifest(bytes: Buffer, path: string): ManifestEntry {
+  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), MANIFEST), bytes.toString('utf8'))
   if (!result.success) {
     const place = v.getDotPath(result.issues[0])
     throw damaged(path, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`)

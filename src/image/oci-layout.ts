@@ -7,6 +7,7 @@ import { FormatError } from '../oci/format-error.ts'
 import { OCI_INDEX } from '../oci/media-type.ts'
 import { printPlatform } from '../oci/platform.ts'
 import { readConfig } from './config.ts'
+import { DOCUMENT_LIMIT, documentCalled, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { type Contents, damaged, type Member, type SourceImage, type TakeLayer } from './source-image.ts'
 
@@ -16,9 +17,7 @@ import { type Contents, damaged, type Member, type SourceImage, type TakeLayer }
  * @throws ImageError where it is damaged, or not one
  */
 export function imageOfLayout(contents: Contents, path: string): SourceImage {
-  const { documents } = contents
-  const index = documents.get('index.json')
-  if (index === undefined) throw damaged(path, 'its index.json is missing')
+  const index = documentCalled('index.json', contents, 'its index.json', path)
   const descriptor = onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path)
   const bytes = documentOf(contents, descriptor, path)
   const manifest = parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path)
@@ -50,7 +49,6 @@ export async function readLayoutFolder(path: string, take: TakeLayer = async () 
 }
 
 const CHUNK = 1024 * 1024
-const DOCUMENT_LIMIT = 4 * 1024 * 1024
 
 async function listFolder(path: string): Promise<Contents> {
   const folder = 'blobs/sha256'
@@ -64,7 +62,7 @@ async function listFolder(path: string): Promise<Contents> {
     // Layers begin with other bytes; of what is large nothing is a document.
     if (file.size > DOCUMENT_LIMIT) continue
     const bytes = await readFile(join(path, name))
-    if (bytes[0] === 0x7b) documents.set(name, bytes)
+    if (isDocument(name, bytes)) documents.set(name, bytes)
   }
   return { members, documents }
 }
@@ -113,8 +111,7 @@ function parse(bytes: Buffer, mediaType: string, name: string, path: string): Re
 }
 
 function documentOf(contents: Contents, { digest, size }: Descriptor, path: string): Buffer {
-  const bytes = contents.documents.get(nameOf(digest))
-  if (bytes === undefined) throw damaged(path, `${digest} is missing`)
+  const bytes = documentCalled(nameOf(digest), contents, digest, path)
   if (bytes.length !== size) throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`)
   if (digestOf(bytes) !== digest) throw damaged(path, `${digest} has another content than its name says`)
   return bytes
