@@ -25,6 +25,7 @@ import {
   packWithXz,
   sha256,
   storeLayout,
+  withArtifact,
   withFiles,
 } from '../support/layout.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
@@ -883,6 +884,14 @@ describe('an OCI layout whose layers are compressed', () => {
     await pushLayout(attested, client)
     await expectSame(server, attested)
     expect(new Set(manifestPuts(server.requests))).toEqual(new Set([attested.manifestDigest, 'v1']))
+  })
+
+  test.each(LAYOUT_FORMS)('has a signature beside it left out, as a %s', async (as) => {
+    const { server, client } = await connect()
+    const entry = { artifactType: 'application/vnd.dev.sigstore.bundle.v0.3+json' }
+    await pushLayout({ files: withArtifact(packed, 'signed'.padEnd(1024), { entry }) }, client, { as })
+    await expectSame(server, packed)
+    expect(new Set(manifestPuts(server.requests))).toEqual(new Set([packed.manifestDigest, 'v1']))
   })
 
   test('keeps the media types of Docker', async () => {

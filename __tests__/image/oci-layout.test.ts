@@ -18,6 +18,7 @@ import {
   makeLayout,
   packWithXz,
   storeLayout,
+  withArtifact,
   withFiles,
 } from '../support/layout.ts'
 
@@ -100,6 +101,32 @@ describe('an OCI layout', () => {
   test.each(['folder', 'tar'] as const)('as a %s may have an attestation beside its image', async (form) => {
     const layout = makeLayout({ attested: true, nested: 1 })
     await expectRead(layout, layout.files, form)
+  })
+
+  test.each<[string, string, Parameters<typeof withArtifact>[2]]>([
+    [
+      'a signature, by its type',
+      'signed',
+      { entry: { artifactType: 'application/vnd.dev.sigstore.bundle.v0.3+json' } },
+    ],
+    ['an SBOM, by its config', '{"files":[]}', { config: { mediaType: 'application/vnd.oci.empty.v1+json' } }],
+    [
+      'a signature of cosign, by its layers',
+      'signed'.padEnd(1024),
+      { layer: { mediaType: 'application/vnd.dev.cosign.simplesigning.v1+json' } },
+    ],
+  ])('may have %s beside its image', async (_, content, changes) => {
+    for (const form of ['folder', 'tar', 'gzip'] as const) {
+      const files = withArtifact(made, content, changes)
+      await expectRead(made, files, form)
+      await checkImage(await findSource(await store(files, form)))
+    }
+  })
+
+  test('with a second image is none, though that has an `artifactType`: an image’s config', async () => {
+    const artifactType = 'application/vnd.oci.image.config.v1+json'
+    const reading = read(withArtifact(made, 'layer', { entry: { artifactType } }))
+    await expect(reading).rejects.toThrow(/holds 2 images/)
   })
 
   test('may hold layers that are no part of its image', async () => {

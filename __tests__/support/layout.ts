@@ -111,6 +111,36 @@ export function blobName(digest: string): string {
   return `blobs/${digest.replace(':', '/')}`
 }
 
+/**
+ * A layout with something beside its image that is none, as `cosign` and `oras` add it.
+ * @param content of its one blob
+ */
+export function withArtifact(
+  layout: MadeLayout,
+  content: string,
+  changes: {
+    readonly entry?: Readonly<Record<string, unknown>>
+    readonly config?: Readonly<Record<string, unknown>>
+    readonly layer?: Readonly<Record<string, unknown>>
+  },
+): ReadonlyMap<string, LayoutFile> {
+  const blob = Buffer.from(content)
+  const describe = (bytes: Buffer) => ({ digest: sha256(bytes), size: bytes.length })
+  const manifest = json({
+    schemaVersion: 2,
+    mediaType: `${OCI}.manifest.v1+json`,
+    config: { mediaType: `${OCI}.config.v1+json`, ...describe(layout.config), ...changes.config },
+    layers: [{ mediaType: TYPES.plain, ...describe(blob), ...changes.layer }],
+    subject: layout.entry,
+  })
+  const entry = { mediaType: `${OCI}.manifest.v1+json`, ...describe(manifest), ...changes.entry }
+  return withFiles(layout, {
+    [blobName(sha256(blob))]: blob,
+    [blobName(entry.digest)]: manifest,
+    'index.json': indexOf([entry, layout.entry]),
+  })
+}
+
 /** A layout with other files in place of its own, or, where there are none, without them. */
 export function withFiles(
   { files }: Pick<MadeLayout, 'files'>,

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
-import { OCI_INDEX } from '../oci/media-type.ts'
+import { OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
 import { printPlatform } from '../oci/platform.ts'
 import { readConfig } from './config.ts'
 import { DOCUMENT_LIMIT, documentCalled, isDocument } from './documents.ts'
@@ -73,13 +73,15 @@ interface Document {
   readonly name: string
 }
 
-/** What an index leads to, attestations left out: one image, or an index of one. */
+/** What an index leads to, attestations, signatures and the like left out: one image, or an index of one. */
 function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, path: string, depth = 0): Descriptor {
   const index = parse(bytes, mediaType, name, path)
   if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
   // An image with two names is listed twice.
   const listed = index.manifests.filter(({ platform }) => platform?.os !== 'unknown')
-  const images = [...new Map(listed.map((one) => [one.digest, one])).values()]
+  const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
+  // One alone is what was meant to be an image, whatever its manifest says.
+  const images = distinct.length > 1 ? distinct.filter((one) => mayBeImage(one, contents, path)) : distinct
   const [only, ...more] = images
   if (only === undefined) throw damaged(path, `${name} lists no image`)
   if (more.length > 0)
@@ -99,6 +101,28 @@ function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, pat
     path,
     depth + 1,
   )
+}
+
+/**
+ * Whether an index may list an image by this. Signatures and SBOMs are listed beside theirs: with an `artifactType`, or
+ * by a manifest whose config or layers are none of an image.
+ * Source: https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidelines-for-artifact-usage
+ */
+function mayBeImage({ artifactType, digest, mediaType }: Descriptor, { documents }: Contents, path: string): boolean {
+  if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType)) return false
+  const bytes = documents.get(nameOf(digest))
+  if (bytes === undefined) return true
+  const manifest = parse(bytes, mediaType, `its manifest ${digest}`, path)
+  if (manifest.kind === 'index') return true
+  const { config, layers } = manifest
+  return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)))
+}
+
+const IMAGE_CONFIGS: ReadonlySet<string> = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json'])
+
+/** Whatever it is compressed or encrypted with. */
+function isLayer(mediaType: string): boolean {
+  return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType)
 }
 
 function parse(bytes: Buffer, mediaType: string, name: string, path: string): ReturnType<typeof parseManifest> {
