@@ -215,6 +215,13 @@ describe('what is no image', () => {
       /is a folder with no image in it\n {2}it holds nothing\n/,
     ],
     [
+      'JSON',
+      () => file('{"name":"app"}'),
+      /is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes: .*"image-config".*\n/,
+    ],
+    ['JSON cut short', () => file('{"image-config": {'), /not what nix2container's buildImage makes: .*JSON.*\n/],
+    ['a large file like JSON', () => file(Buffer.alloc(70_000_000, '{')), /buildImage makes: it has 70\.0 MB\n/],
+    [
       'a compressed text',
       () => file(gzipSync('hello, world\n')),
       /is no image: it is compressed with gzip, and what is in it is no tar\n {2}unpacked, it begins with "hello, world"\n/,
@@ -261,6 +268,11 @@ test('a tar with zstd’s widest windows (`zstd --long=28`) is read', async () =
   const packed = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 28 } })
   packed.end(made.bytes)
   expect((await readBuilt(await file(await buffer(packed)))).configDigest).toBe(made.configDigest)
+})
+
+test('what nix2container describes is told apart', async () => {
+  const path = await file('{"version":1,"image-config":{"Cmd":["app"]},"layers":[{"digest":"sha256:0"}]}')
+  expect(await findSource(path)).toEqual({ path, format: 'nix2container' })
 })
 
 test('a compressed tar as the oldest tars are, whose headers do not say so, is read', async () => {

@@ -111,11 +111,13 @@ test.each([
     name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ];
   }`
   await writeFile(join(cwd, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${built}; }; }`)
-  const step = await build('x86_64-linux', { cwd })
-  expect(step.exitCode).toBe(1)
   const what = "-app\\.json is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes"
-  expect(step.errors.join()).toMatch(new RegExp(`${what}${why}`, 'm'))
-  expect(step.tempLeft).toEqual([])
+  for (const pushWith of ['registry', 'docker']) {
+    const step = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': pushWith } })
+    expect(step.exitCode).toBe(1)
+    expect(step.errors.join()).toMatch(new RegExp(`${what}${why}`, 'm'))
+    expect(step.tempLeft).toEqual([])
+  }
 })
 
 /** A Docker that says that it runs, and has no more to do. */

@@ -9,6 +9,7 @@ import { lastLines } from '../failure.ts'
 import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
+import { faultOfDescription } from './description.ts'
 import { ImageError } from './image-error.ts'
 import { readLayoutFolder } from './oci-layout.ts'
 import type { SourceImage, TakeLayer } from './source-image.ts'
@@ -34,6 +35,13 @@ export async function findSource(path: string): Promise<ImageSource> {
   const format = formatOf(start)
   if (format === undefined)
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS })
+  const fault = format === 'nix2container' ? await faultOfDescription(path) : undefined
+  if (fault !== undefined)
+    throw new ImageError({
+      what: `${path} is no image`,
+      words: `it begins like JSON, and is not what nix2container's buildImage makes: ${fault}`,
+      help: BUILDERS,
+    })
   const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined
   if (unpacked !== undefined && !mayBeTar(unpacked))
     throw new ImageError({
