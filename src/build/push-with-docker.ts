@@ -1,7 +1,9 @@
 import { loginStep } from '../advice.ts'
 import { estimateCompressed } from '../blob/estimate.ts'
+import { MORE_SPACE } from '../disk.ts'
 import { keepsLayersUncompressed, loadedImage, loadImage, pushTag, tagImage } from '../docker/docker.ts'
-import { readImage } from '../image/source.ts'
+import { DockerError } from '../docker/docker-error.ts'
+import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Tools } from '../mode.ts'
@@ -23,19 +25,41 @@ export const PUSH_STRAIGHT =
 export async function pushWithDocker({ source, images, tag, check }: Pushing, tools: Tools): Promise<Pushed> {
   tools.log.info(`Docker loads ${source.path}`)
   const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined
-  // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
-  const archive = await loadImage(
-    (stdin) => readImage(source, { copy: stdin, take: sizes?.take }),
-    // containerd's image store takes one, and Docker's own does not, of which it says that a file is missing in it.
-    ({ manifest }) =>
-      manifest === undefined ? undefined : `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`,
-  )
+  const archive = await load(source, sizes?.take)
   check(archive)
   sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)
   const pushed: PublishedImage[] = []
   for (const image of images) pushed.push(await push(name, image, tag, archive, tools))
   return { images: pushed }
+}
+
+/** Has Docker load the image, and says what helps where its own words tell. */
+async function load(source: ImageSource, take: TakeLayer | undefined): Promise<SourceImage> {
+  let isLayout = false
+  try {
+    // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
+    return await loadImage(async (stdin) => {
+      const archive = await readImage(source, { copy: stdin, take })
+      isLayout = archive.manifest !== undefined
+      return archive
+    })
+  } catch (error) {
+    if (!(error instanceof DockerError)) throw error
+    const { words = '', help } = error.parts
+    throw new DockerError({ ...error.parts, help: help ?? adviceOn(words, isLayout) })
+  }
+}
+
+/** What helps, by Docker's words on why it can't load an image. */
+function adviceOn(words: string, isLayout: boolean): string | undefined {
+  if (/no space left on device/i.test(words))
+    return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${MORE_SPACE}`
+  // containerd's image store takes layouts, and Docker's own does not. Older versions take it for an archive of the oldest
+  // form, in which files are missing.
+  if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
+    return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`
+  return undefined
 }
 
 interface Sizes {

@@ -1,0 +1,81 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { pushWithDocker } from '../../src/build/push-with-docker.ts'
+import { DockerError } from '../../src/docker/docker-error.ts'
+import { findSource } from '../../src/image/source.ts'
+import { jobLog } from '../../src/job-log.ts'
+import { open } from '../registry/connect.ts'
+import { makeArchive, writeTar } from '../support/image.ts'
+import { noise } from '../support/layer-content.ts'
+import { makeLayout, storeLayout } from '../support/layout.ts'
+
+const path = process.env.PATH
+const silent = { ...jobLog, info: () => undefined }
+
+let folder: string
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'push-with-docker-'))
+})
+afterEach(async () => {
+  process.env.PATH = path
+  await rm(folder, { recursive: true })
+})
+
+/** The message where Docker, having read what the shell says, ends with these words. */
+async function refusal(image: string, words: string, reading = 'cat > /dev/null'): Promise<string> {
+  const script = `#!/bin/sh\nif [ "$1" = load ]; then ${reading}; echo '${words}' >&2; exit 1; fi\n`
+  await writeFile(join(folder, 'docker'), script, { mode: 0o755 })
+  process.env.PATH = `${folder}${delimiter}${path}`
+  const client = open('registry.example')
+  const source = await findSource(image)
+  const pushing = { source, images: [client.repository], tag: 'v1', check: () => undefined }
+  const error = await pushWithDocker(pushing, { registry: client, log: silent }).catch((thrown: unknown) => thrown)
+  expect(error).toBeInstanceOf(DockerError)
+  return (error as DockerError).message
+}
+
+async function storeArchive(): Promise<string> {
+  const file = join(folder, 'archive')
+  // More than the pipe to Docker holds.
+  await writeFile(file, makeArchive({ layers: [writeTar([{ name: 'noise', content: noise(3_000_000) }])] }).bytes)
+  return file
+}
+
+const storeOciArchive = async () => storeLayout(folder, makeLayout().files, 'tar')
+
+describe('an image that Docker can’t load', () => {
+  test.each([
+    // Docker 20.10.
+    'open /var/lib/docker/tmp/docker-import-2028584121/blobs/json: no such file or directory',
+    // Newer ones.
+    'invalid archive: does not contain a manifest.json',
+  ])('because it is an OCI layout is told to be one: %s', async (words) => {
+    expect(await refusal(await storeOciArchive(), words)).toBe(
+      `Docker could not load the image that Nix built\n  ${words}\nIt is an OCI layout, which this Docker does not load. Leave \`push-with: docker\` out: without it, the image is pushed straight from what Nix built.`,
+    )
+    expect(await refusal(await storeArchive(), words)).toBe(
+      `Docker could not load the image that Nix built\n  ${words}`,
+    )
+  })
+
+  test('for another reason is not told that it should be another', async () => {
+    const words = 'Error response from daemon: context canceled'
+    expect(await refusal(await storeOciArchive(), words)).toBe(
+      `Docker could not load the image that Nix built\n  ${words}`,
+    )
+  })
+
+  test.each([
+    ['after all of it', 'cat > /dev/null'],
+    ['in the middle of it', 'head -c 100000 > /dev/null'],
+  ])('because the disk is full %s is told so, and how there is room', async (_, reading) => {
+    const words = 'Error processing tar file(exit status 1): write /x/layer.tar: No space left on device'
+    for (const image of [await storeOciArchive(), await storeArchive()])
+      expect(await refusal(image, words, reading)).toMatch(
+        /^Docker could not load .*\n {2}Error processing .*\nThe disk that Docker keeps images on is full\. Leave `push-with: docker` out: .* docker image prune --all .* larger runner/,
+      )
+  })
+})
