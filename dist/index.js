@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(48044);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(56285);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 48044:
+/***/ 56285:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54121,11 +54121,8 @@ async function loadImage(feed, advise = () => undefined) {
         throw fed.reason;
     if (fed.status === 'fulfilled' && exitCode === 0)
         return fed.value;
-    throw new DockerError({
-        what: 'Docker could not load the image that Nix built',
-        words: lastLines(words.join(''), 10),
-        help: fed.status === 'fulfilled' ? advise(fed.value) : undefined,
-    });
+    const said = lastLines(words.join(''), 10);
+    throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) });
 }
 async function loadedImage(configDigest, names) {
     for (const name of [configDigest, ...names]) {
@@ -54183,6 +54180,8 @@ class ImageError extends Failure {
 
 // EXTERNAL MODULE: external "node:fs"
 var external_node_fs_ = __nccwpck_require__(73024);
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
 ;// CONCATENATED MODULE: external "node:stream/promises"
 const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
 ;// CONCATENATED MODULE: ./lib/oci/document.js
@@ -54321,17 +54320,46 @@ function readConfig(bytes, name, path) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/image/documents.js
+
+
+const DOCUMENT_LIMIT = 4 * 1024 * 1024;
+const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
+function isDocument(name, bytes) {
+    if (name === 'manifest.json' || name === 'index.json')
+        return bytes.length > 0;
+    const first = bytes.find((byte) => !isSpace(byte));
+    return first === 0x7b || first === 0x5b;
+}
+function documentCalled(name, { members, documents }, what, path) {
+    const bytes = documents.get(name);
+    if (bytes !== undefined)
+        return bytes;
+    const member = members.get(name);
+    if (member?.type !== 'file')
+        throw damaged(path, `${what} is missing`);
+    if (member.size === 0)
+        throw damaged(path, `${what} is empty`);
+    if (member.size > DOCUMENT_LIMIT)
+        throw damaged(path, `${what} is too large (${printBytes(member.size)}, at most ${printBytes(DOCUMENT_LIMIT)})`);
+    throw damaged(path, `${what} is no JSON`);
+}
+function isSpace(byte) {
+    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
 ;// CONCATENATED MODULE: ./lib/image/docker-archive.js
 
 
 
 
 
-function imageOfDockerArchive({ members, documents }, path) {
-    const manifest = docker_archive_parseManifest(documents.get('manifest.json'), path);
-    const config = documents.get(resolve(manifest.Config, members));
-    if (config === undefined)
-        throw damaged(path, `its config ${manifest.Config} is missing`);
+
+function imageOfDockerArchive(contents, path) {
+    const { members } = contents;
+    const document = (name, what) => documentCalled(resolve(name, members), contents, what, path);
+    const manifest = docker_archive_parseManifest(document('manifest.json', 'its manifest.json'), path);
+    const config = document(manifest.Config, `its config ${manifest.Config}`);
     const image = readConfig(config, manifest.Config, path);
     const layers = manifest.Layers.map((layer) => resolve(layer, members));
     const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file');
@@ -54353,7 +54381,7 @@ const docker_archive_MANIFEST = array(object({
     Layers: nullish(array(string()), []),
 }));
 function docker_archive_parseManifest(bytes, path) {
-    const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes?.toString('utf8'));
+    const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes.toString('utf8'));
     if (!result.success) {
         const place = getDotPath(result.issues[0]);
         throw damaged(path, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
@@ -54393,11 +54421,9 @@ function resolve(name, members) {
 
 
 
+
 function imageOfLayout(contents, path) {
-    const { documents } = contents;
-    const index = documents.get('index.json');
-    if (index === undefined)
-        throw damaged(path, 'its index.json is missing');
+    const index = documentCalled('index.json', contents, 'its index.json', path);
     const descriptor = onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
     const bytes = documentOf(contents, descriptor, path);
     const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
@@ -54427,7 +54453,6 @@ async function readLayoutFolder(path, take = async () => undefined) {
     return image;
 }
 const CHUNK = 1024 * 1024;
-const DOCUMENT_LIMIT = 4 * 1024 * 1024;
 async function listFolder(path) {
     const folder = 'blobs/sha256';
     const blobs = await (0,promises_.readdir)((0,external_node_path_.join)(path, folder)).catch(() => []);
@@ -54441,7 +54466,7 @@ async function listFolder(path) {
         if (file.size > DOCUMENT_LIMIT)
             continue;
         const bytes = await (0,promises_.readFile)((0,external_node_path_.join)(path, name));
-        if (bytes[0] === 0x7b)
+        if (isDocument(name, bytes))
             documents.set(name, bytes);
     }
     return { members, documents };
@@ -54451,7 +54476,8 @@ function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
     if (index.kind === 'manifest')
         throw damaged(path, `${name} is no index`);
     const listed = index.manifests.filter(({ platform }) => platform?.os !== 'unknown');
-    const images = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    const images = distinct.length > 1 ? distinct.filter((one) => mayBeImage(one, contents, path)) : distinct;
     const [only, ...more] = images;
     if (only === undefined)
         throw damaged(path, `${name} lists no image`);
@@ -54470,6 +54496,22 @@ function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
     const inner = documentOf(contents, only, path);
     return onlyImage(contents, { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` }, path, depth + 1);
 }
+function mayBeImage({ artifactType, digest, mediaType }, { documents }, path) {
+    if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
+        return false;
+    const bytes = documents.get(nameOf(digest));
+    if (bytes === undefined)
+        return true;
+    const manifest = oci_layout_parse(bytes, mediaType, `its manifest ${digest}`, path);
+    if (manifest.kind === 'index')
+        return true;
+    const { config, layers } = manifest;
+    return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)));
+}
+const IMAGE_CONFIGS = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json']);
+function isLayer(mediaType) {
+    return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType);
+}
 function oci_layout_parse(bytes, mediaType, name, path) {
     try {
         return parseManifest(bytes, mediaType, name);
@@ -54481,9 +54523,7 @@ function oci_layout_parse(bytes, mediaType, name, path) {
     }
 }
 function documentOf(contents, { digest, size }, path) {
-    const bytes = contents.documents.get(nameOf(digest));
-    if (bytes === undefined)
-        throw damaged(path, `${digest} is missing`);
+    const bytes = documentCalled(nameOf(digest), contents, digest, path);
     if (bytes.length !== size)
         throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
     if (digestOf(bytes) !== digest)
@@ -54568,243 +54608,6 @@ function fileReader(file, size) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/image/tar.js
-
-
-async function* tarEntries(reader, archive) {
-    const global = new Map();
-    let extension = {};
-    for (;;) {
-        const header = await readHeader(reader, archive);
-        if (header === undefined) {
-            if (Object.keys(extension).length > 0)
-                throw truncated(archive, 'a header');
-            return;
-        }
-        if (isExtension(header.flag)) {
-            extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
-            continue;
-        }
-        const entry = describe(header, global, extension, archive);
-        extension = {};
-        yield* visit(reader, entry, archive);
-    }
-}
-const BLOCK = 512;
-const EXTENSION_LIMIT = 1024 * 1024;
-async function* visit(reader, entry, archive) {
-    let unread = entry.size;
-    yield {
-        ...entry,
-        async *content() {
-            while (unread > 0) {
-                const chunk = await reader.next(unread);
-                if (chunk.length === 0)
-                    throw truncated(archive, entry.name);
-                unread -= chunk.length;
-                yield chunk;
-            }
-        },
-    };
-    const rest = unread + padding(entry.size);
-    if ((await reader.skip(rest)) < rest)
-        throw truncated(archive, entry.name);
-}
-async function readHeader(reader, archive) {
-    const block = await readExactly(reader, BLOCK);
-    if (block.length === 0 || (block.length === BLOCK && block.every((byte) => byte === 0)))
-        return undefined;
-    if (block.length < BLOCK)
-        throw truncated(archive, 'a header');
-    if (!checksumFits(block))
-        throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` });
-    const prefix = tar_text(block, 257, 6) === 'ustar' ? tar_text(block, 345, 155) : '';
-    const name = tar_text(block, 0, 100);
-    return {
-        name: prefix === '' ? name : `${prefix}/${name}`,
-        size: checkedSize(tar_number(block, 124, 12), archive),
-        flag: String.fromCharCode(block[156] ?? 0),
-        linkName: tar_text(block, 157, 100),
-    };
-}
-function checksumFits(block) {
-    let sum = 8 * 0x20;
-    for (let at = 0; at < BLOCK; at++)
-        if (at < 148 || at >= 156)
-            sum += block[at] ?? 0;
-    return sum === tar_number(block, 148, 8);
-}
-function isExtension(flag) {
-    return 'xgLK'.includes(flag);
-}
-async function readExtension(reader, header, global, archive) {
-    if (header.size > EXTENSION_LIMIT)
-        throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` });
-    const content = await readContent(reader, header.size, header.name, archive);
-    const rest = padding(header.size);
-    if ((await reader.skip(rest)) < rest)
-        throw truncated(archive, 'a header');
-    if (header.flag === 'L')
-        return { name: tar_text(content, 0, content.length) };
-    if (header.flag === 'K')
-        return { linkName: tar_text(content, 0, content.length) };
-    const records = parsePax(content, archive);
-    if (header.flag === 'x')
-        return { pax: records };
-    for (const [key, value] of records)
-        global.set(key, value);
-    return {};
-}
-function parsePax(content, archive) {
-    const records = new Map();
-    for (let at = 0; at < content.length;) {
-        const space = content.indexOf(0x20, at);
-        const length = Number(content.toString('latin1', at, Math.max(at, space)));
-        const record = content.toString('utf8', space + 1, at + length - 1);
-        const equals = record.indexOf('=');
-        const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
-        if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
-            throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
-        records.set(record.slice(0, equals), record.slice(equals + 1));
-        at += length;
-    }
-    return records;
-}
-function describe(header, global, { name, linkName, pax }, archive) {
-    const said = (key) => pax?.get(key) ?? global.get(key);
-    const size = said('size');
-    const type = typeOf(header.flag);
-    return {
-        name: said('path') ?? name ?? header.name,
-        linkName: said('linkpath') ?? linkName ?? header.linkName,
-        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
-        type,
-    };
-}
-function sizeOf(text, archive) {
-    return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
-}
-function checkedSize(size, archive) {
-    if (Number.isSafeInteger(size) && size >= 0)
-        return size;
-    throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` });
-}
-function typeOf(flag) {
-    if (flag === '0' || flag === '\0' || flag === '7')
-        return 'file';
-    if (flag === '1')
-        return 'hard-link';
-    if (flag === '2')
-        return 'symbolic-link';
-    return flag === '5' ? 'folder' : 'other';
-}
-async function readContent(reader, size, name, archive) {
-    const content = await readExactly(reader, size);
-    if (content.length < size)
-        throw truncated(archive, name);
-    return content;
-}
-function padding(size) {
-    return (BLOCK - (size % BLOCK)) % BLOCK;
-}
-function tar_text(block, start, length) {
-    const end = block.indexOf(0, start);
-    return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
-}
-function tar_number(block, start, length) {
-    if ((block[start] ?? 0) & 0x80) {
-        let value = (block[start] ?? 0) & 0x7f;
-        for (let at = start + 1; at < start + length; at++)
-            value = value * 256 + (block[at] ?? 0);
-        return value;
-    }
-    return Number.parseInt(block
-        .toString('latin1', start, start + length)
-        .replaceAll('\0', ' ')
-        .trim() || '0', 8);
-}
-function truncated(archive, name) {
-    return new ImageError({
-        what: `${archive} is damaged: it ends in the middle of ${name}`,
-        help: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/archive.js
-
-
-
-
-
-
-async function readArchive(reader, path, take = async () => undefined) {
-    const contents = await collect(reader, path, take);
-    if (contents.documents.has('manifest.json'))
-        return imageOfDockerArchive(contents, path);
-    if (contents.documents.has('index.json'))
-        return imageOfLayout(contents, path);
-    throw new ImageError({
-        what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-        words: `it holds ${listOf([...contents.members.keys()])}`,
-        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
-    });
-}
-const archive_DOCUMENT_LIMIT = 4 * 1024 * 1024;
-const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
-async function collect(reader, path, take) {
-    const members = new Map();
-    const documents = new Map();
-    let kept = 0;
-    for await (const entry of tarEntries(reader, path)) {
-        const name = memberName(entry.name);
-        if (name.split('/').includes('..'))
-            throw damaged(path, `its member ${entry.name} points out of it`);
-        members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size });
-        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
-        const document = small !== undefined && isJson(small) ? small : undefined;
-        if (document !== undefined) {
-            documents.set(name, document);
-            kept += document.length;
-        }
-        if (mayBeLayer(entry, name, document !== undefined))
-            await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) });
-        if (kept > DOCUMENTS_LIMIT)
-            throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-    }
-    return { members, documents };
-}
-async function readAll(content) {
-    const chunks = [];
-    for await (const chunk of content)
-        chunks.push(Buffer.from(chunk));
-    return Buffer.concat(chunks);
-}
-async function* once(bytes) {
-    yield bytes;
-}
-function isJson(bytes) {
-    return bytes[0] === 0x7b || bytes[0] === 0x5b;
-}
-function mayBeLayer({ type, size }, name, isDocument) {
-    if (type !== 'file' || size === 0)
-        return false;
-    return size % 512 === 0 || (!isDocument && (isBlob(name) || name.endsWith('.gz')));
-}
-function mayBeDocument({ type, size }, name) {
-    if (type !== 'file' || size > archive_DOCUMENT_LIMIT)
-        return false;
-    return name.endsWith('.json') || isBlob(name) || isDigest(name);
-}
-function isBlob(name) {
-    return name.startsWith('blobs/sha256/');
-}
-function listOf(names) {
-    const shown = names.slice(0, 8).join(', ');
-    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
-}
-
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(38522);
 ;// CONCATENATED MODULE: ./lib/image/zstd-frames.js
@@ -54958,7 +54761,259 @@ async function settled(work) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/image/tar.js
+
+
+
+async function* tarEntries(reader, archive) {
+    const global = new Map();
+    let extension = {};
+    for (;;) {
+        const header = await readHeader(reader, archive);
+        if (header === undefined) {
+            if (Object.keys(extension).length > 0)
+                throw truncated(archive, 'a header');
+            return;
+        }
+        if (isExtension(header.flag)) {
+            extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
+            continue;
+        }
+        const entry = describe(header, global, extension, archive);
+        extension = {};
+        yield* visit(reader, entry, archive);
+    }
+}
+const BLOCK = 512;
+function mayBeTar(start) {
+    return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)));
+}
+const EXTENSION_LIMIT = 1024 * 1024;
+async function* visit(reader, entry, archive) {
+    let unread = entry.size;
+    yield {
+        ...entry,
+        async *content() {
+            while (unread > 0) {
+                const chunk = await reader.next(unread);
+                if (chunk.length === 0)
+                    throw truncated(archive, entry.name);
+                unread -= chunk.length;
+                yield chunk;
+            }
+        },
+    };
+    const rest = unread + padding(entry.size);
+    if ((await reader.skip(rest)) < rest)
+        throw truncated(archive, entry.name);
+}
+async function readHeader(reader, archive) {
+    const block = await readExactly(reader, BLOCK);
+    if (block.length === 0 || (block.length === BLOCK && isEnd(block)))
+        return undefined;
+    if (block.length < BLOCK)
+        throw truncated(archive, 'a header');
+    if (!checksumFits(block))
+        throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` });
+    const prefix = tar_text(block, 257, 6) === 'ustar' ? tar_text(block, 345, 155) : '';
+    const name = tar_text(block, 0, 100);
+    return {
+        name: prefix === '' ? name : `${prefix}/${name}`,
+        size: checkedSize(tar_number(block, 124, 12), archive),
+        flag: String.fromCharCode(block[156] ?? 0),
+        linkName: tar_text(block, 157, 100),
+    };
+}
+function isEnd(block) {
+    return block.every((byte) => byte === 0);
+}
+function checksumFits(block) {
+    let sum = 8 * 0x20;
+    for (let at = 0; at < BLOCK; at++)
+        if (at < 148 || at >= 156)
+            sum += block[at] ?? 0;
+    return sum === tar_number(block, 148, 8);
+}
+function isExtension(flag) {
+    return 'xgLK'.includes(flag);
+}
+async function readExtension(reader, header, global, archive) {
+    if (header.size > EXTENSION_LIMIT)
+        throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` });
+    const content = await readContent(reader, header.size, header.name, archive);
+    const rest = padding(header.size);
+    if ((await reader.skip(rest)) < rest)
+        throw truncated(archive, 'a header');
+    if (header.flag === 'L')
+        return { name: tar_text(content, 0, content.length) };
+    if (header.flag === 'K')
+        return { linkName: tar_text(content, 0, content.length) };
+    const records = parsePax(content, archive);
+    if (header.flag === 'x')
+        return { pax: records };
+    for (const [key, value] of records)
+        global.set(key, value);
+    return {};
+}
+function parsePax(content, archive) {
+    const records = new Map();
+    for (let at = 0; at < content.length;) {
+        const space = content.indexOf(0x20, at);
+        const length = Number(content.toString('latin1', at, Math.max(at, space)));
+        const record = content.toString('utf8', space + 1, at + length - 1);
+        const equals = record.indexOf('=');
+        const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
+        if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
+            throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
+        records.set(record.slice(0, equals), record.slice(equals + 1));
+        at += length;
+    }
+    return records;
+}
+function describe(header, global, { name, linkName, pax }, archive) {
+    const said = (key) => pax?.get(key) ?? global.get(key);
+    const size = said('size');
+    const type = typeOf(header.flag);
+    return {
+        name: said('path') ?? name ?? header.name,
+        linkName: said('linkpath') ?? linkName ?? header.linkName,
+        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
+        type,
+    };
+}
+function sizeOf(text, archive) {
+    return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
+}
+function checkedSize(size, archive) {
+    if (Number.isSafeInteger(size) && size >= 0)
+        return size;
+    throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` });
+}
+function typeOf(flag) {
+    if (flag === '0' || flag === '\0' || flag === '7')
+        return 'file';
+    if (flag === '1')
+        return 'hard-link';
+    if (flag === '2')
+        return 'symbolic-link';
+    return flag === '5' ? 'folder' : 'other';
+}
+async function readContent(reader, size, name, archive) {
+    const content = await readExactly(reader, size);
+    if (content.length < size)
+        throw truncated(archive, name);
+    return content;
+}
+function padding(size) {
+    return (BLOCK - (size % BLOCK)) % BLOCK;
+}
+function tar_text(block, start, length) {
+    const end = block.indexOf(0, start);
+    return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
+}
+function tar_number(block, start, length) {
+    if ((block[start] ?? 0) & 0x80) {
+        let value = (block[start] ?? 0) & 0x7f;
+        for (let at = start + 1; at < start + length; at++)
+            value = value * 256 + (block[at] ?? 0);
+        return value;
+    }
+    return Number.parseInt(block
+        .toString('latin1', start, start + length)
+        .replaceAll('\0', ' ')
+        .trim() || '0', 8);
+}
+function truncated(archive, name) {
+    return new ImageError({
+        what: `${archive} is damaged: it ends in the middle of ${name}`,
+        help: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/archive.js
+
+
+
+
+
+
+async function readArchive(reader, path, take = async () => undefined) {
+    const contents = await collect(reader, path, take);
+    if (contents.members.has('manifest.json'))
+        return imageOfDockerArchive(contents, path);
+    if (contents.members.has('index.json'))
+        return imageOfLayout(contents, path);
+    throw new ImageError({
+        what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
+        words: `it holds ${listOf([...contents.members.keys()])}`,
+        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
+    });
+}
+async function collect(reader, path, take) {
+    const members = new Map();
+    const documents = new Map();
+    let kept = 0;
+    for await (const entry of tarEntries(reader, path)) {
+        const name = memberName(entry.name);
+        if (name.split('/').includes('..'))
+            throw damaged(path, `its member ${entry.name} points out of it`);
+        members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size });
+        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
+        const document = small !== undefined && isDocument(name, small) ? small : undefined;
+        documents.delete(name);
+        if (document !== undefined) {
+            documents.set(name, document);
+            kept += document.length;
+        }
+        if (mayBeLayer(entry, name, document !== undefined))
+            await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) });
+        if (kept > DOCUMENTS_LIMIT)
+            throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+    }
+    return { members, documents };
+}
+async function readAll(content) {
+    const chunks = [];
+    for await (const chunk of content)
+        chunks.push(Buffer.from(chunk));
+    return Buffer.concat(chunks);
+}
+async function* once(bytes) {
+    yield bytes;
+}
+function mayBeLayer({ type, size }, name, isJson) {
+    if (type !== 'file' || size === 0)
+        return false;
+    return size % 512 === 0 || (!isJson && (isBlob(name) || name.endsWith('.gz')));
+}
+function mayBeDocument({ type, size }, name) {
+    return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst)$/.test(name);
+}
+function isBlob(name) {
+    return name.startsWith('blobs/sha256/');
+}
+function listOf(names) {
+    const shown = names.slice(0, 8).join(', ');
+    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
+}
+
+;// CONCATENATED MODULE: ./lib/image/description.js
+
+
+
+const LIMIT = 64 * 1024 * 1024;
+const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
+async function faultOfDescription(path) {
+    const { size } = await (0,promises_.stat)(path);
+    if (size > LIMIT)
+        return `it has ${printBytes(size)}`;
+    return safeParse(DESCRIPTION, await (0,promises_.readFile)(path, 'utf8')).issues?.[0].message;
+}
+
 ;// CONCATENATED MODULE: ./lib/image/source.js
+
+
+
 
 
 
@@ -54976,9 +55031,23 @@ async function findSource(path) {
     if (start === 'folder')
         return findInFolder(path);
     const format = formatOf(start);
-    if (format !== undefined)
-        return { path, format };
-    throw new ImageError({ what: `${path} is no image`, words: describeStart(start), help: BUILDERS });
+    if (format === undefined)
+        throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
+    const fault = format === 'nix2container' ? await faultOfDescription(path) : undefined;
+    if (fault !== undefined)
+        throw new ImageError({
+            what: `${path} is no image`,
+            words: `it begins like JSON, and is not what nix2container's buildImage makes: ${fault}`,
+            help: BUILDERS,
+        });
+    const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined;
+    if (unpacked !== undefined && !mayBeTar(unpacked))
+        throw new ImageError({
+            what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
+            words: describeStart(unpacked, 'unpacked, it'),
+            help: BUILDERS,
+        });
+    return { path, format };
 }
 function isSeekable({ format }) {
     return format === 'tar' || format === 'layout';
@@ -54997,12 +55066,12 @@ async function readImage(source, { copy, take } = {}) {
     }
 }
 const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
-async function readStart(path) {
+async function readStart(path, most = BLOCK) {
     const file = await (0,promises_.open)(path).catch((cause) => {
         throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause });
     });
     try {
-        const { bytesRead, buffer } = await file.read(Buffer.alloc(512), 0, 512, 0);
+        const { bytesRead, buffer } = await file.read(Buffer.alloc(most), 0, most, 0);
         return buffer.subarray(0, bytesRead);
     }
     catch (error) {
@@ -55014,36 +55083,69 @@ async function readStart(path) {
         await file.close();
     }
 }
+const PACKED_START = 256 * 1024;
+async function readUnpackedStart(path, format) {
+    const packed = await readStart(path, PACKED_START);
+    if (packed === 'folder')
+        return undefined;
+    const reader = streamReader(decompress(format, external_node_stream_.Readable.from([packed]), path));
+    try {
+        return await readExactly(reader, BLOCK);
+    }
+    catch {
+        return undefined;
+    }
+    finally {
+        await reader.close();
+    }
+}
 async function findInFolder(path) {
     const names = (await (0,promises_.readdir)(path)).sort();
     if (names.includes('index.json') && names.includes('oci-layout'))
         return { path, format: 'layout' };
-    const images = new Map();
+    const sources = new Map();
     for (const name of names) {
-        const image = await imageAt((0,external_node_path_.join)(path, name));
-        const place = image && (await (0,promises_.realpath)(image.path));
-        if (image && place && !images.has(place))
-            images.set(place, image);
+        const source = await sourceAt((0,external_node_path_.join)(path, name));
+        const place = source && (await (0,promises_.realpath)(source.path));
+        if (source && place && !sources.has(place))
+            sources.set(place, source);
     }
-    const found = [...images.values()];
-    const [only, ...more] = found;
+    const images = [...sources.values()].filter((source) => !isForItself(source));
+    const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
         return only;
-    const shown = found.length === 0 ? names : found.map((image) => (0,external_node_path_.basename)(image.path));
+    if (only !== undefined)
+        throw new ImageError({
+            what: `${path} is a folder with ${images.length} images in it`,
+            words: `by their first bytes: ${source_listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
+            help: 'Build each of them by its own attribute.',
+        });
+    const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
     throw new ImageError({
-        what: `${path} is a folder with ${found.length === 0 ? 'no image' : `${found.length} images`} in it`,
-        words: `${found.length === 0 ? 'it holds' : 'by their first bytes:'} ${shown.slice(0, 8).join(', ') || 'nothing'}${shown.length > 8 ? ' and more' : ''}`,
-        help: found.length === 0 ? BUILDERS : 'Build each of them by its own attribute.',
+        what: `${path} is a folder with no image in it`,
+        words: `it holds ${source_listOf(names)}`,
+        help: others.length === 0
+            ? BUILDERS
+            : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${source_listOf(others)} is one, build that, not a folder around it.`,
     });
 }
-async function imageAt(path) {
+function isForItself({ format }) {
+    return format === 'nix2container' || format === 'script';
+}
+async function sourceAt(path) {
     const start = await readStart(path).catch(() => undefined);
     if (start === 'folder') {
         const names = await (0,promises_.readdir)(path);
         return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined;
     }
     const format = start && formatOf(start);
-    return format === undefined || format === 'nix2container' || format === 'script' ? undefined : { path, format };
+    if (format === undefined)
+        return undefined;
+    const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined;
+    return unpacked === undefined || mayBeTar(unpacked) ? { path, format } : undefined;
+}
+function source_listOf(names) {
+    return `${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`;
 }
 function formatOf(start) {
     if (isTar(start))
@@ -55055,13 +55157,17 @@ function formatOf(start) {
         return 'script';
     return start[0] === 0x7b ? 'nix2container' : undefined;
 }
-function describeStart(start) {
+function isCompressed(format) {
+    return format === 'gzip' || format === 'zstd' || format === 'xz';
+}
+function describeStart(start, subject) {
     if (start.length === 0)
-        return 'the file is empty';
+        return `${subject} is empty`;
     const text = start.toString('utf8').split('\n')[0] ?? '';
-    return /^[\x20-\x7e\t]+$/.test(text)
-        ? `the file begins with "${text.slice(0, 60)}"`
-        : `the file begins with the bytes ${start.toString('hex', 0, 8)}`;
+    if (/^[\x20-\x7e\t]+$/.test(text))
+        return `${subject} begins with "${text.slice(0, 60)}"`;
+    const compression = compressionOf(start);
+    return `${subject} begins with the bytes ${start.toString('hex', 0, 8)}${compression ? `, as ${compression} does` : ''}`;
 }
 const source_CHUNK = 1024 * 1024;
 async function openReader({ path, format }, copy) {
@@ -55671,11 +55777,11 @@ function attributeOf({ options, text, name }, attribute) {
 
 
 const DESCRIPTION_LIMIT = 64 * 1024 * 1024;
-const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
+const copy_to_DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
 async function copyToLayout(call) {
     const { installable, nixArgs, description, layout } = call;
     const { size } = await (0,promises_.stat)(description);
-    const parsed = safeParse(DESCRIPTION, size > DESCRIPTION_LIMIT ? undefined : await (0,promises_.readFile)(description, 'utf8'));
+    const parsed = safeParse(copy_to_DESCRIPTION, size > DESCRIPTION_LIMIT ? undefined : await (0,promises_.readFile)(description, 'utf8'));
     if (!parsed.success)
         throw new NixError({
             what: `${description} is no image`,
@@ -56737,11 +56843,12 @@ async function estimateCompressed(content) {
 
 
 
+
 const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
 async function pushWithDocker({ source, images, tag, check }, tools) {
     tools.log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    const archive = await loadImage((stdin) => readImage(source, { copy: stdin, take: sizes?.take }), ({ manifest }) => manifest === undefined ? undefined : `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`);
+    const archive = await load(source, sizes?.take);
     check(archive);
     sizes?.warn(archive, tools.log);
     const name = await loadedImage(archive.configDigest, archive.names);
@@ -56749,6 +56856,22 @@ async function pushWithDocker({ source, images, tag, check }, tools) {
     for (const image of images)
         pushed.push(await push(name, image, tag, archive, tools));
     return { images: pushed };
+}
+async function load(source, take) {
+    let isLayout = false;
+    const feed = async (stdin) => {
+        const archive = await readImage(source, { copy: stdin, take });
+        isLayout = archive.manifest !== undefined;
+        return archive;
+    };
+    return loadImage(feed, (words) => adviceOn(words, isLayout));
+}
+function adviceOn(words, isLayout) {
+    if (/no space left on device/i.test(words))
+        return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${MORE_SPACE}`;
+    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
+        return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`;
+    return undefined;
 }
 function createSizes() {
     const sizes = new Map();

@@ -32,7 +32,9 @@ async function refusal(image: string, words: string, reading = 'cat > /dev/null'
   const client = open('registry.example')
   const source = await findSource(image)
   const pushing = { source, images: [client.repository], tag: 'v1', check: () => undefined }
-  const error = await pushWithDocker(pushing, { registry: client, log: silent }).catch((thrown: unknown) => thrown)
+  const error = await pushWithDocker(pushing, { ...client, registry: client, log: silent }).catch(
+    (thrown: unknown) => thrown,
+  )
   expect(error).toBeInstanceOf(DockerError)
   return (error as DockerError).message
 }

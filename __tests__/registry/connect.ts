@@ -1,7 +1,7 @@
 import { afterEach } from '@jest/globals'
 import type { Repository } from '../../src/oci/reference.ts'
 import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
-import { createHttp, type HttpSettings } from '../../src/registry/http.ts'
+import { createHttp, type Http, type HttpSettings } from '../../src/registry/http.ts'
 import { createRegistry, type Registry } from '../../src/registry/registry.ts'
 import { RegistryError } from '../../src/registry/registry-error.ts'
 import { type RegistryOptions, startRegistry, type TestRegistry } from '../support/registry.ts'
@@ -17,7 +17,7 @@ export interface Client extends Registry {
   readonly waits: readonly number[]
   readonly lines: readonly string[]
   readonly secrets: readonly string[]
-  readonly close: () => Promise<void>
+  readonly http: Http
 }
 
 const cleanups: (() => Promise<unknown>)[] = []
@@ -58,7 +58,7 @@ export function open(
     credentials: typeof credentials === 'function' ? credentials : async () => credentials,
     onSecret: (secret) => secrets.push(secret),
   })
-  return { ...registry, close: http.close, repository: { host, path: 'app' }, waits, lines, secrets }
+  return { ...registry, http, repository: { host, path: 'app' }, waits, lines, secrets }
 }
 
 /** A registry and a client for it. */

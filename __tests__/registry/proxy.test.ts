@@ -29,7 +29,7 @@ async function proxied(answerTo: (count: number) => ProxyAnswer = () => 'tunnel'
 
 function openWith(env: Variables, registry = host, settings: { readonly tunnelPatience?: number } = {}): Client {
   const client = open(registry, undefined, { env, ...settings })
-  afterwards(client.close)
+  afterwards(client.http.close)
   return client
 }
 

@@ -153,5 +153,5 @@ test('a redirect of an upload is refused, and leaves nothing open', async () => 
   const { client } = await connect({ fault })
   const error = await failureOf(client.checkPush(client.repository))
   expect(error).toMatchObject({ problem: 'other', status: 307 })
-  await client.close()
+  await client.http.close()
 }, 2_000)

@@ -1,8 +1,8 @@
+import type { Writable } from 'node:stream'
 import { loginStep } from '../advice.ts'
 import { estimateCompressed } from '../blob/estimate.ts'
 import { MORE_SPACE } from '../disk.ts'
 import { keepsLayersUncompressed, loadedImage, loadImage, pushTag, tagImage } from '../docker/docker.ts'
-import { DockerError } from '../docker/docker-error.ts'
 import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
@@ -37,18 +37,13 @@ export async function pushWithDocker({ source, images, tag, check }: Pushing, to
 /** Has Docker load the image, and says what helps where its own words tell. */
 async function load(source: ImageSource, take: TakeLayer | undefined): Promise<SourceImage> {
   let isLayout = false
-  try {
-    // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
-    return await loadImage(async (stdin) => {
-      const archive = await readImage(source, { copy: stdin, take })
-      isLayout = archive.manifest !== undefined
-      return archive
-    })
-  } catch (error) {
-    if (!(error instanceof DockerError)) throw error
-    const { words = '', help } = error.parts
-    throw new DockerError({ ...error.parts, help: help ?? adviceOn(words, isLayout) })
+  // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
+  const feed = async (stdin: Writable) => {
+    const archive = await readImage(source, { copy: stdin, take })
+    isLayout = archive.manifest !== undefined
+    return archive
   }
+  return loadImage(feed, (words) => adviceOn(words, isLayout))
 }
 
 /** What helps, by Docker's words on why it can't load an image. */

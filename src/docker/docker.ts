@@ -30,13 +30,13 @@ export async function keepsLayersUncompressed(): Promise<boolean> {
 /**
  * Has Docker load an image while `feed` writes it.
  * @param feed writes the archive to Docker's standard input, and ends it
- * @param advise what helps where Docker does not take what `feed` has returned
+ * @param advise what helps, by Docker's words on why it can't load it
  * @returns what `feed` returns
  * @throws DockerError where Docker can't load it, or what `feed` throws
  */
 export async function loadImage<Result>(
   feed: (stdin: Writable) => Promise<Result>,
-  advise: (fed: Result) => string | undefined = () => undefined,
+  advise: (words: string) => string | undefined = () => undefined,
 ): Promise<Result> {
   const child = spawn(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] })
   const words: string[] = []
@@ -53,11 +53,8 @@ export async function loadImage<Result>(
   const exitCode = await ended
   if (fed.status === 'rejected' && !brokenPipe) throw fed.reason
   if (fed.status === 'fulfilled' && exitCode === 0) return fed.value
-  throw new DockerError({
-    what: 'Docker could not load the image that Nix built',
-    words: lastLines(words.join(''), 10),
-    help: fed.status === 'fulfilled' ? advise(fed.value) : undefined,
-  })
+  const said = lastLines(words.join(''), 10)
+  throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) })
 }
 
 /**
