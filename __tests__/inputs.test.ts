@@ -342,6 +342,12 @@ describe('what is wrong is told in one message, with the input and what to do', 
       ['The input `image` is not valid: "ghcr.io/"', 'there is nothing after the host'],
     ],
     [
+      'a host in place of an image',
+      { image: 'ghcr.io' },
+      {},
+      ['The input `image` is not valid: "ghcr.io"', 'there is nothing after the host', 'ghcr.io/owner/app'],
+    ],
+    [
       'two images on one line',
       { image: 'owner/a,owner/b' },
       {},

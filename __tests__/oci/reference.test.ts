@@ -22,6 +22,7 @@ describe('a reference that a user writes', () => {
     ['[::1]/app', '[::1]', 'app'],
     ['[2001:db8::1]:5000/owner/app', '[2001:db8::1]:5000', 'owner/app'],
     ['registry/app', 'docker.io', 'registry/app'],
+    ['docker.io/library/x.y', 'docker.io', 'library/x.y'],
     ['a.b-c.example/x__y/z--1/0.9', 'a.b-c.example', 'x__y/z--1/0.9'],
   ])('%s is at %s, under %s', (text, host, path) => {
     const { repository, ...rest } = parseReference(text)
@@ -69,6 +70,12 @@ describe('what is no reference is refused, with the part that is wrong', () => {
     ['ghcr.io/Owner/app', '"O" can\'t be in one'],
     ['Owner/app', '"O" can\'t be in one'],
     ['ghcr.io/', 'there is nothing after the host'],
+    ['ghcr.io', 'there is nothing after the host\nWrite the name of the image as well: ghcr.io/owner/app.'],
+    ['ghcr.io', 'docker.io/library/ghcr.io'],
+    ['docker.io', 'there is nothing after the host'],
+    ['localhost', 'there is nothing after the host'],
+    ['localhost:5000', 'there is nothing after the host'],
+    ['127.0.0.1:5000', 'there is nothing after the host'],
     ['', 'is not an image name'],
     ['/app', 'is not an image name'],
     ['ghcr.io//app', 'each part between slashes'],

@@ -23,7 +23,7 @@ const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
 
 /**
  * Reads a reference as Docker does: a first part with a dot, a colon or the name `localhost` is a host, else the image
- * is Docker Hub's, where a name of one part belongs to `library/`.
+ * is Docker Hub's, where a name of one part belongs to `library/`. That one part has no dot: it is a host without more.
  * Grammar: https://github.com/distribution/reference/blob/main/reference.go
  * @throws FormatError that says which part breaks the grammar
  */
@@ -67,6 +67,12 @@ export function tagProblem(text: string): string {
 
 function parseName(name: string, whole: string): Repository {
   const slash = name.indexOf('/')
+  // Docker takes it for an image of its Hub, where none is called like that; what is meant is the registry.
+  if (slash === -1 && /\.|^localhost$/.test(name))
+    throw new FormatError({
+      what: `"${whole}" is not an image name: there is nothing after the host`,
+      help: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
+    })
   const first = slash === -1 ? '' : name.slice(0, slash)
   const hosted = first === 'localhost' || /[.:]/.test(first)
   const host = hosted ? first : HUB
