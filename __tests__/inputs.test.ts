@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
+import { parse } from 'yaml'
 import { type BuildInputs, InputError, type MergeInputs, type PlanInputs, readInputs } from '../src/inputs.ts'
 import { printReference, printRepository } from '../src/oci/reference.ts'
 
@@ -114,6 +116,51 @@ describe('plan', () => {
       ['aarch64-linux', 'self-hosted-arm'],
       ['armv7l-linux', 'a board = of mine'],
     ])
+  })
+})
+
+describe('an input of another mode is refused, and not passed over', () => {
+  const MODES = ['build', 'plan', 'merge']
+  const action: { inputs: Record<string, { description: string; default?: string }> } = parse(
+    readFileSync(new URL('../action.yml', import.meta.url), 'utf8'),
+  )
+  // As action.yml says it: "build, plan: …".
+  const partial = Object.entries(action.inputs).flatMap(([name, { description, default: usual = '' }]) => {
+    const [, modes = ''] = /^((?:build|plan|merge)(?:, (?:build|plan|merge))*): /.exec(description) ?? []
+    // A default that an expression gives has a value in every mode.
+    return modes === '' || usual.startsWith('${{') ? [] : [{ name, modes: modes.split(', '), usual }]
+  })
+  const cases = partial.flatMap(({ name, modes, usual }) =>
+    MODES.flatMap((mode) => (modes.includes(mode) ? [] : [{ name, mode, modes, usual }])),
+  )
+
+  test.each(cases)('$name with mode: $mode', ({ name, mode, modes, usual }) => {
+    const read = (text: string) => () => readInputs(environment({ mode, tag: '', [name]: text }))
+    expectMessage(read('true'), [
+      `The input \`${name}\` is not for \`mode: ${mode}\`\n`,
+      `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`,
+    ])
+    for (const text of ['', ` ${usual}\n`]) expect(read(text)).not.toThrow()
+  })
+
+  test('which are all that action.yml gives to some modes', () => {
+    expect(partial.map(({ name }) => name)).toEqual(expect.arrayContaining(['flake', 'tag', 'tags', 'runners']))
+  })
+
+  test.each<[string, Inputs, string]>([
+    ['merge', { tag: 'v1.2.3-rc1' }, '`tag` is for `mode: build`. The tags that merge publishes are `tags`.'],
+    ['merge', { labels: 'a=b' }, '`annotations`'],
+    ['build', { tags: 'v1' }, 'users pull are `tags` of a step with `mode: merge`, which may follow in the same job'],
+    ['build', { annotations: 'a=b' }, '`labels`'],
+    ['build', { systems: 'x86_64-linux' }, '`system`'],
+    ['build', { runners: 'x86_64-linux=mine' }, '`runs-on`'],
+  ])('%s: %j is told what to use instead', (mode, inputs, instead) => {
+    expectMessage(() => readInputs(environment({ mode, ...inputs })), [instead])
+  })
+
+  test('what action.yml gives to every mode is no fault of the step', () => {
+    const runner = { system: 'x86_64-linux', token: 'ghs_x', 'job-total': '2', 'job-index': '0' }
+    for (const mode of MODES) expect(() => readInputs(environment({ mode, ...runner }))).not.toThrow()
   })
 })
 
@@ -237,6 +284,38 @@ describe('tags', () => {
     expect(read.annotations).toEqual([{ key: 'a', value: 'mine' }])
   })
 
+  test.each(['pull_request', 'pull_request_target'])(
+    'where none are given, a %s does not move `latest`, and a notice says how it would',
+    (event) => {
+      const read = readMerge({}, { GITHUB_EVENT_NAME: event })
+      expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:0123456'])
+      expect(read.notices).toEqual([
+        expect.stringMatching(/^`latest` is left out.*pull request[\s\S]*\n {2}tags: latest$/),
+      ])
+    },
+  )
+
+  test('and where nothing is published, nothing is said', () => {
+    const read = readMerge({ push: 'false' }, { GITHUB_EVENT_NAME: 'pull_request' })
+    expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:0123456'])
+    expect(read.notices).toEqual([])
+  })
+
+  test('what a pull request is given is published as it is', () => {
+    const event = { GITHUB_EVENT_NAME: 'pull_request' }
+    for (const read of [
+      readMerge({ tags: 'latest' }, event),
+      readMerge({}, { ...event, ...metadata({ tags: ['ghcr.io/owner/app:latest'] }) }),
+    ]) {
+      expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:latest'])
+      expect(read.notices).toEqual([])
+    }
+  })
+
+  test('a push moves `latest`', () => {
+    expect(tagsOf(readMerge({}, { GITHUB_EVENT_NAME: 'push' }))).toContain('ghcr.io/owner/app:latest')
+  })
+
   test('without any tags in what docker/metadata-action has left, the defaults hold', () => {
     expect(tagsOf(readMerge({}, metadata({ labels: {} })))).toEqual([
       'ghcr.io/owner/app:latest',
@@ -268,6 +347,10 @@ describe('merge', () => {
   })
 })
 
+test('builds of a pull request, which push nothing, have no digests for a rehearsal', () => {
+  expect(readMerge({ digests: '\n\n', push: 'false' }).digests).toEqual([])
+})
+
 describe('what is wrong is told in one message, with the input and what to do', () => {
   test.each<[string, Inputs, Inputs, readonly (string | RegExp)[]]>([
     ['no mode', { mode: '' }, {}, ['The input `mode` is missing', /mode: build.*mode: merge/]],
@@ -294,6 +377,18 @@ describe('what is wrong is told in one message, with the input and what to do', 
       { mode: 'plan', flake: '.#x' },
       {},
       ['The input `flake` is ".#x", which names an attribute too'],
+    ],
+    [
+      'an attribute to plan for that names its flake',
+      { mode: 'plan', attribute: '.#x' },
+      {},
+      ['The input `attribute` is ".#x", which names a flake too'],
+    ],
+    [
+      'a compression to plan for that Docker does not know',
+      { mode: 'plan', compression: 'zstd', 'push-with': 'docker' },
+      {},
+      ['The input `compression` needs `push-with: registry`'],
     ],
     [
       'a runner for no system',
@@ -429,6 +524,27 @@ describe('what is wrong is told in one message, with the input and what to do', 
       {},
       ['The input `tag` is not valid', '"a/b-x86_64-linux"', 'a tag has letters'],
     ],
+    ...['v1,latest', 'v1\nlatest', 'v1 latest', 'ghcr.io/owner/app:v1'].map(
+      (tag): [string, Inputs, Inputs, string[]] => [
+        `tags in the place of one tag: ${JSON.stringify(tag)}`,
+        { tag },
+        {},
+        [
+          `The input \`tag\` is not valid: "${tag.replace('\n', ' ')}" is not a tag`,
+          'one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job',
+        ],
+      ],
+    ),
+    [
+      'an attribute with its flake',
+      { attribute: '.#containerImage' },
+      {},
+      [
+        'The input `attribute` is ".#containerImage", which names a flake too',
+        '`installable`',
+        /\n {2}attribute: containerImage$/,
+      ],
+    ],
     ['a tag with an unknown placeholder', { tag: '{branch}' }, {}, ['The input `tag` is not valid', '"{branch}"']],
     [
       'a tag that is too long',
@@ -490,6 +606,12 @@ describe('what is wrong is told in one message, with the input and what to do', 
       { tags: 'ghcr.io/owner/other:v1' },
       {},
       ['The input `tags` has ghcr.io/owner/other:v1', 'none of the images', 'Add ghcr.io/owner/other to `image`'],
+    ],
+    [
+      'digests of which only empty lines are left',
+      { digests: '\n  \n' },
+      {},
+      ['The input `digests` has only empty lines', 'Did the builds fail', 'hold a secret', '`vars`, not in `secrets`'],
     ],
     ['{sha} without a commit', { tags: '{sha}' }, { GITHUB_SHA: '' }, ['The input `tags` has {sha}', 'GITHUB_SHA']],
     [
@@ -624,6 +746,14 @@ describe('pushing straight to the registry', () => {
 
   test('labels can’t be had with Docker, which the message says', () => {
     expect(() => readBuild({ labels: 'a=b', 'push-with': 'docker' })).toThrow('`labels` needs `push-with: registry`')
+  })
+
+  test.each([
+    [{ compression: 'zstd' }, 'The input `compression` needs `push-with: registry`'],
+    [{ 'compression-level': '9' }, 'The input `compression-level` needs `push-with: registry`'],
+  ])('nor can %j', (inputs, message) => {
+    expectMessage(() => readBuild({ ...inputs, 'push-with': 'docker' }), [message, /Leave .*`push-with`, out/])
+    expect(readBuild({ compression: 'gzip', 'push-with': 'docker' }).pushWith).toBe('docker')
   })
 
   test('an empty tag means by digest alone, which Docker can’t', () => {

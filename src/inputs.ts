@@ -105,10 +105,23 @@ export type Environment = Readonly<Record<string, string | undefined>>
  * @throws InputError for the first one that is wrong
  */
 export function readInputs(env: Environment): BuildInputs | MergeInputs | PlanInputs {
+  const mode = readMode(env)
+  refuseOtherModes(env, mode)
+  switch (mode) {
+    case 'build':
+      return readBuildInputs(env)
+    case 'merge':
+      return readMergeInputs(env)
+    case 'plan':
+      return readPlanInputs(env)
+  }
+}
+
+type Mode = 'build' | 'merge' | 'plan'
+
+function readMode(env: Environment): Mode {
   const mode = inputOf(env, 'mode')
-  if (mode === 'build') return readBuildInputs(env)
-  if (mode === 'merge') return readMergeInputs(env)
-  if (mode === 'plan') return readPlanInputs(env)
+  if (mode === 'build' || mode === 'merge' || mode === 'plan') return mode
   throw new InputError({
     what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
     help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
@@ -126,13 +139,13 @@ function readBuildInputs(env: Environment): BuildInputs {
     mode: 'build',
     system,
     flake,
-    attribute: inputOf(env, 'attribute') || 'containerImage',
+    attribute: readAttribute(env),
     installable: inputOf(env, 'installable'),
     file: readFile(env),
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
     tag: readTag(env, system, pushWith),
     pushWith,
-    compression: readCompression(env),
+    compression: readCompression(env, pushWith),
     reuseFrom: readReuseFrom(env, common.images),
     labels: readLabels(env, pushWith),
     rebuild: readBoolean(env, 'rebuild', false),
@@ -148,16 +161,18 @@ function readMergeInputs(env: Environment): MergeInputs {
   const annotations = linesOf(inputOf(env, 'annotations'))
   const systems = unique(listOf(inputOf(env, 'systems')))
   for (const system of systems) valid('systems', () => platformOf(system))
-  const digests = linesOf(inputOf(env, 'digests'))
+  const { tags, notices } = readTags(env, common.images, metadata)
   return {
     ...common,
     mode: 'merge',
-    tags: readTags(env, common.images, metadata),
+    // Where nothing is published, nobody misses a tag.
+    notices: common.push ? [...common.notices, ...notices] : common.notices,
+    tags,
     annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) =>
       valid('annotations', () => parseAnnotation(text)),
     ),
     systems,
-    digests: digests.length > 0 ? digests : undefined,
+    digests: readDigests(env, common.push),
     artifactPattern: inputOf(env, 'artifact-pattern'),
     allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
     allowOlder: readBoolean(env, 'allow-older', false),
@@ -168,25 +183,90 @@ function readMergeInputs(env: Environment): MergeInputs {
 
 function readPlanInputs(env: Environment): PlanInputs {
   const common = readCommonInputs(env)
-  const other = ['installable', 'file'].find((name) => inputOf(env, name) !== '')
-  if (other !== undefined)
-    throw new InputError({
-      what: `The input \`${other}\` is not for \`mode: plan\`, which looks for the systems in the flake`,
-      help: 'Name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.',
-    })
   const pushWith = readPushWith(env)
+  const { format } = readCompression(env, pushWith)
   return {
     ...common,
     mode: 'plan',
     flake: readFlake(env),
-    attribute: inputOf(env, 'attribute') || 'containerImage',
+    attribute: readAttribute(env),
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
     reuseFrom: readReuseFrom(env, common.images),
-    format: pushWith === 'registry' ? readCompression(env).format : undefined,
+    format: pushWith === 'registry' ? format : undefined,
     labels: readLabels(env, pushWith),
     rebuild: readBoolean(env, 'rebuild', false),
     runners: new Map(linesOf(inputOf(env, 'runners')).map(readRunner)),
   }
+}
+
+/** An input that some modes don't have. */
+interface PartialInput {
+  readonly modes: readonly Mode[]
+  /** Its default in action.yml, which it has in every mode; absent: it is empty. */
+  readonly usual?: string
+  /** What to do in a mode without it, where that is more than to leave it out. */
+  readonly instead?: Readonly<Partial<Record<Mode, string>>>
+}
+
+const IN_FLAKE =
+  'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.'
+const TAGS =
+  'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.'
+
+/** `system`, `token` and what the runner sets are not here: their defaults have a value in every mode. */
+const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
+  flake: { modes: ['build', 'plan'], usual: '.' },
+  attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
+  installable: { modes: ['build'], instead: { plan: IN_FLAKE } },
+  file: { modes: ['build'], instead: { plan: IN_FLAKE } },
+  'nix-args': { modes: ['build', 'plan'] },
+  tag: {
+    modes: ['build'],
+    usual: '{sha}-{system}',
+    instead: { merge: 'The tags that merge publishes are `tags`.' },
+  },
+  'push-with': { modes: ['build', 'plan'], usual: 'registry' },
+  compression: { modes: ['build', 'plan'], usual: 'gzip' },
+  'compression-level': { modes: ['build'] },
+  'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
+  labels: { modes: ['build', 'plan'], instead: { merge: 'What merge can add to the index is `annotations`.' } },
+  rebuild: { modes: ['build', 'plan'], usual: 'false', instead: { merge: 'A new index is made by `republish`.' } },
+  'retention-days': { modes: ['build'], usual: '1' },
+  runners: { modes: ['plan'], instead: { build: 'The runner of this job is its `runs-on`.' } },
+  tags: { modes: ['merge'], instead: { build: TAGS } },
+  annotations: { modes: ['merge'], instead: { build: 'What build can add to an image is `labels`.' } },
+  systems: { modes: ['merge'], instead: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
+  digests: { modes: ['merge'] },
+  'artifact-pattern': { modes: ['merge'] },
+  'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
+  'allow-older': { modes: ['merge'], usual: 'false' },
+  republish: { modes: ['merge'], usual: 'false', instead: { build: 'A new build is made by `rebuild`.' } },
+}
+
+/** It would be passed over in silence, and the step would do something else than its author means. */
+function refuseOtherModes(env: Environment, mode: Mode): void {
+  for (const [name, { modes, usual = '', instead }] of Object.entries(PARTIAL_INPUTS)) {
+    const text = inputOf(env, name)
+    if (modes.includes(mode) || text === '' || text === usual) continue
+    const owners = modes.map((one) => `\`mode: ${one}\``).join(' and ')
+    throw new InputError({
+      what: `The input \`${name}\` is not for \`mode: ${mode}\``,
+      help: `\`${name}\` is for ${owners}. ${instead?.[mode] ?? 'Leave it out of this step.'}`,
+    })
+  }
+}
+
+function readDigests(env: Environment, push: boolean): readonly string[] | undefined {
+  const digests = linesOf(inputOf(env, 'digests'))
+  if (digests.length > 0) return digests
+  // Where it is not given at all, there is not even a line.
+  if ((env.INPUT_DIGESTS ?? '') === '') return undefined
+  // Builds that push nothing have no records.
+  if (!push) return []
+  throw new InputError({
+    what: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
+    help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
+  })
 }
 
 function readRunner(line: string): readonly [string, string] {
@@ -205,7 +285,17 @@ function readFlake(env: Environment): string {
   if (!flake.includes('#')) return flake
   throw new InputError({
     what: `The input \`flake\` is "${flake}", which names an attribute too`,
-    help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
+    help: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
+  })
+}
+
+function readAttribute(env: Environment): string {
+  const attribute = inputOf(env, 'attribute') || 'containerImage'
+  const hash = attribute.indexOf('#')
+  if (hash === -1) return attribute
+  throw new InputError({
+    what: `The input \`attribute\` is "${attribute}", which names a flake too`,
+    help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
   })
 }
 
@@ -264,16 +354,23 @@ function readTag(env: Environment, system: string, pushWith: BuildInputs['pushWi
       help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
     })
   const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system)
-  if (!isTag(tag)) throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag)}` })
-  return tag
+  if (isTag(tag)) return tag
+  // A list, a full reference or a branch: somebody means the tags that merge publishes.
+  const help = /[\s,:/]/.test(tag) ? TAGS : undefined
+  throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag.replace(/\s+/g, ' '))}`, help })
 }
 
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } } as const
 
-function readCompression(env: Environment): Compression {
+function readCompression(env: Environment, pushWith: BuildInputs['pushWith']): Compression {
   const format = readChoice(env, 'compression', ['gzip', 'zstd'])
   const { most, usual } = LEVELS[format]
   const text = inputOf(env, 'compression-level')
+  if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+    throw new InputError({
+      what: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
+      help: 'Leave `compression` and `compression-level`, or `push-with`, out.',
+    })
   const level = text === '' ? usual : Number(text)
   if (Number.isInteger(level) && level >= 1 && level <= most) return { format, level }
   throw new InputError({
@@ -331,10 +428,11 @@ function readTags(
   env: Environment,
   images: readonly Repository[],
   metadata: Metadata | undefined,
-): readonly TagReference[] {
+): Pick<MergeInputs, 'tags' | 'notices'> {
   const given = listOf(inputOf(env, 'tags'))
   const own = given.length > 0 || metadata?.tags === undefined
-  const texts = given.length > 0 ? given : (metadata?.tags ?? ['latest', '{sha}'])
+  const usual = usualTags(env)
+  const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts)
   const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images))
   const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
   if (own && foreign[0] !== undefined)
@@ -348,13 +446,24 @@ function readTags(
   )
   if (tags.length > 0) {
     checkEachTagged(images, tags)
-    return tags
+    return { tags, notices: texts === usual.texts ? usual.notices : [] }
   }
   throw new InputError({
     what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
     words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
     help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
   })
+}
+
+/** The tags where none are given: users who pull `latest` don't expect what nobody has merged yet. */
+function usualTags({ GITHUB_EVENT_NAME: event = '' }: Environment): {
+  readonly texts: readonly string[]
+  readonly notices: readonly string[]
+} {
+  if (!/^pull_request(_target)?$/.test(event)) return { texts: ['latest', '{sha}'], notices: [] }
+  const notice =
+    '`latest` is left out of the tags, for this run is of a pull request. If it is to be published, say so in this step:\n  tags: latest'
+  return { texts: ['{sha}'], notices: [notice] }
 }
 
 /** An image without a tag would be published where nobody finds it. */
