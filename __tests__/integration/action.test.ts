@@ -342,6 +342,17 @@ describe('what fails says why, and publishes nothing', () => {
     expectFailure(step, [/is the file committed/])
   })
 
+  test('a file of a flake that Git does not know', async () => {
+    const folder = await mkdtemp(join(lab.folder, 'untracked-'))
+    await run('git', ['init', '--quiet', folder])
+    await cp(lab.hello, folder, { recursive: true })
+    await run('git', ['-C', folder, 'add', 'flake.nix'])
+    const step = await lab.build('x86_64-linux', { cwd: folder })
+    expectFailure(step, ['Nix does not see image.nix', 'git add -N image.nix'])
+    await run('git', ['-C', folder, 'add', '-N', '.'])
+    passed(await lab.build('x86_64-linux', { cwd: folder, inputs: { push: 'false' } }))
+  })
+
   test('merge without any record', async () => {
     expectFailure(await lab.merge(), [
       `No build of this run has handed over a digest for ${imageOf(lab)}`,

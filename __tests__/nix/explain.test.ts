@@ -116,12 +116,43 @@ describe('a flake.nix that Git does not know', () => {
     "error: source tree referenced by 'git+file:///home/runner/app' does not contain a '/flake.nix' file",
     "error: source tree referenced by 'git+file:///home/runner/app?dir=nix' does not contain a 'nix/flake.nix' file",
     'error: Path \'flake.nix\' in the repository "/home/runner/app" is not tracked by Git.',
+    'error: Path \'apps/a/flake.nix\' in the repository "/home/runner/app" is not tracked by Git.\n\nTo make it visible to Nix, run:',
     'error: could not find a flake.nix file',
     'error: getting status of "/home/runner/app/flake.nix": No such file or directory',
     'error: path "/home/runner/app" is not part of a flake (neither it nor its parent directories contain a \'flake.nix\' file)',
   ])('%s', (log) => {
     expect(explainBuildFailure(log, forX86)).toMatch(/no flake\.nix.*committed.*actions\/checkout/)
   })
+})
+
+describe('another file that Git does not know', () => {
+  test.each([
+    // Nix 2.8, 2.26, and 2.34 for a file that is there and one that is not.
+    "error: getting status of '/nix/store/kdmr1mwbs0fm36q4j49x501ppipfs7n5-source/nix/image.nix': No such file or directory",
+    "error:\n       … while calling the 'import' builtin\n         at /nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/flake.nix:20:15:\n           20|       image = import ./nix/image.nix;\n\n       error: path '/nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix' does not exist",
+    `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' in the repository "/home/runner/app" is not tracked by Git.\n\n       To make it visible to Nix, run:\n\n       git -C "/home/runner/app" add "nix/image.nix"`,
+    `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' does not exist in Git repository "/home/runner/app".`,
+  ])('%s', (log) => {
+    const help = explainBuildFailure(log, forX86)
+    expect(help).toMatch(/^Nix does not see nix\/image\.nix: .*only the files that Git knows\. Commit it/)
+    expect(help).toMatch(/a step before this one makes it.*\n {2}run: git add -N nix\/image\.nix$/)
+  })
+
+  test('or a folder', () => {
+    const log =
+      "error: getting status of '/nix/store/kdmr1mwbs0fm36q4j49x501ppipfs7n5-source/apps': No such file or directory"
+    expect(explainBuildFailure(log, forX86)).toContain('Nix does not see apps:')
+  })
+
+  test('is not blamed for what else is not there', () => {
+    const log = "error: getting status of '/home/runner/app/default.nix': No such file or directory"
+    expect(explainBuildFailure(log, forX86)).toBeUndefined()
+  })
+})
+
+test('a path without "./", which Nix takes for a name in its registry', () => {
+  const log = "error: cannot find flake 'flake:apps/a' in the flake registries"
+  expect(explainBuildFailure(log, forX86)).toMatch(/A path begins with ".\/".*\n {2}flake: \.\/apps\/a$/)
 })
 
 test('of a cause and its consequence, the cause is told', () => {

@@ -89,9 +89,27 @@ or build on ${runnerFor(system)}.`,
   },
   {
     pattern:
-      /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
+      /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
     help: () =>
       'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+  },
+  {
+    // Of Nix 2.8, 2.26 and 2.34; the last two are of 2.34, which looks into the repository itself.
+    pattern:
+      /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
+    help: (_, [, ...names]) => {
+      const name = names.find((one) => one !== undefined)
+      return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
+  run: git add -N ${name}`
+    },
+  },
+  {
+    pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
+    help: (
+      _,
+      [, name],
+    ) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is a folder, write
+  flake: ./${name}`,
   },
 ]
 
