@@ -48,7 +48,9 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     const refusal = await refusalOf(registry, { digests: records(counted(images, 3)) })
     expect(refusal).toContain('Only 2 of the 3 jobs of "build" have handed over a digest\n')
     expect(refusal).toContain(`there is x86_64-linux of ${registry.host}/app, aarch64-linux of ${registry.host}/app\n`)
-    expect(refusal).toContain('they failed, were skipped, or pushed nothing. No tag has moved.')
+    expect(refusal).toContain('they failed, were skipped, or pushed nothing, or two of them built the same system.')
+    expect(refusal).toContain('No tag has moved.')
+    expect(refusal).not.toContain('re-run')
     expect(refusal).toContain('  systems: x86_64-linux,aarch64-linux')
     expect(writesTo(registry)).toEqual([])
   })
@@ -81,6 +83,14 @@ describe('a matrix of which a job has handed over nothing is not published', () 
       rewrite(arm64.record, { job: { id: 'slow', total: 2, index: 0 } }),
     ]
     expect(await refusalOf(registry, { digests: digests.join('\n') })).toContain('Only 1 of the 2 jobs of "slow"')
+  })
+
+  test('and in a re-run it is told that records of earlier attempts may have expired', async () => {
+    const digests = records(counted(await push(registry, 'app', TWO), 3))
+    const refusal = await refusalOf(registry, { digests }, { runAttempt: 2 })
+    expect(refusal).toContain('This is a re-run (attempt 2): ')
+    expect(refusal).toMatch(/`retention-days` of the builds, 1 if.*re-run all jobs\.\n/)
+    expect(refusal).toMatch(/\n {2}systems: x86_64-linux,aarch64-linux$/)
   })
 
   test('and where its name would be a command to the runner, it is told on one line', async () => {
@@ -126,6 +136,22 @@ describe('a matrix that is complete is published', () => {
     const digests = records([...app, ...app.map((one) => ({ record: rewrite(one.record, { image }) }))])
     await mergeWith(registry, { image: `${registry.host}/app\n${image}`, digests })
     expect(registry.tags('app').get('latest')).toBe(registry.tags('mirror').get('latest'))
+  })
+
+  test('of a workflow that is called twice, whose jobs have one name in both calls', async () => {
+    const app = numbered(await push(registry, 'app', TWO), 2)
+    const api = numbered(await push(registry, 'api', THREE, { content: 'api' }), 3)
+    const digests = records([...app, ...api])
+    for (const [name, platforms] of Object.entries({
+      app: ['linux/amd64', 'linux/arm64'],
+      api: ['linux/amd64', 'linux/arm/v7', 'linux/arm64'],
+    })) {
+      await mergeWith(registry, { image: `${registry.host}/${name}`, digests })
+      expect(platformsOf(registry, 'latest', name)).toEqual(platforms)
+    }
+    const incomplete = records([...app, ...api.slice(1)])
+    const refusal = await refusalOf(registry, { image: `${registry.host}/api`, digests: incomplete })
+    expect(refusal).toContain('Only 2 of the 3 jobs of "build"')
   })
 
   test('when only the jobs that had failed ran again', async () => {

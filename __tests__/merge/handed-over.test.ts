@@ -142,6 +142,22 @@ describe('bare digests in `digests`', () => {
   })
 })
 
+test('in a re-run without any digests it is told that those of earlier attempts may have expired', async () => {
+  const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 3 })
+  expect(refusal).toContain('there are no digests at all')
+  expect(refusal).toMatch(/This is a re-run \(attempt 3\): .*`retention-days`.*re-run all jobs\.$/)
+  expect(await refusalOf(registry, { tags: 'latest' })).not.toContain('re-run')
+})
+
+test('a failure is told when nothing goes on that would print after it', async () => {
+  const guarded = await openRegistry({ auth: { kind: 'basic', user: 'octocat', password: 'secret' } })
+  const names = Array.from({ length: 40 }, (_, at) => `digests-${at}`)
+  for (const name of names) await leave(name, `sha256:${'0'.repeat(64)}`)
+  const refusal = await refusalOf(guarded, { 'artifact-pattern': 'digests-*', tags: 'latest' })
+  expect(refusal).toContain(`${guarded.host} `)
+  expect(service.calls.filter(({ method }) => method === 'GetBlob')).toHaveLength(names.length)
+})
+
 test('records of earlier attempts that artifacts still hold give way to later ones', async () => {
   const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
   const [fresh] = await push(registry, 'app', ['x86_64-linux'])

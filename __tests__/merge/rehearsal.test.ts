@@ -83,9 +83,15 @@ test('a rehearsal to which builds of pull requests have handed over nothing says
     process.env = environment
     await service.close()
   })
-  const { outputs } = await mergeWith(registry, { push: 'false', tags: 'latest' })
+  // It would want a login, which pull requests from forks don't have.
+  const guarded = await openRegistry({ auth: { kind: 'basic', user: 'octocat', password: 'secret' } })
+  const { outputs, summary } = await mergeWith(guarded, { push: 'false', tags: 'latest' })
   expect(outputs).toEqual({})
+  expect(summary).toBe(
+    '# Nothing to check\n\nNo digest was handed over: builds with `push: false` push nothing, so that there is nothing to merge.\n',
+  )
   expect(said).toEqual([expect.stringContaining('notice: There is nothing to check')])
+  expect(guarded.requests).toEqual([])
   expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
 })
 

@@ -2,6 +2,7 @@ import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs.ts'
 import { printRepository } from '../oci/reference.ts'
 import { type DigestRecord, RecordError } from '../record.ts'
+import type { Workflow } from '../workflow.ts'
 import type { Candidate } from './collect.ts'
 
 /**
@@ -12,6 +13,7 @@ import type { Candidate } from './collect.ts'
 export function choose(
   handed: readonly Candidate[],
   { images, systems }: Pick<MergeInputs, 'images' | 'systems'>,
+  { run }: Pick<Workflow, 'run'>,
 ): readonly Candidate[] {
   const names = images.map(printRepository)
   const latest = latestAttempts(handed)
@@ -20,10 +22,10 @@ export function choose(
   const known = new Set(recorded.map(({ digest }) => digest))
   const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest))
   const ours = [...recorded, ...bare]
-  if (ours.length === 0) throw noRecords(handed, names)
+  if (ours.length === 0) throw noRecords(handed, names, run.attempt)
   const chosen = onePerSystem(ours, names)
   // Whoever lists the systems knows better than the matrix.
-  if (systems.length === 0) checkComplete(chosen, latest)
+  if (systems.length === 0) checkComplete(chosen, latest, run.attempt)
   return chosen
 }
 
@@ -58,20 +60,31 @@ function imageOf({ record }: Candidate): string {
 }
 
 /** Every record carries the size of its matrix, which may build several images. */
-function checkComplete(chosen: readonly Candidate[], latest: readonly Candidate[]): void {
+function checkComplete(chosen: readonly Candidate[], latest: readonly Candidate[], attempt: number): void {
   const all = latest.flatMap(({ record }) => record ?? [])
-  for (const job of new Set(chosen.flatMap(({ record }) => record?.job.id ?? []))) {
-    const records = all.filter((record) => record.job.id === job)
-    const total = Math.max(...records.map(({ job: { total = 0 } }) => total))
+  const matrices = new Map(
+    chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])),
+  )
+  for (const [matrix, { id, total = 0 }] of matrices) {
+    const records = all.filter((record) => matrixOf(record) === matrix)
     const jobs = new Set(records.map(matrixJobOf))
     if (jobs.size >= total) continue
     const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))]
     throw new RecordError({
-      what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(job)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+      what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
       words: `there is ${there.join(', ')}`,
-      help: `Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing. No tag has moved.\nIf they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+      help: [
+        'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
+        ...ofRerun(attempt),
+        `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+      ].join('\n'),
     })
   }
+}
+
+/** A workflow that is called twice has two matrices whose jobs have one id: their sizes tell them apart, if anything. */
+function matrixOf({ job: { id, total } }: DigestRecord): string {
+  return `${total} ${id}`
 }
 
 /** A job with several images leaves a record for each of them: the same digest of the same system. */
@@ -83,11 +96,22 @@ function systemsOf(candidates: readonly Candidate[]): readonly string[] {
   return [...new Set(candidates.flatMap(({ record }) => record?.system ?? []))]
 }
 
-function noRecords(handed: readonly Candidate[], names: readonly string[]): RecordError {
+function noRecords(handed: readonly Candidate[], names: readonly string[], attempt: number): RecordError {
   const others = [...new Set(handed.flatMap(({ record }) => record?.image ?? []))]
   return new RecordError({
     what: `No build of this run has handed over a digest for ${names.join(', ')}`,
     words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
-    help: 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+    help: [
+      'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+      ...ofRerun(attempt),
+    ].join('\n'),
   })
+}
+
+/** Jobs that had succeeded don't run again with those that failed, and what they had handed over may have gone. */
+function ofRerun(attempt: number): readonly string[] {
+  if (attempt <= 1) return []
+  return [
+    `This is a re-run (attempt ${attempt}): what earlier attempts handed over is kept for the \`retention-days\` of the builds, 1 if they don't say. If it has expired, re-run all jobs.`,
+  ]
 }

@@ -1,5 +1,7 @@
+import { allOf } from '../all-of.ts'
 import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs.ts'
+import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
 import { byPlatform, printPlatform } from '../oci/platform.ts'
@@ -8,7 +10,7 @@ import { copyImages } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import type { Workflow } from '../workflow.ts'
 import { choose } from './choose.ts'
-import { collect } from './collect.ts'
+import { type Candidate, collect } from './collect.ts'
 import { compareCommits, type Relation } from './commits.ts'
 import { compose, findSameIndex } from './compose.ts'
 import { MergeError } from './merge-error.ts'
@@ -28,17 +30,16 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tool
   const { images, push } = inputs
   const { registry, log } = tools
   const origin = originOf(workflow)
+  const collecting = collect(inputs, workflow, log)
+  // No registry is asked in vain: it may want a login that a rehearsal, as of a pull request, does not have.
+  if (!push && (await collecting).length === 0) return nothingToCheck(log)
   // The login for writing comes first, so that what is read meanwhile goes with it.
-  const authorized = push ? images.map((image) => registry.authorizePush(image)) : []
-  const [members, [published, relations]] = await Promise.all([
-    gather(inputs, workflow, tools),
-    lookAtTags(inputs, workflow, origin, tools),
-    ...authorized,
-  ])
-  if (members === undefined) {
-    log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none')
-    return { outputs: {}, summary: '# Checked, not published\n' }
-  }
+  const authorizing = push ? images.map((image) => registry.authorizePush(image)) : []
+  const gathering = gather(collecting, inputs, workflow, registry)
+  const looking = lookAtTags(inputs, workflow, origin, tools)
+  // No error is told while others of these go on, in whose folded group it would stand.
+  await allOf<unknown>([...authorizing, gathering, looking])
+  const [members, [published, relations]] = await Promise.all([gathering, looking])
 
   const composed = compose(members, inputs.annotations, origin)
   for (const warning of composed.warnings) log.warning(warning)
@@ -54,16 +55,21 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tool
   return report(index, members, plans, unchanged !== undefined, inputs)
 }
 
-/** What the builds have handed over, checked; nothing where a rehearsal has nothing to check. */
+function nothingToCheck(log: JobLog): Result {
+  const why = 'builds with `push: false` push nothing, so that there is nothing to merge'
+  log.notice(`There is nothing to check: no digest was handed over; ${why}`)
+  return { outputs: {}, summary: `# Nothing to check\n\nNo digest was handed over: ${why}.\n` }
+}
+
+/** What the builds have handed over, checked. */
 async function gather(
+  collecting: Promise<readonly Candidate[]>,
   inputs: MergeInputs,
   workflow: Workflow,
-  { registry, log }: Tools,
-): Promise<readonly Member[] | undefined> {
-  const handed = await collect(inputs, workflow, log)
-  if (handed.length === 0 && !inputs.push) return undefined
-  const candidates = choose(handed, inputs)
-  const verified = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
+  registry: Registry,
+): Promise<readonly Member[]> {
+  const candidates = choose(await collecting, inputs, workflow)
+  const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
   const members = withoutDoubles(verified)
   checkMembers(members, inputs.images, inputs.systems)
   return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)))
