@@ -143,7 +143,7 @@ describe('writing', () => {
       /^Two jobs of this run have pushed an image of ghcr\.io\/owner\/app for aarch64-linux\n/,
       `${record.digest} by the job "build"`,
       `${other.digest} by the job "build-musl", this one`,
-      'an `image` of its own',
+      /\nOne `image` has one variant in a run: give each variant an `image` of its own\.$/,
     )
     expect(await stored()).toEqual({ [name]: record })
   })
@@ -163,6 +163,17 @@ describe('writing', () => {
     expect(await read()).toHaveLength(1)
   })
 
+  test('nor does an upload that an earlier attempt has broken off, whose name is taken for good', async () => {
+    service.setFault(({ method }) => (method === 'FinalizeArtifact' ? { status: 403 } : undefined))
+    await expectFailure(writeRecord(record, 1, folder), "Can't write the artifact")
+    service.setFault()
+    for (const attempt of [2, 3]) {
+      const again = { ...record, run: { id: '42', attempt } }
+      await writeRecord(again, 1, folder)
+      expect(await read()).toEqual([again])
+    }
+  })
+
   test('no files stay behind, neither after success nor after failure', async () => {
     await writeRecord(record, 1, folder)
     await expect(writeRecord(other, 1, folder)).rejects.toThrow()
@@ -179,6 +190,72 @@ describe('writing', () => {
     const token = lines[stopped]?.slice('::stop-commands::'.length)
     const resumed = lines.lastIndexOf(`::${token}::`)
     expect(masks.filter((at) => at > stopped && at < resumed)).toEqual([])
+  })
+})
+
+describe('a network error', () => {
+  const later = { ...other, run: { id: '42', attempt: 2 } } as const
+  const steps = ['ListArtifacts', 'DeleteArtifact', 'CreateArtifact', 'FinalizeArtifact']
+
+  /** How long was waited, in milliseconds; no time passes. */
+  const waits: number[] = []
+  const wait = async (milliseconds: number) => waits.push(milliseconds)
+  beforeEach(() => {
+    waits.length = 0
+  })
+
+  function breakOnce(broken: string, how: 'reset' | 'lost'): void {
+    let done = false
+    service.setFault(({ method }) => {
+      if (done || method !== broken) return undefined
+      done = true
+      return how
+    })
+  }
+
+  test.each(steps.flatMap((step) => [[step, 'reset'] as const, [step, 'lost'] as const]))(
+    'in %s does not lose the record, nor leave it twice (the request or its answer: %s)',
+    async (step, how) => {
+      await writeRecord(record, 1, folder)
+      breakOnce(step, how)
+      await writeRecord(later, 1, folder, wait)
+      expect(Object.values(await stored())).toEqual([later])
+      expect(await read()).toEqual([later])
+      expect(waits).toHaveLength(1)
+      expect(said).toMatch(/Can't .*: ECONNRESET; trying again in 1\.\d s \(attempt 2 of 6\)/)
+    },
+  )
+
+  test.each(['ListArtifacts', 'GetSignedArtifactURL'])('in %s does not keep a record from being read', async (step) => {
+    await writeRecord(record, 1, folder)
+    breakOnce(step, 'reset')
+    expect(await readRecords(OWN, folder, wait)).toHaveLength(1)
+    expect(waits).toHaveLength(1)
+  })
+
+  test('that stays is told in the end, after pauses that grow', async () => {
+    service.setFault(() => 'reset')
+    for (const start of [() => writeRecord(record, 1, folder, wait), () => readRecords(OWN, folder, wait)]) {
+      await expectFailure(start(), "Can't list the artifacts of the run", 'ECONNRESET')
+      expect(waits).toHaveLength(5)
+      expect(waits).toEqual(waits.toSorted((one, another) => one - another))
+      waits.length = 0
+    }
+  })
+
+  test('that stays while it is written leaves nothing that a re-run could not go past', async () => {
+    service.setFault(({ method }) => (method === 'FinalizeArtifact' ? 'reset' : undefined))
+    await expectFailure(writeRecord(record, 1, folder, wait), "Can't write the artifact", 'ECONNRESET')
+    service.setFault()
+    await writeRecord(later, 1, folder, wait)
+    expect(await read()).toEqual([later])
+  })
+
+  test('does not hide the record of another job', async () => {
+    await service.put(name, { 'digest.json': printRecord(record) })
+    breakOnce('GetSignedArtifactURL', 'reset')
+    await expectFailure(writeRecord(other, 1, folder, wait), /Two jobs of this run have pushed/)
+    expect(await stored()).toEqual({ [name]: record })
   })
 })
 

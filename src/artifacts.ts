@@ -1,9 +1,13 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { DefaultArtifactClient } from '@actions/artifact'
-import { messageOf, oneLine } from './failure.ts'
+import { allOf } from './all-of.ts'
+import { firstLine, messageOf, oneLine } from './failure.ts'
+import { jobLog } from './job-log.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
+import { ATTEMPTS, retryDelay } from './registry/retry.ts'
 import { withTempFolder } from './temp-folder.ts'
 
 /** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
@@ -16,15 +20,19 @@ export interface FoundRecord {
   readonly text: string
 }
 
+/** Waits for so many milliseconds; there to be replaced where time must not pass. */
+export type Wait = (milliseconds: number) => Promise<unknown>
+
 /**
  * The name of the artifact that holds the record of an image and system. Part of it is readable; a hash keeps apart
  * names that look alike once the characters are gone that artifacts can't have in their names.
  * @param image the canonical name of the repository
+ * @param place from 1; the others are for where the first can't be had
  */
-export function artifactName(image: string, system: string): string {
+export function artifactName(image: string, system: string, place = 1): string {
   const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120)
   const hash = createHash('sha256').update(image).digest('hex').slice(0, 8)
-  return `${PREFIX}${readable}-${hash}-${system}`
+  return `${PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`
 }
 
 /**
@@ -33,27 +41,21 @@ export function artifactName(image: string, system: string): string {
  * @param tempFolder where files may be while they are uploaded
  * @throws RecordError, also where another job of the same attempt has handed over another digest for the same system
  */
-export async function writeRecord(record: DigestRecord, retentionDays: number, tempFolder: string): Promise<void> {
-  const name = artifactName(record.image, record.system)
+export async function writeRecord(
+  record: DigestRecord,
+  retentionDays: number,
+  tempFolder: string,
+  wait: Wait = sleep,
+): Promise<void> {
   await withTempFolder(tempFolder, async (folder) => {
     const client = await openClient()
-    const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
-    const earlier = artifacts.find((artifact) => artifact.name === name)
-    if (earlier !== undefined) {
-      await refuseRival(record, client, earlier.id, name, folder)
-      await asking(`replace the artifact ${name}`, client.deleteArtifact(name))
-    }
     const file = join(folder, FILE)
     await writeFile(file, `${printRecord(record)}\n`)
-    try {
-      await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
-    } catch (error) {
-      // Another job may have written it between the look and the write.
-      const { artifacts: now } = await client.listArtifacts({ latest: true }).catch(() => ({ artifacts: [] }))
-      const rival = now.find((artifact) => artifact.name === name)
-      if (rival !== undefined) await refuseRival(record, client, rival.id, name, folder)
-      throw error
-    }
+    // All of it again: where it is the answer that was lost, this job's own record is there, and is replaced.
+    await persist(async () => {
+      await clear(record, client, folder)
+      await upload(record, client, file, retentionDays)
+    }, wait)
   })
 }
 
@@ -74,18 +76,19 @@ export interface ArtifactChoice {
 export async function readRecords(
   { own, pattern }: ArtifactChoice,
   tempFolder: string,
+  wait: Wait = sleep,
 ): Promise<readonly FoundRecord[]> {
   return withTempFolder(tempFolder, async (folder) => {
     const client = await openClient()
-    const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
+    const artifacts = await persist(() => list(client), wait)
     const folderOf = (id: number) => join(folder, String(id))
     const records = artifacts
       .filter(({ name }) => own && name.startsWith(PREFIX))
-      .map(async ({ id, name }) => [await download(client, id, name, folderOf(id))])
+      .map(async ({ id, name }) => [await persist(() => download(client, id, name, folderOf(id)), wait)])
     const digests = artifacts
       .filter(({ name }) => !name.startsWith(PREFIX) && matches(name, pattern))
-      .map(({ id, name }) => downloadDigests(client, id, name, folderOf(id)))
-    return (await Promise.all([...records, ...digests])).flat()
+      .map(({ id, name }) => persist(() => downloadDigests(client, id, name, folderOf(id)), wait))
+    return (await allOf<readonly FoundRecord[]>([...records, ...digests])).flat()
   })
 }
 
@@ -97,11 +100,56 @@ function matches(name: string, pattern: string): boolean {
 const PREFIX = 'image-digest-'
 const FILE = 'digest.json'
 const RECORD_LIMIT = 64 * 1024
+/** More than the attempts of a run use up, of which each repetition may use one. */
+const PLACES = 20
 
 /** Loaded only here: its code is larger than that of all the rest together. */
 async function openClient(): Promise<DefaultArtifactClient> {
   const { DefaultArtifactClient } = await import('@actions/artifact')
   return new DefaultArtifactClient()
+}
+
+async function list(client: DefaultArtifactClient): Promise<readonly { readonly id: number; readonly name: string }[]> {
+  const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
+  return artifacts
+}
+
+function placesOf({ image, system }: DigestRecord): readonly string[] {
+  return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1))
+}
+
+/** Deletes what earlier attempts of the run have left of the same image and system. */
+async function clear(record: DigestRecord, client: DefaultArtifactClient, folder: string): Promise<void> {
+  const places = placesOf(record)
+  const earlier = (await list(client)).filter(({ name }) => places.includes(name))
+  for (const { id, name } of earlier) {
+    await refuseRival(record, client, id, name, folder)
+    await asking(`replace the artifact ${name}`, client.deleteArtifact(name))
+  }
+}
+
+/**
+ * Uploads to the first place that can be had. An upload that broke off in its midst keeps its name for good: its
+ * artifact is neither listed nor can it be deleted (dotnet/orleans#10961).
+ */
+async function upload(
+  record: DigestRecord,
+  client: DefaultArtifactClient,
+  file: string,
+  retentionDays: number,
+): Promise<void> {
+  const folder = dirname(file)
+  for (const [at, name] of placesOf(record).entries()) {
+    try {
+      await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
+      return
+    } catch (error) {
+      if (!/\(409\)/.test(messageOf(error)) || at + 1 === PLACES) throw error
+      // Another job may have written it between the look and the write.
+      const rival = (await list(client)).find((artifact) => artifact.name === name)
+      if (rival !== undefined) await refuseRival(record, client, rival.id, name, folder)
+    }
+  }
 }
 
 async function download(client: DefaultArtifactClient, id: number, name: string, folder: string): Promise<FoundRecord> {
@@ -146,13 +194,15 @@ async function refuseRival(
   name: string,
   folder: string,
 ): Promise<void> {
-  const earlier = await download(client, id, name, join(folder, String(id))).then(readable, () => undefined)
+  const earlier = await download(client, id, name, join(folder, String(id))).then(readable, (error: unknown) => {
+    if (networkErrorIn(error) !== undefined) throw error
+  })
   // What can't be read is nobody's record, and nothing is lost with it.
   if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
   throw new RecordError({
     what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
     words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
-    help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
+    help: 'One `image` has one variant in a run: give each variant an `image` of its own.',
   })
 }
 
@@ -162,6 +212,30 @@ function readable({ text, origin }: FoundRecord): DigestRecord | undefined {
   } catch {
     return undefined
   }
+}
+
+/**
+ * Does again what a network error has broken off, which the client never does; what the service answers with 429 or 5xx
+ * it sends again itself.
+ */
+async function persist<Result>(work: () => Promise<Result>, wait: Wait): Promise<Result> {
+  for (let count = 1; ; count++) {
+    try {
+      return await work()
+    } catch (error) {
+      const code = networkErrorIn(error)
+      if (count === ATTEMPTS || code === undefined) throw error
+      const delay = retryDelay(count, undefined, Date.now(), Math.random())
+      const next = `attempt ${count + 1} of ${ATTEMPTS}`
+      jobLog.info(`${firstLine(error)}: ${code}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
+      await wait(delay)
+    }
+  }
+}
+
+/** The client wraps its NetworkError in others, so that its words are all there is to know it by. */
+function networkErrorIn(error: unknown): string | undefined {
+  return /Unable to make request: ([A-Z]\w*)/.exec(messageOf(error))?.[1]
 }
 
 async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<Result> {

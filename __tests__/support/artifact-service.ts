@@ -23,12 +23,12 @@ export interface ArtifactCall {
 }
 
 /**
- * Decides what goes wrong: an answer in place of the real one, a connection reset, or nothing. `count` is how many
- * requests of this method there were, this one included.
+ * Decides what goes wrong: an answer in place of the real one, a connection reset before the request is carried out
+ * (`reset`) or after that (`lost`), or nothing. `count` is how many requests of this method there were, this one included.
  */
 export type ArtifactFault = (
   call: ArtifactCall & { readonly count: number },
-) => { readonly status: number; readonly body?: string } | 'reset' | undefined
+) => { readonly status: number; readonly body?: string } | 'reset' | 'lost' | undefined
 
 /** GitHub's artifact service for one workflow run, in this process. */
 export interface ArtifactService {
@@ -72,9 +72,11 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
         const call = describeCall(received, store)
         calls.push(call)
         const broken = fault?.({ ...call, count: calls.filter(({ method }) => method === call.method).length })
-        return broken === undefined ? answer(received, call, store) : withFault(broken)
+        if (broken !== undefined && broken !== 'lost') return withFault(broken)
+        const reply = answer(received, call, store)
+        return broken === 'lost' ? 'reset' : reply
       })
-      .catch((error: unknown): Reply => twirpError(500, 'internal', String(error)))
+      .catch((error: unknown): Reply | 'reset' => twirpError(500, 'internal', String(error)))
       .then((reply) => {
         if (reply === 'reset') {
           request.socket.resetAndDestroy()
@@ -165,7 +167,7 @@ function answer(received: Received, call: ArtifactCall, store: Store): Reply {
     : answerBlob(received, call, store)
 }
 
-function withFault(fault: Exclude<ReturnType<ArtifactFault>, undefined>): Reply | 'reset' {
+function withFault(fault: Exclude<ReturnType<ArtifactFault>, 'lost' | undefined>): Reply | 'reset' {
   // The client parses every answer of the service as JSON, so that an empty one would be an error of its own.
   return fault === 'reset' ? fault : { status: fault.status, headers: {}, body: fault.body ?? '{}' }
 }
