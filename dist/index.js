@@ -45929,8 +45929,16 @@ In pull requests from forks and of Dependabot the token can't write at all: give
   push: \${{ github.event_name != 'pull_request' }}`;
 }
 
+;// CONCATENATED MODULE: ./lib/all-of.js
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
+}
+
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(77598);
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
 ;// CONCATENATED MODULE: ./lib/failure.js
 class Failure extends Error {
     name = 'Failure';
@@ -45968,6 +45976,39 @@ function indent(words) {
         .map((line) => `  ${line}`.trimEnd())
         .join('\n');
 }
+
+;// CONCATENATED MODULE: ./lib/job-log.js
+
+
+const unmasked = [];
+let deaf = false;
+const jobLog = {
+    info: (message) => core/* info */.pq(message),
+    notice: (message) => core/* notice */.lm(message),
+    warning: (message) => core/* warning */.$e(message),
+    debug: (message) => core/* debug */.Yz(message),
+    mask(secret) {
+        if (deaf)
+            unmasked.push(secret);
+        else
+            core/* setSecret */.Pq(secret);
+    },
+    group: (title, work) => core/* group */.Os(title, work),
+    foreignGroup: (title, work) => core/* group */.Os(title, async () => {
+        const token = (0,external_node_crypto_.randomUUID)();
+        core/* info */.pq(`::stop-commands::${token}`);
+        deaf = true;
+        try {
+            return await work();
+        }
+        finally {
+            core/* info */.pq(`::${token}::`);
+            deaf = false;
+            for (const secret of unmasked.splice(0))
+                core/* setSecret */.Pq(secret);
+        }
+    }),
+};
 
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
@@ -53713,6 +53754,11 @@ function tagProblem(text) {
 }
 function parseName(name, whole) {
     const slash = name.indexOf('/');
+    if (slash === -1 && /\.|^localhost$/.test(name))
+        throw new FormatError({
+            what: `"${whole}" is not an image name: there is nothing after the host`,
+            help: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
+        });
     const first = slash === -1 ? '' : name.slice(0, slash);
     const hosted = first === 'localhost' || /[.:]/.test(first);
     const host = hosted ? first : HUB;
@@ -53812,6 +53858,42 @@ function isSystem(text) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/registry/retry.js
+const ATTEMPTS = 6;
+const LONGEST_WAIT = 60_000;
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
+const RETRIED_ERRORS = new Set([
+    'ECONNRESET',
+    'ECONNABORTED',
+    'EPIPE',
+    'ETIMEDOUT',
+    'EAI_AGAIN',
+    'UND_ERR_SOCKET',
+    'UND_ERR_CONNECT_TIMEOUT',
+    'UND_ERR_HEADERS_TIMEOUT',
+    'UND_ERR_BODY_TIMEOUT',
+    'UND_ERR_PRX_CONN',
+]);
+function isPassing(status, body) {
+    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
+}
+function isPassingError(code) {
+    return code !== undefined && RETRIED_ERRORS.has(code);
+}
+function retryDelay(attempt, retryAfter, now, random) {
+    const asked = parseRetryAfter(retryAfter, now);
+    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
+    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
+}
+function parseRetryAfter(header, now) {
+    if (header === undefined)
+        return undefined;
+    if (/^\d+(\.\d+)?$/.test(header))
+        return Number(header) * 1000;
+    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
+    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
 ;// CONCATENATED MODULE: ./lib/temp-folder.js
 
 
@@ -53849,49 +53931,40 @@ function runs(pid) {
 
 
 
+
+
+
+
 class NoArtifactService extends RecordError {
 }
-function artifactName(image, system) {
+function artifactName(image, system, place = 1) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
     const hash = (0,external_node_crypto_.createHash)('sha256').update(image).digest('hex').slice(0, 8);
-    return `${artifacts_PREFIX}${readable}-${hash}-${system}`;
+    return `${artifacts_PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`;
 }
-async function writeRecord(record, retentionDays, tempFolder) {
-    const name = artifactName(record.image, record.system);
+async function writeRecord(record, retentionDays, tempFolder, wait = external_node_timers_promises_namespaceObject.setTimeout) {
     await withTempFolder(tempFolder, async (folder) => {
         const client = await openClient();
-        const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
-        const earlier = artifacts.find((artifact) => artifact.name === name);
-        if (earlier !== undefined) {
-            await refuseRival(record, client, earlier.id, name, folder);
-            await asking(`replace the artifact ${name}`, client.deleteArtifact(name));
-        }
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
-        try {
-            await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }));
-        }
-        catch (error) {
-            const { artifacts: now } = await client.listArtifacts({ latest: true }).catch(() => ({ artifacts: [] }));
-            const rival = now.find((artifact) => artifact.name === name);
-            if (rival !== undefined)
-                await refuseRival(record, client, rival.id, name, folder);
-            throw error;
-        }
+        await persist(async () => {
+            await clear(record, client, folder);
+            await upload(record, client, file, retentionDays);
+        }, wait);
     });
 }
-async function readRecords({ own, pattern }, tempFolder) {
+async function readRecords({ own, pattern }, tempFolder, wait = external_node_timers_promises_namespaceObject.setTimeout) {
     return withTempFolder(tempFolder, async (folder) => {
         const client = await openClient();
-        const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
+        const artifacts = await persist(() => list(client), wait);
         const folderOf = (id) => (0,external_node_path_.join)(folder, String(id));
         const records = artifacts
             .filter(({ name }) => own && name.startsWith(artifacts_PREFIX))
-            .map(async ({ id, name }) => [await download(client, id, name, folderOf(id))]);
+            .map(async ({ id, name }) => [await persist(() => download(client, id, name, folderOf(id)), wait)]);
         const digests = artifacts
             .filter(({ name }) => !name.startsWith(artifacts_PREFIX) && matches(name, pattern))
-            .map(({ id, name }) => downloadDigests(client, id, name, folderOf(id)));
-        return (await Promise.all([...records, ...digests])).flat();
+            .map(({ id, name }) => persist(() => downloadDigests(client, id, name, folderOf(id)), wait));
+        return (await allOf([...records, ...digests])).flat();
     });
 }
 function matches(name, pattern) {
@@ -53901,9 +53974,41 @@ function matches(name, pattern) {
 const artifacts_PREFIX = 'image-digest-';
 const FILE = 'digest.json';
 const RECORD_LIMIT = 64 * 1024;
+const PLACES = 20;
 async function openClient() {
     const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
     return new DefaultArtifactClient();
+}
+async function list(client) {
+    const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
+    return artifacts;
+}
+function placesOf({ image, system }) {
+    return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1));
+}
+async function clear(record, client, folder) {
+    const places = placesOf(record);
+    const earlier = (await list(client)).filter(({ name }) => places.includes(name));
+    for (const { id, name } of earlier) {
+        await refuseRival(record, client, id, name, folder);
+        await asking(`replace the artifact ${name}`, client.deleteArtifact(name));
+    }
+}
+async function upload(record, client, file, retentionDays) {
+    const folder = (0,external_node_path_.dirname)(file);
+    for (const [at, name] of placesOf(record).entries()) {
+        try {
+            await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }));
+            return;
+        }
+        catch (error) {
+            if (!/\(409\)/.test(messageOf(error)) || at + 1 === PLACES)
+                throw error;
+            const rival = (await list(client)).find((artifact) => artifact.name === name);
+            if (rival !== undefined)
+                await refuseRival(record, client, rival.id, name, folder);
+        }
+    }
 }
 async function download(client, id, name, folder) {
     const origin = `the artifact ${name}`;
@@ -53933,13 +54038,16 @@ async function downloadDigests(client, id, name, folder) {
     return names.map((file) => ({ origin, text: `sha256:${file}` }));
 }
 async function refuseRival(record, client, id, name, folder) {
-    const earlier = await download(client, id, name, (0,external_node_path_.join)(folder, String(id))).then(readable, () => undefined);
+    const earlier = await download(client, id, name, (0,external_node_path_.join)(folder, String(id))).then(readable, (error) => {
+        if (networkErrorIn(error) !== undefined)
+            throw error;
+    });
     if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest)
         return;
     throw new RecordError({
         what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
         words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
-        help: 'Give each variant of an image an `image` of its own, or hand the records over by `digests` instead of artifacts.',
+        help: 'One `image` has one variant in a run: give each variant an `image` of its own.',
     });
 }
 function readable({ text, origin }) {
@@ -53949,6 +54057,25 @@ function readable({ text, origin }) {
     catch {
         return undefined;
     }
+}
+async function persist(work, wait) {
+    for (let count = 1;; count++) {
+        try {
+            return await work();
+        }
+        catch (error) {
+            const code = networkErrorIn(error);
+            if (count === ATTEMPTS || code === undefined)
+                throw error;
+            const delay = retryDelay(count, undefined, Date.now(), Math.random());
+            const next = `attempt ${count + 1} of ${ATTEMPTS}`;
+            jobLog.info(`${firstLine(error)}: ${code}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
+            await wait(delay);
+        }
+    }
+}
+function networkErrorIn(error) {
+    return /Unable to make request: ([A-Z]\w*)/.exec(messageOf(error))?.[1];
 }
 async function asking(purpose, asked) {
     try {
@@ -55281,8 +55408,21 @@ or build on ${runnerFor(system)}.`,
       github_access_token: \${{ github.token }}`,
     },
     {
-        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
+        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
         help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+    },
+    {
+        pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
+        help: (_, [, ...names]) => {
+            const name = names.find((one) => one !== undefined);
+            return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
+  run: git add -N ${name}`;
+        },
+    },
+    {
+        pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
+        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is a folder, write
+  flake: ./${name}`,
     },
 ];
 function runnerFor(system) {
@@ -56029,12 +56169,6 @@ async function evaluateStorePath(call) {
     const { exitCode, stdout } = await runNix(args, false);
     const path = stdout.trim();
     return exitCode === 0 && isStorePath(path) ? path : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/all-of.js
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -57383,6 +57517,7 @@ function describeLayers(layers) {
 
 
 
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push } = inputs;
@@ -57511,7 +57646,7 @@ function checkPlatform({ config }, wanted, system, storePath) {
 async function handOver(records, { retentionDays }, { tempFolder }, log) {
     try {
         await log.group('Hand the digest over', async () => {
-            await Promise.all(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
+            await allOf(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
         });
     }
     catch (error) {
@@ -57612,13 +57747,21 @@ class InputError extends Failure {
     name = 'InputError';
 }
 function readInputs(env) {
+    const mode = readMode(env);
+    refuseOtherModes(env, mode);
+    switch (mode) {
+        case 'build':
+            return readBuildInputs(env);
+        case 'merge':
+            return readMergeInputs(env);
+        case 'plan':
+            return readPlanInputs(env);
+    }
+}
+function readMode(env) {
     const mode = inputOf(env, 'mode');
-    if (mode === 'build')
-        return readBuildInputs(env);
-    if (mode === 'merge')
-        return readMergeInputs(env);
-    if (mode === 'plan')
-        return readPlanInputs(env);
+    if (mode === 'build' || mode === 'merge' || mode === 'plan')
+        return mode;
     throw new InputError({
         what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
         help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
@@ -57635,13 +57778,13 @@ function readBuildInputs(env) {
         mode: 'build',
         system,
         flake,
-        attribute: inputOf(env, 'attribute') || 'containerImage',
+        attribute: readAttribute(env),
         installable: inputOf(env, 'installable'),
         file: readFile(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
         tag: readTag(env, system, pushWith),
         pushWith,
-        compression: readCompression(env),
+        compression: readCompression(env, pushWith),
         reuseFrom: readReuseFrom(env, common.images),
         labels: readLabels(env, pushWith),
         rebuild: readBoolean(env, 'rebuild', false),
@@ -57657,14 +57800,15 @@ function readMergeInputs(env) {
     const systems = unique(inputs_listOf(inputOf(env, 'systems')));
     for (const system of systems)
         valid('systems', () => platformOf(system));
-    const digests = linesOf(inputOf(env, 'digests'));
+    const { tags, notices } = readTags(env, common.images, metadata);
     return {
         ...common,
         mode: 'merge',
-        tags: readTags(env, common.images, metadata),
+        notices: common.push ? [...common.notices, ...notices] : common.notices,
+        tags,
         annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
         systems,
-        digests: digests.length > 0 ? digests : undefined,
+        digests: readDigests(env, common.push),
         artifactPattern: inputOf(env, 'artifact-pattern'),
         allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
         allowOlder: readBoolean(env, 'allow-older', false),
@@ -57674,25 +57818,75 @@ function readMergeInputs(env) {
 }
 function readPlanInputs(env) {
     const common = readCommonInputs(env);
-    const other = ['installable', 'file'].find((name) => inputOf(env, name) !== '');
-    if (other !== undefined)
-        throw new InputError({
-            what: `The input \`${other}\` is not for \`mode: plan\`, which looks for the systems in the flake`,
-            help: 'Name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.',
-        });
     const pushWith = readPushWith(env);
+    const { format } = readCompression(env, pushWith);
     return {
         ...common,
         mode: 'plan',
         flake: readFlake(env),
-        attribute: inputOf(env, 'attribute') || 'containerImage',
+        attribute: readAttribute(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
         reuseFrom: readReuseFrom(env, common.images),
-        format: pushWith === 'registry' ? readCompression(env).format : undefined,
+        format: pushWith === 'registry' ? format : undefined,
         labels: readLabels(env, pushWith),
         rebuild: readBoolean(env, 'rebuild', false),
         runners: new Map(linesOf(inputOf(env, 'runners')).map(readRunner)),
     };
+}
+const IN_FLAKE = 'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.';
+const TAGS = 'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.';
+const PARTIAL_INPUTS = {
+    flake: { modes: ['build', 'plan'], usual: '.' },
+    attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
+    installable: { modes: ['build'], instead: { plan: IN_FLAKE } },
+    file: { modes: ['build'], instead: { plan: IN_FLAKE } },
+    'nix-args': { modes: ['build', 'plan'] },
+    tag: {
+        modes: ['build'],
+        usual: '{sha}-{system}',
+        instead: { merge: 'The tags that merge publishes are `tags`.' },
+    },
+    'push-with': { modes: ['build', 'plan'], usual: 'registry' },
+    compression: { modes: ['build', 'plan'], usual: 'gzip' },
+    'compression-level': { modes: ['build'] },
+    'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
+    labels: { modes: ['build', 'plan'], instead: { merge: 'What merge can add to the index is `annotations`.' } },
+    rebuild: { modes: ['build', 'plan'], usual: 'false', instead: { merge: 'A new index is made by `republish`.' } },
+    'retention-days': { modes: ['build'], usual: '1' },
+    runners: { modes: ['plan'], instead: { build: 'The runner of this job is its `runs-on`.' } },
+    tags: { modes: ['merge'], instead: { build: TAGS } },
+    annotations: { modes: ['merge'], instead: { build: 'What build can add to an image is `labels`.' } },
+    systems: { modes: ['merge'], instead: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
+    digests: { modes: ['merge'] },
+    'artifact-pattern': { modes: ['merge'] },
+    'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
+    'allow-older': { modes: ['merge'], usual: 'false' },
+    republish: { modes: ['merge'], usual: 'false', instead: { build: 'A new build is made by `rebuild`.' } },
+};
+function refuseOtherModes(env, mode) {
+    for (const [name, { modes, usual = '', instead }] of Object.entries(PARTIAL_INPUTS)) {
+        const text = inputOf(env, name);
+        if (modes.includes(mode) || text === '' || text === usual)
+            continue;
+        const owners = modes.map((one) => `\`mode: ${one}\``).join(' and ');
+        throw new InputError({
+            what: `The input \`${name}\` is not for \`mode: ${mode}\``,
+            help: `\`${name}\` is for ${owners}. ${instead?.[mode] ?? 'Leave it out of this step.'}`,
+        });
+    }
+}
+function readDigests(env, push) {
+    const digests = linesOf(inputOf(env, 'digests'));
+    if (digests.length > 0)
+        return digests;
+    if ((env.INPUT_DIGESTS ?? '') === '')
+        return undefined;
+    if (!push)
+        return [];
+    throw new InputError({
+        what: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
+        help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
+    });
 }
 function readRunner(line) {
     const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
@@ -57710,7 +57904,17 @@ function readFlake(env) {
         return flake;
     throw new InputError({
         what: `The input \`flake\` is "${flake}", which names an attribute too`,
-        help: 'Put what follows the "#" into `attribute`, or the whole into `installable`.',
+        help: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
+    });
+}
+function readAttribute(env) {
+    const attribute = inputOf(env, 'attribute') || 'containerImage';
+    const hash = attribute.indexOf('#');
+    if (hash === -1)
+        return attribute;
+    throw new InputError({
+        what: `The input \`attribute\` is "${attribute}", which names a flake too`,
+        help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
     });
 }
 function readPushWith(env) {
@@ -57765,15 +57969,21 @@ function readTag(env, system, pushWith) {
             help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
         });
     const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system);
-    if (!isTag(tag))
-        throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag)}` });
-    return tag;
+    if (isTag(tag))
+        return tag;
+    const help = /[\s,:/]/.test(tag) ? TAGS : undefined;
+    throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag.replace(/\s+/g, ' '))}`, help });
 }
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
-function readCompression(env) {
+function readCompression(env, pushWith) {
     const format = readChoice(env, 'compression', ['gzip', 'zstd']);
     const { most, usual } = LEVELS[format];
     const text = inputOf(env, 'compression-level');
+    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+        throw new InputError({
+            what: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
+            help: 'Leave `compression` and `compression-level`, or `push-with`, out.',
+        });
     const level = text === '' ? usual : Number(text);
     if (Number.isInteger(level) && level >= 1 && level <= most)
         return { format, level };
@@ -57830,7 +58040,8 @@ function readRetention(env) {
 function readTags(env, images, metadata) {
     const given = inputs_listOf(inputOf(env, 'tags'));
     const own = given.length > 0 || metadata?.tags === undefined;
-    const texts = given.length > 0 ? given : (metadata?.tags ?? ['latest', '{sha}']);
+    const usual = usualTags(env);
+    const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
     const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images));
     const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
     if (own && foreign[0] !== undefined)
@@ -57841,13 +58052,19 @@ function readTags(env, images, metadata) {
     const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
     if (tags.length > 0) {
         checkEachTagged(images, tags);
-        return tags;
+        return { tags, notices: texts === usual.texts ? usual.notices : [] };
     }
     throw new InputError({
         what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
         words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
         help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
     });
+}
+function usualTags({ GITHUB_EVENT_NAME: event = '' }) {
+    if (!/^pull_request(_target)?$/.test(event))
+        return { texts: ['latest', '{sha}'], notices: [] };
+    const notice = '`latest` is left out of the tags, for this run is of a pull request. If it is to be published, say so in this step:\n  tags: latest';
+    return { texts: ['{sha}'], notices: [notice] };
 }
 function checkEachTagged(images, tags) {
     const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
@@ -57946,44 +58163,11 @@ function uniqueBy(items, key) {
     return [...new Map(items.map((item) => [key(item), item])).values()];
 }
 
-;// CONCATENATED MODULE: ./lib/job-log.js
-
-
-const unmasked = [];
-let deaf = false;
-const jobLog = {
-    info: (message) => core/* info */.pq(message),
-    notice: (message) => core/* notice */.lm(message),
-    warning: (message) => core/* warning */.$e(message),
-    debug: (message) => core/* debug */.Yz(message),
-    mask(secret) {
-        if (deaf)
-            unmasked.push(secret);
-        else
-            core/* setSecret */.Pq(secret);
-    },
-    group: (title, work) => core/* group */.Os(title, work),
-    foreignGroup: (title, work) => core/* group */.Os(title, async () => {
-        const token = (0,external_node_crypto_.randomUUID)();
-        core/* info */.pq(`::stop-commands::${token}`);
-        deaf = true;
-        try {
-            return await work();
-        }
-        finally {
-            core/* info */.pq(`::${token}::`);
-            deaf = false;
-            for (const secret of unmasked.splice(0))
-                core/* setSecret */.Pq(secret);
-        }
-    }),
-};
-
 ;// CONCATENATED MODULE: ./lib/merge/choose.js
 
 
 
-function choose(handed, { images, systems }) {
+function choose(handed, { images, systems }, { run }) {
     const names = images.map(printRepository);
     const latest = latestAttempts(handed);
     const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image));
@@ -57991,10 +58175,10 @@ function choose(handed, { images, systems }) {
     const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest));
     const ours = [...recorded, ...bare];
     if (ours.length === 0)
-        throw noRecords(handed, names);
+        throw noRecords(handed, names, run.attempt);
     const chosen = onePerSystem(ours, names);
     if (systems.length === 0)
-        checkComplete(chosen, latest);
+        checkComplete(chosen, latest, run.attempt);
     return chosen;
 }
 function latestAttempts(handed) {
@@ -58025,21 +58209,28 @@ function onePerSystem(ours, names) {
 function imageOf({ record }) {
     return record?.image ?? '';
 }
-function checkComplete(chosen, latest) {
+function checkComplete(chosen, latest, attempt) {
     const all = latest.flatMap(({ record }) => record ?? []);
-    for (const job of new Set(chosen.flatMap(({ record }) => record?.job.id ?? []))) {
-        const records = all.filter((record) => record.job.id === job);
-        const total = Math.max(...records.map(({ job: { total = 0 } }) => total));
+    const matrices = new Map(chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])));
+    for (const [matrix, { id, total = 0 }] of matrices) {
+        const records = all.filter((record) => matrixOf(record) === matrix);
         const jobs = new Set(records.map(matrixJobOf));
         if (jobs.size >= total)
             continue;
         const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))];
         throw new RecordError({
-            what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(job)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
             words: `there is ${there.join(', ')}`,
-            help: `Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing. No tag has moved.\nIf they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+            help: [
+                'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
+                ...ofRerun(attempt),
+                `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+            ].join('\n'),
         });
     }
+}
+function matrixOf({ job: { id, total } }) {
+    return `${total} ${id}`;
 }
 function matrixJobOf({ job, system, digest }) {
     return job.index === undefined ? `${system} ${digest}` : String(job.index);
@@ -58047,13 +58238,23 @@ function matrixJobOf({ job, system, digest }) {
 function systemsOf(candidates) {
     return [...new Set(candidates.flatMap(({ record }) => record?.system ?? []))];
 }
-function noRecords(handed, names) {
+function noRecords(handed, names, attempt) {
     const others = [...new Set(handed.flatMap(({ record }) => record?.image ?? []))];
     return new RecordError({
         what: `No build of this run has handed over a digest for ${names.join(', ')}`,
         words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
-        help: 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+        help: [
+            'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+            ...ofRerun(attempt),
+        ].join('\n'),
     });
+}
+function ofRerun(attempt) {
+    if (attempt <= 1)
+        return [];
+    return [
+        `This is a re-run (attempt ${attempt}): what earlier attempts handed over is kept for the \`retention-days\` of the builds, 1 if they don't say. If it has expired, re-run all jobs.`,
+    ];
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/collect.js
@@ -58504,20 +58705,19 @@ function checkMembers(members, images, systems) {
 
 
 
+
 async function merge(inputs, workflow, tools) {
     const { images, push } = inputs;
     const { registry, log } = tools;
     const origin = originOf(workflow);
-    const authorized = push ? images.map((image) => registry.authorizePush(image)) : [];
-    const [members, [published, relations]] = await Promise.all([
-        gather(inputs, workflow, tools),
-        lookAtTags(inputs, workflow, origin, tools),
-        ...authorized,
-    ]);
-    if (members === undefined) {
-        log.notice('There is nothing to check: no digest was handed over, as builds with `push: false` hand over none');
-        return { outputs: {}, summary: '# Checked, not published\n' };
-    }
+    const collecting = collect_collect(inputs, workflow, log);
+    if (!push && (await collecting).length === 0)
+        return nothingToCheck(log);
+    const authorizing = push ? images.map((image) => registry.authorizePush(image)) : [];
+    const gathering = gather(collecting, inputs, workflow, registry);
+    const looking = lookAtTags(inputs, workflow, origin, tools);
+    await allOf([...authorizing, gathering, looking]);
+    const [members, [published, relations]] = await Promise.all([gathering, looking]);
     const composed = compose(members, inputs.annotations, origin);
     for (const warning of composed.warnings)
         log.warning(warning);
@@ -58533,12 +58733,14 @@ async function merge(inputs, workflow, tools) {
     tell(index, members, plans, inputs, tools);
     return merge_report(index, members, plans, unchanged !== undefined, inputs);
 }
-async function gather(inputs, workflow, { registry, log }) {
-    const handed = await collect_collect(inputs, workflow, log);
-    if (handed.length === 0 && !inputs.push)
-        return undefined;
-    const candidates = choose(handed, inputs);
-    const verified = await Promise.all(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
+function nothingToCheck(log) {
+    const why = 'builds with `push: false` push nothing, so that there is nothing to merge';
+    log.notice(`There is nothing to check: no digest was handed over; ${why}`);
+    return { outputs: {}, summary: `# Nothing to check\n\nNo digest was handed over: ${why}.\n` };
+}
+async function gather(collecting, inputs, workflow, registry) {
+    const candidates = choose(await collecting, inputs, workflow);
+    const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
     const members = withoutDoubles(verified);
     checkMembers(members, inputs.images, inputs.systems);
     return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)));
@@ -58871,8 +59073,6 @@ function ask(program, key) {
     });
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
 // EXTERNAL MODULE: external "node:net"
@@ -59029,42 +59229,6 @@ function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
         help: `${help}\n${goDirect(url)}`,
         cause,
     });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/retry.js
-const ATTEMPTS = 6;
-const LONGEST_WAIT = 60_000;
-const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
-const RETRIED_ERRORS = new Set([
-    'ECONNRESET',
-    'ECONNABORTED',
-    'EPIPE',
-    'ETIMEDOUT',
-    'EAI_AGAIN',
-    'UND_ERR_SOCKET',
-    'UND_ERR_CONNECT_TIMEOUT',
-    'UND_ERR_HEADERS_TIMEOUT',
-    'UND_ERR_BODY_TIMEOUT',
-    'UND_ERR_PRX_CONN',
-]);
-function isPassing(status, body) {
-    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
-}
-function isPassingError(code) {
-    return code !== undefined && RETRIED_ERRORS.has(code);
-}
-function retryDelay(attempt, retryAfter, now, random) {
-    const asked = parseRetryAfter(retryAfter, now);
-    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
-    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
-}
-function parseRetryAfter(header, now) {
-    if (header === undefined)
-        return undefined;
-    if (/^\d+(\.\d+)?$/.test(header))
-        return Number(header) * 1000;
-    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
-    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/http.js

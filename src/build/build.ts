@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { allOf } from '../all-of.ts'
 import { NoArtifactService, writeRecord } from '../artifacts.ts'
 import { freeSpace, MORE_SPACE, printFreeSpace, shortOfSpace } from '../disk.ts'
 import { checkDocker } from '../docker/docker.ts'
@@ -211,7 +212,7 @@ async function handOver(
 ): Promise<void> {
   try {
     await log.group('Hand the digest over', async () => {
-      await Promise.all(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
+      await allOf(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
     })
   } catch (error) {
     if (!(error instanceof NoArtifactService)) throw error
