@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterEach, describe, expect, test } from '@jest/globals'
 import { selfSigned } from './support/certificate.ts'
+import { digestOf } from './support/digest.ts'
 import { mediaTypes } from './support/registry/manifests.ts'
 import {
   absent,
@@ -12,7 +13,6 @@ import {
   basic,
   type Client,
   createClient,
-  digestOf,
   expectBody,
   layer,
   octets,

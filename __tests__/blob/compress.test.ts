@@ -1,5 +1,4 @@
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +9,7 @@ import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { type Compression, compressLayer, hashLayer, type UncompressedLayer } from '../../src/blob/compress.ts'
 import { createSlots } from '../../src/blob/slots.ts'
+import { digestOf } from '../support/digest.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 
 const MIB = 1024 * 1024
@@ -53,10 +53,6 @@ function decompress(bytes: Buffer, { format }: Compression): Buffer {
   return format === 'gzip' ? gunzipSync(bytes) : unzstd(bytes)
 }
 
-function sha256(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
-}
-
 const text = Buffer.from('some words of which no two in a row are alike 0123456789\n'.repeat(70_000)).subarray(
   0,
   3 * MIB + 7,
@@ -77,19 +73,19 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     async (size, _, make) => {
       const content = make(size)
       const { bytes, diffId, size: counted } = await compress(content, compression)
-      expect({ diffId, size: counted }).toEqual({ diffId: sha256(content), size })
+      expect({ diffId, size: counted }).toEqual({ diffId: digestOf(content), size })
       expect(decompress(bytes, compression).equals(content)).toBe(true)
     },
   )
 
   test('has the same bytes, however its content comes', async () => {
-    const whole = sha256((await compress(mixed, compression, { chunks: [mixed.length] })).bytes)
+    const whole = digestOf((await compress(mixed, compression, { chunks: [mixed.length] })).bytes)
     const chunk = fc.oneof(fc.integer({ min: 1, max: 3 * MIB }), fc.constantFrom(MIB - 1, MIB, MIB + 1))
     await fc.assert(
       fc.asyncProperty(fc.array(chunk, { minLength: 1, maxLength: 5 }), async (sizes) => {
         // Small chunks alone would take as many steps as there are bytes.
         const { bytes } = await compress(mixed, compression, { chunks: [...sizes, 100_000] })
-        expect(sha256(bytes)).toBe(whole)
+        expect(digestOf(bytes)).toBe(whole)
       }),
       { numRuns: 15 },
     )
@@ -97,23 +93,23 @@ describe.each(BOTH)('a layer in $format', (compression) => {
 
   test('has the same bytes, however many blocks are compressed at once', async () => {
     const digests = new Set<string>()
-    for (const slots of [1, 2, 8, 64]) digests.add(sha256((await compress(mixed, compression, { slots })).bytes))
+    for (const slots of [1, 2, 8, 64]) digests.add(digestOf((await compress(mixed, compression, { slots })).bytes))
     expect(digests.size).toBe(1)
   })
 
   test('has the same bytes beside others that are compressed at the same time, and again later', async () => {
-    const alone = sha256((await compress(mixed, compression)).bytes)
+    const alone = digestOf((await compress(mixed, compression)).bytes)
     const slots = createSlots(3)
     const digests = await Promise.all(
       [mixed, text, mixed, noise(3 * MIB), mixed].map(async (content) => {
         const parts: Buffer[] = []
         const write = async (bytes: Buffer) => void parts.push(Buffer.from(bytes))
         await (await compressLayer(inChunks(content, [50_000]), compression, slots, write)).written
-        return sha256(Buffer.concat(parts))
+        return digestOf(Buffer.concat(parts))
       }),
     )
     expect([digests[0], digests[2], digests[4]]).toEqual([alone, alone, alone])
-    expect(sha256((await compress(mixed, compression)).bytes)).toBe(alone)
+    expect(digestOf((await compress(mixed, compression)).bytes)).toBe(alone)
   })
 
   test('is smaller where it can be, and hardly larger where it can’t', async () => {
@@ -150,7 +146,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
       if (writes === which) throw new Error('no space left')
     })
     await expect(written).rejects.toThrow('no space left')
-    expect(layer.diffId).toBe(sha256(mixed))
+    expect(layer.diffId).toBe(digestOf(mixed))
     expect(writes).toBe(which)
     await Promise.all([slots.take(), slots.take()])
   })
@@ -201,7 +197,7 @@ test('a layer in gzip is one member without time or name', async () => {
 })
 
 test('a layer that is only looked at has the diff ID that it has when compressed', async () => {
-  expect(await hashLayer(inChunks(mixed, [12_345]))).toEqual({ diffId: sha256(mixed), size: mixed.length })
+  expect(await hashLayer(inChunks(mixed, [12_345]))).toEqual({ diffId: digestOf(mixed), size: mixed.length })
 })
 
 describe('places', () => {

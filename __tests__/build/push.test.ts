@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { chmod, mkdir, mkdtemp, readdir, readlink, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +11,7 @@ import type { Digest } from '../../src/oci/digest.ts'
 import { readEarlier } from '../../src/reuse/earlier.ts'
 import { findPublished, NOTHING_PUBLISHED, type Published } from '../../src/reuse/layers.ts'
 import { type Client, connect, failureOf, open, password, start } from '../registry/connect.ts'
+import { digestOf } from '../support/digest.ts'
 import { type ArchiveOptions, type MadeArchive, makeArchive, writeTar } from '../support/image.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 import {
@@ -23,7 +23,6 @@ import {
   type MadeLayout,
   makeLayout,
   packWithXz,
-  sha256,
   storeLayout,
   withArtifact,
   withFiles,
@@ -145,7 +144,7 @@ async function blobAt(server: TestRegistry, { digest, size }: ReadLayer, path: s
 }
 
 function digestsOf(layers: readonly Buffer[]): readonly string[] {
-  return layers.map((bytes) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`)
+  return layers.map((bytes) => digestOf(bytes))
 }
 
 /** The requests that store something. */
@@ -923,7 +922,7 @@ describe('an OCI layout whose layers are compressed', () => {
     // Says nothing, and is to be skipped.
     const skipped = Buffer.concat([Buffer.from('502a4d18', 'hex'), Buffer.from([4, 0, 0, 0]), Buffer.from('toc!')])
     const blob = Buffer.concat([...parts, skipped])
-    const digest = sha256(blob)
+    const digest = digestOf(blob)
     const mediaType = 'application/vnd.oci.image.layer.v1.tar+zstd'
     const framed = makeLayout({ layers: [text], manifest: { layers: [{ mediaType, digest, size: blob.length }] } })
     const files = withFiles(framed, { [blobName(digest)]: blob })
@@ -1185,10 +1184,10 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       new Map([
         ...listing({
           layers: listed.map((layer, at) =>
-            at === 2 ? { ...fake, digest: sha256(noGzip), size: noGzip.length } : layer,
+            at === 2 ? { ...fake, digest: digestOf(noGzip), size: noGzip.length } : layer,
           ),
         }),
-        [blobName(sha256(noGzip)), noGzip] as const,
+        [blobName(digestOf(noGzip)), noGzip] as const,
       ]),
       /is damaged: it can't be decompressed/,
     ],
@@ -1200,8 +1199,8 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
     ],
     [
       'its manifest is no JSON',
-      new Map([...withEntries({ ...packed.entry, digest: sha256(Buffer.from('{x')), size: 2 })]).set(
-        blobName(sha256(Buffer.from('{x'))),
+      new Map([...withEntries({ ...packed.entry, digest: digestOf(Buffer.from('{x')), size: 2 })]).set(
+        blobName(digestOf(Buffer.from('{x'))),
         Buffer.from('{x'),
       ),
       /its manifest sha256:\w+ is not a valid image manifest: it is no JSON/,
@@ -1240,7 +1239,7 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       'its config lists other layers',
       makeLayout({
         layers: LAYERS,
-        config: { rootfs: { type: 'layers', diff_ids: made.layers.map(() => sha256(Buffer.from('none'))) } },
+        config: { rootfs: { type: 'layers', diff_ids: made.layers.map(() => digestOf(Buffer.from('none'))) } },
       }).files,
       /not the one that its config lists/,
     ],
@@ -1249,7 +1248,7 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       makeLayout({
         layers: ['lower'],
         packings: ['plain'],
-        config: { rootfs: { type: 'layers', diff_ids: [sha256(Buffer.from('none'))] } },
+        config: { rootfs: { type: 'layers', diff_ids: [digestOf(Buffer.from('none'))] } },
       }).files,
       /not the one that its config lists/,
     ],
@@ -1303,7 +1302,7 @@ describe('a docker archive whose layers are compressed already', () => {
   // As crane writes it: layers by the digests of their blobs, and the config by its own.
   // https://github.com/google/go-containerregistry/blob/main/pkg/v1/tarball/write.go
   const blobs = made.layers.map(({ bytes }) => gzipSync(bytes, { level: 1 }))
-  const names = blobs.map((blob) => `${sha256(blob).slice('sha256:'.length)}.tar.gz`)
+  const names = blobs.map((blob) => `${digestOf(blob).slice('sha256:'.length)}.tar.gz`)
   const archive = (contents: readonly Buffer[]) =>
     writeTar([
       { name: made.configDigest, content: made.config },
@@ -1318,7 +1317,7 @@ describe('a docker archive whose layers are compressed already', () => {
     const { server, client } = await connect()
     const { layers } = await push({ bytes: archive(blobs) }, client, { form })
     await expectWhole(server, 'v1', made)
-    expect(layers.map(({ digest }) => digest)).toEqual(blobs.map(sha256))
+    expect(layers.map(({ digest }) => digest)).toEqual(blobs.map(digestOf))
     const checked = await checkImage(await findSource(await store(archive(blobs), form)))
     expect(checked.configDigest).toBe(made.configDigest)
   })

@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { mkdtemp, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { findBuildx } from '../support/buildx.ts'
+import { digestOf } from '../support/digest.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
@@ -259,8 +259,4 @@ async function readImage(name: string, digest: string, size?: number): Promise<R
   const manifest: Manifest = JSON.parse((await fetchContent(name, 'manifests', listed)).toString())
   const config: Config = JSON.parse((await fetchContent(name, 'blobs', manifest.config)).toString())
   return { manifest, config, diffIds: config.rootfs?.diff_ids ?? [] }
-}
-
-function digestOf(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
 }

@@ -1,7 +1,8 @@
 import { describe, expect, test } from '@jest/globals'
 import { ATTEMPTS, isPassing, isPassingError, retryDelay } from '../../src/registry/retry.ts'
+import { digestOf } from '../support/digest.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
-import { digestOf, index } from '../support/registry/wire.ts'
+import { index } from '../support/registry/wire.ts'
 import type { Fault, FaultOf, RouteName } from '../support/registry.ts'
 import { connect, failureOf } from './connect.ts'
 

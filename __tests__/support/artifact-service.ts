@@ -1,9 +1,10 @@
-import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
+import { createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { crc32, inflateRawSync } from 'node:zlib'
 import * as v from 'valibot'
+import { digestOf } from './digest.ts'
 
 /** A finished artifact, as a test reads it back. */
 export interface StoredArtifact {
@@ -104,7 +105,7 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
       artifact.blob.content = content
       artifact.finalized = {
         size: content.length,
-        digest: `sha256:${createHash('sha256').update(content).digest('hex')}`,
+        digest: digestOf(content),
       }
     },
     setFault: (next) => {

@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
+import { digestOf } from './digest.ts'
 import { type ArchiveOptions, makeArchive, type TarMember, writeTar } from './image.ts'
 
 // OCI layouts as other tools write them: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
@@ -63,7 +63,7 @@ export function makeLayout(options: LayoutOptions = {}): MadeLayout {
   const archive = makeArchive(options)
   const files = new Map<string, LayoutFile>([['oci-layout', json({ imageLayoutVersion: '1.0.0' })]])
   const add = (mediaType: string, bytes: Buffer) => {
-    const digest = sha256(bytes)
+    const digest = digestOf(bytes)
     files.set(blobName(digest), bytes)
     return { mediaType, digest, size: bytes.length }
   }
@@ -96,7 +96,7 @@ export function makeLayout(options: LayoutOptions = {}): MadeLayout {
     config: archive.config,
     configDigest: config.digest,
     manifest,
-    manifestDigest: sha256(manifest),
+    manifestDigest: digestOf(manifest),
     entry,
   }
 }
@@ -125,7 +125,7 @@ export function withArtifact(
   },
 ): ReadonlyMap<string, LayoutFile> {
   const blob = Buffer.from(content)
-  const describe = (bytes: Buffer) => ({ digest: sha256(bytes), size: bytes.length })
+  const describe = (bytes: Buffer) => ({ digest: digestOf(bytes), size: bytes.length })
   const manifest = json({
     schemaVersion: 2,
     mediaType: `${OCI}.manifest.v1+json`,
@@ -135,7 +135,7 @@ export function withArtifact(
   })
   const entry = { mediaType: `${OCI}.manifest.v1+json`, ...describe(manifest), ...changes.entry }
   return withFiles(layout, {
-    [blobName(sha256(blob))]: blob,
+    [blobName(digestOf(blob))]: blob,
     [blobName(entry.digest)]: manifest,
     'index.json': indexOf([entry, layout.entry]),
   })
@@ -191,10 +191,6 @@ export async function packWithXz(bytes: Buffer): Promise<Buffer> {
   const packed = execFile('xz', ['--stdout', '-1'], { encoding: 'buffer', maxBuffer: 64 * 1024 * 1024 })
   packed.stdin?.end(bytes)
   return buffer(packed.stdout as NodeJS.ReadableStream)
-}
-
-export function sha256(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
 }
 
 async function writeFolder(path: string, files: ReadonlyMap<string, LayoutFile>): Promise<string> {

@@ -5,6 +5,7 @@ import { lstat, mkdtemp, readdir, readFile, readlink, writeFile } from 'node:fs/
 import { join, relative } from 'node:path'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
+import { digestOf } from './digest.ts'
 import { unzstd } from './layer-content.ts'
 
 const run = promisify(execFile)
@@ -56,7 +57,7 @@ export async function pullWithSkopeo(reference: string, parent: string): Promise
     configDigest: manifest.config.digest,
     architecture,
     diffIds: rootfs.diff_ids,
-    unpacked: tars.map((tar) => `sha256:${createHash('sha256').update(tar).digest('hex')}`),
+    unpacked: tars.map((tar) => digestOf(tar)),
     mediaTypes: manifest.layers.map(({ mediaType }) => mediaType),
     files: await filesOf(tars, parent),
   }

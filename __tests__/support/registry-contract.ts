@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { digestOf } from './digest.ts'
 import { mediaTypes } from './registry/manifests.ts'
 import {
   type Answer,
@@ -9,7 +10,6 @@ import {
   config,
   createClient,
   descriptor,
-  digestOf,
   expectBody,
   index,
   type Login,

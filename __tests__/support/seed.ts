@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { digestOf } from './digest.ts'
 import type { TestRegistry } from './registry.ts'
 
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
@@ -36,7 +36,7 @@ export async function seedImage(
     os,
     variant,
     config: { Labels: labels },
-    rootfs: { type: 'layers', diff_ids: [`sha256:${createHash('sha256').update(layer).digest('hex')}`] },
+    rootfs: { type: 'layers', diff_ids: [digestOf(layer)] },
   })
   const manifest = json({
     schemaVersion: 2,

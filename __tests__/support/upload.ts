@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
+import { digestOf } from './digest.ts'
 import { type ArchiveOptions, makeArchive } from './image.ts'
 
 // Images put into a real registry by nothing of this action's, as other builders leave them there. Those that have blobs
@@ -132,8 +132,4 @@ async function send(url: URL, init: RequestInit): Promise<Response> {
 
 function json(value: unknown): Buffer {
   return Buffer.from(JSON.stringify(value))
-}
-
-function digestOf(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
 }

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import { expect } from '@jest/globals'
+import { digestOf } from '../digest.ts'
 import { mediaTypes } from './manifests.ts'
 
 export interface Answer {
@@ -129,10 +129,6 @@ export function descriptor({ bytes, digest, mediaType }: Pushed, architecture: s
 
 export function octets(bytes: Buffer): RequestParts & { readonly headers: Readonly<Record<string, string>> } {
   return { headers: { 'content-type': 'application/octet-stream' }, body: new Uint8Array(bytes) }
-}
-
-export function digestOf(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
 }
 
 export function basic({ user, password }: Login): string {
