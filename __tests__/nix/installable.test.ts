@@ -1,5 +1,8 @@
-import { describe, expect, test } from '@jest/globals'
-import { installableOf } from '../../src/nix/installable.ts'
+import { mkdir, mkdtemp, realpath, rm, symlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { installableOf, placeOf } from '../../src/nix/installable.ts'
 
 const inputs = { system: 'aarch64-linux', flake: '.', attribute: 'containerImage', installable: '', file: '' }
 
@@ -36,14 +39,58 @@ test('an attribute of a file is told the system, and that it is the current one'
 describe('an installable in the store', () => {
   const path = `/nix/store/${'0'.repeat(32)}-images`
 
-  test.each([path, `${path}/`, `${path}#app`, `${path}/nix#app`, './result'])('may be %s', (installable) => {
-    expect(installableOf({ ...inputs, installable }, 'x86_64-linux').text).toBe(installable)
-  })
+  test.each([path, `${path}/`, `${path}#app`, `${path}/nix#app`, './result', 'github:owner/app'])(
+    'may be %s',
+    (installable) => {
+      expect(installableOf({ ...inputs, installable }, 'x86_64-linux').text).toBe(installable)
+    },
+  )
 
   test('can’t be a file within a path, of which Nix would build the whole', () => {
-    for (const below of ['app.tar', 'images/app.tar', '/app.tar'])
+    for (const below of ['app.tar', 'images/app.tar', '/app.tar', 'app.tar^out'])
       expect(() => installableOf({ ...inputs, installable: `${path}/${below}` }, 'x86_64-linux')).toThrow(
-        `The input \`installable\` is "${path}/${below}", and Nix builds ${path}, with all that is in it\nName`,
+        `The input \`installable\` is "${path}/${below}", which is within ${path}, and Nix builds no part of a store path\nName`,
       )
   })
+})
+
+describe('a path in the store, and whether it is within a store path', () => {
+  const image = `/nix/store/${'0'.repeat(32)}-image.tar`
+  let folder: string
+  beforeAll(async () => {
+    folder = await mkdtemp(join(await realpath(tmpdir()), 'links-'))
+    await symlink(image, join(folder, 'result'))
+    await symlink('result', join(folder, 'again'))
+    await symlink(`${image}/one/two`, join(folder, 'within'))
+    await symlink('.', join(folder, 'here'))
+    await symlink('round', join(folder, 'round'))
+    // A store path that is itself a link into the store is as good as what it leads to.
+    const store = join(folder, 'store')
+    await mkdir(store)
+    await symlink(`${image}/one`, join(store, `${'1'.repeat(32)}-link`))
+    await mkdir(join(store, `${'1'.repeat(32)}-folder`))
+    await symlink(join(store, `${'1'.repeat(32)}-folder`), join(folder, 'folder'))
+  })
+  afterAll(() => rm(folder, { recursive: true }))
+
+  const place = (text: string) => placeOf({ options: [], text: text.replace(/^\./, folder) })
+
+  test.each([
+    ['./result', image, false],
+    ['./result^out', image, false],
+    ['./again/', image, false],
+    ['./here/here/result', image, false],
+    ['./within', image, true],
+    ['./folder/image.tar', `./store/${'1'.repeat(32)}-folder`, true],
+    [`./store/${'1'.repeat(32)}-link`, `./store/${'1'.repeat(32)}-link`, false],
+  ])('%s: %s, %s', (text, storePath, below) => {
+    expect(place(text)).toEqual({ storePath: storePath.replace(/^\./, folder), below })
+  })
+
+  test.each(['./nix', './absent/image.tar', './round', './round/x', './result#app', 'result', '/'])(
+    '%s: none',
+    (text) => {
+      expect(place(text)).toBeUndefined()
+    },
+  )
 })

@@ -1,5 +1,5 @@
 import { NixError } from './nix-error.ts'
-import { isStorePath } from './store-path.ts'
+import { placeInStore, type StorePlace } from './store-path.ts'
 
 /** What the user asked to have built. */
 export interface InstallableInputs {
@@ -23,7 +23,7 @@ export interface Installable {
 
 /**
  * @param runnerSystem the system of the machine
- * @throws NixError for a path below a store path
+ * @throws NixError for a path within a store path, whether by its own words or by a link
  */
 export function installableOf(inputs: InstallableInputs, runnerSystem: string): Installable {
   const { system, flake, attribute, installable, file } = inputs
@@ -35,13 +35,26 @@ export function installableOf(inputs: InstallableInputs, runnerSystem: string): 
   return { options: [], text, name: text }
 }
 
-/** Of a path below a store path Nix builds the whole, and another image in it could be taken for the one that was named. */
+/**
+ * Where a path leads to in the store, by itself or by a link such as `result`.
+ * @returns nothing for what names an attribute, a flake or a file of Nix expressions
+ */
+export function placeOf({ options, text }: Pick<Installable, 'options' | 'text'>): StorePlace | undefined {
+  // Without a slash it is a flake of the registry to Nix, even where there is a link of that name.
+  if (options.length > 0 || text.includes('#') || !text.includes('/')) return undefined
+  return placeInStore(text.replace(/\^[^/]*$/, ''))
+}
+
+/**
+ * Of a path within a store path Nix builds the whole, and another image in it could be taken for the one that was
+ * named. Where a link leads there, Nix 2.8 even builds the default package of the flake around it.
+ */
 function refuseBelow(text: string): void {
-  const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/#]+)\/+([^/#]+[^#]*)$/.exec(text) ?? []
-  if (below === undefined || !isStorePath(storePath)) return
+  const place = placeOf({ options: [], text })
+  if (!place?.below) return
   throw new NixError({
-    what: `The input \`installable\` is "${text}", and Nix builds ${storePath}, with all that is in it`,
-    help: 'Name the store path itself, if it has one image in it, or the attribute of the image.',
+    what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
+    help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
   })
 }
 
