@@ -1,7 +1,7 @@
 import { cp, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { readImage } from '../../src/image/source.ts'
 import type { LayerMember } from '../../src/image/source-image.ts'
 import { type Lab, startLab } from '../support/lab.ts'
@@ -102,6 +102,77 @@ test.each([
   expect((await pulled(step)).architecture).toBe(architecture)
 })
 
+describe('an image of nix2container is not taken for another one', () => {
+  test('where it is named by its store path, or by a link to it: its program can’t be found from there', async () => {
+    const cwd = await folder()
+    const packages = ['server', 'default'].map(
+      (name) => `${name} = let it = image "amd64" ${name === 'server'}; in described it it;`,
+    )
+    await writeFile(join(cwd, 'flake.nix'), nix2containerFlake('x86_64-linux', packages.join('\n')))
+    const server = passed(await build('x86_64-linux', { cwd, inputs: { attribute: 'server' } }))
+    const storePath = server.outputs['store-path'] ?? ''
+    await symlink(storePath, join(cwd, 'result'))
+    for (const installable of ['./result', `${cwd}/result`, storePath]) {
+      const step = await build('x86_64-linux', { cwd, inputs: { installable } })
+      expect({ exitCode: step.exitCode, outputs: step.outputs }).toEqual({ exitCode: 1, outputs: {} })
+      expect(step.errors).toEqual([
+        `${installable} is an image of nix2container, and from a path there is no way to the program that writes its layers
+Name the attribute of the image: \`installable: .#server\` for example, or \`attribute: server\`.`,
+      ])
+    }
+  })
+
+  test('where its program writes another image than it describes', async () => {
+    const cwd = await folder()
+    const packages = `
+      fewer = described (image "amd64" true) (image "amd64" false);
+      other = described (image "amd64" true) (import ./image.nix { system = "i686-linux"; architecture = "amd64"; layered = true; }).tar;`
+    await writeFile(join(cwd, 'flake.nix'), nix2containerFlake('x86_64-linux', packages))
+    for (const [attribute, words] of [
+      ['fewer', 'it has 1 layers, and the description lists 2'],
+      ['other', 'its layer 1 is sha256:\\w{64}, and the description lists sha256:\\w{64} there'],
+    ]) {
+      const step = await build('x86_64-linux', { cwd, inputs: { attribute: attribute ?? '' } })
+      expect({ exitCode: step.exitCode, outputs: step.outputs }).toEqual({ exitCode: 1, outputs: {} })
+      expect(step.errors).toEqual([
+        expect.stringMatching(
+          new RegExp(
+            `copyTo wrote another image than the one that Nix built, .*-image-app\\.json\n {2}${words}\nNothing`,
+          ),
+        ),
+      ])
+    }
+  })
+})
+
+test('a file in a folder that was built is refused, by a link as well: Nix builds store paths as a whole', async () => {
+  const cwd = await folder()
+  await writeFile(
+    join(cwd, 'flake.nix'),
+    `{ outputs = _: {
+      packages.x86_64-linux.default = (import ./image.nix { system = "x86_64-linux"; architecture = "amd64"; }).tar;
+      packages.x86_64-linux.images = derivation {
+        name = "images"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+        image = (import ./image.nix { system = "x86_64-linux"; architecture = "amd64"; layered = true; }).tar;
+        args = [ "-c" "mkdir $out; cp $image $out/image.tar; echo > $out/notes" ];
+      };
+    }; }`,
+  )
+  const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { attribute: 'images' } }))
+  await symlink(outputs['store-path'] ?? '', join(cwd, 'result'))
+  await symlink('result/image.tar', join(cwd, 'image.tar'))
+  for (const installable of [`${outputs['store-path']}/image.tar`, './result/image.tar', './image.tar']) {
+    const step = await build('x86_64-linux', { cwd, inputs: { installable } })
+    expect({ exitCode: step.exitCode, outputs: step.outputs }).toEqual({ exitCode: 1, outputs: {} })
+    expect(step.errors).toEqual([
+      `The input \`installable\` is "${installable}", which is within ${outputs['store-path']}, and Nix builds no part of a store path
+Name the attribute of the image, or the store path itself, if it has one image in it.`,
+    ])
+  }
+  const whole = passed(await build('x86_64-linux', { cwd, inputs: { installable: './result' } }))
+  expect(whole.outputs.digest).toBe(outputs.digest)
+})
+
 test.each([
   ['of something else', 'echo {} > $out', ': \\S'],
   ['of more than a description has', 'echo { > $out; truncate -s 70000000 $out', ': it has 70\\.0 MB$'],
@@ -129,31 +200,44 @@ async function withDocker(): Promise<Readonly<Record<string, string>>> {
 }
 
 /**
- * A flake with an image as nix2container makes them. In place of its own: a description, and a program that writes the
- * same layout as its own would.
+ * A flake with an image as nix2container makes them.
  * @param needed an expression that has to have a value
  */
 function nix2container(system: string, architecture: string, needed = 'null'): string {
+  return nix2containerFlake(
+    system,
+    `containerImage = builtins.seq ${needed} (described (image "${architecture}" true) (image "${architecture}" true));`,
+  )
+}
+
+/**
+ * In place of nix2container's own: `described`, a description of an image, and a program that writes the same layout as
+ * its own would, of the same image or another.
+ */
+function nix2containerFlake(system: string, packages: string): string {
   return `{
   outputs = { self }:
     let
       system = "${system}";
-      image = (import ./image.nix { inherit system; architecture = "${architecture}"; layered = true; }).tar;
+      image = architecture: layered: (import ./image.nix { inherit system architecture layered; }).tar;
       shell = name: text: derivation {
         inherit name system; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-euc" text ];
       };
-    in
-    {
-      packages.\${system}.containerImage = builtins.seq ${needed} ((shell "image-app.json" ''
-        echo '{"version":1,"image-config":{},"layers":[]}' > $out
+      described = image: written: (shell "image-app.json" ''
+        layers=$(tar -xOf \${image} manifest.json | grep -o '[0-9a-f]*/layer.tar' |
+          sed 's|\\(.*\\)/layer.tar|{"digest":"","size":1,"diff_ids":"sha256:\\1"}|' | paste -sd,)
+        echo '{"version":1,"image-config":{},"layers":['"$layers"']}' > $out
       '') // {
         copyTo = shell "copy-to" ''
           mkdir -p $out/bin
-          printf '#!/bin/sh\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${image} > $out/bin/copy-to
+          printf '#!/bin/sh\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${written} > $out/bin/copy-to
           chmod 755 $out/bin/copy-to
         '';
         inherit image;
-      });
+      };
+    in
+    {
+      packages.\${system} = { ${packages} };
     };
 }
 `
