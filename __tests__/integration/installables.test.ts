@@ -145,6 +145,20 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
   })
 })
 
+test('where the program of nix2container finds the disk full, that is told with what is left, and where', async () => {
+  const cwd = await folder()
+  const full = `echo 'FATA[0000] writing blob: write /t/oci-put-blob1: no space left on device' >&2; exit 1`
+  const flake = nix2container('x86_64-linux', 'amd64').replace('exec skopeo', () => `${full.replaceAll("'", '')} #`)
+  await writeFile(join(cwd, 'flake.nix'), flake)
+  const { errors, tempLeft } = await build('x86_64-linux', { cwd })
+  expect(errors).toEqual([
+    expect.stringMatching(
+      /could not write the image as an OCI layout\n(?: {2}.*\n)* {2}.*no space left on device\nThe disk is full \(by now [\d.]+ .?B are free for .*\/store/,
+    ),
+  ])
+  expect(tempLeft).toEqual([])
+})
+
 test('a file in a folder that was built is refused, by a link as well: Nix builds store paths as a whole', async () => {
   const cwd = await folder()
   await writeFile(

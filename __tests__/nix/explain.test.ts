@@ -64,6 +64,7 @@ describe('no emulation', () => {
     "error: executing '/nix/store/00-bash-5.2/bin/bash': Exec format error",
     "while setting up the build environment: executing '/nix/store/00-busybox/bin/sh': Exec format error",
     '/build/app: cannot execute binary file: Exec format error',
+    'fork/exec /build/app: exec format error',
   ])('%s', (log) => {
     const help = explainBuildFailure(log, onX86)
     expect(help).toContain('no emulation is registered')
@@ -81,6 +82,7 @@ test('the sandbox’s filter under emulation', () => {
 test.each([
   'error: writing to file: No space left on device',
   'tar: layer.tar: Cannot write: No space left on device',
+  'write /build/layer.tar: no space left on device',
   'error: builder for ’/nix/store/00-app.drv’ failed\nOSError: [Errno 28] No space left on device',
 ])('a full disk: %s', (log) => {
   expect(explainBuildFailure(log, forX86)).toMatch(/disk is full.*14 GB/)

@@ -3,6 +3,7 @@ import { writeSync } from 'node:fs'
 import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { freeSpace, MORE_SPACE, printFreeSpace } from '../disk.ts'
 import { messageOf } from '../failure.ts'
 import type { Digest } from '../oci/digest.ts'
 import { BlobError } from './blob-error.ts'
@@ -92,7 +93,7 @@ export function createBlobStore(folder: string): BlobStore {
           try {
             await keep(bytes)
           } catch (error) {
-            throw notKept(folder, error)
+            throw await notKept(folder, error)
           }
         },
         finish() {
@@ -106,11 +107,12 @@ export function createBlobStore(folder: string): BlobStore {
   }
 }
 
-function notKept(folder: string, cause: unknown): BlobError {
+async function notKept(folder: string, cause: unknown): Promise<BlobError> {
+  const space = printFreeSpace(await freeSpace([folder]))
   return new BlobError({
     what: `A layer can't be kept in ${folder} until it is uploaded`,
     words: messageOf(cause),
-    help: 'Layers that are too large for memory wait there, compressed. Is there enough free space?',
+    help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
     cause,
   })
 }

@@ -1,8 +1,11 @@
 import { readFile, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import * as v from 'valibot'
+import { freeSpace, printFreeSpace } from '../disk.ts'
 import { lastLines } from '../failure.ts'
 import { readLayoutFolder } from '../image/oci-layout.ts'
 import { printBytes } from '../units.ts'
+import { storeFolder } from './build.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
 import { attributeOf, type Installable, placeOf } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
@@ -56,14 +59,16 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
     `oci:${layout}:image`,
   ]
   const { exitCode, log } = await runNix(args, true)
-  if (exitCode !== 0)
+  if (exitCode !== 0) {
+    const space = printFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
     throw new NixError({
       what: `${program.name} could not write the image as an OCI layout`,
       words: lastLines(log, 20),
       help:
-        explainBuildFailure(log, call) ??
+        explainBuildFailure(log, { ...call, space }) ??
         'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
     })
+  }
   const { config } = await readLayoutFolder(layout)
   const difference = firstDifference(config.diffIds, diffIds)
   if (difference === undefined) return

@@ -41,7 +41,8 @@ export const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
 
 const SYMPTOMS: readonly Symptom[] = [
   {
-    pattern: /No space left on device/,
+    // Programs in Go, such as skopeo, write the system's errors in lower case.
+    pattern: /No space left on device/i,
     help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
   },
   {
@@ -73,7 +74,7 @@ const SYMPTOMS: readonly Symptom[] = [
       extra_nix_config: filter-syscalls = false`,
   },
   {
-    pattern: /Exec format error|cannot execute binary file/,
+    pattern: /Exec format error|cannot execute binary file/i,
     help: ({
       system,
     }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
