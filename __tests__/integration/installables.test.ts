@@ -58,6 +58,18 @@ test('legacyPackages are built', async () => {
   expect((await pulled(step)).architecture).toBe('arm64')
 })
 
+test.each([
+  ['an attribute', { attribute: 'image' }, 'packages.aarch64-linux.image'],
+  ['an installable', { installable: '.#image' }, 'packages.aarch64-linux.image'],
+  ['the default of the flake', { installable: './' }, 'packages.aarch64-linux.default'],
+  ['legacyPackages', { installable: '.#legacyPackages.{system}.image' }, 'legacyPackages.aarch64-linux.image'],
+])('a flake without any packages is told to have what was asked for: %s', async (_, inputs, missing) => {
+  const cwd = await folder()
+  await writeFile(join(cwd, 'flake.nix'), '{ outputs = _: { }; }')
+  const { errors } = await build('aarch64-linux', { cwd, inputs })
+  expect(errors).toEqual([expect.stringContaining(`has no "packages" at all. Add ${missing} to its outputs.`)])
+})
+
 test('what was built before is taken by its store path, and by a link to it', async () => {
   const first = passed(await build('x86_64-linux', {}))
   const storePath = first.outputs['store-path'] ?? ''

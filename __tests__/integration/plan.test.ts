@@ -177,7 +177,16 @@ describe('what fails says why', () => {
       { text: '{ outputs = _: { packages = { aarch64-darwin.image = 1; i686-linux = throw "not this one"; }; }; }' },
       ['aarch64-darwin: no container images are for it', "i686-linux: can't be evaluated: error: not this one"],
     ],
-    ['a flake without packages', { text: '{ outputs = _: { }; }' }, ['The flake . has no "packages" at all']],
+    [
+      'a flake without packages',
+      { text: '{ outputs = _: { }; }', inputs: { attribute: 'image' } },
+      ['The flake . has no "packages" at all\nAdd packages.x86_64-linux.image to its outputs.'],
+    ],
+    [
+      'a flake without packages, on macOS',
+      { text: '{ outputs = _: { }; }', env: { RUNNER_OS: 'macOS', RUNNER_ARCH: 'ARM64' } },
+      ['Add packages.aarch64-linux.containerImage to its outputs.'],
+    ],
     ['a flake that is none', { text: '{' }, ['Nix could not evaluate .#packages', 'syntax error']],
     ['an installable', { inputs: { installable: '.#x' } }, ['`installable` is not for `mode: plan`']],
     ['Nix that is not there', { env: { PATH: '/nowhere' } }, ['Nix is not installed on this runner']],

@@ -117,10 +117,12 @@ async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLo
 }
 
 /** What a flake has in place of the attribute that it lacks. */
-async function whatThereIs({ installable, nixArgs, runnerSystem }: NixBuildCall): Promise<string> {
-  const [flake = '.'] = installable.text.split('#')
+async function whatThereIs({ installable, system, nixArgs, runnerSystem }: NixBuildCall): Promise<string> {
+  const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#')
+  // As Nix completes it: https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#flake-output-attribute
+  const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`
   try {
-    const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem })
+    const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing })
     return [
       'The flake has these packages:',
       ...packages.map((one) => `  ${printPackages(one)}`),

@@ -13,6 +13,8 @@ export interface PackagesCall {
   /** More arguments for `nix eval`. */
   readonly nixArgs: readonly string[]
   readonly runnerSystem: string
+  /** What to add to a flake that has no packages: `packages.aarch64-linux.containerImage`. */
+  readonly missing: string
 }
 
 /** What a flake has for one system, as `packages.<system>`. */
@@ -111,11 +113,11 @@ function nixString(text: string): string {
   return `"${text.replace(/["\\$]/g, '\\$&')}"`
 }
 
-function notEvaluated({ flake, runnerSystem }: PackagesCall, { log }: CommandResult): NixError {
+function notEvaluated({ flake, runnerSystem, missing }: PackagesCall, { log }: CommandResult): NixError {
   if (/does not provide attribute/.test(log))
     return new NixError({
       what: `The flake ${flake} has no "packages" at all`,
-      help: `Add packages.${runnerSystem}.containerImage to its outputs.`,
+      help: `Add ${missing} to its outputs.`,
     })
   return new NixError({
     what: `Nix could not evaluate ${flake}#packages`,
