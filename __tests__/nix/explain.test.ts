@@ -10,6 +10,10 @@ const refused = (required: string, own: string): readonly string[] => [
   `error: Cannot build '/nix/store/00-app.drv'.\n       Reason: required system or feature not available\n       Required system: '${required.replace(' ', "' with features ")}\n       Current system: 'x86_64-linux' with features ${own}`,
 ]
 
+// Of Nix 2.34.
+const mismatch =
+  "error: Cannot build '/nix/store/00-app.drv'.\n       Reason: platform mismatch\n       Required system: 'aarch64-linux'\n       Current system: 'x86_64-linux'"
+
 describe('another system than the runner’s', () => {
   // The hosted runners have /dev/kvm, so that Nix names the feature in what it has.
   const machines = [
@@ -18,10 +22,6 @@ describe('another system than the runner’s', () => {
     '{benchmark, big-parallel, kvm, nixos-test, uid-range}',
   ]
 
-  // Of Nix 2.34.
-  const mismatch =
-    "error: Cannot build '/nix/store/00-app.drv'.\n       Reason: platform mismatch\n       Required system: 'aarch64-linux'\n       Current system: 'x86_64-linux'"
-
   test.each([...machines.flatMap((own) => refused('aarch64-linux {}', own)), mismatch])('%s', (log) => {
     const help = explainBuildFailure(log, onX86)
     expect(help).toContain('This runner is a x86_64-linux, and its Nix does not build for aarch64-linux')
@@ -29,6 +29,16 @@ describe('another system than the runner’s', () => {
     expect(help).toContain('docker/setup-qemu-action')
   })
 })
+
+test.each([...refused('x86_64-darwin {}', '{kvm}'), mismatch.replace('aarch64-linux', 'x86_64-darwin')])(
+  'what is for macOS can’t be built or emulated by a Linux runner: %s',
+  (log) => {
+    const help = explainBuildFailure(log, onX86)
+    expect(help).toContain('Something that the image needs is for macOS (x86_64-darwin)')
+    expect(help).toContain('packages.aarch64-linux')
+    expect(help).not.toMatch(/qemu|extra-platforms|runs-on/)
+  },
+)
 
 describe('a build that needs a virtual machine', () => {
   test.each([
@@ -98,10 +108,25 @@ describe('the Git host’s limit', () => {
   test.each([
     `error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"API rate limit exceeded for 192.0.2.1. (But here's the good news: Authenticated requests get a higher rate limit.)"}`,
     "error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/tarball/0123': HTTP error 429",
-    "warning: error: unable to download 'https://gitlab.com/api/v4/projects/a%2Fb/repository/commits': HTTP error 429; retrying in 268 ms",
     'error: API rate limit exceeded for 192.0.2.1.',
   ])('%s', (log) => {
     expect(explainBuildFailure(log, forX86)).toContain('github_access_token: ${{ github.token }}')
+  })
+
+  test.each([
+    ['gitlab.com', 'gitlab.com/api/v4/projects/a%2Fb/repository/commits?ref_name=HEAD'],
+    ['gitlab.example.org', 'gitlab.example.org/a/github/-/archive/main.tar.gz'],
+    ['git.example.org', 'git.example.org/api/v4/projects/a%2Fb/repository/archive.tar.gz?sha=0123'],
+  ])('of %s, where GitHub’s token is of no use', (host, url) => {
+    for (const log of [
+      `warning: error: unable to download 'https://${url}': HTTP error 429; retrying in 268 ms`,
+      `error: unable to download 'https://${url}': HTTP error 403`,
+    ]) {
+      const help = explainBuildFailure(log, forX86)
+      expect(help).toContain(`${host} limits requests`)
+      expect(help).toContain(`extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`)
+      expect(help).not.toContain('github_access_token')
+    }
   })
 
   test('is not blamed for a cache that refuses', () => {

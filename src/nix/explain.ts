@@ -53,8 +53,11 @@ const SYMPTOMS: readonly Symptom[] = [
     // "platform mismatch" and "missing system features" are two reasons in 2.34, and one in older versions.
     pattern:
       /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
-    help: ({ runnerSystem }, match) => {
+    help: ({ system: wanted, runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? runnerSystem
+      // No emulation makes Linux run programs of macOS, nor does an image have any.
+      if (system.endsWith('-darwin') && system !== runnerSystem)
+        return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`
       if (system === runnerSystem)
         return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.'
       return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
@@ -82,11 +85,24 @@ const SYMPTOMS: readonly Symptom[] = [
 or build on ${runnerFor(system)}.`,
   },
   {
-    pattern: /unable to download '[^']*(?:github|gitlab)[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-    help: () => `The Git host limits requests without a login. Give Nix the token:
+    pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
+    help: () => `GitHub limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
     with:
       github_access_token: \${{ github.token }}`,
+  },
+  {
+    // Of its own servers, which may have any name, the API's path tells.
+    pattern:
+      /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
+    // "extra-", for install-nix-action sets GitHub's by `access-tokens`. The form: access-tokens in nix.conf(5).
+    help: (
+      _,
+      [, host],
+    ) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
   },
   {
     pattern:
