@@ -70,6 +70,38 @@ test.each([
   expect(errors).toEqual([expect.stringContaining(`has no "packages" at all. Add ${missing} to its outputs.`)])
 })
 
+describe('of a derivation with several outputs', () => {
+  let cwd: string
+
+  beforeAll(async () => {
+    cwd = await folder()
+    const outputs = ['image', 'debug'].map(
+      (name) =>
+        `cp \${(import ./image.nix { system = "x86_64-linux"; architecture = "amd64"; layered = ${name === 'debug'}; }).tar} $${name}`,
+    )
+    await writeFile(
+      join(cwd, 'flake.nix'),
+      `{ outputs = _: { packages.x86_64-linux.two = (derivation {
+        name = "two"; system = "x86_64-linux"; outputs = [ "image" "debug" ];
+        builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-euc" "${outputs.join('; ')}" ];
+      }) // { meta.outputsToInstall = [ "image" "debug" ]; }; }; }`,
+    )
+  })
+
+  test('the main one is published, whichever of them Nix builds', async () => {
+    const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { attribute: 'two' } }))
+    expect(outputs['store-path']).toMatch(/-two-image$/)
+  })
+
+  test('more than one that are chosen are an error, and so are any with a Nix that can’t choose', async () => {
+    const step = await build('x86_64-linux', { cwd, inputs: { installable: '.#two^*' } })
+    expect(step.outputs).toEqual({})
+    expect(step.errors).toEqual([
+      expect.stringMatching(/Nix built 2 outputs of \.#two\^\*, and an image is one\n|does not know `\^`/),
+    ])
+  })
+})
+
 test('what was built before is taken by its store path, and by a link to it', async () => {
   const first = passed(await build('x86_64-linux', {}))
   const storePath = first.outputs['store-path'] ?? ''

@@ -54,11 +54,42 @@ async function nixIs(script: string): Promise<void> {
   process.env.PATH = `${folder}${delimiter}${path}`
 }
 
-function build(): Promise<string> {
+function build(text = '.#app'): Promise<string> {
   const system = 'x86_64-linux'
-  const installable = { options: [], text: '.#app', name: '.#app' }
+  const installable = { options: [], text, name: text }
   return buildInstallable({ installable, nixArgs: [], folders: [], system, runnerSystem: system })
 }
+
+describe('of several outputs', () => {
+  const image = `/nix/store/${'0'.repeat(32)}-app`
+  const debug = `/nix/store/${'1'.repeat(32)}-app-debug`
+  const built = JSON.stringify([{ drvPath: '/nix/store/x.drv', outputs: { debug, image } }])
+
+  /** What is built of them, where Nix evaluates `outPath` to this. */
+  async function buildWith(outPath: string, text = '.#app'): Promise<string> {
+    await nixIs(`case " $* " in *" eval "*) printf %s '${outPath}' ;; *) echo '${built}' ;; esac`)
+    const building = build(text)
+    // One word for each time that Nix is run.
+    return whileBuilding(building, () => void gate.write('on\n'))
+  }
+
+  test.each([image, debug])('it is the one that stands for the derivation: %s', async (outPath) => {
+    expect(await buildWith(outPath)).toBe(outPath)
+  })
+
+  test.each([
+    ['chosen by `^`', image, '.#app^*'],
+    ['of which none stands for the derivation', `/nix/store/${'2'.repeat(32)}-app`, '.#app'],
+    ['of which none is known to', '', '.#app'],
+  ])('none is taken on trust, and they are named: %s', async (_, outPath, text) => {
+    await expect(buildWith(outPath, text)).rejects.toThrow(
+      `Nix built 2 outputs of ${text}, and an image is one
+  debug: ${debug}
+  image: ${image}
+Name the one that is the image, for example by \`.#app^debug\`.`,
+    )
+  })
+})
 
 /** How often a person has been told, each time after so many milliseconds more. */
 function remindersAfter(...waits: readonly number[]): readonly number[] {

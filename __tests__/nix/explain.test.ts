@@ -136,6 +136,12 @@ describe('the Git host’s limit', () => {
   })
 })
 
+test('an output that is chosen by what old versions of Nix do not know', () => {
+  const help = explainBuildFailure("error: '.#image^out' is not a valid URL", forX86)
+  expect(help).toContain('does not know `^`')
+  expect(help).toContain('.#image.out')
+})
+
 describe('a flake.nix that Git does not know', () => {
   test.each([
     "error: path '/nix/store/00-source/flake.nix' does not exist",

@@ -3,6 +3,7 @@ import * as v from 'valibot'
 import type { CommandResult } from '../command.ts'
 import { freeSpace, printFreeSpace } from '../disk.ts'
 import { lastLines, oneLine } from '../failure.ts'
+import { evaluateStorePath } from './evaluate.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
 import type { Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
@@ -31,7 +32,7 @@ export async function buildInstallable(call: NixBuildCall): Promise<string> {
   const build = await runShown([...args, '--log-format', 'internal-json', ...what])
   const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what])
   if (result.exitCode !== 0) throw await buildFailed(call, result, log)
-  return outputOf(result.stdout, call.installable.name)
+  return outputOf(result.stdout, call)
 }
 
 /** Where Nix keeps what it builds. */
@@ -75,27 +76,55 @@ const BUILD_RESULT = v.pipe(
     v.union([
       v.pipe(
         v.object({ outputs: v.record(v.string(), v.string()) }),
-        v.transform(({ outputs }) => outputs.out ?? Object.values(outputs)[0]),
+        v.transform(({ outputs }) => outputs),
       ),
       v.pipe(
         v.object({ path: v.string() }),
-        v.transform(({ path }) => path),
+        v.transform(({ path }) => ({ out: path })),
       ),
-      v.string(),
+      v.pipe(
+        v.string(),
+        v.transform((path) => ({ out: path })),
+      ),
     ]),
   ),
 )
 
-function outputOf(json: string, installable: string): string {
+/** Store paths by the names of outputs. */
+type Outputs = Readonly<Record<string, string>>
+
+async function outputOf(json: string, call: NixBuildCall): Promise<string> {
+  const { name } = call.installable
   const result = v.safeParse(BUILD_RESULT, json)
   if (!result.success)
-    throw new NixError({ what: `Nix built ${installable}, but its answer can't be read`, words: json.trim() })
-  const outputs = result.output
-  const [path, ...more] = outputs
-  if (path !== undefined && more.length === 0) return path
+    throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() })
+  const built: readonly Outputs[] = result.output
+  const [outputs, ...more] = built
+  if (outputs !== undefined && more.length === 0) return oneOutput(outputs, call)
   throw new NixError({
-    what: `${installable} is ${outputs.length} derivations, and an image is one`,
-    words: outputs.join('\n'),
+    what: `${name} is ${built.length} derivations, and an image is one`,
+    words: built.flatMap((one) => Object.values(one)).join('\n'),
+  })
+}
+
+/**
+ * Where nobody chose outputs, newer versions of Nix build those of `meta.outputsToInstall`, and of these it is the one
+ * that stands for the derivation in Nix's language: Nix 2.8 builds no other.
+ * https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#derivation-output-selection
+ */
+async function oneOutput(outputs: Outputs, call: NixBuildCall): Promise<string> {
+  const { text, name } = call.installable
+  const [path, ...more] = Object.values(outputs)
+  if (path !== undefined && more.length === 0) return path
+  const main = text.includes('^') ? undefined : await evaluateStorePath(call)
+  if (main !== undefined && Object.values(outputs).includes(main)) return main
+  const names = Object.keys(outputs)
+  throw new NixError({
+    what: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+    words: Object.entries(outputs)
+      .map(([output, path]) => `${output}: ${path}`)
+      .join('\n'),
+    help: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
   })
 }
 
