@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
@@ -11,6 +11,9 @@ beforeEach(async () => {
   lab = await startLab()
 })
 afterEach(() => lab.close())
+
+/** What Nix could build. */
+const IMAGE = '(derivation { name = "image"; system = "x86_64-linux"; builder = "/bin/sh"; })'
 
 const HELLO = [
   { system: 'aarch64-linux', runner: 'ubuntu-24.04-arm' },
@@ -67,18 +70,21 @@ describe('the matrix', () => {
   })
 
   test('is without systems of macOS, those without the image, and those that fail, which are told', async () => {
-    const cwd = await flake(`{
+    const cwd = await flake(
+      `{
       outputs = _: {
         packages = {
-          x86_64-linux.images.app = throw "is not looked at";
-          i686-linux."images.app" = 1;
+          x86_64-linux.images.app = IMAGE;
+          x86_64-linux.other = throw "is not looked at";
+          i686-linux."images.app" = IMAGE;
           riscv64-linux.images = { };
           aarch64-linux = (set: set.nonesuch) { };
           armv7l-linux = throw "not for this one\\n::error::x";
           aarch64-darwin = throw "nor this";
         };
       };
-    }`)
+    }`.replaceAll('IMAGE', IMAGE),
+    )
     const step = passed(await run({ cwd, inputs: { attribute: 'images.app' } }))
     expect(matrixOf(step)).toEqual([{ system: 'x86_64-linux', runner: 'ubuntu-24.04' }])
     expect(step.warnings).toEqual([
@@ -90,8 +96,66 @@ describe('the matrix', () => {
     expect(matrixOf(quoted)).toEqual([{ system: 'i686-linux', runner: 'ubuntu-24.04' }])
   })
 
+  test('is without systems for which the image is nothing that can be built, which is told', async () => {
+    const cwd = await flake(`{
+      outputs = _: {
+        packages = {
+          x86_64-linux.containerImage = ${IMAGE};
+          i686-linux.containerImage = "/nix/store/${'0'.repeat(32)}-image";
+          aarch64-linux.containerImage = throw "Package 'foo' is not available\\n::error::on aarch64-linux";
+          armv6l-linux.containerImage = throw "of its own accord";
+          powerpc64le-linux.containerImage = { };
+          riscv64-linux.containerImage = null;
+          s390x-linux.containerImage = system: system;
+        };
+      };
+    }`)
+    const step = passed(await run({ cwd }))
+    expect(matrixOf(step)).toEqual([
+      { system: 'i686-linux', runner: 'ubuntu-24.04' },
+      { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
+    ])
+    const left = (system: string, why: string) => `${system} is left out: packages.${system}.containerImage ${why}`
+    expect(step.warnings).toEqual([
+      expect.stringContaining(left('aarch64-linux', "can't be evaluated: error: Package 'foo' is not available")),
+      left('armv6l-linux', "can't be evaluated: error: of its own accord"),
+      left('powerpc64le-linux', 'is a set, and no derivation'),
+      left('riscv64-linux', 'is null'),
+      left('s390x-linux', 'is a function, and no derivation'),
+    ])
+    expect(step.errors).toEqual([])
+  })
+
+  test('has the systems whose image only their own machines can tell: nothing is built for a look', async () => {
+    const cwd = await flake(`{
+      outputs = _: {
+        packages = {
+          x86_64-linux.containerImage = ${IMAGE};
+          riscv64-linux.containerImage = import (derivation {
+            name = "made.nix"; system = "riscv64-linux"; builder = "/bin/sh"; args = [ "-c" "echo 1 > $out" ];
+          });
+          i686-linux.containerImage = import (derivation {
+            name = "made.nix"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo x > ${join(lab.folder, 'built')}; echo 1 > $out" ];
+          });
+          aarch64-linux = import (derivation {
+            name = "names.nix"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo '{ containerImage = 1; }' > $out" ];
+          });
+        };
+      };
+    }`)
+    const step = passed(await run({ cwd, inputs: { push: 'false' } }))
+    expect((matrixOf(step) as readonly { system: string }[]).map(({ system }) => system)).toEqual([
+      'aarch64-linux',
+      'i686-linux',
+      'riscv64-linux',
+      'x86_64-linux',
+    ])
+    expect(step.warnings).toEqual([])
+    expect(await readdir(lab.folder)).not.toContain('built')
+  })
+
   test('is of a flake that is evaluated with `nix-args`', async () => {
-    const packages = 'builtins.seq builtins.currentSystem { x86_64-linux.containerImage = 1; }'
+    const packages = 'builtins.seq builtins.currentSystem { x86_64-linux.containerImage = "image"; }'
     const cwd = await flake(`{ outputs = _: { packages = ${packages}; }; }`)
     const [error, ...more] = (await run({ cwd })).errors
     expect(more).toEqual([])

@@ -81,6 +81,8 @@ async function findSystems(
     })
   for (const { system, why } of failed)
     log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`)
+  for (const one of packages)
+    if (one.kind === 'evaluated' && one.refused !== undefined) log.warning(`${one.system} is left out: ${one.refused}`)
   return systems
 }
 
