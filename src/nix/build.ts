@@ -154,7 +154,7 @@ async function whatThereIs({ installable, system, nixArgs, runnerSystem }: NixBu
     const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing })
     return [
       'The flake has these packages:',
-      ...packages.map((one) => `  ${printPackages(one)}`),
+      ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
       'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
     ].join('\n')
   } catch (error) {

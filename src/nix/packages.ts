@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import type { CommandResult } from '../command.ts'
 import { lastLines } from '../failure.ts'
 import { explainBuildFailure } from './explain.ts'
+import { printNearest } from './nearest.ts'
 import { errorIn, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 import { SYSTEMS } from './system.ts'
@@ -63,12 +64,15 @@ export async function readPackages(call: PackagesCall): Promise<readonly SystemP
   return read
 }
 
-/** On one line, for people. */
-export function printPackages(packages: SystemPackages): string {
+/**
+ * On one line, for people.
+ * @param attribute that was asked for: of many packages those are told that are most like it
+ */
+export function printPackages(packages: SystemPackages, attribute: string): string {
   const { system, kind } = packages
   if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
   if (kind === 'foreign') return `${system}: no container images are for it`
-  return `${system}: ${packages.names.join(', ') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`
+  return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`
 }
 
 /**

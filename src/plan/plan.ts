@@ -76,7 +76,7 @@ async function findSystems(
   if (systems.length === 0)
     throw new NixError({
       what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
-      words: packages.map(printPackages).join('\n') || '"packages" is empty',
+      words: packages.map((one) => printPackages(one, attribute)).join('\n') || '"packages" is empty',
       help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
     })
   for (const { system, why } of failed)

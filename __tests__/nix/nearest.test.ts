@@ -1,0 +1,21 @@
+import { expect, test } from '@jest/globals'
+import { printNearest } from '../../src/nix/nearest.ts'
+
+const others = Array.from({ length: 40 }, (_, at) => `package-${String(at).padStart(2, '0')}`)
+
+test('few names are told as they are', () => {
+  expect(printNearest([], 'image')).toBe('')
+  expect(printNearest(['app', 'image'], 'imgae')).toBe('app, image')
+})
+
+test.each([
+  ['imgae', 'image'],
+  ['containerImage', 'container-image'],
+  ['containerImage', 'containerImages'],
+  ['container-image', 'Container-Image'],
+])('of many names, where %s was asked for, %s comes first', (wanted, name) => {
+  const [first, ...more] = printNearest([...others, name], wanted).split(', ')
+  expect(first).toBe(name)
+  expect(more).toHaveLength(19)
+  expect(more.at(-1)).toMatch(/^package-\d\d and 21 more$/)
+})
