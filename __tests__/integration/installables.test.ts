@@ -48,6 +48,31 @@ in { image = (import ./image.nix { inherit system architecture; }).tarGz; }
   expect(step.log).toContain(`Build image of default.nix for ${system}`)
 })
 
+test.each([
+  [
+    'is mistyped',
+    { file: 'default.nix', attribute: 'imgae' },
+    /^There is no imgae of default\.nix\n {2}error: attribute 'imgae' .*not found\n(?: {2}.*\n)*The file has these attributes: image, other\. /,
+  ],
+  [
+    'is not given, and the file is the image itself',
+    { file: 'image-itself.nix' },
+    /^There is no containerImage of image-itself\.nix\n.*\nThe file has a derivation itself\. The input `attribute`, which is containerImage unless it is given, .* and `attribute: image`\.$/,
+  ],
+  [
+    'is not given, and the file is no set',
+    { file: 'text.nix' },
+    /^There is no containerImage of text\.nix\n.* should be a set but is a string\nThe input `attribute`, which is containerImage unless/,
+  ],
+])('what a file has is told where the attribute %s', async (_, inputs, message) => {
+  const cwd = await folder()
+  const image = '(import ./image.nix { inherit system; architecture = "amd64"; }).tar'
+  await writeFile(join(cwd, 'default.nix'), `{ system, ... }: { image = ${image}; other = 1; }`)
+  await writeFile(join(cwd, 'image-itself.nix'), `{ system ? builtins.currentSystem }: ${image}`)
+  await writeFile(join(cwd, 'text.nix'), '"an image"')
+  expect((await build('x86_64-linux', { cwd, inputs })).errors).toEqual([expect.stringMatching(message)])
+})
+
 test('legacyPackages are built', async () => {
   const cwd = await folder()
   const outputs =

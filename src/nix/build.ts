@@ -2,14 +2,14 @@ import { EOL } from 'node:os'
 import * as v from 'valibot'
 import type { CommandResult } from '../command.ts'
 import { freeSpace, printFreeSpace } from '../disk.ts'
-import { lastLines, oneLine } from '../failure.ts'
+import { lastLines } from '../failure.ts'
 import { evaluateStorePath } from './evaluate.ts'
 import { type BuildContext, explainBuildFailure } from './explain.ts'
 import type { Installable } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 import { endNixLog, failureIn, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
-import { printPackages, readPackages } from './packages.ts'
+import { whatFileHas, whatFlakeHas } from './what-there-is.ts'
 
 export interface NixBuildCall extends BuildContext {
   readonly installable: Installable
@@ -138,29 +138,11 @@ async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLo
     return new NixError({
       what: `There is no ${installable.name}`,
       words: told,
-      help: await whatThereIs(call),
+      help: await whatFlakeHas(call),
     })
+  if (installable.options.length > 0 && /\bselection path '/.test(evidence))
+    return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) })
   const disks = await freeSpace(call.folders)
   const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) })
   return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help })
-}
-
-/** What a flake has in place of the attribute that it lacks. */
-async function whatThereIs({ installable, system, nixArgs, runnerSystem }: NixBuildCall): Promise<string> {
-  const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#')
-  // As Nix completes it: https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#flake-output-attribute
-  const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`
-  try {
-    const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing })
-    return [
-      'The flake has these packages:',
-      ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
-      'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
-    ].join('\n')
-  } catch (error) {
-    if (!(error instanceof NixError)) throw error
-    return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
-      .filter(Boolean)
-      .join(' ')
-  }
 }

@@ -1,0 +1,54 @@
+import * as v from 'valibot'
+import { oneLine } from '../failure.ts'
+import type { NixBuildCall } from './build.ts'
+import { printNearest } from './nearest.ts'
+import { runNix } from './nix.ts'
+import { NixError } from './nix-error.ts'
+import { printPackages, readPackages } from './packages.ts'
+
+/** What a flake has in place of the attribute that it lacks. */
+export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }: NixBuildCall): Promise<string> {
+  const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#')
+  // As Nix completes it: https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#flake-output-attribute
+  const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`
+  try {
+    const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing })
+    return [
+      'The flake has these packages:',
+      ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
+      'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+    ].join('\n')
+  } catch (error) {
+    if (!(error instanceof NixError)) throw error
+    return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
+      .filter(Boolean)
+      .join(' ')
+  }
+}
+
+/** What a file of Nix expressions has in place of the attribute that it lacks. */
+export async function whatFileHas({ installable, system, nixArgs }: NixBuildCall): Promise<string> {
+  // Of the whole file Nix calls no function.
+  const describe = `file:
+    let
+      arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
+      value = if builtins.isFunction file then file arguments else file;
+    in
+    {
+      is = if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      names = if builtins.isAttrs value then builtins.attrNames value else [ ];
+    }`
+  const { stdout } = await runNix(
+    ['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe],
+    false,
+  )
+  const { success, output } = v.safeParse(FILE, stdout)
+  const rule =
+    'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.'
+  if (success && output.is === 'derivation')
+    return `The file has a derivation itself. ${rule} Where that is the image, have { image = …; } in its place, and \`attribute: image\`.`
+  if (!success || output.is !== 'set') return rule
+  return `The file has these attributes: ${printNearest(output.names, installable.text) || 'none'}. ${rule}`
+}
+
+const FILE = v.pipe(v.string(), v.parseJson(), v.object({ is: v.string(), names: v.array(v.string()) }))
