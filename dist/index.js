@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(56285);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(92744);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 56285:
+/***/ 92744:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -53615,12 +53615,21 @@ function platformOf(system) {
     if (linux !== system)
         throw new NixError({
             what: `The system "${system}" is macOS's, and containers run Linux`,
-            help: `Build for ${linux} on a Linux runner:\n  runs-on: ${linux === 'aarch64-linux' ? 'ubuntu-24.04-arm' : 'ubuntu-24.04'}\n  with:\n    system: ${linux}`,
+            help: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
         });
     throw new NixError({
         what: `"${system}" is not a system that images can be built for`,
         help: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
     });
+}
+const ANY_RUNNER = 'ubuntu-24.04';
+const HOSTED = new Map([
+    ['x86_64-linux', ANY_RUNNER],
+    ['i686-linux', ANY_RUNNER],
+    ['aarch64-linux', 'ubuntu-24.04-arm'],
+]);
+function hostedRunner(system) {
+    return HOSTED.get(system);
 }
 function systemOf(platform) {
     const { os, architecture, variant } = platform;
@@ -55129,12 +55138,13 @@ function listOf(names) {
 
 
 const LIMIT = 64 * 1024 * 1024;
-const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
-async function faultOfDescription(path) {
+const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(object({ diff_ids: string() })) }));
+async function readDescription(path) {
     const { size } = await (0,promises_.stat)(path);
     if (size > LIMIT)
-        return `it has ${printBytes(size)}`;
-    return safeParse(DESCRIPTION, await (0,promises_.readFile)(path, 'utf8')).issues?.[0].message;
+        return { fault: `it has ${printBytes(size)}` };
+    const { success, output, issues } = safeParse(DESCRIPTION, await (0,promises_.readFile)(path, 'utf8'));
+    return success ? { diffIds: output.layers.map((layer) => layer.diff_ids) } : { fault: issues[0].message };
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
@@ -55160,13 +55170,8 @@ async function findSource(path) {
     const format = formatOf(start);
     if (format === undefined)
         throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
-    const fault = format === 'nix2container' ? await faultOfDescription(path) : undefined;
-    if (fault !== undefined)
-        throw new ImageError({
-            what: `${path} is no image`,
-            words: `it begins like JSON, and is not what nix2container's buildImage makes: ${fault}`,
-            help: BUILDERS,
-        });
+    if (format === 'nix2container')
+        return describedBy(path);
     const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined;
     if (unpacked !== undefined && !mayBeTar(unpacked))
         throw new ImageError({
@@ -55193,6 +55198,16 @@ async function readImage(source, { copy, take } = {}) {
     }
 }
 const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
+async function describedBy(path) {
+    const description = await readDescription(path);
+    if ('diffIds' in description)
+        return { path, format: 'nix2container', ...description };
+    throw new ImageError({
+        what: `${path} is no image`,
+        words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
+        help: BUILDERS,
+    });
+}
 async function readStart(path, most = BLOCK) {
     const file = await (0,promises_.open)(path).catch((cause) => {
         throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause });
@@ -55350,87 +55365,6 @@ async function* outputOf(path) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/nix/explain.js
-
-function explainBuildFailure(log, context) {
-    for (const { pattern, help } of SYMPTOMS) {
-        const match = pattern.exec(log);
-        if (match !== null)
-            return help(context, match);
-    }
-    return undefined;
-}
-const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired (?:system: '[^']+' with )?features:? \\{)[^}]*";
-const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-system-features = kvm`;
-const SYMPTOMS = [
-    {
-        pattern: /No space left on device/,
-        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
-    },
-    {
-        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
-    },
-    {
-        pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
-        help: ({ runnerSystem }, match) => {
-            const system = match[1] ?? match[2] ?? runnerSystem;
-            if (system === runnerSystem)
-                return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
-            return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
-  - uses: docker/setup-qemu-action@v4
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-platforms = ${system}`;
-        },
-    },
-    {
-        pattern: /unable to load seccomp BPF program/,
-        help: ({ system, }) => `Nix's sandbox can't filter system calls under emulation. Build for ${system} on ${runnerFor(system)}, or tell Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: filter-syscalls = false`,
-    },
-    {
-        pattern: /Exec format error|cannot execute binary file/,
-        help: ({ system, }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
-  - uses: docker/setup-qemu-action@v4
-or build on ${runnerFor(system)}.`,
-    },
-    {
-        pattern: /unable to download '[^']*(?:github|gitlab)[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-        help: () => `The Git host limits requests without a login. Give Nix the token:
-  - uses: cachix/install-nix-action@v31
-    with:
-      github_access_token: \${{ github.token }}`,
-    },
-    {
-        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
-        help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
-    },
-    {
-        pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
-        help: (_, [, ...names]) => {
-            const name = names.find((one) => one !== undefined);
-            return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
-  run: git add -N ${name}`;
-        },
-    },
-    {
-        pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is a folder, write
-  flake: ./${name}`,
-    },
-];
-function runnerFor(system) {
-    if (system === 'aarch64-linux')
-        return 'an Arm runner (runs-on: ubuntu-24.04-arm)';
-    return system === 'x86_64-linux' ? 'an x86 runner (runs-on: ubuntu-24.04)' : `a runner that is a ${system}`;
-}
-
 ;// CONCATENATED MODULE: ./lib/nix/nix.js
 
 
@@ -55451,6 +55385,141 @@ function foreignOptions({ system, runnerSystem }) {
 function errorIn(log) {
     const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
     return oneLine(errors.at(-1) ?? lastLines(log, 3));
+}
+
+;// CONCATENATED MODULE: ./lib/nix/store-path.js
+
+
+const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function isStorePath(text) {
+    return STORE_PATH.test(text) && !text.split('/').includes('..');
+}
+function placeInStore(path, links = 40) {
+    const whole = (0,external_node_path_.resolve)(path);
+    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
+    if (isStorePath(storePath))
+        return { storePath, below: below !== undefined };
+    if (links === 0)
+        return undefined;
+    try {
+        const folder = (0,external_node_fs_.realpathSync)((0,external_node_path_.dirname)(whole));
+        const real = (0,external_node_path_.join)(folder, (0,external_node_path_.basename)(whole));
+        return placeInStore(real === whole ? (0,external_node_path_.resolve)(folder, (0,external_node_fs_.readlinkSync)(real)) : real, links - 1);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/nix/evaluate.js
+
+
+async function evaluateStorePath(call) {
+    const { installable, nixArgs } = call;
+    const { options, text } = installable;
+    if (isStorePath(text))
+        return text.endsWith('.drv') ? undefined : text;
+    if (text.includes('^'))
+        return undefined;
+    const apply = ['--apply', 'image: image.outPath'];
+    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
+    const { exitCode, stdout } = await runNix(args, false);
+    const path = stdout.trim();
+    return exitCode === 0 && isStorePath(path) ? path : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/explain.js
+
+
+function explainBuildFailure(log, context) {
+    for (const { pattern, help } of SYMPTOMS) {
+        const match = pattern.exec(log);
+        if (match !== null)
+            return help(context, match);
+    }
+    return undefined;
+}
+const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired (?:system: '[^']+' with )?features:? \\{)[^}]*";
+const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-system-features = kvm`;
+const SYMPTOMS = [
+    {
+        pattern: /No space left on device/i,
+        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
+    },
+    {
+        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
+        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
+    },
+    {
+        pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
+        help: ({ system: wanted, runnerSystem }, match) => {
+            const system = match[1] ?? match[2] ?? runnerSystem;
+            if (system.endsWith('-darwin') && system !== runnerSystem)
+                return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`;
+            if (system === runnerSystem)
+                return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
+            return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
+  - uses: docker/setup-qemu-action@v4
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-platforms = ${system}`;
+        },
+    },
+    {
+        pattern: /unable to load seccomp BPF program/,
+        help: ({ system, }) => `Nix's sandbox can't filter system calls under emulation. Build for ${system} on ${describeRunner(system)}, or tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: filter-syscalls = false`,
+    },
+    {
+        pattern: /Exec format error|cannot execute binary file/i,
+        help: ({ system, }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+  - uses: docker/setup-qemu-action@v4
+or build on ${describeRunner(system)}.`,
+    },
+    {
+        pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
+        help: () => `GitHub limits requests without a login. Give Nix the token:
+  - uses: cachix/install-nix-action@v31
+    with:
+      github_access_token: \${{ github.token }}`,
+    },
+    {
+        pattern: /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
+        help: (_, [, host]) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
+    },
+    {
+        pattern: /'[^']+\^[^']*' is not a valid URL/,
+        help: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
+    },
+    {
+        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
+        help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+    },
+    {
+        pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
+        help: (_, [, ...names]) => {
+            const name = names.find((one) => one !== undefined);
+            return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
+  run: git add -N ${name}`;
+        },
+    },
+    {
+        pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
+        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is a folder, write
+  flake: ./${name}`,
+    },
+];
+function describeRunner(system) {
+    const label = hostedRunner(system);
+    return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/progress.js
@@ -55694,6 +55763,29 @@ function withoutControls(text) {
     return (0,external_node_util_.stripVTControlCharacters)(text).replace(/[^\P{Cc}\t]/gu, '');
 }
 
+;// CONCATENATED MODULE: ./lib/nix/nearest.js
+const SHOWN = 20;
+function printNearest(names, wanted) {
+    if (names.length <= SHOWN)
+        return names.join(', ');
+    const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.toLowerCase())]));
+    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
+    return `${nearest.slice(0, SHOWN).join(', ')} and ${names.length - SHOWN} more`;
+}
+function distance(from, to) {
+    const target = [...to];
+    let row = [0, ...target.map((_, at) => at + 1)];
+    for (const character of from) {
+        const next = [(row[0] ?? 0) + 1];
+        for (const [at, other] of target.entries()) {
+            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
+            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
+        }
+        row = next;
+    }
+    return row[target.length] ?? 0;
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/packages.js
 
 
@@ -55701,60 +55793,91 @@ function withoutControls(text) {
 
 
 
+
 async function readPackages(call) {
-    const describe = describeSet(attributeNames(call.attribute));
+    const path = attributeNames(call.attribute);
     const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
     const all = await evaluate(call, '', `packages: {
     systems = builtins.attrNames packages;
-    packages = builtins.mapAttrs (_: ${describe}) (builtins.intersectAttrs ${known} packages);
-  }`);
+    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
+  }`, WITHOUT_BUILDS);
     const { success, output } = safeParse(ALL, all.stdout);
     if (!success)
-        return readEach(call, describe);
-    return output.systems.map((system) => {
+        return readEach(call, path);
+    const read = [];
+    for (const system of output.systems) {
         const packages = output.packages[system];
-        return packages === undefined ? { kind: 'foreign', system } : { kind: 'evaluated', system, ...packages };
-    });
+        read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages));
+    }
+    return read;
 }
-function printPackages(packages) {
+function printPackages(packages, attribute) {
     const { system, kind } = packages;
     if (kind === 'failed')
         return `${system}: can't be evaluated: ${packages.why}`;
     if (kind === 'foreign')
         return `${system}: no container images are for it`;
-    return `${system}: ${packages.names.join(', ') || 'none'}`;
+    return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
 }
-const PACKAGES = object({ names: array(string()), offered: dist_boolean() });
+const PACKAGES = object({ names: array(string()), found: string() });
 const ALL = pipe(string(), parseJson(), object({ systems: array(string()), packages: record(string(), PACKAGES) }));
 const ONE = pipe(string(), parseJson(), PACKAGES);
 const NAMES = pipe(string(), parseJson(), array(string()));
-async function readEach(call, describe) {
+const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
+async function readEach(call, path) {
     const listed = await evaluate(call, '', 'builtins.attrNames');
     const systems = safeParse(NAMES, listed.stdout);
     if (!systems.success)
         throw notEvaluated(call, listed);
     const read = [];
-    for (const system of systems.output) {
-        if (!SYSTEMS.includes(system)) {
-            read.push({ kind: 'foreign', system });
-            continue;
-        }
-        const { stdout, log } = await evaluate(call, `.${system}`, describe);
-        const { success, output } = safeParse(ONE, stdout);
-        read.push(success ? { kind: 'evaluated', system, ...output } : { kind: 'failed', system, why: errorIn(log) });
-    }
+    for (const system of systems.output)
+        read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system });
     return read;
 }
-function evaluate({ flake, nixArgs }, of, apply) {
-    return runNix(['eval', '--json', ...nixArgs, `${flake}#packages${of}`, '--apply', apply], false);
+async function readOne(call, path, system) {
+    const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
+    const seen = safeParse(ONE, looked.stdout);
+    if (seen.success)
+        return evaluated(call, path, system, seen.output);
+    const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
+    const { success, output } = safeParse(ONE, stdout);
+    return success ? evaluated(call, path, system, output) : { kind: 'failed', system, why: errorIn(log) };
 }
-function describeSet(path) {
+const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
+async function evaluated(call, path, system, { names, found }) {
+    const offered = BUILDABLE.includes(found);
+    if (offered || found === 'absent')
+        return { kind: 'evaluated', system, names, offered };
+    const name = `packages.${system}.${call.attribute}`;
+    const why = found === 'throw'
+        ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
+        : `is ${TYPES[found] ?? `of type ${found}`}`;
+    return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
+}
+const TYPES = {
+    null: 'null',
+    set: 'a set, and no derivation',
+    lambda: 'a function, and no derivation',
+};
+function evaluate({ flake, nixArgs }, of, apply, options = []) {
+    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
+}
+function describeSet(path, how) {
     return `(
     let
-      has = path: set: path == [ ] || (builtins.isAttrs set && builtins.hasAttr (builtins.head path) set
-        && has (builtins.tail path) (builtins.getAttr (builtins.head path) set));
+      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
+      find = path: value:
+        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
+        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
+        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
+        else "absent";
     in
-    set: { names = builtins.attrNames set; offered = has [ ${path.map(nixString).join(' ')} ] set; })`;
+    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`;
+}
+function forceValue(path) {
+    const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set');
+    return `set: builtins.seq (${value}.type or null) null`;
 }
 function attributeNames(attribute) {
     return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
@@ -55762,11 +55885,11 @@ function attributeNames(attribute) {
 function nixString(text) {
     return `"${text.replace(/["\\$]/g, '\\$&')}"`;
 }
-function notEvaluated({ flake, runnerSystem }, { log }) {
+function notEvaluated({ flake, runnerSystem, missing }, { log }) {
     if (/does not provide attribute/.test(log))
         return new NixError({
             what: `The flake ${flake} has no "packages" at all`,
-            help: `Add packages.${runnerSystem}.containerImage to its outputs.`,
+            help: `Add ${missing} to its outputs.`,
         });
     return new NixError({
         what: `Nix could not evaluate ${flake}#packages`,
@@ -55775,7 +55898,55 @@ function notEvaluated({ flake, runnerSystem }, { log }) {
     });
 }
 
+;// CONCATENATED MODULE: ./lib/nix/what-there-is.js
+
+
+
+
+
+
+async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
+    const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
+    const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
+    try {
+        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
+        return [
+            'The flake has these packages:',
+            ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
+            'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+        ].join('\n');
+    }
+    catch (error) {
+        if (!(error instanceof NixError))
+            throw error;
+        return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
+            .filter(Boolean)
+            .join(' ');
+    }
+}
+async function whatFileHas({ installable, system, nixArgs }) {
+    const describe = `file:
+    let
+      arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
+      value = if builtins.isFunction file then file arguments else file;
+    in
+    {
+      is = if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      names = if builtins.isAttrs value then builtins.attrNames value else [ ];
+    }`;
+    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
+    const { success, output } = safeParse(what_there_is_FILE, stdout);
+    const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
+    if (success && output.is === 'derivation')
+        return `The file has a derivation itself. ${rule} Where that is the image, have { image = …; } in its place, and \`attribute: image\`.`;
+    if (!success || output.is !== 'set')
+        return rule;
+    return `The file has these attributes: ${printNearest(output.names, installable.text) || 'none'}. ${rule}`;
+}
+const what_there_is_FILE = pipe(string(), parseJson(), object({ is: string(), names: array(string()) }));
+
 ;// CONCATENATED MODULE: ./lib/nix/build.js
+
 
 
 
@@ -55792,7 +55963,7 @@ async function buildInstallable(call) {
     const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what]);
     if (result.exitCode !== 0)
         throw await buildFailed(call, result, log);
-    return build_outputOf(result.stdout, call.installable.name);
+    return build_outputOf(result.stdout, call);
 }
 function storeFolder() {
     return process.env.NIX_STORE_DIR || '/nix/store';
@@ -55819,21 +55990,39 @@ function knowsFormat({ result, log }) {
     return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
 }
 const BUILD_RESULT = pipe(string(), parseJson(), array(union([
-    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs.out ?? Object.values(outputs)[0])),
-    pipe(object({ path: string() }), transform(({ path }) => path)),
-    string(),
+    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
+    pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
+    pipe(string(), transform((path) => ({ out: path }))),
 ])));
-function build_outputOf(json, installable) {
+async function build_outputOf(json, call) {
+    const { name } = call.installable;
     const result = safeParse(BUILD_RESULT, json);
     if (!result.success)
-        throw new NixError({ what: `Nix built ${installable}, but its answer can't be read`, words: json.trim() });
-    const outputs = result.output;
-    const [path, ...more] = outputs;
+        throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() });
+    const built = result.output;
+    const [outputs, ...more] = built;
+    if (outputs !== undefined && more.length === 0)
+        return oneOutput(outputs, call);
+    throw new NixError({
+        what: `${name} is ${built.length} derivations, and an image is one`,
+        words: built.flatMap((one) => Object.values(one)).join('\n'),
+    });
+}
+async function oneOutput(outputs, call) {
+    const { text, name } = call.installable;
+    const [path, ...more] = Object.values(outputs);
     if (path !== undefined && more.length === 0)
         return path;
+    const main = text.includes('^') ? undefined : await evaluateStorePath(call);
+    if (main !== undefined && Object.values(outputs).includes(main))
+        return main;
+    const names = Object.keys(outputs);
     throw new NixError({
-        what: `${installable} is ${outputs.length} derivations, and an image is one`,
-        words: outputs.join('\n'),
+        what: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+        words: Object.entries(outputs)
+            .map(([output, path]) => `${output}: ${path}`)
+            .join('\n'),
+        help: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
     });
 }
 async function buildFailed(call, result, log) {
@@ -55846,35 +56035,13 @@ async function buildFailed(call, result, log) {
         return new NixError({
             what: `There is no ${installable.name}`,
             words: told,
-            help: await whatThereIs(call),
+            help: await whatFlakeHas(call),
         });
+    if (installable.options.length > 0 && /\bselection path '/.test(evidence))
+        return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) });
     const disks = await freeSpace(call.folders);
     const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) });
     return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
-}
-async function whatThereIs({ installable, nixArgs, runnerSystem }) {
-    const [flake = '.'] = installable.text.split('#');
-    try {
-        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem });
-        return [
-            'The flake has these packages:',
-            ...packages.map((one) => `  ${printPackages(one)}`),
-            'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
-        ].join('\n');
-    }
-    catch (error) {
-        if (!(error instanceof NixError))
-            throw error;
-        return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
-            .filter(Boolean)
-            .join(' ');
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/nix/store-path.js
-const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
-function isStorePath(text) {
-    return STORE_PATH.test(text) && !text.split('/').includes('..');
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/installable.js
@@ -55888,13 +56055,18 @@ function installableOf(inputs, runnerSystem) {
     refuseBelow(text);
     return { options: [], text, name: text };
 }
+function placeOf({ options, text }) {
+    if (options.length > 0 || text.includes('#') || !text.includes('/'))
+        return undefined;
+    return placeInStore(text.replace(/\^[^/]*$/, ''));
+}
 function refuseBelow(text) {
-    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/#]+)\/+([^/#]+[^#]*)$/.exec(text) ?? [];
-    if (below === undefined || !isStorePath(storePath))
+    const place = placeOf({ options: [], text });
+    if (!place?.below)
         return;
     throw new NixError({
-        what: `The input \`installable\` is "${text}", and Nix builds ${storePath}, with all that is in it`,
-        help: 'Name the store path itself, if it has one image in it, or the attribute of the image.',
+        what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
+        help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
     });
 }
 function fileOptions(file, system, runnerSystem) {
@@ -55905,48 +56077,6 @@ function attributeOf({ options, text, name }, attribute) {
     const plain = text.replace(/\^[^#]*$/, '');
     const whole = options.length > 0 || /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
     return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
-}
-
-;// CONCATENATED MODULE: ./lib/nix/copy-to.js
-
-
-
-
-
-
-
-
-const DESCRIPTION_LIMIT = 64 * 1024 * 1024;
-const copy_to_DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: array(unknown()) }));
-async function copyToLayout(call) {
-    const { installable, nixArgs, description, layout } = call;
-    const { size } = await (0,promises_.stat)(description);
-    const parsed = safeParse(copy_to_DESCRIPTION, size > DESCRIPTION_LIMIT ? undefined : await (0,promises_.readFile)(description, 'utf8'));
-    if (!parsed.success)
-        throw new NixError({
-            what: `${description} is no image`,
-            words: `it begins like JSON, and is not what nix2container's buildImage makes: ${size > DESCRIPTION_LIMIT ? `it has ${printBytes(size)}` : parsed.issues[0].message}`,
-            help: 'Build an image, with dockerTools.buildLayeredImage or nix2container.buildImage for example.',
-        });
-    const program = attributeOf(installable, 'copyTo');
-    const args = [
-        'run',
-        ...foreignOptions(call),
-        ...nixArgs,
-        ...program.options,
-        program.text,
-        '--',
-        `oci:${layout}:image`,
-    ];
-    const { exitCode, log } = await runNix(args, true);
-    if (exitCode === 0)
-        return;
-    throw new NixError({
-        what: `${program.name} could not write the image as an OCI layout`,
-        words: lastLines(log, 20),
-        help: explainBuildFailure(log, call) ??
-            'nix2container gives each image this program. Where the installable is a store path, name the attribute instead; `nix-args` must be such as `nix run` takes, too.',
-    });
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
@@ -55986,7 +56116,7 @@ async function foreseeEmulation({ system, runnerSystem }, root) {
         return { warnings: [], notes: [] };
     const help = `A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
-or ${runnerFor(system)}, or a remote builder for ${system}.`;
+or ${describeRunner(system)}, or a remote builder for ${system}.`;
     if (registered === false)
         return {
             warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
@@ -56152,23 +56282,6 @@ function parseKeys(text) {
     catch {
         return undefined;
     }
-}
-
-;// CONCATENATED MODULE: ./lib/nix/evaluate.js
-
-
-async function evaluateStorePath(call) {
-    const { installable, nixArgs } = call;
-    const { options, text } = installable;
-    if (isStorePath(text))
-        return text.endsWith('.drv') ? undefined : text;
-    if (text.includes('^'))
-        return undefined;
-    const apply = ['--apply', 'image: image.outPath'];
-    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
-    const { exitCode, stdout } = await runNix(args, false);
-    const path = stdout.trim();
-    return exitCode === 0 && isStorePath(path) ? path : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -56944,6 +57057,68 @@ async function publishUnchanged(registry, image, images, tag) {
     return sent;
 }
 
+;// CONCATENATED MODULE: ./lib/nix/copy-to.js
+
+
+
+
+
+
+
+
+async function copyToLayout(call) {
+    const { installable, nixArgs, layout } = call;
+    if (placeOf(installable) !== undefined)
+        throw new NixError({
+            what: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
+            help: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
+        });
+    const program = attributeOf(installable, 'copyTo');
+    const args = [
+        'run',
+        ...foreignOptions(call),
+        ...nixArgs,
+        ...program.options,
+        program.text,
+        '--',
+        `oci:${layout}:image`,
+    ];
+    const { exitCode, log } = await runNix(args, true);
+    if (exitCode === 0)
+        return;
+    const space = printFreeSpace(await freeSpace([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    throw new NixError({
+        what: `${program.name} could not write the image as an OCI layout`,
+        words: lastLines(log, 20),
+        help: explainBuildFailure(log, { ...call, space }) ??
+            'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/build/nix2container.js
+
+
+
+async function writeLayout({ path, diffIds = [] }, call) {
+    await copyToLayout(call);
+    const layout = { path: call.layout, format: 'layout' };
+    const { config } = await readImage(layout);
+    const difference = firstDifference(config.diffIds, diffIds);
+    if (difference === undefined)
+        return layout;
+    throw new ImageError({
+        what: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
+        words: difference,
+        help: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
+    });
+}
+function firstDifference(written, described) {
+    if (written.length !== described.length)
+        return `it has ${written.length} layers, and the description lists ${described.length}`;
+    const at = written.findIndex((diffId, index) => diffId !== described[index]);
+    return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
+}
+
 ;// CONCATENATED MODULE: ./lib/blob/estimate.js
 
 const PERIOD = 1024 * 1024;
@@ -57089,6 +57264,7 @@ class BlobError extends Failure {
 
 
 
+
 const BLOB_LIMIT = 16 * 1024 * 1024;
 const MEMORY_LIMIT = 64 * 1024 * 1024;
 function createBlobStore(folder) {
@@ -57140,7 +57316,7 @@ function createBlobStore(folder) {
                         await keep(bytes);
                     }
                     catch (error) {
-                        throw notKept(folder, error);
+                        throw await notKept(folder, error);
                     }
                 },
                 finish() {
@@ -57154,11 +57330,12 @@ function createBlobStore(folder) {
         },
     };
 }
-function notKept(folder, cause) {
+async function notKept(folder, cause) {
+    const space = printFreeSpace(await freeSpace([folder]));
     return new BlobError({
         what: `A layer can't be kept in ${folder} until it is uploaded`,
         words: messageOf(cause),
-        help: 'Layers that are too large for memory wait there, compressed. Is there enough free space?',
+        help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
         cause,
     });
 }
@@ -57578,9 +57755,8 @@ async function withReadable(source, installable, { system, nixArgs, pushWith }, 
         return work(source);
     return withTempFolder(tempFolder, async (folder) => {
         const layout = (0,external_node_path_.join)(folder, 'layout');
-        const call = { installable, nixArgs, system, runnerSystem, description: source.path, layout };
-        await log.foreignGroup(`Have ${installable.name} write its layers`, () => copyToLayout(call));
-        return work({ path: layout, format: 'layout' });
+        const call = { installable, nixArgs, system, runnerSystem, layout };
+        return work(await log.foreignGroup(`Have ${installable.name} write its layers`, () => writeLayout(source, call)));
     });
 }
 function trafficOf(layers) {
@@ -57748,7 +57924,11 @@ class InputError extends Failure {
 }
 function readInputs(env) {
     const mode = readMode(env);
-    refuseOtherModes(env, mode);
+    const notices = noticesOfOtherModes(env, mode);
+    const inputs = readInputsOf(env, mode);
+    return { ...inputs, notices: [...notices, ...inputs.notices] };
+}
+function readInputsOf(env, mode) {
     switch (mode) {
         case 'build':
             return readBuildInputs(env);
@@ -57838,42 +58018,44 @@ const TAGS = 'build gives the image of its system one tag, `tag`. The tags that 
 const PARTIAL_INPUTS = {
     flake: { modes: ['build', 'plan'], usual: '.' },
     attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
-    installable: { modes: ['build'], instead: { plan: IN_FLAKE } },
-    file: { modes: ['build'], instead: { plan: IN_FLAKE } },
+    installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
+    file: { modes: ['build'], refused: { plan: IN_FLAKE } },
     'nix-args': { modes: ['build', 'plan'] },
     tag: {
         modes: ['build'],
         usual: '{sha}-{system}',
-        instead: { merge: 'The tags that merge publishes are `tags`.' },
+        refused: { merge: 'The tags that merge publishes are `tags`.' },
     },
     'push-with': { modes: ['build', 'plan'], usual: 'registry' },
     compression: { modes: ['build', 'plan'], usual: 'gzip' },
     'compression-level': { modes: ['build'] },
     'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
-    labels: { modes: ['build', 'plan'], instead: { merge: 'What merge can add to the index is `annotations`.' } },
-    rebuild: { modes: ['build', 'plan'], usual: 'false', instead: { merge: 'A new index is made by `republish`.' } },
+    labels: { modes: ['build', 'plan'] },
+    rebuild: { modes: ['build', 'plan'], usual: 'false' },
     'retention-days': { modes: ['build'], usual: '1' },
-    runners: { modes: ['plan'], instead: { build: 'The runner of this job is its `runs-on`.' } },
-    tags: { modes: ['merge'], instead: { build: TAGS } },
-    annotations: { modes: ['merge'], instead: { build: 'What build can add to an image is `labels`.' } },
-    systems: { modes: ['merge'], instead: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
+    runners: { modes: ['plan'] },
+    tags: { modes: ['merge'], refused: { build: TAGS } },
+    annotations: { modes: ['merge'] },
+    systems: { modes: ['merge'], refused: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
     digests: { modes: ['merge'] },
     'artifact-pattern': { modes: ['merge'] },
     'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
     'allow-older': { modes: ['merge'], usual: 'false' },
-    republish: { modes: ['merge'], usual: 'false', instead: { build: 'A new build is made by `rebuild`.' } },
+    republish: { modes: ['merge'], usual: 'false' },
 };
-function refuseOtherModes(env, mode) {
-    for (const [name, { modes, usual = '', instead }] of Object.entries(PARTIAL_INPUTS)) {
+function noticesOfOtherModes(env, mode) {
+    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, usual = '' }]) => {
         const text = inputOf(env, name);
-        if (modes.includes(mode) || text === '' || text === usual)
-            continue;
-        const owners = modes.map((one) => `\`mode: ${one}\``).join(' and ');
-        throw new InputError({
-            what: `The input \`${name}\` is not for \`mode: ${mode}\``,
-            help: `\`${name}\` is for ${owners}. ${instead?.[mode] ?? 'Leave it out of this step.'}`,
-        });
-    }
+        return !modes.includes(mode) && text !== '' && text !== usual;
+    });
+    return given.map(([name, { modes, refused }]) => {
+        const what = `The input \`${name}\` is not for \`mode: ${mode}\``;
+        const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
+        const instead = refused?.[mode];
+        if (instead !== undefined)
+            throw new InputError({ what, help: `${owners} ${instead}` });
+        return `${what}, which does without it. ${owners}`;
+    });
 }
 function readDigests(env, push) {
     const digests = linesOf(inputOf(env, 'digests'));
@@ -58743,13 +58925,13 @@ async function gather(collecting, inputs, workflow, registry) {
     const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
     const members = withoutDoubles(verified);
     checkMembers(members, inputs.images, inputs.systems);
-    return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)));
+    return members.toSorted((one, other) => byPlatform(merge_placeOf(one), merge_placeOf(other)));
 }
 function withoutDoubles(members) {
     const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
     return [...new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member])).values()];
 }
-function placeOf({ platform, image: { digest } }) {
+function merge_placeOf({ platform, image: { digest } }) {
     return { platform, digest };
 }
 async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, http }) {
@@ -58867,47 +59049,46 @@ function summarizePlan(builds) {
 
 
 
+
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const systems = await findSystems(inputs, workflow, log);
     const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools);
-    const emulated = systems.filter((system) => !inputs.runners.has(system) && !HOSTED.has(system));
+    const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
     if (emulated.length > 0)
         log.notice(adviseEmulation(emulated));
     const builds = systems.map((system) => {
-        const runner = plan_runnerFor(system, inputs.runners);
+        const runner = runnerFor(system, inputs.runners);
         return { system, runner, ...(unchanged.has(system) && { unchanged: true }) };
     });
     for (const build of builds)
         log.info(`${build.system} on ${build.runner}: ${build.unchanged ? 'unchanged' : 'to be built'}`);
     return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) };
 }
-const ANY = 'ubuntu-24.04';
-const HOSTED = new Map([
-    ['x86_64-linux', ANY],
-    ['i686-linux', ANY],
-    ['aarch64-linux', 'ubuntu-24.04-arm'],
-]);
-function plan_runnerFor(system, own) {
-    return own.get(system) ?? HOSTED.get(system) ?? ANY;
+function runnerFor(system, own) {
+    return own.get(system) ?? hostedRunner(system) ?? ANY_RUNNER;
 }
 function adviseEmulation(systems) {
-    return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
+    return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY_RUNNER}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 }
 async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log) {
-    const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem });
+    const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
+    const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem, missing });
     const failed = packages.filter((one) => one.kind === 'failed');
     const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
     if (systems.length === 0)
         throw new NixError({
             what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
-            words: packages.map(printPackages).join('\n') || '"packages" is empty',
+            words: packages.map((one) => printPackages(one, attribute)).join('\n') || '"packages" is empty',
             help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
         });
     for (const { system, why } of failed)
         log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`);
+    for (const one of packages)
+        if (one.kind === 'evaluated' && one.refused !== undefined)
+            log.warning(`${one.system} is left out: ${one.refused}`);
     return systems;
 }
 async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {

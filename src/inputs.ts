@@ -106,7 +106,12 @@ export type Environment = Readonly<Record<string, string | undefined>>
  */
 export function readInputs(env: Environment): BuildInputs | MergeInputs | PlanInputs {
   const mode = readMode(env)
-  refuseOtherModes(env, mode)
+  const notices = noticesOfOtherModes(env, mode)
+  const inputs = readInputsOf(env, mode)
+  return { ...inputs, notices: [...notices, ...inputs.notices] }
+}
+
+function readInputsOf(env: Environment, mode: Mode): BuildInputs | MergeInputs | PlanInputs {
   switch (mode) {
     case 'build':
       return readBuildInputs(env)
@@ -204,8 +209,8 @@ interface PartialInput {
   readonly modes: readonly Mode[]
   /** Its default in action.yml, which it has in every mode; absent: it is empty. */
   readonly usual?: string
-  /** What to do in a mode without it, where that is more than to leave it out. */
-  readonly instead?: Readonly<Partial<Record<Mode, string>>>
+  /** Modes in which something else would be built or published than is asked for, if it were passed over; what to do. */
+  readonly refused?: Readonly<Partial<Record<Mode, string>>>
 }
 
 const IN_FLAKE =
@@ -217,43 +222,48 @@ const TAGS =
 const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
   flake: { modes: ['build', 'plan'], usual: '.' },
   attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
-  installable: { modes: ['build'], instead: { plan: IN_FLAKE } },
-  file: { modes: ['build'], instead: { plan: IN_FLAKE } },
+  installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
+  file: { modes: ['build'], refused: { plan: IN_FLAKE } },
   'nix-args': { modes: ['build', 'plan'] },
   tag: {
     modes: ['build'],
     usual: '{sha}-{system}',
-    instead: { merge: 'The tags that merge publishes are `tags`.' },
+    refused: { merge: 'The tags that merge publishes are `tags`.' },
   },
   'push-with': { modes: ['build', 'plan'], usual: 'registry' },
   compression: { modes: ['build', 'plan'], usual: 'gzip' },
   'compression-level': { modes: ['build'] },
   'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
-  labels: { modes: ['build', 'plan'], instead: { merge: 'What merge can add to the index is `annotations`.' } },
-  rebuild: { modes: ['build', 'plan'], usual: 'false', instead: { merge: 'A new index is made by `republish`.' } },
+  labels: { modes: ['build', 'plan'] },
+  rebuild: { modes: ['build', 'plan'], usual: 'false' },
   'retention-days': { modes: ['build'], usual: '1' },
-  runners: { modes: ['plan'], instead: { build: 'The runner of this job is its `runs-on`.' } },
-  tags: { modes: ['merge'], instead: { build: TAGS } },
-  annotations: { modes: ['merge'], instead: { build: 'What build can add to an image is `labels`.' } },
-  systems: { modes: ['merge'], instead: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
+  runners: { modes: ['plan'] },
+  tags: { modes: ['merge'], refused: { build: TAGS } },
+  annotations: { modes: ['merge'] },
+  systems: { modes: ['merge'], refused: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
   digests: { modes: ['merge'] },
   'artifact-pattern': { modes: ['merge'] },
   'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
   'allow-older': { modes: ['merge'], usual: 'false' },
-  republish: { modes: ['merge'], usual: 'false', instead: { build: 'A new build is made by `rebuild`.' } },
+  republish: { modes: ['merge'], usual: 'false' },
 }
 
-/** It would be passed over in silence, and the step would do something else than its author means. */
-function refuseOtherModes(env: Environment, mode: Mode): void {
-  for (const [name, { modes, usual = '', instead }] of Object.entries(PARTIAL_INPUTS)) {
+/**
+ * Tells of inputs of other modes, which this one does not have.
+ * @throws InputError where the step would do something else than its author means
+ */
+function noticesOfOtherModes(env: Environment, mode: Mode): readonly string[] {
+  const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, usual = '' }]) => {
     const text = inputOf(env, name)
-    if (modes.includes(mode) || text === '' || text === usual) continue
-    const owners = modes.map((one) => `\`mode: ${one}\``).join(' and ')
-    throw new InputError({
-      what: `The input \`${name}\` is not for \`mode: ${mode}\``,
-      help: `\`${name}\` is for ${owners}. ${instead?.[mode] ?? 'Leave it out of this step.'}`,
-    })
-  }
+    return !modes.includes(mode) && text !== '' && text !== usual
+  })
+  return given.map(([name, { modes, refused }]) => {
+    const what = `The input \`${name}\` is not for \`mode: ${mode}\``
+    const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`
+    const instead = refused?.[mode]
+    if (instead !== undefined) throw new InputError({ what, help: `${owners} ${instead}` })
+    return `${what}, which does without it. ${owners}`
+  })
 }
 
 function readDigests(env: Environment, push: boolean): readonly string[] | undefined {

@@ -206,7 +206,7 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
       expect(step.errors).toEqual([
         expect.stringMatching(
           new RegExp(
-            `copyTo wrote another image than the one that Nix built, .*-image-app\\.json\n {2}${words}\nNothing`,
+            `The copyTo of \\S+ wrote another image than the one that Nix built, .*-image-app\\.json\n {2}${words}\nNothing`,
           ),
         ),
       ])

@@ -42,7 +42,7 @@ describe('no emulation is registered', () => {
     expect(warnings).toEqual([
       `No emulation is registered for aarch64-linux, and this runner is a x86_64-linux. A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
-or an Arm runner (runs-on: ubuntu-24.04-arm), or a remote builder for aarch64-linux.`,
+or a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote builder for aarch64-linux.`,
     ])
     expect(notes).toEqual([])
   })

@@ -10,7 +10,6 @@ import type { BuildInputs } from '../inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { buildInstallable, storeFolder } from '../nix/build.ts'
-import { copyToLayout } from '../nix/copy-to.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
@@ -26,6 +25,7 @@ import { withTempFolder } from '../temp-folder.ts'
 import type { Workflow } from '../workflow.ts'
 import { checkImage } from './check-image.ts'
 import { publishUnchanged, relabel } from './keep.ts'
+import { writeLayout } from './nix2container.ts'
 import { PUSH_STRAIGHT, pushWithDocker } from './push-with-docker.ts'
 import { pushWithRegistry } from './push-with-registry.ts'
 import { bytesOf, type PushedLayer } from './pushing.ts'
@@ -95,7 +95,7 @@ async function keep(
   return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
-/** What nix2container describes is made an OCI layout of, which is there as long as it is worked with. */
+/** Has what nix2container describes written as an OCI layout, which is there while `work` runs. */
 async function withReadable(
   source: ImageSource,
   installable: Installable,
@@ -112,9 +112,8 @@ async function withReadable(
   if (source.format !== 'nix2container') return work(source)
   return withTempFolder(tempFolder, async (folder) => {
     const layout = join(folder, 'layout')
-    const call = { installable, nixArgs, system, runnerSystem, description: source.path, layout }
-    await log.foreignGroup(`Have ${installable.name} write its layers`, () => copyToLayout(call))
-    return work({ path: layout, format: 'layout' })
+    const call = { installable, nixArgs, system, runnerSystem, layout }
+    return work(await log.foreignGroup(`Have ${installable.name} write its layers`, () => writeLayout(source, call)))
   })
 }
 

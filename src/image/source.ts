@@ -9,7 +9,7 @@ import { lastLines } from '../failure.ts'
 import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
-import { faultOfDescription } from './description.ts'
+import { readDescription } from './description.ts'
 import { ImageError } from './image-error.ts'
 import { readLayoutFolder } from './oci-layout.ts'
 import type { SourceImage, TakeLayer } from './source-image.ts'
@@ -23,6 +23,8 @@ export interface ImageSource {
    * is a folder. `nix2container`: a description, which its own program makes a layout of.
    */
   readonly format: 'tar' | 'script' | 'layout' | 'nix2container' | ArchiveCompression
+  /** Of the layers that a description lists. */
+  readonly diffIds?: readonly string[]
 }
 
 /**
@@ -35,13 +37,7 @@ export async function findSource(path: string): Promise<ImageSource> {
   const format = formatOf(start)
   if (format === undefined)
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS })
-  const fault = format === 'nix2container' ? await faultOfDescription(path) : undefined
-  if (fault !== undefined)
-    throw new ImageError({
-      what: `${path} is no image`,
-      words: `it begins like JSON, and is not what nix2container's buildImage makes: ${fault}`,
-      help: BUILDERS,
-    })
+  if (format === 'nix2container') return describedBy(path)
   const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined
   if (unpacked !== undefined && !mayBeTar(unpacked))
     throw new ImageError({
@@ -83,6 +79,16 @@ export async function readImage(source: ImageSource, { copy, take }: Onlookers =
 
 const BUILDERS =
   'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.'
+
+async function describedBy(path: string): Promise<ImageSource> {
+  const description = await readDescription(path)
+  if ('diffIds' in description) return { path, format: 'nix2container', ...description }
+  throw new ImageError({
+    what: `${path} is no image`,
+    words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
+    help: BUILDERS,
+  })
+}
 
 async function readStart(path: string, most = BLOCK): Promise<Buffer | 'folder'> {
   const file = await open(path).catch((cause: NodeJS.ErrnoException) => {

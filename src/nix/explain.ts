@@ -1,4 +1,5 @@
 import { MORE_SPACE } from '../disk.ts'
+import { hostedRunner } from './system.ts'
 
 /** What is known of a build when it fails. */
 export interface BuildContext {
@@ -71,7 +72,7 @@ const SYMPTOMS: readonly Symptom[] = [
     pattern: /unable to load seccomp BPF program/,
     help: ({
       system,
-    }) => `Nix's sandbox can't filter system calls under emulation. Build for ${system} on ${runnerFor(system)}, or tell Nix:
+    }) => `Nix's sandbox can't filter system calls under emulation. Build for ${system} on ${describeRunner(system)}, or tell Nix:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: filter-syscalls = false`,
@@ -82,7 +83,7 @@ const SYMPTOMS: readonly Symptom[] = [
       system,
     }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
   - uses: docker/setup-qemu-action@v4
-or build on ${runnerFor(system)}.`,
+or build on ${describeRunner(system)}.`,
   },
   {
     pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
@@ -135,8 +136,8 @@ or build on ${runnerFor(system)}.`,
   },
 ]
 
-/** A runner on which programs for a system run by themselves. */
-export function runnerFor(system: string): string {
-  if (system === 'aarch64-linux') return 'an Arm runner (runs-on: ubuntu-24.04-arm)'
-  return system === 'x86_64-linux' ? 'an x86 runner (runs-on: ubuntu-24.04)' : `a runner that is a ${system}`
+/** A runner on which programs for a system run by themselves, in words. */
+export function describeRunner(system: string): string {
+  const label = hostedRunner(system)
+  return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`
 }

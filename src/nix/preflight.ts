@@ -2,7 +2,7 @@ import { access, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import type { NixBuildCall } from './build.ts'
-import { ALLOW_KVM, runnerFor } from './explain.ts'
+import { ALLOW_KVM, describeRunner } from './explain.ts'
 import { foreignOptions, runNix } from './nix.ts'
 
 /** What can be said before a build starts. */
@@ -55,7 +55,7 @@ async function foreseeEmulation({ system, runnerSystem }: NixBuildCall, root: st
   if (registered === true) return { warnings: [], notes: [] }
   const help = `A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
-or ${runnerFor(system)}, or a remote builder for ${system}.`
+or ${describeRunner(system)}, or a remote builder for ${system}.`
   if (registered === false)
     return {
       warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],

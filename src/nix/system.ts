@@ -29,12 +29,28 @@ export function platformOf(system: string): Platform {
   if (linux !== system)
     throw new NixError({
       what: `The system "${system}" is macOS's, and containers run Linux`,
-      help: `Build for ${linux} on a Linux runner:\n  runs-on: ${linux === 'aarch64-linux' ? 'ubuntu-24.04-arm' : 'ubuntu-24.04'}\n  with:\n    system: ${linux}`,
+      help: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
     })
   throw new NixError({
     what: `"${system}" is not a system that images can be built for`,
     help: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
   })
+}
+
+/** The hosted runner that has all that emulation needs. */
+export const ANY_RUNNER = 'ubuntu-24.04'
+
+/** https://docs.github.com/en/actions/reference/runners/github-hosted-runners */
+const HOSTED: ReadonlyMap<string, string> = new Map([
+  ['x86_64-linux', ANY_RUNNER],
+  // An x86 processor runs it as it is.
+  ['i686-linux', ANY_RUNNER],
+  ['aarch64-linux', 'ubuntu-24.04-arm'],
+])
+
+/** The label of GitHub's runner on which a system's programs run by themselves, where there is one. */
+export function hostedRunner(system: string): string | undefined {
+  return HOSTED.get(system)
 }
 
 /** The system whose images have this platform, where there is one. */

@@ -4,6 +4,7 @@ import type { Result, Tools } from '../mode.ts'
 import { installableOf } from '../nix/installable.ts'
 import { NixError } from '../nix/nix-error.ts'
 import { printPackages, readPackages } from '../nix/packages.ts'
+import { ANY_RUNNER, hostedRunner } from '../nix/system.ts'
 import { readEarlier } from '../reuse/earlier.ts'
 import { lookForUnchanged } from '../reuse/unchanged.ts'
 import type { Workflow } from '../workflow.ts'
@@ -27,7 +28,7 @@ export async function plan(inputs: PlanInputs, workflow: Workflow, tools: Tools)
   const { log } = tools
   const systems = await findSystems(inputs, workflow, log)
   const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools)
-  const emulated = systems.filter((system) => !inputs.runners.has(system) && !HOSTED.has(system))
+  const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined)
   if (emulated.length > 0) log.notice(adviseEmulation(emulated))
   const builds = systems.map((system): PlannedBuild => {
     const runner = runnerFor(system, inputs.runners)
@@ -38,27 +39,17 @@ export async function plan(inputs: PlanInputs, workflow: Workflow, tools: Tools)
   return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) }
 }
 
-const ANY = 'ubuntu-24.04'
-
-/** Hosted runners: https://docs.github.com/en/actions/reference/runners/github-hosted-runners */
-const HOSTED: ReadonlyMap<string, string> = new Map([
-  ['x86_64-linux', ANY],
-  // An x86 processor runs it as it is.
-  ['i686-linux', ANY],
-  ['aarch64-linux', 'ubuntu-24.04-arm'],
-])
-
 /**
  * The runner that can build for a system. It stays so where the image is unchanged: should it have gone from the
  * registry by the time that the job runs, the job builds it after all.
  * @param own labels of the user's, which come before the hosted ones
  */
 export function runnerFor(system: string, own: ReadonlyMap<string, string>): string {
-  return own.get(system) ?? HOSTED.get(system) ?? ANY
+  return own.get(system) ?? hostedRunner(system) ?? ANY_RUNNER
 }
 
 function adviseEmulation(systems: readonly string[]): string {
-  return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
+  return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY_RUNNER}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`
 }
