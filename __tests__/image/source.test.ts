@@ -271,8 +271,10 @@ test('a tar with zstd’s widest windows (`zstd --long=28`) is read', async () =
 })
 
 test('what nix2container describes is told apart', async () => {
-  const path = await file('{"version":1,"image-config":{"Cmd":["app"]},"layers":[{"digest":"sha256:0"}]}')
-  expect(await findSource(path)).toEqual({ path, format: 'nix2container' })
+  const path = await file(
+    '{"version":1,"image-config":{"Cmd":["app"]},"layers":[{"digest":"sha256:0","diff_ids":"sha256:1"}]}',
+  )
+  expect(await findSource(path)).toEqual({ path, format: 'nix2container', diffIds: ['sha256:1'] })
 })
 
 test('a compressed tar as the oldest tars are, whose headers do not say so, is read', async () => {
