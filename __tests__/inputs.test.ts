@@ -286,13 +286,13 @@ describe('tags', () => {
     expect(read.annotations).toEqual([{ key: 'a', value: 'mine' }])
   })
 
-  test.each(['pull_request', 'pull_request_target'])(
-    'where none are given, a %s does not move `latest`, and a notice says how it would',
+  test.each(['pull_request', 'pull_request_target', 'merge_group'])(
+    'where none are given, a run of %s does not move `latest`, and a notice says how it would',
     (event) => {
       const read = readMerge({}, { GITHUB_EVENT_NAME: event })
       expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:0123456'])
       expect(read.notices).toEqual([
-        expect.stringMatching(/^`latest` is left out.*pull request[\s\S]*\n {2}tags: latest$/),
+        expect.stringMatching(/^`latest` is left out.*not merged yet[\s\S]*\n {2}tags: latest$/),
       ])
     },
   )

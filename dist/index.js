@@ -58242,10 +58242,11 @@ function readTags(env, images, metadata) {
         help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
     });
 }
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
 function usualTags({ GITHUB_EVENT_NAME: event = '' }) {
-    if (!/^pull_request(_target)?$/.test(event))
+    if (!BEFORE_MERGE.test(event))
         return { texts: ['latest', '{sha}'], notices: [] };
-    const notice = '`latest` is left out of the tags, for this run is of a pull request. If it is to be published, say so in this step:\n  tags: latest';
+    const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`;
     return { texts: ['{sha}'], notices: [notice] };
 }
 function checkEachTagged(images, tags) {

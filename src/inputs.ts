@@ -465,14 +465,16 @@ function readTags(
   })
 }
 
+/** Those of runs for what may yet be turned down: pull requests, and the queue in which they wait to be merged. */
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/
+
 /** The tags where none are given: users who pull `latest` don't expect what nobody has merged yet. */
 function usualTags({ GITHUB_EVENT_NAME: event = '' }: Environment): {
   readonly texts: readonly string[]
   readonly notices: readonly string[]
 } {
-  if (!/^pull_request(_target)?$/.test(event)) return { texts: ['latest', '{sha}'], notices: [] }
-  const notice =
-    '`latest` is left out of the tags, for this run is of a pull request. If it is to be published, say so in this step:\n  tags: latest'
+  if (!BEFORE_MERGE.test(event)) return { texts: ['latest', '{sha}'], notices: [] }
+  const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`
   return { texts: ['{sha}'], notices: [notice] }
 }
 
