@@ -57588,10 +57588,7 @@ async function pushManifest({ images, tag, labels }, archive, layers, published,
     const { bytes, digest, mediaType } = manifest;
     const without = images.filter((image) => !published.has(image, config.digest));
     await putEverywhere(registry, without, config);
-    await allOf(images.map(async (image) => {
-        if (!published.has(image, digest))
-            await registry.putManifest(image, digest, mediaType, bytes);
-    }));
+    await allOf(images.map((image) => registry.putManifest(image, digest, mediaType, bytes)));
     if (tag !== undefined)
         await allOf(images.map((image) => putTag(registry, image, tag, manifest)));
     return { manifest, configDigest: config.digest };
@@ -58809,7 +58806,7 @@ function incomplete({ digest, record }, images, found) {
     return new MergeError({
         what: `${printRepository(half.image.repository)}@${digest} is not whole: ${half.missing.length} of its layers are not in the registry`,
         words: half.missing.join('\n'),
-        help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again.',
+        help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again. If that does not help, let it run once with `reuse-from: ""`: then it looks for each layer.',
     });
 }
 function verify_describe({ digest, record, origin }, image) {

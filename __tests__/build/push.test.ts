@@ -305,6 +305,19 @@ describe('the tag', () => {
   })
 })
 
+test('after a refusal no further layer is compressed and uploaded', async () => {
+  const { server, client } = await connect()
+  server.setFault(({ method, route }) =>
+    method === 'PUT' && route === 'upload' ? { kind: 'status', status: 403, body: REFUSAL } : undefined,
+  )
+  const many = makeArchive({ layers: Array.from({ length: 90 }, (_, at) => `layer ${at}`) })
+  expect((await failureOf(push(many, client))).message).toContain('not yours')
+  // Those that were under way, and those for which they made room until the refusal was known.
+  expect(server.requests.filter(({ method, route }) => method === 'POST' && route === 'uploads').length).toBeLessThan(
+    45,
+  )
+})
+
 describe('what was published before', () => {
   test.each(FORMS)('is not uploaded again, in fewer than 10 requests in all: %s', async (form) => {
     const { server, client } = await connect()
@@ -315,7 +328,8 @@ describe('what was published before', () => {
     const requests = server.requests.slice(before)
     expect(second.manifest.digest).toBe(first.manifest.digest)
     expect(second.layers.every(({ reused }) => reused)).toBe(true)
-    expect(requests.filter(({ method }) => method !== 'GET' && method !== 'HEAD')).toEqual([])
+    expect(requests.filter(({ route }) => route === 'uploads')).toEqual([])
+    expect(manifestPuts(requests)).toEqual([second.manifest.digest])
     expect(requests.length).toBeLessThan(10)
   })
 
@@ -387,12 +401,21 @@ describe('what was published before', () => {
     const published = await publishedAt(client)
     const url = `http://${server.host}/v2/app/blobs/${layers[1]?.digest}`
     expect((await fetch(url, { method: 'DELETE' })).status).toBe(202)
-    // Another config, for that of `latest` is there with its manifest, and nobody would notice.
     const changed = makeArchive({ ...named, layers: ['lower', big, text, 'changed'] })
     const pushed = await push(changed, client, { form, published })
     await expectWhole(server, 'v1', changed)
     expect(pushed.layers.map(({ reused }) => reused)).toEqual([true, false, true, true])
     expect(client.lines.join('\n')).toContain('all layers are looked at anew')
+  })
+
+  test.each(['latest', undefined])('but has lost a layer since is mended, where it is this image: %s', async (tag) => {
+    const { server, client } = await connect()
+    const { layers } = await push(made, client, { tag: 'latest' })
+    const url = `http://${server.host}/v2/app/blobs/${layers[1]?.digest}`
+    expect((await fetch(url, { method: 'DELETE' })).status).toBe(202)
+    const again = await push(made, client, { tag, published: await publishedAt(client) })
+    expect(again.layers.map(({ reused }) => reused)).toEqual([true, false, true, true])
+    await expectWhole(server, 'latest', made)
   })
 
   test.each([
@@ -1026,7 +1049,10 @@ describe('an OCI layout whose layers are compressed', () => {
     const published = await publishedAt(client)
     const before = server.requests.length
     await pushLayout(packed, client, { as, tag: 'latest', published })
-    expect(server.requests.slice(before).map(({ method, route }) => `${method} ${route}`)).toEqual(['HEAD manifest'])
+    expect(server.requests.slice(before).map(({ method, route }) => `${method} ${route}`)).toEqual([
+      'PUT manifest',
+      'HEAD manifest',
+    ])
   })
 
   test.each(['folder', 'gzip'] as const)(

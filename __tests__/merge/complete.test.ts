@@ -299,7 +299,9 @@ describe('half a push is not published', () => {
     const refusal = await refusalOf(registry, { digests: record })
     expect(refusal).toContain(`/app@${image.digest} is not whole: 1 of its layers are not in the registry\n`)
     expect(refusal).toContain(layers[0].digest)
-    expect(refusal).toContain('Run the build of this system again.')
+    expect(refusal).toContain(
+      'Run the build of this system again. If that does not help, let it run once with `reuse-from: ""`',
+    )
   })
 
   test('an image whose config is gone', async () => {

@@ -194,11 +194,8 @@ async function pushManifest(
   const { bytes, digest, mediaType } = manifest
   const without = images.filter((image) => !published.has(image, config.digest))
   await putEverywhere(registry, without, config)
-  await allOf(
-    images.map(async (image) => {
-      if (!published.has(image, digest)) await registry.putManifest(image, digest, mediaType, bytes)
-    }),
-  )
+  // Also where it is there already: a registry that takes it once more says whether it still has all the layers.
+  await allOf(images.map((image) => registry.putManifest(image, digest, mediaType, bytes)))
   // Tags only when every registry has everything.
   if (tag !== undefined) await allOf(images.map((image) => putTag(registry, image, tag, manifest)))
   return { manifest, configDigest: config.digest }

@@ -60,7 +60,7 @@ function incomplete({ digest, record }: Candidate, images: readonly Repository[]
   return new MergeError({
     what: `${printRepository(half.image.repository)}@${digest} is not whole: ${half.missing.length} of its layers are not in the registry`,
     words: half.missing.join('\n'),
-    help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again.',
+    help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again. If that does not help, let it run once with `reuse-from: ""`: then it looks for each layer.',
   })
 }
 
