@@ -58447,7 +58447,13 @@ async function collect_collect(inputs, { tempFolder }, log) {
     if (inputs.digests !== undefined && artifactPattern === '')
         return handed;
     const own = inputs.digests === undefined;
-    const found = await log.group('Collect the digests of the run', () => readRecords({ own, pattern: artifactPattern }, tempFolder));
+    const found = await log
+        .group('Collect the digests of the run', () => readRecords({ own, pattern: artifactPattern }, tempFolder))
+        .catch((error) => {
+        if (own && !inputs.push && error instanceof NoArtifactService)
+            return [];
+        throw error;
+    });
     return [...handed, ...found.map(({ text, origin }) => candidateOf(text, origin))];
 }
 function candidateOf(text, origin) {

@@ -95,6 +95,16 @@ test('a rehearsal to which builds of pull requests have handed over nothing says
   expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
 })
 
+test('a rehearsal without an artifact service, whose `digests` are empty for the same reason, says so as well', async () => {
+  const { outputs } = await mergeWith(registry, { push: 'false', tags: 'latest', digests: '' })
+  expect(outputs).toEqual({})
+  expect(said).toEqual([expect.stringContaining('notice: There is nothing to check')])
+  const digests = records(await push(registry, 'app', TWO))
+  const more = { digests, 'artifact-pattern': 'digests-*' }
+  for (const inputs of [more, { ...more, push: 'false' }, { digests: '' }])
+    expect(await refusalOf(registry, { tags: 'latest', ...inputs })).toContain('there is no artifact service here')
+})
+
 describe('a rehearsal fails like the merge', () => {
   test('where an image is not there', async () => {
     expect(await refusalOf(registry, { digests: '0'.repeat(64), push: 'false' })).toContain('is not in the registry')
