@@ -54635,6 +54635,8 @@ function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
 function mayBeImage({ artifactType, digest, mediaType }, { documents }, path) {
     if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
         return false;
+    if (!isManifestType(mediaType) && !isIndexType(mediaType))
+        return false;
     const bytes = documents.get(nameOf(digest));
     if (bytes === undefined)
         return true;

@@ -115,6 +115,7 @@ describe('an OCI layout', () => {
       'signed'.padEnd(1024),
       { layer: { mediaType: 'application/vnd.dev.cosign.simplesigning.v1+json' } },
     ],
+    ['an SBOM, by what it is', '{"files":[]}', { entry: { mediaType: 'application/spdx+json' } }],
   ])('may have %s beside its image', async (_, content, changes) => {
     for (const form of ['folder', 'tar', 'gzip'] as const) {
       const files = withArtifact(made, content, changes)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
-import { OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
+import { isIndexType, isManifestType, OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
 import { printPlatform } from '../oci/platform.ts'
 import { readConfig } from './config.ts'
 import { DOCUMENT_LIMIT, documentCalled, isDocument } from './documents.ts'
@@ -104,12 +104,13 @@ function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, pat
 }
 
 /**
- * Whether an index may list an image by this. Signatures and SBOMs are listed beside theirs: with an `artifactType`, or
- * by a manifest whose config or layers are none of an image.
+ * Whether an index may list an image by this. Signatures and SBOMs are listed beside theirs: with an `artifactType`, by a
+ * manifest whose config or layers are none of an image, or by what is no manifest.
  * Source: https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidelines-for-artifact-usage
  */
 function mayBeImage({ artifactType, digest, mediaType }: Descriptor, { documents }: Contents, path: string): boolean {
   if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType)) return false
+  if (!isManifestType(mediaType) && !isIndexType(mediaType)) return false
   const bytes = documents.get(nameOf(digest))
   if (bytes === undefined) return true
   const manifest = parse(bytes, mediaType, `its manifest ${digest}`, path)
