@@ -59331,9 +59331,8 @@ function readProxies(env) {
         const variable = variableOf(name);
         return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') };
     };
-    const http = proxyOf('HTTP_PROXY');
     const except = env[variableOf('NO_PROXY') ?? ''] ?? '';
-    return { http, https: proxyOf('HTTPS_PROXY') ?? http, except: except.split(/[\s,]+/) };
+    return { http: proxyOf('HTTP_PROXY'), https: proxyOf('HTTPS_PROXY'), except: except.split(/[\s,]+/) };
 }
 const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:']);
 function readProxy(value) {

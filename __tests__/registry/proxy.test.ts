@@ -43,13 +43,18 @@ describe('a proxy is taken from the environment', () => {
     ['without a scheme, as curl and Go take it', (proxy) => ({ HTTPS_PROXY: proxy })],
     ['in lower case', (proxy) => ({ https_proxy: proxy, HTTPS_PROXY: 'http://192.0.2.1:9' })],
     ['where the name in lower case is empty', (proxy) => ({ https_proxy: '', HTTPS_PROXY: proxy })],
-    ['for http, where there is none for https', (proxy) => ({ HTTP_PROXY: proxy })],
     ['as one of SOCKS', (proxy) => ({ HTTPS_PROXY: `socks5://${proxy}` })],
     ['as one of SOCKS that looks up names', (proxy) => ({ HTTPS_PROXY: `socks5h://${proxy}` })],
   ])('%s', async (_, variables) => {
     const proxy = await proxied()
     expect(await read(openWith(variables(proxy.host)))).toEqual(bytes)
     expect(new Set(proxy.targets)).toEqual(new Set([`${host}:443`]))
+  })
+
+  test('not as that for http alone, through which curl and Go ask nothing by https', async () => {
+    const proxy = await proxied()
+    await failureOf(read(openWith({ HTTP_PROXY: proxy.host })))
+    expect(proxy.targets).toEqual([])
   })
 
   test.each([
