@@ -1,15 +1,17 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { pushWithDocker } from '../../src/build/push-with-docker.ts'
 import { DockerError } from '../../src/docker/docker-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import { jobLog } from '../../src/job-log.ts'
-import { open } from '../registry/connect.ts'
+import { OCI_CONFIG } from '../../src/oci/media-type.ts'
+import { connect, open } from '../registry/connect.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
 import { makeLayout, storeLayout } from '../support/layout.ts'
+import { mediaTypes } from '../support/registry/manifests.ts'
 
 const path = process.env.PATH
 const silent = { ...jobLog, info: () => undefined }
@@ -20,6 +22,7 @@ beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'push-with-docker-'))
 })
 afterEach(async () => {
+  jest.restoreAllMocks()
   process.env.PATH = path
   await rm(folder, { recursive: true })
 })
@@ -47,6 +50,29 @@ async function storeArchive(): Promise<string> {
 }
 
 const storeOciArchive = async () => storeLayout(folder, makeLayout().files, 'tar')
+
+test('an image that Docker has pushed is waited for where the registry has it a moment later', async () => {
+  const { server, client } = await connect()
+  const archive = makeArchive()
+  const config = { mediaType: OCI_CONFIG, digest: archive.configDigest, size: archive.config.length }
+  await server.seedBlob('app', archive.config)
+  const manifest = Buffer.from(JSON.stringify({ schemaVersion: 2, config, layers: [] }))
+  const digest = server.seedManifest('app', manifest, mediaTypes.ociManifest)
+  const docker = `#!/bin/sh\ncase $1 in load) cat;; push) echo 'v1: digest: ${digest} size: 1';; esac > "$0.out"; cat "$0.out"\n`
+  await writeFile(join(folder, 'docker'), docker, { mode: 0o755 })
+  process.env.PATH = `${folder}${delimiter}${path}`
+  await writeFile(join(folder, 'archive'), archive.bytes)
+  let reads = 0
+  server.setFault(({ reference }) =>
+    reference === digest && ++reads <= 2 ? { kind: 'status', status: 404 } : undefined,
+  )
+  const source = await findSource(join(folder, 'archive'))
+  const pushing = { source, images: [client.repository], tag: 'v1', check: () => undefined }
+  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
+  const { images } = await pushWithDocker(pushing, { ...client, registry: client, log: silent })
+  expect(images).toMatchObject([{ digest, configDigest: archive.configDigest }])
+  expect(reads).toBe(3)
+})
 
 describe('an image that Docker can’t load', () => {
   test.each([

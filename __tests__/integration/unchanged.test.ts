@@ -114,6 +114,23 @@ test('a commit that changes nothing builds nothing, on a machine that has built 
   expect(headers.get('docker-content-digest')).toBe(arm64?.outputs.digest)
 })
 
+test('with `push: false` what is published already is built all the same, and nothing becomes of it', async () => {
+  await publish()
+  await builtFor()
+  const tags = `http://${lab.registry.host}/v2/owner/hello/tags/list`
+  const published = async () => ({
+    tags: await (await fetch(tags)).json(),
+    artifacts: await lab.artifacts.artifacts(),
+  })
+  const before = await published()
+  const inputs = { push: 'false', labels: 'a=1' }
+  const { outputs, log } = await build('x86_64-linux', { inputs, sha: '3'.repeat(40), env: await forgetting() })
+  expect(Object.keys(outputs)).toEqual(['store-path'])
+  expect(log).toContain('Nothing is pushed: `push` is `false`')
+  expect(await builtFor()).toEqual(['x86_64-linux'])
+  expect(await published()).toEqual(before)
+}, 60_000)
+
 test('a change is built, and so is all with `rebuild`', async () => {
   await publish()
   await builtFor()

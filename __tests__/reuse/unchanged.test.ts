@@ -1,9 +1,9 @@
 import { describe, expect, test } from '@jest/globals'
-import { publishUnchanged } from '../../src/build/keep.ts'
+import { publishUnchanged, relabel } from '../../src/build/keep.ts'
 import type { Reference } from '../../src/oci/reference.ts'
 import type { PublishedImage } from '../../src/registry/image.ts'
 import { readEarlier } from '../../src/reuse/earlier.ts'
-import { findUnchanged, namesStorePath, ownIndexes } from '../../src/reuse/unchanged.ts'
+import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/reuse/unchanged.ts'
 import { type Client, connect, open, start } from '../registry/connect.ts'
 import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
 import type { RegistryOptions, TestRegistry } from '../support/registry.ts'
@@ -75,6 +75,48 @@ test('an image of the same store path is what a build would publish, with all th
   expect(found).toMatchObject({ digest: first.digest, mediaType: OCI_MANIFEST, size: first.size, platform: AMD64 })
   expect(found?.own.blobs.map(({ digest }) => digest)).toEqual(blobsOf(server, 'app', first.digest))
   expect(lines).toEqual([])
+})
+
+test('nothing is evaluated before it is known that it may be pushed, and then for good reason alone', async () => {
+  const { client, first } = await published()
+  const lines: string[] = []
+  const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
+  const earlier = await readEarlier(client, [{ repository: client.repository, tag: 'latest' }], log)
+  const question = {
+    system: 'x86_64-linux',
+    runnerSystem: 'x86_64-linux',
+    // What is a store path already is known without Nix.
+    installable: { options: [], text: PATH, name: PATH },
+    nixArgs: [],
+    folders: [],
+    images: [client.repository],
+    labels: {},
+    format: 'gzip',
+    rebuild: false,
+  } as const
+  const refused = lookForUnchanged(question, earlier, client, log, Promise.reject(new Error('no right to push')))
+  await expect(refused).rejects.toThrow('no right to push')
+  expect(await lookForUnchanged({ ...question, rebuild: true }, earlier, client, log)).toBeUndefined()
+  expect(lines).toEqual([])
+  expect(await lookForUnchanged(question, earlier, client, log)).toMatchObject({
+    storePath: PATH,
+    image: { digest: first.digest },
+  })
+  expect(lines).toEqual([`Evaluating ${PATH}, to see whether it is published already`])
+})
+
+test('with other labels it is waited for where the registry has it a moment later', async () => {
+  const { server, client } = await published()
+  const { found } = await ask(client)
+  if (found === undefined) throw new Error('nothing was found')
+  let reads = 0
+  server.setFault(({ method, route }) =>
+    method === 'GET' && route === 'manifest' && ++reads <= 2 ? { kind: 'status', status: 404 } : undefined,
+  )
+  const relabelled = await relabel(client, found, { a: '1' })
+  expect(relabelled).toMatchObject({ labels: { a: '1' } })
+  expect(server.manifest('app', relabelled.digest)).toBeDefined()
+  expect(reads).toBe(3)
 })
 
 test('what is attested about it stands in the way of nothing', async () => {
