@@ -163,6 +163,14 @@ describe('writing', () => {
     expect(await read()).toHaveLength(1)
   })
 
+  test('what can’t be fetched is not deleted: it may be another job’s', async () => {
+    await writeRecord(record, 1, folder)
+    service.setFault(({ method }) => (method === 'GetSignedArtifactURL' ? { status: 403 } : undefined))
+    await expectFailure(writeRecord(other, 1, folder), "Can't read the artifact")
+    service.setFault()
+    expect(await stored()).toEqual({ [name]: record })
+  })
+
   test('nor does an upload that an earlier attempt has broken off, whose name is taken for good', async () => {
     service.setFault(({ method }) => (method === 'FinalizeArtifact' ? { status: 403 } : undefined))
     await expectFailure(writeRecord(record, 1, folder), "Can't write the artifact")

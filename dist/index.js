@@ -54048,7 +54048,7 @@ async function downloadDigests(client, id, name, folder) {
 }
 async function refuseRival(record, client, id, name, folder) {
     const earlier = await download(client, id, name, (0,external_node_path_.join)(folder, String(id))).then(readable, (error) => {
-        if (networkErrorIn(error) !== undefined)
+        if (!(error instanceof RecordError) || error.cause !== undefined)
             throw error;
     });
     if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest)
@@ -54093,7 +54093,7 @@ async function asking(purpose, asked) {
     catch (error) {
         const words = messageOf(error);
         const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || error.name === 'GHESNotSupportedError';
-        const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; README.md shows how.';
+        const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.';
         if (none)
             throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help });
         throw new RecordError({ what: `Can't ${purpose}`, words, cause: error });

@@ -195,9 +195,10 @@ async function refuseRival(
   folder: string,
 ): Promise<void> {
   const earlier = await download(client, id, name, join(folder, String(id))).then(readable, (error: unknown) => {
-    if (networkErrorIn(error) !== undefined) throw error
+    // Of what did not arrive it is not known whose it is.
+    if (!(error instanceof RecordError) || error.cause !== undefined) throw error
   })
-  // What can't be read is nobody's record, and nothing is lost with it.
+  // What is no record is nobody's, and nothing is lost with it.
   if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
   throw new RecordError({
     what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
@@ -244,7 +245,7 @@ async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<
   } catch (error) {
     const words = messageOf(error)
     const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || (error as Error).name === 'GHESNotSupportedError'
-    const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; README.md shows how.'
+    const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.'
     if (none) throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help })
     throw new RecordError({ what: `Can't ${purpose}`, words, cause: error })
   }
