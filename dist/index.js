@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(92744);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(13829);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 92744:
+/***/ 13829:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -56733,34 +56733,29 @@ function gzip(level) {
 const ZSTD_BLOCK = 2 * 1024 * 1024;
 const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK);
 function zstd(level) {
-    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
-    const create = () => ({
-        stream: (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT }),
-        end: external_node_zlib_.constants.ZSTD_e_end,
-    });
     const empty = Buffer.alloc(0);
     return {
         blocks: ZSTD_BLOCKS,
         header: empty,
-        compress: (block) => compressBlock(`zstd ${level}`, block, create),
+        compress: (block) => compressFrame(block, level),
         trailer: () => empty,
     };
 }
 const OUTPUT = ZSTD_BLOCK / 2;
 const spareCompressors = new Map();
-async function compressBlock(settings, block, create) {
-    const spare = spareCompressors.get(settings) ?? [];
-    spareCompressors.set(settings, spare);
-    const compressor = spare.pop() ?? create();
-    const { stream, end } = compressor;
+async function compressFrame(block, level) {
+    const spare = spareCompressors.get(level) ?? [];
+    spareCompressors.set(level, spare);
+    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
+    const compressor = spare.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT });
     const chunks = [];
     const collect = (chunk) => void chunks.push(chunk);
     const done = Promise.withResolvers();
-    stream.on('data', collect).once('error', done.reject);
-    stream.write(block);
-    stream.flush(end, done.resolve);
+    compressor.on('data', collect).once('error', done.reject);
+    compressor.write(block);
+    compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done.resolve);
     await done.promise;
-    stream.off('data', collect).off('error', done.reject);
+    compressor.off('data', collect).off('error', done.reject);
     spare.push(compressor);
     ZSTD_BLOCKS.giveBack(block);
     return Buffer.concat(chunks);
@@ -56830,32 +56825,18 @@ async function probeLayer(content) {
 }
 const HEADER = 512;
 
-;// CONCATENATED MODULE: ./lib/build/check-image.js
+;// CONCATENATED MODULE: ./lib/build/layer.js
 
 
 
 
 
 
-
-async function checkImage(source) {
-    const read = new Map();
-    const archive = await readImage(source, {
-        take: async (member) => void read.set(member.name, await readLayer(member, source)),
-    });
-    for (const [at, { name }] of archive.layers.entries()) {
-        const layer = read.get(name);
-        if (layer === undefined)
-            throw noTar(name, source);
-        checkDiffId(archive, at, layer.diffId, source);
-        checkBlob(archive, at, layer, source);
-    }
-    return archive;
-}
+const ANEW = 'Nothing was published. Build it anew: nix build --rebuild';
 async function readLayer({ content }, source) {
     const hash = (0,external_node_crypto_.createHash)('sha256');
     const probed = await probeLayer(content());
-    const { diffId } = await hashLayer(check_image_plain(probed, source, async (chunk) => void hash.update(chunk)));
+    const { diffId } = await hashLayer(layer_plain(probed, source, async (chunk) => void hash.update(chunk)));
     const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
     return { diffId, digest, format: keptFormat(probed) };
 }
@@ -56866,7 +56847,7 @@ function checkDiffId({ config, layers }, at, diffId, source) {
     throw new ImageError({
         what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
         words: `its diff ID is ${diffId}, and should be ${expected}`,
-        help: 'Nothing was published. Build it anew: nix build --rebuild',
+        help: ANEW,
     });
 }
 function checkBlob({ layers }, at, { digest, format }, { path }) {
@@ -56877,30 +56858,48 @@ function checkBlob({ layers }, at, { digest, format }, { path }) {
     if (format !== listed)
         throw new ImageError({
             what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
-            help: 'Nothing was published. Build it anew: nix build --rebuild',
+            help: ANEW,
         });
     if (digest !== blob.digest)
         throw new ImageError({
             what: `${path} is damaged: its layer ${name} has another content than its name says`,
             words: `its digest is ${digest}`,
-            help: 'Nothing was published. Build it anew: nix build --rebuild',
+            help: ANEW,
         });
 }
 function noTar(name, { path }) {
-    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar` });
+    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar`, help: ANEW });
 }
 function keptFormat({ compression }) {
     return compression === 'xz' ? undefined : compression;
 }
-function check_image_plain({ compression, content }, { path }, write = async () => undefined) {
-    return compression === undefined ? content : decompress(compression, check_image_copyTo(write, content), path);
+function layer_plain({ compression, content }, { path }, write = async () => undefined) {
+    return compression === undefined ? content : decompress(compression, layer_copyTo(write, content), path);
 }
-async function* check_image_copyTo(write, content) {
+async function* layer_copyTo(write, content) {
     for await (const chunk of content) {
         const own = Buffer.from(chunk);
         await write(own);
         yield own;
     }
+}
+
+;// CONCATENATED MODULE: ./lib/build/check-image.js
+
+
+async function checkImage(source) {
+    const read = new Map();
+    const image = await readImage(source, {
+        take: async (member) => void read.set(member.name, await readLayer(member, source)),
+    });
+    for (const [at, { name }] of image.layers.entries()) {
+        const layer = read.get(name);
+        if (layer === undefined)
+            throw noTar(name, source);
+        checkDiffId(image, at, layer.diffId, source);
+        checkBlob(image, at, layer, source);
+    }
+    return image;
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/copy.js
@@ -57325,7 +57324,7 @@ function createBlobStore(folder) {
                     if (released)
                         throw new Error('a blob that was given up has no bytes to be read');
                     const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : store_contentOf(file, size), { objectMode: false });
-                    return { digest: `sha256:${hash.digest('hex')}`, size, open, release };
+                    return { digest: `sha256:${hash.digest('hex')}`, size, open };
                 },
                 release,
             };
@@ -57393,8 +57392,8 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         const probed = await probeLayer(content);
         const format = keptFormat(probed);
         if (format === undefined)
-            return { ...(await compressLayer(check_image_plain(probed, source), compression, blocks, write)), format: compression.format };
-        const layer = await hashLayer(check_image_plain(probed, source, write));
+            return { ...(await compressLayer(layer_plain(probed, source), compression, blocks, write)), format: compression.format };
+        const layer = await hashLayer(layer_plain(probed, source, write));
         return { layer, written: Promise.resolve(), format };
     }
     async function upload(blob, { diffId, size }) {
@@ -57486,8 +57485,8 @@ function shorten(digest) {
 async function pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
-        const { archive, layers } = await pushLayers({ ...call, published }, registry, log);
-        return { archive, layers, ...(await pushManifest(call, archive, layers, published, registry)) };
+        const { image, layers } = await pushLayers({ ...call, published }, registry, log);
+        return { image, layers, manifest: await pushManifest(call, image, layers, published, registry) };
     };
     const pushed = await attempt(call.published).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
@@ -57500,9 +57499,9 @@ async function pushImage(call, registry, log) {
 async function pushLayers(call, registry, log) {
     const underWay = { call, registry, uploads: startUploads(call, registry, log), taken: new Map() };
     try {
-        const archive = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay);
-        const layers = archive.layers.map(({ name }, at) => layerOf(archive, at, underWay.taken.get(name), call.source));
-        return { archive, layers: await Promise.all(layers) };
+        const image = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay);
+        const layers = image.layers.map(({ name }, at) => layerOf(image, at, underWay.taken.get(name), call.source));
+        return { image, layers: await Promise.all(layers) };
     }
     finally {
         await underWay.uploads.settled();
@@ -57511,33 +57510,33 @@ async function pushLayers(call, registry, log) {
 async function pushSeekable(underWay) {
     const { call, registry, uploads, taken } = underWay;
     const { source, images, published } = call;
-    const archive = await readImage(source);
-    call.check(archive);
+    const image = await readImage(source);
+    call.check(image);
     const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
-    const asked = archive.layers.filter((layer, at) => {
-        const [kept, diffId] = [keptBlob(layer), archive.config.diffIds[at]];
+    const asked = image.layers.filter((layer, at) => {
+        const [kept, diffId] = [keptBlob(layer), image.config.diffIds[at]];
         return kept && diffId && publishedAs(kept, diffId) === undefined;
     });
     const there = lookForKept(asked, images, registry);
     const take = async (member) => {
-        const at = archive.layers.findIndex(({ name }) => name === member.name);
-        const diffId = archive.config.diffIds[at];
+        const at = image.layers.findIndex(({ name }) => name === member.name);
+        const diffId = image.config.diffIds[at];
         if (diffId === undefined)
             return;
-        const kept = keptBlob(archive.layers[at]);
+        const kept = keptBlob(image.layers[at]);
         const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId);
         if (blob !== undefined)
             taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
         else if (kept && (await there.get(kept.digest)))
-            await leave(underWay, archive, at, member, kept);
+            await leave(underWay, image, at, member, kept);
         else
             taken.set(member.name, await uploads.push(member));
     };
     return readImage(source, { take });
 }
-async function leave({ call, uploads, taken }, archive, at, member, blob) {
+async function leave({ call, uploads, taken }, image, at, member, blob) {
     const read = await readLayer(member, call.source);
-    checkBlob(archive, at, read, call.source);
+    checkBlob(image, at, read, call.source);
     taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
 }
 async function pushStreamed({ call, uploads, taken }) {
@@ -57550,13 +57549,13 @@ async function pushStreamed({ call, uploads, taken }) {
         const blob = reusable(call, diffId);
         taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
     };
-    const archive = await readImage(source, { take });
-    call.check(archive);
-    const missed = archive.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
+    const image = await readImage(source, { take });
+    call.check(image);
+    const missed = image.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
     const isMissed = (member) => missed.some(({ name }) => name === member.name);
     if (missed.length > 0)
         await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
-    return archive;
+    return image;
 }
 function reusable({ published, images, compression }, diffId) {
     const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
@@ -57565,35 +57564,35 @@ function reusable({ published, images, compression }, diffId) {
 function lookForKept(layers, images, registry) {
     const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
     return new Map([...kept].map((digest) => {
-        const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)));
+        const looks = Promise.all(images.map((repository) => registry.hasBlob(repository, digest)));
         const everywhere = looks.then((found) => !found.includes(false));
         everywhere.catch(() => undefined);
         return [digest, everywhere];
     }));
 }
-async function layerOf(archive, at, taken, source) {
-    const { name = '' } = archive.layers[at] ?? {};
+async function layerOf(image, at, taken, source) {
+    const { name = '' } = image.layers[at] ?? {};
     if (taken?.layer === undefined)
         throw noTar(name, source);
-    checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source);
+    checkDiffId(image, at, taken.diffId, source);
     const layer = await taken.layer;
-    checkBlob(archive, at, layer, source);
+    checkBlob(image, at, layer, source);
     return layer;
 }
 function diffIdInName(name) {
     const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
     return hex === undefined ? undefined : `sha256:${hex}`;
 }
-async function pushManifest({ images, tag, labels }, archive, layers, published, registry) {
-    const config = labelledConfig(archive.configBytes, labels);
-    const manifest = manifestOf(archive, config, layers);
+async function pushManifest({ images, tag, labels }, image, layers, published, registry) {
+    const config = labelledConfig(image.configBytes, labels);
+    const manifest = manifestOf(image, config, layers);
     const { bytes, digest, mediaType } = manifest;
-    const without = images.filter((image) => !published.has(image, config.digest));
+    const without = images.filter((repository) => !published.has(repository, config.digest));
     await putEverywhere(registry, without, config);
-    await allOf(images.map((image) => registry.putManifest(image, digest, mediaType, bytes)));
-    if (tag !== undefined)
-        await allOf(images.map((image) => putTag(registry, image, tag, manifest)));
-    return { manifest, configDigest: config.digest };
+    await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
+    if (tag !== '')
+        await allOf(images.map((repository) => putTag(registry, repository, tag, manifest)));
+    return manifest;
 }
 
 ;// CONCATENATED MODULE: ./lib/build/pushing.js
@@ -57606,16 +57605,16 @@ function bytesOf(layers) {
 
 
 
-async function pushWithRegistry(pushing, { registry, log }) {
-    const { images, tag } = pushing;
-    const pushed = await pushImage({ ...pushing, tag: tag || undefined }, registry, log);
-    const { archive, manifest, layers, milliseconds } = pushed;
+async function pushWithRegistry(call, { registry, log }) {
+    const { images, tag } = call;
+    const pushed = await pushImage(call, registry, log);
+    const { image, manifest, layers, milliseconds } = pushed;
     log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
     for (const repository of images) {
         const name = tag === '' ? printRepository(repository) : printReference({ repository, tag });
         log.info(`${name} is ${manifest.digest}`);
     }
-    const { os, architecture, variant } = archive.config;
+    const { os, architecture, variant } = image.config;
     const platform = { os, architecture, ...(variant !== undefined && { variant }) };
     const { digest, mediaType, bytes } = manifest;
     return {
@@ -57722,7 +57721,13 @@ async function build(inputs, workflow, tools) {
         const pushing = { source, images: inputs.images, tag: inputs.tag, check };
         const pushed = inputs.pushWith === 'docker'
             ? await pushWithDocker(pushing, tools)
-            : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools);
+            : await pushWithRegistry({
+                ...pushing,
+                published,
+                compression: inputs.compression,
+                labels: inputs.labels,
+                tempFolder: workflow.tempFolder,
+            }, tools);
         const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow));
         await handOver(records, inputs, workflow, log);
         const { layers } = pushed;
@@ -59586,8 +59591,8 @@ function parseChallenge(header) {
     const realm = bearer?.get('realm');
     if (bearer === undefined || realm === undefined)
         return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined;
-    const [service, scope] = [bearer.get('service'), bearer.get('scope')];
-    return { scheme: 'bearer', realm, ...(service !== undefined && { service }), ...(scope !== undefined && { scope }) };
+    const service = bearer.get('service');
+    return { scheme: 'bearer', realm, ...(service !== undefined && { service }) };
 }
 const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy;
 function splitChallenges(header) {

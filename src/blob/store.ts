@@ -13,10 +13,8 @@ export interface StoredBlob {
   readonly digest: Digest
   /** In bytes. */
   readonly size: number
-  /** Its bytes, from the first; as often as they are wanted. */
+  /** Its bytes, from the first; as often as they are wanted until its writer is released. */
   open(): Readable
-  /** Gives up its place. */
-  release(): Promise<void>
 }
 
 /** A blob that is being written. */
@@ -27,6 +25,7 @@ export interface BlobWriter {
    */
   write(bytes: Buffer): Promise<void>
   finish(): StoredBlob
+  /** Gives up the blob's place, whether or not it is finished. */
   release(): Promise<void>
 }
 
@@ -99,7 +98,7 @@ export function createBlobStore(folder: string): BlobStore {
         finish() {
           if (released) throw new Error('a blob that was given up has no bytes to be read')
           const open = () => Readable.from(file === undefined ? chunks : contentOf(file, size), { objectMode: false })
-          return { digest: `sha256:${hash.digest('hex')}`, size, open, release }
+          return { digest: `sha256:${hash.digest('hex')}`, size, open }
         },
         release,
       }

@@ -66,7 +66,16 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     const pushed =
       inputs.pushWith === 'docker'
         ? await pushWithDocker(pushing, tools)
-        : await pushWithRegistry({ ...inputs, ...pushing, platform, published, tempFolder: workflow.tempFolder }, tools)
+        : await pushWithRegistry(
+            {
+              ...pushing,
+              published,
+              compression: inputs.compression,
+              labels: inputs.labels,
+              tempFolder: workflow.tempFolder,
+            },
+            tools,
+          )
     const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow))
     await handOver(records, inputs, workflow, log)
     const { layers } = pushed

@@ -1,29 +1,20 @@
-import type { BuildInputs } from '../inputs.ts'
 import type { Tools } from '../mode.ts'
-import type { Platform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
-import type { Published } from '../reuse/layers.ts'
 import { printBytes } from '../units.ts'
-import { pushImage } from './push.ts'
-import { bytesOf, type Pushed, type PushedLayer, type Pushing } from './pushing.ts'
-
-export interface RegistryPushing extends Pushing, Pick<BuildInputs, 'compression' | 'labels'> {
-  readonly published: Published
-  readonly tempFolder: string
-  readonly platform: Platform
-}
+import { type PushCall, pushImage } from './push.ts'
+import { bytesOf, type Pushed, type PushedLayer } from './pushing.ts'
 
 /** Pushes an image straight from what Nix built, without a daemon. */
-export async function pushWithRegistry(pushing: RegistryPushing, { registry, log }: Tools): Promise<Pushed> {
-  const { images, tag } = pushing
-  const pushed = await pushImage({ ...pushing, tag: tag || undefined }, registry, log)
-  const { archive, manifest, layers, milliseconds } = pushed
+export async function pushWithRegistry(call: PushCall, { registry, log }: Tools): Promise<Pushed> {
+  const { images, tag } = call
+  const pushed = await pushImage(call, registry, log)
+  const { image, manifest, layers, milliseconds } = pushed
   log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`)
   for (const repository of images) {
     const name = tag === '' ? printRepository(repository) : printReference({ repository, tag })
     log.info(`${name} is ${manifest.digest}`)
   }
-  const { os, architecture, variant } = archive.config
+  const { os, architecture, variant } = image.config
   const platform = { os, architecture, ...(variant !== undefined && { variant }) }
   const { digest, mediaType, bytes } = manifest
   return {

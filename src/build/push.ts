@@ -12,26 +12,22 @@ import { putEverywhere, putTag } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from '../reuse/layers.ts'
-import { checkBlob, checkDiffId, noTar, readLayer } from './check-image.ts'
-import { keptBlob, labelledConfig, manifestOf } from './manifest.ts'
-import type { PushedLayer } from './pushing.ts'
+import { checkBlob, checkDiffId, noTar, readLayer } from './layer.ts'
+import { keptBlob, type Labels, labelledConfig, manifestOf } from './manifest.ts'
+import type { PushedLayer, Pushing } from './pushing.ts'
 import { startUploads, type Taken, type UploadCall, type Uploads } from './uploads.ts'
 
 /** What goes where: one manifest, the same digest, for all `images`. */
-export interface PushCall extends UploadCall {
-  /** Absent: by digest alone. */
-  readonly tag?: string | undefined
+export interface PushCall extends Pushing, UploadCall {
   readonly published: Published
   /** Added to the image's config. None leave its bytes as Nix made them. */
-  readonly labels: Readonly<Record<string, string>>
-  /** Looks at the image before anything of it can be pulled; throws where it must not be. */
-  readonly check: (archive: SourceImage) => void
+  readonly labels: Labels
 }
 
+/** An image that every registry has. */
 export interface PushedImage {
-  readonly archive: SourceImage
+  readonly image: SourceImage
   readonly manifest: StoredManifest
-  readonly configDigest: Digest
   readonly layers: readonly PushedLayer[]
   readonly milliseconds: number
 }
@@ -44,8 +40,8 @@ export interface PushedImage {
 export async function pushImage(call: PushCall, registry: Registry, log: Log): Promise<PushedImage> {
   const started = performance.now()
   const attempt = async (published: Published) => {
-    const { archive, layers } = await pushLayers({ ...call, published }, registry, log)
-    return { archive, layers, ...(await pushManifest(call, archive, layers, published, registry)) }
+    const { image, layers } = await pushLayers({ ...call, published }, registry, log)
+    return { image, layers, manifest: await pushManifest(call, image, layers, published, registry) }
   }
   const pushed = await attempt(call.published).catch((error: unknown) => {
     // A layer that a published image lists may be gone all the same, by a clean-up that went wrong.
@@ -69,12 +65,12 @@ async function pushLayers(
   call: PushCall,
   registry: Registry,
   log: Log,
-): Promise<{ readonly archive: SourceImage; readonly layers: readonly PushedLayer[] }> {
+): Promise<{ readonly image: SourceImage; readonly layers: readonly PushedLayer[] }> {
   const underWay = { call, registry, uploads: startUploads(call, registry, log), taken: new Map<string, Taken>() }
   try {
-    const archive = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay)
-    const layers = archive.layers.map(({ name }, at) => layerOf(archive, at, underWay.taken.get(name), call.source))
-    return { archive, layers: await Promise.all(layers) }
+    const image = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay)
+    const layers = image.layers.map(({ name }, at) => layerOf(image, at, underWay.taken.get(name), call.source))
+    return { image, layers: await Promise.all(layers) }
   } finally {
     await underWay.uploads.settled()
   }
@@ -84,23 +80,23 @@ async function pushLayers(
 async function pushSeekable(underWay: PushUnderWay): Promise<SourceImage> {
   const { call, registry, uploads, taken } = underWay
   const { source, images, published } = call
-  const archive = await readImage(source)
-  call.check(archive)
+  const image = await readImage(source)
+  call.check(image)
   const publishedAs = (kept: Descriptor, diffId: Digest) =>
     reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest)
-  const asked = archive.layers.filter((layer, at) => {
-    const [kept, diffId] = [keptBlob(layer), archive.config.diffIds[at]]
+  const asked = image.layers.filter((layer, at) => {
+    const [kept, diffId] = [keptBlob(layer), image.config.diffIds[at]]
     return kept && diffId && publishedAs(kept, diffId) === undefined
   })
   const there = lookForKept(asked, images, registry)
   const take = async (member: LayerMember): Promise<void> => {
-    const at = archive.layers.findIndex(({ name }) => name === member.name)
-    const diffId = archive.config.diffIds[at]
+    const at = image.layers.findIndex(({ name }) => name === member.name)
+    const diffId = image.config.diffIds[at]
     if (diffId === undefined) return
-    const kept = keptBlob(archive.layers[at])
+    const kept = keptBlob(image.layers[at])
     const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId)
     if (blob !== undefined) taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) })
-    else if (kept && (await there.get(kept.digest))) await leave(underWay, archive, at, member, kept)
+    else if (kept && (await there.get(kept.digest))) await leave(underWay, image, at, member, kept)
     else taken.set(member.name, await uploads.push(member))
   }
   return readImage(source, { take })
@@ -109,13 +105,13 @@ async function pushSeekable(underWay: PushUnderWay): Promise<SourceImage> {
 /** That the registry has a blob does not make it the layer that the config lists: a failed attempt may have left it. */
 async function leave(
   { call, uploads, taken }: PushUnderWay,
-  archive: SourceImage,
+  image: SourceImage,
   at: number,
   member: LayerMember,
   blob: Descriptor,
 ): Promise<void> {
   const read = await readLayer(member, call.source)
-  checkBlob(archive, at, read, call.source)
+  checkBlob(image, at, read, call.source)
   taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) })
 }
 
@@ -129,14 +125,14 @@ async function pushStreamed({ call, uploads, taken }: PushUnderWay): Promise<Sou
     const blob = reusable(call, diffId)
     taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) })
   }
-  const archive = await readImage(source, { take })
-  call.check(archive)
+  const image = await readImage(source, { take })
+  call.check(image)
   // A name that was that of a published layer, but not its own, leaves a layer that was read and not pushed.
-  const missed = archive.layers.filter(({ name }) => taken.get(name)?.layer === undefined)
+  const missed = image.layers.filter(({ name }) => taken.get(name)?.layer === undefined)
   const isMissed = (member: LayerMember) => missed.some(({ name }) => name === member.name)
   if (missed.length > 0)
     await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) })
-  return archive
+  return image
 }
 
 function reusable({ published, images, compression }: PushCall, diffId: Digest | undefined): KnownBlob | undefined {
@@ -153,7 +149,7 @@ function lookForKept(
   const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []))
   return new Map(
     [...kept].map((digest) => {
-      const looks = Promise.all(images.map((image) => registry.hasBlob(image, digest)))
+      const looks = Promise.all(images.map((repository) => registry.hasBlob(repository, digest)))
       const everywhere = looks.then((found) => !found.includes(false))
       // Whoever does not get to this layer need not know.
       everywhere.catch(() => undefined)
@@ -163,16 +159,16 @@ function lookForKept(
 }
 
 async function layerOf(
-  archive: SourceImage,
+  image: SourceImage,
   at: number,
   taken: Taken | undefined,
   source: ImageSource,
 ): Promise<PushedLayer> {
-  const { name = '' } = archive.layers[at] ?? {}
+  const { name = '' } = image.layers[at] ?? {}
   if (taken?.layer === undefined) throw noTar(name, source)
-  checkDiffId(archive, at, taken.diffId ?? archive.config.diffIds[at], source)
+  checkDiffId(image, at, taken.diffId, source)
   const layer = await taken.layer
-  checkBlob(archive, at, layer, source)
+  checkBlob(image, at, layer, source)
   return layer
 }
 
@@ -184,19 +180,19 @@ function diffIdInName(name: string): Digest | undefined {
 
 async function pushManifest(
   { images, tag, labels }: PushCall,
-  archive: SourceImage,
+  image: SourceImage,
   layers: readonly PushedLayer[],
   published: Published,
   registry: Registry,
-): Promise<Pick<PushedImage, 'manifest' | 'configDigest'>> {
-  const config = labelledConfig(archive.configBytes, labels)
-  const manifest = manifestOf(archive, config, layers)
+): Promise<StoredManifest> {
+  const config = labelledConfig(image.configBytes, labels)
+  const manifest = manifestOf(image, config, layers)
   const { bytes, digest, mediaType } = manifest
-  const without = images.filter((image) => !published.has(image, config.digest))
+  const without = images.filter((repository) => !published.has(repository, config.digest))
   await putEverywhere(registry, without, config)
   // Also where it is there already: a registry that takes it once more says whether it still has all the layers.
-  await allOf(images.map((image) => registry.putManifest(image, digest, mediaType, bytes)))
+  await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
   // Tags only when every registry has everything.
-  if (tag !== undefined) await allOf(images.map((image) => putTag(registry, image, tag, manifest)))
-  return { manifest, configDigest: config.digest }
+  if (tag !== '') await allOf(images.map((repository) => putTag(registry, repository, tag, manifest)))
+  return manifest
 }

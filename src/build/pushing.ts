@@ -13,7 +13,7 @@ export interface Pushing {
   /** Empty: by digest alone. */
   readonly tag: string
   /** Looks at the image before anything of it can be pulled; throws where it must not be. */
-  readonly check: (archive: SourceImage) => void
+  readonly check: (image: SourceImage) => void
 }
 
 /** What has come of it. */

@@ -9,9 +9,8 @@ import {
   type Write,
 } from '../blob/compress.ts'
 import { createSlots } from '../blob/slots.ts'
-import { createBlobStore, type StoredBlob } from '../blob/store.ts'
+import { createBlobStore } from '../blob/store.ts'
 import { probeLayer } from '../image/layer.ts'
-import type { ImageSource } from '../image/source.ts'
 import type { LayerMember } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -19,26 +18,23 @@ import type { Descriptor } from '../oci/document.ts'
 import { layerFormat } from '../oci/media-type.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
 import { putEverywhere } from '../registry/copy.ts'
-import type { Registry } from '../registry/registry.ts'
+import type { Blob, Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import type { KnownBlob } from '../reuse/layers.ts'
 import { printBytes } from '../units.ts'
-import { keptFormat, plain } from './check-image.ts'
-import type { PushedLayer } from './pushing.ts'
+import { keptFormat, plain } from './layer.ts'
+import type { PushedLayer, Pushing } from './pushing.ts'
 
 /** What became of a layer of the image that was read. */
 export interface Taken {
-  /** Absent where the bytes were not read: the config's word is taken for what a published image's says as well. */
-  readonly diffId?: Digest
+  /** Of what was not read, as the config has it: a published image's says the same. */
+  readonly diffId: Digest
   /** Absent where it was read but is yet to be pushed. */
   readonly layer?: Promise<PushedLayer>
 }
 
 /** What is to be uploaded, and where to. */
-export interface UploadCall {
-  readonly source: ImageSource
-  /** At least one. */
-  readonly images: readonly Repository[]
+export interface UploadCall extends Pick<Pushing, 'source' | 'images'> {
   readonly compression: Compression
   /** For layers that are too large to wait in memory. */
   readonly tempFolder: string
@@ -94,7 +90,7 @@ export function startUploads(
     return { layer, written: Promise.resolve(), format }
   }
 
-  async function upload(blob: StoredBlob, { diffId, size }: UncompressedLayer): Promise<Omit<PushedLayer, 'format'>> {
+  async function upload(blob: Blob, { diffId, size }: UncompressedLayer): Promise<Omit<PushedLayer, 'format'>> {
     const started = performance.now()
     const reused = !(await putEverywhere(registry, images, blob))
     const seconds = (performance.now() - started) / 1000

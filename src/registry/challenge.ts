@@ -1,7 +1,7 @@
 /** What a registry asks for, from `WWW-Authenticate`. */
 export type Challenge =
   | { readonly scheme: 'basic' }
-  | { readonly scheme: 'bearer'; readonly realm: string; readonly service?: string; readonly scope?: string }
+  | { readonly scheme: 'bearer'; readonly realm: string; readonly service?: string }
 
 /**
  * Reads the challenge that this client answers: Bearer before Basic, whichever is first.
@@ -13,8 +13,8 @@ export function parseChallenge(header: string | null): Challenge | undefined {
   const realm = bearer?.get('realm')
   if (bearer === undefined || realm === undefined)
     return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined
-  const [service, scope] = [bearer.get('service'), bearer.get('scope')]
-  return { scheme: 'bearer', realm, ...(service !== undefined && { service }), ...(scope !== undefined && { scope }) }
+  const service = bearer.get('service')
+  return { scheme: 'bearer', realm, ...(service !== undefined && { service }) }
 }
 
 interface RawChallenge {
