@@ -54168,7 +54168,7 @@ async function runCommand(program, args, shown) {
     if (path === '')
         return undefined;
     const stdout = [];
-    let log = Buffer.alloc(0);
+    const log = endOf(LOG_LIMIT);
     const lines = typeof shown === 'function' ? lineSplitter(shown) : undefined;
     if (lines !== undefined)
         process.stdout.write(`[command]${[path, ...args].join(' ')}${external_node_os_.EOL}`);
@@ -54178,13 +54178,26 @@ async function runCommand(program, args, shown) {
         listeners: {
             stdout: (chunk) => stdout.push(chunk),
             stderr: (chunk) => {
-                log = Buffer.concat([log, chunk]).subarray(-LOG_LIMIT);
+                log.add(chunk);
                 lines?.write(chunk);
             },
         },
     });
     lines?.end();
-    return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log) };
+    return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log.read()) };
+}
+function endOf(limit) {
+    const chunks = [];
+    let size = 0;
+    return {
+        add(chunk) {
+            chunks.push(chunk);
+            size += chunk.length;
+            while (size - (chunks[0]?.length ?? 0) >= limit)
+                size -= chunks.shift()?.length ?? 0;
+        },
+        read: () => Buffer.concat(chunks).subarray(-limit),
+    };
 }
 const LINE_LIMIT = 1024 * 1024;
 function lineSplitter(onLine) {

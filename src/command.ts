@@ -4,6 +4,7 @@ import { stripVTControlCharacters } from 'node:util'
 import { exec } from '@actions/exec'
 import { which } from '@actions/io'
 
+/** What a program said, and how it ended. */
 export interface CommandResult {
   readonly exitCode: number
   readonly stdout: string
@@ -15,20 +16,24 @@ export interface CommandResult {
 const LOG_LIMIT = 256 * 1024
 
 /**
+ * Whether a command and what it writes go to the job's log while it runs. A function: the command does, and the function
+ * gets what it writes to its standard error, line by line.
+ */
+export type Shown = boolean | ((line: string) => void)
+
+/**
  * Runs a program, without a shell.
- * @param shown whether the command and what it writes go to the job's log while it runs. A function: the command does,
- * and the function gets what it writes to its standard error, line by line
  * @returns nothing where there is no such program on the PATH
  */
 export async function runCommand(
   program: string,
   args: readonly string[],
-  shown: boolean | ((line: string) => void),
+  shown: Shown,
 ): Promise<CommandResult | undefined> {
   const path = await which(program)
   if (path === '') return undefined
   const stdout: Buffer[] = []
-  let log = Buffer.alloc(0)
+  const log = endOf(LOG_LIMIT)
   const lines = typeof shown === 'function' ? lineSplitter(shown) : undefined
   if (lines !== undefined) process.stdout.write(`[command]${[path, ...args].join(' ')}${EOL}`)
   const exitCode = await exec(`"${path}"`, [...args], {
@@ -37,13 +42,27 @@ export async function runCommand(
     listeners: {
       stdout: (chunk) => stdout.push(chunk),
       stderr: (chunk) => {
-        log = Buffer.concat([log, chunk]).subarray(-LOG_LIMIT)
+        log.add(chunk)
         lines?.write(chunk)
       },
     },
   })
   lines?.end()
-  return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log) }
+  return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log.read()) }
+}
+
+/** Keeps the last bytes of what is written, so many of them. */
+function endOf(limit: number): { readonly add: (chunk: Buffer) => void; readonly read: () => Buffer } {
+  const chunks: Buffer[] = []
+  let size = 0
+  return {
+    add(chunk) {
+      chunks.push(chunk)
+      size += chunk.length
+      while (size - (chunks[0]?.length ?? 0) >= limit) size -= chunks.shift()?.length ?? 0
+    },
+    read: () => Buffer.concat(chunks).subarray(-limit),
+  }
 }
 
 /** Longer than a line that anybody reads; what is longer is cut in two. */

@@ -4,17 +4,13 @@ import type { CommandResult } from '../command.ts'
 import { freeSpace, printFreeSpace } from '../disk.ts'
 import { lastLines } from '../failure.ts'
 import { evaluateStorePath } from './evaluate.ts'
-import { type BuildContext, explainBuildFailure } from './explain.ts'
-import type { Installable } from './installable.ts'
-import { foreignOptions, runNix } from './nix.ts'
+import { explainBuildFailure } from './explain.ts'
+import { foreignOptions, type NixCall, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 import { endNixLog, failureIn, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
 import { whatFileHas, whatFlakeHas } from './what-there-is.ts'
 
-export interface NixBuildCall extends BuildContext {
-  readonly installable: Installable
-  /** More arguments for `nix build`. */
-  readonly nixArgs: readonly string[]
+export interface NixBuildCall extends NixCall {
   /** The folders that a build fills, whose disks an error names where they are full. */
   readonly folders: readonly string[]
 }

@@ -2,15 +2,12 @@ import { dirname } from 'node:path'
 import { freeSpace, printFreeSpace } from '../disk.ts'
 import { lastLines } from '../failure.ts'
 import { storeFolder } from './build.ts'
-import { type BuildContext, explainBuildFailure } from './explain.ts'
-import { attributeOf, type Installable, placeOf } from './installable.ts'
-import { foreignOptions, runNix } from './nix.ts'
+import { explainBuildFailure } from './explain.ts'
+import { attributeOf, placeOf } from './installable.ts'
+import { foreignOptions, type NixCall, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 
-export interface CopyCall extends BuildContext {
-  readonly installable: Installable
-  /** More arguments for Nix. */
-  readonly nixArgs: readonly string[]
+export interface CopyCall extends NixCall {
   /** Where the layout is to be; it must not be there yet. */
   readonly layout: string
 }

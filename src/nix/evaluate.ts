@@ -1,13 +1,5 @@
-import type { BuildContext } from './explain.ts'
-import type { Installable } from './installable.ts'
-import { foreignOptions, runNix } from './nix.ts'
+import { foreignOptions, type NixCall, runNix } from './nix.ts'
 import { isStorePath } from './store-path.ts'
-
-export interface EvaluateCall extends BuildContext {
-  readonly installable: Installable
-  /** More arguments for Nix. */
-  readonly nixArgs: readonly string[]
-}
 
 /**
  * The store path that a build would have, without building it. A derivation that is content-addressed or impure has
@@ -15,7 +7,7 @@ export interface EvaluateCall extends BuildContext {
  * @returns nothing where it can't be known before the build
  * @throws NixError where Nix is not installed
  */
-export async function evaluateStorePath(call: EvaluateCall): Promise<string | undefined> {
+export async function evaluateStorePath(call: NixCall): Promise<string | undefined> {
   const { installable, nixArgs } = call
   const { options, text } = installable
   // A derivation in the store stands for its outputs or for itself, which depends on the version of Nix.

@@ -1,7 +1,17 @@
-import { type CommandResult, runCommand } from '../command.ts'
+import { type CommandResult, runCommand, type Shown } from '../command.ts'
 import { lastLines, oneLine } from '../failure.ts'
-import type { BuildContext } from './explain.ts'
+import type { Installable } from './installable.ts'
 import { NixError } from './nix-error.ts'
+
+/** What Nix is asked about, and for which system. */
+export interface NixCall {
+  readonly installable: Installable
+  readonly system: string
+  /** The system of the machine that Nix runs on. */
+  readonly runnerSystem: string
+  /** More arguments for Nix. */
+  readonly nixArgs: readonly string[]
+}
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 
@@ -10,7 +20,7 @@ const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
  * @param shown as for `runCommand`
  * @throws NixError where it is not installed
  */
-export async function runNix(args: readonly string[], shown: Parameters<typeof runCommand>[2]): Promise<CommandResult> {
+export async function runNix(args: readonly string[], shown: Shown): Promise<CommandResult> {
   const result = await runCommand('nix', [...FEATURES, ...args], shown)
   if (result !== undefined) return result
   throw new NixError({
@@ -20,7 +30,7 @@ export async function runNix(args: readonly string[], shown: Parameters<typeof r
 }
 
 /** The options by which Nix builds for a system that is not the runner's own. */
-export function foreignOptions({ system, runnerSystem }: BuildContext): readonly string[] {
+export function foreignOptions({ system, runnerSystem }: NixCall): readonly string[] {
   return system === runnerSystem ? [] : ['--option', 'extra-platforms', system]
 }
 

@@ -1,6 +1,7 @@
 import { access, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
+import type { CommandResult } from '../command.ts'
 import type { NixBuildCall } from './build.ts'
 import { ALLOW_KVM, describeRunner } from './explain.ts'
 import { foreignOptions, runNix } from './nix.ts'
@@ -146,7 +147,7 @@ async function hasKvmFeature(): Promise<boolean> {
   return !settings.success || settings.output['system-features'].value.includes('kvm')
 }
 
-async function nixSays(args: readonly string[]): Promise<Awaited<ReturnType<typeof runNix>> | undefined> {
+async function nixSays(args: readonly string[]): Promise<CommandResult | undefined> {
   const result = await runNix(args, false)
   return result.exitCode === 0 ? result : undefined
 }

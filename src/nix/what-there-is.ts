@@ -1,13 +1,12 @@
 import * as v from 'valibot'
 import { oneLine } from '../failure.ts'
-import type { NixBuildCall } from './build.ts'
 import { printNearest } from './nearest.ts'
-import { runNix } from './nix.ts'
+import { type NixCall, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 import { printPackages, readPackages } from './packages.ts'
 
 /** What a flake has in place of the attribute that it lacks. */
-export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }: NixBuildCall): Promise<string> {
+export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }: NixCall): Promise<string> {
   const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#')
   // As Nix completes it: https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#flake-output-attribute
   const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`
@@ -27,7 +26,7 @@ export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem 
 }
 
 /** What a file of Nix expressions has in place of the attribute that it lacks. */
-export async function whatFileHas({ installable, system, nixArgs }: NixBuildCall): Promise<string> {
+export async function whatFileHas({ installable, system, nixArgs }: NixCall): Promise<string> {
   // Of the whole file Nix calls no function.
   const describe = `file:
     let

@@ -8,16 +8,7 @@ import { ANY_RUNNER, hostedRunner } from '../nix/system.ts'
 import { readEarlier } from '../reuse/earlier.ts'
 import { lookForUnchanged } from '../reuse/unchanged.ts'
 import type { Workflow } from '../workflow.ts'
-import { summarizePlan } from './summary.ts'
-
-/** One job of the matrix that builds. */
-export interface PlannedBuild {
-  readonly system: string
-  /** What `runs-on` takes. */
-  readonly runner: string
-  /** Whether its image is published already; absent where it is to be built. */
-  readonly unchanged?: true
-}
+import { type PlannedBuild, summarizePlan } from './summary.ts'
 
 /**
  * Works out the matrix of the build jobs: the systems for which the flake has the image, a runner for each, and which

@@ -1,7 +1,8 @@
 import { firstLine, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { readMadeOf } from '../made-of.ts'
-import { type EvaluateCall, evaluateStorePath } from '../nix/evaluate.ts'
+import { evaluateStorePath } from '../nix/evaluate.ts'
+import type { NixCall } from '../nix/nix.ts'
 import { platformOf } from '../nix/system.ts'
 import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
@@ -12,7 +13,7 @@ import type { Registry } from '../registry/registry.ts'
 import type { Earlier } from './earlier.ts'
 
 /** What a build is about to make, and where it could be published already. */
-export interface BuildQuestion extends EvaluateCall {
+export interface BuildQuestion extends NixCall {
   readonly images: readonly Repository[]
   /** Those to add to what Nix builds. */
   readonly labels: Readonly<Record<string, string>>

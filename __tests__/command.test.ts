@@ -1,0 +1,29 @@
+import { expect, test } from '@jest/globals'
+import { runCommand } from '../src/command.ts'
+
+test('a program’s output is kept whole, and of its log the end, without colours', async () => {
+  const script = 'seq 100000; seq 100000 >&2; printf "\\033[31mlast\\033[0m\\r\\n" >&2; exit 3'
+  const result = await runCommand('sh', ['-c', script], false)
+  expect(result?.exitCode).toBe(3)
+  expect(result?.stdout.split('\n').slice(-3)).toEqual(['99999', '100000', ''])
+  expect(result?.stdout).toMatch(/^1\n2\n/)
+  expect(result?.log).toMatch(/^\d+\n[\d\n]*\n100000\nlast\n$/)
+  expect(result?.log.length).toBeGreaterThan(250_000)
+  expect(result?.log.length).toBeLessThan(270_000)
+})
+
+test('whoever wants its lines gets each, however they come', async () => {
+  const write = process.stdout.write
+  process.stdout.write = () => true
+  const lines: string[] = []
+  try {
+    await runCommand('sh', ['-c', 'printf a >&2; printf "b\\nc\\n\\nd" >&2'], (line) => void lines.push(line))
+  } finally {
+    process.stdout.write = write
+  }
+  expect(lines).toEqual(['ab', 'c', '', 'd'])
+})
+
+test('a program that is not there is no result', async () => {
+  expect(await runCommand('no-such-program', [], false)).toBeUndefined()
+})
