@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(13829);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(79714);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 13829:
+/***/ 79714:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -45965,6 +45965,11 @@ function oneLine(text) {
 }
 function firstLine(error) {
     return oneLine(messageOf(error).split('\n')[0] ?? '');
+}
+function reasonOf(error) {
+    if (error instanceof Failure)
+        return firstLine(error);
+    throw error;
 }
 function lastLines(log, count) {
     return log.trimEnd().split('\n').slice(-count).join('\n');
@@ -53651,16 +53656,6 @@ function runnerSystem(os, architecture) {
     return `${processor}-${os === 'macOS' ? 'darwin' : os.toLowerCase()}`;
 }
 
-;// CONCATENATED MODULE: ./lib/oci/digest.js
-
-const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
-function isDigest(text) {
-    return DIGEST_PATTERN.test(text);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-
 ;// CONCATENATED MODULE: ./lib/oci/media-type.js
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
@@ -53688,6 +53683,7 @@ function isForeignLayer(mediaType) {
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/platform.js
+const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
 const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/;
 function printPlatform(platform) {
     return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
@@ -53712,6 +53708,16 @@ function fits(actual, wanted) {
     if (!actual.variant || !wanted.variant)
         return actual.os === wanted.os && actual.architecture === wanted.architecture;
     return samePlatform(actual, wanted);
+}
+
+;// CONCATENATED MODULE: ./lib/oci/digest.js
+
+const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
+function isDigest(text) {
+    return DIGEST_PATTERN.test(text);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/format-error.js
@@ -53794,6 +53800,14 @@ function schemeOf(text) {
     return text.slice(0, text.indexOf('://') + 3);
 }
 
+;// CONCATENATED MODULE: ./lib/oci/schema.js
+
+
+
+const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
+const WORD = pipe(string(), regex(PLATFORM_WORD, 'has characters that no platform has'));
+const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
+
 ;// CONCATENATED MODULE: ./lib/record.js
 
 
@@ -53828,13 +53842,12 @@ function invalid(origin, why) {
         help: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
     });
 }
-const WORD = pipe(string(), regex(PLATFORM_WORD, 'has characters that no platform has'));
 const RECORD = pipe(string(), parseJson(), object({
     schema: literal(1, 'is not 1, the one version that is known'),
     image: pipe(string(), check(isImageName, 'is not the name of an image'), transform(canonicalName)),
     system: pipe(string(), check(isSystem, 'is not a system that images can be for')),
-    platform: object({ os: WORD, architecture: WORD, variant: optional(WORD) }),
-    digest: custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest'),
+    platform: PLATFORM,
+    digest: DIGEST,
     mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
     size: pipe(number(), safeInteger(), minValue(1)),
     storePath: pipe(string(), startsWith('/')),
@@ -53917,9 +53930,10 @@ async function withTempFolder(parent, work) {
     }
 }
 const PREFIX = 'nix-image-action-';
+const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);
 async function removeLeft(parent) {
     for (const name of await (0,promises_.readdir)(parent)) {
-        const [, pid] = /^nix-image-action-(\d+)-/.exec(name) ?? [];
+        const [, pid] = LEFT.exec(name) ?? [];
         if (pid !== undefined && !runs(Number(pid)))
             await (0,promises_.rm)((0,external_node_path_.join)(parent, name), { recursive: true, force: true });
     }
@@ -54340,6 +54354,9 @@ const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createR
 
 
 
+function isAttestation({ platform }) {
+    return platform?.os === NO_PLATFORM.os;
+}
 function parseManifest(bytes, mediaType, name) {
     const type = mediaTypeOf(bytes, mediaType, name);
     if (isIndexType(type)) {
@@ -54370,23 +54387,19 @@ function parseConfig(bytes, name) {
         labels: config.config?.Labels ?? {},
     };
 }
-const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
 const STRINGS = nullish(record(string(), string()));
-const document_WORD = pipe(string(), regex(PLATFORM_WORD, 'has characters that no platform has'));
 const DESCRIPTOR = object({
     mediaType: string(),
     digest: DIGEST,
     size: pipe(number(), safeInteger(), minValue(0)),
     annotations: STRINGS,
     artifactType: optional(string()),
-    platform: nullish(object({ os: document_WORD, architecture: document_WORD, variant: optional(document_WORD) })),
+    platform: nullish(PLATFORM),
 });
 const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
 const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
 const CONFIG = object({
-    os: document_WORD,
-    architecture: document_WORD,
-    variant: optional(document_WORD),
+    ...PLATFORM.entries,
     config: nullish(object({ Labels: STRINGS })),
     rootfs: object({ diff_ids: array(DIGEST) }),
 });
@@ -54624,7 +54637,7 @@ function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
     const index = oci_layout_parse(bytes, mediaType, name, path);
     if (index.kind === 'manifest')
         throw damaged(path, `${name} is no index`);
-    const listed = index.manifests.filter(({ platform }) => platform?.os !== 'unknown');
+    const listed = index.manifests.filter((one) => !isAttestation(one));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     const images = distinct.length > 1 ? distinct.filter((one) => mayBeImage(one, contents, path)) : distinct;
     const [only, ...more] = images;
@@ -56203,7 +56216,14 @@ async function quietly(reading) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/reuse/reuse-error.js
+
+class ReuseError extends Failure {
+    name = 'ReuseError';
+}
+
 ;// CONCATENATED MODULE: ./lib/reuse/earlier.js
+
 
 
 
@@ -56212,7 +56232,7 @@ async function readEarlier(registry, references, log) {
     return earlier_readEach(items, log, async ({ reference }) => {
         const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
         if (stored === undefined)
-            throw new Error('it is not there yet');
+            throw new ReuseError({ what: 'it is not there yet' });
         return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
     });
 }
@@ -56222,81 +56242,11 @@ async function earlier_readEach(items, log, read) {
             return [await read(item)];
         }
         catch (error) {
-            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${firstLine(error)}`);
+            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${reasonOf(error)}`);
             return [];
         }
     }));
     return found.flat();
-}
-
-;// CONCATENATED MODULE: ./lib/reuse/layers.js
-
-
-
-
-const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, fits) {
-    return published
-        .blobsOf(diffId)
-        .filter(fits)
-        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
-}
-async function findPublished(registry, earlier, platform, log) {
-    const found = await earlier_readEach(earlier, log, (one) => readLayersOf(registry, one, platform));
-    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
-    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
-    return {
-        blobsOf: (diffId) => blobs.get(diffId) ?? [],
-        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
-    };
-}
-function joined(same) {
-    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
-}
-const CONFIG_LIMIT = 16 * 1024 * 1024;
-async function readLayersOf(registry, { reference, stored, content }, platform) {
-    const { repository } = reference;
-    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
-    if (image === undefined)
-        throw new Error('it has no image for this platform');
-    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
-    if (manifest.kind === 'index')
-        throw new Error('it is an index of an index');
-    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
-    if (bytes === undefined)
-        throw new Error('its config is not there');
-    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
-    if (diffIds.length !== manifest.layers.length)
-        throw new Error('its config lists other layers than its manifest');
-    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
-        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
-    });
-    return { repository, layers, documents: [image.digest, manifest.config.digest] };
-}
-async function imageIn({ manifests }, registry, repository, platform) {
-    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
-    return entry && registry.getManifest(repository, entry.digest);
-}
-
-;// CONCATENATED MODULE: ./lib/made-of.js
-
-const made_of_STORE_PATH = 'io.github.nix-image-action.store-path';
-const LABELS = 'io.github.nix-image-action.labels';
-function annotate({ storePath, labels }) {
-    return { [made_of_STORE_PATH]: storePath, ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }) };
-}
-function readMadeOf({ [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]' }) {
-    const keys = parseKeys(labels);
-    return storePath !== undefined && isStorePath(storePath) && keys ? { storePath, labels: keys } : undefined;
-}
-function parseKeys(text) {
-    try {
-        const keys = JSON.parse(text);
-        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
-    }
-    catch {
-        return undefined;
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -56366,7 +56316,7 @@ function registry_error_parseJson(text) {
 
 
 
-const image_CONFIG_LIMIT = 16 * 1024 * 1024;
+const CONFIG_LIMIT = 16 * 1024 * 1024;
 async function findImage(registry, repository, digest, look) {
     const outer = await registry.getManifest(repository, digest, look);
     if (outer === undefined)
@@ -56439,7 +56389,7 @@ async function image_describe(registry, repository, own, attestations) {
     const { digest, mediaType, size } = own.descriptor;
     const [config] = own.blobs;
     const name = `the config of ${image_nameOf(repository, digest)}`;
-    const bytes = config && (await registry.getBlob(repository, config.digest, image_CONFIG_LIMIT));
+    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT));
     if (bytes === undefined)
         throw absent(repository, config?.digest ?? digest, name);
     const { os, architecture, variant, labels } = parseConfig(bytes, name);
@@ -56455,9 +56405,6 @@ function image_onlyImage(index, repository, digest) {
     const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
     throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
 }
-function isAttestation({ platform }) {
-    return platform?.os === 'unknown';
-}
 function refersTo({ annotations }, digest) {
     return annotations?.['vnd.docker.reference.digest'] === digest;
 }
@@ -56467,6 +56414,77 @@ function notOneImage(repository, digest, words) {
 }
 function image_nameOf(repository, digest) {
     return `${printRepository(repository)}@${digest}`;
+}
+
+;// CONCATENATED MODULE: ./lib/reuse/layers.js
+
+
+
+
+
+
+const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
+function reusableIn(published, diffId, images, fits) {
+    return published
+        .blobsOf(diffId)
+        .filter(fits)
+        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
+}
+async function findPublished(registry, earlier, platform, log) {
+    const found = await earlier_readEach(earlier, log, (one) => readLayersOf(registry, one, platform));
+    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
+    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
+    return {
+        blobsOf: (diffId) => blobs.get(diffId) ?? [],
+        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
+    };
+}
+function joined(same) {
+    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
+}
+async function readLayersOf(registry, { reference, stored, content }, platform) {
+    const { repository } = reference;
+    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
+    if (image === undefined)
+        throw new ReuseError({ what: 'it has no image for this platform' });
+    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
+    if (manifest.kind === 'index')
+        throw new ReuseError({ what: 'it is an index of an index' });
+    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
+    if (bytes === undefined)
+        throw new ReuseError({ what: 'its config is not there' });
+    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
+    if (diffIds.length !== manifest.layers.length)
+        throw new ReuseError({ what: 'its config lists other layers than its manifest' });
+    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
+        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
+    });
+    return { repository, layers, documents: [image.digest, manifest.config.digest] };
+}
+async function imageIn({ manifests }, registry, repository, platform) {
+    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    return entry && registry.getManifest(repository, entry.digest);
+}
+
+;// CONCATENATED MODULE: ./lib/made-of.js
+
+const made_of_STORE_PATH = 'io.github.nix-image-action.store-path';
+const LABELS = 'io.github.nix-image-action.labels';
+function annotate({ storePath, labels }) {
+    return { [made_of_STORE_PATH]: storePath, ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }) };
+}
+function readMadeOf({ [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]' }) {
+    const keys = parseKeys(labels);
+    return storePath !== undefined && isStorePath(storePath) && keys ? { storePath, labels: keys } : undefined;
+}
+function parseKeys(text) {
+    try {
+        const keys = JSON.parse(text);
+        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
+    }
+    catch {
+        return undefined;
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/reuse/unchanged.js
@@ -56512,7 +56530,7 @@ async function findUnchanged(registry, indexes, wanted, log) {
         const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath);
         if (entry === undefined)
             continue;
-        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine);
+        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(reasonOf);
         if (typeof looked !== 'string')
             return looked;
         log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
@@ -56547,8 +56565,6 @@ function printKeys(keys) {
     return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
-// EXTERNAL MODULE: external "node:worker_threads"
-var external_node_worker_threads_ = __nccwpck_require__(75919);
 ;// CONCATENATED MODULE: ./lib/blob/deflate/module.js
 const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKpksR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC44EAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2QQBHIABBIEhxBEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
 
@@ -56561,6 +56577,8 @@ function deflateModule() {
     return compiled;
 }
 
+// EXTERNAL MODULE: external "node:worker_threads"
+var external_node_worker_threads_ = __nccwpck_require__(75919);
 ;// CONCATENATED MODULE: ./lib/blob/deflate/pool.js
 
 
@@ -56655,6 +56673,7 @@ function finish({ worker, jobs }, { memory, offset, length, compressed }) {
 
 
 
+
 async function compressLayer(content, compression, slots, write) {
     const diffId = (0,external_node_crypto_.createHash)('sha256');
     const codec = compression.format === 'gzip' ? gzip(compression.level) : zstd(compression.level);
@@ -56724,7 +56743,7 @@ async function* blocksOf(content, blocks) {
     else
         blocks.giveBack(block);
 }
-const GZIP_BLOCKS = createBlocks(1024 * 1024);
+const GZIP_BLOCKS = createBlocks(BLOCK_LIMIT);
 function gzip(level) {
     let checksum = 0;
     return {
@@ -57964,9 +57983,12 @@ function readMode(env) {
         help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
     });
 }
+function ownSystem(env) {
+    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
+}
 function readBuildInputs(env) {
     const common = readCommonInputs(env);
-    const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
+    const system = inputOf(env, 'system') || ownSystem(env);
     valid('system', () => platformOf(system));
     const flake = readFlake(env);
     const pushWith = readPushWith(env);
@@ -58579,7 +58601,7 @@ function compose(members, annotations, origin) {
             platform,
             annotations: { ...placed.descriptor(platform), ...(madeOf && annotate(madeOf)) },
         },
-        ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
+        ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
     ]);
     const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }));
     const warnings = [
@@ -58588,7 +58610,6 @@ function compose(members, annotations, origin) {
     ];
     return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings };
 }
-const UNKNOWN = { os: 'unknown', architecture: 'unknown' };
 function commonLabels(members, given) {
     const labels = members.flatMap(({ image }) => Object.entries(image.labels));
     const wanted = labels.filter(([key]) => key.startsWith('org.opencontainers.image.') && given[key] === undefined);
@@ -60083,7 +60104,7 @@ function createRegistry(settings) {
                 await wait(pause);
                 reply = await upload();
             }
-            const call = { method: 'PUT', repository, access: 'pull,push', path: '', purpose };
+            const call = { repository, purpose };
             if (!isSuccess(reply))
                 throw await refusal(call, drain(reply), settings.credentials);
             confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'));
@@ -60151,8 +60172,7 @@ const REASONS = {
     'not-found': 'it does not know that',
     'rate-limited': 'it limits how often it is asked',
 };
-async function refusal(call, reply, credentials) {
-    const { host } = call.repository;
+async function refusal({ repository: { host }, purpose }, reply, credentials) {
     const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text);
     const wantsLogin = reply.status === 401 || reply.status === 403;
     const problem = problemOf(reply, wantsLogin && (await credentials(host)) !== undefined);
@@ -60162,7 +60182,7 @@ async function refusal(call, reply, credentials) {
         problem,
         status: reply.status,
         code: answer.code,
-        what: `Can't ${call.purpose}: ${host} answered with status ${reply.status}${reason}`,
+        what: `Can't ${purpose}: ${host} answered with status ${reply.status}${reason}`,
         words: answer.words === '' ? undefined : answer.words,
     });
 }
@@ -60191,7 +60211,7 @@ function readWorkflow(env) {
         source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
         api: env.GITHUB_API_URL ?? '',
         tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        runnerSystem: runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch),
+        runnerSystem: ownSystem(env),
     };
 }
 

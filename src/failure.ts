@@ -52,6 +52,12 @@ export function firstLine(error: unknown): string {
   return oneLine(messageOf(error).split('\n')[0] ?? '')
 }
 
+/** What a failure begins with, for a line of the log where there is another way; a defect is thrown on. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof Failure) return firstLine(error)
+  throw error
+}
+
 /** The last lines of a program's log. */
 export function lastLines(log: string, count: number): string {
   return log.trimEnd().split('\n').slice(-count).join('\n')

@@ -133,9 +133,14 @@ function readMode(env: Environment): Mode {
   })
 }
 
+/** The Nix system of the runner; outside of a run, of this machine. */
+export function ownSystem(env: Environment): string {
+  return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
+}
+
 function readBuildInputs(env: Environment): BuildInputs {
   const common = readCommonInputs(env)
-  const system = inputOf(env, 'system') || runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
+  const system = inputOf(env, 'system') || ownSystem(env)
   valid('system', () => platformOf(system))
   const flake = readFlake(env)
   const pushWith = readPushWith(env)

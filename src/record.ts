@@ -1,10 +1,11 @@
 import * as v from 'valibot'
 import { Failure } from './failure.ts'
 import { platformOf } from './nix/system.ts'
-import { type Digest, isDigest } from './oci/digest.ts'
+import type { Digest } from './oci/digest.ts'
 import { isManifestType } from './oci/media-type.ts'
-import { fits, PLATFORM_WORD, type Platform, printPlatform } from './oci/platform.ts'
+import { fits, type Platform, printPlatform } from './oci/platform.ts'
 import { parseReference, printRepository } from './oci/reference.ts'
+import { DIGEST, PLATFORM } from './oci/schema.ts'
 
 /** A digest record, or the set of them, that merge can't go by. */
 export class RecordError extends Failure {
@@ -67,8 +68,6 @@ function invalid(origin: string, why: string): RecordError {
   })
 }
 
-const WORD = v.pipe(v.string(), v.regex(PLATFORM_WORD, 'has characters that no platform has'))
-
 const RECORD = v.pipe(
   v.string(),
   v.parseJson(),
@@ -76,8 +75,8 @@ const RECORD = v.pipe(
     schema: v.literal(1, 'is not 1, the one version that is known'),
     image: v.pipe(v.string(), v.check(isImageName, 'is not the name of an image'), v.transform(canonicalName)),
     system: v.pipe(v.string(), v.check(isSystem, 'is not a system that images can be for')),
-    platform: v.object({ os: WORD, architecture: WORD, variant: v.optional(WORD) }),
-    digest: v.custom<Digest>((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest'),
+    platform: PLATFORM,
+    digest: DIGEST,
     mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
     size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
     storePath: v.pipe(v.string(), v.startsWith('/')),

@@ -21,10 +21,11 @@ export async function withTempFolder<Result>(
 
 /** Followed by the number of the process that it belongs to. */
 const PREFIX = 'nix-image-action-'
+const LEFT = new RegExp(`^${PREFIX}(\\d+)-`)
 
 async function removeLeft(parent: string): Promise<void> {
   for (const name of await readdir(parent)) {
-    const [, pid] = /^nix-image-action-(\d+)-/.exec(name) ?? []
+    const [, pid] = LEFT.exec(name) ?? []
     if (pid !== undefined && !runs(Number(pid))) await rm(join(parent, name), { recursive: true, force: true })
   }
 }

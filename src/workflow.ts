@@ -1,6 +1,5 @@
 import { tmpdir } from 'node:os'
-import type { Environment } from './inputs.ts'
-import { runnerSystem } from './nix/system.ts'
+import { type Environment, ownSystem } from './inputs.ts'
 
 /** What the runner says of the run that this step belongs to. */
 export interface Workflow {
@@ -19,6 +18,7 @@ export interface Workflow {
   readonly runnerSystem: string
 }
 
+/** What the runner says of the run, in its environment. */
 export function readWorkflow(env: Environment): Workflow {
   return {
     run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
@@ -28,6 +28,6 @@ export function readWorkflow(env: Environment): Workflow {
     source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
     api: env.GITHUB_API_URL ?? '',
     tempFolder: env.RUNNER_TEMP || tmpdir(),
-    runnerSystem: runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch),
+    runnerSystem: ownSystem(env),
   }
 }

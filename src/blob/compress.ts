@@ -2,6 +2,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { constants, crc32, createZstdCompress, deflateRawSync, type ZstdCompress } from 'node:zlib'
 import type { Digest } from '../oci/digest.ts'
 import type { LayerFormat } from '../oci/media-type.ts'
+import { BLOCK_LIMIT } from './deflate/deflate.ts'
 import { createDeflatePool } from './deflate/pool.ts'
 import type { Slots } from './slots.ts'
 
@@ -138,7 +139,7 @@ interface Codec {
 }
 
 /** Deflate looks 32 KiB back, so that larger blocks would give nothing for their memory. */
-const GZIP_BLOCKS = createBlocks(1024 * 1024)
+const GZIP_BLOCKS = createBlocks(BLOCK_LIMIT)
 
 /**
  * One gzip member, which every reader takes: each block ends in an empty stored block, so that the next begins on a

@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, digestOf } from '../oci/digest.ts'
-import { type Descriptor, parseManifest } from '../oci/document.ts'
+import { type Descriptor, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType, isManifestType, OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
 import { printPlatform } from '../oci/platform.ts'
@@ -78,7 +78,7 @@ function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, pat
   const index = parse(bytes, mediaType, name, path)
   if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
   // An image with two names is listed twice.
-  const listed = index.manifests.filter(({ platform }) => platform?.os !== 'unknown')
+  const listed = index.manifests.filter((one) => !isAttestation(one))
   const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
   // One alone is what was meant to be an image, whatever its manifest says.
   const images = distinct.length > 1 ? distinct.filter((one) => mayBeImage(one, contents, path)) : distinct

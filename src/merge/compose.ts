@@ -5,7 +5,7 @@ import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
 import { composeIndex } from '../oci/image-index.ts'
 import { OCI_INDEX } from '../oci/media-type.ts'
-import { platformKey } from '../oci/platform.ts'
+import { NO_PLATFORM, platformKey } from '../oci/platform.ts'
 import type { StoredManifest } from '../registry/registry.ts'
 import type { PublishedTag } from './published.ts'
 import type { Member } from './verify.ts'
@@ -38,7 +38,7 @@ export function compose(
       platform,
       annotations: { ...placed.descriptor(platform), ...(madeOf && annotate(madeOf)) },
     },
-    ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: UNKNOWN })),
+    ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
   ])
   const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }))
   const warnings = [
@@ -52,9 +52,6 @@ export function compose(
   ]
   return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings }
 }
-
-/** The platform that stands for none. */
-const UNKNOWN = { os: 'unknown', architecture: 'unknown' } as const
 
 interface CommonLabels {
   readonly same: Annotations

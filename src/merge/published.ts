@@ -1,11 +1,11 @@
 import type { TagReference } from '../inputs.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
-import { type Index, parseManifest } from '../oci/document.ts'
+import { type Index, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType } from '../oci/media-type.ts'
 import type { Platform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
-import { findImage, isAttestation } from '../registry/image.ts'
+import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 

@@ -1,9 +1,10 @@
 import * as v from 'valibot'
 import { oneLine } from '../failure.ts'
-import { type Digest, isDigest } from './digest.ts'
+import type { Digest } from './digest.ts'
 import { FormatError } from './format-error.ts'
 import { isIndexType, isManifestType } from './media-type.ts'
-import { PLATFORM_WORD, type Platform } from './platform.ts'
+import { NO_PLATFORM, type Platform } from './platform.ts'
+import { DIGEST, PLATFORM } from './schema.ts'
 
 /** A pointer to a blob or manifest: https://github.com/opencontainers/image-spec/blob/main/descriptor.md */
 export interface Descriptor {
@@ -31,6 +32,11 @@ export interface Index {
   readonly mediaType: string
   readonly manifests: readonly Descriptor[]
   readonly annotations: Readonly<Record<string, string>>
+}
+
+/** Whether an index lists what BuildKit attests about an image, which has a platform of its own: no platform. */
+export function isAttestation({ platform }: Descriptor): boolean {
+  return platform?.os === NO_PLATFORM.os
 }
 
 /** The fields of an image's config that this action reads; the bytes keep all others. */
@@ -81,23 +87,19 @@ export function parseConfig(bytes: Uint8Array, name: string): ImageConfig {
   }
 }
 
-const DIGEST = v.custom<Digest>((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest')
 const STRINGS = v.nullish(v.record(v.string(), v.string()))
-const WORD = v.pipe(v.string(), v.regex(PLATFORM_WORD, 'has characters that no platform has'))
 const DESCRIPTOR = v.object({
   mediaType: v.string(),
   digest: DIGEST,
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   annotations: STRINGS,
   artifactType: v.optional(v.string()),
-  platform: v.nullish(v.object({ os: WORD, architecture: WORD, variant: v.optional(WORD) })),
+  platform: v.nullish(PLATFORM),
 })
 const MANIFEST = v.object({ config: DESCRIPTOR, layers: v.array(DESCRIPTOR), annotations: STRINGS })
 const INDEX = v.object({ manifests: v.array(DESCRIPTOR), annotations: STRINGS })
 const CONFIG = v.object({
-  os: WORD,
-  architecture: WORD,
-  variant: v.optional(WORD),
+  ...PLATFORM.entries,
   config: v.nullish(v.object({ Labels: STRINGS })),
   rootfs: v.object({ diff_ids: v.array(DIGEST) }),
 })

@@ -5,6 +5,9 @@ export interface Platform {
   readonly variant?: string | undefined
 }
 
+/** The platform of what is listed beside images, and is none: BuildKit's attestations. */
+export const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' } as const
+
 /** What a platform's parts are made of: they come from strangers, and go into logs and summaries. */
 export const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/
 

@@ -22,13 +22,16 @@ export interface Authorization {
   challenged(host: string, challenge: Challenge, registry: URL, refused?: string): void
 }
 
-export interface AuthorizationSettings {
+/** What a registry is spoken to with. */
+export interface RegistrySettings {
   readonly http: Http
   readonly credentials: CredentialSource
+  /** Is told each secret, tokens included, before it is used, so that it can be masked. */
   readonly onSecret: (secret: string) => void
 }
 
-export function createAuthorization(settings: AuthorizationSettings): Authorization {
+/** Nothing is asked before the first request wants to know. */
+export function createAuthorization(settings: RegistrySettings): Authorization {
   const challenges = new Map<string, { readonly challenge: Challenge; readonly registry: URL }>()
   const headers = new Map<string, CachedHeader>()
   const refusedLogins = new Map<string, Credential>()

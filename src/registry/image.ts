@@ -1,6 +1,13 @@
 import { allOf } from '../all-of.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
-import { type Descriptor, type Index, type Manifest, parseConfig, parseManifest } from '../oci/document.ts'
+import {
+  type Descriptor,
+  type Index,
+  isAttestation,
+  type Manifest,
+  parseConfig,
+  parseManifest,
+} from '../oci/document.ts'
 import { isForeignLayer } from '../oci/media-type.ts'
 import { type Platform, printPlatform } from '../oci/platform.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
@@ -38,7 +45,8 @@ export interface ManifestContent {
   readonly blobs: readonly Descriptor[]
 }
 
-const CONFIG_LIMIT = 16 * 1024 * 1024
+/** The largest config that is read, in bytes. */
+export const CONFIG_LIMIT = 16 * 1024 * 1024
 
 /**
  * Reads an image's manifest and config, each held against its digest. An index of one image stands for that image:
@@ -162,11 +170,6 @@ function onlyImage(index: Index, repository: Repository, digest: Digest): Descri
   if (only !== undefined && more.length === 0) return only
   const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'))
   throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`)
-}
-
-/** BuildKit lists attestations beside the images that they are about, as a platform of their own. */
-export function isAttestation({ platform }: Descriptor): boolean {
-  return platform?.os === 'unknown'
 }
 
 function refersTo({ annotations }: Descriptor, digest: Digest): boolean {

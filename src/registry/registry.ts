@@ -2,9 +2,10 @@ import type { Readable } from 'node:stream'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
+import type { RegistrySettings } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
-import { drain, type Http, type HttpReply, type HttpSuccess } from './http.ts'
+import { drain, type HttpReply, type HttpSuccess } from './http.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { createTransport, type TransportRequest } from './transport.ts'
 
@@ -89,13 +90,6 @@ export interface Blob {
   open(): Readable
 }
 
-export interface RegistrySettings {
-  readonly http: Http
-  readonly credentials: CredentialSource
-  /** Is told each secret, tokens included, before it is used, so that it can be masked. */
-  readonly onSecret: (secret: string) => void
-}
-
 /** The OCI specification asks registries to take manifests of 4 MiB; no client need take larger ones. */
 const MANIFEST_LIMIT = 4 * 1024 * 1024
 
@@ -105,6 +99,7 @@ const LOST_PAUSES = [500, 2000]
 /** How long to wait before each further look at what was written just now, in milliseconds. */
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
+/** A client for all registries, with one login and one token for each, however many requests there are. */
 export function createRegistry(settings: RegistrySettings): Registry {
   const { pause: wait } = settings.http
   const transport = createTransport(settings)
@@ -276,7 +271,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
         await wait(pause)
         reply = await upload()
       }
-      const call = { method: 'PUT', repository, access: 'pull,push', path: '', purpose } as const
+      const call = { repository, purpose }
       if (!isSuccess(reply)) throw await refusal(call, drain(reply), settings.credentials)
       confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'))
     },
@@ -311,10 +306,7 @@ function manifestCall(
  * Where an upload that has begun goes on; where the registry is reached by https, so is that. Registries behind a proxy
  * that ends TLS often name themselves by http: https://github.com/distribution/distribution/issues/479
  */
-function locationOf(
-  reply: HttpReply,
-  { repository, purpose }: Pick<TransportRequest, 'repository' | 'purpose'>,
-): URL | undefined {
+function locationOf(reply: HttpReply, { repository, purpose }: Asked): URL | undefined {
   const location = reply.headers.get('location')
   if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
   const url = new URL(location, reply.url)
@@ -326,6 +318,9 @@ function locationOf(
     what: `Can't ${purpose}: ${repository.host} points to ${url.origin}, which is not encrypted`,
   })
 }
+
+/** What a failure tells of a request. */
+type Asked = Pick<TransportRequest, 'repository' | 'purpose'>
 
 function isSuccess(reply: HttpReply): reply is HttpSuccess {
   return reply.ok && reply.status < 300
@@ -341,11 +336,7 @@ function contentOf(reply: HttpSuccess, { repository, purpose, limit = 0 }: Trans
 }
 
 /** @throws RegistryError where both are digests, and different ones */
-function confirmDigest(
-  { repository, purpose }: TransportRequest,
-  expected: string | null,
-  actual: string | null,
-): void {
+function confirmDigest({ repository, purpose }: Asked, expected: string | null, actual: string | null): void {
   if (expected === null || actual === null || !isDigest(expected) || !isDigest(actual) || expected === actual) return
   throw new RegistryError({
     host: repository.host,
@@ -362,12 +353,12 @@ const REASONS: Readonly<Partial<Record<RegistryProblem, string>>> = {
   'not-found': 'it does not know that',
   'rate-limited': 'it limits how often it is asked',
 }
+
 async function refusal(
-  call: TransportRequest,
+  { repository: { host }, purpose }: Asked,
   reply: HttpReply,
   credentials: CredentialSource,
 ): Promise<RegistryError> {
-  const { host } = call.repository
   const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text)
   const wantsLogin = reply.status === 401 || reply.status === 403
   const problem = problemOf(reply, wantsLogin && (await credentials(host)) !== undefined)
@@ -377,7 +368,7 @@ async function refusal(
     problem,
     status: reply.status,
     code: answer.code,
-    what: `Can't ${call.purpose}: ${host} answered with status ${reply.status}${reason}`,
+    what: `Can't ${purpose}: ${host} answered with status ${reply.status}${reason}`,
     words: answer.words === '' ? undefined : answer.words,
   })
 }

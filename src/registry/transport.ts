@@ -1,8 +1,7 @@
 import { Readable } from 'node:stream'
 import type { Repository } from '../oci/reference.ts'
-import { type Access, createAuthorization } from './authorization.ts'
+import { type Access, createAuthorization, type RegistrySettings } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
-import type { CredentialSource } from './credentials.ts'
 import { drain, type Http, type HttpReply, type HttpRequest } from './http.ts'
 import { isLoopback } from './realm.ts'
 import { RegistryError } from './registry-error.ts'
@@ -27,12 +26,6 @@ export interface TransportRequest {
   readonly purpose: string
 }
 
-export interface TransportSettings {
-  readonly http: Http
-  readonly credentials: CredentialSource
-  readonly onSecret: (secret: string) => void
-}
-
 /** Requests with what every one of them needs: the registry's address, a login, redirects followed. */
 export interface Transport {
   /** @throws RegistryError where there was no answer, or no way to log in */
@@ -43,7 +36,8 @@ export interface Transport {
   retry(repository: Repository, purpose: string, attempt: () => Promise<HttpReply>): Promise<HttpReply>
 }
 
-export function createTransport(settings: TransportSettings): Transport {
+/** Each registry is looked at once before it gets the first request: which protocol it speaks, and how it wants a login. */
+export function createTransport(settings: RegistrySettings): Transport {
   const { http } = settings
   const authorization = createAuthorization(settings)
   const bases = new Map<string, Promise<URL>>()

@@ -1,8 +1,9 @@
-import { firstLine } from '../failure.ts'
+import { reasonOf } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { parseManifest } from '../oci/document.ts'
 import { printReference, type Reference } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
+import { ReuseError } from './reuse-error.ts'
 
 /** What a reference of `reuse-from` leads to: an image, or an index of several. */
 export interface Earlier {
@@ -23,7 +24,7 @@ export async function readEarlier(
   const items = references.map((reference) => ({ reference }))
   return readEach(items, log, async ({ reference }) => {
     const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest')
-    if (stored === undefined) throw new Error('it is not there yet')
+    if (stored === undefined) throw new ReuseError({ what: 'it is not there yet' })
     return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) }
   })
 }
@@ -39,7 +40,7 @@ export async function readEach<Item extends { readonly reference: Reference }, R
       try {
         return [await read(item)]
       } catch (error) {
-        log.info(`Nothing to reuse from ${printReference(item.reference)}: ${firstLine(error)}`)
+        log.info(`Nothing to reuse from ${printReference(item.reference)}: ${reasonOf(error)}`)
         return []
       }
     }),

@@ -3,8 +3,10 @@ import type { Digest } from '../oci/digest.ts'
 import { type Index, parseConfig, parseManifest } from '../oci/document.ts'
 import { fits, type Platform } from '../oci/platform.ts'
 import { printReference, type Repository, sameRepository } from '../oci/reference.ts'
+import { CONFIG_LIMIT } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { type Earlier, readEach } from './earlier.ts'
+import { ReuseError } from './reuse-error.ts'
 
 /** A layer that was published before. */
 export interface KnownBlob {
@@ -82,8 +84,6 @@ function joined(same: readonly PublishedLayer[]): readonly PublishedLayer[] {
   return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }))
 }
 
-const CONFIG_LIMIT = 16 * 1024 * 1024
-
 async function readLayersOf(
   registry: Registry,
   { reference, stored, content }: Earlier,
@@ -91,13 +91,14 @@ async function readLayersOf(
 ): Promise<ReusableImage> {
   const { repository } = reference
   const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform)
-  if (image === undefined) throw new Error('it has no image for this platform')
+  if (image === undefined) throw new ReuseError({ what: 'it has no image for this platform' })
   const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference))
-  if (manifest.kind === 'index') throw new Error('it is an index of an index')
+  if (manifest.kind === 'index') throw new ReuseError({ what: 'it is an index of an index' })
   const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT)
-  if (bytes === undefined) throw new Error('its config is not there')
+  if (bytes === undefined) throw new ReuseError({ what: 'its config is not there' })
   const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`)
-  if (diffIds.length !== manifest.layers.length) throw new Error('its config lists other layers than its manifest')
+  if (diffIds.length !== manifest.layers.length)
+    throw new ReuseError({ what: 'its config lists other layers than its manifest' })
   const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
     return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] as Digest }
   })

@@ -1,4 +1,4 @@
-import { firstLine, oneLine } from '../failure.ts'
+import { oneLine, reasonOf } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { readMadeOf } from '../made-of.ts'
 import { evaluateStorePath } from '../nix/evaluate.ts'
@@ -111,7 +111,7 @@ export async function findUnchanged(
     const entries = entriesFor(manifests, wanted.platform)
     const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath)
     if (entry === undefined) continue
-    const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(firstLine)
+    const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(reasonOf)
     if (typeof looked !== 'string') return looked
     log.info(
       `The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`,
