@@ -45848,7 +45848,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(79714);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(86662);
 
 
 
@@ -45862,7 +45862,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 79714:
+/***/ 86662:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -56424,10 +56424,10 @@ function image_nameOf(repository, digest) {
 
 
 const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, fits) {
+function reusableIn(published, diffId, images, isOfUse) {
     return published
         .blobsOf(diffId)
-        .filter(fits)
+        .filter(isOfUse)
         .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
 }
 async function findPublished(registry, earlier, platform, log) {
@@ -57082,11 +57082,12 @@ async function relabel(registry, image, labels) {
     await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes);
     return fetchImage(registry, repository, manifest.digest, { written: true });
 }
-async function publishUnchanged(registry, image, images, tag) {
-    const whole = await Promise.all(images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)));
-    const sent = await copyImages(registry, images.filter((_, at) => !whole[at]).map((to) => ({ image, to })));
+async function publishUnchanged(registry, published, repositories, tag) {
+    const { repository, digest, own } = published;
+    const whole = await Promise.all(repositories.map((to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
+    const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
     if (tag !== '')
-        await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)));
+        await allOf(repositories.map((to) => putTag(registry, to, tag, own.manifest)));
     return sent;
 }
 
@@ -57949,15 +57950,169 @@ function toRecord(annotations) {
     return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
 }
 
-;// CONCATENATED MODULE: ./lib/inputs.js
+;// CONCATENATED MODULE: ./lib/workflow.js
 
 
+function ownSystem(env) {
+    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
+}
+function readWorkflow(env) {
+    return {
+        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
+        job: env.GITHUB_JOB ?? '',
+        revision: env.GITHUB_SHA ?? '',
+        repository: env.GITHUB_REPOSITORY ?? '',
+        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
+        api: env.GITHUB_API_URL ?? '',
+        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
+        runnerSystem: ownSystem(env),
+    };
+}
 
-
+;// CONCATENATED MODULE: ./lib/inputs/field.js
 
 class InputError extends Failure {
     name = 'InputError';
 }
+function inputOf(env, name) {
+    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
+}
+function readBoolean(env, name, fallback) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return fallback;
+    if (/^(true|false)$/i.test(text))
+        return text.toLowerCase() === 'true';
+    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
+}
+function readChoice(env, name, choices) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return choices[0];
+    const choice = choices.find((one) => one === text);
+    if (choice !== undefined)
+        return choice;
+    throw new InputError({
+        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    });
+}
+function valid(input, read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error instanceof InputError)
+            throw error;
+        const { what, help } = error.parts;
+        throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error });
+    }
+}
+function linesOf(text) {
+    return text
+        .split('\n')
+        .map((line) => line.trim())
+        .filter((line) => line !== '');
+}
+function field_listOf(text) {
+    return linesOf(text.replaceAll(',', '\n'));
+}
+function unique(texts) {
+    return [...new Set(texts)];
+}
+function uniqueBy(items, key) {
+    return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+function fillSha(env, input, pattern) {
+    if (!pattern.includes('{sha}'))
+        return pattern;
+    const sha = env.GITHUB_SHA ?? '';
+    if (sha !== '')
+        return pattern.replaceAll('{sha}', sha.slice(0, 7));
+    throw new InputError({ what: `The input \`${input}\` has {sha}, and the runner gives no commit in GITHUB_SHA` });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/tags.js
+
+
+
+function readTags(env, images, metadata) {
+    const given = field_listOf(inputOf(env, 'tags'));
+    const own = given.length > 0 || metadata?.tags === undefined;
+    const usual = usualTags(env);
+    const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
+    const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images));
+    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
+    if (own && foreign[0] !== undefined)
+        throw new InputError({
+            what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
+            help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+        });
+    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
+    if (tags.length > 0) {
+        checkEachTagged(images, tags);
+        return { tags, notices: texts === usual.texts ? usual.notices : [] };
+    }
+    throw new InputError({
+        what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
+        words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
+        help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+    });
+}
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
+function usualTags({ GITHUB_EVENT_NAME: event = '' }) {
+    if (!BEFORE_MERGE.test(event))
+        return { texts: ['latest', '{sha}'], notices: [] };
+    const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`;
+    return { texts: ['{sha}'], notices: [notice] };
+}
+function checkEachTagged(images, tags) {
+    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
+    if (untagged === undefined)
+        return;
+    throw new InputError({
+        what: `There is no tag for ${printRepository(untagged)}`,
+        help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+    });
+}
+function readTagReferences(text, images) {
+    if (isTag(text))
+        return images.map((repository) => ({ repository, tag: text }));
+    if (!text.includes(':'))
+        throw new InputError({
+            what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+            help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+        });
+    const colon = text.lastIndexOf(':');
+    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)));
+    if (tag !== undefined && digest === undefined)
+        return [{ repository, tag }];
+    throw new InputError({
+        what: `The input \`tags\` has "${text}", which has no tag`,
+        help: 'Write `name:tag`, or the tag alone.',
+    });
+}
+const METADATA = pipe(string(), parseJson(), object({ tags: optional(array(string())), annotations: optional(array(string())) }));
+function readMetadata(env) {
+    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
+    if (json === '')
+        return undefined;
+    const result = safeParse(METADATA, json);
+    if (result.success)
+        return { tags: result.output.tags, annotations: result.output.annotations };
+    throw new InputError({
+        what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+        words: result.issues[0].message,
+        help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/inputs.js
+
+
+
+
+
+
 function readInputs(env) {
     const mode = readMode(env);
     const notices = noticesOfOtherModes(env, mode);
@@ -57982,9 +58137,6 @@ function readMode(env) {
         what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
         help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
     });
-}
-function ownSystem(env) {
-    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
 }
 function readBuildInputs(env) {
     const common = readCommonInputs(env);
@@ -58016,7 +58168,7 @@ function readMergeInputs(env) {
     const common = readCommonInputs(env);
     const metadata = readMetadata(env);
     const annotations = linesOf(inputOf(env, 'annotations'));
-    const systems = unique(inputs_listOf(inputOf(env, 'systems')));
+    const systems = unique(field_listOf(inputOf(env, 'systems')));
     for (const system of systems)
         valid('systems', () => platformOf(system));
     const { tags, notices } = readTags(env, common.images, metadata);
@@ -58213,7 +58365,7 @@ function readCompression(env, pushWith) {
     });
 }
 function readReuseFrom(env, images) {
-    return inputs_listOf(inputOf(env, 'reuse-from')).flatMap((text) => {
+    return field_listOf(inputOf(env, 'reuse-from')).flatMap((text) => {
         if (isTag(text))
             return images.map((repository) => ({ repository, tag: text }));
         const reference = valid('reuse-from', () => parseReference(text));
@@ -58257,132 +58409,6 @@ function readRetention(env) {
     if (Number.isInteger(days) && days >= 1 && days <= 90)
         return days;
     throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
-}
-function readTags(env, images, metadata) {
-    const given = inputs_listOf(inputOf(env, 'tags'));
-    const own = given.length > 0 || metadata?.tags === undefined;
-    const usual = usualTags(env);
-    const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
-    const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images));
-    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
-    if (own && foreign[0] !== undefined)
-        throw new InputError({
-            what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
-            help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
-        });
-    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
-    if (tags.length > 0) {
-        checkEachTagged(images, tags);
-        return { tags, notices: texts === usual.texts ? usual.notices : [] };
-    }
-    throw new InputError({
-        what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-        words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
-        help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
-    });
-}
-const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
-function usualTags({ GITHUB_EVENT_NAME: event = '' }) {
-    if (!BEFORE_MERGE.test(event))
-        return { texts: ['latest', '{sha}'], notices: [] };
-    const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`;
-    return { texts: ['{sha}'], notices: [notice] };
-}
-function checkEachTagged(images, tags) {
-    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
-    if (untagged === undefined)
-        return;
-    throw new InputError({
-        what: `There is no tag for ${printRepository(untagged)}`,
-        help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
-    });
-}
-function readTagReferences(text, images) {
-    if (isTag(text))
-        return images.map((repository) => ({ repository, tag: text }));
-    if (!text.includes(':'))
-        throw new InputError({
-            what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-            help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
-        });
-    const colon = text.lastIndexOf(':');
-    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)));
-    if (tag !== undefined && digest === undefined)
-        return [{ repository, tag }];
-    throw new InputError({
-        what: `The input \`tags\` has "${text}", which has no tag`,
-        help: 'Write `name:tag`, or the tag alone.',
-    });
-}
-function fillSha(env, input, pattern) {
-    if (!pattern.includes('{sha}'))
-        return pattern;
-    const sha = env.GITHUB_SHA ?? '';
-    if (sha !== '')
-        return pattern.replaceAll('{sha}', sha.slice(0, 7));
-    throw new InputError({ what: `The input \`${input}\` has {sha}, and the runner gives no commit in GITHUB_SHA` });
-}
-const METADATA = pipe(string(), parseJson(), object({ tags: optional(array(string())), annotations: optional(array(string())) }));
-function readMetadata(env) {
-    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
-    if (json === '')
-        return undefined;
-    const result = safeParse(METADATA, json);
-    if (result.success)
-        return { tags: result.output.tags, annotations: result.output.annotations };
-    throw new InputError({
-        what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-        words: result.issues[0].message,
-        help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
-    });
-}
-function inputOf(env, name) {
-    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
-}
-function readBoolean(env, name, fallback) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return fallback;
-    if (/^(true|false)$/i.test(text))
-        return text.toLowerCase() === 'true';
-    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
-}
-function readChoice(env, name, choices) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return choices[0];
-    const choice = choices.find((one) => one === text);
-    if (choice !== undefined)
-        return choice;
-    throw new InputError({
-        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
-    });
-}
-function valid(input, read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (!(error instanceof Failure) || error instanceof InputError)
-            throw error;
-        const { what, help } = error.parts;
-        throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error });
-    }
-}
-function linesOf(text) {
-    return text
-        .split('\n')
-        .map((line) => line.trim())
-        .filter((line) => line !== '');
-}
-function inputs_listOf(text) {
-    return linesOf(text.replaceAll(',', '\n'));
-}
-function unique(texts) {
-    return [...new Set(texts)];
-}
-function uniqueBy(items, key) {
-    return [...new Map(items.map((item) => [key(item), item])).values()];
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/choose.js
@@ -58547,7 +58573,8 @@ function isCommit(text) {
 }
 function wordsOf(text) {
     try {
-        return oneLine(String(JSON.parse(text).message));
+        const { message } = JSON.parse(text);
+        return oneLine(String(message));
     }
     catch {
         return oneLine(text).slice(0, 80);
@@ -58645,51 +58672,6 @@ class MergeError extends Failure {
     name = 'MergeError';
 }
 
-;// CONCATENATED MODULE: ./lib/merge/plan.js
-
-
-
-function planTags(published, index, platforms, relations) {
-    return published.map((before) => ({
-        tag: before.tag,
-        before,
-        action: actionFor(before, index, relations),
-        gained: before.stored === undefined ? [] : without(platforms, before.platforms),
-        lost: without(before.platforms, platforms),
-    }));
-}
-function actionFor({ stored, revision }, index, relations) {
-    if (stored === undefined)
-        return 'created';
-    if (stored.digest === index)
-        return 'kept';
-    return revision !== undefined && relations.get(revision) === 'behind' ? 'skipped' : 'moved';
-}
-function without(platforms, others) {
-    const keys = new Set(others.map(platformKey));
-    return platforms.filter((platform) => !keys.has(platformKey(platform)));
-}
-function losing(plans) {
-    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
-}
-function refuseLoss(plans) {
-    const [first, ...more] = losing(plans);
-    if (first === undefined)
-        return;
-    throw new MergeError({
-        what: first.before.unreadable === undefined
-            ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
-            : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
-        words: [first, ...more].map(describeLoss).join('\n'),
-        help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
-    });
-}
-function describeLoss({ tag, before, lost }) {
-    if (before.unreadable !== undefined)
-        return before.unreadable;
-    return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
-}
-
 ;// CONCATENATED MODULE: ./lib/merge/published.js
 
 
@@ -58755,6 +58737,51 @@ function signed(sign) {
 function pullCommand(plans) {
     const first = plans.find(({ action }) => action !== 'skipped');
     return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', ''];
+}
+
+;// CONCATENATED MODULE: ./lib/merge/tag-plan.js
+
+
+
+function planTags(published, index, platforms, relations) {
+    return published.map((before) => ({
+        tag: before.tag,
+        before,
+        action: actionFor(before, index, relations),
+        gained: before.stored === undefined ? [] : without(platforms, before.platforms),
+        lost: without(before.platforms, platforms),
+    }));
+}
+function actionFor({ stored, revision }, index, relations) {
+    if (stored === undefined)
+        return 'created';
+    if (stored.digest === index)
+        return 'kept';
+    return revision !== undefined && relations.get(revision) === 'behind' ? 'skipped' : 'moved';
+}
+function without(platforms, others) {
+    const keys = new Set(others.map(platformKey));
+    return platforms.filter((platform) => !keys.has(platformKey(platform)));
+}
+function losing(plans) {
+    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
+}
+function refuseLoss(plans) {
+    const [first, ...more] = losing(plans);
+    if (first === undefined)
+        return;
+    throw new MergeError({
+        what: first.before.unreadable === undefined
+            ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
+            : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
+        words: [first, ...more].map(describeLoss).join('\n'),
+        help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
+    });
+}
+function describeLoss({ tag, before, lost }) {
+    if (before.unreadable !== undefined)
+        return before.unreadable;
+    return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/tags.js
@@ -60197,22 +60224,6 @@ function problemOf({ status, headers }, loggedIn) {
         return 'no-credentials';
     const challenge = parseChallenge(headers.get('www-authenticate'));
     return status === 403 || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
-}
-
-;// CONCATENATED MODULE: ./lib/workflow.js
-
-
-function readWorkflow(env) {
-    return {
-        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
-        job: env.GITHUB_JOB ?? '',
-        revision: env.GITHUB_SHA ?? '',
-        repository: env.GITHUB_REPOSITORY ?? '',
-        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
-        api: env.GITHUB_API_URL ?? '',
-        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        runnerSystem: ownSystem(env),
-    };
 }
 
 ;// CONCATENATED MODULE: ./lib/run.js

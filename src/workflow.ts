@@ -1,5 +1,6 @@
 import { tmpdir } from 'node:os'
-import { type Environment, ownSystem } from './inputs.ts'
+import type { Environment } from './inputs/field.ts'
+import { runnerSystem } from './nix/system.ts'
 
 /** What the runner says of the run that this step belongs to. */
 export interface Workflow {
@@ -16,6 +17,11 @@ export interface Workflow {
   readonly tempFolder: string
   /** The Nix system of the machine. */
   readonly runnerSystem: string
+}
+
+/** The Nix system of the runner; outside of a run, of this machine. */
+export function ownSystem(env: Environment): string {
+  return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
 }
 
 /** What the runner says of the run, in its environment. */

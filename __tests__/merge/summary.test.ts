@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals'
-import type { TagPlan } from '../../src/merge/plan.ts'
 import { type MergedImage, summarizeMerge } from '../../src/merge/summary.ts'
+import type { TagPlan } from '../../src/merge/tag-plan.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 import { OCI_INDEX } from '../../src/oci/media-type.ts'
 

@@ -1,6 +1,6 @@
 import { afterEach, expect } from '@jest/globals'
 import { Failure } from '../../src/failure.ts'
-import { readInputs } from '../../src/inputs.ts'
+import { readInputs } from '../../src/inputs/inputs.ts'
 import type { JobLog } from '../../src/job-log.ts'
 import { merge } from '../../src/merge/merge.ts'
 import type { Result } from '../../src/mode.ts'

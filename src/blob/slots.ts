@@ -5,6 +5,7 @@ export interface Slots {
   give(): void
 }
 
+/** @param count how many there are */
 export function createSlots(count: number): Slots {
   let free = count
   const waiting: (() => void)[] = []

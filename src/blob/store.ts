@@ -39,6 +39,7 @@ const BLOB_LIMIT = 16 * 1024 * 1024
 const MEMORY_LIMIT = 64 * 1024 * 1024
 
 /**
+ * A store for the blobs of one push.
  * @param folder for blobs that are large. Their files have no name there: however this process ends, they are gone
  */
 export function createBlobStore(folder: string): BlobStore {

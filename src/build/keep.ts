@@ -15,7 +15,7 @@ export async function relabel(registry: Registry, image: PublishedImage, labels:
   const config = labelledConfig(image.configBytes, labels)
   if (config.digest === image.configDigest) return image
   const { repository, own } = image
-  const said = JSON.parse(own.manifest.bytes.toString('utf8'))
+  const said: Readonly<Record<string, object>> = JSON.parse(own.manifest.bytes.toString('utf8'))
   const { digest, size } = config
   const bytes = Buffer.from(JSON.stringify({ ...said, config: { ...said.config, digest, size } }))
   const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) }
@@ -32,17 +32,18 @@ export async function relabel(registry: Registry, image: PublishedImage, labels:
  */
 export async function publishUnchanged(
   registry: Registry,
-  image: PublishedImage,
-  images: readonly Repository[],
+  published: PublishedImage,
+  repositories: readonly Repository[],
   tag: string,
 ): Promise<number> {
+  const { repository, digest, own } = published
   const whole = await Promise.all(
-    images.map((to) => sameRepository(to, image.repository) || hasWhole(registry, to, image.digest)),
+    repositories.map((to) => sameRepository(to, repository) || hasWhole(registry, to, digest)),
   )
   const sent = await copyImages(
     registry,
-    images.filter((_, at) => !whole[at]).map((to) => ({ image, to })),
+    repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })),
   )
-  if (tag !== '') await allOf(images.map((to) => putTag(registry, to, tag, image.own.manifest)))
+  if (tag !== '') await allOf(repositories.map((to) => putTag(registry, to, tag, own.manifest)))
   return sent
 }

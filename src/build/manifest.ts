@@ -19,7 +19,7 @@ export function labelledConfig(bytes: Buffer, labels: Labels): Blob {
 }
 
 function withLabels(bytes: Buffer, labels: Labels): Buffer {
-  const image = JSON.parse(bytes.toString('utf8'))
+  const image: { readonly config?: { readonly Labels?: object } } = JSON.parse(bytes.toString('utf8'))
   const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } }
   return Buffer.from(JSON.stringify({ ...image, config }))
 }

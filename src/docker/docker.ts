@@ -7,7 +7,7 @@ import { lastLines, messageOf } from '../failure.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
 import { DockerError } from './docker-error.ts'
 
-/** @throws DockerError where there is no Docker, or its daemon does not answer */
+/** Makes sure that Docker runs. @throws DockerError where there is none, or its daemon does not answer */
 export async function checkDocker(): Promise<void> {
   const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'])
   if (exitCode === 0) return
@@ -73,7 +73,7 @@ export async function loadedImage(configDigest: Digest, names: readonly string[]
   })
 }
 
-/** @throws DockerError */
+/** Gives an image that Docker has another name. @throws DockerError */
 export async function tagImage(image: string, reference: string): Promise<void> {
   const { exitCode, log } = await docker(['tag', image, reference])
   if (exitCode !== 0)

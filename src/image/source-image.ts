@@ -16,12 +16,14 @@ export interface SourceImage {
   readonly manifest?: LayoutManifest
 }
 
+/** The manifest that an OCI layout came with. */
 export interface LayoutManifest {
   readonly bytes: Buffer
   readonly mediaType: string
   readonly annotations: Readonly<Record<string, string>>
 }
 
+/** A layer of the image, in the order of the config. */
 export interface SourceLayer {
   /** The member of the archive, or the file of the layout, that holds it; links followed. */
   readonly name: string
@@ -49,6 +51,7 @@ export interface Contents {
   readonly documents: ReadonlyMap<string, Buffer>
 }
 
+/** What an archive or a folder has by a name. */
 export interface Member {
   readonly type: 'file' | 'hard-link' | 'symbolic-link' | 'folder' | 'other'
   readonly linkName: string
@@ -56,6 +59,7 @@ export interface Member {
   readonly size: number
 }
 
+/** The error of an image that is not what it should be. @param why what is wrong with it */
 export function damaged(path: string, why: string, cause?: unknown): ImageError {
   return new ImageError({ what: `${path} is not a whole image: ${why}`, cause })
 }

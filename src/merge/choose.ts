@@ -1,5 +1,5 @@
 import { oneLine } from '../failure.ts'
-import type { MergeInputs } from '../inputs.ts'
+import type { MergeInputs } from '../inputs/inputs.ts'
 import { printRepository } from '../oci/reference.ts'
 import { type DigestRecord, RecordError } from '../record.ts'
 import type { Workflow } from '../workflow.ts'

@@ -1,5 +1,5 @@
 import { NoArtifactService, readRecords } from '../artifacts.ts'
-import type { MergeInputs } from '../inputs.ts'
+import type { MergeInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
 import { type DigestRecord, parseRecord } from '../record.ts'

@@ -62,7 +62,8 @@ function isCommit(text: string): boolean {
 
 function wordsOf(text: string): string {
   try {
-    return oneLine(String(JSON.parse(text).message))
+    const { message }: { readonly message?: unknown } = JSON.parse(text)
+    return oneLine(String(message))
   } catch {
     return oneLine(text).slice(0, 80)
   }

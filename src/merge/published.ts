@@ -1,4 +1,4 @@
-import type { TagReference } from '../inputs.ts'
+import type { TagReference } from '../inputs/tags.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
 import { type Index, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'

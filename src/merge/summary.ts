@@ -1,7 +1,7 @@
 import { code, lines } from '../markdown.ts'
 import { type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference } from '../oci/reference.ts'
-import type { TagPlan } from './plan.ts'
+import type { TagPlan } from './tag-plan.ts'
 
 /** What merge mode has to show. */
 export interface MergedImage {

@@ -1,5 +1,5 @@
 import { messageOf } from '../failure.ts'
-import type { TagReference } from '../inputs.ts'
+import type { TagReference } from '../inputs/tags.ts'
 import { printReference } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { MergeError } from './merge-error.ts'

@@ -95,7 +95,10 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
   }
 }
 
-/** @throws MergeError where two members are for one platform, or they are not for the systems asked for */
+/**
+ * Holds all members together against what is to be published.
+ * @throws MergeError where two are for one platform, or they are not for the systems asked for
+ */
 export function checkMembers(
   members: readonly Member[],
   images: readonly Repository[],

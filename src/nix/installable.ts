@@ -22,6 +22,7 @@ export interface Installable {
 }
 
 /**
+ * What Nix is to build, by the step's inputs. Looks where links on the disk lead.
  * @param runnerSystem the system of the machine
  * @throws NixError for a path within a store path, whether by its own words or by a link
  */

@@ -46,7 +46,7 @@ export interface NixFailure {
   readonly evidence: string
 }
 
-/** @param now in milliseconds, from any beginning */
+/** The log of a run of Nix that has said nothing yet. @param now in milliseconds, from any beginning */
 export function startNixLog(now: number): NixLog {
   const told = { at: now, line: undefined }
   return { structured: false, progress: NO_PROGRESS, told, shownAt: now, builds: new Map(), errors: [], others: [] }

@@ -5,6 +5,7 @@ export type Digest = `sha256:${string}`
 
 const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/
 
+/** Whether a text is a digest, which a reference from elsewhere need not be. */
 export function isDigest(text: string): text is Digest {
   return DIGEST_PATTERN.test(text)
 }

@@ -7,10 +7,12 @@ export const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v
 /** What a client that understands everything above sends as `Accept`. */
 export const MANIFEST_TYPES: readonly string[] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX]
 
+/** Of an index, OCI's or Docker's. */
 export function isIndexType(mediaType: string): boolean {
   return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX
 }
 
+/** Of the manifest of one image, OCI's or Docker's. */
 export function isManifestType(mediaType: string): boolean {
   return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST
 }

@@ -50,6 +50,7 @@ export function printReference({ repository, tag, digest }: Reference): string {
   return `${printRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`
 }
 
+/** Whether two names mean one repository: each is canonical. */
 export function sameRepository(one: Repository, other: Repository): boolean {
   return one.host === other.host && one.path === other.path
 }

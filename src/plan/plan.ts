@@ -1,4 +1,4 @@
-import type { PlanInputs } from '../inputs.ts'
+import type { PlanInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { installableOf } from '../nix/installable.ts'

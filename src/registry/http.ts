@@ -7,6 +7,7 @@ import { type NamedProxy, proxyFor, proxyStatus, readProxies, refusedByProxy, un
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { ATTEMPTS, isPassing, isPassingError, retryDelay } from './retry.ts'
 
+/** A request to whatever URL. */
 export interface HttpRequest {
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
   readonly url: URL
@@ -47,6 +48,7 @@ export interface HttpFailure {
 
 export type HttpReply = HttpSuccess | HttpFailure
 
+/** The one client of the process: its connections are kept for all that it asks. */
 export interface Http {
   /**
    * Sends a request, and again after passing failures. Redirects are answers like any other.

@@ -25,6 +25,7 @@ export function isPassing(status: number, body: string): boolean {
   return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body))
 }
 
+/** Whether what has gone wrong before there was an answer may go well a moment later. @param code Node's or undici's */
 export function isPassingError(code: string | undefined): boolean {
   return code !== undefined && RETRIED_ERRORS.has(code)
 }

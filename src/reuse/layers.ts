@@ -31,17 +31,17 @@ export const NOTHING_PUBLISHED: Published = { blobsOf: () => [], has: () => fals
 /**
  * A blob that holds a layer and can stand in the manifests of all images: it is in each repository, or in another of
  * the same registry, from which it can be mounted.
- * @param fits whether a blob is of the kind that is pushed now
+ * @param isOfUse whether a blob is of the kind that is pushed now
  */
 export function reusableIn(
   published: Published,
   diffId: Digest,
   images: readonly Repository[],
-  fits: (blob: KnownBlob) => boolean,
+  isOfUse: (blob: KnownBlob) => boolean,
 ): KnownBlob | undefined {
   return published
     .blobsOf(diffId)
-    .filter(fits)
+    .filter(isOfUse)
     .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)))
 }
 

@@ -68,6 +68,7 @@ parentPort.on('message', (request) => {
 `
 
 /**
+ * Workers that compress, each on a thread of its own.
  * @param size how many workers there are at most. Each starts when there is something for it to do, and keeps the
  * process from ending only while it is at work.
  */

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
 import { parse } from 'yaml'
-import { type BuildInputs, InputError, type MergeInputs, type PlanInputs, readInputs } from '../src/inputs.ts'
-import { printReference, printRepository } from '../src/oci/reference.ts'
+import { InputError } from '../../src/inputs/field.ts'
+import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from '../../src/inputs/inputs.ts'
+import { printReference, printRepository } from '../../src/oci/reference.ts'
 
 type Inputs = Readonly<Record<string, string>>
 
@@ -122,7 +123,7 @@ describe('plan', () => {
 describe('an input of another mode is not passed over in silence', () => {
   const MODES = ['build', 'plan', 'merge']
   const action: { inputs: Record<string, { description: string; default?: string }> } = parse(
-    readFileSync(new URL('../action.yml', import.meta.url), 'utf8'),
+    readFileSync(new URL('../../action.yml', import.meta.url), 'utf8'),
   )
   // As action.yml says it: "build, plan: …".
   const partial = Object.entries(action.inputs).flatMap(([name, { description, default: usual = '' }]) => {

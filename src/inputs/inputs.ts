@@ -1,24 +1,30 @@
-import * as v from 'valibot'
-import type { Compression } from './blob/compress.ts'
-import { Failure } from './failure.ts'
-import { platformOf, runnerSystem } from './nix/system.ts'
-import { type Annotation, parseAnnotation } from './oci/annotation.ts'
-import type { LayerFormat } from './oci/media-type.ts'
+import type { Compression } from '../blob/compress.ts'
+import { platformOf } from '../nix/system.ts'
+import { type Annotation, parseAnnotation } from '../oci/annotation.ts'
+import type { LayerFormat } from '../oci/media-type.ts'
 import {
   isTag,
   parseReference,
-  printReference,
   printRepository,
   type Reference,
   type Repository,
-  sameRepository,
   tagProblem,
-} from './oci/reference.ts'
-
-/** An input that is missing, ill-formed or contradicts another. */
-export class InputError extends Failure {
-  override readonly name = 'InputError'
-}
+} from '../oci/reference.ts'
+import { ownSystem } from '../workflow.ts'
+import {
+  type Environment,
+  fillSha,
+  InputError,
+  inputOf,
+  linesOf,
+  listOf,
+  readBoolean,
+  readChoice,
+  unique,
+  uniqueBy,
+  valid,
+} from './field.ts'
+import { readMetadata, readTags, type TagReference } from './tags.ts'
 
 interface CommonInputs {
   /** At least one, all different. */
@@ -29,6 +35,7 @@ interface CommonInputs {
   readonly notices: readonly string[]
 }
 
+/** What a step with `mode: build` is given. */
 export interface BuildInputs extends CommonInputs {
   readonly mode: 'build'
   readonly system: string
@@ -55,11 +62,7 @@ export interface BuildInputs extends CommonInputs {
   readonly rebuild: boolean
 }
 
-/** A tag to publish, in one of `images`. */
-export interface TagReference extends Reference {
-  readonly tag: string
-}
-
+/** What a step with `mode: merge` is given. */
 export interface MergeInputs extends CommonInputs {
   readonly mode: 'merge'
   /** At least one, all different. */
@@ -81,6 +84,7 @@ export interface MergeInputs extends CommonInputs {
   readonly token: string
 }
 
+/** What a step with `mode: plan` is given. */
 export interface PlanInputs extends CommonInputs {
   readonly mode: 'plan'
   readonly flake: string
@@ -97,8 +101,6 @@ export interface PlanInputs extends CommonInputs {
   /** The labels of runners for systems, where they are not the hosted ones. */
   readonly runners: ReadonlyMap<string, string>
 }
-
-export type Environment = Readonly<Record<string, string | undefined>>
 
 /**
  * Reads the step's inputs as the runner hands them over, in `INPUT_…` variables.
@@ -131,11 +133,6 @@ function readMode(env: Environment): Mode {
     what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
     help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
   })
-}
-
-/** The Nix system of the runner; outside of a run, of this machine. */
-export function ownSystem(env: Environment): string {
-  return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
 }
 
 function readBuildInputs(env: Environment): BuildInputs {
@@ -437,163 +434,4 @@ function readRetention(env: Environment): number {
   const days = Number(text)
   if (Number.isInteger(days) && days >= 1 && days <= 90) return days
   throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` })
-}
-
-function readTags(
-  env: Environment,
-  images: readonly Repository[],
-  metadata: Metadata | undefined,
-): Pick<MergeInputs, 'tags' | 'notices'> {
-  const given = listOf(inputOf(env, 'tags'))
-  const own = given.length > 0 || metadata?.tags === undefined
-  const usual = usualTags(env)
-  const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts)
-  const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images))
-  const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
-  if (own && foreign[0] !== undefined)
-    throw new InputError({
-      what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
-      help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
-    })
-  const tags = uniqueBy(
-    all.filter((one) => !foreign.includes(one)),
-    printReference,
-  )
-  if (tags.length > 0) {
-    checkEachTagged(images, tags)
-    return { tags, notices: texts === usual.texts ? usual.notices : [] }
-  }
-  throw new InputError({
-    what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-    words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
-    help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
-  })
-}
-
-/** Those of runs for what may yet be turned down: pull requests, and the queue in which they wait to be merged. */
-const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/
-
-/** The tags where none are given: users who pull `latest` don't expect what nobody has merged yet. */
-function usualTags({ GITHUB_EVENT_NAME: event = '' }: Environment): {
-  readonly texts: readonly string[]
-  readonly notices: readonly string[]
-} {
-  if (!BEFORE_MERGE.test(event)) return { texts: ['latest', '{sha}'], notices: [] }
-  const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`
-  return { texts: ['{sha}'], notices: [notice] }
-}
-
-/** An image without a tag would be published where nobody finds it. */
-function checkEachTagged(images: readonly Repository[], tags: readonly TagReference[]): void {
-  const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)))
-  if (untagged === undefined) return
-  throw new InputError({
-    what: `There is no tag for ${printRepository(untagged)}`,
-    help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
-  })
-}
-
-function readTagReferences(text: string, images: readonly Repository[]): readonly TagReference[] {
-  if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
-  if (!text.includes(':'))
-    throw new InputError({
-      what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-      help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
-    })
-  const colon = text.lastIndexOf(':')
-  const { repository, tag, digest } = valid('tags', () =>
-    parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)),
-  )
-  if (tag !== undefined && digest === undefined) return [{ repository, tag }]
-  throw new InputError({
-    what: `The input \`tags\` has "${text}", which has no tag`,
-    help: 'Write `name:tag`, or the tag alone.',
-  })
-}
-
-function fillSha(env: Environment, input: string, pattern: string): string {
-  if (!pattern.includes('{sha}')) return pattern
-  const sha = env.GITHUB_SHA ?? ''
-  if (sha !== '') return pattern.replaceAll('{sha}', sha.slice(0, 7))
-  throw new InputError({ what: `The input \`${input}\` has {sha}, and the runner gives no commit in GITHUB_SHA` })
-}
-
-interface Metadata {
-  readonly tags: readonly string[] | undefined
-  readonly annotations: readonly string[] | undefined
-}
-
-const METADATA = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.object({ tags: v.optional(v.array(v.string())), annotations: v.optional(v.array(v.string())) }),
-)
-
-/** What docker/metadata-action, run in an earlier step of the job, has left. */
-function readMetadata(env: Environment): Metadata | undefined {
-  const json = env.DOCKER_METADATA_OUTPUT_JSON ?? ''
-  if (json === '') return undefined
-  const result = v.safeParse(METADATA, json)
-  if (result.success) return { tags: result.output.tags, annotations: result.output.annotations }
-  throw new InputError({
-    what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-    words: result.issues[0].message,
-    help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
-  })
-}
-
-function inputOf(env: Environment, name: string): string {
-  return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim()
-}
-
-function readBoolean(env: Environment, name: string, fallback: boolean): boolean {
-  const text = inputOf(env, name)
-  if (text === '') return fallback
-  if (/^(true|false)$/i.test(text)) return text.toLowerCase() === 'true'
-  throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` })
-}
-
-/** One of some words; the first is the default. */
-function readChoice<Choice extends string>(
-  env: Environment,
-  name: string,
-  choices: readonly [Choice, ...Choice[]],
-): Choice {
-  const text = inputOf(env, name)
-  if (text === '') return choices[0]
-  const choice = choices.find((one) => one === text)
-  if (choice !== undefined) return choice
-  throw new InputError({
-    what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
-  })
-}
-
-/** Names the input in whatever is found to be wrong with its value. */
-function valid<Value>(input: string, read: () => Value): Value {
-  try {
-    return read()
-  } catch (error) {
-    if (!(error instanceof Failure) || error instanceof InputError) throw error
-    const { what, help } = error.parts
-    throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error })
-  }
-}
-
-function linesOf(text: string): readonly string[] {
-  return text
-    .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => line !== '')
-}
-
-function listOf(text: string): readonly string[] {
-  return linesOf(text.replaceAll(',', '\n'))
-}
-
-function unique(texts: readonly string[]): readonly string[] {
-  return [...new Set(texts)]
-}
-
-function uniqueBy<Item>(items: readonly Item[], key: (item: Item) => string): readonly Item[] {
-  return [...new Map(items.map((item) => [key(item), item])).values()]
 }

@@ -1,4 +1,4 @@
-import type { TagReference } from '../inputs.ts'
+import type { TagReference } from '../inputs/tags.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type Platform, platformKey, printPlatform } from '../oci/platform.ts'
 import { printReference } from '../oci/reference.ts'
@@ -21,6 +21,7 @@ export interface TagPlan {
 }
 
 /**
+ * Decides for each tag what becomes of it.
  * @param index the digest of what tags are to point to
  * @param relations how this run's commit stands to each published one
  */
@@ -61,7 +62,7 @@ export function losing(plans: readonly TagPlan[]): readonly TagPlan[] {
   )
 }
 
-/** @throws MergeError where a tag would lose a platform */
+/** Lets no tag lose a platform that it has. @throws MergeError where one would */
 export function refuseLoss(plans: readonly TagPlan[]): void {
   const [first, ...more] = losing(plans)
   if (first === undefined) return
@@ -75,6 +76,7 @@ export function refuseLoss(plans: readonly TagPlan[]): void {
   })
 }
 
+/** One line on what a tag would lose. */
 export function describeLoss({ tag, before, lost }: TagPlan): string {
   if (before.unreadable !== undefined) return before.unreadable
   return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`

@@ -1,0 +1,121 @@
+import * as v from 'valibot'
+import {
+  isTag,
+  parseReference,
+  printReference,
+  printRepository,
+  type Reference,
+  type Repository,
+  sameRepository,
+  tagProblem,
+} from '../oci/reference.ts'
+import { type Environment, fillSha, InputError, inputOf, listOf, uniqueBy, valid } from './field.ts'
+
+/** A tag to publish, in one of `images`. */
+export interface TagReference extends Reference {
+  readonly tag: string
+}
+
+/**
+ * The tags to publish: those of the input, else those of docker/metadata-action, else the usual ones.
+ * @throws InputError where there is none for an image, or one is for another
+ */
+export function readTags(
+  env: Environment,
+  images: readonly Repository[],
+  metadata: Metadata | undefined,
+): { readonly tags: readonly TagReference[]; readonly notices: readonly string[] } {
+  const given = listOf(inputOf(env, 'tags'))
+  const own = given.length > 0 || metadata?.tags === undefined
+  const usual = usualTags(env)
+  const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts)
+  const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images))
+  const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
+  if (own && foreign[0] !== undefined)
+    throw new InputError({
+      what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
+      help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+    })
+  const tags = uniqueBy(
+    all.filter((one) => !foreign.includes(one)),
+    printReference,
+  )
+  if (tags.length > 0) {
+    checkEachTagged(images, tags)
+    return { tags, notices: texts === usual.texts ? usual.notices : [] }
+  }
+  throw new InputError({
+    what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
+    words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
+    help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+  })
+}
+
+/** Those of runs for what may yet be turned down: pull requests, and the queue in which they wait to be merged. */
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/
+
+/** The tags where none are given: users who pull `latest` don't expect what nobody has merged yet. */
+function usualTags({ GITHUB_EVENT_NAME: event = '' }: Environment): {
+  readonly texts: readonly string[]
+  readonly notices: readonly string[]
+} {
+  if (!BEFORE_MERGE.test(event)) return { texts: ['latest', '{sha}'], notices: [] }
+  const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`
+  return { texts: ['{sha}'], notices: [notice] }
+}
+
+/** An image without a tag would be published where nobody finds it. */
+function checkEachTagged(images: readonly Repository[], tags: readonly TagReference[]): void {
+  const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)))
+  if (untagged === undefined) return
+  throw new InputError({
+    what: `There is no tag for ${printRepository(untagged)}`,
+    help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+  })
+}
+
+function readTagReferences(text: string, images: readonly Repository[]): readonly TagReference[] {
+  if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
+  if (!text.includes(':'))
+    throw new InputError({
+      what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+      help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+    })
+  const colon = text.lastIndexOf(':')
+  const { repository, tag, digest } = valid('tags', () =>
+    parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)),
+  )
+  if (tag !== undefined && digest === undefined) return [{ repository, tag }]
+  throw new InputError({
+    what: `The input \`tags\` has "${text}", which has no tag`,
+    help: 'Write `name:tag`, or the tag alone.',
+  })
+}
+
+/** What docker/metadata-action gives for an image. */
+export interface Metadata {
+  readonly tags: readonly string[] | undefined
+  readonly annotations: readonly string[] | undefined
+}
+
+const METADATA = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({ tags: v.optional(v.array(v.string())), annotations: v.optional(v.array(v.string())) }),
+)
+
+/**
+ * Reads what docker/metadata-action, run in an earlier step of the job, has left.
+ * @throws InputError where it is something else
+ */
+export function readMetadata(env: Environment): Metadata | undefined {
+  const json = env.DOCKER_METADATA_OUTPUT_JSON ?? ''
+  if (json === '') return undefined
+  const result = v.safeParse(METADATA, json)
+  if (result.success) return { tags: result.output.tags, annotations: result.output.annotations }
+  throw new InputError({
+    what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+    words: result.issues[0].message,
+    help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+  })
+}
