@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, test } from '@jest/globals'
 import { runCommand } from '../src/command.ts'
 
@@ -22,6 +25,22 @@ test('whoever wants its lines gets each, however they come', async () => {
     process.stdout.write = write
   }
   expect(lines).toEqual(['ab', 'c', '', 'd'])
+})
+
+test('a program that reads its standard input comes to an end, however long it takes to begin', async () => {
+  expect(await runCommand('sh', ['-c', 'cat; echo done'], false)).toMatchObject({ exitCode: 0, stdout: 'done\n' })
+})
+
+test('a program that is ended from outside, or can’t be run, has failed', async () => {
+  expect((await runCommand('sh', ['-c', 'kill -TERM $$'], false))?.exitCode).toBe(143)
+  const folder = await mkdtemp(join(tmpdir(), 'command-'))
+  const path = join(folder, 'program')
+  await writeFile(path, '#!/absent/interpreter\n', { mode: 0o755 })
+  try {
+    expect(await runCommand(path, [], false)).toMatchObject({ exitCode: 126, log: expect.stringContaining('ENOENT') })
+  } finally {
+    await rm(folder, { recursive: true })
+  }
 })
 
 test('a program that is not there is no result', async () => {

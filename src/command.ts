@@ -1,7 +1,9 @@
-import { EOL } from 'node:os'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { constants, EOL } from 'node:os'
 import { StringDecoder } from 'node:string_decoder'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { stripVTControlCharacters } from 'node:util'
-import { exec } from '@actions/exec'
 import { which } from '@actions/io'
 
 /** What a program said, and how it ended. */
@@ -22,7 +24,7 @@ const LOG_LIMIT = 256 * 1024
 export type Shown = boolean | ((line: string) => void)
 
 /**
- * Runs a program, without a shell.
+ * Runs a program, without a shell. Nobody is there to answer what it might ask: its standard input is empty.
  * @returns nothing where there is no such program on the PATH
  */
 export async function runCommand(
@@ -35,20 +37,41 @@ export async function runCommand(
   const stdout: Buffer[] = []
   const log = endOf(LOG_LIMIT)
   const lines = typeof shown === 'function' ? lineSplitter(shown) : undefined
-  if (lines !== undefined) process.stdout.write(`[command]${[path, ...args].join(' ')}${EOL}`)
-  const exitCode = await exec(`"${path}"`, [...args], {
-    ignoreReturnCode: true,
-    silent: shown !== true,
-    listeners: {
-      stdout: (chunk) => stdout.push(chunk),
-      stderr: (chunk) => {
-        log.add(chunk)
-        lines?.write(chunk)
-      },
-    },
+  const show = (bytes: Buffer | string) => shown === true && process.stdout.write(bytes)
+  if (shown !== false) process.stdout.write(`[command]${[path, ...args].join(' ')}${EOL}`)
+  const child = spawn(path, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout.push(chunk)
+    show(chunk)
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    log.add(chunk)
+    show(chunk)
+    lines?.write(chunk)
+  })
+  const exitCode = await endedWith(child).catch((error: Error) => {
+    // As a shell has it for what can't be run.
+    log.add(Buffer.from(`${error.message}\n`))
+    return 126
   })
   lines?.end()
   return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log.read()) }
+}
+
+/** How long what a program has left behind may keep its output open, in milliseconds. */
+const LINGER = 10_000
+
+/** The exit code, once all that the program has written is read. */
+async function endedWith(child: ChildProcess): Promise<number> {
+  const closed = once(child, 'close')
+  closed.catch(() => undefined)
+  const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
+  const lingering = new AbortController()
+  await Promise.race([closed, sleep(LINGER, undefined, { signal: lingering.signal }).catch(() => undefined)])
+  lingering.abort()
+  child.stdout?.destroy()
+  child.stderr?.destroy()
+  return code ?? 128 + (signal === null ? 0 : constants.signals[signal])
 }
 
 /** Keeps the last bytes of what is written, so many of them. */

@@ -1326,13 +1326,13 @@ describe('a docker archive whose layers are compressed already', () => {
   // https://github.com/google/go-containerregistry/blob/main/pkg/v1/tarball/write.go
   const blobs = made.layers.map(({ bytes }) => gzipSync(bytes, { level: 1 }))
   const names = blobs.map((blob) => `${digestOf(blob).slice('sha256:'.length)}.tar.gz`)
-  const archive = (contents: readonly Buffer[]) =>
+  const archive = (contents: readonly Buffer[], layers = names) =>
     writeTar([
       { name: made.configDigest, content: made.config },
-      ...contents.map((content, at) => ({ name: names[at] ?? '', content })),
+      ...contents.map((content, at) => ({ name: layers[at] ?? '', content })),
       {
         name: 'manifest.json',
-        content: JSON.stringify([{ ...made.manifest, Config: made.configDigest, Layers: names }]),
+        content: JSON.stringify([{ ...made.manifest, Config: made.configDigest, Layers: layers }]),
       },
     ])
 
@@ -1344,6 +1344,22 @@ describe('a docker archive whose layers are compressed already', () => {
     const checked = await checkImage(await findSource(await store(archive(blobs), form)))
     expect(checked.configDigest).toBe(made.configDigest)
   })
+
+  test.each(['.tar', '/layer.tar', '.tgz', ''])(
+    'has them sent as they are, whatever they are called: x%s',
+    async (end) => {
+      const called = blobs.map((_, at) => `${at}${end}`)
+      for (const packed of [blobs, made.layers.map(({ bytes }) => zstdCompressSync(bytes))]) {
+        expect(packed.some(({ length }) => length % 512 !== 0)).toBe(true)
+        const { server, client } = await connect()
+        for (const form of FORMS) {
+          const { layers } = await push({ bytes: archive(packed, called) }, client, { form })
+          expect(layers.map(({ digest }) => digest)).toEqual(packed.map(digestOf))
+        }
+        await expectWhole(server, 'v1', made)
+      }
+    },
+  )
 
   test.each(FORMS)('stays in gzip where layers are to be in zstd: %s', async (form) => {
     const { server, client } = await connect()

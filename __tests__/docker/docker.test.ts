@@ -49,6 +49,19 @@ async function refusal(work: Promise<unknown>): Promise<string> {
   return (error as DockerError).message
 }
 
+/** What a feed fails by that has read a damaged image. */
+const DAMAGED = new Error('the image is damaged')
+
+test('a damaged image is told of, however long Docker puts off its end', async () => {
+  // As the newer ones, which look for what they are told between two reads.
+  await dockerIs("trap '' TERM; cat > /dev/null; exit 1")
+  const feed = async (stdin: Writable) => {
+    await write(stdin, Buffer.from('the first part'))
+    throw DAMAGED
+  }
+  await expect(loadImage(feed)).rejects.toBe(DAMAGED)
+})
+
 /** Writes as `readImage` does: each chunk once the one before is taken, and a failure to write is thrown. */
 async function write(stdin: Writable, chunk: Buffer): Promise<void> {
   await promisify((done: (error?: Error | null) => void) => stdin.write(chunk, done))()

@@ -110,6 +110,8 @@ const FORMS: readonly Form[] = [
     tar: made.bytes,
   },
   { form: 'a script', path: () => script('echo Creating layer 1 >&2; cat "$tar"'), tar: made.bytes },
+  { form: 'a script that compresses', path: () => script('gzip --stdout "$tar"'), tar: made.bytes },
+  { form: 'a script that compresses with xz', path: () => script('xz --stdout -0 "$tar"'), tar: made.bytes },
   { form: 'a script that pads', path: () => script('cat "$tar"', padded), tar: padded },
   {
     form: 'a script that says much while it works',
@@ -275,6 +277,9 @@ test('what nix2container describes is told apart', async () => {
     '{"version":1,"image-config":{"Cmd":["app"]},"layers":[{"digest":"sha256:0","diff_ids":"sha256:1"}]}',
   )
   expect(await findSource(path)).toEqual({ path, format: 'nix2container', diffIds: ['sha256:1'] })
+  // As Go writes an empty list.
+  const empty = await file('{"version":1,"image-config":{},"layers":null}')
+  expect(await findSource(empty)).toMatchObject({ diffIds: [] })
 })
 
 test('a compressed tar as the oldest tars are, whose headers do not say so, is read', async () => {

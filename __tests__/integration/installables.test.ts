@@ -171,6 +171,32 @@ test.each([
   expect((await pulled(step)).architecture).toBe(architecture)
 })
 
+test('an image of nix2container whose program is missing, or writes nothing, is told of by that program', async () => {
+  const cwd = await folder()
+  const packages = `
+    bare = builtins.removeAttrs (let it = image "amd64" true; in described it it) [ "copyTo" ];
+    idle = bare // { copyTo = shell "copy-to" "mkdir -p $out/bin; printf '#!/bin/sh\\ncat\\n' > $out/bin/copy-to; chmod 755 $out/bin/copy-to"; };`
+  await writeFile(join(cwd, 'flake.nix'), nix2containerFlake('x86_64-linux', packages))
+  for (const [attribute, words] of [
+    [
+      'bare',
+      /^\S+#packages\.x86_64-linux\.bare\.copyTo could not write [\s\S]*\nWhat nix2container's buildImage returns has a copyTo\./,
+    ],
+    [
+      'idle',
+      /^The copyTo of \S+idle ended well, but wrote no whole OCI layout\n {2}what it wrote is not a whole image/,
+    ],
+  ] as const) {
+    const step = await build('x86_64-linux', { cwd, inputs: { attribute } })
+    expect({ exitCode: step.exitCode, outputs: step.outputs, left: step.tempLeft }).toEqual({
+      exitCode: 1,
+      outputs: {},
+      left: [],
+    })
+    expect(step.errors).toEqual([expect.stringMatching(words)])
+  }
+})
+
 describe('an image of nix2container is not taken for another one', () => {
   test('where it is named by its store path, or by a link to it: its program can’t be found from there', async () => {
     const cwd = await folder()
@@ -320,7 +346,7 @@ function nix2containerFlake(system: string, packages: string): string {
       };
     in
     {
-      packages.\${system} = { ${packages} };
+      packages.\${system} = rec { ${packages} };
     };
 }
 `

@@ -83,6 +83,15 @@ describe('no emulation', () => {
   })
 })
 
+test.each([
+  ['/build/app: cannot execute binary file: Exec format error', 'a program that is for another processor than x86_64'],
+  ['error: unable to load seccomp BPF program: Invalid argument', 'a container that does not allow it'],
+])('where nothing is emulated, emulation is not what helps: %s', (log, words) => {
+  const help = explainBuildFailure(log, forX86)
+  expect(help).toContain(words)
+  expect(help).not.toMatch(/qemu|runs-on/)
+})
+
 test('the sandbox’s filter under emulation', () => {
   const help = explainBuildFailure('error: unable to load seccomp BPF program: Invalid argument', onX86)
   expect(help).toContain('extra_nix_config: filter-syscalls = false')

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { hashLayer, type Write } from '../blob/compress.ts'
 import { decompress } from '../image/decompress.ts'
 import { ImageError } from '../image/image-error.ts'
-import { type ProbedLayer, probeLayer } from '../image/layer.ts'
+import { type Probed, probe } from '../image/probe.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerMember, SourceImage } from '../image/source-image.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -23,7 +23,7 @@ export interface ReadLayer {
  */
 export async function readLayer({ content }: LayerMember, source: ImageSource): Promise<ReadLayer> {
   const hash = createHash('sha256')
-  const probed = await probeLayer(content())
+  const probed = await probe(content())
   const { diffId } = await hashLayer(plain(probed, source, async (chunk) => void hash.update(chunk)))
   const digest: Digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`
   return { diffId, digest, format: keptFormat(probed) }
@@ -80,7 +80,7 @@ export function noTar(name: string, { path }: ImageSource): ImageError {
 }
 
 /** How a layer is compressed that goes up as it is; registries take no xz. */
-export function keptFormat({ compression }: ProbedLayer): LayerFormat | undefined {
+export function keptFormat({ compression }: Probed): LayerFormat | undefined {
   return compression === 'xz' ? undefined : compression
 }
 
@@ -89,7 +89,7 @@ export function keptFormat({ compression }: ProbedLayer): LayerFormat | undefine
  * @param write gets them as they are, where they are compressed
  */
 export function plain(
-  { compression, content }: ProbedLayer,
+  { compression, content }: Probed,
   { path }: ImageSource,
   write: Write = async () => undefined,
 ): AsyncIterable<Buffer> {

@@ -1,5 +1,6 @@
 import { ImageError } from '../image/image-error.ts'
 import { type ImageSource, readImage } from '../image/source.ts'
+import type { SourceImage } from '../image/source-image.ts'
 import { type CopyCall, copyToLayout } from '../nix/copy-to.ts'
 
 /**
@@ -10,7 +11,7 @@ import { type CopyCall, copyToLayout } from '../nix/copy-to.ts'
 export async function writeLayout({ path, diffIds = [] }: ImageSource, call: CopyCall): Promise<ImageSource> {
   await copyToLayout(call)
   const layout: ImageSource = { path: call.layout, format: 'layout' }
-  const { config } = await readImage(layout)
+  const { config } = await readWritten(layout, call)
   const difference = firstDifference(config.diffIds, diffIds)
   if (difference === undefined) return layout
   throw new ImageError({
@@ -18,6 +19,21 @@ export async function writeLayout({ path, diffIds = [] }: ImageSource, call: Cop
     words: difference,
     help: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
   })
+}
+
+/** Its errors name the program: the layout is gone when they are read. */
+async function readWritten(layout: ImageSource, { installable }: CopyCall): Promise<SourceImage> {
+  try {
+    return await readImage(layout)
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error
+    throw new ImageError({
+      what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
+      words: error.message.replaceAll(layout.path, 'what it wrote'),
+      help: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
+      cause: error,
+    })
+  }
 }
 
 function firstDifference(written: readonly string[], described: readonly string[]): string | undefined {

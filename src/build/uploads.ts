@@ -10,7 +10,7 @@ import {
 } from '../blob/compress.ts'
 import { createSlots } from '../blob/slots.ts'
 import { createBlobStore } from '../blob/store.ts'
-import { probeLayer } from '../image/layer.ts'
+import { probe } from '../image/probe.ts'
 import type { LayerMember } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -82,7 +82,7 @@ export function startUploads(
     content: AsyncIterable<Buffer>,
     write: Write,
   ): Promise<Compressing & Pick<PushedLayer, 'format'>> {
-    const probed = await probeLayer(content)
+    const probed = await probe(content)
     const format = keptFormat(probed)
     if (format === undefined)
       return { ...(await compressLayer(plain(probed, source), compression, blocks, write)), format: compression.format }

@@ -49,7 +49,11 @@ export async function loadImage<Result>(
   )
   const [fed] = await Promise.allSettled([feed(child.stdin)])
   const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String((fed.reason as NodeJS.ErrnoException).code))
-  if (fed.status === 'rejected' && !brokenPipe) child.kill()
+  if (fed.status === 'rejected' && !brokenPipe) {
+    child.kill()
+    // Docker may put that off until it has read what it waits for.
+    child.stdin.destroy()
+  }
   const exitCode = await ended
   if (fed.status === 'rejected' && !brokenPipe) throw fed.reason
   if (fed.status === 'fulfilled' && exitCode === 0) return fed.value

@@ -3,6 +3,7 @@ import { imageOfDockerArchive } from './docker-archive.ts'
 import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { imageOfLayout } from './oci-layout.ts'
+import { probe } from './probe.ts'
 import { type Contents, damaged, type Member, memberName, type SourceImage, type TakeLayer } from './source-image.ts'
 import { type TarEntry, tarEntries } from './tar.ts'
 
@@ -45,8 +46,8 @@ async function collect(reader: ByteReader, path: string, take: TakeLayer): Promi
       documents.set(name, document)
       kept += document.length
     }
-    if (mayBeLayer(entry, name, document !== undefined))
-      await take({ name, size: entry.size, content: () => (small === undefined ? entry.content() : once(small)) })
+    const content = await layerIn({ ...entry, ...(small && { content: () => once(small) }) }, name, document)
+    if (content !== undefined) await take({ name, size: entry.size, content })
     if (kept > DOCUMENTS_LIMIT) throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
   }
   return { members, documents }
@@ -62,10 +63,19 @@ async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
   yield bytes
 }
 
-/** A layer is a tar, which is made of blocks of 512 bytes; or a tar that is compressed. */
-function mayBeLayer({ type, size }: TarEntry, name: string, isJson: boolean): boolean {
-  if (type !== 'file' || size === 0) return false
-  return size % 512 === 0 || (!isJson && (isBlob(name) || name.endsWith('.gz')))
+/** The content of a member that may be a layer: a tar, which has blocks of 512 bytes, or one that is compressed. */
+async function layerIn(
+  { type, size, content }: TarEntry,
+  name: string,
+  document: Buffer | undefined,
+): Promise<(() => AsyncIterable<Buffer>) | undefined> {
+  if (type !== 'file' || size === 0) return undefined
+  if (size % 512 === 0) return content
+  if (document !== undefined) return undefined
+  // Of an OCI layout: by its name it is what the manifest says, whatever it holds.
+  if (name.startsWith('blobs/sha256/')) return content
+  const probed = await probe(content())
+  return probed.compression === undefined ? undefined : () => probed.content
 }
 
 /**
@@ -73,11 +83,7 @@ function mayBeLayer({ type, size }: TarEntry, name: string, isJson: boolean): bo
  * others any. What is called a tar is a layer, and need not be kept, nor even read where it is not asked for.
  */
 function mayBeDocument({ type, size }: TarEntry, name: string): boolean {
-  return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst)$/.test(name)
-}
-
-function isBlob(name: string): boolean {
-  return name.startsWith('blobs/sha256/')
+  return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name)
 }
 
 function listOf(names: readonly string[]): string {

@@ -5,11 +5,11 @@ import { printBytes } from '../units.ts'
 /** In bytes; a description lists store paths, of which an image has some thousands at most. */
 const LIMIT = 64 * 1024 * 1024
 
-/** https://github.com/nlewo/nix2container: Layer in types/types.go */
+/** https://github.com/nlewo/nix2container: Image and Layer in types/types.go. Go writes null for no layers. */
 const DESCRIPTION = v.pipe(
   v.string(),
   v.parseJson(),
-  v.object({ 'image-config': v.looseObject({}), layers: v.array(v.object({ diff_ids: v.string() })) }),
+  v.object({ 'image-config': v.looseObject({}), layers: v.nullable(v.array(v.object({ diff_ids: v.string() })), []) }),
 )
 
 /** What nix2container's buildImage makes, which is JSON, or why a file is none of that. */

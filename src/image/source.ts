@@ -12,6 +12,7 @@ import { type ArchiveCompression, compressionOf, decompress, isTar } from './dec
 import { readDescription } from './description.ts'
 import { ImageError } from './image-error.ts'
 import { readLayoutFolder } from './oci-layout.ts'
+import { probe } from './probe.ts'
 import type { SourceImage, TakeLayer } from './source-image.ts'
 import { BLOCK, mayBeTar } from './tar.ts'
 
@@ -205,8 +206,14 @@ async function openReader({ path, format }: ImageSource, copy: Writable | undefi
     return fileReader(file, (await file.stat()).size)
   }
   if (format === 'layout' || format === 'nix2container') throw new Error(`${path} is no archive`)
-  const bytes = format === 'script' ? outputOf(path) : createReadStream(path, { highWaterMark: CHUNK })
-  const plain = format === 'tar' || format === 'script' ? bytes : decompress(format, bytes, path)
+  const { compression, content } =
+    format === 'script'
+      ? await probe(outputOf(path))
+      : {
+          compression: format === 'tar' ? undefined : format,
+          content: createReadStream(path, { highWaterMark: CHUNK }),
+        }
+  const plain = compression === undefined ? content : decompress(compression, content, path)
   return streamReader(copy === undefined ? plain : copyTo(copy, plain))
 }
 

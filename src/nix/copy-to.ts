@@ -43,6 +43,9 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
     words: lastLines(log, 20),
     help:
       explainBuildFailure(log, { ...call, space }) ??
+      (/attribute '[^']*copyTo/.test(log)
+        ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
+        : undefined) ??
       'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
   })
 }

@@ -70,18 +70,23 @@ const SYMPTOMS: readonly Symptom[] = [
   },
   {
     pattern: /unable to load seccomp BPF program/,
-    help: ({
-      system,
-    }) => `Nix's sandbox can't filter system calls under emulation. Build for ${system} on ${describeRunner(system)}, or tell Nix:
+    help: ({ system, runnerSystem }) => {
+      const where =
+        system === runnerSystem
+          ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
+          : `under emulation. Build for ${system} on ${describeRunner(system)}`
+      return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
   - uses: cachix/install-nix-action@v31
     with:
-      extra_nix_config: filter-syscalls = false`,
+      extra_nix_config: filter-syscalls = false`
+    },
   },
   {
     pattern: /Exec format error|cannot execute binary file/i,
-    help: ({
-      system,
-    }) => `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+    help: ({ system, runnerSystem }) =>
+      system === runnerSystem
+        ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
+        : `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
   - uses: docker/setup-qemu-action@v4
 or build on ${describeRunner(system)}.`,
   },

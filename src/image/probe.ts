@@ -1,14 +1,14 @@
 import { type ArchiveCompression, compressionOf, isTar } from './decompress.ts'
 
-/** A layer's content, and how it is compressed; most are plain tars. */
-export interface ProbedLayer {
+/** Content of which it is known how it is compressed; that of Nix's layers is a plain tar. */
+export interface Probed {
   readonly compression?: ArchiveCompression | undefined
   /** All of it, in chunks that are each valid until the next. */
   readonly content: AsyncIterable<Buffer>
 }
 
-/** Tells by a layer's first bytes how it is compressed: other tools than Nix's put compressed layers into archives. */
-export async function probeLayer(content: AsyncIterable<Buffer>): Promise<ProbedLayer> {
+/** Tells by its first bytes how content is compressed: other tools than Nix's put compressed layers into archives. */
+export async function probe(content: AsyncIterable<Buffer>): Promise<Probed> {
   const chunks = content[Symbol.asyncIterator]()
   let start: Buffer = Buffer.alloc(0)
   while (start.length < HEADER) {
