@@ -53850,7 +53850,7 @@ const RECORD = pipe(string(), parseJson(), object({
     digest: DIGEST,
     mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
     size: pipe(number(), safeInteger(), minValue(1)),
-    storePath: pipe(string(), startsWith('/')),
+    storePath: pipe(string(), regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
     labels: optional(array(string())),
     job: object({
         id: string(),
@@ -55604,8 +55604,12 @@ or build on ${describeRunner(system)}.`,
     },
     {
         pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is a folder, write
-  flake: ./${name}`,
+        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
+  ./${name}`,
+    },
+    {
+        pattern: /(?:getting status of|path) ['"]((?![^'"]*\/nix\/store\/)\/[^'"]+)['"](?: does not exist|: No such file)/,
+        help: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
     },
 ];
 function describeRunner(system) {
@@ -58201,6 +58205,7 @@ function readBuildInputs(env) {
     const pushWith = readPushWith(env);
     return {
         ...common,
+        notices: [...common.notices, ...noticesOfPassedOver(env)],
         mode: 'build',
         system,
         flake,
@@ -58256,7 +58261,7 @@ function readPlanInputs(env) {
         format: pushWith === 'registry' ? format : undefined,
         labels: readLabels(env, pushWith),
         rebuild: readBoolean(env, 'rebuild', false),
-        runners: new Map(linesOf(inputOf(env, 'runners')).map(readRunner)),
+        runners: readRunners(env),
     };
 }
 const IN_FLAKE = 'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.';
@@ -58303,6 +58308,14 @@ function noticesOfOtherModes(env, mode) {
         return `${what}, which does without it. ${owners}`;
     });
 }
+function noticesOfPassedOver(env) {
+    const isGiven = (name) => !['', PARTIAL_INPUTS[name]?.usual].includes(inputOf(env, name));
+    const instead = isGiven('installable') ? 'installable' : 'file';
+    if (!isGiven(instead))
+        return [];
+    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
+    return names.filter(isGiven).map((name) => `\`${name}\` is passed over: \`${instead}\` says what is built`);
+}
 function readDigests(env, push) {
     const digests = linesOf(inputOf(env, 'digests'));
     if (digests.length > 0)
@@ -58316,12 +58329,20 @@ function readDigests(env, push) {
         help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
     });
 }
+function readRunners(env) {
+    const runners = linesOf(inputOf(env, 'runners')).map(readRunner);
+    const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
+    if (twice === undefined)
+        return new Map(runners);
+    throw new InputError({ what: `The input \`runners\` has two runners for ${twice[0]}`, help: ONE_RUNNER });
+}
+const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
 function readRunner(line) {
     const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
-    if (system === undefined || runner === undefined)
+    if (system === undefined || runner === undefined || runner.includes(','))
         throw new InputError({
             what: `The input \`runners\` has "${line}", which is not of the form system=label`,
-            help: 'Write one system a line:\n  runners: |\n    aarch64-linux=self-hosted-arm',
+            help: ONE_RUNNER,
         });
     valid('runners', () => platformOf(system));
     return [system, runner];
@@ -58953,10 +58974,13 @@ function verify_describe({ digest, record, origin }, image) {
             words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(image.platform)}`,
             help: 'Nothing was published. Run the build of this system again.',
         });
-    if (record !== undefined && record.digest === image.digest && record.size !== image.size)
+    const { size, mediaType } = image;
+    if (record !== undefined &&
+        record.digest === image.digest &&
+        (record.size !== size || record.mediaType !== mediaType))
         throw new MergeError({
             what: `${name} is not what its record says`,
-            words: `${origin} says that its manifest has ${record.size} bytes, and it has ${image.size}`,
+            words: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
             help: 'Nothing was published. Run the build of this system again.',
         });
     const variant = image.platform.variant ?? wanted.variant;
@@ -59184,6 +59208,9 @@ async function plan(inputs, workflow, tools) {
     const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
     if (emulated.length > 0)
         log.notice(adviseEmulation(emulated));
+    const idle = [...inputs.runners.keys()].filter((system) => !systems.includes(system));
+    if (idle.length > 0)
+        log.notice(`\`runners\` has a runner for ${idle.join(', ')}, for which the flake has no ${inputs.attribute}`);
     const builds = systems.map((system) => {
         const runner = runnerFor(system, inputs.runners);
         return { system, runner, ...(unchanged.has(system) && { unchanged: true }) };

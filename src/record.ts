@@ -79,7 +79,7 @@ const RECORD = v.pipe(
     digest: DIGEST,
     mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
     size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
-    storePath: v.pipe(v.string(), v.startsWith('/')),
+    storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
     labels: v.optional(v.array(v.string())),
     job: v.object({
       id: v.string(),

@@ -152,6 +152,19 @@ describe('an input of another mode is not passed over in silence', () => {
     expect(partial.map(({ name }) => name)).toEqual(expect.arrayContaining(['flake', 'tag', 'tags', 'runners']))
   })
 
+  test('and those in whose place another says what is built', () => {
+    const told = (inputs: Inputs) => readInputs(environment({ mode: 'build', ...inputs })).notices
+    expect(told({ installable: '.#app', flake: './apps/a', attribute: 'app' })).toEqual([
+      '`flake` is passed over: `installable` says what is built',
+      '`attribute` is passed over: `installable` says what is built',
+    ])
+    expect(told({ file: 'default.nix', flake: './apps/a', attribute: 'app' })).toEqual([
+      '`flake` is passed over: `file` says what is built',
+    ])
+    expect(told({ installable: '.#app', flake: '.', attribute: 'containerImage' })).toEqual([])
+    expect(told({ flake: './apps/a', attribute: 'app' })).toEqual([])
+  })
+
   test.each<[string, Inputs, string]>([
     ['merge', { tag: 'v1.2.3-rc1' }, '`tag` is for `mode: build`. The tags that merge publishes are `tags`.'],
     ['build', { tags: 'v1' }, 'users pull are `tags` of a step with `mode: merge`, which may follow in the same job'],
@@ -401,6 +414,24 @@ describe('what is wrong is told in one message, with the input and what to do', 
         'The input `runners` has "self-hosted-arm", which is not of the form system=label',
         'aarch64-linux=self-hosted-arm',
       ],
+    ],
+    [
+      'two runners for a system',
+      { mode: 'plan', runners: 'aarch64-linux=a\nx86_64-linux=b\naarch64-linux=c' },
+      {},
+      ['The input `runners` has two runners for aarch64-linux', '    aarch64-linux=self-hosted-arm'],
+    ],
+    [
+      'several systems on one line',
+      { mode: 'plan', runners: 'aarch64-linux=a,x86_64-linux=b' },
+      {},
+      ['The input `runners` has "aarch64-linux=a,x86_64-linux=b"', 'one system a line, each with one label'],
+    ],
+    [
+      'several labels for a runner',
+      { mode: 'plan', runners: 'aarch64-linux=["self-hosted","arm"]' },
+      {},
+      ['one system a line, each with one label'],
     ],
     [
       'a system without a runner',

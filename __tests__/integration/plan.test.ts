@@ -60,13 +60,19 @@ describe('the matrix', () => {
   })
 
   test('has the runners that are given', async () => {
-    const step = passed(await run({ inputs: { runners: 'aarch64-linux=self-hosted-arm\narmv7l-linux = my own' } }))
+    const runners = 'aarch64-linux=self-hosted-arm\narmv7l-linux = my own'
+    const step = passed(await run({ inputs: { runners } }))
     expect(matrixOf(step)).toEqual([
       { system: 'aarch64-linux', runner: 'self-hosted-arm' },
       { system: 'armv7l-linux', runner: 'my own' },
       { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
     ])
     expect(step.notices).toEqual([])
+    const more = passed(await run({ inputs: { runners: `${runners}\nriscv64-linux=board` } }))
+    expect(matrixOf(more)).toEqual(matrixOf(step))
+    expect(more.notices).toEqual([
+      '`runners` has a runner for riscv64-linux, for which the flake has no containerImage',
+    ])
   })
 
   test('is without systems of macOS, those without the image, and those that fail, which are told', async () => {

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
+import { DOCKER_MANIFEST } from '../../src/oci/media-type.ts'
 import {
   type AtLeastOne,
   loseBlob,
@@ -355,11 +356,15 @@ describe('attestations', () => {
   })
 })
 
-test('a record with another size than its manifest has is not believed', async () => {
+test.each([
+  ['size', { size: 1 }, 'has 1 bytes'],
+  ['media type', { mediaType: DOCKER_MANIFEST }, `bytes of ${DOCKER_MANIFEST}`],
+])('a record with another %s than its manifest has is not believed', async (_, fields, words) => {
   const platform = { os: 'linux', architecture: 'amd64' }
   const image = await seedImage(registry, 'app', platform)
-  const digests = recordOf(`${registry.host}/app`, 'x86_64-linux', platform, { ...image, size: image.size + 1 })
+  const digests = recordOf(`${registry.host}/app`, 'x86_64-linux', platform, { ...image, ...fields })
   const refusal = await refusalOf(registry, { digests })
   expect(refusal).toContain('is not what its record says\n')
-  expect(refusal).toContain(`says that its manifest has ${image.size + 1} bytes, and it has ${image.size}`)
+  expect(refusal).toContain(words)
+  expect(refusal).toContain(`and it has ${image.size} bytes of ${image.mediaType}`)
 })

@@ -32,7 +32,6 @@ test('an image with labels added is listed with their keys', async () => {
 test.each([
   ['of which its record does not say which labels were added', { storePath }],
   ['whose store path is none', { labels: [], storePath: '/nix/store/image.tar.gz' }],
-  ['whose store path has more lines than one', { labels: [], storePath: `${storePath}\nx` }],
 ])('an image %s is listed without', async (_, record) => {
   expect(await annotationsOf(record)).toEqual([undefined])
 })

@@ -188,13 +188,21 @@ describe('another file that Git does not know', () => {
 
   test('is not blamed for what else is not there', () => {
     const log = "error: getting status of '/home/runner/app/default.nix': No such file or directory"
-    expect(explainBuildFailure(log, forX86)).toBeUndefined()
+    expect(explainBuildFailure(log, forX86)).not.toMatch(/Git|commit/)
   })
 })
 
 test('a path without "./", which Nix takes for a name in its registry', () => {
   const log = "error: cannot find flake 'flake:apps/a' in the flake registries"
-  expect(explainBuildFailure(log, forX86)).toMatch(/A path begins with ".\/".*\n {2}flake: \.\/apps\/a$/)
+  expect(explainBuildFailure(log, forX86)).toMatch(/A path begins with ".\/".*\n {2}\.\/apps\/a$/)
+})
+
+test.each([
+  "error: getting status of '/home/runner/work/app/app/result': No such file or directory",
+  "error: path '/home/runner/work/app/app/result' does not exist",
+])('a path that is not there: %s', (log) => {
+  expect(explainBuildFailure(log, forX86)).toMatch(/^There is no \/home\/runner\/work\/app\/app\/result on this runner/)
+  expect(explainBuildFailure(log.replace('/home/runner', '/nix/store/a'), forX86)).toBeUndefined()
 })
 
 test('of a cause and its consequence, the cause is told', () => {

@@ -143,6 +143,7 @@ function readBuildInputs(env: Environment): BuildInputs {
   const pushWith = readPushWith(env)
   return {
     ...common,
+    notices: [...common.notices, ...noticesOfPassedOver(env)],
     mode: 'build',
     system,
     flake,
@@ -202,7 +203,7 @@ function readPlanInputs(env: Environment): PlanInputs {
     format: pushWith === 'registry' ? format : undefined,
     labels: readLabels(env, pushWith),
     rebuild: readBoolean(env, 'rebuild', false),
-    runners: new Map(linesOf(inputOf(env, 'runners')).map(readRunner)),
+    runners: readRunners(env),
   }
 }
 
@@ -268,6 +269,15 @@ function noticesOfOtherModes(env: Environment, mode: Mode): readonly string[] {
   })
 }
 
+/** Tells of inputs in whose place another one says what is built. */
+function noticesOfPassedOver(env: Environment): readonly string[] {
+  const isGiven = (name: string) => !['', PARTIAL_INPUTS[name]?.usual].includes(inputOf(env, name))
+  const instead = isGiven('installable') ? 'installable' : 'file'
+  if (!isGiven(instead)) return []
+  const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake']
+  return names.filter(isGiven).map((name) => `\`${name}\` is passed over: \`${instead}\` says what is built`)
+}
+
 function readDigests(env: Environment, push: boolean): readonly string[] | undefined {
   const digests = linesOf(inputOf(env, 'digests'))
   if (digests.length > 0) return digests
@@ -281,12 +291,22 @@ function readDigests(env: Environment, push: boolean): readonly string[] | undef
   })
 }
 
+function readRunners(env: Environment): ReadonlyMap<string, string> {
+  const runners = linesOf(inputOf(env, 'runners')).map(readRunner)
+  const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at)
+  if (twice === undefined) return new Map(runners)
+  throw new InputError({ what: `The input \`runners\` has two runners for ${twice[0]}`, help: ONE_RUNNER })
+}
+
+const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm'
+
 function readRunner(line: string): readonly [string, string] {
   const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? []
-  if (system === undefined || runner === undefined)
+  // No label has a comma: several systems on one line, or several labels.
+  if (system === undefined || runner === undefined || runner.includes(','))
     throw new InputError({
       what: `The input \`runners\` has "${line}", which is not of the form system=label`,
-      help: 'Write one system a line:\n  runners: |\n    aarch64-linux=self-hosted-arm',
+      help: ONE_RUNNER,
     })
   valid('runners', () => platformOf(system))
   return [system, runner]

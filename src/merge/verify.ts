@@ -79,10 +79,15 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
       words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(image.platform)}`,
       help: 'Nothing was published. Run the build of this system again.',
     })
-  if (record !== undefined && record.digest === image.digest && record.size !== image.size)
+  const { size, mediaType } = image
+  if (
+    record !== undefined &&
+    record.digest === image.digest &&
+    (record.size !== size || record.mediaType !== mediaType)
+  )
     throw new MergeError({
       what: `${name} is not what its record says`,
-      words: `${origin} says that its manifest has ${record.size} bytes, and it has ${image.size}`,
+      words: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
       help: 'Nothing was published. Run the build of this system again.',
     })
   const variant = image.platform.variant ?? wanted.variant

@@ -136,8 +136,14 @@ or build on ${describeRunner(system)}.`,
     help: (
       _,
       [, name],
-    ) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is a folder, write
-  flake: ./${name}`,
+    ) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
+  ./${name}`,
+  },
+  {
+    // A path of the user's own: what is missing in the store is another's concern.
+    pattern: /(?:getting status of|path) ['"]((?![^'"]*\/nix\/store\/)\/[^'"]+)['"](?: does not exist|: No such file)/,
+    help: (_, [, path]) =>
+      `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
   },
 ]
 

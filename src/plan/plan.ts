@@ -21,6 +21,9 @@ export async function plan(inputs: PlanInputs, workflow: Workflow, tools: Tools)
   const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools)
   const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined)
   if (emulated.length > 0) log.notice(adviseEmulation(emulated))
+  const idle = [...inputs.runners.keys()].filter((system) => !systems.includes(system))
+  if (idle.length > 0)
+    log.notice(`\`runners\` has a runner for ${idle.join(', ')}, for which the flake has no ${inputs.attribute}`)
   const builds = systems.map((system): PlannedBuild => {
     const runner = runnerFor(system, inputs.runners)
     return { system, runner, ...(unchanged.has(system) && { unchanged: true }) }
