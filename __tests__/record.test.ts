@@ -71,6 +71,7 @@ describe('a record that is not valid', () => {
     ['a size in words', { ...record, size: '1234' }, /"size"/],
     ['a store path that is none', { ...record, storePath: 'result' }, /"storePath"/],
     ['a store path of two lines', { ...record, storePath: '/nix/store/a\n::error::b' }, /"storePath": is no path/],
+    ['a compression that layers can’t have', { ...record, compression: 'xz' }, /"compression": is no compression/],
     ['a job without an id', { ...record, job: { total: 2 } }, /"job\.id"/],
     ['no jobs in all', { ...record, job: { id: 'build', total: 0 } }, /"job\.total"/],
     ['an attempt before the first', { ...record, run: { id: '42', attempt: 0 } }, /"run\.attempt"/],

@@ -53670,6 +53670,9 @@ function isManifestType(mediaType) {
 }
 const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER_FORMATS = ['gzip', 'zstd'];
+function isLayerFormat(text) {
+    return LAYER_FORMATS.some((format) => format === text);
+}
 function layerType(format) {
     return `application/vnd.oci.image.layer.v1.tar+${format}`;
 }
@@ -53852,6 +53855,7 @@ const RECORD = pipe(string(), parseJson(), object({
     size: pipe(number(), safeInteger(), minValue(1)),
     storePath: pipe(string(), regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
     labels: optional(array(string())),
+    compression: optional(custom(isLayerFormat, 'is no compression of layers')),
     job: object({
         id: string(),
         total: optional(pipe(number(), safeInteger(), minValue(1))),
@@ -56535,14 +56539,23 @@ async function imageIn({ manifests }, registry, repository, platform) {
 
 ;// CONCATENATED MODULE: ./lib/made-of.js
 
+
 const made_of_STORE_PATH = 'io.github.nix-image-action.store-path';
 const LABELS = 'io.github.nix-image-action.labels';
-function annotate({ storePath, labels }) {
-    return { [made_of_STORE_PATH]: storePath, ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }) };
+const COMPRESSION = 'io.github.nix-image-action.compression';
+function annotate({ storePath, labels, compression }) {
+    return {
+        [made_of_STORE_PATH]: storePath,
+        ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }),
+        ...(compression && { [COMPRESSION]: compression }),
+    };
 }
-function readMadeOf({ [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]' }) {
+function readMadeOf(annotations) {
+    const { [made_of_STORE_PATH]: storePath, [LABELS]: labels = '[]', [COMPRESSION]: compression } = annotations;
     const keys = parseKeys(labels);
-    return storePath !== undefined && isStorePath(storePath) && keys ? { storePath, labels: keys } : undefined;
+    if (storePath === undefined || !isStorePath(storePath) || keys === undefined)
+        return undefined;
+    return { storePath, labels: keys, ...(isLayerFormat(compression) && { compression }) };
 }
 function parseKeys(text) {
     try {
@@ -56607,7 +56620,8 @@ async function findUnchanged(registry, indexes, wanted, log) {
 async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
     if (rivals > 1)
         return `the index has ${rivals} images for that platform`;
-    const more = readMadeOf(annotations)?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
+    const madeOf = readMadeOf(annotations);
+    const more = madeOf?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
     if (more.length > 0)
         return `its ${printKeys(more)} not in \`labels\` now`;
     const image = await findImage(registry, repository, digest);
@@ -56621,7 +56635,8 @@ async function look(registry, repository, { digest, annotations = {} }, rivals, 
     const { bytes, mediaType } = image.own.manifest;
     const manifest = parseManifest(bytes, mediaType, digest);
     const layers = manifest.kind === 'manifest' ? manifest.layers : [];
-    if (format !== undefined && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+    const sameSetting = madeOf?.compression === format;
+    if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
         return `its layers are not compressed by ${format}`;
     return image;
 }
@@ -57785,6 +57800,7 @@ function describeLayers(layers) {
 
 
 
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push } = inputs;
@@ -57820,9 +57836,10 @@ async function build(inputs, workflow, tools) {
                 labels: inputs.labels,
                 tempFolder: workflow.tempFolder,
             }, tools);
-        const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow));
-        await handOver(records, inputs, workflow, log);
         const { layers } = pushed;
+        const formats = layers?.map((layer) => layer.format);
+        const records = pushed.images.map((image) => recordOf(image, platform, storePath, formats, inputs, workflow));
+        await handOver(records, inputs, workflow, log);
         return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
 }
@@ -57836,7 +57853,8 @@ async function keep({ storePath, image: there }, inputs, workflow, { registry, l
         log.info(`With the labels of this run it is ${image.digest}; its layers are the same`);
     const sent = await publishUnchanged(registry, image, images, tag);
     const kept = images.map((repository) => ({ ...image, repository }));
-    const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow));
+    const formats = image.own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType));
+    const records = kept.map((one) => recordOf(one, platform, storePath, formats, inputs, workflow));
     await handOver(records, inputs, workflow, log);
     const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' };
     return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 });
@@ -57927,7 +57945,8 @@ async function handOver(records, { retentionDays }, { tempFolder }, log) {
         log.warning(error.message);
     }
 }
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, { system, labels, jobTotal, jobIndex }, { run, job }) {
+function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, formats = [], { system, labels, compression, pushWith, jobTotal, jobIndex }, { run, job }) {
+    const leftSome = pushWith === 'registry' && formats.some((format) => format !== compression.format);
     return {
         schema: 1,
         image: printRepository(repository),
@@ -57938,6 +57957,7 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
         size,
         storePath,
         labels: Object.keys(labels),
+        ...(leftSome && { compression: compression.format }),
         job: {
             id: job,
             ...(jobTotal !== undefined && { total: jobTotal }),
@@ -58988,9 +59008,11 @@ function verify_describe({ digest, record, origin }, image) {
     return {
         system,
         platform: { os, architecture, ...(variant !== undefined && { variant }) },
-        ...(record?.labels &&
-            isStorePath(record.storePath) && { madeOf: { storePath: record.storePath, labels: record.labels } }),
+        ...(record && madeOfIn(record)),
     };
+}
+function madeOfIn({ storePath, labels, compression }) {
+    return labels && isStorePath(storePath) ? { madeOf: { storePath, labels, compression } } : {};
 }
 function checkMembers(members, images, systems) {
     const name = images.map(printRepository).join(', ');

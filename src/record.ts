@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import { Failure } from './failure.ts'
 import { platformOf } from './nix/system.ts'
 import type { Digest } from './oci/digest.ts'
-import { isManifestType } from './oci/media-type.ts'
+import { isLayerFormat, isManifestType, type LayerFormat } from './oci/media-type.ts'
 import { fits, type Platform, printPlatform } from './oci/platform.ts'
 import { parseReference, printRepository } from './oci/reference.ts'
 import { DIGEST, PLATFORM } from './oci/schema.ts'
@@ -26,6 +26,8 @@ export interface DigestRecord {
   readonly storePath: string
   /** The keys of the labels that build added to what the store path has. Absent: who made the record does not say. */
   readonly labels?: readonly string[] | undefined
+  /** What layers were to be compressed with, where some were left as they came, compressed by another. */
+  readonly compression?: LayerFormat | undefined
   readonly job: {
     readonly id: string
     /** How many jobs the matrix has, where the runner told. */
@@ -81,6 +83,7 @@ const RECORD = v.pipe(
     size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
     storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
     labels: v.optional(v.array(v.string())),
+    compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is no compression of layers')),
     job: v.object({
       id: v.string(),
       total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),

@@ -58,6 +58,27 @@ in {
   await writeFile(join(flake, 'images.nix'), text)
 }
 
+/** An OCI layout of one layer, compressed with zstd. */
+async function writeLayout(): Promise<void> {
+  const text = `{ system ? builtins.currentSystem }:
+let
+  architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.\${system};
+  images = import ${lab.hello}/image.nix { inherit system architecture; };
+in {
+  image = derivation {
+    name = "layout"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+    args = [ "-euc" ''
+      echo \${system} >> ${mark}
+      mkdir $out
+      skopeo --insecure-policy --tmpdir . copy --quiet --dest-compress --dest-compress-format zstd \
+        docker-archive:\${images.tar} oci:$out:image
+    '' ];
+  };
+}
+`
+  await writeFile(join(flake, 'layout.nix'), text)
+}
+
 /** The systems for which the builder has run since the last look. */
 async function builtFor(): Promise<readonly string[]> {
   const text = await readFile(mark, 'utf8').catch(() => '')
@@ -191,6 +212,19 @@ test('what Docker is to push is not built again, whoever pushed it', async () =>
   await writeFlake('second')
   expect((await build('aarch64-linux', docker)).outputs.unchanged).toBe('false')
 }, 120_000)
+
+test('layers that came compressed by another compression are no reason to build again', async () => {
+  await writeLayout()
+  const inputs = { file: 'layout.nix', attribute: 'image' }
+  const [first] = await publish({ inputs })
+  expect(await builtFor()).toEqual(SYSTEMS)
+  const [again] = await publish({ inputs, env: await forgetting() })
+  expect(await builtFor()).toEqual([])
+  expect(again?.outputs).toMatchObject({ unchanged: 'true', digest: first?.outputs.digest })
+  // What was kept is handed over with that, too.
+  expect((await build('aarch64-linux', { inputs, env: await forgetting() })).outputs.unchanged).toBe('true')
+  expect(await builtFor()).toEqual([])
+}, 60_000)
 
 test('an image of a file is not built again, until the file changes', async () => {
   const inputs = { file: 'images.nix', attribute: 'image' }

@@ -29,6 +29,12 @@ test('an image with labels added is listed with their keys', async () => {
   ])
 })
 
+test('an image with layers that were left as they came is listed with what was asked for', async () => {
+  expect(await annotationsOf({ labels: [], compression: 'gzip', storePath })).toEqual([
+    { [KEY]: storePath, 'io.github.nix-image-action.compression': 'gzip' },
+  ])
+})
+
 test.each([
   ['of which its record does not say which labels were added', { storePath }],
   ['whose store path is none', { labels: [], storePath: '/nix/store/image.tar.gz' }],

@@ -11,6 +11,7 @@ import { OCI_MANIFEST, type SeededEntry, seedAttestation, seedImage, seedIndex }
 
 const KEY = 'io.github.nix-image-action.store-path'
 const LABELS = 'io.github.nix-image-action.labels'
+const COMPRESSION = 'io.github.nix-image-action.compression'
 const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
@@ -129,6 +130,16 @@ test('where Docker pushes, the compression is Docker’s own', async () => {
   const { client, first } = await published([{ layer: 'zstd' }])
   expect((await ask(client, { format: 'zstd' })).digest).toBe(first.digest)
   expect((await ask(client, { format: undefined })).digest).toBe(first.digest)
+})
+
+test('layers that were left as they came, compressed by another, would be left so again', async () => {
+  const left = { [KEY]: PATH, [COMPRESSION]: 'gzip' }
+  const { client, first } = await published([{ annotations: left, layer: 'zstd' }])
+  expect((await ask(client, { format: 'gzip' })).digest).toBe(first.digest)
+  const mixed = await published([{ annotations: { ...left, [COMPRESSION]: 'zstd' }, layer: 'gzip' }])
+  expect((await ask(mixed.client, { format: 'zstd' })).digest).toBe(mixed.first.digest)
+  const other = await published([{ annotations: { ...left, [COMPRESSION]: 'xz' }, layer: 'zstd' }])
+  expect((await ask(other.client, { format: 'gzip' })).digest).toBeUndefined()
 })
 
 test('labels added then may have other values now, and more may be added', async () => {

@@ -13,6 +13,7 @@ import { buildInstallable, storeFolder } from '../nix/build.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
+import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
@@ -76,9 +77,10 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
             },
             tools,
           )
-    const records = pushed.images.map((image) => recordOf(image, platform, storePath, inputs, workflow))
-    await handOver(records, inputs, workflow, log)
     const { layers } = pushed
+    const formats = layers?.map((layer) => layer.format)
+    const records = pushed.images.map((image) => recordOf(image, platform, storePath, formats, inputs, workflow))
+    await handOver(records, inputs, workflow, log)
     return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
   })
 }
@@ -98,7 +100,8 @@ async function keep(
   if (!unchanged) log.info(`With the labels of this run it is ${image.digest}; its layers are the same`)
   const sent = await publishUnchanged(registry, image, images, tag)
   const kept = images.map((repository) => ({ ...image, repository }))
-  const records = kept.map((one) => recordOf(one, platform, storePath, inputs, workflow))
+  const formats = image.own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType))
+  const records = kept.map((one) => recordOf(one, platform, storePath, formats, inputs, workflow))
   await handOver(records, inputs, workflow, log)
   const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' } as const
   return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 })
@@ -232,9 +235,12 @@ function recordOf(
   { repository, digest, mediaType, size, platform: own }: ImageManifest,
   { os, architecture, variant = own.variant }: Platform,
   storePath: string,
-  { system, labels, jobTotal, jobIndex }: BuildInputs,
+  formats: readonly (LayerFormat | undefined)[] = [],
+  { system, labels, compression, pushWith, jobTotal, jobIndex }: BuildInputs,
   { run, job }: Workflow,
 ): DigestRecord {
+  // Docker compresses layers as it likes, whatever they came with.
+  const leftSome = pushWith === 'registry' && formats.some((format) => format !== compression.format)
   return {
     schema: 1,
     image: printRepository(repository),
@@ -245,6 +251,7 @@ function recordOf(
     size,
     storePath,
     labels: Object.keys(labels),
+    ...(leftSome && { compression: compression.format }),
     job: {
       id: job,
       ...(jobTotal !== undefined && { total: jobTotal }),

@@ -3,6 +3,7 @@ import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
 import { fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
+import type { DigestRecord } from '../record.ts'
 import { absent, findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
@@ -95,9 +96,12 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
   return {
     system,
     platform: { os, architecture, ...(variant !== undefined && { variant }) },
-    ...(record?.labels &&
-      isStorePath(record.storePath) && { madeOf: { storePath: record.storePath, labels: record.labels } }),
+    ...(record && madeOfIn(record)),
   }
+}
+
+function madeOfIn({ storePath, labels, compression }: DigestRecord): Pick<Member, 'madeOf'> {
+  return labels && isStorePath(storePath) ? { madeOf: { storePath, labels, compression } } : {}
 }
 
 /**

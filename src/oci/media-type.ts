@@ -24,6 +24,11 @@ const LAYER_FORMATS = ['gzip', 'zstd'] as const
 /** How layers in registries are compressed. */
 export type LayerFormat = (typeof LAYER_FORMATS)[number]
 
+/** Whether a text is such a format. */
+export function isLayerFormat(text: unknown): text is LayerFormat {
+  return LAYER_FORMATS.some((format) => format === text)
+}
+
 /** The media type of a layer compressed in this way. */
 export function layerType(format: LayerFormat): string {
   return `application/vnd.oci.image.layer.v1.tar+${format}`

@@ -96,7 +96,8 @@ export interface WantedImage extends Pick<BuildQuestion, 'labels' | 'format'> {
  * so that there is nothing to build. It must be so beyond doubt:
  * - an index in one of `images` (see `ownIndexes`) names this store path for its one image of the platform;
  * - each label that was added then is added now: what the image had in its place without it is not known;
- * - the registry has that image whole, it is for the platform, and its layers have the format that is asked for.
+ * - the registry has that image whole, it is for the platform, and its layers have the format that is asked for, or came with
+ *   another when that was asked for as well.
  *
  * Whatever is in doubt is to be built, and that is said in a line. Of several `images` one that has it is enough: merge
  * copies it to the others.
@@ -129,7 +130,8 @@ async function look(
   { platform, labels, format }: WantedImage,
 ): Promise<PublishedImage | string> {
   if (rivals > 1) return `the index has ${rivals} images for that platform`
-  const more = readMadeOf(annotations)?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
+  const madeOf = readMadeOf(annotations)
+  const more = madeOf?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
   if (more.length > 0) return `its ${printKeys(more)} not in \`labels\` now`
   const image = await findImage(registry, repository, digest)
   if (image?.digest !== digest) return 'it lists an image that is not there'
@@ -139,7 +141,9 @@ async function look(
   const { bytes, mediaType } = image.own.manifest
   const manifest = parseManifest(bytes, mediaType, digest)
   const layers = manifest.kind === 'manifest' ? manifest.layers : []
-  if (format !== undefined && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+  // Layers that came compressed would be left as they are this time, too.
+  const sameSetting = madeOf?.compression === format
+  if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
     return `its layers are not compressed by ${format}`
   return image
 }
