@@ -166,7 +166,7 @@ describe('writing', () => {
   test('what can’t be fetched is not deleted: it may be another job’s', async () => {
     await writeRecord(record, 1, folder)
     service.setFault(({ method }) => (method === 'GetSignedArtifactURL' ? { status: 403 } : undefined))
-    await expectFailure(writeRecord(other, 1, folder), "Can't read the artifact")
+    await expectFailure(writeRecord(other, 1, folder), "Can't read the artifact", 'not replaced')
     service.setFault()
     expect(await stored()).toEqual({ [name]: record })
   })

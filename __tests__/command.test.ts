@@ -43,6 +43,30 @@ test('a program that is ended from outside, or can’t be run, has failed', asyn
   }
 })
 
+test('what a program leaves behind, its output in hand, is not waited for', async () => {
+  const result = await runCommand('sh', ['-c', 'sleep 600 & echo $!; echo e >&2'], false, 50)
+  process.kill(Number(result?.stdout))
+  expect(result).toMatchObject({ exitCode: 0, log: 'e\n' })
+})
+
+test('a program that has no room to run has failed', async () => {
+  // One argument longer than Linux takes.
+  expect(await runCommand('true', ['x'.repeat(200_000)], false)).toMatchObject({
+    exitCode: 126,
+    log: expect.stringContaining('E2BIG'),
+  })
+  const module = new URL('../src/command.ts', import.meta.url)
+  // As many files as may be open are.
+  const script = `import { openSync } from 'node:fs'
+    import { runCommand } from ${JSON.stringify(module.href)}
+    await runCommand('true', [], false)
+    try { for (;;) openSync('/dev/null') } catch {}
+    console.log(JSON.stringify(await runCommand(process.execPath, [], false)))`
+  const node = [process.execPath, '--input-type=module', '--eval', script]
+  const result = await runCommand('sh', ['-c', 'ulimit -n 100; exec "$@"', 'sh', ...node], false)
+  expect(JSON.parse(result?.stdout ?? '')).toMatchObject({ exitCode: 126, log: expect.stringContaining('EMFILE') })
+})
+
 test('a program that is not there is no result', async () => {
   expect(await runCommand('no-such-program', [], false)).toBeUndefined()
 })

@@ -54064,10 +54064,13 @@ async function downloadDigests(client, id, name, folder) {
         });
     return names.map((file) => ({ origin, text: `sha256:${file}` }));
 }
+const RIVAL_UNKNOWN = 'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.';
 async function refuseRival(record, client, id, name, folder) {
     const earlier = await download(client, id, name, (0,external_node_path_.join)(folder, String(id))).then(readable, (error) => {
-        if (!(error instanceof RecordError) || error.cause !== undefined)
+        if (!(error instanceof RecordError))
             throw error;
+        if (error.cause !== undefined)
+            throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN });
     });
     if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest)
         return;
@@ -54181,7 +54184,7 @@ var external_node_util_ = __nccwpck_require__(57975);
 
 
 const LOG_LIMIT = 256 * 1024;
-async function runCommand(program, args, shown) {
+async function runCommand(program, args, shown, linger = LINGER) {
     const path = await (0,io/* which */.K7)(program);
     if (path === '')
         return undefined;
@@ -54191,17 +54194,16 @@ async function runCommand(program, args, shown) {
     const show = (bytes) => shown === true && process.stdout.write(bytes);
     if (shown !== false)
         process.stdout.write(`[command]${[path, ...args].join(' ')}${external_node_os_.EOL}`);
-    const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    child.stdout.on('data', (chunk) => {
+    const takeOutput = (chunk) => {
         stdout.push(chunk);
         show(chunk);
-    });
-    child.stderr.on('data', (chunk) => {
+    };
+    const takeError = (chunk) => {
         log.add(chunk);
         show(chunk);
         lines?.write(chunk);
-    });
-    const exitCode = await endedWith(child).catch((error) => {
+    };
+    const exitCode = await runToEnd(path, args, takeOutput, takeError, linger).catch((error) => {
         log.add(Buffer.from(`${error.message}\n`));
         return 126;
     });
@@ -54209,12 +54211,16 @@ async function runCommand(program, args, shown) {
     return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log.read()) };
 }
 const LINGER = 10_000;
-async function endedWith(child) {
+async function runToEnd(path, args, takeOutput, takeError, linger) {
+    const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const exited = (0,external_node_events_.once)(child, 'exit');
     const closed = (0,external_node_events_.once)(child, 'close');
     closed.catch(() => undefined);
-    const [code, signal] = (await (0,external_node_events_.once)(child, 'exit'));
+    child.stdout?.on('data', takeOutput);
+    child.stderr?.on('data', takeError);
+    const [code, signal] = await exited;
     const lingering = new AbortController();
-    await Promise.race([closed, (0,external_node_timers_promises_namespaceObject.setTimeout)(LINGER, undefined, { signal: lingering.signal }).catch(() => undefined)]);
+    await Promise.race([closed, (0,external_node_timers_promises_namespaceObject.setTimeout)(linger, undefined, { signal: lingering.signal }).catch(() => undefined)]);
     lingering.abort();
     child.stdout?.destroy();
     child.stderr?.destroy();
@@ -55543,7 +55549,7 @@ const SYMPTOMS = [
     },
     {
         pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
-        help: ({ system: wanted, runnerSystem }, match) => {
+        help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
             const system = match[1] ?? match[2] ?? runnerSystem;
             if (system.endsWith('-darwin') && system !== runnerSystem)
                 return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`;
@@ -55559,7 +55565,7 @@ const SYMPTOMS = [
     {
         pattern: /unable to load seccomp BPF program/,
         help: ({ system, runnerSystem }) => {
-            const where = system === runnerSystem
+            const where = system === undefined || system === runnerSystem
                 ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
                 : `under emulation. Build for ${system} on ${describeRunner(system)}`;
             return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
@@ -55572,9 +55578,9 @@ const SYMPTOMS = [
         pattern: /Exec format error|cannot execute binary file/i,
         help: ({ system, runnerSystem }) => system === runnerSystem
             ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
-            : `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+            : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
   - uses: docker/setup-qemu-action@v4
-or build on ${describeRunner(system)}.`,
+or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
     },
     {
         pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
@@ -55612,7 +55618,7 @@ or build on ${describeRunner(system)}.`,
   ./${name}`,
     },
     {
-        pattern: /(?:getting status of|path) ['"]((?![^'"]*\/nix\/store\/)\/[^'"]+)['"](?: does not exist|: No such file)/,
+        pattern: /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
         help: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
     },
 ];
@@ -55993,7 +55999,7 @@ function notEvaluated({ flake, runnerSystem, missing }, { log }) {
     return new NixError({
         what: `Nix could not evaluate ${flake}#packages`,
         words: lastLines(log, 20),
-        help: explainBuildFailure(log, { system: runnerSystem, runnerSystem }),
+        help: explainBuildFailure(log, { runnerSystem }),
     });
 }
 

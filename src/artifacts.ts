@@ -186,6 +186,9 @@ async function downloadDigests(
   return names.map((file) => ({ origin, text: `sha256:${file}` }))
 }
 
+const RIVAL_UNKNOWN =
+  'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.'
+
 /** A record of this attempt with another digest is another job's: one of the two images would be lost in silence. */
 async function refuseRival(
   record: DigestRecord,
@@ -195,8 +198,9 @@ async function refuseRival(
   folder: string,
 ): Promise<void> {
   const earlier = await download(client, id, name, join(folder, String(id))).then(readable, (error: unknown) => {
+    if (!(error instanceof RecordError)) throw error
     // Of what did not arrive it is not known whose it is.
-    if (!(error instanceof RecordError) || error.cause !== undefined) throw error
+    if (error.cause !== undefined) throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN })
   })
   // What is no record is nobody's, and nothing is lost with it.
   if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return

@@ -25,12 +25,14 @@ export type Shown = boolean | ((line: string) => void)
 
 /**
  * Runs a program, without a shell. Nobody is there to answer what it might ask: its standard input is empty.
+ * @param linger how long what it leaves behind may keep its output open, in milliseconds
  * @returns nothing where there is no such program on the PATH
  */
 export async function runCommand(
   program: string,
   args: readonly string[],
   shown: Shown,
+  linger = LINGER,
 ): Promise<CommandResult | undefined> {
   const path = await which(program)
   if (path === '') return undefined
@@ -39,17 +41,16 @@ export async function runCommand(
   const lines = typeof shown === 'function' ? lineSplitter(shown) : undefined
   const show = (bytes: Buffer | string) => shown === true && process.stdout.write(bytes)
   if (shown !== false) process.stdout.write(`[command]${[path, ...args].join(' ')}${EOL}`)
-  const child = spawn(path, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-  child.stdout.on('data', (chunk: Buffer) => {
+  const takeOutput = (chunk: Buffer) => {
     stdout.push(chunk)
     show(chunk)
-  })
-  child.stderr.on('data', (chunk: Buffer) => {
+  }
+  const takeError = (chunk: Buffer) => {
     log.add(chunk)
     show(chunk)
     lines?.write(chunk)
-  })
-  const exitCode = await endedWith(child).catch((error: Error) => {
+  }
+  const exitCode = await runToEnd(path, args, takeOutput, takeError, linger).catch((error: Error) => {
     // As a shell has it for what can't be run.
     log.add(Buffer.from(`${error.message}\n`))
     return 126
@@ -58,16 +59,26 @@ export async function runCommand(
   return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log.read()) }
 }
 
-/** How long what a program has left behind may keep its output open, in milliseconds. */
 const LINGER = 10_000
 
 /** The exit code, once all that the program has written is read. */
-async function endedWith(child: ChildProcess): Promise<number> {
+async function runToEnd(
+  path: string,
+  args: readonly string[],
+  takeOutput: (chunk: Buffer) => void,
+  takeError: (chunk: Buffer) => void,
+  linger: number,
+): Promise<number> {
+  const child: ChildProcess = spawn(path, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
   const closed = once(child, 'close')
   closed.catch(() => undefined)
-  const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
+  // Neither is there where the system has no room for another program.
+  child.stdout?.on('data', takeOutput)
+  child.stderr?.on('data', takeError)
+  const [code, signal] = await exited
   const lingering = new AbortController()
-  await Promise.race([closed, sleep(LINGER, undefined, { signal: lingering.signal }).catch(() => undefined)])
+  await Promise.race([closed, sleep(linger, undefined, { signal: lingering.signal }).catch(() => undefined)])
   lingering.abort()
   child.stdout?.destroy()
   child.stderr?.destroy()

@@ -92,6 +92,13 @@ test.each([
   expect(help).not.toMatch(/qemu|runs-on/)
 })
 
+test('where more than one system was evaluated, emulation may help', () => {
+  const help = explainBuildFailure('/build/app: cannot execute binary file: Exec format error', {
+    runnerSystem: 'x86_64-linux',
+  })
+  expect(help).toMatch(/^Programs for another system don't run [\s\S]*setup-qemu-action@v4\nor take a runner of that/)
+})
+
 test('the sandbox’s filter under emulation', () => {
   const help = explainBuildFailure('error: unable to load seccomp BPF program: Invalid argument', onX86)
   expect(help).toContain('extra_nix_config: filter-syscalls = false')
@@ -202,7 +209,16 @@ test.each([
   "error: path '/home/runner/work/app/app/result' does not exist",
 ])('a path that is not there: %s', (log) => {
   expect(explainBuildFailure(log, forX86)).toMatch(/^There is no \/home\/runner\/work\/app\/app\/result on this runner/)
-  expect(explainBuildFailure(log.replace('/home/runner', '/nix/store/a'), forX86)).toBeUndefined()
+})
+
+test.each([
+  "error: getting status of '/nix/store/a/result': No such file or directory",
+  "error: getting status of '/nix/var/nix/daemon-socket/socket': No such file or directory",
+  "error: path '/build/source/testdata/big.bin' does not exist",
+  "app> ERROR: path '/home/builder/testdata/big.bin' does not exist",
+  "error: while setting up the build environment: getting attributes of path '/run/binfmt': No such file or directory",
+])('but not one that is no path of the user’s: %s', (log) => {
+  expect(explainBuildFailure(log, forX86)).toBeUndefined()
 })
 
 test('of a cause and its consequence, the cause is told', () => {

@@ -20,7 +20,7 @@ import { BLOCK, mayBeTar } from './tar.ts'
 export interface ImageSource {
   readonly path: string
   /**
-   * `script`: a program that writes a plain tar to its standard output (streamLayeredImage). `layout`: an OCI layout that
+   * `script`: a program that writes a tar to its standard output (streamLayeredImage). `layout`: an OCI layout that
    * is a folder. `nix2container`: a description, which its own program makes a layout of.
    */
   readonly format: 'tar' | 'script' | 'layout' | 'nix2container' | ArchiveCompression

@@ -3,7 +3,8 @@ import { hostedRunner } from './system.ts'
 
 /** What is known of a build when it fails. */
 export interface BuildContext {
-  readonly system: string
+  /** Absent where it was more than one that was evaluated. */
+  readonly system?: string
   /** The system of the machine that the build ran on. */
   readonly runnerSystem: string
   /** What is free on the disks by now, in words. */
@@ -54,7 +55,7 @@ const SYMPTOMS: readonly Symptom[] = [
     // "platform mismatch" and "missing system features" are two reasons in 2.34, and one in older versions.
     pattern:
       /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
-    help: ({ system: wanted, runnerSystem }, match) => {
+    help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? runnerSystem
       // No emulation makes Linux run programs of macOS, nor does an image have any.
       if (system.endsWith('-darwin') && system !== runnerSystem)
@@ -72,7 +73,7 @@ const SYMPTOMS: readonly Symptom[] = [
     pattern: /unable to load seccomp BPF program/,
     help: ({ system, runnerSystem }) => {
       const where =
-        system === runnerSystem
+        system === undefined || system === runnerSystem
           ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
           : `under emulation. Build for ${system} on ${describeRunner(system)}`
       return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
@@ -86,9 +87,9 @@ const SYMPTOMS: readonly Symptom[] = [
     help: ({ system, runnerSystem }) =>
       system === runnerSystem
         ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
-        : `Programs for ${system} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+        : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
   - uses: docker/setup-qemu-action@v4
-or build on ${describeRunner(system)}.`,
+or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
   },
   {
     pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
@@ -140,8 +141,9 @@ or build on ${describeRunner(system)}.`,
   ./${name}`,
   },
   {
-    // A path of the user's own: what is missing in the store is another's concern.
-    pattern: /(?:getting status of|path) ['"]((?![^'"]*\/nix\/store\/)\/[^'"]+)['"](?: does not exist|: No such file)/,
+    // In Nix's own words, and of a path of the user's: not in the store, nor where builders work.
+    pattern:
+      /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
     help: (_, [, path]) =>
       `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
   },

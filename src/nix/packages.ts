@@ -186,6 +186,6 @@ function notEvaluated({ flake, runnerSystem, missing }: PackagesCall, { log }: C
   return new NixError({
     what: `Nix could not evaluate ${flake}#packages`,
     words: lastLines(log, 20),
-    help: explainBuildFailure(log, { system: runnerSystem, runnerSystem }),
+    help: explainBuildFailure(log, { runnerSystem }),
   })
 }
