@@ -6,6 +6,8 @@ const shared = {
 export default {
   // For slow machines: what hangs ends here, and nothing else does.
   testTimeout: 60_000,
+  // Jest would leave a core free, and most tests wait for other programs.
+  maxWorkers: '100%',
   projects: [
     {
       ...shared,
