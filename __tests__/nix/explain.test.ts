@@ -205,10 +205,10 @@ test('a path without "./", which Nix takes for a name in its registry', () => {
 })
 
 test.each([
-  "error: getting status of '/home/runner/work/app/app/result': No such file or directory",
-  "error: path '/home/runner/work/app/app/result' does not exist",
+  "error: getting status of '/home/runner/app/result': No such file or directory",
+  "error: path '/home/runner/app/result' does not exist",
 ])('a path that is not there: %s', (log) => {
-  expect(explainBuildFailure(log, forX86)).toMatch(/^There is no \/home\/runner\/work\/app\/app\/result on this runner/)
+  expect(explainBuildFailure(log, forX86)).toMatch(/^There is no \/home\/runner\/app\/result on this runner/)
 })
 
 test.each([
