@@ -53906,6 +53906,11 @@ function isPassing(status, body) {
 function isPassingError(code) {
     return code !== undefined && RETRIED_ERRORS.has(code);
 }
+async function pauseForRetry({ why, count, attempts, retryAfter }, log, wait) {
+    const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
+    log.info(`${why}; trying again in ${(delay / 1000).toFixed(1)} s (attempt ${count + 1} of ${attempts})`);
+    await wait(delay);
+}
 function retryDelay(attempt, retryAfter, now, random) {
     const asked = parseRetryAfter(retryAfter, now);
     const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
@@ -54097,10 +54102,7 @@ async function persist(work, wait) {
             const code = networkErrorIn(error);
             if (count === ATTEMPTS || code === undefined)
                 throw error;
-            const delay = retryDelay(count, undefined, Date.now(), Math.random());
-            const next = `attempt ${count + 1} of ${ATTEMPTS}`;
-            jobLog.info(`${firstLine(error)}: ${code}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
-            await wait(delay);
+            await pauseForRetry({ why: `${firstLine(error)}: ${code}`, count, attempts: ATTEMPTS }, jobLog, wait);
         }
     }
 }
@@ -54493,6 +54495,10 @@ function memberName(name) {
             parts.push(part);
     }
     return parts.join('/');
+}
+function listOf(names) {
+    const shown = names.slice(0, 8).join(', ');
+    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
 }
 
 ;// CONCATENATED MODULE: ./lib/image/config.js
@@ -55216,10 +55222,6 @@ async function layerIn({ type, size, content }, name, document) {
 function mayBeDocument({ type, size }, name) {
     return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name);
 }
-function listOf(names) {
-    const shown = names.slice(0, 8).join(', ');
-    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
-}
 
 ;// CONCATENATED MODULE: ./lib/image/description.js
 
@@ -55252,6 +55254,7 @@ async function readDescription(path) {
 
 
 
+
 async function findSource(path) {
     const start = await readStart(path);
     if (start === 'folder')
@@ -55261,7 +55264,7 @@ async function findSource(path) {
         throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
     if (format === 'nix2container')
         return describedBy(path);
-    const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined;
+    const unpacked = await readUnpackedStart(path, format);
     if (unpacked !== undefined && !mayBeTar(unpacked))
         throw new ImageError({
             what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
@@ -55316,6 +55319,8 @@ async function readStart(path, most = BLOCK) {
 }
 const PACKED_START = 256 * 1024;
 async function readUnpackedStart(path, format) {
+    if (!isCompressed(format))
+        return undefined;
     const packed = await readStart(path, PACKED_START);
     if (packed === 'folder')
         return undefined;
@@ -55348,16 +55353,16 @@ async function findInFolder(path) {
     if (only !== undefined)
         throw new ImageError({
             what: `${path} is a folder with ${images.length} images in it`,
-            words: `by their first bytes: ${source_listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
+            words: `by their first bytes: ${listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
             help: 'Build each of them by its own attribute.',
         });
     const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
     throw new ImageError({
         what: `${path} is a folder with no image in it`,
-        words: `it holds ${source_listOf(names)}`,
+        words: `it holds ${listOf(names)}`,
         help: others.length === 0
             ? BUILDERS
-            : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${source_listOf(others)} is one, build that, not a folder around it.`,
+            : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${listOf(others)} is one, build that, not a folder around it.`,
     });
 }
 function isForItself({ format }) {
@@ -55372,11 +55377,8 @@ async function sourceAt(path) {
     const format = start && formatOf(start);
     if (format === undefined)
         return undefined;
-    const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined;
+    const unpacked = await readUnpackedStart(path, format);
     return unpacked === undefined || mayBeTar(unpacked) ? { path, format } : undefined;
-}
-function source_listOf(names) {
-    return `${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`;
 }
 function formatOf(start) {
     if (isTar(start))
@@ -57843,7 +57845,7 @@ async function build(inputs, workflow, tools) {
                 tempFolder: workflow.tempFolder,
             }, tools);
         const { layers } = pushed;
-        const formats = layers?.map((layer) => layer.format);
+        const formats = (layers ?? []).map((layer) => layer.format);
         const records = pushed.images.map((image) => recordOf(image, platform, storePath, formats, inputs, workflow));
         await handOver(records, inputs, workflow, log);
         return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
@@ -57951,7 +57953,7 @@ async function handOver(records, { retentionDays }, { tempFolder }, log) {
         log.warning(error.message);
     }
 }
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, formats = [], { system, labels, compression, pushWith, jobTotal, jobIndex }, { run, job }) {
+function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, formats, { system, labels, compression, pushWith, jobTotal, jobIndex }, { run, job }) {
     const leftSome = pushWith === 'registry' && formats.some((format) => format !== compression.format);
     return {
         schema: 1,
@@ -59656,10 +59658,7 @@ function createHttp(settings) {
             if (why === undefined || count === attempts)
                 return conclude(call, outcome);
             const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
-            const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
-            const next = `attempt ${count + 1} of ${attempts}`;
-            log.info(`${host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`);
-            await wait(delay);
+            await pauseForRetry({ why: `${host}: ${why}`, count, attempts, retryAfter }, log, wait);
         }
     }
     return {

@@ -7,7 +7,7 @@ import { allOf } from './all-of.ts'
 import { firstLine, messageOf, oneLine } from './failure.ts'
 import { jobLog } from './job-log.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
-import { ATTEMPTS, retryDelay } from './registry/retry.ts'
+import { ATTEMPTS, pauseForRetry } from './registry/retry.ts'
 import { withTempFolder } from './temp-folder.ts'
 
 /** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
@@ -230,10 +230,7 @@ async function persist<Result>(work: () => Promise<Result>, wait: Wait): Promise
     } catch (error) {
       const code = networkErrorIn(error)
       if (count === ATTEMPTS || code === undefined) throw error
-      const delay = retryDelay(count, undefined, Date.now(), Math.random())
-      const next = `attempt ${count + 1} of ${ATTEMPTS}`
-      jobLog.info(`${firstLine(error)}: ${code}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
-      await wait(delay)
+      await pauseForRetry({ why: `${firstLine(error)}: ${code}`, count, attempts: ATTEMPTS }, jobLog, wait)
     }
   }
 }

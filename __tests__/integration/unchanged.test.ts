@@ -44,39 +44,29 @@ async function writeFlake(content: string): Promise<void> {
 
 /** The same in a file without flakes, for the system that Nix builds for. */
 async function writeImages(content: string): Promise<void> {
-  const text = `{ system ? builtins.currentSystem }:
-let
-  architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.\${system};
-  images = import ${lab.hello}/image.nix { inherit system architecture; };
-in {
-  image = derivation {
-    name = "image.tar.gz"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; content = "${content}";
-    args = [ "-euc" "echo \${system} >> ${mark}; cp \${images.tarGz} $out" ];
-  };
-}
-`
-  await writeFile(join(flake, 'images.nix'), text)
+  await writeExpression('images.nix', 'image.tar.gz', `cp \${images.tarGz} $out # ${content}`)
 }
 
 /** An OCI layout of one layer, compressed with zstd. */
 async function writeLayout(): Promise<void> {
+  const pack = '--dest-compress --dest-compress-format zstd docker-archive:${images.tar} oci:$out:image'
+  await writeExpression('layout.nix', 'layout', `mkdir $out; skopeo --insecure-policy --tmpdir . copy --quiet ${pack}`)
+}
+
+/** A file whose `image` is made by a builder that leaves the mark, of the example's `images`. */
+async function writeExpression(file: string, name: string, script: string): Promise<void> {
   const text = `{ system ? builtins.currentSystem }:
 let
   architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.\${system};
   images = import ${lab.hello}/image.nix { inherit system architecture; };
 in {
   image = derivation {
-    name = "layout"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
-    args = [ "-euc" ''
-      echo \${system} >> ${mark}
-      mkdir $out
-      skopeo --insecure-policy --tmpdir . copy --quiet --dest-compress --dest-compress-format zstd \
-        docker-archive:\${images.tar} oci:$out:image
-    '' ];
+    name = "${name}"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+    args = [ "-euc" "echo \${system} >> ${mark}; ${script}" ];
   };
 }
 `
-  await writeFile(join(flake, 'layout.nix'), text)
+  await writeFile(join(flake, file), text)
 }
 
 /** The systems for which the builder has run since the last look. */

@@ -78,7 +78,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
             tools,
           )
     const { layers } = pushed
-    const formats = layers?.map((layer) => layer.format)
+    const formats = (layers ?? []).map((layer) => layer.format)
     const records = pushed.images.map((image) => recordOf(image, platform, storePath, formats, inputs, workflow))
     await handOver(records, inputs, workflow, log)
     return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
@@ -235,7 +235,7 @@ function recordOf(
   { repository, digest, mediaType, size, platform: own }: ImageManifest,
   { os, architecture, variant = own.variant }: Platform,
   storePath: string,
-  formats: readonly (LayerFormat | undefined)[] = [],
+  formats: readonly (LayerFormat | undefined)[],
   { system, labels, compression, pushWith, jobTotal, jobIndex }: BuildInputs,
   { run, job }: Workflow,
 ): DigestRecord {

@@ -4,7 +4,15 @@ import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { imageOfLayout } from './oci-layout.ts'
 import { probe } from './probe.ts'
-import { type Contents, damaged, type Member, memberName, type SourceImage, type TakeLayer } from './source-image.ts'
+import {
+  type Contents,
+  damaged,
+  listOf,
+  type Member,
+  memberName,
+  type SourceImage,
+  type TakeLayer,
+} from './source-image.ts'
 import { type TarEntry, tarEntries } from './tar.ts'
 
 /**
@@ -84,9 +92,4 @@ async function layerIn(
  */
 function mayBeDocument({ type, size }: TarEntry, name: string): boolean {
   return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name)
-}
-
-function listOf(names: readonly string[]): string {
-  const shown = names.slice(0, 8).join(', ')
-  return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing'
 }

@@ -74,3 +74,9 @@ export function memberName(name: string): string {
   }
   return parts.join('/')
 }
+
+/** The first of many names, for people, and how many more there are. */
+export function listOf(names: readonly string[]): string {
+  const shown = names.slice(0, 8).join(', ')
+  return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing'
+}

@@ -13,7 +13,7 @@ import { readDescription } from './description.ts'
 import { ImageError } from './image-error.ts'
 import { readLayoutFolder } from './oci-layout.ts'
 import { probe } from './probe.ts'
-import type { SourceImage, TakeLayer } from './source-image.ts'
+import { listOf, type SourceImage, type TakeLayer } from './source-image.ts'
 import { BLOCK, mayBeTar } from './tar.ts'
 
 /** What Nix built, by the form that it has. */
@@ -39,7 +39,7 @@ export async function findSource(path: string): Promise<ImageSource> {
   if (format === undefined)
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS })
   if (format === 'nix2container') return describedBy(path)
-  const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined
+  const unpacked = await readUnpackedStart(path, format)
   if (unpacked !== undefined && !mayBeTar(unpacked))
     throw new ImageError({
       what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
@@ -110,7 +110,8 @@ async function readStart(path: string, most = BLOCK): Promise<Buffer | 'folder'>
 const PACKED_START = 256 * 1024
 
 /** The first block of what is in a compressed file. Nothing where it can't be told: whoever reads the file says why. */
-async function readUnpackedStart(path: string, format: ArchiveCompression): Promise<Buffer | undefined> {
+async function readUnpackedStart(path: string, format: ImageSource['format']): Promise<Buffer | undefined> {
+  if (!isCompressed(format)) return undefined
   const packed = await readStart(path, PACKED_START)
   if (packed === 'folder') return undefined
   const reader = streamReader(decompress(format, Readable.from([packed]), path))
@@ -168,12 +169,8 @@ async function sourceAt(path: string): Promise<ImageSource | undefined> {
   }
   const format = start && formatOf(start)
   if (format === undefined) return undefined
-  const unpacked = isCompressed(format) ? await readUnpackedStart(path, format) : undefined
+  const unpacked = await readUnpackedStart(path, format)
   return unpacked === undefined || mayBeTar(unpacked) ? { path, format } : undefined
-}
-
-function listOf(names: readonly string[]): string {
-  return `${names.slice(0, 8).join(', ') || 'nothing'}${names.length > 8 ? ' and more' : ''}`
 }
 
 function formatOf(start: Buffer): ImageSource['format'] | undefined {

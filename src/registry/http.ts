@@ -5,7 +5,7 @@ import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { type NamedProxy, proxyFor, proxyStatus, readProxies, refusedByProxy, unusableProxy } from './proxy.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { ATTEMPTS, isPassing, isPassingError, retryDelay } from './retry.ts'
+import { ATTEMPTS, isPassing, isPassingError, pauseForRetry } from './retry.ts'
 
 /** A request to whatever URL. */
 export interface HttpRequest {
@@ -136,10 +136,7 @@ export function createHttp(settings: HttpSettings): Http {
       const why = passingReason(outcome)
       if (why === undefined || count === attempts) return conclude(call, outcome)
       const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined
-      const delay = retryDelay(count, retryAfter, Date.now(), Math.random())
-      const next = `attempt ${count + 1} of ${attempts}`
-      log.info(`${host}: ${why}; trying again in ${(delay / 1000).toFixed(1)} s (${next})`)
-      await wait(delay)
+      await pauseForRetry({ why: `${host}: ${why}`, count, attempts, retryAfter }, log, wait)
     }
   }
 

@@ -1,3 +1,5 @@
+import type { Log } from '../log.ts'
+
 /** How often a request is sent at most, the first time included. */
 export const ATTEMPTS = 6
 
@@ -28,6 +30,28 @@ export function isPassing(status: number, body: string): boolean {
 /** Whether what has gone wrong before there was an answer may go well a moment later. @param code Node's or undici's */
 export function isPassingError(code: string | undefined): boolean {
   return code !== undefined && RETRIED_ERRORS.has(code)
+}
+
+/** What has failed in passing, and how it is tried again. */
+export interface Retry {
+  /** On one line, with what it happened to. */
+  readonly why: string
+  /** How often it has been tried, from 1, and how often it is at most. */
+  readonly count: number
+  readonly attempts: number
+  /** The header, where there was an answer. */
+  readonly retryAfter?: string | undefined
+}
+
+/** Says that something is tried again, and waits until then. @param wait for so many milliseconds */
+export async function pauseForRetry(
+  { why, count, attempts, retryAfter }: Retry,
+  log: Pick<Log, 'info'>,
+  wait: (milliseconds: number) => Promise<unknown>,
+): Promise<void> {
+  const delay = retryDelay(count, retryAfter, Date.now(), Math.random())
+  log.info(`${why}; trying again in ${(delay / 1000).toFixed(1)} s (attempt ${count + 1} of ${attempts})`)
+  await wait(delay)
 }
 
 /**
