@@ -15,18 +15,18 @@ afterEach(() => {
 })
 
 test('a secret is masked at once', () => {
-  jobLog.mask('hunter2')
-  expect(printed).toBe('::add-mask::hunter2\n')
+  jobLog.mask('hunter2-hunter2')
+  expect(printed).toContain('::add-mask::hunter2-hunter2\n')
 })
 
 test('a secret that comes up while the runner takes no commands is masked when it does again', async () => {
   await jobLog.foreignGroup('Build', async () => {
-    jobLog.mask('hunter2')
+    jobLog.mask('hunter2-hunter2')
     jobLog.info('from Nix')
   })
   const [, stop = ''] = /::stop-commands::(\S+)\n/.exec(printed) ?? []
-  expect(printed).toContain(`from Nix\n::${stop}::\n::add-mask::hunter2\n`)
-  expect(printed.match(/hunter2/g)).toHaveLength(1)
-  jobLog.mask('hunter3')
-  expect(printed.endsWith('::add-mask::hunter3\n')).toBe(true)
+  expect(printed).toContain(`from Nix\n::${stop}::\n::add-mask::hunter2-hunter2\n`)
+  expect(printed.match(/::add-mask::hunter2-hunter2\n/g)).toHaveLength(1)
+  jobLog.mask('hunter3-hunter3')
+  expect(printed).toContain('::add-mask::hunter3-hunter3\n')
 })

@@ -45737,6 +45737,13 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers"
 
 /***/ }),
 
+/***/ 58500:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
+
+/***/ }),
+
 /***/ 41692:
 /***/ ((module) => {
 
@@ -45842,27 +45849,272 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 /***/ }),
 
+/***/ 61485:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   c: () => (/* binding */ endOnSignals),
+/* harmony export */   m: () => (/* binding */ isCancelled)
+/* harmony export */ });
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
+/* harmony import */ var _job_log_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(41943);
+/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(1775);
+/* harmony import */ var _temp_folder_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88722);
+
+
+
+
+function endOnSignals() {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+        process.once(signal, () => void endOn(signal));
+}
+let ending;
+async function endOn(signal) {
+    const first = ending === undefined;
+    ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal);
+    if (!first)
+        return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal, 0);
+    _job_log_js__WEBPACK_IMPORTED_MODULE_1__/* .jobLog */ .W.info(`Cancelled by ${signal}: ending what is under way`);
+    await ending;
+    (0,_job_log_js__WEBPACK_IMPORTED_MODULE_1__/* .resumeCommands */ .Q)();
+    (0,_temp_folder_js__WEBPACK_IMPORTED_MODULE_3__/* .removeTempFolders */ .k)();
+    process.exit(128 + node_os__WEBPACK_IMPORTED_MODULE_0__.constants.signals[signal]);
+}
+function isCancelled() {
+    return ending !== undefined;
+}
+
+
+/***/ }),
+
+/***/ 71957:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   A3: () => (/* binding */ reasonOf),
+/* harmony export */   HR: () => (/* binding */ Failure),
+/* harmony export */   TM: () => (/* binding */ firstLine),
+/* harmony export */   TN: () => (/* binding */ oneLine),
+/* harmony export */   bD: () => (/* binding */ messageOf),
+/* harmony export */   w$: () => (/* binding */ lastLines)
+/* harmony export */ });
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(68804);
+
+class Failure extends Error {
+    name = 'Failure';
+    parts;
+    constructor(parts) {
+        super([parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'), parts.cause === undefined ? undefined : { cause: parts.cause });
+        this.parts = parts;
+    }
+}
+function messageOf(error) {
+    if (typeof error !== 'object' || error === null || !('message' in error))
+        return String(error);
+    if (error.message === '' && error instanceof AggregateError)
+        return error.errors.map(messageOf).join('; ');
+    return String(error.message);
+}
+function oneLine(text) {
+    const words = (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutEscapes */ .Lx)(text.slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
+    const line = (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutCommands */ .Df)((0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutHidden */ .P)(words).trim());
+    return line.length > 500 ? `${line.slice(0, 500)}…` : line;
+}
+function firstLine(error) {
+    return oneLine(messageOf(error).split('\n')[0] ?? '');
+}
+function reasonOf(error) {
+    if (error instanceof Failure)
+        return firstLine(error);
+    throw error;
+}
+function lastLines(log, count) {
+    return log.trimEnd().split('\n').slice(-count).join('\n');
+}
+function indent(words) {
+    return words
+        .trimEnd()
+        .split('\n')
+        .map((line) => `  ${line}`.trimEnd())
+        .join('\n');
+}
+
+
+/***/ }),
+
 /***/ 75691:
 /***/ ((__webpack_module__, __unused_webpack___webpack_exports__, __nccwpck_require__) => {
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(10192);
+/* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(12735);
+
 
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
 (0,node_v8__WEBPACK_IMPORTED_MODULE_1__.setFlagsFromString)('--heap-growing-percent=500');
 process.noDeprecation = true;
-await (0,_run_js__WEBPACK_IMPORTED_MODULE_2__/* .run */ .e)(process.env);
+(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .c)();
+const exitCode = await (0,_run_js__WEBPACK_IMPORTED_MODULE_3__/* .run */ .e)(process.env);
+process.exit(exitCode);
 
 __webpack_async_result__();
 } catch(e) { __webpack_async_result__(e); } }, 1);
 
 /***/ }),
 
-/***/ 10192:
+/***/ 41943:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Q: () => (/* binding */ resumeCommands),
+/* harmony export */   W: () => (/* binding */ jobLog)
+/* harmony export */ });
+/* harmony import */ var node_crypto__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77598);
+/* harmony import */ var _actions_core__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(50912);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(68804);
+
+
+
+const unmasked = [];
+let commandsStopped;
+const jobLog = {
+    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
+    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
+    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
+    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
+    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
+    mask(secret) {
+        for (const form of formsOf(secret)) {
+            if (commandsStopped)
+                unmasked.push(form);
+            else
+                _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(form);
+        }
+    },
+    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(title), work),
+    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(title), async () => {
+        const token = (0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.randomUUID)();
+        _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::stop-commands::${token}`);
+        commandsStopped = token;
+        try {
+            return await work();
+        }
+        finally {
+            resumeCommands();
+        }
+    }),
+};
+function resumeCommands() {
+    if (commandsStopped === undefined)
+        return;
+    _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::${commandsStopped}::`);
+    commandsStopped = undefined;
+    for (const secret of unmasked.splice(0))
+        _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(secret);
+}
+const SHORTEST_SECRET = 8;
+function formsOf(secret) {
+    const bytes = Buffer.from(secret);
+    const forms = [secret, encodeURIComponent(secret), bytes.toString('base64'), bytes.toString('base64url')];
+    return [...new Set(forms)].filter(({ length }) => length >= SHORTEST_SECRET && secret.length >= SHORTEST_SECRET);
+}
+
+
+/***/ }),
+
+/***/ 1775:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  PH: () => (/* binding */ endChildren),
+  N4: () => (/* binding */ endGroup),
+  v0: () => (/* binding */ startChild)
+});
+
+;// CONCATENATED MODULE: external "node:child_process"
+const external_node_child_process_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:child_process");
+// EXTERNAL MODULE: external "node:events"
+var external_node_events_ = __nccwpck_require__(78474);
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(48161);
+// EXTERNAL MODULE: external "node:timers/promises"
+var promises_ = __nccwpck_require__(58500);
+// EXTERNAL MODULE: ./lib/failure.js
+var failure = __nccwpck_require__(71957);
+;// CONCATENATED MODULE: ./lib/process/environment.js
+function environmentFor(trust, env = process.env) {
+    if (trust === 'everything')
+        return env;
+    const withheld = trust === 'nix' ? [OF_THE_STEP] : [OF_THE_STEP, REGISTRY_LOGINS];
+    return Object.fromEntries(Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name))));
+}
+const OF_THE_STEP = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
+const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
+
+;// CONCATENATED MODULE: ./lib/process/child.js
+
+
+
+
+
+
+const running = new Set();
+function startChild(path, args, trust, stdin) {
+    try {
+        const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true });
+        running.add(child);
+        return { process: child, exited: exitOf(child) };
+    }
+    catch (error) {
+        return { exited: Promise.resolve({ code: 126, error: (0,failure/* messageOf */.bD)(error) }) };
+    }
+}
+async function exitOf(child) {
+    try {
+        const [code, signal] = (await (0,external_node_events_.once)(child, 'exit'));
+        return { code: code ?? 128 + (signal === null ? 0 : external_node_os_.constants.signals[signal]) };
+    }
+    catch (error) {
+        return { code: 126, error: (0,failure/* messageOf */.bD)(error) };
+    }
+    finally {
+        running.delete(child);
+    }
+}
+function endGroup(child) {
+    if (child?.pid !== undefined)
+        signalGroup(child.pid, 'SIGKILL');
+    running.delete(child);
+}
+function signalGroup(pid, signal) {
+    try {
+        process.kill(-pid, signal);
+    }
+    catch {
+    }
+}
+const GRACE = 3000;
+async function endChildren(signal, grace = GRACE) {
+    const children = [...running];
+    const ended = Promise.all(children.map((child) => (0,external_node_events_.once)(child, 'exit').catch(() => undefined)));
+    for (const { pid } of children)
+        if (pid !== undefined)
+            signalGroup(pid, signal);
+    await Promise.race([ended, (0,promises_.setTimeout)(grace)]);
+    for (const child of children)
+        endGroup(child);
+}
+
+
+/***/ }),
+
+/***/ 12735:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -45879,6 +46131,36 @@ var external_node_os_ = __nccwpck_require__(48161);
 var external_node_path_ = __nccwpck_require__(76760);
 // EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 12 modules
 var core = __nccwpck_require__(50912);
+;// CONCATENATED MODULE: ./lib/activity.js
+const activities = new Set();
+function startActivity(what) {
+    const started = { what, lastProgress: performance.now() };
+    activities.add(started);
+    return {
+        progress() {
+            started.lastProgress = performance.now();
+        },
+        end: () => void activities.delete(started),
+    };
+}
+const SILENCE = 60_000;
+function reportSilence(info, silence = SILENCE) {
+    const reported = new WeakMap();
+    const timer = setInterval(() => {
+        const now = performance.now();
+        for (const activity of activities) {
+            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
+            if (now - since < silence)
+                continue;
+            reported.set(activity, now);
+            const seconds = Math.round((now - activity.lastProgress) / 1000);
+            info(`Still waiting for ${activity.what}: no progress for ${seconds} s`);
+        }
+    }, silence / 12);
+    timer.unref();
+    return () => clearInterval(timer);
+}
+
 ;// CONCATENATED MODULE: ./lib/advice.js
 function loginStep(host) {
     if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
@@ -45937,84 +46219,12 @@ async function allOf(work) {
 
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(77598);
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
-;// CONCATENATED MODULE: ./lib/failure.js
-class Failure extends Error {
-    name = 'Failure';
-    parts;
-    constructor(parts) {
-        super([parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'), parts.cause === undefined ? undefined : { cause: parts.cause });
-        this.parts = parts;
-    }
-}
-function messageOf(error) {
-    if (!(error instanceof Error))
-        return String(error);
-    if (error.message === '' && error instanceof AggregateError)
-        return error.errors.map(messageOf).join('; ');
-    return error.message;
-}
-function oneLine(text) {
-    const line = text
-        .slice(0, 8192)
-        .replace(/[\s\p{Cc}]+/gu, ' ')
-        .replaceAll('##[', '# [')
-        .trim();
-    return line.length > 500 ? `${line.slice(0, 500)}…` : line;
-}
-function firstLine(error) {
-    return oneLine(messageOf(error).split('\n')[0] ?? '');
-}
-function reasonOf(error) {
-    if (error instanceof Failure)
-        return firstLine(error);
-    throw error;
-}
-function lastLines(log, count) {
-    return log.trimEnd().split('\n').slice(-count).join('\n');
-}
-function indent(words) {
-    return words
-        .trimEnd()
-        .split('\n')
-        .map((line) => `  ${line}`.trimEnd())
-        .join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/job-log.js
-
-
-const unmasked = [];
-let deaf = false;
-const jobLog = {
-    info: (message) => core/* info */.pq(message),
-    notice: (message) => core/* notice */.lm(message),
-    warning: (message) => core/* warning */.$e(message),
-    debug: (message) => core/* debug */.Yz(message),
-    mask(secret) {
-        if (deaf)
-            unmasked.push(secret);
-        else
-            core/* setSecret */.Pq(secret);
-    },
-    group: (title, work) => core/* group */.Os(title, work),
-    foreignGroup: (title, work) => core/* group */.Os(title, async () => {
-        const token = (0,external_node_crypto_.randomUUID)();
-        core/* info */.pq(`::stop-commands::${token}`);
-        deaf = true;
-        try {
-            return await work();
-        }
-        finally {
-            core/* info */.pq(`::${token}::`);
-            deaf = false;
-            for (const secret of unmasked.splice(0))
-                core/* setSecret */.Pq(secret);
-        }
-    }),
-};
-
+// EXTERNAL MODULE: external "node:timers/promises"
+var external_node_timers_promises_ = __nccwpck_require__(58500);
+// EXTERNAL MODULE: ./lib/failure.js
+var lib_failure = __nccwpck_require__(71957);
+// EXTERNAL MODULE: ./lib/job-log.js
+var job_log = __nccwpck_require__(41943);
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
@@ -53595,7 +53805,7 @@ function unwrap(schema) {
 
 ;// CONCATENATED MODULE: ./lib/nix/nix-error.js
 
-class NixError extends Failure {
+class NixError extends lib_failure/* Failure */.HR {
     name = 'NixError';
 }
 
@@ -53725,7 +53935,7 @@ function digestOf(bytes) {
 
 ;// CONCATENATED MODULE: ./lib/oci/format-error.js
 
-class FormatError extends Failure {
+class FormatError extends lib_failure/* Failure */.HR {
     name = 'FormatError';
 }
 
@@ -53750,6 +53960,15 @@ function parseReference(text) {
     if (tag !== undefined && !isTag(tag))
         throw new FormatError({ what: `"${text}": ${tagProblem(tag)}` });
     return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+}
+function isReference(text) {
+    try {
+        parseReference(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
 }
 function printRepository(repository) {
     return `${repository.host}/${repository.path}`;
@@ -53819,7 +54038,7 @@ const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) 
 
 
 
-class RecordError extends Failure {
+class RecordError extends lib_failure/* Failure */.HR {
     name = 'RecordError';
 }
 function printRecord(record) {
@@ -53925,37 +54144,8 @@ function parseRetryAfter(header, now) {
     return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
-;// CONCATENATED MODULE: ./lib/temp-folder.js
-
-
-async function withTempFolder(parent, work) {
-    await removeLeft(parent);
-    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${PREFIX}${process.pid}-`));
-    try {
-        return await work(folder);
-    }
-    finally {
-        await (0,promises_.rm)(folder, { recursive: true, force: true });
-    }
-}
-const PREFIX = 'nix-image-action-';
-const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);
-async function removeLeft(parent) {
-    for (const name of await (0,promises_.readdir)(parent)) {
-        const [, pid] = LEFT.exec(name) ?? [];
-        if (pid !== undefined && !runs(Number(pid)))
-            await (0,promises_.rm)((0,external_node_path_.join)(parent, name), { recursive: true, force: true });
-    }
-}
-function runs(pid) {
-    try {
-        return process.kill(pid, 0);
-    }
-    catch (error) {
-        return error.code === 'EPERM';
-    }
-}
-
+// EXTERNAL MODULE: ./lib/temp-folder.js
+var temp_folder = __nccwpck_require__(88722);
 ;// CONCATENATED MODULE: ./lib/artifacts.js
 
 
@@ -53972,10 +54162,10 @@ class NoArtifactService extends RecordError {
 function artifactName(image, system, place = 1) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
     const hash = (0,external_node_crypto_.createHash)('sha256').update(image).digest('hex').slice(0, 8);
-    return `${artifacts_PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`;
+    return `${PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`;
 }
-async function writeRecord(record, retentionDays, tempFolder, wait = external_node_timers_promises_namespaceObject.setTimeout) {
-    await withTempFolder(tempFolder, async (folder) => {
+async function writeRecord(record, retentionDays, tempFolder, wait = external_node_timers_promises_.setTimeout) {
+    await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const client = await openClient();
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
@@ -53985,16 +54175,16 @@ async function writeRecord(record, retentionDays, tempFolder, wait = external_no
         }, wait);
     });
 }
-async function readRecords({ own, pattern }, tempFolder, wait = external_node_timers_promises_namespaceObject.setTimeout) {
-    return withTempFolder(tempFolder, async (folder) => {
+async function readRecords({ own, pattern }, tempFolder, wait = external_node_timers_promises_.setTimeout) {
+    return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const client = await openClient();
         const artifacts = await persist(() => list(client), wait);
         const folderOf = (id) => (0,external_node_path_.join)(folder, String(id));
         const records = artifacts
-            .filter(({ name }) => own && name.startsWith(artifacts_PREFIX))
+            .filter(({ name }) => own && name.startsWith(PREFIX))
             .map(async ({ id, name }) => [await persist(() => download(client, id, name, folderOf(id)), wait)]);
         const digests = artifacts
-            .filter(({ name }) => !name.startsWith(artifacts_PREFIX) && matches(name, pattern))
+            .filter(({ name }) => !name.startsWith(PREFIX) && matches(name, pattern))
             .map(({ id, name }) => persist(() => downloadDigests(client, id, name, folderOf(id)), wait));
         return (await allOf([...records, ...digests])).flat();
     });
@@ -54003,7 +54193,7 @@ function matches(name, pattern) {
     const parts = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
     return new RegExp(`^${parts.join('.*')}$`, 's').test(name);
 }
-const artifacts_PREFIX = 'image-digest-';
+const PREFIX = 'image-digest-';
 const FILE = 'digest.json';
 const RECORD_LIMIT = 64 * 1024;
 const PLACES = 20;
@@ -54034,7 +54224,7 @@ async function upload(record, client, file, retentionDays) {
             return;
         }
         catch (error) {
-            if (!/\(409\)/.test(messageOf(error)) || at + 1 === PLACES)
+            if (!/\(409\)/.test((0,lib_failure/* messageOf */.bD)(error)) || at + 1 === PLACES)
                 throw error;
             const rival = (await list(client)).find((artifact) => artifact.name === name);
             if (rival !== undefined)
@@ -54049,7 +54239,7 @@ async function download(client, id, name, folder) {
     const [file, ...more] = files.filter((entry) => entry.isFile() && entry.name.endsWith('.json'));
     if (file === undefined || more.length > 0)
         throw new RecordError({
-            what: `${origin} should hold one file of JSON, and holds ${oneLine(files.map(({ name }) => name).join(', ')) || 'nothing'}`,
+            what: `${origin} should hold one file of JSON, and holds ${(0,lib_failure/* oneLine */.TN)(files.map(({ name }) => name).join(', ')) || 'nothing'}`,
         });
     const path = (0,external_node_path_.join)(file.parentPath, file.name);
     if ((await (0,promises_.stat)(path)).size > RECORD_LIMIT)
@@ -54064,7 +54254,7 @@ async function downloadDigests(client, id, name, folder) {
     const odd = names.filter((file) => !/^[0-9a-f]{64}$/.test(file));
     if (names.length === 0 || odd.length > 0)
         throw new RecordError({
-            what: `${origin} should hold files named by digests, and holds ${oneLine(odd.join(', ')) || 'nothing'}`,
+            what: `${origin} should hold files named by digests, and holds ${(0,lib_failure/* oneLine */.TN)(odd.join(', ')) || 'nothing'}`,
             help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
         });
     return names.map((file) => ({ origin, text: `sha256:${file}` }));
@@ -54081,7 +54271,7 @@ async function refuseRival(record, client, id, name, folder) {
         return;
     throw new RecordError({
         what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
-        words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
+        words: `${earlier.digest} by the job "${(0,lib_failure/* oneLine */.TN)(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
         help: 'One `image` has one variant in a run: give each variant an `image` of its own.',
     });
 }
@@ -54102,19 +54292,19 @@ async function persist(work, wait) {
             const code = networkErrorIn(error);
             if (count === ATTEMPTS || code === undefined)
                 throw error;
-            await pauseForRetry({ why: `${firstLine(error)}: ${code}`, count, attempts: ATTEMPTS }, jobLog, wait);
+            await pauseForRetry({ why: `${(0,lib_failure/* firstLine */.TM)(error)}: ${code}`, count, attempts: ATTEMPTS }, job_log/* jobLog */.W, wait);
         }
     }
 }
 function networkErrorIn(error) {
-    return /Unable to make request: ([A-Z]\w*)/.exec(messageOf(error))?.[1];
+    return /Unable to make request: ([A-Z]\w*)/.exec((0,lib_failure/* messageOf */.bD)(error))?.[1];
 }
 async function asking(purpose, asked) {
     try {
         return await asked;
     }
     catch (error) {
-        const words = messageOf(error);
+        const words = (0,lib_failure/* messageOf */.bD)(error);
         const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || error.name === 'GHESNotSupportedError';
         const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.';
         if (none)
@@ -54167,17 +54357,15 @@ async function nearest(folder) {
     }
 }
 
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:child_process");
-// EXTERNAL MODULE: external "node:events"
-var external_node_events_ = __nccwpck_require__(78474);
 // EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
 var io = __nccwpck_require__(88701);
 // EXTERNAL MODULE: external "node:string_decoder"
 var external_node_string_decoder_ = __nccwpck_require__(46193);
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(57975);
-;// CONCATENATED MODULE: ./lib/command.js
+// EXTERNAL MODULE: ./lib/text.js
+var lib_text = __nccwpck_require__(68804);
+// EXTERNAL MODULE: ./lib/process/child.js + 2 modules
+var process_child = __nccwpck_require__(1775);
+;// CONCATENATED MODULE: ./lib/process/command.js
 
 
 
@@ -54186,47 +54374,88 @@ var external_node_util_ = __nccwpck_require__(57975);
 
 
 const LOG_LIMIT = 256 * 1024;
-async function runCommand(program, args, shown, linger = LINGER) {
+const OUTPUT_LIMIT = 16 * 1024 * 1024;
+const LINGER = 10_000;
+async function runCommand(program, args, { trust, shown = false, input, timeoutMs, lingerMs = LINGER }) {
     const path = await (0,io/* which */.K7)(program);
     if (path === '')
         return undefined;
-    const stdout = [];
-    const log = endOf(LOG_LIMIT);
-    const lines = typeof shown === 'function' ? lineSplitter(shown) : undefined;
-    const show = (bytes) => shown === true && process.stdout.write(bytes);
     if (shown !== false)
-        process.stdout.write(`[command]${[path, ...args].join(' ')}${external_node_os_.EOL}`);
-    const takeOutput = (chunk) => {
-        stdout.push(chunk);
-        show(chunk);
-    };
-    const takeError = (chunk) => {
-        log.add(chunk);
-        show(chunk);
-        lines?.write(chunk);
-    };
-    const exitCode = await runToEnd(path, args, takeOutput, takeError, linger).catch((error) => {
-        log.add(Buffer.from(`${error.message}\n`));
-        return 126;
+        printLine(`[command]${[path, ...args].join(' ')}`);
+    const output = collector(OUTPUT_LIMIT);
+    const log = endOf(LOG_LIMIT);
+    const outputLines = shown === true ? lineSplitter(printPlain) : undefined;
+    const errorLines = shown === false ? undefined : lineSplitter(shown === true ? printPlain : shown);
+    const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim());
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
+    const closed = Promise.withResolvers();
+    child?.once('close', () => closed.resolve());
+    child?.stdout?.on('data', (chunk) => {
+        activity?.progress();
+        outputLines?.write(chunk);
+        if (!output.add(chunk))
+            (0,process_child/* endGroup */.N4)(child);
     });
-    lines?.end();
-    return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), log: plainText(log.read()) };
+    child?.stderr?.on('data', (chunk) => {
+        activity?.progress();
+        errorLines?.write(chunk);
+        log.add(chunk);
+    });
+    child?.stdin?.on('error', () => undefined);
+    child?.stdin?.end(input);
+    const overdue = timeoutMs === undefined ? undefined : setTimeout(() => (0,process_child/* endGroup */.N4)(child), timeoutMs);
+    const { code, error } = await exited;
+    clearTimeout(overdue);
+    if (child?.pid !== undefined)
+        await waitUpTo(lingerMs, closed.promise);
+    if (trust !== 'everything')
+        (0,process_child/* endGroup */.N4)(child);
+    child?.stdout?.destroy();
+    child?.stderr?.destroy();
+    activity?.end();
+    outputLines?.end();
+    errorLines?.end();
+    if (error !== undefined)
+        log.add(Buffer.from(`${error}\n`));
+    if (output.full)
+        log.add(Buffer.from(`\nIt wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
+    return {
+        exitCode: output.full ? 125 : code,
+        stdout: output.read().toString('utf8'),
+        log: (0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
+    };
 }
-const LINGER = 10_000;
-async function runToEnd(path, args, takeOutput, takeError, linger) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    const exited = (0,external_node_events_.once)(child, 'exit');
-    const closed = (0,external_node_events_.once)(child, 'close');
-    closed.catch(() => undefined);
-    child.stdout?.on('data', takeOutput);
-    child.stderr?.on('data', takeError);
-    const [code, signal] = await exited;
-    const lingering = new AbortController();
-    await Promise.race([closed, (0,external_node_timers_promises_namespaceObject.setTimeout)(linger, undefined, { signal: lingering.signal }).catch(() => undefined)]);
-    lingering.abort();
-    child.stdout?.destroy();
-    child.stderr?.destroy();
-    return code ?? 128 + (signal === null ? 0 : external_node_os_.constants.signals[signal]);
+function printLine(line) {
+    process.stdout.write(`${line}${external_node_os_.EOL}`);
+}
+function printPlain(line) {
+    printLine((0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(line)));
+}
+async function waitUpTo(milliseconds, work) {
+    const waiting = new AbortController();
+    const time = (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: waiting.signal }).catch(() => undefined);
+    await Promise.race([work, time]);
+    waiting.abort();
+}
+function collector(limit) {
+    let kept = Buffer.alloc(1024);
+    let size = 0;
+    return {
+        get full() {
+            return size > limit;
+        },
+        add(chunk) {
+            const start = size;
+            size += chunk.length;
+            if (size > limit)
+                return false;
+            if (size > kept.length)
+                kept = Buffer.concat([kept], Math.max(size, 2 * kept.length));
+            chunk.copy(kept, start);
+            return true;
+        },
+        read: () => kept.subarray(0, Math.min(size, limit, kept.length)),
+    };
 }
 function endOf(limit) {
     const chunks = [];
@@ -54241,7 +54470,7 @@ function endOf(limit) {
         read: () => Buffer.concat(chunks).subarray(-limit),
     };
 }
-const LINE_LIMIT = 1024 * 1024;
+const LINE_LIMIT = 256 * 1024;
 function lineSplitter(onLine) {
     const decoder = new external_node_string_decoder_.StringDecoder('utf8');
     let rest = '';
@@ -54265,17 +54494,99 @@ function lineSplitter(onLine) {
         },
     };
 }
-function plainText(log) {
-    return (0,external_node_util_.stripVTControlCharacters)(log.toString('utf8')).replaceAll('\r', '');
+
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
+;// CONCATENATED MODULE: ./lib/process/stream.js
+
+
+
+
+
+
+const stream_LOG_LIMIT = 64 * 1024;
+const LOG_LINES = 15;
+const stream_LINGER = 5000;
+function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
+    const log = endOf(stream_LOG_LIMIT);
+    child?.stderr?.on('data', (chunk) => log.add(chunk));
+    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
+    child?.stdin?.on('error', () => undefined);
+    child?.stdout?.on('error', () => undefined);
+    let waitingSince;
+    let abandoned = false;
+    function watchPipes() {
+        const timer = setInterval(() => {
+            if (waitingSince === undefined || performance.now() - waitingSince < lingerMs)
+                return;
+            abandoned = true;
+            end();
+        }, lingerMs / 5);
+        child?.stdout?.once('close', () => clearInterval(timer));
+        if (child?.stdout?.destroyed !== false)
+            clearInterval(timer);
+    }
+    async function* output() {
+        if (child?.stdout == null)
+            return;
+        const chunks = child.stdout[Symbol.asyncIterator]();
+        try {
+            for (;;) {
+                waitingSince = performance.now();
+                const waiting = startActivity(`the output of ${path}`);
+                const { done, value } = await chunks.next().finally(waiting.end);
+                waitingSince = undefined;
+                if (done)
+                    return;
+                yield value;
+            }
+        }
+        catch (error) {
+            if (!abandoned)
+                throw error;
+        }
+        finally {
+            child.stdout.destroy();
+        }
+    }
+    function end() {
+        (0,process_child/* endGroup */.N4)(child);
+        child?.stdout?.destroy();
+        child?.stderr?.destroy();
+        child?.stdin?.destroy();
+    }
+    async function settle() {
+        const { code, error } = await exited;
+        if (child?.pid !== undefined) {
+            watchPipes();
+            await waitUpTo(lingerMs, logClosed);
+        }
+        const text = (0,lib_failure/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
+        if (code === 0)
+            return { log: text };
+        return { failure: error ?? describe(code, child?.signalCode ?? null), log: text };
+    }
+    return { input: child?.stdin ?? closedInput(), output: output(), ended: settle(), end };
+}
+function describe(code, signal) {
+    return `it ended with ${signal ?? `status ${code}`}`;
+}
+function closedInput() {
+    const input = new external_node_stream_.PassThrough();
+    input.on('error', () => undefined);
+    input.destroy();
+    return input;
 }
 
 ;// CONCATENATED MODULE: ./lib/docker/docker-error.js
 
-class DockerError extends Failure {
+class DockerError extends lib_failure/* Failure */.HR {
     name = 'DockerError';
 }
 
 ;// CONCATENATED MODULE: ./lib/docker/docker.js
+
 
 
 
@@ -54289,7 +54600,7 @@ async function checkDocker() {
         return;
     throw new DockerError({
         what: 'Docker is not running on this runner',
-        words: lastLines(log, 5),
+        words: (0,lib_failure/* lastLines */.w$)(log, 5),
         help: WHERE_DOCKER_IS,
     });
 }
@@ -54298,27 +54609,25 @@ async function keepsLayersUncompressed() {
     return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
 async function loadImage(feed, advise = () => undefined) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] });
-    const words = [];
-    child.stderr.setEncoding('utf8').on('data', (text) => words.push(text));
-    child.stdin.on('error', () => undefined);
-    const ended = (0,external_node_events_.once)(child, 'close').then(([code]) => code, (error) => void words.push(messageOf(error)));
-    const [fed] = await Promise.allSettled([feed(child.stdin)]);
-    const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
-    if (fed.status === 'rejected' && !brokenPipe) {
-        child.kill();
-        child.stdin.destroy();
+    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
+    try {
+        const [fed] = await Promise.allSettled([feed(docker.input)]);
+        const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
+        if (fed.status === 'rejected' && !brokenPipe)
+            throw fed.reason;
+        const loading = startActivity('docker load');
+        const { failure, log } = await docker.ended.finally(loading.end);
+        if (fed.status === 'fulfilled' && failure === undefined)
+            return fed.value;
+        const said = (0,lib_failure/* lastLines */.w$)(log || (failure ?? ''), 10);
+        throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) });
     }
-    const exitCode = await ended;
-    if (fed.status === 'rejected' && !brokenPipe)
-        throw fed.reason;
-    if (fed.status === 'fulfilled' && exitCode === 0)
-        return fed.value;
-    const said = lastLines(words.join(''), 10);
-    throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) });
+    finally {
+        docker.end();
+    }
 }
 async function loadedImage(configDigest, names) {
-    for (const name of [configDigest, ...names]) {
+    for (const name of [configDigest, ...names.filter(isReference)]) {
         const { exitCode } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
         if (exitCode === 0)
             return name;
@@ -54331,26 +54640,26 @@ async function loadedImage(configDigest, names) {
 async function tagImage(image, reference) {
     const { exitCode, log } = await docker(['tag', image, reference]);
     if (exitCode !== 0)
-        throw new DockerError({ what: `Docker could not tag the image as ${reference}`, words: lastLines(log, 5) });
+        throw new DockerError({ what: `Docker could not tag the image as ${reference}`, words: (0,lib_failure/* lastLines */.w$)(log, 5) });
 }
 async function pushTag(reference, loginHelp) {
     const { exitCode, stdout, log } = await docker(['push', reference], true);
     if (exitCode !== 0) {
         const help = /denied|unauthorized|authentication required|no basic auth/i.test(log) ? loginHelp : undefined;
-        throw new DockerError({ what: `Docker could not push ${reference}`, words: lastLines(log, 5), help });
+        throw new DockerError({ what: `Docker could not push ${reference}`, words: (0,lib_failure/* lastLines */.w$)(log, 5), help });
     }
     const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
     if (digest !== undefined && isDigest(digest))
         return digest;
     throw new DockerError({
         what: `Docker has pushed ${reference}, but did not say its digest`,
-        words: lastLines(stdout, 5),
+        words: (0,lib_failure/* lastLines */.w$)(stdout, 5),
     });
 }
 const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
 const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
 async function docker(args, shown = false) {
-    const result = await runCommand('docker', args, shown);
+    const result = await runCommand('docker', args, { trust: 'everything', shown });
     if (result === undefined)
         throw missing();
     return result;
@@ -54367,17 +54676,144 @@ function missing() {
 
 ;// CONCATENATED MODULE: ./lib/image/image-error.js
 
-class ImageError extends Failure {
+class ImageError extends lib_failure/* Failure */.HR {
     name = 'ImageError';
 }
 
-// EXTERNAL MODULE: external "node:fs"
-var external_node_fs_ = __nccwpck_require__(73024);
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
 ;// CONCATENATED MODULE: external "node:stream/promises"
 const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(73024);
+;// CONCATENATED MODULE: ./lib/fs/regular-file.js
+
+
+
+
+class FileError extends lib_failure/* Failure */.HR {
+    name = 'FileError';
+}
+async function resolveWithin(path, root) {
+    try {
+        const [place, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
+        if (isWithin(place, folder))
+            return place;
+    }
+    catch (error) {
+        if (isCode(error, 'ENOENT', 'ENOTDIR'))
+            return undefined;
+        throw new FileError({ what: `${path} can't be read`, words: (0,lib_failure/* messageOf */.bD)(error), cause: error });
+    }
+    throw leadsOut(path, root);
+}
+async function openRegularFile(path, root) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new FileError({ what: `There is no ${path}` });
+    const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
+    const handle = await (0,promises_.open)(place, flags).catch((error) => {
+        throw new FileError({ what: `${path} can't be read`, words: (0,lib_failure/* messageOf */.bD)(error), cause: error });
+    });
+    try {
+        const file = await handle.stat();
+        if (!file.isFile())
+            throw new FileError({ what: `${path} is not a regular file` });
+        if (!(await isStillWithin(handle, root)))
+            throw leadsOut(path, root);
+        return { handle, size: file.size };
+    }
+    catch (error) {
+        await handle.close();
+        throw error;
+    }
+}
+async function isStillWithin({ fd }, root) {
+    const place = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
+    return place === undefined || isWithin(place, await (0,promises_.realpath)(root));
+}
+function isWithin(path, folder) {
+    const below = (0,external_node_path_.relative)(folder, path);
+    return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
+}
+function leadsOut(path, root) {
+    return new FileError({
+        what: `${path} is a link that leads out of ${root}`,
+        help: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+    });
+}
+function isCode(error, ...codes) {
+    return codes.includes(String(error.code));
+}
+
+;// CONCATENATED MODULE: ./lib/json.js
+
+function readJson(schema, json) {
+    const text = typeof json === 'string' ? json : decode(json);
+    const parsed = text === undefined ? undefined : json_parseJson(text);
+    if (parsed === undefined)
+        return { ok: false, problem: 'it is not JSON' };
+    if (parsed === 'deep')
+        return { ok: false, problem: `it is nested more than ${DEPTH_LIMIT} levels deep` };
+    const { success, output, issues } = safeParse(schema, parsed.value, { abortEarly: true });
+    if (success)
+        return { ok: true, value: output };
+    const [issue] = issues;
+    const place = getDotPath(issue);
+    const problem = issue.message.replace(/ but received .*$/s, '');
+    return { ok: false, problem, ...(place !== null && { place }) };
+}
+const DEPTH_LIMIT = 100;
+function decode(bytes) {
+    try {
+        return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    }
+    catch {
+        return undefined;
+    }
+}
+function json_parseJson(text) {
+    if (depthOf(text) > DEPTH_LIMIT)
+        return 'deep';
+    try {
+        return { value: JSON.parse(text) };
+    }
+    catch {
+        return undefined;
+    }
+}
+function depthOf(text) {
+    let depth = 0;
+    let deepest = 0;
+    for (let at = 0; at < text.length; at++) {
+        switch (text.charCodeAt(at)) {
+            case QUOTE:
+                at = endOfString(text, at);
+                break;
+            case OPEN_BRACKET:
+            case OPEN_BRACE:
+                deepest = Math.max(deepest, ++depth);
+                break;
+            case CLOSE_BRACKET:
+            case CLOSE_BRACE:
+                depth--;
+        }
+    }
+    return deepest;
+}
+function endOfString(text, start) {
+    let at = start + 1;
+    while (at < text.length && text.charCodeAt(at) !== QUOTE)
+        at += text.charCodeAt(at) === BACKSLASH ? 2 : 1;
+    return at;
+}
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+
 ;// CONCATENATED MODULE: ./lib/oci/document.js
+
 
 
 
@@ -54448,10 +54884,10 @@ function mediaTypeOf(bytes, named, name) {
     const own = document.mediaType;
     const type = isKnown(sent) ? sent : own;
     if (type === undefined || !isKnown(type))
-        throw new FormatError({ what: `${name} is not an image: its media type is "${oneLine(own ?? sent)}"` });
+        throw new FormatError({ what: `${name} is not an image: its media type is "${(0,lib_failure/* oneLine */.TN)(own ?? sent)}"` });
     if (own !== undefined && own !== type)
         throw new FormatError({
-            what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${oneLine(own)}"`,
+            what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${(0,lib_failure/* oneLine */.TN)(own)}"`,
         });
     const hasImage = document.config !== undefined || document.layers !== undefined;
     if (isIndexType(type) ? hasImage : document.manifests !== undefined)
@@ -54462,21 +54898,11 @@ function isKnown(mediaType) {
     return isIndexType(mediaType) || isManifestType(mediaType);
 }
 function parseAs(schema, bytes, name, kind) {
-    const result = safeParse(schema, jsonOf(bytes, name, kind));
-    if (result.success)
-        return result.output;
-    const [issue] = result.issues;
-    throw new FormatError({
-        what: `${name} is not a valid ${kind}: ${oneLine(`${getDotPath(issue) ?? 'it'}: ${issue.message}`)}`,
-    });
-}
-function jsonOf(bytes, name, kind) {
-    try {
-        return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-    }
-    catch (cause) {
-        throw new FormatError({ what: `${name} is not a valid ${kind}: it is no JSON`, cause });
-    }
+    const read = readJson(schema, bytes);
+    if (read.ok)
+        return read.value;
+    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
+    throw new FormatError({ what: `${name} is not a valid ${kind}: ${(0,lib_failure/* oneLine */.TN)(problem)}` });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source-image.js
@@ -54527,18 +54953,18 @@ function isDocument(name, bytes) {
     const first = bytes.find((byte) => !isSpace(byte));
     return first === 0x7b || first === 0x5b;
 }
-function documentCalled(name, { members, documents }, what, path) {
-    const bytes = documents.get(name);
+async function documentCalled(name, contents, what, path) {
+    const bytes = await contents.document(name);
     if (bytes !== undefined)
         return bytes;
-    const member = members.get(name);
+    const member = await contents.member(name);
     if (member?.type !== 'file')
         throw damaged(path, `${what} is missing`);
     if (member.size === 0)
         throw damaged(path, `${what} is empty`);
     if (member.size > DOCUMENT_LIMIT)
         throw damaged(path, `${what} is too large (${printBytes(member.size)}, at most ${printBytes(DOCUMENT_LIMIT)})`);
-    throw damaged(path, `${what} is no JSON`);
+    throw damaged(path, `${what} is not JSON`);
 }
 function isSpace(byte) {
     return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
@@ -54551,16 +54977,22 @@ function isSpace(byte) {
 
 
 
-function imageOfDockerArchive(contents, path) {
-    const { members } = contents;
-    const document = (name, what) => documentCalled(resolve(name, members), contents, what, path);
-    const manifest = docker_archive_parseManifest(document('manifest.json', 'its manifest.json'), path);
-    const config = document(manifest.Config, `its config ${manifest.Config}`);
+
+async function imageOfDockerArchive(contents, path) {
+    const document = async (name, what) => documentCalled(await resolve(name, contents), contents, what, path);
+    const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
+    const config = await document(manifest.Config, `its config ${manifest.Config}`);
     const image = readConfig(config, manifest.Config, path);
-    const layers = manifest.Layers.map((layer) => resolve(layer, members));
-    const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file');
+    const layers = [];
+    const missing = [];
+    for (const layer of manifest.Layers) {
+        const name = await resolve(layer, contents);
+        layers.push(name);
+        if ((await contents.member(name))?.type !== 'file')
+            missing.push(layer);
+    }
     if (missing.length > 0)
-        throw damaged(path, `these layers are missing: ${missing.join(', ')}`);
+        throw damaged(path, `these layers are missing: ${listOf(missing)}`);
     if (manifest.Layers.length !== image.diffIds.length)
         throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
     return {
@@ -54577,26 +55009,24 @@ const docker_archive_MANIFEST = array(object({
     Layers: nullish(array(string()), []),
 }));
 function docker_archive_parseManifest(bytes, path) {
-    const result = safeParse(pipe(string(), parseJson(), docker_archive_MANIFEST), bytes.toString('utf8'));
-    if (!result.success) {
-        const place = getDotPath(result.issues[0]);
-        throw damaged(path, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`);
-    }
-    const [entry, ...more] = result.output;
+    const read = readJson(docker_archive_MANIFEST, bytes);
+    if (!read.ok)
+        throw damaged(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`);
+    const [entry, ...more] = read.value;
     if (entry === undefined)
         throw damaged(path, 'its manifest.json lists no image');
     if (more.length > 0)
         throw new ImageError({
             what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
-            words: result.output.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+            words: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
             help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
         });
     return { ...entry, Layers: entry.Layers ?? [] };
 }
-function resolve(name, members) {
+async function resolve(name, contents) {
     let at = memberName(name);
     for (let hops = 0; hops < 16; hops++) {
-        const member = members.get(at);
+        const member = await contents.member(at);
         if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
             return at;
         const folder = member.type === 'symbolic-link' && at.includes('/') ? at.slice(0, at.lastIndexOf('/') + 1) : '';
@@ -54617,63 +55047,79 @@ function resolve(name, members) {
 
 
 
-
-function imageOfLayout(contents, path) {
-    const index = documentCalled('index.json', contents, 'its index.json', path);
-    const descriptor = onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
-    const bytes = documentOf(contents, descriptor, path);
+async function imageOfLayout(contents, path) {
+    const index = await documentCalled('index.json', contents, 'its index.json', path);
+    const descriptor = await onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const bytes = await documentOf(contents, descriptor, path);
     const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
     if (manifest.kind === 'index')
         throw damaged(path, `its manifest ${descriptor.digest} is an index`);
-    const configBytes = documentOf(contents, manifest.config, path);
+    const configBytes = await documentOf(contents, manifest.config, path);
     const config = readConfig(configBytes, manifest.config.digest, path);
     if (manifest.layers.length !== config.diffIds.length)
         throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`);
+    const layers = [];
+    for (const blob of manifest.layers)
+        layers.push({ name: await existing(contents, blob, path), blob });
     return {
         names: [],
         config,
         configDigest: manifest.config.digest,
         configBytes,
-        layers: manifest.layers.map((blob) => ({ name: existing(contents, blob, path), blob })),
+        layers,
         manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations },
     };
 }
-async function readLayoutFolder(path, take = async () => undefined) {
-    const image = imageOfLayout(await listFolder(path), path);
+async function readLayoutFolder(path, root, take = async () => undefined) {
+    const image = await imageOfLayout(contentsOfFolder(path, root), path);
     for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
-        await take({
-            name,
-            size: blob?.size ?? 0,
-            content: () => (0,external_node_fs_.createReadStream)((0,external_node_path_.join)(path, name), { highWaterMark: CHUNK }),
-        });
+        await take({ name, size: blob?.size ?? 0, content: () => contentOf((0,external_node_path_.join)(path, name), root) });
     return image;
 }
 const CHUNK = 1024 * 1024;
-async function listFolder(path) {
-    const folder = 'blobs/sha256';
-    const blobs = await (0,promises_.readdir)((0,external_node_path_.join)(path, folder)).catch(() => []);
-    const members = new Map();
-    const documents = new Map();
-    for (const name of ['index.json', ...blobs.map((blob) => `${folder}/${blob}`)]) {
-        const file = await (0,promises_.stat)((0,external_node_path_.join)(path, name)).catch(() => undefined);
-        if (!file?.isFile())
-            continue;
-        members.set(name, { type: 'file', linkName: '', size: file.size });
-        if (file.size > DOCUMENT_LIMIT)
-            continue;
-        const bytes = await (0,promises_.readFile)((0,external_node_path_.join)(path, name));
-        if (isDocument(name, bytes))
-            documents.set(name, bytes);
-    }
-    return { members, documents };
+async function* contentOf(path, root) {
+    const { handle } = await openRegularFile(path, root);
+    yield* handle.createReadStream({ highWaterMark: CHUNK });
 }
-function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
+function contentsOfFolder(path, root) {
+    let read = 0;
+    async function open(name) {
+        const place = await resolveWithin((0,external_node_path_.join)(path, name), root);
+        return place === undefined ? undefined : openRegularFile(place, root);
+    }
+    return {
+        async member(name) {
+            const file = await open(name);
+            await file?.handle.close();
+            return file && { type: 'file', linkName: '', size: file.size };
+        },
+        async document(name) {
+            const file = await open(name);
+            try {
+                if (file === undefined || file.size > DOCUMENT_LIMIT)
+                    return undefined;
+                read += file.size;
+                if (read > DOCUMENTS_LIMIT)
+                    throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+                const bytes = await file.handle.readFile();
+                return isDocument(name, bytes) ? bytes : undefined;
+            }
+            finally {
+                await file?.handle.close();
+            }
+        },
+    };
+}
+async function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
     const index = oci_layout_parse(bytes, mediaType, name, path);
     if (index.kind === 'manifest')
         throw damaged(path, `${name} is no index`);
     const listed = index.manifests.filter((one) => !isAttestation(one));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
-    const images = distinct.length > 1 ? distinct.filter((one) => mayBeImage(one, contents, path)) : distinct;
+    const images = [];
+    for (const one of distinct)
+        if (distinct.length === 1 || (await mayBeImage(one, contents, path)))
+            images.push(one);
     const [only, ...more] = images;
     if (only === undefined)
         throw damaged(path, `${name} lists no image`);
@@ -54689,15 +55135,15 @@ function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
         return only;
     if (depth > 2)
         throw damaged(path, 'its indexes lead to one another');
-    const inner = documentOf(contents, only, path);
+    const inner = await documentOf(contents, only, path);
     return onlyImage(contents, { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` }, path, depth + 1);
 }
-function mayBeImage({ artifactType, digest, mediaType }, { documents }, path) {
+async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
     if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
         return false;
     if (!isManifestType(mediaType) && !isIndexType(mediaType))
         return false;
-    const bytes = documents.get(nameOf(digest));
+    const bytes = await contents.document(nameOf(digest));
     if (bytes === undefined)
         return true;
     const manifest = oci_layout_parse(bytes, mediaType, `its manifest ${digest}`, path);
@@ -54720,17 +55166,17 @@ function oci_layout_parse(bytes, mediaType, name, path) {
         throw error;
     }
 }
-function documentOf(contents, { digest, size }, path) {
-    const bytes = documentCalled(nameOf(digest), contents, digest, path);
+async function documentOf(contents, { digest, size }, path) {
+    const bytes = await documentCalled(nameOf(digest), contents, digest, path);
     if (bytes.length !== size)
         throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
     if (digestOf(bytes) !== digest)
         throw damaged(path, `${digest} has another content than its name says`);
     return bytes;
 }
-function existing({ members }, { digest, size }, path) {
+async function existing(contents, { digest, size }, path) {
     const name = nameOf(digest);
-    const member = members.get(name);
+    const member = await contents.member(name);
     if (member?.type !== 'file')
         throw damaged(path, `its layer ${digest} is missing`);
     if (member.size !== size)
@@ -54831,12 +55277,12 @@ function isTar(start) {
 function decompress(compression, bytes, path) {
     const options = { chunkSize: 1024 * 1024 };
     if (compression === 'xz')
-        return byProgram('xz', bytes, path);
+        return byXz(bytes, path);
     return compression === 'gzip'
         ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
-        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: LONG }), splitFrames(bytes), path);
+        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: WINDOW_LOG } }), splitFrames(bytes), path);
 }
-const LONG = { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: 31 };
+const WINDOW_LOG = 27;
 async function* byStream(plain, bytes, path) {
     const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
     try {
@@ -54850,37 +55296,43 @@ async function* byStream(plain, bytes, path) {
         throw explained(error, path);
 }
 function explained(error, path) {
+    if (error.code === 'ZSTD_error_frameParameter_windowTooLarge')
+        return new ImageError({
+            what: `${path} can't be decompressed: zstd would need more than ${2 ** WINDOW_LOG / 1024 / 1024} MiB of memory for its window`,
+            words: (0,lib_failure/* messageOf */.bD)(error),
+            help: 'Compress it without `--long`, or with at most `--long=27`.',
+            cause: error,
+        });
     return /^(Z_|ZSTD_)/.test(String(error.code))
-        ? decompress_damaged(path, messageOf(error), error)
+        ? decompress_damaged(path, (0,lib_failure/* messageOf */.bD)(error), error)
         : error;
 }
-async function* byProgram(program, bytes, path) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(program, ['--decompress', '--stdout'], { stdio: ['pipe', 'pipe', 'pipe'] });
-    const words = [];
-    child.stderr.setEncoding('utf8').on('data', (text) => words.push(text));
-    const ended = (0,external_node_events_.once)(child, 'close').then(([code]) => (code === 0 ? undefined : words.join('').trim() || `status ${code}`), (error) => error);
-    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), child.stdin));
+const XZ_MEMORY = '160MiB';
+async function* byXz(bytes, path) {
+    const program = await (0,io/* which */.K7)('xz');
+    if (program === '')
+        throw new ImageError({
+            what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+            help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+        });
+    const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
+    const xz = startStreaming(program, args, { trust: 'nix', reads: true });
+    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), xz.input));
     try {
-        yield* child.stdout;
-        const [failure, feeding] = await Promise.all([ended, fed]);
-        if (failure instanceof Error)
-            throw new ImageError({
-                what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-                words: failure.message,
-                help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
-            });
+        yield* xz.output;
+        const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
         if (feeding !== undefined && !GIVEN_UP.has(String(feeding.code)))
             throw feeding;
         if (failure !== undefined)
-            throw decompress_damaged(path, failure);
+            throw decompress_damaged(path, log === '' ? failure : log);
         if (feeding !== undefined)
             throw feeding;
     }
     finally {
-        child.kill();
+        xz.end();
     }
 }
-const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
+const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
 function decompress_damaged(path, words, cause) {
     return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
 }
@@ -55003,7 +55455,7 @@ async function* tarEntries(reader, archive) {
             extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
             continue;
         }
-        const entry = describe(header, global, extension, archive);
+        const entry = tar_describe(header, global, extension, archive);
         extension = {};
         yield* visit(reader, entry, archive);
     }
@@ -55012,7 +55464,8 @@ const BLOCK = 512;
 function mayBeTar(start) {
     return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)));
 }
-const EXTENSION_LIMIT = 1024 * 1024;
+const EXTENSION_LIMIT = 256 * 1024;
+const NAME_LIMIT = 4096;
 async function* visit(reader, entry, archive) {
     let unread = entry.size;
     yield {
@@ -55079,6 +55532,7 @@ async function readExtension(reader, header, global, archive) {
         global.set(key, value);
     return {};
 }
+const PAX_KEYS = new Set(['path', 'linkpath', 'size']);
 function parsePax(content, archive) {
     const records = new Map();
     for (let at = 0; at < content.length;) {
@@ -55089,21 +55543,28 @@ function parsePax(content, archive) {
         const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
         if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
             throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
-        records.set(record.slice(0, equals), record.slice(equals + 1));
+        const key = record.slice(0, equals);
+        if (PAX_KEYS.has(key))
+            records.set(key, record.slice(equals + 1));
         at += length;
     }
     return records;
 }
-function describe(header, global, { name, linkName, pax }, archive) {
+function tar_describe(header, global, { name, linkName, pax }, archive) {
     const said = (key) => pax?.get(key) ?? global.get(key);
     const size = said('size');
     const type = typeOf(header.flag);
     return {
-        name: said('path') ?? name ?? header.name,
-        linkName: said('linkpath') ?? linkName ?? header.linkName,
+        name: checkedName(said('path') ?? name ?? header.name, archive),
+        linkName: checkedName(said('linkpath') ?? linkName ?? header.linkName, archive),
         size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
         type,
     };
+}
+function checkedName(name, archive) {
+    if (name.length <= NAME_LIMIT)
+        return name;
+    throw new ImageError({ what: `${archive} is damaged: a name in its tar has ${name.length} characters` });
 }
 function sizeOf(text, archive) {
     return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
@@ -55163,40 +55624,59 @@ function truncated(archive, name) {
 
 
 async function readArchive(reader, path, take = async () => undefined) {
-    const contents = await collect(reader, path, take);
-    if (contents.members.has('manifest.json'))
+    const { members, documents } = await collect(reader, path, take);
+    const contents = {
+        member: async (name) => members.get(name),
+        document: async (name) => documents.get(name),
+    };
+    if (members.has('manifest.json'))
         return imageOfDockerArchive(contents, path);
-    if (contents.members.has('index.json'))
+    if (members.has('index.json'))
         return imageOfLayout(contents, path);
     throw new ImageError({
         what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-        words: `it holds ${listOf([...contents.members.keys()])}`,
+        words: `it holds ${listOf([...members.keys()])}`,
         help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
     });
 }
 async function collect(reader, path, take) {
-    const members = new Map();
-    const documents = new Map();
-    let kept = 0;
+    const collection = createCollection(path);
     for await (const entry of tarEntries(reader, path)) {
         const name = memberName(entry.name);
         if (name.split('/').includes('..'))
             throw damaged(path, `its member ${entry.name} points out of it`);
-        members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size });
         const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
         const document = small !== undefined && isDocument(name, small) ? small : undefined;
-        documents.delete(name);
-        if (document !== undefined) {
-            documents.set(name, document);
-            kept += document.length;
-        }
+        collection.add(name, entry, document);
         const content = await layerIn({ ...entry, ...(small && { content: () => once(small) }) }, name, document);
         if (content !== undefined)
             await take({ name, size: entry.size, content });
-        if (kept > DOCUMENTS_LIMIT)
-            throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
     }
-    return { members, documents };
+    return collection;
+}
+const NAMES_LIMIT = 8 * 1024 * 1024;
+function createCollection(path) {
+    const members = new Map();
+    const documents = new Map();
+    let namesLength = 0;
+    let documentsLength = 0;
+    return {
+        members,
+        documents,
+        add(name, { type, linkName, size }, document) {
+            namesLength += name.length + linkName.length + 64;
+            if (namesLength > NAMES_LIMIT)
+                throw damaged(path, 'it has more files than any image');
+            members.set(name, { type, linkName, size });
+            documents.delete(name);
+            if (document === undefined)
+                return;
+            documents.set(name, document);
+            documentsLength += document.length;
+            if (documentsLength > DOCUMENTS_LIMIT)
+                throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+        },
+    };
 }
 async function readAll(content) {
     const chunks = [];
@@ -55227,14 +55707,25 @@ function mayBeDocument({ type, size }, name) {
 
 
 
-const LIMIT = 64 * 1024 * 1024;
-const DESCRIPTION = pipe(string(), parseJson(), object({ 'image-config': looseObject({}), layers: nullable(array(object({ diff_ids: string() })), []) }));
-async function readDescription(path) {
-    const { size } = await (0,promises_.stat)(path);
-    if (size > LIMIT)
-        return { fault: `it has ${printBytes(size)}` };
-    const { success, output, issues } = safeParse(DESCRIPTION, await (0,promises_.readFile)(path, 'utf8'));
-    return success ? { diffIds: output.layers.map((layer) => layer.diff_ids) } : { fault: issues[0].message };
+
+const LIMIT = 8 * 1024 * 1024;
+const DESCRIPTION = object({
+    'image-config': looseObject({}),
+    layers: nullable(array(object({ diff_ids: string() })), []),
+});
+async function readDescription(path, root) {
+    const { handle, size } = await openRegularFile(path, root);
+    try {
+        if (size > LIMIT)
+            return { fault: `it has ${printBytes(size)}` };
+        const read = readJson(DESCRIPTION, await handle.readFile());
+        if (read.ok)
+            return { diffIds: read.value.layers.map((layer) => layer.diff_ids) };
+        return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+    }
+    finally {
+        await handle.close();
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
@@ -55254,35 +55745,34 @@ async function readDescription(path) {
 
 
 
-
-async function findSource(path) {
-    const start = await readStart(path);
+async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
+    const start = await readStart(path, root);
     if (start === 'folder')
-        return findInFolder(path);
+        return findInFolder(path, root);
     const format = formatOf(start);
     if (format === undefined)
         throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
     if (format === 'nix2container')
-        return describedBy(path);
-    const unpacked = await readUnpackedStart(path, format);
+        return describedBy(path, root);
+    const unpacked = await readUnpackedStart(path, root, format);
     if (unpacked !== undefined && !mayBeTar(unpacked))
         throw new ImageError({
             what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
             words: describeStart(unpacked, 'unpacked, it'),
             help: BUILDERS,
         });
-    return { path, format };
+    return { path, root, format };
 }
 function isSeekable({ format }) {
     return format === 'tar' || format === 'layout';
 }
 async function readImage(source, { copy, take } = {}) {
     if (source.format === 'layout')
-        return readLayoutFolder(source.path, take);
+        return readLayoutFolder(source.path, source.root, take);
     const reader = await openReader(source, copy);
     try {
         const archive = await readArchive(reader, source.path, take);
-        await readToEnd(reader);
+        await readToEnd(reader, source.path);
         return archive;
     }
     finally {
@@ -55290,38 +55780,36 @@ async function readImage(source, { copy, take } = {}) {
     }
 }
 const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
-async function describedBy(path) {
-    const description = await readDescription(path);
+async function describedBy(path, root) {
+    const description = await readDescription(path, root);
     if ('diffIds' in description)
-        return { path, format: 'nix2container', ...description };
+        return { path, root, format: 'nix2container', ...description };
     throw new ImageError({
         what: `${path} is no image`,
         words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
         help: BUILDERS,
     });
 }
-async function readStart(path, most = BLOCK) {
-    const file = await (0,promises_.open)(path).catch((cause) => {
-        throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause });
-    });
+async function readStart(path, root, most = BLOCK) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS });
+    if ((await (0,promises_.stat)(place)).isDirectory())
+        return 'folder';
+    const { handle } = await openRegularFile(place, root);
     try {
-        const { bytesRead, buffer } = await file.read(Buffer.alloc(most), 0, most, 0);
+        const { bytesRead, buffer } = await handle.read(Buffer.alloc(most), 0, most, 0);
         return buffer.subarray(0, bytesRead);
     }
-    catch (error) {
-        if (error.code === 'EISDIR')
-            return 'folder';
-        throw error;
-    }
     finally {
-        await file.close();
+        await handle.close();
     }
 }
 const PACKED_START = 256 * 1024;
-async function readUnpackedStart(path, format) {
+async function readUnpackedStart(path, root, format) {
     if (!isCompressed(format))
         return undefined;
-    const packed = await readStart(path, PACKED_START);
+    const packed = await readStart(path, root, PACKED_START);
     if (packed === 'folder')
         return undefined;
     const reader = streamReader(decompress(format, external_node_stream_.Readable.from([packed]), path));
@@ -55335,13 +55823,13 @@ async function readUnpackedStart(path, format) {
         await reader.close();
     }
 }
-async function findInFolder(path) {
+async function findInFolder(path, root) {
     const names = (await (0,promises_.readdir)(path)).sort();
     if (names.includes('index.json') && names.includes('oci-layout'))
-        return { path, format: 'layout' };
+        return { path, root, format: 'layout' };
     const sources = new Map();
     for (const name of names) {
-        const source = await sourceAt((0,external_node_path_.join)(path, name));
+        const source = await sourceAt((0,external_node_path_.join)(path, name), root);
         const place = source && (await (0,promises_.realpath)(source.path));
         if (source && place && !sources.has(place))
             sources.set(place, source);
@@ -55368,17 +55856,17 @@ async function findInFolder(path) {
 function isForItself({ format }) {
     return format === 'nix2container' || format === 'script';
 }
-async function sourceAt(path) {
-    const start = await readStart(path).catch(() => undefined);
+async function sourceAt(path, root) {
+    const start = await readStart(path, root).catch(() => undefined);
     if (start === 'folder') {
         const names = await (0,promises_.readdir)(path);
-        return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined;
+        return names.includes('index.json') && names.includes('oci-layout') ? { path, root, format: 'layout' } : undefined;
     }
     const format = start && formatOf(start);
     if (format === undefined)
         return undefined;
-    const unpacked = await readUnpackedStart(path, format);
-    return unpacked === undefined || mayBeTar(unpacked) ? { path, format } : undefined;
+    const unpacked = await readUnpackedStart(path, root, format);
+    return unpacked === undefined || mayBeTar(unpacked) ? { path, root, format } : undefined;
 }
 function formatOf(start) {
     if (isTar(start))
@@ -55396,32 +55884,54 @@ function isCompressed(format) {
 function describeStart(start, subject) {
     if (start.length === 0)
         return `${subject} is empty`;
-    const text = start.toString('utf8').split('\n')[0] ?? '';
-    if (/^[\x20-\x7e\t]+$/.test(text))
-        return `${subject} begins with "${text.slice(0, 60)}"`;
+    const known = KNOWN_STARTS.find(([hex]) => start.toString('hex').startsWith(hex));
+    if (known !== undefined)
+        return `${subject} is ${known[1]}`;
     const compression = compressionOf(start);
-    return `${subject} begins with the bytes ${start.toString('hex', 0, 8)}${compression ? `, as ${compression} does` : ''}`;
+    if (compression !== undefined)
+        return `${subject} is compressed with ${compression}`;
+    return `${subject} is ${/^[\x20-\x7e\s]*$/.test(start.toString('latin1')) ? 'text' : 'binary data of an unknown format'}`;
 }
+const KNOWN_STARTS = [
+    ['7f454c46', 'a program (ELF)'],
+    ['504b0304', 'a ZIP archive'],
+    ['425a68', 'compressed with bzip2'],
+    ['04224d18', 'compressed with lz4'],
+    ['5d0000', 'compressed with lzma'],
+    ['514649fb', 'a disk image (QCOW2)'],
+    ['68737173', 'a file system (squashfs)'],
+];
 const source_CHUNK = 1024 * 1024;
-async function openReader({ path, format }, copy) {
-    if (format === 'tar' && copy === undefined) {
-        const file = await (0,promises_.open)(path);
-        return fileReader(file, (await file.stat()).size);
-    }
+async function openReader(source, copy) {
+    const { path, root, format } = source;
     if (format === 'layout' || format === 'nix2container')
-        throw new Error(`${path} is no archive`);
+        throw new Error(`${path} is not an archive`);
+    if (format === 'tar' && copy === undefined) {
+        const { handle, size } = await openRegularFile(path, root);
+        return fileReader(handle, size);
+    }
     const { compression, content } = format === 'script'
-        ? await probe(outputOf(path))
-        : {
-            compression: format === 'tar' ? undefined : format,
-            content: (0,external_node_fs_.createReadStream)(path, { highWaterMark: source_CHUNK }),
-        };
+        ? await probe(outputOf(source))
+        : { compression: format === 'tar' ? undefined : format, content: await source_contentOf(source) };
     const plain = compression === undefined ? content : decompress(compression, content, path);
     return streamReader(copy === undefined ? plain : copyTo(copy, plain));
 }
-async function readToEnd(reader) {
-    while ((await reader.skip(1024 * 1024)) > 0)
-        ;
+async function source_contentOf({ path, root }) {
+    const { handle } = await openRegularFile(path, root);
+    return handle.createReadStream({ highWaterMark: source_CHUNK });
+}
+const PADDING_LIMIT = 16 * 1024 * 1024;
+async function readToEnd(reader, path) {
+    for (let read = 0; read <= PADDING_LIMIT;) {
+        const skipped = await reader.skip(1024 * 1024);
+        if (skipped === 0)
+            return;
+        read += skipped;
+    }
+    throw new ImageError({
+        what: `${path} goes on for more than ${printBytes(PADDING_LIMIT)} after the end of the image's tar`,
+        help: 'Nothing was published. Write nothing after the tar.',
+    });
 }
 async function* copyTo(copy, bytes) {
     for await (const chunk of bytes) {
@@ -55435,21 +55945,15 @@ async function* copyTo(copy, bytes) {
 }
 const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/;
 const FOREIGN_SCRIPT = 'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.';
-async function* outputOf(path) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(path, [], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const said = [];
-    child.stderr.setEncoding('utf8').on('data', (text) => {
-        said.push(text);
-        while (said.length > 64)
-            said.shift();
-    });
-    const ended = (0,external_node_events_.once)(child, 'close').then(([code, signal]) => (code === 0 ? undefined : `it ended with ${signal ?? `status ${code}`}`), (error) => error.message);
+async function* outputOf({ path, root }) {
+    const place = await resolveWithin(path, root);
+    const script = startStreaming(place ?? path, [], { trust: 'script' });
     try {
-        yield* child.stdout;
-        const failure = await ended;
+        yield* script.output;
+        const { failure, log } = await script.ended;
         if (failure === undefined)
             return;
-        const words = [failure, lastLines(said.join(''), 15)].join('\n');
+        const words = [failure, log].filter(Boolean).join('\n');
         throw new ImageError({
             what: `${path} should write an image to its standard output, but failed`,
             words,
@@ -55457,7 +55961,7 @@ async function* outputOf(path) {
         });
     }
     finally {
-        child.kill();
+        script.end();
     }
 }
 
@@ -55466,8 +55970,8 @@ async function* outputOf(path) {
 
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown) {
-    const result = await runCommand('nix', [...FEATURES, ...args], shown);
+async function runNix(args, shown, trust = 'nix') {
+    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown });
     if (result !== undefined)
         return result;
     throw new NixError({
@@ -55480,7 +55984,7 @@ function foreignOptions({ system, runnerSystem }) {
 }
 function errorIn(log) {
     const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return oneLine(errors.at(-1) ?? lastLines(log, 3));
+    return (0,lib_failure/* oneLine */.TN)(errors.at(-1) ?? (0,lib_failure/* lastLines */.w$)(log, 3));
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/store-path.js
@@ -55528,14 +56032,18 @@ async function evaluateStorePath(call) {
 
 
 function explainBuildFailure(log, context) {
+    const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH));
     for (const { pattern, help } of SYMPTOMS) {
-        const match = pattern.exec(log);
-        if (match !== null)
-            return help(context, match);
+        for (const line of lines) {
+            const match = pattern.exec(line);
+            if (match !== null)
+                return help(context, match);
+        }
     }
     return undefined;
 }
-const REQUIRED = "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired (?:system: '[^']+' with )?features:? \\{)[^}]*";
+const LINE_LENGTH = 2000;
+const REQUIRED = "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}";
 const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
   - uses: cachix/install-nix-action@v31
     with:
@@ -55550,7 +56058,7 @@ const SYMPTOMS = [
         help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
     },
     {
-        pattern: /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
+        pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
         help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
             const system = match[1] ?? match[2] ?? runnerSystem;
             if (system.endsWith('-darwin') && system !== runnerSystem)
@@ -55640,8 +56148,9 @@ const NO_AMOUNT = { done: 0, expected: 0 };
 const NOTHING = { done: 0, announced: 0, running: new Map() };
 const NO_PROGRESS = { builds: NOTHING, copies: NOTHING, bytes: NOTHING };
 function started(progress, id, type) {
-    return change(progress, KINDS.get(type), (tally) => run(tally, id, NO_AMOUNT));
+    return change(progress, KINDS.get(type), (tally) => (tally.running.size < MOST ? run(tally, id, NO_AMOUNT) : tally));
 }
+const MOST = 1000;
 function advanced(progress, id, amount) {
     return change(progress, kindOf(progress, id), (tally) => run(tally, id, amount));
 }
@@ -55689,6 +56198,7 @@ function change(progress, kind, by) {
 
 
 
+
 function startNixLog(now) {
     const told = { at: now, line: undefined };
     return { structured: false, progress: NO_PROGRESS, told, shownAt: now, builds: new Map(), errors: [], others: [] };
@@ -55698,7 +56208,7 @@ function readNixLine(log, line, now) {
     return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } };
 }
 function remind(log, now) {
-    if (now - log.shownAt < SILENCE)
+    if (now - log.shownAt < nix_log_SILENCE)
         return { log, shown: [] };
     const progress = printProgress(log.progress);
     const running = [...log.builds.values()].filter((build) => build.running).map(nix_log_nameOf);
@@ -55724,10 +56234,11 @@ function failureIn({ builds, errors, others }) {
     };
 }
 const PROGRESS_INTERVAL = 10_000;
-const SILENCE = 60_000;
+const nix_log_SILENCE = 60_000;
 const KEPT_LINES = 200;
 const KEPT_BUILDS = 30;
 const KEPT_ERRORS = 20;
+const MOST_BUILDS = 200;
 const KEPT_LENGTH = 2000;
 const SHOWN_LINES = 20;
 const SHOWN_BUILDS = 3;
@@ -55749,13 +56260,8 @@ const nix_log_event = variant('action', [
 function parseEvent(line) {
     if (!line.startsWith('@nix {'))
         return undefined;
-    try {
-        const result = safeParse(nix_log_event, JSON.parse(line.slice(5).replace(ID, '"$1":"$2"')));
-        return result.success ? result.output : undefined;
-    }
-    catch {
-        return undefined;
-    }
+    const read = readJson(nix_log_event, line.slice(5).replace(ID, '"$1":"$2"'));
+    return read.ok ? read.value : undefined;
 }
 function readLine(log, line, now) {
     const event = parseEvent(line);
@@ -55792,7 +56298,7 @@ const EXPECTED = 106;
 const POST_BUILD_LINE = 107;
 const INFO = 3;
 function start(log, { id, type, level, text, fields: [derivation] }) {
-    const builds = type === BUILD && typeof derivation === 'string'
+    const builds = type === BUILD && typeof derivation === 'string' && log.builds.size < MOST_BUILDS
         ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
         : log.builds;
     const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : [];
@@ -55824,7 +56330,11 @@ function nix_log_message(log, text) {
     const isError = plain(text).startsWith('error:');
     if (!isError)
         return { log: shown.reduce(keepOther, log), shown };
-    const error = plain(shown.join('\n')).slice(0, KEPT_LENGTH * 4);
+    const error = shown
+        .map(plain)
+        .map(cut)
+        .join('\n')
+        .slice(0, KEPT_LENGTH * 4);
     const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
     return { log: { ...log, errors }, shown };
 }
@@ -55839,7 +56349,7 @@ function keepOther(log, line) {
     return { ...log, others: [...log.others, cut(line)].slice(-KEPT_LINES) };
 }
 const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
-const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix.* .*\.drv)?)?/i;
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
 function withoutLog(error) {
     return error.replace(REPEATED_LOG, '');
 }
@@ -55853,21 +56363,28 @@ function lines(text) {
     return text.trimEnd().split('\n').map(printable);
 }
 function plain(text) {
-    return (0,external_node_util_.stripVTControlCharacters)(text);
+    return (0,lib_text/* withoutEscapes */.Lx)(text);
 }
 function cut(line) {
     return line.length > KEPT_LENGTH ? `${line.slice(0, KEPT_LENGTH)}…` : line;
 }
 const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
 function printable(text) {
-    const line = text.replace(/\r+$/, '').replace(/^.*\r/s, '');
+    const end = text.endsWith('\r') ? withoutCarriageReturns(text) : text;
+    const line = end.slice(end.lastIndexOf('\r') + 1);
     return line
         .split(COLOUR)
         .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
         .join('');
 }
+function withoutCarriageReturns(text) {
+    let end = text.length;
+    while (end > 0 && text[end - 1] === '\r')
+        end--;
+    return text.slice(0, end);
+}
 function withoutControls(text) {
-    return (0,external_node_util_.stripVTControlCharacters)(text).replace(/[^\P{Cc}\t]/gu, '');
+    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/nearest.js
@@ -55901,6 +56418,7 @@ function distance(from, to) {
 
 
 
+
 async function readPackages(call) {
     const path = attributeNames(call.attribute);
     const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
@@ -55908,12 +56426,12 @@ async function readPackages(call) {
     systems = builtins.attrNames packages;
     packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
   }`, WITHOUT_BUILDS);
-    const { success, output } = safeParse(ALL, all.stdout);
-    if (!success)
+    const found = readJson(ALL, all.stdout);
+    if (!found.ok)
         return readEach(call, path);
     const read = [];
-    for (const system of output.systems) {
-        const packages = output.packages[system];
+    for (const system of found.value.systems) {
+        const packages = found.value.packages[system];
         read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages));
     }
     return read;
@@ -55927,28 +56445,27 @@ function printPackages(packages, attribute) {
     return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
 }
 const PACKAGES = object({ names: array(string()), found: string() });
-const ALL = pipe(string(), parseJson(), object({ systems: array(string()), packages: record(string(), PACKAGES) }));
-const ONE = pipe(string(), parseJson(), PACKAGES);
-const NAMES = pipe(string(), parseJson(), array(string()));
+const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
+const NAMES = array(string());
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
 async function readEach(call, path) {
     const listed = await evaluate(call, '', 'builtins.attrNames');
-    const systems = safeParse(NAMES, listed.stdout);
-    if (!systems.success)
+    const systems = readJson(NAMES, listed.stdout);
+    if (!systems.ok)
         throw notEvaluated(call, listed);
     const read = [];
-    for (const system of systems.output)
+    for (const system of systems.value)
         read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system });
     return read;
 }
 async function readOne(call, path, system) {
     const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
-    const seen = safeParse(ONE, looked.stdout);
-    if (seen.success)
-        return evaluated(call, path, system, seen.output);
+    const seen = readJson(PACKAGES, looked.stdout);
+    if (seen.ok)
+        return evaluated(call, path, system, seen.value);
     const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
-    const { success, output } = safeParse(ONE, stdout);
-    return success ? evaluated(call, path, system, output) : { kind: 'failed', system, why: errorIn(log) };
+    const listed = readJson(PACKAGES, stdout);
+    return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
 }
 const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
 async function evaluated(call, path, system, { names, found }) {
@@ -56000,12 +56517,13 @@ function notEvaluated({ flake, runnerSystem, missing }, { log }) {
         });
     return new NixError({
         what: `Nix could not evaluate ${flake}#packages`,
-        words: lastLines(log, 20),
+        words: (0,lib_failure/* lastLines */.w$)(log, 20),
         help: explainBuildFailure(log, { runnerSystem }),
     });
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/what-there-is.js
+
 
 
 
@@ -56026,7 +56544,7 @@ async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
     catch (error) {
         if (!(error instanceof NixError))
             throw error;
-        return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
+        return [`${error.parts.what}.`, error.parts.words && (0,lib_failure/* oneLine */.TN)(error.parts.words), error.parts.help]
             .filter(Boolean)
             .join(' ');
     }
@@ -56042,17 +56560,18 @@ async function whatFileHas({ installable, system, nixArgs }) {
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     }`;
     const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
-    const { success, output } = safeParse(what_there_is_FILE, stdout);
+    const file = readJson(what_there_is_FILE, stdout);
     const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
-    if (success && output.is === 'derivation')
+    if (file.ok && file.value.is === 'derivation')
         return `The file has a derivation itself. ${rule} Where that is the image, have { image = …; } in its place, and \`attribute: image\`.`;
-    if (!success || output.is !== 'set')
+    if (!file.ok || file.value.is !== 'set')
         return rule;
-    return `The file has these attributes: ${printNearest(output.names, installable.text) || 'none'}. ${rule}`;
+    return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
 }
-const what_there_is_FILE = pipe(string(), parseJson(), object({ is: string(), names: array(string()) }));
+const what_there_is_FILE = object({ is: string(), names: array(string()) });
 
 ;// CONCATENATED MODULE: ./lib/nix/build.js
+
 
 
 
@@ -56077,7 +56596,7 @@ function storeFolder() {
 }
 async function runShown(args) {
     let log = startNixLog(performance.now());
-    const show = (lines) => process.stdout.write(lines.map((line) => `${line}${external_node_os_.EOL}`).join(''));
+    const show = (lines) => lines.forEach(printLine);
     const take = (read) => {
         log = read.log;
         show(read.shown);
@@ -56096,17 +56615,17 @@ async function runShown(args) {
 function knowsFormat({ result, log }) {
     return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
 }
-const BUILD_RESULT = pipe(string(), parseJson(), array(union([
+const BUILD_RESULT = array(union([
     pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
     pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
     pipe(string(), transform((path) => ({ out: path }))),
-])));
+]));
 async function build_outputOf(json, call) {
     const { name } = call.installable;
-    const result = safeParse(BUILD_RESULT, json);
-    if (!result.success)
+    const result = readJson(BUILD_RESULT, json);
+    if (!result.ok)
         throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() });
-    const built = result.output;
+    const built = result.value;
     const [outputs, ...more] = built;
     if (outputs !== undefined && more.length === 0)
         return oneOutput(outputs, call);
@@ -56136,7 +56655,7 @@ async function buildFailed(call, result, log) {
     const { installable, system, runnerSystem } = call;
     const { words, evidence } = log.structured
         ? failureIn(log)
-        : { words: lastLines(result.log, 20), evidence: result.log };
+        : { words: (0,lib_failure/* lastLines */.w$)(result.log, 20), evidence: result.log };
     const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words;
     if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
         return new NixError({
@@ -56187,6 +56706,9 @@ function attributeOf({ options, text, name }, attribute) {
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
+
+
+
 
 
 
@@ -56273,18 +56795,27 @@ function requiresKvm(derivation) {
     const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
     return /\bkvm\b/.test(features);
 }
-const SETTINGS = pipe(string(), parseJson(), object({ 'system-features': object({ value: array(string()) }) }));
+const SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
 async function hasKvmFeature() {
     const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']));
-    const settings = safeParse(SETTINGS, answer?.stdout ?? '');
-    return !settings.success || settings.output['system-features'].value.includes('kvm');
+    const settings = readJson(SETTINGS, answer?.stdout ?? '');
+    return !settings.ok || settings.value['system-features'].value.includes('kvm');
 }
 async function nixSays(args) {
     const result = await runNix(args, false);
     return result.exitCode === 0 ? result : undefined;
 }
+const DERIVATION_LIMIT = 16 * 1024 * 1024;
 async function readDerivation(path) {
-    return quietly((0,promises_.readFile)(path, 'utf8'));
+    if (!isStorePath(path))
+        return undefined;
+    const file = await quietly(openRegularFile(path, (0,external_node_path_.dirname)(path)));
+    try {
+        return file === undefined || file.size > DERIVATION_LIMIT ? undefined : await file.handle.readFile('utf8');
+    }
+    finally {
+        await file?.handle.close();
+    }
 }
 async function quietly(reading) {
     try {
@@ -56297,7 +56828,7 @@ async function quietly(reading) {
 
 ;// CONCATENATED MODULE: ./lib/reuse/reuse-error.js
 
-class ReuseError extends Failure {
+class ReuseError extends lib_failure/* Failure */.HR {
     name = 'ReuseError';
 }
 
@@ -56321,7 +56852,7 @@ async function earlier_readEach(items, log, read) {
             return [await read(item)];
         }
         catch (error) {
-            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${reasonOf(error)}`);
+            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${(0,lib_failure/* reasonOf */.A3)(error)}`);
             return [];
         }
     }));
@@ -56330,7 +56861,7 @@ async function earlier_readEach(items, log, read) {
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
 
-class RegistryError extends Failure {
+class RegistryError extends lib_failure/* Failure */.HR {
     name = 'RegistryError';
     host;
     problem;
@@ -56347,10 +56878,10 @@ class RegistryError extends Failure {
 function readErrorAnswer(body) {
     const errors = errorsOf(body);
     if (errors.length === 0)
-        return { words: oneLine(withoutTags(body.slice(0, 8192))) };
+        return { words: (0,lib_failure/* oneLine */.TN)(withoutTags(body.slice(0, 8192))) };
     const words = errors.slice(0, 5).map(({ code, message, detail }) => {
         const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
-        return oneLine(`${[code, message].filter(Boolean).join(': ')}${more}`);
+        return (0,lib_failure/* oneLine */.TN)(`${[code, message].filter(Boolean).join(': ')}${more}`);
     });
     const code = errors[0]?.code;
     return { ...(code !== undefined && { code }), words: words.join('\n') };
@@ -56402,7 +56933,7 @@ async function findImage(registry, repository, digest, look) {
         return undefined;
     const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
     if (parsed.kind === 'manifest')
-        return image_describe(registry, repository, contentOf(outer, parsed), []);
+        return image_describe(registry, repository, image_contentOf(outer, parsed), []);
     const only = image_onlyImage(parsed, repository, digest);
     const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
     const [own, ...attestations] = await allOf([only, ...about].map((descriptor) => readListed(registry, repository, descriptor, look)));
@@ -56450,9 +56981,9 @@ async function readListed(registry, repository, descriptor, look) {
     const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
     if (manifest.kind === 'index')
         throw notOneImage(repository, digest, 'it is an index of an index');
-    return contentOf(stored, manifest, descriptor);
+    return image_contentOf(stored, manifest, descriptor);
 }
-function contentOf(manifest, parsed, listed) {
+function image_contentOf(manifest, parsed, listed) {
     const { mediaType, config, layers } = parsed;
     const { platform, annotations } = listed ?? {};
     const descriptor = {
@@ -56618,7 +57149,7 @@ async function findUnchanged(registry, indexes, wanted, log) {
         const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath);
         if (entry === undefined)
             continue;
-        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(reasonOf);
+        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(lib_failure/* reasonOf */.A3);
         if (typeof looked !== 'string')
             return looked;
         log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
@@ -56652,7 +57183,7 @@ function entriesFor(manifests, wanted) {
     return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
 }
 function printKeys(keys) {
-    return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`;
+    return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(lib_failure/* oneLine */.TN).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/blob/deflate/module.js
@@ -56957,11 +57488,20 @@ function checkBlob({ layers }, at, { digest, format }, { path }) {
             help: ANEW,
         });
     if (digest !== blob.digest)
-        throw new ImageError({
-            what: `${path} is damaged: its layer ${name} has another content than its name says`,
-            words: `its digest is ${digest}`,
-            help: ANEW,
-        });
+        throw otherContent(path, name, digest);
+}
+function checkName(name, { digest, format }, { path }) {
+    const [, hex] = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(name) ?? [];
+    if (hex === undefined || format === undefined || digest === `sha256:${hex}`)
+        return;
+    throw otherContent(path, name, digest);
+}
+function otherContent(path, name, digest) {
+    return new ImageError({
+        what: `${path} is damaged: its layer ${name} has another content than its name says`,
+        words: `its digest is ${digest}`,
+        help: ANEW,
+    });
 }
 function noTar(name, { path }) {
     return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar`, help: ANEW });
@@ -57052,7 +57592,7 @@ function streamed(registry, { digest, size }, from) {
             }
         }
         catch (error) {
-            throw broken(messageOf(error), error);
+            throw broken((0,lib_failure/* messageOf */.bD)(error), error);
         }
         if (read !== size)
             throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`);
@@ -57181,13 +57721,13 @@ async function copyToLayout(call) {
         '--',
         `oci:${layout}:image`,
     ];
-    const { exitCode, log } = await runNix(args, true);
+    const { exitCode, log } = await runNix(args, true, 'script');
     if (exitCode === 0)
         return;
     const space = printFreeSpace(await freeSpace([storeFolder(), (0,external_node_path_.dirname)(layout)]));
     throw new NixError({
         what: `${program.name} could not write the image as an OCI layout`,
-        words: lastLines(log, 20),
+        words: (0,lib_failure/* lastLines */.w$)(log, 20),
         help: explainBuildFailure(log, { ...call, space }) ??
             (/attribute '[^']*copyTo/.test(log)
                 ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
@@ -57200,9 +57740,10 @@ async function copyToLayout(call) {
 
 
 
+
 async function writeLayout({ path, diffIds = [] }, call) {
     await copyToLayout(call);
-    const layout = { path: call.layout, format: 'layout' };
+    const layout = { path: call.layout, root: call.layout, format: 'layout' };
     const { config } = await readWritten(layout, call);
     const difference = firstDifference(config.diffIds, diffIds);
     if (difference === undefined)
@@ -57218,7 +57759,7 @@ async function readWritten(layout, { installable }) {
         return await readImage(layout);
     }
     catch (error) {
-        if (!(error instanceof ImageError))
+        if (!(error instanceof lib_failure/* Failure */.HR))
             throw error;
         throw new ImageError({
             what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
@@ -57368,7 +57909,7 @@ function createSlots(count) {
 
 ;// CONCATENATED MODULE: ./lib/blob/blob-error.js
 
-class BlobError extends Failure {
+class BlobError extends lib_failure/* Failure */.HR {
     name = 'BlobError';
 }
 
@@ -57450,7 +57991,7 @@ async function notKept(folder, cause) {
     const space = printFreeSpace(await freeSpace([folder]));
     return new BlobError({
         what: `A layer can't be kept in ${folder} until it is uploaded`,
-        words: messageOf(cause),
+        words: (0,lib_failure/* messageOf */.bD)(cause),
         help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
         cause,
     });
@@ -57505,11 +58046,11 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
     }
     async function pack(content, write) {
         const probed = await probe(content);
-        const format = keptFormat(probed);
-        if (format === undefined)
-            return { ...(await compressLayer(layer_plain(probed, source), compression, blocks, write)), format: compression.format };
+        const kept = keptFormat(probed);
+        if (kept === undefined)
+            return { ...(await compressLayer(layer_plain(probed, source), compression, blocks, write)), kept };
         const layer = await hashLayer(layer_plain(probed, source, write));
-        return { layer, written: Promise.resolve(), format };
+        return { layer, written: Promise.resolve(), kept };
     }
     async function upload(blob, { diffId, size }) {
         const started = performance.now();
@@ -57521,17 +58062,19 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         return { diffId, digest: blob.digest, size: blob.size, reused };
     }
     return {
-        async push(member) {
+        async push(member, check) {
             await places.take();
             const writer = store.create();
             try {
                 if (failure !== undefined)
                     throw failure;
-                const { layer, written, format } = await pack(member.content(), writer.write);
+                const { layer, written, kept } = await pack(member.content(), writer.write);
                 const uploaded = async () => {
                     try {
                         await written;
-                        return { ...(await upload(writer.finish(), layer)), format };
+                        const blob = writer.finish();
+                        check({ diffId: layer.diffId, digest: blob.digest, format: kept });
+                        return { ...(await upload(blob, layer)), format: kept ?? compression.format };
                     }
                     finally {
                         places.give();
@@ -57606,7 +58149,7 @@ async function pushImage(call, registry, log) {
     const pushed = await attempt(call.published).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
             throw error;
-        log.info(`${oneLine(error.message)}; all layers are looked at anew`);
+        log.info(`${(0,lib_failure/* oneLine */.TN)(error.message)}; all layers are looked at anew`);
         return attempt(NOTHING_PUBLISHED);
     });
     return { ...pushed, milliseconds: performance.now() - started };
@@ -57645,7 +58188,7 @@ async function pushSeekable(underWay) {
         else if (kept && (await there.get(kept.digest)))
             await leave(underWay, image, at, member, kept);
         else
-            taken.set(member.name, await uploads.push(member));
+            taken.set(member.name, await uploads.push(member, (layer) => checkLayer(image, at, layer, source)));
     };
     return readImage(source, { take });
 }
@@ -57654,9 +58197,16 @@ async function leave({ call, uploads, taken }, image, at, member, blob) {
     checkBlob(image, at, read, call.source);
     taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
 }
+function checkLayer(image, at, layer, source) {
+    checkDiffId(image, at, layer.diffId, source);
+    checkBlob(image, at, layer, source);
+}
 async function pushStreamed({ call, uploads, taken }) {
     const { source } = call;
-    const push = async (member) => void taken.set(member.name, await uploads.push(member));
+    const push = async (member) => {
+        const check = (layer) => checkName(member.name, layer, source);
+        taken.set(member.name, await uploads.push(member, check));
+    };
     const take = async (member) => {
         if (reusable(call, diffIdInName(member.name)) === undefined)
             return push(member);
@@ -57875,7 +58425,7 @@ async function withReadable(source, installable, { system, nixArgs, pushWith }, 
         });
     if (source.format !== 'nix2container')
         return work(source);
-    return withTempFolder(tempFolder, async (folder) => {
+    return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const layout = (0,external_node_path_.join)(folder, 'layout');
         const call = { installable, nixArgs, system, runnerSystem, layout };
         return work(await log.foreignGroup(`Have ${installable.name} write its layers`, () => writeLayout(source, call)));
@@ -57975,6 +58525,8 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
     };
 }
 
+// EXTERNAL MODULE: ./lib/cancel.js
+var cancel = __nccwpck_require__(61485);
 ;// CONCATENATED MODULE: ./lib/oci/annotation.js
 
 
@@ -58058,7 +58610,7 @@ function readWorkflow(env) {
 
 ;// CONCATENATED MODULE: ./lib/inputs/field.js
 
-class InputError extends Failure {
+class InputError extends lib_failure/* Failure */.HR {
     name = 'InputError';
 }
 function inputOf(env, name) {
@@ -58088,7 +58640,7 @@ function valid(input, read) {
         return read();
     }
     catch (error) {
-        if (!(error instanceof Failure) || error instanceof InputError)
+        if (!(error instanceof lib_failure/* Failure */.HR) || error instanceof InputError)
             throw error;
         const { what, help } = error.parts;
         throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error });
@@ -58119,6 +58671,7 @@ function fillSha(env, input, pattern) {
 }
 
 ;// CONCATENATED MODULE: ./lib/inputs/tags.js
+
 
 
 
@@ -58178,17 +58731,17 @@ function readTagReferences(text, images) {
         help: 'Write `name:tag`, or the tag alone.',
     });
 }
-const METADATA = pipe(string(), parseJson(), object({ tags: optional(array(string())), annotations: optional(array(string())) }));
+const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
 function readMetadata(env) {
     const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
     if (json === '')
         return undefined;
-    const result = safeParse(METADATA, json);
-    if (result.success)
-        return { tags: result.output.tags, annotations: result.output.annotations };
+    const result = readJson(METADATA, json);
+    if (result.ok)
+        return { tags: result.value.tags, annotations: result.value.annotations };
     throw new InputError({
         what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-        words: result.issues[0].message,
+        words: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
         help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
     });
 }
@@ -58238,7 +58791,7 @@ function readBuildInputs(env) {
         system,
         flake,
         attribute: readAttribute(env),
-        installable: inputOf(env, 'installable'),
+        installable: refuseOption('installable', inputOf(env, 'installable')),
         file: readFile(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
         tag: readTag(env, system, pushWith),
@@ -58376,7 +58929,7 @@ function readRunner(line) {
     return [system, runner];
 }
 function readFlake(env) {
-    const flake = inputOf(env, 'flake') || '.';
+    const flake = refuseOption('flake', inputOf(env, 'flake') || '.');
     if (!flake.includes('#'))
         return flake;
     throw new InputError({
@@ -58385,13 +58938,21 @@ function readFlake(env) {
     });
 }
 function readAttribute(env) {
-    const attribute = inputOf(env, 'attribute') || 'containerImage';
+    const attribute = refuseOption('attribute', inputOf(env, 'attribute') || 'containerImage');
     const hash = attribute.indexOf('#');
     if (hash === -1)
         return attribute;
     throw new InputError({
         what: `The input \`attribute\` is "${attribute}", which names a flake too`,
         help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+    });
+}
+function refuseOption(input, text) {
+    if (!text.startsWith('-'))
+        return text;
+    throw new InputError({
+        what: `The input \`${input}\` is "${text}", which Nix would take for an option`,
+        help: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
     });
 }
 function readPushWith(env) {
@@ -58571,7 +59132,7 @@ function checkComplete(chosen, latest, attempt) {
             continue;
         const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))];
         throw new RecordError({
-            what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            what: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_failure/* oneLine */.TN)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
             words: `there is ${there.join(', ')}`,
             help: [
                 'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
@@ -58639,7 +59200,8 @@ function candidateOf(text, origin) {
 ;// CONCATENATED MODULE: ./lib/merge/commits.js
 
 
-const ANSWER = pipe(string(), parseJson(), object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) }));
+
+const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
 const ANSWER_LIMIT = 16 * 1024 * 1024;
 const PATIENCE = 10_000;
 async function compareCommits(question, http) {
@@ -58647,7 +59209,7 @@ async function compareCommits(question, http) {
     if (base === head)
         return 'identical';
     if (!isCommit(base) || !isCommit(head))
-        return { unknown: `"${oneLine(isCommit(base) ? head : base)}" is no commit` };
+        return { unknown: `"${(0,lib_failure/* oneLine */.TN)(isCommit(base) ? head : base)}" is no commit` };
     if (token === '')
         return { unknown: 'there is no token to ask with' };
     if (!URL.canParse(api) || repository === '')
@@ -58665,11 +59227,11 @@ async function compareCommits(question, http) {
         });
         if (!reply.ok)
             return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` };
-        const answer = safeParse(ANSWER, reply.content?.toString('utf8'));
-        return answer.success ? answer.output.status : { unknown: `${url.host} did not say how they stand to each other` };
+        const answer = readJson(ANSWER, reply.content ?? '');
+        return answer.ok ? answer.value.status : { unknown: `${url.host} did not say how they stand to each other` };
     }
     catch (error) {
-        return { unknown: oneLine(messageOf(error)) };
+        return { unknown: (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(error)) };
     }
 }
 function isCommit(text) {
@@ -58678,10 +59240,10 @@ function isCommit(text) {
 function wordsOf(text) {
     try {
         const { message } = JSON.parse(text);
-        return oneLine(String(message));
+        return (0,lib_failure/* oneLine */.TN)(String(message));
     }
     catch {
-        return oneLine(text).slice(0, 80);
+        return (0,lib_failure/* oneLine */.TN)(text).slice(0, 80);
     }
 }
 
@@ -58737,7 +59299,7 @@ function compose(members, annotations, origin) {
     const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }));
     const warnings = [
         ...placed.homeless.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
-        ...labels.different.map((key) => `The label ${oneLine(key)} differs between the images; the index, which all of them share, is without it`),
+        ...labels.different.map((key) => `The label ${(0,lib_failure/* oneLine */.TN)(key)} differs between the images; the index, which all of them share, is without it`),
     ];
     return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings };
 }
@@ -58772,7 +59334,7 @@ function steady(annotations) {
 
 ;// CONCATENATED MODULE: ./lib/merge/merge-error.js
 
-class MergeError extends Failure {
+class MergeError extends lib_failure/* Failure */.HR {
     name = 'MergeError';
 }
 
@@ -58914,7 +59476,7 @@ function wavesOf(moves) {
 async function putBack(registry, moves, index) {
     const left = [];
     for (const move of moves) {
-        const problem = await putBackOne(registry, move, index).catch(messageOf);
+        const problem = await putBackOne(registry, move, index).catch(lib_failure/* messageOf */.bD);
         if (problem !== undefined)
             left.push(`${printReference(move.tag)}: ${problem}`);
     }
@@ -58939,7 +59501,7 @@ function tags_stopped({ tag }, index, error, left) {
         : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`;
     return new MergeError({
         what: `The tag ${printReference(tag)} could not be moved to ${index.digest}`,
-        words: messageOf(error),
+        words: (0,lib_failure/* messageOf */.bD)(error),
         help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
         cause: error,
     });
@@ -59124,7 +59686,7 @@ async function lookAtTags({ tags, token, allowOlder }, { api, repository }, orig
     const relations = [...bases].map(async ([base, [first]]) => {
         const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
         if (elsewhere)
-            return [base, { unknown: `that commit is of another repository, ${oneLine(first.source ?? '')}` }];
+            return [base, { unknown: `that commit is of another repository, ${(0,lib_failure/* oneLine */.TN)(first.source ?? '')}` }];
         return [base, await compareCommits({ api, repository, token, base, head }, http)];
     });
     return [published, new Map(await Promise.all(relations))];
@@ -59289,7 +59851,10 @@ async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registr
     return unchanged;
 }
 
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(57975);
 ;// CONCATENATED MODULE: ./lib/registry/credentials.js
+
 
 
 
@@ -59403,13 +59968,15 @@ async function fromHelper(name, file, host) {
     const program = `docker-credential-${name}`;
     if (!/^[A-Za-z0-9._-]+$/.test(name))
         throw helperFailed(program, file, host, 'this is not the name of a program');
-    const { error, stdout, stderr } = await ask(program, keyOf(host));
-    if (error === undefined)
+    const result = await runCommand(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 });
+    if (result === undefined)
+        throw helperFailed(program, file, host, 'there is no such program on the PATH');
+    const { exitCode, stdout, log } = result;
+    if (exitCode === 0)
         return readHelperAnswer(stdout, program, file, host);
-    const words = `${stdout}${stderr}`.trim();
-    if (/credentials not found/i.test(words))
+    if (/credentials not found/i.test(`${stdout}${log}`))
         return undefined;
-    throw helperFailed(program, file, host, error.code === 'ENOENT' ? 'there is no such program on the PATH' : words || error.message);
+    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it ended with status ${exitCode}`);
 }
 function readHelperAnswer(stdout, program, file, host) {
     const answer = safeParse(HELPER_ANSWER, credentials_parseJson(stdout));
@@ -59428,13 +59995,6 @@ function helperFailed(program, file, host, why) {
         problem: 'other',
         what: `The credential helper ${program}, which ${file} names for ${host}, failed`,
         words: why,
-    });
-}
-function ask(program, key) {
-    return new Promise((resolve) => {
-        const child = (0,external_node_child_process_namespaceObject.execFile)(program, ['get'], { timeout: 60_000 }, (error, stdout, stderr) => resolve({ ...(error && { error: error }), stdout, stderr }));
-        child.stdin?.on('error', () => undefined);
-        child.stdin?.end(key);
     });
 }
 
@@ -59545,7 +60105,7 @@ function covers(entry, host, port) {
         return false;
     const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/');
     if ((0,external_node_net_.isIP)(network) !== 0)
-        return isWithin(host, network, prefix);
+        return proxy_isWithin(host, network, prefix);
     const domain = name
         .replace(/^\*?\./, '')
         .replace(/\.$/, '')
@@ -59554,7 +60114,7 @@ function covers(entry, host, port) {
         return false;
     return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'));
 }
-function isWithin(host, network, prefix) {
+function proxy_isWithin(host, network, prefix) {
     const [bits, family] = (0,external_node_net_.isIP)(network) === 6 ? [128, 'ipv6'] : [32, 'ipv4'];
     const length = prefix === undefined ? bits : Number(prefix);
     if ((0,external_node_net_.isIP)(host) !== (0,external_node_net_.isIP)(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
@@ -59579,7 +60139,7 @@ function goDirect({ hostname }) {
     return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`;
 }
 function proxyStatus(error) {
-    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec(messageOf(error)) ?? [];
+    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec((0,lib_failure/* messageOf */.bD)(error)) ?? [];
     return status === undefined ? undefined : Number(status);
 }
 function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
@@ -59604,7 +60164,7 @@ function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
 
 const CONNECTIONS = 64;
 function createHttp(settings) {
-    const { log, userAgent, wait = external_node_timers_promises_namespaceObject.setTimeout, env, tunnelPatience = 30_000 } = settings;
+    const { log, userAgent, wait = external_node_timers_promises_.setTimeout, env, tunnelPatience = 30_000 } = settings;
     const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } };
     const proxies = readProxies(env);
     const direct = new undici.Agent(options);
@@ -59715,10 +60275,10 @@ function passingReason({ reply, error }) {
     if (refused !== undefined && isPassing(refused, ''))
         return `the proxy answered with status ${refused}`;
     if (reply === undefined)
-        return isPassingError(codeOf(error)) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined;
+        return isPassingError(codeOf(error)) || isNonsense(error) ? (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(causeOf(error))) : undefined;
     if (reply.ok || !isPassing(reply.status, reply.text))
         return undefined;
-    return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`);
+    return (0,lib_failure/* oneLine */.TN)(`${reply.status} ${readErrorAnswer(reply.text).words}`);
 }
 function http_flatten(headers) {
     return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
@@ -59749,7 +60309,7 @@ function unanswered(call, error, proxy) {
         what: problem === 'unreachable'
             ? `Can't ${call.purpose}: ${host} can't be reached${through}`
             : `Can't ${call.purpose}: the certificate of ${host} is not trusted`,
-        words: messageOf(error),
+        words: (0,lib_failure/* messageOf */.bD)(error),
         cause: error,
     });
 }
@@ -60352,45 +60912,52 @@ function problemOf({ status, headers }, loggedIn) {
 
 
 
+
+
+
 async function run_run(env) {
+    const stopReports = reportSilence(job_log/* jobLog */.W.info);
     try {
         const inputs = readInputs(env);
         if (inputs.mode === 'merge' && inputs.token !== '')
-            jobLog.mask(inputs.token);
+            job_log/* jobLog */.W.mask(inputs.token);
         for (const notice of inputs.notices)
-            jobLog.notice(notice);
+            job_log/* jobLog */.W.notice(notice);
         const { outputs, summary } = await runMode(inputs, env);
         for (const [name, value] of Object.entries(outputs))
             core/* setOutput */.uH(name, value);
         if (env.GITHUB_STEP_SUMMARY)
-            await (0,promises_.appendFile)(env.GITHUB_STEP_SUMMARY, summary);
+            await (0,promises_.appendFile)(env.GITHUB_STEP_SUMMARY, (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(summary)).slice(0, SUMMARY_LIMIT));
+        return 0;
     }
     catch (error) {
-        core/* setFailed */.C1(explain(error));
+        if ((0,cancel/* isCancelled */.m)())
+            return new Promise(() => undefined);
+        job_log/* jobLog */.W.error(explain(error));
         if (error instanceof Error)
-            core/* debug */.Yz(error.stack ?? error.message);
-    }
-}
-async function runMode(inputs, env) {
-    const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env });
-    const tools = { http, registry: openRegistry(http, env), log: jobLog };
-    const workflow = readWorkflow(env);
-    try {
-        switch (inputs.mode) {
-            case 'plan':
-                return await plan(inputs, workflow, tools);
-            case 'build':
-                return await build(inputs, workflow, tools);
-            case 'merge':
-                return await merge(inputs, workflow, tools);
-        }
+            job_log/* jobLog */.W.debug(error.stack ?? error.message);
+        return 1;
     }
     finally {
-        await http.close();
+        stopReports();
+    }
+}
+const SUMMARY_LIMIT = 256 * 1024;
+async function runMode(inputs, env) {
+    const http = createHttp({ log: job_log/* jobLog */.W, userAgent: 'nix-image-action', env });
+    const tools = { http, registry: openRegistry(http, env), log: job_log/* jobLog */.W };
+    const workflow = readWorkflow(env);
+    switch (inputs.mode) {
+        case 'plan':
+            return plan(inputs, workflow, tools);
+        case 'build':
+            return build(inputs, workflow, tools);
+        case 'merge':
+            return merge(inputs, workflow, tools);
     }
 }
 function openRegistry(http, env) {
-    const onSecret = (secret) => jobLog.mask(secret);
+    const onSecret = (secret) => job_log/* jobLog */.W.mask(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
         docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
@@ -60400,15 +60967,105 @@ function openRegistry(http, env) {
     return createRegistry({ http, credentials, onSecret });
 }
 function explain(error) {
-    if (!(error instanceof Failure))
-        return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`;
+    if (!(error instanceof lib_failure/* Failure */.HR))
+        return `This is a defect of nix-image-action, please report it: ${(0,lib_failure/* messageOf */.bD)(error)}`;
     const advice = registryErrorIn(error);
     return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n');
 }
 function registryErrorIn(error) {
     if (error instanceof RegistryError)
         return error.parts.help === undefined ? error : undefined;
-    return error instanceof Failure ? registryErrorIn(error.cause) : undefined;
+    return error instanceof lib_failure/* Failure */.HR ? registryErrorIn(error.cause) : undefined;
+}
+
+
+/***/ }),
+
+/***/ 88722:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   J: () => (/* binding */ withTempFolder),
+/* harmony export */   k: () => (/* binding */ removeTempFolders)
+/* harmony export */ });
+/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
+/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(51455);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(76760);
+
+
+
+async function withTempFolder(parent, work) {
+    await removeLeft(parent);
+    const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, `${PREFIX}${process.pid}-`));
+    folders.add(folder);
+    try {
+        return await work(folder);
+    }
+    finally {
+        await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true });
+        folders.delete(folder);
+    }
+}
+const folders = new Set();
+function removeTempFolders() {
+    for (const folder of folders)
+        (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.rmSync)(folder, { recursive: true, force: true });
+}
+const PREFIX = 'nix-image-action-';
+const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);
+async function removeLeft(parent) {
+    for (const name of await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.readdir)(parent)) {
+        const [, pid] = LEFT.exec(name) ?? [];
+        if (pid !== undefined && !runs(Number(pid)))
+            await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, name), { recursive: true, force: true });
+    }
+}
+function runs(pid) {
+    try {
+        return process.kill(pid, 0);
+    }
+    catch (error) {
+        return error.code === 'EPERM';
+    }
+}
+
+
+/***/ }),
+
+/***/ 68804:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Df: () => (/* binding */ withoutCommands),
+/* harmony export */   Lx: () => (/* binding */ withoutEscapes),
+/* harmony export */   P: () => (/* binding */ withoutHidden),
+/* harmony export */   aj: () => (/* binding */ sanitize)
+/* harmony export */ });
+function withoutEscapes(text) {
+    return text.includes('\u001b') || text.includes('\u009b') ? text.replace(ESCAPE, '') : text;
+}
+const ESCAPE = new RegExp([
+    String.raw `\u001b[\]PX^_][^\u0007\u001b\u009c\n]*(?:\u0007|\u001b\\|\u009c)?`,
+    String.raw `(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]?`,
+    String.raw `\u001b[ -/]*[0-~]?`,
+].join('|'), 'g');
+function withoutHidden(text) {
+    return text.replace(HIDDEN, '');
+}
+const HIDDEN = /[^\P{Cc}\t\n]|\p{Cf}|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu;
+const LINE_LIMIT = 2000;
+const TEXT_LIMIT = 64 * 1024;
+function sanitize(text) {
+    const lines = withoutHidden(withoutEscapes(cut(text, TEXT_LIMIT)))
+        .split('\n')
+        .map((line) => withoutCommands(cut(line, LINE_LIMIT)));
+    return lines.join('\n');
+}
+function withoutCommands(line) {
+    return line.replace(/^(\s*):(?=:)/, '$1: ').replaceAll('##[', '# [');
+}
+function cut(text, limit) {
+    return text.length > limit ? `${text.slice(0, limit)}…` : text;
 }
 
 
@@ -60425,13 +61082,12 @@ __nccwpck_require__.d(__webpack_exports__, {
   Os: () => (/* binding */ group),
   pq: () => (/* binding */ info),
   lm: () => (/* binding */ notice),
-  C1: () => (/* binding */ setFailed),
   uH: () => (/* binding */ setOutput),
   Pq: () => (/* binding */ core_setSecret),
   $e: () => (/* binding */ warning)
 });
 
-// UNUSED EXPORTS: ExitCode, addPath, endGroup, exportVariable, getBooleanInput, getIDToken, getInput, getMultilineInput, getState, isDebug, markdownSummary, platform, saveState, setCommandEcho, startGroup, summary, toPlatformPath, toPosixPath, toWin32Path
+// UNUSED EXPORTS: ExitCode, addPath, endGroup, exportVariable, getBooleanInput, getIDToken, getInput, getMultilineInput, getState, isDebug, markdownSummary, platform, saveState, setCommandEcho, setFailed, startGroup, summary, toPlatformPath, toPosixPath, toWin32Path
 
 // EXTERNAL MODULE: external "os"
 var external_os_ = __nccwpck_require__(70857);

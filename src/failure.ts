@@ -1,3 +1,5 @@
+import { withoutCommands, withoutEscapes, withoutHidden } from './text.ts'
+
 /** The parts of an explained failure, in the order in which a person needs them. */
 export interface FailureParts {
   /** What failed, and on what: one sentence that names the image, record, tag or file. */
@@ -28,10 +30,11 @@ export class Failure extends Error {
 
 /** The text of anything that was thrown, for use inside another message. */
 export function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
+  // Not instanceof: errors of another realm are errors as well.
+  if (typeof error !== 'object' || error === null || !('message' in error)) return String(error)
   // Node joins the addresses it tried in an AggregateError whose own message is empty.
   if (error.message === '' && error instanceof AggregateError) return error.errors.map(messageOf).join('; ')
-  return error.message
+  return String(error.message)
 }
 
 /**
@@ -39,11 +42,8 @@ export function messageOf(error: unknown): string {
  * begins with `::`, and any text with `##[`, is a command to the runner.
  */
 export function oneLine(text: string): string {
-  const line = text
-    .slice(0, 8192)
-    .replace(/[\s\p{Cc}]+/gu, ' ')
-    .replaceAll('##[', '# [')
-    .trim()
+  const words = withoutEscapes(text.slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
+  const line = withoutCommands(withoutHidden(words).trim())
   return line.length > 500 ? `${line.slice(0, 500)}…` : line
 }
 

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
+import { endOnSignals } from './cancel.ts'
 import { run } from './run.ts'
 
 // Compression goes to libuv's threads, of which there are four however many cores there are. More than one for each core
@@ -13,4 +14,7 @@ setFlagsFromString('--heap-growing-percent=500')
 // Deprecated calls in dependencies are this project's concern, not that of who reads the log.
 process.noDeprecation = true
 
-await run(process.env)
+endOnSignals()
+const exitCode = await run(process.env)
+// At once: a registry that does not end its answer, or a program that does not end, must not keep the step from ending.
+process.exit(exitCode)

@@ -2,8 +2,10 @@ import { appendFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import * as core from '@actions/core'
+import { reportSilence } from './activity.ts'
 import { adviceFor } from './advice.ts'
 import { build } from './build/build.ts'
+import { isCancelled } from './cancel.ts'
 import { Failure, messageOf } from './failure.ts'
 import type { Environment } from './inputs/field.ts'
 import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from './inputs/inputs.ts'
@@ -15,41 +17,50 @@ import { credentialsFrom } from './registry/credentials.ts'
 import { createHttp, type Http } from './registry/http.ts'
 import { createRegistry, type Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
+import { withoutEscapes, withoutHidden } from './text.ts'
 import { readWorkflow } from './workflow.ts'
 
 /**
- * Runs the action: inputs in, outputs and the summary out. What fails is told by one error, the step then fails.
+ * Runs the action: inputs in, outputs and the summary out. A failure is explained by one error.
  * @param env the runner's environment
+ * @returns the exit code. Connections and programs may still be open then: nothing that is worth waiting for
  */
-export async function run(env: Environment): Promise<void> {
+export async function run(env: Environment): Promise<number> {
+  const stopReports = reportSilence(jobLog.info)
   try {
     const inputs = readInputs(env)
     if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     const { outputs, summary } = await runMode(inputs, env)
     for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)
-    if (env.GITHUB_STEP_SUMMARY) await appendFile(env.GITHUB_STEP_SUMMARY, summary)
+    if (env.GITHUB_STEP_SUMMARY)
+      await appendFile(env.GITHUB_STEP_SUMMARY, withoutHidden(withoutEscapes(summary)).slice(0, SUMMARY_LIMIT))
+    return 0
   } catch (error) {
-    core.setFailed(explain(error))
-    if (error instanceof Error) core.debug(error.stack ?? error.message)
+    // The signal's handler ends the process, once the programs have ended that failed because of it.
+    if (isCancelled()) return new Promise(() => undefined)
+    jobLog.error(explain(error))
+    if (error instanceof Error) jobLog.debug(error.stack ?? error.message)
+    return 1
+  } finally {
+    stopReports()
   }
 }
+
+/** The runner takes no summary of more than 1 MiB; a character has up to four bytes. */
+const SUMMARY_LIMIT = 256 * 1024
 
 async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Environment): Promise<Result> {
   const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env })
   const tools = { http, registry: openRegistry(http, env), log: jobLog }
   const workflow = readWorkflow(env)
-  try {
-    switch (inputs.mode) {
-      case 'plan':
-        return await plan(inputs, workflow, tools)
-      case 'build':
-        return await build(inputs, workflow, tools)
-      case 'merge':
-        return await merge(inputs, workflow, tools)
-    }
-  } finally {
-    await http.close()
+  switch (inputs.mode) {
+    case 'plan':
+      return plan(inputs, workflow, tools)
+    case 'build':
+      return build(inputs, workflow, tools)
+    case 'merge':
+      return merge(inputs, workflow, tools)
   }
 }
 

@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -12,11 +13,20 @@ export async function withTempFolder<Result>(
 ): Promise<Result> {
   await removeLeft(parent)
   const folder = await mkdtemp(join(parent, `${PREFIX}${process.pid}-`))
+  folders.add(folder)
   try {
     return await work(folder)
   } finally {
     await rm(folder, { recursive: true, force: true })
+    folders.delete(folder)
   }
+}
+
+const folders = new Set<string>()
+
+/** Removes the folders that are in use, for a process that is about to end. */
+export function removeTempFolders(): void {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 }
 
 /** Followed by the number of the process that it belongs to. */

@@ -195,9 +195,9 @@ describe('whoever takes the layers', () => {
 
 describe('what is no image', () => {
   test.each<[string, () => Promise<string>, RegExp]>([
-    ['a text', () => file('hello, world\n'), /is no image\n {2}the file begins with "hello, world"\n/],
+    ['a text', () => file('hello, world\n'), /is no image\n {2}the file is text\n/],
     ['an empty file', () => file(''), /the file is empty/],
-    ['a program', () => file(Buffer.from('7f454c4602010100', 'hex'), 0o555), /begins with the bytes 7f454c4602010100/],
+    ['a program', () => file(Buffer.from('7f454c4602010100', 'hex'), 0o555), /the file is a program \(ELF\)\n/],
     ['an archive cut in its first header', () => file(made.bytes.subarray(0, 200)), /is no image\n/],
     [
       'a folder of other files',
@@ -226,27 +226,23 @@ describe('what is no image', () => {
     [
       'a compressed text',
       () => file(gzipSync('hello, world\n')),
-      /is no image: it is compressed with gzip, and what is in it is no tar\n {2}unpacked, it begins with "hello, world"\n/,
+      /is no image: it is compressed with gzip, and what is in it is no tar\n {2}unpacked, it is text\n/,
     ],
     [
       'a long text with zstd',
       () => file(zstdCompressSync(Buffer.alloc(10_000_000, 'hello '))),
-      /compressed with zstd, and what is in it is no tar\n {2}unpacked, it begins with "hello hello/,
+      /compressed with zstd, and what is in it is no tar\n {2}unpacked, it is text\n/,
     ],
     [
       'a long text with xz',
       async () => file(await packWithXz(noise)),
-      /compressed with xz, and what is in it is no tar\n {2}unpacked, it begins with the bytes 018fe2467df12351/,
+      /compressed with xz, and what is in it is no tar\n {2}unpacked, it is binary data of an unknown format\n/,
     ],
-    [
-      'JSON with xz',
-      async () => file(await packWithXz(Buffer.from('{"a":1}'))),
-      /unpacked, it begins with "\{"a":1\}"\n/,
-    ],
+    ['JSON with xz', async () => file(await packWithXz(Buffer.from('{"a":1}'))), /unpacked, it is text\n/],
     [
       'an image compressed twice',
       () => file(gzipSync(gzipSync(made.bytes))),
-      /is no tar\n {2}unpacked, it begins with the bytes 1f8b\w{12}, as gzip does\n/,
+      /is no tar\n {2}unpacked, it is compressed with gzip\n/,
     ],
     ['a compressed nothing', () => file(gzipSync('')), /is no tar\n {2}unpacked, it is empty\n/],
     ['nothing, which is how a build into another store looks', async () => join(folder, 'absent'), /absent/],
@@ -265,18 +261,22 @@ describe('what is no image', () => {
   })
 })
 
-test('a tar with zstd’s widest windows (`zstd --long=28`) is read', async () => {
+test('a tar whose zstd window fits into memory (`zstd --long=27`) is read, and a larger one is explained', async () => {
   // Of a stream, whose length it does not know, zstd keeps the window that it is given.
-  const packed = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 28 } })
-  packed.end(made.bytes)
-  expect((await readBuilt(await file(await buffer(packed)))).configDigest).toBe(made.configDigest)
+  const packed = async (windowLog: number) => {
+    const compressor = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: windowLog } })
+    compressor.end(made.bytes)
+    return file(await buffer(compressor))
+  }
+  expect((await readBuilt(await packed(27))).configDigest).toBe(made.configDigest)
+  await expect(readBuilt(await packed(28))).rejects.toThrow(/more than 128 MiB of memory[\s\S]*`--long=27`/)
 })
 
 test('what nix2container describes is told apart', async () => {
   const path = await file(
     '{"version":1,"image-config":{"Cmd":["app"]},"layers":[{"digest":"sha256:0","diff_ids":"sha256:1"}]}',
   )
-  expect(await findSource(path)).toEqual({ path, format: 'nix2container', diffIds: ['sha256:1'] })
+  expect(await findSource(path)).toEqual({ path, root: folder, format: 'nix2container', diffIds: ['sha256:1'] })
   // As Go writes an empty list.
   const empty = await file('{"version":1,"image-config":{},"layers":null}')
   expect(await findSource(empty)).toMatchObject({ diffIds: [] })
@@ -319,9 +319,11 @@ describe('a damaged file', () => {
   test('with xz, where there is no program for it, is an error that says what to install', async () => {
     const path = await file(await packWithXz(made.bytes))
     const source = new URL('../../src/image/source.ts', import.meta.url)
-    const script = `import(${JSON.stringify(source.href)}).then(({ readImage }) => readImage({ path: process.argv[1], format: 'xz' }))`
+    const script = `import(${JSON.stringify(source.href)}).then(({ readImage }) => readImage({ path: process.argv[1], root: process.argv[2], format: 'xz' }))`
     // In a process of its own, whose PATH has nothing on it.
-    const reading = run(process.execPath, ['--input-type=module', '--eval', script, path], { env: { PATH: folder } })
+    const reading = run(process.execPath, ['--input-type=module', '--eval', script, path, folder], {
+      env: { PATH: folder },
+    })
     await expect(reading).rejects.toThrow(/no program "xz"[\s\S]*apt-get install xz-utils/)
   })
 

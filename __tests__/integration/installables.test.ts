@@ -1,5 +1,5 @@
 import { cp, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { readImage } from '../../src/image/source.ts'
@@ -147,7 +147,7 @@ test('an image of nix2container is written by its own program, and goes up as th
   ).outputs['store-path']
   const layers: Buffer[] = []
   const take = async ({ content }: LayerMember) => void layers.push(await buffer(content()))
-  const { config } = await readImage({ path: source ?? '', format: 'tar' }, { take })
+  const { config } = await readImage({ path: source ?? '', root: dirname(source ?? ''), format: 'tar' }, { take })
   const image = await pulled(step)
   expect(image.diffIds).toEqual(config.diffIds)
   expect(image.unpacked).toEqual(config.diffIds)

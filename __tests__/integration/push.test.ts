@@ -174,7 +174,7 @@ test('Docker pulls and saves it with the layers that Nix made', async () => {
   await run('docker', ['pull', reference])
   const path = join(lab.folder, 'saved.tar')
   await run('docker', ['save', '--output', path, reference])
-  const saved = await readImage({ path, format: 'tar' })
+  const saved = await readImage({ path, root: lab.folder, format: 'tar' })
   expect(saved.configDigest).toBe(nix.configDigest)
   expect(saved.config.diffIds).toEqual(nix.diffIds)
 })

@@ -86,7 +86,7 @@ describe('manifests and indexes', () => {
   })
 
   test.each([
-    ['no JSON', 'nonsense', OCI_MANIFEST, 'it is no JSON'],
+    ['no JSON', 'nonsense', OCI_MANIFEST, 'it is not JSON'],
     ['null', null, OCI_MANIFEST, 'ghcr.io/owner/app:1 is not a valid image manifest'],
     ['of another type', manifest, 'text/html', 'is not an image: its media type is "text/html"'],
     ['of an older type', { fsLayers: [] }, 'application/vnd.docker.distribution.manifest.v1+json', 'manifest.v1+json'],

@@ -246,7 +246,7 @@ describe('credentials are asked of a helper program', () => {
   test.each<readonly [string, string, Readonly<Record<string, string>>, string]>([
     ['is not there', 'one', {}, 'there is no such program on the PATH'],
     ['fails', 'one', { one: "echo 'the keychain is locked' >&2; exit 1" }, 'the keychain is locked'],
-    ['fails without a word', 'one', { one: 'exit 3' }, 'docker-credential-one'],
+    ['fails without a word', 'one', { one: 'exit 3' }, 'it ended with status 3'],
     ['answers something else', 'one', { one: 'echo secret' }, 'its answer is not the JSON of a credential helper'],
     ['lies elsewhere', '../one', { one: answer('octocat', 'secret') }, 'this is not the name of a program'],
   ])('one that %s is named, with the reason', async (_, name, helpers, reason) => {

@@ -262,7 +262,7 @@ describe('there is something to build, and why is said in a line', () => {
     server.seedManifest('app', Buffer.from('nonsense'), OCI_MANIFEST, 'latest')
     const { lines, digest } = await ask(client)
     expect(digest).toBeUndefined()
-    expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is no JSON$/)])
+    expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is not JSON$/)])
   })
 })
 

@@ -166,6 +166,7 @@ const log: JobLog = {
   debug: (message) => void lines.push(message),
   notice: (message) => void said.push(`notice: ${message}`),
   warning: (message) => void said.push(`warning: ${message}`),
+  error: (message) => void said.push(`error: ${message}`),
   group: (_title, work) => work(),
   foreignGroup: (_title, work) => work(),
   mask: () => undefined,

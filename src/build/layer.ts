@@ -66,12 +66,27 @@ export function checkBlob(
       what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
       help: ANEW,
     })
-  if (digest !== blob.digest)
-    throw new ImageError({
-      what: `${path} is damaged: its layer ${name} has another content than its name says`,
-      words: `its digest is ${digest}`,
-      help: ANEW,
-    })
+  if (digest !== blob.digest) throw otherContent(path, name, digest)
+}
+
+/**
+ * Checks a compressed layer of an OCI layout that is read only once: which layers its manifest lists is not known yet.
+ * @param name of the layout's file. A layer that was compressed only now has a digest of its own, and any other name
+ * says nothing
+ * @throws ImageError
+ */
+export function checkName(name: string, { digest, format }: ReadLayer, { path }: ImageSource): void {
+  const [, hex] = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(name) ?? []
+  if (hex === undefined || format === undefined || digest === `sha256:${hex}`) return
+  throw otherContent(path, name, digest)
+}
+
+function otherContent(path: string, name: string | undefined, digest: Digest): ImageError {
+  return new ImageError({
+    what: `${path} is damaged: its layer ${name} has another content than its name says`,
+    words: `its digest is ${digest}`,
+    help: ANEW,
+  })
 }
 
 /** The error of a layer that the manifest names and the image does not have as a tar. */

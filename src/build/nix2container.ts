@@ -1,3 +1,4 @@
+import { Failure } from '../failure.ts'
 import { ImageError } from '../image/image-error.ts'
 import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
@@ -10,7 +11,7 @@ import { type CopyCall, copyToLayout } from '../nix/copy-to.ts'
  */
 export async function writeLayout({ path, diffIds = [] }: ImageSource, call: CopyCall): Promise<ImageSource> {
   await copyToLayout(call)
-  const layout: ImageSource = { path: call.layout, format: 'layout' }
+  const layout: ImageSource = { path: call.layout, root: call.layout, format: 'layout' }
   const { config } = await readWritten(layout, call)
   const difference = firstDifference(config.diffIds, diffIds)
   if (difference === undefined) return layout
@@ -26,7 +27,7 @@ async function readWritten(layout: ImageSource, { installable }: CopyCall): Prom
   try {
     return await readImage(layout)
   } catch (error) {
-    if (!(error instanceof ImageError)) throw error
+    if (!(error instanceof Failure)) throw error
     throw new ImageError({
       what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
       words: error.message.replaceAll(layout.path, 'what it wrote'),

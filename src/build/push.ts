@@ -12,7 +12,7 @@ import { putEverywhere, putTag } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from '../reuse/layers.ts'
-import { checkBlob, checkDiffId, noTar, readLayer } from './layer.ts'
+import { checkBlob, checkDiffId, checkName, noTar, type ReadLayer, readLayer } from './layer.ts'
 import { keptBlob, type Labels, labelledConfig, manifestOf } from './manifest.ts'
 import type { PushedLayer, Pushing } from './pushing.ts'
 import { startUploads, type Taken, type UploadCall, type Uploads } from './uploads.ts'
@@ -97,7 +97,7 @@ async function pushSeekable(underWay: PushUnderWay): Promise<SourceImage> {
     const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId)
     if (blob !== undefined) taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) })
     else if (kept && (await there.get(kept.digest))) await leave(underWay, image, at, member, kept)
-    else taken.set(member.name, await uploads.push(member))
+    else taken.set(member.name, await uploads.push(member, (layer) => checkLayer(image, at, layer, source)))
   }
   return readImage(source, { take })
 }
@@ -115,10 +115,18 @@ async function leave(
   taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) })
 }
 
+function checkLayer(image: SourceImage, at: number, layer: ReadLayer, source: ImageSource): void {
+  checkDiffId(image, at, layer.diffId, source)
+  checkBlob(image, at, layer, source)
+}
+
 /** Of what comes by once, names are a hint: Nix calls most layers by their diff IDs. */
 async function pushStreamed({ call, uploads, taken }: PushUnderWay): Promise<SourceImage> {
   const { source } = call
-  const push = async (member: LayerMember): Promise<void> => void taken.set(member.name, await uploads.push(member))
+  const push = async (member: LayerMember): Promise<void> => {
+    const check = (layer: ReadLayer) => checkName(member.name, layer, source)
+    taken.set(member.name, await uploads.push(member, check))
+  }
   const take = async (member: LayerMember): Promise<void> => {
     if (reusable(call, diffIdInName(member.name)) === undefined) return push(member)
     const { diffId } = await hashLayer(member.content())

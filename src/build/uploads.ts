@@ -15,14 +15,14 @@ import type { LayerMember } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Descriptor } from '../oci/document.ts'
-import { layerFormat } from '../oci/media-type.ts'
+import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
 import { putEverywhere } from '../registry/copy.ts'
 import type { Blob, Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import type { KnownBlob } from '../reuse/layers.ts'
 import { printBytes } from '../units.ts'
-import { keptFormat, plain } from './layer.ts'
+import { keptFormat, plain, type ReadLayer } from './layer.ts'
 import type { PushedLayer, Pushing } from './pushing.ts'
 
 /** What became of a layer of the image that was read. */
@@ -45,8 +45,11 @@ const LAYERS_AT_ONCE = 12
 
 /** Layers on their way into the registries, many at once. */
 export interface Uploads {
-  /** Resolves when the member has been read; its layer when it is in every registry. */
-  push(member: LayerMember): Promise<Required<Taken>>
+  /**
+   * Resolves when the member has been read; its layer when it is in every registry.
+   * @param check throws if the layer is not the one that it should be: then none of its bytes are sent
+   */
+  push(member: LayerMember, check: (layer: ReadLayer) => void): Promise<Required<Taken>>
   /** Makes every registry have a layer that was published before. */
   reuse(diffId: Digest, blob: KnownBlob, member: LayerMember): Promise<PushedLayer>
   /** Tells of a layer that every registry has already. */
@@ -81,13 +84,12 @@ export function startUploads(
   async function pack(
     content: AsyncIterable<Buffer>,
     write: Write,
-  ): Promise<Compressing & Pick<PushedLayer, 'format'>> {
+  ): Promise<Compressing & { readonly kept: LayerFormat | undefined }> {
     const probed = await probe(content)
-    const format = keptFormat(probed)
-    if (format === undefined)
-      return { ...(await compressLayer(plain(probed, source), compression, blocks, write)), format: compression.format }
+    const kept = keptFormat(probed)
+    if (kept === undefined) return { ...(await compressLayer(plain(probed, source), compression, blocks, write)), kept }
     const layer = await hashLayer(plain(probed, source, write))
-    return { layer, written: Promise.resolve(), format }
+    return { layer, written: Promise.resolve(), kept }
   }
 
   async function upload(blob: Blob, { diffId, size }: UncompressedLayer): Promise<Omit<PushedLayer, 'format'>> {
@@ -101,16 +103,18 @@ export function startUploads(
   }
 
   return {
-    async push(member) {
+    async push(member, check) {
       await places.take()
       const writer = store.create()
       try {
         if (failure !== undefined) throw failure
-        const { layer, written, format } = await pack(member.content(), writer.write)
+        const { layer, written, kept } = await pack(member.content(), writer.write)
         const uploaded = async () => {
           try {
             await written
-            return { ...(await upload(writer.finish(), layer)), format }
+            const blob = writer.finish()
+            check({ diffId: layer.diffId, digest: blob.digest, format: kept })
+            return { ...(await upload(blob, layer)), format: kept ?? compression.format }
           } finally {
             places.give()
             await writer.release()

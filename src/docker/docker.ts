@@ -1,10 +1,11 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import type { Writable } from 'node:stream'
 import { which } from '@actions/io'
-import { type CommandResult, runCommand } from '../command.ts'
-import { lastLines, messageOf } from '../failure.ts'
+import { startActivity } from '../activity.ts'
+import { lastLines } from '../failure.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
+import { isReference } from '../oci/reference.ts'
+import { type CommandResult, runCommand } from '../process/command.ts'
+import { startStreaming } from '../process/stream.ts'
 import { DockerError } from './docker-error.ts'
 
 /** Makes sure that Docker runs. @throws DockerError where there is none, or its daemon does not answer */
@@ -38,27 +39,20 @@ export async function loadImage<Result>(
   feed: (stdin: Writable) => Promise<Result>,
   advise: (words: string) => string | undefined = () => undefined,
 ): Promise<Result> {
-  const child = spawn(await dockerPath(), ['load'], { stdio: ['pipe', 'ignore', 'pipe'] })
-  const words: string[] = []
-  child.stderr.setEncoding('utf8').on('data', (text: string) => words.push(text))
-  // Docker ends early where it does not like what it reads. Its own words tell more than the broken pipe.
-  child.stdin.on('error', () => undefined)
-  const ended = once(child, 'close').then(
-    ([code]) => code as number | null,
-    (error: Error) => void words.push(messageOf(error)),
-  )
-  const [fed] = await Promise.allSettled([feed(child.stdin)])
-  const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String((fed.reason as NodeJS.ErrnoException).code))
-  if (fed.status === 'rejected' && !brokenPipe) {
-    child.kill()
-    // Docker may put that off until it has read what it waits for.
-    child.stdin.destroy()
+  const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true })
+  try {
+    // Docker ends early if it does not like what it reads. Its own words tell more than the broken pipe.
+    const [fed] = await Promise.allSettled([feed(docker.input)])
+    const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String((fed.reason as NodeJS.ErrnoException).code))
+    if (fed.status === 'rejected' && !brokenPipe) throw fed.reason
+    const loading = startActivity('docker load')
+    const { failure, log } = await docker.ended.finally(loading.end)
+    if (fed.status === 'fulfilled' && failure === undefined) return fed.value
+    const said = lastLines(log || (failure ?? ''), 10)
+    throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) })
+  } finally {
+    docker.end()
   }
-  const exitCode = await ended
-  if (fed.status === 'rejected' && !brokenPipe) throw fed.reason
-  if (fed.status === 'fulfilled' && exitCode === 0) return fed.value
-  const said = lastLines(words.join(''), 10)
-  throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) })
 }
 
 /**
@@ -67,7 +61,8 @@ export async function loadImage<Result>(
  * @throws DockerError where it knows neither
  */
 export async function loadedImage(configDigest: Digest, names: readonly string[]): Promise<string> {
-  for (const name of [configDigest, ...names]) {
+  // The archive's names are anybody's: one that begins with "-" would be an option.
+  for (const name of [configDigest, ...names.filter(isReference)]) {
     const { exitCode } = await docker(['image', 'inspect', '--format', '{{.Id}}', name])
     if (exitCode === 0) return name
   }
@@ -111,7 +106,7 @@ const WHERE_DOCKER_IS =
   'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).'
 
 async function docker(args: readonly string[], shown = false): Promise<CommandResult> {
-  const result = await runCommand('docker', args, shown)
+  const result = await runCommand('docker', args, { trust: 'everything', shown })
   if (result === undefined) throw missing()
   return result
 }

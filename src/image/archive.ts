@@ -26,39 +26,68 @@ export async function readArchive(
   path: string,
   take: TakeLayer = async () => undefined,
 ): Promise<SourceImage> {
-  const contents = await collect(reader, path, take)
+  const { members, documents } = await collect(reader, path, take)
+  const contents: Contents = {
+    member: async (name) => members.get(name),
+    document: async (name) => documents.get(name),
+  }
   // `docker save` writes both, and Docker goes by the first.
-  if (contents.members.has('manifest.json')) return imageOfDockerArchive(contents, path)
-  if (contents.members.has('index.json')) return imageOfLayout(contents, path)
+  if (members.has('manifest.json')) return imageOfDockerArchive(contents, path)
+  if (members.has('index.json')) return imageOfLayout(contents, path)
   throw new ImageError({
     what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-    words: `it holds ${listOf([...contents.members.keys()])}`,
+    words: `it holds ${listOf([...members.keys()])}`,
     help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
   })
 }
 
-async function collect(reader: ByteReader, path: string, take: TakeLayer): Promise<Contents> {
-  const members = new Map<string, Member>()
-  const documents = new Map<string, Buffer>()
-  let kept = 0
+interface Collected {
+  readonly members: ReadonlyMap<string, Member>
+  /** Small files of JSON: which of them are the image's documents is known only at the end. */
+  readonly documents: ReadonlyMap<string, Buffer>
+}
+
+async function collect(reader: ByteReader, path: string, take: TakeLayer): Promise<Collected> {
+  const collection = createCollection(path)
   for await (const entry of tarEntries(reader, path)) {
     const name = memberName(entry.name)
     if (name.split('/').includes('..')) throw damaged(path, `its member ${entry.name} points out of it`)
-    members.set(name, { type: entry.type, linkName: entry.linkName, size: entry.size })
     const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined
     // What begins like JSON may yet be a layer, whose first file is called "[id].js".
     const document = small !== undefined && isDocument(name, small) ? small : undefined
-    // Of members that come twice the last one counts.
-    documents.delete(name)
-    if (document !== undefined) {
-      documents.set(name, document)
-      kept += document.length
-    }
+    collection.add(name, entry, document)
     const content = await layerIn({ ...entry, ...(small && { content: () => once(small) }) }, name, document)
     if (content !== undefined) await take({ name, size: entry.size, content })
-    if (kept > DOCUMENTS_LIMIT) throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
   }
-  return { members, documents }
+  return collection
+}
+
+/** An image has some hundreds of members; all their names, in characters, are kept until its end. */
+const NAMES_LIMIT = 8 * 1024 * 1024
+
+/** Keeps what is needed of an archive's members, within bounds. Of members of one name the last one counts. */
+function createCollection(path: string): Collected & {
+  add(name: string, entry: TarEntry, document: Buffer | undefined): void
+} {
+  const members = new Map<string, Member>()
+  const documents = new Map<string, Buffer>()
+  let namesLength = 0
+  let documentsLength = 0
+  return {
+    members,
+    documents,
+    add(name, { type, linkName, size }, document) {
+      // What a map takes for each of them counts as well.
+      namesLength += name.length + linkName.length + 64
+      if (namesLength > NAMES_LIMIT) throw damaged(path, 'it has more files than any image')
+      members.set(name, { type, linkName, size })
+      documents.delete(name)
+      if (document === undefined) return
+      documents.set(name, document)
+      documentsLength += document.length
+      if (documentsLength > DOCUMENTS_LIMIT) throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
+    },
+  }
 }
 
 async function readAll(content: AsyncIterable<Buffer>): Promise<Buffer> {

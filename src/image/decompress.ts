@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
+import { which } from '@actions/io'
 import { messageOf } from '../failure.ts'
+import { startStreaming } from '../process/stream.ts'
 import { ImageError } from './image-error.ts'
 import { splitFrames } from './zstd-frames.ts'
 
@@ -36,14 +36,21 @@ export function decompress(
 ): AsyncIterable<Buffer> {
   // Large, for each step waits for a thread among those that compress.
   const options = { chunkSize: 1024 * 1024 }
-  if (compression === 'xz') return byProgram('xz', bytes, path)
+  if (compression === 'xz') return byXz(bytes, path)
   return compression === 'gzip'
     ? byStream(createGunzip(options), bytes, path)
-    : byStream(createZstdDecompress({ ...options, params: LONG }), splitFrames(bytes), path)
+    : byStream(
+        createZstdDecompress({ ...options, params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG } }),
+        splitFrames(bytes),
+        path,
+      )
 }
 
-/** What `zstd --long` has packed, which by itself takes back no more than 128 MB: up to what its format has room for. */
-const LONG = { [constants.ZSTD_d_windowLogMax]: 31 }
+/**
+ * How far back what was compressed may refer, as a power of two: 128 MiB, which is kept in memory. That is zstd's own
+ * default and what `zstd --long` uses; the format has room for 2 GiB and more.
+ */
+const WINDOW_LOG = 27
 
 async function* byStream(
   plain: NodeJS.ReadWriteStream,
@@ -62,40 +69,45 @@ async function* byStream(
 }
 
 function explained(error: unknown, path: string): unknown {
+  if ((error as NodeJS.ErrnoException).code === 'ZSTD_error_frameParameter_windowTooLarge')
+    return new ImageError({
+      what: `${path} can't be decompressed: zstd would need more than ${2 ** WINDOW_LOG / 1024 / 1024} MiB of memory for its window`,
+      words: messageOf(error),
+      help: 'Compress it without `--long`, or with at most `--long=27`.',
+      cause: error,
+    })
   return /^(Z_|ZSTD_)/.test(String((error as NodeJS.ErrnoException).code))
     ? damaged(path, messageOf(error), error)
     : error
 }
 
+/** More than xz takes for what its highest level, -9, has compressed: 65 MiB. */
+const XZ_MEMORY = '160MiB'
+
 /** Node has no xz. */
-async function* byProgram(program: string, bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
-  const child = spawn(program, ['--decompress', '--stdout'], { stdio: ['pipe', 'pipe', 'pipe'] })
-  const words: string[] = []
-  child.stderr.setEncoding('utf8').on('data', (text: string) => words.push(text))
-  const ended = once(child, 'close').then(
-    ([code]) => (code === 0 ? undefined : words.join('').trim() || `status ${code}`),
-    (error: NodeJS.ErrnoException) => error,
-  )
-  const fed = settled(pipeline(Readable.from(bytes), child.stdin))
+async function* byXz(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
+  const program = await which('xz')
+  if (program === '')
+    throw new ImageError({
+      what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+      help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+    })
+  const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`]
+  const xz = startStreaming(program, args, { trust: 'nix', reads: true })
+  const fed = settled(pipeline(Readable.from(bytes), xz.input))
   try {
-    yield* child.stdout as AsyncIterable<Buffer>
-    const [failure, feeding] = await Promise.all([ended, fed])
-    if (failure instanceof Error)
-      throw new ImageError({
-        what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-        words: failure.message,
-        help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
-      })
+    yield* xz.output
+    const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed])
     // Where the program gave up, feeding it fails as well; any other failure to feed it comes first.
     if (feeding !== undefined && !GIVEN_UP.has(String((feeding as NodeJS.ErrnoException).code))) throw feeding
-    if (failure !== undefined) throw damaged(path, failure)
+    if (failure !== undefined) throw damaged(path, log === '' ? failure : log)
     if (feeding !== undefined) throw feeding
   } finally {
-    child.kill()
+    xz.end()
   }
 }
 
-const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE'])
+const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'])
 
 function damaged(path: string, words: string, cause?: unknown): ImageError {
   return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause })

@@ -1,24 +1,30 @@
 import * as v from 'valibot'
+import { readJson } from '../json.ts'
 import { digestOf } from '../oci/digest.ts'
 import { readConfig } from './config.ts'
 import { documentCalled } from './documents.ts'
 import { ImageError } from './image-error.ts'
-import { type Contents, damaged, memberName, type SourceImage } from './source-image.ts'
+import { type Contents, damaged, listOf, memberName, type SourceImage } from './source-image.ts'
 
 /**
  * The image of an archive as `docker save` and Nix's dockerTools write it, by its manifest.json.
  * Source: https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
  * @throws ImageError where it is damaged, or more than one
  */
-export function imageOfDockerArchive(contents: Contents, path: string): SourceImage {
-  const { members } = contents
-  const document = (name: string, what: string) => documentCalled(resolve(name, members), contents, what, path)
-  const manifest = parseManifest(document('manifest.json', 'its manifest.json'), path)
-  const config = document(manifest.Config, `its config ${manifest.Config}`)
+export async function imageOfDockerArchive(contents: Contents, path: string): Promise<SourceImage> {
+  const document = async (name: string, what: string) =>
+    documentCalled(await resolve(name, contents), contents, what, path)
+  const manifest = parseManifest(await document('manifest.json', 'its manifest.json'), path)
+  const config = await document(manifest.Config, `its config ${manifest.Config}`)
   const image = readConfig(config, manifest.Config, path)
-  const layers = manifest.Layers.map((layer) => resolve(layer, members))
-  const missing = manifest.Layers.filter((_, at) => members.get(layers[at] ?? '')?.type !== 'file')
-  if (missing.length > 0) throw damaged(path, `these layers are missing: ${missing.join(', ')}`)
+  const layers: string[] = []
+  const missing: string[] = []
+  for (const layer of manifest.Layers) {
+    const name = await resolve(layer, contents)
+    layers.push(name)
+    if ((await contents.member(name))?.type !== 'file') missing.push(layer)
+  }
+  if (missing.length > 0) throw damaged(path, `these layers are missing: ${listOf(missing)}`)
   if (manifest.Layers.length !== image.diffIds.length)
     throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`)
   return {
@@ -41,27 +47,25 @@ const MANIFEST = v.array(
 type ManifestEntry = v.InferOutput<typeof MANIFEST>[number] & { readonly Layers: readonly string[] }
 
 function parseManifest(bytes: Buffer, path: string): ManifestEntry {
-  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), MANIFEST), bytes.toString('utf8'))
-  if (!result.success) {
-    const place = v.getDotPath(result.issues[0])
-    throw damaged(path, `its manifest.json${place === null ? '' : `, at ${place}`}: ${result.issues[0].message}`)
-  }
-  const [entry, ...more] = result.output
+  const read = readJson(MANIFEST, bytes)
+  if (!read.ok)
+    throw damaged(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`)
+  const [entry, ...more] = read.value
   if (entry === undefined) throw damaged(path, 'its manifest.json lists no image')
   if (more.length > 0)
     throw new ImageError({
       what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
-      words: result.output.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+      words: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
       help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
     })
   return { ...entry, Layers: entry.Layers ?? [] }
 }
 
 /** Follows links inside the archive, as far as they lead. */
-function resolve(name: string, members: Contents['members']): string {
+async function resolve(name: string, contents: Contents): Promise<string> {
   let at = memberName(name)
   for (let hops = 0; hops < 16; hops++) {
-    const member = members.get(at)
+    const member = await contents.member(at)
     if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link') return at
     // A symbolic link starts from its own folder, a hard link from the archive's root.
     const folder = member.type === 'symbolic-link' && at.includes('/') ? at.slice(0, at.lastIndexOf('/') + 1) : ''

@@ -20,15 +20,15 @@ export function isDocument(name: string, bytes: Buffer): boolean {
  * @param what it is, for errors: "its index.json"
  * @throws ImageError that says why there is none to read
  */
-export function documentCalled(name: string, { members, documents }: Contents, what: string, path: string): Buffer {
-  const bytes = documents.get(name)
+export async function documentCalled(name: string, contents: Contents, what: string, path: string): Promise<Buffer> {
+  const bytes = await contents.document(name)
   if (bytes !== undefined) return bytes
-  const member = members.get(name)
+  const member = await contents.member(name)
   if (member?.type !== 'file') throw damaged(path, `${what} is missing`)
   if (member.size === 0) throw damaged(path, `${what} is empty`)
   if (member.size > DOCUMENT_LIMIT)
     throw damaged(path, `${what} is too large (${printBytes(member.size)}, at most ${printBytes(DOCUMENT_LIMIT)})`)
-  throw damaged(path, `${what} is no JSON`)
+  throw damaged(path, `${what} is not JSON`)
 }
 
 /** Between the parts of JSON: https://www.rfc-editor.org/rfc/rfc8259#section-2 */

@@ -1,70 +1,92 @@
-import { createReadStream } from 'node:fs'
-import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { openRegularFile, type RegularFile, resolveWithin } from '../fs/regular-file.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType, isManifestType, OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
 import { printPlatform } from '../oci/platform.ts'
 import { readConfig } from './config.ts'
-import { DOCUMENT_LIMIT, documentCalled, isDocument } from './documents.ts'
+import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, documentCalled, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
-import { type Contents, damaged, type Member, type SourceImage, type TakeLayer } from './source-image.ts'
+import { type Contents, damaged, type SourceImage, type SourceLayer, type TakeLayer } from './source-image.ts'
 
 /**
  * The one image of an OCI layout, by its index.json.
  * Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
  * @throws ImageError where it is damaged, or not one
  */
-export function imageOfLayout(contents: Contents, path: string): SourceImage {
-  const index = documentCalled('index.json', contents, 'its index.json', path)
-  const descriptor = onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path)
-  const bytes = documentOf(contents, descriptor, path)
+export async function imageOfLayout(contents: Contents, path: string): Promise<SourceImage> {
+  const index = await documentCalled('index.json', contents, 'its index.json', path)
+  const descriptor = await onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path)
+  const bytes = await documentOf(contents, descriptor, path)
   const manifest = parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path)
   if (manifest.kind === 'index') throw damaged(path, `its manifest ${descriptor.digest} is an index`)
-  const configBytes = documentOf(contents, manifest.config, path)
+  const configBytes = await documentOf(contents, manifest.config, path)
   const config = readConfig(configBytes, manifest.config.digest, path)
   if (manifest.layers.length !== config.diffIds.length)
     throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`)
+  const layers: SourceLayer[] = []
+  for (const blob of manifest.layers) layers.push({ name: await existing(contents, blob, path), blob })
   return {
     names: [],
     config,
     configDigest: manifest.config.digest,
     configBytes,
-    layers: manifest.layers.map((blob) => ({ name: existing(contents, blob, path), blob })),
+    layers,
     manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations },
   }
 }
 
-/** Reads an OCI layout that is a folder. @throws ImageError */
-export async function readLayoutFolder(path: string, take: TakeLayer = async () => undefined): Promise<SourceImage> {
-  const image = imageOfLayout(await listFolder(path), path)
+/**
+ * Reads an OCI layout that is a folder.
+ * @param root as for `openRegularFile`
+ * @throws ImageError
+ */
+export async function readLayoutFolder(
+  path: string,
+  root: string,
+  take: TakeLayer = async () => undefined,
+): Promise<SourceImage> {
+  const image = await imageOfLayout(contentsOfFolder(path, root), path)
   for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
-    await take({
-      name,
-      size: blob?.size ?? 0,
-      content: () => createReadStream(join(path, name), { highWaterMark: CHUNK }),
-    })
+    await take({ name, size: blob?.size ?? 0, content: () => contentOf(join(path, name), root) })
   return image
 }
 
 const CHUNK = 1024 * 1024
 
-async function listFolder(path: string): Promise<Contents> {
-  const folder = 'blobs/sha256'
-  const blobs = await readdir(join(path, folder)).catch(() => [])
-  const members = new Map<string, Member>()
-  const documents = new Map<string, Buffer>()
-  for (const name of ['index.json', ...blobs.map((blob) => `${folder}/${blob}`)]) {
-    const file = await stat(join(path, name)).catch(() => undefined)
-    if (!file?.isFile()) continue
-    members.set(name, { type: 'file', linkName: '', size: file.size })
-    // Layers begin with other bytes; of what is large nothing is a document.
-    if (file.size > DOCUMENT_LIMIT) continue
-    const bytes = await readFile(join(path, name))
-    if (isDocument(name, bytes)) documents.set(name, bytes)
+async function* contentOf(path: string, root: string): AsyncGenerator<Buffer> {
+  const { handle } = await openRegularFile(path, root)
+  yield* handle.createReadStream({ highWaterMark: CHUNK })
+}
+
+/** A folder has any number of files, and only those are looked at that the image consists of. */
+function contentsOfFolder(path: string, root: string): Contents {
+  let read = 0
+  async function open(name: string): Promise<RegularFile | undefined> {
+    const place = await resolveWithin(join(path, name), root)
+    return place === undefined ? undefined : openRegularFile(place, root)
   }
-  return { members, documents }
+  return {
+    async member(name) {
+      const file = await open(name)
+      await file?.handle.close()
+      return file && { type: 'file', linkName: '', size: file.size }
+    },
+    async document(name) {
+      const file = await open(name)
+      try {
+        // Layers begin with other bytes; of what is large nothing is a document.
+        if (file === undefined || file.size > DOCUMENT_LIMIT) return undefined
+        read += file.size
+        if (read > DOCUMENTS_LIMIT) throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`)
+        const bytes = await file.handle.readFile()
+        return isDocument(name, bytes) ? bytes : undefined
+      } finally {
+        await file?.handle.close()
+      }
+    },
+  }
 }
 
 interface Document {
@@ -74,14 +96,20 @@ interface Document {
 }
 
 /** What an index leads to, attestations, signatures and the like left out: one image, or an index of one. */
-function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, path: string, depth = 0): Descriptor {
+async function onlyImage(
+  contents: Contents,
+  { bytes, mediaType, name }: Document,
+  path: string,
+  depth = 0,
+): Promise<Descriptor> {
   const index = parse(bytes, mediaType, name, path)
   if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
   // An image with two names is listed twice.
   const listed = index.manifests.filter((one) => !isAttestation(one))
   const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
   // One alone is what was meant to be an image, whatever its manifest says.
-  const images = distinct.length > 1 ? distinct.filter((one) => mayBeImage(one, contents, path)) : distinct
+  const images: Descriptor[] = []
+  for (const one of distinct) if (distinct.length === 1 || (await mayBeImage(one, contents, path))) images.push(one)
   const [only, ...more] = images
   if (only === undefined) throw damaged(path, `${name} lists no image`)
   if (more.length > 0)
@@ -94,7 +122,7 @@ function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, pat
     })
   if (!only.mediaType.includes('index') && !only.mediaType.includes('manifest.list')) return only
   if (depth > 2) throw damaged(path, 'its indexes lead to one another')
-  const inner = documentOf(contents, only, path)
+  const inner = await documentOf(contents, only, path)
   return onlyImage(
     contents,
     { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` },
@@ -108,10 +136,14 @@ function onlyImage(contents: Contents, { bytes, mediaType, name }: Document, pat
  * manifest whose config or layers are none of an image, or by what is no manifest.
  * Source: https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidelines-for-artifact-usage
  */
-function mayBeImage({ artifactType, digest, mediaType }: Descriptor, { documents }: Contents, path: string): boolean {
+async function mayBeImage(
+  { artifactType, digest, mediaType }: Descriptor,
+  contents: Contents,
+  path: string,
+): Promise<boolean> {
   if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType)) return false
   if (!isManifestType(mediaType) && !isIndexType(mediaType)) return false
-  const bytes = documents.get(nameOf(digest))
+  const bytes = await contents.document(nameOf(digest))
   if (bytes === undefined) return true
   const manifest = parse(bytes, mediaType, `its manifest ${digest}`, path)
   if (manifest.kind === 'index') return true
@@ -135,16 +167,16 @@ function parse(bytes: Buffer, mediaType: string, name: string, path: string): Re
   }
 }
 
-function documentOf(contents: Contents, { digest, size }: Descriptor, path: string): Buffer {
-  const bytes = documentCalled(nameOf(digest), contents, digest, path)
+async function documentOf(contents: Contents, { digest, size }: Descriptor, path: string): Promise<Buffer> {
+  const bytes = await documentCalled(nameOf(digest), contents, digest, path)
   if (bytes.length !== size) throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`)
   if (digestOf(bytes) !== digest) throw damaged(path, `${digest} has another content than its name says`)
   return bytes
 }
 
-function existing({ members }: Contents, { digest, size }: Descriptor, path: string): string {
+async function existing(contents: Contents, { digest, size }: Descriptor, path: string): Promise<string> {
   const name = nameOf(digest)
-  const member = members.get(name)
+  const member = await contents.member(name)
   if (member?.type !== 'file') throw damaged(path, `its layer ${digest} is missing`)
   if (member.size !== size)
     throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`)

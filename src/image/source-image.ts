@@ -43,12 +43,15 @@ export interface LayerMember {
 /** Gets each of them as it comes by; what it leaves unread is passed over. */
 export type TakeLayer = (member: LayerMember) => Promise<void>
 
-/** What an archive or a layout holds beside layers. */
+/** What an archive or a layout holds, by names without `./` in front. */
 export interface Contents {
-  /** By their names, without `./` in front. */
-  readonly members: ReadonlyMap<string, Member>
-  /** Small files of JSON, which the documents of an image are among: which they are, is known only at the end. */
-  readonly documents: ReadonlyMap<string, Buffer>
+  /** Returns nothing if there is nothing by that name. */
+  member(name: string): Promise<Member | undefined>
+  /**
+   * Returns the content of a small file of JSON: the documents of an image are among those.
+   * @throws ImageError if all documents together are too large
+   */
+  document(name: string): Promise<Buffer | undefined>
 }
 
 /** What an archive or a folder has by a name. */

@@ -1,11 +1,10 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createReadStream } from 'node:fs'
-import { open, readdir, realpath } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { readdir, realpath, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
-import { lastLines } from '../failure.ts'
+import { openRegularFile, resolveWithin } from '../fs/regular-file.ts'
+import { startStreaming } from '../process/stream.ts'
+import { printBytes } from '../units.ts'
 import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
@@ -19,6 +18,8 @@ import { BLOCK, mayBeTar } from './tar.ts'
 /** What Nix built, by the form that it has. */
 export interface ImageSource {
   readonly path: string
+  /** The folder in which everything must be that belongs to the image, once links are followed. */
+  readonly root: string
   /**
    * `script`: a program that writes a tar to its standard output (streamLayeredImage). `layout`: an OCI layout that
    * is a folder. `nix2container`: a description, which its own program makes a layout of.
@@ -30,23 +31,25 @@ export interface ImageSource {
 
 /**
  * Tells what Nix built by its first bytes; names say nothing. A folder stands for the one image in it.
- * @throws ImageError for everything that is no image that can be read
+ * @param path a store path
+ * @param root as in `ImageSource`
+ * @throws ImageError for everything that is not an image that can be read
  */
-export async function findSource(path: string): Promise<ImageSource> {
-  const start = await readStart(path)
-  if (start === 'folder') return findInFolder(path)
+export async function findSource(path: string, root = dirname(path)): Promise<ImageSource> {
+  const start = await readStart(path, root)
+  if (start === 'folder') return findInFolder(path, root)
   const format = formatOf(start)
   if (format === undefined)
     throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS })
-  if (format === 'nix2container') return describedBy(path)
-  const unpacked = await readUnpackedStart(path, format)
+  if (format === 'nix2container') return describedBy(path, root)
+  const unpacked = await readUnpackedStart(path, root, format)
   if (unpacked !== undefined && !mayBeTar(unpacked))
     throw new ImageError({
       what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
       words: describeStart(unpacked, 'unpacked, it'),
       help: BUILDERS,
     })
-  return { path, format }
+  return { path, root, format }
 }
 
 /** Who looks on while an image is read. */
@@ -67,11 +70,11 @@ export function isSeekable({ format }: ImageSource): boolean {
  * @throws ImageError where it is damaged or no image
  */
 export async function readImage(source: ImageSource, { copy, take }: Onlookers = {}): Promise<SourceImage> {
-  if (source.format === 'layout') return readLayoutFolder(source.path, take)
+  if (source.format === 'layout') return readLayoutFolder(source.path, source.root, take)
   const reader = await openReader(source, copy)
   try {
     const archive = await readArchive(reader, source.path, take)
-    await readToEnd(reader)
+    await readToEnd(reader, source.path)
     return archive
   } finally {
     await reader.close()
@@ -81,9 +84,9 @@ export async function readImage(source: ImageSource, { copy, take }: Onlookers =
 const BUILDERS =
   'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.'
 
-async function describedBy(path: string): Promise<ImageSource> {
-  const description = await readDescription(path)
-  if ('diffIds' in description) return { path, format: 'nix2container', ...description }
+async function describedBy(path: string, root: string): Promise<ImageSource> {
+  const description = await readDescription(path, root)
+  if ('diffIds' in description) return { path, root, format: 'nix2container', ...description }
   throw new ImageError({
     what: `${path} is no image`,
     words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
@@ -91,18 +94,16 @@ async function describedBy(path: string): Promise<ImageSource> {
   })
 }
 
-async function readStart(path: string, most = BLOCK): Promise<Buffer | 'folder'> {
-  const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
-    throw new ImageError({ what: `There is no image at ${path}`, words: cause.message, help: BUILDERS, cause })
-  })
+async function readStart(path: string, root: string, most = BLOCK): Promise<Buffer | 'folder'> {
+  const place = await resolveWithin(path, root)
+  if (place === undefined) throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS })
+  if ((await stat(place)).isDirectory()) return 'folder'
+  const { handle } = await openRegularFile(place, root)
   try {
-    const { bytesRead, buffer } = await file.read(Buffer.alloc(most), 0, most, 0)
+    const { bytesRead, buffer } = await handle.read(Buffer.alloc(most), 0, most, 0)
     return buffer.subarray(0, bytesRead)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EISDIR') return 'folder'
-    throw error
   } finally {
-    await file.close()
+    await handle.close()
   }
 }
 
@@ -110,9 +111,13 @@ async function readStart(path: string, most = BLOCK): Promise<Buffer | 'folder'>
 const PACKED_START = 256 * 1024
 
 /** The first block of what is in a compressed file. Nothing where it can't be told: whoever reads the file says why. */
-async function readUnpackedStart(path: string, format: ImageSource['format']): Promise<Buffer | undefined> {
+async function readUnpackedStart(
+  path: string,
+  root: string,
+  format: ImageSource['format'],
+): Promise<Buffer | undefined> {
   if (!isCompressed(format)) return undefined
-  const packed = await readStart(path, PACKED_START)
+  const packed = await readStart(path, root, PACKED_START)
   if (packed === 'folder') return undefined
   const reader = streamReader(decompress(format, Readable.from([packed]), path))
   try {
@@ -124,13 +129,13 @@ async function readUnpackedStart(path: string, format: ImageSource['format']): P
   }
 }
 
-async function findInFolder(path: string): Promise<ImageSource> {
+async function findInFolder(path: string, root: string): Promise<ImageSource> {
   const names = (await readdir(path)).sort()
-  if (names.includes('index.json') && names.includes('oci-layout')) return { path, format: 'layout' }
+  if (names.includes('index.json') && names.includes('oci-layout')) return { path, root, format: 'layout' }
   const sources = new Map<string, ImageSource>()
   // One after the other: of thousands at once some can't be opened, and an image among them would be passed over.
   for (const name of names) {
-    const source = await sourceAt(join(path, name))
+    const source = await sourceAt(join(path, name), root)
     const place = source && (await realpath(source.path))
     // Of a file that has several names, by links, the first counts.
     if (source && place && !sources.has(place)) sources.set(place, source)
@@ -161,16 +166,16 @@ function isForItself({ format }: ImageSource): boolean {
 }
 
 /** What may be an image, and what certainly is none passed over: pages of a manual are compressed, too. */
-async function sourceAt(path: string): Promise<ImageSource | undefined> {
-  const start = await readStart(path).catch(() => undefined)
+async function sourceAt(path: string, root: string): Promise<ImageSource | undefined> {
+  const start = await readStart(path, root).catch(() => undefined)
   if (start === 'folder') {
     const names = await readdir(path)
-    return names.includes('index.json') && names.includes('oci-layout') ? { path, format: 'layout' } : undefined
+    return names.includes('index.json') && names.includes('oci-layout') ? { path, root, format: 'layout' } : undefined
   }
   const format = start && formatOf(start)
   if (format === undefined) return undefined
-  const unpacked = await readUnpackedStart(path, format)
-  return unpacked === undefined || mayBeTar(unpacked) ? { path, format } : undefined
+  const unpacked = await readUnpackedStart(path, root, format)
+  return unpacked === undefined || mayBeTar(unpacked) ? { path, root, format } : undefined
 }
 
 function formatOf(start: Buffer): ImageSource['format'] | undefined {
@@ -186,37 +191,67 @@ function isCompressed(format: ImageSource['format']): format is ArchiveCompressi
   return format === 'gzip' || format === 'zstd' || format === 'xz'
 }
 
+/** Says what a file is, without a byte of it: it may be a file that nobody should see. */
 function describeStart(start: Buffer, subject: string): string {
   if (start.length === 0) return `${subject} is empty`
-  const text = start.toString('utf8').split('\n')[0] ?? ''
-  if (/^[\x20-\x7e\t]+$/.test(text)) return `${subject} begins with "${text.slice(0, 60)}"`
+  const known = KNOWN_STARTS.find(([hex]) => start.toString('hex').startsWith(hex))
+  if (known !== undefined) return `${subject} is ${known[1]}`
   const compression = compressionOf(start)
-  return `${subject} begins with the bytes ${start.toString('hex', 0, 8)}${compression ? `, as ${compression} does` : ''}`
+  if (compression !== undefined) return `${subject} is compressed with ${compression}`
+  return `${subject} is ${/^[\x20-\x7e\s]*$/.test(start.toString('latin1')) ? 'text' : 'binary data of an unknown format'}`
 }
+
+/** https://en.wikipedia.org/wiki/List_of_file_signatures */
+const KNOWN_STARTS = [
+  ['7f454c46', 'a program (ELF)'],
+  ['504b0304', 'a ZIP archive'],
+  ['425a68', 'compressed with bzip2'],
+  ['04224d18', 'compressed with lz4'],
+  ['5d0000', 'compressed with lzma'],
+  ['514649fb', 'a disk image (QCOW2)'],
+  ['68737173', 'a file system (squashfs)'],
+] as const
 
 /** Large, for each read waits for a thread among those that compress. */
 const CHUNK = 1024 * 1024
 
-async function openReader({ path, format }: ImageSource, copy: Writable | undefined): Promise<ByteReader> {
+async function openReader(source: ImageSource, copy: Writable | undefined): Promise<ByteReader> {
+  const { path, root, format } = source
+  if (format === 'layout' || format === 'nix2container') throw new Error(`${path} is not an archive`)
   if (format === 'tar' && copy === undefined) {
-    const file = await open(path)
-    return fileReader(file, (await file.stat()).size)
+    const { handle, size } = await openRegularFile(path, root)
+    return fileReader(handle, size)
   }
-  if (format === 'layout' || format === 'nix2container') throw new Error(`${path} is no archive`)
   const { compression, content } =
     format === 'script'
-      ? await probe(outputOf(path))
-      : {
-          compression: format === 'tar' ? undefined : format,
-          content: createReadStream(path, { highWaterMark: CHUNK }),
-        }
+      ? await probe(outputOf(source))
+      : { compression: format === 'tar' ? undefined : format, content: await contentOf(source) }
   const plain = compression === undefined ? content : decompress(compression, content, path)
   return streamReader(copy === undefined ? plain : copyTo(copy, plain))
 }
 
-/** What follows the end of a tar: padding, which whoever gets the copy must have as well, and a compressor's checksum. */
-async function readToEnd(reader: ByteReader): Promise<void> {
-  while ((await reader.skip(1024 * 1024)) > 0);
+async function contentOf({ path, root }: ImageSource): Promise<AsyncIterable<Buffer>> {
+  const { handle } = await openRegularFile(path, root)
+  return handle.createReadStream({ highWaterMark: CHUNK })
+}
+
+/** More padding than any tar has, in bytes: GNU tar fills up to 10 KiB, unless it is asked for larger records. */
+const PADDING_LIMIT = 16 * 1024 * 1024
+
+/**
+ * Reads what follows the end of a tar: padding, which a copy must have as well, and a compressor's checksum.
+ * @throws ImageError if there is no end to it
+ */
+async function readToEnd(reader: ByteReader, path: string): Promise<void> {
+  for (let read = 0; read <= PADDING_LIMIT; ) {
+    const skipped = await reader.skip(1024 * 1024)
+    if (skipped === 0) return
+    read += skipped
+  }
+  throw new ImageError({
+    what: `${path} goes on for more than ${printBytes(PADDING_LIMIT)} after the end of the image's tar`,
+    help: 'Nothing was published. Write nothing after the tar.',
+  })
 }
 
 async function* copyTo(copy: Writable, bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
@@ -241,28 +276,20 @@ const FOREIGN_SCRIPT =
   'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.'
 
 /** What a script writes to its standard output; its failure is this stream's. */
-async function* outputOf(path: string): AsyncGenerator<Buffer> {
-  const child = spawn(path, [], { stdio: ['ignore', 'pipe', 'pipe'] })
-  const said: string[] = []
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    said.push(text)
-    while (said.length > 64) said.shift()
-  })
-  const ended = once(child, 'close').then(
-    ([code, signal]) => (code === 0 ? undefined : `it ended with ${signal ?? `status ${code}`}`),
-    (error: Error) => error.message,
-  )
+async function* outputOf({ path, root }: ImageSource): AsyncGenerator<Buffer> {
+  const place = await resolveWithin(path, root)
+  const script = startStreaming(place ?? path, [], { trust: 'script' })
   try {
-    yield* child.stdout as AsyncIterable<Buffer>
-    const failure = await ended
+    yield* script.output
+    const { failure, log } = await script.ended
     if (failure === undefined) return
-    const words = [failure, lastLines(said.join(''), 15)].join('\n')
+    const words = [failure, log].filter(Boolean).join('\n')
     throw new ImageError({
       what: `${path} should write an image to its standard output, but failed`,
       words,
       help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
     })
   } finally {
-    child.kill()
+    script.end()
   }
 }

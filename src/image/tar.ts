@@ -52,8 +52,10 @@ export function mayBeTar(start: Buffer): boolean {
   return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)))
 }
 
-/** Names and pax records are short; one that isn't is an attack on memory. */
-const EXTENSION_LIMIT = 1024 * 1024
+/** Of pax records together, in bytes: those of a file with many extended attributes come to some tens of thousands. */
+const EXTENSION_LIMIT = 256 * 1024
+/** Of a name, in characters: Linux has no longer ones (PATH_MAX). */
+const NAME_LIMIT = 4096
 
 interface Header {
   readonly name: string
@@ -139,6 +141,8 @@ async function readExtension(
   return {}
 }
 
+const PAX_KEYS = new Set(['path', 'linkpath', 'size'])
+
 /** `<length> <key>=<value>\n`, the length that of the whole record in bytes. */
 function parsePax(content: Buffer, archive: string): PaxRecords {
   const records: PaxRecords = new Map()
@@ -150,7 +154,9 @@ function parsePax(content: Buffer, archive: string): PaxRecords {
     const whole = at + length <= content.length && content[at + length - 1] === 0x0a
     if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
       throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` })
-    records.set(record.slice(0, equals), record.slice(equals + 1))
+    // Kept are those that are read; a tar can have any number of others.
+    const key = record.slice(0, equals)
+    if (PAX_KEYS.has(key)) records.set(key, record.slice(equals + 1))
     at += length
   }
   return records
@@ -166,12 +172,17 @@ function describe(
   const size = said('size')
   const type = typeOf(header.flag)
   return {
-    name: said('path') ?? name ?? header.name,
-    linkName: said('linkpath') ?? linkName ?? header.linkName,
+    name: checkedName(said('path') ?? name ?? header.name, archive),
+    linkName: checkedName(said('linkpath') ?? linkName ?? header.linkName, archive),
     // Links and folders have no content, whatever size their header names.
     size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
     type,
   }
+}
+
+function checkedName(name: string, archive: string): string {
+  if (name.length <= NAME_LIMIT) return name
+  throw new ImageError({ what: `${archive} is damaged: a name in its tar has ${name.length} characters` })
 }
 
 function sizeOf(text: string, archive: string): number {

@@ -148,7 +148,7 @@ function readBuildInputs(env: Environment): BuildInputs {
     system,
     flake,
     attribute: readAttribute(env),
-    installable: inputOf(env, 'installable'),
+    installable: refuseOption('installable', inputOf(env, 'installable')),
     file: readFile(env),
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
     tag: readTag(env, system, pushWith),
@@ -313,7 +313,7 @@ function readRunner(line: string): readonly [string, string] {
 }
 
 function readFlake(env: Environment): string {
-  const flake = inputOf(env, 'flake') || '.'
+  const flake = refuseOption('flake', inputOf(env, 'flake') || '.')
   if (!flake.includes('#')) return flake
   throw new InputError({
     what: `The input \`flake\` is "${flake}", which names an attribute too`,
@@ -322,12 +322,21 @@ function readFlake(env: Environment): string {
 }
 
 function readAttribute(env: Environment): string {
-  const attribute = inputOf(env, 'attribute') || 'containerImage'
+  const attribute = refuseOption('attribute', inputOf(env, 'attribute') || 'containerImage')
   const hash = attribute.indexOf('#')
   if (hash === -1) return attribute
   throw new InputError({
     what: `The input \`attribute\` is "${attribute}", which names a flake too`,
     help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+  })
+}
+
+/** Nix would take a name that begins with "-" for an option. @throws InputError */
+function refuseOption(input: string, text: string): string {
+  if (!text.startsWith('-')) return text
+  throw new InputError({
+    what: `The input \`${input}\` is "${text}", which Nix would take for an option`,
+    help: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
   })
 }
 

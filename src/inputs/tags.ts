@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { readJson } from '../json.ts'
 import {
   isTag,
   parseReference,
@@ -98,11 +99,7 @@ export interface Metadata {
   readonly annotations: readonly string[] | undefined
 }
 
-const METADATA = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.object({ tags: v.optional(v.array(v.string())), annotations: v.optional(v.array(v.string())) }),
-)
+const METADATA = v.object({ tags: v.optional(v.array(v.string())), annotations: v.optional(v.array(v.string())) })
 
 /**
  * Reads what docker/metadata-action, run in an earlier step of the job, has left.
@@ -111,11 +108,11 @@ const METADATA = v.pipe(
 export function readMetadata(env: Environment): Metadata | undefined {
   const json = env.DOCKER_METADATA_OUTPUT_JSON ?? ''
   if (json === '') return undefined
-  const result = v.safeParse(METADATA, json)
-  if (result.success) return { tags: result.output.tags, annotations: result.output.annotations }
+  const result = readJson(METADATA, json)
+  if (result.ok) return { tags: result.value.tags, annotations: result.value.annotations }
   throw new InputError({
     what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-    words: result.issues[0].message,
+    words: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
     help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
   })
 }

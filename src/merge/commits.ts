@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { messageOf, oneLine } from '../failure.ts'
+import { readJson } from '../json.ts'
 import type { Http } from '../registry/http.ts'
 
 /** How the commit of this run stands to a published one, or why that is not known. */
@@ -17,11 +18,7 @@ export interface CommitQuestion {
   readonly head: string
 }
 
-const ANSWER = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.object({ status: v.picklist(['ahead', 'behind', 'identical', 'diverged']) }),
-)
+const ANSWER = v.object({ status: v.picklist(['ahead', 'behind', 'identical', 'diverged']) })
 /** Commits and files of a comparison that spans years come to a few of these. */
 const ANSWER_LIMIT = 16 * 1024 * 1024
 const PATIENCE = 10_000
@@ -49,8 +46,8 @@ export async function compareCommits(question: CommitQuestion, http: Http): Prom
       attempts: 1,
     })
     if (!reply.ok) return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` }
-    const answer = v.safeParse(ANSWER, reply.content?.toString('utf8'))
-    return answer.success ? answer.output.status : { unknown: `${url.host} did not say how they stand to each other` }
+    const answer = readJson(ANSWER, reply.content ?? '')
+    return answer.ok ? answer.value.status : { unknown: `${url.host} did not say how they stand to each other` }
   } catch (error) {
     return { unknown: oneLine(messageOf(error)) }
   }

@@ -1,8 +1,8 @@
-import { EOL } from 'node:os'
 import * as v from 'valibot'
-import type { CommandResult } from '../command.ts'
 import { freeSpace, printFreeSpace } from '../disk.ts'
 import { lastLines } from '../failure.ts'
+import { readJson } from '../json.ts'
+import { type CommandResult, printLine } from '../process/command.ts'
 import { evaluateStorePath } from './evaluate.ts'
 import { explainBuildFailure } from './explain.ts'
 import { foreignOptions, type NixCall, runNix } from './nix.ts'
@@ -43,7 +43,7 @@ interface ShownRun {
 
 async function runShown(args: readonly string[]): Promise<ShownRun> {
   let log = startNixLog(performance.now())
-  const show = (lines: readonly string[]) => process.stdout.write(lines.map((line) => `${line}${EOL}`).join(''))
+  const show = (lines: readonly string[]) => lines.forEach(printLine)
   const take = (read: Read) => {
     log = read.log
     show(read.shown)
@@ -65,25 +65,21 @@ function knowsFormat({ result, log }: ShownRun): boolean {
 }
 
 /** What is in the store already is not built, but named: as `{"path": "…"}` by Nix 2.8, as a text by newer versions. */
-const BUILD_RESULT = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.array(
-    v.union([
-      v.pipe(
-        v.object({ outputs: v.record(v.string(), v.string()) }),
-        v.transform(({ outputs }) => outputs),
-      ),
-      v.pipe(
-        v.object({ path: v.string() }),
-        v.transform(({ path }) => ({ out: path })),
-      ),
-      v.pipe(
-        v.string(),
-        v.transform((path) => ({ out: path })),
-      ),
-    ]),
-  ),
+const BUILD_RESULT = v.array(
+  v.union([
+    v.pipe(
+      v.object({ outputs: v.record(v.string(), v.string()) }),
+      v.transform(({ outputs }) => outputs),
+    ),
+    v.pipe(
+      v.object({ path: v.string() }),
+      v.transform(({ path }) => ({ out: path })),
+    ),
+    v.pipe(
+      v.string(),
+      v.transform((path) => ({ out: path })),
+    ),
+  ]),
 )
 
 /** Store paths by the names of outputs. */
@@ -91,10 +87,9 @@ type Outputs = Readonly<Record<string, string>>
 
 async function outputOf(json: string, call: NixBuildCall): Promise<string> {
   const { name } = call.installable
-  const result = v.safeParse(BUILD_RESULT, json)
-  if (!result.success)
-    throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() })
-  const built: readonly Outputs[] = result.output
+  const result = readJson(BUILD_RESULT, json)
+  if (!result.ok) throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() })
+  const built: readonly Outputs[] = result.value
   const [outputs, ...more] = built
   if (outputs !== undefined && more.length === 0) return oneOutput(outputs, call)
   throw new NixError({

@@ -35,7 +35,7 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
     '--',
     `oci:${layout}:image`,
   ]
-  const { exitCode, log } = await runNix(args, true)
+  const { exitCode, log } = await runNix(args, true, 'script')
   if (exitCode === 0) return
   const space = printFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
   throw new NixError({

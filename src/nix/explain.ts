@@ -21,19 +21,26 @@ interface Symptom {
  * are there, the first of the table counts: it goes from causes to consequences.
  */
 export function explainBuildFailure(log: string, context: BuildContext): string | undefined {
+  // Line by line, and not all of a long one: a build prints what it likes, and patterns take time for each character.
+  const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH))
   for (const { pattern, help } of SYMPTOMS) {
-    const match = pattern.exec(log)
-    if (match !== null) return help(context, match)
+    for (const line of lines) {
+      const match = pattern.exec(line)
+      if (match !== null) return help(context, match)
+    }
   }
   return undefined
 }
+
+/** No message of Nix's that is looked for is longer. */
+const LINE_LENGTH = 2000
 
 /**
  * The features that a build requires: "a 'x86_64-linux' with features {kvm} is required to build" of Nix 2.8 to 2.26,
  * "Required features: {kvm}" of 2.34, "Required system: 'x86_64-linux' with features {kvm}" of versions between.
  */
 const REQUIRED =
-  "(?:[Aa] '[^']+' with features \\{(?=[^}]*\\} is required to build)|[Rr]equired (?:system: '[^']+' with )?features:? \\{)[^}]*"
+  "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}"
 
 /** What a build needs that requires the feature `kvm`. */
 export const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
@@ -54,7 +61,7 @@ const SYMPTOMS: readonly Symptom[] = [
   {
     // "platform mismatch" and "missing system features" are two reasons in 2.34, and one in older versions.
     pattern:
-      /[Aa] '([^']+)' with features \{[^}]*\} is required to build|[Rr]equired system: '([^']+)'|[Rr]equired features: \{/,
+      /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
     help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? runnerSystem
       // No emulation makes Linux run programs of macOS, nor does an image have any.

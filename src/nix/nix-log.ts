@@ -1,5 +1,6 @@
-import { stripVTControlCharacters } from 'node:util'
 import * as v from 'valibot'
+import { readJson } from '../json.ts'
+import { withoutEscapes, withoutHidden } from '../text.ts'
 import { advanced, announced, NO_PROGRESS, type Progress, printProgress, started, stopped } from './progress.ts'
 
 /**
@@ -108,6 +109,8 @@ const SILENCE = 60_000
 const KEPT_LINES = 200
 const KEPT_BUILDS = 30
 const KEPT_ERRORS = 20
+/** More than run at once: builders may print lines that look like Nix's, and each build has a part of the memory. */
+const MOST_BUILDS = 200
 const KEPT_LENGTH = 2000
 /** What an error shows. */
 const SHOWN_LINES = 20
@@ -139,13 +142,9 @@ type Result = Extract<Event, { action: 'result' }>
 
 function parseEvent(line: string): Event | undefined {
   if (!line.startsWith('@nix {')) return undefined
-  try {
-    const result = v.safeParse(event, JSON.parse(line.slice(5).replace(ID, '"$1":"$2"')))
-    return result.success ? result.output : undefined
-  } catch {
-    // A builder may print what only looks like it, and two processes may write into one line.
-    return undefined
-  }
+  // A builder may print what only looks like it, and two processes may write into one line.
+  const read = readJson(event, line.slice(5).replace(ID, '"$1":"$2"'))
+  return read.ok ? read.value : undefined
 }
 
 function readLine(log: NixLog, line: string, now: number): Read {
@@ -192,7 +191,7 @@ const INFO = 3
 
 function start(log: NixLog, { id, type, level, text, fields: [derivation] }: Start): Read {
   const builds =
-    type === BUILD && typeof derivation === 'string'
+    type === BUILD && typeof derivation === 'string' && log.builds.size < MOST_BUILDS
       ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
       : log.builds
   // Paths are fetched by the hundred: the lines on progress count them.
@@ -224,7 +223,11 @@ function message(log: NixLog, text: string): Read {
   // Traces of an evaluation, and what is no more than a list, have the level of errors as well.
   const isError = plain(text).startsWith('error:')
   if (!isError) return { log: shown.reduce(keepOther, log), shown }
-  const error = plain(shown.join('\n')).slice(0, KEPT_LENGTH * 4)
+  const error = shown
+    .map(plain)
+    .map(cut)
+    .join('\n')
+    .slice(0, KEPT_LENGTH * 4)
   const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS)
   return { log: { ...log, errors }, shown }
 }
@@ -251,7 +254,7 @@ const CONSEQUENCE =
  * lines that came before, for it is the daemon that words the error. "last" and "Last", the command on the same line or
  * on the next: that depends on the version.
  */
-const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix.* .*\.drv)?)?/i
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i
 
 function withoutLog(error: string): string {
   return error.replace(REPEATED_LOG, '')
@@ -270,7 +273,7 @@ function lines(text: string): readonly string[] {
 }
 
 function plain(text: string): string {
-  return stripVTControlCharacters(text)
+  return withoutEscapes(text)
 }
 
 function cut(line: string): string {
@@ -282,13 +285,21 @@ const COLOUR = /(\p{Cc}\[[\d;]*m)/u
 
 /** A line as a terminal would leave it, but for its colours: what moves the cursor garbles a log. */
 function printable(text: string): string {
-  const line = text.replace(/\r+$/, '').replace(/^.*\r/s, '')
+  const end = text.endsWith('\r') ? withoutCarriageReturns(text) : text
+  const line = end.slice(end.lastIndexOf('\r') + 1)
   return line
     .split(COLOUR)
     .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
     .join('')
 }
 
+/** Not by a regular expression: `\r+$` takes time in proportion to the square of a line's length. */
+function withoutCarriageReturns(text: string): string {
+  let end = text.length
+  while (end > 0 && text[end - 1] === '\r') end--
+  return text.slice(0, end)
+}
+
 function withoutControls(text: string): string {
-  return stripVTControlCharacters(text).replace(/[^\P{Cc}\t]/gu, '')
+  return withoutHidden(withoutEscapes(text)).replaceAll('\n', '')
 }

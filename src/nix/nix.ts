@@ -1,5 +1,5 @@
-import { type CommandResult, runCommand, type Shown } from '../command.ts'
 import { lastLines, oneLine } from '../failure.ts'
+import { type CommandResult, runCommand, type Shown } from '../process/command.ts'
 import type { Installable } from './installable.ts'
 import { NixError } from './nix-error.ts'
 
@@ -18,10 +18,15 @@ const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 /**
  * Runs Nix with the features that flakes need, whatever its configuration has.
  * @param shown as for `runCommand`
+ * @param trust `script` if Nix runs a program that the flake brings
  * @throws NixError where it is not installed
  */
-export async function runNix(args: readonly string[], shown: Shown): Promise<CommandResult> {
-  const result = await runCommand('nix', [...FEATURES, ...args], shown)
+export async function runNix(
+  args: readonly string[],
+  shown: Shown,
+  trust: 'nix' | 'script' = 'nix',
+): Promise<CommandResult> {
+  const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown })
   if (result !== undefined) return result
   throw new NixError({
     what: 'Nix is not installed on this runner',

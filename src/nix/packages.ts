@@ -1,6 +1,7 @@
 import * as v from 'valibot'
-import type { CommandResult } from '../command.ts'
 import { lastLines } from '../failure.ts'
+import { readJson } from '../json.ts'
+import type { CommandResult } from '../process/command.ts'
 import { explainBuildFailure } from './explain.ts'
 import { printNearest } from './nearest.ts'
 import { errorIn, runNix } from './nix.ts'
@@ -53,12 +54,12 @@ export async function readPackages(call: PackagesCall): Promise<readonly SystemP
   }`,
     WITHOUT_BUILDS,
   )
-  const { success, output } = v.safeParse(ALL, all.stdout)
+  const found = readJson(ALL, all.stdout)
   // One system may fail, and builtins.tryEval does not catch all that can go wrong: then they are asked one by one.
-  if (!success) return readEach(call, path)
+  if (!found.ok) return readEach(call, path)
   const read: SystemPackages[] = []
-  for (const system of output.systems) {
-    const packages = output.packages[system]
+  for (const system of found.value.systems) {
+    const packages = found.value.packages[system]
     read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages))
   }
   return read
@@ -80,36 +81,31 @@ export function printPackages(packages: SystemPackages, attribute: string): stri
  * is there and was not looked at.
  */
 const PACKAGES = v.object({ names: v.array(v.string()), found: v.string() })
-const ALL = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.object({ systems: v.array(v.string()), packages: v.record(v.string(), PACKAGES) }),
-)
-const ONE = v.pipe(v.string(), v.parseJson(), PACKAGES)
-const NAMES = v.pipe(v.string(), v.parseJson(), v.array(v.string()))
+const ALL = v.object({ systems: v.array(v.string()), packages: v.record(v.string(), PACKAGES) })
+const NAMES = v.array(v.string())
 
 /** An evaluation may have to build, to import what comes of it; for a look at a package that is too much. */
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false']
 
 async function readEach(call: PackagesCall, path: readonly string[]): Promise<readonly SystemPackages[]> {
   const listed = await evaluate(call, '', 'builtins.attrNames')
-  const systems = v.safeParse(NAMES, listed.stdout)
-  if (!systems.success) throw notEvaluated(call, listed)
+  const systems = readJson(NAMES, listed.stdout)
+  if (!systems.ok) throw notEvaluated(call, listed)
   const read: SystemPackages[] = []
   // One after the other: each takes all the memory that nixpkgs does.
-  for (const system of systems.output)
+  for (const system of systems.value)
     read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system })
   return read
 }
 
 async function readOne(call: PackagesCall, path: readonly string[], system: string): Promise<SystemPackages> {
   const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS)
-  const seen = v.safeParse(ONE, looked.stdout)
-  if (seen.success) return evaluated(call, path, system, seen.output)
+  const seen = readJson(PACKAGES, looked.stdout)
+  if (seen.ok) return evaluated(call, path, system, seen.value)
   // What a look fails by need not be there on the machine that builds, such as an import of what this one can't build.
   const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'))
-  const { success, output } = v.safeParse(ONE, stdout)
-  return success ? evaluated(call, path, system, output) : { kind: 'failed', system, why: errorIn(log) }
+  const listed = readJson(PACKAGES, stdout)
+  return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) }
 }
 
 /** What Nix takes for an installable. */

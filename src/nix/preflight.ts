@@ -1,10 +1,13 @@
 import { access, readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import * as v from 'valibot'
-import type { CommandResult } from '../command.ts'
+import { openRegularFile } from '../fs/regular-file.ts'
+import { readJson } from '../json.ts'
+import type { CommandResult } from '../process/command.ts'
 import type { NixBuildCall } from './build.ts'
 import { ALLOW_KVM, describeRunner } from './explain.ts'
 import { foreignOptions, runNix } from './nix.ts'
+import { isStorePath } from './store-path.ts'
 
 /** What can be said before a build starts. */
 export interface Foreseen {
@@ -130,11 +133,7 @@ export function requiresKvm(derivation: string): boolean {
   return /\bkvm\b/.test(features)
 }
 
-const SETTINGS = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.object({ 'system-features': v.object({ value: v.array(v.string()) }) }),
-)
+const SETTINGS = v.object({ 'system-features': v.object({ value: v.array(v.string()) }) })
 
 /**
  * Newer versions have `nix config show`, and 2.8 has `nix show-config`.
@@ -142,9 +141,9 @@ const SETTINGS = v.pipe(
  */
 async function hasKvmFeature(): Promise<boolean> {
   const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']))
-  const settings = v.safeParse(SETTINGS, answer?.stdout ?? '')
+  const settings = readJson(SETTINGS, answer?.stdout ?? '')
   // Where Nix does not say, nothing is foreseen.
-  return !settings.success || settings.output['system-features'].value.includes('kvm')
+  return !settings.ok || settings.value['system-features'].value.includes('kvm')
 }
 
 async function nixSays(args: readonly string[]): Promise<CommandResult | undefined> {
@@ -152,8 +151,18 @@ async function nixSays(args: readonly string[]): Promise<CommandResult | undefin
   return result.exitCode === 0 ? result : undefined
 }
 
+/** Larger than any derivation that was seen, in bytes: those of images with thousands of inputs have some 100 KB. */
+const DERIVATION_LIMIT = 16 * 1024 * 1024
+
+/** A flake may call anything its `drvPath`: what is not a file in the store is not read. */
 async function readDerivation(path: string): Promise<string | undefined> {
-  return quietly(readFile(path, 'utf8'))
+  if (!isStorePath(path)) return undefined
+  const file = await quietly(openRegularFile(path, dirname(path)))
+  try {
+    return file === undefined || file.size > DERIVATION_LIMIT ? undefined : await file.handle.readFile('utf8')
+  } finally {
+    await file?.handle.close()
+  }
 }
 
 /** Nothing, where what was asked for can't be read. */

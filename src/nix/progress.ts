@@ -35,8 +35,11 @@ export const NO_PROGRESS: Progress = { builds: NOTHING, copies: NOTHING, bytes: 
 
 /** Takes up that an activity has started; those that are not counted change nothing. */
 export function started(progress: Progress, id: string, type: number): Progress {
-  return change(progress, KINDS.get(type), (tally) => run(tally, id, NO_AMOUNT))
+  return change(progress, KINDS.get(type), (tally) => (tally.running.size < MOST ? run(tally, id, NO_AMOUNT) : tally))
 }
+
+/** More than Nix has running of a kind: of paths it fetches some dozens at once. */
+const MOST = 1000
 
 /** Takes up how far a running activity is. */
 export function advanced(progress: Progress, id: string, amount: Amount): Progress {

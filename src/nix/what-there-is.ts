@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { oneLine } from '../failure.ts'
+import { readJson } from '../json.ts'
 import { printNearest } from './nearest.ts'
 import { type NixCall, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
@@ -41,13 +42,13 @@ export async function whatFileHas({ installable, system, nixArgs }: NixCall): Pr
     ['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe],
     false,
   )
-  const { success, output } = v.safeParse(FILE, stdout)
+  const file = readJson(FILE, stdout)
   const rule =
     'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.'
-  if (success && output.is === 'derivation')
+  if (file.ok && file.value.is === 'derivation')
     return `The file has a derivation itself. ${rule} Where that is the image, have { image = …; } in its place, and \`attribute: image\`.`
-  if (!success || output.is !== 'set') return rule
-  return `The file has these attributes: ${printNearest(output.names, installable.text) || 'none'}. ${rule}`
+  if (!file.ok || file.value.is !== 'set') return rule
+  return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`
 }
 
-const FILE = v.pipe(v.string(), v.parseJson(), v.object({ is: v.string(), names: v.array(v.string()) }))
+const FILE = v.object({ is: v.string(), names: v.array(v.string()) })

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { oneLine } from '../failure.ts'
+import { readJson } from '../json.ts'
 import type { Digest } from './digest.ts'
 import { FormatError } from './format-error.ts'
 import { isIndexType, isManifestType } from './media-type.ts'
@@ -146,18 +147,8 @@ function parseAs<Schema extends v.GenericSchema>(
   name: string,
   kind: string,
 ): v.InferOutput<Schema> {
-  const result = v.safeParse(schema, jsonOf(bytes, name, kind))
-  if (result.success) return result.output
-  const [issue] = result.issues
-  throw new FormatError({
-    what: `${name} is not a valid ${kind}: ${oneLine(`${v.getDotPath(issue) ?? 'it'}: ${issue.message}`)}`,
-  })
-}
-
-function jsonOf(bytes: Uint8Array, name: string, kind: string): unknown {
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch (cause) {
-    throw new FormatError({ what: `${name} is not a valid ${kind}: it is no JSON`, cause })
-  }
+  const read = readJson(schema, bytes)
+  if (read.ok) return read.value
+  const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`
+  throw new FormatError({ what: `${name} is not a valid ${kind}: ${oneLine(problem)}` })
 }

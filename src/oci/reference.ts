@@ -40,6 +40,16 @@ export function parseReference(text: string): Reference {
   return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) }
 }
 
+/** Whether a text is a reference by `parseReference`. */
+export function isReference(text: string): boolean {
+  try {
+    parseReference(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** The canonical name, host included: `docker.io/library/app` for `app`. */
 export function printRepository(repository: Repository): string {
   return `${repository.host}/${repository.path}`

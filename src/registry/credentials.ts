@@ -1,7 +1,8 @@
-import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
+import { runCommand } from '../process/command.ts'
+import { sanitize } from '../text.ts'
 import { RegistryError } from './registry-error.ts'
 
 /** What a registry is told to know who is asking. An identity token is exchanged for tokens, never sent as a password. */
@@ -169,16 +170,13 @@ async function fromHelper(
   const program = `docker-credential-${name}`
   // The name comes from a file; nothing but a program on the PATH may come of it.
   if (!/^[A-Za-z0-9._-]+$/.test(name)) throw helperFailed(program, file, host, 'this is not the name of a program')
-  const { error, stdout, stderr } = await ask(program, keyOf(host))
-  if (error === undefined) return readHelperAnswer(stdout, program, file, host)
-  const words = `${stdout}${stderr}`.trim()
-  if (/credentials not found/i.test(words)) return undefined
-  throw helperFailed(
-    program,
-    file,
-    host,
-    error.code === 'ENOENT' ? 'there is no such program on the PATH' : words || error.message,
-  )
+  const result = await runCommand(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 })
+  if (result === undefined) throw helperFailed(program, file, host, 'there is no such program on the PATH')
+  const { exitCode, stdout, log } = result
+  if (exitCode === 0) return readHelperAnswer(stdout, program, file, host)
+  // Helpers say so on their standard output, which is not printed: it may hold a secret, or a part of one.
+  if (/credentials not found/i.test(`${stdout}${log}`)) return undefined
+  throw helperFailed(program, file, host, sanitize(log.trim()) || `it ended with status ${exitCode}`)
 }
 
 function readHelperAnswer(stdout: string, program: string, file: string, host: string): Credential | undefined {
@@ -197,22 +195,5 @@ function helperFailed(program: string, file: string, host: string, why: string):
     problem: 'other',
     what: `The credential helper ${program}, which ${file} names for ${host}, failed`,
     words: why,
-  })
-}
-
-interface Answer {
-  readonly error?: NodeJS.ErrnoException
-  readonly stdout: string
-  readonly stderr: string
-}
-
-function ask(program: string, key: string): Promise<Answer> {
-  return new Promise((resolve) => {
-    const child = execFile(program, ['get'], { timeout: 60_000 }, (error, stdout, stderr) =>
-      resolve({ ...(error && { error: error as NodeJS.ErrnoException }), stdout, stderr }),
-    )
-    // A helper may end without reading what it is asked; how it ended is what counts.
-    child.stdin?.on('error', () => undefined)
-    child.stdin?.end(key)
   })
 }

@@ -2,11 +2,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from '@jest/globals'
-import { runCommand } from '../src/command.ts'
+import { runCommand } from '../../src/process/command.ts'
 
 test('a program’s output is kept whole, and of its log the end, without colours', async () => {
   const script = 'seq 100000; seq 100000 >&2; printf "\\033[31mlast\\033[0m\\r\\n" >&2; exit 3'
-  const result = await runCommand('sh', ['-c', script], false)
+  const result = await runCommand('sh', ['-c', script], { trust: 'nix' })
   expect(result?.exitCode).toBe(3)
   expect(result?.stdout.split('\n').slice(-3)).toEqual(['99999', '100000', ''])
   expect(result?.stdout).toMatch(/^1\n2\n/)
@@ -20,7 +20,10 @@ test('whoever wants its lines gets each, however they come', async () => {
   process.stdout.write = () => true
   const lines: string[] = []
   try {
-    await runCommand('sh', ['-c', 'printf a >&2; printf "b\\nc\\n\\nd" >&2'], (line) => void lines.push(line))
+    await runCommand('sh', ['-c', 'printf a >&2; printf "b\\nc\\n\\nd" >&2'], {
+      trust: 'nix',
+      shown: (line) => void lines.push(line),
+    })
   } finally {
     process.stdout.write = write
   }
@@ -28,45 +31,51 @@ test('whoever wants its lines gets each, however they come', async () => {
 })
 
 test('a program that reads its standard input comes to an end, however long it takes to begin', async () => {
-  expect(await runCommand('sh', ['-c', 'cat; echo done'], false)).toMatchObject({ exitCode: 0, stdout: 'done\n' })
+  expect(await runCommand('sh', ['-c', 'cat; echo done'], { trust: 'nix' })).toMatchObject({
+    exitCode: 0,
+    stdout: 'done\n',
+  })
 })
 
 test('a program that is ended from outside, or can’t be run, has failed', async () => {
-  expect((await runCommand('sh', ['-c', 'kill -TERM $$'], false))?.exitCode).toBe(143)
+  expect((await runCommand('sh', ['-c', 'kill -TERM $$'], { trust: 'nix' }))?.exitCode).toBe(143)
   const folder = await mkdtemp(join(tmpdir(), 'command-'))
   const path = join(folder, 'program')
   await writeFile(path, '#!/absent/interpreter\n', { mode: 0o755 })
   try {
-    expect(await runCommand(path, [], false)).toMatchObject({ exitCode: 126, log: expect.stringContaining('ENOENT') })
+    expect(await runCommand(path, [], { trust: 'nix' })).toMatchObject({
+      exitCode: 126,
+      log: expect.stringContaining('ENOENT'),
+    })
   } finally {
     await rm(folder, { recursive: true })
   }
 })
 
 test('what a program leaves behind, its output in hand, is not waited for', async () => {
-  const result = await runCommand('sh', ['-c', 'sleep 600 & echo $!; echo e >&2'], false, 50)
+  const result = await runCommand('sh', ['-c', 'sleep 600 & echo $!; echo e >&2'], { trust: 'nix', lingerMs: 50 })
   process.kill(Number(result?.stdout))
   expect(result).toMatchObject({ exitCode: 0, log: 'e\n' })
 })
 
 test('a program that has no room to run has failed', async () => {
   // One argument longer than Linux takes.
-  expect(await runCommand('true', ['x'.repeat(200_000)], false)).toMatchObject({
+  expect(await runCommand('true', ['x'.repeat(200_000)], { trust: 'nix' })).toMatchObject({
     exitCode: 126,
     log: expect.stringContaining('E2BIG'),
   })
-  const module = new URL('../src/command.ts', import.meta.url)
+  const module = new URL('../../src/process/command.ts', import.meta.url)
   // As many files as may be open are.
   const script = `import { openSync } from 'node:fs'
     import { runCommand } from ${JSON.stringify(module.href)}
-    await runCommand('true', [], false)
+    await runCommand('true', [], { trust: 'nix' })
     try { for (;;) openSync('/dev/null') } catch {}
-    console.log(JSON.stringify(await runCommand(process.execPath, [], false)))`
+    console.log(JSON.stringify(await runCommand(process.execPath, [], { trust: 'nix' })))`
   const node = [process.execPath, '--input-type=module', '--eval', script]
-  const result = await runCommand('sh', ['-c', 'ulimit -n 100; exec "$@"', 'sh', ...node], false)
+  const result = await runCommand('sh', ['-c', 'ulimit -n 100; exec "$@"', 'sh', ...node], { trust: 'nix' })
   expect(JSON.parse(result?.stdout ?? '')).toMatchObject({ exitCode: 126, log: expect.stringContaining('EMFILE') })
 })
 
 test('a program that is not there is no result', async () => {
-  expect(await runCommand('no-such-program', [], false)).toBeUndefined()
+  expect(await runCommand('no-such-program', [], { trust: 'nix' })).toBeUndefined()
 })

@@ -1,0 +1,81 @@
+import { constants } from 'node:fs'
+import { type FileHandle, open, readlink, realpath } from 'node:fs/promises'
+import { isAbsolute, relative } from 'node:path'
+import { Failure, messageOf } from '../failure.ts'
+
+/** A file that can't be read, or must not be. */
+export class FileError extends Failure {
+  override readonly name = 'FileError'
+}
+
+/** A regular file, open for reading. */
+export interface RegularFile {
+  readonly handle: FileHandle
+  /** In bytes. */
+  readonly size: number
+}
+
+/**
+ * Follows the links of a path in what somebody else has built: they may lead anywhere, to files of this machine or to
+ * this process's environment.
+ * @param root the folder that the path may lead to and nowhere else: the Nix store, or what a program has written
+ * @returns the path without links, or nothing if there is nothing at it
+ * @throws FileError if it leads out of `root`, or in circles
+ */
+export async function resolveWithin(path: string, root: string): Promise<string | undefined> {
+  try {
+    const [place, folder] = await Promise.all([realpath(path), realpath(root)])
+    if (isWithin(place, folder)) return place
+  } catch (error) {
+    if (isCode(error, 'ENOENT', 'ENOTDIR')) return undefined
+    throw new FileError({ what: `${path} can't be read`, words: messageOf(error), cause: error })
+  }
+  throw leadsOut(path, root)
+}
+
+/**
+ * Opens a regular file, wherever its links lead within a folder.
+ * @param root as for `resolveWithin`
+ * @throws FileError if there is none, it is not a regular file, or it is not in `root`
+ */
+export async function openRegularFile(path: string, root: string): Promise<RegularFile> {
+  const place = await resolveWithin(path, root)
+  if (place === undefined) throw new FileError({ what: `There is no ${path}` })
+  // Without waiting: a pipe that nobody writes to would keep it from being opened.
+  const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW
+  const handle = await open(place, flags).catch((error: unknown) => {
+    throw new FileError({ what: `${path} can't be read`, words: messageOf(error), cause: error })
+  })
+  try {
+    const file = await handle.stat()
+    if (!file.isFile()) throw new FileError({ what: `${path} is not a regular file` })
+    if (!(await isStillWithin(handle, root))) throw leadsOut(path, root)
+    return { handle, size: file.size }
+  } catch (error) {
+    await handle.close()
+    throw error
+  }
+}
+
+/** Whether what was opened is where it was looked for: a program that still runs may have put a link in its place. */
+async function isStillWithin({ fd }: FileHandle, root: string): Promise<boolean> {
+  // Only Linux says where an open file is.
+  const place = await readlink(`/proc/self/fd/${fd}`).catch(() => undefined)
+  return place === undefined || isWithin(place, await realpath(root))
+}
+
+function isWithin(path: string, folder: string): boolean {
+  const below = relative(folder, path)
+  return below === '' || !(below === '..' || below.startsWith('../') || isAbsolute(below))
+}
+
+function leadsOut(path: string, root: string): FileError {
+  return new FileError({
+    what: `${path} is a link that leads out of ${root}`,
+    help: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+  })
+}
+
+function isCode(error: unknown, ...codes: readonly string[]): boolean {
+  return codes.includes(String((error as NodeJS.ErrnoException).code))
+}

@@ -1,0 +1,29 @@
+type Environment = Readonly<Record<string, string | undefined>>
+
+/**
+ * How much of the step's environment a program gets.
+ * `everything`: Docker and credential helpers, which may need any of it to log in.
+ * `nix`: Nix and other tools that read what a flake brings: nothing that only this step may use.
+ * `script`: programs that a flake brings: no configuration with registry logins either.
+ */
+export type Trust = 'everything' | 'nix' | 'script'
+
+/**
+ * Returns the environment for a child process. Without full trust, it lacks the step's inputs, the tokens of the runner
+ * and of the job, and the files by which a step gives the runner commands:
+ * https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#environment-files
+ */
+export function environmentFor(trust: Trust, env: Environment = process.env): Environment {
+  if (trust === 'everything') return env
+  const withheld = trust === 'nix' ? [OF_THE_STEP] : [OF_THE_STEP, REGISTRY_LOGINS]
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name))))
+}
+
+/**
+ * `ACTIONS_…` has the tokens for artifacts, caches and identities. Gitea and Forgejo set variables of the same meaning
+ * under names of their own as well.
+ */
+const OF_THE_STEP =
+  /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i
+
+const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/
