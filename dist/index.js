@@ -45949,7 +45949,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(12735);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(34166);
 
 
 
@@ -46114,7 +46114,7 @@ async function endChildren(signal, grace = GRACE) {
 
 /***/ }),
 
-/***/ 12735:
+/***/ 34166:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -56891,13 +56891,19 @@ function withoutTags(html) {
 }
 function errorsOf(body) {
     const answer = registry_error_parseJson(body);
-    if (typeof answer !== 'object' || answer === null)
+    if (typeof answer !== 'object' || answer === null || isDeeperThan(MOST_LEVELS, answer))
         return [];
     const { errors, error, error_description, details, message } = answer;
     if (Array.isArray(errors))
         return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
     const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
     return said.length > 0 ? [{ message: said.join(': ') }] : [];
+}
+const MOST_LEVELS = 32;
+function isDeeperThan(levels, value) {
+    if (typeof value !== 'object' || value === null)
+        return false;
+    return levels === 0 || Object.values(value).some((one) => isDeeperThan(levels - 1, one));
 }
 function wireError({ code, message, detail }) {
     return {
@@ -56926,7 +56932,9 @@ function registry_error_parseJson(text) {
 
 
 
-const CONFIG_LIMIT = 16 * 1024 * 1024;
+const CONFIG_LIMIT = 4 * 1024 * 1024;
+const ATTESTATIONS_LIMIT = 64;
+const ATTESTATIONS_SIZE_LIMIT = 16 * 1024 * 1024;
 async function findImage(registry, repository, digest, look) {
     const outer = await registry.getManifest(repository, digest, look);
     if (outer === undefined)
@@ -56935,8 +56943,12 @@ async function findImage(registry, repository, digest, look) {
     if (parsed.kind === 'manifest')
         return image_describe(registry, repository, image_contentOf(outer, parsed), []);
     const only = image_onlyImage(parsed, repository, digest);
-    const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest));
-    const [own, ...attestations] = await allOf([only, ...about].map((descriptor) => readListed(registry, repository, descriptor, look)));
+    const name = image_nameOf(repository, digest);
+    const attested = attestationsOf(parsed, only, name, repository);
+    const [[own] = [], attestations = []] = await allOf([
+        readListed(registry, repository, [only], look, name),
+        readListed(registry, repository, attested, look, name),
+    ]);
     if (own === undefined)
         throw new Error('one manifest was read for each that was listed');
     return image_describe(registry, repository, own, attestations);
@@ -56973,15 +56985,23 @@ function absent(repository, digest, what) {
         help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
     });
 }
-async function readListed(registry, repository, descriptor, look) {
-    const { digest } = descriptor;
-    const stored = await registry.getManifest(repository, digest, look);
-    if (stored === undefined)
-        throw absent(repository, digest, image_nameOf(repository, digest));
-    const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
-    if (manifest.kind === 'index')
-        throw notOneImage(repository, digest, 'it is an index of an index');
-    return image_contentOf(stored, manifest, descriptor);
+async function readListed(registry, repository, descriptors, look, name) {
+    const contents = [];
+    let size = 0;
+    for (const descriptor of descriptors) {
+        const { digest } = descriptor;
+        const stored = await registry.getManifest(repository, digest, look);
+        if (stored === undefined)
+            throw absent(repository, digest, image_nameOf(repository, digest));
+        const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
+        if (manifest.kind === 'index')
+            throw notOneImage(repository, digest, 'it is an index of an index');
+        size += stored.bytes.length;
+        if (size > ATTESTATIONS_SIZE_LIMIT)
+            throw tooMuchAttested(repository, name, TOO_LARGE);
+        contents.push(image_contentOf(stored, manifest, descriptor));
+    }
+    return contents;
 }
 function image_contentOf(manifest, parsed, listed) {
     const { mediaType, config, layers } = parsed;
@@ -57014,6 +57034,24 @@ function image_onlyImage(index, repository, digest) {
         return only;
     const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
     throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
+}
+function attestationsOf(index, { digest: image }, name, repository) {
+    const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image));
+    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    if (distinct.length > ATTESTATIONS_LIMIT)
+        throw tooMuchAttested(repository, name, `${distinct.length}, and at most ${ATTESTATIONS_LIMIT} are read`);
+    if (distinct.reduce((sum, { size }) => sum + size, 0) > ATTESTATIONS_SIZE_LIMIT)
+        throw tooMuchAttested(repository, name, TOO_LARGE);
+    return distinct;
+}
+const TOO_LARGE = `larger than ${ATTESTATIONS_SIZE_LIMIT / 1024 / 1024} MiB together`;
+function tooMuchAttested({ host }, name, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        what: `Can't read ${name}: its attestations are ${why}`,
+        help: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
+    });
 }
 function refersTo({ annotations }, digest) {
     return annotations?.['vnd.docker.reference.digest'] === digest;
@@ -59860,6 +59898,7 @@ var external_node_util_ = __nccwpck_require__(57975);
 
 
 
+
 const KEPT_FOR = 5 * 60_000;
 function credentialsFrom(files, onSecret) {
     const found = new Map();
@@ -59918,19 +59957,11 @@ async function credentials_readConfig(file, host) {
             return '{}';
         throw unreadable(file, host, error.message);
     });
-    const result = safeParse(credentials_CONFIG, credentials_parseJson(text.trim() === '' ? '{}' : text));
-    if (result.success)
-        return result.output;
-    const place = getDotPath(result.issues[0]);
-    throw unreadable(file, host, place === null ? 'it is no JSON object' : `"${place}" is not of the form that Docker writes`);
-}
-function credentials_parseJson(text) {
-    try {
-        return JSON.parse(text);
-    }
-    catch {
-        return undefined;
-    }
+    const result = readJson(credentials_CONFIG, text.trim() === '' ? '{}' : text);
+    if (result.ok)
+        return result.value;
+    const { place } = result;
+    throw unreadable(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" is not of the form that Docker writes`);
 }
 function unreadable(file, host, why) {
     return new RegistryError({
@@ -59979,10 +60010,10 @@ async function fromHelper(name, file, host) {
     throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it ended with status ${exitCode}`);
 }
 function readHelperAnswer(stdout, program, file, host) {
-    const answer = safeParse(HELPER_ANSWER, credentials_parseJson(stdout));
-    if (!answer.success)
+    const answer = readJson(HELPER_ANSWER, stdout);
+    if (!answer.ok)
         throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper');
-    const { Username: username, Secret: secret } = answer.output;
+    const { Username: username, Secret: secret } = answer.value;
     if (secret === '')
         return undefined;
     if (username === '<token>')
@@ -60000,62 +60031,309 @@ function helperFailed(program, file, host, why) {
 
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
-// EXTERNAL MODULE: external "node:net"
-var external_node_net_ = __nccwpck_require__(77030);
+;// CONCATENATED MODULE: ./lib/registry/body.js
+class LateAnswer extends Error {
+    name = 'LateAnswer';
+    code = 'ETIMEDOUT';
+}
+async function readWhole(body, limit, timeout) {
+    const chunks = [];
+    const length = await body_collect(body, limit + 1, timeout, chunks);
+    return length > limit ? undefined : Buffer.concat(chunks, length);
+}
+async function body_readStart(body, limit, timeout) {
+    const chunks = [];
+    await body_collect(body, limit, timeout, chunks).catch(() => undefined);
+    return Buffer.concat(chunks).subarray(0, limit);
+}
+async function body_collect(body, enough, timeout, chunks) {
+    const late = new LateAnswer(`the answer did not arrive within ${timeout / 1000} s`);
+    const timer = setTimeout(() => body.destroy(late), timeout);
+    let length = 0;
+    try {
+        for await (const chunk of body) {
+            chunks.push(chunk);
+            length += chunk.length;
+            if (length >= enough)
+                break;
+        }
+        return length;
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+const LEAST_PROGRESS = 1024;
+async function* readSteadily(body, timeout) {
+    const stalled = new LateAnswer(`the transfer stalled: less than 1 KiB arrived within ${timeout / 1000} s`);
+    const chunks = body[Symbol.asyncIterator]();
+    let received = 0;
+    let waited = 0;
+    try {
+        while (true) {
+            const start = performance.now();
+            const timer = setTimeout(() => body.destroy(stalled), timeout - waited);
+            const next = await chunks.next().finally(() => clearTimeout(timer));
+            if (next.done)
+                return;
+            received += next.value.length;
+            waited += performance.now() - start;
+            if (received >= LEAST_PROGRESS) {
+                received = 0;
+                waited = 0;
+            }
+            yield next.value;
+        }
+    }
+    finally {
+        body.destroy();
+    }
+}
+
+// EXTERNAL MODULE: external "node:dns"
+var external_node_dns_ = __nccwpck_require__(40610);
 ;// CONCATENATED MODULE: external "node:dns/promises"
 const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
-;// CONCATENATED MODULE: ./lib/registry/realm.js
+// EXTERNAL MODULE: external "node:net"
+var external_node_net_ = __nccwpck_require__(77030);
+;// CONCATENATED MODULE: ./lib/registry/address.js
 
-
-async function realmProblem(realm, registry, withSecret) {
-    if (!URL.canParse(realm))
-        return 'that is no URL';
-    const url = new URL(realm);
-    if (url.protocol !== 'https:' && url.protocol !== 'http:')
-        return 'it is neither https nor http';
-    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
-    if (withSecret && url.protocol === 'http:' && !sameLoopback)
-        return 'the credentials would go there unencrypted';
-    const [toPrivate, fromPrivate] = await Promise.all([isPrivate(url.hostname), isPrivate(registry.hostname)]);
-    return toPrivate && !fromPrivate
-        ? 'it is an address of a private network, and the registry is a public one'
-        : undefined;
+const PUBLIC = { zone: 'public', name: 'a public address' };
+const PRIVATE = { zone: 'private', name: 'a private address' };
+const LOOPBACK = { zone: 'loopback', name: 'a loopback address' };
+const LINK_LOCAL = { zone: 'forbidden', name: 'a link-local address' };
+const address_PLATFORM = { zone: 'forbidden', name: 'an address for the metadata of cloud machines' };
+const MULTICAST = { zone: 'forbidden', name: 'a multicast address' };
+const RESERVED = { zone: 'forbidden', name: 'a reserved address' };
+function classifyAddress(address) {
+    const bare = address.replace(/%.*$/, '');
+    const family = (0,external_node_net_.isIP)(bare);
+    if (family === 0)
+        return RESERVED;
+    if (family === 4)
+        return listedKind(bare, 'ipv4') ?? PUBLIC;
+    const known = listedKind(bare, 'ipv6');
+    if (known !== undefined)
+        return known;
+    const embedded = embeddedAddress(groupsOf(bare));
+    if (embedded !== undefined)
+        return classifyAddress(embedded);
+    return GLOBAL.check(bare, 'ipv6') ? PUBLIC : RESERVED;
 }
 function isLoopback(hostname) {
     const address = unbracketed(hostname);
     if (address === 'localhost')
         return true;
-    return (0,external_node_net_.isIP)(address) !== 0 && LOOPBACK.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
-}
-const LOOPBACK = new external_node_net_.BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8);
-LOOPBACK.addAddress('::1', 'ipv6');
-const PRIVATE = new external_node_net_.BlockList();
-for (const [network, prefix] of [
-    ['0.0.0.0', 8],
-    ['10.0.0.0', 8],
-    ['100.64.0.0', 10],
-    ['127.0.0.0', 8],
-    ['169.254.0.0', 16],
-    ['172.16.0.0', 12],
-    ['192.0.0.0', 24],
-    ['192.168.0.0', 16],
-    ['198.18.0.0', 15],
-])
-    PRIVATE.addSubnet(network, prefix);
-for (const [network, prefix] of [
-    ['::', 127],
-    ['fc00::', 7],
-    ['fe80::', 10],
-])
-    PRIVATE.addSubnet(network, prefix, 'ipv6');
-async function isPrivate(hostname) {
-    const host = unbracketed(hostname);
-    const addresses = (0,external_node_net_.isIP)(host) ? [{ address: host }] : await (0,external_node_dns_promises_namespaceObject.lookup)(host, { all: true }).catch(() => []);
-    return addresses.some(({ address }) => PRIVATE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4'));
+    return (0,external_node_net_.isIP)(address) !== 0 && THIS_MACHINE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
 }
 function unbracketed(hostname) {
     return hostname.replace(/^\[|\]$/g, '');
+}
+function blockList(networks) {
+    const list = new external_node_net_.BlockList();
+    for (const network of networks) {
+        const [address = '', prefix] = network.split('/');
+        list.addSubnet(address, Number(prefix), (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
+    }
+    return list;
+}
+const THIS_MACHINE = blockList(['127.0.0.0/8', '::1/128']);
+const GLOBAL = blockList(['2000::/3']);
+const address_KINDS = [
+    [LINK_LOCAL, blockList(['169.254.0.0/16', 'fe80::/10'])],
+    [
+        address_PLATFORM,
+        blockList([
+            '168.63.129.16/32',
+            '100.100.100.200/32',
+            '192.0.0.192/32',
+            'fd00:ec2::/32',
+            'fd20:ce::254/128',
+            'fd00:c1::a9fe:a9fe/128',
+            'fd00:42::42/128',
+        ]),
+    ],
+    [LOOPBACK, blockList(['127.0.0.0/8', '0.0.0.0/32', '::1/128', '::/128'])],
+    [MULTICAST, blockList(['224.0.0.0/4', 'ff00::/8'])],
+    [RESERVED, blockList(['0.0.0.0/8', '255.255.255.255/32', '100::/64', '100:0:0:1::/64'])],
+    [
+        PRIVATE,
+        blockList([
+            '10.0.0.0/8',
+            '100.64.0.0/10',
+            '172.16.0.0/12',
+            '192.0.0.0/24',
+            '192.168.0.0/16',
+            '198.18.0.0/15',
+            '240.0.0.0/4',
+            'fc00::/7',
+            'fec0::/10',
+            '64:ff9b:1::/48',
+        ]),
+    ],
+];
+function listedKind(address, family) {
+    return address_KINDS.find(([, list]) => list.check(address, family))?.[0];
+}
+function embeddedAddress(groups) {
+    const [first = 0, second = 0, third = 0, , , , seventh = 0, eighth = 0] = groups;
+    const prefix = groups.slice(0, 6).join(':');
+    if (EMBEDDING_PREFIXES.has(prefix))
+        return dotted(seventh, eighth);
+    if (first === 0x2002)
+        return dotted(second, third);
+    if (first === 0x2001 && second === 0)
+        return dotted(seventh ^ 0xffff, eighth ^ 0xffff);
+    return undefined;
+}
+const EMBEDDING_PREFIXES = new Set([
+    [0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0xffff],
+    [0, 0, 0, 0, 0xffff, 0],
+    [0x64, 0xff9b, 0, 0, 0, 0],
+].map((groups) => groups.join(':')));
+function dotted(high, low) {
+    return [high >> 8, high & 0xff, low >> 8, low & 0xff].join('.');
+}
+function groupsOf(address) {
+    const [head = '', tail] = unbracketed(new URL(`http://[${address}]`).hostname).split('::');
+    const parse = (part) => part === '' ? [] : part.split(':').map((group) => parseInt(group, 16));
+    const before = parse(head);
+    const after = parse(tail ?? '');
+    return [...before, ...Array(8 - before.length - after.length).fill(0), ...after];
+}
+
+;// CONCATENATED MODULE: ./lib/registry/network.js
+
+
+
+
+
+
+class RefusedAddress extends Error {
+    name = 'RefusedAddress';
+    address;
+    kind;
+    constructor(address, kind) {
+        super(`${address} is ${kind.name}`);
+        this.address = address;
+        this.kind = kind;
+    }
+}
+const PROXIED_LOOKUP_TIMEOUT = 3_000;
+const CONNECT_TIMEOUT = 10_000;
+function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_namespaceObject.lookup)(hostname, { all: true, hints: external_node_dns_.ADDRCONFIG }), classify = classifyAddress, }) {
+    const zones = new Map();
+    const resolved = new Map();
+    function refusalOf(address, reach) {
+        const kind = classify(address);
+        return reach === undefined || NEARNESS[kind.zone] <= NEARNESS[reach] ? undefined : new RefusedAddress(address, kind);
+    }
+    function lookupWithin(reach) {
+        return (hostname, { all }, callback) => {
+            resolve(hostname).then((addresses) => {
+                const usable = addresses.filter(({ address }) => refusalOf(address, reach) === undefined);
+                const [first] = usable;
+                const [refused] = addresses.flatMap(({ address }) => refusalOf(address, reach) ?? []);
+                if (first === undefined)
+                    callback(refused ?? new Error(`${hostname} has no address`), '');
+                else if (all)
+                    callback(null, [...usable]);
+                else
+                    callback(null, first.address, first.family);
+            }, (error) => callback(error, ''));
+        };
+    }
+    function remember(origin, address) {
+        const { zone } = classify(address);
+        const known = zones.get(origin);
+        if (known === undefined || NEARNESS[zone] < NEARNESS[known])
+            zones.set(origin, zone);
+    }
+    function addressesOf(hostname) {
+        const host = unbracketed(hostname);
+        const known = resolved.get(host);
+        if (known !== undefined)
+            return known;
+        const addresses = (0,external_node_net_.isIP)(host)
+            ? Promise.resolve([host])
+            : within(PROXIED_LOOKUP_TIMEOUT, resolve(host)).then((all) => all.map(({ address }) => address), () => []);
+        resolved.set(host, addresses);
+        return addresses;
+    }
+    async function zoneOf(registry) {
+        const connected = zones.get(registry.origin);
+        if (connected !== undefined)
+            return connected;
+        const all = (await addressesOf(registry.hostname)).map((address) => classify(address).zone);
+        return all.toSorted((one, other) => NEARNESS[one] - NEARNESS[other])[0] ?? 'public';
+    }
+    return {
+        connector(reach) {
+            const connect = (0,undici.buildConnector)({ allowH2: false, timeout: CONNECT_TIMEOUT, lookup: lookupWithin(reach) });
+            return (options, callback) => {
+                const refused = (0,external_node_net_.isIP)(options.hostname) === 0 ? undefined : refusalOf(options.hostname, reach);
+                if (refused !== undefined)
+                    return queueMicrotask(() => callback(refused, null));
+                connect(options, (...result) => {
+                    const [, socket] = result;
+                    if (socket?.remoteAddress !== undefined)
+                        remember(`${options.protocol}//${options.host}`, socket.remoteAddress);
+                    callback(...result);
+                });
+            };
+        },
+        async reachFor({ url, registry }) {
+            if (registry === undefined)
+                return undefined;
+            if (url.origin === registry.origin)
+                return 'loopback';
+            const zone = await zoneOf(registry);
+            return zone === 'forbidden' ? 'public' : zone;
+        },
+        async checkProxied(url, reach) {
+            if (reach === undefined)
+                return;
+            for (const address of await addressesOf(url.hostname)) {
+                const refused = refusalOf(address, reach);
+                if (refused !== undefined)
+                    throw refused;
+            }
+        },
+    };
+}
+const NEARNESS = { public: 0, private: 1, loopback: 2, forbidden: 3 };
+async function within(milliseconds, work) {
+    const { promise, reject } = Promise.withResolvers();
+    const timer = setTimeout(() => reject(new Error('timed out')), milliseconds);
+    try {
+        return await Promise.race([work, promise]);
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+function refusedAddress({ url, purpose, registry = url }, { address, kind }, reach) {
+    const { host } = registry;
+    const own = url.origin === registry.origin;
+    const target = (0,external_node_net_.isIP)(unbracketed(url.hostname)) === 0 ? `${url.host} (${address})` : url.host;
+    const leads = own ? `${target} is` : `${host} points to ${target},`;
+    if (kind.zone === 'forbidden' || reach === undefined)
+        return new RegistryError({
+            host,
+            problem: 'other',
+            what: `Can't ${purpose}: ${leads} ${kind.name}, and this action never connects to those`,
+            help: own
+                ? "Check the registry's name, and the address that it resolves to on the runner."
+                : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
+        });
+    const near = kind.zone === 'loopback' ? 'a loopback address' : 'a private address';
+    return new RegistryError({
+        host,
+        problem: 'other',
+        what: `Can't ${purpose}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
+        help: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
+    });
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/proxy.js
@@ -60093,7 +60371,7 @@ function isDecodable(text) {
 function proxyFor(url, { http, https, except }) {
     if (isLoopback(url.hostname))
         return undefined;
-    const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
+    const host = unbracketed(url.hostname).replace(/\.$/, '');
     const port = url.port || (url.protocol === 'https:' ? '443' : '80');
     if (except.some((entry) => covers(entry, host, port)))
         return undefined;
@@ -60162,52 +60440,105 @@ function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
 
 
 
+
+
+
+
+const TIMEOUTS = { answer: 60_000, tunnel: 30_000, body: 60_000, drain: 5_000 };
 const CONNECTIONS = 64;
 function createHttp(settings) {
-    const { log, userAgent, wait = external_node_timers_promises_.setTimeout, env, tunnelPatience = 30_000 } = settings;
-    const options = { allowH2: false, connections: CONNECTIONS, connect: { timeout: 10_000 } };
+    const closing = new AbortController();
+    const pause = (milliseconds) => (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
+    const { log, userAgent, wait = pause, env } = settings;
+    const timeouts = { ...TIMEOUTS, ...settings.timeouts };
+    const network = createNetwork(settings);
+    const options = { allowH2: false, connections: CONNECTIONS };
     const proxies = readProxies(env);
-    const direct = new undici.Agent(options);
+    const direct = new Map();
     const proxied = new Map();
-    const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: tunnelPatience });
+    const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: timeouts.tunnel });
     const unruly = new Set();
-    function dispatcherFor(call) {
+    async function dispatcherFor(call) {
         const proxy = proxyFor(call.url, proxies);
-        if (proxy === undefined)
-            return direct;
-        if (proxy.url === undefined)
+        if (proxy !== undefined && proxy.url === undefined)
             throw unusableProxy(proxy.variable, call);
-        const uri = proxy.url.href;
+        const reach = await network.reachFor(call);
+        if (proxy?.url !== undefined)
+            await network.checkProxied(call.url, reach);
+        closing.signal.throwIfAborted();
+        return proxy?.url === undefined ? directly(reach) : through(proxy.url.href);
+    }
+    function directly(reach) {
+        const agent = direct.get(reach) ?? new undici.Agent({ ...options, connect: network.connector(reach) });
+        direct.set(reach, agent);
+        return agent;
+    }
+    function through(uri) {
         const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...options, uri, clientFactory });
         proxied.set(uri, agent);
         return agent;
     }
-    async function sendOnce(call) {
-        const { method, url, headers, body, limit, patience } = call;
-        const dispatcher = dispatcherFor(call);
+    async function begin(call) {
+        const { method, url, headers, body, patience = timeouts.answer } = call;
+        const dispatcher = await dispatcherFor(call).catch((error) => {
+            if (body instanceof external_node_stream_.Readable)
+                body.destroy();
+            throw error;
+        });
         const all = { 'user-agent': userAgent, ...headers };
-        const reply = await (0,undici.request)(url, {
-            method,
-            headers: all,
-            body: body ?? null,
-            dispatcher,
-            headersTimeout: patience ?? 60_000,
-            reset: method === 'HEAD' && unruly.has(url.origin),
-        }).catch((error) => {
+        const late = new AbortController();
+        let timer;
+        try {
+            return await (0,undici.request)(url, {
+                method,
+                headers: all,
+                body: body ?? null,
+                dispatcher,
+                headersTimeout: patience,
+                signal: late.signal,
+                onInfo() {
+                    if (timer !== undefined || (body instanceof external_node_stream_.Readable && !body.readableEnded))
+                        return;
+                    const reason = new LateAnswer(`only interim answers arrived within ${patience / 1000} s`);
+                    timer = setTimeout(() => late.abort(reason), patience);
+                },
+                reset: method === 'HEAD' && unruly.has(url.origin),
+            });
+        }
+        catch (error) {
             if (isNonsense(error))
                 unruly.add(url.origin);
             throw error;
-        });
-        const answer = { url, status: reply.statusCode, headers: new Headers(http_flatten(reply.headers)) };
-        if (answer.status >= 400)
-            return { ok: false, ...answer, text: await http_readStart(reply.body) };
-        if (limit === undefined)
-            return { ok: true, ...answer, body: reply.body };
-        return { ok: true, ...answer, body: reply.body, content: await readBody(reply.body, limit) };
+        }
+        finally {
+            clearTimeout(timer);
+        }
     }
-    function conclude(call, { reply, error }) {
+    async function sendOnce(call) {
+        const endActivity = watchSilence(call);
+        try {
+            return await answerTo(call);
+        }
+        finally {
+            endActivity();
+        }
+    }
+    async function answerTo(call) {
+        const { statusCode: status, headers, body } = await begin(call);
+        const answer = { url: call.url, status, headers: new Headers(http_flatten(headers)) };
+        if (status >= 400) {
+            const text = (await body_readStart(body, ERROR_LIMIT, timeouts.body)).toString('utf8');
+            return { ok: false, ...answer, text };
+        }
+        if (call.limit === undefined)
+            return { ok: true, ...answer, body };
+        return { ok: true, ...answer, body, content: await readWhole(body, call.limit, timeouts.body) };
+    }
+    async function conclude(call, { reply, error }) {
         if (reply !== undefined)
             return reply;
+        if (error instanceof RefusedAddress)
+            throw refusedAddress(call, error, await network.reachFor(call));
         throw error instanceof RegistryError ? error : unanswered(call, error, proxyFor(call.url, proxies));
     }
     async function retry(call, attempt, attempts = ATTEMPTS) {
@@ -60224,44 +60555,37 @@ function createHttp(settings) {
     return {
         send: (call) => retry(call, () => sendOnce(call), call.attempts),
         retry: (call, attempt) => retry(call, attempt),
+        read: ({ body }) => readSteadily(body, timeouts.body),
+        drain(reply) {
+            if (reply.ok && reply.content === undefined)
+                reply.body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
+            return reply;
+        },
         pause: wait,
         async close() {
-            await Promise.all([direct, ...proxied.values()].map((agent) => agent.close()));
+            closing.abort();
+            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
         },
     };
 }
+function watchSilence({ url, purpose, body }) {
+    let activity;
+    let ended = false;
+    const start = () => {
+        if (!ended)
+            activity = startActivity(`${url.host} to ${purpose}`);
+    };
+    if (body instanceof external_node_stream_.Readable)
+        body.once('close', start);
+    else
+        start();
+    return () => {
+        ended = true;
+        activity?.end();
+    };
+}
 const ERROR_LIMIT = 64 * 1024;
-async function readBody(body, limit) {
-    const chunks = [];
-    let length = 0;
-    for await (const chunk of body) {
-        length += chunk.length;
-        if (length > limit)
-            return undefined;
-        chunks.push(chunk);
-    }
-    return Buffer.concat(chunks, length);
-}
-function drain(reply) {
-    if (reply.ok && reply.content === undefined)
-        reply.body.dump({ limit: ERROR_LIMIT }).catch(() => undefined);
-    return reply;
-}
-async function http_readStart(body) {
-    const chunks = [];
-    let length = 0;
-    try {
-        for await (const chunk of body) {
-            chunks.push(chunk);
-            length += chunk.length;
-            if (length >= ERROR_LIMIT)
-                break;
-        }
-    }
-    catch {
-    }
-    return Buffer.concat(chunks).subarray(0, ERROR_LIMIT).toString('utf8');
-}
+const DRAIN_LIMIT = 64 * 1024;
 async function settle(sent) {
     try {
         return { reply: await sent };
@@ -60301,6 +60625,15 @@ function unanswered(call, error, proxy) {
     const refused = proxyStatus(causeOf(error));
     if (refused !== undefined && proxy?.url !== undefined)
         return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
+    if (error instanceof LateAnswer)
+        return new RegistryError({
+            host,
+            problem: 'other',
+            what: `Can't ${call.purpose}: ${host} did not finish its answer`,
+            words: error.message,
+            help: 'Run the job again later.',
+            cause: error,
+        });
     const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
     const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
     return new RegistryError({
@@ -60336,7 +60669,23 @@ function splitChallenges(header) {
     return challenges;
 }
 
+;// CONCATENATED MODULE: ./lib/registry/realm.js
+
+function realmProblem(realm, registry, withSecret) {
+    if (!URL.canParse(realm))
+        return 'that is no URL';
+    const url = new URL(realm);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:')
+        return 'it is neither https nor http';
+    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
+    if (withSecret && url.protocol === 'http:' && !sameLoopback)
+        return 'the credentials would go there unencrypted';
+    return undefined;
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/authorization.js
+
+
 
 
 
@@ -60425,27 +60774,36 @@ const TOKEN_ANSWER = object({
     expires_in: nullish(number()),
 });
 const TOKEN_LIMIT = 1024 * 1024;
+const SHORTEST_TOKEN = 16;
 async function fetchToken(call) {
-    const realm = await realmOf(call);
+    const realm = realmOf(call);
     const asked = Date.now();
     const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm));
-    const answer = safeParse(pipe(string(), parseJson(), TOKEN_ANSWER), reply.content?.toString('utf8'));
-    const secret = answer.success ? answer.output.token || answer.output.access_token : undefined;
-    if (!answer.success || !secret)
+    const answer = readJson(TOKEN_ANSWER, reply.content ?? '');
+    const secret = answer.ok ? answer.value.token || answer.value.access_token : undefined;
+    if (!answer.ok || !secret)
         throw tokenError(call, realm, `the answer of ${realm.host} holds no token`);
-    call.onSecret(secret);
-    const lifetime = (answer.output.expires_in ?? 60) * 1000;
+    if (secret.length >= SHORTEST_TOKEN)
+        call.onSecret(secret);
+    const lifetime = (answer.value.expires_in ?? 60) * 1000;
     return { header: `Bearer ${secret}`, expires: asked + lifetime * 0.8 };
 }
-async function realmOf({ challenge, registry, credential, repository }) {
-    const problem = await realmProblem(challenge.realm, registry, credential !== undefined);
+function realmOf({ challenge, registry, credential, repository }) {
+    const { realm } = challenge;
+    const problem = realmProblem(realm, registry, credential !== undefined);
     if (problem === undefined)
-        return new URL(challenge.realm);
+        return new URL(realm);
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        what: `${repository.host} asks to fetch a token from ${challenge.realm}, which is refused: ${problem}`,
+        what: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
     });
+}
+function withoutQuery(text) {
+    if (!URL.canParse(text))
+        return `"${(0,lib_failure/* oneLine */.TN)(text.replace(/\?.*$/s, ''))}"`;
+    const { protocol, host, pathname } = new URL(text);
+    return (0,lib_failure/* oneLine */.TN)(`${protocol}//${host}${pathname}`);
 }
 async function exchangeIdentityToken(call, realm) {
     const { credential, challenge, http } = call;
@@ -60464,6 +60822,7 @@ async function exchangeIdentityToken(call, realm) {
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
         body: Buffer.from(form.toString()),
         purpose: purposeOf(call),
+        registry: call.registry,
         limit: TOKEN_LIMIT,
     });
     if (reply.ok)
@@ -60473,7 +60832,7 @@ async function exchangeIdentityToken(call, realm) {
     throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status);
 }
 async function getToken(call, realm) {
-    const { credential, challenge, http, onSecret } = call;
+    const { credential, challenge, http, onSecret, registry } = call;
     const url = new URL(realm);
     if (challenge.service !== undefined)
         url.searchParams.set('service', challenge.service);
@@ -60481,7 +60840,14 @@ async function getToken(call, realm) {
         url.searchParams.append('scope', scope);
     const basic = basicHeader(credential, onSecret);
     const headers = basic === undefined ? {} : { authorization: basic.header };
-    const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call), limit: TOKEN_LIMIT });
+    const reply = await http.send({
+        method: 'GET',
+        url,
+        headers,
+        purpose: purposeOf(call),
+        registry,
+        limit: TOKEN_LIMIT,
+    });
     if (reply.ok)
         return reply;
     throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status);
@@ -60530,7 +60896,6 @@ function tokenError(call, realm, words, status) {
 
 
 
-
 function createTransport(settings) {
     const { http } = settings;
     const authorization = createAuthorization(settings);
@@ -60555,7 +60920,7 @@ function createTransport(settings) {
         const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
         const ours = url.origin === base.origin;
         const header = ours ? await authorization.header(repository, access, from) : undefined;
-        const reply = await follow(http, requestOf(call, url, header), base);
+        const reply = await follow(settings, requestOf(call, url, base, header));
         if (reply.status !== 401 || reply.url.origin !== base.origin)
             return reply;
         const challenge = parseChallenge(reply.headers.get('www-authenticate'));
@@ -60565,7 +60930,7 @@ function createTransport(settings) {
         const renewed = await authorization.header(repository, access, from);
         if (renewed === header || call.body instanceof external_node_stream_.Readable)
             return reply;
-        return follow(http, requestOf(call, url, renewed), base);
+        return follow(settings, requestOf(call, url, base, renewed));
     }
     return {
         send,
@@ -60576,9 +60941,9 @@ function createTransport(settings) {
         retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
     };
 }
-function requestOf(call, url, authorization) {
+function requestOf(call, url, registry, authorization) {
     const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call;
-    return { ...rest, url, headers: { ...headers, ...(authorization && { authorization }) } };
+    return { ...rest, url, registry, headers: { ...headers, ...(authorization && { authorization }) } };
 }
 function wireHost(host) {
     return host === 'docker.io' ? 'registry-1.docker.io' : host;
@@ -60588,32 +60953,47 @@ async function findBase(http, host) {
     const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` };
     const loopback = isLoopback(url.hostname);
     try {
-        return { url, reply: drain(await http.send({ ...look, url, ...(loopback && { attempts: 1 }) })) };
+        return {
+            url,
+            reply: http.drain(await http.send({ ...look, url, registry: url, ...(loopback && { attempts: 1 }) })),
+        };
     }
     catch (error) {
         if (!loopback || !(error instanceof RegistryError) || error.problem !== 'unreachable')
             throw error;
         const plain = new URL(`http://${wireHost(host)}/v2/`);
-        return { url: plain, reply: drain(await http.send({ ...look, url: plain })) };
+        return { url: plain, reply: http.drain(await http.send({ ...look, url: plain, registry: plain })) };
     }
 }
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MOST_REDIRECTS = 5;
-async function follow(http, first, base) {
+async function follow({ http, onSecret }, first) {
     let request = first;
+    const base = first.registry;
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
+        if (request.url.origin !== base.origin)
+            for (const secret of signatureIn(request.url))
+                onSecret(secret);
         const reply = await http.send(request);
         const target = locationOf(reply, request);
         if (target === undefined)
             return reply;
-        drain(reply);
-        if (request.url.protocol === 'https:' && target.protocol !== 'https:')
-            throw strayed(first, base, `it points to ${target.origin}, which is not encrypted`);
+        http.drain(reply);
+        if (!isAsSafe(target, request.url))
+            throw strayed(first, base, `it points to ${target.protocol}//${target.host}, which is not encrypted`);
         const { authorization: _, ...anonymous } = request.headers;
         request = { ...request, url: target, headers: target.origin === base.origin ? request.headers : anonymous };
     }
     throw strayed(first, base, `it points elsewhere ${MOST_REDIRECTS} times in a row`);
 }
+function isAsSafe(target, source) {
+    return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:');
+}
+function signatureIn({ search, searchParams }) {
+    const values = [...searchParams].flatMap(([name, value]) => (SIGNATURE.test(name) ? value : []));
+    return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN);
+}
+const SIGNATURE = /sig|hmac|token|credential|secret|policy|verify|state/i;
 function locationOf(reply, { method, url }) {
     const location = reply.headers.get('location');
     if (location === null || !REDIRECTS.has(reply.status) || (method !== 'GET' && method !== 'HEAD'))
@@ -60635,12 +61015,11 @@ function strayed({ purpose }, base, why) {
 
 
 
-
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
 const LOST_PAUSES = [500, 2000];
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
 function createRegistry(settings) {
-    const { pause: wait } = settings.http;
+    const { pause: wait, drain, read } = settings.http;
     const transport = createTransport(settings);
     async function demand(call) {
         const reply = await transport.send(call);
@@ -60764,7 +61143,7 @@ function createRegistry(settings) {
         async openBlob(repository, digest) {
             const purpose = `read the blob ${printRepository(repository)}@${digest}`;
             const reply = await demand({ method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose });
-            return reply.body;
+            return read(reply);
         },
         authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
         async mountBlob(repository, digest, from) {
@@ -60829,14 +61208,14 @@ function registry_locationOf(reply, { repository, purpose }) {
     if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
         return undefined;
     const url = new URL(location, reply.url);
-    if (reply.url.protocol !== 'https:' || url.protocol === 'https:')
+    if (isAsSafe(url, reply.url))
         return url;
-    if (url.hostname === reply.url.hostname)
+    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
         return new URL(`${url.pathname}${url.search}`, reply.url);
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        what: `Can't ${purpose}: ${repository.host} points to ${url.origin}, which is not encrypted`,
+        what: `Can't ${purpose}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
     });
 }
 function isSuccess(reply) {
@@ -60870,25 +61249,27 @@ const REASONS = {
 };
 async function refusal({ repository: { host }, purpose }, reply, credentials) {
     const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text);
-    const wantsLogin = reply.status === 401 || reply.status === 403;
-    const problem = problemOf(reply, wantsLogin && (await credentials(host)) !== undefined);
+    const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
+    const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
+    const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403);
+    const problem = wantsLogin
+        ? loginProblem(reply, (await credentials(host)) !== undefined)
+        : (PROBLEMS.get(reply.status) ?? 'other');
     const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`;
     return new RegistryError({
         host,
         problem,
         status: reply.status,
         code: answer.code,
-        what: `Can't ${purpose}: ${host} answered with status ${reply.status}${reason}`,
+        what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}`,
         words: answer.words === '' ? undefined : answer.words,
     });
 }
-function problemOf({ status, headers }, loggedIn) {
-    if (status === 404)
-        return 'not-found';
-    if (status === 429)
-        return 'rate-limited';
-    if (status !== 401 && status !== 403)
-        return 'other';
+const PROBLEMS = new Map([
+    [404, 'not-found'],
+    [429, 'rate-limited'],
+]);
+function loginProblem({ status, headers }, loggedIn) {
     if (!loggedIn)
         return 'no-credentials';
     const challenge = parseChallenge(headers.get('www-authenticate'));

@@ -242,7 +242,7 @@ describe('what fails says why, and publishes nothing', () => {
     [
       'a text file in place of an image',
       broken('notAnImage'),
-      [/notes\.txt is no image/, 'begins with "Just a text."', 'dockerTools.buildImage'],
+      [/notes\.txt is no image/, 'the file is text', 'dockerTools.buildImage'],
     ],
     [
       'an OCI layout, where Docker is to push it',

@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { afterEach } from '@jest/globals'
 import type { Repository } from '../../src/oci/reference.ts'
 import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
@@ -59,6 +61,37 @@ export function open(
     onSecret: (secret) => secrets.push(secret),
   })
   return { ...registry, http, repository: { host, path: 'app' }, waits, lines, secrets }
+}
+
+/**
+ * A client for a server that speaks plain http, and of that what the test writes.
+ * @param answer gets each request in full, and how many came before it on its connection
+ */
+export async function openRaw(
+  answer: (socket: Socket, request: string, before: number) => void,
+  settings: Partial<HttpSettings> = {},
+) {
+  const connections: string[] = []
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    let before = 0
+    sockets.add(socket)
+    socket.on('error', () => undefined)
+    socket.on('data', (data) => {
+      // RFC 8446, section 5.1: a handshake's record begins with 22.
+      const secure = data[0] === 22
+      if (before === 0) connections.push(secure ? 'https' : 'http')
+      if (secure) socket.destroy()
+      else answer(socket, data.toString('latin1'), before++)
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  afterwards(async () => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return { connections, client: open(`127.0.0.1:${(server.address() as AddressInfo).port}`, undefined, settings) }
 }
 
 /** A registry and a client for it. */

@@ -57,6 +57,79 @@ describe('what is not the image of one platform is refused', () => {
   })
 })
 
+describe('attestations', () => {
+  /** An index of the image and attestations, which says of each that it has `size` bytes, where that is given. */
+  async function withAttestations(contents: readonly string[], { size, padding = 0, times = 1 }: Listing = {}) {
+    const { server, client } = await connect()
+    await server.seedBlob('app', config)
+    server.seedManifest('app', image.bytes, image.mediaType)
+    const listed = contents.map((content) => {
+      const bytes = manifest(mediaTypes.ociManifest, { annotations: { content: content + ' '.repeat(padding) } })
+      const digest = server.seedManifest('app', bytes, mediaTypes.ociManifest)
+      const annotations = {
+        'vnd.docker.reference.digest': imageDigest,
+        'vnd.docker.reference.type': 'attestation-manifest',
+      }
+      const platform = { os: 'unknown', architecture: 'unknown' }
+      return { mediaType: mediaTypes.ociManifest, digest, size: size ?? bytes.length, platform, annotations }
+    })
+    const all = Array.from({ length: times }, () => listed).flat()
+    const digest = server.seedManifest('app', index(mediaTypes.ociIndex, [entry, ...all]), mediaTypes.ociIndex)
+    const manifests = () =>
+      server.requests.filter(({ route, reference }) => route === 'manifest' && reference !== digest)
+    return { manifests, fetch: () => fetchImage(client, client.repository, digest as Digest) }
+  }
+
+  interface Listing {
+    readonly size?: number
+    readonly padding?: number
+    readonly times?: number
+  }
+
+  test('are read with the image, each once however often the index lists it', async () => {
+    const { fetch, manifests } = await withAttestations(['one', 'two'], { times: 1000 })
+    expect((await fetch()).attestations).toHaveLength(2)
+    expect(manifests()).toHaveLength(3)
+  })
+
+  const names = Array.from({ length: 65 }, (_, at) => String(at))
+
+  test('are read up to 64 of an image', async () => {
+    const { fetch } = await withAttestations(names.slice(1))
+    expect((await fetch()).attestations).toHaveLength(64)
+  })
+
+  test.each<readonly [string, readonly string[], Listing, string]>([
+    ['are more than that', names, {}, '65, and at most 64 are read'],
+    ['are large', ['one', 'two'], { size: 8 * 1024 * 1024 + 1 }, 'larger than 16 MiB together'],
+  ])('are refused unread where they %s', async (_, contents, listing, why) => {
+    const { fetch, manifests } = await withAttestations(contents, listing)
+    const { message } = await failureOf(fetch())
+    expect(message).toContain(`its attestations are ${why}`)
+    expect(message).toContain('`provenance: false`')
+    expect(manifests()).toEqual([])
+  })
+
+  test('are refused where they are larger than the index says', async () => {
+    const padding = 4 * 1024 * 1024 - 2048
+    const { fetch, manifests } = await withAttestations(names.slice(0, 20), { size: 1, padding })
+    expect((await failureOf(fetch())).message).toContain('its attestations are larger than 16 MiB together')
+    expect(manifests().length).toBeLessThan(8)
+  })
+})
+
+test('a config that is larger than any should be is refused', async () => {
+  const { server, client } = await connect()
+  const large = Buffer.concat([config, Buffer.alloc(4 * 1024 * 1024, ' ')])
+  const digest = await server.seedBlob('app', large)
+  const descriptor = { mediaType: 'application/vnd.oci.image.config.v1+json', digest, size: large.length }
+  const bytes = manifest(mediaTypes.ociManifest, { config: descriptor })
+  const error = await failureOf(
+    fetchImage(client, client.repository, server.seedManifest('app', bytes, mediaTypes.ociManifest) as Digest),
+  )
+  expect(error.message).toContain(`Can't read the blob ${error.host}/app@${digest}: it is larger than 4096 KiB`)
+})
+
 test('an image that is gone is named, with what may have happened', async () => {
   const { client } = await connect()
   const digest: Digest = digestOf(Buffer.from('never pushed'))

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { describe, expect, test } from '@jest/globals'
 import { digestOf } from '../../src/oci/digest.ts'
+import type { HttpSettings } from '../../src/registry/http.ts'
 import { ATTEMPTS } from '../../src/registry/retry.ts'
 import { selfSigned } from '../support/certificate.ts'
 import { type ProxyAnswer, startProxy, type TestProxy } from '../support/proxy.ts'
@@ -27,7 +28,7 @@ async function proxied(answerTo: (count: number) => ProxyAnswer = () => 'tunnel'
   return proxy
 }
 
-function openWith(env: Variables, registry = host, settings: { readonly tunnelPatience?: number } = {}): Client {
+function openWith(env: Variables, registry = host, settings: Partial<HttpSettings> = {}): Client {
   const client = open(registry, undefined, { env, ...settings })
   afterwards(client.http.close)
   return client
@@ -134,7 +135,7 @@ describe('a proxy that makes no way', () => {
 
   test('and says nothing is not waited for, but asked again', async () => {
     const proxy = await proxied((count) => (count === 1 ? 'silence' : 'tunnel'))
-    const client = openWith({ HTTPS_PROXY: proxy.host }, host, { tunnelPatience: 100 })
+    const client = openWith({ HTTPS_PROXY: proxy.host }, host, { timeouts: { tunnel: 100 } })
     expect(await read(client)).toEqual(bytes)
     expect(client.lines[0]).toContain('(attempt 2 of 6)')
   })

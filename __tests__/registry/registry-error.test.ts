@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals'
 import { readErrorAnswer } from '../../src/registry/registry-error.ts'
 import { connect, failureOf } from './connect.ts'
 
+const deep = `{"errors":[{"message":"no","detail":${'['.repeat(40)}${']'.repeat(40)}}]}`
 const errors: readonly (readonly [string, string, string])[] = [
   ['JSON', '{"errors":[{"code":"DENIED","message":"no write access"}]}', 'DENIED: no write access'],
   ['JSON with a detail', '{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}', 'DENIED: no ({"a":1})'],
@@ -10,6 +11,7 @@ const errors: readonly (readonly [string, string, string])[] = [
   ['JSON of token services', '{"details":"incorrect username or password"}', 'incorrect username or password'],
   ['JSON of OAuth', '{"error":"invalid_grant","error_description":"expired"}', 'invalid_grant: expired'],
   ['JSON of another form', '{"reason":"no"}', '{"reason":"no"}'],
+  ['JSON that is nested deeply', deep, deep],
   ['JSON without an error', '{"errors":[]}', '{"errors":[]}'],
   ['text', 'toomanyrequests: slow\n  down\n', 'toomanyrequests: slow down'],
   ['HTML', '<style>p {}</style>\n<h1>502</h1><p>Bad\nGateway</p>', '502 Bad Gateway'],
@@ -43,6 +45,23 @@ describe('the registry’s own words are kept', () => {
     const error = await failureOf(client.getManifest(client.repository, 'latest'))
     expect(error.message).toContain('The proxy says no')
   })
+})
+
+test.each([
+  ['an error', (nested: string) => `{"errors":[{"message":"no","detail":${nested}}]}`],
+  ['all of it', (nested: string) => nested],
+])('an answer that is nested thousands of times is text: %s', async (_, write) => {
+  for (const [begin, end] of [
+    ['[', ']'],
+    ['{"a":', '}'],
+  ] as const) {
+    const body = write(`${begin.repeat(9000)}1${end.repeat(9000)}`)
+    const { client } = await connect({
+      fault: ({ method }) => (method === 'PUT' ? { kind: 'status', status: 400, body } : undefined),
+    })
+    const error = await failureOf(client.putManifest(client.repository, 'latest', 'text/plain', Buffer.from('{}')))
+    expect(error.message).toContain(`  ${body.slice(0, 500)}…`)
+  }
 })
 
 test.each([

@@ -1,40 +1,11 @@
-import { once } from 'node:events'
-import { type AddressInfo, createServer, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/advice.ts'
 import { selfSigned } from '../support/certificate.ts'
 import type { FaultOf } from '../support/registry.ts'
-import { account, afterwards, type Client, connect, failureOf, open, password, start } from './connect.ts'
+import { account, type Client, connect, failureOf, open, openRaw, password, start } from './connect.ts'
 
 const blob = Buffer.from('{"os":"linux"}')
-
-/**
- * A client for a server that speaks plain http, and of that what the test writes.
- * @param answer gets each request in full, and how many came before it on its connection
- */
-async function openRaw(answer: (socket: Socket, request: string, before: number) => void) {
-  const connections: string[] = []
-  const sockets = new Set<Socket>()
-  const server = createServer((socket) => {
-    let before = 0
-    sockets.add(socket)
-    socket.on('error', () => undefined)
-    socket.on('data', (data) => {
-      // RFC 8446, section 5.1: a handshake's record begins with 22.
-      const secure = data[0] === 22
-      if (before === 0) connections.push(secure ? 'https' : 'http')
-      if (secure) socket.destroy()
-      else answer(socket, data.toString('latin1'), before++)
-    })
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  afterwards(async () => {
-    for (const socket of sockets) socket.destroy()
-    server.close()
-  })
-  return { connections, client: open(`127.0.0.1:${(server.address() as AddressInfo).port}`) }
-}
 
 describe('the registry’s address', () => {
   test('on this machine is asked by https, and by http where nobody speaks that', async () => {

@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
+import { oneLine } from '../failure.ts'
+import { readJson } from '../json.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
@@ -150,31 +152,42 @@ const TOKEN_ANSWER = v.object({
 
 const TOKEN_LIMIT = 1024 * 1024
 
+/** Masking a shorter string, which may be an ordinary word, would garble the log. */
+export const SHORTEST_TOKEN = 16
+
 /**
  * Fetches a bearer token.
  * Source: https://distribution.github.io/distribution/spec/auth/token/ and …/auth/oauth/
  */
 async function fetchToken(call: TokenCall): Promise<Token> {
-  const realm = await realmOf(call)
+  const realm = realmOf(call)
   const asked = Date.now()
   const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm))
-  const answer = v.safeParse(v.pipe(v.string(), v.parseJson(), TOKEN_ANSWER), reply.content?.toString('utf8'))
-  const secret = answer.success ? answer.output.token || answer.output.access_token : undefined
-  if (!answer.success || !secret) throw tokenError(call, realm, `the answer of ${realm.host} holds no token`)
-  call.onSecret(secret)
+  const answer = readJson(TOKEN_ANSWER, reply.content ?? '')
+  const secret = answer.ok ? answer.value.token || answer.value.access_token : undefined
+  if (!answer.ok || !secret) throw tokenError(call, realm, `the answer of ${realm.host} holds no token`)
+  if (secret.length >= SHORTEST_TOKEN) call.onSecret(secret)
   // A token is given up a little early, so that none expires on its way.
-  const lifetime = (answer.output.expires_in ?? 60) * 1000
+  const lifetime = (answer.value.expires_in ?? 60) * 1000
   return { header: `Bearer ${secret}`, expires: asked + lifetime * 0.8 }
 }
 
-async function realmOf({ challenge, registry, credential, repository }: TokenCall): Promise<URL> {
-  const problem = await realmProblem(challenge.realm, registry, credential !== undefined)
-  if (problem === undefined) return new URL(challenge.realm)
+function realmOf({ challenge, registry, credential, repository }: TokenCall): URL {
+  const { realm } = challenge
+  const problem = realmProblem(realm, registry, credential !== undefined)
+  if (problem === undefined) return new URL(realm)
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
-    what: `${repository.host} asks to fetch a token from ${challenge.realm}, which is refused: ${problem}`,
+    what: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
   })
+}
+
+/** A URL for a message. Its query, user name and password may be secret. */
+function withoutQuery(text: string): string {
+  if (!URL.canParse(text)) return `"${oneLine(text.replace(/\?.*$/s, ''))}"`
+  const { protocol, host, pathname } = new URL(text)
+  return oneLine(`${protocol}//${host}${pathname}`)
 }
 
 /** Nothing where there is no identity token, or where the service knows only the older way. */
@@ -194,6 +207,7 @@ async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpS
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
     body: Buffer.from(form.toString()),
     purpose: purposeOf(call),
+    registry: call.registry,
     limit: TOKEN_LIMIT,
   })
   if (reply.ok) return reply
@@ -202,13 +216,20 @@ async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpS
 }
 
 async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
-  const { credential, challenge, http, onSecret } = call
+  const { credential, challenge, http, onSecret, registry } = call
   const url = new URL(realm)
   if (challenge.service !== undefined) url.searchParams.set('service', challenge.service)
   for (const scope of scopesOf(call)) url.searchParams.append('scope', scope)
   const basic = basicHeader(credential, onSecret)
   const headers: Record<string, string> = basic === undefined ? {} : { authorization: basic.header }
-  const reply = await http.send({ method: 'GET', url, headers, purpose: purposeOf(call), limit: TOKEN_LIMIT })
+  const reply = await http.send({
+    method: 'GET',
+    url,
+    headers,
+    purpose: purposeOf(call),
+    registry,
+    limit: TOKEN_LIMIT,
+  })
   if (reply.ok) return reply
   throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
 }

@@ -69,7 +69,7 @@ function streamed(registry: Registry, { digest, size }: Descriptor, from: Reposi
     })
   async function* content(): AsyncGenerator<Buffer> {
     let read = 0
-    const body: AsyncIterable<Buffer> = await registry.openBlob(from, digest)
+    const body = await registry.openBlob(from, digest)
     try {
       for await (const chunk of body) {
         read += chunk.length

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
+import { readJson } from '../json.ts'
 import { runCommand } from '../process/command.ts'
 import { sanitize } from '../text.ts'
 import { RegistryError } from './registry-error.ts'
@@ -107,23 +108,14 @@ async function readConfig(file: string, host: string): Promise<v.InferOutput<typ
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return '{}'
     throw unreadable(file, host, error.message)
   })
-  const result = v.safeParse(CONFIG, parseJson(text.trim() === '' ? '{}' : text))
-  if (result.success) return result.output
-  // Never the parser's own words: they quote what they stumble over, and that may be a secret.
-  const place = v.getDotPath(result.issues[0])
+  const result = readJson(CONFIG, text.trim() === '' ? '{}' : text)
+  if (result.ok) return result.value
+  const { place } = result
   throw unreadable(
     file,
     host,
-    place === null ? 'it is no JSON object' : `"${place}" is not of the form that Docker writes`,
+    place === undefined ? 'it is not a JSON object' : `"${place}" is not of the form that Docker writes`,
   )
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 function unreadable(file: string, host: string, why: string): RegistryError {
@@ -180,10 +172,10 @@ async function fromHelper(
 }
 
 function readHelperAnswer(stdout: string, program: string, file: string, host: string): Credential | undefined {
-  const answer = v.safeParse(HELPER_ANSWER, parseJson(stdout))
+  const answer = readJson(HELPER_ANSWER, stdout)
   // Not its output: that may hold half a secret.
-  if (!answer.success) throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper')
-  const { Username: username, Secret: secret } = answer.output
+  if (!answer.ok) throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper')
+  const { Username: username, Secret: secret } = answer.value
   if (secret === '') return undefined
   if (username === '<token>') return { kind: 'identity-token', token: secret }
   return { kind: 'password', username, password: secret }

@@ -45,8 +45,13 @@ export interface ManifestContent {
   readonly blobs: readonly Descriptor[]
 }
 
-/** The largest config that is read, in bytes. */
-export const CONFIG_LIMIT = 16 * 1024 * 1024
+/** The largest config that is read, in bytes: as large as a manifest. */
+export const CONFIG_LIMIT = 4 * 1024 * 1024
+
+/** The most attestations of one image that are read: BuildKit makes one, which lists all statements. */
+const ATTESTATIONS_LIMIT = 64
+/** The most bytes that the manifests of all attestations of one image may have together. */
+const ATTESTATIONS_SIZE_LIMIT = 16 * 1024 * 1024
 
 /**
  * Reads an image's manifest and config, each held against its digest. An index of one image stands for that image:
@@ -67,10 +72,12 @@ export async function findImage(
   const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest))
   if (parsed.kind === 'manifest') return describe(registry, repository, contentOf(outer, parsed), [])
   const only = onlyImage(parsed, repository, digest)
-  const about = parsed.manifests.filter((one) => isAttestation(one) && refersTo(one, only.digest))
-  const [own, ...attestations] = await allOf(
-    [only, ...about].map((descriptor) => readListed(registry, repository, descriptor, look)),
-  )
+  const name = nameOf(repository, digest)
+  const attested = attestationsOf(parsed, only, name, repository)
+  const [[own] = [], attestations = []] = await allOf([
+    readListed(registry, repository, [only], look, name),
+    readListed(registry, repository, attested, look, name),
+  ])
   if (own === undefined) throw new Error('one manifest was read for each that was listed')
   return describe(registry, repository, own, attestations)
 }
@@ -120,18 +127,27 @@ export function absent(repository: Repository, digest: Digest, what: string): Re
   })
 }
 
+/** Reads manifests one after the other, so that those with wrong sizes in the index don't fill the memory. */
 async function readListed(
   registry: Registry,
   repository: Repository,
-  descriptor: Descriptor,
+  descriptors: readonly Descriptor[],
   look: Look | undefined,
-): Promise<ManifestContent> {
-  const { digest } = descriptor
-  const stored = await registry.getManifest(repository, digest, look)
-  if (stored === undefined) throw absent(repository, digest, nameOf(repository, digest))
-  const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest))
-  if (manifest.kind === 'index') throw notOneImage(repository, digest, 'it is an index of an index')
-  return contentOf(stored, manifest, descriptor)
+  name: string,
+): Promise<readonly ManifestContent[]> {
+  const contents: ManifestContent[] = []
+  let size = 0
+  for (const descriptor of descriptors) {
+    const { digest } = descriptor
+    const stored = await registry.getManifest(repository, digest, look)
+    if (stored === undefined) throw absent(repository, digest, nameOf(repository, digest))
+    const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest))
+    if (manifest.kind === 'index') throw notOneImage(repository, digest, 'it is an index of an index')
+    size += stored.bytes.length
+    if (size > ATTESTATIONS_SIZE_LIMIT) throw tooMuchAttested(repository, name, TOO_LARGE)
+    contents.push(contentOf(stored, manifest, descriptor))
+  }
+  return contents
 }
 
 function contentOf(manifest: StoredManifest, parsed: Manifest, listed?: Descriptor): ManifestContent {
@@ -170,6 +186,33 @@ function onlyImage(index: Index, repository: Repository, digest: Digest): Descri
   if (only !== undefined && more.length === 0) return only
   const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'))
   throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`)
+}
+
+/** The attestations of an image, each once. @throws RegistryError if they are too many or too large to read */
+function attestationsOf(
+  index: Index,
+  { digest: image }: Descriptor,
+  name: string,
+  repository: Repository,
+): readonly Descriptor[] {
+  const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image))
+  const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
+  if (distinct.length > ATTESTATIONS_LIMIT)
+    throw tooMuchAttested(repository, name, `${distinct.length}, and at most ${ATTESTATIONS_LIMIT} are read`)
+  if (distinct.reduce((sum, { size }) => sum + size, 0) > ATTESTATIONS_SIZE_LIMIT)
+    throw tooMuchAttested(repository, name, TOO_LARGE)
+  return distinct
+}
+
+const TOO_LARGE = `larger than ${ATTESTATIONS_SIZE_LIMIT / 1024 / 1024} MiB together`
+
+function tooMuchAttested({ host }: Repository, name: string, why: string): RegistryError {
+  return new RegistryError({
+    host,
+    problem: 'other',
+    what: `Can't read ${name}: its attestations are ${why}`,
+    help: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
+  })
 }
 
 function refersTo({ annotations }: Descriptor, digest: Digest): boolean {

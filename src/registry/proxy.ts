@@ -1,6 +1,6 @@
 import { BlockList, isIP } from 'node:net'
 import { messageOf } from '../failure.ts'
-import { isLoopback } from './realm.ts'
+import { isLoopback, unbracketed } from './address.ts'
 import { RegistryError } from './registry-error.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -62,7 +62,7 @@ function isDecodable(text: string): boolean {
 export function proxyFor(url: URL, { http, https, except }: Proxies): NamedProxy | undefined {
   // No proxy can know this machine by the name that it has for itself.
   if (isLoopback(url.hostname)) return undefined
-  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
+  const host = unbracketed(url.hostname).replace(/\.$/, '')
   const port = url.port || (url.protocol === 'https:' ? '443' : '80')
   if (except.some((entry) => covers(entry, host, port))) return undefined
   return url.protocol === 'https:' ? https : http

@@ -71,12 +71,20 @@ interface WireError {
 
 function errorsOf(body: string): readonly WireError[] {
   const answer = parseJson(body)
-  if (typeof answer !== 'object' || answer === null) return []
+  if (typeof answer !== 'object' || answer === null || isDeeperThan(MOST_LEVELS, answer)) return []
   // Token services write {"details": "…"}, {"error": "…", "error_description": "…"} or {"message": "…"}.
   const { errors, error, error_description, details, message } = answer as Readonly<Record<string, unknown>>
   if (Array.isArray(errors)) return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError)
   const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '')
   return said.length > 0 ? [{ message: said.join(': ') }] : []
+}
+
+/** No registry nests its errors deeper. JSON.stringify, which is recursive, overflows the stack at some thousands. */
+const MOST_LEVELS = 32
+
+function isDeeperThan(levels: number, value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return levels === 0 || Object.values(value).some((one) => isDeeperThan(levels - 1, one))
 }
 
 function wireError({ code, message, detail }: Readonly<Record<string, unknown>>): WireError {

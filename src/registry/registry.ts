@@ -5,9 +5,9 @@ import { printRepository, type Repository } from '../oci/reference.ts'
 import type { RegistrySettings } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
-import { drain, type HttpReply, type HttpSuccess } from './http.ts'
+import type { HttpReply, HttpSuccess } from './http.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { createTransport, type TransportRequest } from './transport.ts'
+import { createTransport, isAsSafe, type TransportRequest, wireHost } from './transport.ts'
 
 /** A manifest or index as the registry holds it; its digest is the hash of its bytes. */
 export interface StoredManifest {
@@ -49,10 +49,11 @@ export interface Registry {
   getBlob(repository: Repository, digest: Digest, limit: number): Promise<Buffer | undefined>
   hasBlob(repository: Repository, digest: Digest): Promise<boolean>
   /**
-   * Begins to read a blob of whatever size. Its bytes are yet to be held against its digest.
+   * Begins to read a blob of any size. The reader must compare the bytes with the digest.
+   * @returns its bytes; reading them fails when the transfer stalls
    * @throws RegistryError, also where there is none
    */
-  openBlob(repository: Repository, digest: Digest): Promise<Readable>
+  openBlob(repository: Repository, digest: Digest): Promise<AsyncIterable<Buffer>>
   /**
    * Has a repository take over a blob of another one of the same registry.
    * @returns whether it did; registries refuse for many reasons, and then the blob is to be uploaded
@@ -101,7 +102,7 @@ const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
 /** A client for all registries, with one login and one token for each, however many requests there are. */
 export function createRegistry(settings: RegistrySettings): Registry {
-  const { pause: wait } = settings.http
+  const { pause: wait, drain, read } = settings.http
   const transport = createTransport(settings)
 
   /** @throws RegistryError for every answer but success */
@@ -232,7 +233,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
     async openBlob(repository, digest) {
       const purpose = `read the blob ${printRepository(repository)}@${digest}`
       const reply = await demand({ method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose })
-      return reply.body
+      return read(reply)
     },
 
     authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
@@ -310,12 +311,13 @@ function locationOf(reply: HttpReply, { repository, purpose }: Asked): URL | und
   const location = reply.headers.get('location')
   if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
   const url = new URL(location, reply.url)
-  if (reply.url.protocol !== 'https:' || url.protocol === 'https:') return url
-  if (url.hostname === reply.url.hostname) return new URL(`${url.pathname}${url.search}`, reply.url)
+  if (isAsSafe(url, reply.url)) return url
+  if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
+    return new URL(`${url.pathname}${url.search}`, reply.url)
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
-    what: `Can't ${purpose}: ${repository.host} points to ${url.origin}, which is not encrypted`,
+    what: `Can't ${purpose}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
   })
 }
 
@@ -360,23 +362,30 @@ async function refusal(
   credentials: CredentialSource,
 ): Promise<RegistryError> {
   const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text)
-  const wantsLogin = reply.status === 401 || reply.status === 403
-  const problem = problemOf(reply, wantsLogin && (await credentials(host)) !== undefined)
+  // No login of the registry counts at an object store that it points to.
+  const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host
+  const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host
+  const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403)
+  const problem = wantsLogin
+    ? loginProblem(reply, (await credentials(host)) !== undefined)
+    : (PROBLEMS.get(reply.status) ?? 'other')
   const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`
   return new RegistryError({
     host,
     problem,
     status: reply.status,
     code: answer.code,
-    what: `Can't ${purpose}: ${host} answered with status ${reply.status}${reason}`,
+    what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}`,
     words: answer.words === '' ? undefined : answer.words,
   })
 }
 
-function problemOf({ status, headers }: HttpReply, loggedIn: boolean): RegistryProblem {
-  if (status === 404) return 'not-found'
-  if (status === 429) return 'rate-limited'
-  if (status !== 401 && status !== 403) return 'other'
+const PROBLEMS: ReadonlyMap<number, RegistryProblem> = new Map([
+  [404, 'not-found'],
+  [429, 'rate-limited'],
+])
+
+function loginProblem({ status, headers }: HttpReply, loggedIn: boolean): RegistryProblem {
   if (!loggedIn) return 'no-credentials'
   // Whoever has a token has shown the right password; Docker Distribution says 401 where it means 403.
   const challenge = parseChallenge(headers.get('www-authenticate'))

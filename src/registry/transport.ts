@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 import type { Repository } from '../oci/reference.ts'
-import { type Access, createAuthorization, type RegistrySettings } from './authorization.ts'
+import { isLoopback } from './address.ts'
+import { type Access, createAuthorization, type RegistrySettings, SHORTEST_TOKEN } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
-import { drain, type Http, type HttpReply, type HttpRequest } from './http.ts'
-import { isLoopback } from './realm.ts'
+import type { Http, HttpReply, HttpRequest } from './http.ts'
 import { RegistryError } from './registry-error.ts'
 
 /** A request to a repository's part of a registry. */
@@ -62,7 +62,7 @@ export function createTransport(settings: RegistrySettings): Transport {
     const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base)
     const ours = url.origin === base.origin
     const header = ours ? await authorization.header(repository, access, from) : undefined
-    const reply = await follow(http, requestOf(call, url, header), base)
+    const reply = await follow(settings, requestOf(call, url, base, header))
     // Only the registry itself may ask for its login, not whoever it has pointed to.
     if (reply.status !== 401 || reply.url.origin !== base.origin) return reply
     const challenge = parseChallenge(reply.headers.get('www-authenticate'))
@@ -71,7 +71,7 @@ export function createTransport(settings: RegistrySettings): Transport {
     const renewed = await authorization.header(repository, access, from)
     // A stream has been read by now; whoever sent it has to begin again.
     if (renewed === header || call.body instanceof Readable) return reply
-    return follow(http, requestOf(call, url, renewed), base)
+    return follow(settings, requestOf(call, url, base, renewed))
   }
 
   return {
@@ -84,13 +84,21 @@ export function createTransport(settings: RegistrySettings): Transport {
   }
 }
 
-function requestOf(call: TransportRequest, url: URL, authorization: string | undefined): HttpRequest {
+/** A request that a registry causes. */
+type RegistryRequest = HttpRequest & { readonly registry: URL }
+
+function requestOf(
+  call: TransportRequest,
+  url: URL,
+  registry: URL,
+  authorization: string | undefined,
+): RegistryRequest {
   const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call
-  return { ...rest, url, headers: { ...headers, ...(authorization && { authorization }) } }
+  return { ...rest, url, registry, headers: { ...headers, ...(authorization && { authorization }) } }
 }
 
 /** Docker Hub's registry has another name than its images. */
-function wireHost(host: string): string {
+export function wireHost(host: string): string {
   return host === 'docker.io' ? 'registry-1.docker.io' : host
 }
 
@@ -100,11 +108,14 @@ async function findBase(http: Http, host: string): Promise<{ url: URL; reply: Ht
   const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` } as const
   const loopback = isLoopback(url.hostname)
   try {
-    return { url, reply: drain(await http.send({ ...look, url, ...(loopback && { attempts: 1 }) })) }
+    return {
+      url,
+      reply: http.drain(await http.send({ ...look, url, registry: url, ...(loopback && { attempts: 1 }) })),
+    }
   } catch (error) {
     if (!loopback || !(error instanceof RegistryError) || error.problem !== 'unreachable') throw error
     const plain = new URL(`http://${wireHost(host)}/v2/`)
-    return { url: plain, reply: drain(await http.send({ ...look, url: plain })) }
+    return { url: plain, reply: http.drain(await http.send({ ...look, url: plain, registry: plain })) }
   }
 }
 
@@ -112,20 +123,38 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308])
 const MOST_REDIRECTS = 5
 
 /** Blobs are often read from an object store that the registry points to. It must never see the registry's login. */
-async function follow(http: Http, first: HttpRequest, base: URL): Promise<HttpReply> {
+async function follow({ http, onSecret }: RegistrySettings, first: RegistryRequest): Promise<HttpReply> {
   let request = first
+  const base = first.registry
   for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
+    if (request.url.origin !== base.origin) for (const secret of signatureIn(request.url)) onSecret(secret)
     const reply = await http.send(request)
     const target = locationOf(reply, request)
     if (target === undefined) return reply
-    drain(reply)
-    if (request.url.protocol === 'https:' && target.protocol !== 'https:')
-      throw strayed(first, base, `it points to ${target.origin}, which is not encrypted`)
+    http.drain(reply)
+    if (!isAsSafe(target, request.url))
+      throw strayed(first, base, `it points to ${target.protocol}//${target.host}, which is not encrypted`)
     const { authorization: _, ...anonymous } = request.headers
     request = { ...request, url: target, headers: target.origin === base.origin ? request.headers : anonymous }
   }
   throw strayed(first, base, `it points elsewhere ${MOST_REDIRECTS} times in a row`)
 }
+
+/** Reports whether a URL that a server points to is encrypted, or speaks plain http as the server itself does. */
+export function isAsSafe(target: URL, source: URL): boolean {
+  return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:')
+}
+
+/**
+ * The parts of a signed URL that let others use it: the query as a whole, and the values that object stores may repeat in
+ * their errors.
+ */
+function signatureIn({ search, searchParams }: URL): readonly string[] {
+  const values = [...searchParams].flatMap(([name, value]) => (SIGNATURE.test(name) ? value : []))
+  return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN)
+}
+
+const SIGNATURE = /sig|hmac|token|credential|secret|policy|verify|state/i
 
 function locationOf(reply: HttpReply, { method, url }: HttpRequest): URL | undefined {
   const location = reply.headers.get('location')
