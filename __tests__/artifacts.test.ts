@@ -1,12 +1,13 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { deflateRawSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
-import { artifactName, NoArtifactService, readRecords, writeRecord } from '../src/artifacts.ts'
+import { artifactName, NoArtifactService, readFoundRecord, readRecords, writeRecord } from '../src/artifacts.ts'
 import { jobLog } from '../src/job-log.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from '../src/record.ts'
-import { type ArtifactService, startArtifactService } from './support/artifact-service.ts'
+import { type ArtifactService, archiveOf, startArtifactService } from './support/artifact-service.ts'
 
 const record: DigestRecord = {
   schema: 1,
@@ -60,7 +61,8 @@ async function stored(): Promise<Readonly<Record<string, DigestRecord>>> {
 }
 
 async function read(): Promise<readonly DigestRecord[]> {
-  return (await readRecords(OWN, folder)).map(({ text, origin }) => parseRecord(text, origin))
+  const found = await readRecords(OWN, folder)
+  return found.flatMap((one) => (one.kind === 'record' ? [readFoundRecord(one, { id: '42', attempt: 3 })] : []))
 }
 
 async function expectFailure(work: Promise<unknown>, ...parts: readonly (string | RegExp)[]): Promise<void> {
@@ -146,6 +148,27 @@ describe('writing', () => {
       /\nOne `image` has one variant in a run: give each variant an `image` of its own\.$/,
     )
     expect(await stored()).toEqual({ [name]: record })
+  })
+
+  test.each<[string, Readonly<Record<string, unknown>>, string]>([
+    ['of a later attempt', { run: { id: '42', attempt: 999 } }, 'its attempt is 999, and this attempt is 1'],
+    ['of another run', { run: { id: '41', attempt: 1 } }, 'its run is 41, and this run is 42'],
+    [
+      'of another image',
+      { image: 'ghcr.io/owner/api' },
+      'it is of ghcr.io/owner/api for aarch64-linux, whose artifact is ',
+    ],
+  ])('a record %s in its place is not replaced: the error says so', async (_, fields, words) => {
+    const forged = { ...other, ...fields }
+    await service.put(name, { 'digest.json': printRecord(forged) })
+    await expectFailure(
+      writeRecord(record, 1, folder),
+      `The digest record in the artifact ${name} does not belong there\n`,
+      words,
+      'No build of this run wrote it.',
+      'delete this artifact on the page of the run, and run this job again',
+    )
+    expect(await stored()).toEqual({ [name]: forged })
   })
 
   test('two such jobs at the very same moment are told the same', async () => {
@@ -271,7 +294,7 @@ describe('reading', () => {
   test('only artifacts with records are read, whichever image they are of', async () => {
     const api = { ...record, image: 'ghcr.io/owner/app-api' }
     await service.put('coverage', { 'digest.json': 'not ours' })
-    await service.put('image-digest-of-an-older-version', { 'any-name.json': printRecord(api) })
+    await service.put(artifactName(api.image, api.system), { 'any-name.json': printRecord(api) })
     await writeRecord(record, 1, folder)
     expect(await read()).toEqual(expect.arrayContaining([record, api]))
   })
@@ -282,16 +305,114 @@ describe('reading', () => {
 
   test('what is in a record is not believed: its text is handed on with where it is from', async () => {
     await service.put('image-digest-x', { 'digest.json': 'no record' })
-    expect(await readRecords(OWN, folder)).toEqual([{ origin: 'the artifact image-digest-x', text: 'no record' }])
+    expect(await readRecords(OWN, folder)).toEqual([{ kind: 'record', artifact: 'image-digest-x', text: 'no record' }])
   })
 
   test.each<[string, Readonly<Record<string, string>>, RegExp]>([
     ['two files', { 'a.json': '{}', 'b/c.json': '{}' }, /should hold one file of JSON, and holds .*a\.json/],
     ['no JSON', { 'a.txt': 'x' }, /should hold one file of JSON, and holds a\.txt/],
-    ['too much', { 'a.json': ' '.repeat(70_000) }, /is too large for a digest record/],
+    ['too much', { 'a.json': ' '.repeat(70_000) }, /unpacked, it has more than 65\.5 kB/],
   ])('an artifact with %s is named in the error', async (_, files, message) => {
     await service.put('image-digest-x', files)
     await expectFailure(readRecords(OWN, folder), message, 'the artifact image-digest-x')
+  })
+})
+
+describe('an artifact that another job has made up', () => {
+  const DIGEST = '1'.repeat(64)
+
+  test.each([
+    ['image-digest-x', 257, '', 'at most 262 kB are read'],
+    ['digests-x', 1025, 'digests-*', 'at most 1.0 MB are read'],
+  ])('%s is not downloaded if it has %i KiB', async (large, kibibytes, pattern, words) => {
+    await service.put(large, { 'digest.json': ' '.repeat(kibibytes * 1024) })
+    await expectFailure(
+      readRecords({ own: true, pattern }, folder),
+      `Can't read the artifact ${large}: it is too large\n`,
+      words,
+      'Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.',
+    )
+    expect(service.calls.map(({ method }) => method)).toEqual(['ListArtifacts'])
+  })
+
+  /** A folder beside the one that artifacts are read in, with a file in it. */
+  async function neighbour(): Promise<{ readonly file: string; readonly files: () => Promise<readonly string[]> }> {
+    const file = join(folder, 'outside', 'digest.json')
+    await mkdir(dirname(file))
+    await writeFile(file, printRecord(other))
+    return { file, files: () => readdir(folder, { recursive: true }) }
+  }
+
+  test.each<[string, (file: string) => string]>([
+    ['above it', () => '../../outside/digest.json'],
+    ['above it, by way of a folder', () => 'a/../../../outside/digest.json'],
+    ['above it, with other separators', () => '..\\..\\outside\\digest.json'],
+    ['with an absolute name', (file) => file],
+  ])('writes nothing outside of its folder: a file %s', async (_, nameOf) => {
+    const { file, files } = await neighbour()
+    const before = await files()
+    await service.put(name, { [nameOf(file)]: printRecord(record) })
+    expect(await read()).toEqual([record])
+    expect(await readFile(file, 'utf8')).toBe(printRecord(other))
+    expect(await files()).toEqual(before)
+  })
+
+  test('reads no file elsewhere by a symbolic link', async () => {
+    const { file } = await neighbour()
+    await service.put(name, {}, { 'digest.json': file })
+    const [found] = await readRecords(OWN, folder)
+    // The archive has the link's target in place of a content, and that is not a record.
+    expect(found).toMatchObject({ kind: 'record', text: file })
+  })
+
+  test('may have any characters in the name of a file', async () => {
+    await service.put(name, { 'a\0\n::error::b.json': printRecord(record) })
+    expect(await read()).toEqual([record])
+    await service.put(name, { 'a\0\n::error::b': 'x' })
+    await expectFailure(readRecords(OWN, folder), /should hold one file of JSON, and holds a ::error::b$/)
+  })
+
+  test('that is no zip, or a damaged one, is named in the error', async () => {
+    const zip = archiveOf('digest.json', Buffer.from(printRecord(record)))
+    const spoilt = (at: number) => Buffer.from(zip).fill(0xff, at, at + 4)
+    const directory = zip.lastIndexOf(Buffer.from('504b0102', 'hex'))
+    for (const content of [
+      Buffer.alloc(0),
+      Buffer.from('no zip'),
+      spoilt(zip.length - 6),
+      spoilt(directory + 24),
+      spoilt(directory + 42),
+    ]) {
+      await service.putArchive(name, content)
+      await expectFailure(read(), `the artifact ${name}`)
+    }
+  })
+
+  test('that unpacks to far more than a record is not unpacked, whatever it says of its size', async () => {
+    const packed = deflateRawSync(Buffer.alloc(50_000_000))
+    const zip = archiveOf('digest.json', packed, 8)
+    await service.putArchive(name, zip)
+    const [found] = await readRecords(OWN, folder)
+    expect(found).toMatchObject({ kind: 'record', text: '\0'.repeat(packed.length) })
+  })
+
+  test('may have thousands of files', async () => {
+    const digests = Array.from({ length: 3000 }, (_, at) => String(at).padStart(64, '0'))
+    await service.put('digests', Object.fromEntries(digests.map((digest) => [digest, ''])))
+    const found = await readRecords({ own: false, pattern: 'digests' }, folder)
+    expect(found).toHaveLength(digests.length)
+    await service.put(
+      'image-digest-x',
+      Object.fromEntries(digests.slice(0, 1000).map((digest) => [`${digest}.json`, ''])),
+    )
+    await expectFailure(readRecords(OWN, folder), /should hold one file of JSON, and holds 0{64}.json, .{0,500}…$/)
+  })
+
+  test('has a digest in each file’s name alone', async () => {
+    await service.put('digests', { [DIGEST]: 'not read' })
+    expect(await readRecords({ own: false, pattern: 'digests' }, folder)).toEqual([
+      { kind: 'digest', digest: `sha256:${DIGEST}`, origin: 'the artifact digests' },
+    ])
   })
 })
 

@@ -1,23 +1,40 @@
 import { createHash } from 'node:crypto'
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { DefaultArtifactClient } from '@actions/artifact'
 import { allOf } from './all-of.ts'
 import { firstLine, messageOf, oneLine } from './failure.ts'
 import { jobLog } from './job-log.ts'
+import { type Digest, isDigest } from './oci/digest.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
 import { ATTEMPTS, pauseForRetry } from './registry/retry.ts'
 import { withTempFolder } from './temp-folder.ts'
+import { printBytes } from './units.ts'
+import { readZip, type ZipFile } from './zip.ts'
 
 /** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
 export class NoArtifactService extends RecordError {}
 
-/** A record as an artifact holds it, not yet believed. */
+/** The text of an artifact of this action, which is not checked yet. */
 export interface FoundRecord {
+  readonly kind: 'record'
+  /** The artifact's name. */
+  readonly artifact: string
+  readonly text: string
+}
+
+/** A digest that another action's artifact holds. */
+export interface FoundDigest {
+  readonly kind: 'digest'
+  readonly digest: Digest
   /** Where it is from, for errors. */
   readonly origin: string
-  readonly text: string
+}
+
+/** Names an artifact in a message. Other jobs choose its name. */
+export function originOfArtifact(name: string): string {
+  return `the artifact ${oneLine(name)}`
 }
 
 /** Waits for so many milliseconds; there to be replaced where time must not pass. */
@@ -33,6 +50,34 @@ export function artifactName(image: string, system: string, place = 1): string {
   const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120)
   const hash = createHash('sha256').update(image).digest('hex').slice(0, 8)
   return `${PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`
+}
+
+/**
+ * Reads the record of an artifact. Any job of the run can write one, so it must belong where it was found: it is of
+ * this run, not of a later attempt, and in an artifact of its image and system.
+ * @throws RecordError
+ */
+export function readFoundRecord({ artifact, text }: FoundRecord, run: DigestRecord['run']): DigestRecord {
+  const record = parseRecord(text, originOfArtifact(artifact))
+  assertBelongs(record, artifact, run)
+  return record
+}
+
+function assertBelongs(record: DigestRecord, artifact: string, run: DigestRecord['run']): void {
+  const { image, system } = record
+  const wrong = [
+    record.run.id === run.id ? [] : `its run is ${oneLine(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
+    record.run.attempt <= run.attempt ? [] : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
+    candidateNames(record).includes(artifact)
+      ? []
+      : `it is of ${image} for ${system}, whose artifact is ${artifactName(image, system)}`,
+  ].flat()
+  if (wrong.length === 0) return
+  throw new RecordError({
+    what: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
+    words: wrong.join('\n'),
+    help: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
+  })
 }
 
 /**
@@ -68,8 +113,8 @@ export interface ArtifactChoice {
 }
 
 /**
- * Reads all records of the run, whichever image they are of: that is for their content to say. Of other actions'
- * artifacts each file that is named by a digest is one:
+ * Reads all records of the run, whichever image they are of: that is for their content to say. In artifacts of other
+ * actions, each file is named by a digest:
  * https://docs.docker.com/build/ci/github-actions/multi-platform/#distribute-build-across-multiple-runners
  * @throws RecordError
  */
@@ -77,18 +122,18 @@ export async function readRecords(
   { own, pattern }: ArtifactChoice,
   tempFolder: string,
   wait: Wait = sleep,
-): Promise<readonly FoundRecord[]> {
+): Promise<readonly (FoundRecord | FoundDigest)[]> {
   return withTempFolder(tempFolder, async (folder) => {
     const client = await openClient()
     const artifacts = await persist(() => list(client), wait)
     const folderOf = (id: number) => join(folder, String(id))
     const records = artifacts
       .filter(({ name }) => own && name.startsWith(PREFIX))
-      .map(async ({ id, name }) => [await persist(() => download(client, id, name, folderOf(id)), wait)])
+      .map(async (one) => [await persist(() => download(client, one, folderOf(one.id)), wait)])
     const digests = artifacts
       .filter(({ name }) => !name.startsWith(PREFIX) && matches(name, pattern))
-      .map(({ id, name }) => persist(() => downloadDigests(client, id, name, folderOf(id)), wait))
-    return (await allOf<readonly FoundRecord[]>([...records, ...digests])).flat()
+      .map((one) => persist(() => downloadDigests(client, one, folderOf(one.id)), wait))
+    return (await allOf<readonly (FoundRecord | FoundDigest)[]>([...records, ...digests])).flat()
   })
 }
 
@@ -99,7 +144,11 @@ function matches(name: string, pattern: string): boolean {
 
 const PREFIX = 'image-digest-'
 const FILE = 'digest.json'
-const RECORD_LIMIT = 64 * 1024
+/** Of all files in an artifact, unpacked, in bytes. */
+const UNPACKED_LIMIT = 64 * 1024
+/** Of artifacts as they are stored, compressed, in bytes: larger ones are not downloaded. */
+const RECORD_ARTIFACT_LIMIT = 256 * 1024
+const DIGESTS_ARTIFACT_LIMIT = 1024 * 1024
 /** More than the attempts of a run use up, of which each repetition may use one. */
 const PLACES = 20
 
@@ -109,22 +158,30 @@ async function openClient(): Promise<DefaultArtifactClient> {
   return new DefaultArtifactClient()
 }
 
-async function list(client: DefaultArtifactClient): Promise<readonly { readonly id: number; readonly name: string }[]> {
+interface ListedArtifact {
+  readonly id: number
+  readonly name: string
+  /** As it is stored, in bytes. */
+  readonly size: number
+}
+
+async function list(client: DefaultArtifactClient): Promise<readonly ListedArtifact[]> {
   const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
   return artifacts
 }
 
-function placesOf({ image, system }: DigestRecord): readonly string[] {
+/** Returns all names that the artifact of a record may have. */
+function candidateNames({ image, system }: DigestRecord): readonly string[] {
   return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1))
 }
 
 /** Deletes what earlier attempts of the run have left of the same image and system. */
 async function clear(record: DigestRecord, client: DefaultArtifactClient, folder: string): Promise<void> {
-  const places = placesOf(record)
-  const earlier = (await list(client)).filter(({ name }) => places.includes(name))
-  for (const { id, name } of earlier) {
-    await refuseRival(record, client, id, name, folder)
-    await asking(`replace the artifact ${name}`, client.deleteArtifact(name))
+  const names = candidateNames(record)
+  const earlier = (await list(client)).filter(({ name }) => names.includes(name))
+  for (const artifact of earlier) {
+    await assertNoConflict(record, client, artifact, folder)
+    await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name))
   }
 }
 
@@ -139,7 +196,7 @@ async function upload(
   retentionDays: number,
 ): Promise<void> {
   const folder = dirname(file)
-  for (const [at, name] of placesOf(record).entries()) {
+  for (const [at, name] of candidateNames(record).entries()) {
     try {
       await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
       return
@@ -147,63 +204,93 @@ async function upload(
       if (!/\(409\)/.test(messageOf(error)) || at + 1 === PLACES) throw error
       // Another job may have written it between the look and the write.
       const rival = (await list(client)).find((artifact) => artifact.name === name)
-      if (rival !== undefined) await refuseRival(record, client, rival.id, name, folder)
+      if (rival !== undefined) await assertNoConflict(record, client, rival, folder)
     }
   }
 }
 
-async function download(client: DefaultArtifactClient, id: number, name: string, folder: string): Promise<FoundRecord> {
-  const origin = `the artifact ${name}`
-  await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder }))
-  const files = await readdir(folder, { recursive: true, withFileTypes: true })
-  const [file, ...more] = files.filter((entry) => entry.isFile() && entry.name.endsWith('.json'))
+async function download(client: DefaultArtifactClient, artifact: ListedArtifact, folder: string): Promise<FoundRecord> {
+  const origin = originOfArtifact(artifact.name)
+  const files = await readFiles(client, artifact, RECORD_ARTIFACT_LIMIT, folder)
+  const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'))
   if (file === undefined || more.length > 0)
     throw new RecordError({
-      what: `${origin} should hold one file of JSON, and holds ${oneLine(files.map(({ name }) => name).join(', ')) || 'nothing'}`,
+      what: `${origin} should hold one file of JSON, and holds ${oneLine(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
     })
-  const path = join(file.parentPath, file.name)
-  if ((await stat(path)).size > RECORD_LIMIT)
-    throw new RecordError({ what: `${origin} is too large for a digest record` })
-  return { origin, text: await readFile(path, 'utf8') }
+  return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') }
 }
 
 async function downloadDigests(
   client: DefaultArtifactClient,
-  id: number,
-  name: string,
+  artifact: ListedArtifact,
   folder: string,
-): Promise<readonly FoundRecord[]> {
-  const origin = `the artifact ${name}`
-  await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder }))
-  const files = await readdir(folder, { recursive: true, withFileTypes: true })
-  const names = files.filter((entry) => entry.isFile()).map((entry) => entry.name)
-  const odd = names.filter((file) => !/^[0-9a-f]{64}$/.test(file))
+): Promise<readonly FoundDigest[]> {
+  const origin = originOfArtifact(artifact.name)
+  const names = (await readFiles(client, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => basename(path))
+  const digests = names.map((name) => `sha256:${name}`).filter(isDigest)
+  const odd = names.filter((name) => !isDigest(`sha256:${name}`))
   if (names.length === 0 || odd.length > 0)
     throw new RecordError({
       what: `${origin} should hold files named by digests, and holds ${oneLine(odd.join(', ')) || 'nothing'}`,
       help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
     })
-  return names.map((file) => ({ origin, text: `sha256:${file}` }))
+  return digests.map((digest) => ({ kind: 'digest', digest, origin }))
 }
+
+/**
+ * Downloads an artifact and reads its files, unless it is too large. The client does not unpack it: the names and sizes
+ * of its files are up to the job that wrote it, and a name with a null byte would end this process.
+ */
+async function readFiles(
+  client: DefaultArtifactClient,
+  { id, name, size }: ListedArtifact,
+  limit: number,
+  folder: string,
+): Promise<readonly ZipFile[]> {
+  const origin = originOfArtifact(name)
+  if (size > limit)
+    throw new RecordError({
+      what: `Can't read ${origin}: it is too large`,
+      words: `it has ${printBytes(size)}, and at most ${printBytes(limit)} are read`,
+      help: OTHER_ARTIFACT,
+    })
+  await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder, skipDecompress: true }))
+  const [file = ''] = await readdir(folder)
+  const archive = await readFile(join(folder, file))
+  try {
+    return readZip(archive, UNPACKED_LIMIT)
+  } catch (error) {
+    throw new RecordError({ what: `Can't read ${origin}`, words: messageOf(error), cause: error })
+  }
+}
+
+const OTHER_ARTIFACT =
+  'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.'
 
 const RIVAL_UNKNOWN =
   'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.'
 
-/** A record of this attempt with another digest is another job's: one of the two images would be lost in silence. */
-async function refuseRival(
+/**
+ * Lets an artifact be replaced if an earlier attempt of this job left it. A record of this attempt with another digest is
+ * of another job: one of the two images would be lost silently. A record that does not belong there is not replaced
+ * either: somebody should find out who writes such records.
+ */
+async function assertNoConflict(
   record: DigestRecord,
   client: DefaultArtifactClient,
-  id: number,
-  name: string,
+  artifact: ListedArtifact,
   folder: string,
 ): Promise<void> {
-  const earlier = await download(client, id, name, join(folder, String(id))).then(readable, (error: unknown) => {
+  const folderOfIt = join(folder, String(artifact.id))
+  const earlier = await download(client, artifact, folderOfIt).then(readable, (error: unknown) => {
     if (!(error instanceof RecordError)) throw error
     // Of what did not arrive it is not known whose it is.
     if (error.cause !== undefined) throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN })
   })
   // What is no record is nobody's, and nothing is lost with it.
-  if (earlier === undefined || earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
+  if (earlier === undefined) return
+  assertBelongs(earlier, artifact.name, record.run)
+  if (earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
   throw new RecordError({
     what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
     words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
@@ -211,9 +298,9 @@ async function refuseRival(
   })
 }
 
-function readable({ text, origin }: FoundRecord): DigestRecord | undefined {
+function readable({ text, artifact }: FoundRecord): DigestRecord | undefined {
   try {
-    return parseRecord(text, origin)
+    return parseRecord(text, originOfArtifact(artifact))
   } catch {
     return undefined
   }

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { Failure } from './failure.ts'
+import { readJson } from './json.ts'
 import { platformOf } from './nix/system.ts'
 import type { Digest } from './oci/digest.ts'
 import { isLayerFormat, isManifestType, type LayerFormat } from './oci/media-type.ts'
@@ -49,17 +50,16 @@ export function printRecord(record: DigestRecord): string {
  * @throws RecordError
  */
 export function parseRecord(text: string, origin: string): DigestRecord {
-  const result = v.safeParse(RECORD, text)
-  if (!result.success) {
-    const [issue] = result.issues
-    const path = v.getDotPath(issue)
-    throw invalid(origin, path === null ? issue.message : `"${path}": ${issue.message}`)
+  const result = readJson(RECORD, text)
+  if (!result.ok) {
+    const { place, problem } = result
+    throw invalid(origin, place === undefined ? problem : `"${place}": ${problem}`)
   }
-  const { platform, system } = result.output
+  const { platform, system } = result.value
   const expected = platformOf(system)
   if (!fits(platform, expected))
     throw invalid(origin, `"platform" is ${printPlatform(platform)}, and ${system} is ${printPlatform(expected)}`)
-  return result.output
+  return result.value
 }
 
 function invalid(origin: string, why: string): RecordError {
@@ -70,28 +70,24 @@ function invalid(origin: string, why: string): RecordError {
   })
 }
 
-const RECORD = v.pipe(
-  v.string(),
-  v.parseJson(),
-  v.object({
-    schema: v.literal(1, 'is not 1, the one version that is known'),
-    image: v.pipe(v.string(), v.check(isImageName, 'is not the name of an image'), v.transform(canonicalName)),
-    system: v.pipe(v.string(), v.check(isSystem, 'is not a system that images can be for')),
-    platform: PLATFORM,
-    digest: DIGEST,
-    mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
-    size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
-    storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
-    labels: v.optional(v.array(v.string())),
-    compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is no compression of layers')),
-    job: v.object({
-      id: v.string(),
-      total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
-      index: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
-    }),
-    run: v.object({ id: v.string(), attempt: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) }),
+const RECORD = v.object({
+  schema: v.literal(1, 'is not 1, the one version that is known'),
+  image: v.pipe(v.string(), v.check(isImageName, 'is not the name of an image'), v.transform(canonicalName)),
+  system: v.pipe(v.string(), v.check(isSystem, 'is not a system that images can be for')),
+  platform: PLATFORM,
+  digest: DIGEST,
+  mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
+  size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
+  labels: v.optional(v.array(v.string())),
+  compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is no compression of layers')),
+  job: v.object({
+    id: v.string(),
+    total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
+    index: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
   }),
-)
+  run: v.object({ id: v.string(), attempt: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) }),
+})
 
 function isImageName(text: string): boolean {
   try {

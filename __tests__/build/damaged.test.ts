@@ -11,9 +11,10 @@ import { ImageError } from '../../src/image/image-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import { NOTHING_PUBLISHED } from '../../src/reuse/layers.ts'
 import { open } from '../registry/connect.ts'
+import { digestOf } from '../support/digest.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
-import { layoutTar, makeLayout, packWithXz } from '../support/layout.ts'
+import { annotatedManifest, layoutTar, makeLayout, packWithXz } from '../support/layout.ts'
 import { startRegistry, type TestRegistry } from '../support/registry.ts'
 
 // Files that begin like one thing and go on like another, or end anywhere: whatever their bytes are, what is published
@@ -41,6 +42,11 @@ afterAll(async () => {
 const layers = ['lower', writeTar([{ name: 'noise', content: noise(3000) }])]
 const archive = makeArchive({ layers })
 const layout = makeLayout({ layers, packings: ['gzip', 'zstd'] })
+const storePath = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
+const KEY = 'io.github.nix-image-action'
+const published = digestOf(
+  annotatedManifest(layout, { [`${KEY}.store-path`]: storePath, [`${KEY}.compression`]: 'gzip' }),
+)
 const tars = { 'docker archive': archive.bytes, layout: layoutTar(layout.files) }
 
 type Kind = 'docker archive' | 'layout'
@@ -89,6 +95,7 @@ async function expectImageOrError(bytes: Buffer, kind?: Kind): Promise<'image' |
         compression: { format: 'gzip', level: 1 },
         published: NOTHING_PUBLISHED,
         labels: {},
+        storePath,
         tempFolder: temp,
         check: () => undefined,
       },
@@ -107,7 +114,7 @@ async function expectImageOrError(bytes: Buffer, kind?: Kind): Promise<'image' |
     return 'error'
   }
   expect(checked).not.toBeInstanceOf(Error)
-  if (kind === 'layout') expect(tried.digest).toBe(layout.manifestDigest)
+  if (kind === 'layout') expect(tried.digest).toBe(published)
   expect(tried.diffIds).toEqual(archive.layers.map(({ diffId }) => diffId))
   expect(server.tags(repository.path)).toEqual(new Map([['v1', tried.digest]]))
   return 'image'

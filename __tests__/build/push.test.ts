@@ -16,6 +16,7 @@ import { digestOf } from '../support/digest.ts'
 import { type ArchiveOptions, type MadeArchive, makeArchive, writeTar } from '../support/image.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 import {
+  annotatedManifest,
   blobName,
   indexOf,
   LAYOUT_FORMS,
@@ -58,6 +59,8 @@ async function openIn(path: string): Promise<readonly string[]> {
   return (await Promise.all(links)).filter((link) => link.startsWith(path))
 }
 
+const STORE_PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
+const KEY = 'io.github.nix-image-action'
 const FORMS = ['tar', 'gzip', 'script'] as const
 type Form = (typeof FORMS)[number]
 
@@ -89,6 +92,7 @@ async function push(
       compression: { format: 'gzip', level: 4 },
       published: NOTHING_PUBLISHED,
       labels: {},
+      storePath: STORE_PATH,
       tempFolder: temp,
       check: () => undefined,
       ...call,
@@ -638,6 +642,27 @@ describe('another job that pushes the same image at the same time', () => {
   })
 })
 
+describe('the manifest says what the image was built from', () => {
+  test.each(FORMS)('from a %s, with the keys of added labels, sorted', async (form) => {
+    const { server, client } = await connect()
+    await push(made, client, { form })
+    const annotations = { [`${KEY}.store-path`]: STORE_PATH }
+    expect((await pulled(server, 'v1')).manifest.annotations).toEqual(annotations)
+    await push(made, client, { form, labels: { b: '1', a: '2' } })
+    expect((await pulled(server, 'v1')).manifest.annotations).toEqual({
+      ...annotations,
+      [`${KEY}.labels`]: '["a","b"]',
+    })
+  })
+
+  test('so that the same content of two store paths has two digests', async () => {
+    const { client } = await connect()
+    const other = `/nix/store/${'1'.repeat(32)}-image.tar.gz`
+    const [one, two] = [await push(made, client), await push(made, client, { storePath: other })]
+    expect(two.manifest.digest).not.toBe(one.manifest.digest)
+  })
+})
+
 describe('labels', () => {
   test('are added to the config, and nothing else changes', async () => {
     const { server, client } = await connect()
@@ -866,36 +891,53 @@ async function pushLayout(
   return push(made, client, { ...call, path: await storeLayout(folder, files, as) })
 }
 
-async function expectSame(server: TestRegistry, layout: MadeLayout, path = 'app'): Promise<void> {
-  const stored = server.manifest(path, 'v1')
-  expect(stored?.digest).toBe(layout.manifestDigest)
-  expect(stored?.bytes.equals(layout.manifest)).toBe(true)
+/** What is published of a layout's manifest: build info is added, and nothing else changes. */
+function publishedOf(layout: MadeLayout, asked = 'gzip'): { readonly bytes: Buffer; readonly digest: string } {
+  const { layers }: Readonly<Listed> = JSON.parse(layout.manifest.toString())
+  const leftSome = layers.some(({ mediaType }) => !String(mediaType).endsWith(asked))
+  const bytes = annotatedManifest(layout, {
+    [`${KEY}.store-path`]: STORE_PATH,
+    ...(leftSome && { [`${KEY}.compression`]: asked }),
+  })
+  return { bytes, digest: digestOf(bytes) }
+}
+
+async function expectSame(server: TestRegistry, layout: MadeLayout, path = 'app', asked = 'gzip'): Promise<void> {
+  const { bytes } = publishedOf(layout, asked)
+  expect(String(server.manifest(path, 'v1')?.bytes)).toBe(String(bytes))
+  await expectSameBlobs(server, layout, path)
+}
+
+async function expectSameBlobs(server: TestRegistry, layout: MadeLayout, path = 'app'): Promise<void> {
   expect((await server.blob(path, layout.configDigest))?.equals(layout.config)).toBe(true)
   for (const { digest, blob } of layout.layers) expect((await server.blob(path, digest))?.equals(blob)).toBe(true)
 }
 
 describe('an OCI layout whose layers are compressed', () => {
-  test.each(LAYOUT_FORMS)('is pushed byte for byte, as a %s', async (as) => {
-    const { server, client } = await connect()
-    const { manifest, layers } = await pushLayout(packed, client, { as })
-    await expectSame(server, packed)
-    expect(manifest.digest).toBe(packed.manifestDigest)
-    expect(layers).toEqual(
-      packed.layers.map(({ diffId, digest, blob }, at) => ({
-        diffId,
-        digest,
-        size: blob.length,
-        format: at % 2 === 0 ? 'gzip' : 'zstd',
-        reused: false,
-      })),
-    )
-  })
+  test.each(LAYOUT_FORMS)(
+    'is pushed as it is, its manifest annotated with what it was built from, as a %s',
+    async (as) => {
+      const { server, client } = await connect()
+      const { manifest, layers } = await pushLayout(packed, client, { as })
+      await expectSame(server, packed)
+      expect(manifest.digest).toBe(publishedOf(packed).digest)
+      expect(layers).toEqual(
+        packed.layers.map(({ diffId, digest, blob }, at) => ({
+          diffId,
+          digest,
+          size: blob.length,
+          format: at % 2 === 0 ? 'gzip' : 'zstd',
+          reused: false,
+        })),
+      )
+    },
+  )
 
   test.each(['gzip', 'zstd'] as const)('stays as it is where layers are to be in %s', async (format) => {
     for (const as of ['folder', 'gzip'] as const) {
       const { server, client } = await connect()
       await pushLayout(packed, client, { as, compression: { format, level: 9 } })
-      await expectSame(server, packed)
+      await expectSame(server, packed, 'app', format)
     }
   })
 
@@ -904,7 +946,7 @@ describe('an OCI layout whose layers are compressed', () => {
     const attested = makeLayout({ layers: LAYERS, attested: true, nested: 2 })
     await pushLayout(attested, client)
     await expectSame(server, attested)
-    expect(new Set(manifestPuts(server.requests))).toEqual(new Set([attested.manifestDigest, 'v1']))
+    expect(new Set(manifestPuts(server.requests))).toEqual(new Set([publishedOf(attested).digest, 'v1']))
   })
 
   test.each(LAYOUT_FORMS)('has a signature beside it left out, as a %s', async (as) => {
@@ -912,10 +954,10 @@ describe('an OCI layout whose layers are compressed', () => {
     const entry = { artifactType: 'application/vnd.dev.sigstore.bundle.v0.3+json' }
     await pushLayout({ files: withArtifact(packed, 'signed'.padEnd(1024), { entry }) }, client, { as })
     await expectSame(server, packed)
-    expect(new Set(manifestPuts(server.requests))).toEqual(new Set([packed.manifestDigest, 'v1']))
+    expect(new Set(manifestPuts(server.requests))).toEqual(new Set([publishedOf(packed).digest, 'v1']))
   })
 
-  test('keeps the media types of Docker', async () => {
+  test('keeps its manifest byte for byte if that is of Docker’s type, which has no annotations', async () => {
     const { server, client } = await connect()
     const type = 'application/vnd.docker'
     const config = { mediaType: `${type}.container.image.v1+json` }
@@ -933,7 +975,8 @@ describe('an OCI layout whose layers are compressed', () => {
       entry: { mediaType: mediaTypes.dockerManifest },
     })
     await pushLayout(docker, client)
-    await expectSame(server, docker)
+    expect(String(server.manifest('app', 'v1')?.bytes)).toBe(String(docker.manifest))
+    await expectSameBlobs(server, docker)
     expect(server.manifest('app', 'v1')?.mediaType).toBe(mediaTypes.dockerManifest)
   })
 
@@ -949,7 +992,7 @@ describe('an OCI layout whose layers are compressed', () => {
     const framed = makeLayout({ layers: [text], manifest: { layers: [{ mediaType, digest, size: blob.length }] } })
     const files = withFiles(framed, { [blobName(digest)]: blob })
     await pushLayout({ files }, client, { as })
-    expect(server.tags('app').get('v1')).toBe(framed.manifestDigest)
+    expect(server.tags('app').get('v1')).toBe(publishedOf(framed).digest)
     expect((await server.blob('app', digest))?.equals(blob)).toBe(true)
     await checkImage(await findSource(await storeLayout(folder, files, as)))
   })
@@ -997,7 +1040,7 @@ describe('an OCI layout whose layers are compressed', () => {
     expect(layers.every(({ reused }) => reused)).toBe(true)
     const requests = server.requests.slice(before)
     expect(uploads(requests)).toEqual([])
-    expect(manifestPuts(requests)).toEqual([packed.manifestDigest])
+    expect(manifestPuts(requests)).toEqual([publishedOf(packed).digest])
     expect(client.lines.filter((line) => line.endsWith('is there already'))).toHaveLength(4)
   })
 
@@ -1070,17 +1113,75 @@ describe('an OCI layout whose layers are compressed', () => {
       const { manifest } = await pushLayout(packed, client, { as, labels: { a: 'b' } })
       const { digest, config, layers, manifest: read } = await pulled(server, 'v1')
       expect(digest).toBe(manifest.digest)
-      expect(digest).not.toBe(packed.manifestDigest)
+      expect(digest).not.toBe(publishedOf(packed).digest)
       const own = JSON.parse(packed.config.toString())
       expect(JSON.parse(config.toString())).toEqual({ ...own, config: { ...own.config, Labels: { a: 'b' } } })
       expect(read.layers.map((layer) => layer.digest)).toEqual(packed.layers.map((layer) => layer.digest))
       expect(read.layers.map(({ mediaType }) => mediaType.slice(-4))).toEqual(['gzip', 'zstd', 'gzip', 'zstd'])
       // What is said of them is still true.
       const came = JSON.parse(packed.manifest.toString())
-      expect(read.annotations).toEqual(came.annotations)
+      expect(read.annotations).toEqual({
+        ...came.annotations,
+        [`${KEY}.store-path`]: STORE_PATH,
+        [`${KEY}.labels`]: '["a"]',
+        [`${KEY}.compression`]: 'gzip',
+      })
       expect(read.layers).toEqual(came.layers)
       expect(digestsOf(layers)).toEqual(packed.layers.map(({ diffId }) => diffId))
     }
+  })
+})
+
+describe('the manifest of an OCI layout keeps all that it says', () => {
+  const subject = { mediaType: mediaTypes.ociManifest, digest: `sha256:${'5'.repeat(64)}`, size: 12 }
+  const layers = ['lower', 'upper']
+  const { config }: Readonly<Listed> = JSON.parse(makeLayout({ layers }).manifest.toString())
+  const told = {
+    artifactType: 'application/vnd.example',
+    subject,
+    config: { ...config, data: 'e30=', annotations: { a: 'b' } },
+    'org.example.field': [1, null, { a: true }],
+  }
+  // As JSON has it: in a literal, `__proto__` is something else.
+  const annotations = JSON.parse('{"org.example":"ä\\"","__proto__":"own"}')
+  const rich = makeLayout({ layers, manifest: { ...told, annotations } })
+
+  test('without labels, in its order', async () => {
+    const { server, client } = await connect()
+    await pushLayout(rich, client)
+    expect(String(server.manifest('app', 'v1')?.bytes)).toBe(
+      JSON.stringify(JSON.parse(rich.manifest.toString())).replace(
+        '"__proto__":"own"}',
+        `"__proto__":"own","${KEY}.store-path":"${STORE_PATH}"}`,
+      ),
+    )
+  })
+
+  test('with labels too, but for the config’s digest, size and embedded bytes', async () => {
+    const { server, client } = await connect()
+    await pushLayout(rich, client, { labels: { a: '1' } })
+    const read = JSON.parse(String(server.manifest('app', 'v1')?.bytes))
+    const { digest, size, ...rest } = read.config
+    expect(rest).toEqual({ mediaType: config.mediaType, annotations: { a: 'b' } })
+    expect((await server.blob('app', digest))?.length).toBe(size)
+    expect(read).toMatchObject({
+      subject,
+      artifactType: told.artifactType,
+      'org.example.field': [1, null, { a: true }],
+    })
+    expect(Object.keys(read)).toEqual(Object.keys(JSON.parse(rich.manifest.toString())))
+  })
+
+  test('but for what it says of another build, as the copy of a published image does', async () => {
+    const { server, client } = await connect()
+    const other = `/nix/store/${'1'.repeat(32)}-image.tar.gz`
+    const claims = { [`${KEY}.store-path`]: other, [`${KEY}.labels`]: '["a"]', [`${KEY}.compression`]: 'zstd' }
+    const copy = makeLayout({ layers: ['lower'], manifest: { annotations: { ...claims, 'org.example': 'x' } } })
+    await pushLayout(copy, client)
+    expect((await pulled(server, 'v1')).manifest.annotations).toEqual({
+      'org.example': 'x',
+      [`${KEY}.store-path`]: STORE_PATH,
+    })
   })
 })
 
@@ -1202,7 +1303,7 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       listing({ layers: listed.map((layer) => ({ ...layer, size: Number(layer['size']) + 1 })) }),
       /has \d+ bytes, and its manifest says \d+/,
     ],
-    ['a layer is another’s', replaced(third?.name, layers[3]?.blob), /has \d+ bytes, and its manifest says \d+/],
+    ['a layer is another’s', replaced(third?.name, layers[3]?.blob), /has \d+ bytes, and its manifest says \d+|has another content than its name says/],
     [
       'a layer with gzip’s first bytes is no gzip',
       new Map([

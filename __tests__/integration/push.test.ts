@@ -9,10 +9,11 @@ import { createGunzip, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { findSource, readImage } from '../../src/image/source.ts'
 import { startContainerd } from '../support/containerd.ts'
+import { digestOf } from '../support/digest.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { type Lab, startLab, wrapImage } from '../support/lab.ts'
 import { noise } from '../support/layer-content.ts'
-import { packWithXz } from '../support/layout.ts'
+import { annotatedManifest, packWithXz } from '../support/layout.ts'
 import { filesOf, type PulledImage, pullWithSkopeo } from '../support/pulled.ts'
 import { startRegistry } from '../support/registry.ts'
 import { passed, prepareRunner } from '../support/runner.ts'
@@ -97,19 +98,28 @@ test.each(
   ['ociLayout', 'ociArchive'].flatMap((attribute) =>
     ['gzip', 'zstd'].map((compression) => [attribute, compression] as const),
   ),
-)('skopeo reads an %s byte for byte, though layers are to be in %s', async (attribute, compression) => {
-  const inputs = { attribute, compression, image: newImage(), tag: 'v1' }
-  const { outputs } = passed(await lab.build('aarch64-linux', { inputs }))
-  const { manifest, config, configDigest } = await readImage(await findSource(outputs['store-path'] ?? ''))
-  const hash = createHash('sha256').update(manifest?.bytes ?? '')
-  expect(outputs.digest).toBe(`sha256:${hash.digest('hex')}`)
-  const read = await copied(outputs.image ?? '')
-  expect(read.configDigest).toBe(configDigest)
-  expect(read.diffIds).toEqual(config.diffIds)
-  expect(read.unpacked).toEqual(config.diffIds)
-  for (const type of read.mediaTypes) expect(type).toBe('application/vnd.oci.image.layer.v1.tar+gzip')
-  expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
-})
+)(
+  'skopeo reads an %s with the blobs and the manifest that it came with, though layers are to be in %s',
+  async (attribute, compression) => {
+    const inputs = { attribute, compression, image: newImage(), tag: 'v1' }
+    const { outputs } = passed(await lab.build('aarch64-linux', { inputs }))
+    const { manifest, config, configDigest } = await readImage(await findSource(outputs['store-path'] ?? ''))
+    const published = annotatedManifest(
+      { manifest: manifest?.bytes ?? Buffer.alloc(0) },
+      {
+        'io.github.nix-image-action.store-path': outputs['store-path'] ?? '',
+        ...(compression === 'zstd' && { 'io.github.nix-image-action.compression': 'zstd' }),
+      },
+    )
+    expect(outputs.digest).toBe(digestOf(published))
+    const read = await copied(outputs.image ?? '')
+    expect(read.configDigest).toBe(configDigest)
+    expect(read.diffIds).toEqual(config.diffIds)
+    expect(read.unpacked).toEqual(config.diffIds)
+    for (const type of read.mediaTypes) expect(type).toBe('application/vnd.oci.image.layer.v1.tar+gzip')
+    expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
+  },
+)
 
 test('an OCI layout and the docker archive of the same layers have the same files', async () => {
   const files = []

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { artifactName } from '../../src/artifacts.ts'
 import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
 import {
   afterwards,
@@ -9,6 +10,7 @@ import {
   records,
   refusalOf,
   rewrite,
+  writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
@@ -31,6 +33,10 @@ beforeEach(async () => {
     await service.close()
   })
 })
+
+const nameOf = (system: string, place?: number) => artifactName(`${registry.host}/app`, system, place)
+const RUN = { id: '1234567890', attempt: 1 }
+const ofThisRun = (record: string) => rewrite(record, { run: RUN })
 
 /** As Docker's documentation has it: an empty file, named by the digest. */
 function leave(name: string, ...digests: readonly string[]): Promise<void> {
@@ -56,7 +62,7 @@ describe('digests in artifacts of other builds are published', () => {
   test('mixed with records of this action’s builds in artifacts', async () => {
     const [amd64, arm64] = await push(registry, 'app', TWO)
     await leave('digests-linux-amd64', amd64.image.digest)
-    await service.put('image-digest-app-aarch64-linux', { 'digest.json': arm64.record })
+    await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
     await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
@@ -161,9 +167,59 @@ test('a failure is told when nothing goes on that would print after it', async (
 test('records of earlier attempts that artifacts still hold give way to later ones', async () => {
   const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
   const [fresh] = await push(registry, 'app', ['x86_64-linux'])
-  const later = rewrite(fresh.record, { run: { id: '1', attempt: 2 } })
-  await service.put('image-digest-one', { 'digest.json': later })
-  await service.put('image-digest-two', { 'digest.json': stale.record })
-  const { outputs } = await mergeWith(registry, { tags: 'latest' })
+  const later = rewrite(fresh.record, { run: { ...RUN, attempt: 2 } })
+  await service.put(nameOf('x86_64-linux'), { 'digest.json': later })
+  await service.put(nameOf('x86_64-linux', 2), { 'digest.json': ofThisRun(stale.record) })
+  const { outputs } = await mergeWith(registry, { tags: 'latest' }, { runAttempt: 2 })
   expect(outputs.platforms).toContain(fresh.image.digest)
+})
+
+describe('a record in an artifact is refused, and nothing is published,', () => {
+  const HELP = 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…'
+
+  test.each<[string, Readonly<Record<string, unknown>>, string]>([
+    ['of a later attempt', { run: { ...RUN, attempt: 999 } }, 'its attempt is 999, and this attempt is 2'],
+    ['of another run', { run: { id: '7\n::x', attempt: 1 } }, 'its run is 7 ::x, and this run is 1234567890'],
+    [
+      'of another image',
+      { image: 'ghcr.io/owner/app' },
+      'it is of ghcr.io/owner/app for x86_64-linux, whose artifact is ',
+    ],
+    [
+      'of another system',
+      { system: 'i686-linux', platform: { os: 'linux', architecture: '386' } },
+      '/app for i686-linux, whose artifact is ',
+    ],
+  ])('if it is %s', async (_, fields, words) => {
+    const [{ record }, arm64] = await push(registry, 'app', TWO)
+    const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
+    await service.put(nameOf('x86_64-linux'), { 'digest.json': ofThisRun(record) })
+    await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
+    await service.put(nameOf('x86_64-linux', 2), { 'digest.json': rewrite(ofThisRun(stale.record), fields) })
+    const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 2 })
+    expect(refusal).toContain(`The digest record in the artifact ${nameOf('x86_64-linux', 2)} does not belong there\n`)
+    expect(refusal).toContain(words)
+    expect(refusal).toContain(HELP)
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('if it has a name that the runner would take for a command, which is shown without it', async () => {
+    const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
+    await service.put('image-digest-##[error]x', { 'digest.json': ofThisRun(record) })
+    const refusal = await refusalOf(registry, { tags: 'latest' })
+    expect(refusal).toContain('in the artifact image-digest-# [error]x does not belong there')
+  })
+
+  test('if it is a bare digest, which says nothing of its run', async () => {
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
+    await service.put(nameOf('x86_64-linux'), { 'digest.json': image.digest })
+    const refusal = await refusalOf(registry, { tags: 'latest' })
+    expect(refusal).toContain(`The digest record in the artifact ${nameOf('x86_64-linux')} is not valid`)
+  })
+})
+
+test('records in `digests` may be of another run', async () => {
+  const images = await push(registry, 'app', TWO, { record: { run: { id: '7', attempt: 999 } } })
+  await mergeWith(registry, { digests: records(images), tags: 'latest' })
+  expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
 })

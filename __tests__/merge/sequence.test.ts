@@ -139,6 +139,39 @@ describe('a tag that somebody else has moved while the job ran is refused, and n
   })
 })
 
+describe('the same merge in another job, as each job of a matrix may run it,', () => {
+  /** The index that both publish. */
+  const wanted = async (): Promise<string> => (await mergeWith(registry, { ...inputs(['probe']) })).outputs.digest ?? ''
+
+  test.each([...TAGS, 'new'])('may set %s to the same index between the look and the write', async (tag) => {
+    const index = await wanted()
+    const before = writesTo(registry).length
+    registry.setFault(({ method, reference, path }) => {
+      if (method === 'PUT' && reference === index && path.includes('/app/')) registry.seedTag('app', tag, index)
+      return undefined
+    })
+    const { outputs } = await mergeWith(registry, { ...inputs([...TAGS, 'new']) })
+    expect(outputs.digest).toBe(index)
+    const tags = [...TAGS, 'new']
+    expect(tags.map((one) => registry.tags('app').get(one))).toEqual(tags.map(() => index))
+    // It may be immutable.
+    expect(writesTo(registry).slice(before)).not.toContain(`PUT /v2/app/manifests/${tag}`)
+  })
+
+  test('keeps what it has published, and what it is about to, if this one fails', async () => {
+    const index = await wanted()
+    registry.setFault(({ method, reference }) => {
+      if (method === 'PUT' && reference === index) registry.seedTag('app', 'v1', index)
+      return method === 'PUT' && reference === 'latest' ? { kind: 'status', status: 403, body: '{}' } : undefined
+    })
+    const merging = mergeWith(registry, inputs())
+    await expect(merging).rejects.toThrow('/app:latest could not be moved')
+    for (const tag of ['v1', 'v2'])
+      await expect(merging).rejects.toThrow(`/app:${tag}: points to ${index}, and another run moves it there too\n`)
+    expect(Object.fromEntries(registry.tags('app'))).toMatchObject({ v1: index, v2: index, latest: old })
+  })
+})
+
 test('a tag that is the result already is not written, though others are', async () => {
   const { outputs } = await mergeWith(registry, inputs(['v1']))
   const before = writesTo(registry).length

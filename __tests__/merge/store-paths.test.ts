@@ -1,11 +1,13 @@
 import { beforeEach, expect, test } from '@jest/globals'
-import { indexAt, mergeWith, openRegistry, type PushDetails, push, records } from '../support/merging.ts'
+import { indexAt, mergeWith, openRegistry, type PushDetails, push, records, refusalOf } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
 
-// The index names the store paths of its images, by which a later build sees that there is nothing to build.
+// The index repeats what the manifests of its images say they were built from, which a later build looks at first.
 
 const KEY = 'io.github.nix-image-action.store-path'
+const LABELS = 'io.github.nix-image-action.labels'
+const COMPRESSION = 'io.github.nix-image-action.compression'
 const storePath = `/nix/store/${'1'.repeat(32)}-image.tar.gz`
 
 let registry: TestRegistry
@@ -13,55 +15,84 @@ beforeEach(async () => {
   registry = await openRegistry()
 })
 
-async function annotationsOf(record: PushDetails['record'] = {}, annotations = ''): Promise<readonly unknown[]> {
-  const images = await push(registry, 'app', ['x86_64-linux'], { record })
+/** Returns the annotations of the images' entries, for an image whose manifest has these annotations. */
+async function annotationsOf(details: PushDetails = {}, annotations = ''): Promise<readonly unknown[]> {
+  const images = await push(registry, 'app', ['x86_64-linux'], details)
   await mergeWith(registry, { digests: records(images), tags: 'latest', annotations })
   return indexAt(registry, 'latest').manifests.map((entry) => entry.annotations)
 }
 
-test('an image that its store path alone makes is listed with it', async () => {
-  expect(await annotationsOf({ labels: [], storePath })).toEqual([{ [KEY]: storePath }])
+type Claim = readonly [string, Readonly<Record<string, unknown>>, Readonly<Record<string, string>>]
+const CLAIMS: readonly Claim[] = [
+  ['its store path', { labels: [], storePath }, { [KEY]: storePath }],
+  ['the keys of its labels', { labels: ['b', 'a"\n'], storePath }, { [KEY]: storePath, [LABELS]: '["a\\"\\n","b"]' }],
+  ['its compression', { labels: [], compression: 'gzip', storePath }, { [KEY]: storePath, [COMPRESSION]: 'gzip' }],
+]
+
+test.each(CLAIMS)('an image is listed with %s, as its manifest has it', async (_, record, annotations) => {
+  expect(await annotationsOf({ record, annotations: { ...annotations, 'org.example': 'x' } })).toEqual([annotations])
 })
 
-test('an image with labels added is listed with their keys', async () => {
-  expect(await annotationsOf({ labels: ['b', 'a"\n'], storePath })).toEqual([
-    { [KEY]: storePath, 'io.github.nix-image-action.labels': '["a\\"\\n","b"]' },
-  ])
+test.each(CLAIMS.map(([what, record]) => [what, record] as const))(
+  'a record is not believed: what it alone says of %s is not published',
+  async (_, record) => {
+    expect(await annotationsOf({ record })).toEqual([undefined])
+  },
+)
+
+test('what the manifest says is published, even if the record does not say it', async () => {
+  expect(await annotationsOf({ annotations: { [KEY]: storePath } })).toEqual([{ [KEY]: storePath }])
 })
 
-test('an image with layers that were left as they came is listed with what was asked for', async () => {
-  expect(await annotationsOf({ labels: [], compression: 'gzip', storePath })).toEqual([
-    { [KEY]: storePath, 'io.github.nix-image-action.compression': 'gzip' },
-  ])
+test('a manifest that names no store path is listed without', async () => {
+  expect(await annotationsOf({ annotations: { [KEY]: '/nix/store/image.tar.gz' } })).toEqual([undefined])
 })
 
+const other = storePath.replace('1', '2')
 test.each([
-  ['of which its record does not say which labels were added', { storePath }],
-  ['whose store path is none', { labels: [], storePath: '/nix/store/image.tar.gz' }],
-])('an image %s is listed without', async (_, record) => {
-  expect(await annotationsOf(record)).toEqual([undefined])
+  ['store path', { labels: [], storePath: other }, other],
+  ['labels', { labels: ['a'], storePath }, `${storePath}, labels a`],
+  ['compression', { labels: [], compression: 'zstd', storePath }, `${storePath}, compression zstd`],
+])('a record that says another %s than the manifest is refused', async (_, record, said) => {
+  const images = await push(registry, 'app', ['x86_64-linux'], { record, annotations: { [KEY]: storePath } })
+  const refusal = await refusalOf(registry, { digests: records(images), tags: 'latest' })
+  expect(refusal).toBe(
+    `${registry.host}/app@${images[0].image.digest} is not what its record says
+  line 1 of \`digests\` says that it was built from ${said}
+  its manifest says ${storePath}
+Nothing was published. Run the build of this system again.`,
+  )
 })
 
 test('it is listed beside the annotations of users, who can’t say another', async () => {
   const given = `manifest-descriptor:org.example.speed=fast\nmanifest-descriptor:${KEY}=/nix/store/other`
-  expect(await annotationsOf({ labels: [], storePath }, given)).toEqual([
-    { [KEY]: storePath, 'org.example.speed': 'fast' },
-  ])
+  const annotations = { [KEY]: storePath }
+  expect(await annotationsOf({ annotations }, given)).toEqual([{ ...annotations, 'org.example.speed': 'fast' }])
+  expect(await annotationsOf({}, given)).toEqual([{ 'org.example.speed': 'fast' }])
 })
 
 test('what is attested about an image has none', async () => {
-  const [{ image, entry, record }] = await push(registry, 'app', ['x86_64-linux'])
+  const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'], { annotations: { [KEY]: storePath } })
   const digest = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
-  const told = JSON.stringify({ ...JSON.parse(record), labels: [], storePath, digest })
-  await mergeWith(registry, { digests: told, tags: 'latest' })
+  await mergeWith(registry, { digests: digest, tags: 'latest' })
   const [own, attestation, ...more] = indexAt(registry, 'latest').manifests
   expect(more).toEqual([])
   expect(own?.annotations).toEqual({ [KEY]: storePath })
   expect(attestation?.annotations).not.toHaveProperty(KEY)
 })
 
-test('a new store path makes a new index, though it makes the same image', async () => {
-  expect(await annotationsOf({ labels: [], storePath })).toEqual([{ [KEY]: storePath }])
-  const other = storePath.replace('1', '2')
-  expect(await annotationsOf({ labels: [], storePath: other })).toEqual([{ [KEY]: other }])
+test('what an index around the image claims is not believed', async () => {
+  const [{ entry }] = await push(registry, 'app', ['x86_64-linux'])
+  const digest = seedIndex(registry, 'app', [{ ...entry, annotations: { [KEY]: storePath } }])
+  await mergeWith(registry, { digests: digest, tags: 'latest' })
+  expect(indexAt(registry, 'latest').manifests.map(({ annotations }) => annotations)).toEqual([undefined])
+})
+
+test('a manifest of Docker’s type has no annotations, whatever it says', async () => {
+  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { annotations: { [KEY]: storePath } })
+  const type = 'application/vnd.docker.distribution.manifest.v2+json'
+  const document = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))
+  const bytes = Buffer.from(JSON.stringify({ ...document, mediaType: type }))
+  await mergeWith(registry, { digests: registry.seedManifest('app', bytes, type), tags: 'latest' })
+  expect(indexAt(registry, 'latest').manifests.map(({ annotations }) => annotations)).toEqual([undefined])
 })

@@ -85,6 +85,13 @@ describe('tags move', () => {
     expect([server.tags('app'), server.tags('api')]).toEqual([all(['v1'], fresh), all(['v1'], fresh)])
   })
 
+  test.each(TAGS)('though the answer to writing %s is lost', async (tag) => {
+    pointTo(old, TAGS)
+    server.setFault(({ method, reference }) => (method === 'PUT' && reference === tag ? { kind: 'lose' } : undefined))
+    await moveTags(registry, movesOf(TAGS), fresh)
+    expect(server.tags('app')).toEqual(all(TAGS, fresh))
+  })
+
   test('and other tags stay as they are', async () => {
     pointTo(old, ['v0'])
     await moveTags(registry, movesOf(['v1']), fresh)
@@ -105,13 +112,13 @@ describe('a failure leaves every tag as it was', () => {
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
 
-  test.each(TAGS)('when the answer to writing %s is lost, though the tag has moved', async (tag) => {
+  test('also one whose answer was lost, when a later one can’t be written', async () => {
     pointTo(old, TAGS)
-    server.setFault(({ method, reference }) =>
-      method === 'PUT' && reference === tag && written().filter((one) => one === tag).length <= 6
-        ? { kind: 'lose' }
-        : undefined,
-    )
+    const refusal = { kind: 'status', status: 403, body: '{"errors":[{"code":"DENIED","message":"no"}]}' } as const
+    server.setFault(({ method, reference }) => {
+      if (method === 'PUT' && reference === 'v1' && !written().includes('latest')) return { kind: 'lose' }
+      return method === 'PUT' && reference === 'latest' ? refusal : undefined
+    })
     await expect(moveTags(registry, movesOf(TAGS), fresh)).rejects.toThrow('All tags are as they were.\n')
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
@@ -136,6 +143,38 @@ describe('a failure leaves every tag as it was', () => {
     })
     await expect(moveTags(registry, movesOf(TAGS), fresh)).rejects.toThrow('could not be moved')
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1', foreign.digest]]))
+  })
+})
+
+describe('another run that moves the same tags to the same index at the same time', () => {
+  test.each(TAGS)('may be first with %s, which the registry then refuses to write again', async (tag) => {
+    pointTo(old, TAGS)
+    const moves = movesOf(TAGS)
+    server.setFault(({ method, reference }) => {
+      if (method !== 'PUT' || reference !== tag) return undefined
+      pointTo(fresh, [tag])
+      return { kind: 'status', status: 409, body: '{"errors":[{"code":"DENIED","message":"this tag is immutable"}]}' }
+    })
+    await moveTags(registry, moves, fresh)
+    expect(server.tags('app')).toEqual(all(TAGS, fresh))
+  })
+
+  test('keeps its tags if a later one can’t be written here, and the error names those that have moved', async () => {
+    pointTo(old, ['v1.2', 'v1', 'latest'])
+    const moves = movesOf(TAGS)
+    server.setFault(({ method, reference }) => {
+      if (method !== 'PUT') return undefined
+      if (reference === 'v1.2.3') pointTo(fresh, ['v1.2.3'])
+      return reference === 'v1.2.3' || reference === 'latest' ? { kind: 'status', status: 403, body: '{}' } : undefined
+    })
+    const moving = moveTags(registry, moves, fresh)
+    await expect(moving).rejects.toThrow(`The tag ${server.host}/app:latest could not be moved`)
+    for (const tag of ['v1.2.3', 'v1.2', 'v1'])
+      await expect(moving).rejects.toThrow(
+        `\n  ${server.host}/app:${tag}: points to ${fresh.digest}, and another run moves it there too\n`,
+      )
+    await expect(moving).rejects.toThrow('All tags are as they were, but these:\n')
+    expect(server.tags('app')).toEqual(new Map([...all(TAGS, fresh), ['latest', old.digest]]))
   })
 })
 

@@ -109,6 +109,17 @@ describe('manifests and indexes', () => {
     }
   })
 
+  test.each(['os', 'architecture', 'variant'])('a platform’s %s has at most 64 characters', (part) => {
+    const withWord = (length: number) =>
+      parse(
+        { ...index, manifests: [{ ...child, platform: { ...child.platform, [part]: 'x'.repeat(length) } }] },
+        OCI_INDEX,
+      )
+    expect(withWord(64)).toMatchObject({ manifests: [{ platform: { [part]: 'x'.repeat(64) } }] })
+    const message = refusal(() => withWord(65))
+    expect(message).toMatch(new RegExp(`manifests\\.0\\.platform\\.${part}: is longer than 64 characters$`))
+  })
+
   test('bytes that are no UTF-8 are refused', () => {
     const bytes = Buffer.from(JSON.stringify({ ...manifest, annotations: { a: 'é' } }), 'latin1')
     expect(refusal(() => parseManifest(bytes, OCI_MANIFEST, 'app'))).toContain('app is not a valid image manifest')

@@ -1,10 +1,17 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import { publishUnchanged, relabel } from '../../src/build/keep.ts'
+import type { Labels } from '../../src/build/manifest.ts'
+import { pushImage } from '../../src/build/push.ts'
+import { findSource } from '../../src/image/source.ts'
 import type { Reference } from '../../src/oci/reference.ts'
-import type { PublishedImage } from '../../src/registry/image.ts'
 import { readEarlier } from '../../src/reuse/earlier.ts'
+import { NOTHING_PUBLISHED } from '../../src/reuse/layers.ts'
 import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/reuse/unchanged.ts'
 import { type Client, connect, open, start } from '../registry/connect.ts'
+import { type MadeLayout, makeLayout, storeLayout } from '../support/layout.ts'
 import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
 import type { RegistryOptions, TestRegistry } from '../support/registry.ts'
 import { OCI_MANIFEST, type SeededEntry, seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
@@ -16,10 +23,13 @@ const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
 
-/** Puts an image there whose one layer is of the kind that this action pushes, and says how an index lists it. */
+/**
+ * Puts an image there whose one layer is of the kind that this action pushes, and says how an index lists it.
+ * @param own the annotations of its manifest; by default those of its entry
+ */
 async function seed(
   server: TestRegistry,
-  { annotations, platform = AMD64, layer = 'gzip' }: Partial<SeededEntry> & { readonly layer?: string } = {},
+  { annotations = { [KEY]: PATH }, own = annotations, platform = AMD64, layer = 'gzip' }: Seeding = {},
 ): Promise<SeededEntry> {
   const { digest } = await seedImage(server, 'app', AMD64)
   const plain = JSON.parse(String(server.manifest('app', digest)?.bytes))
@@ -27,9 +37,14 @@ async function seed(
     ...one,
     mediaType: `application/vnd.oci.image.layer.v1.tar+${layer}`,
   }))
-  const bytes = Buffer.from(JSON.stringify({ ...plain, layers }))
+  const bytes = Buffer.from(JSON.stringify({ ...plain, layers, annotations: own }))
   const image = { digest: server.seedManifest('app', bytes, OCI_MANIFEST), mediaType: OCI_MANIFEST, size: bytes.length }
-  return { ...image, platform, annotations: annotations ?? { [KEY]: PATH } }
+  return { ...image, platform, annotations }
+}
+
+interface Seeding extends Partial<SeededEntry> {
+  readonly layer?: string
+  readonly own?: Readonly<Record<string, string>>
 }
 
 interface Asking {
@@ -53,8 +68,9 @@ async function ask(client: Client, asking: Asking = {}) {
   const earlier = await readEarlier(client, references ?? [latest], log)
   const indexes = ownIndexes(earlier, [{ host, path: image }])
   const wanted = { platform, storePath, labels, format }
-  const found: PublishedImage | undefined = await findUnchanged(client, indexes, wanted, log)
-  return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, lines }
+  const unchanged = await findUnchanged(client, indexes, wanted, log)
+  const found = unchanged?.image
+  return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, unchanged, lines }
 }
 
 function fail(line: string): never {
@@ -100,7 +116,7 @@ test('nothing is evaluated before it is known that it may be pushed, and then fo
   expect(await lookForUnchanged({ ...question, rebuild: true }, earlier, client, log)).toBeUndefined()
   expect(lines).toEqual([])
   expect(await lookForUnchanged(question, earlier, client, log)).toMatchObject({
-    storePath: PATH,
+    info: { storePath: PATH, labels: [] },
     image: { digest: first.digest },
   })
   expect(lines).toEqual([`Evaluating ${PATH}, to see whether it is published already`])
@@ -108,15 +124,16 @@ test('nothing is evaluated before it is known that it may be pushed, and then fo
 
 test('with other labels it is waited for where the registry has it a moment later', async () => {
   const { server, client } = await published()
-  const { found } = await ask(client)
-  if (found === undefined) throw new Error('nothing was found')
+  const { unchanged } = await ask(client)
+  if (unchanged === undefined) throw new Error('nothing was found')
   let reads = 0
   server.setFault(({ method, route }) =>
     method === 'GET' && route === 'manifest' && ++reads <= 2 ? { kind: 'status', status: 404 } : undefined,
   )
-  const relabelled = await relabel(client, found, { a: '1' })
-  expect(relabelled).toMatchObject({ labels: { a: '1' } })
-  expect(server.manifest('app', relabelled.digest)).toBeDefined()
+  const { image, info } = await relabel(client, unchanged, { a: '1' }, 'gzip')
+  expect(image).toMatchObject({ labels: { a: '1' }, own: { annotations: { [KEY]: PATH, [LABELS]: '["a"]' } } })
+  expect(info).toEqual({ storePath: PATH, labels: ['a'] })
+  expect(server.manifest('app', image.digest)).toBeDefined()
   expect(reads).toBe(3)
 })
 
@@ -187,13 +204,30 @@ describe('there is something to build, and why is said in a line', () => {
   test('where nothing was published', async () => {
     const { server, client } = await connect()
     const lines = [`Nothing to reuse from ${server.host}/app:latest: it is not there yet`]
-    expect(await ask(client)).toEqual({ worthwhile: false, digest: undefined, found: undefined, lines })
+    expect(await ask(client)).toEqual({ worthwhile: false, lines })
   })
 
   test('where the image has gone', async () => {
     const { server, client, first } = await published()
     server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 404 } : undefined))
     expectBuilt(await ask(client), 'it lists an image that is not there')
+  })
+
+  test('where its own manifest says nothing, as those of earlier versions and of Docker', async () => {
+    const { client } = await published([{ own: {} }])
+    expectBuilt(await ask(client), 'its own manifest does not say what it was built from')
+  })
+
+  test.each([
+    ['another store path', { [KEY]: PATH.replace('0', '1') }, `${PATH.replace('0', '1')}`],
+    ['other labels', { [KEY]: PATH, [LABELS]: '["a"]' }, `${PATH}, labels a`],
+    ['another compression', { [KEY]: PATH, [COMPRESSION]: 'zstd' }, `${PATH}, compression zstd`],
+  ])('where the index claims it, and its own manifest says %s', async (_, own, said) => {
+    const { client } = await published([{ own }])
+    const built = await ask(client, { labels: { a: '1' } })
+    expect(built.digest).toBeUndefined()
+    expect(built.lines).toEqual([expect.stringMatching(/its own manifest says \S/)])
+    expect(built.lines[0]?.endsWith(` says ${said}`)).toBe(true)
   })
 
   test('where one of its layers has gone', async () => {
@@ -263,6 +297,79 @@ describe('there is something to build, and why is said in a line', () => {
     const { lines, digest } = await ask(client)
     expect(digest).toBeUndefined()
     expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is not JSON$/)])
+  })
+})
+
+describe('other labels give the very image that a build would push', () => {
+  /** As the build of this action has it pushed. */
+  async function built(labels: Readonly<Record<string, string>>, layout: MadeLayout, format: 'gzip' | 'zstd' = 'gzip') {
+    const { server, client } = await connect()
+    const folder = await mkdtemp(join(tmpdir(), 'relabel-'))
+    try {
+      const { manifest } = await pushImage(
+        {
+          source: await findSource(await storeLayout(folder, layout.files, 'folder')),
+          images: [client.repository],
+          tag: '',
+          compression: { format, level: 1 },
+          published: NOTHING_PUBLISHED,
+          labels,
+          storePath: PATH,
+          tempFolder: folder,
+          check: () => undefined,
+        },
+        client,
+        { info: () => undefined, warning: fail, debug: () => undefined },
+      )
+      const entry = { digest: manifest.digest, mediaType: OCI_MANIFEST, size: manifest.bytes.length, platform: AMD64 }
+      const { annotations } = JSON.parse(String(manifest.bytes))
+      seedIndex(server, 'app', [{ ...entry, annotations }], 'latest')
+      return { client, digest: manifest.digest }
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  }
+
+  const config = { config: { Labels: { a: '1' } } }
+  const packed = makeLayout({ layers: ['lower', 'upper'], packings: ['gzip', 'zstd'] })
+  const plain = makeLayout({ layers: ['lower'], packings: ['plain'] })
+  // As this action writes it, so that a label that is there already changes no byte of it.
+  const own = makeLayout({ layers: ['lower'], config })
+
+  test.each<[string, MadeLayout, Labels, Labels]>([
+    ['new ones', packed, {}, { b: '2', a: '1' }],
+    ['new values', packed, { a: '1' }, { a: '2' }],
+    ['more of them', packed, { b: '1' }, { b: '1', a: '1' }],
+    ['layers that were compressed', plain, {}, { a: '1' }],
+    ['those that Nix has set already', own, {}, { a: '1' }],
+  ])('%s', async (_, layout, before, after) => {
+    const { client } = await built(before, layout)
+    const { unchanged } = await ask(client, { labels: after })
+    if (unchanged === undefined) throw new Error('nothing was found')
+    const { image } = await relabel(client, unchanged, after, 'gzip')
+    expect(image.digest).toBe((await built(after, layout)).digest)
+    expect(image.digest).not.toBe(unchanged.image.digest)
+  })
+
+  test('and so does another compression that all its layers have', async () => {
+    const zstd = makeLayout({ layers: ['lower'], packings: ['zstd'] })
+    const { client } = await built({}, zstd, 'gzip')
+    const { unchanged } = await ask(client, { format: 'zstd' })
+    if (unchanged === undefined) throw new Error('nothing was found')
+    const { image, info } = await relabel(client, unchanged, {}, 'zstd')
+    expect(image.digest).toBe((await built({}, zstd, 'zstd')).digest)
+    expect(info).toEqual({ storePath: PATH, labels: [] })
+  })
+
+  test('the same ones change nothing, nor does Docker, which is asked for no compression', async () => {
+    const { client } = await built({ a: '1' }, packed)
+    const { unchanged } = await ask(client, { labels: { a: '1' } })
+    if (unchanged === undefined) throw new Error('nothing was found')
+    expect(await relabel(client, unchanged, { a: '1' }, 'gzip')).toEqual(unchanged)
+    const other = await built({}, packed)
+    const kept = (await ask(other.client, { format: undefined })).unchanged
+    if (kept === undefined) throw new Error('nothing was found')
+    expect(await relabel(other.client, kept, {}, undefined)).toEqual(kept)
   })
 })
 

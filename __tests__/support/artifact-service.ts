@@ -39,8 +39,13 @@ export interface ArtifactService {
   readonly calls: readonly ArtifactCall[]
   /** The finalized artifacts, oldest first. */
   artifacts(): Promise<readonly StoredArtifact[]>
-  /** Stores an artifact as another job of the run would; `files` maps paths to text. Replaces one of the same name. */
-  put(name: string, files: Readonly<Record<string, string>>): Promise<void>
+  /**
+   * Stores an artifact as another job of the run would; `files` maps paths to text. Replaces one of the same name.
+   * @param links symbolic links, and where they lead
+   */
+  put(name: string, files: Readonly<Record<string, string>>, links?: Readonly<Record<string, string>>): Promise<void>
+  /** Stores these bytes as an artifact's archive, whatever they are. */
+  putArchive(name: string, content: Buffer): Promise<void>
   setFault(fault?: ArtifactFault): void
   close(): Promise<void>
 }
@@ -99,15 +104,8 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
     env: { ACTIONS_RESULTS_URL: `${origin}/`, ACTIONS_RUNTIME_TOKEN: token },
     calls,
     artifacts: async () => finalized(store).map(storedArtifact),
-    put: async (name, files) => {
-      const content = zip(files)
-      const artifact = createArtifact(store, { name, jobId: randomUUID() })
-      artifact.blob.content = content
-      artifact.finalized = {
-        size: content.length,
-        digest: digestOf(content),
-      }
-    },
+    put: async (name, files, links) => putArchive(store, name, zip(files, links)),
+    putArchive: async (name, content) => putArchive(store, name, content),
     setFault: (next) => {
       fault = next
     },
@@ -117,6 +115,12 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
       await closed
     },
   }
+}
+
+function putArchive(store: Store, name: string, content: Buffer): void {
+  const artifact = createArtifact(store, { name, jobId: randomUUID() })
+  artifact.blob.content = content
+  artifact.finalized = { size: content.length, digest: digestOf(content) }
 }
 
 interface Artifact {
@@ -434,19 +438,32 @@ function counter(first: number): () => number {
 
 // Zip files, as far as artifacts need them: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 
-/** Writes a zip of stored (uncompressed) entries. */
-function zip(files: Readonly<Record<string, string>>): Buffer {
+/** A zip of one file, with this content as it is. @param method what it says of the content: 8 for compressed */
+export function archiveOf(path: string, content: Buffer, method = 0): Buffer {
+  const archive = zip({ [path]: content.toString('latin1') }, {}, 'latin1')
+  const directory = archive.lastIndexOf('504b0102', undefined, 'hex')
+  archive.writeUInt16LE(method, directory + 10)
+  return archive
+}
+
+/** Writes a zip of stored (uncompressed) entries. The content of a symbolic link is where it leads. */
+function zip(
+  files: Readonly<Record<string, string>>,
+  links: Readonly<Record<string, string>> = {},
+  encoding: BufferEncoding = 'utf8',
+): Buffer {
   const locals: Buffer[] = []
   const directory: Buffer[] = []
   let offset = 0
-  for (const [path, text] of Object.entries(files)) {
+  for (const [path, text] of [...Object.entries(links), ...Object.entries(files)]) {
     const name = Buffer.from(path)
-    const content = Buffer.from(text)
+    const content = Buffer.from(text, encoding)
     const common = zipEntryFields(name, content)
     const local = Buffer.concat([Buffer.from('504b0304', 'hex'), common, name, content])
     const rest = Buffer.alloc(14)
+    rest.writeUInt32LE((Object.hasOwn(links, path) ? 0o120777 : 0o100644) * 2 ** 16, 6) // mode
     rest.writeUInt32LE(offset, 10)
-    directory.push(Buffer.from('504b01021400', 'hex'), common, rest, name)
+    directory.push(Buffer.from('504b01021403', 'hex'), common, rest, name) // made by Unix
     locals.push(local)
     offset += local.length
   }

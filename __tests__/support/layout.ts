@@ -101,6 +101,15 @@ export function makeLayout(options: LayoutOptions = {}): MadeLayout {
   }
 }
 
+/** The manifest that is published of a layout: its own, on one line, with these annotations after those that it has. */
+export function annotatedManifest(
+  { manifest }: Pick<MadeLayout, 'manifest'>,
+  added: Readonly<Record<string, string>>,
+): Buffer {
+  const own = JSON.parse(manifest.toString())
+  return Buffer.from(JSON.stringify({ ...own, annotations: { ...own.annotations, ...added } }))
+}
+
 /** An index.json of these images. */
 export function indexOf(manifests: readonly unknown[]): Buffer {
   return json({ schemaVersion: 2, mediaType: `${OCI}.index.v1+json`, manifests })

@@ -20,6 +20,8 @@ export interface SeededImage {
 /** What else an image has. */
 export interface SeedDetails {
   readonly labels?: Readonly<Record<string, string>>
+  /** Of the manifest. */
+  readonly annotations?: Readonly<Record<string, string>> | undefined
 }
 
 /** Puts a small but whole image of one platform into a registry. The same arguments give the same digest. */
@@ -28,7 +30,7 @@ export async function seedImage(
   repository: string,
   { architecture, os = 'linux', variant }: SeedPlatform,
   content = architecture,
-  { labels }: SeedDetails = {},
+  { labels, annotations }: SeedDetails = {},
 ): Promise<SeededImage> {
   const layer = Buffer.from(`the layer of ${content}`)
   const config = json({
@@ -53,6 +55,7 @@ export async function seedImage(
         size: layer.length,
       },
     ],
+    annotations,
   })
   const digest = registry.seedManifest(repository, manifest, OCI_MANIFEST)
   return { digest, mediaType: OCI_MANIFEST, size: manifest.length }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { allOf } from '../all-of.ts'
 import { NoArtifactService, writeRecord } from '../artifacts.ts'
+import type { BuildInfo } from '../build-info.ts'
 import { freeSpace, MORE_SPACE, printFreeSpace, shortOfSpace } from '../disk.ts'
 import { checkDocker } from '../docker/docker.ts'
 import { ImageError } from '../image/image-error.ts'
@@ -13,7 +14,6 @@ import { buildInstallable, storeFolder } from '../nix/build.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
-import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
@@ -73,13 +73,13 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
               published,
               compression: inputs.compression,
               labels: inputs.labels,
+              storePath,
               tempFolder: workflow.tempFolder,
             },
             tools,
           )
-    const { layers } = pushed
-    const formats = (layers ?? []).map((layer) => layer.format)
-    const records = pushed.images.map((image) => recordOf(image, platform, storePath, formats, inputs, workflow))
+    const { layers, info } = pushed
+    const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, workflow))
     await handOver(records, inputs, workflow, log)
     return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
   })
@@ -87,21 +87,25 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
 
 /** Hands over an image that needs no build, as if it had just been pushed; where its labels say other things, with those. */
 async function keep(
-  { storePath, image: there }: UnchangedImage,
+  found: UnchangedImage,
   inputs: BuildInputs,
   workflow: Workflow,
   { registry, log }: Tools,
 ): Promise<Result> {
   const { system, images, tag } = inputs
   const platform = platformOf(system)
+  const {
+    image: there,
+    info: { storePath },
+  } = found
   log.info(`Nothing to build: ${printRepository(there.repository)}@${there.digest} is of ${storePath}`)
-  const image = await relabel(registry, there, inputs.labels)
+  const asked = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
+  const { image, info } = await relabel(registry, found, inputs.labels, asked)
   const unchanged = image.digest === there.digest
   if (!unchanged) log.info(`With the labels of this run it is ${image.digest}; its layers are the same`)
   const sent = await publishUnchanged(registry, image, images, tag)
   const kept = images.map((repository) => ({ ...image, repository }))
-  const formats = image.own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType))
-  const records = kept.map((one) => recordOf(one, platform, storePath, formats, inputs, workflow))
+  const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, workflow))
   await handOver(records, inputs, workflow, log)
   const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' } as const
   return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 })
@@ -231,16 +235,15 @@ async function handOver(
   }
 }
 
+/** @param info what the image's manifest says; absent where Docker wrote it */
 function recordOf(
   { repository, digest, mediaType, size, platform: own }: ImageManifest,
   { os, architecture, variant = own.variant }: Platform,
   storePath: string,
-  formats: readonly (LayerFormat | undefined)[],
-  { system, labels, compression, pushWith, jobTotal, jobIndex }: BuildInputs,
+  info: BuildInfo | undefined,
+  { system, jobTotal, jobIndex }: BuildInputs,
   { run, job }: Workflow,
 ): DigestRecord {
-  // Docker compresses layers as it likes, whatever they came with.
-  const leftSome = pushWith === 'registry' && formats.some((format) => format !== compression.format)
   return {
     schema: 1,
     image: printRepository(repository),
@@ -250,8 +253,8 @@ function recordOf(
     mediaType,
     size,
     storePath,
-    labels: Object.keys(labels),
-    ...(leftSome && { compression: compression.format }),
+    ...(info && { labels: info.labels }),
+    ...(info?.compression && { compression: info.compression }),
     job: {
       id: job,
       ...(jobTotal !== undefined && { total: jobTotal }),

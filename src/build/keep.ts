@@ -1,27 +1,35 @@
 import { allOf } from '../all-of.ts'
-import { digestOf } from '../oci/digest.ts'
+import { describeBuild, sameBuild } from '../build-info.ts'
+import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
 import { copyImages, putEverywhere, putTag } from '../registry/copy.ts'
 import { fetchImage, hasWhole, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import { type Labels, labelledConfig } from './manifest.ts'
+import type { UnchangedImage } from '../reuse/unchanged.ts'
+import { type Labels, labelledConfig, rewriteManifest } from './manifest.ts'
 
 /**
- * Gives a published image other labels, as if it were built and pushed with them. Its layers are as they were, and no
- * tag moves. What has these labels already is the same image.
+ * Gives a published image other labels. The result has the same bytes as if it were built and pushed with them, no tag
+ * moves, and an image that has these labels already stays the same.
+ * @param asked the compression that this build is asked for; undefined if Docker pushes
  * @throws RegistryError
  */
-export async function relabel(registry: Registry, image: PublishedImage, labels: Labels): Promise<PublishedImage> {
-  const config = labelledConfig(image.configBytes, labels)
-  if (config.digest === image.configDigest) return image
+export async function relabel(
+  registry: Registry,
+  { image, info }: UnchangedImage,
+  labels: Labels,
+  asked: LayerFormat | undefined,
+): Promise<UnchangedImage> {
   const { repository, own } = image
-  const said: Readonly<Record<string, object>> = JSON.parse(own.manifest.bytes.toString('utf8'))
-  const { digest, size } = config
-  const bytes = Buffer.from(JSON.stringify({ ...said, config: { ...said.config, digest, size } }))
-  const manifest = { ...own.manifest, bytes, digest: digestOf(bytes) }
+  const config = labelledConfig(image.configBytes, labels)
+  const formats = own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType))
+  // Docker is asked for no compression, and adds no labels.
+  const wanted = asked === undefined ? info : describeBuild(info.storePath, labels, asked, formats)
+  if (config.digest === image.configDigest && sameBuild(wanted, info)) return { image, info }
+  const manifest = rewriteManifest(own.manifest, config, wanted)
   await putEverywhere(registry, [repository], config)
-  await registry.putManifest(repository, manifest.digest, manifest.mediaType, bytes)
-  return fetchImage(registry, repository, manifest.digest, { written: true })
+  await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes)
+  return { image: await fetchImage(registry, repository, manifest.digest, { written: true }), info: wanted }
 }
 
 /**

@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import { type BuildInfo, withBuildInfo } from '../build-info.ts'
 import type { SourceImage, SourceLayer } from '../image/source-image.ts'
 import { digestOf } from '../oci/digest.ts'
 import type { Descriptor } from '../oci/document.ts'
@@ -29,22 +30,43 @@ export function keptBlob(layer: SourceLayer | undefined): Descriptor | undefined
   return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined
 }
 
-/** The manifest of what is pushed: the one that the image came with, where that is still true. */
-export function manifestOf(image: SourceImage, config: Blob, layers: readonly PushedLayer[]): StoredManifest {
-  return ownManifest(image, config, layers) ?? composeManifest(image, config, layers)
-}
-
-/** The manifest that the image came with, where it is still true. */
-function ownManifest(
-  { manifest, configDigest, layers: own }: SourceImage,
+/**
+ * Returns the manifest to push, annotated with build info. The manifest that the image came with is used if all its
+ * layers are pushed as they are. Docker's manifests have no annotations: one that is still true is pushed as it is.
+ */
+export function manifestOf(
+  image: SourceImage,
   config: Blob,
   layers: readonly PushedLayer[],
-): StoredManifest | undefined {
-  const same =
-    configDigest === config.digest &&
-    // By the type as well: what is called a plain tar, and is not, went up as what it is.
-    own.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest)
-  return manifest !== undefined && same ? { ...manifest, digest: digestOf(manifest.bytes) } : undefined
+  info: BuildInfo,
+): StoredManifest {
+  const { manifest } = image
+  // By the type as well: what is called a plain tar, and is not, went up as what it is.
+  const kept = image.layers.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest)
+  if (manifest === undefined || !kept) return composeManifest(image, config, layers, info)
+  if (manifest.mediaType === OCI_MANIFEST) return rewriteManifest(manifest, config, info)
+  if (config.digest === image.configDigest) return { ...manifest, digest: digestOf(manifest.bytes) }
+  return composeManifest(image, config, layers, info)
+}
+
+/** Gives an OCI manifest another config and other build info. All other fields and their order stay the same. */
+export function rewriteManifest(
+  { bytes, mediaType }: Omit<StoredManifest, 'digest'>,
+  { digest, size }: Pick<Blob, 'digest' | 'size'>,
+  info: BuildInfo,
+): StoredManifest {
+  const said: OciManifest = JSON.parse(bytes.toString('utf8'))
+  // `data` embeds the blob itself, so it belongs to the config that is replaced.
+  const config = said.config.digest === digest ? said.config : { ...said.config, digest, size, data: undefined }
+  const annotations = withBuildInfo(said.annotations ?? {}, info)
+  const rewritten = Buffer.from(JSON.stringify({ ...said, config, annotations }))
+  return { bytes: rewritten, digest: digestOf(rewritten), mediaType }
+}
+
+/** The fields that are rewritten. */
+interface OciManifest {
+  readonly config: { readonly digest: string }
+  readonly annotations?: Readonly<Record<string, string>> | null
 }
 
 /** A manifest as it would have come with the image, with all that is said of it and of the layers that are still those. */
@@ -52,6 +74,7 @@ function composeManifest(
   { manifest, layers: own }: SourceImage,
   config: Blob,
   layers: readonly PushedLayer[],
+  info: BuildInfo,
 ): StoredManifest {
   const said = (annotations: Descriptor['annotations'] = {}) =>
     Object.keys(annotations).length > 0 ? { annotations } : undefined
@@ -64,7 +87,7 @@ function composeManifest(
         const kept = keptBlob(own[at])
         return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) }
       }),
-      ...said(manifest?.annotations),
+      annotations: withBuildInfo(manifest?.annotations ?? {}, info),
     }),
   )
   return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }

@@ -8,7 +8,7 @@ import { bytesOf, type Pushed, type PushedLayer } from './pushing.ts'
 export async function pushWithRegistry(call: PushCall, { registry, log }: Tools): Promise<Pushed> {
   const { images, tag } = call
   const pushed = await pushImage(call, registry, log)
-  const { image, manifest, layers, milliseconds } = pushed
+  const { image, manifest, layers, info, milliseconds } = pushed
   log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`)
   for (const repository of images) {
     const name = tag === '' ? printRepository(repository) : printReference({ repository, tag })
@@ -20,6 +20,7 @@ export async function pushWithRegistry(call: PushCall, { registry, log }: Tools)
   return {
     images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
     layers,
+    info,
   }
 }
 

@@ -1,5 +1,6 @@
 import { allOf } from '../all-of.ts'
 import { hashLayer } from '../blob/compress.ts'
+import { type BuildInfo, describeBuild } from '../build-info.ts'
 import { oneLine } from '../failure.ts'
 import { type ImageSource, isSeekable, readImage } from '../image/source.ts'
 import type { LayerMember, SourceImage, SourceLayer } from '../image/source-image.ts'
@@ -22,6 +23,8 @@ export interface PushCall extends Pushing, UploadCall {
   readonly published: Published
   /** Added to the image's config. None leave its bytes as Nix made them. */
   readonly labels: Labels
+  /** What Nix built, for the annotations of the manifest. */
+  readonly storePath: string
 }
 
 /** An image that every registry has. */
@@ -29,6 +32,7 @@ export interface PushedImage {
   readonly image: SourceImage
   readonly manifest: StoredManifest
   readonly layers: readonly PushedLayer[]
+  readonly info: BuildInfo
   readonly milliseconds: number
 }
 
@@ -41,7 +45,9 @@ export async function pushImage(call: PushCall, registry: Registry, log: Log): P
   const started = performance.now()
   const attempt = async (published: Published) => {
     const { image, layers } = await pushLayers({ ...call, published }, registry, log)
-    return { image, layers, manifest: await pushManifest(call, image, layers, published, registry) }
+    const formats = layers.map(({ format }) => format)
+    const info = describeBuild(call.storePath, call.labels, call.compression.format, formats)
+    return { image, layers, info, manifest: await pushManifest(call, image, layers, info, published, registry) }
   }
   const pushed = await attempt(call.published).catch((error: unknown) => {
     // A layer that a published image lists may be gone all the same, by a clean-up that went wrong.
@@ -190,11 +196,12 @@ async function pushManifest(
   { images, tag, labels }: PushCall,
   image: SourceImage,
   layers: readonly PushedLayer[],
+  info: BuildInfo,
   published: Published,
   registry: Registry,
 ): Promise<StoredManifest> {
   const config = labelledConfig(image.configBytes, labels)
-  const manifest = manifestOf(image, config, layers)
+  const manifest = manifestOf(image, config, layers, info)
   const { bytes, digest, mediaType } = manifest
   const without = images.filter((repository) => !published.has(repository, config.digest))
   await putEverywhere(registry, without, config)

@@ -1,3 +1,4 @@
+import type { BuildInfo } from '../build-info.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { Digest } from '../oci/digest.ts'
@@ -22,6 +23,8 @@ export interface Pushed {
   readonly images: readonly ImageManifest[]
   /** Absent where Docker pushed: it does not tell. */
   readonly layers?: readonly PushedLayer[]
+  /** What the manifest says. Absent where Docker pushed: it writes no annotations. */
+  readonly info?: BuildInfo
 }
 
 /** One layer, as the manifest lists it. */

@@ -1,4 +1,4 @@
-import { NoArtifactService, readRecords } from '../artifacts.ts'
+import { NoArtifactService, originOfArtifact, readFoundRecord, readRecords } from '../artifacts.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
@@ -21,7 +21,7 @@ export interface Candidate {
  */
 export async function collect(
   inputs: MergeInputs,
-  { tempFolder }: Workflow,
+  { run, tempFolder }: Workflow,
   log: JobLog,
 ): Promise<readonly Candidate[]> {
   const { digests = [], artifactPattern } = inputs
@@ -35,9 +35,15 @@ export async function collect(
       if (own && !inputs.push && error instanceof NoArtifactService) return []
       throw error
     })
-  return [...handed, ...found.map(({ text, origin }) => candidateOf(text, origin))]
+  const candidates = found.map((one): Candidate => {
+    if (one.kind === 'digest') return { digest: one.digest, origin: one.origin }
+    const record = readFoundRecord(one, run)
+    return { digest: record.digest, record, origin: originOfArtifact(one.artifact) }
+  })
+  return [...handed, ...candidates]
 }
 
+/** A line of `digests`: workflows may take those from another run. */
 function candidateOf(text: string, origin: string): Candidate {
   const digest = `sha256:${text.replace(/^sha256:/, '')}`
   if (isDigest(digest)) return { digest, origin }

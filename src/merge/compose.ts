@@ -1,5 +1,5 @@
+import { withBuildInfo } from '../build-info.ts'
 import { oneLine } from '../failure.ts'
-import { annotate } from '../made-of.ts'
 import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
@@ -20,7 +20,8 @@ type Annotations = Readonly<Record<string, string>>
 /**
  * The index of all members with what BuildKit attests about them. Its annotations are the user's; where they say
  * nothing, the run's own commit and repository; and where neither does, what the labels of all images say, for GHCR
- * shows the description of the index alone. The entry of an image says what it is made of, where its record does.
+ * shows the description of the index alone. The entry of an image has the build info of
+ * its manifest, which tells later builds that it may be unchanged.
  * @param origin the annotations that tell where the run's commit is from
  */
 export function compose(
@@ -32,11 +33,11 @@ export function compose(
   const placed = placeAnnotations(annotations, platforms)
   const given = { ...origin, ...placed.index }
   const labels = commonLabels(members, given)
-  const entries = members.flatMap(({ platform, image, madeOf }) => [
+  const entries = members.flatMap(({ platform, image, info }) => [
     {
       ...image.own.descriptor,
       platform,
-      annotations: { ...placed.descriptor(platform), ...(madeOf && annotate(madeOf)) },
+      annotations: withBuildInfo(placed.descriptor(platform), info),
     },
     ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
   ])

@@ -1,6 +1,7 @@
 import { allOf } from '../all-of.ts'
 import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
+import type { TagReference } from '../inputs/tags.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
@@ -162,13 +163,21 @@ async function publish(
     (image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)),
   )
   await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
-  await Promise.all([
-    ...without.map((image) => readBack(registry, image, index)),
-    ...plans.flatMap(({ tag, before, action }) =>
-      action === 'skipped' ? [] : checkStill(registry, { tag, before: before.stored }),
+  const [, checked] = await Promise.all([
+    Promise.all(without.map((image) => readBack(registry, image, index))),
+    Promise.all(
+      plans.flatMap(({ tag, before, action }) =>
+        action === 'skipped' ? [] : checkStill(registry, { tag, before: before.stored }, index),
+      ),
     ),
   ])
-  await moveTags(registry, moves, index)
+  const published = checked.filter(({ moved }) => moved).map(({ tag }) => tag)
+  await moveTags(
+    registry,
+    moves.filter(({ tag }) => !published.includes(tag)),
+    index,
+    published,
+  )
 }
 
 /** So that no tag is moved to something that can't be pulled. */
@@ -180,10 +189,18 @@ async function readBack(registry: Registry, image: Repository, { digest }: Store
   })
 }
 
-/** What was decided about a tag holds only as long as nobody else has moved it. */
-async function checkStill(registry: Registry, { tag, before }: TagMove): Promise<void> {
+/**
+ * Checks that a tag is as it was when it was decided what becomes of it, or that another run has moved it to the same
+ * index in the meantime, as the same merge in several jobs of a matrix does.
+ */
+async function checkStill(
+  registry: Registry,
+  { tag, before }: TagMove,
+  index: StoredManifest,
+): Promise<{ readonly tag: TagReference; readonly moved: boolean }> {
   const now = await registry.findDigest(tag.repository, tag.tag)
-  if (now === before?.digest) return
+  if (now === before?.digest) return { tag, moved: false }
+  if (now === index.digest) return { tag, moved: true }
   throw new MergeError({
     what: `${printReference(tag)} was moved by somebody else while this job ran`,
     words: `it was ${before?.digest ?? 'not there'}, and is ${now ?? 'gone'}`,

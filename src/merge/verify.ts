@@ -1,4 +1,4 @@
-import type { MadeOf } from '../made-of.ts'
+import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from '../build-info.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
 import { fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
@@ -15,8 +15,8 @@ export interface Member {
   readonly system: string
   readonly platform: Platform
   readonly image: PublishedImage
-  /** Absent where its record does not say so. */
-  readonly madeOf?: MadeOf
+  /** What the image's own manifest says; absent where it says nothing. */
+  readonly info?: BuildInfo | undefined
   /** Where it is to be published and is not yet. */
   readonly absentFrom: readonly Repository[]
 }
@@ -91,17 +91,26 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
       words: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
       help: 'Nothing was published. Run the build of this system again.',
     })
+  const info = fromAnnotations(image.own.annotations)
+  const claimed = record && buildInfoOf(record)
+  if (info && claimed && !sameBuild(info, claimed))
+    throw new MergeError({
+      what: `${name} is not what its record says`,
+      words: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
+      help: 'Nothing was published. Run the build of this system again.',
+    })
   const variant = image.platform.variant ?? wanted.variant
   const { os, architecture } = wanted
   return {
     system,
     platform: { os, architecture, ...(variant !== undefined && { variant }) },
-    ...(record && madeOfIn(record)),
+    info,
   }
 }
 
-function madeOfIn({ storePath, labels, compression }: DigestRecord): Pick<Member, 'madeOf'> {
-  return labels && isStorePath(storePath) ? { madeOf: { storePath, labels, compression } } : {}
+/** Returns undefined for a record that does not say which labels were added: Docker wrote the manifest. */
+function buildInfoOf({ storePath, labels, compression }: DigestRecord): BuildInfo | undefined {
+  return labels && isStorePath(storePath) ? { storePath, labels, compression } : undefined
 }
 
 /**

@@ -8,8 +8,9 @@ export interface Platform {
 /** The platform of what is listed beside images, and is none: BuildKit's attestations. */
 export const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' } as const
 
-/** What a platform's parts are made of: they come from strangers, and go into logs and summaries. */
+/** Limits a part of a platform: strangers write them, and logs and summaries show them. */
 export const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/
+export const PLATFORM_WORD_LENGTH = 64
 
 /** `linux/arm64`, `linux/arm/v7`. */
 export function printPlatform(platform: Platform): string {

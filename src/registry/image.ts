@@ -8,7 +8,7 @@ import {
   parseConfig,
   parseManifest,
 } from '../oci/document.ts'
-import { isForeignLayer } from '../oci/media-type.ts'
+import { isForeignLayer, OCI_MANIFEST } from '../oci/media-type.ts'
 import { type Platform, printPlatform } from '../oci/platform.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Look, Registry, StoredManifest } from './registry.ts'
@@ -41,6 +41,8 @@ export interface ManifestContent {
   readonly manifest: StoredManifest
   /** As an index lists it. */
   readonly descriptor: Descriptor
+  /** Its own annotations. Docker's manifests have none. */
+  readonly annotations: Readonly<Record<string, string>>
   /** The config first. Without layers that lie elsewhere by right. */
   readonly blobs: readonly Descriptor[]
 }
@@ -152,15 +154,17 @@ async function readListed(
 
 function contentOf(manifest: StoredManifest, parsed: Manifest, listed?: Descriptor): ManifestContent {
   const { mediaType, config, layers } = parsed
-  const { platform, annotations } = listed ?? {}
+  const { platform, annotations: ofEntry } = listed ?? {}
   const descriptor = {
     mediaType,
     digest: manifest.digest,
     size: manifest.bytes.length,
     ...(platform && { platform }),
-    ...(annotations && { annotations }),
+    ...(ofEntry && { annotations: ofEntry }),
   }
-  return { manifest, descriptor, blobs: [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))] }
+  const annotations = mediaType === OCI_MANIFEST ? parsed.annotations : {}
+  const blobs = [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))]
+  return { manifest, descriptor, annotations, blobs }
 }
 
 async function describe(

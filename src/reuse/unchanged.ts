@@ -1,6 +1,6 @@
+import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from '../build-info.ts'
 import { oneLine, reasonOf } from '../failure.ts'
 import type { Log } from '../log.ts'
-import { readMadeOf } from '../made-of.ts'
 import { evaluateStorePath } from '../nix/evaluate.ts'
 import type { NixCall } from '../nix/nix.ts'
 import { platformOf } from '../nix/system.ts'
@@ -24,8 +24,9 @@ export interface BuildQuestion extends NixCall {
 
 /** An image that needs no build. */
 export interface UnchangedImage {
-  readonly storePath: string
   readonly image: PublishedImage
+  /** What its manifest says. */
+  readonly info: BuildInfo
 }
 
 /**
@@ -55,8 +56,7 @@ export async function lookForUnchanged(
     )
     return undefined
   }
-  const image = await findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)
-  return image && { storePath, image }
+  return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)
 }
 
 /** An index published before, with what it says of its images. */
@@ -80,7 +80,7 @@ export function ownIndexes(earlier: readonly Earlier[], images: readonly Reposit
 /** Whether an index names the store path of an image for this platform, so that it is worth while to evaluate one. */
 export function namesStorePath(indexes: readonly PublishedIndex[], platform: Platform): boolean {
   return indexes.some(({ manifests }) =>
-    entriesFor(manifests, platform).some(({ annotations = {} }) => readMadeOf(annotations)),
+    entriesFor(manifests, platform).some(({ annotations = {} }) => fromAnnotations(annotations)),
   )
 }
 
@@ -94,7 +94,8 @@ export interface WantedImage extends Pick<BuildQuestion, 'labels' | 'format'> {
 /**
  * The image that was published of a store path: what a build would publish but for the values of labels (see `relabel`),
  * so that there is nothing to build. It must be so beyond doubt:
- * - an index in one of `images` (see `ownIndexes`) names this store path for its one image of the platform;
+ * - an index in one of `images` (see `ownIndexes`) names this store path for its one image of the platform, and the image's
+ *   own manifest says the same: only a job that may push to the repository could write that;
  * - each label that was added then is added now: what the image had in its place without it is not known;
  * - the registry has that image whole, it is for the platform, and its layers have the format that is asked for, or came with
  *   another when that was asked for as well.
@@ -107,10 +108,10 @@ export async function findUnchanged(
   indexes: readonly PublishedIndex[],
   wanted: WantedImage,
   log: Log,
-): Promise<PublishedImage | undefined> {
+): Promise<UnchangedImage | undefined> {
   for (const { reference, manifests } of indexes) {
     const entries = entriesFor(manifests, wanted.platform)
-    const entry = entries.find(({ annotations = {} }) => readMadeOf(annotations)?.storePath === wanted.storePath)
+    const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath)
     if (entry === undefined) continue
     const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(reasonOf)
     if (typeof looked !== 'string') return looked
@@ -128,13 +129,16 @@ async function look(
   { digest, annotations = {} }: Descriptor,
   rivals: number,
   { platform, labels, format }: WantedImage,
-): Promise<PublishedImage | string> {
+): Promise<UnchangedImage | string> {
   if (rivals > 1) return `the index has ${rivals} images for that platform`
-  const madeOf = readMadeOf(annotations)
-  const more = madeOf?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
+  const hint = fromAnnotations(annotations)
+  const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
   if (more.length > 0) return `its ${printKeys(more)} not in \`labels\` now`
   const image = await findImage(registry, repository, digest)
   if (image?.digest !== digest) return 'it lists an image that is not there'
+  const info = fromAnnotations(image.own.annotations)
+  if (info === undefined) return 'its own manifest does not say what it was built from'
+  if (hint === undefined || !sameBuild(info, hint)) return `its own manifest says ${formatBuildInfo(info)}`
   if (!fits(image.platform, platform)) return `the image there is for ${printPlatform(image.platform)}`
   const missing = await missingBlobs(registry, image)
   if (missing.length > 0) return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`
@@ -142,10 +146,10 @@ async function look(
   const manifest = parseManifest(bytes, mediaType, digest)
   const layers = manifest.kind === 'manifest' ? manifest.layers : []
   // Layers that came compressed would be left as they are this time, too.
-  const sameSetting = madeOf?.compression === format
+  const sameSetting = info.compression === format
   if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
     return `its layers are not compressed by ${format}`
-  return image
+  return { image, info }
 }
 
 function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonly Descriptor[] {
@@ -153,5 +157,5 @@ function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonl
 }
 
 function printKeys(keys: readonly string[]): string {
-  return `${keys.length === 1 ? 'label' : 'labels'} ${keys.map(oneLine).join(', ')} ${keys.length === 1 ? 'is' : 'are'}`
+  return `${keys.length === 1 ? 'label' : 'labels'} ${oneLine(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`
 }
