@@ -74,7 +74,8 @@ describe('two systems, built and merged', () => {
       mediaType,
       size: expect.any(Number),
       storePath: outputs['store-path'],
-      labels: [],
+      // Docker writes the manifest, which says nothing of them.
+      ...(by === 'registry' && { labels: [] }),
       job: { id: 'images', total: 2 },
       run: { id: '1234567890', attempt: 2 },
     })
