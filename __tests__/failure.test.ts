@@ -41,3 +41,17 @@ describe('the text of anything that was thrown', () => {
     expect(messageOf(thrown)).toBe(text)
   })
 })
+
+describe('a failure with names or an answer of any length', () => {
+  test('still says what to do, and is short enough for the log', () => {
+    const long = 'n'.repeat(1_000_000)
+    const { message, parts } = new Failure({
+      what: `${long} failed`,
+      words: `${long}\n`.repeat(16),
+      help: `Do y. ${long}`,
+    })
+    expect(message.length).toBeLessThan(64 * 1024)
+    expect(message).toMatch(/^n+…\n {2}n+…\nDo y\. n+…$/)
+    expect(parts.words?.length).toBeLessThan(64 * 1024)
+  })
+})

@@ -45903,11 +45903,19 @@ function isCancelled() {
 class Failure extends Error {
     name = 'Failure';
     parts;
-    constructor(parts) {
-        super([parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'), parts.cause === undefined ? undefined : { cause: parts.cause });
+    constructor({ what, words, help, cause }) {
+        const parts = {
+            what: (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(what, PART_LIMIT),
+            words: words && (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(words, WORDS_LIMIT),
+            help: help && (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(help, PART_LIMIT),
+            cause,
+        };
+        super([parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'), cause === undefined ? undefined : { cause });
         this.parts = parts;
     }
 }
+const PART_LIMIT = 8 * 1024;
+const WORDS_LIMIT = 32 * 1024;
 function messageOf(error) {
     if (typeof error !== 'object' || error === null || !('message' in error))
         return String(error);
@@ -53820,8 +53828,8 @@ function readJson(schema, json) {
     const parsed = text === undefined ? undefined : json_parseJson(text);
     if (parsed === undefined)
         return { ok: false, problem: 'it is not JSON' };
-    if (parsed === 'deep')
-        return { ok: false, problem: `it is nested more than ${DEPTH_LIMIT} levels deep` };
+    if (typeof parsed === 'string')
+        return { ok: false, problem: parsed };
     const { success, output, issues } = safeParse(schema, parsed.value, { abortEarly: true });
     if (success)
         return { ok: true, value: output };
@@ -53831,17 +53839,21 @@ function readJson(schema, json) {
     return { ok: false, problem, ...(place !== null && { place }) };
 }
 const DEPTH_LIMIT = 100;
+const VALUES_LIMIT = 1_000_000;
 function decode(bytes) {
     try {
-        return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+        return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
     }
     catch {
         return undefined;
     }
 }
 function json_parseJson(text) {
-    if (depthOf(text) > DEPTH_LIMIT)
-        return 'deep';
+    const { depth, values } = measure(text);
+    if (depth > DEPTH_LIMIT)
+        return `it is nested more than ${DEPTH_LIMIT} levels deep`;
+    if (values > VALUES_LIMIT)
+        return `it has more than ${VALUES_LIMIT} values`;
     try {
         return { value: JSON.parse(text) };
     }
@@ -53849,9 +53861,10 @@ function json_parseJson(text) {
         return undefined;
     }
 }
-function depthOf(text) {
+function measure(text) {
     let depth = 0;
     let deepest = 0;
+    let values = 1;
     for (let at = 0; at < text.length; at++) {
         switch (text.charCodeAt(at)) {
             case QUOTE:
@@ -53860,13 +53873,17 @@ function depthOf(text) {
             case OPEN_BRACKET:
             case OPEN_BRACE:
                 deepest = Math.max(deepest, ++depth);
+                values++;
+                break;
+            case COMMA:
+                values++;
                 break;
             case CLOSE_BRACKET:
             case CLOSE_BRACE:
                 depth--;
         }
     }
-    return deepest;
+    return { depth: deepest, values };
 }
 function endOfString(text, start) {
     let at = start + 1;
@@ -53876,6 +53893,7 @@ function endOfString(text, start) {
 }
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
+const COMMA = 0x2c;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
@@ -57305,16 +57323,18 @@ function collector(limit) {
     };
 }
 function endOf(limit) {
-    const chunks = [];
+    const kept = Buffer.alloc(2 * limit);
     let size = 0;
     return {
         add(chunk) {
-            chunks.push(chunk);
-            size += chunk.length;
-            while (size - (chunks[0]?.length ?? 0) >= limit)
-                size -= chunks.shift()?.length ?? 0;
+            const end = chunk.subarray(-limit);
+            if (size + end.length > kept.length) {
+                kept.copyWithin(0, size - limit, size);
+                size = limit;
+            }
+            size += end.copy(kept, size);
         },
-        read: () => Buffer.concat(chunks).subarray(-limit),
+        read: () => Buffer.from(kept.subarray(Math.max(0, size - limit), size)),
     };
 }
 const LINE_LIMIT = 256 * 1024;
@@ -57354,6 +57374,7 @@ var external_node_stream_ = __nccwpck_require__(57075);
 const stream_LOG_LIMIT = 64 * 1024;
 const LOG_LINES = 15;
 const stream_LINGER = 5000;
+const LINGER_IN_ALL = 12;
 function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
     const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
     const log = endOf(stream_LOG_LIMIT);
@@ -57361,11 +57382,18 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
     const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
     child?.stdin?.on('error', () => undefined);
     child?.stdout?.on('error', () => undefined);
+    let exitedAt;
     let waitingSince;
+    let waited = 0;
     let abandoned = false;
+    let overdue;
+    let wentOn = false;
     function watchPipes() {
         const timer = setInterval(() => {
-            if (waitingSince === undefined || performance.now() - waitingSince < lingerMs)
+            if (waitingSince === undefined)
+                return;
+            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
+            if (silent < lingerMs && waited + silent < lingerMs * LINGER_IN_ALL)
                 return;
             abandoned = true;
             end();
@@ -57374,20 +57402,30 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
         if (child?.stdout?.destroyed !== false)
             clearInterval(timer);
     }
+    async function next(chunks) {
+        const since = performance.now();
+        waitingSince = since;
+        const waiting = startActivity(`the output of ${path}`);
+        try {
+            const { done, value } = await chunks.next();
+            return done ? undefined : value;
+        }
+        finally {
+            waiting.end();
+            waitingSince = undefined;
+            if (exitedAt !== undefined)
+                waited += performance.now() - Math.max(since, exitedAt);
+        }
+    }
     async function* output() {
         if (child?.stdout == null)
             return;
         const chunks = child.stdout[Symbol.asyncIterator]();
         try {
-            for (;;) {
-                waitingSince = performance.now();
-                const waiting = startActivity(`the output of ${path}`);
-                const { done, value } = await chunks.next().finally(waiting.end);
-                waitingSince = undefined;
-                if (done)
-                    return;
-                yield value;
-            }
+            for (let chunk = await next(chunks); chunk !== undefined; chunk = await next(chunks))
+                yield chunk;
+            if (exitedAt === undefined)
+                overdue = setTimeout(endOverdue, lingerMs * LINGER_IN_ALL);
         }
         catch (error) {
             if (!abandoned)
@@ -57397,7 +57435,12 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
             child.stdout.destroy();
         }
     }
+    function endOverdue() {
+        wentOn = true;
+        (0,process_child/* endGroup */.N4)(child);
+    }
     function end() {
+        clearTimeout(overdue);
         (0,process_child/* endGroup */.N4)(child);
         child?.stdout?.destroy();
         child?.stderr?.destroy();
@@ -57405,6 +57448,8 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
     }
     async function settle() {
         const { code, error } = await exited;
+        exitedAt = performance.now();
+        clearTimeout(overdue);
         if (child?.pid !== undefined) {
             watchPipes();
             await waitUpTo(lingerMs, logClosed);
@@ -57412,6 +57457,8 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
         const text = (0,lib_failure/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
         if (code === 0)
             return { log: text };
+        if (wentOn)
+            return { failure: 'it closed its standard output, but did not end', log: text };
         return { failure: error ?? describe(code, child?.signalCode ?? null), log: text };
     }
     return { input: child?.stdin ?? closedInput(), output: output(), ended: settle(), end };
@@ -57458,6 +57505,7 @@ async function keepsLayersUncompressed() {
 async function loadImage(feed, advise = () => undefined) {
     const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
     try {
+        discard(docker.output);
         const [fed] = await Promise.allSettled([feed(docker.input)]);
         const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
         if (fed.status === 'rejected' && !brokenPipe)
@@ -57474,16 +57522,18 @@ async function loadImage(feed, advise = () => undefined) {
     }
 }
 async function loadedImage(configDigest, names) {
-    for (const name of [configDigest, ...names.filter(isReference)]) {
+    const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
+    for (const name of candidates) {
         const { exitCode } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
         if (exitCode === 0)
             return name;
     }
     throw new DockerError({
-        what: `Docker has loaded the image, but knows neither ${[configDigest, ...names].join(' nor ')}`,
+        what: `Docker has loaded the image, but knows neither ${candidates.join(' nor ')}`,
         help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
     });
 }
+const NAMES_LIMIT = 8;
 async function tagImage(image, reference) {
     const { exitCode, log } = await docker(['tag', image, reference]);
     if (exitCode !== 0)
@@ -57502,6 +57552,13 @@ async function pushTag(reference, loginHelp) {
         what: `Docker has pushed ${reference}, but did not say its digest`,
         words: (0,lib_failure/* lastLines */.w$)(stdout, 5),
     });
+}
+function discard(output) {
+    const reading = async () => {
+        for await (const _ of output)
+            ;
+    };
+    reading().catch(() => undefined);
 }
 const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
 const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
@@ -57548,7 +57605,7 @@ async function resolveWithin(path, root) {
     catch (error) {
         if (isCode(error, 'ENOENT', 'ENOTDIR'))
             return undefined;
-        throw new FileError({ what: `${path} can't be read`, words: (0,lib_failure/* messageOf */.bD)(error), cause: error });
+        throw unreadable(path, error);
     }
     throw leadsOut(path, root);
 }
@@ -57558,7 +57615,7 @@ async function openRegularFile(path, root) {
         throw new FileError({ what: `There is no ${path}` });
     const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
     const handle = await (0,promises_.open)(place, flags).catch((error) => {
-        throw new FileError({ what: `${path} can't be read`, words: (0,lib_failure/* messageOf */.bD)(error), cause: error });
+        throw unreadable(path, error);
     });
     try {
         const file = await handle.stat();
@@ -57573,6 +57630,61 @@ async function openRegularFile(path, root) {
         throw error;
     }
 }
+async function readWhole({ handle, size }, path) {
+    const bytes = Buffer.alloc(size);
+    let length = 0;
+    try {
+        while (length < size) {
+            const { bytesRead } = await handle.read(bytes, length, size - length, length);
+            if (bytesRead === 0)
+                break;
+            length += bytesRead;
+        }
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+    return bytes.subarray(0, length);
+}
+const CHUNK = 1024 * 1024;
+async function* contentOf({ handle, size }, path) {
+    if (size === 0)
+        return handle.close();
+    try {
+        yield* handle.createReadStream({ highWaterMark: CHUNK, end: size - 1 });
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+}
+async function isFolder(path) {
+    try {
+        return (await (0,promises_.stat)(path)).isDirectory();
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+}
+const regular_file_NAMES_LIMIT = 10_000;
+async function listFolder(path, root) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new FileError({ what: `There is no ${path}` });
+    const names = [];
+    try {
+        for await (const { name } of await (0,promises_.opendir)(place, { bufferSize: 512 })) {
+            names.push(name);
+            if (names.length > regular_file_NAMES_LIMIT)
+                break;
+        }
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+    if (names.length <= regular_file_NAMES_LIMIT)
+        return names.sort();
+    throw new FileError({ what: `${path} is a folder with more than ${regular_file_NAMES_LIMIT} files in it` });
+}
 async function isStillWithin({ fd }, root) {
     const place = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
     return place === undefined || isWithin(place, await (0,promises_.realpath)(root));
@@ -57580,6 +57692,9 @@ async function isStillWithin({ fd }, root) {
 function isWithin(path, folder) {
     const below = (0,external_node_path_.relative)(folder, path);
     return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
+}
+function unreadable(path, cause) {
+    return new FileError({ what: `${path} can't be read`, words: (0,lib_failure/* messageOf */.bD)(cause), cause });
 }
 function leadsOut(path, root) {
     return new FileError({
@@ -57710,7 +57825,17 @@ function listOf(names) {
 
 
 
+const LAYERS_LIMIT = 1000;
+function tooManyLayers(count) {
+    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
+}
 function readConfig(bytes, name, path) {
+    const config = config_parse(bytes, name, path);
+    if (config.diffIds.length > LAYERS_LIMIT)
+        throw damaged(path, tooManyLayers(config.diffIds.length));
+    return config;
+}
+function config_parse(bytes, name, path) {
     try {
         return parseConfig(bytes, `the config ${name}`);
     }
@@ -57762,6 +57887,8 @@ async function imageOfDockerArchive(contents, path) {
     const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
     const config = await document(manifest.Config, `its config ${manifest.Config}`);
     const image = readConfig(config, manifest.Config, path);
+    if (manifest.Layers.length > LAYERS_LIMIT)
+        throw damaged(path, tooManyLayers(manifest.Layers.length));
     const layers = [];
     const missing = [];
     for (const layer of manifest.Layers) {
@@ -57852,13 +57979,11 @@ async function imageOfLayout(contents, path) {
 async function readLayoutFolder(path, root, take = async () => undefined) {
     const image = await imageOfLayout(contentsOfFolder(path, root), path);
     for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
-        await take({ name, size: blob?.size ?? 0, content: () => contentOf((0,external_node_path_.join)(path, name), root) });
+        await take({ name, size: blob?.size ?? 0, content: () => contentAt((0,external_node_path_.join)(path, name), root) });
     return image;
 }
-const CHUNK = 1024 * 1024;
-async function* contentOf(path, root) {
-    const { handle } = await openRegularFile(path, root);
-    yield* handle.createReadStream({ highWaterMark: CHUNK });
+async function* contentAt(path, root) {
+    yield* contentOf(await openRegularFile(path, root), path);
 }
 function contentsOfFolder(path, root) {
     let read = 0;
@@ -57880,7 +58005,7 @@ function contentsOfFolder(path, root) {
                 read += file.size;
                 if (read > DOCUMENTS_LIMIT)
                     throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-                const bytes = await file.handle.readFile();
+                const bytes = await readWhole(file, (0,external_node_path_.join)(path, name));
                 return isDocument(name, bytes) ? bytes : undefined;
             }
             finally {
@@ -57889,10 +58014,13 @@ function contentsOfFolder(path, root) {
         },
     };
 }
+const LISTED_LIMIT = 1000;
 async function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
     const index = oci_layout_parse(bytes, mediaType, name, path);
     if (index.kind === 'manifest')
         throw damaged(path, `${name} is no index`);
+    if (index.manifests.length > LISTED_LIMIT)
+        throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`);
     const listed = index.manifests.filter((one) => !isAttestation(one));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     const images = [];
@@ -58053,33 +58181,36 @@ function compressionOf(start) {
 function isTar(start) {
     return start.toString('latin1', 257, 262) === 'ustar';
 }
-function decompress_decompress(compression, bytes, path) {
+function decompress_decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
     const options = { chunkSize: 1024 * 1024 };
     if (compression === 'xz')
         return byXz(bytes, path);
     return compression === 'gzip'
         ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
-        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: WINDOW_LOG } }), splitFrames(bytes), path);
+        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: windowLog } }), splitFrames(bytes), path, windowLog);
 }
 const WINDOW_LOG = 27;
-async function* byStream(plain, bytes, path) {
+const INNER_WINDOW_LOG = 23;
+async function* byStream(plain, bytes, path, windowLog = WINDOW_LOG) {
     const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
     try {
         yield* plain;
     }
     catch (error) {
-        throw explained((await failure) ?? error, path);
+        throw explained((await failure) ?? error, path, windowLog);
     }
     const error = await failure;
     if (error !== undefined)
-        throw explained(error, path);
+        throw explained(error, path, windowLog);
 }
-function explained(error, path) {
+function explained(error, path, windowLog) {
     if (error.code === 'ZSTD_error_frameParameter_windowTooLarge')
         return new ImageError({
-            what: `${path} can't be decompressed: zstd would need more than ${2 ** WINDOW_LOG / 1024 / 1024} MiB of memory for its window`,
+            what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
             words: (0,lib_failure/* messageOf */.bD)(error),
-            help: 'Compress it without `--long`, or with at most `--long=27`.',
+            help: windowLog === WINDOW_LOG
+                ? 'Compress it without `--long`, or with at most `--long=27`.'
+                : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
             cause: error,
         });
     return /^(Z_|ZSTD_)/.test(String(error.code))
@@ -58223,6 +58354,7 @@ function fileReader(file, size) {
 async function* tarEntries(reader, archive) {
     const global = new Map();
     let extension = {};
+    let extensions = 0;
     for (;;) {
         const header = await readHeader(reader, archive);
         if (header === undefined) {
@@ -58231,11 +58363,16 @@ async function* tarEntries(reader, archive) {
             return;
         }
         if (isExtension(header.flag)) {
+            if (++extensions > EXTENSIONS_LIMIT)
+                throw new ImageError({
+                    what: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
+                });
             extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
             continue;
         }
         const entry = tar_describe(header, global, extension, archive);
         extension = {};
+        extensions = 0;
         yield* visit(reader, entry, archive);
     }
 }
@@ -58244,6 +58381,7 @@ function mayBeTar(start) {
     return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)));
 }
 const EXTENSION_LIMIT = 256 * 1024;
+const EXTENSIONS_LIMIT = 100;
 const NAME_LIMIT = 4096;
 async function* visit(reader, entry, archive) {
     let unread = entry.size;
@@ -58433,7 +58571,7 @@ async function collect(reader, path, take) {
     }
     return collection;
 }
-const NAMES_LIMIT = 8 * 1024 * 1024;
+const archive_NAMES_LIMIT = 8 * 1024 * 1024;
 function createCollection(path) {
     const members = new Map();
     const documents = new Map();
@@ -58444,7 +58582,7 @@ function createCollection(path) {
         documents,
         add(name, { type, linkName, size }, document) {
             namesLength += name.length + linkName.length + 64;
-            if (namesLength > NAMES_LIMIT)
+            if (namesLength > archive_NAMES_LIMIT)
                 throw damaged(path, 'it has more files than any image');
             members.set(name, { type, linkName, size });
             documents.delete(name);
@@ -58487,23 +58625,25 @@ function mayBeDocument({ type, size }, name) {
 
 
 
+
 const LIMIT = 8 * 1024 * 1024;
 const DESCRIPTION = object({
     'image-config': looseObject({}),
     layers: nullable(array(object({ diff_ids: string() })), []),
 });
 async function readDescription(path, root) {
-    const { handle, size } = await openRegularFile(path, root);
+    const file = await openRegularFile(path, root);
     try {
-        if (size > LIMIT)
-            return { fault: `it has ${printBytes(size)}` };
-        const read = readJson(DESCRIPTION, await handle.readFile());
-        if (read.ok)
-            return { diffIds: read.value.layers.map((layer) => layer.diff_ids) };
-        return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+        if (file.size > LIMIT)
+            return { fault: `it has ${printBytes(file.size)}` };
+        const read = readJson(DESCRIPTION, await readWhole(file, path));
+        if (!read.ok)
+            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
+        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
     }
     finally {
-        await handle.close();
+        await file.handle.close();
     }
 }
 
@@ -58573,12 +58713,11 @@ async function readStart(path, root, most = BLOCK) {
     const place = await resolveWithin(path, root);
     if (place === undefined)
         throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS });
-    if ((await (0,promises_.stat)(place)).isDirectory())
+    if (await isFolder(place))
         return 'folder';
-    const { handle } = await openRegularFile(place, root);
+    const { handle, size } = await openRegularFile(place, root);
     try {
-        const { bytesRead, buffer } = await handle.read(Buffer.alloc(most), 0, most, 0);
-        return buffer.subarray(0, bytesRead);
+        return await readWhole({ handle, size: Math.min(most, size) }, path);
     }
     finally {
         await handle.close();
@@ -58603,7 +58742,7 @@ async function readUnpackedStart(path, root, format) {
     }
 }
 async function findInFolder(path, root) {
-    const names = (await (0,promises_.readdir)(path)).sort();
+    const names = await listFolder(path, root);
     if (names.includes('index.json') && names.includes('oci-layout'))
         return { path, root, format: 'layout' };
     const sources = new Map();
@@ -58638,8 +58777,9 @@ function isForItself({ format }) {
 async function sourceAt(path, root) {
     const start = await readStart(path, root).catch(() => undefined);
     if (start === 'folder') {
-        const names = await (0,promises_.readdir)(path);
-        return names.includes('index.json') && names.includes('oci-layout') ? { path, root, format: 'layout' } : undefined;
+        const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin((0,external_node_path_.join)(path, name), root));
+        const found = await Promise.all(parts).catch(() => [undefined]);
+        return found.includes(undefined) ? undefined : { path, root, format: 'layout' };
     }
     const format = start && formatOf(start);
     if (format === undefined)
@@ -58680,7 +58820,6 @@ const KNOWN_STARTS = [
     ['514649fb', 'a disk image (QCOW2)'],
     ['68737173', 'a file system (squashfs)'],
 ];
-const source_CHUNK = 1024 * 1024;
 async function openReader(source, copy) {
     const { path, root, format } = source;
     if (format === 'layout' || format === 'nix2container')
@@ -58691,13 +58830,12 @@ async function openReader(source, copy) {
     }
     const { compression, content } = format === 'script'
         ? await probe(outputOf(source))
-        : { compression: format === 'tar' ? undefined : format, content: await source_contentOf(source) };
+        : {
+            compression: format === 'tar' ? undefined : format,
+            content: contentOf(await openRegularFile(path, root), path),
+        };
     const plain = compression === undefined ? content : decompress_decompress(compression, content, path);
     return streamReader(copy === undefined ? plain : copyTo(copy, plain));
-}
-async function source_contentOf({ path, root }) {
-    const { handle } = await openRegularFile(path, root);
-    return handle.createReadStream({ highWaterMark: source_CHUNK });
 }
 const PADDING_LIMIT = 16 * 1024 * 1024;
 async function readToEnd(reader, path) {
@@ -59019,6 +59157,9 @@ const KEPT_BUILDS = 30;
 const KEPT_ERRORS = 20;
 const MOST_BUILDS = 200;
 const KEPT_LENGTH = 2000;
+const KEPT_CHARACTERS = 64 * 1024;
+const ID_LENGTH = 40;
+const PATH_LENGTH = 1000;
 const SHOWN_LINES = 20;
 const SHOWN_BUILDS = 3;
 const ID = /"(id|parent)":(\d+)/g;
@@ -59040,7 +59181,7 @@ function parseEvent(line) {
     if (!line.startsWith('@nix {'))
         return undefined;
     const read = readJson(nix_log_event, line.slice(5).replace(ID, '"$1":"$2"'));
-    return read.ok ? read.value : undefined;
+    return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined;
 }
 function readLine(log, line, now) {
     const event = parseEvent(line);
@@ -59077,7 +59218,10 @@ const EXPECTED = 106;
 const POST_BUILD_LINE = 107;
 const INFO = 3;
 function start(log, { id, type, level, text, fields: [derivation] }) {
-    const builds = type === BUILD && typeof derivation === 'string' && log.builds.size < MOST_BUILDS
+    const builds = type === BUILD &&
+        typeof derivation === 'string' &&
+        derivation.length <= PATH_LENGTH &&
+        log.builds.size < MOST_BUILDS
         ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
         : log.builds;
     const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : [];
@@ -59100,8 +59244,7 @@ function buildLine(log, id, line) {
     const build = log.builds.get(id);
     if (build === undefined)
         return { log: keepOther(log, line), shown: [line] };
-    const kept = [...build.lines, cut(line)].slice(-KEPT_LINES);
-    const builds = new Map(log.builds).set(id, { ...build, lines: kept });
+    const builds = new Map(log.builds).set(id, { ...build, lines: keep(build.lines, line) });
     return { log: { ...log, builds }, shown: [`${nix_log_nameOf(build)}> ${line}`] };
 }
 function nix_log_message(log, text) {
@@ -59125,7 +59268,14 @@ function forget(builds, id, build) {
     return builds;
 }
 function keepOther(log, line) {
-    return { ...log, others: [...log.others, cut(line)].slice(-KEPT_LINES) };
+    return { ...log, others: keep(log.others, line) };
+}
+function keep(lines, line) {
+    const kept = [...lines, cut(line)].slice(-KEPT_LINES);
+    let characters = kept.reduce((sum, { length }) => sum + length, 0);
+    while (characters > KEPT_CHARACTERS)
+        characters -= kept.shift()?.length ?? 0;
+    return kept;
 }
 const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
 const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
@@ -59145,7 +59295,7 @@ function plain(text) {
     return (0,lib_text/* withoutEscapes */.Lx)(text);
 }
 function cut(line) {
-    return line.length > KEPT_LENGTH ? `${line.slice(0, KEPT_LENGTH)}…` : line;
+    return line.length > KEPT_LENGTH ? `${Buffer.from(line.slice(0, KEPT_LENGTH)).toString()}…` : line;
 }
 const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
 function printable(text) {
@@ -59167,11 +59317,14 @@ function withoutControls(text) {
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/nearest.js
+
 const SHOWN = 20;
-function printNearest(names, wanted) {
+const nearest_NAME_LIMIT = 100;
+function printNearest(all, wanted) {
+    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, nearest_NAME_LIMIT));
     if (names.length <= SHOWN)
         return names.join(', ');
-    const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.toLowerCase())]));
+    const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.slice(0, nearest_NAME_LIMIT).toLowerCase())]));
     const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
     return `${nearest.slice(0, SHOWN).join(', ')} and ${names.length - SHOWN} more`;
 }
@@ -59361,6 +59514,7 @@ const what_there_is_FILE = object({ is: string(), names: array(string()) });
 
 
 
+
 async function buildInstallable(call) {
     const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
     const what = [...call.nixArgs, ...call.installable.options, call.installable.text];
@@ -59415,6 +59569,9 @@ async function build_outputOf(json, call) {
 }
 async function oneOutput(outputs, call) {
     const { text, name } = call.installable;
+    const odd = Object.values(outputs).find((path) => !isStorePath(path));
+    if (odd !== undefined)
+        throw new NixError({ what: `Nix built ${name}, but its answer names what is not a store path`, words: odd });
     const [path, ...more] = Object.values(outputs);
     if (path !== undefined && more.length === 0)
         return path;
@@ -59554,8 +59711,10 @@ async function foreseeKvm(call, root) {
     const text = derivation && (await readDerivation(derivation.stdout.trim()));
     if (!derivation || !text)
         return [];
-    const inputs = [...text.matchAll(/\("([^"]+\.drv)",\[/g)].flatMap(([, path]) => path ?? []);
-    const needing = (await Promise.all([derivation.stdout.trim(), ...inputs].map(needsKvm))).flat();
+    const needing = requiresKvm(text) ? [derivation.stdout.trim()] : [];
+    for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
+        if (await needsKvm(path))
+            needing.push(path);
     if (needing.length === 0 || (await hasKvmFeature()))
         return [];
     const plan = await nixSays(['build', '--dry-run', ...what]);
@@ -59568,7 +59727,7 @@ A remote builder that has the feature kvm does as well.`,
     ];
 }
 async function needsKvm(path) {
-    return requiresKvm((await readDerivation(path)) ?? '') ? [path] : [];
+    return requiresKvm((await readDerivation(path)) ?? '');
 }
 function requiresKvm(derivation) {
     const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
@@ -59590,7 +59749,9 @@ async function readDerivation(path) {
         return undefined;
     const file = await quietly(openRegularFile(path, (0,external_node_path_.dirname)(path)));
     try {
-        return file === undefined || file.size > DERIVATION_LIMIT ? undefined : await file.handle.readFile('utf8');
+        if (file === undefined || file.size > DERIVATION_LIMIT)
+            return undefined;
+        return (await quietly(readWhole(file, path)))?.toString('utf8');
     }
     finally {
         await file?.handle.close();
@@ -60298,6 +60459,7 @@ function digestFrom(hash) {
 
 
 
+
 const ANEW = 'Nothing was published. Build it anew: nix build --rebuild';
 async function readLayer({ content }, source) {
     const hash = (0,external_node_crypto_.createHash)('sha256');
@@ -60348,8 +60510,11 @@ function noTar(name, { path }) {
 function keptFormat({ compression }) {
     return compression === 'xz' ? undefined : compression;
 }
-function layer_plain({ compression, content }, { path }, write = async () => undefined) {
-    return compression === undefined ? content : decompress_decompress(compression, layer_copyTo(write, content), path);
+function layer_plain({ compression, content }, source, write = async () => undefined) {
+    if (compression === undefined)
+        return content;
+    const windowLog = isSeekable(source) ? undefined : INNER_WINDOW_LOG;
+    return decompress_decompress(compression, layer_copyTo(write, content), source.path, windowLog);
 }
 async function* layer_copyTo(write, content) {
     for await (const chunk of content) {
@@ -61227,7 +61392,7 @@ async function build(inputs, workflow, tools) {
         pushable,
     ]);
     if (unchanged !== undefined)
-        return keep(unchanged, inputs, workflow, tools);
+        return build_keep(unchanged, inputs, workflow, tools);
     const storePath = await buildWithNix(installable, inputs, workflow, log);
     const check = (image) => checkPlatform(image, platform, system, storePath);
     return withReadable(await findSource(storePath), installable, inputs, workflow, log, async (source) => {
@@ -61254,7 +61419,7 @@ async function build(inputs, workflow, tools) {
         return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
 }
-async function keep(found, inputs, workflow, { registry, log }) {
+async function build_keep(found, inputs, workflow, { registry, log }) {
     const { system, images, tag } = inputs;
     const platform = platformOf(system);
     const { image: there, info: { storePath }, } = found;
@@ -62820,15 +62985,15 @@ async function credentials_readConfig(file, host) {
     const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return '{}';
-        throw unreadable(file, host, error.message);
+        throw credentials_unreadable(file, host, error.message);
     });
     const result = readJson(credentials_CONFIG, text.trim() === '' ? '{}' : text);
     if (result.ok)
         return result.value;
     const { place } = result;
-    throw unreadable(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" is not of the form that Docker writes`);
+    throw credentials_unreadable(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" is not of the form that Docker writes`);
 }
-function unreadable(file, host, why) {
+function credentials_unreadable(file, host, why) {
     return new RegistryError({
         host,
         problem: 'other',
@@ -62901,7 +63066,7 @@ class LateAnswer extends Error {
     name = 'LateAnswer';
     code = 'ETIMEDOUT';
 }
-async function readWhole(body, limit, timeout) {
+async function body_readWhole(body, limit, timeout) {
     const chunks = [];
     const length = await body_collect(body, limit + 1, timeout, chunks);
     return length > limit ? undefined : Buffer.concat(chunks, length);
@@ -63397,7 +63562,7 @@ function createHttp(settings) {
         }
         if (call.limit === undefined)
             return { ok: true, ...answer, body };
-        return { ok: true, ...answer, body, content: await readWhole(body, call.limit, timeouts.body) };
+        return { ok: true, ...answer, body, content: await body_readWhole(body, call.limit, timeouts.body) };
     }
     async function conclude(call, { reply, error }) {
         if (reply !== undefined)
@@ -64283,6 +64448,7 @@ function runs(pid) {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   Df: () => (/* binding */ withoutCommands),
+/* harmony export */   Jj: () => (/* binding */ cut),
 /* harmony export */   Lx: () => (/* binding */ withoutEscapes),
 /* harmony export */   P: () => (/* binding */ withoutHidden),
 /* harmony export */   aj: () => (/* binding */ sanitize)

@@ -1,4 +1,4 @@
-import { withoutCommands, withoutEscapes, withoutHidden } from './text.ts'
+import { cut, withoutCommands, withoutEscapes, withoutHidden } from './text.ts'
 
 /** The parts of an explained failure, in the order in which a person needs them. */
 export interface FailureParts {
@@ -19,14 +19,25 @@ export class Failure extends Error {
   override readonly name: string = 'Failure'
   readonly parts: FailureParts
 
-  constructor(parts: FailureParts) {
+  constructor({ what, words, help, cause }: FailureParts) {
+    // Each may have names in it, or an answer, of any length: it must not push the others out of the log.
+    const parts = {
+      what: cut(what, PART_LIMIT),
+      words: words && cut(words, WORDS_LIMIT),
+      help: help && cut(help, PART_LIMIT),
+      cause,
+    }
     super(
       [parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'),
-      parts.cause === undefined ? undefined : { cause: parts.cause },
+      cause === undefined ? undefined : { cause },
     )
     this.parts = parts
   }
 }
+
+/** In characters; the log takes more than all of them together. */
+const PART_LIMIT = 8 * 1024
+const WORDS_LIMIT = 32 * 1024
 
 /** The text of anything that was thrown, for use inside another message. */
 export function messageOf(error: unknown): string {

@@ -49,6 +49,7 @@ export function withoutCommands(line: string): string {
   return line.replace(/^(\s*):(?=:)/, '$1: ').replaceAll('##[', '# [')
 }
 
-function cut(text: string, limit: number): string {
+/** Returns a text without what is beyond so many characters. */
+export function cut(text: string, limit: number): string {
   return text.length > limit ? `${text.slice(0, limit)}…` : text
 }

@@ -1303,7 +1303,11 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       listing({ layers: listed.map((layer) => ({ ...layer, size: Number(layer['size']) + 1 })) }),
       /has \d+ bytes, and its manifest says \d+/,
     ],
-    ['a layer is another’s', replaced(third?.name, layers[3]?.blob), /has \d+ bytes, and its manifest says \d+|has another content than its name says/],
+    [
+      'a layer is another’s',
+      replaced(third?.name, layers[3]?.blob),
+      /has \d+ bytes, and its manifest says \d+|has another content than its name says/,
+    ],
     [
       'a layer with gzip’s first bytes is no gzip',
       new Map([
@@ -1407,6 +1411,22 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       await expect(checking).rejects.toBeInstanceOf(Failure)
     }
   })
+
+  test.each(['folder', 'tar', 'gzip'] as const)(
+    'a layer of its %s has other content, and none of it is sent',
+    async (as) => {
+      const { server, client } = await connect()
+      // A whole layer, which only its digest tells from the one that the manifest lists.
+      const secret = gzipSync(writeTar([{ name: 'secret', content: 'hunter2' }]))
+      const files = new Map([
+        ...listing({ layers: listed.map((layer, at) => (at === 2 ? { ...layer, size: secret.length } : layer)) }),
+        ...replaced(third?.name, secret),
+      ])
+      await expect(pushLayout({ files }, client, { as })).rejects.toThrow(/is not the one|has another content/)
+      expectNothingPublished(server)
+      expect(await server.blob('app', digestOf(secret))).toBeUndefined()
+    },
+  )
 
   test.each(['tar', 'gzip'] as const)('a member of its %s climbs out', async (as) => {
     const { server, client } = await connect()

@@ -150,6 +150,12 @@ describe('an image that is loaded', () => {
   })
 })
 
+test('Docker may name any number of tags that it has loaded', async () => {
+  // More than a pipe holds: Docker would wait for somebody to read it.
+  await dockerIs('cat > "$files/received"; yes "Loaded image: app:nix" | head -c 10000000')
+  expect(await loadImage(feedAll)).toBe('what was read')
+})
+
 describe('an image that Docker has loaded is found', () => {
   const knows = (...names: readonly string[]): Promise<void> =>
     dockerIs(
@@ -167,6 +173,15 @@ describe('an image that Docker has loaded is found', () => {
   ])('%s, where Docker has other IDs (containerd image store)', async (_, names) => {
     await knows('app:nix')
     expect(await loadedImage(id, names)).toBe('app:nix')
+  })
+
+  test('by the first names alone, of an archive with any number of them', async () => {
+    await dockerIs('for name; do :; done; echo "$name" >> "$files/asked"; exit 1')
+    const names = Array.from({ length: 10_000 }, (_, at) => `app:v${at}`)
+    const message = await refusal(loadedImage(id, ['--help', ':', 'n'.repeat(1_000_000), ...names]))
+    const asked = [id, ...names.slice(0, 8)]
+    expect(message).toBe(`Docker has loaded the image, but knows neither ${asked.join(' nor ')}`)
+    expect(await readFile(join(folder, 'asked'), 'utf8')).toBe(`${asked.join('\n')}\n`)
   })
 
   test('or all that was looked for is told', async () => {

@@ -205,6 +205,46 @@ describe('damage and malice', () => {
     }
   })
 
+  /** A header that says something of the file behind it. */
+  const extension = (flag: string, content: string): Buffer =>
+    writeTar([{ name: 'PaxHeaders/x', content, alter: (block) => void block.write(flag, 156) }], 0)
+
+  test.each<[string, readonly Buffer[], string]>([
+    ['a GNU header for a name', [extension('L', 'n'.repeat(4097))], 'a name in its tar has 4097 characters'],
+    ['a GNU header for a link', [extension('K', 'n'.repeat(4097))], 'a name in its tar has 4097 characters'],
+    ['a pax path', [extension('x', `4108 path=${'n'.repeat(4097)}\n`)], 'a name in its tar has 4097 characters'],
+    [
+      'a pax path for all files',
+      [extension('g', `4108 path=${'n'.repeat(4097)}\n`)],
+      'a name in its tar has 4097 characters',
+    ],
+    ['a pax header', [extension('x', `1000000 comment=${'n'.repeat(1_000_000)}`)], 'a header of 1000016 bytes'],
+    [
+      'a row of headers for one file',
+      Array.from({ length: 101 }, () => extension('x', '10 path=a\n')),
+      'its tar has more than 100 headers for one file',
+    ],
+    [
+      'a row of headers for all files',
+      Array.from({ length: 101 }, () => extension('g', '10 path=a\n')),
+      'its tar has more than 100 headers for one file',
+    ],
+  ])('%s that is longer than any is damage', async (_, headers, message) => {
+    const bytes = Buffer.concat([...headers, writeTar([{ name: 'file' }])])
+    for (const start of [() => read(bytes), () => namesFrom(seekingReader(bytes))]) {
+      const reading = start()
+      await expect(reading).rejects.toThrow(`image.tar is damaged: ${message}`)
+      await expect(reading).rejects.toBeInstanceOf(ImageError)
+    }
+  })
+
+  test('names may be as long as Linux has them, and a file may have some headers', async () => {
+    const name = 'n'.repeat(4096)
+    const headers = Array.from({ length: 50 }, () => extension('x', '19 comment=nothing\n'))
+    const bytes = Buffer.concat([...headers, extension('L', name), writeTar([{ name: 'file' }])])
+    expect((await read(bytes)).map((member) => member.name)).toEqual([name])
+  })
+
   test.each([
     ['a length that is no number', 'xx path=a\n'],
     ['no length', 'path=a\n'],

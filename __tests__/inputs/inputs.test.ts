@@ -531,6 +531,12 @@ describe('what is wrong is told in one message, with the input and what to do', 
       {},
       ['The input `system` is not valid', '"constructor"'],
     ],
+    ...['installable', 'flake', 'attribute'].map((input): [string, Inputs, Inputs, readonly string[]] => [
+      `an option in \`${input}\``,
+      { [input]: '--version' },
+      {},
+      [`The input \`${input}\` is "--version", which Nix would take for an option`, '`nix-args`'],
+    ]),
     [
       'a flake with an attribute',
       { flake: '.#app' },

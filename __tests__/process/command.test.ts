@@ -1,8 +1,10 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from '@jest/globals'
 import { runCommand } from '../../src/process/command.ts'
+import { MEMORY_LIMIT, measure } from '../support/peak.ts'
 
 test('a program’s output is kept whole, and of its log the end, without colours', async () => {
   const script = 'seq 100000; seq 100000 >&2; printf "\\033[31mlast\\033[0m\\r\\n" >&2; exit 3'
@@ -78,4 +80,49 @@ test('a program that has no room to run has failed', async () => {
 
 test('a program that is not there is no result', async () => {
   expect(await runCommand('no-such-program', [], { trust: 'nix' })).toBeUndefined()
+})
+
+test('a program that floods its output is ended, and its log says why', async () => {
+  const { value, peak } = await measure(
+    `const { runCommand } = await load('process/command.ts')
+    const { exitCode, stdout, log } = await runCommand('sh', ['-c', 'exec yes'], { trust: 'nix' })
+    return { exitCode, length: stdout.length, log }`,
+  )
+  expect(value).toEqual({
+    exitCode: 125,
+    length: 16 * 1024 * 1024,
+    log: expect.stringContaining('It wrote more than 16777216 bytes to its standard output.'),
+  })
+  expect(peak).toBeLessThan(MEMORY_LIMIT)
+})
+
+test.each([
+  ['lines', 'yes "a line of the log" | head -c 1000000000 >&2'],
+  ['one line', 'head -c 1000000000 /dev/zero >&2'],
+  ['bytes, each by itself', `exec "${process.execPath}" -e 'for (let i = 0; i < 3e5; i++) fs.writeSync(2, "x")'`],
+])('of a log that floods, whether or not it is shown, only the end is kept: %s', async (_, script) => {
+  const { value, peak } = await measure(
+    `const { runCommand } = await load('process/command.ts')
+    const { exitCode, log } = await runCommand('sh', ['-c', args[0]], { trust: 'nix', shown: () => {} })
+    return { exitCode, length: log.length }`,
+    script,
+  )
+  expect(value).toEqual({ exitCode: 0, length: expect.any(Number) })
+  expect((value as { readonly length: number }).length).toBeLessThanOrEqual(256 * 1024)
+  expect(peak).toBeLessThan(MEMORY_LIMIT)
+})
+
+test('a program that runs longer than it may is ended, with what it has started', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'command-'))
+  const pids = join(folder, 'pids')
+  try {
+    const script = 'trap "" TERM; sleep 600 & echo $! > "$0"; while :; do sleep 600; done'
+    const result = await runCommand('sh', ['-c', script, pids], { trust: 'nix', timeoutMs: 500 })
+    expect(result?.exitCode).toBe(137)
+    const pid = Number(await readFile(pids, 'utf8'))
+    const state = () => readFile(`/proc/${pid}/status`, 'utf8').catch(() => 'State:\tZ')
+    while (!/^State:\tZ/m.test(await state())) await sleep(5)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
 })

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { hashLayer, type Write } from '../blob/compress.ts'
-import { decompress } from '../image/decompress.ts'
+import { decompress, INNER_WINDOW_LOG } from '../image/decompress.ts'
 import { ImageError } from '../image/image-error.ts'
 import { type Probed, probe } from '../image/probe.ts'
-import type { ImageSource } from '../image/source.ts'
+import { type ImageSource, isSeekable } from '../image/source.ts'
 import type { LayerMember, SourceImage } from '../image/source-image.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
@@ -105,10 +105,12 @@ export function keptFormat({ compression }: Probed): LayerFormat | undefined {
  */
 export function plain(
   { compression, content }: Probed,
-  { path }: ImageSource,
+  source: ImageSource,
   write: Write = async () => undefined,
 ): AsyncIterable<Buffer> {
-  return compression === undefined ? content : decompress(compression, copyTo(write, content), path)
+  if (compression === undefined) return content
+  const windowLog = isSeekable(source) ? undefined : INNER_WINDOW_LOG
+  return decompress(compression, copyTo(write, content), source.path, windowLog)
 }
 
 /** Each chunk is gone with the next: who gets it later needs a copy. */

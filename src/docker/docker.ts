@@ -41,6 +41,8 @@ export async function loadImage<Result>(
 ): Promise<Result> {
   const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true })
   try {
+    // Its output is not of use, but it must not wait for somebody to read it: it names each tag of the image.
+    discard(docker.output)
     // Docker ends early if it does not like what it reads. Its own words tell more than the broken pipe.
     const [fed] = await Promise.allSettled([feed(docker.input)])
     const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String((fed.reason as NodeJS.ErrnoException).code))
@@ -62,15 +64,19 @@ export async function loadImage<Result>(
  */
 export async function loadedImage(configDigest: Digest, names: readonly string[]): Promise<string> {
   // The archive's names are anybody's: one that begins with "-" would be an option.
-  for (const name of [configDigest, ...names.filter(isReference)]) {
+  const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)]
+  for (const name of candidates) {
     const { exitCode } = await docker(['image', 'inspect', '--format', '{{.Id}}', name])
     if (exitCode === 0) return name
   }
   throw new DockerError({
-    what: `Docker has loaded the image, but knows neither ${[configDigest, ...names].join(' nor ')}`,
+    what: `Docker has loaded the image, but knows neither ${candidates.join(' nor ')}`,
     help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
   })
 }
+
+/** Docker gives an image all names that its archive has, which may be any number: one of them is enough. */
+const NAMES_LIMIT = 8
 
 /** Gives an image that Docker has another name. @throws DockerError */
 export async function tagImage(image: string, reference: string): Promise<void> {
@@ -97,6 +103,14 @@ export async function pushTag(reference: string, loginHelp: string): Promise<Dig
     what: `Docker has pushed ${reference}, but did not say its digest`,
     words: lastLines(stdout, 5),
   })
+}
+
+/** Reads what a program writes and drops it; how the program ends is known elsewhere. */
+function discard(output: AsyncIterable<Buffer>): void {
+  const reading = async () => {
+    for await (const _ of output);
+  }
+  reading().catch(() => undefined)
 }
 
 /** What writing to a program fails with that has gone away. */

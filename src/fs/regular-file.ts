@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { type FileHandle, open, readlink, realpath } from 'node:fs/promises'
+import { type FileHandle, open, opendir, readlink, realpath, stat } from 'node:fs/promises'
 import { isAbsolute, relative } from 'node:path'
 import { Failure, messageOf } from '../failure.ts'
 
@@ -28,7 +28,7 @@ export async function resolveWithin(path: string, root: string): Promise<string 
     if (isWithin(place, folder)) return place
   } catch (error) {
     if (isCode(error, 'ENOENT', 'ENOTDIR')) return undefined
-    throw new FileError({ what: `${path} can't be read`, words: messageOf(error), cause: error })
+    throw unreadable(path, error)
   }
   throw leadsOut(path, root)
 }
@@ -44,7 +44,7 @@ export async function openRegularFile(path: string, root: string): Promise<Regul
   // Without waiting: a pipe that nobody writes to would keep it from being opened.
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW
   const handle = await open(place, flags).catch((error: unknown) => {
-    throw new FileError({ what: `${path} can't be read`, words: messageOf(error), cause: error })
+    throw unreadable(path, error)
   })
   try {
     const file = await handle.stat()
@@ -57,6 +57,78 @@ export async function openRegularFile(path: string, root: string): Promise<Regul
   }
 }
 
+/**
+ * Reads a file to the end that it had when it was opened, even if it has grown since.
+ * @param path for errors
+ * @throws FileError
+ */
+export async function readWhole({ handle, size }: RegularFile, path: string): Promise<Buffer> {
+  const bytes = Buffer.alloc(size)
+  let length = 0
+  try {
+    while (length < size) {
+      const { bytesRead } = await handle.read(bytes, length, size - length, length)
+      if (bytesRead === 0) break
+      length += bytesRead
+    }
+  } catch (error) {
+    throw unreadable(path, error)
+  }
+  return bytes.subarray(0, length)
+}
+
+/** Large, for each read waits for a thread among those that compress. */
+const CHUNK = 1024 * 1024
+
+/**
+ * Returns a file's content in chunks, to the end that it had when it was opened, and then closes it.
+ * @param path for errors
+ * @throws FileError
+ */
+export async function* contentOf({ handle, size }: RegularFile, path: string): AsyncGenerator<Buffer> {
+  // A stream can't end before its first byte.
+  if (size === 0) return handle.close()
+  try {
+    yield* handle.createReadStream({ highWaterMark: CHUNK, end: size - 1 })
+  } catch (error) {
+    throw unreadable(path, error)
+  }
+}
+
+/** Whether a path without links is that of a folder. @throws FileError */
+export async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory()
+  } catch (error) {
+    throw unreadable(path, error)
+  }
+}
+
+/** More files than a folder has that is an image. */
+const NAMES_LIMIT = 10_000
+
+/**
+ * Lists a folder, wherever its links lead within another one.
+ * @param root as for `resolveWithin`
+ * @returns the names in it, sorted
+ * @throws FileError if it can't be read, leads out of `root`, or is too large
+ */
+export async function listFolder(path: string, root: string): Promise<readonly string[]> {
+  const place = await resolveWithin(path, root)
+  if (place === undefined) throw new FileError({ what: `There is no ${path}` })
+  const names: string[] = []
+  try {
+    for await (const { name } of await opendir(place, { bufferSize: 512 })) {
+      names.push(name)
+      if (names.length > NAMES_LIMIT) break
+    }
+  } catch (error) {
+    throw unreadable(path, error)
+  }
+  if (names.length <= NAMES_LIMIT) return names.sort()
+  throw new FileError({ what: `${path} is a folder with more than ${NAMES_LIMIT} files in it` })
+}
+
 /** Whether what was opened is where it was looked for: a program that still runs may have put a link in its place. */
 async function isStillWithin({ fd }: FileHandle, root: string): Promise<boolean> {
   // Only Linux says where an open file is.
@@ -67,6 +139,10 @@ async function isStillWithin({ fd }: FileHandle, root: string): Promise<boolean>
 function isWithin(path: string, folder: string): boolean {
   const below = relative(folder, path)
   return below === '' || !(below === '..' || below.startsWith('../') || isAbsolute(below))
+}
+
+function unreadable(path: string, cause: unknown): FileError {
+  return new FileError({ what: `${path} can't be read`, words: messageOf(cause), cause })
 }
 
 function leadsOut(path: string, root: string): FileError {

@@ -27,12 +27,14 @@ export function isTar(start: Buffer): boolean {
 /**
  * The bytes as they were before compression.
  * @param path of the archive, for errors
+ * @param windowLog how far back zstd may refer, as a power of two, all of which is kept in memory
  * @throws ImageError where they are damaged, or xz is to be unpacked and there is no program for it
  */
 export function decompress(
   compression: ArchiveCompression,
   bytes: AsyncIterable<Buffer>,
   path: string,
+  windowLog = WINDOW_LOG,
 ): AsyncIterable<Buffer> {
   // Large, for each step waits for a thread among those that compress.
   const options = { chunkSize: 1024 * 1024 }
@@ -40,40 +42,47 @@ export function decompress(
   return compression === 'gzip'
     ? byStream(createGunzip(options), bytes, path)
     : byStream(
-        createZstdDecompress({ ...options, params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG } }),
+        createZstdDecompress({ ...options, params: { [constants.ZSTD_d_windowLogMax]: windowLog } }),
         splitFrames(bytes),
         path,
+        windowLog,
       )
 }
 
-/**
- * How far back what was compressed may refer, as a power of two: 128 MiB, which is kept in memory. That is zstd's own
- * default and what `zstd --long` uses; the format has room for 2 GiB and more.
- */
+/** 128 MiB: zstd's own default and what `zstd --long` uses. The format allows 2 GiB and more. */
 const WINDOW_LOG = 27
+/**
+ * For layers while an archive is decompressed as well, which may take 128 MiB itself: 8 MiB, which all levels up to 19
+ * need at most, and all decoders should allow. https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1.2
+ */
+export const INNER_WINDOW_LOG = 23
 
 async function* byStream(
   plain: NodeJS.ReadWriteStream,
   bytes: AsyncIterable<Buffer>,
   path: string,
+  windowLog = WINDOW_LOG,
 ): AsyncGenerator<Buffer> {
   const failure = settled(pipeline(Readable.from(bytes), plain))
   try {
     yield* plain as AsyncIterable<Buffer>
   } catch (error) {
     // Whatever fails, the file, a copy or the decompression, the pipeline has the reason.
-    throw explained((await failure) ?? error, path)
+    throw explained((await failure) ?? error, path, windowLog)
   }
   const error = await failure
-  if (error !== undefined) throw explained(error, path)
+  if (error !== undefined) throw explained(error, path, windowLog)
 }
 
-function explained(error: unknown, path: string): unknown {
+function explained(error: unknown, path: string, windowLog: number): unknown {
   if ((error as NodeJS.ErrnoException).code === 'ZSTD_error_frameParameter_windowTooLarge')
     return new ImageError({
-      what: `${path} can't be decompressed: zstd would need more than ${2 ** WINDOW_LOG / 1024 / 1024} MiB of memory for its window`,
+      what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
       words: messageOf(error),
-      help: 'Compress it without `--long`, or with at most `--long=27`.',
+      help:
+        windowLog === WINDOW_LOG
+          ? 'Compress it without `--long`, or with at most `--long=27`.'
+          : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
       cause: error,
     })
   return /^(Z_|ZSTD_)/.test(String((error as NodeJS.ErrnoException).code))

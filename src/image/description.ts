@@ -1,7 +1,8 @@
 import * as v from 'valibot'
-import { openRegularFile } from '../fs/regular-file.ts'
+import { openRegularFile, readWhole } from '../fs/regular-file.ts'
 import { readJson } from '../json.ts'
 import { printBytes } from '../units.ts'
+import { LAYERS_LIMIT, tooManyLayers } from './config.ts'
 
 /** In bytes; a description lists store paths, of which an image has some thousands at most. */
 const LIMIT = 8 * 1024 * 1024
@@ -20,13 +21,14 @@ export type Description = { readonly diffIds: readonly string[] } | { readonly f
  * @param root as for `openRegularFile`
  */
 export async function readDescription(path: string, root: string): Promise<Description> {
-  const { handle, size } = await openRegularFile(path, root)
+  const file = await openRegularFile(path, root)
   try {
-    if (size > LIMIT) return { fault: `it has ${printBytes(size)}` }
-    const read = readJson(DESCRIPTION, await handle.readFile())
-    if (read.ok) return { diffIds: read.value.layers.map((layer) => layer.diff_ids) }
-    return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` }
+    if (file.size > LIMIT) return { fault: `it has ${printBytes(file.size)}` }
+    const read = readJson(DESCRIPTION, await readWhole(file, path))
+    if (!read.ok) return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` }
+    const diffIds = read.value.layers.map((layer) => layer.diff_ids)
+    return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds }
   } finally {
-    await handle.close()
+    await file.handle.close()
   }
 }

@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import { digestOf } from '../oci/digest.ts'
-import { readConfig } from './config.ts'
+import { LAYERS_LIMIT, readConfig, tooManyLayers } from './config.ts'
 import { documentCalled } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { type Contents, damaged, listOf, memberName, type SourceImage } from './source-image.ts'
@@ -17,6 +17,7 @@ export async function imageOfDockerArchive(contents: Contents, path: string): Pr
   const manifest = parseManifest(await document('manifest.json', 'its manifest.json'), path)
   const config = await document(manifest.Config, `its config ${manifest.Config}`)
   const image = readConfig(config, manifest.Config, path)
+  if (manifest.Layers.length > LAYERS_LIMIT) throw damaged(path, tooManyLayers(manifest.Layers.length))
   const layers: string[] = []
   const missing: string[] = []
   for (const layer of manifest.Layers) {

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { openRegularFile, type RegularFile, resolveWithin } from '../fs/regular-file.ts'
+import { contentOf, openRegularFile, type RegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
@@ -49,15 +49,12 @@ export async function readLayoutFolder(
 ): Promise<SourceImage> {
   const image = await imageOfLayout(contentsOfFolder(path, root), path)
   for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
-    await take({ name, size: blob?.size ?? 0, content: () => contentOf(join(path, name), root) })
+    await take({ name, size: blob?.size ?? 0, content: () => contentAt(join(path, name), root) })
   return image
 }
 
-const CHUNK = 1024 * 1024
-
-async function* contentOf(path: string, root: string): AsyncGenerator<Buffer> {
-  const { handle } = await openRegularFile(path, root)
-  yield* handle.createReadStream({ highWaterMark: CHUNK })
+async function* contentAt(path: string, root: string): AsyncGenerator<Buffer> {
+  yield* contentOf(await openRegularFile(path, root), path)
 }
 
 /** A folder has any number of files, and only those are looked at that the image consists of. */
@@ -80,7 +77,7 @@ function contentsOfFolder(path: string, root: string): Contents {
         if (file === undefined || file.size > DOCUMENT_LIMIT) return undefined
         read += file.size
         if (read > DOCUMENTS_LIMIT) throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`)
-        const bytes = await file.handle.readFile()
+        const bytes = await readWhole(file, join(path, name))
         return isDocument(name, bytes) ? bytes : undefined
       } finally {
         await file?.handle.close()
@@ -88,6 +85,9 @@ function contentsOfFolder(path: string, root: string): Contents {
     },
   }
 }
+
+/** An index of one image lists some; each of them may have to be read. */
+const LISTED_LIMIT = 1000
 
 interface Document {
   readonly bytes: Buffer
@@ -104,6 +104,8 @@ async function onlyImage(
 ): Promise<Descriptor> {
   const index = parse(bytes, mediaType, name, path)
   if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
+  if (index.manifests.length > LISTED_LIMIT)
+    throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`)
   // An image with two names is listed twice.
   const listed = index.manifests.filter((one) => !isAttestation(one))
   const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]

@@ -1,8 +1,8 @@
-import { readdir, realpath, stat } from 'node:fs/promises'
+import { realpath } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
-import { openRegularFile, resolveWithin } from '../fs/regular-file.ts'
+import { contentOf, isFolder, listFolder, openRegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
 import { startStreaming } from '../process/stream.ts'
 import { printBytes } from '../units.ts'
 import { readArchive } from './archive.ts'
@@ -97,11 +97,10 @@ async function describedBy(path: string, root: string): Promise<ImageSource> {
 async function readStart(path: string, root: string, most = BLOCK): Promise<Buffer | 'folder'> {
   const place = await resolveWithin(path, root)
   if (place === undefined) throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS })
-  if ((await stat(place)).isDirectory()) return 'folder'
-  const { handle } = await openRegularFile(place, root)
+  if (await isFolder(place)) return 'folder'
+  const { handle, size } = await openRegularFile(place, root)
   try {
-    const { bytesRead, buffer } = await handle.read(Buffer.alloc(most), 0, most, 0)
-    return buffer.subarray(0, bytesRead)
+    return await readWhole({ handle, size: Math.min(most, size) }, path)
   } finally {
     await handle.close()
   }
@@ -130,7 +129,7 @@ async function readUnpackedStart(
 }
 
 async function findInFolder(path: string, root: string): Promise<ImageSource> {
-  const names = (await readdir(path)).sort()
+  const names = await listFolder(path, root)
   if (names.includes('index.json') && names.includes('oci-layout')) return { path, root, format: 'layout' }
   const sources = new Map<string, ImageSource>()
   // One after the other: of thousands at once some can't be opened, and an image among them would be passed over.
@@ -169,8 +168,9 @@ function isForItself({ format }: ImageSource): boolean {
 async function sourceAt(path: string, root: string): Promise<ImageSource | undefined> {
   const start = await readStart(path, root).catch(() => undefined)
   if (start === 'folder') {
-    const names = await readdir(path)
-    return names.includes('index.json') && names.includes('oci-layout') ? { path, root, format: 'layout' } : undefined
+    const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin(join(path, name), root))
+    const found = await Promise.all(parts).catch(() => [undefined])
+    return found.includes(undefined) ? undefined : { path, root, format: 'layout' }
   }
   const format = start && formatOf(start)
   if (format === undefined) return undefined
@@ -212,9 +212,6 @@ const KNOWN_STARTS = [
   ['68737173', 'a file system (squashfs)'],
 ] as const
 
-/** Large, for each read waits for a thread among those that compress. */
-const CHUNK = 1024 * 1024
-
 async function openReader(source: ImageSource, copy: Writable | undefined): Promise<ByteReader> {
   const { path, root, format } = source
   if (format === 'layout' || format === 'nix2container') throw new Error(`${path} is not an archive`)
@@ -225,14 +222,12 @@ async function openReader(source: ImageSource, copy: Writable | undefined): Prom
   const { compression, content } =
     format === 'script'
       ? await probe(outputOf(source))
-      : { compression: format === 'tar' ? undefined : format, content: await contentOf(source) }
+      : {
+          compression: format === 'tar' ? undefined : format,
+          content: contentOf(await openRegularFile(path, root), path),
+        }
   const plain = compression === undefined ? content : decompress(compression, content, path)
   return streamReader(copy === undefined ? plain : copyTo(copy, plain))
-}
-
-async function contentOf({ path, root }: ImageSource): Promise<AsyncIterable<Buffer>> {
-  const { handle } = await openRegularFile(path, root)
-  return handle.createReadStream({ highWaterMark: CHUNK })
 }
 
 /** More padding than any tar has, in bytes: GNU tar fills up to 10 KiB, unless it is asked for larger records. */

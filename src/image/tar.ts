@@ -24,6 +24,7 @@ export interface TarEntry {
 export async function* tarEntries(reader: ByteReader, archive: string): AsyncGenerator<TarEntry> {
   const global: PaxRecords = new Map()
   let extension: Extension = {}
+  let extensions = 0
   for (;;) {
     const header = await readHeader(reader, archive)
     if (header === undefined) {
@@ -31,11 +32,16 @@ export async function* tarEntries(reader: ByteReader, archive: string): AsyncGen
       return
     }
     if (isExtension(header.flag)) {
+      if (++extensions > EXTENSIONS_LIMIT)
+        throw new ImageError({
+          what: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
+        })
       extension = { ...extension, ...(await readExtension(reader, header, global, archive)) }
       continue
     }
     const entry = describe(header, global, extension, archive)
     extension = {}
+    extensions = 0
     yield* visit(reader, entry, archive)
   }
 }
@@ -54,6 +60,8 @@ export function mayBeTar(start: Buffer): boolean {
 
 /** Of pax records together, in bytes: those of a file with many extended attributes come to some tens of thousands. */
 const EXTENSION_LIMIT = 256 * 1024
+/** Of pax and GNU headers in front of a file's own: one of each kind. A script could write them for ever. */
+const EXTENSIONS_LIMIT = 100
 /** Of a name, in characters: Linux has no longer ones (PATH_MAX). */
 const NAME_LIMIT = 4096
 

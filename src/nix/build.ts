@@ -8,6 +8,7 @@ import { explainBuildFailure } from './explain.ts'
 import { foreignOptions, type NixCall, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 import { endNixLog, failureIn, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
+import { isStorePath } from './store-path.ts'
 import { whatFileHas, whatFlakeHas } from './what-there-is.ts'
 
 export interface NixBuildCall extends NixCall {
@@ -105,6 +106,9 @@ async function outputOf(json: string, call: NixBuildCall): Promise<string> {
  */
 async function oneOutput(outputs: Outputs, call: NixBuildCall): Promise<string> {
   const { text, name } = call.installable
+  const odd = Object.values(outputs).find((path) => !isStorePath(path))
+  if (odd !== undefined)
+    throw new NixError({ what: `Nix built ${name}, but its answer names what is not a store path`, words: odd })
   const [path, ...more] = Object.values(outputs)
   if (path !== undefined && more.length === 0) return path
   const main = text.includes('^') ? undefined : await evaluateStorePath(call)

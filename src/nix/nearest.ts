@@ -1,9 +1,16 @@
+import { cut } from '../text.ts'
+
 const SHOWN = 20
+/** In characters: a flake may call its packages anything, and to compare names takes time for each of their characters. */
+const NAME_LIMIT = 100
 
 /** Names for people, of many only those that are most like the one that was asked for, and how many more there are. */
-export function printNearest(names: readonly string[], wanted: string): string {
+export function printNearest(all: readonly string[], wanted: string): string {
+  const names = all.map((name) => cut(name, NAME_LIMIT))
   if (names.length <= SHOWN) return names.join(', ')
-  const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.toLowerCase())]))
+  const distances = new Map(
+    names.map((name) => [name, distance(name.toLowerCase(), wanted.slice(0, NAME_LIMIT).toLowerCase())]),
+  )
   const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0))
   return `${nearest.slice(0, SHOWN).join(', ')} and ${names.length - SHOWN} more`
 }

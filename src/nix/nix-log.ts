@@ -112,6 +112,11 @@ const KEPT_ERRORS = 20
 /** More than run at once: builders may print lines that look like Nix's, and each build has a part of the memory. */
 const MOST_BUILDS = 200
 const KEPT_LENGTH = 2000
+/** Of one derivation's lines together, in characters. */
+const KEPT_CHARACTERS = 64 * 1024
+/** Of an activity's id and of a derivation's path, in characters: Nix's are not half as long. */
+const ID_LENGTH = 40
+const PATH_LENGTH = 1000
 /** What an error shows. */
 const SHOWN_LINES = 20
 const SHOWN_BUILDS = 3
@@ -144,7 +149,7 @@ function parseEvent(line: string): Event | undefined {
   if (!line.startsWith('@nix {')) return undefined
   // A builder may print what only looks like it, and two processes may write into one line.
   const read = readJson(event, line.slice(5).replace(ID, '"$1":"$2"'))
-  return read.ok ? read.value : undefined
+  return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined
 }
 
 function readLine(log: NixLog, line: string, now: number): Read {
@@ -191,7 +196,10 @@ const INFO = 3
 
 function start(log: NixLog, { id, type, level, text, fields: [derivation] }: Start): Read {
   const builds =
-    type === BUILD && typeof derivation === 'string' && log.builds.size < MOST_BUILDS
+    type === BUILD &&
+    typeof derivation === 'string' &&
+    derivation.length <= PATH_LENGTH &&
+    log.builds.size < MOST_BUILDS
       ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
       : log.builds
   // Paths are fetched by the hundred: the lines on progress count them.
@@ -213,8 +221,7 @@ function result(log: NixLog, { id, type, fields: [first, second] }: Result): Rea
 function buildLine(log: NixLog, id: string, line: string): Read {
   const build = log.builds.get(id)
   if (build === undefined) return { log: keepOther(log, line), shown: [line] }
-  const kept = [...build.lines, cut(line)].slice(-KEPT_LINES)
-  const builds = new Map(log.builds).set(id, { ...build, lines: kept })
+  const builds = new Map(log.builds).set(id, { ...build, lines: keep(build.lines, line) })
   return { log: { ...log, builds }, shown: [`${nameOf(build)}> ${line}`] }
 }
 
@@ -240,7 +247,15 @@ function forget(builds: Map<string, Build>, id: string, build: Build): ReadonlyM
 }
 
 function keepOther(log: NixLog, line: string): NixLog {
-  return { ...log, others: [...log.others, cut(line)].slice(-KEPT_LINES) }
+  return { ...log, others: keep(log.others, line) }
+}
+
+/** The last lines, with one more, within bounds. */
+function keep(lines: readonly string[], line: string): readonly string[] {
+  const kept = [...lines, cut(line)].slice(-KEPT_LINES)
+  let characters = kept.reduce((sum, { length }) => sum + length, 0)
+  while (characters > KEPT_CHARACTERS) characters -= kept.shift()?.length ?? 0
+  return kept
 }
 
 // What people read
@@ -276,8 +291,9 @@ function plain(text: string): string {
   return withoutEscapes(text)
 }
 
+/** A copy: a part of a text keeps all of the text in memory. */
 function cut(line: string): string {
-  return line.length > KEPT_LENGTH ? `${line.slice(0, KEPT_LENGTH)}…` : line
+  return line.length > KEPT_LENGTH ? `${Buffer.from(line.slice(0, KEPT_LENGTH)).toString()}…` : line
 }
 
 /** What it splits a line at are the parts with odd numbers. */

@@ -1,7 +1,7 @@
 import { access, readdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import * as v from 'valibot'
-import { openRegularFile } from '../fs/regular-file.ts'
+import { openRegularFile, readWhole } from '../fs/regular-file.ts'
 import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
 import type { NixBuildCall } from './build.ts'
@@ -104,8 +104,9 @@ async function foreseeKvm(call: NixBuildCall, root: string): Promise<readonly st
   const derivation = await nixSays(['eval', '--raw', ...what, '--apply', 'image: image.drvPath'])
   const text = derivation && (await readDerivation(derivation.stdout.trim()))
   if (!derivation || !text) return []
-  const inputs = [...text.matchAll(/\("([^"]+\.drv)",\[/g)].flatMap(([, path]) => path ?? [])
-  const needing = (await Promise.all([derivation.stdout.trim(), ...inputs].map(needsKvm))).flat()
+  const needing = requiresKvm(text) ? [derivation.stdout.trim()] : []
+  // One after the other: a flake's derivations may be thousands, and each of them large.
+  for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g)) if (await needsKvm(path)) needing.push(path)
   if (needing.length === 0 || (await hasKvmFeature())) return []
   // What was built before, and what a cache has, needs nothing.
   const plan = await nixSays(['build', '--dry-run', ...what])
@@ -117,8 +118,8 @@ A remote builder that has the feature kvm does as well.`,
   ]
 }
 
-async function needsKvm(path: string): Promise<readonly string[]> {
-  return requiresKvm((await readDerivation(path)) ?? '') ? [path] : []
+async function needsKvm(path: string): Promise<boolean> {
+  return requiresKvm((await readDerivation(path)) ?? '')
 }
 
 /**
@@ -159,7 +160,8 @@ async function readDerivation(path: string): Promise<string | undefined> {
   if (!isStorePath(path)) return undefined
   const file = await quietly(openRegularFile(path, dirname(path)))
   try {
-    return file === undefined || file.size > DERIVATION_LIMIT ? undefined : await file.handle.readFile('utf8')
+    if (file === undefined || file.size > DERIVATION_LIMIT) return undefined
+    return (await quietly(readWhole(file, path)))?.toString('utf8')
   } finally {
     await file?.handle.close()
   }

@@ -143,15 +143,19 @@ function collector(limit: number): {
 
 /** Keeps the last bytes of what is written, so many of them. */
 export function endOf(limit: number): { readonly add: (chunk: Buffer) => void; readonly read: () => Buffer } {
-  const chunks: Buffer[] = []
+  // One buffer, twice as large, so that what is kept moves only when it is full: a program may write byte by byte.
+  const kept = Buffer.alloc(2 * limit)
   let size = 0
   return {
     add(chunk) {
-      chunks.push(chunk)
-      size += chunk.length
-      while (size - (chunks[0]?.length ?? 0) >= limit) size -= chunks.shift()?.length ?? 0
+      const end = chunk.subarray(-limit)
+      if (size + end.length > kept.length) {
+        kept.copyWithin(0, size - limit, size)
+        size = limit
+      }
+      size += end.copy(kept, size)
     },
-    read: () => Buffer.concat(chunks).subarray(-limit),
+    read: () => Buffer.from(kept.subarray(Math.max(0, size - limit), size)),
   }
 }
 

@@ -34,6 +34,8 @@ const LOG_LINES = 15
 
 /** How long after a program's end its output may be silent until it counts as ended, too. In milliseconds. */
 const LINGER = 5000
+/** How many times as long it may be waited for in all, and how many times as long a program may go on without output. */
+const LINGER_IN_ALL = 12
 
 /** Starts a program that streams, without a shell. The caller ends it, whatever happens. */
 export function startStreaming(
@@ -49,13 +51,23 @@ export function startStreaming(
   child?.stdin?.on('error', () => undefined)
   child?.stdout?.on('error', () => undefined)
 
+  let exitedAt: number | undefined
   let waitingSince: number | undefined
+  /** For output, since the program has ended. */
+  let waited = 0
   let abandoned = false
+  let overdue: NodeJS.Timeout | undefined
+  let wentOn = false
 
-  /** Gives up pipes through which nothing comes any more: something that the program has left behind holds them. */
+  /**
+   * Gives up pipes through which nothing comes any more, or little: something that the program has left behind holds
+   * them. Only the time in which the reader waits counts, for it may be slow itself.
+   */
   function watchPipes(): void {
     const timer = setInterval(() => {
-      if (waitingSince === undefined || performance.now() - waitingSince < lingerMs) return
+      if (waitingSince === undefined) return
+      const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0)
+      if (silent < lingerMs && waited + silent < lingerMs * LINGER_IN_ALL) return
       abandoned = true
       end()
     }, lingerMs / 5)
@@ -63,18 +75,27 @@ export function startStreaming(
     if (child?.stdout?.destroyed !== false) clearInterval(timer)
   }
 
+  /** Returns the next chunk, or nothing at the end. */
+  async function next(chunks: AsyncIterator<Buffer>): Promise<Buffer | undefined> {
+    const since = performance.now()
+    waitingSince = since
+    const waiting = startActivity(`the output of ${path}`)
+    try {
+      const { done, value } = await chunks.next()
+      return done ? undefined : value
+    } finally {
+      waiting.end()
+      waitingSince = undefined
+      if (exitedAt !== undefined) waited += performance.now() - Math.max(since, exitedAt)
+    }
+  }
+
   async function* output(): AsyncGenerator<Buffer> {
     if (child?.stdout == null) return
     const chunks = child.stdout[Symbol.asyncIterator]() as AsyncIterator<Buffer>
     try {
-      for (;;) {
-        waitingSince = performance.now()
-        const waiting = startActivity(`the output of ${path}`)
-        const { done, value } = await chunks.next().finally(waiting.end)
-        waitingSince = undefined
-        if (done) return
-        yield value
-      }
+      for (let chunk = await next(chunks); chunk !== undefined; chunk = await next(chunks)) yield chunk
+      if (exitedAt === undefined) overdue = setTimeout(endOverdue, lingerMs * LINGER_IN_ALL)
     } catch (error) {
       if (!abandoned) throw error
     } finally {
@@ -82,7 +103,14 @@ export function startStreaming(
     }
   }
 
+  /** Ends a program that has closed its output and goes on: it can add nothing any more. */
+  function endOverdue(): void {
+    wentOn = true
+    endGroup(child)
+  }
+
   function end(): void {
+    clearTimeout(overdue)
     endGroup(child)
     child?.stdout?.destroy()
     child?.stderr?.destroy()
@@ -91,12 +119,15 @@ export function startStreaming(
 
   async function settle(): Promise<ProgramEnd> {
     const { code, error } = await exited
+    exitedAt = performance.now()
+    clearTimeout(overdue)
     if (child?.pid !== undefined) {
       watchPipes()
       await waitUpTo(lingerMs, logClosed)
     }
     const text = lastLines(withoutEscapes(log.read().toString('utf8')), LOG_LINES)
     if (code === 0) return { log: text }
+    if (wentOn) return { failure: 'it closed its standard output, but did not end', log: text }
     return { failure: error ?? describe(code, child?.signalCode ?? null), log: text }
   }
   return { input: child?.stdin ?? closedInput(), output: output(), ended: settle(), end }
