@@ -138,6 +138,22 @@ describe('writing', () => {
     expect(await read()).toEqual([later])
   })
 
+  test('equal builds at once, of the first attempt and of a later one, hand over the same record', async () => {
+    for (const attempt of [1, 2]) {
+      const equal = { ...record, run: { ...record.run, attempt } }
+      await Promise.all(Array.from({ length: 5 }, () => writeRecord(equal, 1, folder)))
+      expect([...new Set(Object.values(await stored()).map(printRecord))]).toEqual([printRecord(equal)])
+    }
+  })
+
+  test('an equal record that is there already is not written again', async () => {
+    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, folder)
+    const methods = service.calls.map(({ method }) => method)
+    expect(methods.filter((method) => method === 'CreateArtifact')).toHaveLength(1)
+    expect(methods).not.toContain('DeleteArtifact')
+  })
+
   test('two jobs of one attempt with different images for one system are an error that names both, and the first stays', async () => {
     await writeRecord(record, 1, folder)
     await expectFailure(

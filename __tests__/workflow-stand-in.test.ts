@@ -94,6 +94,23 @@ test('lets the last job of a matrix win an output of one name', async () => {
   expect(jobs).toEqual({ one: { record: 'y' } })
 })
 
+test.each([
+  ["github.repository != 'Owner/App'", false],
+  ["github.repository == 'owner/app'", true],
+  ["${{ github.repository != 'Owner/App' }}", false],
+  ["${{ github.repository != 'Owner/Other' }}", true],
+])('runs a step if its condition holds: %s', async (condition, runs) => {
+  const { values } = await run(
+    `  one: { runs-on: linux, steps: [{ if: "${condition}", uses: owner/action@v1, with: { value: x } }] }`,
+  )
+  expect(values).toEqual(runs ? ['x'] : [])
+})
+
+test('compares a value with a text', async () => {
+  const { values } = await run(jobWith("${{ github.repository != 'Owner/App' }}"))
+  expect(values).toEqual(['false'])
+})
+
 test('keeps back an output of a job with a secret in it', async () => {
   const { jobs } = await run(
     `
@@ -136,7 +153,17 @@ test.each([
   ],
   ['another action', '  one: { runs-on: linux, steps: [{ uses: other/action@v1 }] }', 'other/action@v1'],
   ['a script that fails', '  one: { runs-on: linux, steps: [{ run: "false\\ntrue" }] }', 'Command failed'],
-  ['a condition', '  one: { if: always(), runs-on: linux, steps: [] }', "can't read jobs.one.if"],
+  [
+    'a condition of a step that it does not know',
+    '  one: { runs-on: linux, steps: [{ if: failure(), uses: owner/action@v1 }] }',
+    "can't evaluate",
+  ],
+  [
+    'a condition of a step that is a text',
+    '  one: { runs-on: linux, steps: [{ if: github.repository, uses: owner/action@v1 }] }',
+    'neither true nor false',
+  ],
+  ['a condition of a job', '  one: { if: always(), runs-on: linux, steps: [] }', "can't read jobs.one.if"],
   ['a shell', '  one: { runs-on: linux, steps: [{ run: x, shell: pwsh }] }', "can't read jobs.one.steps.0"],
 ])('refuses %s', async (_what, jobs, words) => {
   await expect(run(jobs)).rejects.toThrow(words)

@@ -45866,7 +45866,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 function endOnSignals() {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
-        process.once(signal, () => void endOn(signal));
+        process.on(signal, () => void endOn(signal));
 }
 let ending;
 async function endOn(signal) {
@@ -45898,16 +45898,18 @@ function isCancelled() {
 /* harmony export */   bD: () => (/* binding */ messageOf),
 /* harmony export */   w$: () => (/* binding */ lastLines)
 /* harmony export */ });
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(68804);
+/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(80150);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(68804);
+
 
 class Failure extends Error {
     name = 'Failure';
     parts;
     constructor({ what, words, help, cause }) {
         const parts = {
-            what: (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(what, PART_LIMIT),
-            words: words && (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(words, WORDS_LIMIT),
-            help: help && (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(help, PART_LIMIT),
+            what: (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(what, PART_LIMIT),
+            words: words && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(words, WORDS_LIMIT),
+            help: help && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(help, PART_LIMIT),
             cause,
         };
         super([parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'), cause === undefined ? undefined : { cause });
@@ -45924,8 +45926,8 @@ function messageOf(error) {
     return String(error.message);
 }
 function oneLine(text) {
-    const words = (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutEscapes */ .Lx)(text.slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
-    const line = (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutCommands */ .Df)((0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutHidden */ .P)(words).trim());
+    const words = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutEscapes */ .Lx)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutSecrets */ .c)(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
+    const line = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutCommands */ .Df)((0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutHidden */ .P)(words).trim());
     return line.length > 500 ? `${line.slice(0, 500)}…` : line;
 }
 function firstLine(error) {
@@ -45967,7 +45969,8 @@ process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0_
 process.noDeprecation = true;
 (0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .c)();
 const exitCode = await (0,_run_js__WEBPACK_IMPORTED_MODULE_3__/* .run */ .e)(process.env);
-process.exit(exitCode);
+if (!(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .m)())
+    process.exit(exitCode);
 
 __webpack_async_result__();
 } catch(e) { __webpack_async_result__(e); } }, 1);
@@ -45983,28 +45986,30 @@ __webpack_async_result__();
 /* harmony export */ });
 /* harmony import */ var node_crypto__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77598);
 /* harmony import */ var _actions_core__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(50912);
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(68804);
+/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(80150);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(68804);
+
 
 
 
 const unmasked = [];
 let commandsStopped;
 const jobLog = {
-    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
-    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
-    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
-    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
-    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(message)),
+    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(printable(message)),
+    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm(printable(message)),
+    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e(printable(message)),
+    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz(printable(message)),
+    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3(printable(message)),
     mask(secret) {
-        for (const form of formsOf(secret)) {
+        for (const form of (0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .addSecret */ .C)(secret)) {
             if (commandsStopped)
                 unmasked.push(form);
             else
                 _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(form);
         }
     },
-    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(title), work),
-    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitize */ .aj)(title), async () => {
+    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), work),
+    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), async () => {
         const token = (0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.randomUUID)();
         _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::stop-commands::${token}`);
         commandsStopped = token;
@@ -46016,6 +46021,9 @@ const jobLog = {
         }
     }),
 };
+function printable(message) {
+    return (0,_text_js__WEBPACK_IMPORTED_MODULE_3__/* .sanitize */ .aj)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutSecrets */ .c)(message));
+}
 function resumeCommands() {
     if (commandsStopped === undefined)
         return;
@@ -46023,12 +46031,6 @@ function resumeCommands() {
     commandsStopped = undefined;
     for (const secret of unmasked.splice(0))
         _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(secret);
-}
-const SHORTEST_SECRET = 8;
-function formsOf(secret) {
-    const bytes = Buffer.from(secret);
-    const forms = [secret, encodeURIComponent(secret), bytes.toString('base64'), bytes.toString('base64url')];
-    return [...new Set(forms)].filter(({ length }) => length >= SHORTEST_SECRET && secret.length >= SHORTEST_SECRET);
 }
 
 
@@ -46073,50 +46075,64 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 
 const running = new Set();
+let ending = false;
 function startChild(path, args, trust, stdin) {
+    if (ending)
+        return { exited: Promise.resolve({ code: 126, error: 'the step is cancelled' }) };
     try {
         const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true });
         running.add(child);
-        return { process: child, exited: exitOf(child) };
+        return { process: child, exited: exitOf(child, trust) };
     }
     catch (error) {
         return { exited: Promise.resolve({ code: 126, error: (0,failure/* messageOf */.bD)(error) }) };
     }
 }
-async function exitOf(child) {
+async function exitOf(child, trust) {
     try {
         const [code, signal] = (await (0,external_node_events_.once)(child, 'exit'));
         return { code: code ?? 128 + (signal === null ? 0 : external_node_os_.constants.signals[signal]) };
     }
     catch (error) {
+        running.delete(child);
         return { code: 126, error: (0,failure/* messageOf */.bD)(error) };
     }
     finally {
-        running.delete(child);
+        if (trust === 'everything')
+            running.delete(child);
     }
 }
 function endGroup(child) {
-    if (child?.pid !== undefined)
+    if (child === undefined)
+        return;
+    if (child.pid !== undefined)
         signalGroup(child.pid, 'SIGKILL');
     running.delete(child);
 }
 function signalGroup(pid, signal) {
     try {
-        process.kill(-pid, signal);
+        return process.kill(-pid, signal);
     }
     catch {
+        return false;
     }
 }
 const GRACE = 3000;
 async function endChildren(signal, grace = GRACE) {
+    ending = true;
     const children = [...running];
-    const ended = Promise.all(children.map((child) => (0,external_node_events_.once)(child, 'exit').catch(() => undefined)));
     for (const { pid } of children)
         if (pid !== undefined)
             signalGroup(pid, signal);
-    await Promise.race([ended, (0,promises_.setTimeout)(grace)]);
+    const deadline = performance.now() + grace;
+    while (children.some(isGroupAlive) && performance.now() < deadline)
+        await (0,promises_.setTimeout)(POLL);
     for (const child of children)
         endGroup(child);
+}
+const POLL = 50;
+function isGroupAlive({ pid }) {
+    return pid !== undefined && signalGroup(pid, 0);
 }
 
 
@@ -57023,8 +57039,8 @@ async function writeRecord(record, retentionDays, tempFolder, wait = external_no
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
         await persist(async () => {
-            await clear(record, client, folder);
-            await upload(record, client, file, retentionDays);
+            if (!(await clear(record, client, folder)))
+                await upload(record, client, file, retentionDays);
         }, wait);
     });
 }
@@ -57067,9 +57083,20 @@ async function clear(record, client, folder) {
     const names = candidateNames(record);
     const earlier = (await list(client)).filter(({ name }) => names.includes(name));
     for (const artifact of earlier) {
-        await assertNoConflict(record, client, artifact, folder);
-        await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name));
+        if (await isEqual(record, client, artifact, folder))
+            return true;
+        try {
+            await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name));
+        }
+        catch (error) {
+            if (networkErrorIn(error) !== undefined || (await isListed(client, artifact)))
+                throw error;
+        }
     }
+    return false;
+}
+async function isListed(client, { id }) {
+    return (await list(client)).some((artifact) => artifact.id === id);
 }
 async function upload(record, client, file, retentionDays) {
     const folder = (0,external_node_path_.dirname)(file);
@@ -57082,8 +57109,8 @@ async function upload(record, client, file, retentionDays) {
             if (!/\(409\)/.test((0,lib_failure/* messageOf */.bD)(error)) || at + 1 === PLACES)
                 throw error;
             const rival = (await list(client)).find((artifact) => artifact.name === name);
-            if (rival !== undefined)
-                await assertNoConflict(record, client, rival, folder);
+            if (rival !== undefined && (await isEqual(record, client, rival, folder)))
+                return;
         }
     }
 }
@@ -57129,19 +57156,21 @@ async function readFiles(client, { id, name, size }, limit, folder) {
 }
 const OTHER_ARTIFACT = 'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
 const RIVAL_UNKNOWN = 'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.';
-async function assertNoConflict(record, client, artifact, folder) {
+async function isEqual(record, client, artifact, folder) {
     const folderOfIt = (0,external_node_path_.join)(folder, String(artifact.id));
-    const earlier = await download(client, artifact, folderOfIt).then(readable, (error) => {
+    const earlier = await download(client, artifact, folderOfIt).then(readable, async (error) => {
         if (!(error instanceof RecordError))
             throw error;
-        if (error.cause !== undefined)
+        if (error.cause !== undefined && (await isListed(client, artifact)))
             throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN });
     });
     if (earlier === undefined)
-        return;
+        return false;
     assertBelongs(earlier, artifact.name, record.run);
-    if (earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest)
-        return;
+    if (earlier.run.attempt !== record.run.attempt)
+        return false;
+    if (earlier.digest === record.digest)
+        return printRecord(earlier) === printRecord(record);
     throw new RecordError({
         what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
         words: `${earlier.digest} by the job "${(0,lib_failure/* oneLine */.TN)(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
@@ -57226,11 +57255,14 @@ async function nearest(folder) {
 var io = __nccwpck_require__(88701);
 // EXTERNAL MODULE: external "node:string_decoder"
 var external_node_string_decoder_ = __nccwpck_require__(46193);
+// EXTERNAL MODULE: ./lib/secrets.js
+var secrets = __nccwpck_require__(80150);
 // EXTERNAL MODULE: ./lib/text.js
 var lib_text = __nccwpck_require__(68804);
 // EXTERNAL MODULE: ./lib/process/child.js + 2 modules
 var process_child = __nccwpck_require__(1775);
 ;// CONCATENATED MODULE: ./lib/process/command.js
+
 
 
 
@@ -57291,7 +57323,7 @@ async function runCommand(program, args, { trust, shown = false, input, timeoutM
     };
 }
 function printLine(line) {
-    process.stdout.write(`${line}${external_node_os_.EOL}`);
+    process.stdout.write(`${(0,secrets/* withoutSecrets */.c)(line)}${external_node_os_.EOL}`);
 }
 function printPlain(line) {
     printLine((0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(line)));
@@ -64023,7 +64055,7 @@ function signatureIn({ search, searchParams }) {
     const values = [...searchParams].flatMap(([name, value]) => (SIGNATURE.test(name) ? value : []));
     return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN);
 }
-const SIGNATURE = /sig|hmac|token|credential|secret|policy|verify|state/i;
+const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state/i;
 function locationOf(reply, { method, url }) {
     const location = reply.headers.get('location');
     if (location === null || !REDIRECTS.has(reply.status) || (method !== 'GET' && method !== 'HEAD'))
@@ -64326,6 +64358,7 @@ function loginProblem({ status, headers }, loggedIn) {
 
 
 
+
 async function run_run(env) {
     const stopReports = reportSilence(job_log/* jobLog */.W.info);
     try {
@@ -64338,7 +64371,7 @@ async function run_run(env) {
         for (const [name, value] of Object.entries(outputs))
             core/* setOutput */.uH(name, value);
         if (env.GITHUB_STEP_SUMMARY)
-            await (0,promises_.appendFile)(env.GITHUB_STEP_SUMMARY, (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(summary)).slice(0, SUMMARY_LIMIT));
+            await (0,promises_.appendFile)(env.GITHUB_STEP_SUMMARY, forSummary(summary));
         return 0;
     }
     catch (error) {
@@ -64352,6 +64385,9 @@ async function run_run(env) {
     finally {
         stopReports();
     }
+}
+function forSummary(text) {
+    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)((0,secrets/* withoutSecrets */.c)(text))).slice(0, SUMMARY_LIMIT);
 }
 const SUMMARY_LIMIT = 256 * 1024;
 async function runMode(inputs, env) {
@@ -64387,6 +64423,43 @@ function registryErrorIn(error) {
     if (error instanceof RegistryError)
         return error.parts.help === undefined ? error : undefined;
     return error instanceof lib_failure/* Failure */.HR ? registryErrorIn(error.cause) : undefined;
+}
+
+
+/***/ }),
+
+/***/ 80150:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   C: () => (/* binding */ addSecret),
+/* harmony export */   c: () => (/* binding */ withoutSecrets)
+/* harmony export */ });
+const SHORTEST_SECRET = 8;
+const known = new Set();
+function addSecret(secret) {
+    const added = formsOf(secret).filter((form) => !known.has(form));
+    for (const form of added)
+        known.add(form);
+    return added;
+}
+function withoutSecrets(text) {
+    const forms = [...known].filter((form) => text.includes(form)).sort((a, b) => b.length - a.length);
+    return forms.reduce((redacted, form) => redacted.replaceAll(form, '***'), text);
+}
+function formsOf(secret) {
+    if (secret.length < SHORTEST_SECRET)
+        return [];
+    const bytes = Buffer.from(secret);
+    const forms = [
+        secret,
+        encodeURIComponent(secret),
+        new URLSearchParams([['', secret]]).toString().slice(1),
+        JSON.stringify(secret).slice(1, -1),
+        bytes.toString('base64').replace(/=+$/, ''),
+        bytes.toString('base64url'),
+    ];
+    return [...new Set(forms)];
 }
 
 

@@ -96,10 +96,9 @@ export async function writeRecord(
     const client = await openClient()
     const file = join(folder, FILE)
     await writeFile(file, `${printRecord(record)}\n`)
-    // All of it again: where it is the answer that was lost, this job's own record is there, and is replaced.
+    // All of it again: where it is the answer that was lost, this job's own record is there.
     await persist(async () => {
-      await clear(record, client, folder)
-      await upload(record, client, file, retentionDays)
+      if (!(await clear(record, client, folder))) await upload(record, client, file, retentionDays)
     }, wait)
   })
 }
@@ -175,14 +174,27 @@ function candidateNames({ image, system }: DigestRecord): readonly string[] {
   return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1))
 }
 
-/** Deletes what earlier attempts of the run have left of the same image and system. */
-async function clear(record: DigestRecord, client: DefaultArtifactClient, folder: string): Promise<void> {
+/**
+ * Deletes what earlier attempts of the run have left of the same image and system. Equal builds may run at once, on one
+ * machine or several: an equal record stays, and what another build deletes first is as good as deleted.
+ * @returns whether there is an equal record
+ */
+async function clear(record: DigestRecord, client: DefaultArtifactClient, folder: string): Promise<boolean> {
   const names = candidateNames(record)
   const earlier = (await list(client)).filter(({ name }) => names.includes(name))
   for (const artifact of earlier) {
-    await assertNoConflict(record, client, artifact, folder)
-    await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name))
+    if (await isEqual(record, client, artifact, folder)) return true
+    try {
+      await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name))
+    } catch (error) {
+      if (networkErrorIn(error) !== undefined || (await isListed(client, artifact))) throw error
+    }
   }
+  return false
+}
+
+async function isListed(client: DefaultArtifactClient, { id }: ListedArtifact): Promise<boolean> {
+  return (await list(client)).some((artifact) => artifact.id === id)
 }
 
 /**
@@ -204,7 +216,7 @@ async function upload(
       if (!/\(409\)/.test(messageOf(error)) || at + 1 === PLACES) throw error
       // Another job may have written it between the look and the write.
       const rival = (await list(client)).find((artifact) => artifact.name === name)
-      if (rival !== undefined) await assertNoConflict(record, client, rival, folder)
+      if (rival !== undefined && (await isEqual(record, client, rival, folder))) return
     }
   }
 }
@@ -271,26 +283,30 @@ const RIVAL_UNKNOWN =
   'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.'
 
 /**
- * Lets an artifact be replaced if an earlier attempt of this job left it. A record of this attempt with another digest is
- * of another job: one of the two images would be lost silently. A record that does not belong there is not replaced
- * either: somebody should find out who writes such records.
+/**
+ * Returns whether an artifact holds an equal record. An artifact that holds none may be replaced if an earlier attempt of
+ * this job left it. A record of this attempt with another digest is of another job: one of the two images would be lost
+ * silently. A record that does not belong there is not replaced either: somebody should find out who writes such records.
+ * @throws RecordError for these two
  */
-async function assertNoConflict(
+async function isEqual(
   record: DigestRecord,
   client: DefaultArtifactClient,
   artifact: ListedArtifact,
   folder: string,
-): Promise<void> {
+): Promise<boolean> {
   const folderOfIt = join(folder, String(artifact.id))
-  const earlier = await download(client, artifact, folderOfIt).then(readable, (error: unknown) => {
+  const earlier = await download(client, artifact, folderOfIt).then(readable, async (error: unknown) => {
     if (!(error instanceof RecordError)) throw error
-    // Of what did not arrive it is not known whose it is.
-    if (error.cause !== undefined) throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN })
+    // Of what did not arrive it is not known whose it is, unless another build has deleted it in the meantime.
+    if (error.cause !== undefined && (await isListed(client, artifact)))
+      throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN })
   })
   // What is no record is nobody's, and nothing is lost with it.
-  if (earlier === undefined) return
+  if (earlier === undefined) return false
   assertBelongs(earlier, artifact.name, record.run)
-  if (earlier.run.attempt !== record.run.attempt || earlier.digest === record.digest) return
+  if (earlier.run.attempt !== record.run.attempt) return false
+  if (earlier.digest === record.digest) return printRecord(earlier) === printRecord(record)
   throw new RecordError({
     what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
     words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,

@@ -8,7 +8,7 @@ import { removeTempFolders } from './temp-folder.ts'
  * SIGTERM after 7.5 s, and ends the process 2.5 s after that, but not what it has started.
  */
 export function endOnSignals(): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => void endOn(signal))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void endOn(signal))
 }
 
 let ending: Promise<void> | undefined

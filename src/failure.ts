@@ -1,3 +1,4 @@
+import { withoutSecrets } from './secrets.ts'
 import { cut, withoutCommands, withoutEscapes, withoutHidden } from './text.ts'
 
 /** The parts of an explained failure, in the order in which a person needs them. */
@@ -53,7 +54,8 @@ export function messageOf(error: unknown): string {
  * begins with `::`, and any text with `##[`, is a command to the runner.
  */
 export function oneLine(text: string): string {
-  const words = withoutEscapes(text.slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
+  // Secrets first: the cut must not leave a part of one.
+  const words = withoutEscapes(withoutSecrets(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
   const line = withoutCommands(withoutHidden(words).trim())
   return line.length > 500 ? `${line.slice(0, 500)}…` : line
 }

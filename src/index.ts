@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
-import { endOnSignals } from './cancel.ts'
+import { endOnSignals, isCancelled } from './cancel.ts'
 import { run } from './run.ts'
 
 // Compression goes to libuv's threads, of which there are four however many cores there are. More than one for each core
@@ -17,4 +17,5 @@ process.noDeprecation = true
 endOnSignals()
 const exitCode = await run(process.env)
 // At once: a registry that does not end its answer, or a program that does not end, must not keep the step from ending.
-process.exit(exitCode)
+// A cancelled step ends once its programs have ended.
+if (!isCancelled()) process.exit(exitCode)

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import * as core from '@actions/core'
 import type { Log } from './log.ts'
+import { addSecret, withoutSecrets } from './secrets.ts'
 import { sanitize } from './text.ts'
 
 /** The job's log, which folds what is long. */
@@ -23,21 +24,21 @@ let commandsStopped: string | undefined
 
 /** The log of a job on GitHub's runner and those that follow it. */
 export const jobLog: JobLog = {
-  info: (message) => core.info(sanitize(message)),
-  notice: (message) => core.notice(sanitize(message)),
-  warning: (message) => core.warning(sanitize(message)),
-  debug: (message) => core.debug(sanitize(message)),
-  error: (message) => core.error(sanitize(message)),
+  info: (message) => core.info(printable(message)),
+  notice: (message) => core.notice(printable(message)),
+  warning: (message) => core.warning(printable(message)),
+  debug: (message) => core.debug(printable(message)),
+  error: (message) => core.error(printable(message)),
   mask(secret) {
-    for (const form of formsOf(secret)) {
+    for (const form of addSecret(secret)) {
       if (commandsStopped) unmasked.push(form)
       else core.setSecret(form)
     }
   },
-  group: (title, work) => core.group(sanitize(title), work),
+  group: (title, work) => core.group(printable(title), work),
   // https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
   foreignGroup: (title, work) =>
-    core.group(sanitize(title), async () => {
+    core.group(printable(title), async () => {
       const token = randomUUID()
       core.info(`::stop-commands::${token}`)
       commandsStopped = token
@@ -49,6 +50,11 @@ export const jobLog: JobLog = {
     }),
 }
 
+/** Secrets go first: where a long text is cut, the rest of a secret would not be found. */
+function printable(message: string): string {
+  return sanitize(withoutSecrets(message))
+}
+
 /**
  * Lets the runner take commands again, if it takes none. Called also when the step is cancelled in the middle: the steps
  * that follow need them.
@@ -58,17 +64,4 @@ export function resumeCommands(): void {
   core.info(`::${commandsStopped}::`)
   commandsStopped = undefined
   for (const secret of unmasked.splice(0)) core.setSecret(secret)
-}
-
-/**
- * In characters. The runner hides a secret wherever it occurs, and drops outputs that contain it: with an ordinary word
- * for a password, such as `sha256`, neither the log nor a digest would be left. Passwords so short protect nothing.
- */
-const SHORTEST_SECRET = 8
-
-/** A secret as it may occur in a URL, in a header or in what another program prints. */
-function formsOf(secret: string): readonly string[] {
-  const bytes = Buffer.from(secret)
-  const forms = [secret, encodeURIComponent(secret), bytes.toString('base64'), bytes.toString('base64url')]
-  return [...new Set(forms)].filter(({ length }) => length >= SHORTEST_SECRET && secret.length >= SHORTEST_SECRET)
 }

@@ -17,6 +17,7 @@ import { credentialsFrom } from './registry/credentials.ts'
 import { createHttp, type Http } from './registry/http.ts'
 import { createRegistry, type Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
+import { withoutSecrets } from './secrets.ts'
 import { withoutEscapes, withoutHidden } from './text.ts'
 import { readWorkflow } from './workflow.ts'
 
@@ -33,8 +34,7 @@ export async function run(env: Environment): Promise<number> {
     for (const notice of inputs.notices) jobLog.notice(notice)
     const { outputs, summary } = await runMode(inputs, env)
     for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)
-    if (env.GITHUB_STEP_SUMMARY)
-      await appendFile(env.GITHUB_STEP_SUMMARY, withoutHidden(withoutEscapes(summary)).slice(0, SUMMARY_LIMIT))
+    if (env.GITHUB_STEP_SUMMARY) await appendFile(env.GITHUB_STEP_SUMMARY, forSummary(summary))
     return 0
   } catch (error) {
     // The signal's handler ends the process, once the programs have ended that failed because of it.
@@ -45,6 +45,10 @@ export async function run(env: Environment): Promise<number> {
   } finally {
     stopReports()
   }
+}
+
+function forSummary(text: string): string {
+  return withoutHidden(withoutEscapes(withoutSecrets(text))).slice(0, SUMMARY_LIMIT)
 }
 
 /** The runner takes no summary of more than 1 MiB; a character has up to four bytes. */

@@ -8,8 +8,7 @@ import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 import { type ActionStep, runWorkflow, type StepResult, type WorkflowRun } from '../support/workflow.ts'
 
-// The workflows of examples/workflows as they stand, but for the registry's name and the one expression that the stand-in
-// can't evaluate: this action's steps with real Nix and a real registry, their `run:` steps by bash, and other actions by
+// The workflows of examples/workflows as they stand, but for the registry's name: this action's steps with real Nix and a real registry, their `run:` steps by bash, and other actions by
 // what they leave behind.
 
 let lab: Lab
@@ -34,12 +33,16 @@ test('one-system.yml publishes the image of its one job as `latest` and as the v
 })
 
 test.each([
-  ['publishes for pushes', 'push', ['owner/app'], 2],
-  ['passes for pull requests, and publishes nothing', 'pull_request', [], 0],
-])('pull-request.yml %s', async (_what, event, repositories, records) => {
-  const push = String(event !== 'pull_request')
-  const change = (text: string) => text.replaceAll("${{ github.event_name != 'pull_request' }}", push)
-  await run('pull-request.yml', {}, { change })
+  ['logs in and publishes for pushes', 'push', ['owner/app'], 2, ['build', 'build', 'merge']],
+  ['passes for pull requests, does not log in, and publishes nothing', 'pull_request', [], 0, []],
+])('pull-request.yml %s', async (_what, eventName, repositories, records, loggedIn) => {
+  const logins: string[] = []
+  const logIn = async ({ job }: ActionStep) => {
+    logins.push(job)
+    return {}
+  }
+  await run('pull-request.yml', { 'docker/login-action': logIn }, { eventName })
+  expect(logins).toEqual(loggedIn)
   const catalog = await fetch(`http://${lab.registry.host}/v2/_catalog`)
   expect(await catalog.json()).toEqual({ repositories })
   expect(await lab.artifacts.artifacts()).toHaveLength(records)
@@ -177,6 +180,8 @@ async function nothing(): Promise<StepResult> {
 interface Circumstances {
   /** Of this action's steps. */
   readonly env?: Readonly<Record<string, string>>
+  /** What the run was triggered by. */
+  readonly eventName?: string
   /** Changes the workflow first. */
   readonly change?: (text: string) => string
 }
@@ -184,25 +189,36 @@ interface Circumstances {
 async function run(
   name: string,
   actions: WorkflowRun['actions'],
-  { env = {}, change = (text) => text }: Circumstances = {},
+  { env = {}, eventName = 'push', change = (text) => text }: Circumstances = {},
 ): ReturnType<typeof runWorkflow> {
   const text = change(await readFile(new URL(`../../examples/workflows/${name}`, import.meta.url), 'utf8'))
   expect(text).toContain('ghcr.io')
   return runWorkflow(text.replaceAll('ghcr.io', lab.registry.host), {
-    github: { repository: 'Owner/App', actor: 'octocat', token: 'token-of-the-job', ref_name: 'v1.2.3' },
+    github: {
+      repository: 'Owner/App',
+      actor: 'octocat',
+      token: 'token-of-the-job',
+      ref_name: 'v1.2.3',
+      event_name: eventName,
+    },
     actions: {
       'actions/checkout': nothing,
       'docker/login-action': nothing,
       'cachix/install-nix-action': nothing,
-      'nix-image-action/nix-image-action': (step) => runThisAction(step, env),
+      'nix-image-action/nix-image-action': (step) => runThisAction(step, eventName, env),
       ...actions,
     },
   })
 }
 
-async function runThisAction(step: ActionStep, env: Readonly<Record<string, string>>): Promise<StepResult> {
+async function runThisAction(
+  step: ActionStep,
+  eventName: string,
+  env: Readonly<Record<string, string>>,
+): Promise<StepResult> {
   const { with: inputs, job, matrix, jobTotal, jobIndex } = step
-  const call = { inputs, job, matrix, jobTotal, jobIndex, token: 'token-of-the-job', env: { ...step.env, ...env } }
+  const from = { job, matrix, jobTotal, jobIndex, eventName, token: 'token-of-the-job' }
+  const call = { ...from, inputs, env: { ...step.env, ...env } }
   const { outputs, masks } = passed(await (inputs.mode === 'merge' ? lab.merge(call) : lab.build('', call)))
   return { outputs, masks }
 }

@@ -247,6 +247,18 @@ describe('credentials are asked of a helper program', () => {
     ['is not there', 'one', {}, 'there is no such program on the PATH'],
     ['fails', 'one', { one: "echo 'the keychain is locked' >&2; exit 1" }, 'the keychain is locked'],
     ['fails without a word', 'one', { one: 'exit 3' }, 'it ended with status 3'],
+    [
+      'fails with half an answer',
+      'one',
+      { one: `echo '{"Username":"octocat","Secret":"secret"'; echo 'no answer' >&2; exit 1` },
+      'no answer',
+    ],
+    [
+      'fails, and says why on its standard output alone',
+      'one',
+      { one: 'echo secret; exit 1' },
+      'it ended with status 1',
+    ],
     ['answers something else', 'one', { one: 'echo secret' }, 'its answer is not the JSON of a credential helper'],
     ['lies elsewhere', '../one', { one: answer('octocat', 'secret') }, 'this is not the name of a program'],
   ])('one that %s is named, with the reason', async (_, name, helpers, reason) => {

@@ -92,6 +92,17 @@ describe('another host, such as an object store,', () => {
     ])
   })
 
+  test('is read from by a signature that is masked first', async () => {
+    const { server, client } = await connect({ objectStore: true })
+    const digest = await server.seedBlob('app', blob)
+    await client.getBlob(client.repository, `sha256:${digest.slice(7)}`, 1024)
+    await client.checkPush(client.repository)
+    const signed = server.requests.map(({ path }) => new URL(path, 'http://localhost').searchParams.get('signature'))
+    const signatures = [...new Set(signed.filter((signature) => signature !== null))]
+    expect(signatures).toHaveLength(1)
+    expect([...new Set(client.secrets)]).toEqual(signatures)
+  })
+
   test('has no say in where the registry’s password goes', async () => {
     const thief = await start({ auth: { kind: 'bearer', ...account } })
     const challenge = { 'www-authenticate': `Bearer realm="http://${thief.host}/token",service="thief"` }

@@ -37,6 +37,8 @@ export interface ArtifactService {
   readonly env: { readonly ACTIONS_RESULTS_URL: string; readonly ACTIONS_RUNTIME_TOKEN: string }
   /** Every request so far, refused ones included. */
   readonly calls: readonly ArtifactCall[]
+  /** The signatures of all URLs that it has given. */
+  readonly signatures: readonly string[]
   /** The finalized artifacts, oldest first. */
   artifacts(): Promise<readonly StoredArtifact[]>
   /**
@@ -103,6 +105,7 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
   return {
     env: { ACTIONS_RESULTS_URL: `${origin}/`, ACTIONS_RUNTIME_TOKEN: token },
     calls,
+    signatures: store.sign.signatures,
     artifacts: async () => finalized(store).map(storedArtifact),
     put: async (name, files, links) => putArchive(store, name, zip(files, links)),
     putArchive: async (name, content) => putArchive(store, name, content),
@@ -368,18 +371,23 @@ function artifactOfBlob({ pathname }: URL, store: Store): Artifact | undefined {
 }
 
 interface UrlSigner {
+  readonly signatures: readonly string[]
   url(path: string, permission: 'r' | 'w'): string
   holds(url: URL, permission: 'r' | 'w'): boolean
 }
 
 function urlSigner(origin: string, lifetime: number): UrlSigner {
   const key = randomBytes(32)
+  const signatures: string[] = []
   const signature = (path: string, permission: string, expiry: string) =>
     createHmac('sha256', key).update([path, permission, expiry].join('\n')).digest('base64')
   return {
+    signatures,
     url: (path, permission) => {
       const expiry = new Date(Date.now() + lifetime).toISOString()
-      const query = new URLSearchParams({ sp: permission, se: expiry, sig: signature(path, permission, expiry) })
+      const sig = signature(path, permission, expiry)
+      signatures.push(sig)
+      const query = new URLSearchParams({ sp: permission, se: expiry, sig })
       return `${origin}${path}?${query}`
     },
     holds: ({ pathname, searchParams }, permission) => {

@@ -35,6 +35,8 @@ export interface ActionCall {
   readonly artifacts?: ArtifactService
   /** Cancels the step: SIGINT, and if that does not end it, SIGTERM and SIGKILL, at the runner's intervals. */
   readonly signal?: AbortSignal
+  /** The first signal that cancels the step, in place of SIGINT. */
+  readonly cancelBy?: 'SIGTERM'
   /** Ends the step's process at once (SIGKILL), as when its machine goes away. */
   readonly kill?: AbortSignal
   /** Called with each line of `log` as it comes. */
@@ -62,6 +64,10 @@ export interface ActionRun {
   readonly masks: readonly string[]
   /** Everything in `RUNNER_TEMP`, relative to it. */
   readonly tempLeft: readonly string[]
+  /** Standard output and error as the process wrote them, secrets and commands included. */
+  readonly raw: string
+  /** The contents of all files that are left: in `RUNNER_TEMP`, in the home, and what commands to the runner are in. */
+  readonly filesLeft: string
 }
 
 /** A place for a step to run in, and what it wrote there. */
@@ -74,6 +80,7 @@ export interface PreparedRunner {
   /** Throws as the runner fails the step if the file is not in its format. */
   readOutputs(): Promise<Readonly<Record<string, string>>>
   readSummary(): Promise<string>
+  readFiles(): Promise<string>
   tempLeft(): Promise<readonly string[]>
   /** Deletes all that was made for the step. */
   close(): Promise<void>
@@ -102,6 +109,8 @@ export async function runAction(call: ActionCall): Promise<ActionRun> {
       notices: log.annotations.notice,
       masks: log.masks,
       tempLeft: await runner.tempLeft(),
+      raw: log.raw.map((line) => `${line}\n`).join(''),
+      filesLeft: await runner.readFiles(),
     }
   } finally {
     await runner.close()
@@ -125,6 +134,7 @@ export async function prepareRunner(call: ActionCall): Promise<PreparedRunner> {
       main: join(actionFolder, action.runs.main),
       readOutputs: async () => parseOutputs(await readFile(join(folder, 'commands', 'output'), 'utf8')),
       readSummary: () => readFile(join(folder, 'commands', 'step_summary'), 'utf8'),
+      readFiles: () => readAllFiles(folder),
       tempLeft: async () => (await readdir(join(folder, 'temp'), { recursive: true })).sort(),
       close,
     }
@@ -132,6 +142,12 @@ export async function prepareRunner(call: ActionCall): Promise<PreparedRunner> {
     await close()
     throw error
   }
+}
+
+async function readAllFiles(folder: string): Promise<string> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true })
+  const files = entries.filter((entry) => entry.isFile()).map(({ parentPath, name }) => join(parentPath, name))
+  return (await Promise.all(files.map((file) => readFile(file, 'latin1')))).join('\n')
 }
 
 const checkout = fileURLToPath(new URL('../../', import.meta.url))
@@ -311,6 +327,7 @@ type Level = 'error' | 'warning' | 'notice'
 
 interface ActionLog {
   readonly lines: readonly string[]
+  readonly raw: readonly string[]
   readonly annotations: Readonly<Record<Level, readonly string[]>>
   readonly masks: readonly string[]
   /** Takes one line as the process wrote it. */
@@ -322,6 +339,7 @@ interface ActionLog {
 /** Reads a step's output line by line, so that a secret is hidden only from where the action asked for it. */
 function actionLog(call: ActionCall, env: Readonly<Record<string, string>>): ActionLog {
   const lines: string[] = []
+  const raw: string[] = []
   const annotations: Record<Level, string[]> = { error: [], warning: [], notice: [] }
   const masks: string[] = []
   const { mask, addSecret } = secretMasker(call.token, call.artifacts?.env.ACTIONS_RUNTIME_TOKEN)
@@ -352,6 +370,7 @@ function actionLog(call: ActionCall, env: Readonly<Record<string, string>>): Act
   ])
 
   const read = (line: string) => {
+    raw.push(line)
     const command = parseCommand(line)
     const carryOut = commands.get(command?.name ?? '')
     if (stopped !== undefined) {
@@ -361,7 +380,7 @@ function actionLog(call: ActionCall, env: Readonly<Record<string, string>>): Act
     else if (command !== undefined && carryOut !== undefined) carryOut(command)
     else show(line)
   }
-  return { lines, annotations, masks, read, mask }
+  return { lines, raw, annotations, masks, read, mask }
 }
 
 /** Hides secrets, and each line of one that has several, as a log is hidden line by line. */
@@ -414,7 +433,7 @@ function decodeProperty(text: string): string {
 async function execute(
   { env, cwd, main }: PreparedRunner,
   onLine: (line: string) => void,
-  { signal, kill }: Pick<ActionCall, 'signal' | 'kill'>,
+  { signal, cancelBy, kill }: Pick<ActionCall, 'signal' | 'cancelBy' | 'kill'>,
 ): Promise<number> {
   // Both streams in one pipe, for only then is the order in which they come the order in which they were written.
   const { input, output } = await openPipe()
@@ -428,7 +447,7 @@ async function execute(
     // What the action started and left behind would hold the pipe open.
     if (name === 'SIGKILL') input.destroy()
   }
-  const stopCancelling = onCancel(signal, send)
+  const stopCancelling = onCancel(signal, cancelBy ?? 'SIGINT', send)
   const end = () => send('SIGKILL')
   kill?.addEventListener('abort', end, { once: true })
   const [[code, killedBy]] = await Promise.all([exited, ended]).finally(() => {
@@ -453,10 +472,14 @@ async function openPipe(): Promise<{ readonly input: Socket; readonly output: nu
 }
 
 /** Sends the signals of a cancelled step until the returned function is called. */
-function onCancel(signal: AbortSignal | undefined, kill: (name: NodeJS.Signals) => void): () => void {
+function onCancel(
+  signal: AbortSignal | undefined,
+  first: NodeJS.Signals,
+  kill: (name: NodeJS.Signals) => void,
+): () => void {
   const timers: NodeJS.Timeout[] = []
   const cancel = () => {
-    kill('SIGINT')
+    kill(first)
     timers.push(setTimeout(kill, 7500, 'SIGTERM'), setTimeout(kill, 10_000, 'SIGKILL'))
   }
   if (signal?.aborted) cancel()

@@ -60,11 +60,17 @@ const TEXTS = v.record(v.string(), v.string())
 const STEP = v.union([
   v.strictObject({
     id: v.optional(v.string()),
+    if: v.optional(v.string()),
     uses: v.string(),
     with: v.optional(TEXTS, {}),
     env: v.optional(TEXTS, {}),
   }),
-  v.strictObject({ id: v.optional(v.string()), run: v.string(), env: v.optional(TEXTS, {}) }),
+  v.strictObject({
+    id: v.optional(v.string()),
+    if: v.optional(v.string()),
+    run: v.string(),
+    env: v.optional(TEXTS, {}),
+  }),
 ])
 const JOB = v.strictObject({
   needs: v.optional(v.union([v.string(), v.array(v.string())]), []),
@@ -135,6 +141,7 @@ async function runLeg(job: Job, leg: Leg, run: WorkflowRun): Promise<Outputs> {
     let env: Readonly<Record<string, string>> = {}
     const evaluator = (text: string) => evaluate(text, lookupIn(run.github, leg, temp, steps))
     for (const step of job.steps) {
+      if (step.if !== undefined && !holds(step.if, evaluator)) continue
       const result = await runStep(step, { evaluator, env, folder, temp, leg }, run)
       if (step.id !== undefined) steps.set(step.id, result.outputs ?? {})
       masks.push(...(result.masks ?? []))
@@ -164,6 +171,14 @@ async function runStep(step: Step, place: StepPlace, { actions }: WorkflowRun): 
   return action({ ...leg, with: mapValues(step.with, evaluator), env, temp })
 }
 
+/** Decides whether a step runs. GitHub takes a condition with and without `${{ }}`. */
+function holds(condition: string, evaluator: (text: string) => string): boolean {
+  const value = evaluator(/^\$\{\{.*\}\}$/s.test(condition) ? condition : `\${{ ${condition} }}`)
+  // GitHub takes any other text for true; only a mistake leads to one.
+  if (value !== 'true' && value !== 'false') throw new Error(`the condition ${condition} is neither true nor false`)
+  return value === 'true'
+}
+
 /** As the runner does where a step names no shell. */
 async function runScript(
   script: string,
@@ -185,12 +200,17 @@ function withoutSecrets(output: string, masks: readonly string[]): string {
 
 type Lookup = (path: readonly string[]) => string
 
-/** Evaluates `${{ a.b.c }}`; whatever else can be in there is refused. */
+/** Evaluates `${{ a.b.c }}` and `${{ a.b.c != 'text' }}`; refuses any other expression. */
 function evaluate(text: string, lookup: Lookup): string {
   return text.replaceAll(/\$\{\{(.*?)\}\}/gs, (expression, inner: string) => {
-    const path = inner.trim().split('.')
+    const [, name = '', operator, literal = ''] = /^\s*([\w.-]+)\s*(?:([!=]=)\s*'([^']*)'\s*)?$/.exec(inner) ?? []
+    const path = name.split('.')
     if (!path.every((part) => /^[A-Za-z_][\w-]*$/.test(part))) throw new Error(`can't evaluate ${expression}`)
-    return lookup(path)
+    const value = lookup(path)
+    if (operator === undefined) return value
+    // GitHub compares texts without regard to case.
+    const equal = value.toLowerCase() === literal.toLowerCase()
+    return String(equal === (operator === '=='))
   })
 }
 

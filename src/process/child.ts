@@ -21,47 +21,54 @@ export interface Child {
   readonly exited: Promise<Exit>
 }
 
-/** Those that have not ended. */
+/** Leaders of process groups in which something may still run. */
 const running = new Set<ChildProcess>()
+/** Set once the step is cancelled: no program starts then. */
+let ending = false
 
 /**
  * Starts a program, without a shell and without a terminal.
  * @param stdin `ignore`: it reads an empty standard input, so that nothing that it asks waits for an answer
  */
 export function startChild(path: string, args: readonly string[], trust: Trust, stdin: 'ignore' | 'pipe'): Child {
+  if (ending) return { exited: Promise.resolve({ code: 126, error: 'the step is cancelled' }) }
   try {
     // Detached, so that it leads a process group, by which what it starts can be ended as well.
     const child = spawn(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true })
     running.add(child)
-    return { process: child, exited: exitOf(child) }
+    return { process: child, exited: exitOf(child, trust) }
   } catch (error) {
     // Node throws some of the system's errors (ELOOP, E2BIG) and emits others (ENOENT).
     return { exited: Promise.resolve({ code: 126, error: messageOf(error) }) }
   }
 }
 
-async function exitOf(child: ChildProcess): Promise<Exit> {
+async function exitOf(child: ChildProcess, trust: Trust): Promise<Exit> {
   try {
     const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
     return { code: code ?? 128 + (signal === null ? 0 : constants.signals[signal]) }
   } catch (error) {
+    running.delete(child)
     return { code: 126, error: messageOf(error) }
   } finally {
-    running.delete(child)
+    // Docker and credential helpers may leave agents behind. What others leave behind is ended by `endGroup`.
+    if (trust === 'everything') running.delete(child)
   }
 }
 
 /** Ends a program at once, with all that it has started and that has not left its process group. */
 export function endGroup(child: ChildProcess | undefined): void {
-  if (child?.pid !== undefined) signalGroup(child.pid, 'SIGKILL')
-  running.delete(child as ChildProcess)
+  if (child === undefined) return
+  if (child.pid !== undefined) signalGroup(child.pid, 'SIGKILL')
+  running.delete(child)
 }
 
-function signalGroup(pid: number, signal: NodeJS.Signals): void {
+/** Returns whether there is a process in the group that this user may end. */
+function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
   try {
-    process.kill(-pid, signal)
+    return process.kill(-pid, signal)
   } catch {
-    // There is nobody left in it, or nobody whom this user may end.
+    return false
   }
 }
 
@@ -70,12 +77,21 @@ const GRACE = 3000
 
 /**
  * Passes a signal on to all programs that run and to what they have started, and ends those that go on in spite of it.
- * Returns once all have ended.
+ * No other program starts from then on. Returns once all have ended.
  */
 export async function endChildren(signal: NodeJS.Signals, grace = GRACE): Promise<void> {
+  ending = true
   const children = [...running]
-  const ended = Promise.all(children.map((child) => once(child, 'exit').catch(() => undefined)))
   for (const { pid } of children) if (pid !== undefined) signalGroup(pid, signal)
-  await Promise.race([ended, sleep(grace)])
+  const deadline = performance.now() + grace
+  // The leader may end before the others: a shell in which Nix runs would leave Nix no time to end its builders.
+  while (children.some(isGroupAlive) && performance.now() < deadline) await sleep(POLL)
   for (const child of children) endGroup(child)
+}
+
+/** In milliseconds. */
+const POLL = 50
+
+function isGroupAlive({ pid }: ChildProcess): boolean {
+  return pid !== undefined && signalGroup(pid, 0)
 }

@@ -3,6 +3,7 @@ import { StringDecoder } from 'node:string_decoder'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { which } from '@actions/io'
 import { startActivity } from '../activity.ts'
+import { withoutSecrets } from '../secrets.ts'
 import { withoutEscapes, withoutHidden } from '../text.ts'
 import { endGroup, startChild } from './child.ts'
 import type { Trust } from './environment.ts'
@@ -96,11 +97,12 @@ export async function runCommand(
 }
 
 /**
- * Prints a line of a program's to the job's log. It ends with a line break whatever the program does: a command to the
- * runner that comes next must begin a line.
+ * Prints a line of a program's to the job's log, without secrets: the runner masks none that came up while it takes no
+ * commands. It ends with a line break whatever the program does: a command to the runner that comes next must begin a
+ * line.
  */
 export function printLine(line: string): void {
-  process.stdout.write(`${line}${EOL}`)
+  process.stdout.write(`${withoutSecrets(line)}${EOL}`)
 }
 
 /** Colours are left out, too: what is shown so are the few lines that Docker and copyTo write. */

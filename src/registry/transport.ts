@@ -154,7 +154,7 @@ function signatureIn({ search, searchParams }: URL): readonly string[] {
   return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN)
 }
 
-const SIGNATURE = /sig|hmac|token|credential|secret|policy|verify|state/i
+const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state/i
 
 function locationOf(reply: HttpReply, { method, url }: HttpRequest): URL | undefined {
   const location = reply.headers.get('location')

@@ -1,0 +1,89 @@
+import { expect, test } from '@jest/globals'
+import { runCommand } from '../../src/process/command.ts'
+import { environmentFor } from '../../src/process/environment.ts'
+
+const OF_THE_STEP = [
+  'INPUT_TOKEN',
+  'INPUT_NIX-ARGS',
+  'ACTIONS_RUNTIME_TOKEN',
+  'ACTIONS_RUNTIME_URL',
+  'ACTIONS_RESULTS_URL',
+  'ACTIONS_CACHE_URL',
+  'ACTIONS_ID_TOKEN_REQUEST_TOKEN',
+  'ACTIONS_ID_TOKEN_REQUEST_URL',
+  'GITHUB_TOKEN',
+  'GH_TOKEN',
+  'GH_ENTERPRISE_TOKEN',
+  'GITHUB_ENTERPRISE_TOKEN',
+  'GITEA_TOKEN',
+  'FORGEJO_TOKEN',
+  'GITEA_RUNTIME_TOKEN',
+  'GITHUB_ENV',
+  'GITHUB_PATH',
+  'GITHUB_OUTPUT',
+  'GITHUB_STATE',
+  'GITHUB_STEP_SUMMARY',
+]
+const REGISTRY_LOGINS = ['DOCKER_CONFIG', 'REGISTRY_AUTH_FILE', 'DOCKER_AUTH_CONFIG']
+/** Some begin like those that are withheld. */
+const OF_ANYBODY = [
+  'PATH',
+  'HOME',
+  'NIX_CONFIG',
+  'NIX_REMOTE',
+  'HTTPS_PROXY',
+  'NETRC',
+  'SSH_AUTH_SOCK',
+  'CI',
+  'GITHUB_ACTIONS',
+  'GITHUB_SHA',
+  'GITHUB_ENVIRONMENT',
+  'GITHUB_REPOSITORY',
+  'RUNNER_TEMP',
+  'XDG_RUNTIME_DIR',
+  'INPUTRC',
+  'MY_GITHUB_OUTPUT',
+]
+
+const all = Object.fromEntries([...OF_THE_STEP, ...REGISTRY_LOGINS, ...OF_ANYBODY].map((name) => [name, `of ${name}`]))
+
+function namesFor(trust: Parameters<typeof environmentFor>[0]): readonly string[] {
+  return Object.keys(environmentFor(trust, all)).toSorted()
+}
+
+test('Docker and credential helpers get the whole environment', () => {
+  expect(environmentFor('everything', all)).toEqual(all)
+})
+
+test('Nix gets neither the inputs, the tokens nor the command files of the step', () => {
+  expect(namesFor('nix')).toEqual([...REGISTRY_LOGINS, ...OF_ANYBODY].toSorted())
+})
+
+test('programs of a flake get no registry logins either', () => {
+  expect(namesFor('script')).toEqual(OF_ANYBODY.toSorted())
+})
+
+test('what is withheld is withheld however it is written', () => {
+  expect(environmentFor('nix', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual({})
+})
+
+test('values are not changed', () => {
+  expect(environmentFor('script', all).PATH).toBe('of PATH')
+})
+
+test('a program that is started sees that environment', async () => {
+  const before = { ...process.env }
+  Object.assign(process.env, { INPUT_TOKEN: 'of the step', DOCKER_CONFIG: '/logins', OF_THE_JOB: 'of the job' })
+  try {
+    const see = async (trust: Parameters<typeof environmentFor>[0]) =>
+      (await runCommand('sh', ['-c', 'echo "$INPUT_TOKEN,$DOCKER_CONFIG,$OF_THE_JOB"'], { trust }))?.stdout.trim()
+    expect(await see('everything')).toBe('of the step,/logins,of the job')
+    expect(await see('nix')).toBe(',/logins,of the job')
+    expect(await see('script')).toBe(',,of the job')
+  } finally {
+    for (const name of ['INPUT_TOKEN', 'DOCKER_CONFIG', 'OF_THE_JOB']) {
+      if (before[name] === undefined) delete process.env[name]
+      else process.env[name] = before[name]
+    }
+  }
+})
