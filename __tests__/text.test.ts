@@ -54,3 +54,17 @@ describe('in the job’s log', () => {
     expect(many).toMatch(/\n…$|…$/)
   })
 })
+
+// A tag of Unicode's is not seen, and takes two code units.
+const [HIGH = '', LOW = ''] = '\u{e0041}'.split('')
+
+test.each(['\r', '\u200b', '\u001b[0m', '\u009b0m'])(
+  'no hidden character is made of two halves around %j',
+  (between) => {
+    expect(sanitize(`a${HIGH}${between}${LOW}b`)).toBe('ab')
+  },
+)
+
+test('characters of two halves stay', () => {
+  expect(withoutHidden('a\u{1f600}b')).toBe('a\u{1f600}b')
+})

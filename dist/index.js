@@ -54026,9 +54026,13 @@ function platformKey(platform) {
 function samePlatform(one, other) {
     return platformKey(one) === platformKey(other);
 }
-const IMPLIED_VARIANT = { arm64: 'v8', arm: 'v7', amd64: 'v1' };
+const IMPLIED_VARIANT = new Map([
+    ['arm64', 'v8'],
+    ['arm', 'v7'],
+    ['amd64', 'v1'],
+]);
 function normalized(platform) {
-    return { ...platform, variant: platform.variant || IMPLIED_VARIANT[platform.architecture] };
+    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
 }
 function fits(actual, wanted) {
     if (!actual.variant || !wanted.variant)
@@ -57919,8 +57923,8 @@ async function imageOfDockerArchive(contents, path) {
     const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
     const config = await document(manifest.Config, `its config ${manifest.Config}`);
     const image = readConfig(config, manifest.Config, path);
-    if (manifest.Layers.length > LAYERS_LIMIT)
-        throw damaged(path, tooManyLayers(manifest.Layers.length));
+    if (manifest.Layers.length !== image.diffIds.length)
+        throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
     const layers = [];
     const missing = [];
     for (const layer of manifest.Layers) {
@@ -57931,8 +57935,6 @@ async function imageOfDockerArchive(contents, path) {
     }
     if (missing.length > 0)
         throw damaged(path, `these layers are missing: ${listOf(missing)}`);
-    if (manifest.Layers.length !== image.diffIds.length)
-        throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
     return {
         names: manifest.RepoTags ?? [],
         config: image,
@@ -57967,8 +57969,7 @@ async function resolve(name, contents) {
         const member = await contents.member(at);
         if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
             return at;
-        const folder = member.type === 'symbolic-link' && at.includes('/') ? at.slice(0, at.lastIndexOf('/') + 1) : '';
-        at = memberName(folder + member.linkName);
+        at = member.target;
     }
     return at;
 }
@@ -58027,7 +58028,7 @@ function contentsOfFolder(path, root) {
         async member(name) {
             const file = await open(name);
             await file?.handle.close();
-            return file && { type: 'file', linkName: '', size: file.size };
+            return file && { type: 'file', target: '', size: file.size };
         },
         async document(name) {
             const file = await open(name);
@@ -58232,11 +58233,14 @@ async function* byStream(plain, bytes, path, windowLog = WINDOW_LOG) {
         throw explained((await failure) ?? error, path, windowLog);
     }
     const error = await failure;
-    if (error !== undefined)
+    if (error !== undefined && codeOf(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
         throw explained(error, path, windowLog);
 }
+function codeOf(error) {
+    return String(error.code);
+}
 function explained(error, path, windowLog) {
-    if (error.code === 'ZSTD_error_frameParameter_windowTooLarge')
+    if (codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
         return new ImageError({
             what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
             words: (0,lib_failure/* messageOf */.bD)(error),
@@ -58245,9 +58249,7 @@ function explained(error, path, windowLog) {
                 : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
             cause: error,
         });
-    return /^(Z_|ZSTD_)/.test(String(error.code))
-        ? decompress_damaged(path, (0,lib_failure/* messageOf */.bD)(error), error)
-        : error;
+    return /^(Z_|ZSTD_)/.test(codeOf(error)) ? decompress_damaged(path, (0,lib_failure/* messageOf */.bD)(error), error) : error;
 }
 const XZ_MEMORY = '160MiB';
 async function* byXz(bytes, path) {
@@ -58263,7 +58265,7 @@ async function* byXz(bytes, path) {
     try {
         yield* xz.output;
         const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
-        if (feeding !== undefined && !GIVEN_UP.has(String(feeding.code)))
+        if (feeding !== undefined && !GIVEN_UP.has(codeOf(feeding)))
             throw feeding;
         if (failure !== undefined)
             throw decompress_damaged(path, log === '' ? failure : log);
@@ -58612,11 +58614,11 @@ function createCollection(path) {
     return {
         members,
         documents,
-        add(name, { type, linkName, size }, document) {
-            namesLength += name.length + linkName.length + 64;
+        add(name, entry, document) {
+            namesLength += name.length + entry.linkName.length + 64;
             if (namesLength > archive_NAMES_LIMIT)
                 throw damaged(path, 'it has more files than any image');
-            members.set(name, { type, linkName, size });
+            members.set(name, { type: entry.type, target: targetOf(name, entry), size: entry.size });
             documents.delete(name);
             if (document === undefined)
                 return;
@@ -58626,6 +58628,10 @@ function createCollection(path) {
                 throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
         },
     };
+}
+function targetOf(name, { type, linkName }) {
+    const folder = type === 'symbolic-link' ? name.slice(0, name.lastIndexOf('/') + 1) : '';
+    return memberName(folder + linkName);
 }
 async function readAll(content) {
     const chunks = [];
@@ -59056,7 +59062,7 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
       extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
     },
     {
-        pattern: /'[^']+\^[^']*' is not a valid URL/,
+        pattern: /'[^'^]+\^[^']*' is not a valid URL/,
         help: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
     },
     {
@@ -59174,12 +59180,13 @@ function failureIn({ builds, errors, others }) {
     const causes = errors.filter((error) => !CONSEQUENCE.test(error));
     const told = causes.length > 0 ? causes : errors;
     const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)));
+    const evident = failed.slice(0, KEPT_BUILDS);
     const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES));
     const messages = told.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error);
     const words = [...shown, ...messages];
     return {
         words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
-        evidence: plain([...others, ...errors, ...failed.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
+        evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
     };
 }
 const PROGRESS_INTERVAL = 10_000;
@@ -59264,13 +59271,16 @@ function result(log, { id, type, fields: [first, second] }) {
         return buildLine(log, id, printable(first));
     if (type === POST_BUILD_LINE && typeof first === 'string')
         return { log, shown: [`post-build-hook> ${printable(first)}`] };
-    if (typeof first !== 'number' || typeof second !== 'number')
+    if (!isCount(first) || !isCount(second))
         return { log, shown: [] };
     if (type === PROGRESS)
         return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] };
     if (type === EXPECTED)
         return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] };
     return { log, shown: [] };
+}
+function isCount(field) {
+    return Number.isSafeInteger(field) && Number(field) >= 0;
 }
 function buildLine(log, id, line) {
     const build = log.builds.get(id);
@@ -59833,6 +59843,8 @@ async function earlier_readEach(items, log, read) {
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
 
+
+
 class RegistryError extends lib_failure/* Failure */.HR {
     name = 'RegistryError';
     host;
@@ -59862,20 +59874,15 @@ function withoutTags(html) {
     return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
 }
 function errorsOf(body) {
-    const answer = registry_error_parseJson(body);
-    if (typeof answer !== 'object' || answer === null || isDeeperThan(MOST_LEVELS, answer))
+    const read = readJson(unknown(), body);
+    const answer = read.ok ? read.value : undefined;
+    if (typeof answer !== 'object' || answer === null)
         return [];
     const { errors, error, error_description, details, message } = answer;
     if (Array.isArray(errors))
         return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
     const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
     return said.length > 0 ? [{ message: said.join(': ') }] : [];
-}
-const MOST_LEVELS = 32;
-function isDeeperThan(levels, value) {
-    if (typeof value !== 'object' || value === null)
-        return false;
-    return levels === 0 || Object.values(value).some((one) => isDeeperThan(levels - 1, one));
 }
 function wireError({ code, message, detail }) {
     return {
@@ -59886,14 +59893,6 @@ function wireError({ code, message, detail }) {
 }
 function printDetail(detail) {
     return typeof detail === 'string' ? detail : JSON.stringify(detail);
-}
-function registry_error_parseJson(text) {
-    try {
-        return JSON.parse(text);
-    }
-    catch {
-        return undefined;
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/image.js
@@ -63661,7 +63660,7 @@ function passingReason({ reply, error }) {
     if (refused !== undefined && isPassing(refused, ''))
         return `the proxy answered with status ${refused}`;
     if (reply === undefined)
-        return isPassingError(codeOf(error)) || isNonsense(error) ? (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(causeOf(error))) : undefined;
+        return isPassingError(http_codeOf(error)) || isNonsense(error) ? (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(causeOf(error))) : undefined;
     if (reply.ok || !isPassing(reply.status, reply.text))
         return undefined;
     return (0,lib_failure/* oneLine */.TN)(`${reply.status} ${readErrorAnswer(reply.text).words}`);
@@ -63672,11 +63671,11 @@ function http_flatten(headers) {
 function causeOf(error) {
     return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
 }
-function codeOf(error) {
+function http_codeOf(error) {
     const { code, cause } = error;
     if (typeof code === 'string')
         return code;
-    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
+    return typeof cause === 'object' && cause !== null ? http_codeOf(cause) : undefined;
 }
 function isNonsense(error) {
     return causeOf(error) instanceof undici.errors.HTTPParserError;
@@ -63696,7 +63695,7 @@ function unanswered(call, error, proxy) {
             help: 'Run the job again later.',
             cause: error,
         });
-    const problem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
+    const problem = CERTIFICATE_ERROR.test(http_codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
     const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
     return new RegistryError({
         host,
@@ -64537,7 +64536,7 @@ const ESCAPE = new RegExp([
 function withoutHidden(text) {
     return text.replace(HIDDEN, '');
 }
-const HIDDEN = /[^\P{Cc}\t\n]|\p{Cf}|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu;
+const HIDDEN = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}]|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu;
 const LINE_LIMIT = 2000;
 const TEXT_LIMIT = 64 * 1024;
 function sanitize(text) {

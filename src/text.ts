@@ -26,8 +26,11 @@ export function withoutHidden(text: string): string {
   return text.replace(HIDDEN, '')
 }
 
-/** `Cc` without tab and line feed, `Cf` (directions, zero widths, tags), line and paragraph separators. */
-const HIDDEN = /[^\P{Cc}\t\n]|\p{Cf}|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu
+/**
+ * `Cc` without tab and line feed, `Cf` (directions, zero widths, tags), line and paragraph separators, and `Cs`: halves
+ * of characters, which would make a hidden one once what is between them is gone.
+ */
+const HIDDEN = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}]|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu
 
 /** In characters. */
 const LINE_LIMIT = 2000

@@ -1420,7 +1420,7 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       const secret = gzipSync(writeTar([{ name: 'secret', content: 'hunter2' }]))
       const files = new Map([
         ...listing({ layers: listed.map((layer, at) => (at === 2 ? { ...layer, size: secret.length } : layer)) }),
-        ...replaced(third?.name, secret),
+        [third?.name ?? '', secret] as const,
       ])
       await expect(pushLayout({ files }, client, { as })).rejects.toThrow(/is not the one|has another content/)
       expectNothingPublished(server)

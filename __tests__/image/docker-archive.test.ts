@@ -330,6 +330,18 @@ describe('what is no whole image', () => {
     expect(given).toBe(17)
   })
 
+  test('with a long link to itself, which is each of very many layers, is told without following it each time', async () => {
+    const tar = writeTar([
+      { name: 'loop', type: 'symbolic-link', linkName: `${'./'.repeat(2000)}loop`, header: 'pax' },
+      { name: 'config.json', content: makeArchive({ layers: [] }).config },
+      {
+        name: 'manifest.json',
+        content: `[{"Config":"config.json","Layers":[${Array.from({ length: 500_000 }, () => '"loop"').join()}]}]`,
+      },
+    ])
+    await expect(read(tar)).rejects.toThrow(/it has 500000 layers, and its config lists 0$/)
+  })
+
   test('of many members some are named', async () => {
     const files = Array.from({ length: 20 }, (_, at) => ({ name: `file-${at}` }))
     await expect(read(writeTar(files))).rejects.toThrow(/it holds file-0, .*file-7 and 12 more/)

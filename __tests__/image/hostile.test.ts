@@ -214,7 +214,7 @@ describe('more layers than a runtime runs', () => {
       () => file(JSON.stringify({ 'image-config': {}, layers: diffIds.map((diff_ids) => ({ diff_ids })) })),
     ],
   ])('are refused: %s', async (_, make) => {
-    expect(await refusal(check(await make()))).toMatch(/it has 1001 layers, and no runtime runs .* more than 1000/)
+    expect(await refusal(check(await make()))).toMatch(/it has 1001 layers/)
   })
 
   test('as many as one runs are read, also of one digest', async () => {

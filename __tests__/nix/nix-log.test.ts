@@ -126,6 +126,18 @@ describe('what is shown of Nix’s log', () => {
     expect(shown).toEqual(['Nix: 3 of 6 built, 3 left'])
   })
 
+  test.each([
+    [1e308, 1e308],
+    [0, -5],
+    [1, 0.5],
+    [-1, 3],
+  ])('counts only what can be counted: not %p of %p', (done, expected) => {
+    const start = nix({ action: 'start', id: 1, level: 0, parent: 0, text: '', type: 104 })
+    const amount = (fields: readonly number[]) => nix({ action: 'result', fields, id: 1, type: 105 })
+    const { shown } = read([start, amount([1, 3, 0, 0]), amount([done, expected, 0, 0])])
+    expect(shown).toEqual(['Nix: 1 of 3 built, 2 left'])
+  })
+
   test('tells activities apart whose numbers are larger than JavaScript’s', () => {
     // The process’ own number is 4194303, which times 2^32 is 2^54.
     const lines = ['first', 'second'].flatMap((name, at) => {
@@ -270,5 +282,14 @@ describe('what is told of a failure', () => {
     const { log } = read([...builds.flat(), ...last, ...Array.from({ length: 1000 }, () => long), failing(app)])
     expect(JSON.stringify(log.others).length + JSON.stringify([...log.builds]).length).toBeLessThan(2e6)
     expect(failureIn(log).words).toContain('app> 999x')
+  })
+
+  test('stays small, however many builds an error is about', () => {
+    const long = 'x'.repeat(2000)
+    const ids = Array.from({ length: 200 }, (_, id) => id)
+    const builds = ids.flatMap((id) => [building(id, 'app'), ...Array.from({ length: 50 }, () => printing(id, long))])
+    const { evidence, words } = failureIn(read([...builds, failing(`builder for '${app}' failed`)]).log)
+    expect(evidence.length).toBeLessThan(3e6)
+    expect(words).toContain(`app> ${long}`)
   })
 })

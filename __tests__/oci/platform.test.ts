@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { fits, type Platform, printPlatform, samePlatform } from '../../src/oci/platform.ts'
+import { fits, type Platform, platformKey, printPlatform, samePlatform } from '../../src/oci/platform.ts'
 
 function platform(text: string): Platform {
   const [os = '', architecture = '', variant] = text.split('/')
@@ -28,6 +28,10 @@ describe('two names of one platform are known for the same, in either order', ()
     expect(samePlatform(platform(one), platform(other))).toBe(same)
     expect(samePlatform(platform(other), platform(one))).toBe(same)
   })
+})
+
+test.each(['constructor', '__proto__', 'toString'])('an architecture called %s has no variant of its own', (name) => {
+  expect(platformKey({ os: 'linux', architecture: name })).toBe(`linux/${name}`)
 })
 
 describe('an image fits a system unless both name a variant, and different ones', () => {

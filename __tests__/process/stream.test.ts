@@ -105,7 +105,8 @@ describe('a program comes to an end', () => {
     const program = startStreaming('/bin/sh', ['-c', script, file], { trust: 'script' })
     for await (const chunk of program.output) if (chunk.length > 0) break
     program.end()
-    expect((await program.ended).failure).toBe('it ended with SIGKILL')
+    // By the signal, or because nobody reads its output any more: whichever comes first.
+    expect((await program.ended).failure).toMatch(/SIGKILL|SIGPIPE/)
     await expectGone(file)
   })
 

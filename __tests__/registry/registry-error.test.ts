@@ -2,7 +2,7 @@ import { describe, expect, test } from '@jest/globals'
 import { readErrorAnswer } from '../../src/registry/registry-error.ts'
 import { connect, failureOf } from './connect.ts'
 
-const deep = `{"errors":[{"message":"no","detail":${'['.repeat(40)}${']'.repeat(40)}}]}`
+const deep = `{"errors":[{"message":"no","detail":${'['.repeat(200)}${']'.repeat(200)}}]}`
 const errors: readonly (readonly [string, string, string])[] = [
   ['JSON', '{"errors":[{"code":"DENIED","message":"no write access"}]}', 'DENIED: no write access'],
   ['JSON with a detail', '{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}', 'DENIED: no ({"a":1})'],
@@ -45,6 +45,12 @@ describe('the registry’s own words are kept', () => {
     const error = await failureOf(client.getManifest(client.repository, 'latest'))
     expect(error.message).toContain('The proxy says no')
   })
+})
+
+test('an answer that is nested too deep is shown as it is', () => {
+  const detail = '['.repeat(30_000) + ']'.repeat(30_000)
+  const { words } = readErrorAnswer(`{"errors":[{"code":"DENIED","detail":${detail}}]}`)
+  expect(words).toMatch(/^\{"errors":\[\{"code":"DENIED","detail":\[+…$/)
 })
 
 test.each([

@@ -100,7 +100,7 @@ describe('another host, such as an object store,', () => {
     const signed = server.requests.map(({ path }) => new URL(path, 'http://localhost').searchParams.get('signature'))
     const signatures = [...new Set(signed.filter((signature) => signature !== null))]
     expect(signatures).toHaveLength(1)
-    expect([...new Set(client.secrets)]).toEqual(signatures)
+    expect(client.secrets).toEqual(expect.arrayContaining(signatures))
   })
 
   test('has no say in where the registry’s password goes', async () => {

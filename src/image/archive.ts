@@ -76,11 +76,11 @@ function createCollection(path: string): Collected & {
   return {
     members,
     documents,
-    add(name, { type, linkName, size }, document) {
+    add(name, entry, document) {
       // What a map takes for each of them counts as well.
-      namesLength += name.length + linkName.length + 64
+      namesLength += name.length + entry.linkName.length + 64
       if (namesLength > NAMES_LIMIT) throw damaged(path, 'it has more files than any image')
-      members.set(name, { type, linkName, size })
+      members.set(name, { type: entry.type, target: targetOf(name, entry), size: entry.size })
       documents.delete(name)
       if (document === undefined) return
       documents.set(name, document)
@@ -88,6 +88,13 @@ function createCollection(path: string): Collected & {
       if (documentsLength > DOCUMENTS_LIMIT) throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`)
     },
   }
+}
+
+/** Worked out once for each link: a manifest can name it a million times. */
+function targetOf(name: string, { type, linkName }: TarEntry): string {
+  // A symbolic link starts from its own folder, a hard link from the archive's root.
+  const folder = type === 'symbolic-link' ? name.slice(0, name.lastIndexOf('/') + 1) : ''
+  return memberName(folder + linkName)
 }
 
 async function readAll(content: AsyncIterable<Buffer>): Promise<Buffer> {

@@ -71,11 +71,16 @@ async function* byStream(
     throw explained((await failure) ?? error, path, windowLog)
   }
   const error = await failure
-  if (error !== undefined) throw explained(error, path, windowLog)
+  // Node stops reading at zeros behind gzip's end, which tapes have; what it had yet to read is not missed.
+  if (error !== undefined && codeOf(error) !== 'ERR_STREAM_PREMATURE_CLOSE') throw explained(error, path, windowLog)
+}
+
+function codeOf(error: unknown): string {
+  return String((error as NodeJS.ErrnoException).code)
 }
 
 function explained(error: unknown, path: string, windowLog: number): unknown {
-  if ((error as NodeJS.ErrnoException).code === 'ZSTD_error_frameParameter_windowTooLarge')
+  if (codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
     return new ImageError({
       what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
       words: messageOf(error),
@@ -85,9 +90,7 @@ function explained(error: unknown, path: string, windowLog: number): unknown {
           : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
       cause: error,
     })
-  return /^(Z_|ZSTD_)/.test(String((error as NodeJS.ErrnoException).code))
-    ? damaged(path, messageOf(error), error)
-    : error
+  return /^(Z_|ZSTD_)/.test(codeOf(error)) ? damaged(path, messageOf(error), error) : error
 }
 
 /** More than xz takes for what its highest level, -9, has compressed: 65 MiB. */
@@ -108,7 +111,7 @@ async function* byXz(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator
     yield* xz.output
     const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed])
     // Where the program gave up, feeding it fails as well; any other failure to feed it comes first.
-    if (feeding !== undefined && !GIVEN_UP.has(String((feeding as NodeJS.ErrnoException).code))) throw feeding
+    if (feeding !== undefined && !GIVEN_UP.has(codeOf(feeding))) throw feeding
     if (failure !== undefined) throw damaged(path, log === '' ? failure : log)
     if (feeding !== undefined) throw feeding
   } finally {

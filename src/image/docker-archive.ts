@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import { digestOf } from '../oci/digest.ts'
-import { LAYERS_LIMIT, readConfig, tooManyLayers } from './config.ts'
+import { readConfig } from './config.ts'
 import { documentCalled } from './documents.ts'
 import { ImageError } from './image-error.ts'
 import { type Contents, damaged, listOf, memberName, type SourceImage } from './source-image.ts'
@@ -17,7 +17,8 @@ export async function imageOfDockerArchive(contents: Contents, path: string): Pr
   const manifest = parseManifest(await document('manifest.json', 'its manifest.json'), path)
   const config = await document(manifest.Config, `its config ${manifest.Config}`)
   const image = readConfig(config, manifest.Config, path)
-  if (manifest.Layers.length > LAYERS_LIMIT) throw damaged(path, tooManyLayers(manifest.Layers.length))
+  if (manifest.Layers.length !== image.diffIds.length)
+    throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`)
   const layers: string[] = []
   const missing: string[] = []
   for (const layer of manifest.Layers) {
@@ -26,8 +27,6 @@ export async function imageOfDockerArchive(contents: Contents, path: string): Pr
     if ((await contents.member(name))?.type !== 'file') missing.push(layer)
   }
   if (missing.length > 0) throw damaged(path, `these layers are missing: ${listOf(missing)}`)
-  if (manifest.Layers.length !== image.diffIds.length)
-    throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`)
   return {
     names: manifest.RepoTags ?? [],
     config: image,
@@ -68,9 +67,7 @@ async function resolve(name: string, contents: Contents): Promise<string> {
   for (let hops = 0; hops < 16; hops++) {
     const member = await contents.member(at)
     if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link') return at
-    // A symbolic link starts from its own folder, a hard link from the archive's root.
-    const folder = member.type === 'symbolic-link' && at.includes('/') ? at.slice(0, at.lastIndexOf('/') + 1) : ''
-    at = memberName(folder + member.linkName)
+    at = member.target
   }
   return at
 }

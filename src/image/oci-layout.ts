@@ -68,7 +68,7 @@ function contentsOfFolder(path: string, root: string): Contents {
     async member(name) {
       const file = await open(name)
       await file?.handle.close()
-      return file && { type: 'file', linkName: '', size: file.size }
+      return file && { type: 'file', target: '', size: file.size }
     },
     async document(name) {
       const file = await open(name)

@@ -57,7 +57,8 @@ export interface Contents {
 /** What an archive or a folder has by a name. */
 export interface Member {
   readonly type: 'file' | 'hard-link' | 'symbolic-link' | 'folder' | 'other'
-  readonly linkName: string
+  /** The name of what a link leads to. */
+  readonly target: string
   /** In bytes. */
   readonly size: number
 }

@@ -119,7 +119,7 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
       extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
   },
   {
-    pattern: /'[^']+\^[^']*' is not a valid URL/,
+    pattern: /'[^'^]+\^[^']*' is not a valid URL/,
     help: () =>
       'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
   },

@@ -90,6 +90,7 @@ export function failureIn({ builds, errors, others }: NixLog): NixFailure {
   const failed = [...builds.values()].filter(
     ({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)),
   )
+  const evident = failed.slice(0, KEPT_BUILDS)
   const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES))
   // Where the log is not known from the build itself, what Nix repeats of it is all that there is.
   const messages = told.map((error) =>
@@ -98,7 +99,7 @@ export function failureIn({ builds, errors, others }: NixLog): NixFailure {
   const words = [...shown, ...messages]
   return {
     words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
-    evidence: plain([...others, ...errors, ...failed.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
+    evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
   }
 }
 
@@ -211,11 +212,16 @@ function result(log: NixLog, { id, type, fields: [first, second] }: Result): Rea
   if (type === LOG_LINE && typeof first === 'string') return buildLine(log, id, printable(first))
   if (type === POST_BUILD_LINE && typeof first === 'string')
     return { log, shown: [`post-build-hook> ${printable(first)}`] }
-  if (typeof first !== 'number' || typeof second !== 'number') return { log, shown: [] }
+  if (!isCount(first) || !isCount(second)) return { log, shown: [] }
   if (type === PROGRESS)
     return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] }
   if (type === EXPECTED) return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] }
   return { log, shown: [] }
+}
+
+/** Whether a field is a number of something: of what a builder writes, sums would come to "Infinity" or less than none. */
+function isCount(field: string | number | undefined): field is number {
+  return Number.isSafeInteger(field) && Number(field) >= 0
 }
 
 function buildLine(log: NixLog, id: string, line: string): Read {

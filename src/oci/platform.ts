@@ -45,10 +45,15 @@ export function samePlatform(one: Platform, other: Platform): boolean {
   return platformKey(one) === platformKey(other)
 }
 
-const IMPLIED_VARIANT: Readonly<Record<string, string>> = { arm64: 'v8', arm: 'v7', amd64: 'v1' }
+/** A map: of an object, an architecture called "constructor" would get a variant that nobody wrote. */
+const IMPLIED_VARIANT: ReadonlyMap<string, string> = new Map([
+  ['arm64', 'v8'],
+  ['arm', 'v7'],
+  ['amd64', 'v1'],
+])
 
 function normalized(platform: Platform): Platform {
-  return { ...platform, variant: platform.variant || IMPLIED_VARIANT[platform.architecture] }
+  return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) }
 }
 
 /**

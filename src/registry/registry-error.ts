@@ -1,4 +1,6 @@
+import * as v from 'valibot'
 import { Failure, type FailureParts, oneLine } from '../failure.ts'
+import { readJson } from '../json.ts'
 
 /** What a user can do about a failure depends on which of these it is. */
 export type RegistryProblem =
@@ -70,21 +72,14 @@ interface WireError {
 }
 
 function errorsOf(body: string): readonly WireError[] {
-  const answer = parseJson(body)
-  if (typeof answer !== 'object' || answer === null || isDeeperThan(MOST_LEVELS, answer)) return []
+  const read = readJson(v.unknown(), body)
+  const answer = read.ok ? read.value : undefined
+  if (typeof answer !== 'object' || answer === null) return []
   // Token services write {"details": "…"}, {"error": "…", "error_description": "…"} or {"message": "…"}.
   const { errors, error, error_description, details, message } = answer as Readonly<Record<string, unknown>>
   if (Array.isArray(errors)) return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError)
   const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '')
   return said.length > 0 ? [{ message: said.join(': ') }] : []
-}
-
-/** No registry nests its errors deeper. JSON.stringify, which is recursive, overflows the stack at some thousands. */
-const MOST_LEVELS = 32
-
-function isDeeperThan(levels: number, value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return false
-  return levels === 0 || Object.values(value).some((one) => isDeeperThan(levels - 1, one))
 }
 
 function wireError({ code, message, detail }: Readonly<Record<string, unknown>>): WireError {
@@ -97,12 +92,4 @@ function wireError({ code, message, detail }: Readonly<Record<string, unknown>>)
 
 function printDetail(detail: unknown): string {
   return typeof detail === 'string' ? detail : JSON.stringify(detail)
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

@@ -1,0 +1,81 @@
+import { gzipSync } from 'node:zlib'
+import { Failure } from '../../src/failure.ts'
+import type { Random } from './random.ts'
+
+/** Code that reads what strangers have written, and the inputs that it gets here. */
+export interface Target {
+  readonly name: string
+  /** Returns one case: the same for the same random values. */
+  make(random: Random): Case
+}
+
+export interface Case {
+  /** Passes if it ends well or with a `Failure`, the error that users can understand. */
+  run(folder: string): Promise<void>
+  /** Returns the input as JavaScript. */
+  print(): string
+}
+
+/**
+ * Defines a target.
+ * @param run throws for each input that the code does not treat as it should; it may throw a `Failure`. Gets a folder for
+ * its files
+ */
+export function defineTarget<Input extends Inputs>(
+  name: string,
+  generate: (random: Random) => Input,
+  run: (input: Input, folder: string) => void | Promise<void>,
+): Target {
+  return {
+    name,
+    make(random) {
+      const input = generate(random)
+      return { run: (folder) => exceptFailures(() => run(input, folder)), print: () => print(input) }
+    },
+  }
+}
+
+type Inputs = string | Buffer | number | boolean | readonly Inputs[] | { readonly [key: string]: Inputs }
+
+async function exceptFailures(work: () => void | Promise<void>): Promise<void> {
+  try {
+    await work()
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+  }
+}
+
+/** Returns what work returns, or the message of the `Failure` that it throws. */
+export async function outcomeOf<Result>(
+  work: () => Result | Promise<Result>,
+): Promise<{ readonly result: Result } | { readonly failure: string }> {
+  try {
+    return { result: await work() }
+  } catch (error) {
+    if (error instanceof Failure) return { failure: error.message }
+    throw error
+  }
+}
+
+/** Throws if something that must hold for each input does not. */
+export function check(holds: boolean, what: string, ...values: readonly unknown[]): void {
+  if (!holds) throw new Error([what, ...values.map((value) => JSON.stringify(value)?.slice(0, 1000))].join('\n'))
+}
+
+export function checkSame(one: unknown, other: unknown, what: string): void {
+  check(JSON.stringify(one) === JSON.stringify(other), what, one, other)
+}
+
+function print(input: Inputs): string {
+  if (Buffer.isBuffer(input)) return printBuffer(input)
+  if (Array.isArray(input)) return `[${input.map(print).join(', ')}]`
+  if (typeof input !== 'object') return JSON.stringify(input)
+  const fields = Object.entries(input).map(([key, value]) => `${JSON.stringify(key)}: ${print(value)}`)
+  return `{ ${fields.join(', ')} }`
+}
+
+function printBuffer(bytes: Buffer): string {
+  const plain = `Buffer.from('${bytes.toString('base64')}', 'base64')`
+  const packed = `gunzipSync(Buffer.from('${gzipSync(bytes).toString('base64')}', 'base64'))`
+  return plain.length <= packed.length ? plain : packed
+}

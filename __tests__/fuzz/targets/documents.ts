@@ -1,0 +1,152 @@
+import { rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import { readJson } from '../../../src/json.ts'
+import { isDigest } from '../../../src/oci/digest.ts'
+import { parseConfig, parseManifest } from '../../../src/oci/document.ts'
+import { parseRecord, printRecord } from '../../../src/record.ts'
+import { credentialsFrom } from '../../../src/registry/credentials.ts'
+import { readErrorAnswer } from '../../../src/registry/registry-error.ts'
+import { makeArchive } from '../../support/image.ts'
+import { indexOf, makeLayout } from '../../support/layout.ts'
+import { type Json, mutateBytes, mutateJson, mutateText } from '../mutate.ts'
+import type { Random } from '../random.ts'
+import { check, defineTarget, outcomeOf } from '../target.ts'
+import { MEDIA_TYPES } from './layouts.ts'
+
+/** Seldom large: a document takes time in proportion to its size. */
+const limitsOf = (random: Random) => ({ most: random.oneIn(100) ? 2_000_000 : 10_000 })
+
+/** Digest records: what is read, printed and read again is the same. */
+export const records = defineTarget(
+  'record',
+  (random) => mutateJson(random, RECORD, RECORD_WORDS, limitsOf(random)),
+  (text) => {
+    const printed = printRecord(parseRecord(text, 'a file'))
+    check(!printed.includes('\n'), 'A record has more than one line', printed)
+    check(printRecord(parseRecord(printed, 'a file')) === printed, 'A record is read as another one', printed)
+  },
+)
+
+const RECORD: Json = {
+  schema: 1,
+  image: 'ghcr.io/owner/app',
+  system: 'aarch64-linux',
+  platform: { os: 'linux', architecture: 'arm64' },
+  digest: `sha256:${'0'.repeat(64)}`,
+  mediaType: 'application/vnd.oci.image.manifest.v1+json',
+  size: 123,
+  storePath: '/nix/store/00000000000000000000000000000000-app',
+  labels: ['org.opencontainers.image.title'],
+  compression: 'zstd',
+  job: { id: 'build', total: 2, index: 0 },
+  run: { id: '1', attempt: 1 },
+}
+const RECORD_WORDS = ['x86_64-linux', 'x86_64-darwin', 'armv7l-linux', 'v7', 'v8', 'gzip', 'schema', 'variant', 'app:1']
+
+/** Manifests, indexes and configs, as a registry may send them. */
+export const documents = defineTarget(
+  'document',
+  (random) => {
+    const text = mutateJson(
+      random,
+      random.pick(DOCUMENTS),
+      [...MEDIA_TYPES, 'mediaType', 'annotations'],
+      limitsOf(random),
+    )
+    const bytes = Buffer.from(text)
+    const type = random.pick(MEDIA_TYPES)
+    return {
+      bytes: random.oneIn(8) ? mutateBytes(random, bytes) : bytes,
+      mediaType: random.oneIn(4) ? mutateText(random, type, MEDIA_TYPES) : type,
+    }
+  },
+  async ({ bytes, mediaType }) => {
+    readJson(v.unknown(), bytes)
+    const manifest = await outcomeOf(() => parseManifest(bytes, mediaType, 'a manifest'))
+    if ('result' in manifest) {
+      const { result } = manifest
+      const listed = result.kind === 'index' ? result.manifests : [result.config, ...result.layers]
+      check(
+        listed.every(({ digest, size }) => isDigest(digest) && size >= 0),
+        'A descriptor is not one',
+        listed,
+      )
+    }
+    const { diffIds, os, architecture } = parseConfig(bytes, 'a config')
+    check(diffIds.every(isDigest), 'A diff ID is not a digest', diffIds)
+    check(/^[\w.-]*$/.test(os + architecture), 'A platform has what none has', os, architecture)
+  },
+)
+
+const DOCUMENTS: readonly Json[] = [
+  ...[makeLayout().manifest, indexOf([makeLayout().entry]), makeArchive().config].map(
+    (bytes): Json => JSON.parse(bytes.toString()),
+  ),
+]
+
+/** The client reads 64 KiB of an error, and a token's answer up to 1 MiB. */
+const answerLimits = (random: Random) => ({ most: random.oneIn(20) ? 1024 * 1024 : 10_000 })
+
+/** The answers in which registries and proxies say why they refuse something. */
+export const errorAnswers = defineTarget(
+  'error-answer',
+  (random) =>
+    random.oneIn(3)
+      ? mutateText(random, HTML, ['<style>', '</style>', '<script', '</script>', '<', '>'], answerLimits(random))
+      : mutateJson(
+          random,
+          random.pick(ANSWERS),
+          ['errors', 'code', 'message', 'detail', 'error'],
+          answerLimits(random),
+        ),
+  (body) => {
+    const { words } = readErrorAnswer(body)
+    check(words.split('\n').length <= 5, 'There are too many lines', words)
+    check(words.length <= 5 * 502, 'The words are too long', words)
+    check(!/[^\P{Cc}\n]|^::|##\[/mu.test(words), 'There is a control character or a command', words)
+  },
+)
+
+const HTML = '<html><style>p { color: red }</style><body><p>502 Bad Gateway</p></body></html>'
+const ANSWERS: readonly Json[] = [
+  { errors: [{ code: 'DENIED', message: 'requested access is denied', detail: { name: 'owner/app' } }] },
+  { error: 'invalid_grant', error_description: 'no such user' },
+  { details: 'unauthorized' },
+  { message: 'not found' },
+]
+
+const SECRET = 'hunter2-hunter2'
+
+/** Docker's config.json, whose secrets must not get into an error. */
+export const credentials = defineTarget(
+  'credentials',
+  (random) => ({
+    text: mutateJson(random, CONFIG, ['auths', 'auth', 'credHelpers', 'credsStore', 'ghcr.io'], limitsOf(random)),
+    host: random.pick(['ghcr.io', 'docker.io', 'localhost', 'localhost:5000']),
+  }),
+  async ({ text, host }, folder) => {
+    const docker = join(folder, 'config.json')
+    await writeFile(docker, text)
+    const masked: string[] = []
+    const look = credentialsFrom({ docker, podman: [] }, (secret) => masked.push(secret))
+    const found = await outcomeOf(() => look(host))
+    await rm(docker)
+    if ('failure' in found) check(!found.failure.includes(SECRET), 'A secret is in an error', found.failure)
+    else if (found.result !== undefined)
+      check(
+        masked.includes(found.result.kind === 'password' ? found.result.password : found.result.token),
+        'A secret is not masked',
+        found.result,
+      )
+  },
+)
+
+const CONFIG: Json = {
+  auths: {
+    'ghcr.io': { auth: Buffer.from(`user:${SECRET}`).toString('base64') },
+    'https://index.docker.io/v1/': { username: 'user', password: SECRET },
+    'localhost:5000': { identitytoken: SECRET },
+  },
+  credHelpers: { 'registry.example': 'there-is-no-such-helper' },
+}

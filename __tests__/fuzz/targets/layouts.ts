@@ -1,0 +1,116 @@
+import { rm } from 'node:fs/promises'
+import { Readable } from 'node:stream'
+import { readArchive } from '../../../src/image/archive.ts'
+import { streamReader } from '../../../src/image/byte-reader.ts'
+import { readLayoutFolder } from '../../../src/image/oci-layout.ts'
+import { type LayoutFile, type LayoutOptions, layoutTar, makeLayout, storeLayout } from '../../support/layout.ts'
+import { chunksOf, type Json, mutateBytes, mutateJson } from '../mutate.ts'
+import { fewOf, type Random } from '../random.ts'
+import { checkSame, defineTarget, outcomeOf } from '../target.ts'
+import { checkImage, readHalf } from './archives.ts'
+
+/** OCI layouts, as a folder and in a tar; one that can be read must be the same image in both. */
+export const layouts = defineTarget('layout', makeFiles, async ({ names, contents, chunks }, folder) => {
+  const files = new Map(names.map((name, at) => [name, contents[at] ?? Buffer.alloc(0)] as const))
+  const inTar = await outcomeOf(() => readArchive(streamReader(Readable.from(chunks)), '/nix/store/image', readHalf))
+  if ('result' in inTar) checkImage(inTar.result)
+  const path = await storeLayout(folder, files, 'folder')
+  try {
+    const inFolder = await outcomeOf(() => readLayoutFolder(path, path, readHalf))
+    if (!('result' in inFolder)) return
+    checkImage(inFolder.result)
+    if ('result' in inTar) checkSame(inFolder.result, inTar.result, 'A folder gives another image than its tar')
+  } finally {
+    await rm(path, { recursive: true, force: true })
+  }
+})
+
+/** Links in a layout, which may lead anywhere. */
+export const layoutLinks = defineTarget(
+  'layout-links',
+  (random) => ({
+    at: random.upTo(7),
+    linkName: random.pick([
+      '..',
+      '.',
+      '/',
+      '/etc/passwd',
+      '/proc/self/environ',
+      '/dev/zero',
+      '/dev/stdin',
+      'index.json',
+      'loop',
+      '../index.json',
+      '../../index.json',
+      'x'.repeat(255),
+      `${'./'.repeat(1000)}index.json`,
+      'blobs',
+      'oci-layout',
+    ]),
+    nested: random.upTo(2),
+  }),
+  async ({ at, linkName, nested }, folder) => {
+    const files: [string, LayoutFile][] = [...makeLayout({ nested }).files]
+    const name = files[at % files.length]?.[0] ?? 'index.json'
+    const path = await storeLayout(folder, new Map([...files, [name, { linkName }]]), 'folder')
+    try {
+      checkImage(await readLayoutFolder(path, path, readHalf))
+    } finally {
+      await rm(path, { recursive: true, force: true })
+    }
+  },
+)
+
+function makeFiles(random: Random) {
+  const options: LayoutOptions = {
+    layers: Array.from({ length: fewOf(random, 5) }, () => random.pick(['lower', 'upper', 'same'])),
+    packings: Array.from({ length: 5 }, () => random.pick(['gzip', 'zstd', 'plain'] as const)),
+    nested: fewOf(random, 5),
+    attested: random.oneIn(3),
+  }
+  const base = makeLayout(options)
+  const tokens = [base.configDigest, base.manifestDigest, ...MEDIA_TYPES, ...base.layers.map(({ digest }) => digest)]
+  // Where the digests of what is changed are to fit, it is changed before they are taken.
+  const changed = makeLayout({
+    ...options,
+    ...(random.oneIn(2) && { manifest: changedFields(random, JSON.parse(base.manifest.toString()), tokens) }),
+    ...(random.oneIn(2) && { entry: changedFields(random, JSON.parse(JSON.stringify(base.entry)), tokens) }),
+    ...(random.oneIn(3) && { config: changedFields(random, JSON.parse(base.config.toString()), tokens) }),
+  })
+  const limits = { most: random.oneIn(50) ? 1_500_000 : 20_000 }
+  const files = [...changed.files].flatMap(([name, file]): readonly (readonly [string, Buffer])[] => {
+    const bytes = Buffer.isBuffer(file) ? file : Buffer.alloc(0)
+    if (name === 'index.json' && random.oneIn(3))
+      return [[name, Buffer.from(mutateJson(random, JSON.parse(bytes.toString()), tokens, limits))]]
+    if (random.oneIn(20)) return []
+    return [[name, random.oneIn(20) ? mutateBytes(random, bytes) : bytes]]
+  })
+  const tar = layoutTar(new Map(files))
+  return {
+    names: files.map(([name]) => name),
+    contents: files.map(([, bytes]) => bytes),
+    chunks: chunksOf(random, random.oneIn(4) ? mutateBytes(random, tar) : tar),
+  }
+}
+
+export const MEDIA_TYPES: readonly string[] = [
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.docker.distribution.manifest.v2+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+  'application/vnd.oci.image.layer.v1.tar+gzip',
+  'application/json',
+]
+
+function changedFields(random: Random, value: Json, tokens: readonly string[]): Readonly<Record<string, unknown>> {
+  // Short: makeLayout indents it, and what is nested deep gets as long as the square of its depth.
+  const text = mutateJson(random, value, tokens, { most: 1000 })
+  try {
+    const changed: unknown = JSON.parse(text)
+    // What is nested too deep for JSON.stringify is in index.json alone.
+    JSON.stringify(changed)
+    return typeof changed === 'object' && changed !== null && !Array.isArray(changed) ? { ...changed } : {}
+  } catch {
+    return {}
+  }
+}
