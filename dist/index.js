@@ -63058,7 +63058,7 @@ async function fromHelper(name, file, host) {
     if (!name)
         return undefined;
     const program = `docker-credential-${name}`;
-    if (!/^[A-Za-z0-9._-]+$/.test(name))
+    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
         throw helperFailed(program, file, host, 'this is not the name of a program');
     const result = await runCommand(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 });
     if (result === undefined)

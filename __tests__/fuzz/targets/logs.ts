@@ -25,7 +25,8 @@ export const nixLogs = defineTarget('nix-log', makeLog, (lines) => {
     now += 5000
     const read = readNixLine(log, line, now)
     const reminded = remind(read.log, now + 60_000 * (line.length % 2))
-    shown.push(...read.shown, ...reminded.shown)
+    // Not as arguments: a message may have more lines than a call takes.
+    for (const one of [...read.shown, ...reminded.shown]) shown.push(one)
     log = reminded.log
   }
   shown.push(...endNixLog(log))
