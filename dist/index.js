@@ -45959,7 +45959,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(63873);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(87044);
 
 
 
@@ -46138,7 +46138,7 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 63873:
+/***/ 87044:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46217,6 +46217,7 @@ function adviceFor({ host, problem, code, status }) {
             return code === 'NAME_UNKNOWN'
                 ? 'Create the repository in the registry first; this one does not create it by itself.'
                 : undefined;
+        case 'doubtful':
         case 'other':
             return status !== undefined && status >= 500
                 ? 'The registry has a fault of its own. Run the job again later.'
@@ -54212,8 +54213,10 @@ function isSystem(text) {
 
 ;// CONCATENATED MODULE: ./lib/registry/retry.js
 const ATTEMPTS = 6;
-const LONGEST_WAIT = 60_000;
-const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
+const LONGEST_RETRY_AFTER = 60_000;
+const LONGEST_BACK_OFF = 15_000;
+const CLOUDFLARE = [520, 521, 522, 523, 524, 525, 526, 527];
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504, ...CLOUDFLARE]);
 const RETRIED_ERRORS = new Set([
     'ECONNRESET',
     'ECONNABORTED',
@@ -54226,11 +54229,24 @@ const RETRIED_ERRORS = new Set([
     'UND_ERR_BODY_TIMEOUT',
     'UND_ERR_PRX_CONN',
 ]);
+const RETRIED_ONCE_ANSWERED = new Set([
+    'ECONNREFUSED',
+    'EHOSTUNREACH',
+    'ENETUNREACH',
+    'ENOTFOUND',
+    'EPROTO',
+    'EMFILE',
+    'ENFILE',
+]);
 function isPassing(status, body) {
     return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
 }
-function isPassingError(code) {
-    return code !== undefined && RETRIED_ERRORS.has(code);
+function isPassingError(code, answered) {
+    if (code === undefined)
+        return false;
+    if (RETRIED_ERRORS.has(code))
+        return true;
+    return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'));
 }
 async function pauseForRetry({ why, count, attempts, retryAfter }, log, wait) {
     const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
@@ -54239,8 +54255,9 @@ async function pauseForRetry({ why, count, attempts, retryAfter }, log, wait) {
 }
 function retryDelay(attempt, retryAfter, now, random) {
     const asked = parseRetryAfter(retryAfter, now);
-    const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2);
-    return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT);
+    if (asked !== undefined)
+        return Math.min(asked + 1000 * random, LONGEST_RETRY_AFTER);
+    return Math.min(1000 * 2 ** (attempt - 1) * (1 + random / 2), LONGEST_BACK_OFF * (1 - random / 5));
 }
 function parseRetryAfter(header, now) {
     if (header === undefined)
@@ -59951,7 +59968,7 @@ function absent(repository, digest, what) {
     return new RegistryError({
         host: repository.host,
         problem: 'not-found',
-        what: `${what[0]?.toUpperCase()}${what.slice(1)} is not in the registry`,
+        what: `${what.replace(/^the /, 'The ')} is not in the registry`,
         words: `${repository.host} has no ${digest} in ${repository.path}`,
         help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
     });
@@ -63090,9 +63107,46 @@ function helperFailed(program, file, host, why) {
     });
 }
 
+// EXTERNAL MODULE: external "node:http"
+var external_node_http_ = __nccwpck_require__(37067);
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
+;// CONCATENATED MODULE: ./lib/registry/back-off.js
+const JITTER = 1000;
+function createBackOffs(clock, log) {
+    const rounds = new Map();
+    const closed = new Map();
+    function start(delay, maps) {
+        const end = clock.now() + delay;
+        const over = clock.wait(delay).finally(() => {
+            for (const [map, key] of maps)
+                if (map.get(key) === pause)
+                    map.delete(key);
+        });
+        const pause = { end, over };
+        for (const [map, key] of maps)
+            map.set(key, pause);
+        return pause;
+    }
+    return {
+        async wait({ origin, count, delay, asked, why }) {
+            const key = `${origin} ${count}`;
+            const shared = rounds.get(key);
+            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
+                return shared.over;
+            log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
+            const own = [rounds, key];
+            await start(delay, asked ? [own, [closed, origin]] : [own]).over;
+        },
+        async passed(origin) {
+            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
+                await pause.over;
+        },
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/body.js
+
 class LateAnswer extends Error {
     name = 'LateAnswer';
     code = 'ETIMEDOUT';
@@ -63124,6 +63178,22 @@ async function body_collect(body, enough, timeout, chunks) {
         clearTimeout(timer);
     }
 }
+const SLICE = 64 * 1024;
+function watchBody(body, watchdog) {
+    async function* slices() {
+        for await (const chunk of body) {
+            for (let start = 0; start < chunk.length; start += SLICE) {
+                watchdog.start();
+                yield chunk.subarray(start, start + SLICE);
+                watchdog.stop();
+            }
+        }
+        watchdog.start();
+    }
+    const watched = external_node_stream_.Readable.from(slices(), { objectMode: false });
+    watched.once('close', () => body.destroy());
+    return watched;
+}
 const LEAST_PROGRESS = 1024;
 async function* readSteadily(body, timeout) {
     const stalled = new LateAnswer(`the transfer stalled: less than 1 KiB arrived within ${timeout / 1000} s`);
@@ -63151,12 +63221,90 @@ async function* readSteadily(body, timeout) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/registry/budget.js
+const BUDGET = 120_000;
+const SHORTEST_ATTEMPT = 10_000;
+const MOST_TRANSFERS = 6;
+function createBudgets(now) {
+    const hosts = new Map();
+    function hostOf(origin) {
+        const host = hosts.get(origin) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
+        hosts.set(origin, host);
+        return host;
+    }
+    function left(origin, work) {
+        const host = hostOf(origin).failingSince ?? Number.POSITIVE_INFINITY;
+        const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred;
+        return Math.min(host, own) + BUDGET - now();
+    }
+    return {
+        startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
+        startAttempt(origin, work) {
+            const host = hostOf(origin);
+            const start = now();
+            let last = start;
+            if (start - host.lastFailure > BUDGET)
+                host.failingSince = undefined;
+            return {
+                limit: (timeout) => {
+                    const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work)));
+                    return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT));
+                },
+                progress() {
+                    last = now();
+                },
+                answered() {
+                    host.heard = now();
+                    host.failingSince = undefined;
+                },
+                failed() {
+                    host.lastFailure = now();
+                    host.failingSince ??= Math.max(last, host.heard ?? last);
+                    if (work.since === undefined)
+                        work.since = Math.max(last, host.heard ?? last);
+                    else if (work.count < MOST_TRANSFERS)
+                        work.transferred += last - start;
+                },
+            };
+        },
+        left,
+        hasAnswered: (origin) => hosts.get(origin)?.heard !== undefined,
+    };
+}
+const STALL = 60_000;
+
+;// CONCATENATED MODULE: ./lib/registry/clock.js
+const DAY = 86_400_000;
+function clockSkew(host, headers, now) {
+    const date = Date.parse(headers.get('date') ?? '');
+    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
+        return undefined;
+    return { host, milliseconds: date - now };
+}
+function formatTime(time) {
+    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+}
+function createClock(now, wait) {
+    let skipped = 0;
+    const read = () => now() + skipped;
+    return {
+        now: read,
+        async wait(milliseconds) {
+            const end = read() + milliseconds;
+            await wait(milliseconds);
+            skipped += Math.max(0, end - read());
+        },
+    };
+}
+
 // EXTERNAL MODULE: external "node:dns"
 var external_node_dns_ = __nccwpck_require__(40610);
 ;// CONCATENATED MODULE: external "node:dns/promises"
 const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
 // EXTERNAL MODULE: external "node:net"
 var external_node_net_ = __nccwpck_require__(77030);
+// EXTERNAL MODULE: external "node:tls"
+var external_node_tls_ = __nccwpck_require__(41692);
 ;// CONCATENATED MODULE: ./lib/registry/address.js
 
 const PUBLIC = { zone: 'public', name: 'a public address' };
@@ -63271,6 +63419,7 @@ function groupsOf(address) {
 
 
 
+
 class RefusedAddress extends Error {
     name = 'RefusedAddress';
     address;
@@ -63286,6 +63435,7 @@ const CONNECT_TIMEOUT = 10_000;
 function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_namespaceObject.lookup)(hostname, { all: true, hints: external_node_dns_.ADDRCONFIG }), classify = classifyAddress, }) {
     const zones = new Map();
     const resolved = new Map();
+    const certificates = new Map();
     function refusalOf(address, reach) {
         const kind = classify(address);
         return reach === undefined || NEARNESS[kind.zone] <= NEARNESS[reach] ? undefined : new RefusedAddress(address, kind);
@@ -63336,12 +63486,19 @@ function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_n
                 const refused = (0,external_node_net_.isIP)(options.hostname) === 0 ? undefined : refusalOf(options.hostname, reach);
                 if (refused !== undefined)
                     return queueMicrotask(() => callback(refused, null));
-                connect(options, (...result) => {
+                const origin = `${options.protocol}//${options.host}`;
+                const opened = connect(options, (...result) => {
                     const [, socket] = result;
                     if (socket?.remoteAddress !== undefined)
-                        remember(`${options.protocol}//${options.host}`, socket.remoteAddress);
+                        remember(origin, socket.remoteAddress);
                     callback(...result);
                 });
+                if (opened instanceof external_node_tls_.TLSSocket)
+                    opened.prependOnceListener('secure', () => {
+                        const { valid_from, valid_to } = opened.getPeerCertificate();
+                        if (valid_from !== undefined)
+                            certificates.set(origin, { from: Date.parse(valid_from), to: Date.parse(valid_to) });
+                    });
             };
         },
         async reachFor({ url, registry }) {
@@ -63361,6 +63518,7 @@ function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_n
                     throw refused;
             }
         },
+        certificateOf: (origin) => certificates.get(origin),
     };
 }
 const NEARNESS = { public: 0, private: 1, loopback: 2, forbidden: 3 };
@@ -63494,6 +63652,88 @@ function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
     });
 }
 
+;// CONCATENATED MODULE: ./lib/registry/unanswered.js
+
+
+
+
+
+function unanswered(call) {
+    const { url, purpose, error, proxy } = call;
+    const { host } = url;
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && proxy?.url !== undefined)
+        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
+    const { what, ...explanation } = explain(call);
+    return new RegistryError({
+        host,
+        ...explanation,
+        what: `Can't ${purpose}: ${what}`,
+        words: (0,lib_failure/* messageOf */.bD)(error),
+        cause: error,
+    });
+}
+function explain(call) {
+    const { error, proxy, answered } = call;
+    const { host } = call.url;
+    const code = unanswered_codeOf(error) ?? '';
+    if (error instanceof LateAnswer)
+        return { problem: 'other', what: `the connection to ${host} stalled`, help: 'Run the job again later.' };
+    if (code === 'EMFILE' || code === 'ENFILE')
+        return {
+            problem: 'other',
+            what: 'the runner has reached its limit of open files',
+            help: 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.',
+        };
+    if (TIME_ERRORS.has(code))
+        return explainTime(call, code);
+    if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
+        return {
+            problem: 'other',
+            what: `the certificate of ${host} is for another host name`,
+            help: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
+        };
+    if (CERTIFICATE_ERROR.test(code))
+        return { problem: 'untrusted-certificate', what: `the certificate of ${host} is not trusted`, help: undefined };
+    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
+    return {
+        problem: 'unreachable',
+        what: `${host} can't be reached${through}`,
+        help: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
+    };
+}
+const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
+function explainTime({ url: { host }, validity, skew }, code) {
+    const now = Date.now();
+    const expired = code === 'CERT_HAS_EXPIRED';
+    const what = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
+    if (skew !== undefined)
+        return {
+            problem: 'other',
+            what: `${what} by the clock of this runner, which is wrong`,
+            help: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
+        };
+    const limit = expired ? validity?.to : validity?.from;
+    const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
+    const clock = `The runner's clock says ${formatTime(now)}`;
+    const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
+    const far = limit !== undefined && Math.abs(limit - now) >= DAY;
+    const help = expired
+        ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
+        : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`;
+    return { problem: 'other', what, help };
+}
+function causeOf(error) {
+    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
+}
+function unanswered_codeOf(error) {
+    const { code, cause } = error;
+    if (typeof code === 'string')
+        return code;
+    return typeof cause === 'object' && cause !== null ? unanswered_codeOf(cause) : undefined;
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/http.js
 
 
@@ -63505,12 +63745,21 @@ function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
 
 
 
-const TIMEOUTS = { answer: 60_000, tunnel: 30_000, body: 60_000, drain: 5_000 };
+
+
+
+
+
+const TIMEOUTS = { stall: STALL, tunnel: 30_000, drain: 5_000 };
 const CONNECTIONS = 64;
 function createHttp(settings) {
     const closing = new AbortController();
     const pause = (milliseconds) => (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
-    const { log, userAgent, wait = pause, env } = settings;
+    const { log, userAgent, env } = settings;
+    const clock = createClock(settings.now ?? (() => performance.now()), settings.wait ?? pause);
+    const budgets = createBudgets(clock.now);
+    const backOffs = createBackOffs(clock, log);
+    let skew;
     const timeouts = { ...TIMEOUTS, ...settings.timeouts };
     const network = createNetwork(settings);
     const options = { allowH2: false, connections: CONNECTIONS };
@@ -63518,6 +63767,7 @@ function createHttp(settings) {
     const direct = new Map();
     const proxied = new Map();
     const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: timeouts.tunnel });
+    const exhausted = new WeakSet();
     const unruly = new Set();
     async function dispatcherFor(call) {
         const proxy = proxyFor(call.url, proxies);
@@ -63539,29 +63789,27 @@ function createHttp(settings) {
         proxied.set(uri, agent);
         return agent;
     }
-    async function begin(call) {
-        const { method, url, headers, body, patience = timeouts.answer } = call;
+    async function begin(call, attempt) {
+        const { method, url, headers, body } = call;
         const dispatcher = await dispatcherFor(call).catch((error) => {
             if (body instanceof external_node_stream_.Readable)
                 body.destroy();
             throw error;
         });
-        const all = { 'user-agent': userAgent, ...headers };
-        const late = new AbortController();
-        let timer;
+        const patience = attempt.limit(patienceFor(call, timeouts.stall));
+        const timer = createTimer();
+        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, patience) : body;
         try {
             return await (0,undici.request)(url, {
                 method,
-                headers: all,
-                body: body ?? null,
+                headers: { 'user-agent': userAgent, ...headers },
+                body: sent ?? null,
                 dispatcher,
-                headersTimeout: patience,
-                signal: late.signal,
+                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : patience,
+                signal: timer.signal,
                 onInfo() {
-                    if (timer !== undefined || (body instanceof external_node_stream_.Readable && !body.readableEnded))
-                        return;
-                    const reason = new LateAnswer(`only interim answers arrived within ${patience / 1000} s`);
-                    timer = setTimeout(() => late.abort(reason), patience);
+                    if (!timer.running() && !(body instanceof external_node_stream_.Readable))
+                        timer.start(patience, `only interim answers arrived within ${patience / 1000} s`);
                 },
                 reset: method === 'HEAD' && unruly.has(url.origin),
             });
@@ -63569,60 +63817,126 @@ function createHttp(settings) {
         catch (error) {
             if (isNonsense(error))
                 unruly.add(url.origin);
+            if (error instanceof undici.errors.HeadersTimeoutError)
+                throw noAnswer(patience);
             throw error;
         }
         finally {
-            clearTimeout(timer);
+            timer.end();
         }
     }
-    async function sendOnce(call) {
+    function watchUpload(body, timer, attempt, patience) {
+        const limit = attempt.limit(timeouts.stall);
+        return watchBody(body, {
+            start() {
+                attempt.progress();
+                if (body.readableEnded)
+                    timer.start(patience, noAnswer(patience).message);
+                else
+                    timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
+            },
+            stop: timer.stop,
+        });
+    }
+    async function sendOnce(call, work) {
+        const { origin } = call.url;
+        await backOffs.passed(origin);
+        const attempt = budgets.startAttempt(origin, work);
         const endActivity = watchSilence(call);
-        try {
-            return await answerTo(call);
-        }
-        finally {
-            endActivity();
-        }
+        const outcome = await settle(answerTo(call, attempt));
+        endActivity();
+        if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
+            attempt.failed();
+        else if (outcome.reply !== undefined)
+            attempt.answered();
+        return conclude(call, outcome);
     }
-    async function answerTo(call) {
-        const { statusCode: status, headers, body } = await begin(call);
+    async function answerTo(call, attempt) {
+        const { statusCode: status, headers, body } = await begin(call, attempt);
         const answer = { url: call.url, status, headers: new Headers(http_flatten(headers)) };
-        if (status >= 400) {
-            const text = (await body_readStart(body, ERROR_LIMIT, timeouts.body)).toString('utf8');
+        compareClocks(call.url.host, answer.headers);
+        const limit = attempt.limit(timeouts.stall);
+        if (status >= 400 || isPage(call, answer)) {
+            const text = (await body_readStart(body, ERROR_LIMIT, limit)).toString('utf8');
             return { ok: false, ...answer, text };
         }
         if (call.limit === undefined)
             return { ok: true, ...answer, body };
-        return { ok: true, ...answer, body, content: await body_readWhole(body, call.limit, timeouts.body) };
+        const content = await body_readWhole(body, call.limit, limit);
+        if (content !== undefined && HTML.test(content.subarray(0, 256).toString('latin1')))
+            return { ok: false, ...answer, text: content.subarray(0, ERROR_LIMIT).toString('utf8') };
+        return { ok: true, ...answer, body, content };
+    }
+    function compareClocks(host, headers) {
+        const now = Date.now();
+        const found = skew === undefined ? clockSkew(host, headers, now) : undefined;
+        if (found === undefined)
+            return;
+        skew = found;
+        log.warning(`The runner's clock is wrong: it says ${formatTime(now)}, but ${host} says ${formatTime(now + found.milliseconds)}. Set it: certificates and logins depend on it.`);
     }
     async function conclude(call, { reply, error }) {
         if (reply !== undefined)
             return reply;
         if (error instanceof RefusedAddress)
             throw refusedAddress(call, error, await network.reachFor(call));
-        throw error instanceof RegistryError ? error : unanswered(call, error, proxyFor(call.url, proxies));
+        if (error instanceof RegistryError)
+            throw error;
+        const { url, purpose } = call;
+        const answered = budgets.hasAnswered(url.origin);
+        const validity = network.certificateOf(url.origin);
+        throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew });
     }
-    async function retry(call, attempt, attempts = ATTEMPTS) {
-        const { host } = call.url;
-        for (let count = 1;; count++) {
-            const outcome = await settle(attempt());
-            const why = passingReason(outcome);
-            if (why === undefined || count === attempts)
-                return conclude(call, outcome);
-            const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined;
-            await pauseForRetry({ why: `${host}: ${why}`, count, attempts, retryAfter }, log, wait);
+    async function retry({ url: { host, origin } }, attempt, attempts = Number.POSITIVE_INFINITY) {
+        const work = budgets.startWork();
+        while (true) {
+            const outcome = await settle(attempt(work));
+            work.count++;
+            const { reply, error } = outcome;
+            const answered = budgets.hasAnswered(origin);
+            const why = passingReason(outcome, answered);
+            const most = Math.min(attempts, mostAttempts(outcome, answered));
+            if (why === undefined || work.count >= most || isExhausted(error))
+                return withTries(outcome, work);
+            work.since ??= clock.now();
+            const retryAfter = reply?.headers.get('retry-after') ?? undefined;
+            const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now();
+            const delay = retryDelay(work.count, retryAfter, now, Math.random());
+            if (delay > budgets.left(origin, work))
+                return withTries(outcome, work);
+            const asked = parseRetryAfter(retryAfter, now) !== undefined;
+            const whose = error instanceof RegistryError ? error.host : host;
+            await backOffs.wait({ origin, count: work.count, delay, asked, why: `${whose}: ${why}` });
         }
     }
+    function withTries({ reply, error }, { count, start }) {
+        const tries = `${count} attempts in ${Math.round((clock.now() - start) / 1000)} s`;
+        if (reply !== undefined)
+            return reply.ok || count === 1 ? reply : { ...reply, tries };
+        if (!(error instanceof RegistryError) || isExhausted(error))
+            throw error;
+        const { host, problem, status, code, parts } = error;
+        const what = count === 1 ? parts.what : `${parts.what} (${tries})`;
+        const last = new RegistryError({ ...parts, host, problem, status, code, what });
+        exhausted.add(last);
+        throw last;
+    }
+    function isExhausted(error) {
+        if (!(error instanceof Error))
+            return false;
+        return exhausted.has(error) || isExhausted(error.cause);
+    }
     return {
-        send: (call) => retry(call, () => sendOnce(call), call.attempts),
+        send: (call) => call.work === undefined ? retry(call, (work) => sendOnce(call, work), call.attempts) : sendOnce(call, call.work),
         retry: (call, attempt) => retry(call, attempt),
-        read: ({ body }) => readSteadily(body, timeouts.body),
+        read: ({ body }) => readSteadily(body, timeouts.stall),
         drain(reply) {
             if (reply.ok && reply.content === undefined)
                 reply.body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
             return reply;
         },
-        pause: wait,
+        pause: clock.wait,
+        log,
         async close() {
             closing.abort();
             await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
@@ -63655,57 +63969,72 @@ async function settle(sent) {
         return { error };
     }
 }
-function passingReason({ reply, error }) {
+function passingReason({ reply, error }, answered) {
     const refused = proxyStatus(causeOf(error));
     if (refused !== undefined && isPassing(refused, ''))
         return `the proxy answered with status ${refused}`;
     if (reply === undefined)
-        return isPassingError(http_codeOf(error)) || isNonsense(error) ? (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(causeOf(error))) : undefined;
-    if (reply.ok || !isPassing(reply.status, reply.text))
+        return isPassingError(unanswered_codeOf(error), answered) || isNonsense(error) ? (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(causeOf(error))) : undefined;
+    if (reply.ok)
         return undefined;
-    return (0,lib_failure/* oneLine */.TN)(`${reply.status} ${readErrorAnswer(reply.text).words}`);
+    if (reply.status < 400)
+        return `unexpected answer: ${statusLine(reply)}`;
+    return isPassing(reply.status, reply.text) ? statusLine(reply) : undefined;
+}
+function statusLine({ status, text }) {
+    const { words } = readErrorAnswer(text);
+    const reason = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+    if (words === '')
+        return reason;
+    return (0,lib_failure/* oneLine */.TN)(words.startsWith(String(status)) ? words : `${status} ${words}`);
+}
+function mostAttempts({ reply }, answered) {
+    if (reply === undefined || reply.status >= 400)
+        return Number.POSITIVE_INFINITY;
+    return answered && reply.status < 300 ? Number.POSITIVE_INFINITY : 3;
+}
+const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i;
+function isPage({ method }, { status, headers }) {
+    const type = headers.get('content-type') ?? '';
+    return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest');
 }
 function http_flatten(headers) {
     return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
 }
-function causeOf(error) {
-    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
-}
-function http_codeOf(error) {
-    const { code, cause } = error;
-    if (typeof code === 'string')
-        return code;
-    return typeof cause === 'object' && cause !== null ? http_codeOf(cause) : undefined;
-}
 function isNonsense(error) {
     return causeOf(error) instanceof undici.errors.HTTPParserError;
 }
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function unanswered(call, error, proxy) {
-    const { host } = call.url;
-    const refused = proxyStatus(causeOf(error));
-    if (refused !== undefined && proxy?.url !== undefined)
-        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
-    if (error instanceof LateAnswer)
-        return new RegistryError({
-            host,
-            problem: 'other',
-            what: `Can't ${call.purpose}: ${host} did not finish its answer`,
-            words: error.message,
-            help: 'Run the job again later.',
-            cause: error,
-        });
-    const problem = CERTIFICATE_ERROR.test(http_codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable';
-    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
-    return new RegistryError({
-        host,
-        problem,
-        what: problem === 'unreachable'
-            ? `Can't ${call.purpose}: ${host} can't be reached${through}`
-            : `Can't ${call.purpose}: the certificate of ${host} is not trusted`,
-        words: (0,lib_failure/* messageOf */.bD)(error),
-        cause: error,
-    });
+const COPY_SPEED = 20_000;
+function patienceFor({ patience, body, headers }, usual) {
+    if (patience !== undefined || !(body instanceof external_node_stream_.Readable))
+        return patience ?? usual;
+    return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
+}
+function noAnswer(patience) {
+    return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`);
+}
+function createTimer() {
+    const late = new AbortController();
+    let timer;
+    let ended = false;
+    const stop = () => {
+        clearTimeout(timer);
+        timer = undefined;
+    };
+    return {
+        signal: late.signal,
+        start(milliseconds, reason) {
+            stop();
+            if (!ended)
+                timer = setTimeout(() => late.abort(new LateAnswer(reason)), milliseconds);
+        },
+        stop,
+        end() {
+            ended = true;
+            stop();
+        },
+        running: () => timer !== undefined,
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
@@ -63890,7 +64219,7 @@ async function exchangeIdentityToken(call, realm) {
         return reply;
     if (reply.status === 404 || reply.status === 405)
         return undefined;
-    throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status);
+    throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply);
 }
 async function getToken(call, realm) {
     const { credential, challenge, http, onSecret, registry } = call;
@@ -63911,7 +64240,7 @@ async function getToken(call, realm) {
     });
     if (reply.ok)
         return reply;
-    throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status);
+    throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply);
 }
 function scopesOf({ repository, access, from }) {
     const scope = `repository:${repository.path}:${access}`;
@@ -63920,8 +64249,10 @@ function scopesOf({ repository, access, from }) {
 function purposeOf({ repository }) {
     return `get a token for ${printRepository(repository)}`;
 }
-function tokenError(call, realm, words, status) {
+function tokenError(call, realm, words, reply) {
     const { repository, credential } = call;
+    const status = reply?.status;
+    const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
     const refused = status === 400 || status === 401 || status === 403;
     const doubt = status === 403 ? ', or they may not do this' : '';
     const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
@@ -63931,7 +64262,7 @@ function tokenError(call, realm, words, status) {
             host: repository.host,
             problem: status === 429 ? 'rate-limited' : 'other',
             status,
-            what: `${what}${realm.host} gave none`,
+            what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
             words,
         });
     return credential === undefined
@@ -64076,12 +64407,19 @@ function strayed({ purpose }, base, why) {
 
 
 
+
+
+
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
 const LOST_PAUSES = [500, 2000];
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
 function createRegistry(settings) {
-    const { pause: wait, drain, read } = settings.http;
+    const { pause, drain, read, log } = settings.http;
     const transport = createTransport(settings);
+    async function pauseFor(why, milliseconds) {
+        log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
+        await pause(milliseconds);
+    }
     async function demand(call) {
         const reply = await transport.send(call);
         if (isSuccess(reply))
@@ -64096,56 +64434,117 @@ function createRegistry(settings) {
             return reply;
         throw await refusal(call, drain(reply), settings.credentials);
     }
-    async function sendOnceBlobsAreKnown(call) {
-        for (const pause of LOST_PAUSES) {
-            const reply = await transport.send(call);
+    async function retryUnknownBlobs(host, send) {
+        for (const milliseconds of LOST_PAUSES) {
+            const reply = await send();
             if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
                 return reply;
-            await wait(pause);
+            await pauseFor(`${host} does not know all blobs of the manifest yet`, milliseconds);
         }
-        return transport.send(call);
+        return send();
     }
-    async function getManifest(repository, reference) {
+    async function lookAgain(name, look, { written = false } = {}) {
+        for (const milliseconds of written ? WRITTEN_PAUSES : []) {
+            const found = await look();
+            if (found !== undefined)
+                return found;
+            await pauseFor(`${name} is not there yet`, milliseconds);
+        }
+        return look();
+    }
+    async function retryDoubtful(work) {
+        for (const milliseconds of LOST_PAUSES) {
+            try {
+                return await work();
+            }
+            catch (error) {
+                if (!(error instanceof RegistryError) || error.problem !== 'doubtful')
+                    throw error;
+                await pauseFor((0,lib_failure/* firstLine */.TM)(error), milliseconds);
+            }
+        }
+        return work();
+    }
+    async function readManifest(repository, reference) {
         const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
         const reply = await find(call);
         if (reply === undefined)
             return undefined;
         const bytes = registry_contentOf(reply, call);
         const digest = digestOf(bytes);
-        const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest');
-        confirmDigest(call, expected, digest);
+        const expected = isDigest(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
+        if (isDigest(expected) && expected !== digest)
+            throw wrongDigest(call, expected, digest);
+        if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
+            throw notJson(call);
         return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' };
     }
-    async function uploadOnce(repository, { digest, size, open }, purpose) {
-        const upload = { repository, access: 'pull,push', purpose };
+    function getManifest(repository, reference) {
+        return retryDoubtful(() => readManifest(repository, reference));
+    }
+    async function findDigest(repository, reference) {
+        const reply = await transport.send(manifestCall('HEAD', repository, reference));
+        if (reply.status === 404)
+            return undefined;
+        const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : '';
+        return isDigest(digest) ? digest : (await getManifest(repository, reference))?.digest;
+    }
+    async function findBlob(repository, digest, written) {
+        const purpose = `look for the blob ${printRepository(repository)}@${digest}`;
+        const call = { repository, access: 'pull', path: `blobs/${digest}`, purpose };
+        const reply = drain(await transport.send({ ...call, method: 'HEAD' }));
+        if (isSuccess(reply))
+            return true;
+        if (reply.status === 404 && !written)
+            return undefined;
+        const certain = await find({ ...call, method: 'GET' });
+        if (certain === undefined)
+            return undefined;
+        drain(certain);
+        return true;
+    }
+    async function findUploaded({ repository, purpose }, digest, work) {
+        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work };
+        const { value: reply } = await registry_settle(transport.send(call));
+        return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined;
+    }
+    async function uploadOnce(repository, blob, purpose, work) {
+        const upload = { repository, access: 'pull,push', purpose, work };
         const begun = await transport.send({
             ...upload,
             method: 'POST',
             path: 'blobs/uploads/',
             headers: { 'content-length': '0' },
-            attempts: 1,
         });
-        if (!isSuccess(drain(begun)))
+        if (!drain(begun).ok)
             return begun;
         const path = registry_locationOf(begun, upload);
         if (path === undefined)
             throw new RegistryError({
                 host: repository.host,
-                problem: 'other',
+                problem: 'doubtful',
                 what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
-                words: `it answered with status ${begun.status} and no Location`,
+                words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
                 help: 'A proxy in front of the registry may have taken that header away.',
             });
-        path.searchParams.set('digest', digest);
-        return transport.send({
-            ...upload,
-            method: 'PUT',
-            path,
-            headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
-            body: open(),
-            attempts: 1,
-            patience: 600_000,
-        });
+        path.searchParams.set('digest', blob.digest);
+        return sendBlob({ ...upload, method: 'PUT', path }, blob);
+    }
+    async function sendBlob(upload, { digest, size, open }) {
+        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
+        const { value: reply, error } = await registry_settle(transport.send({ ...upload, headers, body: open() }));
+        if (reply !== undefined && (provesBlob(reply, digest) || registry_isRefusal(reply)))
+            return reply;
+        if (reply === undefined && !isPassingError(unanswered_codeOf(error), true))
+            throw error;
+        const found = await findUploaded(upload, digest, upload.work);
+        if (found !== undefined)
+            return found;
+        if (reply === undefined)
+            throw error;
+        if (reply.ok)
+            throw unproven(upload, drain(reply), digest);
+        return reply;
     }
     async function cancelUpload(repository, begun) {
         const name = printRepository(repository);
@@ -64154,52 +64553,57 @@ function createRegistry(settings) {
             return;
         const purpose = `give up an upload to ${name}`;
         const call = { method: 'DELETE', repository, access: 'delete', path, purpose, attempts: 1 };
-        await transport.send(call).then(drain, () => undefined);
+        const { value: reply, error } = await registry_settle(transport.send(call));
+        if (reply === undefined)
+            log.debug((0,lib_failure/* firstLine */.TM)(error));
+        else if (!isSuccess(drain(reply)))
+            log.debug(`Can't ${purpose}: status ${reply.status}`);
     }
     return {
-        async getManifest(repository, reference, { written = false } = {}) {
-            for (const pause of written ? WRITTEN_PAUSES : []) {
-                const manifest = await getManifest(repository, reference);
-                if (manifest !== undefined)
-                    return manifest;
-                await wait(pause);
-            }
-            return getManifest(repository, reference);
-        },
-        async findDigest(repository, tag) {
-            const reply = await transport.send(manifestCall('HEAD', repository, tag));
-            if (reply.status === 404)
-                return undefined;
-            const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : '';
-            return isDigest(digest) ? digest : (await getManifest(repository, tag))?.digest;
-        },
+        getManifest: (repository, reference, look) => lookAgain(registry_nameOf(repository, reference), () => getManifest(repository, reference), look),
+        findDigest,
         async putManifest(repository, reference, mediaType, bytes) {
+            const digest = digestOf(bytes);
             const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes };
-            const reply = drain(await sendOnceBlobsAreKnown(call));
-            if (!isSuccess(reply))
-                throw await refusal(call, reply, settings.credentials);
-            confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'));
+            const write = async () => {
+                const reply = drain(await transport.send(call));
+                if (!reply.ok || provesManifest(reply, digest))
+                    return reply;
+                if ((await findDigest(repository, reference)) === digest)
+                    return reply;
+                throw unproven(call, reply, digest);
+            };
+            const { value: reply, error } = await registry_settle(retryDoubtful(() => retryUnknownBlobs(repository.host, write)));
+            if (reply?.ok)
+                return;
+            const failure = reply === undefined ? error : await refusal(call, reply, settings.credentials);
+            if (reply !== undefined && registry_isRefusal(reply) && reply.tries === undefined)
+                throw failure;
+            const current = await registry_settle(findDigest(repository, reference));
+            if (current.value === digest)
+                return;
+            throw withState(failure, registry_nameOf(repository, reference), current);
         },
         async deleteTag(repository, tag) {
             return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag))));
         },
         async getBlob(repository, digest, limit) {
-            const name = `${printRepository(repository)}@${digest}`;
-            const path = `blobs/${digest}`;
-            const call = { method: 'GET', repository, access: 'pull', path, limit, purpose: `read the blob ${name}` };
-            const reply = await find(call);
-            if (reply === undefined)
-                return undefined;
-            const bytes = registry_contentOf(reply, call);
-            confirmDigest(call, digest, digestOf(bytes));
-            return bytes;
+            const purpose = `read the blob ${registry_nameOf(repository, digest)}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, purpose };
+            return retryDoubtful(async () => {
+                const reply = await find(call);
+                if (reply === undefined)
+                    return undefined;
+                const bytes = registry_contentOf(reply, call);
+                const actual = digestOf(bytes);
+                if (actual !== digest)
+                    throw wrongDigest(call, digest, actual);
+                return bytes;
+            });
         },
-        async hasBlob(repository, digest) {
-            const purpose = `look for the blob ${printRepository(repository)}@${digest}`;
-            const reply = await find({ method: 'HEAD', repository, access: 'pull', path: `blobs/${digest}`, purpose });
-            if (reply !== undefined)
-                drain(reply);
-            return reply !== undefined;
+        async hasBlob(repository, digest, look = {}) {
+            const find = () => findBlob(repository, digest, look.written === true);
+            return (await lookAgain(registry_nameOf(repository, digest), find, look)) === true;
         },
         async openBlob(repository, digest) {
             const purpose = `read the blob ${printRepository(repository)}@${digest}`;
@@ -64220,49 +64624,50 @@ function createRegistry(settings) {
                 purpose: `mount ${digest} in ${name}`,
                 attempts: 2,
             };
-            const reply = await transport.send(call).catch(() => undefined);
-            if (reply === undefined)
+            const { value: reply, error } = await registry_settle(transport.send(call));
+            if (reply === undefined) {
+                log.debug((0,lib_failure/* firstLine */.TM)(error));
                 return false;
+            }
             drain(reply);
+            if (!reply.ok)
+                log.debug(`Can't ${call.purpose}: status ${reply.status}`);
             if (reply.status === 202)
                 await cancelUpload(repository, reply);
             return reply.status === 201;
         },
         async putBlob(repository, blob) {
             const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`;
-            const upload = () => transport.retry(repository, purpose, () => uploadOnce(repository, blob, purpose));
+            const upload = () => retryDoubtful(() => transport.retry(repository, purpose, (work) => uploadOnce(repository, blob, purpose, work)));
             let reply = await upload();
             if (reply.status === 401)
                 reply = await upload();
-            for (const pause of LOST_PAUSES) {
+            for (const milliseconds of LOST_PAUSES) {
                 if (reply.ok || !/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
                     break;
-                await wait(pause);
+                await pauseFor(`${repository.host} has forgotten the upload of ${blob.digest}`, milliseconds);
                 reply = await upload();
             }
-            const call = { repository, purpose };
-            if (!isSuccess(reply))
-                throw await refusal(call, drain(reply), settings.credentials);
-            confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'));
+            if (!isSuccess(drain(reply)))
+                throw await refusal({ repository, purpose }, reply, settings.credentials);
         },
         async checkPush(repository) {
             const name = printRepository(repository);
             const upload = { repository, access: 'pull,push', purpose: `push to ${name}` };
-            const reply = await demand({
-                ...upload,
-                method: 'POST',
-                path: 'blobs/uploads/',
-                headers: { 'content-length': '0' },
-            });
+            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
+            const reply = await retryDoubtful(() => demand(call));
             await cancelUpload(repository, drain(reply));
         },
     };
 }
 function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
-    const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
+    const name = registry_nameOf(repository, reference);
     const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
     const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
     return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` };
+}
+function registry_nameOf(repository, reference) {
+    return `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
 }
 function registry_locationOf(reply, { repository, purpose }) {
     const location = reply.headers.get('location');
@@ -64291,15 +64696,63 @@ function registry_contentOf(reply, { repository, purpose, limit = 0 }) {
         what: `Can't ${purpose}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
     });
 }
-function confirmDigest({ repository, purpose }, expected, actual) {
-    if (expected === null || actual === null || !isDigest(expected) || !isDigest(actual) || expected === actual)
-        return;
-    throw new RegistryError({
+function wrongDigest({ repository, purpose }, expected, actual) {
+    return new RegistryError({
         host: repository.host,
-        problem: 'other',
+        problem: 'doubtful',
         what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
         help: `${repository.host}, or a proxy in front of it, has changed or damaged the content. Nothing of it is used.`,
     });
+}
+function notJson({ repository, purpose }) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'doubtful',
+        what: `Can't ${purpose}: the answer is not a manifest`,
+        help: `A proxy in front of ${repository.host} may have answered in its place.`,
+    });
+}
+function provesManifest({ status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if (isDigest(stored))
+        return stored === digest && (status === 200 || status === 201 || status === 202);
+    return status === 201;
+}
+function provesBlob({ ok, status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if (isDigest(stored))
+        return stored === digest && ok && status < 300;
+    return status === 201 || status === 204;
+}
+function registry_isRefusal({ status }) {
+    return status >= 400 && status < 500;
+}
+function unproven({ repository: { host }, purpose }, { status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    const wrong = isDigest(stored) && stored !== digest;
+    return new RegistryError({
+        host,
+        problem: 'doubtful',
+        status,
+        what: `Can't ${purpose}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
+        help: `Check whether a proxy in front of ${host} changes or answers requests in its place.`,
+    });
+}
+function withState(failure, name, current) {
+    if (!(failure instanceof RegistryError))
+        return failure;
+    const { host, problem, status, code, parts } = failure;
+    const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
+    const known = current.error === undefined ? state : `what ${name} points to now is unknown`;
+    return new RegistryError({ ...parts, host, problem, status, code, what: `${parts.what}; ${known}` });
+}
+async function registry_settle(work) {
+    try {
+        return { value: await work };
+    }
+    catch (error) {
+        return { error };
+    }
 }
 const REASONS = {
     'no-credentials': 'it wants a login, and there are no credentials for it',
@@ -64315,14 +64768,15 @@ async function refusal({ repository: { host }, purpose }, reply, credentials) {
     const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403);
     const problem = wantsLogin
         ? loginProblem(reply, (await credentials(host)) !== undefined)
-        : (PROBLEMS.get(reply.status) ?? 'other');
+        : (PROBLEMS.get(reply.status) ?? (reply.ok ? 'doubtful' : 'other'));
     const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`;
+    const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : '';
     return new RegistryError({
         host,
         problem,
         status: reply.status,
         code: answer.code,
-        what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}`,
+        what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}${tries}`,
         words: answer.words === '' ? undefined : answer.words,
     });
 }
@@ -64376,7 +64830,7 @@ async function run_run(env) {
     catch (error) {
         if ((0,cancel/* isCancelled */.m)())
             return new Promise(() => undefined);
-        job_log/* jobLog */.W.error(explain(error));
+        job_log/* jobLog */.W.error(run_explain(error));
         if (error instanceof Error)
             job_log/* jobLog */.W.debug(error.stack ?? error.message);
         return 1;
@@ -64412,7 +64866,7 @@ function openRegistry(http, env) {
     const credentials = credentialsFrom(files, onSecret);
     return createRegistry({ http, credentials, onSecret });
 }
-function explain(error) {
+function run_explain(error) {
     if (!(error instanceof lib_failure/* Failure */.HR))
         return `This is a defect of nix-image-action, please report it: ${(0,lib_failure/* messageOf */.bD)(error)}`;
     const advice = registryErrorIn(error);

@@ -33,6 +33,7 @@ export function adviceFor({ host, problem, code, status }: RegistryError): strin
       return code === 'NAME_UNKNOWN'
         ? 'Create the repository in the registry first; this one does not create it by itself.'
         : undefined
+    case 'doubtful':
     case 'other':
       return status !== undefined && status >= 500
         ? 'The registry has a fault of its own. Run the job again later.'

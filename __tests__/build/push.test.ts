@@ -695,7 +695,6 @@ describe('an upload', () => {
 
   test.each([
     ['is reset', { kind: 'reset' }],
-    ['is stored, but its answer lost', { kind: 'lose' }],
     ['is answered with 500', { kind: 'status', status: 500 }],
     ['is answered with 503', { kind: 'status', status: 503 }],
     ['is answered with 429', { kind: 'status', status: 429 }],
@@ -706,6 +705,15 @@ describe('an upload', () => {
     const begun = server.requests.filter(({ method, route }) => method === 'POST' && route === 'uploads')
     expect(begun).toHaveLength(made.layers.length + 1 + 2)
     expect(client.waits).toHaveLength(2)
+  })
+
+  test('whose answer is lost is looked for, and not sent again if it is stored', async () => {
+    const { server, client } = await connect({ fault: once({ kind: 'lose' }) })
+    await push(made, client)
+    await expectWhole(server, 'v1', made)
+    const begun = server.requests.filter(({ method, route }) => method === 'POST' && route === 'uploads')
+    expect(begun).toHaveLength(made.layers.length + 1)
+    expect(client.waits).toEqual([])
   })
 
   test('that waits in a file, being large, begins anew as well', async () => {
@@ -745,10 +753,12 @@ describe('an upload', () => {
     },
   )
 
-  test('of which the registry claims another digest is not taken for stored', async () => {
+  test('of which the registry claims another digest, and that it does not have, is not taken for stored', async () => {
     const headers = { 'docker-content-digest': `sha256:${'0'.repeat(64)}` }
-    const fault: FaultOf = ({ method, route }) =>
-      method === 'PUT' && route === 'upload' ? { kind: 'headers', headers } : undefined
+    const fault: FaultOf = ({ method, route }) => {
+      if (method === 'HEAD' && route === 'blob') return { kind: 'status', status: 404 }
+      return method === 'PUT' && route === 'upload' ? { kind: 'headers', headers } : undefined
+    }
     const { server, client } = await connect({ fault })
     expect((await failureOf(push(made, client))).message).toContain('its digest should be sha256:')
     expectNothingPublished(server)

@@ -99,6 +99,13 @@ describe('tags move', () => {
   })
 })
 
+test.each(TAGS)('a tag that has moved is done, though every answer to writing it is lost: %s', async (tag) => {
+  pointTo(old, TAGS)
+  server.setFault(({ method, reference }) => (method === 'PUT' && reference === tag ? { kind: 'lose' } : undefined))
+  await moveTags(registry, movesOf(TAGS), fresh)
+  expect(server.tags('app')).toEqual(all(TAGS, fresh))
+})
+
 describe('a failure leaves every tag as it was', () => {
   test.each(TAGS)('when %s can’t be written', async (tag) => {
     pointTo(old, TAGS)

@@ -16,7 +16,7 @@ const promised = 'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n'
 const whole = `HTTP/1.1 200 OK\r\ncontent-length: ${bytes.length}\r\n\r\n${bytes}`
 
 /** In milliseconds. What they limit never ends by itself, so that a slow machine changes nothing. */
-const timeouts = { answer: 50, body: 50, drain: 50 }
+const timeouts = { stall: 50, drain: 50 }
 
 /** Writes the text, and then a byte, or `more`, again and again for as long as the connection lasts. */
 function drip(socket: Socket, text: string, more = 'x'): void {
@@ -44,7 +44,7 @@ describe('a registry that sends its answer byte by byte', () => {
     const { client } = await openDripping((socket) => (++asked === 1 ? stall(socket) : void socket.write(whole)))
     expect((await client.getManifest(client.repository, digest))?.bytes).toEqual(bytes)
     expect(client.waits).toHaveLength(1)
-    expect(client.lines).toEqual([expect.stringContaining('(attempt 2 of 6)')])
+    expect(client.lines).toEqual([expect.stringMatching(/0\.05 s; retrying in 1\.\d s$/)])
   })
 
   test.each(['manifest', 'blob'])('is given up in the end, for a %s', async (what) => {
@@ -53,10 +53,9 @@ describe('a registry that sends its answer byte by byte', () => {
     const error = await failureOf(
       what === 'manifest' ? getManifest(repository, digest) : getBlob(repository, digest, 1024 * 1024),
     )
-    expect(error.message).toContain(`${error.host} did not finish its answer`)
+    expect(error.message).toMatch(/the connection to [\d.:]+ stalled \(\d+ attempts in 1[01]\d s\)\n/)
     expect(error.message).toContain('the answer did not arrive within 0.05 s')
     expect(error.message).toContain('Run the job again later.')
-    expect(client.waits).toHaveLength(5)
   })
 
   test('is given up in the end, for a token', async () => {

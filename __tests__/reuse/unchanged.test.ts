@@ -277,7 +277,7 @@ describe('there is something to build, and why is said in a line', () => {
   test('where the registry fails', async () => {
     const { server, client, first } = await published()
     server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 500 } : undefined))
-    expectBuilt(await ask(client), /answered with status 500$/)
+    expectBuilt(await ask(client), /answered with status 500 \(\d+ attempts in \d+ s\)$/)
   })
 
   test.each<[string, RegistryOptions, RegExp]>([

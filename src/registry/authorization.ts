@@ -5,7 +5,7 @@ import { readJson } from '../json.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
-import type { Http, HttpSuccess } from './http.ts'
+import type { Http, HttpFailure, HttpSuccess } from './http.ts'
 import { realmProblem } from './realm.ts'
 import { RegistryError, readErrorAnswer } from './registry-error.ts'
 
@@ -212,7 +212,7 @@ async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpS
   })
   if (reply.ok) return reply
   if (reply.status === 404 || reply.status === 405) return undefined
-  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
+  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply)
 }
 
 async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
@@ -231,7 +231,7 @@ async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
     limit: TOKEN_LIMIT,
   })
   if (reply.ok) return reply
-  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply.status)
+  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply)
 }
 
 function scopesOf({ repository, access, from }: TokenCall): readonly string[] {
@@ -243,8 +243,10 @@ function purposeOf({ repository }: TokenCall): string {
   return `get a token for ${printRepository(repository)}`
 }
 
-function tokenError(call: TokenCall, realm: URL, words: string, status?: number): RegistryError {
+function tokenError(call: TokenCall, realm: URL, words: string, reply?: HttpFailure): RegistryError {
   const { repository, credential } = call
+  const status = reply?.status
+  const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`
   const refused = status === 400 || status === 401 || status === 403
   // A token service says 403 to a right password that lacks the right.
   const doubt = status === 403 ? ', or they may not do this' : ''
@@ -255,7 +257,7 @@ function tokenError(call: TokenCall, realm: URL, words: string, status?: number)
       host: repository.host,
       problem: status === 429 ? 'rate-limited' : 'other',
       status,
-      what: `${what}${realm.host} gave none`,
+      what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
       words,
     })
   return credential === undefined

@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 
 /** An answer that did not arrive in time. Trying again may help. */
 export class LateAnswer extends Error {
@@ -43,6 +43,37 @@ async function collect(body: Readable, enough: number, timeout: number, chunks: 
   } finally {
     clearTimeout(timer)
   }
+}
+
+/** The largest part of a body that is sent at a time: slow connections take it within any time limit. */
+const SLICE = 64 * 1024
+
+/** Limits how long the other side may go without progress. */
+export interface Watchdog {
+  /** The other side has to make progress from now on. */
+  start(): void
+  /** This side has to. */
+  stop(): void
+}
+
+/**
+ * Returns a body to send in place of another, which it closes with itself.
+ * @param watchdog runs while the receiver takes bytes, not while they are made, and goes on when the body has ended
+ */
+export function watchBody(body: Readable, watchdog: Watchdog): Readable {
+  async function* slices(): AsyncGenerator<Buffer> {
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      for (let start = 0; start < chunk.length; start += SLICE) {
+        watchdog.start()
+        yield chunk.subarray(start, start + SLICE)
+        watchdog.stop()
+      }
+    }
+    watchdog.start()
+  }
+  const watched = Readable.from(slices(), { objectMode: false })
+  watched.once('close', () => body.destroy())
+  return watched
 }
 
 /** A body that is slower than this many bytes per timeout has stalled. */

@@ -161,7 +161,8 @@ async function fromHelper(
   if (!name) return undefined
   const program = `docker-credential-${name}`
   // The name comes from a file; nothing but a program on the PATH may come of it.
-  if (!/^[A-Za-z0-9._-]{1,100}$/.test(name)) throw helperFailed(program, file, host, 'this is not the name of a program')
+  if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
+    throw helperFailed(program, file, host, 'this is not the name of a program')
   const result = await runCommand(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 })
   if (result === undefined) throw helperFailed(program, file, host, 'there is no such program on the PATH')
   const { exitCode, stdout, log } = result

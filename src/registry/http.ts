@@ -1,14 +1,19 @@
+import { STATUS_CODES } from 'node:http'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, type Dispatcher, errors, Pool, ProxyAgent, request } from 'undici'
 import { type Activity, startActivity } from '../activity.ts'
 import { messageOf, oneLine } from '../failure.ts'
 import type { Log } from '../log.ts'
-import { LateAnswer, readStart, readSteadily, readWhole } from './body.ts'
+import { createBackOffs } from './back-off.ts'
+import { LateAnswer, readStart, readSteadily, readWhole, watchBody } from './body.ts'
+import { type Attempt, createBudgets, STALL, type Work } from './budget.ts'
+import { type ClockSkew, clockSkew, createClock, formatTime } from './clock.ts'
 import { createNetwork, type NetworkSettings, type Reach, RefusedAddress, refusedAddress } from './network.ts'
-import { type NamedProxy, proxyFor, proxyStatus, readProxies, refusedByProxy, unusableProxy } from './proxy.ts'
-import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { ATTEMPTS, isPassing, isPassingError, pauseForRetry } from './retry.ts'
+import { proxyFor, proxyStatus, readProxies, unusableProxy } from './proxy.ts'
+import { RegistryError, readErrorAnswer } from './registry-error.ts'
+import { isPassing, isPassingError, parseRetryAfter, retryDelay } from './retry.ts'
+import { causeOf, codeOf, unanswered } from './unanswered.ts'
 
 /** A request to whatever URL. */
 export interface HttpRequest {
@@ -19,7 +24,7 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>
   /** A stream can be sent once only. */
   readonly body?: Uint8Array | Readable | undefined
-  /** How long to wait for the answer after all has been sent, in milliseconds. */
+  /** How long to wait for the answer after all has been sent, in milliseconds, if not as long as usual. */
   readonly patience?: number
   /** What the request is for, in a form that fits after "can't": `read ghcr.io/owner/app:latest`. */
   readonly purpose: string
@@ -27,6 +32,8 @@ export interface HttpRequest {
   readonly limit?: number
   /** How often it is sent at most; one for looking whether anybody answers, and for courtesies. */
   readonly attempts?: number
+  /** What it is part of, which is tried again as a whole; the request itself is sent once. */
+  readonly work?: Work
 }
 
 /** An answer below 400. */
@@ -41,7 +48,7 @@ export interface HttpSuccess {
   readonly content?: Buffer | undefined
 }
 
-/** An answer of 400 and above that asking again has not mended. */
+/** An answer of 400 and above, or a page of HTML that a proxy has put in place of an answer, after all attempts. */
 export interface HttpFailure {
   readonly ok: false
   readonly url: URL
@@ -49,6 +56,8 @@ export interface HttpFailure {
   readonly headers: Headers
   /** The first 64 KiB. */
   readonly text: string
+  /** How often it was asked for, where that is more than once: `9 attempts in 118 s`. */
+  readonly tries?: string
 }
 
 export type HttpReply = HttpSuccess | HttpFailure
@@ -60,14 +69,18 @@ export interface Http {
    * @throws RegistryError where no answer came: unreachable, untrusted-certificate
    */
   send(request: HttpRequest): Promise<HttpReply>
-  /** Does again what fails in passing, for work of several requests that must each be sent once. */
-  retry(call: RetryCall, attempt: () => Promise<HttpReply>): Promise<HttpReply>
+  /**
+   * Does again what fails in passing, for work of several requests that are to be tried again together.
+   * @param attempt gives its requests the work that they are part of
+   */
+  retry(call: RetryCall, attempt: (work: Work) => Promise<HttpReply>): Promise<HttpReply>
   /** Reads a body of any size. Fails when the transfer stalls. */
   read(reply: HttpSuccess): AsyncIterable<Buffer>
   /** Discards a body, without waiting for it. A short one leaves the connection usable. */
   drain(reply: HttpReply): HttpReply
   /** Waits for so many milliseconds. */
   pause(milliseconds: number): Promise<unknown>
+  readonly log: Log
   /** Ends all connections, together with the requests and bodies that are still open. */
   close(): Promise<void>
 }
@@ -76,25 +89,25 @@ export type RetryCall = Pick<HttpRequest, 'url' | 'purpose' | 'registry'>
 
 /** In milliseconds. */
 export interface Timeouts {
-  /** For an answer to begin, once the request has been sent. */
-  readonly answer: number
+  /** For progress in sending a body; for an answer to begin; for a whole short body, and for each KiB of another one. */
+  readonly stall: number
   /** For a proxy to open a tunnel to a host. */
   readonly tunnel: number
-  /** For a whole body that is read at once; for each KiB of another one. */
-  readonly body: number
   /** For a body that is discarded to end, before its connection is closed. */
   readonly drain: number
 }
 
-const TIMEOUTS: Timeouts = { answer: 60_000, tunnel: 30_000, body: 60_000, drain: 5_000 }
+const TIMEOUTS: Timeouts = { stall: STALL, tunnel: 30_000, drain: 5_000 }
 
 export interface HttpSettings extends NetworkSettings {
   readonly log: Log
   readonly userAgent: string
   /** For HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
   readonly env: Readonly<Record<string, string | undefined>>
-  /** There to be replaced where time must not pass. */
+  /** Waits for so many milliseconds. Replaced where time must not pass. */
   readonly wait?: (milliseconds: number) => Promise<unknown>
+  /** Returns the time in milliseconds, from any moment on. Replaced by tests. */
+  readonly now?: () => number
   /** Replaced by tests. */
   readonly timeouts?: Partial<Timeouts>
 }
@@ -106,7 +119,11 @@ const CONNECTIONS = 64
 export function createHttp(settings: HttpSettings): Http {
   const closing = new AbortController()
   const pause = (milliseconds: number) => sleep(milliseconds, undefined, { signal: closing.signal })
-  const { log, userAgent, wait = pause, env } = settings
+  const { log, userAgent, env } = settings
+  const clock = createClock(settings.now ?? (() => performance.now()), settings.wait ?? pause)
+  const budgets = createBudgets(clock.now)
+  const backOffs = createBackOffs(clock, log)
+  let skew: ClockSkew | undefined
   const timeouts = { ...TIMEOUTS, ...settings.timeouts }
   const network = createNetwork(settings)
   // Blobs go over connections of their own in parallel; one HTTP/2 connection would put them behind each other.
@@ -116,6 +133,9 @@ export function createHttp(settings: HttpSettings): Http {
   const proxied = new Map<string, ProxyAgent>()
   // A request is timed once it is sent; until there is a way for it, this time counts, which is else five minutes.
   const clientFactory = (origin: URL, one: object) => new Pool(origin, { ...one, headersTimeout: timeouts.tunnel })
+
+  // Errors after which trying again, as part of larger work, does not help.
+  const exhausted = new WeakSet<Error>()
 
   // Origins that send bodies after HEAD, where none belong: on a kept connection one is read as the next answer.
   const unruly = new Set<string>()
@@ -143,89 +163,159 @@ export function createHttp(settings: HttpSettings): Http {
   }
 
   /** Sends a request and returns the beginning of its answer. */
-  async function begin(call: HttpRequest): Promise<Dispatcher.ResponseData> {
-    const { method, url, headers, body, patience = timeouts.answer } = call
+  async function begin(call: HttpRequest, attempt: Attempt): Promise<Dispatcher.ResponseData> {
+    const { method, url, headers, body } = call
     const dispatcher = await dispatcherFor(call).catch((error) => {
       // undici closes the bodies of the requests that it gets.
       if (body instanceof Readable) body.destroy()
       throw error
     })
-    const all = { 'user-agent': userAgent, ...headers }
-    const late = new AbortController()
-    let timer: NodeJS.Timeout | undefined
+    const patience = attempt.limit(patienceFor(call, timeouts.stall))
+    const timer = createTimer()
+    const sent = body instanceof Readable ? watchUpload(body, timer, attempt, patience) : body
     try {
       return await request(url, {
         method,
-        headers: all,
-        body: body ?? null,
+        headers: { 'user-agent': userAgent, ...headers },
+        body: sent ?? null,
         dispatcher,
-        headersTimeout: patience,
-        signal: late.signal,
+        // undici's limit begins when the request is sent, and does not know how long a body takes.
+        headersTimeout: body instanceof Readable ? 0 : patience,
+        signal: timer.signal,
         // Each interim answer restarts undici's timeout.
         onInfo() {
-          if (timer !== undefined || (body instanceof Readable && !body.readableEnded)) return
-          const reason = new LateAnswer(`only interim answers arrived within ${patience / 1000} s`)
-          timer = setTimeout(() => late.abort(reason), patience)
+          if (!timer.running() && !(body instanceof Readable))
+            timer.start(patience, `only interim answers arrived within ${patience / 1000} s`)
         },
         // undici gives each HEAD a connection of its own otherwise.
         reset: method === 'HEAD' && unruly.has(url.origin),
       })
     } catch (error) {
       if (isNonsense(error)) unruly.add(url.origin)
+      if (error instanceof errors.HeadersTimeoutError) throw noAnswer(patience)
       throw error
     } finally {
-      clearTimeout(timer)
+      timer.end()
     }
   }
 
-  async function sendOnce(call: HttpRequest): Promise<HttpReply> {
+  /** Takes the bytes that the connection takes from a body for progress. */
+  function watchUpload(body: Readable, timer: Timer, attempt: Attempt, patience: number): Readable {
+    const limit = attempt.limit(timeouts.stall)
+    return watchBody(body, {
+      start() {
+        attempt.progress()
+        if (body.readableEnded) timer.start(patience, noAnswer(patience).message)
+        else timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`)
+      },
+      stop: timer.stop,
+    })
+  }
+
+  async function sendOnce(call: HttpRequest, work: Work): Promise<HttpReply> {
+    const { origin } = call.url
+    await backOffs.passed(origin)
+    const attempt = budgets.startAttempt(origin, work)
     const endActivity = watchSilence(call)
-    try {
-      return await answerTo(call)
-    } finally {
-      endActivity()
-    }
+    const outcome = await settle(answerTo(call, attempt))
+    endActivity()
+    if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined) attempt.failed()
+    else if (outcome.reply !== undefined) attempt.answered()
+    return conclude(call, outcome)
   }
 
-  async function answerTo(call: HttpRequest): Promise<HttpReply> {
-    const { statusCode: status, headers, body } = await begin(call)
+  async function answerTo(call: HttpRequest, attempt: Attempt): Promise<HttpReply> {
+    const { statusCode: status, headers, body } = await begin(call, attempt)
     const answer = { url: call.url, status, headers: new Headers(flatten(headers)) }
-    if (status >= 400) {
-      const text = (await readStart(body, ERROR_LIMIT, timeouts.body)).toString('utf8')
+    compareClocks(call.url.host, answer.headers)
+    const limit = attempt.limit(timeouts.stall)
+    if (status >= 400 || isPage(call, answer)) {
+      const text = (await readStart(body, ERROR_LIMIT, limit)).toString('utf8')
       return { ok: false, ...answer, text }
     }
     if (call.limit === undefined) return { ok: true, ...answer, body }
-    return { ok: true, ...answer, body, content: await readWhole(body, call.limit, timeouts.body) }
+    const content = await readWhole(body, call.limit, limit)
+    if (content !== undefined && HTML.test(content.subarray(0, 256).toString('latin1')))
+      return { ok: false, ...answer, text: content.subarray(0, ERROR_LIMIT).toString('utf8') }
+    return { ok: true, ...answer, body, content }
+  }
+
+  function compareClocks(host: string, headers: Headers): void {
+    const now = Date.now()
+    const found = skew === undefined ? clockSkew(host, headers, now) : undefined
+    if (found === undefined) return
+    skew = found
+    log.warning(
+      `The runner's clock is wrong: it says ${formatTime(now)}, but ${host} says ${formatTime(now + found.milliseconds)}. Set it: certificates and logins depend on it.`,
+    )
   }
 
   async function conclude(call: RetryCall, { reply, error }: Outcome): Promise<HttpReply> {
     if (reply !== undefined) return reply
     if (error instanceof RefusedAddress) throw refusedAddress(call, error, await network.reachFor(call))
-    throw error instanceof RegistryError ? error : unanswered(call, error, proxyFor(call.url, proxies))
+    if (error instanceof RegistryError) throw error
+    const { url, purpose } = call
+    const answered = budgets.hasAnswered(url.origin)
+    const validity = network.certificateOf(url.origin)
+    throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew })
   }
 
-  async function retry(call: RetryCall, attempt: () => Promise<HttpReply>, attempts = ATTEMPTS): Promise<HttpReply> {
-    const { host } = call.url
-    for (let count = 1; ; count++) {
-      const outcome = await settle(attempt())
-      const why = passingReason(outcome)
-      if (why === undefined || count === attempts) return conclude(call, outcome)
-      const retryAfter = outcome.reply?.headers.get('retry-after') ?? undefined
-      await pauseForRetry({ why: `${host}: ${why}`, count, attempts, retryAfter }, log, wait)
+  async function retry(
+    { url: { host, origin } }: RetryCall,
+    attempt: (work: Work) => Promise<HttpReply>,
+    attempts = Number.POSITIVE_INFINITY,
+  ): Promise<HttpReply> {
+    const work = budgets.startWork()
+    while (true) {
+      const outcome = await settle(attempt(work))
+      work.count++
+      const { reply, error } = outcome
+      const answered = budgets.hasAnswered(origin)
+      const why = passingReason(outcome, answered)
+      const most = Math.min(attempts, mostAttempts(outcome, answered))
+      if (why === undefined || work.count >= most || isExhausted(error)) return withTries(outcome, work)
+      work.since ??= clock.now()
+      const retryAfter = reply?.headers.get('retry-after') ?? undefined
+      const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now()
+      const delay = retryDelay(work.count, retryAfter, now, Math.random())
+      if (delay > budgets.left(origin, work)) return withTries(outcome, work)
+      const asked = parseRetryAfter(retryAfter, now) !== undefined
+      const whose = error instanceof RegistryError ? error.host : host
+      await backOffs.wait({ origin, count: work.count, delay, asked, why: `${whose}: ${why}` })
     }
   }
 
+  /** Has the outcome of several attempts say how many there were. */
+  function withTries({ reply, error }: Outcome, { count, start }: Work): HttpReply {
+    const tries = `${count} attempts in ${Math.round((clock.now() - start) / 1000)} s`
+    if (reply !== undefined) return reply.ok || count === 1 ? reply : { ...reply, tries }
+    if (!(error instanceof RegistryError) || isExhausted(error)) throw error
+    const { host, problem, status, code, parts } = error
+    const what = count === 1 ? parts.what : `${parts.what} (${tries})`
+    const last = new RegistryError({ ...parts, host, problem, status, code, what })
+    exhausted.add(last)
+    throw last
+  }
+
+  /** Reports whether what led to an error has been tried again for as long as that helps. */
+  function isExhausted(error: unknown): boolean {
+    if (!(error instanceof Error)) return false
+    return exhausted.has(error) || isExhausted(error.cause)
+  }
+
   return {
-    send: (call) => retry(call, () => sendOnce(call), call.attempts),
+    send: (call) =>
+      call.work === undefined ? retry(call, (work) => sendOnce(call, work), call.attempts) : sendOnce(call, call.work),
     retry: (call, attempt) => retry(call, attempt),
-    read: ({ body }) => readSteadily(body, timeouts.body),
+    read: ({ body }) => readSteadily(body, timeouts.stall),
     drain(reply) {
       // Nobody needs the body, so that what goes wrong with it does not matter.
       if (reply.ok && reply.content === undefined)
         reply.body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined)
       return reply
     },
-    pause: wait,
+    pause: clock.wait,
+    log,
     async close() {
       closing.abort()
       await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()))
@@ -265,14 +355,37 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
   }
 }
 
-/** Why asking again may help, in the other side's words; nothing where it would not. */
-function passingReason({ reply, error }: Outcome): string | undefined {
+/** Why asking again may help, in the other side's words. Undefined where it would not. */
+function passingReason({ reply, error }: Outcome, answered: boolean): string | undefined {
   const refused = proxyStatus(causeOf(error))
   if (refused !== undefined && isPassing(refused, '')) return `the proxy answered with status ${refused}`
   if (reply === undefined)
-    return isPassingError(codeOf(error)) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined
-  if (reply.ok || !isPassing(reply.status, reply.text)) return undefined
-  return oneLine(`${reply.status} ${readErrorAnswer(reply.text).words}`)
+    return isPassingError(codeOf(error), answered) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined
+  if (reply.ok) return undefined
+  if (reply.status < 400) return `unexpected answer: ${statusLine(reply)}`
+  return isPassing(reply.status, reply.text) ? statusLine(reply) : undefined
+}
+
+/** `503 Service Unavailable`, and what the answer says besides. */
+function statusLine({ status, text }: HttpFailure): string {
+  const { words } = readErrorAnswer(text)
+  const reason = `${status} ${STATUS_CODES[status] ?? ''}`.trim()
+  if (words === '') return reason
+  return oneLine(words.startsWith(String(status)) ? words : `${status} ${words}`)
+}
+
+/** Once a host has answered as it should, it is wrong in passing; before that, it is most likely not what it is taken for. */
+function mostAttempts({ reply }: Outcome, answered: boolean): number {
+  if (reply === undefined || reply.status >= 400) return Number.POSITIVE_INFINITY
+  return answered && reply.status < 300 ? Number.POSITIVE_INFINITY : 3
+}
+
+const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i
+
+/** Reports whether an answer to a question about data is a page for people, which no registry sends. */
+function isPage({ method }: HttpRequest, { status, headers }: Pick<HttpReply, 'status' | 'headers'>): boolean {
+  const type = headers.get('content-type') ?? ''
+  return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest')
 }
 
 function flatten(headers: Readonly<Record<string, string | string[] | undefined>>): [string, string][] {
@@ -281,49 +394,52 @@ function flatten(headers: Readonly<Record<string, string | string[] | undefined>
   )
 }
 
-/** What went wrong to begin with. */
-function causeOf(error: unknown): unknown {
-  return error instanceof RegistryError && error.cause !== undefined ? error.cause : error
-}
-
-function codeOf(error: unknown): string | undefined {
-  const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown }
-  if (typeof code === 'string') return code
-  return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined
-}
-
 /** Whether what came was no answer in HTTP: it may belong to the request before, and another connection has none of it. */
 function isNonsense(error: unknown): boolean {
   return causeOf(error) instanceof errors.HTTPParserError
 }
 
-const CERTIFICATE_ERROR =
-  /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
+/** Bytes per millisecond. Registries may copy a blob when its upload ends, and answer only after that. */
+const COPY_SPEED = 20_000
 
-function unanswered(call: RetryCall, error: unknown, proxy: NamedProxy | undefined): RegistryError {
-  const { host } = call.url
-  const refused = proxyStatus(causeOf(error))
-  if (refused !== undefined && proxy?.url !== undefined)
-    return refusedByProxy(proxy.url, proxy.variable, refused, call, error)
-  if (error instanceof LateAnswer)
-    return new RegistryError({
-      host,
-      problem: 'other',
-      what: `Can't ${call.purpose}: ${host} did not finish its answer`,
-      words: error.message,
-      help: 'Run the job again later.',
-      cause: error,
-    })
-  const problem: RegistryProblem = CERTIFICATE_ERROR.test(codeOf(error) ?? '') ? 'untrusted-certificate' : 'unreachable'
-  const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`
-  return new RegistryError({
-    host,
-    problem,
-    what:
-      problem === 'unreachable'
-        ? `Can't ${call.purpose}: ${host} can't be reached${through}`
-        : `Can't ${call.purpose}: the certificate of ${host} is not trusted`,
-    words: messageOf(error),
-    cause: error,
-  })
+function patienceFor({ patience, body, headers }: HttpRequest, usual: number): number {
+  if (patience !== undefined || !(body instanceof Readable)) return patience ?? usual
+  return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED
+}
+
+function noAnswer(patience: number): LateAnswer {
+  return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`)
+}
+
+/** Ends a request. */
+interface Timer {
+  readonly signal: AbortSignal
+  start(milliseconds: number, reason: string): void
+  stop(): void
+  /** Stops for good: a body may still be read after an early answer. */
+  end(): void
+  running(): boolean
+}
+
+function createTimer(): Timer {
+  const late = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  let ended = false
+  const stop = (): void => {
+    clearTimeout(timer)
+    timer = undefined
+  }
+  return {
+    signal: late.signal,
+    start(milliseconds, reason) {
+      stop()
+      if (!ended) timer = setTimeout(() => late.abort(new LateAnswer(reason)), milliseconds)
+    },
+    stop,
+    end() {
+      ended = true
+      stop()
+    },
+    running: () => timer !== undefined,
+  }
 }

@@ -123,7 +123,8 @@ export function absent(repository: Repository, digest: Digest, what: string): Re
   return new RegistryError({
     host: repository.host,
     problem: 'not-found',
-    what: `${what[0]?.toUpperCase()}${what.slice(1)} is not in the registry`,
+    // A host name keeps its case.
+    what: `${what.replace(/^the /, 'The ')} is not in the registry`,
     words: `${repository.host} has no ${digest} in ${repository.path}`,
     help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
   })

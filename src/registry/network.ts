@@ -1,6 +1,7 @@
 import { ADDRCONFIG } from 'node:dns'
 import { lookup } from 'node:dns/promises'
 import { isIP, type LookupFunction } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { buildConnector } from 'undici'
 import { type AddressKind, classifyAddress, unbracketed, type Zone } from './address.ts'
 import { RegistryError } from './registry-error.ts'
@@ -33,6 +34,12 @@ export interface NetworkCall {
  */
 export type Reach = Exclude<Zone, 'forbidden'> | undefined
 
+/** When a certificate is valid, in milliseconds since 1970. */
+export interface Validity {
+  readonly from: number
+  readonly to: number
+}
+
 /** Decides which addresses requests may be sent to, by the address itself: names can be pointed anywhere. */
 export interface Network {
   /** Opens connections within a reach. Connections of different reaches must not be shared. */
@@ -48,6 +55,8 @@ export interface Network {
    * @throws RefusedAddress
    */
   checkProxied(url: URL, reach: Reach): Promise<void>
+  /** Returns the validity of the certificate that an origin has shown last, unless a proxy is in between. */
+  certificateOf(origin: string): Validity | undefined
 }
 
 /** An address that a connection must not be made to. */
@@ -76,6 +85,7 @@ export function createNetwork({
   /** The most public zone that connections to an origin have led to. */
   const zones = new Map<string, Zone>()
   const resolved = new Map<string, Promise<readonly string[]>>()
+  const certificates = new Map<string, Validity>()
 
   function refusalOf(address: string, reach: Reach): RefusedAddress | undefined {
     const kind = classify(address)
@@ -133,12 +143,19 @@ export function createNetwork({
         // Addresses are not looked up.
         const refused = isIP(options.hostname) === 0 ? undefined : refusalOf(options.hostname, reach)
         if (refused !== undefined) return queueMicrotask(() => callback(refused, null))
-        connect(options, (...result) => {
+        const origin = `${options.protocol}//${options.host}`
+        // undici returns the socket, which its types leave out. A certificate that is refused is gone with its socket.
+        const opened: unknown = connect(options, (...result) => {
           const [, socket] = result
-          if (socket?.remoteAddress !== undefined)
-            remember(`${options.protocol}//${options.host}`, socket.remoteAddress)
+          if (socket?.remoteAddress !== undefined) remember(origin, socket.remoteAddress)
           callback(...result)
         })
+        if (opened instanceof TLSSocket)
+          opened.prependOnceListener('secure', () => {
+            const { valid_from, valid_to } = opened.getPeerCertificate()
+            if (valid_from !== undefined)
+              certificates.set(origin, { from: Date.parse(valid_from), to: Date.parse(valid_to) })
+          })
       }
     },
     async reachFor({ url, registry }) {
@@ -154,6 +171,7 @@ export function createNetwork({
         if (refused !== undefined) throw refused
       }
     },
+    certificateOf: (origin) => certificates.get(origin),
   }
 }
 

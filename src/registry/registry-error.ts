@@ -11,6 +11,8 @@ export type RegistryProblem =
   | 'denied'
   | 'not-found'
   | 'rate-limited'
+  /** The answer, or what it brought, can't be right. */
+  | 'doubtful'
   | 'other'
 
 export interface RegistryErrorParts extends FailureParts {

@@ -1,13 +1,17 @@
 import type { Readable } from 'node:stream'
+import { firstLine } from '../failure.ts'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { RegistrySettings } from './authorization.ts'
+import type { Work } from './budget.ts'
 import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
 import type { HttpReply, HttpSuccess } from './http.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
+import { isPassingError } from './retry.ts'
 import { createTransport, isAsSafe, type TransportRequest, wireHost } from './transport.ts'
+import { codeOf } from './unanswered.ts'
 
 /** A manifest or index as the registry holds it; its digest is the hash of its bytes. */
 export interface StoredManifest {
@@ -31,8 +35,9 @@ export interface Registry {
    */
   findDigest(repository: Repository, tag: string): Promise<Digest | undefined>
   /**
-   * Stores a manifest or index under a tag or its digest.
-   * @throws RegistryError, also where the registry claims another digest than that of the bytes sent
+   * Stores a manifest or index under a tag or its digest. If the registry's answer does not prove that, reads back what
+   * it has there.
+   * @throws RegistryError that says what the tag points to now, unless the registry has plainly refused
    */
   putManifest(repository: Repository, reference: string, mediaType: string, bytes: Uint8Array): Promise<void>
   /**
@@ -47,7 +52,7 @@ export interface Registry {
    * @throws RegistryError
    */
   getBlob(repository: Repository, digest: Digest, limit: number): Promise<Buffer | undefined>
-  hasBlob(repository: Repository, digest: Digest): Promise<boolean>
+  hasBlob(repository: Repository, digest: Digest, look?: Look): Promise<boolean>
   /**
    * Begins to read a blob of any size. The reader must compare the bytes with the digest.
    * @returns its bytes; reading them fails when the transfer stalls
@@ -60,8 +65,8 @@ export interface Registry {
    */
   mountBlob(repository: Repository, digest: Digest, from: Repository): Promise<boolean>
   /**
-   * Stores a blob in one request of known length.
-   * @throws RegistryError, also where the registry claims another digest than that of the bytes sent
+   * Stores a blob in one request of known length. If the registry's answer does not prove that, looks for the blob.
+   * @throws RegistryError
    */
   putBlob(repository: Repository, blob: Blob): Promise<void>
   /**
@@ -94,7 +99,7 @@ export interface Blob {
 /** The OCI specification asks registries to take manifests of 4 MiB; no client need take larger ones. */
 const MANIFEST_LIMIT = 4 * 1024 * 1024
 
-/** How long to wait before what a registry has lost sight of is sent again, in milliseconds. */
+/** How long to wait before what a registry has lost sight of, or has damaged, is sent again, in milliseconds. */
 const LOST_PAUSES = [500, 2000]
 
 /** How long to wait before each further look at what was written just now, in milliseconds. */
@@ -102,8 +107,13 @@ const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
 /** A client for all registries, with one login and one token for each, however many requests there are. */
 export function createRegistry(settings: RegistrySettings): Registry {
-  const { pause: wait, drain, read } = settings.http
+  const { pause, drain, read, log } = settings.http
   const transport = createTransport(settings)
+
+  async function pauseFor(why: string, milliseconds: number): Promise<void> {
+    log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
+    await pause(milliseconds)
+  }
 
   /** @throws RegistryError for every answer but success */
   async function demand(call: TransportRequest): Promise<HttpSuccess> {
@@ -120,57 +130,128 @@ export function createRegistry(settings: RegistrySettings): Registry {
     throw await refusal(call, drain(reply), settings.credentials)
   }
 
-  /** GHCR may say for a moment that it does not know blobs that it has just taken. */
-  async function sendOnceBlobsAreKnown(call: TransportRequest): Promise<HttpReply> {
-    for (const pause of LOST_PAUSES) {
-      const reply = await transport.send(call)
+  /** Sends again what is refused because of blobs that GHCR may not know for a moment, though it has just taken them. */
+  async function retryUnknownBlobs(host: string, send: () => Promise<HttpReply>): Promise<HttpReply> {
+    for (const milliseconds of LOST_PAUSES) {
+      const reply = await send()
       if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text)) return reply
-      await wait(pause)
+      await pauseFor(`${host} does not know all blobs of the manifest yet`, milliseconds)
     }
-    return transport.send(call)
+    return send()
   }
 
-  async function getManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined> {
+  /** Looks for what is known to be there, again and again. */
+  async function lookAgain<Found>(
+    name: string,
+    look: () => Promise<Found | undefined>,
+    { written = false }: Look = {},
+  ): Promise<Found | undefined> {
+    for (const milliseconds of written ? WRITTEN_PAUSES : []) {
+      const found = await look()
+      if (found !== undefined) return found
+      await pauseFor(`${name} is not there yet`, milliseconds)
+    }
+    return look()
+  }
+
+  /** Does again what has led to a doubtful answer. */
+  async function retryDoubtful<Result>(work: () => Promise<Result>): Promise<Result> {
+    for (const milliseconds of LOST_PAUSES) {
+      try {
+        return await work()
+      } catch (error) {
+        if (!(error instanceof RegistryError) || error.problem !== 'doubtful') throw error
+        await pauseFor(firstLine(error), milliseconds)
+      }
+    }
+    return work()
+  }
+
+  async function readManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined> {
     const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT }
     const reply = await find(call)
     if (reply === undefined) return undefined
     const bytes = contentOf(reply, call)
     const digest = digestOf(bytes)
-    const expected = isDigest(reference) ? reference : reply.headers.get('docker-content-digest')
-    confirmDigest(call, expected, digest)
+    const expected = isDigest(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '')
+    if (isDigest(expected) && expected !== digest) throw wrongDigest(call, expected, digest)
+    if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1'))) throw notJson(call)
     return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' }
   }
 
-  async function uploadOnce(repository: Repository, { digest, size, open }: Blob, purpose: string): Promise<HttpReply> {
-    const upload = { repository, access: 'pull,push', purpose } as const
+  function getManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined> {
+    return retryDoubtful(() => readManifest(repository, reference))
+  }
+
+  async function findDigest(repository: Repository, reference: string): Promise<Digest | undefined> {
+    const reply = await transport.send(manifestCall('HEAD', repository, reference))
+    if (reply.status === 404) return undefined
+    const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : ''
+    // Not all give it, and the reason of a refusal is in a body, which HEAD has none of.
+    return isDigest(digest) ? digest : (await getManifest(repository, reference))?.digest
+  }
+
+  async function findBlob(repository: Repository, digest: Digest, written: boolean): Promise<true | undefined> {
+    const purpose = `look for the blob ${printRepository(repository)}@${digest}`
+    const call = { repository, access: 'pull', path: `blobs/${digest}`, purpose } as const
+    const reply = drain(await transport.send({ ...call, method: 'HEAD' }))
+    if (isSuccess(reply)) return true
+    if (reply.status === 404 && !written) return undefined
+    // The answer to HEAD has no body, which alone says whether a refusal passes.
+    const certain = await find({ ...call, method: 'GET' })
+    if (certain === undefined) return undefined
+    drain(certain)
+    return true
+  }
+
+  /** Asks once whether a blob has arrived, after an upload whose answer does not say so. */
+  async function findUploaded(
+    { repository, purpose }: Asked,
+    digest: Digest,
+    work: Work,
+  ): Promise<HttpReply | undefined> {
+    const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work } as const
+    const { value: reply } = await settle(transport.send(call))
+    return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined
+  }
+
+  async function uploadOnce(repository: Repository, blob: Blob, purpose: string, work: Work): Promise<HttpReply> {
+    const upload = { repository, access: 'pull,push', purpose, work } as const
     const begun = await transport.send({
       ...upload,
       method: 'POST',
       path: 'blobs/uploads/',
       headers: { 'content-length': '0' },
-      attempts: 1,
     })
-    if (!isSuccess(drain(begun))) return begun
+    if (!drain(begun).ok) return begun
     const path = locationOf(begun, upload)
     if (path === undefined)
       throw new RegistryError({
         host: repository.host,
-        problem: 'other',
+        problem: 'doubtful',
         what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
-        words: `it answered with status ${begun.status} and no Location`,
+        words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
         help: 'A proxy in front of the registry may have taken that header away.',
       })
-    path.searchParams.set('digest', digest)
-    return transport.send({
-      ...upload,
-      method: 'PUT',
-      path,
-      headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
-      body: open(),
-      attempts: 1,
-      // Some registries answer only when they have stored gigabytes elsewhere.
-      patience: 600_000,
-    })
+    path.searchParams.set('digest', blob.digest)
+    return sendBlob({ ...upload, method: 'PUT', path }, blob)
+  }
+
+  /** Sends a blob to an upload. Asks whether it has arrived, if the answer does not say. */
+  async function sendBlob(
+    upload: TransportRequest & { readonly work: Work },
+    { digest, size, open }: Blob,
+  ): Promise<HttpReply> {
+    const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) }
+    const { value: reply, error } = await settle(transport.send({ ...upload, headers, body: open() }))
+    if (reply !== undefined && (provesBlob(reply, digest) || isRefusal(reply))) return reply
+    // An error of another kind has not been the registry's.
+    if (reply === undefined && !isPassingError(codeOf(error), true)) throw error
+    const found = await findUploaded(upload, digest, upload.work)
+    if (found !== undefined) return found
+    if (reply === undefined) throw error
+    if (reply.ok) throw unproven(upload, drain(reply), digest)
+    return reply
   }
 
   /** A courtesy: registries forget an upload by themselves, and some know no other way. */
@@ -180,32 +261,35 @@ export function createRegistry(settings: RegistrySettings): Registry {
     if (path === undefined) return
     const purpose = `give up an upload to ${name}`
     const call = { method: 'DELETE', repository, access: 'delete', path, purpose, attempts: 1 } as const
-    await transport.send(call).then(drain, () => undefined)
+    const { value: reply, error } = await settle(transport.send(call))
+    if (reply === undefined) log.debug(firstLine(error))
+    else if (!isSuccess(drain(reply))) log.debug(`Can't ${purpose}: status ${reply.status}`)
   }
 
   return {
-    async getManifest(repository, reference, { written = false } = {}) {
-      for (const pause of written ? WRITTEN_PAUSES : []) {
-        const manifest = await getManifest(repository, reference)
-        if (manifest !== undefined) return manifest
-        await wait(pause)
-      }
-      return getManifest(repository, reference)
-    },
+    getManifest: (repository, reference, look) =>
+      lookAgain(nameOf(repository, reference), () => getManifest(repository, reference), look),
 
-    async findDigest(repository, tag) {
-      const reply = await transport.send(manifestCall('HEAD', repository, tag))
-      if (reply.status === 404) return undefined
-      const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : ''
-      // Not all give it, and whoever refuses says why only where there is a body.
-      return isDigest(digest) ? digest : (await getManifest(repository, tag))?.digest
-    },
+    findDigest,
 
     async putManifest(repository, reference, mediaType, bytes) {
+      const digest = digestOf(bytes)
       const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes }
-      const reply = drain(await sendOnceBlobsAreKnown(call))
-      if (!isSuccess(reply)) throw await refusal(call, reply, settings.credentials)
-      confirmDigest(call, digestOf(bytes), reply.headers.get('docker-content-digest'))
+      const write = async (): Promise<HttpReply> => {
+        const reply = drain(await transport.send(call))
+        if (!reply.ok || provesManifest(reply, digest)) return reply
+        // A proxy may have answered in the registry's place. What the registry holds is what counts.
+        if ((await findDigest(repository, reference)) === digest) return reply
+        throw unproven(call, reply, digest)
+      }
+      const { value: reply, error } = await settle(retryDoubtful(() => retryUnknownBlobs(repository.host, write)))
+      if (reply?.ok) return
+      const failure = reply === undefined ? error : await refusal(call, reply, settings.credentials)
+      // If the first answer is a refusal, nothing was stored. An attempt before another one may have stored the manifest.
+      if (reply !== undefined && isRefusal(reply) && reply.tries === undefined) throw failure
+      const current = await settle(findDigest(repository, reference))
+      if (current.value === digest) return
+      throw withState(failure, nameOf(repository, reference), current)
     },
 
     async deleteTag(repository, tag) {
@@ -213,21 +297,21 @@ export function createRegistry(settings: RegistrySettings): Registry {
     },
 
     async getBlob(repository, digest, limit) {
-      const name = `${printRepository(repository)}@${digest}`
-      const path = `blobs/${digest}`
-      const call = { method: 'GET', repository, access: 'pull', path, limit, purpose: `read the blob ${name}` } as const
-      const reply = await find(call)
-      if (reply === undefined) return undefined
-      const bytes = contentOf(reply, call)
-      confirmDigest(call, digest, digestOf(bytes))
-      return bytes
+      const purpose = `read the blob ${nameOf(repository, digest)}`
+      const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, purpose } as const
+      return retryDoubtful(async () => {
+        const reply = await find(call)
+        if (reply === undefined) return undefined
+        const bytes = contentOf(reply, call)
+        const actual = digestOf(bytes)
+        if (actual !== digest) throw wrongDigest(call, digest, actual)
+        return bytes
+      })
     },
 
-    async hasBlob(repository, digest) {
-      const purpose = `look for the blob ${printRepository(repository)}@${digest}`
-      const reply = await find({ method: 'HEAD', repository, access: 'pull', path: `blobs/${digest}`, purpose })
-      if (reply !== undefined) drain(reply)
-      return reply !== undefined
+    async hasBlob(repository, digest, look = {}) {
+      const find = () => findBlob(repository, digest, look.written === true)
+      return (await lookAgain(nameOf(repository, digest), find, look)) === true
     },
 
     async openBlob(repository, digest) {
@@ -252,9 +336,13 @@ export function createRegistry(settings: RegistrySettings): Registry {
         // Without it the blob is uploaded, which is no loss that is worth a minute.
         attempts: 2,
       } as const
-      const reply = await transport.send(call).catch(() => undefined)
-      if (reply === undefined) return false
+      const { value: reply, error } = await settle(transport.send(call))
+      if (reply === undefined) {
+        log.debug(firstLine(error))
+        return false
+      }
       drain(reply)
+      if (!reply.ok) log.debug(`Can't ${call.purpose}: status ${reply.status}`)
       if (reply.status === 202) await cancelUpload(repository, reply)
       return reply.status === 201
     },
@@ -262,30 +350,25 @@ export function createRegistry(settings: RegistrySettings): Registry {
     async putBlob(repository, blob) {
       const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`
       // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
-      const upload = () => transport.retry(repository, purpose, () => uploadOnce(repository, blob, purpose))
+      const upload = () =>
+        retryDoubtful(() => transport.retry(repository, purpose, (work) => uploadOnce(repository, blob, purpose, work)))
       let reply = await upload()
       // A token that ran out between the first request and the second.
       if (reply.status === 401) reply = await upload()
-      for (const pause of LOST_PAUSES) {
+      for (const milliseconds of LOST_PAUSES) {
         // ACR and GHCR may forget an upload that they have begun: https://github.com/Azure/azure-sdk-for-net/issues/42293
         if (reply.ok || !/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text)) break
-        await wait(pause)
+        await pauseFor(`${repository.host} has forgotten the upload of ${blob.digest}`, milliseconds)
         reply = await upload()
       }
-      const call = { repository, purpose }
-      if (!isSuccess(reply)) throw await refusal(call, drain(reply), settings.credentials)
-      confirmDigest(call, blob.digest, drain(reply).headers.get('docker-content-digest'))
+      if (!isSuccess(drain(reply))) throw await refusal({ repository, purpose }, reply, settings.credentials)
     },
 
     async checkPush(repository) {
       const name = printRepository(repository)
       const upload = { repository, access: 'pull,push', purpose: `push to ${name}` } as const
-      const reply = await demand({
-        ...upload,
-        method: 'POST',
-        path: 'blobs/uploads/',
-        headers: { 'content-length': '0' },
-      })
+      const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } } as const
+      const reply = await retryDoubtful(() => demand(call))
       await cancelUpload(repository, drain(reply))
     },
   }
@@ -297,10 +380,14 @@ function manifestCall(
   reference: string,
   headers: Readonly<Record<string, string>> = { accept: MANIFEST_TYPES.join(', ') },
 ): TransportRequest {
-  const name = `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
+  const name = nameOf(repository, reference)
   const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
   const access = ({ GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' } as const)[method]
   return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
+}
+
+function nameOf(repository: Repository, reference: string): string {
+  return `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
 }
 
 /**
@@ -337,15 +424,83 @@ function contentOf(reply: HttpSuccess, { repository, purpose, limit = 0 }: Trans
   })
 }
 
-/** @throws RegistryError where both are digests, and different ones */
-function confirmDigest({ repository, purpose }: Asked, expected: string | null, actual: string | null): void {
-  if (expected === null || actual === null || !isDigest(expected) || !isDigest(actual) || expected === actual) return
-  throw new RegistryError({
+function wrongDigest({ repository, purpose }: Asked, expected: Digest, actual: Digest): RegistryError {
+  return new RegistryError({
     host: repository.host,
-    problem: 'other',
+    problem: 'doubtful',
     what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
     help: `${repository.host}, or a proxy in front of it, has changed or damaged the content. Nothing of it is used.`,
   })
+}
+
+function notJson({ repository, purpose }: Asked): RegistryError {
+  return new RegistryError({
+    host: repository.host,
+    problem: 'doubtful',
+    what: `Can't ${purpose}: the answer is not a manifest`,
+    help: `A proxy in front of ${repository.host} may have answered in its place.`,
+  })
+}
+
+/**
+ * Reports whether an answer proves that a manifest is stored. The specification has 201 alone; other successes need the
+ * digest, which a proxy that answers in the registry's place does not know.
+ */
+function provesManifest({ status, headers }: HttpReply, digest: Digest): boolean {
+  const stored = headers.get('docker-content-digest') ?? ''
+  if (isDigest(stored)) return stored === digest && (status === 200 || status === 201 || status === 202)
+  return status === 201
+}
+
+/** Reports whether an answer proves that a blob is stored. Registries that have it already may say so in other ways. */
+function provesBlob({ ok, status, headers }: HttpReply, digest: Digest): boolean {
+  const stored = headers.get('docker-content-digest') ?? ''
+  if (isDigest(stored)) return stored === digest && ok && status < 300
+  return status === 201 || status === 204
+}
+
+/** Reports whether an answer means that the request had no effect. A server's own fault (5xx) may be answered too late. */
+function isRefusal({ status }: HttpReply): boolean {
+  return status >= 400 && status < 500
+}
+
+/** Returns the error of an answer that claims a success which it does not prove. */
+function unproven(
+  { repository: { host }, purpose }: Asked,
+  { status, headers }: HttpReply,
+  digest: Digest,
+): RegistryError {
+  const stored = headers.get('docker-content-digest') ?? ''
+  const wrong = isDigest(stored) && stored !== digest
+  return new RegistryError({
+    host,
+    problem: 'doubtful',
+    status,
+    what: `Can't ${purpose}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
+    help: `Check whether a proxy in front of ${host} changes or answers requests in its place.`,
+  })
+}
+
+/** Adds to the error of a manifest that could not be written what is there instead. */
+function withState(failure: unknown, name: string, current: Settled<Digest | undefined>): unknown {
+  if (!(failure instanceof RegistryError)) return failure
+  const { host, problem, status, code, parts } = failure
+  const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`
+  const known = current.error === undefined ? state : `what ${name} points to now is unknown`
+  return new RegistryError({ ...parts, host, problem, status, code, what: `${parts.what}; ${known}` })
+}
+
+interface Settled<Value> {
+  readonly value?: Value
+  readonly error?: unknown
+}
+
+async function settle<Value>(work: Promise<Value>): Promise<Settled<Value>> {
+  try {
+    return { value: await work }
+  } catch (error) {
+    return { error }
+  }
 }
 
 const REASONS: Readonly<Partial<Record<RegistryProblem, string>>> = {
@@ -368,14 +523,15 @@ async function refusal(
   const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403)
   const problem = wantsLogin
     ? loginProblem(reply, (await credentials(host)) !== undefined)
-    : (PROBLEMS.get(reply.status) ?? 'other')
+    : (PROBLEMS.get(reply.status) ?? (reply.ok ? 'doubtful' : 'other'))
   const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`
+  const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : ''
   return new RegistryError({
     host,
     problem,
     status: reply.status,
     code: answer.code,
-    what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}`,
+    what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}${tries}`,
     words: answer.words === '' ? undefined : answer.words,
   })
 }

@@ -3,8 +3,12 @@ import type { Log } from '../log.ts'
 /** How often a request is sent at most, the first time included. */
 export const ATTEMPTS = 6
 
-const LONGEST_WAIT = 60_000
-const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504])
+/** What a server may ask for, in milliseconds. */
+const LONGEST_RETRY_AFTER = 60_000
+const LONGEST_BACK_OFF = 15_000
+/** Cloudflare, which many registries are behind, has 520 to 527 for what is wrong with the server behind it. */
+const CLOUDFLARE = [520, 521, 522, 523, 524, 525, 526, 527]
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504, ...CLOUDFLARE])
 const RETRIED_ERRORS = new Set([
   'ECONNRESET',
   'ECONNABORTED',
@@ -18,6 +22,16 @@ const RETRIED_ERRORS = new Set([
   // A proxy that ends the connection before it has made a way.
   'UND_ERR_PRX_CONN',
 ])
+/** Errors that point to a wrong address or set-up, unless the host has answered before: then it may be restarting. */
+const RETRIED_ONCE_ANSWERED = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EPROTO',
+  'EMFILE',
+  'ENFILE',
+])
 
 /**
  * Whether the same request may succeed a moment later. GHCR answers a burst with 403 and these words:
@@ -27,9 +41,15 @@ export function isPassing(status: number, body: string): boolean {
   return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body))
 }
 
-/** Whether what has gone wrong before there was an answer may go well a moment later. @param code Node's or undici's */
-export function isPassingError(code: string | undefined): boolean {
-  return code !== undefined && RETRIED_ERRORS.has(code)
+/**
+ * Reports whether a request that got no answer may succeed a moment later.
+ * @param code Node's or undici's
+ * @param answered whether the host has answered before
+ */
+export function isPassingError(code: string | undefined, answered: boolean): boolean {
+  if (code === undefined) return false
+  if (RETRIED_ERRORS.has(code)) return true
+  return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'))
 }
 
 /** What has failed in passing, and how it is tried again. */
@@ -55,19 +75,20 @@ export async function pauseForRetry(
 }
 
 /**
- * How long to wait before a request is sent again, in milliseconds: what the registry asks for, else twice as long each
- * time from 1 s on, with a random part so that parallel jobs don't come back together; never over a minute.
+ * Returns how long to wait before a request is sent again, in milliseconds: as long as the server asks for, up to a
+ * minute, or else from 1 s on twice as long each time, up to 15 s. A random part keeps parallel jobs apart.
  * @param attempt how often it has been sent, from 1
  * @param retryAfter the header: seconds, a date, or broken (GHCR sends `12.5ms`, which stands for nothing)
  * @param random from 0 to 1
  */
 export function retryDelay(attempt: number, retryAfter: string | undefined, now: number, random: number): number {
   const asked = parseRetryAfter(retryAfter, now)
-  const own = 1000 * 2 ** (attempt - 1) * (1 + random / 2)
-  return Math.min(asked === undefined ? own : asked + 1000 * random, LONGEST_WAIT)
+  if (asked !== undefined) return Math.min(asked + 1000 * random, LONGEST_RETRY_AFTER)
+  return Math.min(1000 * 2 ** (attempt - 1) * (1 + random / 2), LONGEST_BACK_OFF * (1 - random / 5))
 }
 
-function parseRetryAfter(header: string | undefined, now: number): number | undefined {
+/** Returns what a `Retry-After` header asks for, in milliseconds. */
+export function parseRetryAfter(header: string | undefined, now: number): number | undefined {
   if (header === undefined) return undefined
   if (/^\d+(\.\d+)?$/.test(header)) return Number(header) * 1000
   const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN

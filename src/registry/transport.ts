@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import type { Repository } from '../oci/reference.ts'
 import { isLoopback } from './address.ts'
 import { type Access, createAuthorization, type RegistrySettings, SHORTEST_TOKEN } from './authorization.ts'
+import type { Work } from './budget.ts'
 import { parseChallenge } from './challenge.ts'
 import type { Http, HttpReply, HttpRequest } from './http.ts'
 import { RegistryError } from './registry-error.ts'
@@ -15,13 +16,14 @@ export interface TransportRequest {
   readonly path: string | URL
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: HttpRequest['body']
-  readonly patience?: number
   /** Another repository of the same registry that must be readable too. */
   readonly from?: Repository
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
   readonly limit?: number
   /** How often it is sent at most. */
   readonly attempts?: number
+  /** What it is part of, which is tried again as a whole. */
+  readonly work?: Work
   /** What the request is for, in a form that fits after "can't". */
   readonly purpose: string
 }
@@ -32,8 +34,8 @@ export interface Transport {
   send(request: TransportRequest): Promise<HttpReply>
   /** Fetches what requests of this access, and lesser ones, will be sent with. */
   authorize(repository: Repository, access: Access): Promise<void>
-  /** Does again what fails in passing, for work of several requests that must each be sent once. */
-  retry(repository: Repository, purpose: string, attempt: () => Promise<HttpReply>): Promise<HttpReply>
+  /** Does again what fails in passing, for work of several requests that are to be tried again together. */
+  retry(repository: Repository, purpose: string, attempt: (work: Work) => Promise<HttpReply>): Promise<HttpReply>
 }
 
 /** Each registry is looked at once before it gets the first request: which protocol it speaks, and how it wants a login. */

@@ -1,0 +1,240 @@
+import { Readable } from 'node:stream'
+import { describe, expect, test } from '@jest/globals'
+import { digestOf } from '../../src/oci/digest.ts'
+import { mediaTypes } from '../support/registry/manifests.ts'
+import { absent, index } from '../support/registry/wire.ts'
+import type { Fault, FaultOf } from '../support/registry.ts'
+import { connect, failureOf, open, start } from './connect.ts'
+
+const bytes = index(mediaTypes.ociIndex, [])
+const digest = digestOf(bytes)
+const secondary = '{"errors":[{"code":"DENIED","message":"You have exceeded a secondary rate limit."}]}'
+const page: Fault = {
+  kind: 'status',
+  status: 200,
+  body: '<html>Hello</html>',
+  headers: { 'content-type': 'text/html' },
+}
+
+/** Breaks the first requests of a method, all of them by default. */
+function breaking(method: string, fault: Fault, times = Number.POSITIVE_INFINITY): FaultOf {
+  return (request) =>
+    request.method === method && request.route !== 'base' && request.count <= times ? fault : undefined
+}
+
+describe('a manifest', () => {
+  const lies: readonly (readonly [string, Fault])[] = [
+    ['200 with a page', page],
+    ['200 with nothing', { kind: 'status', status: 200 }],
+    ['202 with nothing', { kind: 'status', status: 202 }],
+    ['204', { kind: 'status', status: 204 }],
+    ['a redirect', { kind: 'status', status: 307, headers: { location: '/elsewhere' } }],
+    ['201 with another digest', { kind: 'status', status: 201, headers: { 'docker-content-digest': absent } }],
+  ]
+
+  test.each(lies)('is written again after an answer in the registry’s place: %s', async (_, fault) => {
+    const { server, client } = await connect({ fault: breaking('PUT', fault, 1) })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(server.tags('app').get('latest')).toBe(digest)
+    expect(client.lines).toEqual([expect.stringMatching(/^Can't write .*; retrying in 0\.5 s$/)])
+  })
+
+  test.each(lies)('is not taken for written if all answers are of that kind: %s', async (_, fault) => {
+    const { server, client } = await connect({ fault: breaking('PUT', fault) })
+    const other = server.seedManifest('app', index(mediaTypes.ociIndex, [], { annotations: {} }), mediaTypes.ociIndex)
+    for (const [tag, state] of [
+      ['fresh', 'does not exist'],
+      ['latest', `points to ${other}`],
+    ] as const) {
+      if (tag === 'latest') server.seedTag('app', tag, other)
+      const error = await failureOf(client.putManifest(client.repository, tag, mediaTypes.ociIndex, bytes))
+      expect(error.message.split('\n')[0]).toMatch(new RegExp(`; ${server.host}/app:${tag} ${state}$`))
+    }
+    expect(client.waits).toHaveLength(4)
+  })
+
+  test.each<readonly [string, Fault]>([
+    ['lost', { kind: 'lose' }],
+    ['200 without a digest', { kind: 'headers', headers: { 'docker-content-digest': absent } }],
+  ])('is written if the registry has it, though every answer is %s', async (_, fault) => {
+    const { server, client } = await connect({ fault: breaking('PUT', fault) })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(server.tags('app').get('latest')).toBe(digest)
+  })
+
+  test('is written if an attempt whose answer was lost has made an immutable tag', async () => {
+    const body = '{"errors":[{"code":"TAG_INVALID","message":"the tag is immutable"}]}'
+    const { server, client } = await connect({
+      fault: ({ method, count }) =>
+        method !== 'PUT' ? undefined : count === 1 ? { kind: 'lose' } : { kind: 'status', status: 400, body },
+    })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(server.tags('app').get('latest')).toBe(digest)
+  })
+
+  test.each([200, 201, 202])('is written on status %d with its digest, without another request', async (status) => {
+    const headers = { 'docker-content-digest': digest }
+    const { server, client } = await connect({ fault: breaking('PUT', { kind: 'status', status, headers }) })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'PUT'])
+  })
+
+  test('whose tag can’t be read back either is an error that says so', async () => {
+    const { server, client } = await connect({
+      fault: ({ route }) => (route === 'manifest' ? { kind: 'lose' } : undefined),
+    })
+    const { message } = await failureOf(client.putManifest(client.repository, 'v1', mediaTypes.ociIndex, bytes))
+    expect(message).toContain(`; what ${server.host}/app:v1 points to now is unknown`)
+  })
+
+  test.each<readonly [string, string, Fault]>([
+    ['damaged', digest, { kind: 'corrupt' }],
+    ['damaged', 'latest', { kind: 'corrupt' }],
+    ['a page', digest, page],
+    ['a page', 'latest', page],
+    ['a page of no type', 'latest', { kind: 'status', status: 200, body: '<!DOCTYPE html><p>Hello' }],
+    ['no manifest', 'latest', { kind: 'status', status: 200, body: 'Hello' }],
+  ])('is read again if it has arrived as %s: %s', async (_, reference, fault) => {
+    const { server, client } = await connect({ fault: breaking('GET', fault, 1) })
+    server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+    expect(await client.getManifest(client.repository, reference)).toMatchObject({ bytes })
+    expect(client.lines).toHaveLength(1)
+  })
+})
+
+describe('a blob', () => {
+  const blob = { digest, size: bytes.length, open: () => Readable.from([bytes], { objectMode: false }) }
+
+  test.each<readonly [string, Fault]>([
+    ['200 with a page', page],
+    ['202', { kind: 'status', status: 202 }],
+    ['a redirect', { kind: 'status', status: 307, headers: { location: '/elsewhere' } }],
+  ])('is sent again after an answer in the registry’s place, and is not taken for stored: %s', async (_, fault) => {
+    const { server, client } = await connect({ fault: breaking('PUT', fault, 1) })
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', digest)).toEqual(bytes)
+    server.setFault(breaking('PUT', fault))
+    const other = { ...blob, digest: digestOf(Buffer.from('other')) }
+    const { message } = await failureOf(client.putBlob(client.repository, other))
+    expect(message).toContain(`${server.host} answered with status`)
+    expect(message).toContain('but has not stored it')
+  })
+
+  test.each<readonly [string, Fault]>([
+    ['200 with a page', page],
+    ['202 with no Location', { kind: 'status', status: 202 }],
+    ['a redirect', { kind: 'status', status: 307, headers: { location: '/elsewhere' } }],
+  ])('has its upload begun again after an answer in the registry’s place: %s', async (_, fault) => {
+    const { server, client } = await connect({ fault: breaking('POST', fault, 1) })
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', digest)).toEqual(bytes)
+    expect(client.lines).toHaveLength(1)
+  })
+
+  test.each<readonly [string, Fault]>([
+    ['lost', { kind: 'lose' }],
+    ['one with another digest', { kind: 'headers', headers: { 'docker-content-digest': absent } }],
+  ])('is not sent again if the registry has it, though the answer is %s', async (_, fault) => {
+    const { server, client } = await connect({ fault: breaking('PUT', fault) })
+    await client.putBlob(client.repository, blob)
+    expect(await server.blob('app', digest)).toEqual(bytes)
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'PUT', 'HEAD'])
+    expect(client.waits).toEqual([])
+  })
+
+  test('that is not there costs one request', async () => {
+    const { server, client } = await connect()
+    expect(await client.hasBlob(client.repository, digest)).toBe(false)
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'HEAD'])
+  })
+
+  test('behind a secondary rate limit, which HEAD does not tell, is found', async () => {
+    const limited: Fault = { kind: 'status', status: 403, body: secondary }
+    const fault: FaultOf = ({ method, route, count }) =>
+      route === 'blob' && (method === 'HEAD' || count <= 2) ? limited : undefined
+    const { server, client } = await connect({ fault })
+    await server.seedBlob('app', bytes)
+    expect(await client.hasBlob(client.repository, digest)).toBe(true)
+    expect(client.lines).toEqual(Array(2).fill(expect.stringContaining('403 DENIED: You have exceeded')))
+  })
+
+  test('that HEAD is refused for is an error with the words of the refusal', async () => {
+    const body = '{"errors":[{"code":"DENIED","message":"not yours"}]}'
+    const { client } = await connect({
+      fault: ({ route }) => (route === 'blob' ? { kind: 'status', status: 403, body } : undefined),
+    })
+    const error = await failureOf(client.hasBlob(client.repository, digest))
+    expect(error).toMatchObject({ status: 403, code: 'DENIED' })
+    expect(error.message).toContain('not yours')
+  })
+
+  test('that was written is looked for again, and with GET', async () => {
+    const missing: Fault = { kind: 'status', status: 404 }
+    const { server, client } = await connect({ fault: breaking('HEAD', missing) })
+    await server.seedBlob('app', bytes)
+    expect(await client.hasBlob(client.repository, digest, { written: true })).toBe(true)
+    server.setFault(({ route, count }) => (route === 'blob' && count < 4 ? missing : undefined))
+    expect(await client.hasBlob(client.repository, digest, { written: true })).toBe(true)
+    expect(client.lines.at(-1)).toBe(`${server.host}/app@${digest} is not there yet; retrying in 1.0 s`)
+    expect(await client.hasBlob(client.repository, absentDigest, { written: true })).toBe(false)
+  })
+
+  test('is not found by a page in the registry’s place', async () => {
+    const { client } = await connect({ fault: breaking('HEAD', page, 1) })
+    expect(await client.hasBlob(client.repository, digest)).toBe(false)
+  })
+
+  test('that has arrived damaged is read again', async () => {
+    const { server, client } = await connect({ fault: breaking('GET', { kind: 'corrupt' }, 1) })
+    await server.seedBlob('app', bytes)
+    expect(await client.getBlob(client.repository, digest, 1024)).toEqual(bytes)
+    expect(client.lines).toHaveLength(1)
+  })
+})
+
+const absentDigest = digestOf(Buffer.from('never'))
+
+describe('the log has a line with the reason', () => {
+  test('for blobs that the registry does not know yet', async () => {
+    const body = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"unknown blob"}]}'
+    const { server, client } = await connect({ fault: breaking('PUT', { kind: 'status', status: 400, body }, 2) })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(client.lines).toEqual([
+      `${server.host} does not know all blobs of the manifest yet; retrying in 0.5 s`,
+      `${server.host} does not know all blobs of the manifest yet; retrying in 2.0 s`,
+    ])
+  })
+
+  test('for an upload that the registry has forgotten', async () => {
+    const body = '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}'
+    const { server, client } = await connect({ fault: breaking('PUT', { kind: 'status', status: 404, body }, 1) })
+    await client.putBlob(client.repository, {
+      digest,
+      size: bytes.length,
+      open: () => Readable.from([bytes], { objectMode: false }),
+    })
+    expect(client.lines).toEqual([`${server.host} has forgotten the upload of ${digest}; retrying in 0.5 s`])
+  })
+
+  test('for courtesies that fail, where the log is to say more', async () => {
+    const server = await start({ fault: breaking('DELETE', { kind: 'status', status: 405 }) })
+    const debug: string[] = []
+    const none = (): void => undefined
+    const client = open(server.host, undefined, {
+      log: { info: none, warning: none, debug: (line) => void debug.push(line) },
+    })
+    await client.checkPush(client.repository)
+    expect(debug).toEqual([`Can't give up an upload to ${server.host}/app: status 405`])
+  })
+
+  test.each([
+    ['503 Service Unavailable', { kind: 'status', status: 503 }],
+    ['502 Bad Gateway', { kind: 'status', status: 502, body: '<h1>502 Bad Gateway</h1>' }],
+    ['521 Web server is down', { kind: 'status', status: 521, body: 'Web server is down' }],
+  ] as const)('for a passing failure: %s', async (words, fault) => {
+    const { server, client } = await connect({ fault: breaking('GET', fault, 1) })
+    await client.getManifest(client.repository, 'latest')
+    expect(client.lines).toHaveLength(1)
+    expect(client.lines[0]).toMatch(new RegExp(`^${server.host}: ${words}; retrying in 1\\.\\d s$`))
+  })
+})
