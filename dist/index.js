@@ -57572,6 +57572,7 @@ async function loadImage(feed, advise = () => undefined) {
     }
     finally {
         docker.end();
+        await docker.ended;
     }
 }
 async function loadedImage(configDigest, names) {

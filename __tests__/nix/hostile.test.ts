@@ -192,11 +192,11 @@ describe('Nix', () => {
     ],
     ['output without end', 'exec yes', /It wrote more than 16777216 bytes to its standard output/],
     [
-      'a log of 400 MB',
-      `yes '${'a line of the log '.repeat(100)}' | head -c 400000000 >&2; exit 1`,
+      'a log of 100 MB',
+      `yes '${'a line of the log '.repeat(100)}' | head -c 100000000 >&2; exit 1`,
       /a line of the log/,
     ],
-    ['one line of 400 MB', 'tr "\\0" x < /dev/zero | head -c 400000000 >&2; exit 1', /Nix could not build \.#app/],
+    ['one line of 100 MB', 'tr "\\0" x < /dev/zero | head -c 100000000 >&2; exit 1', /Nix could not build \.#app/],
   ])('that answers with %s has failed, within memory', async (_, script, message) => {
     const { value, error, peak } = await buildWith(script)
     expect(value).toBeUndefined()

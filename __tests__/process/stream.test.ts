@@ -93,7 +93,7 @@ describe('a program comes to an end', () => {
 
   test('though such a child goes on writing, a little at a time', async () => {
     const trickle = 'trap "" PIPE; echo $$ > "$0"; while echo x 2> "$0.end"; do sleep 0.01; done'
-    const { output, file } = await stream(`setsid sh -c '${trickle}' "$1" & echo out`)
+    const { output, file } = await stream(`setsid sh -c '${trickle}' "$1" & echo out`, { lingerMs: 400 })
     expect(output).toMatch(/^out\n(x\n)+$|^(x\n)*out\n(x\n)+$/)
     // It ends because nobody reads what it writes.
     await expectGone(file)

@@ -54,6 +54,8 @@ export async function loadImage<Result>(
     throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) })
   } finally {
     docker.end()
+    // It is ended by a signal, and may still read for a moment.
+    await docker.ended
   }
 }
 
