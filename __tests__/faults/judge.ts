@@ -1,0 +1,121 @@
+import type { Cell } from './cells.ts'
+import { FAULTS, type Fault } from './faults.ts'
+import type { Play } from './lab.ts'
+import type { Scenario } from './scenarios.ts'
+
+/** How a cell can be wrong. */
+export type Wrong =
+  /** It does not end. */
+  | 'hang'
+  /** It ends without a message, or with one that calls it a defect. */
+  | 'defect'
+  /** It fails though the fault passes. */
+  | 'fails'
+  /** It succeeds, and what is published is not what should be. */
+  | 'false success'
+  /** It fails, and tags are not where they were, and the error does not say where. */
+  | 'tags'
+  /** What can be pulled is incomplete or damaged. */
+  | 'damage'
+  /** It takes more than two minutes longer than the fault. */
+  | 'slow'
+  /** It fails without saying what failed, on which host, and what to do. */
+  | 'unclear'
+
+export interface Verdict {
+  readonly wrong: Wrong
+  readonly why: string
+}
+
+/** How long a run may go on beyond what the fault itself lasts, in milliseconds. */
+const PATIENCE = 120_000
+
+/**
+ * Judges a run.
+ * @param clean the same scenario without a fault
+ * @returns nothing where it is right
+ */
+export function judge(cell: Cell, play: Play, clean: Play, scenario: Scenario): Verdict | undefined {
+  if (play.hang !== undefined) return { wrong: 'hang', why: play.hang }
+  if (play.crash !== undefined) return { wrong: 'defect', why: play.crash }
+  const error = play.errors.join('\n')
+  if (/defect of nix-image-action/.test(error)) return { wrong: 'defect', why: error }
+  if (play.broken.length > 0) return { wrong: 'damage', why: play.broken.join('; ') }
+  const result = play.exitCode === 0 ? success(play, clean, scenario) : failure(cell, play, clean)
+  return result ?? slowness(cell, play, clean)
+}
+
+function success(play: Play, clean: Play, { mayMove = [] }: Scenario): Verdict | undefined {
+  const why = differences(clean.after, play.after).filter(({ name }) => {
+    const tag = name.split(':').at(-1) ?? ''
+    return !(mayMove.includes(tag) && play.warnings.some((warning) => warning.includes(`:${tag}`)))
+  })
+  if (why.length > 0) return { wrong: 'false success', why: why.map(({ text }) => text).join('; ') }
+  if (play.outputs.digest !== clean.outputs.digest && why.length === 0 && mayMove.length === 0)
+    return { wrong: 'false success', why: `the output digest is ${play.outputs.digest}` }
+  if (JSON.stringify(play.records) !== JSON.stringify(clean.records))
+    return { wrong: 'false success', why: `the records are ${play.records.join('\n') || 'none'}` }
+  const systems = (matrix = '') => matrix.replaceAll(',"unchanged":true', '')
+  if (systems(play.outputs.matrix) !== systems(clean.outputs.matrix))
+    return { wrong: 'false success', why: `the matrix is ${play.outputs.matrix}` }
+  return undefined
+}
+
+function failure(cell: Cell, play: Play, clean: Play): Verdict | undefined {
+  const error = play.errors.join('\n')
+  if (!cell.lasting) return { wrong: 'fails', why: error || 'without a message' }
+  if (isHarmless(cell)) return { wrong: 'fails', why: error }
+  const moved = differences(play.before, play.after)
+  const wrong = moved.filter(({ name }) => play.after[name] !== clean.after[name])
+  if (wrong.length > 0) return { wrong: 'tags', why: wrong.map(({ text }) => text).join('; ') }
+  // A build's own tag stays where the image was pushed, and only something after that failed.
+  if (cell.service === 'artifacts' || cell.scenario === 'build with Docker') return clarity(cell, play, error)
+  const untold = moved.filter(({ name }) => !error.includes(name.replace(/^\w+/, '')))
+  if (untold.length > 0)
+    return { wrong: 'tags', why: `not told: ${untold.map(({ text }) => text).join('; ')}\n${error}` }
+  return clarity(cell, play, error)
+}
+
+const ADVICE =
+  /the registry's address, and can|needs write access|running the job again|\b(Add|Check|Delete|Give|Grant|Hand|Have|Install|Leave|Let|Log in|Look|Make|Name|Put|Re-run|Remove|Restart|Retry|Run|Set|Start|Try|Use|Wait)\b/
+
+function clarity({ service }: Cell, { errors, host }: Play, error: string): Verdict | undefined {
+  if (errors.length !== 1) return { wrong: 'unclear', why: `there are ${errors.length} errors: ${error}` }
+  const where = service === 'artifacts' ? /artifact/i.test(error) : service === 'docker' || error.includes(host)
+  if (!where) return { wrong: 'unclear', why: `it does not name the host: ${error}` }
+  if (!ADVICE.test(error)) return { wrong: 'unclear', why: `it does not say what to do: ${error}` }
+  return undefined
+}
+
+function slowness(cell: Cell, play: Play, clean: Play): Verdict | undefined {
+  const fault: Fault | undefined = cell.service === 'docker' ? undefined : FAULTS[cell.fault as keyof typeof FAULTS]
+  const lasted = (fault?.lasts ?? 0) * (cell.lasting && !fault?.harmless ? 1 : play.hits)
+  const beyond = play.milliseconds - lasted - clean.milliseconds
+  if (beyond <= PATIENCE) return undefined
+  return { wrong: 'slow', why: `it takes ${Math.round(play.milliseconds / 1000)} s\n${play.errors.join('\n')}` }
+}
+
+function isHarmless({ service, fault }: Cell): boolean {
+  const { harmless = false }: Fault | { readonly harmless?: boolean } =
+    service === 'docker' ? {} : FAULTS[fault as keyof typeof FAULTS]
+  return harmless
+}
+
+interface Difference {
+  readonly name: string
+  readonly text: string
+}
+
+function differences(
+  expected: Readonly<Record<string, string>>,
+  actual: Readonly<Record<string, string>>,
+): readonly Difference[] {
+  const names = [...new Set([...Object.keys(expected), ...Object.keys(actual)])]
+  return names
+    .filter((name) => expected[name] !== actual[name])
+    .map((name) => ({ name, text: `${name} is ${short(actual[name])}, not ${short(expected[name])}` }))
+}
+
+function short(digest: string | undefined): string {
+  return digest?.slice(0, 15) ?? 'absent'
+}

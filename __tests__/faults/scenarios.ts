@@ -1,0 +1,112 @@
+import type { Content } from './backend.ts'
+import type { System } from './programs.ts'
+
+export const OLD_COMMIT = '1'.repeat(40)
+export const COMMIT = '2'.repeat(40)
+export const NEW_COMMIT = '3'.repeat(40)
+
+/** The services that the action speaks to. */
+export type Service = 'registry' | 'mirror' | 'artifacts' | 'git' | 'docker'
+
+/** What runs of the action have published before. */
+export interface Published {
+  /** By version, for both systems, without tags. */
+  readonly images: Readonly<Record<'old' | 'new', Content>>
+  /** The index of the old images: of an older commit than the run's, of a newer one. */
+  readonly index: Readonly<Record<'older' | 'newer', Content>>
+  /** By version and system; `<registry>` stands for the host and `<path>` for the repository. */
+  readonly records: Readonly<Record<'old' | 'new', Readonly<Record<System, string>>>>
+}
+
+/** One way in which the action is used. */
+export interface Scenario {
+  readonly name: string
+  /** The services whose requests are broken. */
+  readonly breaks: readonly Service[]
+  readonly inputs: (place: Place) => Readonly<Record<string, string>>
+  readonly env?: Readonly<Record<string, string>>
+  /** What the registry holds before. */
+  readonly holds: (published: Published) => readonly Content[]
+  /** The records in the run's artifacts before. */
+  readonly artifacts?: (published: Published) => readonly string[]
+  /** Whether success with tags left as they were is right, too, as long as a warning says so. */
+  readonly mayMove?: readonly string[]
+}
+
+/** The names of repositories. */
+export interface Place {
+  readonly image: string
+  readonly sibling: string
+  readonly mirror: string
+  readonly records: readonly string[]
+}
+
+const BUILD = { mode: 'build', system: 'x86_64-linux', flake: '.' } as const
+const MERGE = { mode: 'merge', systems: 'x86_64-linux, aarch64-linux' } as const
+
+export const SCENARIOS: readonly Scenario[] = [
+  {
+    name: 'build',
+    breaks: ['registry', 'artifacts'],
+    inputs: ({ image, sibling }) => ({ ...BUILD, image: `${image}\n${sibling}` }),
+    holds: () => [],
+  },
+  {
+    name: 'build with an earlier image',
+    breaks: ['registry'],
+    inputs: ({ image }) => ({ ...BUILD, image, labels: 'org.example.run=2' }),
+    holds: ({ index }) => [index.older],
+  },
+  {
+    name: 'unchanged build',
+    breaks: ['registry', 'artifacts'],
+    env: { NIX_VERSION: 'old' },
+    inputs: ({ image }) => ({ ...BUILD, image }),
+    holds: ({ index }) => [index.older],
+    artifacts: ({ records }) => [records.old['x86_64-linux']],
+  },
+  {
+    name: 'build with Docker',
+    breaks: ['docker', 'registry'],
+    inputs: ({ image }) => ({ ...BUILD, image, 'push-with': 'docker', rebuild: 'true' }),
+    holds: () => [],
+  },
+  {
+    name: 'merge',
+    breaks: ['registry', 'git'],
+    inputs: ({ image, records }) => ({ ...MERGE, image, digests: records.join('\n'), tags: 'new\nv1\nlatest' }),
+    holds: ({ images, index }) => [images.new, index.older],
+  },
+  {
+    name: 'merge of an older commit',
+    breaks: ['registry', 'git'],
+    inputs: ({ image, records }) => ({ ...MERGE, image, digests: records.join('\n'), tags: 'new\nlatest' }),
+    holds: ({ images, index }) => [images.new, index.newer],
+    mayMove: ['latest'],
+  },
+  {
+    name: 'merge with artifacts',
+    breaks: ['artifacts'],
+    inputs: ({ image }) => ({ ...MERGE, image, tags: 'new\nlatest' }),
+    holds: ({ images, index }) => [images.new, index.older],
+    artifacts: ({ records }) => Object.values(records.new),
+  },
+  {
+    name: 'merge with a mirror',
+    breaks: ['registry', 'mirror'],
+    inputs: ({ image, mirror, records }) => ({
+      ...MERGE,
+      image: `${image}\n${mirror}`,
+      digests: records.join('\n'),
+      tags: 'v1\nlatest',
+    }),
+    holds: ({ images, index }) => [images.new, index.older],
+  },
+  {
+    name: 'plan',
+    breaks: ['registry'],
+    env: { NIX_VERSION: 'old' },
+    inputs: ({ image }) => ({ mode: 'plan', image, flake: '.' }),
+    holds: ({ index }) => [index.older],
+  },
+]
