@@ -1,13 +1,20 @@
+import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { deflateRawSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
 import { artifactName, NoArtifactService, readFoundRecord, readRecords, writeRecord } from '../src/artifacts.ts'
 import { jobLog } from '../src/job-log.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from '../src/record.ts'
-import { type ArtifactService, archiveOf, startArtifactService } from './support/artifact-service.ts'
+import {
+  type ArtifactFault,
+  type ArtifactService,
+  archiveOf,
+  startArtifactService,
+} from './support/artifact-service.ts'
 
 const record: DigestRecord = {
   schema: 1,
@@ -265,44 +272,207 @@ describe('a network error', () => {
     async (step, how) => {
       await writeRecord(record, 1, folder)
       breakOnce(step, how)
-      await writeRecord(later, 1, folder, wait)
+      await writeRecord(later, 1, folder, { wait })
       expect(Object.values(await stored())).toEqual([later])
       expect(await read()).toEqual([later])
+      // That an artifact is gone shows in the list.
+      if (step === 'DeleteArtifact' && how === 'lost') return
       expect(waits).toHaveLength(1)
-      expect(said).toMatch(/Can't .*: ECONNRESET; trying again in 1\.\d s \(attempt 2 of 6\)/)
+      expect(said).toMatch(/Can't .*ECONNRESET; retrying in 1\.\d s/)
     },
   )
 
   test.each(['ListArtifacts', 'GetSignedArtifactURL'])('in %s does not keep a record from being read', async (step) => {
     await writeRecord(record, 1, folder)
     breakOnce(step, 'reset')
-    expect(await readRecords(OWN, folder, wait)).toHaveLength(1)
+    expect(await readRecords(OWN, folder, { wait })).toHaveLength(1)
     expect(waits).toHaveLength(1)
   })
 
   test('that stays is told in the end, after pauses that grow', async () => {
     service.setFault(() => 'reset')
-    for (const start of [() => writeRecord(record, 1, folder, wait), () => readRecords(OWN, folder, wait)]) {
+    for (const start of [() => writeRecord(record, 1, folder, { wait }), () => readRecords(OWN, folder, { wait })]) {
       await expectFailure(start(), "Can't list the artifacts of the run", 'ECONNRESET')
-      expect(waits).toHaveLength(5)
-      expect(waits).toEqual(waits.toSorted((one, another) => one - another))
-      waits.length = 0
+      expect(waits.slice(0, 5)).toEqual(waits.slice(0, 5).toSorted((one, another) => one - another))
+      const waited = waits.splice(0).reduce((sum, one) => sum + one)
+      expect(waited).toBeGreaterThan(90_000)
+      expect(waited).toBeLessThan(120_000)
     }
   })
 
   test('that stays while it is written leaves nothing that a re-run could not go past', async () => {
     service.setFault(({ method }) => (method === 'FinalizeArtifact' ? 'reset' : undefined))
-    await expectFailure(writeRecord(record, 1, folder, wait), "Can't write the artifact", 'ECONNRESET')
+    await expectFailure(writeRecord(record, 1, folder, { wait }), "Can't write the artifact", 'ECONNRESET')
     service.setFault()
-    await writeRecord(later, 1, folder, wait)
+    await writeRecord(later, 1, folder, { wait })
     expect(await read()).toEqual([later])
   })
 
   test('does not hide the record of another job', async () => {
     await service.put(name, { 'digest.json': printRecord(record) })
     breakOnce('GetSignedArtifactURL', 'reset')
-    await expectFailure(writeRecord(other, 1, folder, wait), /Two jobs of this run have pushed/)
+    await expectFailure(writeRecord(other, 1, folder, { wait }), /Two jobs of this run have pushed/)
     expect(await stored()).toEqual({ [name]: record })
+  })
+})
+
+describe('a failure of the service that passes', () => {
+  const later = { ...other, run: { id: '42', attempt: 2 } } as const
+  const waits: number[] = []
+  const settings = { wait: async (milliseconds: number) => waits.push(milliseconds), timeout: 10_000 }
+  beforeEach(() => {
+    waits.length = 0
+  })
+
+  /** Breaks the first request of a method from now on. */
+  function breakOnce(broken: string, how: NonNullable<ReturnType<ArtifactFault>>): void {
+    let done = false
+    service.setFault(({ method }) => {
+      if (done || method !== broken) return undefined
+      done = true
+      return how
+    })
+  }
+
+  const html = { status: 200, headers: { 'content-type': 'text/html' }, body: '<html>Please sign in</html>' }
+  const faults: readonly [string, NonNullable<ReturnType<ArtifactFault>>, RegExp][] = [
+    ['whose answer breaks off', 'truncated', /in the middle of the answer|aborted|ECONNRESET/],
+    ['answered with HTML', html, /retrying/],
+    ['answered with 404', { status: 404, body: '' }, /answered 404 Not Found; retrying/],
+    ['answered with 408', { status: 408, body: 'Timeout' }, /answered 408 Request Timeout: Timeout; retrying/],
+    ['answered with 429', { status: 429, body: 'slow down' }, /answered 429 Too Many Requests: slow down; retrying/],
+    ['answered with 503', { status: 503, body: '<h1>Oops</h1>' }, /answered 503 Service Unavailable: Oops; retrying/],
+    ['answered with 520', { status: 520, body: '' }, /answered 520; retrying/],
+  ]
+  const methods = ['ListArtifacts', 'CreateArtifact', 'PutBlock', 'PutBlockList', 'FinalizeArtifact']
+
+  test.each(faults.flatMap(([name, fault, line]) => methods.map((method) => [method, name, fault, line] as const)))(
+    'a %s %s does not lose the record, nor leave it twice',
+    async (method, _, fault, line) => {
+      breakOnce(method, fault)
+      await writeRecord(record, 1, folder, settings)
+      expect(await read()).toEqual([record])
+      // The blob store answers an upload with nothing that could break off.
+      if (waits.length > 0 || fault !== 'truncated') expect(said).toMatch(line)
+      breakOnce(method, fault)
+      await writeRecord(later, 1, folder, settings)
+      expect(await read()).toEqual([later])
+    },
+  )
+
+  test.each(
+    faults.flatMap(([name, fault]) =>
+      ['ListArtifacts', 'GetSignedArtifactURL', 'GetBlob'].map((method) => [method, name, fault] as const),
+    ),
+  )('a %s %s does not keep a record from being read', async (method, _, fault) => {
+    await writeRecord(record, 1, folder)
+    breakOnce(method, fault)
+    const [found, ...more] = await readRecords(OWN, folder, settings)
+    expect(found).toMatchObject({ kind: 'record', text: `${printRecord(record)}\n` })
+    expect(more).toEqual([])
+    expect(waits).toHaveLength(1)
+  })
+
+  test.each(['ListArtifacts', 'PutBlock', 'GetBlob'])('a request that stalls is repeated: %s', async (method) => {
+    if (method === 'GetBlob') await writeRecord(record, 1, folder)
+    breakOnce(method, 'stall')
+    if (method !== 'GetBlob') await writeRecord(record, 1, folder, { ...settings, timeout: 1000 })
+    expect(await readRecords(OWN, folder, { ...settings, timeout: 1000 })).toHaveLength(1)
+    expect(said).toContain('the connection stalled: no answer within 1 s; retrying in 1.')
+  })
+
+  test.each(['ListArtifacts', 'FinalizeArtifact'])('a 409 is one only for a name: %s', async (method) => {
+    breakOnce(method, { status: 409, body: '{"msg":"conflict"}' })
+    await writeRecord(record, 1, folder, settings)
+    expect(await read()).toEqual([record])
+  })
+
+  test.each(['PutBlock', 'GetBlob'])('a signed URL that has expired is replaced: %s', async (method) => {
+    if (method === 'GetBlob') await writeRecord(record, 1, folder)
+    breakOnce(method, { status: 403, body: '<Error><Code>AuthenticationFailed</Code></Error>' })
+    if (method !== 'GetBlob') await writeRecord(record, 1, folder, settings)
+    expect(await readRecords(OWN, folder, settings)).toHaveLength(1)
+    expect(said).toContain('the blob store answered 403 Forbidden: AuthenticationFailed; retrying in 1.')
+  })
+
+  test.each([
+    ['damaged', 'x'.repeat(346)],
+    ['empty', ''],
+  ])('a download that arrives %s is repeated', async (_, body) => {
+    await writeRecord(record, 1, folder)
+    breakOnce('GetBlob', { status: 200, headers: { 'content-type': 'application/zip' }, body })
+    expect(await readRecords(OWN, folder, settings)).toHaveLength(1)
+    expect(said).toMatch(/Can't read the artifact .*: what arrived is sha256:\w+, and should be sha256:\w+; retrying/)
+  })
+
+  test('a list that lacks an artifact is noticed', async () => {
+    await writeRecord(record, 1, folder)
+    const headers = { 'content-type': 'application/json' }
+    breakOnce('ListArtifacts', { status: 200, headers, body: '{"artifacts":[]}' })
+    expect(await readRecords(OWN, folder, settings)).toHaveLength(1)
+  })
+
+  test('an exception inside the client does not end the process', async () => {
+    const script = `
+      const start = globalThis.setInterval
+      let broken = false
+      globalThis.setInterval = (callback, delay) => {
+        // The client's own limit for an upload.
+        if (delay === 300_000 && !broken) {
+          broken = true
+          setTimeout(() => { throw new Error('thrown by a timer') })
+        }
+        return start(callback, delay)
+      }
+      const { writeRecord } = await import(${JSON.stringify(new URL('../src/artifacts.ts', import.meta.url).href)})
+      await writeRecord(${JSON.stringify(record)}, 1, ${JSON.stringify(folder)}, { wait: async () => undefined })
+      process.exit(0)`
+    const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '--eval', script]
+    const { stdout } = await promisify(execFile)(process.execPath, args, { env: { ...process.env, ...service.env } })
+    expect(stdout).toMatch(/Can't write the artifact .*: thrown by a timer; retrying in 1\./)
+    expect(Object.values(await stored())).toEqual([record])
+  })
+})
+
+describe('a failure of the service that lasts', () => {
+  let waited = 0
+  const settings = {
+    wait: async (milliseconds: number) => {
+      waited += milliseconds
+    },
+  }
+  beforeEach(() => {
+    waited = 0
+  })
+
+  test('ends with its words, how often it was tried, and what to do', async () => {
+    service.setFault(({ method }) => (method === 'CreateArtifact' ? { status: 503, body: 'down' } : undefined))
+    await expectFailure(
+      writeRecord(record, 1, folder, settings),
+      /^Can't write the artifact \S+ \(\d+ attempts in (9\d|1[01]\d) s\)\n {2}CreateArtifact answered 503 Service Unavailable: down\nRe-run this job\./,
+      'hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml',
+    )
+    expect(waited).toBeLessThan(120_000)
+  })
+
+  test.each([
+    [
+      'the service refuses the token',
+      'ListArtifacts',
+      { status: 401, body: '{"msg":"expired"}' },
+      '401 Unauthorized: expired',
+    ],
+    ['the service denies access', 'CreateArtifact', { status: 403, body: '{"msg":"no"}' }, '403 Forbidden: no'],
+    [
+      'the quota is used up',
+      'CreateArtifact',
+      { status: 429, body: '{"msg":"insufficient usage to create an artifact"}' },
+      'Delete artifacts that are no longer needed',
+    ],
+  ])('is not waited for if %s', async (_, method, fault, words) => {
+    service.setFault((call) => (call.method === method ? fault : undefined))
+    await expectFailure(writeRecord(record, 1, folder, settings), words, 'run this job')
+    expect(waited).toBe(0)
   })
 })
 
@@ -348,7 +518,7 @@ describe('an artifact that another job has made up', () => {
       words,
       'Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.',
     )
-    expect(service.calls.map(({ method }) => method)).toEqual(['ListArtifacts'])
+    expect(service.calls.map(({ method }) => method)).not.toContain('GetBlob')
   })
 
   /** A folder beside the one that artifacts are read in, with a file in it. */

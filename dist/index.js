@@ -45887,6 +45887,96 @@ function isCancelled() {
 
 /***/ }),
 
+/***/ 57486:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   C9: () => (/* binding */ diskFailure),
+/* harmony export */   FP: () => (/* binding */ freeSpace),
+/* harmony export */   Mi: () => (/* binding */ isDiskError),
+/* harmony export */   U7: () => (/* binding */ printFreeSpace),
+/* harmony export */   YK: () => (/* binding */ shortOfSpace),
+/* harmony export */   ew: () => (/* binding */ MORE_FILES),
+/* harmony export */   p8: () => (/* binding */ MORE_SPACE)
+/* harmony export */ });
+/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(51455);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(76760);
+/* harmony import */ var _failure_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(71957);
+/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(83052);
+
+
+
+
+async function freeSpace(folders) {
+    const disks = new Map();
+    for (const folder of folders) {
+        const existing = await nearest(folder);
+        const [{ dev }, { bavail, bsize }] = await Promise.all([(0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(existing), (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.statfs)(existing)]);
+        disks.set(dev, { folders: [...(disks.get(dev)?.folders ?? []), folder], free: bavail * bsize });
+    }
+    return [...disks.values()];
+}
+function printFreeSpace(disks) {
+    return disks
+        .map(({ folders, free }, at) => `${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .printBytes */ .p)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
+        .join(', ');
+}
+function shortOfSpace(disks) {
+    return disks.filter(({ free }) => free < LITTLE);
+}
+const LITTLE = 2e9;
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On one of your own, nix-collect-garbage removes what no build needs any more.';
+function isDiskError(error) {
+    return reasonFor(error) !== undefined;
+}
+async function diskFailure(what, folder, error) {
+    const found = reasonFor(error);
+    const free = await freeSpace([folder]).catch(() => []);
+    const words = [(0,_failure_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? printFreeSpace(free) : []].flat().join('\n');
+    if (found === undefined)
+        return new _failure_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what, words, help: 'Re-run this job.', cause: error });
+    const help = `${found.advise(folder)} Then re-run this job.`;
+    return new _failure_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what: `${what}: ${found.reason}`, words, help, cause: error });
+}
+const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
+function reasonFor(error) {
+    const { code } = (error ?? {});
+    return typeof code === 'string' ? REASONS.get(code) : undefined;
+}
+const FULL = { reason: 'the disk is full', advise: () => MORE_SPACE };
+const DENIED = {
+    reason: 'permission denied',
+    advise: (folder) => `Let the runner's user write to ${folder}.`,
+};
+const MISSING = { reason: 'it does not exist', advise: (folder) => `Create ${folder} before this step.` };
+const TOO_MANY = { reason: 'the runner has reached its limit of open files', advise: () => MORE_FILES };
+const REASONS = new Map([
+    ['ENOSPC', FULL],
+    ['EDQUOT', { ...FULL, reason: "the disk quota of the runner's user is used up" }],
+    ['EROFS', { reason: 'the file system is read-only', advise: (folder) => `Make ${folder} writable.` }],
+    ['EACCES', DENIED],
+    ['EPERM', DENIED],
+    ['ENOENT', MISSING],
+    ['ENOTDIR', { ...MISSING, reason: 'it is not a folder' }],
+    ['EMFILE', TOO_MANY],
+    ['ENFILE', TOO_MANY],
+]);
+async function nearest(folder) {
+    try {
+        await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(folder);
+        return folder;
+    }
+    catch (error) {
+        const parent = (0,node_path__WEBPACK_IMPORTED_MODULE_1__.dirname)(folder);
+        if (parent === folder)
+            throw error;
+        return nearest(parent);
+    }
+}
+
+
+/***/ }),
+
 /***/ 71957:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
@@ -45959,7 +46049,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(87044);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(1680);
 
 
 
@@ -46138,7 +46228,7 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 87044:
+/***/ 1680:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46244,22 +46334,14 @@ async function allOf(work) {
 
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(77598);
+// EXTERNAL MODULE: external "node:async_hooks"
+var external_node_async_hooks_ = __nccwpck_require__(16698);
+// EXTERNAL MODULE: external "node:diagnostics_channel"
+var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
+// EXTERNAL MODULE: external "node:http"
+var external_node_http_ = __nccwpck_require__(37067);
 // EXTERNAL MODULE: external "node:timers/promises"
 var external_node_timers_promises_ = __nccwpck_require__(58500);
-// EXTERNAL MODULE: ./lib/failure.js
-var lib_failure = __nccwpck_require__(71957);
-// EXTERNAL MODULE: ./lib/job-log.js
-var job_log = __nccwpck_require__(41943);
-;// CONCATENATED MODULE: ./lib/oci/digest.js
-
-const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
-function isDigest(text) {
-    return DIGEST_PATTERN.test(text);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
@@ -53838,6 +53920,12 @@ function unwrap(schema) {
 
 //#endregion
 
+// EXTERNAL MODULE: ./lib/disk.js
+var disk = __nccwpck_require__(57486);
+// EXTERNAL MODULE: ./lib/failure.js
+var lib_failure = __nccwpck_require__(71957);
+// EXTERNAL MODULE: ./lib/job-log.js
+var job_log = __nccwpck_require__(41943);
 ;// CONCATENATED MODULE: ./lib/json.js
 
 function readJson(schema, json) {
@@ -54041,6 +54129,16 @@ function fits(actual, wanted) {
     return samePlatform(actual, wanted);
 }
 
+;// CONCATENATED MODULE: ./lib/oci/digest.js
+
+const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
+function isDigest(text) {
+    return DIGEST_PATTERN.test(text);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+
 ;// CONCATENATED MODULE: ./lib/oci/format-error.js
 
 class FormatError extends lib_failure/* Failure */.HR {
@@ -54211,6 +54309,170 @@ function isSystem(text) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/registry/back-off.js
+const JITTER = 1000;
+function createBackOffs(clock, log) {
+    const rounds = new Map();
+    const closed = new Map();
+    function start(delay, maps) {
+        const end = clock.now() + delay;
+        const over = clock.wait(delay).finally(() => {
+            for (const [map, key] of maps)
+                if (map.get(key) === pause)
+                    map.delete(key);
+        });
+        const pause = { end, over };
+        for (const [map, key] of maps)
+            map.set(key, pause);
+        return pause;
+    }
+    return {
+        async wait({ origin, count, delay, asked, why }) {
+            const key = `${origin} ${count}`;
+            const shared = rounds.get(key);
+            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
+                return shared.over;
+            log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
+            const own = [rounds, key];
+            await start(delay, asked ? [own, [closed, origin]] : [own]).over;
+        },
+        async passed(origin) {
+            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
+                await pause.over;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/registry/budget.js
+const BUDGET = 120_000;
+const SHORTEST_ATTEMPT = 10_000;
+const MOST_TRANSFERS = 6;
+function createBudgets(now) {
+    const hosts = new Map();
+    function hostOf(origin) {
+        const host = hosts.get(origin) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
+        hosts.set(origin, host);
+        return host;
+    }
+    function left(origin, work) {
+        const host = hostOf(origin).failingSince ?? Number.POSITIVE_INFINITY;
+        const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred;
+        return Math.min(host, own) + BUDGET - now();
+    }
+    return {
+        startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
+        startAttempt(origin, work) {
+            const host = hostOf(origin);
+            const start = now();
+            let last = start;
+            if (start - host.lastFailure > BUDGET)
+                host.failingSince = undefined;
+            return {
+                limit: (timeout) => {
+                    const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work)));
+                    return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT));
+                },
+                progress() {
+                    last = now();
+                },
+                answered() {
+                    host.heard = now();
+                    host.failingSince = undefined;
+                },
+                failed() {
+                    host.lastFailure = now();
+                    host.failingSince ??= Math.max(last, host.heard ?? last);
+                    if (work.since === undefined)
+                        work.since = Math.max(last, host.heard ?? last);
+                    else if (work.count < MOST_TRANSFERS)
+                        work.transferred += last - start;
+                },
+            };
+        },
+        left,
+        hasAnswered: (origin) => hosts.get(origin)?.heard !== undefined,
+    };
+}
+const STALL = 60_000;
+
+;// CONCATENATED MODULE: ./lib/registry/clock.js
+const DAY = 86_400_000;
+function clockSkew(host, headers, now) {
+    const date = Date.parse(headers.get('date') ?? '');
+    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
+        return undefined;
+    return { host, milliseconds: date - now };
+}
+function formatTime(time) {
+    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+}
+function createClock(now, wait) {
+    let skipped = 0;
+    const read = () => now() + skipped;
+    return {
+        now: read,
+        async wait(milliseconds) {
+            const end = read() + milliseconds;
+            await wait(milliseconds);
+            skipped += Math.max(0, end - read());
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/registry/registry-error.js
+
+
+
+class RegistryError extends lib_failure/* Failure */.HR {
+    name = 'RegistryError';
+    host;
+    problem;
+    status;
+    code;
+    constructor(parts) {
+        super(parts);
+        this.host = parts.host;
+        this.problem = parts.problem;
+        this.status = parts.status;
+        this.code = parts.code;
+    }
+}
+function readErrorAnswer(body) {
+    const errors = errorsOf(body);
+    if (errors.length === 0)
+        return { words: (0,lib_failure/* oneLine */.TN)(withoutTags(body.slice(0, 8192))) };
+    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
+        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
+        return (0,lib_failure/* oneLine */.TN)(`${[code, message].filter(Boolean).join(': ')}${more}`);
+    });
+    const code = errors[0]?.code;
+    return { ...(code !== undefined && { code }), words: words.join('\n') };
+}
+function withoutTags(html) {
+    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
+}
+function errorsOf(body) {
+    const read = readJson(unknown(), body);
+    const answer = read.ok ? read.value : undefined;
+    if (typeof answer !== 'object' || answer === null)
+        return [];
+    const { errors, error, error_description, details, message } = answer;
+    if (Array.isArray(errors))
+        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
+    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
+    return said.length > 0 ? [{ message: said.join(': ') }] : [];
+}
+function wireError({ code, message, detail }) {
+    return {
+        code: typeof code === 'string' ? code : undefined,
+        message: typeof message === 'string' ? message : undefined,
+        detail,
+    };
+}
+function printDetail(detail) {
+    return typeof detail === 'string' ? detail : JSON.stringify(detail);
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/retry.js
 const ATTEMPTS = 6;
 const LONGEST_RETRY_AFTER = 60_000;
@@ -54268,16 +54530,257 @@ function parseRetryAfter(header, now) {
     return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
+;// CONCATENATED MODULE: ./lib/artifact-calls.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+class NoArtifactService extends RecordError {
+}
+class ArtifactError extends RecordError {
+    attempts;
+    retryAfter;
+    constructor(parts, attempts, retryAfter) {
+        super(parts);
+        this.attempts = attempts;
+        this.retryAfter = retryAfter;
+    }
+}
+const FEW_ATTEMPTS = 5;
+async function openArtifactCalls({ wait = external_node_timers_promises_.setTimeout, timeout = STALL }) {
+    const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
+    const client = new DefaultArtifactClient();
+    watchClient();
+    const clock = createClock(() => performance.now(), wait);
+    const budgets = createBudgets(clock.now);
+    const backOffs = createBackOffs(clock, job_log/* jobLog */.W);
+    function callsOf(work) {
+        return async (purpose, start) => {
+            const attempt = budgets.startAttempt(SERVICE, work);
+            try {
+                const result = await callWithin(attempt.limit(timeout), purpose, () => start(client));
+                attempt.answered();
+                return result;
+            }
+            catch (error) {
+                const failure = explain(purpose, error);
+                if (failure instanceof ArtifactError && failure.attempts === 1)
+                    attempt.answered();
+                else
+                    attempt.failed();
+                throw failure;
+            }
+        };
+    }
+    async function pause(error, work) {
+        work.count++;
+        if (!(error instanceof ArtifactError))
+            throw error;
+        work.since ??= clock.now();
+        const { attempts, retryAfter, parts } = error;
+        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
+        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
+        if (work.count >= attempts || delay > left)
+            throw withTries(error, work, clock.now());
+        const why = `${parts.what}: ${(0,lib_failure/* firstLine */.TM)(parts.words)}`;
+        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
+    }
+    return {
+        async persist(doWork) {
+            const work = budgets.startWork();
+            const call = callsOf(work);
+            while (true) {
+                try {
+                    return await doWork(call);
+                }
+                catch (error) {
+                    await pause(error, work);
+                }
+            }
+        },
+    };
+}
+const SERVICE = 'artifacts';
+const LAST_ATTEMPT = 5_000;
+function withTries(error, { count, start }, now) {
+    if (count === 1)
+        return error;
+    const tries = `${count} attempts in ${Math.round((now - start) / 1000)} s`;
+    return new ArtifactError({ ...error.parts, what: `${error.parts.what} (${tries})` }, error.attempts);
+}
+const calls = new external_node_async_hooks_.AsyncLocalStorage();
+async function callWithin(limit, purpose, start) {
+    const { promise, reject } = Promise.withResolvers();
+    const call = { ended: false, requests: new Set(), fail: reject };
+    const late = new Error(`the connection stalled: no answer within ${Math.round(limit / 1000)} s`);
+    const timer = setTimeout(() => reject(late), limit);
+    const activity = startActivity(`the artifact service to ${purpose}`);
+    try {
+        return await Promise.race([calls.run(call, start), promise]);
+    }
+    finally {
+        clearTimeout(timer);
+        activity.end();
+        call.ended = true;
+        for (const request of call.requests)
+            abandon(request);
+    }
+}
+let watching = false;
+function watchClient() {
+    if (watching)
+        return;
+    watching = true;
+    (0,external_node_diagnostics_channel_.subscribe)('http.client.request.created', (message) => {
+        const call = calls.getStore();
+        if (call !== undefined)
+            watchRequest(message.request, call);
+    });
+    process.on('uncaughtException', (error) => {
+        const call = calls.getStore();
+        if (call !== undefined)
+            call.fail(error);
+        else if (process.listenerCount('uncaughtException') === 1)
+            throw error;
+    });
+}
+function watchRequest(request, call) {
+    request.once('error', call.fail);
+    if (call.ended) {
+        abandon(request);
+        return;
+    }
+    call.requests.add(request);
+    request.once('close', () => call.requests.delete(request));
+    request.once('response', (response) => {
+        response.once('close', () => {
+            if (!response.complete)
+                call.fail(new Error('the connection ended in the middle of the answer'));
+        });
+        const operation = /\/twirp\/.*\/(\w+)$/.exec(request.path)?.[1];
+        const { statusCode: status = 0, headers } = response;
+        const fail = (text) => call.fail(new Refusal(status, operation, text, headers['retry-after']));
+        if (status >= 400)
+            readText(response, fail);
+        else if (status === 200 && operation !== undefined)
+            whenRead(response, () => readText(response, (text) => {
+                if (!isJson(text))
+                    fail(text);
+            }));
+    });
+}
+function abandon(request) {
+    const code = request.path.includes('/twirp/') ? 'ECONNRESET' : 'ERR_CANCELED';
+    request.destroy(Object.assign(new Error('the call has ended'), { code }));
+}
+function whenRead(response, onRead) {
+    response.on('newListener', function listen(event) {
+        if (event !== 'data')
+            return;
+        response.off('newListener', listen);
+        onRead();
+    });
+}
+function readText(response, onEnd) {
+    const chunks = [];
+    let size = 0;
+    response.on('data', (chunk) => {
+        if (size < ANSWER_LIMIT)
+            chunks.push(chunk);
+        size += chunk.length;
+    });
+    response.once('end', () => onEnd(Buffer.concat(chunks).toString('utf8')));
+}
+function isJson(text) {
+    try {
+        JSON.parse(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+const ANSWER_LIMIT = 4 * 1024 * 1024;
+class Refusal extends Error {
+    status;
+    operation;
+    text;
+    retryAfter;
+    constructor(status, operation, text, retryAfter) {
+        const said = wordsOf(text);
+        const where = operation === undefined ? 'the blob store' : operation;
+        const what = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+        super(`${where} answered ${what}${status < 400 ? ', but not with JSON' : ''}${said === '' ? '' : `: ${said}`}`);
+        this.status = status;
+        this.operation = operation;
+        this.text = text;
+        this.retryAfter = retryAfter;
+    }
+}
+const TWIRP_ERROR = object({ msg: string() });
+function wordsOf(text) {
+    const twirp = readJson(TWIRP_ERROR, text);
+    return twirp.ok ? (0,lib_failure/* oneLine */.TN)(twirp.value.msg) : readErrorAnswer(text).words;
+}
+function isNameTaken(error) {
+    const { cause } = error;
+    return cause instanceof Refusal && cause.status === 409 && cause.operation === 'CreateArtifact';
+}
+function explain(purpose, error) {
+    const words = (0,lib_failure/* messageOf */.bD)(error);
+    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || nameOf(error) === 'GHESNotSupportedError')
+        return new NoArtifactService({
+            what: `Can't ${purpose}: there is no artifact service here`,
+            words,
+            help: HAND_OVER_OUTPUTS,
+        });
+    if ((0,disk/* isDiskError */.Mi)(error))
+        return error;
+    const parts = { what: `Can't ${purpose}`, words, help: helpFor(words), cause: error };
+    return new ArtifactError(parts, attemptsFor(error), error instanceof Refusal ? error.retryAfter : undefined);
+}
+function attemptsFor(error) {
+    if (nameOf(error) === 'ArtifactNotFoundError')
+        return FEW_ATTEMPTS;
+    if (!(error instanceof Refusal))
+        return Number.POSITIVE_INFINITY;
+    const { status, operation, text } = error;
+    if (isNameTaken(error) || QUOTA.test(text))
+        return 1;
+    if (status < 400 || isPassing(status, text))
+        return Number.POSITIVE_INFINITY;
+    if (operation === undefined || status === 404 || status === 409)
+        return FEW_ATTEMPTS;
+    return 1;
+}
+function nameOf(error) {
+    return error?.name;
+}
+const QUOTA = /insufficient usage|storage quota/i;
+const HAND_OVER_OUTPUTS = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.';
+function helpFor(words) {
+    if (QUOTA.test(words))
+        return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
+    return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
+}
+const WITHOUT_ARTIFACTS = `To do without artifacts: ${HAND_OVER_OUTPUTS.replace('Hand', 'hand')}`;
+
 // EXTERNAL MODULE: ./lib/temp-folder.js
 var temp_folder = __nccwpck_require__(88722);
-;// CONCATENATED MODULE: ./lib/units.js
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function printBytes(bytes) {
-    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
-    const amount = bytes / 1000 ** step;
-    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
-}
-
+// EXTERNAL MODULE: ./lib/units.js
+var units = __nccwpck_require__(83052);
 ;// CONCATENATED MODULE: external "module"
 const external_module_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("module");
 ;// CONCATENATED MODULE: ./node_modules/fflate/esm/index.mjs
@@ -57001,7 +57504,7 @@ function readZip(archive, limit) {
         filter({ name, originalSize }) {
             size += originalSize;
             if (size > limit)
-                throw new Error(`unpacked, it has more than ${printBytes(limit)}`);
+                throw new Error(`unpacked, it has more than ${(0,units/* printBytes */.p)(limit)}`);
             return !name.endsWith('/');
         },
     });
@@ -57021,9 +57524,6 @@ function readZip(archive, limit) {
 
 
 
-
-class NoArtifactService extends RecordError {
-}
 function originOfArtifact(name) {
     return `the artifact ${(0,lib_failure/* oneLine */.TN)(name)}`;
 }
@@ -57054,28 +57554,28 @@ function assertBelongs(record, artifact, run) {
         help: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
     });
 }
-async function writeRecord(record, retentionDays, tempFolder, wait = external_node_timers_promises_.setTimeout) {
+async function writeRecord(record, retentionDays, tempFolder, settings = {}) {
     await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
-        const client = await openClient();
+        const calls = await openArtifactCalls(settings);
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
-        await persist(async () => {
-            if (!(await clear(record, client, folder)))
-                await upload(record, client, file, retentionDays);
-        }, wait);
+        const taken = new Set();
+        await calls.persist(async (call) => {
+            if (!(await clear(record, call, folder)))
+                await upload(record, call, file, retentionDays, taken);
+        });
     });
 }
-async function readRecords({ own, pattern }, tempFolder, wait = external_node_timers_promises_.setTimeout) {
+async function readRecords({ own, pattern }, tempFolder, settings = {}) {
     return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
-        const client = await openClient();
-        const artifacts = await persist(() => list(client), wait);
-        const folderOf = (id) => (0,external_node_path_.join)(folder, String(id));
+        const calls = await openArtifactCalls(settings);
+        const isOwn = ({ name }) => own && name.startsWith(PREFIX);
+        const isOther = ({ name }) => !name.startsWith(PREFIX) && matches(name, pattern);
+        const artifacts = await calls.persist((call) => listTwice(call, (one) => isOwn(one) || isOther(one)));
         const records = artifacts
-            .filter(({ name }) => own && name.startsWith(PREFIX))
-            .map(async (one) => [await persist(() => download(client, one, folderOf(one.id)), wait)]);
-        const digests = artifacts
-            .filter(({ name }) => !name.startsWith(PREFIX) && matches(name, pattern))
-            .map((one) => persist(() => downloadDigests(client, one, folderOf(one.id)), wait));
+            .filter(isOwn)
+            .map(async (one) => [await calls.persist((call) => download(call, one, folder))]);
+        const digests = artifacts.filter(isOther).map((one) => calls.persist((call) => downloadDigests(call, one, folder)));
         return (await allOf([...records, ...digests])).flat();
     });
 }
@@ -57088,56 +57588,69 @@ const FILE = 'digest.json';
 const UNPACKED_LIMIT = 64 * 1024;
 const RECORD_ARTIFACT_LIMIT = 256 * 1024;
 const DIGESTS_ARTIFACT_LIMIT = 1024 * 1024;
-const PLACES = 20;
-async function openClient() {
-    const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
-    return new DefaultArtifactClient();
-}
-async function list(client) {
-    const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }));
+const PLACES = 60;
+async function list(call) {
+    const { artifacts } = await call(LIST, (client) => client.listArtifacts({ latest: true }));
     return artifacts;
+}
+const LIST = 'list the artifacts of the run';
+async function listTwice(call, choose) {
+    const chosen = async () => (await list(call)).filter(choose);
+    const [first, second] = [await chosen(), await chosen()];
+    if (fingerprint(first) === fingerprint(second))
+        return second;
+    const words = 'two lists in a row differ';
+    throw new ArtifactError({ what: `Can't ${LIST}`, words, help: 'Re-run this job.' }, Number.POSITIVE_INFINITY);
+}
+function fingerprint(artifacts) {
+    return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]));
 }
 function candidateNames({ image, system }) {
     return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1));
 }
-async function clear(record, client, folder) {
+async function clear(record, call, folder) {
     const names = candidateNames(record);
-    const earlier = (await list(client)).filter(({ name }) => names.includes(name));
+    const earlier = (await list(call)).filter(({ name }) => names.includes(name));
     for (const artifact of earlier) {
-        if (await isEqual(record, client, artifact, folder))
+        if (await isEqual(record, call, artifact, folder))
             return true;
         try {
-            await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name));
+            await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name));
         }
         catch (error) {
-            if (networkErrorIn(error) !== undefined || (await isListed(client, artifact)))
+            if (await isListed(call, artifact))
                 throw error;
         }
     }
     return false;
 }
-async function isListed(client, { id }) {
-    return (await list(client)).some((artifact) => artifact.id === id);
+async function isListed(call, { id }) {
+    return (await list(call)).some((artifact) => artifact.id === id);
 }
-async function upload(record, client, file, retentionDays) {
+async function upload(record, call, file, retentionDays, taken) {
     const folder = (0,external_node_path_.dirname)(file);
-    for (const [at, name] of candidateNames(record).entries()) {
+    const names = candidateNames(record);
+    for (const name of names) {
+        if (taken.has(name))
+            continue;
         try {
-            await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }));
+            await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], folder, { retentionDays }));
             return;
         }
         catch (error) {
-            if (!/\(409\)/.test((0,lib_failure/* messageOf */.bD)(error)) || at + 1 === PLACES)
+            if (!isNameTaken(error) || name === names.at(-1))
                 throw error;
-            const rival = (await list(client)).find((artifact) => artifact.name === name);
-            if (rival !== undefined && (await isEqual(record, client, rival, folder)))
+            const rival = (await list(call)).find((artifact) => artifact.name === name);
+            if (rival === undefined)
+                taken.add(name);
+            else if (await isEqual(record, call, rival, folder))
                 return;
         }
     }
 }
-async function download(client, artifact, folder) {
+async function download(call, artifact, folder) {
     const origin = originOfArtifact(artifact.name);
-    const files = await readFiles(client, artifact, RECORD_ARTIFACT_LIMIT, folder);
+    const files = await readFiles(call, artifact, RECORD_ARTIFACT_LIMIT, folder);
     const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'));
     if (file === undefined || more.length > 0)
         throw new RecordError({
@@ -57145,9 +57658,9 @@ async function download(client, artifact, folder) {
         });
     return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') };
 }
-async function downloadDigests(client, artifact, folder) {
+async function downloadDigests(call, artifact, folder) {
     const origin = originOfArtifact(artifact.name);
-    const names = (await readFiles(client, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => (0,external_node_path_.basename)(path));
+    const names = (await readFiles(call, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => (0,external_node_path_.basename)(path));
     const digests = names.map((name) => `sha256:${name}`).filter(isDigest);
     const odd = names.filter((name) => !isDigest(`sha256:${name}`));
     if (names.length === 0 || odd.length > 0)
@@ -57157,33 +57670,41 @@ async function downloadDigests(client, artifact, folder) {
         });
     return digests.map((digest) => ({ kind: 'digest', digest, origin }));
 }
-async function readFiles(client, { id, name, size }, limit, folder) {
+async function readFiles(call, { id, name, size, digest }, limit, parent) {
     const origin = originOfArtifact(name);
     if (size > limit)
         throw new RecordError({
             what: `Can't read ${origin}: it is too large`,
-            words: `it has ${printBytes(size)}, and at most ${printBytes(limit)} are read`,
+            words: `it has ${(0,units/* printBytes */.p)(size)}, and at most ${(0,units/* printBytes */.p)(limit)} are read`,
             help: OTHER_ARTIFACT,
         });
-    await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder, skipDecompress: true }));
+    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${id}-`));
+    await call(`read ${origin}`, (client) => client.downloadArtifact(id, { path: folder, skipDecompress: true }));
     const [file = ''] = await (0,promises_.readdir)(folder);
     const archive = await (0,promises_.readFile)((0,external_node_path_.join)(folder, file));
+    const received = `sha256:${(0,external_node_crypto_.createHash)('sha256').update(archive).digest('hex')}`;
+    if (digest !== undefined && digest !== received)
+        throw damaged(`what arrived is ${received}, and should be ${digest}`, Number.POSITIVE_INFINITY);
     try {
         return readZip(archive, UNPACKED_LIMIT);
     }
     catch (error) {
-        throw new RecordError({ what: `Can't read ${origin}`, words: (0,lib_failure/* messageOf */.bD)(error), cause: error });
+        throw damaged((0,lib_failure/* messageOf */.bD)(error), digest === undefined ? FEW_ATTEMPTS : 1, error);
+    }
+    function damaged(words, attempts, cause = new Error(words)) {
+        return new ArtifactError({ what: `Can't read ${origin}`, words, help: DAMAGED, cause }, attempts);
     }
 }
+const DAMAGED = 'Re-run the job that wrote it, and then this job.';
 const OTHER_ARTIFACT = 'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
 const RIVAL_UNKNOWN = 'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.';
-async function isEqual(record, client, artifact, folder) {
-    const folderOfIt = (0,external_node_path_.join)(folder, String(artifact.id));
-    const earlier = await download(client, artifact, folderOfIt).then(readable, async (error) => {
+async function isEqual(record, call, artifact, folder) {
+    const earlier = await download(call, artifact, folder).then(readable, async (error) => {
         if (!(error instanceof RecordError))
             throw error;
-        if (error.cause !== undefined && (await isListed(client, artifact)))
-            throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN });
+        if (!(error instanceof ArtifactError) || !(await isListed(call, artifact)))
+            return undefined;
+        throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter);
     });
     if (earlier === undefined)
         return false;
@@ -57204,71 +57725,6 @@ function readable({ text, artifact }) {
     }
     catch {
         return undefined;
-    }
-}
-async function persist(work, wait) {
-    for (let count = 1;; count++) {
-        try {
-            return await work();
-        }
-        catch (error) {
-            const code = networkErrorIn(error);
-            if (count === ATTEMPTS || code === undefined)
-                throw error;
-            await pauseForRetry({ why: `${(0,lib_failure/* firstLine */.TM)(error)}: ${code}`, count, attempts: ATTEMPTS }, job_log/* jobLog */.W, wait);
-        }
-    }
-}
-function networkErrorIn(error) {
-    return /Unable to make request: ([A-Z]\w*)/.exec((0,lib_failure/* messageOf */.bD)(error))?.[1];
-}
-async function asking(purpose, asked) {
-    try {
-        return await asked;
-    }
-    catch (error) {
-        const words = (0,lib_failure/* messageOf */.bD)(error);
-        const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || error.name === 'GHESNotSupportedError';
-        const help = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.';
-        if (none)
-            throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help });
-        throw new RecordError({ what: `Can't ${purpose}`, words, cause: error });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/disk.js
-
-
-
-async function freeSpace(folders) {
-    const disks = new Map();
-    for (const folder of folders) {
-        const existing = await nearest(folder);
-        const [{ dev }, { bavail, bsize }] = await Promise.all([(0,promises_.stat)(existing), (0,promises_.statfs)(existing)]);
-        disks.set(dev, { folders: [...(disks.get(dev)?.folders ?? []), folder], free: bavail * bsize });
-    }
-    return [...disks.values()];
-}
-function printFreeSpace(disks) {
-    return disks
-        .map(({ folders, free }, at) => `${printBytes(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
-        .join(', ');
-}
-function shortOfSpace(disks) {
-    return disks.filter(({ free }) => free < LITTLE);
-}
-const LITTLE = 2e9;
-const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On one of your own, nix-collect-garbage removes what no build needs any more.';
-async function nearest(folder) {
-    try {
-        await (0,promises_.stat)(folder);
-        return folder;
-    }
-    catch (error) {
-        const parent = (0,external_node_path_.dirname)(folder);
-        if (parent === folder)
-            throw error;
-        return nearest(parent);
     }
 }
 
@@ -57294,7 +57750,7 @@ var process_child = __nccwpck_require__(1775);
 const LOG_LIMIT = 256 * 1024;
 const OUTPUT_LIMIT = 16 * 1024 * 1024;
 const LINGER = 10_000;
-async function runCommand(program, args, { trust, shown = false, input, timeoutMs, lingerMs = LINGER }) {
+async function runCommand(program, args, { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
     const path = await (0,io/* which */.K7)(program);
     if (path === '')
         return undefined;
@@ -57306,16 +57762,20 @@ async function runCommand(program, args, { trust, shown = false, input, timeoutM
     const errorLines = shown === false ? undefined : lineSplitter(shown === true ? printPlain : shown);
     const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim());
     const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
+    const silence = watchSilence(silenceMs, () => (0,process_child/* endGroup */.N4)(child));
     const closed = Promise.withResolvers();
     child?.once('close', () => closed.resolve());
     child?.stdout?.on('data', (chunk) => {
         activity?.progress();
+        silence.progress();
+        onOutput?.(chunk.toString('utf8'));
         outputLines?.write(chunk);
         if (!output.add(chunk))
             (0,process_child/* endGroup */.N4)(child);
     });
     child?.stderr?.on('data', (chunk) => {
         activity?.progress();
+        silence.progress();
         errorLines?.write(chunk);
         log.add(chunk);
     });
@@ -57324,6 +57784,7 @@ async function runCommand(program, args, { trust, shown = false, input, timeoutM
     const overdue = timeoutMs === undefined ? undefined : setTimeout(() => (0,process_child/* endGroup */.N4)(child), timeoutMs);
     const { code, error } = await exited;
     clearTimeout(overdue);
+    silence.end();
     if (child?.pid !== undefined)
         await waitUpTo(lingerMs, closed.promise);
     if (trust !== 'everything')
@@ -57341,7 +57802,17 @@ async function runCommand(program, args, { trust, shown = false, input, timeoutM
         exitCode: output.full ? 125 : code,
         stdout: output.read().toString('utf8'),
         log: (0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
+        stalled: silence.broken(),
     };
+}
+function watchSilence(limit, onSilence) {
+    let broken = false;
+    const stall = () => {
+        broken = true;
+        onSilence();
+    };
+    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
+    return { progress: () => void timer?.refresh(), broken: () => broken, end: () => clearTimeout(timer) };
 }
 function printLine(line) {
     process.stdout.write(`${(0,secrets/* withoutSecrets */.c)(line)}${external_node_os_.EOL}`);
@@ -57541,8 +58012,12 @@ class DockerError extends lib_failure/* Failure */.HR {
 
 
 
-async function checkDocker() {
-    const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}']);
+
+
+
+const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
+async function checkDocker({ silence } = {}) {
+    const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'], silence);
     if (exitCode === 0)
         return;
     throw new DockerError({
@@ -57555,32 +58030,69 @@ async function keepsLayersUncompressed() {
     const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
     return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
-async function loadImage(feed, advise = () => undefined) {
+async function loadImage(feed, advise = () => undefined, { silence = docker_SILENCE } = {}) {
     const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
+    const progress = watchLoad(docker, silence);
     try {
-        discard(docker.output);
         const [fed] = await Promise.allSettled([feed(docker.input)]);
         const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
-        if (fed.status === 'rejected' && !brokenPipe)
+        if (fed.status === 'rejected' && !brokenPipe && progress.stalled() === undefined)
             throw fed.reason;
         const loading = startActivity('docker load');
         const { failure, log } = await docker.ended.finally(loading.end);
         if (fed.status === 'fulfilled' && failure === undefined)
             return fed.value;
         const said = (0,lib_failure/* lastLines */.w$)(log || (failure ?? ''), 10);
-        throw new DockerError({ what: 'Docker could not load the image that Nix built', words: said, help: advise(said) });
+        const what = 'Docker could not load the image that Nix built';
+        if (progress.stalled() !== undefined)
+            throw noAnswer(what, `docker load ${progress.stalled()}`);
+        throw new DockerError({ what, words: said, help: advise(said) ?? adviceOnDaemon(said) });
     }
     finally {
+        progress.end();
         docker.end();
         await docker.ended;
     }
 }
+function watchLoad(docker, silence) {
+    let stalled;
+    let last = performance.now();
+    let seen = 0;
+    const written = () => Number(docker.input.bytesWritten ?? 0);
+    const timer = setInterval(() => {
+        const { input } = docker;
+        const waits = input.writableLength > 0 || input.writableFinished;
+        if (!waits || written() !== seen)
+            last = performance.now();
+        seen = written();
+        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
+        if (performance.now() - last < limit)
+            return;
+        stalled = input.writableFinished
+            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
+            : `read nothing for ${Math.round(limit / 1000)} s`;
+        docker.end();
+    }, silence / 12);
+    const reading = async () => {
+        for await (const _ of docker.output)
+            last = performance.now();
+    };
+    reading().catch(() => undefined);
+    return { stalled: () => stalled, end: () => clearInterval(timer) };
+}
+const docker_SILENCE = 60_000;
+const LOAD_SPEED = 10_000;
+const PUSH_SPEED = 1_000;
+const docker_BUDGET = 120_000;
+const docker_SHORTEST_ATTEMPT = 10_000;
 async function loadedImage(configDigest, names) {
     const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
     for (const name of candidates) {
-        const { exitCode } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
+        const { exitCode, log } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
         if (exitCode === 0)
             return name;
+        if (adviceOnDaemon(log) !== undefined)
+            throw failed('Docker could not look up the image that it has loaded', log);
     }
     throw new DockerError({
         what: `Docker has loaded the image, but knows neither ${candidates.join(' nor ')}`,
@@ -57591,14 +58103,34 @@ const NAMES_LIMIT = 8;
 async function tagImage(image, reference) {
     const { exitCode, log } = await docker(['tag', image, reference]);
     if (exitCode !== 0)
-        throw new DockerError({ what: `Docker could not tag the image as ${reference}`, words: (0,lib_failure/* lastLines */.w$)(log, 5) });
+        throw failed(`Docker could not tag the image as ${reference}`, log);
 }
-async function pushTag(reference, loginHelp) {
-    const { exitCode, stdout, log } = await docker(['push', reference], true);
-    if (exitCode !== 0) {
-        const help = /denied|unauthorized|authentication required|no basic auth/i.test(log) ? loginHelp : undefined;
-        throw new DockerError({ what: `Docker could not push ${reference}`, words: (0,lib_failure/* lastLines */.w$)(log, 5), help });
+async function pushTag({ reference, size, loginHelp }, log, { wait = external_node_timers_promises_.setTimeout, silence = docker_SILENCE } = {}) {
+    const clock = createClock(() => performance.now(), wait);
+    const start = clock.now();
+    let failing;
+    for (let count = 1;; count++) {
+        const left = failing === undefined ? silence : Math.max(failing + docker_BUDGET - clock.now(), docker_SHORTEST_ATTEMPT);
+        const limit = Math.min(silence, left) + size / PUSH_SPEED;
+        const onOutput = (text) => {
+            if (failing !== undefined && /: Pushed$/m.test(text))
+                failing = clock.now();
+        };
+        const result = await docker(['push', reference], limit, { shown: true, onOutput });
+        if (result.exitCode === 0)
+            return digestIn(result.stdout, reference);
+        failing ??= result.stalled ? clock.now() - limit : clock.now();
+        const delay = retryDelay(count, undefined, Date.now(), Math.random());
+        if (!mayPass(result) || clock.now() + delay > failing + docker_BUDGET) {
+            const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
+            throw pushError(`Docker could not push ${reference}${tries}`, result, limit, loginHelp);
+        }
+        const why = result.stalled ? silentFor('docker push', limit) : (0,lib_failure/* oneLine */.TN)((0,lib_failure/* lastLines */.w$)(result.log, 1));
+        log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
+        await clock.wait(delay);
     }
+}
+function digestIn(stdout, reference) {
     const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
     if (digest !== undefined && isDigest(digest))
         return digest;
@@ -57607,19 +58139,52 @@ async function pushTag(reference, loginHelp) {
         words: (0,lib_failure/* lastLines */.w$)(stdout, 5),
     });
 }
-function discard(output) {
-    const reading = async () => {
-        for await (const _ of output)
-            ;
-    };
-    reading().catch(() => undefined);
+function mayPass({ stalled, log }) {
+    if (stalled || /secondary rate limit/i.test(log))
+        return true;
+    return !REFUSED.test(log) && (DAEMON_GONE.test(log) || PASSING.test(log));
 }
+const REFUSED = /denied|unauthorized|authentication required|no basic auth/i;
+const PASSING = new RegExp([
+    'toomanyrequests|too many requests',
+    String.raw `(status|code|HTTP)[^\n]{0,30}\b(408|429|50[0234]|52[0-7])\b`,
+    'internal server error|bad gateway|service unavailable|gateway time-?out',
+    'connection (was )?(reset|refused|aborted)|broken pipe|use of closed network connection',
+    String.raw `\bEOF\b|TLS handshake|time-?out|timed out|deadline exceeded|server misbehaving|no such host`,
+    'temporary failure|network is unreachable|no route to host',
+    'blob upload (unknown|invalid)|blob unknown',
+].join('|'), 'i');
+function pushError(what, { stalled, log }, limit, loginHelp) {
+    if (stalled)
+        return noAnswer(what, silentFor('docker push', limit));
+    if (REFUSED.test(log))
+        return new DockerError({ what, words: (0,lib_failure/* lastLines */.w$)(log, 5), help: loginHelp });
+    return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
+}
+const LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
+function silentFor(command, limit) {
+    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
+}
+function failed(what, log, help) {
+    return new DockerError({ what, words: (0,lib_failure/* lastLines */.w$)(log, 5), help: adviceOnDaemon(log) ?? help });
+}
+function noAnswer(what, words) {
+    return new DockerError({ what: `${what}: the Docker daemon does not answer`, words, help: RESTART });
+}
+function adviceOnDaemon(words) {
+    return DAEMON_GONE.test(words) ? `The Docker daemon has ended. ${RESTART}` : undefined;
+}
+const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i;
+const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
 const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
 const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
-async function docker(args, shown = false) {
-    const result = await runCommand('docker', args, { trust: 'everything', shown });
+async function docker(args, silenceMs = docker_SILENCE, options = {}) {
+    const result = await runCommand('docker', args, { trust: 'everything', silenceMs, ...options });
     if (result === undefined)
         throw missing();
+    const [command = ''] = args;
+    if (result.stalled && !options.shown)
+        throw noAnswer(`Can't run docker ${command}`, silentFor(`docker ${command}`, silenceMs));
     return result;
 }
 async function dockerPath() {
@@ -57921,7 +58486,7 @@ async function documentCalled(name, contents, what, path) {
     if (member.size === 0)
         throw damaged(path, `${what} is empty`);
     if (member.size > DOCUMENT_LIMIT)
-        throw damaged(path, `${what} is too large (${printBytes(member.size)}, at most ${printBytes(DOCUMENT_LIMIT)})`);
+        throw damaged(path, `${what} is too large (${(0,units/* printBytes */.p)(member.size)}, at most ${(0,units/* printBytes */.p)(DOCUMENT_LIMIT)})`);
     throw damaged(path, `${what} is not JSON`);
 }
 function isSpace(byte) {
@@ -58101,7 +58666,7 @@ async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
         return false;
     if (!isManifestType(mediaType) && !isIndexType(mediaType))
         return false;
-    const bytes = await contents.document(nameOf(digest));
+    const bytes = await contents.document(oci_layout_nameOf(digest));
     if (bytes === undefined)
         return true;
     const manifest = oci_layout_parse(bytes, mediaType, `its manifest ${digest}`, path);
@@ -58125,7 +58690,7 @@ function oci_layout_parse(bytes, mediaType, name, path) {
     }
 }
 async function documentOf(contents, { digest, size }, path) {
-    const bytes = await documentCalled(nameOf(digest), contents, digest, path);
+    const bytes = await documentCalled(oci_layout_nameOf(digest), contents, digest, path);
     if (bytes.length !== size)
         throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
     if (digestOf(bytes) !== digest)
@@ -58133,7 +58698,7 @@ async function documentOf(contents, { digest, size }, path) {
     return bytes;
 }
 async function existing(contents, { digest, size }, path) {
-    const name = nameOf(digest);
+    const name = oci_layout_nameOf(digest);
     const member = await contents.member(name);
     if (member?.type !== 'file')
         throw damaged(path, `its layer ${digest} is missing`);
@@ -58141,7 +58706,7 @@ async function existing(contents, { digest, size }, path) {
         throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`);
     return name;
 }
-function nameOf(digest) {
+function oci_layout_nameOf(digest) {
     return `blobs/${digest.replace(':', '/')}`;
 }
 
@@ -58691,7 +59256,7 @@ async function readDescription(path, root) {
     const file = await openRegularFile(path, root);
     try {
         if (file.size > LIMIT)
-            return { fault: `it has ${printBytes(file.size)}` };
+            return { fault: `it has ${(0,units/* printBytes */.p)(file.size)}` };
         const read = readJson(DESCRIPTION, await readWhole(file, path));
         if (!read.ok)
             return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
@@ -58902,7 +59467,7 @@ async function readToEnd(reader, path) {
         read += skipped;
     }
     throw new ImageError({
-        what: `${path} goes on for more than ${printBytes(PADDING_LIMIT)} after the end of the image's tar`,
+        what: `${path} goes on for more than ${(0,units/* printBytes */.p)(PADDING_LIMIT)} after the end of the image's tar`,
         help: 'Nothing was published. Write nothing after the tar.',
     });
 }
@@ -59024,7 +59589,7 @@ const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
 const SYMPTOMS = [
     {
         pattern: /No space left on device/i,
-        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
+        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${disk/* MORE_SPACE */.p8}`,
     },
     {
         pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
@@ -59149,7 +59714,7 @@ function printProgress({ builds, copies, bytes }) {
     return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
 }
 function printFetched({ done, expected }) {
-    return done === 0 ? '' : ` (${printBytes(done)} of ${printBytes(expected)})`;
+    return done === 0 ? '' : ` (${(0,units/* printBytes */.p)(done)} of ${(0,units/* printBytes */.p)(expected)})`;
 }
 function total({ done, announced, running }) {
     const amounts = [...running.values()];
@@ -59661,8 +60226,8 @@ async function buildFailed(call, result, log) {
         });
     if (installable.options.length > 0 && /\bselection path '/.test(evidence))
         return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) });
-    const disks = await freeSpace(call.folders);
-    const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) });
+    const disks = await (0,disk/* freeSpace */.FP)(call.folders);
+    const help = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* printFreeSpace */.U7)(disks) });
     return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
 }
 
@@ -59857,60 +60422,6 @@ async function earlier_readEach(items, log, read) {
         }
     }));
     return found.flat();
-}
-
-;// CONCATENATED MODULE: ./lib/registry/registry-error.js
-
-
-
-class RegistryError extends lib_failure/* Failure */.HR {
-    name = 'RegistryError';
-    host;
-    problem;
-    status;
-    code;
-    constructor(parts) {
-        super(parts);
-        this.host = parts.host;
-        this.problem = parts.problem;
-        this.status = parts.status;
-        this.code = parts.code;
-    }
-}
-function readErrorAnswer(body) {
-    const errors = errorsOf(body);
-    if (errors.length === 0)
-        return { words: (0,lib_failure/* oneLine */.TN)(withoutTags(body.slice(0, 8192))) };
-    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
-        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
-        return (0,lib_failure/* oneLine */.TN)(`${[code, message].filter(Boolean).join(': ')}${more}`);
-    });
-    const code = errors[0]?.code;
-    return { ...(code !== undefined && { code }), words: words.join('\n') };
-}
-function withoutTags(html) {
-    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
-}
-function errorsOf(body) {
-    const read = readJson(unknown(), body);
-    const answer = read.ok ? read.value : undefined;
-    if (typeof answer !== 'object' || answer === null)
-        return [];
-    const { errors, error, error_description, details, message } = answer;
-    if (Array.isArray(errors))
-        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
-    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
-    return said.length > 0 ? [{ message: said.join(': ') }] : [];
-}
-function wireError({ code, message, detail }) {
-    return {
-        code: typeof code === 'string' ? code : undefined,
-        message: typeof message === 'string' ? message : undefined,
-        detail,
-    };
-}
-function printDetail(detail) {
-    return typeof detail === 'string' ? detail : JSON.stringify(detail);
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/image.js
@@ -60788,7 +61299,7 @@ async function copyToLayout(call) {
     const { exitCode, log } = await runNix(args, true, 'script');
     if (exitCode === 0)
         return;
-    const space = printFreeSpace(await freeSpace([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
     throw new NixError({
         what: `${program.name} could not write the image as an OCI layout`,
         words: (0,lib_failure/* lastLines */.w$)(log, 20),
@@ -60874,17 +61385,21 @@ async function estimateCompressed(content) {
 
 
 
-const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
 async function pushWithDocker({ source, images, tag, check }, tools) {
     tools.log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    const archive = await load(source, sizes?.take);
+    let size = 0;
+    const take = async (layer) => {
+        size += layer.size;
+        await sizes?.take(layer);
+    };
+    const archive = await load(source, take);
     check(archive);
     sizes?.warn(archive, tools.log);
     const name = await loadedImage(archive.configDigest, archive.names);
     const pushed = [];
     for (const image of images)
-        pushed.push(await push(name, image, tag, archive, tools));
+        pushed.push(await push(name, { image, tag, archive, size }, tools));
     return { images: pushed };
 }
 async function load(source, take) {
@@ -60898,7 +61413,7 @@ async function load(source, take) {
 }
 function adviceOn(words, isLayout) {
     if (/no space left on device/i.test(words))
-        return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${MORE_SPACE}`;
+        return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${disk/* MORE_SPACE */.p8}`;
     if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
         return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`;
     return undefined;
@@ -60911,13 +61426,13 @@ function createSizes() {
         },
         warn({ layers }, log) {
             const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
-            const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0));
-            const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0));
+            const plain = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.plain, 0));
+            const compressed = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.compressed, 0));
             log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
         },
     };
 }
-async function push(name, image, tag, archive, { registry, log }) {
+async function push(name, { image, tag, archive, size }, { registry, log }) {
     const reference = printReference({ repository: image, tag });
     const there = await alreadyThere(image, tag, archive, registry);
     if (there !== undefined) {
@@ -60926,7 +61441,7 @@ async function push(name, image, tag, archive, { registry, log }) {
     }
     await tagImage(name, reference);
     const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag(reference, loginHelp));
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp }, log));
     const published = await fetchImage(registry, image, digest, { written: true });
     if (published.configDigest !== archive.configDigest)
         throw new RegistryError({
@@ -61052,11 +61567,11 @@ function createBlobStore(folder) {
     };
 }
 async function notKept(folder, cause) {
-    const space = printFreeSpace(await freeSpace([folder]));
+    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([folder]));
     return new BlobError({
         what: `A layer can't be kept in ${folder} until it is uploaded`,
         words: (0,lib_failure/* messageOf */.bD)(cause),
-        help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
+        help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${disk/* MORE_SPACE */.p8}`,
         cause,
     });
 }
@@ -61120,9 +61635,9 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         const started = performance.now();
         const reused = !(await putEverywhere(registry, images, blob));
         const seconds = (performance.now() - started) / 1000;
-        const speed = `${printBytes(blob.size / seconds)}/s`;
+        const speed = `${(0,units/* printBytes */.p)(blob.size / seconds)}/s`;
         const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
-        log.info(`${shorten(diffId)}: ${printBytes(size)} → ${printBytes(blob.size)}, ${how}`);
+        log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)} → ${(0,units/* printBytes */.p)(blob.size)}, ${how}`);
         return { diffId, digest: blob.digest, size: blob.size, reused };
     }
     return {
@@ -61156,12 +61671,12 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         reuse(diffId, blob, { size }) {
             const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)));
             return watch(mounted.then(() => {
-                log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`);
+                log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)}, reused (${(0,units/* printBytes */.p)(blob.size)})`);
                 return reusedLayer(diffId, blob);
             }));
         },
         async leave(diffId, blob) {
-            log.info(`${shorten(diffId)}: ${printBytes(blob.size)}, is there already`);
+            log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(blob.size)}, is there already`);
             return reusedLayer(diffId, blob);
         },
         settled: () => Promise.allSettled(pending),
@@ -61358,7 +61873,7 @@ async function pushWithRegistry(call, { registry, log }) {
 function summarizeLayers(layers) {
     const pushed = layers.filter(({ reused }) => !reused);
     const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
-    const bytes = `${printBytes(bytesOf(pushed))} of ${printBytes(bytesOf(layers))}`;
+    const bytes = `${(0,units/* printBytes */.p)(bytesOf(pushed))} of ${(0,units/* printBytes */.p)(bytesOf(layers))}`;
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
 }
 
@@ -61396,7 +61911,7 @@ function describeLayers(layers) {
     return [
         '| layers | number | compressed |',
         '|---|---|---|',
-        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${printBytes(bytesOf(some))} |`),
+        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,units/* printBytes */.p)(bytesOf(some))} |`),
     ];
 }
 
@@ -61543,11 +62058,11 @@ async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runn
     return storePath;
 }
 async function tellSpace(when, folders, log, warned = false) {
-    const disks = await freeSpace(folders);
-    log.info(`Disk space ${when} the build: ${printFreeSpace(disks)}`);
-    const short = shortOfSpace(disks);
+    const disks = await (0,disk/* freeSpace */.FP)(folders);
+    log.info(`Disk space ${when} the build: ${(0,disk/* printFreeSpace */.U7)(disks)}`);
+    const short = (0,disk/* shortOfSpace */.YK)(disks);
     if (short.length > 0 && !warned)
-        log.warning(`The disk is nearly full ${when} the build: ${printFreeSpace(short)}. ${MORE_SPACE}`);
+        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* printFreeSpace */.U7)(short)}. ${disk/* MORE_SPACE */.p8}`);
     return short.length > 0;
 }
 function checkPlatform({ config }, wanted, system, storePath) {
@@ -62275,7 +62790,7 @@ function candidateOf(text, origin) {
 
 
 const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
-const ANSWER_LIMIT = 16 * 1024 * 1024;
+const commits_ANSWER_LIMIT = 16 * 1024 * 1024;
 const PATIENCE = 10_000;
 async function compareCommits(question, http) {
     const { api, repository, token, base, head } = question;
@@ -62294,12 +62809,12 @@ async function compareCommits(question, http) {
             url,
             headers: { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` },
             purpose: `compare ${base} with ${head}`,
-            limit: ANSWER_LIMIT,
+            limit: commits_ANSWER_LIMIT,
             patience: PATIENCE,
             attempts: 1,
         });
         if (!reply.ok)
-            return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` };
+            return { unknown: `${url.host} answered with status ${reply.status} (${commits_wordsOf(reply.text)})` };
         const answer = readJson(ANSWER, reply.content ?? '');
         return answer.ok ? answer.value.status : { unknown: `${url.host} did not say how they stand to each other` };
     }
@@ -62310,7 +62825,7 @@ async function compareCommits(question, http) {
 function isCommit(text) {
     return /^[0-9a-f]{7,64}$/.test(text);
 }
-function wordsOf(text) {
+function commits_wordsOf(text) {
     try {
         const { message } = JSON.parse(text);
         return (0,lib_failure/* oneLine */.TN)(String(message));
@@ -63108,44 +63623,8 @@ function helperFailed(program, file, host, why) {
     });
 }
 
-// EXTERNAL MODULE: external "node:http"
-var external_node_http_ = __nccwpck_require__(37067);
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
-;// CONCATENATED MODULE: ./lib/registry/back-off.js
-const JITTER = 1000;
-function createBackOffs(clock, log) {
-    const rounds = new Map();
-    const closed = new Map();
-    function start(delay, maps) {
-        const end = clock.now() + delay;
-        const over = clock.wait(delay).finally(() => {
-            for (const [map, key] of maps)
-                if (map.get(key) === pause)
-                    map.delete(key);
-        });
-        const pause = { end, over };
-        for (const [map, key] of maps)
-            map.set(key, pause);
-        return pause;
-    }
-    return {
-        async wait({ origin, count, delay, asked, why }) {
-            const key = `${origin} ${count}`;
-            const shared = rounds.get(key);
-            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
-                return shared.over;
-            log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
-            const own = [rounds, key];
-            await start(delay, asked ? [own, [closed, origin]] : [own]).over;
-        },
-        async passed(origin) {
-            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
-                await pause.over;
-        },
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/body.js
 
 class LateAnswer extends Error {
@@ -63220,82 +63699,6 @@ async function* readSteadily(body, timeout) {
     finally {
         body.destroy();
     }
-}
-
-;// CONCATENATED MODULE: ./lib/registry/budget.js
-const BUDGET = 120_000;
-const SHORTEST_ATTEMPT = 10_000;
-const MOST_TRANSFERS = 6;
-function createBudgets(now) {
-    const hosts = new Map();
-    function hostOf(origin) {
-        const host = hosts.get(origin) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
-        hosts.set(origin, host);
-        return host;
-    }
-    function left(origin, work) {
-        const host = hostOf(origin).failingSince ?? Number.POSITIVE_INFINITY;
-        const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred;
-        return Math.min(host, own) + BUDGET - now();
-    }
-    return {
-        startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
-        startAttempt(origin, work) {
-            const host = hostOf(origin);
-            const start = now();
-            let last = start;
-            if (start - host.lastFailure > BUDGET)
-                host.failingSince = undefined;
-            return {
-                limit: (timeout) => {
-                    const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work)));
-                    return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT));
-                },
-                progress() {
-                    last = now();
-                },
-                answered() {
-                    host.heard = now();
-                    host.failingSince = undefined;
-                },
-                failed() {
-                    host.lastFailure = now();
-                    host.failingSince ??= Math.max(last, host.heard ?? last);
-                    if (work.since === undefined)
-                        work.since = Math.max(last, host.heard ?? last);
-                    else if (work.count < MOST_TRANSFERS)
-                        work.transferred += last - start;
-                },
-            };
-        },
-        left,
-        hasAnswered: (origin) => hosts.get(origin)?.heard !== undefined,
-    };
-}
-const STALL = 60_000;
-
-;// CONCATENATED MODULE: ./lib/registry/clock.js
-const DAY = 86_400_000;
-function clockSkew(host, headers, now) {
-    const date = Date.parse(headers.get('date') ?? '');
-    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
-        return undefined;
-    return { host, milliseconds: date - now };
-}
-function formatTime(time) {
-    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
-}
-function createClock(now, wait) {
-    let skipped = 0;
-    const read = () => now() + skipped;
-    return {
-        now: read,
-        async wait(milliseconds) {
-            const end = read() + milliseconds;
-            await wait(milliseconds);
-            skipped += Math.max(0, end - read());
-        },
-    };
 }
 
 // EXTERNAL MODULE: external "node:dns"
@@ -63659,13 +64062,14 @@ function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
 
 
 
+
 function unanswered(call) {
     const { url, purpose, error, proxy } = call;
     const { host } = url;
     const refused = proxyStatus(causeOf(error));
     if (refused !== undefined && proxy?.url !== undefined)
         return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
-    const { what, ...explanation } = explain(call);
+    const { what, ...explanation } = unanswered_explain(call);
     return new RegistryError({
         host,
         ...explanation,
@@ -63674,7 +64078,7 @@ function unanswered(call) {
         cause: error,
     });
 }
-function explain(call) {
+function unanswered_explain(call) {
     const { error, proxy, answered } = call;
     const { host } = call.url;
     const code = unanswered_codeOf(error) ?? '';
@@ -63684,7 +64088,7 @@ function explain(call) {
         return {
             problem: 'other',
             what: 'the runner has reached its limit of open files',
-            help: 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.',
+            help: disk/* MORE_FILES */.ew,
         };
     if (TIME_ERRORS.has(code))
         return explainTime(call, code);
@@ -63819,7 +64223,7 @@ function createHttp(settings) {
             if (isNonsense(error))
                 unruly.add(url.origin);
             if (error instanceof undici.errors.HeadersTimeoutError)
-                throw noAnswer(patience);
+                throw http_noAnswer(patience);
             throw error;
         }
         finally {
@@ -63832,7 +64236,7 @@ function createHttp(settings) {
             start() {
                 attempt.progress();
                 if (body.readableEnded)
-                    timer.start(patience, noAnswer(patience).message);
+                    timer.start(patience, http_noAnswer(patience).message);
                 else
                     timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
             },
@@ -63843,7 +64247,7 @@ function createHttp(settings) {
         const { origin } = call.url;
         await backOffs.passed(origin);
         const attempt = budgets.startAttempt(origin, work);
-        const endActivity = watchSilence(call);
+        const endActivity = http_watchSilence(call);
         const outcome = await settle(answerTo(call, attempt));
         endActivity();
         if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
@@ -63944,7 +64348,7 @@ function createHttp(settings) {
         },
     };
 }
-function watchSilence({ url, purpose, body }) {
+function http_watchSilence({ url, purpose, body }) {
     let activity;
     let ended = false;
     const start = () => {
@@ -64011,7 +64415,7 @@ function patienceFor({ patience, body, headers }, usual) {
         return patience ?? usual;
     return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
 }
-function noAnswer(patience) {
+function http_noAnswer(patience) {
     return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`);
 }
 function createTimer() {
@@ -64813,6 +65217,7 @@ function loginProblem({ status, headers }, loggedIn) {
 
 
 
+
 async function run_run(env) {
     const stopReports = reportSilence(job_log/* jobLog */.W.info);
     try {
@@ -64822,22 +65227,42 @@ async function run_run(env) {
         for (const notice of inputs.notices)
             job_log/* jobLog */.W.notice(notice);
         const { outputs, summary } = await runMode(inputs, env);
-        for (const [name, value] of Object.entries(outputs))
-            core/* setOutput */.uH(name, value);
-        if (env.GITHUB_STEP_SUMMARY)
-            await (0,promises_.appendFile)(env.GITHUB_STEP_SUMMARY, forSummary(summary));
+        await writeOutputs(outputs, env);
+        await writeSummary(summary, env);
         return 0;
     }
     catch (error) {
         if ((0,cancel/* isCancelled */.m)())
             return new Promise(() => undefined);
-        job_log/* jobLog */.W.error(run_explain(error));
+        job_log/* jobLog */.W.error(await run_explain(error, env));
         if (error instanceof Error)
             job_log/* jobLog */.W.debug(error.stack ?? error.message);
         return 1;
     }
     finally {
         stopReports();
+    }
+}
+async function writeOutputs(outputs, env) {
+    try {
+        for (const [name, value] of Object.entries(outputs))
+            core/* setOutput */.uH(name, value);
+    }
+    catch (error) {
+        const { GITHUB_OUTPUT: file = '' } = env;
+        throw await (0,disk/* diskFailure */.C9)(`Can't write the outputs of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
+    }
+}
+async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }) {
+    if (!file)
+        return;
+    try {
+        await (0,promises_.appendFile)(file, forSummary(summary));
+    }
+    catch (error) {
+        const failure = await (0,disk/* diskFailure */.C9)(`Can't write the summary of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
+        const { what, words } = failure.parts;
+        job_log/* jobLog */.W.warning(new lib_failure/* Failure */.HR({ what, words, help: 'The step has succeeded all the same.' }).message);
     }
 }
 function forSummary(text) {
@@ -64867,11 +65292,16 @@ function openRegistry(http, env) {
     const credentials = credentialsFrom(files, onSecret);
     return createRegistry({ http, credentials, onSecret });
 }
-function run_explain(error) {
+async function run_explain(error, { RUNNER_TEMP = (0,external_node_os_.tmpdir)() }) {
+    if (!(error instanceof lib_failure/* Failure */.HR) && isShortage(error))
+        return (await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error)).message;
     if (!(error instanceof lib_failure/* Failure */.HR))
         return `This is a defect of nix-image-action, please report it: ${(0,lib_failure/* messageOf */.bD)(error)}`;
     const advice = registryErrorIn(error);
     return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n');
+}
+function isShortage(error) {
+    return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String(error?.code));
 }
 function registryErrorIn(error) {
     if (error instanceof RegistryError)
@@ -64929,20 +65359,40 @@ function formsOf(secret) {
 /* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
 /* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(51455);
 /* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(76760);
+/* harmony import */ var _disk_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(57486);
+/* harmony import */ var _failure_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(71957);
+
+
 
 
 
 async function withTempFolder(parent, work) {
-    await removeLeft(parent);
-    const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, `${PREFIX}${process.pid}-`));
-    folders.add(folder);
     try {
-        return await work(folder);
+        await removeLeft(parent);
+        const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, `${PREFIX}${process.pid}-`));
+        folders.add(folder);
+        try {
+            return await work(folder);
+        }
+        finally {
+            await remove(folder);
+            folders.delete(folder);
+        }
     }
-    finally {
-        await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true });
-        folders.delete(folder);
+    catch (error) {
+        if (!isAbout(parent, error))
+            throw error;
+        throw await (0,_disk_js__WEBPACK_IMPORTED_MODULE_3__/* .diskFailure */ .C9)(`Can't write temporary files to ${parent}`, parent, error);
     }
+}
+function isAbout(parent, error) {
+    if (error instanceof _failure_js__WEBPACK_IMPORTED_MODULE_4__/* .Failure */ .HR || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_3__/* .isDiskError */ .Mi)(error))
+        return false;
+    const { path } = error;
+    return typeof path !== 'string' || `${path}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`.startsWith(parent.endsWith(node_path__WEBPACK_IMPORTED_MODULE_2__.sep) ? parent : `${parent}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`);
+}
+async function remove(folder) {
+    await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true }).catch(() => undefined);
 }
 const folders = new Set();
 function removeTempFolders() {
@@ -64955,7 +65405,7 @@ async function removeLeft(parent) {
     for (const name of await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.readdir)(parent)) {
         const [, pid] = LEFT.exec(name) ?? [];
         if (pid !== undefined && !runs(Number(pid)))
-            await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, name), { recursive: true, force: true });
+            await remove((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, name));
     }
 }
 function runs(pid) {
@@ -65005,6 +65455,22 @@ function withoutCommands(line) {
 }
 function cut(text, limit) {
     return text.length > limit ? `${text.slice(0, limit)}…` : text;
+}
+
+
+/***/ }),
+
+/***/ 83052:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   p: () => (/* binding */ printBytes)
+/* harmony export */ });
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function printBytes(bytes) {
+    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+    const amount = bytes / 1000 ** step;
+    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
 }
 
 

@@ -1,20 +1,24 @@
 import { createHash } from 'node:crypto'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { DefaultArtifactClient } from '@actions/artifact'
 import { allOf } from './all-of.ts'
-import { firstLine, messageOf, oneLine } from './failure.ts'
-import { jobLog } from './job-log.ts'
+import {
+  ArtifactError,
+  type CallClient,
+  type CallSettings,
+  FEW_ATTEMPTS,
+  isNameTaken,
+  NoArtifactService,
+  openArtifactCalls,
+} from './artifact-calls.ts'
+import { messageOf, oneLine } from './failure.ts'
 import { type Digest, isDigest } from './oci/digest.ts'
 import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
-import { ATTEMPTS, pauseForRetry } from './registry/retry.ts'
 import { withTempFolder } from './temp-folder.ts'
 import { printBytes } from './units.ts'
 import { readZip, type ZipFile } from './zip.ts'
 
-/** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
-export class NoArtifactService extends RecordError {}
+export { NoArtifactService }
 
 /** The text of an artifact of this action, which is not checked yet. */
 export interface FoundRecord {
@@ -36,9 +40,6 @@ export interface FoundDigest {
 export function originOfArtifact(name: string): string {
   return `the artifact ${oneLine(name)}`
 }
-
-/** Waits for so many milliseconds; there to be replaced where time must not pass. */
-export type Wait = (milliseconds: number) => Promise<unknown>
 
 /**
  * The name of the artifact that holds the record of an image and system. Part of it is readable; a hash keeps apart
@@ -90,16 +91,17 @@ export async function writeRecord(
   record: DigestRecord,
   retentionDays: number,
   tempFolder: string,
-  wait: Wait = sleep,
+  settings: CallSettings = {},
 ): Promise<void> {
   await withTempFolder(tempFolder, async (folder) => {
-    const client = await openClient()
+    const calls = await openArtifactCalls(settings)
     const file = join(folder, FILE)
     await writeFile(file, `${printRecord(record)}\n`)
-    // All of it again: where it is the answer that was lost, this job's own record is there.
-    await persist(async () => {
-      if (!(await clear(record, client, folder))) await upload(record, client, file, retentionDays)
-    }, wait)
+    const taken = new Set<string>()
+    // Each attempt looks at what is there first: if only an answer was lost, this job's record is there.
+    await calls.persist(async (call) => {
+      if (!(await clear(record, call, folder))) await upload(record, call, file, retentionDays, taken)
+    })
   })
 }
 
@@ -120,18 +122,17 @@ export interface ArtifactChoice {
 export async function readRecords(
   { own, pattern }: ArtifactChoice,
   tempFolder: string,
-  wait: Wait = sleep,
+  settings: CallSettings = {},
 ): Promise<readonly (FoundRecord | FoundDigest)[]> {
   return withTempFolder(tempFolder, async (folder) => {
-    const client = await openClient()
-    const artifacts = await persist(() => list(client), wait)
-    const folderOf = (id: number) => join(folder, String(id))
+    const calls = await openArtifactCalls(settings)
+    const isOwn = ({ name }: ListedArtifact) => own && name.startsWith(PREFIX)
+    const isOther = ({ name }: ListedArtifact) => !name.startsWith(PREFIX) && matches(name, pattern)
+    const artifacts = await calls.persist((call) => listTwice(call, (one) => isOwn(one) || isOther(one)))
     const records = artifacts
-      .filter(({ name }) => own && name.startsWith(PREFIX))
-      .map(async (one) => [await persist(() => download(client, one, folderOf(one.id)), wait)])
-    const digests = artifacts
-      .filter(({ name }) => !name.startsWith(PREFIX) && matches(name, pattern))
-      .map((one) => persist(() => downloadDigests(client, one, folderOf(one.id)), wait))
+      .filter(isOwn)
+      .map(async (one) => [await calls.persist((call) => download(call, one, folder))])
+    const digests = artifacts.filter(isOther).map((one) => calls.persist((call) => downloadDigests(call, one, folder)))
     return (await allOf<readonly (FoundRecord | FoundDigest)[]>([...records, ...digests])).flat()
   })
 }
@@ -148,25 +149,39 @@ const UNPACKED_LIMIT = 64 * 1024
 /** Of artifacts as they are stored, compressed, in bytes: larger ones are not downloaded. */
 const RECORD_ARTIFACT_LIMIT = 256 * 1024
 const DIGESTS_ARTIFACT_LIMIT = 1024 * 1024
-/** More than the attempts of a run use up, of which each repetition may use one. */
-const PLACES = 20
-
-/** Loaded only here: its code is larger than that of all the rest together. */
-async function openClient(): Promise<DefaultArtifactClient> {
-  const { DefaultArtifactClient } = await import('@actions/artifact')
-  return new DefaultArtifactClient()
-}
+/** More than the attempts of a run use up, of which each repetition may use one: a dozen, if the service fails for long. */
+const PLACES = 60
 
 interface ListedArtifact {
   readonly id: number
   readonly name: string
   /** As it is stored, in bytes. */
   readonly size: number
+  /** Of what is stored. */
+  readonly digest?: string | undefined
 }
 
-async function list(client: DefaultArtifactClient): Promise<readonly ListedArtifact[]> {
-  const { artifacts } = await asking('list the artifacts of the run', client.listArtifacts({ latest: true }))
+async function list(call: CallClient): Promise<readonly ListedArtifact[]> {
+  const { artifacts } = await call(LIST, (client) => client.listArtifacts({ latest: true }))
   return artifacts
+}
+
+const LIST = 'list the artifacts of the run'
+
+/** Returns the artifacts that two lists in a row agree on: nothing else shows that none of them is missing. */
+async function listTwice(
+  call: CallClient,
+  choose: (artifact: ListedArtifact) => boolean,
+): Promise<readonly ListedArtifact[]> {
+  const chosen = async () => (await list(call)).filter(choose)
+  const [first, second] = [await chosen(), await chosen()]
+  if (fingerprint(first) === fingerprint(second)) return second
+  const words = 'two lists in a row differ'
+  throw new ArtifactError({ what: `Can't ${LIST}`, words, help: 'Re-run this job.' }, Number.POSITIVE_INFINITY)
+}
+
+function fingerprint(artifacts: readonly ListedArtifact[]): string {
+  return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]))
 }
 
 /** Returns all names that the artifact of a record may have. */
@@ -179,51 +194,58 @@ function candidateNames({ image, system }: DigestRecord): readonly string[] {
  * machine or several: an equal record stays, and what another build deletes first is as good as deleted.
  * @returns whether there is an equal record
  */
-async function clear(record: DigestRecord, client: DefaultArtifactClient, folder: string): Promise<boolean> {
+async function clear(record: DigestRecord, call: CallClient, folder: string): Promise<boolean> {
   const names = candidateNames(record)
-  const earlier = (await list(client)).filter(({ name }) => names.includes(name))
+  const earlier = (await list(call)).filter(({ name }) => names.includes(name))
   for (const artifact of earlier) {
-    if (await isEqual(record, client, artifact, folder)) return true
+    if (await isEqual(record, call, artifact, folder)) return true
     try {
-      await asking(`replace the artifact ${artifact.name}`, client.deleteArtifact(artifact.name))
+      await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name))
     } catch (error) {
-      if (networkErrorIn(error) !== undefined || (await isListed(client, artifact))) throw error
+      if (await isListed(call, artifact)) throw error
     }
   }
   return false
 }
 
-async function isListed(client: DefaultArtifactClient, { id }: ListedArtifact): Promise<boolean> {
-  return (await list(client)).some((artifact) => artifact.id === id)
+async function isListed(call: CallClient, { id }: ListedArtifact): Promise<boolean> {
+  return (await list(call)).some((artifact) => artifact.id === id)
 }
 
 /**
  * Uploads to the first place that can be had. An upload that broke off in its midst keeps its name for good: its
  * artifact is neither listed nor can it be deleted (dotnet/orleans#10961).
+ * @param taken the names that are known to be taken; this adds to them
  */
 async function upload(
   record: DigestRecord,
-  client: DefaultArtifactClient,
+  call: CallClient,
   file: string,
   retentionDays: number,
+  taken: Set<string>,
 ): Promise<void> {
   const folder = dirname(file)
-  for (const [at, name] of candidateNames(record).entries()) {
+  const names = candidateNames(record)
+  for (const name of names) {
+    if (taken.has(name)) continue
     try {
-      await asking(`write the artifact ${name}`, client.uploadArtifact(name, [file], folder, { retentionDays }))
+      await call(`write the artifact ${name}`, (client) =>
+        client.uploadArtifact(name, [file], folder, { retentionDays }),
+      )
       return
     } catch (error) {
-      if (!/\(409\)/.test(messageOf(error)) || at + 1 === PLACES) throw error
+      if (!isNameTaken(error) || name === names.at(-1)) throw error
       // Another job may have written it between the look and the write.
-      const rival = (await list(client)).find((artifact) => artifact.name === name)
-      if (rival !== undefined && (await isEqual(record, client, rival, folder))) return
+      const rival = (await list(call)).find((artifact) => artifact.name === name)
+      if (rival === undefined) taken.add(name)
+      else if (await isEqual(record, call, rival, folder)) return
     }
   }
 }
 
-async function download(client: DefaultArtifactClient, artifact: ListedArtifact, folder: string): Promise<FoundRecord> {
+async function download(call: CallClient, artifact: ListedArtifact, folder: string): Promise<FoundRecord> {
   const origin = originOfArtifact(artifact.name)
-  const files = await readFiles(client, artifact, RECORD_ARTIFACT_LIMIT, folder)
+  const files = await readFiles(call, artifact, RECORD_ARTIFACT_LIMIT, folder)
   const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'))
   if (file === undefined || more.length > 0)
     throw new RecordError({
@@ -233,12 +255,12 @@ async function download(client: DefaultArtifactClient, artifact: ListedArtifact,
 }
 
 async function downloadDigests(
-  client: DefaultArtifactClient,
+  call: CallClient,
   artifact: ListedArtifact,
   folder: string,
 ): Promise<readonly FoundDigest[]> {
   const origin = originOfArtifact(artifact.name)
-  const names = (await readFiles(client, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => basename(path))
+  const names = (await readFiles(call, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => basename(path))
   const digests = names.map((name) => `sha256:${name}`).filter(isDigest)
   const odd = names.filter((name) => !isDigest(`sha256:${name}`))
   if (names.length === 0 || odd.length > 0)
@@ -254,10 +276,10 @@ async function downloadDigests(
  * of its files are up to the job that wrote it, and a name with a null byte would end this process.
  */
 async function readFiles(
-  client: DefaultArtifactClient,
-  { id, name, size }: ListedArtifact,
+  call: CallClient,
+  { id, name, size, digest }: ListedArtifact,
   limit: number,
-  folder: string,
+  parent: string,
 ): Promise<readonly ZipFile[]> {
   const origin = originOfArtifact(name)
   if (size > limit)
@@ -266,15 +288,27 @@ async function readFiles(
       words: `it has ${printBytes(size)}, and at most ${printBytes(limit)} are read`,
       help: OTHER_ARTIFACT,
     })
-  await asking(`read ${origin}`, client.downloadArtifact(id, { path: folder, skipDecompress: true }))
+  // A new one for each attempt: an earlier download may have left part of a file.
+  const folder = await mkdtemp(join(parent, `${id}-`))
+  await call(`read ${origin}`, (client) => client.downloadArtifact(id, { path: folder, skipDecompress: true }))
   const [file = ''] = await readdir(folder)
   const archive = await readFile(join(folder, file))
+  const received = `sha256:${createHash('sha256').update(archive).digest('hex')}`
+  if (digest !== undefined && digest !== received)
+    throw damaged(`what arrived is ${received}, and should be ${digest}`, Number.POSITIVE_INFINITY)
   try {
     return readZip(archive, UNPACKED_LIMIT)
   } catch (error) {
-    throw new RecordError({ what: `Can't read ${origin}`, words: messageOf(error), cause: error })
+    // Without a digest, the download may be what has damaged it.
+    throw damaged(messageOf(error), digest === undefined ? FEW_ATTEMPTS : 1, error)
+  }
+
+  function damaged(words: string, attempts: number, cause: unknown = new Error(words)): ArtifactError {
+    return new ArtifactError({ what: `Can't read ${origin}`, words, help: DAMAGED, cause }, attempts)
   }
 }
+
+const DAMAGED = 'Re-run the job that wrote it, and then this job.'
 
 const OTHER_ARTIFACT =
   'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.'
@@ -283,7 +317,6 @@ const RIVAL_UNKNOWN =
   'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.'
 
 /**
-/**
  * Returns whether an artifact holds an equal record. An artifact that holds none may be replaced if an earlier attempt of
  * this job left it. A record of this attempt with another digest is of another job: one of the two images would be lost
  * silently. A record that does not belong there is not replaced either: somebody should find out who writes such records.
@@ -291,16 +324,15 @@ const RIVAL_UNKNOWN =
  */
 async function isEqual(
   record: DigestRecord,
-  client: DefaultArtifactClient,
+  call: CallClient,
   artifact: ListedArtifact,
   folder: string,
 ): Promise<boolean> {
-  const folderOfIt = join(folder, String(artifact.id))
-  const earlier = await download(client, artifact, folderOfIt).then(readable, async (error: unknown) => {
+  const earlier = await download(call, artifact, folder).then(readable, async (error: unknown) => {
     if (!(error instanceof RecordError)) throw error
     // Of what did not arrive it is not known whose it is, unless another build has deleted it in the meantime.
-    if (error.cause !== undefined && (await isListed(client, artifact)))
-      throw new RecordError({ ...error.parts, help: RIVAL_UNKNOWN })
+    if (!(error instanceof ArtifactError) || !(await isListed(call, artifact))) return undefined
+    throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter)
   })
   // What is no record is nobody's, and nothing is lost with it.
   if (earlier === undefined) return false
@@ -319,39 +351,5 @@ function readable({ text, artifact }: FoundRecord): DigestRecord | undefined {
     return parseRecord(text, originOfArtifact(artifact))
   } catch {
     return undefined
-  }
-}
-
-/**
- * Does again what a network error has broken off, which the client never does; what the service answers with 429 or 5xx
- * it sends again itself.
- */
-async function persist<Result>(work: () => Promise<Result>, wait: Wait): Promise<Result> {
-  for (let count = 1; ; count++) {
-    try {
-      return await work()
-    } catch (error) {
-      const code = networkErrorIn(error)
-      if (count === ATTEMPTS || code === undefined) throw error
-      await pauseForRetry({ why: `${firstLine(error)}: ${code}`, count, attempts: ATTEMPTS }, jobLog, wait)
-    }
-  }
-}
-
-/** The client wraps its NetworkError in others, so that its words are all there is to know it by. */
-function networkErrorIn(error: unknown): string | undefined {
-  return /Unable to make request: ([A-Z]\w*)/.exec(messageOf(error))?.[1]
-}
-
-async function asking<Result>(purpose: string, asked: Promise<Result>): Promise<Result> {
-  try {
-    return await asked
-  } catch (error) {
-    const words = messageOf(error)
-    const none = /ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || (error as Error).name === 'GHESNotSupportedError'
-    const help =
-      'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.'
-    if (none) throw new NoArtifactService({ what: `Can't ${purpose}: there is no artifact service here`, words, help })
-    throw new RecordError({ what: `Can't ${purpose}`, words, cause: error })
   }
 }

@@ -1,11 +1,12 @@
 import { appendFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { homedir, tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import * as core from '@actions/core'
 import { reportSilence } from './activity.ts'
 import { adviceFor } from './advice.ts'
 import { build } from './build/build.ts'
 import { isCancelled } from './cancel.ts'
+import { diskFailure } from './disk.ts'
 import { Failure, messageOf } from './failure.ts'
 import type { Environment } from './inputs/field.ts'
 import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from './inputs/inputs.ts'
@@ -33,17 +34,38 @@ export async function run(env: Environment): Promise<number> {
     if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     const { outputs, summary } = await runMode(inputs, env)
-    for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)
-    if (env.GITHUB_STEP_SUMMARY) await appendFile(env.GITHUB_STEP_SUMMARY, forSummary(summary))
+    await writeOutputs(outputs, env)
+    await writeSummary(summary, env)
     return 0
   } catch (error) {
     // The signal's handler ends the process, once the programs have ended that failed because of it.
     if (isCancelled()) return new Promise(() => undefined)
-    jobLog.error(explain(error))
+    jobLog.error(await explain(error, env))
     if (error instanceof Error) jobLog.debug(error.stack ?? error.message)
     return 1
   } finally {
     stopReports()
+  }
+}
+
+async function writeOutputs(outputs: Result['outputs'], env: Environment): Promise<void> {
+  try {
+    for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value)
+  } catch (error) {
+    const { GITHUB_OUTPUT: file = '' } = env
+    throw await diskFailure(`Can't write the outputs of this step to ${file}`, dirname(file), error)
+  }
+}
+
+/** Warns where the summary can't be written: what it reports has been done. */
+async function writeSummary(summary: string, { GITHUB_STEP_SUMMARY: file }: Environment): Promise<void> {
+  if (!file) return
+  try {
+    await appendFile(file, forSummary(summary))
+  } catch (error) {
+    const failure = await diskFailure(`Can't write the summary of this step to ${file}`, dirname(file), error)
+    const { what, words } = failure.parts
+    jobLog.warning(new Failure({ what, words, help: 'The step has succeeded all the same.' }).message)
   }
 }
 
@@ -80,10 +102,17 @@ function openRegistry(http: Http, env: Environment): Registry {
 }
 
 /** The message of an error, for a person who reads it in the log of a workflow. */
-function explain(error: unknown): string {
+async function explain(error: unknown, { RUNNER_TEMP = tmpdir() }: Environment): Promise<string> {
+  if (!(error instanceof Failure) && isShortage(error))
+    return (await diskFailure("This step can't continue", RUNNER_TEMP, error)).message
   if (!(error instanceof Failure)) return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
   const advice = registryErrorIn(error)
   return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n')
+}
+
+/** Reports whether the runner lacks disk space or file handles, wherever that was noticed. */
+function isShortage(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String((error as NodeJS.ErrnoException | undefined)?.code))
 }
 
 /** The registry's refusal that led to an error and says nothing itself of what to do. */

@@ -39,6 +39,32 @@ async function dockerIs(script: string): Promise<void> {
   process.env.PATH = `${folder}${delimiter}${path}`
 }
 
+/** Pushes the tag. No time passes while it waits; what it logs is in `shown`. */
+function push(loginHelp = 'Log in', silence?: number): Promise<string> {
+  const info = (line: string) => {
+    shown += `${line}\n`
+  }
+  return pushTag(
+    { reference, size: 0, loginHelp },
+    { info },
+    {
+      wait: async () => undefined,
+      ...(silence !== undefined && { silence }),
+    },
+  )
+}
+
+/** Has Docker do something once, and push the tag from then on. */
+function dockerOnce(script: string): Promise<void> {
+  return dockerIs(
+    `echo "$1" >> "$files/asked"\nif [ ! -e "$files/failed" ]; then touch "$files/failed"; ${script}; fi\necho "v1: digest: ${digest} size: 856"`,
+  )
+}
+
+async function timesAsked(): Promise<number> {
+  return (await readFile(join(folder, 'asked'), 'utf8')).trim().split('\n').length
+}
+
 /** The message of what is thrown, which has to be a DockerError. */
 async function refusal(work: Promise<unknown>): Promise<string> {
   const error = await work.then(
@@ -96,7 +122,7 @@ describe('a runner is checked before a long build', () => {
   test.each<[string, () => Promise<unknown>]>([
     ['before the build', checkDocker],
     ['when an image is to be loaded', () => loadImage(feedAll)],
-    ['when it is to be pushed', () => pushTag(reference, 'Log in')],
+    ['when it is to be pushed', () => push()],
   ])('Docker that is not there is missed %s', async (_, work) => {
     process.env.PATH = folder
     const message = await refusal(work())
@@ -209,7 +235,7 @@ test('a tag that Docker refuses is told in its words', async () => {
 describe('a push', () => {
   test('tells the digest that the registry has, the last that Docker names, and shows how it goes', async () => {
     await dockerIs(`echo "$@"\necho "v0: digest: ${older} size: 1234"\necho "v1: digest: ${digest} size: 856"`)
-    expect(await pushTag(reference, 'Log in')).toBe(digest)
+    expect(await push()).toBe(digest)
     expect(shown).toContain(`push ${reference}\nv0: digest: ${older} size: 1234\nv1: digest: ${digest} size: 856`)
   })
 
@@ -220,15 +246,15 @@ describe('a push', () => {
     'Error response from daemon: Head "https://ghcr.io/v2/": denied: denied',
   ])('that is refused for want of a login says how to log in: %s', async (words) => {
     await dockerIs(`echo '${words}' >&2; exit 1`)
-    expect(await refusal(pushTag(reference, 'Log in before this step'))).toBe(
+    expect(await refusal(push('Log in before this step'))).toBe(
       `Docker could not push ${reference}\n  ${words}\nLog in before this step`,
     )
   })
 
   test('that fails for another reason says nothing of logins', async () => {
-    await dockerIs('echo "received unexpected HTTP status: 500 Internal Server Error" >&2; exit 1')
-    expect(await refusal(pushTag(reference, 'Log in'))).toBe(
-      `Docker could not push ${reference}\n  received unexpected HTTP status: 500 Internal Server Error`,
+    await dockerIs('echo "manifest invalid: the layers are not known" >&2; exit 1')
+    expect(await refusal(push())).toBe(
+      `Docker could not push ${reference}\n  manifest invalid: the layers are not known`,
     )
   })
 
@@ -238,8 +264,100 @@ describe('a push', () => {
     ['one of another kind', `v1: digest: ${digest.replace('sha256', 'sha512')} size: 856`],
   ])('after which there is no digest is no success: %s', async (_, words) => {
     await dockerIs(`echo '${words}'`)
-    expect(await refusal(pushTag(reference, 'Log in'))).toBe(
-      `Docker has pushed ${reference}, but did not say its digest\n  ${words}`,
+    expect(await refusal(push())).toBe(`Docker has pushed ${reference}, but did not say its digest\n  ${words}`)
+  })
+})
+
+describe('a push that fails in passing', () => {
+  test.each([
+    'received unexpected HTTP status: 503 Service Unavailable',
+    'error parsing HTTP 502 response body: invalid character',
+    'toomanyrequests: retry-after: 1s, allowed: 44000/minute',
+    'denied: You have exceeded a secondary rate limit',
+    'Put "https://ghcr.io/v2/": read tcp 10.0.0.1:4711: read: connection reset by peer',
+    'Get "https://ghcr.io/v2/": dial tcp 10.0.0.1:443: connect: connection refused',
+    'unexpected EOF',
+    'Get "https://ghcr.io/v2/": net/http: TLS handshake timeout',
+    'dial tcp: lookup ghcr.io: i/o timeout',
+    'blob upload unknown',
+    'blob upload invalid: the digest differs',
+    'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?',
+  ])('is done again, and the log says why: %s', async (words) => {
+    await dockerOnce(`echo '${words}' >&2; exit 1`)
+    expect(await push()).toBe(digest)
+    expect(await timesAsked()).toBe(2)
+    expect(shown).toContain(`docker push ${reference}: ${words}; retrying in 1.`)
+  })
+
+  test('is done again if Docker stops answering', async () => {
+    await dockerOnce('exec sleep 1000')
+    expect(await push('Log in', 1000)).toBe(digest)
+    expect(shown).toContain(`docker push ${reference}: docker push wrote nothing for 1 s; retrying in 1.`)
+  })
+
+  test('is done for two minutes, and then says how often it was tried and what to do', async () => {
+    await dockerIs('echo "received unexpected HTTP status: 503 Service Unavailable" >&2; exit 1')
+    expect(await refusal(push())).toMatch(
+      /^Docker could not push .* \((9|1\d) attempts in (9\d|1[01]\d|120) s\)\n {2}received .* 503 .*\n.*Re-run this job later\.$/,
     )
+  })
+})
+
+test.each([
+  'denied: requested access to the resource is denied',
+  'unauthorized: authentication required; error 503',
+  'tls: failed to verify certificate: x509: certificate signed by unknown authority',
+])('a push that would fail again is not repeated: %s', async (words) => {
+  await dockerOnce(`echo '${words}' >&2; exit 1`)
+  expect(await refusal(push())).toContain(words)
+  expect(await timesAsked()).toBe(1)
+})
+
+describe('a daemon that is gone', () => {
+  const gone = 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?'
+  const help =
+    /\nThe Docker daemon has ended\. Restart Docker on the runner, check that its disk is not full.*Leave `push-with: docker` out/
+
+  test.each<[string, () => Promise<unknown>]>([
+    ['loads an image', () => loadImage(feedAll)],
+    ['looks up an image', () => loadedImage(id, ['app:nix'])],
+    ['tags an image', () => tagImage(id, reference)],
+    ['pushes an image', () => push()],
+  ])('while Docker %s is named as the cause, with advice', async (_, work) => {
+    await dockerIs(`[ "$1" = load ] && cat > /dev/null; echo '${gone}' >&2; exit 1`)
+    const message = await refusal(work())
+    expect(message).toContain(gone)
+    expect(message).toMatch(help)
+  })
+})
+
+describe('a daemon that stops answering', () => {
+  const timing = { silence: 1000 }
+
+  test.each<[string, string, string, () => Promise<unknown>]>([
+    ['is asked whether it runs', '', 'docker version wrote nothing', () => checkDocker(timing)],
+    [
+      'has read an image',
+      'cat > /dev/null',
+      'docker load wrote nothing for 1 s after',
+      () => loadImage(feedAll, undefined, timing),
+    ],
+    ['reads an image', '', 'docker load read nothing', () => loadImage(feedForever, undefined, timing)],
+    ['pushes an image', '', 'docker push wrote nothing', () => push('Log in', 200)],
+  ])('when it %s does not keep the step from ending', async (_, reading, words, work) => {
+    await dockerIs(`${reading}\nexec sleep 1000`)
+    const message = await refusal(work())
+    expect(message).toMatch(/the Docker daemon does not answer\n/)
+    expect(message).toContain(words)
+    expect(message).toContain('Restart Docker on the runner')
+  })
+
+  test('is waited for as long as it reads', async () => {
+    await dockerIs('for at in 1 2 3 4 5 6; do sleep 0.4; head -c 100000 > /dev/null; done; cat > /dev/null')
+    const feed = async (stdin: Writable) => {
+      for (let at = 0; at < 16; at++) await write(stdin, Buffer.alloc(64 * 1024))
+      stdin.end()
+    }
+    await expect(loadImage(feed, undefined, timing)).resolves.toBeUndefined()
   })
 })

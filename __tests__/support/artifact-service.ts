@@ -25,11 +25,17 @@ export interface ArtifactCall {
 
 /**
  * Decides what goes wrong: an answer in place of the real one, a connection reset before the request is carried out
- * (`reset`) or after that (`lost`), or nothing. `count` is how many requests of this method there were, this one included.
+ * (`reset`) or after that (`lost`), no answer at all (`stall`), half an answer (`truncated`), or nothing. `count` is how many requests of this method there were, this one included.
  */
 export type ArtifactFault = (
   call: ArtifactCall & { readonly count: number },
-) => { readonly status: number; readonly body?: string } | 'reset' | 'lost' | undefined
+) => ArtifactFaultAnswer | 'reset' | 'lost' | 'stall' | 'truncated' | undefined
+
+export interface ArtifactFaultAnswer {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string
+}
 
 /** GitHub's artifact service for one workflow run, in this process. */
 export interface ArtifactService {
@@ -80,12 +86,20 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
         const call = describeCall(received, store)
         calls.push(call)
         const broken = fault?.({ ...call, count: calls.filter(({ method }) => method === call.method).length })
-        if (broken !== undefined && broken !== 'lost') return withFault(broken)
+        if (typeof broken === 'object') return withFault(broken)
+        if (broken === 'stall' || broken === 'reset') return broken
         const reply = answer(received, call, store)
-        return broken === 'lost' ? 'reset' : reply
+        if (broken !== 'truncated') return broken === 'lost' ? 'reset' : reply
+        const length = Buffer.byteLength(reply.body) + 1
+        return { ...reply, headers: { ...reply.headers, 'content-length': String(length) }, cut: true }
       })
-      .catch((error: unknown): Reply | 'reset' => twirpError(500, 'internal', String(error)))
+      .catch((error: unknown): Reply => twirpError(500, 'internal', String(error)))
       .then((reply) => {
+        if (reply === 'stall') return
+        if (reply !== 'reset' && reply.cut === true) {
+          response.writeHead(reply.status, reply.headers).write(reply.body, () => request.socket.destroy())
+          return
+        }
         if (reply === 'reset') {
           request.socket.resetAndDestroy()
           return
@@ -155,6 +169,8 @@ interface Reply {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: Buffer | string
+  /** The connection ends after the body, which is shorter than its header says. */
+  readonly cut?: boolean
 }
 
 const TWIRP = '/twirp/github.actions.results.api.v1.ArtifactService/'
@@ -175,9 +191,9 @@ function answer(received: Received, call: ArtifactCall, store: Store): Reply {
     : answerBlob(received, call, store)
 }
 
-function withFault(fault: Exclude<ReturnType<ArtifactFault>, 'lost' | undefined>): Reply | 'reset' {
+function withFault({ status, headers = {}, body = '{}' }: ArtifactFaultAnswer): Reply {
   // The client parses every answer of the service as JSON, so that an empty one would be an error of its own.
-  return fault === 'reset' ? fault : { status: fault.status, headers: {}, body: fault.body ?? '{}' }
+  return { status, headers, body }
 }
 
 // The service

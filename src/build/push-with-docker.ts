@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream'
 import { loginStep } from '../advice.ts'
 import { estimateCompressed } from '../blob/estimate.ts'
 import { MORE_SPACE } from '../disk.ts'
-import { keepsLayersUncompressed, loadedImage, loadImage, pushTag, tagImage } from '../docker/docker.ts'
+import { keepsLayersUncompressed, loadedImage, loadImage, PUSH_STRAIGHT, pushTag, tagImage } from '../docker/docker.ts'
 import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
@@ -14,10 +14,6 @@ import { RegistryError } from '../registry/registry-error.ts'
 import { printBytes } from '../units.ts'
 import type { Pushed, Pushing } from './pushing.ts'
 
-/** What helps with an image that Docker can't load. */
-export const PUSH_STRAIGHT =
-  'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.'
-
 /**
  * Pushes an image by Docker: load, tag, push, and a look at the registry for what has come of it.
  * @param tag Docker can push nothing without one
@@ -25,17 +21,22 @@ export const PUSH_STRAIGHT =
 export async function pushWithDocker({ source, images, tag, check }: Pushing, tools: Tools): Promise<Pushed> {
   tools.log.info(`Docker loads ${source.path}`)
   const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined
-  const archive = await load(source, sizes?.take)
+  let size = 0
+  const take: TakeLayer = async (layer) => {
+    size += layer.size
+    await sizes?.take(layer)
+  }
+  const archive = await load(source, take)
   check(archive)
   sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)
   const pushed: PublishedImage[] = []
-  for (const image of images) pushed.push(await push(name, image, tag, archive, tools))
+  for (const image of images) pushed.push(await push(name, { image, tag, archive, size }, tools))
   return { images: pushed }
 }
 
 /** Has Docker load the image, and says what helps where its own words tell. */
-async function load(source: ImageSource, take: TakeLayer | undefined): Promise<SourceImage> {
+async function load(source: ImageSource, take: TakeLayer): Promise<SourceImage> {
   let isLayout = false
   // Docker gets the image's bytes while they are read here, so that a script that streams them runs once.
   const feed = async (stdin: Writable) => {
@@ -80,11 +81,17 @@ function createSizes(): Sizes {
   }
 }
 
+interface ImagePush {
+  readonly image: Repository
+  readonly tag: string
+  readonly archive: SourceImage
+  /** Of all layers, in bytes. */
+  readonly size: number
+}
+
 async function push(
   name: string,
-  image: Repository,
-  tag: string,
-  archive: SourceImage,
+  { image, tag, archive, size }: ImagePush,
   { registry, log }: Tools,
 ): Promise<PublishedImage> {
   const reference = printReference({ repository: image, tag })
@@ -95,7 +102,7 @@ async function push(
   }
   await tagImage(name, reference)
   const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
-  const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag(reference, loginHelp))
+  const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp }, log))
   const published = await fetchImage(registry, image, digest, { written: true })
   // The daemon may have been told of another image by that name in the meantime, by another job for example.
   if (published.configDigest !== archive.configDigest)

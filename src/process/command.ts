@@ -14,6 +14,8 @@ export interface CommandResult {
   readonly stdout: string
   /** What it wrote to its standard error, without colours; of a long log the end. */
   readonly log: string
+  /** It was ended because it wrote nothing for too long. */
+  readonly stalled: boolean
 }
 
 /**
@@ -29,6 +31,10 @@ export interface CommandOptions {
   readonly input?: string
   /** How long it may run, in milliseconds; as long as it likes if absent. */
   readonly timeoutMs?: number
+  /** How long it may go without writing anything, in milliseconds; as long as it likes if absent. */
+  readonly silenceMs?: number
+  /** Is called with each part of its standard output. */
+  readonly onOutput?: (text: string) => void
   /** How long what it leaves behind may keep its output open, in milliseconds. */
   readonly lingerMs?: number
 }
@@ -46,7 +52,7 @@ const LINGER = 10_000
 export async function runCommand(
   program: string,
   args: readonly string[],
-  { trust, shown = false, input, timeoutMs, lingerMs = LINGER }: CommandOptions,
+  { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }: CommandOptions,
 ): Promise<CommandResult | undefined> {
   const path = await which(program)
   if (path === '') return undefined
@@ -58,17 +64,21 @@ export async function runCommand(
   const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim())
 
   const { process: child, exited } = startChild(path, args, trust, input === undefined ? 'ignore' : 'pipe')
+  const silence = watchSilence(silenceMs, () => endGroup(child))
   const closed = Promise.withResolvers<void>()
   child?.once('close', () => closed.resolve())
   // Neither is there if the system has no room for another program.
   child?.stdout?.on('data', (chunk: Buffer) => {
     activity?.progress()
+    silence.progress()
+    onOutput?.(chunk.toString('utf8'))
     outputLines?.write(chunk)
     // It is not read to its end: a program that floods its output would go on for ever.
     if (!output.add(chunk)) endGroup(child)
   })
   child?.stderr?.on('data', (chunk: Buffer) => {
     activity?.progress()
+    silence.progress()
     errorLines?.write(chunk)
     log.add(chunk)
   })
@@ -79,6 +89,7 @@ export async function runCommand(
 
   const { code, error } = await exited
   clearTimeout(overdue)
+  silence.end()
   if (child?.pid !== undefined) await waitUpTo(lingerMs, closed.promise)
   // Docker's and credential helpers may leave agents behind for the next who asks.
   if (trust !== 'everything') endGroup(child)
@@ -93,7 +104,22 @@ export async function runCommand(
     exitCode: output.full ? 125 : code,
     stdout: output.read().toString('utf8'),
     log: withoutEscapes(log.read().toString('utf8')).replaceAll('\r', ''),
+    stalled: silence.broken(),
   }
+}
+
+/** Calls `onSilence` once nothing has happened for so many milliseconds, unless there is no limit. */
+function watchSilence(
+  limit: number | undefined,
+  onSilence: () => void,
+): { readonly progress: () => void; readonly broken: () => boolean; readonly end: () => void } {
+  let broken = false
+  const stall = (): void => {
+    broken = true
+    onSilence()
+  }
+  const timer = limit === undefined ? undefined : setTimeout(stall, limit)
+  return { progress: () => void timer?.refresh(), broken: () => broken, end: () => clearTimeout(timer) }
 }
 
 /**

@@ -1,3 +1,4 @@
+import { MORE_FILES } from '../disk.ts'
 import { messageOf } from '../failure.ts'
 import { LateAnswer } from './body.ts'
 import type { ClockSkew } from './clock.ts'
@@ -50,7 +51,7 @@ function explain(call: Unanswered): Explanation {
     return {
       problem: 'other',
       what: 'the runner has reached its limit of open files',
-      help: 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.',
+      help: MORE_FILES,
     }
   if (TIME_ERRORS.has(code)) return explainTime(call, code)
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
