@@ -46049,7 +46049,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(1680);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(10305);
 
 
 
@@ -46228,7 +46228,7 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 1680:
+/***/ 10305:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46306,13 +46306,21 @@ function adviceFor({ host, problem, code, status }) {
         case 'not-found':
             return code === 'NAME_UNKNOWN'
                 ? 'Create the repository in the registry first; this one does not create it by itself.'
-                : undefined;
+                : 'Run the job again: a registry may need some seconds to show what was pushed. If that does not help, check the name, and that the login may see it.';
         case 'doubtful':
+            return replacedAnswer(host);
         case 'other':
-            return status !== undefined && status >= 500
+            if (status === undefined)
+                return undefined;
+            if (status < 400)
+                return replacedAnswer(host);
+            return status >= 500 || status === 408
                 ? 'The registry has a fault of its own. Run the job again later.'
-                : undefined;
+                : `Run the job again. If that does not help, ask the operator of ${host} what the answer means.`;
     }
+}
+function replacedAnswer(host) {
+    return `Run the job again. If that does not help, check whether a proxy in front of ${host} changes its answers, or answers in its place.`;
 }
 function permissions(host) {
     if (host !== 'ghcr.io')
@@ -54344,46 +54352,60 @@ function createBackOffs(clock, log) {
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/budget.js
-const BUDGET = 120_000;
+const BUDGET = 115_000;
 const SHORTEST_ATTEMPT = 10_000;
 const MOST_TRANSFERS = 6;
 function createBudgets(now) {
     const hosts = new Map();
-    function hostOf(origin) {
-        const host = hosts.get(origin) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
-        hosts.set(origin, host);
+    function hostOf(key) {
+        const host = hosts.get(key) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
+        hosts.set(key, host);
         return host;
     }
-    function left(origin, work) {
-        const host = hostOf(origin).failingSince ?? Number.POSITIVE_INFINITY;
+    function hostsOf(origin, kind) {
+        return [hostOf(origin), hostOf(`${kind} ${origin}`)];
+    }
+    function left(origin, work, kind = '') {
+        const since = hostsOf(origin, kind).map(({ failingSince = Number.POSITIVE_INFINITY }) => failingSince);
         const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred;
-        return Math.min(host, own) + BUDGET - now();
+        return Math.min(...since, own) + BUDGET - now();
+    }
+    function answered(origin, kind) {
+        for (const host of hostsOf(origin, kind)) {
+            host.heard = now();
+            host.failingSince = undefined;
+        }
+    }
+    function failed(origin, kind, last = now()) {
+        for (const host of hostsOf(origin, kind)) {
+            host.lastFailure = now();
+            host.failingSince ??= Math.max(last, host.heard ?? last);
+        }
     }
     return {
+        answered,
+        failed,
         startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
-        startAttempt(origin, work) {
-            const host = hostOf(origin);
+        startAttempt(origin, work, kind = '') {
+            const both = hostsOf(origin, kind);
             const start = now();
             let last = start;
-            if (start - host.lastFailure > BUDGET)
-                host.failingSince = undefined;
+            for (const host of both)
+                if (start - host.lastFailure > BUDGET)
+                    host.failingSince = undefined;
             return {
                 limit: (timeout) => {
-                    const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work)));
+                    const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work, kind)));
                     return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT));
                 },
                 progress() {
                     last = now();
                 },
-                answered() {
-                    host.heard = now();
-                    host.failingSince = undefined;
-                },
+                answered: () => answered(origin, kind),
                 failed() {
-                    host.lastFailure = now();
-                    host.failingSince ??= Math.max(last, host.heard ?? last);
+                    failed(origin, kind, last);
                     if (work.since === undefined)
-                        work.since = Math.max(last, host.heard ?? last);
+                        work.since = Math.max(last, both[1].heard ?? last);
                     else if (work.count < MOST_TRANSFERS)
                         work.transferred += last - start;
                 },
@@ -54474,6 +54496,8 @@ function printDetail(detail) {
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/retry.js
+
+
 const ATTEMPTS = 6;
 const LONGEST_RETRY_AFTER = 60_000;
 const LONGEST_BACK_OFF = 15_000;
@@ -54509,6 +54533,24 @@ function isPassingError(code, answered) {
     if (RETRIED_ERRORS.has(code))
         return true;
     return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'));
+}
+const LOST_PAUSES = [500, 2000];
+async function retry_pauseFor(why, milliseconds, { log, pause }) {
+    log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
+    await pause(milliseconds);
+}
+async function retry_retryDoubtful(work, waiting) {
+    for (const milliseconds of LOST_PAUSES) {
+        try {
+            return await work();
+        }
+        catch (error) {
+            if (!(error instanceof RegistryError) || error.problem !== 'doubtful')
+                throw error;
+            await retry_pauseFor((0,lib_failure/* firstLine */.TM)(error), milliseconds, waiting);
+        }
+    }
+    return work();
 }
 async function pauseForRetry({ why, count, attempts, retryAfter }, log, wait) {
     const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
@@ -60441,7 +60483,7 @@ async function findImage(registry, repository, digest, look) {
         return undefined;
     const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
     if (parsed.kind === 'manifest')
-        return image_describe(registry, repository, image_contentOf(outer, parsed), []);
+        return image_describe(registry, repository, image_contentOf(outer, parsed), [], look);
     const only = image_onlyImage(parsed, repository, digest);
     const name = image_nameOf(repository, digest);
     const attested = attestationsOf(parsed, only, name, repository);
@@ -60451,7 +60493,7 @@ async function findImage(registry, repository, digest, look) {
     ]);
     if (own === undefined)
         throw new Error('one manifest was read for each that was listed');
-    return image_describe(registry, repository, own, attestations);
+    return image_describe(registry, repository, own, attestations, look);
 }
 async function fetchImage(registry, repository, digest, look) {
     const image = await findImage(registry, repository, digest, look);
@@ -60459,10 +60501,10 @@ async function fetchImage(registry, repository, digest, look) {
         throw absent(repository, digest, image_nameOf(repository, digest));
     return image;
 }
-async function missingBlobs(registry, image) {
+async function missingBlobs(registry, image, look) {
     const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
     digests.delete(image.configDigest);
-    const looked = await allOf([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })));
+    const looked = await allOf([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })));
     return looked.filter(({ found }) => !found).map(({ digest }) => digest);
 }
 async function hasWhole(registry, repository, digest) {
@@ -60482,7 +60524,7 @@ function absent(repository, digest, what) {
         problem: 'not-found',
         what: `${what.replace(/^the /, 'The ')} is not in the registry`,
         words: `${repository.host} has no ${digest} in ${repository.path}`,
-        help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
+        help: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
     });
 }
 async function readListed(registry, repository, descriptors, look, name) {
@@ -60517,11 +60559,11 @@ function image_contentOf(manifest, parsed, listed) {
     const blobs = [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))];
     return { manifest, descriptor, annotations, blobs };
 }
-async function image_describe(registry, repository, own, attestations) {
+async function image_describe(registry, repository, own, attestations, look) {
     const { digest, mediaType, size } = own.descriptor;
     const [config] = own.blobs;
     const name = `the config of ${image_nameOf(repository, digest)}`;
-    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT));
+    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, look));
     if (bytes === undefined)
         throw absent(repository, config?.digest ?? digest, name);
     const { os, architecture, variant, labels } = parseConfig(bytes, name);
@@ -61108,6 +61150,7 @@ async function checkImage(source) {
 
 
 
+
 const BLOBS_AT_ONCE = 16;
 async function copyImages(registry, copies) {
     const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
@@ -61120,13 +61163,16 @@ async function copyImages(registry, copies) {
                 sent += blob.size;
         }
     };
-    try {
-        await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext));
-    }
-    finally {
-        waiting.length = 0;
-    }
-    await Promise.all(copies.map((copy) => putManifests(registry, copy)));
+    const copyRest = async () => {
+        try {
+            await copyNext();
+        }
+        finally {
+            waiting.length = 0;
+        }
+    };
+    await allOf(Array.from({ length: BLOBS_AT_ONCE }, copyRest));
+    await allOf(copies.map((copy) => putManifests(registry, copy)));
     return sent;
 }
 function contentsOf({ own, attestations }) {
@@ -61139,19 +61185,22 @@ async function putManifests(registry, { image, to }) {
 function streamed(registry, { digest, size }, from) {
     const broken = (words, cause) => new RegistryError({
         host: from.host,
-        problem: 'other',
+        problem: cause === undefined ? 'doubtful' : 'other',
         what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
         words,
+        ...(cause !== undefined && { help: 'Run the job again later.' }),
         cause,
     });
     async function* content() {
         let read = 0;
+        const hash = (0,external_node_crypto_.createHash)('sha256');
         const body = await registry.openBlob(from, digest);
         try {
             for await (const chunk of body) {
                 read += chunk.length;
                 if (read > size)
                     break;
+                hash.update(chunk);
                 yield chunk;
             }
         }
@@ -61160,8 +61209,21 @@ function streamed(registry, { digest, size }, from) {
         }
         if (read !== size)
             throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`);
+        const actual = `sha256:${hash.digest('hex')}`;
+        if (actual !== digest)
+            throw broken(`its digest should be ${digest}, but is ${actual}`);
     }
-    return { digest, size, open: () => external_node_stream_.Readable.from(content(), { objectMode: false }) };
+    return { digest, size, open: () => external_node_stream_.Readable.from(holdBack(content()), { objectMode: false }) };
+}
+async function* holdBack(chunks) {
+    let last;
+    for await (const chunk of chunks) {
+        if (last !== undefined)
+            yield last;
+        last = chunk;
+    }
+    if (last !== undefined)
+        yield last;
 }
 async function putEverywhere(registry, repositories, blob) {
     const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
@@ -61181,10 +61243,96 @@ async function putIfAbsent(registry, to, blob, from) {
     await registry.putBlob(to, blob);
     return true;
 }
-async function putTag(registry, image, tag, manifest) {
-    if ((await registry.findDigest(image, tag)) === manifest.digest)
+
+;// CONCATENATED MODULE: ./lib/registry/tags.js
+
+
+
+
+class TagError extends lib_failure/* Failure */.HR {
+    name = 'TagError';
+}
+async function putTags(registry, repositories, tag, manifest) {
+    const several = repositories.length > 1;
+    const all = await allOf(repositories.map(async (repository) => {
+        if ((await registry.findDigest(repository, tag)) === manifest.digest)
+            return [];
+        return [{ tag: { repository, tag }, before: several ? await registry.getManifest(repository, tag) : undefined }];
+    }));
+    const moves = all.flat();
+    const outcomes = await Promise.allSettled(moves.map((move) => writeTag(registry, move.tag, manifest)));
+    const at = outcomes.findIndex(({ status }) => status === 'rejected');
+    const [failed, outcome] = [moves[at], outcomes[at]];
+    if (failed === undefined || outcome?.status !== 'rejected')
         return;
-    await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes);
+    if (!several)
+        throw outcome.reason;
+    const left = await restoreTags(registry, moves, manifest.digest);
+    throw new TagError({
+        what: `The tag ${printReference(failed.tag)} could not be moved to ${manifest.digest}`,
+        words: (0,lib_failure/* messageOf */.bD)(outcome.reason),
+        help: `${printTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
+        cause: outcome.reason,
+    });
+}
+async function writeTag(registry, { repository, tag }, { digest, mediaType, bytes }) {
+    try {
+        await registry.putManifest(repository, tag, mediaType, bytes);
+        return 'written';
+    }
+    catch (error) {
+        const { status = 500 } = error instanceof RegistryError ? error : {};
+        const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined;
+        if (now !== digest)
+            throw error;
+        return 'refused';
+    }
+}
+async function readTag(registry, { repository, tag }, expected) {
+    const seen = await registry.findDigest(repository, tag);
+    if (expected.includes(seen))
+        return seen;
+    return (await registry.getManifest(repository, tag, { written: true }))?.digest;
+}
+async function restoreTags(registry, moves, moved, keep = false) {
+    const lines = moves.map(async (move) => {
+        const state = await restoreTag(registry, move, moved, keep);
+        return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`];
+    });
+    return (await Promise.all(lines)).flat();
+}
+async function restoreTag(registry, { tag, before }, moved, keep) {
+    const { repository } = tag;
+    let now;
+    try {
+        now = await readTag(registry, tag, [before?.digest, moved]);
+    }
+    catch (error) {
+        return `what it points to now is unknown: ${(0,lib_failure/* firstLine */.TM)(error)}`;
+    }
+    if (now === before?.digest)
+        return undefined;
+    if (now !== moved)
+        return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`;
+    if (keep)
+        return `points to ${moved}, and another run moves it there too`;
+    try {
+        if (before !== undefined) {
+            await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes);
+            return undefined;
+        }
+        if (await registry.deleteTag(repository, tag.tag))
+            return undefined;
+        return `is new and points to ${moved}; ${repository.host} can't delete tags`;
+    }
+    catch (error) {
+        return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,lib_failure/* messageOf */.bD)(error)}`;
+    }
+}
+function printTagsLeft(left, which = 'All tags') {
+    if (left.length === 0)
+        return `${which} are as they were.`;
+    return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/build/manifest.js
@@ -61249,6 +61397,7 @@ function composeManifest({ manifest, layers: own }, config, layers, info) {
 
 
 
+
 async function relabel(registry, { image, info }, labels, asked) {
     const { repository, own } = image;
     const config = labelledConfig(image.configBytes, labels);
@@ -61263,10 +61412,10 @@ async function relabel(registry, { image, info }, labels, asked) {
 }
 async function publishUnchanged(registry, published, repositories, tag) {
     const { repository, digest, own } = published;
-    const whole = await Promise.all(repositories.map((to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
+    const whole = await allOf(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
     const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
     if (tag !== '')
-        await allOf(repositories.map((to) => putTag(registry, to, tag, own.manifest)));
+        await putTags(registry, repositories, tag, own.manifest);
     return sent;
 }
 
@@ -61720,6 +61869,7 @@ function shorten(digest) {
 
 
 
+
 async function pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
@@ -61838,7 +61988,7 @@ async function pushManifest({ images, tag, labels }, image, layers, info, publis
     await putEverywhere(registry, without, config);
     await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
     if (tag !== '')
-        await allOf(images.map((repository) => putTag(registry, repository, tag, manifest)));
+        await putTags(registry, images, tag, manifest);
     return manifest;
 }
 
@@ -62376,7 +62526,7 @@ function readBuildInputs(env) {
         installable: refuseOption('installable', inputOf(env, 'installable')),
         file: readFile(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        tag: readTag(env, system, pushWith),
+        tag: inputs_readTag(env, system, pushWith),
         pushWith,
         compression: readCompression(env, pushWith),
         reuseFrom: readReuseFrom(env, common.images),
@@ -62579,7 +62729,7 @@ function readFile(env) {
         });
     return file;
 }
-function readTag(env, system, pushWith) {
+function inputs_readTag(env, system, pushWith) {
     const pattern = inputOf(env, 'tag');
     if (pattern === '' && pushWith === 'registry')
         return '';
@@ -62791,7 +62941,7 @@ function candidateOf(text, origin) {
 
 const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
 const commits_ANSWER_LIMIT = 16 * 1024 * 1024;
-const PATIENCE = 10_000;
+const PAUSES = [500, 2000];
 async function compareCommits(question, http) {
     const { api, repository, token, base, head } = question;
     if (base === head)
@@ -62803,24 +62953,34 @@ async function compareCommits(question, http) {
     if (!URL.canParse(api) || repository === '')
         return { unknown: 'the runner does not say where to ask' };
     const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const purpose = `compare ${base} with ${head}`;
+    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
+    const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: commits_ANSWER_LIMIT });
     try {
-        const reply = await http.send({
-            method: 'GET',
-            url,
-            headers: { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` },
-            purpose: `compare ${base} with ${head}`,
-            limit: commits_ANSWER_LIMIT,
-            patience: PATIENCE,
-            attempts: 1,
-        });
-        if (!reply.ok)
-            return { unknown: `${url.host} answered with status ${reply.status} (${commits_wordsOf(reply.text)})` };
-        const answer = readJson(ANSWER, reply.content ?? '');
-        return answer.ok ? answer.value.status : { unknown: `${url.host} did not say how they stand to each other` };
+        for (const milliseconds of PAUSES) {
+            const relation = readRelation(await ask());
+            if (relation.passing !== true)
+                return relation.relation;
+            http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
+            await http.pause(milliseconds);
+        }
+        return readRelation(await ask()).relation;
     }
     catch (error) {
         return { unknown: (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(error)) };
     }
+}
+function readRelation(reply) {
+    const { host } = reply.url;
+    if (!reply.ok) {
+        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
+        const unknown = `${host} answered with status ${reply.status} (${commits_wordsOf(reply.text)}${tries})`;
+        return reply.status === 404 ? { relation: { unknown }, passing: true } : { relation: { unknown } };
+    }
+    const answer = readJson(ANSWER, reply.content ?? '');
+    if (answer.ok)
+        return { relation: answer.value.status };
+    return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true };
 }
 function isCommit(text) {
     return /^[0-9a-f]{7,64}$/.test(text);
@@ -62934,10 +63094,11 @@ class MergeError extends lib_failure/* Failure */.HR {
 
 
 
+
 async function published_readTags(registry, tags) {
     const descriptions = new Map();
-    return Promise.all(tags.map(async (tag) => {
-        const stored = await registry.getManifest(tag.repository, tag.tag);
+    return allOf(tags.map(async (tag) => {
+        const stored = await readStored(registry, tag);
         if (stored === undefined)
             return { tag, platforms: [] };
         const key = `${printRepository(tag.repository)}@${stored.digest}`;
@@ -62945,6 +63106,12 @@ async function published_readTags(registry, tags) {
         descriptions.set(key, description);
         return { tag, stored, ...(await description) };
     }));
+}
+async function readStored(registry, { repository, tag }) {
+    const stored = await registry.getManifest(repository, tag);
+    if (stored !== undefined || (await registry.findDigest(repository, tag)) === undefined)
+        return stored;
+    return registry.getManifest(repository, tag, { written: true });
 }
 async function published_describe(registry, tag, stored) {
     try {
@@ -62954,7 +63121,7 @@ async function published_describe(registry, tag, stored) {
             const platforms = images.flatMap(({ platform }) => platform ?? []);
             return { index: parsed, platforms, ...commitOf(parsed.annotations) };
         }
-        const image = await findImage(registry, tag.repository, stored.digest);
+        const image = await findImage(registry, tag.repository, stored.digest, { written: true });
         return image === undefined
             ? { platforms: [] }
             : { platforms: [image.platform], ...commitOf({ ...image.labels, ...parsed.annotations }) };
@@ -62979,17 +63146,17 @@ function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
     const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
     return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
 }
-function describeTag({ tag, before, action, gained, lost }, digest) {
+function describeTag({ tag, before, action, gained, lost, now }, digest) {
     const from = before.stored === undefined ? '' : code(before.stored.digest);
-    const to = action === 'skipped' ? '' : code(digest);
+    const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
     const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
-    return `| ${code(printReference(tag))} | ${action} | ${from} | ${to} | ${platforms} |`;
+    return `| ${code(printReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
 }
 function signed(sign) {
     return (platform) => `${sign} ${printPlatform(platform)}`;
 }
 function pullCommand(plans) {
-    const first = plans.find(({ action }) => action !== 'skipped');
+    const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
     return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', ''];
 }
 
@@ -63043,88 +63210,111 @@ function describeLoss({ tag, before, lost }) {
 
 
 
-async function moveTags(registry, moves, index, published = []) {
-    const done = [];
-    const byOthers = [...published];
-    for (const wave of wavesOf(moves)) {
-        const outcomes = await Promise.allSettled(wave.map(({ tag }) => moveTag(registry, tag, index)));
-        done.push(...wave);
-        byOthers.push(...wave.flatMap(({ tag }, at) => (wasRefused(outcomes[at]) ? [tag] : [])));
-        const at = outcomes.findIndex(({ status }) => status === 'rejected');
-        const [failed, outcome] = [wave[at], outcomes[at]];
-        if (failed === undefined || outcome?.status !== 'rejected')
-            continue;
-        const left = byOthers.length > 0
-            ? await listMoved(registry, [...published, ...done.map(({ tag }) => tag)], index)
-            :
-                await putBack(registry, done.toReversed(), index);
-        throw tags_stopped(failed, index, outcome.reason, left);
-    }
-}
-async function moveTag(registry, { repository, tag }, index) {
+
+
+
+async function moveTags(registry, moves, index) {
+    const tried = [];
+    const byOthers = [];
     try {
-        await registry.putManifest(repository, tag, index.mediaType, index.bytes);
-        return 'written';
+        let waiting = moves;
+        for (const wave of wavesOf(moves.filter(({ before }) => before?.digest !== index.digest))) {
+            const there = await findMoved(registry, waiting, index);
+            byOthers.push(...there);
+            waiting = waiting.filter((move) => !wave.includes(move) && !there.includes(move));
+            const writing = wave.filter((move) => !byOthers.includes(move));
+            tried.push(...writing);
+            await writeWave(registry, writing, index, byOthers);
+        }
     }
     catch (error) {
-        const now = await registry.findDigest(repository, tag).catch(() => undefined);
-        if (now !== index.digest)
-            throw error;
-        const { status = 500 } = error instanceof RegistryError ? error : {};
-        return status < 500 ? 'refused' : 'written';
+        const left = await restoreTags(registry, moves.filter(isIn([...tried, ...byOthers])), index.digest, byOthers.length > 0);
+        const nothing = tried.length === 0 && left.length === 0;
+        throw tags_stopped(error, nothing ? 'No tag has moved.' : printTagsLeft(left, isConflict(error) ? 'All other tags' : 'All tags'));
     }
 }
-function wasRefused(outcome) {
-    return outcome?.status === 'fulfilled' && outcome.value === 'refused';
+function isIn(moves) {
+    return (move) => moves.includes(move);
 }
-async function listMoved(registry, tags, index) {
-    const lines = tags.map(async (tag) => {
-        const now = await registry.findDigest(tag.repository, tag.tag).catch((error) => error);
-        if (now === index.digest)
-            return [`${printReference(tag)}: points to ${index.digest}, and another run moves it there too`];
-        return now instanceof Error ? [`${printReference(tag)}: ${(0,lib_failure/* messageOf */.bD)(now)}`] : [];
-    });
-    return (await Promise.all(lines)).flat();
+async function writeWave(registry, wave, index, byOthers) {
+    const outcomes = await Promise.allSettled(wave.map(({ tag }) => writeTag(registry, tag, index)));
+    for (const [at, outcome] of outcomes.entries()) {
+        const move = wave[at];
+        if (move !== undefined && outcome.status === 'fulfilled' && outcome.value === 'refused')
+            byOthers.push(move);
+    }
+    for (const [at, outcome] of outcomes.entries()) {
+        const move = wave[at];
+        if (move === undefined || outcome.status === 'fulfilled')
+            continue;
+        throw new MergeError({
+            what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
+            words: (0,lib_failure/* messageOf */.bD)(outcome.reason),
+            cause: outcome.reason,
+            help: 'Run the job again once the cause is fixed. The index is already in the registry.',
+        });
+    }
 }
 function wavesOf(moves) {
     const latest = moves.filter(({ tag }) => tag.tag === 'latest');
     const others = moves.filter(({ tag }) => tag.tag !== 'latest');
     const fresh = others.filter(({ before }) => before === undefined);
     const moving = others.filter(({ before }) => before !== undefined);
-    return [fresh, moving, latest];
+    return [fresh, moving, latest].filter(({ length }) => length > 0);
 }
-async function putBack(registry, moves, index) {
-    const left = [];
-    for (const move of moves) {
-        const problem = await putBackOne(registry, move, index).catch(lib_failure/* messageOf */.bD);
-        if (problem !== undefined)
-            left.push(`${printReference(move.tag)}: ${problem}`);
-    }
-    return left;
+async function findMoved(registry, moves, index) {
+    const moved = await allOf(moves.map(async (move) => {
+        const { tag, before } = move;
+        const now = await readTag(registry, tag, [before?.digest, index.digest]);
+        if (now === before?.digest)
+            return [];
+        if (now === index.digest)
+            return [move];
+        throw new MergeError({
+            what: `${printReference(tag)} was updated by another run while this job was running`,
+            words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+            help: 'Run this job again. Use a `concurrency` group in the workflow so that its runs wait for each other.',
+        });
+    }));
+    return moved.flat();
 }
-async function putBackOne(registry, { tag, before }, index) {
-    const { repository } = tag;
-    const now = await registry.getManifest(repository, tag.tag);
-    if (now?.digest !== index.digest)
-        return undefined;
-    if (before !== undefined) {
-        await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes);
-        return undefined;
-    }
-    if (await registry.deleteTag(repository, tag.tag))
-        return undefined;
-    return `is new and points to ${index.digest}; ${repository.host} can't delete tags`;
+function isConflict(error) {
+    return error instanceof MergeError && error.cause === undefined;
 }
-function tags_stopped({ tag }, index, error, left) {
-    const where = left.length === 0
-        ? 'All tags are as they were.'
-        : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`;
-    return new MergeError({
-        what: `The tag ${printReference(tag)} could not be moved to ${index.digest}`,
-        words: (0,lib_failure/* messageOf */.bD)(error),
-        help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
-        cause: error,
+function tags_stopped(error, where) {
+    if (!(error instanceof lib_failure/* Failure */.HR))
+        return error;
+    const { what, words, help = 'Run the job again. The index is already in the registry.' } = error.parts;
+    return new MergeError({ what, words, help: `${where}\n${help}`, cause: error });
+}
+async function findOvertaken(registry, moves, index, log) {
+    const found = moves.map(async ({ tag, before }) => {
+        try {
+            const now = await readTag(registry, tag, [index.digest]);
+            if (now === index.digest)
+                return [];
+            const state = now === undefined ? 'it no longer exists' : `it points to ${await describeImage(registry, tag, now)}`;
+            const late = before !== undefined && now === before.digest ? ', or the registry does not show the change yet' : '';
+            log.warning(`${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}${late}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`);
+            return [{ tag, now }];
+        }
+        catch (error) {
+            log.info(`Can't check whether another run has moved ${printReference(tag)} since: ${(0,lib_failure/* firstLine */.TM)(error)}`);
+            return [];
+        }
     });
+    return (await Promise.all(found)).flat();
+}
+async function describeImage(registry, { repository }, digest) {
+    try {
+        const stored = await registry.getManifest(repository, digest);
+        const parsed = stored && parseManifest(stored.bytes, stored.mediaType, digest);
+        const revision = parsed?.annotations[REVISION];
+        return revision === undefined ? digest : `${digest} (commit ${(0,lib_failure/* oneLine */.TN)(revision)})`;
+    }
+    catch {
+        return digest;
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/verify.js
@@ -63136,8 +63326,10 @@ function tags_stopped({ tag }, index, error, left) {
 
 
 
+
 async function verify(candidate, images, registry) {
-    const found = await Promise.all(images.map((image) => verify_look(candidate, image, registry)));
+    const isHome = (image) => candidate.record === undefined ? images.length === 1 : candidate.record.image === printRepository(image);
+    const found = await allOf(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
     const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks;
     const whole = found.find((one) => one.image !== undefined && one.missing.length === 0);
     if (whole?.image === undefined)
@@ -63145,10 +63337,10 @@ async function verify(candidate, images, registry) {
     const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
     return { ...verify_describe(candidate, whole.image), image: whole.image, absentFrom };
 }
-async function verify_look({ digest }, repository, registry) {
+async function verify_look({ digest }, repository, registry, written) {
     try {
-        const image = await findImage(registry, repository, digest);
-        return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) };
+        const image = await findImage(registry, repository, digest, { written });
+        return { image, missing: image === undefined ? [] : await missingBlobs(registry, image, { written }) };
     }
     catch (error) {
         if (error instanceof RegistryError && error.problem === 'not-found')
@@ -63165,9 +63357,9 @@ function incomplete({ digest, record }, images, found) {
     if (half?.image === undefined)
         return absent(home, digest, `${printRepository(home)}@${digest}`);
     return new MergeError({
-        what: `${printRepository(half.image.repository)}@${digest} is not whole: ${half.missing.length} of its layers are not in the registry`,
+        what: `${printRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
         words: half.missing.join('\n'),
-        help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again. If that does not help, let it run once with `reuse-from: ""`: then it looks for each layer.',
+        help: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
     });
 }
 function verify_describe({ digest, record, origin }, image) {
@@ -63282,10 +63474,10 @@ async function merge(inputs, workflow, tools) {
     if (!inputs.allowMissingPlatforms)
         refuseLoss(plans);
     tellPlan(plans, inputs, origin, relations, tools);
-    if (push)
-        await publish(index, members, plans, inputs, registry);
-    tell(index, members, plans, inputs, tools);
-    return merge_report(index, members, plans, unchanged !== undefined, inputs);
+    const overtaken = push ? await publish(index, members, plans, inputs, tools) : [];
+    const results = plans.map((plan) => withOutcome(plan, overtaken));
+    tell(index, members, results, inputs, tools);
+    return merge_report(index, members, results, unchanged !== undefined, inputs);
 }
 function nothingToCheck(log) {
     const why = 'builds with `push: false` push nothing, so that there is nothing to merge';
@@ -63327,7 +63519,7 @@ function sameSource(one, other = '') {
 function originOf({ revision, source }) {
     return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
 }
-function tellPlan(plans, { allowOlder }, { [REVISION]: head }, relations, { log }) {
+function tellPlan(plans, { allowOlder, push }, { [REVISION]: head }, relations, { log }) {
     for (const plan of losing(plans))
         log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
     for (const { tag, before, action } of plans) {
@@ -63336,44 +63528,37 @@ function tellPlan(plans, { allowOlder }, { [REVISION]: head }, relations, { log 
         if (action === 'skipped')
             log.warning(`${name} is left alone: it is of the commit ${before.revision}, and this run's, ${head}, is behind that one. \`allow-older: true\` moves it all the same.`);
         else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
-            log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? whyNone(head)}`);
+            logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log);
     }
 }
-function whyNone(head) {
-    return head === undefined ? 'the runner does not say which commit this run is of' : 'it names none';
+function logUnknownOrder(moving, from, to, relation, log) {
+    const why = relation?.unknown ?? 'the runner does not name the commit of this run';
+    if (from === undefined)
+        log.info(`${moving}, which names no commit`);
+    else
+        log.warning(`${moving} from commit ${(0,lib_failure/* oneLine */.TN)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group in the workflow so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }
-async function publish(index, members, plans, { images }, registry) {
+async function publish(index, members, plans, { images }, { registry, log }) {
     await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
-    const moves = plans
-        .filter(({ action }) => action === 'created' || action === 'moved')
-        .map(({ tag, before }) => ({ tag, before: before.stored }));
     const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
-    await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
-    const [, checked] = await Promise.all([
-        Promise.all(without.map((image) => readBack(registry, image, index))),
-        Promise.all(plans.flatMap(({ tag, before, action }) => action === 'skipped' ? [] : checkStill(registry, { tag, before: before.stored }, index))),
-    ]);
-    const published = checked.filter(({ moved }) => moved).map(({ tag }) => tag);
-    await moveTags(registry, moves.filter(({ tag }) => !published.includes(tag)), index, published);
+    await allOf(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
+    await allOf(without.map((image) => readBack(registry, image, index)));
+    const moves = plans
+        .filter(({ action }) => action !== 'skipped')
+        .map(({ tag, before }) => ({ tag, before: before.stored }));
+    await moveTags(registry, moves, index);
+    return findOvertaken(registry, moves, index, log);
+}
+function withOutcome(plan, overtaken) {
+    const found = overtaken.find(({ tag }) => tag === plan.tag);
+    return found === undefined ? plan : { ...plan, action: 'overtaken', now: found.now };
 }
 async function readBack(registry, image, { digest }) {
     if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
         return;
     throw new MergeError({
         what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-        help: 'No tag has moved. This is a fault of the registry; run the job again.',
-    });
-}
-async function checkStill(registry, { tag, before }, index) {
-    const now = await registry.findDigest(tag.repository, tag.tag);
-    if (now === before?.digest)
-        return { tag, moved: false };
-    if (now === index.digest)
-        return { tag, moved: true };
-    throw new MergeError({
-        what: `${printReference(tag)} was moved by somebody else while this job ran`,
-        words: `it was ${before?.digest ?? 'not there'}, and is ${now ?? 'gone'}`,
-        help: 'No tag has moved. Run this job again, and let runs wait for each other, which a `concurrency` group of the workflow does.',
+        help: 'No tag has moved. Run the job again: this is a fault of the registry.',
     });
 }
 const VERBS = {
@@ -63381,6 +63566,7 @@ const VERBS = {
     created: ['is new', 'would be new'],
     moved: ['is moved to it', 'would be moved to it'],
     skipped: ['is left alone', 'would be left alone'],
+    overtaken: ['was updated by another run', 'would be updated by another run'],
 };
 function tell(index, members, plans, { images, push }, { log }) {
     const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ');
@@ -63394,9 +63580,11 @@ function merge_report(index, members, plans, unchanged, { images, push }) {
     if (first === undefined)
         throw new Error('no image, though inputs have one at least');
     const skipped = plans.filter(({ action }) => action === 'skipped');
-    const standing = plans.filter(({ action }) => action !== 'skipped');
+    const overtaken = plans.some(({ action }) => action === 'overtaken');
+    const standing = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
     const there = unchanged || plans.some(({ action }) => action === 'kept');
-    const changed = !there || plans.some(({ action }) => action === 'moved');
+    const lost = overtaken && standing.every(({ action }) => action === 'kept');
+    const changed = !lost && (!there || plans.some(({ action }) => action === 'moved'));
     const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
     return {
         outputs: {
@@ -64246,13 +64434,13 @@ function createHttp(settings) {
     async function sendOnce(call, work) {
         const { origin } = call.url;
         await backOffs.passed(origin);
-        const attempt = budgets.startAttempt(origin, work);
+        const attempt = budgets.startAttempt(origin, work, http_kindOf(call));
         const endActivity = http_watchSilence(call);
         const outcome = await settle(answerTo(call, attempt));
         endActivity();
         if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
             attempt.failed();
-        else if (outcome.reply !== undefined)
+        else if (outcome.reply !== undefined && !isRedirect(outcome.reply))
             attempt.answered();
         return conclude(call, outcome);
     }
@@ -64292,7 +64480,15 @@ function createHttp(settings) {
         const validity = network.certificateOf(url.origin);
         throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew });
     }
-    async function retry({ url: { host, origin } }, attempt, attempts = Number.POSITIVE_INFINITY) {
+    function note(call, { reply }, why, { since }) {
+        const { origin } = call.url;
+        if (why !== undefined)
+            budgets.failed(origin, http_kindOf(call), since);
+        else if (reply !== undefined)
+            budgets.answered(origin, http_kindOf(call));
+    }
+    async function retry(call, attempt, attempts = Number.POSITIVE_INFINITY) {
+        const { host, origin } = call.url;
         const work = budgets.startWork();
         while (true) {
             const outcome = await settle(attempt(work));
@@ -64301,16 +64497,17 @@ function createHttp(settings) {
             const answered = budgets.hasAnswered(origin);
             const why = passingReason(outcome, answered);
             const most = Math.min(attempts, mostAttempts(outcome, answered));
+            note(call, outcome, why, work);
             if (why === undefined || work.count >= most || isExhausted(error))
                 return withTries(outcome, work);
             work.since ??= clock.now();
             const retryAfter = reply?.headers.get('retry-after') ?? undefined;
             const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now();
             const delay = retryDelay(work.count, retryAfter, now, Math.random());
-            if (delay > budgets.left(origin, work))
+            if (delay > budgets.left(origin, work, http_kindOf(call)))
                 return withTries(outcome, work);
             const asked = parseRetryAfter(retryAfter, now) !== undefined;
-            const whose = error instanceof RegistryError ? error.host : host;
+            const whose = hostOf(outcome) ?? host;
             await backOffs.wait({ origin, count: work.count, delay, asked, why: `${whose}: ${why}` });
         }
     }
@@ -64333,7 +64530,7 @@ function createHttp(settings) {
     }
     return {
         send: (call) => call.work === undefined ? retry(call, (work) => sendOnce(call, work), call.attempts) : sendOnce(call, call.work),
-        retry: (call, attempt) => retry(call, attempt),
+        retry,
         read: ({ body }) => readSteadily(body, timeouts.stall),
         drain(reply) {
             if (reply.ok && reply.content === undefined)
@@ -64373,6 +64570,16 @@ async function settle(sent) {
     catch (error) {
         return { error };
     }
+}
+function http_kindOf({ method = 'PUT', url }) {
+    const [, part = url.pathname.split('/')[1]] = /\/(manifests|blobs)\//.exec(url.pathname) ?? [];
+    return `${method} ${part}`;
+}
+function isRedirect({ status, headers }) {
+    return status >= 300 && status < 400 && headers.has('location');
+}
+function hostOf({ reply, error }) {
+    return error instanceof RegistryError ? error.host : reply?.url.host;
 }
 function passingReason({ reply, error }, answered) {
     const refused = proxyStatus(causeOf(error));
@@ -64486,6 +64693,7 @@ function realmProblem(realm, registry, withSecret) {
 
 
 
+
 function createAuthorization(settings) {
     const challenges = new Map();
     const headers = new Map();
@@ -64570,7 +64778,10 @@ const TOKEN_ANSWER = object({
 });
 const TOKEN_LIMIT = 1024 * 1024;
 const SHORTEST_TOKEN = 16;
-async function fetchToken(call) {
+function fetchToken(call) {
+    return retry_retryDoubtful(() => fetchTokenOnce(call), call.http);
+}
+async function fetchTokenOnce(call) {
     const realm = realmOf(call);
     const asked = Date.now();
     const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm));
@@ -64665,7 +64876,7 @@ function tokenError(call, realm, words, reply) {
     if (!refused)
         return new RegistryError({
             host: repository.host,
-            problem: status === 429 ? 'rate-limited' : 'other',
+            problem: status === undefined ? 'doubtful' : status === 429 ? 'rate-limited' : 'other',
             status,
             what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
             words,
@@ -64764,7 +64975,13 @@ async function findBase(http, host) {
 }
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MOST_REDIRECTS = 5;
-async function follow({ http, onSecret }, first) {
+async function follow(settings, first) {
+    const { http } = settings;
+    if (first.work !== undefined || !isFollowed(first))
+        return followOnce(settings, first);
+    return http.retry(first, (work) => followOnce(settings, { ...first, work }), first.attempts);
+}
+async function followOnce({ http, onSecret }, first) {
     let request = first;
     const base = first.registry;
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
@@ -64791,9 +65008,13 @@ function signatureIn({ search, searchParams }) {
     return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN);
 }
 const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state/i;
-function locationOf(reply, { method, url }) {
+function isFollowed({ method }) {
+    return method === 'GET' || method === 'HEAD';
+}
+function locationOf(reply, request) {
+    const { url } = request;
     const location = reply.headers.get('location');
-    if (location === null || !REDIRECTS.has(reply.status) || (method !== 'GET' && method !== 'HEAD'))
+    if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request))
         return undefined;
     return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
 }
@@ -64816,15 +65037,15 @@ function strayed({ purpose }, base, why) {
 
 
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
-const LOST_PAUSES = [500, 2000];
+const MOST_HEAD_FAILURES = 2;
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
 function createRegistry(settings) {
-    const { pause, drain, read, log } = settings.http;
+    const { drain, read, log } = settings.http;
     const transport = createTransport(settings);
-    async function pauseFor(why, milliseconds) {
-        log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
-        await pause(milliseconds);
-    }
+    const pauseFor = (why, milliseconds) => retry_pauseFor(why, milliseconds, settings.http);
+    const retryDoubtful = (work) => retry_retryDoubtful(work, settings.http);
+    const withoutMount = new Set();
+    const headFailures = new Map();
     async function demand(call) {
         const reply = await transport.send(call);
         if (isSuccess(reply))
@@ -64839,12 +65060,13 @@ function createRegistry(settings) {
             return reply;
         throw await refusal(call, drain(reply), settings.credentials);
     }
-    async function retryUnknownBlobs(host, send) {
+    async function retryRefused(name, send) {
         for (const milliseconds of LOST_PAUSES) {
             const reply = await send();
-            if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
+            const reason = passingRefusal(reply);
+            if (reason === undefined)
                 return reply;
-            await pauseFor(`${host} does not know all blobs of the manifest yet`, milliseconds);
+            await pauseFor(`${name}: ${reason}`, milliseconds);
         }
         return send();
     }
@@ -64857,18 +65079,22 @@ function createRegistry(settings) {
         }
         return look();
     }
-    async function retryDoubtful(work) {
-        for (const milliseconds of LOST_PAUSES) {
-            try {
-                return await work();
-            }
-            catch (error) {
-                if (!(error instanceof RegistryError) || error.problem !== 'doubtful')
-                    throw error;
-                await pauseFor((0,lib_failure/* firstLine */.TM)(error), milliseconds);
-            }
+    async function look(call, found, read) {
+        const { host } = call.repository;
+        const failures = headFailures.get(host) ?? 0;
+        if (failures >= MOST_HEAD_FAILURES)
+            return read();
+        const { value: reply } = await registry_settle(transport.send({ ...call, method: 'HEAD', attempts: 1 }));
+        if (reply?.status === 404)
+            return undefined;
+        if (reply !== undefined && isSuccess(reply)) {
+            drain(reply);
+            headFailures.delete(host);
+            return found(reply) ?? read();
         }
-        return work();
+        const certain = await read();
+        headFailures.set(host, failures + 1);
+        return certain;
     }
     async function readManifest(repository, reference) {
         const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
@@ -64887,26 +65113,26 @@ function createRegistry(settings) {
     function getManifest(repository, reference) {
         return retryDoubtful(() => readManifest(repository, reference));
     }
-    async function findDigest(repository, reference) {
-        const reply = await transport.send(manifestCall('HEAD', repository, reference));
-        if (reply.status === 404)
-            return undefined;
-        const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : '';
-        return isDigest(digest) ? digest : (await getManifest(repository, reference))?.digest;
+    function findDigest(repository, reference) {
+        const digestIn = ({ headers }) => {
+            const digest = headers.get('docker-content-digest') ?? '';
+            return isDigest(digest) ? digest : undefined;
+        };
+        const read = async () => (await getManifest(repository, reference))?.digest;
+        return look(manifestCall('HEAD', repository, reference), digestIn, read);
     }
     async function findBlob(repository, digest, written) {
         const purpose = `look for the blob ${printRepository(repository)}@${digest}`;
-        const call = { repository, access: 'pull', path: `blobs/${digest}`, purpose };
-        const reply = drain(await transport.send({ ...call, method: 'HEAD' }));
-        if (isSuccess(reply))
+        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose };
+        const read = async () => {
+            const reply = await find(call);
+            if (reply === undefined)
+                return undefined;
+            drain(reply);
             return true;
-        if (reply.status === 404 && !written)
-            return undefined;
-        const certain = await find({ ...call, method: 'GET' });
-        if (certain === undefined)
-            return undefined;
-        drain(certain);
-        return true;
+        };
+        const found = await look(call, () => true, read);
+        return found === undefined && written ? read() : found;
     }
     async function findUploaded({ repository, purpose }, digest, work) {
         const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work };
@@ -64930,7 +65156,6 @@ function createRegistry(settings) {
                 problem: 'doubtful',
                 what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
                 words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
-                help: 'A proxy in front of the registry may have taken that header away.',
             });
         path.searchParams.set('digest', blob.digest);
         return sendBlob({ ...upload, method: 'PUT', path }, blob);
@@ -64949,6 +65174,21 @@ function createRegistry(settings) {
             throw error;
         if (reply.ok)
             throw unproven(upload, drain(reply), digest);
+        return reply;
+    }
+    async function sendManifest(call, digest) {
+        const { value: reply, error } = await registry_settle(transport.send(call));
+        if (reply !== undefined && (reply.ok || registry_isRefusal(reply)))
+            return drain(reply);
+        if (reply === undefined && !isPassingError(unanswered_codeOf(error), true))
+            throw error;
+        const { body: _, ...look } = call;
+        const headers = { accept: MANIFEST_TYPES.join(', ') };
+        const { value: found } = await registry_settle(transport.send({ ...look, method: 'HEAD', headers }));
+        if (found !== undefined && provesManifest(drain(found), digest))
+            return found;
+        if (reply === undefined)
+            throw error;
         return reply;
     }
     async function cancelUpload(repository, begun) {
@@ -64971,14 +65211,14 @@ function createRegistry(settings) {
             const digest = digestOf(bytes);
             const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes };
             const write = async () => {
-                const reply = drain(await transport.send(call));
+                const reply = await transport.retry(repository, call.purpose, (work) => sendManifest({ ...call, work }, digest));
                 if (!reply.ok || provesManifest(reply, digest))
                     return reply;
                 if ((await findDigest(repository, reference)) === digest)
                     return reply;
                 throw unproven(call, reply, digest);
             };
-            const { value: reply, error } = await registry_settle(retryDoubtful(() => retryUnknownBlobs(repository.host, write)));
+            const { value: reply, error } = await registry_settle(retryDoubtful(() => retryRefused(registry_nameOf(repository, reference), write)));
             if (reply?.ok)
                 return;
             const failure = reply === undefined ? error : await refusal(call, reply, settings.credentials);
@@ -64990,12 +65230,16 @@ function createRegistry(settings) {
             throw withState(failure, registry_nameOf(repository, reference), current);
         },
         async deleteTag(repository, tag) {
-            return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag))));
+            const reply = drain(await transport.send(manifestCall('DELETE', repository, tag)));
+            if (!isSuccess(reply))
+                return false;
+            return reply.status === 202 || (await findDigest(repository, tag)) === undefined;
         },
-        async getBlob(repository, digest, limit) {
-            const purpose = `read the blob ${registry_nameOf(repository, digest)}`;
+        async getBlob(repository, digest, limit, look) {
+            const name = registry_nameOf(repository, digest);
+            const purpose = `read the blob ${name}`;
             const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, purpose };
-            return retryDoubtful(async () => {
+            const readBlob = async () => {
                 const reply = await find(call);
                 if (reply === undefined)
                     return undefined;
@@ -65004,19 +65248,23 @@ function createRegistry(settings) {
                 if (actual !== digest)
                     throw wrongDigest(call, digest, actual);
                 return bytes;
-            });
+            };
+            return lookAgain(name, () => retryDoubtful(readBlob), look);
         },
         async hasBlob(repository, digest, look = {}) {
             const find = () => findBlob(repository, digest, look.written === true);
             return (await lookAgain(registry_nameOf(repository, digest), find, look)) === true;
         },
         async openBlob(repository, digest) {
-            const purpose = `read the blob ${printRepository(repository)}@${digest}`;
-            const reply = await demand({ method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose });
-            return read(reply);
+            const name = registry_nameOf(repository, digest);
+            const purpose = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose };
+            return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)));
         },
         authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
         async mountBlob(repository, digest, from) {
+            if (withoutMount.has(repository.host))
+                return false;
             const query = new URLSearchParams({ mount: digest, from: from.path });
             const name = printRepository(repository);
             const call = {
@@ -65032,6 +65280,7 @@ function createRegistry(settings) {
             const { value: reply, error } = await registry_settle(transport.send(call));
             if (reply === undefined) {
                 log.debug((0,lib_failure/* firstLine */.TM)(error));
+                withoutMount.add(repository.host);
                 return false;
             }
             drain(reply);
@@ -65044,15 +65293,11 @@ function createRegistry(settings) {
         async putBlob(repository, blob) {
             const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`;
             const upload = () => retryDoubtful(() => transport.retry(repository, purpose, (work) => uploadOnce(repository, blob, purpose, work)));
-            let reply = await upload();
-            if (reply.status === 401)
-                reply = await upload();
-            for (const milliseconds of LOST_PAUSES) {
-                if (reply.ok || !/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
-                    break;
-                await pauseFor(`${repository.host} has forgotten the upload of ${blob.digest}`, milliseconds);
-                reply = await upload();
-            }
+            const send = async () => {
+                const reply = await upload();
+                return reply.status === 401 ? upload() : reply;
+            };
+            const reply = await retryRefused(registry_nameOf(repository, blob.digest), send);
             if (!isSuccess(drain(reply)))
                 throw await refusal({ repository, purpose }, reply, settings.credentials);
         },
@@ -65060,8 +65305,13 @@ function createRegistry(settings) {
             const name = printRepository(repository);
             const upload = { repository, access: 'pull,push', purpose: `push to ${name}` };
             const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
-            const reply = await retryDoubtful(() => demand(call));
-            await cancelUpload(repository, drain(reply));
+            const begun = await retryDoubtful(async () => {
+                const reply = await retryRefused(name, () => transport.send(call));
+                if (isSuccess(drain(reply)))
+                    return reply;
+                throw await refusal(call, reply, settings.credentials);
+            });
+            await cancelUpload(repository, begun);
         },
     };
 }
@@ -65106,7 +65356,6 @@ function wrongDigest({ repository, purpose }, expected, actual) {
         host: repository.host,
         problem: 'doubtful',
         what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
-        help: `${repository.host}, or a proxy in front of it, has changed or damaged the content. Nothing of it is used.`,
     });
 }
 function notJson({ repository, purpose }) {
@@ -65114,7 +65363,6 @@ function notJson({ repository, purpose }) {
         host: repository.host,
         problem: 'doubtful',
         what: `Can't ${purpose}: the answer is not a manifest`,
-        help: `A proxy in front of ${repository.host} may have answered in its place.`,
     });
 }
 function provesManifest({ status, headers }, digest) {
@@ -65129,6 +65377,16 @@ function provesBlob({ ok, status, headers }, digest) {
         return stored === digest && ok && status < 300;
     return status === 201 || status === 204;
 }
+function passingRefusal(reply) {
+    if (reply.ok)
+        return undefined;
+    if (/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
+        return 'the registry has forgotten the upload';
+    if (/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
+        return 'the registry does not know all blobs of the manifest yet';
+    const passes = reply.status === 404 && !/NAME_UNKNOWN/.test(reply.text);
+    return passes ? 'the registry answered with status 404' : undefined;
+}
 function registry_isRefusal({ status }) {
     return status >= 400 && status < 500;
 }
@@ -65140,7 +65398,6 @@ function unproven({ repository: { host }, purpose }, { status, headers }, digest
         problem: 'doubtful',
         status,
         what: `Can't ${purpose}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
-        help: `Check whether a proxy in front of ${host} changes or answers requests in its place.`,
     });
 }
 function withState(failure, name, current) {

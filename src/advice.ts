@@ -32,13 +32,20 @@ export function adviceFor({ host, problem, code, status }: RegistryError): strin
     case 'not-found':
       return code === 'NAME_UNKNOWN'
         ? 'Create the repository in the registry first; this one does not create it by itself.'
-        : undefined
+        : 'Run the job again: a registry may need some seconds to show what was pushed. If that does not help, check the name, and that the login may see it.'
     case 'doubtful':
+      return replacedAnswer(host)
     case 'other':
-      return status !== undefined && status >= 500
+      if (status === undefined) return undefined
+      if (status < 400) return replacedAnswer(host)
+      return status >= 500 || status === 408
         ? 'The registry has a fault of its own. Run the job again later.'
-        : undefined
+        : `Run the job again. If that does not help, ask the operator of ${host} what the answer means.`
   }
+}
+
+function replacedAnswer(host: string): string {
+  return `Run the job again. If that does not help, check whether a proxy in front of ${host} changes its answers, or answers in its place.`
 }
 
 function permissions(host: string): string {

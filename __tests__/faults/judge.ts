@@ -68,7 +68,7 @@ function distinct(records: readonly string[]): string {
 
 function failure(cell: Cell, play: Play, clean: Play): Verdict | undefined {
   const error = play.errors.join('\n')
-  if (!cell.lasting) return { wrong: 'fails', why: error || 'without a message' }
+  if (!cell.lasting && !isFirstContact(cell)) return { wrong: 'fails', why: error || 'without a message' }
   if (isHarmless(cell)) return { wrong: 'fails', why: error }
   const moved = differences(play.before, play.after)
   const wrong = moved.filter(({ name }) => play.after[name] !== clean.after[name])
@@ -79,6 +79,11 @@ function failure(cell: Cell, play: Play, clean: Play): Verdict | undefined {
   if (untold.length > 0)
     return { wrong: 'tags', why: `not told: ${untold.map(({ text }) => text).join('; ')}\n${error}` }
   return clarity(cell, play, error)
+}
+
+/** A host that refuses the first connection of a run is more likely to have the wrong address than to be restarting. */
+function isFirstContact({ kind, nth, fault }: Cell): boolean {
+  return kind === 'GET /v2/' && nth === 1 && fault === 'connection refused'
 }
 
 const ADVICE =

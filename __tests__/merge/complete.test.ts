@@ -298,10 +298,10 @@ describe('half a push is not published', () => {
     const { layers } = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))
     await loseBlob(registry, 'app', layers[0].digest)
     const refusal = await refusalOf(registry, { digests: record })
-    expect(refusal).toContain(`/app@${image.digest} is not whole: 1 of its layers are not in the registry\n`)
+    expect(refusal).toContain(`/app@${image.digest} is incomplete: the registry lacks 1 of its layers\n`)
     expect(refusal).toContain(layers[0].digest)
     expect(refusal).toContain(
-      'Run the build of this system again. If that does not help, let it run once with `reuse-from: ""`',
+      'Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`',
     )
   })
 

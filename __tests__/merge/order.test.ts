@@ -58,7 +58,7 @@ interface Trouble {
   readonly fault?: GitHostAnswer | 'reset'
 }
 
-const unknowns = (): readonly string[] => lines.filter((line) => line.includes('is not known'))
+const unknowns = (): readonly string[] => said.filter((line) => line.includes('it is unknown which of them is newer'))
 
 describe('the index says which commit it is of', () => {
   test('the run’s own', async () => {
@@ -142,13 +142,12 @@ describe('a tag moves', () => {
     registry.seedTag('app', 'latest', image.digest)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-    expect(unknowns()).toEqual([
-      `${registry.host}/app:latest: whether it is of a later commit is not known: it names none`,
-    ])
+    expect(lines).toContain(`Moving ${registry.host}/app:latest, which names no commit`)
+    expect(said).toEqual([])
   })
 })
 
-describe('where the order of commits can’t be had, the merge goes on and says why in one line', () => {
+describe('a tag moves with a warning that says why the order of commits is unknown', () => {
   const broken = { status: 500, body: '<h1>Oh\n::error::no</h1>' }
   const endless = { status: 200, body: ' '.repeat(17 * 1024 * 1024) }
 
@@ -174,9 +173,12 @@ describe('where the order of commits can’t be had, the merge goes on and says 
     await publish('latest', of)
     const { outputs } = await mergeOnto('latest', { token }, { env: { GITHUB_API_URL: api } })
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-    expect(said).toEqual([])
-    expect(unknowns()).toEqual([expect.stringContaining(`/app:latest: whether it is of a later commit is not known: `)])
-    expect(unknowns()[0]).toContain(why)
+    expect(said).toEqual(unknowns())
+    const commit = of.replace('\n', ' ')
+    expect(said[0]).toContain(`Moving ${registry.host}/app:latest from commit ${commit} to commit ${COMMIT}, `)
+    expect(said[0]).toContain(why)
+    expect(said[0]).toContain('`concurrency` group')
+    expect(said[0]).toContain('`allow-older: true`')
     expect(unknowns()[0]).not.toContain('\n')
   })
 
@@ -192,7 +194,7 @@ describe('where the order of commits can’t be had, the merge goes on and says 
     await publish('latest', LATER, { [SOURCE]: 'https://example.org/\n::warning::not by this action' })
     await mergeOnto('latest')
     expect(unknowns()).toHaveLength(1)
-    expect(lines.join('\n')).not.toMatch(/^\s*::/m)
+    expect(said.join('\n')).not.toMatch(/^\s*::/m)
   })
 
   test('when the host points elsewhere, which never gets the token', async () => {
@@ -203,6 +205,26 @@ describe('where the order of commits can’t be had, the merge goes on and says 
     await mergeOnto('latest')
     expect(unknowns()).toHaveLength(1)
     expect(elsewhere.requests).toEqual([])
+  })
+})
+
+describe('a tag of a later commit is left alone', () => {
+  test.each<[string, GitHostAnswer | 'reset']>([
+    ['429', { status: 429, body: 'slow down' }],
+    ['502', { status: 502, body: '<html></html>' }],
+    ['503', { status: 503 }],
+    ['404, as for a commit pushed just now', { status: 404, body: '{"message":"Not Found"}' }],
+    ['HTML', { status: 200, body: '<html><body>Welcome</body></html>' }],
+    ['half an answer', { status: 200, body: '{"status":"beh' }],
+    ['a broken connection', 'reset'],
+  ])('though the Git host first answers with %s', async (_, fault) => {
+    host.setFault(fault, 1)
+    const later = await publish('latest', LATER)
+    const { outputs } = await mergeOnto('latest,v1')
+    expect(registry.tags('app').get('latest')).toBe(later)
+    expect(outputs['skipped-tags']).toBe(`${registry.host}/app:latest`)
+    expect(host.requests).toHaveLength(2)
+    expect(lines.filter((line) => /(retrying|trying again) in \d/.test(line))).toHaveLength(1)
   })
 })
 

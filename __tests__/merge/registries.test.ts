@@ -270,6 +270,21 @@ describe('if one registry fails, no tag has moved in any', () => {
     expect(writesTo(registry)).toEqual([])
   })
 
+  test('but bytes that are damaged once on the way are read again', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [{ image }] = images
+    const [, layer] = blobsOf(registry, 'app', image.digest)
+    let damaged = false
+    registry.setFault(({ method, reference }) => {
+      if (method !== 'GET' || reference !== layer || damaged) return undefined
+      damaged = true
+      return { kind: 'corrupt' }
+    })
+    const { outputs } = await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
+    expect(damaged).toBe(true)
+    expect(other.tags('app').get('latest')).toBe(outputs.digest)
+  })
+
   test('when bytes are damaged on the way from the one to the other', async () => {
     const images = await push(registry, 'app', TWO)
     const [{ image }] = images
@@ -278,7 +293,8 @@ describe('if one registry fails, no tag has moved in any', () => {
       method === 'GET' && reference === layer ? { kind: 'corrupt' } : undefined,
     )
     const refusal = await refusalOf(registry, { image: both(), digests: records(images), tags: 'latest' })
-    expect(refusal).toContain(`Can't upload the blob ${other.host}/app@${layer}`)
+    expect(refusal).toContain(`Can't read the blob ${registry.host}/app@${layer} to its end\n  its digest should be`)
+    expect(refusal).toContain('but is sha256:')
     expect(other.manifest('app', image.digest)).toBeUndefined()
   })
 

@@ -7,6 +7,7 @@ import {
   push,
   records,
   refusalOf,
+  said,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
@@ -112,15 +113,17 @@ describe('a tag that somebody else has moved while the job ran is refused, and n
   test.each(TAGS)('%s', async (tag) => {
     registry.setFault(meanwhile(() => registry.seedTag('app', tag, foreign)))
     const failing = mergeWith(registry, inputs())
-    await expect(failing).rejects.toThrow(`/app:${tag} was moved by somebody else while this job ran\n`)
-    await expect(failing).rejects.toThrow(`it was ${old}, and is ${foreign}\n`)
-    await expect(failing).rejects.toThrow('No tag has moved. Run this job again')
+    await expect(failing).rejects.toThrow(`/app:${tag} was updated by another run while this job was running\n`)
+    await expect(failing).rejects.toThrow(`it pointed to ${old}, and now points to ${foreign}\n`)
+    await expect(failing).rejects.toThrow('No tag has moved.\nRun this job again')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, v2: old, latest: old, [tag]: foreign })
   })
 
   test('one that was not there before', async () => {
     registry.setFault(meanwhile(() => registry.seedTag('app', 'new', foreign)))
-    await expect(mergeWith(registry, inputs([...TAGS, 'new']))).rejects.toThrow(`it was not there, and is ${foreign}\n`)
+    await expect(mergeWith(registry, inputs([...TAGS, 'new']))).rejects.toThrow(
+      `it did not exist, and now points to ${foreign}\n`,
+    )
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, v2: old, latest: old, new: foreign })
   })
 
@@ -132,11 +135,67 @@ describe('a tag that somebody else has moved while the job ran is refused, and n
       return undefined
     })
     await expect(mergeWith(registry, { ...inputs(['v1']), image })).rejects.toThrow(
-      '/app:v1 was moved by somebody else while this job ran\n',
+      '/app:v1 was updated by another run while this job was running\n',
     )
     expect(registry.tags('app').get('v1')).toBe(foreign)
     expect([...registry.tags('mirror')]).toEqual([])
   })
+})
+
+describe('a tag that another run moves after this one', () => {
+  /** Moves tags once the last one is written. */
+  const overtake = (tags: readonly string[]): void => {
+    let isWritten = false
+    registry.setFault(({ method, reference }) => {
+      if (method === 'PUT' && reference === 'latest') isWritten = true
+      if (method === 'HEAD' && isWritten && tags.includes(reference ?? '')) {
+        for (const tag of tags) registry.seedTag('app', tag, foreign)
+      }
+      return undefined
+    })
+  }
+
+  test('is named in a warning and is not in the output', async () => {
+    overtake(['v1'])
+    const { outputs, summary } = await mergeWith(registry, inputs())
+    expect(said).toEqual([
+      expect.stringMatching(
+        /^warning: \S+\/app:v1 was updated by another run after this one had pointed it to sha256:/,
+      ),
+    ])
+    expect(said[0]).toContain(`now it points to ${foreign}`)
+    expect(outputs).toMatchObject({ changed: 'true', tags: `${registry.host}/app:v2\n${registry.host}/app:latest` })
+    expect(summary).toContain(`| \`${registry.host}/app:v1\` | overtaken | \`${old}\` | \`${foreign}\` |`)
+  })
+
+  test('leaves nothing changed if all are', async () => {
+    overtake(TAGS)
+    const { outputs } = await mergeWith(registry, inputs())
+    expect(outputs).toMatchObject({ changed: 'false', tags: '' })
+  })
+})
+
+test.each(['manifest', 'blob'] as const)('a %s that a build pushed just now may not be visible yet', async (route) => {
+  const looks = new Map<string, number>()
+  registry.setFault((request) => {
+    if (request.route !== route || !/^(GET|HEAD)$/.test(request.method)) return undefined
+    if (!images.some(({ image }) => image.digest === request.reference) && route === 'manifest') return undefined
+    const count = (looks.get(request.path) ?? 0) + 1
+    looks.set(request.path, count)
+    return count <= 3 ? { kind: 'status', status: 404 } : undefined
+  })
+  const { outputs } = await mergeWith(registry, inputs())
+  expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+})
+
+test('a tag that seems not to exist at first is not taken for new', async () => {
+  let looks = 0
+  registry.setFault(({ method, reference }) =>
+    method === 'GET' && reference === 'latest' && looks++ === 0 ? { kind: 'status', status: 404 } : undefined,
+  )
+  const { outputs, summary } = await mergeWith(registry, inputs())
+  expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+  expect(summary).toContain(`| \`${registry.host}/app:latest\` | moved | \`${old}\` |`)
 })
 
 describe('the same merge in another job, as each job of a matrix may run it,', () => {

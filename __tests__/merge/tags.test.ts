@@ -1,11 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { MergeError } from '../../src/merge/merge-error.ts'
-import { moveTags, type TagMove } from '../../src/merge/tags.ts'
+import { findOvertaken, moveTags } from '../../src/merge/tags.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 import { OCI_INDEX } from '../../src/oci/media-type.ts'
 import { createHttp, type Http } from '../../src/registry/http.ts'
 import { createRegistry, type Registry, type StoredManifest } from '../../src/registry/registry.ts'
-import { type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
+import type { TagMove } from '../../src/registry/tags.ts'
+import { type Fault, type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
 
 const TAGS = ['v1.2.3', 'v1.2', 'v1', 'latest']
 const old = indexOf('old')
@@ -34,7 +35,12 @@ afterEach(async () => {
 
 function indexOf(title: string): StoredManifest {
   const bytes = Buffer.from(
-    JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [], annotations: { title } }),
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_INDEX,
+      manifests: [],
+      annotations: { title, 'org.opencontainers.image.revision': 'abc' },
+    }),
   )
   return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX }
 }
@@ -115,7 +121,7 @@ describe('a failure leaves every tag as it was', () => {
     await expect(moving).rejects.toThrow(`The tag ${server.host}/app:${tag} could not be moved to ${fresh.digest}\n`)
     await expect(moving).rejects.toThrow('DENIED: this tag is immutable')
     await expect(moving).rejects.toThrow('All tags are as they were.\n')
-    await expect(moving).rejects.toThrow('running the job again finishes it')
+    await expect(moving).rejects.toThrow('Run the job again once the cause is fixed.')
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
 
@@ -145,10 +151,12 @@ describe('a failure leaves every tag as it was', () => {
     server.seedManifest('app', foreign.bytes, OCI_INDEX)
     pointTo(old, TAGS)
     refuse('latest', ({ reference, method }) => {
-      if (method === 'GET' && reference === 'v1' && written().includes('latest')) pointTo(foreign, ['v1'])
+      if (method === 'HEAD' && reference === 'v1' && written().includes('latest')) pointTo(foreign, ['v1'])
       return undefined
     })
-    await expect(moveTags(registry, movesOf(TAGS), fresh)).rejects.toThrow('could not be moved')
+    await expect(moveTags(registry, movesOf(TAGS), fresh)).rejects.toThrow(
+      `All tags are as they were, except these:\n  ${server.host}/app:v1: points to ${foreign.digest}: another run moved it\n`,
+    )
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1', foreign.digest]]))
   })
 })
@@ -180,8 +188,84 @@ describe('another run that moves the same tags to the same index at the same tim
       await expect(moving).rejects.toThrow(
         `\n  ${server.host}/app:${tag}: points to ${fresh.digest}, and another run moves it there too\n`,
       )
-    await expect(moving).rejects.toThrow('All tags are as they were, but these:\n')
+    await expect(moving).rejects.toThrow('All tags are as they were, except these:\n')
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, fresh), ['latest', old.digest]]))
+  })
+})
+
+describe('another run that moves a tag to something else', () => {
+  const foreign = indexOf('foreign')
+
+  beforeEach(() => {
+    server.seedManifest('app', foreign.bytes, OCI_INDEX)
+    pointTo(old, TAGS)
+  })
+
+  /** Has another run move a tag once `after` is written. */
+  function moveAfter(after: string, tag: string): void {
+    server.setFault(({ method, reference }) => {
+      if (method === 'HEAD' && written().includes(after) && reference === tag) pointTo(foreign, [tag])
+      return undefined
+    })
+  }
+
+  test('after the first wave is noticed before the next one, and the tags of the first are moved back', async () => {
+    moveAfter('v1', 'latest')
+    const moving = moveTags(registry, movesOf(TAGS), fresh)
+    await expect(moving).rejects.toThrow(
+      `${server.host}/app:latest was updated by another run while this job was running\n`,
+    )
+    await expect(moving).rejects.toThrow(`and now points to ${foreign.digest}\nAll other tags are as they were.\n`)
+    expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['latest', foreign.digest]]))
+  })
+
+  test('after this run has moved it is noticed in the end', async () => {
+    const moves = movesOf(TAGS)
+    await moveTags(registry, moves, fresh)
+    pointTo(foreign, ['v1'])
+    const warnings: string[] = []
+    const ignore = (): void => undefined
+    const log = { info: ignore, debug: ignore, warning: (text: string) => void warnings.push(text) }
+    expect(await findOvertaken(registry, moves, fresh, log)).toEqual([
+      { tag: moves.find(({ tag: { tag } }) => tag === 'v1')?.tag, now: foreign.digest },
+    ])
+    expect(warnings).toEqual([expect.stringContaining(`${server.host}/app:v1 was updated by another run`)])
+    expect(warnings[0]).toContain(`points to ${foreign.digest} (commit abc)`)
+  })
+})
+
+describe('an answer about a tag that can’t be right', () => {
+  const once = (fault: Fault): FaultOf => {
+    let left = true
+    return ({ method, reference }) => {
+      if (method !== 'HEAD' || reference !== 'v1' || !left) return undefined
+      left = false
+      return fault
+    }
+  }
+
+  test.each<[string, Fault]>([
+    ['404', { kind: 'status', status: 404 }],
+    [
+      'the digest of something else',
+      { kind: 'status', status: 200, headers: { 'docker-content-digest': `sha256:${'0'.repeat(64)}` } },
+    ],
+  ])('%s is checked before the tag counts as moved by another run', async (_, fault) => {
+    pointTo(old, TAGS)
+    server.setFault(once(fault))
+    await moveTags(registry, movesOf(TAGS), fresh)
+    expect(server.tags('app')).toEqual(all(TAGS, fresh))
+  })
+
+  test('a tag that is not visible for some seconds', async () => {
+    pointTo(old, TAGS)
+    let looks = 0
+    server.setFault(({ method, reference }) => {
+      if ((method !== 'HEAD' && method !== 'GET') || reference !== 'v1') return undefined
+      return ++looks < 4 ? { kind: 'status', status: 404 } : undefined
+    })
+    await moveTags(registry, movesOf(TAGS), fresh)
+    expect(server.tags('app')).toEqual(all(TAGS, fresh))
   })
 })
 
@@ -191,7 +275,7 @@ describe('what can’t be put back is named', () => {
     refuse('v1')
     const moving = moveTags(registry, movesOf(TAGS), fresh)
     await expect(moving).rejects.toThrow(
-      `All tags are as they were, but these:\n  ${server.host}/app:v1.2.3: is new and points to ${fresh.digest}; ${server.host} can't delete tags\n`,
+      `All tags are as they were, except these:\n  ${server.host}/app:v1.2.3: is new and points to ${fresh.digest}; ${server.host} can't delete tags\n`,
     )
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1.2.3', fresh.digest]]))
   })
@@ -199,10 +283,8 @@ describe('what can’t be put back is named', () => {
   test('a new tag is not named where the registry has deleted it', async () => {
     refuse('v1', ({ method }) => (method === 'DELETE' ? { kind: 'status', status: 202 } : undefined))
     await expect(moveTags(registry, movesOf(TAGS), fresh)).rejects.toThrow('All tags are as they were.\n')
-    expect(server.requests.flatMap(({ method, reference }) => (method === 'DELETE' ? [reference] : []))).toEqual([
-      'v1.2',
-      'v1.2.3',
-    ])
+    const deleted = server.requests.flatMap(({ method, reference }) => (method === 'DELETE' ? [reference] : []))
+    expect(deleted.toSorted()).toEqual(['v1.2', 'v1.2.3'])
   })
 
   test('tags that the registry refuses to take back, each with its words', async () => {
@@ -213,7 +295,7 @@ describe('what can’t be put back is named', () => {
         : undefined,
     )
     const moving = moveTags(registry, movesOf(TAGS), fresh)
-    await expect(moving).rejects.toThrow(/but these:\n {2}\S+\/app:v1\.2: (?:.|\n)*no way back/)
+    await expect(moving).rejects.toThrow(/except these:\n {2}\S+\/app:v1\.2: (?:.|\n)*no way back/)
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1.2', fresh.digest]]))
   })
 })

@@ -279,7 +279,7 @@ describe('a user whom the registry refuses learns why', () => {
   ])('a token service whose answer holds %s', async (_, body) => {
     const { client } = await connect({ auth: bearer, fault: tokenAnswer(200, body) }, password)
     const error = await failureOf(write(client))
-    expect(error.problem).toBe('other')
+    expect(error.problem).toBe('doubtful')
     expect(error.message).toContain('holds no token')
   })
 

@@ -88,6 +88,19 @@ describe('a budget', () => {
     return { pass, ...createBudgets(() => time) }
   }
 
+  test('of one kind of requests lasts while others succeed, and that of the host ends with any success', () => {
+    const { startWork, startAttempt, left, pass } = budgets()
+    startAttempt(host, startWork(), 'PUT').failed()
+    pass(100_000)
+    startAttempt(host, startWork(), 'GET').answered()
+    expect(left(host, startWork(), 'PUT')).toBe(15_000)
+    startAttempt(host, startWork(), 'GET').failed()
+    pass(10_000)
+    expect(left(host, startWork(), 'HEAD')).toBe(105_000)
+    startAttempt(host, startWork(), 'PUT').answered()
+    expect(left(host, startWork(), 'PUT')).toBe(Number.POSITIVE_INFINITY)
+  })
+
   test('leaves an attempt what is left of it, and 10 s at least', () => {
     const { startWork, startAttempt, pass } = budgets()
     const work = startWork()
@@ -96,7 +109,7 @@ describe('a budget', () => {
     pass(60_000)
     first.failed()
     pass(20_000)
-    expect(startAttempt(host, work).limit(60_000)).toBe(40_000)
+    expect(startAttempt(host, work).limit(60_000)).toBe(35_000)
     pass(35_000)
     expect(startAttempt(host, work).limit(60_000)).toBe(10_000)
     expect(startAttempt(host, work).limit(5_000)).toBe(5_000)
@@ -120,7 +133,7 @@ describe('a budget', () => {
       upload.progress()
       upload.failed()
       work.count++
-      expect(left(host, work)).toBe(120_000)
+      expect(left(host, work)).toBe(115_000)
     }
   })
 

@@ -194,14 +194,66 @@ describe('a blob', () => {
 
 const absentDigest = digestOf(Buffer.from('never'))
 
+describe('a failure that passes at once', () => {
+  const missing = { kind: 'status', status: 404, body: '{"errors":[{"code":"NOT_FOUND"}]}' } as const
+
+  test('of a manifest that is written is not an error', async () => {
+    const { server, client } = await connect({ fault: breaking('PUT', missing, 1) })
+    await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+    expect(server.tags('app').get('latest')).toBe(digest)
+  })
+
+  test('of an upload that begins is not an error', async () => {
+    const { server, client } = await connect({ fault: breaking('POST', missing, 1) })
+    const open = () => Readable.from([bytes], { objectMode: false })
+    await client.putBlob(client.repository, { digest, size: bytes.length, open })
+    expect(await server.blob('app', digest)).toEqual(bytes)
+  })
+})
+
+test('a redirect that leads to a page is asked for again, and not the page', async () => {
+  const moved = { kind: 'status', status: 302, headers: { location: '/login' } } as const
+  const { server, client } = await connect({
+    fault: ({ method, route, path, count }) => {
+      if (path === '/login') return page
+      return method === 'GET' && route === 'manifest' && count === 1 ? moved : undefined
+    },
+  })
+  server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+  expect(await client.getManifest(client.repository, 'latest')).toMatchObject({ digest })
+})
+
+test('blobs are mounted no more once a request to mount one gets no answer', async () => {
+  const { server, client } = await connect({
+    fault: ({ path }) => (path.includes('mount=') ? { kind: 'reset' } : undefined),
+  })
+  const from = { host: server.host, path: 'api' }
+  for (let blob = 0; blob < 3; blob++) expect(await client.mountBlob(client.repository, digest, from)).toBe(false)
+  expect(server.requests.filter(({ path }) => path.includes('mount='))).toHaveLength(2)
+})
+
+test('a manifest whose every answer is lost is read back at once', async () => {
+  const { server, client } = await connect({ fault: breaking('PUT', { kind: 'lose' }) })
+  await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
+  expect(server.requests.filter(({ method }) => method === 'PUT')).toHaveLength(1)
+})
+
+test('HEAD that a registry never answers is not asked again and again', async () => {
+  const { server, client } = await connect({ fault: breaking('HEAD', { kind: 'status', status: 503 }) })
+  server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
+  for (let look = 0; look < 5; look++) expect(await client.findDigest(client.repository, 'latest')).toBe(digest)
+  expect(server.requests.filter(({ method }) => method === 'HEAD')).toHaveLength(2)
+  expect(client.waits).toEqual([])
+})
+
 describe('the log has a line with the reason', () => {
   test('for blobs that the registry does not know yet', async () => {
     const body = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"unknown blob"}]}'
     const { server, client } = await connect({ fault: breaking('PUT', { kind: 'status', status: 400, body }, 2) })
     await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
     expect(client.lines).toEqual([
-      `${server.host} does not know all blobs of the manifest yet; retrying in 0.5 s`,
-      `${server.host} does not know all blobs of the manifest yet; retrying in 2.0 s`,
+      `${server.host}/app:latest: the registry does not know all blobs of the manifest yet; retrying in 0.5 s`,
+      `${server.host}/app:latest: the registry does not know all blobs of the manifest yet; retrying in 2.0 s`,
     ])
   })
 
@@ -213,7 +265,9 @@ describe('the log has a line with the reason', () => {
       size: bytes.length,
       open: () => Readable.from([bytes], { objectMode: false }),
     })
-    expect(client.lines).toEqual([`${server.host} has forgotten the upload of ${digest}; retrying in 0.5 s`])
+    expect(client.lines).toEqual([
+      `${server.host}/app@${digest}: the registry has forgotten the upload; retrying in 0.5 s`,
+    ])
   })
 
   test('for courtesies that fail, where the log is to say more', async () => {

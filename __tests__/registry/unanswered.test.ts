@@ -104,7 +104,7 @@ describe('a clock that is wrong', () => {
       const status = ++asked === 2 ? '503 Busy' : '404 Not Found'
       socket.write(`HTTP/1.1 ${status}\r\n${headers}content-length: 0\r\n\r\n`)
     })
-    await client.findDigest(client.repository, 'latest')
+    await client.getManifest(client.repository, 'latest')
     expect(client.waits.map((wait) => Math.floor(wait / 1000))).toEqual([20])
   })
 })

@@ -27,8 +27,8 @@ export interface GitHost {
   /** As `GITHUB_API_URL`. */
   readonly api: string
   readonly requests: readonly GitHostRequest[]
-  /** Answers this in place of its own, or breaks the connection. */
-  readonly setFault: (fault: GitHostAnswer | 'reset') => void
+  /** Answers this in place of its own, or breaks the connection; only so many times, where it says how many. */
+  readonly setFault: (fault: GitHostAnswer | 'reset', times?: number) => void
   readonly close: () => Promise<void>
 }
 
@@ -39,18 +39,21 @@ export interface GitHost {
 export async function startGitHost(options: GitHostOptions): Promise<GitHost> {
   const requests: GitHostRequest[] = []
   let fault: GitHostAnswer | 'reset' | undefined
+  let left = 0
   const server = createServer((request, response) => {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname
     requests.push({ path, authorization: request.headers.authorization })
-    send(request, response, fault ?? answerTo(path, request.headers.authorization, options))
+    const broken = left-- > 0 ? fault : undefined
+    send(request, response, broken ?? answerTo(path, request.headers.authorization, options))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   return {
     api: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
-    setFault: (next) => {
+    setFault: (next, times = Number.POSITIVE_INFINITY) => {
       fault = next
+      left = times
     },
     close: async () => {
       server.close()

@@ -2,9 +2,10 @@ import { allOf } from '../all-of.ts'
 import { describeBuild, sameBuild } from '../build-info.ts'
 import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
-import { copyImages, putEverywhere, putTag } from '../registry/copy.ts'
+import { copyImages, putEverywhere } from '../registry/copy.ts'
 import { fetchImage, hasWhole, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { putTags } from '../registry/tags.ts'
 import type { UnchangedImage } from '../reuse/unchanged.ts'
 import { type Labels, labelledConfig, rewriteManifest } from './manifest.ts'
 
@@ -45,13 +46,13 @@ export async function publishUnchanged(
   tag: string,
 ): Promise<number> {
   const { repository, digest, own } = published
-  const whole = await Promise.all(
-    repositories.map((to) => sameRepository(to, repository) || hasWhole(registry, to, digest)),
+  const whole = await allOf(
+    repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)),
   )
   const sent = await copyImages(
     registry,
     repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })),
   )
-  if (tag !== '') await allOf(repositories.map((to) => putTag(registry, to, tag, own.manifest)))
+  if (tag !== '') await putTags(registry, repositories, tag, own.manifest)
   return sent
 }

@@ -9,9 +9,10 @@ import type { Digest } from '../oci/digest.ts'
 import type { Descriptor } from '../oci/document.ts'
 import { layerFormat } from '../oci/media-type.ts'
 import type { Repository } from '../oci/reference.ts'
-import { putEverywhere, putTag } from '../registry/copy.ts'
+import { putEverywhere } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import { putTags } from '../registry/tags.ts'
 import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from '../reuse/layers.ts'
 import { checkBlob, checkDiffId, checkName, noTar, type ReadLayer, readLayer } from './layer.ts'
 import { keptBlob, type Labels, labelledConfig, manifestOf } from './manifest.ts'
@@ -208,6 +209,6 @@ async function pushManifest(
   // Also where it is there already: a registry that takes it once more says whether it still has all the layers.
   await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
   // Tags only when every registry has everything.
-  if (tag !== '') await allOf(images.map((repository) => putTag(registry, repository, tag, manifest)))
+  if (tag !== '') await putTags(registry, images, tag, manifest)
   return manifest
 }

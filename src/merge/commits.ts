@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { messageOf, oneLine } from '../failure.ts'
 import { readJson } from '../json.ts'
-import type { Http } from '../registry/http.ts'
+import type { Http, HttpReply } from '../registry/http.ts'
 
 /** How the commit of this run stands to a published one, or why that is not known. */
 export type Relation = 'ahead' | 'behind' | 'identical' | 'diverged' | { readonly unknown: string }
@@ -21,10 +21,11 @@ export interface CommitQuestion {
 const ANSWER = v.object({ status: v.picklist(['ahead', 'behind', 'identical', 'diverged']) })
 /** Commits and files of a comparison that spans years come to a few of these. */
 const ANSWER_LIMIT = 16 * 1024 * 1024
-const PATIENCE = 10_000
+/** How long to wait before an unusable answer is asked for again, in milliseconds. */
+const PAUSES = [500, 2000]
 
 /**
- * Asks the Git host. Whatever goes wrong is an answer that can't be had, never an error.
+ * Asks the Git host. Any failure leads to an unknown relation, never to an error.
  * Source: https://docs.github.com/en/rest/commits/commits#compare-two-commits
  */
 export async function compareCommits(question: CommitQuestion, http: Http): Promise<Relation> {
@@ -35,22 +36,37 @@ export async function compareCommits(question: CommitQuestion, http: Http): Prom
   if (!URL.canParse(api) || repository === '') return { unknown: 'the runner does not say where to ask' }
   // The second page leaves out the files that were changed, which take the host long and can be megabytes.
   const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/compare/${base}...${head}?per_page=1&page=2`)
+  const purpose = `compare ${base} with ${head}`
+  const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` }
+  const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: ANSWER_LIMIT })
   try {
-    const reply = await http.send({
-      method: 'GET',
-      url,
-      headers: { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` },
-      purpose: `compare ${base} with ${head}`,
-      limit: ANSWER_LIMIT,
-      patience: PATIENCE,
-      attempts: 1,
-    })
-    if (!reply.ok) return { unknown: `${url.host} answered with status ${reply.status} (${wordsOf(reply.text)})` }
-    const answer = readJson(ANSWER, reply.content ?? '')
-    return answer.ok ? answer.value.status : { unknown: `${url.host} did not say how they stand to each other` }
+    for (const milliseconds of PAUSES) {
+      const relation = readRelation(await ask())
+      // A host may know a commit only some seconds after it was pushed.
+      if (relation.passing !== true) return relation.relation
+      http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
+      await http.pause(milliseconds)
+    }
+    return readRelation(await ask()).relation
   } catch (error) {
     return { unknown: oneLine(messageOf(error)) }
   }
+}
+
+type Reading =
+  | { readonly relation: Relation; readonly passing?: false }
+  | { readonly relation: { readonly unknown: string }; readonly passing: true }
+
+function readRelation(reply: HttpReply): Reading {
+  const { host } = reply.url
+  if (!reply.ok) {
+    const tries = reply.tries === undefined ? '' : `, ${reply.tries}`
+    const unknown = `${host} answered with status ${reply.status} (${wordsOf(reply.text)}${tries})`
+    return reply.status === 404 ? { relation: { unknown }, passing: true } : { relation: { unknown } }
+  }
+  const answer = readJson(ANSWER, reply.content ?? '')
+  if (answer.ok) return { relation: answer.value.status }
+  return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true }
 }
 
 function isCommit(text: string): boolean {

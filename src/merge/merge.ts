@@ -1,7 +1,6 @@
 import { allOf } from '../all-of.ts'
 import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
-import type { TagReference } from '../inputs/tags.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
@@ -18,7 +17,7 @@ import { MergeError } from './merge-error.ts'
 import { type PublishedTag, readTags } from './published.ts'
 import { summarizeMerge } from './summary.ts'
 import { describeLoss, losing, planTags, refuseLoss, type TagPlan } from './tag-plan.ts'
-import { moveTags, type TagMove } from './tags.ts'
+import { findOvertaken, moveTags, type OvertakenTag } from './tags.ts'
 import { checkMembers, type Member, verify } from './verify.ts'
 
 /**
@@ -51,9 +50,10 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tool
   if (!inputs.allowMissingPlatforms) refuseLoss(plans)
   tellPlan(plans, inputs, origin, relations, tools)
 
-  if (push) await publish(index, members, plans, inputs, registry)
-  tell(index, members, plans, inputs, tools)
-  return report(index, members, plans, unchanged !== undefined, inputs)
+  const overtaken = push ? await publish(index, members, plans, inputs, tools) : []
+  const results = plans.map((plan) => withOutcome(plan, overtaken))
+  tell(index, members, results, inputs, tools)
+  return report(index, members, results, unchanged !== undefined, inputs)
 }
 
 function nothingToCheck(log: JobLog): Result {
@@ -123,7 +123,7 @@ function originOf({ revision, source }: Workflow): Readonly<Record<string, strin
 /** What the user has to know of the tags before they move. */
 function tellPlan(
   plans: readonly TagPlan[],
-  { allowOlder }: MergeInputs,
+  { allowOlder, push }: MergeInputs,
   { [REVISION]: head }: Readonly<Record<string, string>>,
   relations: Relations,
   { log }: Tools,
@@ -137,47 +137,53 @@ function tellPlan(
         `${name} is left alone: it is of the commit ${before.revision}, and this run's, ${head}, is behind that one. \`allow-older: true\` moves it all the same.`,
       )
     else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
-      log.info(`${name}: whether it is of a later commit is not known: ${relation?.unknown ?? whyNone(head)}`)
+      logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log)
   }
 }
 
-function whyNone(head: string | undefined): string {
-  return head === undefined ? 'the runner does not say which commit this run is of' : 'it names none'
+/** Logs that a tag moves, though it may be of a newer commit than this run. */
+function logUnknownOrder(
+  moving: string,
+  from: string | undefined,
+  to: string | undefined,
+  relation: Exclude<Relation, string> | undefined,
+  log: JobLog,
+): void {
+  const why = relation?.unknown ?? 'the runner does not name the commit of this run'
+  if (from === undefined) log.info(`${moving}, which names no commit`)
+  else
+    log.warning(
+      `${moving} from commit ${oneLine(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group in the workflow so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
+    )
 }
 
+/** @returns the tags that another run has moved after this one */
 async function publish(
   index: StoredManifest,
   members: readonly Member[],
   plans: readonly TagPlan[],
   { images }: MergeInputs,
-  registry: Registry,
-): Promise<void> {
+  { registry, log }: Tools,
+): Promise<readonly OvertakenTag[]> {
   await copyImages(
     registry,
     members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))),
   )
-  const moves = plans
-    .filter(({ action }) => action === 'created' || action === 'moved')
-    .map(({ tag, before }) => ({ tag, before: before.stored }))
   const without = images.filter(
     (image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)),
   )
-  await Promise.all(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
-  const [, checked] = await Promise.all([
-    Promise.all(without.map((image) => readBack(registry, image, index))),
-    Promise.all(
-      plans.flatMap(({ tag, before, action }) =>
-        action === 'skipped' ? [] : checkStill(registry, { tag, before: before.stored }, index),
-      ),
-    ),
-  ])
-  const published = checked.filter(({ moved }) => moved).map(({ tag }) => tag)
-  await moveTags(
-    registry,
-    moves.filter(({ tag }) => !published.includes(tag)),
-    index,
-    published,
-  )
+  await allOf(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
+  await allOf(without.map((image) => readBack(registry, image, index)))
+  const moves = plans
+    .filter(({ action }) => action !== 'skipped')
+    .map(({ tag, before }) => ({ tag, before: before.stored }))
+  await moveTags(registry, moves, index)
+  return findOvertaken(registry, moves, index, log)
+}
+
+function withOutcome(plan: TagPlan, overtaken: readonly OvertakenTag[]): TagPlan {
+  const found = overtaken.find(({ tag }) => tag === plan.tag)
+  return found === undefined ? plan : { ...plan, action: 'overtaken', now: found.now }
 }
 
 /** So that no tag is moved to something that can't be pulled. */
@@ -185,26 +191,7 @@ async function readBack(registry: Registry, image: Repository, { digest }: Store
   if ((await registry.getManifest(image, digest, { written: true })) !== undefined) return
   throw new MergeError({
     what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-    help: 'No tag has moved. This is a fault of the registry; run the job again.',
-  })
-}
-
-/**
- * Checks that a tag is as it was when it was decided what becomes of it, or that another run has moved it to the same
- * index in the meantime, as the same merge in several jobs of a matrix does.
- */
-async function checkStill(
-  registry: Registry,
-  { tag, before }: TagMove,
-  index: StoredManifest,
-): Promise<{ readonly tag: TagReference; readonly moved: boolean }> {
-  const now = await registry.findDigest(tag.repository, tag.tag)
-  if (now === before?.digest) return { tag, moved: false }
-  if (now === index.digest) return { tag, moved: true }
-  throw new MergeError({
-    what: `${printReference(tag)} was moved by somebody else while this job ran`,
-    words: `it was ${before?.digest ?? 'not there'}, and is ${now ?? 'gone'}`,
-    help: 'No tag has moved. Run this job again, and let runs wait for each other, which a `concurrency` group of the workflow does.',
+    help: 'No tag has moved. Run the job again: this is a fault of the registry.',
   })
 }
 
@@ -213,6 +200,7 @@ const VERBS = {
   created: ['is new', 'would be new'],
   moved: ['is moved to it', 'would be moved to it'],
   skipped: ['is left alone', 'would be left alone'],
+  overtaken: ['was updated by another run', 'would be updated by another run'],
 } as const
 
 function tell(
@@ -237,9 +225,11 @@ function report(
   const [first] = images
   if (first === undefined) throw new Error('no image, though inputs have one at least')
   const skipped = plans.filter(({ action }) => action === 'skipped')
-  const standing = plans.filter(({ action }) => action !== 'skipped')
+  const overtaken = plans.some(({ action }) => action === 'overtaken')
+  const standing = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken')
   const there = unchanged || plans.some(({ action }) => action === 'kept')
-  const changed = !there || plans.some(({ action }) => action === 'moved')
+  const lost = overtaken && standing.every(({ action }) => action === 'kept')
+  const changed = !lost && (!there || plans.some(({ action }) => action === 'moved'))
   const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }))
   return {
     outputs: {

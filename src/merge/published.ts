@@ -1,3 +1,4 @@
+import { allOf } from '../all-of.ts'
 import type { TagReference } from '../inputs/tags.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
 import { type Index, isAttestation, parseManifest } from '../oci/document.ts'
@@ -30,9 +31,9 @@ export interface PublishedTag {
  */
 export async function readTags(registry: Registry, tags: readonly TagReference[]): Promise<readonly PublishedTag[]> {
   const descriptions = new Map<string, Promise<Description>>()
-  return Promise.all(
+  return allOf(
     tags.map(async (tag) => {
-      const stored = await registry.getManifest(tag.repository, tag.tag)
+      const stored = await readStored(registry, tag)
       if (stored === undefined) return { tag, platforms: [] }
       const key = `${printRepository(tag.repository)}@${stored.digest}`
       const description = descriptions.get(key) ?? describe(registry, tag, stored)
@@ -40,6 +41,13 @@ export async function readTags(registry: Registry, tags: readonly TagReference[]
       return { tag, stored, ...(await description) }
     }),
   )
+}
+
+/** Asks twice before it reports that a tag does not exist: a tag taken for new by mistake would move unchecked. */
+async function readStored(registry: Registry, { repository, tag }: TagReference): Promise<StoredManifest | undefined> {
+  const stored = await registry.getManifest(repository, tag)
+  if (stored !== undefined || (await registry.findDigest(repository, tag)) === undefined) return stored
+  return registry.getManifest(repository, tag, { written: true })
 }
 
 type Description = Omit<PublishedTag, 'tag' | 'stored'>
@@ -53,7 +61,7 @@ async function describe(registry: Registry, tag: TagReference, stored: StoredMan
       const platforms = images.flatMap(({ platform }) => platform ?? [])
       return { index: parsed, platforms, ...commitOf(parsed.annotations) }
     }
-    const image = await findImage(registry, tag.repository, stored.digest)
+    const image = await findImage(registry, tag.repository, stored.digest, { written: true })
     return image === undefined
       ? { platforms: [] }
       : { platforms: [image.platform], ...commitOf({ ...image.labels, ...parsed.annotations }) }

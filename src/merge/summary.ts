@@ -34,11 +34,11 @@ export function summarizeMerge({ digest, plans, platforms, pushed, changed }: Me
   )
 }
 
-function describeTag({ tag, before, action, gained, lost }: TagPlan, digest: string): string {
+function describeTag({ tag, before, action, gained, lost, now }: TagPlan, digest: string): string {
   const from = before.stored === undefined ? '' : code(before.stored.digest)
-  const to = action === 'skipped' ? '' : code(digest)
+  const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest
   const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : ''
-  return `| ${code(printReference(tag))} | ${action} | ${from} | ${to} | ${platforms} |`
+  return `| ${code(printReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`
 }
 
 function signed(sign: string): (platform: Platform) => string {
@@ -46,6 +46,6 @@ function signed(sign: string): (platform: Platform) => string {
 }
 
 function pullCommand(plans: readonly TagPlan[]): readonly string[] {
-  const first = plans.find(({ action }) => action !== 'skipped')
+  const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken')
   return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', '']
 }

@@ -12,9 +12,11 @@ export interface TagPlan {
   readonly before: PublishedTag
   /**
    * `kept`: it points to the index already. `created`, `moved`: it is to. `skipped`: it points to the image of a commit
-   * after this one, and stays there.
+   * after this one, and stays there. `overtaken`: it was one of the others, and then another run moved it.
    */
-  readonly action: 'kept' | 'created' | 'moved' | 'skipped'
+  readonly action: 'kept' | 'created' | 'moved' | 'skipped' | 'overtaken'
+  /** What an overtaken tag points to. Undefined if it was deleted. */
+  readonly now?: Digest | undefined
   /** Platforms that the tag has with the new index and had not, and the other way round. */
   readonly gained: readonly Platform[]
   readonly lost: readonly Platform[]

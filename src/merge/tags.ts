@@ -1,135 +1,168 @@
-import { messageOf } from '../failure.ts'
-import type { TagReference } from '../inputs/tags.ts'
+import { allOf } from '../all-of.ts'
+import { Failure, firstLine, messageOf, oneLine } from '../failure.ts'
+import type { Log } from '../log.ts'
+import { REVISION } from '../oci/annotation.ts'
+import type { Digest } from '../oci/digest.ts'
+import { parseManifest } from '../oci/document.ts'
 import { printReference } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
-import { RegistryError } from '../registry/registry-error.ts'
+import { printTagsLeft, readTag, restoreTags, type TagMove, type TagPlace, writeTag } from '../registry/tags.ts'
 import { MergeError } from './merge-error.ts'
 
-/** A tag that is to point to an index, which its repository holds already. */
-export interface TagMove {
-  readonly tag: TagReference
-  /** What it points to now; absent where it is new. */
-  readonly before?: StoredManifest | undefined
-}
-
 /**
- * Points tags to an index: first those that are new, which nobody pulls yet, then those that move, `latest` after all
- * others. If one can't be moved, those moved before are put back, as far as the registry allows.
+ * Points tags to an index: first new ones, which nobody pulls yet, then those that move, `latest` last. If one can't be
+ * moved, or another run has moved it meanwhile, moves back those moved before, as far as the registry allows.
  *
  * Another run may move the same tags to the same index at the same time. A tag that points to the index counts as moved,
  * even if this write is refused, as a second write of an immutable tag is. Once another run is known to move tags, none is
- * put back: which of the two runs moved a tag can't be told, and the other one reports it as published.
- * @param published tags that another run has moved to this index already
- * @throws MergeError that says which tags are where
+ * moved back: it is unknown which of the two runs moved a tag, and the other one reports it as published.
+ * @param moves may contain tags that point to the index already
+ * @throws MergeError that says where the tags are
  */
-export async function moveTags(
-  registry: Registry,
-  moves: readonly TagMove[],
-  index: StoredManifest,
-  published: readonly TagReference[] = [],
-): Promise<void> {
-  const done: TagMove[] = []
-  const byOthers = [...published]
-  for (const wave of wavesOf(moves)) {
-    const outcomes = await Promise.allSettled(wave.map(({ tag }) => moveTag(registry, tag, index)))
-    done.push(...wave)
-    byOthers.push(...wave.flatMap(({ tag }, at) => (wasRefused(outcomes[at]) ? [tag] : [])))
-    const at = outcomes.findIndex(({ status }) => status === 'rejected')
-    const [failed, outcome] = [wave[at], outcomes[at]]
-    if (failed === undefined || outcome?.status !== 'rejected') continue
-    const left =
-      byOthers.length > 0
-        ? await listMoved(registry, [...published, ...done.map(({ tag }) => tag)], index)
-        : // Those that failed too: an answer that was lost may have followed a tag that was moved.
-          await putBack(registry, done.toReversed(), index)
-    throw stopped(failed, index, outcome.reason, left)
-  }
-}
-
-type Outcome = 'written' | 'refused'
-
-/** Writes a tag. `refused`: the registry refused this write, and the tag points to the index all the same. */
-async function moveTag(registry: Registry, { repository, tag }: TagReference, index: StoredManifest): Promise<Outcome> {
+export async function moveTags(registry: Registry, moves: readonly TagMove[], index: StoredManifest): Promise<void> {
+  const tried: TagMove[] = []
+  const byOthers: TagMove[] = []
   try {
-    await registry.putManifest(repository, tag, index.mediaType, index.bytes)
-    return 'written'
+    let waiting = moves
+    for (const wave of wavesOf(moves.filter(({ before }) => before?.digest !== index.digest))) {
+      // Tags of later waves as well, so that most conflicts are found before the first tag has moved.
+      const there = await findMoved(registry, waiting, index)
+      byOthers.push(...there)
+      waiting = waiting.filter((move) => !wave.includes(move) && !there.includes(move))
+      const writing = wave.filter((move) => !byOthers.includes(move))
+      tried.push(...writing)
+      await writeWave(registry, writing, index, byOthers)
+    }
   } catch (error) {
-    const now = await registry.findDigest(repository, tag).catch(() => undefined)
-    if (now !== index.digest) throw error
-    // Without a status, or with a server error, this write may have moved the tag, and only its answer was lost.
-    const { status = 500 } = error instanceof RegistryError ? error : {}
-    return status < 500 ? 'refused' : 'written'
+    const left = await restoreTags(
+      registry,
+      moves.filter(isIn([...tried, ...byOthers])),
+      index.digest,
+      byOthers.length > 0,
+    )
+    const nothing = tried.length === 0 && left.length === 0
+    throw stopped(
+      error,
+      nothing ? 'No tag has moved.' : printTagsLeft(left, isConflict(error) ? 'All other tags' : 'All tags'),
+    )
   }
 }
 
-function wasRefused(outcome: PromiseSettledResult<Outcome> | undefined): boolean {
-  return outcome?.status === 'fulfilled' && outcome.value === 'refused'
+function isIn(moves: readonly TagMove[]): (move: TagMove) => boolean {
+  return (move) => moves.includes(move)
 }
 
-/** Returns the tags that point to the index, or that can't be read. */
-async function listMoved(
+/** Writes the tags of a wave at once: the duration of a merge depends on the number of waves, not on that of tags. */
+async function writeWave(
   registry: Registry,
-  tags: readonly TagReference[],
+  wave: readonly TagMove[],
   index: StoredManifest,
-): Promise<readonly string[]> {
-  const lines = tags.map(async (tag) => {
-    const now = await registry.findDigest(tag.repository, tag.tag).catch((error: unknown) => error)
-    if (now === index.digest)
-      return [`${printReference(tag)}: points to ${index.digest}, and another run moves it there too`]
-    return now instanceof Error ? [`${printReference(tag)}: ${messageOf(now)}`] : []
-  })
-  return (await Promise.all(lines)).flat()
+  byOthers: TagMove[],
+): Promise<void> {
+  const outcomes = await Promise.allSettled(wave.map(({ tag }) => writeTag(registry, tag, index)))
+  for (const [at, outcome] of outcomes.entries()) {
+    const move = wave[at]
+    if (move !== undefined && outcome.status === 'fulfilled' && outcome.value === 'refused') byOthers.push(move)
+  }
+  for (const [at, outcome] of outcomes.entries()) {
+    const move = wave[at]
+    if (move === undefined || outcome.status === 'fulfilled') continue
+    throw new MergeError({
+      what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
+      words: messageOf(outcome.reason),
+      cause: outcome.reason,
+      help: 'Run the job again once the cause is fixed. The index is already in the registry.',
+    })
+  }
 }
 
-/** Of a wave all tags are written at once: what a merge takes hangs on the number of waves, not on that of tags. */
 function wavesOf(moves: readonly TagMove[]): readonly (readonly TagMove[])[] {
   const latest = moves.filter(({ tag }) => tag.tag === 'latest')
   const others = moves.filter(({ tag }) => tag.tag !== 'latest')
   const fresh = others.filter(({ before }) => before === undefined)
   const moving = others.filter(({ before }) => before !== undefined)
-  return [fresh, moving, latest]
+  return [fresh, moving, latest].filter(({ length }) => length > 0)
 }
 
-/** Returns the tags that could not be put back, and why. */
-async function putBack(
+/**
+ * Checks that tags are as they were when the merge decided where to move them.
+ * @returns those that another run has moved to the same index meanwhile, as the same merge in other jobs of a matrix does
+ * @throws MergeError if one points to something else
+ */
+async function findMoved(
   registry: Registry,
   moves: readonly TagMove[],
   index: StoredManifest,
-): Promise<readonly string[]> {
-  const left: string[] = []
-  for (const move of moves) {
-    const problem = await putBackOne(registry, move, index).catch(messageOf)
-    if (problem !== undefined) left.push(`${printReference(move.tag)}: ${problem}`)
-  }
-  return left
+): Promise<readonly TagMove[]> {
+  const moved = await allOf(
+    moves.map(async (move) => {
+      const { tag, before } = move
+      const now = await readTag(registry, tag, [before?.digest, index.digest])
+      if (now === before?.digest) return []
+      if (now === index.digest) return [move]
+      throw new MergeError({
+        what: `${printReference(tag)} was updated by another run while this job was running`,
+        words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+        help: 'Run this job again. Use a `concurrency` group in the workflow so that its runs wait for each other.',
+      })
+    }),
+  )
+  return moved.flat()
 }
 
-async function putBackOne(
+/** Reports whether another run has moved a tag. */
+function isConflict(error: unknown): boolean {
+  return error instanceof MergeError && error.cause === undefined
+}
+
+function stopped(error: unknown, where: string): unknown {
+  if (!(error instanceof Failure)) return error
+  const { what, words, help = 'Run the job again. The index is already in the registry.' } = error.parts
+  return new MergeError({ what, words, help: `${where}\n${help}`, cause: error })
+}
+
+/** A tag that another run has moved after this one did. */
+export interface OvertakenTag {
+  readonly tag: TagPlace
+  /** Undefined if it was deleted. */
+  readonly now: Digest | undefined
+}
+
+/** Finds the tags that another run has moved since they pointed to the index. Warns of each. */
+export async function findOvertaken(
   registry: Registry,
-  { tag, before }: TagMove,
+  moves: readonly TagMove[],
   index: StoredManifest,
-): Promise<string | undefined> {
-  const { repository } = tag
-  const now = await registry.getManifest(repository, tag.tag)
-  // Whatever else it points to by now is the work of another run.
-  if (now?.digest !== index.digest) return undefined
-  if (before !== undefined) {
-    await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes)
-    return undefined
-  }
-  if (await registry.deleteTag(repository, tag.tag)) return undefined
-  return `is new and points to ${index.digest}; ${repository.host} can't delete tags`
+  log: Log,
+): Promise<readonly OvertakenTag[]> {
+  const found = moves.map(async ({ tag, before }) => {
+    try {
+      const now = await readTag(registry, tag, [index.digest])
+      if (now === index.digest) return []
+      const state =
+        now === undefined ? 'it no longer exists' : `it points to ${await describeImage(registry, tag, now)}`
+      const late = before !== undefined && now === before.digest ? ', or the registry does not show the change yet' : ''
+      log.warning(
+        `${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}${late}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`,
+      )
+      return [{ tag, now }]
+    } catch (error) {
+      // The registry has confirmed that it stored the tag.
+      log.info(`Can't check whether another run has moved ${printReference(tag)} since: ${firstLine(error)}`)
+      return []
+    }
+  })
+  return (await Promise.all(found)).flat()
 }
 
-function stopped({ tag }: TagMove, index: StoredManifest, error: unknown, left: readonly string[]): MergeError {
-  const where =
-    left.length === 0
-      ? 'All tags are as they were.'
-      : `All tags are as they were, but these:\n${left.map((line) => `  ${line}`).join('\n')}`
-  return new MergeError({
-    what: `The tag ${printReference(tag)} could not be moved to ${index.digest}`,
-    words: messageOf(error),
-    help: `${where}\nThe index is in the registry: once the cause is mended, running the job again finishes it.`,
-    cause: error,
-  })
+/** Returns a digest, and the commit of its image if known. */
+async function describeImage(registry: Registry, { repository }: TagPlace, digest: Digest): Promise<string> {
+  try {
+    const stored = await registry.getManifest(repository, digest)
+    const parsed = stored && parseManifest(stored.bytes, stored.mediaType, digest)
+    const revision = parsed?.annotations[REVISION]
+    return revision === undefined ? digest : `${digest} (commit ${oneLine(revision)})`
+  } catch {
+    return digest
+  }
 }

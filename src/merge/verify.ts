@@ -1,3 +1,4 @@
+import { allOf } from '../all-of.ts'
 import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from '../build-info.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
@@ -26,7 +27,10 @@ export interface Member {
  * @throws RegistryError where nothing has it, MergeError where it is not whole or something else
  */
 export async function verify(candidate: Candidate, images: readonly Repository[], registry: Registry): Promise<Member> {
-  const found = await Promise.all(images.map((image) => look(candidate, image, registry)))
+  // A registry may take seconds until it shows what a build has pushed.
+  const isHome = (image: Repository) =>
+    candidate.record === undefined ? images.length === 1 : candidate.record.image === printRepository(image)
+  const found = await allOf(images.map((image) => look(candidate, image, registry, isHome(image))))
   // Where nothing has it whole, what one of them lacks says more than that it lacks something.
   const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks
   const whole = found.find((one) => one.image !== undefined && one.missing.length === 0)
@@ -42,10 +46,15 @@ interface Look {
   readonly lacks?: RegistryError
 }
 
-async function look({ digest }: Candidate, repository: Repository, registry: Registry): Promise<Look> {
+async function look(
+  { digest }: Candidate,
+  repository: Repository,
+  registry: Registry,
+  written: boolean,
+): Promise<Look> {
   try {
-    const image = await findImage(registry, repository, digest)
-    return { image, missing: image === undefined ? [] : await missingBlobs(registry, image) }
+    const image = await findImage(registry, repository, digest, { written })
+    return { image, missing: image === undefined ? [] : await missingBlobs(registry, image, { written }) }
   } catch (error) {
     if (error instanceof RegistryError && error.problem === 'not-found') return { missing: [], lacks: error }
     throw error
@@ -59,9 +68,9 @@ function incomplete({ digest, record }: Candidate, images: readonly Repository[]
   if (home === undefined) throw new Error('there is no image, though inputs have one at least')
   if (half?.image === undefined) return absent(home, digest, `${printRepository(home)}@${digest}`)
   return new MergeError({
-    what: `${printRepository(half.image.repository)}@${digest} is not whole: ${half.missing.length} of its layers are not in the registry`,
+    what: `${printRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
     words: half.missing.join('\n'),
-    help: 'Nothing was published. Its push was broken off, or something has deleted them since. Run the build of this system again. If that does not help, let it run once with `reuse-from: ""`: then it looks for each layer.',
+    help: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
   })
 }
 

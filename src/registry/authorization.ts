@@ -8,6 +8,7 @@ import type { Credential, CredentialSource } from './credentials.ts'
 import type { Http, HttpFailure, HttpSuccess } from './http.ts'
 import { realmProblem } from './realm.ts'
 import { RegistryError, readErrorAnswer } from './registry-error.ts'
+import { retryDoubtful } from './retry.ts'
 
 /** What a request does to a repository. */
 export type Access = 'pull' | 'pull,push' | 'delete'
@@ -159,7 +160,11 @@ export const SHORTEST_TOKEN = 16
  * Fetches a bearer token.
  * Source: https://distribution.github.io/distribution/spec/auth/token/ and …/auth/oauth/
  */
-async function fetchToken(call: TokenCall): Promise<Token> {
+function fetchToken(call: TokenCall): Promise<Token> {
+  return retryDoubtful(() => fetchTokenOnce(call), call.http)
+}
+
+async function fetchTokenOnce(call: TokenCall): Promise<Token> {
   const realm = realmOf(call)
   const asked = Date.now()
   const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm))
@@ -255,7 +260,7 @@ function tokenError(call: TokenCall, realm: URL, words: string, reply?: HttpFail
   if (!refused)
     return new RegistryError({
       host: repository.host,
-      problem: status === 429 ? 'rate-limited' : 'other',
+      problem: status === undefined ? 'doubtful' : status === 429 ? 'rate-limited' : 'other',
       status,
       what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
       words,

@@ -1,5 +1,8 @@
-/** How long a host is asked again after it was last heard from, in milliseconds. */
-const BUDGET = 120_000
+/**
+ * How long a host is asked again after it was last heard from, in milliseconds. Leaves some of 120 s for the answer to the
+ * last attempt.
+ */
+const BUDGET = 115_000
 
 /** What an attempt may take at least, however little of the budget is left, in milliseconds. */
 const SHORTEST_ATTEMPT = 10_000
@@ -30,12 +33,19 @@ export interface Attempt {
   failed(): void
 }
 
-/** Decides how long requests are tried again: 120 s after their host was last heard from, however many there are. */
+/**
+ * Decides how long requests are tried again: 120 s after their host was last heard from, however many there are. A host may
+ * answer one kind of requests and not another, so that each kind has a budget as well.
+ */
 export interface Budgets {
   startWork(): Work
-  startAttempt(origin: string, work: Work): Attempt
+  startAttempt(origin: string, work: Work, kind?: string): Attempt
+  /** Work has come to an answer that is not a passing failure, wherever it was redirected. */
+  answered(origin: string, kind: string): void
+  /** Work has failed in a way that may pass, wherever it was redirected. */
+  failed(origin: string, kind: string, since?: number): void
   /** Returns how long the work may wait before its next attempt, in milliseconds. Negative when time is up. */
-  left(origin: string, work: Work): number
+  left(origin: string, work: Work, kind?: string): number
   /** Reports whether a host has answered before. */
   hasAnswered(origin: string): boolean
 }
@@ -52,42 +62,59 @@ interface Host {
 export function createBudgets(now: () => number): Budgets {
   const hosts = new Map<string, Host>()
 
-  function hostOf(origin: string): Host {
-    const host = hosts.get(origin) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 }
-    hosts.set(origin, host)
+  function hostOf(key: string): Host {
+    const host = hosts.get(key) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 }
+    hosts.set(key, host)
     return host
   }
 
-  function left(origin: string, work: Work): number {
-    const host = hostOf(origin).failingSince ?? Number.POSITIVE_INFINITY
+  /** The host as a whole, and what is known of this kind of requests to it. */
+  function hostsOf(origin: string, kind: string): readonly [Host, Host] {
+    return [hostOf(origin), hostOf(`${kind} ${origin}`)]
+  }
+
+  function left(origin: string, work: Work, kind = ''): number {
+    const since = hostsOf(origin, kind).map(({ failingSince = Number.POSITIVE_INFINITY }) => failingSince)
     const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred
-    return Math.min(host, own) + BUDGET - now()
+    return Math.min(...since, own) + BUDGET - now()
+  }
+
+  function answered(origin: string, kind: string): void {
+    for (const host of hostsOf(origin, kind)) {
+      host.heard = now()
+      host.failingSince = undefined
+    }
+  }
+
+  function failed(origin: string, kind: string, last = now()): void {
+    for (const host of hostsOf(origin, kind)) {
+      host.lastFailure = now()
+      host.failingSince ??= Math.max(last, host.heard ?? last)
+    }
   }
 
   return {
+    answered,
+    failed,
     startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
-    startAttempt(origin, work) {
-      const host = hostOf(origin)
+    startAttempt(origin, work, kind = '') {
+      const both = hostsOf(origin, kind)
       const start = now()
       let last = start
       // A failure of long ago says nothing about a host that has not been asked since.
-      if (start - host.lastFailure > BUDGET) host.failingSince = undefined
+      for (const host of both) if (start - host.lastFailure > BUDGET) host.failingSince = undefined
       return {
         limit: (timeout) => {
-          const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work)))
+          const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work, kind)))
           return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT))
         },
         progress() {
           last = now()
         },
-        answered() {
-          host.heard = now()
-          host.failingSince = undefined
-        },
+        answered: () => answered(origin, kind),
         failed() {
-          host.lastFailure = now()
-          host.failingSince ??= Math.max(last, host.heard ?? last)
-          if (work.since === undefined) work.since = Math.max(last, host.heard ?? last)
+          failed(origin, kind, last)
+          if (work.since === undefined) work.since = Math.max(last, both[1].heard ?? last)
           else if (work.count < MOST_TRANSFERS) work.transferred += last - start
         },
       }

@@ -1,10 +1,11 @@
+import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { allOf } from '../all-of.ts'
 import { messageOf } from '../failure.ts'
 import type { Descriptor } from '../oci/document.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { ManifestContent, PublishedImage } from './image.ts'
-import type { Blob, Registry, StoredManifest } from './registry.ts'
+import type { Blob, Registry } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
 /**
@@ -38,13 +39,16 @@ export async function copyImages(registry: Registry, copies: readonly Copy[]): P
       if (await putIfAbsent(registry, to, streamed(registry, blob, from), from)) sent += blob.size
     }
   }
-  try {
-    await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, copyNext))
-  } finally {
-    // Where one has failed, no other one is begun.
-    waiting.length = 0
+  const copyRest = async (): Promise<void> => {
+    try {
+      await copyNext()
+    } finally {
+      // After a failure, no further blob is begun.
+      waiting.length = 0
+    }
   }
-  await Promise.all(copies.map((copy) => putManifests(registry, copy)))
+  await allOf(Array.from({ length: BLOBS_AT_ONCE }, copyRest))
+  await allOf(copies.map((copy) => putManifests(registry, copy)))
   return sent
 }
 
@@ -57,31 +61,46 @@ async function putManifests(registry: Registry, { image, to }: Copy): Promise<vo
     await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes)
 }
 
-/** The registry that takes the bytes holds them against the digest. What goes wrong with reading is `from`'s concern. */
+/** Reads a blob of another repository. Holds back its end until its size and digest are right. */
 function streamed(registry: Registry, { digest, size }: Descriptor, from: Repository): Blob {
   const broken = (words: string, cause?: unknown) =>
     new RegistryError({
       host: from.host,
-      problem: 'other',
+      problem: cause === undefined ? 'doubtful' : 'other',
       what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
       words,
+      ...(cause !== undefined && { help: 'Run the job again later.' }),
       cause,
     })
   async function* content(): AsyncGenerator<Buffer> {
     let read = 0
+    const hash = createHash('sha256')
     const body = await registry.openBlob(from, digest)
     try {
       for await (const chunk of body) {
         read += chunk.length
         if (read > size) break
+        hash.update(chunk)
         yield chunk
       }
     } catch (error) {
       throw broken(messageOf(error), error)
     }
     if (read !== size) throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`)
+    const actual = `sha256:${hash.digest('hex')}`
+    if (actual !== digest) throw broken(`its digest should be ${digest}, but is ${actual}`)
   }
-  return { digest, size, open: () => Readable.from(content(), { objectMode: false }) }
+  return { digest, size, open: () => Readable.from(holdBack(content()), { objectMode: false }) }
+}
+
+/** Passes the last chunk on only once nothing more comes, so that an error leaves the content incomplete. */
+async function* holdBack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let last: Buffer | undefined
+  for await (const chunk of chunks) {
+    if (last !== undefined) yield last
+    last = chunk
+  }
+  if (last !== undefined) yield last
 }
 
 /**
@@ -114,15 +133,4 @@ async function putIfAbsent(registry: Registry, to: Repository, blob: Blob, from?
   if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from))) return false
   await registry.putBlob(to, blob)
   return true
-}
-
-/** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
-export async function putTag(
-  registry: Registry,
-  image: Repository,
-  tag: string,
-  manifest: StoredManifest,
-): Promise<void> {
-  if ((await registry.findDigest(image, tag)) === manifest.digest) return
-  await registry.putManifest(image, tag, manifest.mediaType, manifest.bytes)
 }

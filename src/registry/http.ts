@@ -72,8 +72,9 @@ export interface Http {
   /**
    * Does again what fails in passing, for work of several requests that are to be tried again together.
    * @param attempt gives its requests the work that they are part of
+   * @param attempts how often it is tried at most
    */
-  retry(call: RetryCall, attempt: (work: Work) => Promise<HttpReply>): Promise<HttpReply>
+  retry(call: RetryCall, attempt: (work: Work) => Promise<HttpReply>, attempts?: number): Promise<HttpReply>
   /** Reads a body of any size. Fails when the transfer stalls. */
   read(reply: HttpSuccess): AsyncIterable<Buffer>
   /** Discards a body, without waiting for it. A short one leaves the connection usable. */
@@ -85,7 +86,7 @@ export interface Http {
   close(): Promise<void>
 }
 
-export type RetryCall = Pick<HttpRequest, 'url' | 'purpose' | 'registry'>
+export type RetryCall = Pick<HttpRequest, 'url' | 'purpose' | 'registry'> & Partial<Pick<HttpRequest, 'method'>>
 
 /** In milliseconds. */
 export interface Timeouts {
@@ -215,12 +216,13 @@ export function createHttp(settings: HttpSettings): Http {
   async function sendOnce(call: HttpRequest, work: Work): Promise<HttpReply> {
     const { origin } = call.url
     await backOffs.passed(origin)
-    const attempt = budgets.startAttempt(origin, work)
+    const attempt = budgets.startAttempt(origin, work, kindOf(call))
     const endActivity = watchSilence(call)
     const outcome = await settle(answerTo(call, attempt))
     endActivity()
     if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined) attempt.failed()
-    else if (outcome.reply !== undefined) attempt.answered()
+    // A redirect only counts once it leads somewhere.
+    else if (outcome.reply !== undefined && !isRedirect(outcome.reply)) attempt.answered()
     return conclude(call, outcome)
   }
 
@@ -260,11 +262,19 @@ export function createHttp(settings: HttpSettings): Http {
     throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew })
   }
 
+  /** Has the budget of the host that was asked first know how it ended, wherever that host pointed to. */
+  function note(call: RetryCall, { reply }: Outcome, why: string | undefined, { since }: Work): void {
+    const { origin } = call.url
+    if (why !== undefined) budgets.failed(origin, kindOf(call), since)
+    else if (reply !== undefined) budgets.answered(origin, kindOf(call))
+  }
+
   async function retry(
-    { url: { host, origin } }: RetryCall,
+    call: RetryCall,
     attempt: (work: Work) => Promise<HttpReply>,
     attempts = Number.POSITIVE_INFINITY,
   ): Promise<HttpReply> {
+    const { host, origin } = call.url
     const work = budgets.startWork()
     while (true) {
       const outcome = await settle(attempt(work))
@@ -273,14 +283,15 @@ export function createHttp(settings: HttpSettings): Http {
       const answered = budgets.hasAnswered(origin)
       const why = passingReason(outcome, answered)
       const most = Math.min(attempts, mostAttempts(outcome, answered))
+      note(call, outcome, why, work)
       if (why === undefined || work.count >= most || isExhausted(error)) return withTries(outcome, work)
       work.since ??= clock.now()
       const retryAfter = reply?.headers.get('retry-after') ?? undefined
       const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now()
       const delay = retryDelay(work.count, retryAfter, now, Math.random())
-      if (delay > budgets.left(origin, work)) return withTries(outcome, work)
+      if (delay > budgets.left(origin, work, kindOf(call))) return withTries(outcome, work)
       const asked = parseRetryAfter(retryAfter, now) !== undefined
-      const whose = error instanceof RegistryError ? error.host : host
+      const whose = hostOf(outcome) ?? host
       await backOffs.wait({ origin, count: work.count, delay, asked, why: `${whose}: ${why}` })
     }
   }
@@ -306,7 +317,7 @@ export function createHttp(settings: HttpSettings): Http {
   return {
     send: (call) =>
       call.work === undefined ? retry(call, (work) => sendOnce(call, work), call.attempts) : sendOnce(call, call.work),
-    retry: (call, attempt) => retry(call, attempt),
+    retry,
     read: ({ body }) => readSteadily(body, timeouts.stall),
     drain(reply) {
       // Nobody needs the body, so that what goes wrong with it does not matter.
@@ -353,6 +364,20 @@ async function settle(sent: Promise<HttpReply>): Promise<Outcome> {
   } catch (error) {
     return { error }
   }
+}
+
+/** Tells apart requests that may fail while others don't: by their method, and manifests from blobs and tokens. */
+function kindOf({ method = 'PUT', url }: RetryCall): string {
+  const [, part = url.pathname.split('/')[1]] = /\/(manifests|blobs)\//.exec(url.pathname) ?? []
+  return `${method} ${part}`
+}
+
+function isRedirect({ status, headers }: HttpReply): boolean {
+  return status >= 300 && status < 400 && headers.has('location')
+}
+
+function hostOf({ reply, error }: Outcome): string | undefined {
+  return error instanceof RegistryError ? error.host : reply?.url.host
 }
 
 /** Why asking again may help, in the other side's words. Undefined where it would not. */

@@ -72,7 +72,7 @@ export async function findImage(
   const outer = await registry.getManifest(repository, digest, look)
   if (outer === undefined) return undefined
   const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest))
-  if (parsed.kind === 'manifest') return describe(registry, repository, contentOf(outer, parsed), [])
+  if (parsed.kind === 'manifest') return describe(registry, repository, contentOf(outer, parsed), [], look)
   const only = onlyImage(parsed, repository, digest)
   const name = nameOf(repository, digest)
   const attested = attestationsOf(parsed, only, name, repository)
@@ -81,7 +81,7 @@ export async function findImage(
     readListed(registry, repository, attested, look, name),
   ])
   if (own === undefined) throw new Error('one manifest was read for each that was listed')
-  return describe(registry, repository, own, attestations)
+  return describe(registry, repository, own, attestations, look)
 }
 
 /** As `findImage`. @throws RegistryError also where the registry does not have the digest */
@@ -96,13 +96,13 @@ export async function fetchImage(
   return image
 }
 
-/** The blobs that an image's manifests name, and its repository lacks. */
-export async function missingBlobs(registry: Registry, image: PublishedImage): Promise<readonly Digest[]> {
+/** Returns the blobs that an image's manifests name, but its repository lacks. */
+export async function missingBlobs(registry: Registry, image: PublishedImage, look?: Look): Promise<readonly Digest[]> {
   const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)))
   // It was read when the image was.
   digests.delete(image.configDigest)
   const looked = await allOf(
-    [...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest) })),
+    [...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })),
   )
   return looked.filter(({ found }) => !found).map(({ digest }) => digest)
 }
@@ -126,7 +126,7 @@ export function absent(repository: Repository, digest: Digest, what: string): Re
     // A host name keeps its case.
     what: `${what.replace(/^the /, 'The ')} is not in the registry`,
     words: `${repository.host} has no ${digest} in ${repository.path}`,
-    help: 'Either it was pushed to another repository, or something has deleted it since: clean-up jobs often take images without tags.',
+    help: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
   })
 }
 
@@ -173,11 +173,12 @@ async function describe(
   repository: Repository,
   own: ManifestContent,
   attestations: readonly ManifestContent[],
+  look?: Look,
 ): Promise<PublishedImage> {
   const { digest, mediaType, size } = own.descriptor
   const [config] = own.blobs
   const name = `the config of ${nameOf(repository, digest)}`
-  const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT))
+  const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, look))
   if (bytes === undefined) throw absent(repository, config?.digest ?? digest, name)
   const { os, architecture, variant, labels } = parseConfig(bytes, name)
   const platform = { os, architecture, ...(variant !== undefined && { variant }) }

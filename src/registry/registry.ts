@@ -9,7 +9,7 @@ import { parseChallenge } from './challenge.ts'
 import type { CredentialSource } from './credentials.ts'
 import type { HttpReply, HttpSuccess } from './http.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { isPassingError } from './retry.ts'
+import { isPassingError, LOST_PAUSES, pauseFor as pauseAndLog, retryDoubtful as retryWork } from './retry.ts'
 import { createTransport, isAsSafe, type TransportRequest, wireHost } from './transport.ts'
 import { codeOf } from './unanswered.ts'
 
@@ -51,7 +51,7 @@ export interface Registry {
    * @returns nothing where the registry has none
    * @throws RegistryError
    */
-  getBlob(repository: Repository, digest: Digest, limit: number): Promise<Buffer | undefined>
+  getBlob(repository: Repository, digest: Digest, limit: number, look?: Look): Promise<Buffer | undefined>
   hasBlob(repository: Repository, digest: Digest, look?: Look): Promise<boolean>
   /**
    * Begins to read a blob of any size. The reader must compare the bytes with the digest.
@@ -99,21 +99,25 @@ export interface Blob {
 /** The OCI specification asks registries to take manifests of 4 MiB; no client need take larger ones. */
 const MANIFEST_LIMIT = 4 * 1024 * 1024
 
-/** How long to wait before what a registry has lost sight of, or has damaged, is sent again, in milliseconds. */
-const LOST_PAUSES = [500, 2000]
+/** How often HEAD may fail in a row before only GET is used. */
+const MOST_HEAD_FAILURES = 2
 
 /** How long to wait before each further look at what was written just now, in milliseconds. */
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
 /** A client for all registries, with one login and one token for each, however many requests there are. */
 export function createRegistry(settings: RegistrySettings): Registry {
-  const { pause, drain, read, log } = settings.http
+  const { drain, read, log } = settings.http
   const transport = createTransport(settings)
 
-  async function pauseFor(why: string, milliseconds: number): Promise<void> {
-    log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
-    await pause(milliseconds)
-  }
+  const pauseFor = (why: string, milliseconds: number) => pauseAndLog(why, milliseconds, settings.http)
+  const retryDoubtful = <Result>(work: () => Promise<Result>) => retryWork(work, settings.http)
+
+  // Hosts that have not answered a request to mount a blob, which may have taken minutes.
+  const withoutMount = new Set<string>()
+
+  // By host, how often in a row HEAD has failed where GET has not.
+  const headFailures = new Map<string, number>()
 
   /** @throws RegistryError for every answer but success */
   async function demand(call: TransportRequest): Promise<HttpSuccess> {
@@ -130,12 +134,13 @@ export function createRegistry(settings: RegistrySettings): Registry {
     throw await refusal(call, drain(reply), settings.credentials)
   }
 
-  /** Sends again what is refused because of blobs that GHCR may not know for a moment, though it has just taken them. */
-  async function retryUnknownBlobs(host: string, send: () => Promise<HttpReply>): Promise<HttpReply> {
+  /** Sends again what a registry refuses for reasons that pass. */
+  async function retryRefused(name: string, send: () => Promise<HttpReply>): Promise<HttpReply> {
     for (const milliseconds of LOST_PAUSES) {
       const reply = await send()
-      if (reply.ok || !/unknown blob|BLOB_UNKNOWN/i.test(reply.text)) return reply
-      await pauseFor(`${host} does not know all blobs of the manifest yet`, milliseconds)
+      const reason = passingRefusal(reply)
+      if (reason === undefined) return reply
+      await pauseFor(`${name}: ${reason}`, milliseconds)
     }
     return send()
   }
@@ -154,17 +159,29 @@ export function createRegistry(settings: RegistrySettings): Registry {
     return look()
   }
 
-  /** Does again what has led to a doubtful answer. */
-  async function retryDoubtful<Result>(work: () => Promise<Result>): Promise<Result> {
-    for (const milliseconds of LOST_PAUSES) {
-      try {
-        return await work()
-      } catch (error) {
-        if (!(error instanceof RegistryError) || error.problem !== 'doubtful') throw error
-        await pauseFor(firstLine(error), milliseconds)
-      }
+  /**
+   * Asks with HEAD, which costs the least, whether something is there. Only an answer to GET has a body, which says
+   * whether a refusal passes, so that `read`, which asks with GET, decides about everything else.
+   */
+  async function look<Found>(
+    call: TransportRequest,
+    found: (reply: HttpSuccess) => Found | undefined,
+    read: () => Promise<Found | undefined>,
+  ): Promise<Found | undefined> {
+    const { host } = call.repository
+    const failures = headFailures.get(host) ?? 0
+    // Each attempt may stall for a minute.
+    if (failures >= MOST_HEAD_FAILURES) return read()
+    const { value: reply } = await settle(transport.send({ ...call, method: 'HEAD', attempts: 1 }))
+    if (reply?.status === 404) return undefined
+    if (reply !== undefined && isSuccess(reply)) {
+      drain(reply)
+      headFailures.delete(host)
+      return found(reply) ?? read()
     }
-    return work()
+    const certain = await read()
+    headFailures.set(host, failures + 1)
+    return certain
   }
 
   async function readManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined> {
@@ -183,25 +200,27 @@ export function createRegistry(settings: RegistrySettings): Registry {
     return retryDoubtful(() => readManifest(repository, reference))
   }
 
-  async function findDigest(repository: Repository, reference: string): Promise<Digest | undefined> {
-    const reply = await transport.send(manifestCall('HEAD', repository, reference))
-    if (reply.status === 404) return undefined
-    const digest = isSuccess(drain(reply)) ? (reply.headers.get('docker-content-digest') ?? '') : ''
-    // Not all give it, and the reason of a refusal is in a body, which HEAD has none of.
-    return isDigest(digest) ? digest : (await getManifest(repository, reference))?.digest
+  function findDigest(repository: Repository, reference: string): Promise<Digest | undefined> {
+    const digestIn = ({ headers }: HttpSuccess) => {
+      // Not all registries give it.
+      const digest = headers.get('docker-content-digest') ?? ''
+      return isDigest(digest) ? digest : undefined
+    }
+    const read = async () => (await getManifest(repository, reference))?.digest
+    return look(manifestCall('HEAD', repository, reference), digestIn, read)
   }
 
   async function findBlob(repository: Repository, digest: Digest, written: boolean): Promise<true | undefined> {
     const purpose = `look for the blob ${printRepository(repository)}@${digest}`
-    const call = { repository, access: 'pull', path: `blobs/${digest}`, purpose } as const
-    const reply = drain(await transport.send({ ...call, method: 'HEAD' }))
-    if (isSuccess(reply)) return true
-    if (reply.status === 404 && !written) return undefined
-    // The answer to HEAD has no body, which alone says whether a refusal passes.
-    const certain = await find({ ...call, method: 'GET' })
-    if (certain === undefined) return undefined
-    drain(certain)
-    return true
+    const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose } as const
+    const read = async (): Promise<true | undefined> => {
+      const reply = await find(call)
+      if (reply === undefined) return undefined
+      drain(reply)
+      return true
+    }
+    const found = await look<true>(call, () => true, read)
+    return found === undefined && written ? read() : found
   }
 
   /** Asks once whether a blob has arrived, after an upload whose answer does not say so. */
@@ -231,7 +250,6 @@ export function createRegistry(settings: RegistrySettings): Registry {
         problem: 'doubtful',
         what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
         words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
-        help: 'A proxy in front of the registry may have taken that header away.',
       })
     path.searchParams.set('digest', blob.digest)
     return sendBlob({ ...upload, method: 'PUT', path }, blob)
@@ -251,6 +269,20 @@ export function createRegistry(settings: RegistrySettings): Registry {
     if (found !== undefined) return found
     if (reply === undefined) throw error
     if (reply.ok) throw unproven(upload, drain(reply), digest)
+    return reply
+  }
+
+  /** Sends a manifest. Asks whether it is stored, if the answer does not say. */
+  async function sendManifest(call: TransportRequest, digest: Digest): Promise<HttpReply> {
+    const { value: reply, error } = await settle(transport.send(call))
+    if (reply !== undefined && (reply.ok || isRefusal(reply))) return drain(reply)
+    // An error of another kind has not been the registry's.
+    if (reply === undefined && !isPassingError(codeOf(error), true)) throw error
+    const { body: _, ...look } = call
+    const headers = { accept: MANIFEST_TYPES.join(', ') }
+    const { value: found } = await settle(transport.send({ ...look, method: 'HEAD', headers }))
+    if (found !== undefined && provesManifest(drain(found), digest)) return found
+    if (reply === undefined) throw error
     return reply
   }
 
@@ -276,13 +308,15 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const digest = digestOf(bytes)
       const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes }
       const write = async (): Promise<HttpReply> => {
-        const reply = drain(await transport.send(call))
+        const reply = await transport.retry(repository, call.purpose, (work) => sendManifest({ ...call, work }, digest))
         if (!reply.ok || provesManifest(reply, digest)) return reply
         // A proxy may have answered in the registry's place. What the registry holds is what counts.
         if ((await findDigest(repository, reference)) === digest) return reply
         throw unproven(call, reply, digest)
       }
-      const { value: reply, error } = await settle(retryDoubtful(() => retryUnknownBlobs(repository.host, write)))
+      const { value: reply, error } = await settle(
+        retryDoubtful(() => retryRefused(nameOf(repository, reference), write)),
+      )
       if (reply?.ok) return
       const failure = reply === undefined ? error : await refusal(call, reply, settings.credentials)
       // If the first answer is a refusal, nothing was stored. An attempt before another one may have stored the manifest.
@@ -293,20 +327,25 @@ export function createRegistry(settings: RegistrySettings): Registry {
     },
 
     async deleteTag(repository, tag) {
-      return isSuccess(drain(await transport.send(manifestCall('DELETE', repository, tag))))
+      const reply = drain(await transport.send(manifestCall('DELETE', repository, tag)))
+      if (!isSuccess(reply)) return false
+      // A proxy may have answered in the registry's place.
+      return reply.status === 202 || (await findDigest(repository, tag)) === undefined
     },
 
-    async getBlob(repository, digest, limit) {
-      const purpose = `read the blob ${nameOf(repository, digest)}`
+    async getBlob(repository, digest, limit, look) {
+      const name = nameOf(repository, digest)
+      const purpose = `read the blob ${name}`
       const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, purpose } as const
-      return retryDoubtful(async () => {
+      const readBlob = async () => {
         const reply = await find(call)
         if (reply === undefined) return undefined
         const bytes = contentOf(reply, call)
         const actual = digestOf(bytes)
         if (actual !== digest) throw wrongDigest(call, digest, actual)
         return bytes
-      })
+      }
+      return lookAgain(name, () => retryDoubtful(readBlob), look)
     },
 
     async hasBlob(repository, digest, look = {}) {
@@ -315,14 +354,16 @@ export function createRegistry(settings: RegistrySettings): Registry {
     },
 
     async openBlob(repository, digest) {
-      const purpose = `read the blob ${printRepository(repository)}@${digest}`
-      const reply = await demand({ method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose })
-      return read(reply)
+      const name = nameOf(repository, digest)
+      const purpose = `read the blob ${name}`
+      const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose } as const
+      return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)))
     },
 
     authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
 
     async mountBlob(repository, digest, from) {
+      if (withoutMount.has(repository.host)) return false
       const query = new URLSearchParams({ mount: digest, from: from.path })
       const name = printRepository(repository)
       const call = {
@@ -339,6 +380,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const { value: reply, error } = await settle(transport.send(call))
       if (reply === undefined) {
         log.debug(firstLine(error))
+        withoutMount.add(repository.host)
         return false
       }
       drain(reply)
@@ -352,15 +394,12 @@ export function createRegistry(settings: RegistrySettings): Registry {
       // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
       const upload = () =>
         retryDoubtful(() => transport.retry(repository, purpose, (work) => uploadOnce(repository, blob, purpose, work)))
-      let reply = await upload()
-      // A token that ran out between the first request and the second.
-      if (reply.status === 401) reply = await upload()
-      for (const milliseconds of LOST_PAUSES) {
-        // ACR and GHCR may forget an upload that they have begun: https://github.com/Azure/azure-sdk-for-net/issues/42293
-        if (reply.ok || !/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text)) break
-        await pauseFor(`${repository.host} has forgotten the upload of ${blob.digest}`, milliseconds)
-        reply = await upload()
+      const send = async () => {
+        const reply = await upload()
+        // A token that ran out between the first request and the second.
+        return reply.status === 401 ? upload() : reply
       }
+      const reply = await retryRefused(nameOf(repository, blob.digest), send)
       if (!isSuccess(drain(reply))) throw await refusal({ repository, purpose }, reply, settings.credentials)
     },
 
@@ -368,8 +407,12 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const name = printRepository(repository)
       const upload = { repository, access: 'pull,push', purpose: `push to ${name}` } as const
       const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } } as const
-      const reply = await retryDoubtful(() => demand(call))
-      await cancelUpload(repository, drain(reply))
+      const begun = await retryDoubtful(async () => {
+        const reply = await retryRefused(name, () => transport.send(call))
+        if (isSuccess(drain(reply))) return reply
+        throw await refusal(call, reply, settings.credentials)
+      })
+      await cancelUpload(repository, begun)
     },
   }
 }
@@ -429,7 +472,6 @@ function wrongDigest({ repository, purpose }: Asked, expected: Digest, actual: D
     host: repository.host,
     problem: 'doubtful',
     what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
-    help: `${repository.host}, or a proxy in front of it, has changed or damaged the content. Nothing of it is used.`,
   })
 }
 
@@ -438,7 +480,6 @@ function notJson({ repository, purpose }: Asked): RegistryError {
     host: repository.host,
     problem: 'doubtful',
     what: `Can't ${purpose}: the answer is not a manifest`,
-    help: `A proxy in front of ${repository.host} may have answered in its place.`,
   })
 }
 
@@ -459,6 +500,17 @@ function provesBlob({ ok, status, headers }: HttpReply, digest: Digest): boolean
   return status === 201 || status === 204
 }
 
+/** Returns why a registry refuses what it may accept a moment later. */
+function passingRefusal(reply: HttpReply): string | undefined {
+  if (reply.ok) return undefined
+  // ACR and GHCR may forget an upload that they have begun: https://github.com/Azure/azure-sdk-for-net/issues/42293
+  if (/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text)) return 'the registry has forgotten the upload'
+  // GHCR may not know a blob for a moment, though it has just taken it.
+  if (/unknown blob|BLOB_UNKNOWN/i.test(reply.text)) return 'the registry does not know all blobs of the manifest yet'
+  const passes = reply.status === 404 && !/NAME_UNKNOWN/.test(reply.text)
+  return passes ? 'the registry answered with status 404' : undefined
+}
+
 /** Reports whether an answer means that the request had no effect. A server's own fault (5xx) may be answered too late. */
 function isRefusal({ status }: HttpReply): boolean {
   return status >= 400 && status < 500
@@ -477,7 +529,6 @@ function unproven(
     problem: 'doubtful',
     status,
     what: `Can't ${purpose}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
-    help: `Check whether a proxy in front of ${host} changes or answers requests in its place.`,
   })
 }
 

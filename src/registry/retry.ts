@@ -1,4 +1,6 @@
+import { firstLine } from '../failure.ts'
 import type { Log } from '../log.ts'
+import { RegistryError } from './registry-error.ts'
 
 /** How often a request is sent at most, the first time included. */
 export const ATTEMPTS = 6
@@ -50,6 +52,35 @@ export function isPassingError(code: string | undefined, answered: boolean): boo
   if (code === undefined) return false
   if (RETRIED_ERRORS.has(code)) return true
   return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'))
+}
+
+/** How long to wait before lost or damaged content is asked for, or sent, again, in milliseconds. */
+export const LOST_PAUSES = [500, 2000]
+
+/** Says why, and waits. @param pause waits for so many milliseconds */
+export async function pauseFor(
+  why: string,
+  milliseconds: number,
+  { log, pause }: { readonly log: Pick<Log, 'info'>; readonly pause: (milliseconds: number) => Promise<unknown> },
+): Promise<void> {
+  log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
+  await pause(milliseconds)
+}
+
+/** Does again what has led to a doubtful answer. */
+export async function retryDoubtful<Result>(
+  work: () => Promise<Result>,
+  waiting: Parameters<typeof pauseFor>[2],
+): Promise<Result> {
+  for (const milliseconds of LOST_PAUSES) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.problem !== 'doubtful') throw error
+      await pauseFor(firstLine(error), milliseconds, waiting)
+    }
+  }
+  return work()
 }
 
 /** What has failed in passing, and how it is tried again. */

@@ -124,8 +124,18 @@ async function findBase(http: Http, host: string): Promise<{ url: URL; reply: Ht
 const REDIRECTS = new Set([301, 302, 303, 307, 308])
 const MOST_REDIRECTS = 5
 
-/** Blobs are often read from an object store that the registry points to. It must never see the registry's login. */
-async function follow({ http, onSecret }: RegistrySettings, first: RegistryRequest): Promise<HttpReply> {
+/**
+ * Sends a request, and follows redirects: blobs are often read from an object store that the registry points to. After a
+ * passing failure, starts again with the first request, because where the registry points to may be what is wrong.
+ */
+async function follow(settings: RegistrySettings, first: RegistryRequest): Promise<HttpReply> {
+  const { http } = settings
+  if (first.work !== undefined || !isFollowed(first)) return followOnce(settings, first)
+  return http.retry(first, (work) => followOnce(settings, { ...first, work }), first.attempts)
+}
+
+/** Follows redirects without the registry's login, which no other host may see. */
+async function followOnce({ http, onSecret }: RegistrySettings, first: RegistryRequest): Promise<HttpReply> {
   let request = first
   const base = first.registry
   for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
@@ -158,9 +168,14 @@ function signatureIn({ search, searchParams }: URL): readonly string[] {
 
 const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state/i
 
-function locationOf(reply: HttpReply, { method, url }: HttpRequest): URL | undefined {
+function isFollowed({ method }: HttpRequest): boolean {
+  return method === 'GET' || method === 'HEAD'
+}
+
+function locationOf(reply: HttpReply, request: HttpRequest): URL | undefined {
+  const { url } = request
   const location = reply.headers.get('location')
-  if (location === null || !REDIRECTS.has(reply.status) || (method !== 'GET' && method !== 'HEAD')) return undefined
+  if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request)) return undefined
   return URL.canParse(location, url.href) ? new URL(location, url) : undefined
 }
 
