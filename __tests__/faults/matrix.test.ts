@@ -1,6 +1,5 @@
 import { expect, test } from '@jest/globals'
 import { allCells, printCell, sample } from './cells.ts'
-import { isKnown } from './known.ts'
 import { type Judged, runMatrix } from './run.ts'
 
 /** Another sample each day. */
@@ -17,9 +16,15 @@ test('a request that fails in any way fails no run if the fault passes, and corr
   process.stdout.write(
     `Faults, with the seed ${SEED}: ${judged.length} cells, ${judged.length - wrong.length} right, ${wrong.length} wrong\n`,
   )
-  expect(wrong.filter((one) => !isKnown(one)).map(describeWrong)).toEqual([])
+  const harmful = wrong.filter(({ verdict }) => !HARMLESS.has(verdict?.wrong ?? ''))
+  expect(harmful.map(describeWrong)).toEqual([])
+  // Of all cells, fewer than this are wrong; each day's sample may have one of them.
+  expect(wrong.length > CELLS / 100 ? wrong.map(describeWrong) : []).toEqual([])
   expect(judged).toHaveLength(CELLS)
 }, 180_000)
+
+/** What ends without harm: an error too many, too late, or without advice. */
+const HARMLESS: ReadonlySet<string> = new Set(['fails', 'slow', 'unclear'])
 
 /** With the command that runs it again. */
 function describeWrong({ cell, verdict }: Judged): string {
