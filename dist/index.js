@@ -63107,11 +63107,23 @@ async function published_readTags(registry, tags) {
         return { tag, stored, ...(await description) };
     }));
 }
-async function readStored(registry, { repository, tag }) {
+async function readStored(registry, reference) {
+    const { repository, tag } = reference;
     const stored = await registry.getManifest(repository, tag);
-    if (stored !== undefined || (await registry.findDigest(repository, tag)) === undefined)
+    if (stored !== undefined)
         return stored;
-    return registry.getManifest(repository, tag, { written: true });
+    const digest = await registry.findDigest(repository, tag);
+    if (digest === undefined)
+        return undefined;
+    const again = await registry.getManifest(repository, tag, { written: true });
+    if (again !== undefined)
+        return again;
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
+        help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+    });
 }
 async function published_describe(registry, tag, stored) {
     try {
@@ -65039,6 +65051,7 @@ function strayed({ purpose }, base, why) {
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
 const MOST_HEAD_FAILURES = 2;
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
+const EMPTY_BLOB = digestOf(new Uint8Array());
 function createRegistry(settings) {
     const { drain, read, log } = settings.http;
     const transport = createTransport(settings);
@@ -65131,7 +65144,8 @@ function createRegistry(settings) {
             drain(reply);
             return true;
         };
-        const found = await look(call, () => true, read);
+        const isProof = ({ headers }) => headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
+        const found = await look(call, (reply) => isProof(reply) || undefined, read);
         return found === undefined && written ? read() : found;
     }
     async function findUploaded({ repository, purpose }, digest, work) {

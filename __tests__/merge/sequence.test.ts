@@ -198,6 +198,15 @@ test('a tag that seems not to exist at first is not taken for new', async () => 
   expect(summary).toContain(`| \`${registry.host}/app:latest\` | moved | \`${old}\` |`)
 })
 
+test('a tag whose manifest the registry does not return stops the merge', async () => {
+  registry.setFault(({ method, reference }) =>
+    method === 'GET' && reference === 'latest' ? { kind: 'status', status: 404 } : undefined,
+  )
+  expect(await refusalOf(registry, inputs())).toMatch(
+    /latest points to sha256:\w+, but does not return it\nNo tag has moved/,
+  )
+})
+
 describe('the same merge in another job, as each job of a matrix may run it,', () => {
   /** The index that both publish. */
   const wanted = async (): Promise<string> => (await mergeWith(registry, { ...inputs(['probe']) })).outputs.digest ?? ''

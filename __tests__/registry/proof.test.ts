@@ -184,6 +184,12 @@ describe('a blob', () => {
     expect(await client.hasBlob(client.repository, digest)).toBe(false)
   })
 
+  test('is not found by an answer without content', async () => {
+    const empty: Fault = { kind: 'status', status: 200, body: '' }
+    const { client } = await connect({ fault: breaking('HEAD', empty, 1) })
+    expect(await client.hasBlob(client.repository, digest)).toBe(false)
+  })
+
   test('that has arrived damaged is read again', async () => {
     const { server, client } = await connect({ fault: breaking('GET', { kind: 'corrupt' }, 1) })
     await server.seedBlob('app', bytes)

@@ -44,10 +44,20 @@ export async function readTags(registry: Registry, tags: readonly TagReference[]
 }
 
 /** Asks twice before it reports that a tag does not exist: a tag taken for new by mistake would move unchecked. */
-async function readStored(registry: Registry, { repository, tag }: TagReference): Promise<StoredManifest | undefined> {
+async function readStored(registry: Registry, reference: TagReference): Promise<StoredManifest | undefined> {
+  const { repository, tag } = reference
   const stored = await registry.getManifest(repository, tag)
-  if (stored !== undefined || (await registry.findDigest(repository, tag)) === undefined) return stored
-  return registry.getManifest(repository, tag, { written: true })
+  if (stored !== undefined) return stored
+  const digest = await registry.findDigest(repository, tag)
+  if (digest === undefined) return undefined
+  const again = await registry.getManifest(repository, tag, { written: true })
+  if (again !== undefined) return again
+  throw new RegistryError({
+    host: repository.host,
+    problem: 'other',
+    what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
+    help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+  })
 }
 
 type Description = Omit<PublishedTag, 'tag' | 'stored'>

@@ -105,6 +105,9 @@ const MOST_HEAD_FAILURES = 2
 /** How long to wait before each further look at what was written just now, in milliseconds. */
 const WRITTEN_PAUSES = [500, 1000, 2000, 4000]
 
+/** The digest of no bytes at all. */
+const EMPTY_BLOB = digestOf(new Uint8Array())
+
 /** A client for all registries, with one login and one token for each, however many requests there are. */
 export function createRegistry(settings: RegistrySettings): Registry {
   const { drain, read, log } = settings.http
@@ -219,7 +222,9 @@ export function createRegistry(settings: RegistrySettings): Registry {
       drain(reply)
       return true
     }
-    const found = await look<true>(call, () => true, read)
+    // A proxy that answers in the registry's place has no content; only one blob has none.
+    const isProof = ({ headers }: HttpSuccess) => headers.get('content-length') !== '0' || digest === EMPTY_BLOB
+    const found = await look<true>(call, (reply) => isProof(reply) || undefined, read)
     return found === undefined && written ? read() : found
   }
 
