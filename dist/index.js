@@ -54498,7 +54498,6 @@ function printDetail(detail) {
 ;// CONCATENATED MODULE: ./lib/registry/retry.js
 
 
-const ATTEMPTS = 6;
 const LONGEST_RETRY_AFTER = 60_000;
 const LONGEST_BACK_OFF = 15_000;
 const CLOUDFLARE = [520, 521, 522, 523, 524, 525, 526, 527];
@@ -54551,11 +54550,6 @@ async function retry_retryDoubtful(work, waiting) {
         }
     }
     return work();
-}
-async function pauseForRetry({ why, count, attempts, retryAfter }, log, wait) {
-    const delay = retryDelay(count, retryAfter, Date.now(), Math.random());
-    log.info(`${why}; trying again in ${(delay / 1000).toFixed(1)} s (attempt ${count + 1} of ${attempts})`);
-    await wait(delay);
 }
 function retryDelay(attempt, retryAfter, now, random) {
     const asked = parseRetryAfter(retryAfter, now);
@@ -58137,7 +58131,7 @@ async function loadedImage(configDigest, names) {
             throw failed('Docker could not look up the image that it has loaded', log);
     }
     throw new DockerError({
-        what: `Docker has loaded the image, but knows neither ${candidates.join(' nor ')}`,
+        what: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
         help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
     });
 }
@@ -58214,7 +58208,7 @@ function noAnswer(what, words) {
     return new DockerError({ what: `${what}: the Docker daemon does not answer`, words, help: RESTART });
 }
 function adviceOnDaemon(words) {
-    return DAEMON_GONE.test(words) ? `The Docker daemon has ended. ${RESTART}` : undefined;
+    return DAEMON_GONE.test(words) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined;
 }
 const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i;
 const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
@@ -61252,12 +61246,32 @@ async function putIfAbsent(registry, to, blob, from) {
 class TagError extends lib_failure/* Failure */.HR {
     name = 'TagError';
 }
+async function readStored(registry, reference) {
+    const { repository, tag } = reference;
+    const stored = await registry.getManifest(repository, tag);
+    if (stored !== undefined)
+        return stored;
+    const digest = await registry.findDigest(repository, tag);
+    if (digest === undefined)
+        return undefined;
+    const again = await registry.getManifest(repository, tag, { written: true });
+    if (again !== undefined)
+        return again;
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
+        help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+    });
+}
 async function putTags(registry, repositories, tag, manifest) {
     const several = repositories.length > 1;
     const all = await allOf(repositories.map(async (repository) => {
         if ((await registry.findDigest(repository, tag)) === manifest.digest)
             return [];
-        return [{ tag: { repository, tag }, before: several ? await registry.getManifest(repository, tag) : undefined }];
+        return [
+            { tag: { repository, tag }, before: several ? await readStored(registry, { repository, tag }) : undefined },
+        ];
     }));
     const moves = all.flat();
     const outcomes = await Promise.allSettled(moves.map((move) => writeTag(registry, move.tag, manifest)));
@@ -61881,7 +61895,7 @@ async function pushImage(call, registry, log) {
     const pushed = await attempt(call.published).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
             throw error;
-        log.info(`${(0,lib_failure/* oneLine */.TN)(error.message)}; all layers are looked at anew`);
+        log.info(`${(0,lib_failure/* oneLine */.TN)(error.message)}; checking all layers again`);
         return attempt(NOTHING_PUBLISHED);
     });
     return { ...pushed, milliseconds: performance.now() - started };
@@ -63095,6 +63109,7 @@ class MergeError extends lib_failure/* Failure */.HR {
 
 
 
+
 async function published_readTags(registry, tags) {
     const descriptions = new Map();
     return allOf(tags.map(async (tag) => {
@@ -63106,24 +63121,6 @@ async function published_readTags(registry, tags) {
         descriptions.set(key, description);
         return { tag, stored, ...(await description) };
     }));
-}
-async function readStored(registry, reference) {
-    const { repository, tag } = reference;
-    const stored = await registry.getManifest(repository, tag);
-    if (stored !== undefined)
-        return stored;
-    const digest = await registry.findDigest(repository, tag);
-    if (digest === undefined)
-        return undefined;
-    const again = await registry.getManifest(repository, tag, { written: true });
-    if (again !== undefined)
-        return again;
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-        help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
-    });
 }
 async function published_describe(registry, tag, stored) {
     try {
@@ -63305,9 +63302,12 @@ async function findOvertaken(registry, moves, index, log) {
             const now = await readTag(registry, tag, [index.digest]);
             if (now === index.digest)
                 return [];
+            if (before !== undefined && now === before.digest) {
+                log.warning(`${printReference(tag)} was pointed to ${index.digest}, but the registry still returns ${now}. If that does not change within a few minutes, another run has moved the tag back.`);
+                return [];
+            }
             const state = now === undefined ? 'it no longer exists' : `it points to ${await describeImage(registry, tag, now)}`;
-            const late = before !== undefined && now === before.digest ? ', or the registry does not show the change yet' : '';
-            log.warning(`${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}${late}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`);
+            log.warning(`${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`);
             return [{ tag, now }];
         }
         catch (error) {
@@ -63763,7 +63763,7 @@ function credentials_unreadable(file, host, why) {
         problem: 'other',
         what: `The credentials for ${host} can't be read from ${file}`,
         words: why,
-        help: `Mend or remove the file, then log in to ${host} anew.`,
+        help: `Fix or remove the file, then log in to ${host} again.`,
     });
 }
 function fromAuths(auths, host, onSecret) {
@@ -64478,7 +64478,7 @@ function createHttp(settings) {
         if (found === undefined)
             return;
         skew = found;
-        log.warning(`The runner's clock is wrong: it says ${formatTime(now)}, but ${host} says ${formatTime(now + found.milliseconds)}. Set it: certificates and logins depend on it.`);
+        log.warning(`The clocks of this runner and of ${host} differ: the runner's says ${formatTime(now)}, ${host}'s says ${formatTime(now + found.milliseconds)}. Correct the wrong one: certificates and logins depend on it.`);
     }
     async function conclude(call, { reply, error }) {
         if (reply !== undefined)
@@ -64687,7 +64687,7 @@ function splitChallenges(header) {
 
 function realmProblem(realm, registry, withSecret) {
     if (!URL.canParse(realm))
-        return 'that is no URL';
+        return 'it is not a URL';
     const url = new URL(realm);
     if (url.protocol !== 'https:' && url.protocol !== 'http:')
         return 'it is neither https nor http';
@@ -65142,16 +65142,15 @@ function createRegistry(settings) {
             if (reply === undefined)
                 return undefined;
             drain(reply);
-            return true;
+            return hasContent(reply, digest) || undefined;
         };
-        const isProof = ({ headers }) => headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
-        const found = await look(call, (reply) => isProof(reply) || undefined, read);
+        const found = await look(call, (reply) => hasContent(reply, digest) || undefined, read);
         return found === undefined && written ? read() : found;
     }
     async function findUploaded({ repository, purpose }, digest, work) {
         const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work };
         const { value: reply } = await registry_settle(transport.send(call));
-        return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined;
+        return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined;
     }
     async function uploadOnce(repository, blob, purpose, work) {
         const upload = { repository, access: 'pull,push', purpose, work };
@@ -65294,7 +65293,8 @@ function createRegistry(settings) {
             const { value: reply, error } = await registry_settle(transport.send(call));
             if (reply === undefined) {
                 log.debug((0,lib_failure/* firstLine */.TM)(error));
-                withoutMount.add(repository.host);
+                if (!(error instanceof RegistryError) || error.status === undefined)
+                    withoutMount.add(repository.host);
                 return false;
             }
             drain(reply);
@@ -65328,6 +65328,11 @@ function createRegistry(settings) {
             await cancelUpload(repository, begun);
         },
     };
+}
+function hasContent({ headers }, digest) {
+    if (headers.get('content-type')?.startsWith('text/html'))
+        return false;
+    return headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
 }
 function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
     const name = registry_nameOf(repository, reference);
@@ -65438,7 +65443,7 @@ const REASONS = {
     'rate-limited': 'it limits how often it is asked',
 };
 async function refusal({ repository: { host }, purpose }, reply, credentials) {
-    const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text);
+    const answer = reply.ok ? { words: 'unexpected status for this request' } : readErrorAnswer(reply.text);
     const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
     const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
     const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403);
@@ -65667,8 +65672,13 @@ async function remove(folder) {
 }
 const folders = new Set();
 function removeTempFolders() {
-    for (const folder of folders)
-        (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.rmSync)(folder, { recursive: true, force: true });
+    for (const folder of folders) {
+        try {
+            (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.rmSync)(folder, { recursive: true, force: true, maxRetries: 3 });
+        }
+        catch {
+        }
+    }
 }
 const PREFIX = 'nix-image-action-';
 const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);

@@ -46,7 +46,13 @@ const folders = new Set<string>()
 
 /** Removes the folders that are in use, for a process that is about to end. */
 export function removeTempFolders(): void {
-  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
+  for (const folder of folders) {
+    try {
+      rmSync(folder, { recursive: true, force: true, maxRetries: 3 })
+    } catch {
+      // Left for the next step that runs here.
+    }
+  }
 }
 
 /** Followed by the number of the process that it belongs to. */

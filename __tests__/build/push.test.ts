@@ -410,7 +410,7 @@ describe('what was published before', () => {
     const pushed = await push(changed, client, { form, published })
     await expectWhole(server, 'v1', changed)
     expect(pushed.layers.map(({ reused }) => reused)).toEqual([true, false, true, true])
-    expect(client.lines.join('\n')).toContain('all layers are looked at anew')
+    expect(client.lines.join('\n')).toContain('checking all layers again')
   })
 
   test.each(['latest', ''])('but has lost a layer since is mended, where it is this image: %s', async (tag) => {

@@ -206,14 +206,14 @@ describe('an image that Docker has loaded is found', () => {
     const names = Array.from({ length: 10_000 }, (_, at) => `app:v${at}`)
     const message = await refusal(loadedImage(id, ['--help', ':', 'n'.repeat(1_000_000), ...names]))
     const asked = [id, ...names.slice(0, 8)]
-    expect(message).toBe(`Docker has loaded the image, but knows neither ${asked.join(' nor ')}`)
+    expect(message).toBe(`Docker loaded the image, but can't find it as ${asked.join(' or ')}`)
     expect(await readFile(join(folder, 'asked'), 'utf8')).toBe(`${asked.join('\n')}\n`)
   })
 
   test('or all that was looked for is told', async () => {
     await knows('another')
     expect(await refusal(loadedImage(id, ['app:nix', 'app:v1']))).toBe(
-      `Docker has loaded the image, but knows neither ${id} nor app:nix nor app:v1`,
+      `Docker loaded the image, but can't find it as ${id} or app:nix or app:v1`,
     )
   })
 
@@ -316,7 +316,7 @@ test.each([
 describe('a daemon that is gone', () => {
   const gone = 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?'
   const help =
-    /\nThe Docker daemon has ended\. Restart Docker on the runner, check that its disk is not full.*Leave `push-with: docker` out/
+    /\nThe Docker daemon has ended, or can't be reached\. Restart Docker on the runner, check that its disk is not full.*Leave `push-with: docker` out/
 
   test.each<[string, () => Promise<unknown>]>([
     ['loads an image', () => loadImage(feedAll)],

@@ -172,7 +172,7 @@ describe('a file that can’t be read is named, with what to do', () => {
     expect(error.message).toContain("The credentials for ghcr.io can't be read from ")
     expect(error.message).toContain('config.json')
     expect(error.message).toContain(where)
-    expect(error.message).toContain('log in to ghcr.io anew')
+    expect(error.message).toContain('log in to ghcr.io again')
   })
 
   test.each<readonly [string, unknown]>([

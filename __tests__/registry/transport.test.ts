@@ -68,7 +68,7 @@ describe('looking for many blobs', () => {
   ])('finds them at a registry that %s', async (_, answer) => {
     const { client } = await openRaw((socket, request, before) => {
       if (request.startsWith('HEAD')) answer(socket, before)
-      else socket.end(base)
+      else socket.end(request.includes('/blobs/') ? `${found}${blob}` : base)
     })
     expect(await lookForTen(client)).toEqual(Array(10).fill(true))
     // The connections kept before the first such body may each hold one.

@@ -69,7 +69,7 @@ describe('a clock that is wrong', () => {
     expect(client.lines).toEqual([
       expect.stringMatching(
         new RegExp(
-          `^The runner's clock is wrong: it says ${day(now)} .*, but ${client.repository.host} says ${day(now + skew)} `,
+          `^The clocks of this runner and of ${client.repository.host} differ: the runner's says ${day(now)} .*'s says ${day(now + skew)} `,
         ),
       ),
     ])

@@ -53,7 +53,7 @@ export async function pushImage(call: PushCall, registry: Registry, log: Log): P
   const pushed = await attempt(call.published).catch((error: unknown) => {
     // A layer that a published image lists may be gone all the same, by a clean-up that went wrong.
     if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? '')) throw error
-    log.info(`${oneLine(error.message)}; all layers are looked at anew`)
+    log.info(`${oneLine(error.message)}; checking all layers again`)
     return attempt(NOTHING_PUBLISHED)
   })
   return { ...pushed, milliseconds: performance.now() - started }

@@ -17,7 +17,7 @@ export interface Pushing {
   readonly check: (image: SourceImage) => void
 }
 
-/** What has come of it. */
+/** The result of a push. */
 export interface Pushed {
   /** One for each repository, in their order. */
   readonly images: readonly ImageManifest[]

@@ -135,7 +135,7 @@ export async function loadedImage(configDigest: Digest, names: readonly string[]
     if (adviceOnDaemon(log) !== undefined) throw failed('Docker could not look up the image that it has loaded', log)
   }
   throw new DockerError({
-    what: `Docker has loaded the image, but knows neither ${candidates.join(' nor ')}`,
+    what: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
     help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
   })
 }
@@ -245,7 +245,7 @@ function noAnswer(what: string, words: string): DockerError {
 
 /** Returns what helps if Docker's words say that its daemon is gone. */
 function adviceOnDaemon(words: string): string | undefined {
-  return DAEMON_GONE.test(words) ? `The Docker daemon has ended. ${RESTART}` : undefined
+  return DAEMON_GONE.test(words) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined
 }
 
 const DAEMON_GONE =

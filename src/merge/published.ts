@@ -9,6 +9,7 @@ import { printReference, printRepository } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import { readStored } from '../registry/tags.ts'
 
 /** A tag as it is before the merge. */
 export interface PublishedTag {
@@ -41,23 +42,6 @@ export async function readTags(registry: Registry, tags: readonly TagReference[]
       return { tag, stored, ...(await description) }
     }),
   )
-}
-
-/** Asks twice before it reports that a tag does not exist: a tag taken for new by mistake would move unchecked. */
-async function readStored(registry: Registry, reference: TagReference): Promise<StoredManifest | undefined> {
-  const { repository, tag } = reference
-  const stored = await registry.getManifest(repository, tag)
-  if (stored !== undefined) return stored
-  const digest = await registry.findDigest(repository, tag)
-  if (digest === undefined) return undefined
-  const again = await registry.getManifest(repository, tag, { written: true })
-  if (again !== undefined) return again
-  throw new RegistryError({
-    host: repository.host,
-    problem: 'other',
-    what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-    help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
-  })
 }
 
 type Description = Omit<PublishedTag, 'tag' | 'stored'>

@@ -139,11 +139,17 @@ export async function findOvertaken(
     try {
       const now = await readTag(registry, tag, [index.digest])
       if (now === index.digest) return []
+      if (before !== undefined && now === before.digest) {
+        // The registry has confirmed the write, so that this is most likely an old answer.
+        log.warning(
+          `${printReference(tag)} was pointed to ${index.digest}, but the registry still returns ${now}. If that does not change within a few minutes, another run has moved the tag back.`,
+        )
+        return []
+      }
       const state =
         now === undefined ? 'it no longer exists' : `it points to ${await describeImage(registry, tag, now)}`
-      const late = before !== undefined && now === before.digest ? ', or the registry does not show the change yet' : ''
       log.warning(
-        `${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}${late}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`,
+        `${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`,
       )
       return [{ tag, now }]
     } catch (error) {

@@ -124,7 +124,7 @@ function unreadable(file: string, host: string, why: string): RegistryError {
     problem: 'other',
     what: `The credentials for ${host} can't be read from ${file}`,
     words: why,
-    help: `Mend or remove the file, then log in to ${host} anew.`,
+    help: `Fix or remove the file, then log in to ${host} again.`,
   })
 }
 

@@ -248,7 +248,7 @@ export function createHttp(settings: HttpSettings): Http {
     if (found === undefined) return
     skew = found
     log.warning(
-      `The runner's clock is wrong: it says ${formatTime(now)}, but ${host} says ${formatTime(now + found.milliseconds)}. Set it: certificates and logins depend on it.`,
+      `The clocks of this runner and of ${host} differ: the runner's says ${formatTime(now)}, ${host}'s says ${formatTime(now + found.milliseconds)}. Correct the wrong one: certificates and logins depend on it.`,
     )
   }
 

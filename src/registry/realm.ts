@@ -8,7 +8,7 @@ import { isLoopback } from './address.ts'
  * @param withSecret whether a password or identity token is sent along
  */
 export function realmProblem(realm: string, registry: URL, withSecret: boolean): string | undefined {
-  if (!URL.canParse(realm)) return 'that is no URL'
+  if (!URL.canParse(realm)) return 'it is not a URL'
   const url = new URL(realm)
   if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'it is neither https nor http'
   const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname)

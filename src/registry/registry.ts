@@ -220,11 +220,9 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const reply = await find(call)
       if (reply === undefined) return undefined
       drain(reply)
-      return true
+      return hasContent(reply, digest) || undefined
     }
-    // A proxy that answers in the registry's place has no content; only one blob has none.
-    const isProof = ({ headers }: HttpSuccess) => headers.get('content-length') !== '0' || digest === EMPTY_BLOB
-    const found = await look<true>(call, (reply) => isProof(reply) || undefined, read)
+    const found = await look<true>(call, (reply) => hasContent(reply, digest) || undefined, read)
     return found === undefined && written ? read() : found
   }
 
@@ -236,7 +234,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
   ): Promise<HttpReply | undefined> {
     const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work } as const
     const { value: reply } = await settle(transport.send(call))
-    return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined
+    return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined
   }
 
   async function uploadOnce(repository: Repository, blob: Blob, purpose: string, work: Work): Promise<HttpReply> {
@@ -385,7 +383,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const { value: reply, error } = await settle(transport.send(call))
       if (reply === undefined) {
         log.debug(firstLine(error))
-        withoutMount.add(repository.host)
+        // A token service may have refused access to the other repository alone.
+        if (!(error instanceof RegistryError) || error.status === undefined) withoutMount.add(repository.host)
         return false
       }
       drain(reply)
@@ -420,6 +419,12 @@ export function createRegistry(settings: RegistrySettings): Registry {
       await cancelUpload(repository, begun)
     },
   }
+}
+
+/** Reports whether an answer can be the blob's: a proxy that answers in the registry's place sends nothing, or a page. */
+function hasContent({ headers }: Pick<HttpReply, 'headers'>, digest: Digest): boolean {
+  if (headers.get('content-type')?.startsWith('text/html')) return false
+  return headers.get('content-length') !== '0' || digest === EMPTY_BLOB
 }
 
 function manifestCall(
@@ -572,7 +577,7 @@ async function refusal(
   reply: HttpReply,
   credentials: CredentialSource,
 ): Promise<RegistryError> {
-  const answer = reply.ok ? { words: 'this is no answer to such a request' } : readErrorAnswer(reply.text)
+  const answer = reply.ok ? { words: 'unexpected status for this request' } : readErrorAnswer(reply.text)
   // No login of the registry counts at an object store that it points to.
   const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host
   const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host

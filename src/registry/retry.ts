@@ -2,9 +2,6 @@ import { firstLine } from '../failure.ts'
 import type { Log } from '../log.ts'
 import { RegistryError } from './registry-error.ts'
 
-/** How often a request is sent at most, the first time included. */
-export const ATTEMPTS = 6
-
 /** What a server may ask for, in milliseconds. */
 const LONGEST_RETRY_AFTER = 60_000
 const LONGEST_BACK_OFF = 15_000
@@ -81,28 +78,6 @@ export async function retryDoubtful<Result>(
     }
   }
   return work()
-}
-
-/** What has failed in passing, and how it is tried again. */
-export interface Retry {
-  /** On one line, with what it happened to. */
-  readonly why: string
-  /** How often it has been tried, from 1, and how often it is at most. */
-  readonly count: number
-  readonly attempts: number
-  /** The header, where there was an answer. */
-  readonly retryAfter?: string | undefined
-}
-
-/** Says that something is tried again, and waits until then. @param wait for so many milliseconds */
-export async function pauseForRetry(
-  { why, count, attempts, retryAfter }: Retry,
-  log: Pick<Log, 'info'>,
-  wait: (milliseconds: number) => Promise<unknown>,
-): Promise<void> {
-  const delay = retryDelay(count, retryAfter, Date.now(), Math.random())
-  log.info(`${why}; trying again in ${(delay / 1000).toFixed(1)} s (attempt ${count + 1} of ${attempts})`)
-  await wait(delay)
 }
 
 /**

@@ -24,6 +24,27 @@ export class TagError extends Failure {
 }
 
 /**
+ * Reads what a tag points to. Asks twice before it reports that a tag does not exist: a tag taken for new by mistake
+ * would move unchecked, or be deleted when it is moved back.
+ * @throws RegistryError also if the tag exists, but the registry does not return what it points to
+ */
+export async function readStored(registry: Registry, reference: TagPlace): Promise<StoredManifest | undefined> {
+  const { repository, tag } = reference
+  const stored = await registry.getManifest(repository, tag)
+  if (stored !== undefined) return stored
+  const digest = await registry.findDigest(repository, tag)
+  if (digest === undefined) return undefined
+  const again = await registry.getManifest(repository, tag, { written: true })
+  if (again !== undefined) return again
+  throw new RegistryError({
+    host: repository.host,
+    problem: 'other',
+    what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
+    help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+  })
+}
+
+/**
  * Points a tag to a manifest in all repositories. If one of them fails, moves the tag back in the others.
  * @throws TagError that says where the tag is now
  */
@@ -38,7 +59,9 @@ export async function putTags(
     repositories.map(async (repository): Promise<readonly TagMove[]> => {
       // A tag may be immutable: then even the same image can't be pushed to it again.
       if ((await registry.findDigest(repository, tag)) === manifest.digest) return []
-      return [{ tag: { repository, tag }, before: several ? await registry.getManifest(repository, tag) : undefined }]
+      return [
+        { tag: { repository, tag }, before: several ? await readStored(registry, { repository, tag }) : undefined },
+      ]
     }),
   )
   const moves = all.flat()
