@@ -187,7 +187,7 @@ describe('a script', () => {
     expect(await refusal(reading)).toMatch(/should write an image to its standard output, but failed\n {2}.*ELOOP/)
   })
 
-  test('that writes byte by byte is read as any other', async () => {
+  test('that writes byte by byte is read like others', async () => {
     const bytes = `exec '${process.execPath}' -e 'for (const b of fs.readFileSync("'$tar'")) fs.writeSync(1, Buffer.of(b))'`
     await expect(check(await script(bytes))).resolves.toMatchObject({ names: ['app:nix'] })
   })

@@ -57,7 +57,7 @@ async function* contentAt(path: string, root: string): AsyncGenerator<Buffer> {
   yield* contentOf(await openRegularFile(path, root), path)
 }
 
-/** A folder has any number of files, and only those are looked at that the image consists of. */
+/** Reads only the files that the image consists of: the folder may hold countless others. */
 function contentsOfFolder(path: string, root: string): Contents {
   let read = 0
   async function open(name: string): Promise<RegularFile | undefined> {
