@@ -30,7 +30,8 @@ const record: DigestRecord = {
 }
 const OWN = { own: true, pattern: '' }
 const other = { ...record, digest: `sha256:${'2'.repeat(64)}` } as const
-const name = artifactName(record.image, record.system)
+const name = artifactName(record)
+const second = artifactName(record, 2)
 
 const environment = { ...process.env }
 let folder: string
@@ -86,7 +87,9 @@ describe('the name of an artifact', () => {
   test('holds no character that artifacts can’t have, and fits the service', () => {
     fc.assert(
       fc.property(image, (one) => {
-        expect(artifactName(one, 'x86_64-linux')).toMatch(/^image-digest-[A-Za-z0-9._-]{1,200}-x86_64-linux$/)
+        expect(artifactName({ image: one, system: 'x86_64-linux' })).toMatch(
+          /^image-digest-[A-Za-z0-9._-]{1,200}-x86_64-linux$/,
+        )
       }),
     )
   })
@@ -96,7 +99,7 @@ describe('the name of an artifact', () => {
     fc.assert(
       fc.property(image, image, system, system, (one, another, first, second) => {
         fc.pre(one !== another || first !== second)
-        expect(artifactName(one, first)).not.toBe(artifactName(another, second))
+        expect(artifactName({ image: one, system: first })).not.toBe(artifactName({ image: another, system: second }))
       }),
     )
   })
@@ -107,7 +110,9 @@ describe('the name of an artifact', () => {
     ['127.0.0.1:5000/app', '127.0.0.1/5000/app'],
     [`ghcr.io/${'x'.repeat(200)}`, `ghcr.io/${'x'.repeat(201)}`],
   ])('keeps %s and %s apart', (one, another) => {
-    expect(artifactName(one, 'x86_64-linux')).not.toBe(artifactName(another, 'x86_64-linux'))
+    expect(artifactName({ image: one, system: 'x86_64-linux' })).not.toBe(
+      artifactName({ image: another, system: 'x86_64-linux' }),
+    )
   })
 })
 
@@ -157,20 +162,76 @@ describe('writing', () => {
     await writeRecord(record, 1, folder)
     await writeRecord(record, 1, folder)
     const methods = service.calls.map(({ method }) => method)
-    expect(methods.filter((method) => method === 'CreateArtifact')).toHaveLength(1)
+    expect(methods.filter((method) => method === 'FinalizeArtifact')).toHaveLength(1)
     expect(methods).not.toContain('DeleteArtifact')
+    expect(await stored()).toEqual({ [name]: record })
   })
 
-  test('two jobs of one attempt with different images for one system are an error that names both, and the first stays', async () => {
+  test('the first attempt writes at once, without a look at what there is', async () => {
+    await writeRecord(record, 1, folder)
+    expect(service.calls.map(({ method }) => method)).not.toContain('ListArtifacts')
+  })
+
+  test('two jobs that the runner calls the same, with different images, are an error that names both; both records stay', async () => {
     await writeRecord(record, 1, folder)
     await expectFailure(
-      writeRecord({ ...other, job: { id: 'build-musl' } }, 1, folder),
+      writeRecord(other, 1, folder),
       /^Two jobs of this run have pushed an image of ghcr\.io\/owner\/app for aarch64-linux\n/,
       `${record.digest} by the job "build"`,
-      `${other.digest} by the job "build-musl", this one`,
-      /\nOne `image` has one variant in a run: give each variant an `image` of its own\.$/,
+      `${other.digest} by the job "build", this one`,
+      /\n {2}variant: debug\nor an `image` of its own\. Then start a new run/,
     )
-    expect(await stored()).toEqual({ [name]: record })
+    expect(await stored()).toEqual({ [name]: record, [second]: other })
+  })
+
+  test.each<[string, DigestRecord['job']]>([
+    ['another job', { id: 'build-musl', total: 2 }],
+    ['another job of the matrix', { id: 'build', total: 2, index: 1 }],
+  ])('the record of %s is written beside the first', async (_, job) => {
+    await writeRecord(record, 1, folder)
+    await writeRecord({ ...other, job }, 1, folder)
+    expect(await stored()).toEqual({ [name]: record, [second]: { ...other, job } })
+  })
+
+  test('each variant has an artifact of its own', async () => {
+    const variants = [record, { ...other, variant: 'debug' }, { ...other, variant: 'stable' }]
+    for (const one of variants) await writeRecord(one, 1, folder)
+    expect(Object.keys(await stored())).toEqual(variants.map((one) => artifactName(one)))
+    expect(await read()).toEqual(expect.arrayContaining(variants))
+  })
+
+  describe('a re-run', () => {
+    const built = { ...record, storePath: '/nix/store/other', digest: other.digest, run: { id: '42', attempt: 2 } }
+    const job = { id: 'build', total: 2, index: 0, inputs: 'a' }
+    const revision = '1'.repeat(40)
+
+    test.each<[string, Partial<DigestRecord>, Partial<DigestRecord>]>([
+      ['of another matrix index', { job }, { job: { ...job, index: 1 } }],
+      ['with other inputs', { job }, { job: { ...job, inputs: 'b' } }],
+      ['of another commit', { job, revision }, { job, revision: '2'.repeat(40) }],
+      ['of another job', { job }, { job: { ...job, id: 'build-musl' } }],
+    ])('never replaces the record of a job %s', async (_, first, later) => {
+      await writeRecord({ ...record, ...first }, 1, folder)
+      await writeRecord({ ...built, ...later }, 1, folder).catch(() => undefined)
+      expect(await stored()).toEqual({ [name]: { ...record, ...first }, [second]: { ...built, ...later } })
+    })
+
+    test('of a job whose record another job holds is refused again, as in the first attempt', async () => {
+      await writeRecord({ ...record, job }, 1, folder)
+      const own = { ...built, job: { ...job, inputs: 'b' } }
+      for (const attempt of [1, 2, 3])
+        await expectFailure(writeRecord({ ...own, run: { id: '42', attempt } }, 1, folder), 'Two jobs of this run')
+      expect(Object.values(await stored())).toEqual([
+        { ...record, job },
+        { ...own, run: { id: '42', attempt: 3 } },
+      ])
+    })
+
+    test('replaces its own record, though it has built something else', async () => {
+      await writeRecord({ ...record, job, revision }, 1, folder)
+      await writeRecord({ ...built, job, revision }, 1, folder)
+      expect(await stored()).toEqual({ [name]: { ...built, job, revision } })
+    })
   })
 
   test.each<[string, Readonly<Record<string, unknown>>, string]>([
@@ -200,7 +261,7 @@ describe('writing', () => {
       return undefined
     })
     await expectFailure(writeRecord(other, 1, folder), /Two jobs of this run have pushed/, record.digest, other.digest)
-    expect(await stored()).toEqual({ [name]: record })
+    expect(await stored()).toEqual({ [name]: record, [second]: other })
   })
 
   test('what an earlier attempt has left half-written does not keep a re-run from writing its own', async () => {
@@ -291,8 +352,12 @@ describe('a network error', () => {
 
   test('that stays is told in the end, after pauses that grow', async () => {
     service.setFault(() => 'reset')
-    for (const start of [() => writeRecord(record, 1, folder, { wait }), () => readRecords(OWN, folder, { wait })]) {
-      await expectFailure(start(), "Can't list the artifacts of the run", 'ECONNRESET')
+    const cases = [
+      { start: () => writeRecord(record, 1, folder, { wait }), what: "Can't write the artifact" },
+      { start: () => readRecords(OWN, folder, { wait }), what: "Can't list the artifacts of the run" },
+    ]
+    for (const { start, what } of cases) {
+      await expectFailure(start(), what, 'ECONNRESET')
       expect(waits.slice(0, 5)).toEqual(waits.slice(0, 5).toSorted((one, another) => one - another))
       const waited = waits.splice(0).reduce((sum, one) => sum + one)
       expect(waited).toBeGreaterThan(90_000)
@@ -312,7 +377,7 @@ describe('a network error', () => {
     await service.put(name, { 'digest.json': printRecord(record) })
     breakOnce('GetSignedArtifactURL', 'reset')
     await expectFailure(writeRecord(other, 1, folder, { wait }), /Two jobs of this run have pushed/)
-    expect(await stored()).toEqual({ [name]: record })
+    expect(await stored()).toEqual({ [name]: record, [second]: other })
   })
 })
 
@@ -458,7 +523,7 @@ describe('a failure of the service that lasts', () => {
   test.each([
     [
       'the service refuses the token',
-      'ListArtifacts',
+      'CreateArtifact',
       { status: 401, body: '{"msg":"expired"}' },
       '401 Unauthorized: expired',
     ],
@@ -480,7 +545,7 @@ describe('reading', () => {
   test('only artifacts with records are read, whichever image they are of', async () => {
     const api = { ...record, image: 'ghcr.io/owner/app-api' }
     await service.put('coverage', { 'digest.json': 'not ours' })
-    await service.put(artifactName(api.image, api.system), { 'any-name.json': printRecord(api) })
+    await service.put(artifactName(api), { 'any-name.json': printRecord(api) })
     await writeRecord(record, 1, folder)
     expect(await read()).toEqual(expect.arrayContaining([record, api]))
   })
@@ -602,6 +667,38 @@ describe('an artifact that another job has made up', () => {
   })
 })
 
+describe('on other runners', () => {
+  test('the artifact server of act, which does not know all fields, takes records', async () => {
+    const server = await startArtifactService({ act: true })
+    try {
+      Object.assign(process.env, server.env, { ACT: 'true' })
+      await writeRecord(record, 1, folder)
+      expect(await read()).toEqual([record])
+    } finally {
+      await server.close()
+    }
+  })
+
+  test.each(['GITEA_ACTIONS', 'FORGEJO_ACTIONS'])(
+    'with %s, the service is used whatever its host',
+    async (variable) => {
+      Object.assign(process.env, { GITHUB_SERVER_URL: 'https://git.example.com', [variable]: 'true' })
+      await writeRecord(record, 1, folder)
+      expect(await read()).toEqual([record])
+    },
+  )
+
+  test('a version of Gitea without the service is one that has none', async () => {
+    Object.assign(process.env, { GITHUB_SERVER_URL: 'https://git.example.com', GITEA_ACTIONS: 'true' })
+    service.setFault(() => ({ status: 404, body: 'Not found.' }))
+    for (const start of [() => writeRecord(record, 1, folder), () => readRecords(OWN, folder)]) {
+      const work = start()
+      await expectFailure(work, 'this server has no artifact service', '`record` outputs')
+      await expect(work).rejects.toBeInstanceOf(NoArtifactService)
+    }
+  })
+})
+
 describe('where there is no artifact service, or it fails', () => {
   const help = /there is no artifact service here[\s\S]*`record` outputs.*`digests`/
 
@@ -611,7 +708,7 @@ describe('where there is no artifact service, or it fails', () => {
       delete process.env[variable]
       for (const start of [() => readRecords(OWN, folder), () => writeRecord(record, 1, folder)]) {
         const work = start()
-        await expectFailure(work, "Can't list the artifacts of the run", variable, help)
+        await expectFailure(work, /^Can't (list the artifacts of the run|write the artifact)/, variable, help)
         await expect(work).rejects.toBeInstanceOf(NoArtifactService)
       }
     },
@@ -625,7 +722,6 @@ describe('where there is no artifact service, or it fails', () => {
   })
 
   test.each([
-    ['ListArtifacts', "Can't list the artifacts of the run"],
     ['CreateArtifact', `Can't write the artifact ${name}`],
     ['FinalizeArtifact', `Can't write the artifact ${name}`],
   ])('when %s is refused, the words of the service are in the error', async (refused, message) => {

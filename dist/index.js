@@ -46049,7 +46049,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(10305);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(84037);
 
 
 
@@ -46228,7 +46228,7 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 10305:
+/***/ 84037:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46334,14 +46334,14 @@ In pull requests from forks and of Dependabot the token can't write at all: give
   push: \${{ github.event_name != 'pull_request' }}`;
 }
 
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(77598);
 ;// CONCATENATED MODULE: ./lib/all-of.js
 async function allOf(work) {
     await Promise.allSettled(work);
     return Promise.all(work);
 }
 
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(77598);
 // EXTERNAL MODULE: external "node:async_hooks"
 var external_node_async_hooks_ = __nccwpck_require__(16698);
 // EXTERNAL MODULE: external "node:diagnostics_channel"
@@ -54256,6 +54256,22 @@ const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) 
 class RecordError extends lib_failure/* Failure */.HR {
     name = 'RecordError';
 }
+function replaces(later, earlier) {
+    if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt)
+        return false;
+    if (later.storePath === earlier.storePath)
+        return true;
+    return sameJob(later, earlier) && later.job.inputs === earlier.job.inputs && later.revision === earlier.revision;
+}
+function sameJob({ job: one }, { job: other }) {
+    return one.id === other.id && one.total === other.total && one.index === other.index;
+}
+function isVariant(text) {
+    return /^[a-z0-9._-]{1,64}$/.test(text);
+}
+function isCommitId(text) {
+    return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
+}
 function printRecord(record) {
     return JSON.stringify(record);
 }
@@ -54289,8 +54305,11 @@ const RECORD = object({
     storePath: pipe(string(), regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
     labels: optional(array(string())),
     compression: optional(custom(isLayerFormat, 'is no compression of layers')),
+    variant: optional(pipe(string(), check(isVariant, 'is not the name of a variant'))),
+    revision: optional(pipe(string(), check(isCommitId, 'is not the ID of a commit'))),
     job: object({
         id: string(),
+        inputs: optional(string()),
         total: optional(pipe(number(), safeInteger(), minValue(1))),
         index: optional(pipe(number(), safeInteger(), minValue(0))),
     }),
@@ -54596,6 +54615,8 @@ class ArtifactError extends RecordError {
 }
 const FEW_ATTEMPTS = 5;
 async function openArtifactCalls({ wait = external_node_timers_promises_.setTimeout, timeout = STALL }) {
+    if (isGitea())
+        process.env.GITHUB_SERVER_URL = 'https://github.com';
     const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
     const client = new DefaultArtifactClient();
     watchClient();
@@ -54692,8 +54713,23 @@ function watchClient() {
             throw error;
     });
 }
+function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS } = process.env) {
+    return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true';
+}
+function leaveOutMimeType(request) {
+    const write = request.write.bind(request);
+    const rewrite = (body) => {
+        const { mime_type: _, ...message } = JSON.parse(String(body));
+        const text = JSON.stringify(message);
+        request.setHeader('content-length', Buffer.byteLength(text));
+        return write(text);
+    };
+    Object.assign(request, { write: rewrite });
+}
 function watchRequest(request, call) {
     request.once('error', call.fail);
+    if (process.env.ACT === 'true' && request.path.endsWith('/CreateArtifact'))
+        leaveOutMimeType(request);
     if (call.ended) {
         abandon(request);
         return;
@@ -54782,11 +54818,18 @@ function explain(purpose, error) {
             words,
             help: HAND_OVER_OUTPUTS,
         });
+    if (isGitea() && error instanceof Refusal && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
+        return new NoArtifactService({
+            what: `Can't ${purpose}: this server has no artifact service of the current version`,
+            words,
+            help: HAND_OVER_OUTPUTS,
+        });
     if ((0,disk/* isDiskError */.Mi)(error))
         return error;
     const parts = { what: `Can't ${purpose}`, words, help: helpFor(words), cause: error };
     return new ArtifactError(parts, attemptsFor(error), error instanceof Refusal ? error.retryAfter : undefined);
 }
+const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
 function attemptsFor(error) {
     if (nameOf(error) === 'ArtifactNotFoundError')
         return FEW_ATTEMPTS;
@@ -57563,10 +57606,12 @@ function readZip(archive, limit) {
 function originOfArtifact(name) {
     return `the artifact ${(0,lib_failure/* oneLine */.TN)(name)}`;
 }
-function artifactName(image, system, place = 1) {
+function artifactName({ image, system, variant }, place = 1) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
-    const hash = (0,external_node_crypto_.createHash)('sha256').update(image).digest('hex').slice(0, 8);
-    return `${PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`;
+    const whole = variant === undefined ? image : `${image} ${variant}`;
+    const hash = (0,external_node_crypto_.createHash)('sha256').update(whole).digest('hex').slice(0, 8);
+    const parts = [readable, `${hash}${place === 1 ? '' : `.${place}`}`, variant, system];
+    return `${PREFIX}${parts.filter((part) => part !== undefined).join('-')}`;
 }
 function readFoundRecord({ artifact, text }, run) {
     const record = parseRecord(text, originOfArtifact(artifact));
@@ -57574,13 +57619,13 @@ function readFoundRecord({ artifact, text }, run) {
     return record;
 }
 function assertBelongs(record, artifact, run) {
-    const { image, system } = record;
+    const { image, system, variant } = record;
     const wrong = [
         record.run.id === run.id ? [] : `its run is ${(0,lib_failure/* oneLine */.TN)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
         record.run.attempt <= run.attempt ? [] : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
         candidateNames(record).includes(artifact)
             ? []
-            : `it is of ${image} for ${system}, whose artifact is ${artifactName(image, system)}`,
+            : `it is of ${image} for ${system}${variant === undefined ? '' : `, variant ${variant}`}, whose artifact is ${artifactName(record)}`,
     ].flat();
     if (wrong.length === 0)
         return;
@@ -57596,10 +57641,7 @@ async function writeRecord(record, retentionDays, tempFolder, settings = {}) {
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
         const taken = new Set();
-        await calls.persist(async (call) => {
-            if (!(await clear(record, call, folder)))
-                await upload(record, call, file, retentionDays, taken);
-        });
+        await calls.persist((call) => hand({ record, file, retentionDays, taken, call }));
     });
 }
 async function readRecords({ own, pattern }, tempFolder, settings = {}) {
@@ -57641,15 +57683,33 @@ async function listTwice(call, choose) {
 function fingerprint(artifacts) {
     return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]));
 }
-function candidateNames({ image, system }) {
-    return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1));
+function candidateNames(record) {
+    return Array.from({ length: PLACES }, (_, at) => artifactName(record, at + 1));
 }
-async function clear(record, call, folder) {
-    const names = candidateNames(record);
-    const earlier = (await list(call)).filter(({ name }) => names.includes(name));
-    for (const artifact of earlier) {
-        if (await isEqual(record, call, artifact, folder))
-            return true;
+async function hand(writing) {
+    const others = { names: new Set(writing.taken), conflicts: [] };
+    const written = writing.record.run.attempt > 1 && (await clear(writing, others));
+    if (!written)
+        await upload(writing, others);
+    const [conflict] = others.conflicts;
+    if (conflict !== undefined)
+        throw conflict;
+}
+async function clear(writing, others) {
+    const names = candidateNames(writing.record);
+    const there = (await list(writing.call)).filter(({ name }) => names.includes(name));
+    let written = false;
+    for (const artifact of there)
+        if (await makeRoom(writing, artifact, others))
+            written = true;
+    return written;
+}
+async function makeRoom(writing, artifact, others) {
+    const { call } = writing;
+    const relation = await artifacts_compare(writing, artifact);
+    if (relation === 'equal')
+        return true;
+    if (relation === 'replaceable') {
         try {
             await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name));
         }
@@ -57657,31 +57717,50 @@ async function clear(record, call, folder) {
             if (await isListed(call, artifact))
                 throw error;
         }
+        return false;
     }
+    others.names.add(artifact.name);
+    if (relation !== 'other')
+        others.conflicts.push(relation);
     return false;
 }
 async function isListed(call, { id }) {
     return (await list(call)).some((artifact) => artifact.id === id);
 }
-async function upload(record, call, file, retentionDays, taken) {
-    const folder = (0,external_node_path_.dirname)(file);
-    const names = candidateNames(record);
-    for (const name of names) {
-        if (taken.has(name))
+async function upload(writing, others) {
+    const { call, taken } = writing;
+    let refusal;
+    for (const name of candidateNames(writing.record)) {
+        if (others.names.has(name))
             continue;
-        try {
-            await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], folder, { retentionDays }));
+        refusal = await create(writing, name);
+        if (refusal === undefined)
             return;
+        const there = (await list(call)).find((artifact) => artifact.name === name);
+        if (there === undefined) {
+            taken.add(name);
+            continue;
         }
-        catch (error) {
-            if (!isNameTaken(error) || name === names.at(-1))
-                throw error;
-            const rival = (await list(call)).find((artifact) => artifact.name === name);
-            if (rival === undefined)
-                taken.add(name);
-            else if (await isEqual(record, call, rival, folder))
-                return;
-        }
+        if (await makeRoom(writing, there, others))
+            return;
+        if (others.names.has(name))
+            continue;
+        refusal = await create(writing, name);
+        if (refusal === undefined)
+            return;
+    }
+    throw refusal;
+}
+async function create({ call, file, retentionDays }, name) {
+    try {
+        const options = { retentionDays };
+        await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], (0,external_node_path_.dirname)(file), options));
+        return undefined;
+    }
+    catch (error) {
+        if (!isNameTaken(error))
+            throw error;
+        return error;
     }
 }
 async function download(call, artifact, folder) {
@@ -57734,26 +57813,35 @@ async function readFiles(call, { id, name, size, digest }, limit, parent) {
 const DAMAGED = 'Re-run the job that wrote it, and then this job.';
 const OTHER_ARTIFACT = 'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
 const RIVAL_UNKNOWN = 'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.';
-async function isEqual(record, call, artifact, folder) {
-    const earlier = await download(call, artifact, folder).then(readable, async (error) => {
+async function artifacts_compare({ record, call, file }, artifact) {
+    const found = await download(call, artifact, (0,external_node_path_.dirname)(file)).then(readable, async (error) => {
         if (!(error instanceof RecordError))
             throw error;
         if (!(error instanceof ArtifactError) || !(await isListed(call, artifact)))
             return undefined;
         throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter);
     });
-    if (earlier === undefined)
-        return false;
-    assertBelongs(earlier, artifact.name, record.run);
-    if (earlier.run.attempt !== record.run.attempt)
-        return false;
-    if (earlier.digest === record.digest)
-        return printRecord(earlier) === printRecord(record);
-    throw new RecordError({
-        what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
-        words: `${earlier.digest} by the job "${(0,lib_failure/* oneLine */.TN)(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
-        help: 'One `image` has one variant in a run: give each variant an `image` of its own.',
+    if (found === undefined)
+        return 'replaceable';
+    assertBelongs(found, artifact.name, record.run);
+    if (printRecord(found) === printRecord(record))
+        return 'equal';
+    if (replaces(record, found) || found.digest === record.digest)
+        return 'replaceable';
+    return sameJob(record, found) ? conflictOf(record, found) : 'other';
+}
+function conflictOf(record, found) {
+    const { image, system } = record;
+    return new RecordError({
+        what: `Two jobs of this run have pushed an image of ${image} for ${system}`,
+        words: `${found.digest} by the job "${(0,lib_failure/* oneLine */.TN)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
+        help: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
+  variant: debug
+or an \`image\` of its own. Then start a new run: this one keeps both records.`,
     });
+}
+function ofAttempt({ run }) {
+    return run.attempt === 1 ? '' : `, attempt ${run.attempt}`;
 }
 function readable({ text, artifact }) {
     try {
@@ -59539,6 +59627,39 @@ async function* outputOf({ path, root }) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/job-records.js
+
+
+
+
+
+const FOLDER = 'nix-image-action-records';
+async function writeJobRecord(record, tempFolder) {
+    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const file = (0,external_node_path_.join)(folder, `${artifactName(record)}.${record.digest.replace('sha256:', '')}.json`);
+    try {
+        await (0,promises_.mkdir)(folder).catch((error) => {
+            if (error.code !== 'EEXIST')
+                throw error;
+        });
+        await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
+    }
+    catch (error) {
+        throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
+    }
+}
+async function readJobRecords(tempFolder, run) {
+    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const names = await (0,promises_.readdir)(folder).catch(() => []);
+    const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
+    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
+    return texts.flatMap(({ file, text }) => {
+        const origin = `the file ${(0,external_node_path_.basename)(file)} of this job`;
+        const record = parseRecord(text, origin);
+        return record.run.id === run.id && record.run.attempt === run.attempt ? [{ record, origin }] : [];
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/nix.js
 
 
@@ -61264,14 +61385,17 @@ async function readStored(registry, reference) {
         help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
     });
 }
-async function putTags(registry, repositories, tag, manifest) {
+async function putTags(registry, repositories, tag, manifest, check) {
     const several = repositories.length > 1;
     const all = await allOf(repositories.map(async (repository) => {
-        if ((await registry.findDigest(repository, tag)) === manifest.digest)
+        const digest = await registry.findDigest(repository, tag);
+        if (digest === manifest.digest)
             return [];
-        return [
-            { tag: { repository, tag }, before: several ? await readStored(registry, { repository, tag }) : undefined },
-        ];
+        const place = { repository, tag };
+        const before = digest === undefined && !several ? undefined : await readStored(registry, place);
+        if (before !== undefined)
+            check(before, place);
+        return [{ tag: place, before }];
     }));
     const moves = all.flat();
     const outcomes = await Promise.allSettled(moves.map((move) => writeTag(registry, move.tag, manifest)));
@@ -61403,7 +61527,154 @@ function composeManifest({ manifest, layers: own }, config, layers, info) {
     return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
 }
 
+;// CONCATENATED MODULE: ./lib/inputs/field.js
+
+
+class InputError extends lib_failure/* Failure */.HR {
+    name = 'InputError';
+}
+function inputOf(env, name) {
+    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
+}
+function readBoolean(env, name, fallback) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return fallback;
+    if (/^(true|false)$/i.test(text))
+        return text.toLowerCase() === 'true';
+    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
+}
+function readChoice(env, name, choices) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return choices[0];
+    const choice = choices.find((one) => one === text);
+    if (choice !== undefined)
+        return choice;
+    throw new InputError({
+        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    });
+}
+function valid(input, read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (!(error instanceof lib_failure/* Failure */.HR) || error instanceof InputError)
+            throw error;
+        const { what, help } = error.parts;
+        throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error });
+    }
+}
+function linesOf(text) {
+    return text
+        .split('\n')
+        .map((line) => line.trim())
+        .filter((line) => line !== '');
+}
+function field_listOf(text) {
+    return linesOf(text.replaceAll(',', '\n'));
+}
+function unique(texts) {
+    return [...new Set(texts)];
+}
+function uniqueBy(items, key) {
+    return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+function fillPlaceholders(input, pattern, { revision, variant, system }) {
+    const values = { sha: revision?.slice(0, 7), variant, system };
+    return Object.entries(values).reduce((text, [name, value]) => {
+        const placeholder = `{${name}}`;
+        if (value === undefined || !text.includes(placeholder))
+            return text;
+        if (value === '')
+            throw unknownValue(input, name);
+        return text.replaceAll(placeholder, value);
+    }, pattern);
+}
+function isTagPattern(text) {
+    return isTag(withSampleSha(text));
+}
+function withSampleSha(pattern) {
+    return pattern.replaceAll('{sha}', '0123456');
+}
+function unknownValue(input, name) {
+    if (name === 'variant')
+        return new InputError({
+            what: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
+            help: 'Set `variant` to the name of the image, or leave {variant} out.',
+        });
+    return new InputError({
+        what: `The input \`${input}\` has {${name}}, and the commit is unknown`,
+        words: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
+        help: 'Write the tag without {sha}.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/build/tag.js
+
+
+
+
+
+
+
+function chooseTag(inputs, revision) {
+    const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs;
+    const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
+    if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system))
+        return { tag };
+    const what = `The ${jobTotal} jobs of this matrix would all write the tag "${tag}"`;
+    const help = adviseOwnTag(pattern);
+    if (pushWith === 'docker')
+        throw new InputError({ what, help });
+    return { tag: '', warning: `${what}, so this build pushes its image without a tag. ${help}` };
+}
+function adviseOwnTag(pattern) {
+    return `Give each system its own tag, or none:
+  tag: ${pattern}-{system}
+A step with \`mode: merge\` publishes the tags that users pull: its input \`tags\`.`;
+}
+function namesPlatform(tag, system) {
+    const { architecture, variant = '' } = platformOf(system);
+    const names = [system, system.replace(/-linux$/, ''), architecture, `${architecture}${variant}`];
+    return names.some((name) => `-${tag}-`
+        .toLowerCase()
+        .replaceAll(/[._]/g, '-')
+        .includes(`-${name.replaceAll('_', '-')}-`));
+}
+async function checkTag(registry, place, platform) {
+    if ((await registry.findDigest(place.repository, place.tag)) === undefined)
+        return;
+    const stored = await readStored(registry, place);
+    if (stored !== undefined)
+        refuseIndex(stored, place, platform);
+}
+function refuseIndex(stored, place, platform) {
+    const platforms = platformsOf(stored, place);
+    if (platforms.every((one) => fits(one, platform)))
+        return;
+    throw new InputError({
+        what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to an index of ${platforms.map(printPlatform).join(', ')}`,
+        help: adviseOwnTag(place.tag),
+    });
+}
+function platformsOf({ bytes, mediaType }, place) {
+    try {
+        const content = parseManifest(bytes, mediaType, printReference(place));
+        if (content.kind === 'manifest')
+            return [];
+        return content.manifests.filter((one) => !isAttestation(one)).flatMap(({ platform }) => platform ?? []);
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            return [];
+        throw error;
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/build/keep.js
+
 
 
 
@@ -61425,11 +61696,11 @@ async function relabel(registry, { image, info }, labels, asked) {
     return { image: await fetchImage(registry, repository, manifest.digest, { written: true }), info: wanted };
 }
 async function publishUnchanged(registry, published, repositories, tag) {
-    const { repository, digest, own } = published;
+    const { repository, digest, own, platform } = published;
     const whole = await allOf(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
     const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
     if (tag !== '')
-        await putTags(registry, repositories, tag, own.manifest);
+        await putTags(registry, repositories, tag, own.manifest, (stored, place) => refuseIndex(stored, place, platform));
     return sent;
 }
 
@@ -61548,7 +61819,8 @@ async function estimateCompressed(content) {
 
 
 
-async function pushWithDocker({ source, images, tag, check }, tools) {
+
+async function pushWithDocker({ source, images, tag, platform, check }, tools) {
     tools.log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
     let size = 0;
@@ -61562,7 +61834,7 @@ async function pushWithDocker({ source, images, tag, check }, tools) {
     const name = await loadedImage(archive.configDigest, archive.names);
     const pushed = [];
     for (const image of images)
-        pushed.push(await push(name, { image, tag, archive, size }, tools));
+        pushed.push(await push(name, { image, tag, platform, archive, size }, tools));
     return { images: pushed };
 }
 async function load(source, take) {
@@ -61595,9 +61867,9 @@ function createSizes() {
         },
     };
 }
-async function push(name, { image, tag, archive, size }, { registry, log }) {
+async function push(name, { image, tag, platform, archive, size }, { registry, log }) {
     const reference = printReference({ repository: image, tag });
-    const there = await alreadyThere(image, tag, archive, registry);
+    const there = await alreadyThere({ repository: image, tag }, platform, archive, registry);
     if (there !== undefined) {
         log.info(`${reference} is this image already: ${there.digest}`);
         return there;
@@ -61617,11 +61889,13 @@ async function push(name, { image, tag, archive, size }, { registry, log }) {
     log.info(`${reference} is ${published.digest}`);
     return published;
 }
-async function alreadyThere(image, tag, { configDigest }, registry) {
-    const stored = await registry.getManifest(image, tag);
+async function alreadyThere(place, platform, { configDigest }, registry) {
+    const { repository, tag } = place;
+    const stored = await registry.getManifest(repository, tag);
     if (stored === undefined)
         return undefined;
-    const published = await fetchImage(registry, image, stored.digest).catch(() => undefined);
+    refuseIndex(stored, place, platform);
+    const published = await fetchImage(registry, repository, stored.digest).catch(() => undefined);
     return published?.configDigest === configDigest ? published : undefined;
 }
 
@@ -61884,6 +62158,7 @@ function shorten(digest) {
 
 
 
+
 async function pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
@@ -61994,15 +62269,16 @@ function diffIdInName(name) {
     const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
     return hex === undefined ? undefined : `sha256:${hex}`;
 }
-async function pushManifest({ images, tag, labels }, image, layers, info, published, registry) {
+async function pushManifest({ images, tag, platform, labels }, image, layers, info, published, registry) {
     const config = labelledConfig(image.configBytes, labels);
     const manifest = manifestOf(image, config, layers, info);
     const { bytes, digest, mediaType } = manifest;
     const without = images.filter((repository) => !published.has(repository, config.digest));
     await putEverywhere(registry, without, config);
     await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
+    const check = (stored, place) => refuseIndex(stored, place, platform);
     if (tag !== '')
-        await putTags(registry, images, tag, manifest);
+        await putTags(registry, images, tag, manifest, check);
     return manifest;
 }
 
@@ -62039,6 +62315,108 @@ function summarizeLayers(layers) {
     const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
     const bytes = `${(0,units/* printBytes */.p)(bytesOf(pushed))} of ${(0,units/* printBytes */.p)(bytesOf(layers))}`;
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
+}
+
+;// CONCATENATED MODULE: ./lib/git.js
+
+
+async function readCheckedOut(folder) {
+    const commit = await git(folder, ['rev-parse', '--verify', 'HEAD']);
+    if (commit === undefined || !isCommitId(commit))
+        return undefined;
+    return { commit, origin: await git(folder, ['config', '--get', 'remote.origin.url']) };
+}
+async function git(folder, args) {
+    const result = await runCommand('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' });
+    return result?.exitCode === 0 ? result.stdout.trim() : undefined;
+}
+function sameGitRepository(one, other) {
+    return one !== '' && repositoryPlace(one) === repositoryPlace(other);
+}
+function repositoryPlace(url) {
+    const [, host = '', path = ''] = /^(?:[a-z+]+:\/\/)(?:[^@/]*@)?([^/:]+)(?::\d+)?\/(.*)$/i.exec(url) ?? /^(?:[^@/:]*@)?([^/:]+):(.*)$/.exec(url) ?? [];
+    return `${host}/${path.replace(/^\/+/, '').replace(/(\.git)?\/*$/, '')}`.toLowerCase();
+}
+
+;// CONCATENATED MODULE: ./lib/workflow.js
+
+
+
+
+
+
+function ownSystem(env) {
+    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
+}
+function commitOfRun({ revision, pullRequestHead }) {
+    return pullRequestHead ?? revision;
+}
+function readWorkflow(env) {
+    return {
+        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
+        job: env.GITHUB_JOB ?? '',
+        revision: env.GITHUB_SHA ?? '',
+        pullRequestHead: readPullRequestHead(env),
+        repository: env.GITHUB_REPOSITORY ?? '',
+        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
+        api: env.GITHUB_API_URL ?? '',
+        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
+        runnerSystem: ownSystem(env),
+    };
+}
+const PULL_REQUEST_EVENT = object({ pull_request: object({ head: object({ sha: string() }) }) });
+function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
+    if (name !== 'pull_request' || !file)
+        return undefined;
+    try {
+        const event = readJson(PULL_REQUEST_EVENT, (0,external_node_fs_.readFileSync)(file));
+        const head = event.ok ? event.value.pull_request.head.sha : '';
+        return isCommitId(head) ? head : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/build/revision.js
+
+
+
+
+async function findRevision(source, workflow, log) {
+    const folder = sourceFolder(source);
+    const checkedOut = folder === undefined ? undefined : await readCheckedOut(folder);
+    const { revision, foreign } = chooseRevision(checkedOut, workflow);
+    if (foreign)
+        log.info(`The commit that is checked out in ${folder} is of another repository: ${checkedOut?.origin}`);
+    if (revision !== commitOfRun(workflow) && workflow.revision !== '')
+        log.notice(`The image is of commit ${revision}, which is checked out, and not of ${workflow.revision}, the commit of this run (GITHUB_SHA). Its tag, its revision and the order of commits follow the commit that is built.`);
+    return revision;
+}
+function chooseRevision(checkedOut, workflow) {
+    const ofRun = commitOfRun(workflow);
+    if (checkedOut === undefined)
+        return { revision: ofRun, foreign: false };
+    const { commit, origin = '' } = checkedOut;
+    if (origin !== '' && workflow.source !== '' && !sameGitRepository(origin, workflow.source))
+        return { revision: ofRun, foreign: true };
+    return { revision: commit === workflow.revision ? ofRun : commit, foreign: false };
+}
+function sourceFolder({ flake, installable, file }) {
+    if (file !== '')
+        return /^(https?:|<)/.test(file) ? undefined : (0,external_node_path_.dirname)(file);
+    if (installable === '')
+        return localFlake(flake);
+    if (installable.includes('#'))
+        return localFlake(installable.replace(/#.*$/s, '') || '.');
+    if (isStorePath(installable))
+        return '.';
+    const folder = localFlake(installable);
+    return folder === undefined || /^(\.\.?)?\/?$/.test(folder) ? folder : (0,external_node_path_.dirname)(folder);
+}
+function localFlake(reference) {
+    const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '');
+    return path.startsWith('.') || path.startsWith('/') ? path : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/markdown.js
@@ -62105,12 +62483,21 @@ function describeLayers(layers) {
 
 
 
+
+
+
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push } = inputs;
     const platform = platformOf(system);
     const installable = installableOf(inputs, workflow.runnerSystem);
-    const pushable = push ? checkPushing(inputs, registry) : Promise.resolve();
+    const revision = push ? await findRevision(inputs, workflow, log) : '';
+    const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
+    if (warning)
+        log.warning(warning);
+    const identity = { revision, tag, workflow };
+    const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve();
     const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
     const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem };
     const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([]);
@@ -62120,7 +62507,7 @@ async function build(inputs, workflow, tools) {
         pushable,
     ]);
     if (unchanged !== undefined)
-        return build_keep(unchanged, inputs, workflow, tools);
+        return build_keep(unchanged, inputs, identity, tools);
     const storePath = await buildWithNix(installable, inputs, workflow, log);
     const check = (image) => checkPlatform(image, platform, system, storePath);
     return withReadable(await findSource(storePath), installable, inputs, workflow, log, async (source) => {
@@ -62130,7 +62517,7 @@ async function build(inputs, workflow, tools) {
             log.info('Nothing is pushed: `push` is `false`');
             return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
         }
-        const pushing = { source, images: inputs.images, tag: inputs.tag, check };
+        const pushing = { source, images: inputs.images, tag, platform, check };
         const pushed = inputs.pushWith === 'docker'
             ? await pushWithDocker(pushing, tools)
             : await pushWithRegistry({
@@ -62142,13 +62529,14 @@ async function build(inputs, workflow, tools) {
                 tempFolder: workflow.tempFolder,
             }, tools);
         const { layers, info } = pushed;
-        const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, workflow));
+        const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, identity));
         await handOver(records, inputs, workflow, log);
-        return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
+        return report(pushed.images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
 }
-async function build_keep(found, inputs, workflow, { registry, log }) {
-    const { system, images, tag } = inputs;
+async function build_keep(found, inputs, identity, { registry, log }) {
+    const { system, images } = inputs;
+    const { tag, workflow } = identity;
     const platform = platformOf(system);
     const { image: there, info: { storePath }, } = found;
     log.info(`Nothing to build: ${printRepository(there.repository)}@${there.digest} is of ${storePath}`);
@@ -62159,10 +62547,10 @@ async function build_keep(found, inputs, workflow, { registry, log }) {
         log.info(`With the labels of this run it is ${image.digest}; its layers are the same`);
     const sent = await publishUnchanged(registry, image, images, tag);
     const kept = images.map((repository) => ({ ...image, repository }));
-    const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, workflow));
+    const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity));
     await handOver(records, inputs, workflow, log);
     const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' };
-    return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 });
+    return report(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
 }
 async function withReadable(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
     if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
@@ -62182,7 +62570,7 @@ function trafficOf(layers) {
     const sent = layers.filter(({ reused }) => !reused);
     return { sent: bytesOf(sent), reusedLayers: layers.length - sent.length };
 }
-function report(images, records, { tag }, built, traffic) {
+function report(images, records, tag, built, traffic) {
     const [first] = images;
     if (first === undefined)
         throw new Error('nothing was pushed, though inputs name one image at least');
@@ -62202,10 +62590,14 @@ function report(images, records, { tag }, built, traffic) {
         summary: summarizeBuild({ ...built, pushed }),
     };
 }
-async function checkPushing({ images, pushWith }, registry) {
+async function checkPushing({ images, pushWith }, tag, platform, registry) {
     if (pushWith === 'docker')
         await checkDocker();
-    await Promise.all(images.map((image) => registry.checkPush(image)));
+    await Promise.all(images.map(async (repository) => {
+        await registry.checkPush(repository);
+        if (tag !== '')
+            await checkTag(registry, { repository, tag }, platform);
+    }));
 }
 async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runnerSystem }, log) {
     const folders = [storeFolder(), tempFolder];
@@ -62239,6 +62631,7 @@ function checkPlatform({ config }, wanted, system, storePath) {
     });
 }
 async function handOver(records, { retentionDays }, { tempFolder }, log) {
+    await allOf(records.map((record) => writeJobRecord(record, tempFolder)));
     try {
         await log.group('Hand the digest over', async () => {
             await allOf(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
@@ -62247,28 +62640,37 @@ async function handOver(records, { retentionDays }, { tempFolder }, log) {
     catch (error) {
         if (!(error instanceof NoArtifactService))
             throw error;
-        log.warning(error.message);
+        const { words, help } = error.parts;
+        log.info(`This runner has no artifact service (${words}). A merge in this job finds the digest. For a merge in another job: ${help}`);
     }
 }
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant = own.variant }, storePath, info, { system, jobTotal, jobIndex }, { run, job }) {
+function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant: ownVariant = own.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
+    const { system, variant, jobTotal, jobIndex } = inputs;
     return {
         schema: 1,
         image: printRepository(repository),
         system,
-        platform: { os, architecture, ...(variant !== undefined && { variant }) },
+        platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
         digest,
         mediaType,
         size,
         storePath,
         ...(info && { labels: info.labels }),
         ...(info?.compression && { compression: info.compression }),
+        ...(variant !== '' && { variant }),
+        ...(revision !== '' && { revision }),
         job: {
             id: job,
+            inputs: hashInputs(inputs),
             ...(jobTotal !== undefined && { total: jobTotal }),
             ...(jobIndex !== undefined && { index: jobIndex }),
         },
         run,
     };
+}
+function hashInputs({ flake, attribute, installable, file, nixArgs, tag }) {
+    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag]);
+    return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
 }
 
 // EXTERNAL MODULE: ./lib/cancel.js
@@ -62335,98 +62737,24 @@ function toRecord(annotations) {
     return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
 }
 
-;// CONCATENATED MODULE: ./lib/workflow.js
-
-
-function ownSystem(env) {
-    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
-}
-function readWorkflow(env) {
-    return {
-        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
-        job: env.GITHUB_JOB ?? '',
-        revision: env.GITHUB_SHA ?? '',
-        repository: env.GITHUB_REPOSITORY ?? '',
-        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
-        api: env.GITHUB_API_URL ?? '',
-        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        runnerSystem: ownSystem(env),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/field.js
-
-class InputError extends lib_failure/* Failure */.HR {
-    name = 'InputError';
-}
-function inputOf(env, name) {
-    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
-}
-function readBoolean(env, name, fallback) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return fallback;
-    if (/^(true|false)$/i.test(text))
-        return text.toLowerCase() === 'true';
-    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
-}
-function readChoice(env, name, choices) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return choices[0];
-    const choice = choices.find((one) => one === text);
-    if (choice !== undefined)
-        return choice;
-    throw new InputError({
-        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
-    });
-}
-function valid(input, read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (!(error instanceof lib_failure/* Failure */.HR) || error instanceof InputError)
-            throw error;
-        const { what, help } = error.parts;
-        throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error });
-    }
-}
-function linesOf(text) {
-    return text
-        .split('\n')
-        .map((line) => line.trim())
-        .filter((line) => line !== '');
-}
-function field_listOf(text) {
-    return linesOf(text.replaceAll(',', '\n'));
-}
-function unique(texts) {
-    return [...new Set(texts)];
-}
-function uniqueBy(items, key) {
-    return [...new Map(items.map((item) => [key(item), item])).values()];
-}
-function fillSha(env, input, pattern) {
-    if (!pattern.includes('{sha}'))
-        return pattern;
-    const sha = env.GITHUB_SHA ?? '';
-    if (sha !== '')
-        return pattern.replaceAll('{sha}', sha.slice(0, 7));
-    throw new InputError({ what: `The input \`${input}\` has {sha}, and the runner gives no commit in GITHUB_SHA` });
-}
-
 ;// CONCATENATED MODULE: ./lib/inputs/tags.js
 
 
 
 
-function readTags(env, images, metadata) {
+function fillTags(tags, revision) {
+    const filled = tags.map((one) => ({
+        ...one,
+        tag: fillPlaceholders('tags', one.tag, { revision }),
+    }));
+    return uniqueBy(filled, printReference);
+}
+function readTags(env, images, metadata, variant) {
     const given = field_listOf(inputOf(env, 'tags'));
     const own = given.length > 0 || metadata?.tags === undefined;
-    const usual = usualTags(env);
+    const usual = usualTags(env, variant);
     const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
-    const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images));
+    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
     const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
     if (own && foreign[0] !== undefined)
         throw new InputError({
@@ -62445,11 +62773,12 @@ function readTags(env, images, metadata) {
     });
 }
 const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
-function usualTags({ GITHUB_EVENT_NAME: event = '' }) {
+function usualTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
+    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
     if (!BEFORE_MERGE.test(event))
-        return { texts: ['latest', '{sha}'], notices: [] };
-    const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`;
-    return { texts: ['{sha}'], notices: [notice] };
+        return { texts: [main, ofCommit], notices: [] };
+    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
+    return { texts: [ofCommit], notices: [notice] };
 }
 function checkEachTagged(images, tags) {
     const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
@@ -62461,7 +62790,7 @@ function checkEachTagged(images, tags) {
     });
 }
 function readTagReferences(text, images) {
-    if (isTag(text))
+    if (isTagPattern(text))
         return images.map((repository) => ({ repository, tag: text }));
     if (!text.includes(':'))
         throw new InputError({
@@ -62469,9 +62798,9 @@ function readTagReferences(text, images) {
             help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
         });
     const colon = text.lastIndexOf(':');
-    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)));
+    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
     if (tag !== undefined && digest === undefined)
-        return [{ repository, tag }];
+        return [{ repository, tag: text.slice(colon + 1) }];
     throw new InputError({
         what: `The input \`tags\` has "${text}", which has no tag`,
         help: 'Write `name:tag`, or the tag alone.',
@@ -62493,6 +62822,7 @@ function readMetadata(env) {
 }
 
 ;// CONCATENATED MODULE: ./lib/inputs/inputs.js
+
 
 
 
@@ -62530,20 +62860,22 @@ function readBuildInputs(env) {
     valid('system', () => platformOf(system));
     const flake = readFlake(env);
     const pushWith = readPushWith(env);
+    const variant = readVariant(env);
     return {
         ...common,
         notices: [...common.notices, ...noticesOfPassedOver(env)],
         mode: 'build',
+        variant,
         system,
         flake,
         attribute: readAttribute(env),
         installable: refuseOption('installable', inputOf(env, 'installable')),
         file: readFile(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        tag: inputs_readTag(env, system, pushWith),
+        tag: inputs_readTag(env, { system, variant }, pushWith),
         pushWith,
         compression: readCompression(env, pushWith),
-        reuseFrom: readReuseFrom(env, common.images),
+        reuseFrom: readReuseFrom(env, common.images, variant),
         labels: readLabels(env, pushWith),
         rebuild: readBoolean(env, 'rebuild', false),
         retentionDays: readRetention(env),
@@ -62558,10 +62890,12 @@ function readMergeInputs(env) {
     const systems = unique(field_listOf(inputOf(env, 'systems')));
     for (const system of systems)
         valid('systems', () => platformOf(system));
-    const { tags, notices } = readTags(env, common.images, metadata);
+    const variant = readVariant(env);
+    const { tags, notices } = readTags(env, common.images, metadata, variant);
     return {
         ...common,
         mode: 'merge',
+        variant,
         notices: common.push ? [...common.notices, ...notices] : common.notices,
         tags,
         annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
@@ -62593,15 +62927,17 @@ function readPlanInputs(env) {
 }
 const IN_FLAKE = 'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.';
 const TAGS = 'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.';
+const DEFAULT_TAG = '{sha}-{system}';
 const PARTIAL_INPUTS = {
     flake: { modes: ['build', 'plan'], usual: '.' },
     attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
     installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
     file: { modes: ['build'], refused: { plan: IN_FLAKE } },
     'nix-args': { modes: ['build', 'plan'] },
+    variant: { modes: ['build', 'merge'] },
     tag: {
         modes: ['build'],
-        usual: '{sha}-{system}',
+        usual: DEFAULT_TAG,
         refused: { merge: 'The tags that merge publishes are `tags`.' },
     },
     'push-with': { modes: ['build', 'plan'], usual: 'registry' },
@@ -62743,20 +63079,32 @@ function readFile(env) {
         });
     return file;
 }
-function inputs_readTag(env, system, pushWith) {
-    const pattern = inputOf(env, 'tag');
-    if (pattern === '' && pushWith === 'registry')
+function readVariant(env) {
+    const variant = inputOf(env, 'variant');
+    if (variant === '' || isVariant(variant))
+        return variant;
+    throw new InputError({
+        what: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
+    });
+}
+function inputs_readTag(env, placeholders, pushWith) {
+    const given = inputOf(env, 'tag');
+    if (given === '' && pushWith === 'registry')
         return '';
-    if (pattern === '')
+    if (given === '')
         throw new InputError({
             what: 'The input `tag` is empty, and Docker can push nothing without a tag',
             help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
         });
-    const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system);
-    if (isTag(tag))
-        return tag;
+    const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
+    const tag = fillPlaceholders('tag', pattern, placeholders);
+    if (isTagPattern(tag))
+        return pattern;
     const help = /[\s,:/]/.test(tag) ? TAGS : undefined;
-    throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag.replace(/\s+/g, ' '))}`, help });
+    throw new InputError({
+        what: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
+        help,
+    });
 }
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
 function readCompression(env, pushWith) {
@@ -62775,8 +63123,10 @@ function readCompression(env, pushWith) {
         what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
     });
 }
-function readReuseFrom(env, images) {
-    return field_listOf(inputOf(env, 'reuse-from')).flatMap((text) => {
+function readReuseFrom(env, images, variant = '') {
+    const given = field_listOf(inputOf(env, 'reuse-from'));
+    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
+    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
         if (isTag(text))
             return images.map((repository) => ({ repository, tag: text }));
         const reference = valid('reuse-from', () => parseReference(text));
@@ -62826,28 +63176,28 @@ function readRetention(env) {
 
 
 
-function choose(handed, { images, systems }, { run }) {
+function choose(handed, { images, variant }, { run }) {
     const names = images.map(printRepository);
     const latest = latestAttempts(handed);
-    const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image));
+    const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image) && (record.variant ?? '') === variant);
     const known = new Set(recorded.map(({ digest }) => digest));
     const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest));
     const ours = [...recorded, ...bare];
     if (ours.length === 0)
-        throw noRecords(handed, names, run.attempt);
-    const chosen = onePerSystem(ours, names);
-    if (systems.length === 0)
-        checkComplete(chosen, latest, run.attempt);
-    return chosen;
+        throw noRecords(handed, names, variant, run.attempt);
+    return onePerSystem(ours, names);
 }
 function latestAttempts(handed) {
-    const byPlace = Map.groupBy(handed, ({ record }) => record && `${record.run.id} ${record.image} ${record.system}`);
-    return [...byPlace].flatMap(([place, rivals]) => {
-        if (place === undefined)
-            return rivals;
-        const last = Math.max(...rivals.map(({ record }) => record?.run.attempt ?? 0));
-        return rivals.filter(({ record }) => record?.run.attempt === last);
+    const records = handed.flatMap(({ record }) => record ?? []);
+    const byPlace = Map.groupBy(records, choose_placeOf);
+    return handed.filter(({ record }) => {
+        if (record === undefined)
+            return true;
+        return !byPlace.get(choose_placeOf(record))?.some((other) => replaces(other, record));
     });
+}
+function choose_placeOf({ image, system, variant }) {
+    return JSON.stringify([image, system, variant]);
 }
 function onePerSystem(ours, names) {
     const different = [...new Map(ours.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()];
@@ -62857,36 +63207,48 @@ function onePerSystem(ours, names) {
         const ofNames = names.map((name) => rivals.filter(({ record }) => record?.image === name));
         const paths = new Set(rivals.map(({ record }) => record?.storePath));
         if (paths.size === 1 && ofNames.every(({ length }) => length <= 1))
-            return ofNames.flat().slice(0, 1);
-        throw new RecordError({
-            what: `There are ${rivals.length} images of ${[...new Set(rivals.map(imageOf))].join(' and ')} for ${system}, and an index has one`,
-            words: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
-            help: 'Hand over one digest for each system. Images of different content need a merge each, with an `image` of its own.',
-        });
+            return ofNames.flat();
+        throw severalForSystem(system, rivals);
+    });
+}
+function severalForSystem(system, rivals) {
+    const images = [...new Set(rivals.map(imageOf))];
+    const help = images.length > 1
+        ? 'Publish images of different content by a merge each, with an `image` of its own.'
+        : `If the workflow builds several images of ${images[0]}, give each its own name, in its build and in its merge:
+  variant: debug
+To publish only one of them, set \`digests\` to its records.`;
+    return new RecordError({
+        what: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
+        words: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
+        help: `No tag has moved. ${help}`,
     });
 }
 function imageOf({ record }) {
     return record?.image ?? '';
 }
-function checkComplete(chosen, latest, attempt) {
-    const all = latest.flatMap(({ record }) => record ?? []);
+function checkComplete(chosen, handed, { run }) {
+    const all = latestAttempts(handed).flatMap(({ record }) => record ?? []);
     const matrices = new Map(chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])));
     for (const [matrix, { id, total = 0 }] of matrices) {
         const records = all.filter((record) => matrixOf(record) === matrix);
         const jobs = new Set(records.map(matrixJobOf));
         if (jobs.size >= total)
             continue;
-        const there = [...new Set(records.map(({ image, system }) => `${system} of ${image}`))];
+        const there = [...new Set(records.map((record) => `${record.system} of ${choose_nameOf(record)}`))];
         throw new RecordError({
             what: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_failure/* oneLine */.TN)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
             words: `there is ${there.join(', ')}`,
             help: [
                 'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
-                ...ofRerun(attempt),
+                ...ofRerun(run.attempt),
                 `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
             ].join('\n'),
         });
     }
+}
+function choose_nameOf({ image, variant }) {
+    return variant === undefined ? image : `${image} (variant ${variant})`;
 }
 function matrixOf({ job: { id, total } }) {
     return `${total} ${id}`;
@@ -62897,13 +63259,18 @@ function matrixJobOf({ job, system, digest }) {
 function systemsOf(candidates) {
     return [...new Set(candidates.flatMap(({ record }) => record?.system ?? []))];
 }
-function noRecords(handed, names, attempt) {
-    const others = [...new Set(handed.flatMap(({ record }) => record?.image ?? []))];
+function noRecords(handed, names, variant, attempt) {
+    const records = handed.flatMap(({ record }) => record ?? []);
+    const others = [...new Set(records.map(choose_nameOf))];
+    const otherVariant = records.some(({ image }) => names.includes(image));
+    const wanted = `${names.join(', ')}${variant === '' ? '' : ` (variant ${variant})`}`;
     return new RecordError({
-        what: `No build of this run has handed over a digest for ${names.join(', ')}`,
+        what: `No build of this run has handed over a digest for ${wanted}`,
         words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
         help: [
-            'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+            otherVariant
+                ? 'Give the build and the merge of an image the same `variant`.'
+                : 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
             ...ofRerun(attempt),
         ].join('\n'),
     });
@@ -62920,26 +63287,29 @@ function ofRerun(attempt) {
 
 
 
-async function collect_collect(inputs, { run, tempFolder }, log) {
+
+async function collect_collect(inputs, workflow, log) {
     const { digests = [], artifactPattern } = inputs;
     const handed = digests.map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
     if (inputs.digests !== undefined && artifactPattern === '')
         return handed;
     const own = inputs.digests === undefined;
-    const found = await log
-        .group('Collect the digests of the run', () => readRecords({ own, pattern: artifactPattern }, tempFolder))
-        .catch((error) => {
-        if (own && !inputs.push && error instanceof NoArtifactService)
+    const local = own ? await readJobRecords(workflow.tempFolder, workflow.run) : [];
+    const found = await collectArtifacts({ own, pattern: artifactPattern }, workflow, log).catch((error) => {
+        if (own && error instanceof NoArtifactService && (local.length > 0 || !inputs.push))
             return [];
         throw error;
     });
-    const candidates = found.map((one) => {
+    return [...handed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found];
+}
+async function collectArtifacts(choice, { run, tempFolder }, log) {
+    const found = await log.group('Collect the digests of the run', () => readRecords(choice, tempFolder));
+    return found.map((one) => {
         if (one.kind === 'digest')
             return { digest: one.digest, origin: one.origin };
         const record = readFoundRecord(one, run);
         return { digest: record.digest, record, origin: originOfArtifact(one.artifact) };
     });
-    return [...handed, ...candidates];
 }
 function candidateOf(text, origin) {
     const digest = `sha256:${text.replace(/^sha256:/, '')}`;
@@ -62954,6 +63324,7 @@ function candidateOf(text, origin) {
 
 
 const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
+const COUNT = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
 const commits_ANSWER_LIMIT = 16 * 1024 * 1024;
 const PAUSES = [500, 2000];
 async function compareCommits(question, http) {
@@ -62966,23 +63337,36 @@ async function compareCommits(question, http) {
         return { unknown: 'there is no token to ask with' };
     if (!URL.canParse(api) || repository === '')
         return { unknown: 'the runner does not say where to ask' };
-    const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const purpose = `compare ${base} with ${head}`;
-    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-    const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: commits_ANSWER_LIMIT });
+    const ask = (from, to) => askFor(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
     try {
-        for (const milliseconds of PAUSES) {
-            const relation = readRelation(await ask());
-            if (relation.passing !== true)
-                return relation.relation;
-            http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
-            await http.pause(milliseconds);
-        }
-        return readRelation(await ask()).relation;
+        const answer = await ask(base, head);
+        if (typeof answer !== 'number')
+            return answer;
+        const behind = await ask(head, base);
+        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
     }
     catch (error) {
         return { unknown: (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(error)) };
     }
+}
+function relationOf(ahead, behind) {
+    if (ahead > 0)
+        return behind > 0 ? 'diverged' : 'ahead';
+    return behind > 0 ? 'behind' : 'identical';
+}
+async function askFor(repository, base, head, token, http) {
+    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const purpose = `compare ${base} with ${head}`;
+    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
+    const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: commits_ANSWER_LIMIT });
+    for (const milliseconds of PAUSES) {
+        const relation = readRelation(await ask());
+        if (relation.passing !== true)
+            return relation.relation;
+        http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
+        await http.pause(milliseconds);
+    }
+    return readRelation(await ask()).relation;
 }
 function readRelation(reply) {
     const { host } = reply.url;
@@ -62994,6 +63378,9 @@ function readRelation(reply) {
     const answer = readJson(ANSWER, reply.content ?? '');
     if (answer.ok)
         return { relation: answer.value.status };
+    const counted = readJson(COUNT, reply.content ?? '');
+    if (counted.ok)
+        return { relation: counted.value.total_commits };
     return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true };
 }
 function isCommit(text) {
@@ -63343,7 +63730,8 @@ async function verify(candidate, images, registry) {
     const isHome = (image) => candidate.record === undefined ? images.length === 1 : candidate.record.image === printRepository(image);
     const found = await allOf(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
     const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks;
-    const whole = found.find((one) => one.image !== undefined && one.missing.length === 0);
+    const isWhole = ({ image, missing }) => image !== undefined && missing.length === 0;
+    const whole = found.find((one, at) => isWhole(one) && images.slice(at, at + 1).some(isHome)) ?? found.find(isWhole);
     if (whole?.image === undefined)
         throw problem ?? incomplete(candidate, images, found);
     const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
@@ -63426,8 +63814,10 @@ function checkMembers(members, images, systems) {
             continue;
         throw new MergeError({
             what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
-            words: rivals.map(({ image, platform: own }) => `${image.digest} (${printPlatform(own)})`).join('\n'),
-            help: 'Hand over one digest for each platform.',
+            words: rivals
+                .map(({ image, platform: own }) => `${printRepository(image.repository)}@${image.digest} (${printPlatform(own)})`)
+                .join('\n'),
+            help: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
         });
     }
     if (systems.length === 0)
@@ -63464,18 +63854,21 @@ function checkMembers(members, images, systems) {
 
 
 
+
+
 async function merge(inputs, workflow, tools) {
     const { images, push } = inputs;
     const { registry, log } = tools;
-    const origin = originOf(workflow);
     const collecting = collect_collect(inputs, workflow, log);
     if (!push && (await collecting).length === 0)
         return nothingToCheck(log);
     const authorizing = push ? images.map((image) => registry.authorizePush(image)) : [];
-    const gathering = gather(collecting, inputs, workflow, registry);
-    const looking = lookAtTags(inputs, workflow, origin, tools);
+    const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log));
+    const gathering = choosing.then((chosen) => gather(chosen, inputs, registry));
+    const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log));
+    const looking = commit.then((built) => lookAtTags(built, inputs, workflow, tools));
     await allOf([...authorizing, gathering, looking]);
-    const [members, [published, relations]] = await Promise.all([gathering, looking]);
+    const [members, { origin, head }, [published, relations]] = await Promise.all([gathering, commit, looking]);
     const composed = compose(members, inputs.annotations, origin);
     for (const warning of composed.warnings)
         log.warning(warning);
@@ -63485,7 +63878,7 @@ async function merge(inputs, workflow, tools) {
     const plans = planTags(published, index.digest, platforms, relations);
     if (!inputs.allowMissingPlatforms)
         refuseLoss(plans);
-    tellPlan(plans, inputs, origin, relations, tools);
+    tellPlan(plans, inputs, head, relations, tools);
     const overtaken = push ? await publish(index, members, plans, inputs, tools) : [];
     const results = plans.map((plan) => withOutcome(plan, overtaken));
     tell(index, members, results, inputs, tools);
@@ -63496,8 +63889,22 @@ function nothingToCheck(log) {
     log.notice(`There is nothing to check: no digest was handed over; ${why}`);
     return { outputs: {}, summary: `# Nothing to check\n\nNo digest was handed over: ${why}.\n` };
 }
-async function gather(collecting, inputs, workflow, registry) {
-    const candidates = choose(await collecting, inputs, workflow);
+async function chooseHanded(handed, inputs, workflow, log) {
+    const chosen = choose(handed, inputs, workflow);
+    if (inputs.systems.length > 0)
+        return chosen;
+    try {
+        checkComplete(chosen, handed, workflow);
+    }
+    catch (error) {
+        if (inputs.digests === undefined)
+            throw error;
+        const others = await collectArtifacts({ own: true, pattern: '' }, workflow, log).catch(() => []);
+        checkComplete(chosen, [...handed, ...others], workflow);
+    }
+    return chosen;
+}
+async function gather(candidates, inputs, registry) {
     const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
     const members = withoutDoubles(verified);
     checkMembers(members, inputs.images, inputs.systems);
@@ -63505,14 +63912,18 @@ async function gather(collecting, inputs, workflow, registry) {
 }
 function withoutDoubles(members) {
     const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
-    return [...new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member])).values()];
+    const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]));
+    const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`);
+    return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
+}
+function hasOnePerRepository(members) {
+    return new Set(members.map(({ image }) => printRepository(image.repository))).size === members.length;
 }
 function merge_placeOf({ platform, image: { digest } }) {
     return { platform, digest };
 }
-async function lookAtTags({ tags, token, allowOlder }, { api, repository }, origin, { registry, http }) {
-    const published = await published_readTags(registry, tags);
-    const head = origin[REVISION];
+async function lookAtTags({ origin, head, revision }, { tags, token, allowOlder }, { api, repository }, { registry, http }) {
+    const published = await published_readTags(registry, fillTags(tags, revision));
     if (allowOlder || head === undefined)
         return [published, new Map()];
     const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
@@ -63528,10 +63939,26 @@ function sameSource(one, other = '') {
     const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
     return plain(one) === plain(other);
 }
-function originOf({ revision, source }) {
-    return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
+function findBuiltCommit(chosen, { annotations }, workflow, log) {
+    const revision = builtRevision(chosen, workflow, log);
+    const { source } = workflow;
+    const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
+    const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION];
+    return { revision, origin, head };
 }
-function tellPlan(plans, { allowOlder, push }, { [REVISION]: head }, relations, { log }) {
+function builtRevision(chosen, workflow, log) {
+    const ofRun = commitOfRun(workflow);
+    const records = chosen.flatMap(({ record }) => record ?? []);
+    const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision);
+    const [first = ofRun, ...more] = [...byCommit.keys()];
+    if (more.length === 0)
+        return first;
+    const revision = byCommit.has(ofRun) ? ofRun : first;
+    const systems = [...byCommit].map(([commit, some]) => `${some.map(({ system }) => system).join(', ')}: ${commit}`);
+    log.warning(`The images are of different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
+    return revision;
+}
+function tellPlan(plans, { allowOlder, push }, head, relations, { log }) {
     for (const plan of losing(plans))
         log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
     for (const { tag, before, action } of plans) {

@@ -16,7 +16,7 @@ import { createClock } from './registry/clock.ts'
 import { readErrorAnswer } from './registry/registry-error.ts'
 import { isPassing, retryDelay } from './registry/retry.ts'
 
-/** There is no artifact service that this action knows: GitHub Enterprise Server, Forgejo and Gitea have none. */
+/** There is no artifact service that this action knows: GitHub Enterprise Server and old versions of Gitea have none. */
 export class NoArtifactService extends RecordError {}
 
 /** A call into the artifact client that failed. */
@@ -62,6 +62,8 @@ export const FEW_ATTEMPTS = 5
 
 /** Loads the artifact client, whose code is larger than that of all the rest together. */
 export async function openArtifactCalls({ wait = sleep, timeout = STALL }: CallSettings): Promise<ArtifactCalls> {
+  // The client refuses servers that are not GitHub's by their host name. Gitea and Forgejo have the same service.
+  if (isGitea()) process.env.GITHUB_SERVER_URL = 'https://github.com'
   const { DefaultArtifactClient } = await import('@actions/artifact')
   const client = new DefaultArtifactClient()
   watchClient()
@@ -175,8 +177,26 @@ function watchClient(): void {
   })
 }
 
+/** Reports whether the runner belongs to Gitea or Forgejo, which set variables of their own as well. */
+function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS }: NodeJS.ProcessEnv = process.env): boolean {
+  return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true'
+}
+
+/** The artifact server of act rejects a field that it does not know: https://github.com/nektos/act/issues/6022 */
+function leaveOutMimeType(request: ClientRequest): void {
+  const write = request.write.bind(request)
+  const rewrite = (body: unknown): boolean => {
+    const { mime_type: _, ...message }: Readonly<Record<string, unknown>> = JSON.parse(String(body))
+    const text = JSON.stringify(message)
+    request.setHeader('content-length', Buffer.byteLength(text))
+    return write(text)
+  }
+  Object.assign(request, { write: rewrite })
+}
+
 function watchRequest(request: ClientRequest, call: Call): void {
   request.once('error', call.fail)
+  if (process.env.ACT === 'true' && request.path.endsWith('/CreateArtifact')) leaveOutMimeType(request)
   if (call.ended) {
     abandon(request)
     return
@@ -280,11 +300,20 @@ function explain(purpose: string, error: unknown): unknown {
       words,
       help: HAND_OVER_OUTPUTS,
     })
+  if (isGitea() && error instanceof Refusal && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
+    return new NoArtifactService({
+      what: `Can't ${purpose}: this server has no artifact service of the current version`,
+      words,
+      help: HAND_OVER_OUTPUTS,
+    })
   // Whoever made the folder knows what to say.
   if (isDiskError(error)) return error
   const parts = { what: `Can't ${purpose}`, words, help: helpFor(words), cause: error }
   return new ArtifactError(parts, attemptsFor(error), error instanceof Refusal ? error.retryAfter : undefined)
 }
+
+/** The methods that work on whatever the run has, so that 404 means that the service itself is missing. */
+const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts'])
 
 function attemptsFor(error: unknown): number {
   if (nameOf(error) === 'ArtifactNotFoundError') return FEW_ATTEMPTS

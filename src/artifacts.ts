@@ -13,7 +13,7 @@ import {
 } from './artifact-calls.ts'
 import { messageOf, oneLine } from './failure.ts'
 import { type Digest, isDigest } from './oci/digest.ts'
-import { type DigestRecord, parseRecord, printRecord, RecordError } from './record.ts'
+import { type DigestRecord, parseRecord, printRecord, RecordError, replaces, sameJob } from './record.ts'
 import { withTempFolder } from './temp-folder.ts'
 import { printBytes } from './units.ts'
 import { readZip, type ZipFile } from './zip.ts'
@@ -41,16 +41,21 @@ export function originOfArtifact(name: string): string {
   return `the artifact ${oneLine(name)}`
 }
 
+/** What an artifact is named after. */
+export type RecordKey = Pick<DigestRecord, 'image' | 'system' | 'variant'>
+
 /**
- * The name of the artifact that holds the record of an image and system. Part of it is readable; a hash keeps apart
- * names that look alike once the characters are gone that artifacts can't have in their names.
- * @param image the canonical name of the repository
+ * The name of the artifact that holds the record of an image, variant and system. Part of it is readable; a hash keeps
+ * apart names that look alike once the characters are gone that artifacts can't have in their names.
  * @param place from 1; the others are for where the first can't be had
  */
-export function artifactName(image: string, system: string, place = 1): string {
+export function artifactName({ image, system, variant }: RecordKey, place = 1): string {
   const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120)
-  const hash = createHash('sha256').update(image).digest('hex').slice(0, 8)
-  return `${PREFIX}${readable}-${hash}${place === 1 ? '' : `.${place}`}-${system}`
+  // No image name has a space in it.
+  const whole = variant === undefined ? image : `${image} ${variant}`
+  const hash = createHash('sha256').update(whole).digest('hex').slice(0, 8)
+  const parts = [readable, `${hash}${place === 1 ? '' : `.${place}`}`, variant, system]
+  return `${PREFIX}${parts.filter((part) => part !== undefined).join('-')}`
 }
 
 /**
@@ -65,13 +70,13 @@ export function readFoundRecord({ artifact, text }: FoundRecord, run: DigestReco
 }
 
 function assertBelongs(record: DigestRecord, artifact: string, run: DigestRecord['run']): void {
-  const { image, system } = record
+  const { image, system, variant } = record
   const wrong = [
     record.run.id === run.id ? [] : `its run is ${oneLine(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
     record.run.attempt <= run.attempt ? [] : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
     candidateNames(record).includes(artifact)
       ? []
-      : `it is of ${image} for ${system}, whose artifact is ${artifactName(image, system)}`,
+      : `it is of ${image} for ${system}${variant === undefined ? '' : `, variant ${variant}`}, whose artifact is ${artifactName(record)}`,
   ].flat()
   if (wrong.length === 0) return
   throw new RecordError({
@@ -82,10 +87,11 @@ function assertBelongs(record: DigestRecord, artifact: string, run: DigestRecord
 }
 
 /**
- * Writes a record to its artifact. One that an earlier attempt of the run has left is replaced.
+ * Writes a record to its artifact. Replaces only what an earlier attempt of the same job has left: a record of another
+ * job keeps its artifact, and this one gets the next name, so that merge sees both.
  * @param retentionDays from 1 to 90
  * @param tempFolder where files may be while they are uploaded
- * @throws RecordError, also where another job of the same attempt has handed over another digest for the same system
+ * @throws RecordError, also where another job has handed over a record that can't be right if this one is
  */
 export async function writeRecord(
   record: DigestRecord,
@@ -98,10 +104,8 @@ export async function writeRecord(
     const file = join(folder, FILE)
     await writeFile(file, `${printRecord(record)}\n`)
     const taken = new Set<string>()
-    // Each attempt looks at what is there first: if only an answer was lost, this job's record is there.
-    await calls.persist(async (call) => {
-      if (!(await clear(record, call, folder))) await upload(record, call, file, retentionDays, taken)
-    })
+    // Each repetition looks at what is there: if only an answer was lost, this job's record is there.
+    await calls.persist((call) => hand({ record, file, retentionDays, taken, call }))
   })
 }
 
@@ -185,26 +189,65 @@ function fingerprint(artifacts: readonly ListedArtifact[]): string {
 }
 
 /** Returns all names that the artifact of a record may have. */
-function candidateNames({ image, system }: DigestRecord): readonly string[] {
-  return Array.from({ length: PLACES }, (_, at) => artifactName(image, system, at + 1))
+function candidateNames(record: RecordKey): readonly string[] {
+  return Array.from({ length: PLACES }, (_, at) => artifactName(record, at + 1))
+}
+
+/** A record that is being written. */
+interface Writing {
+  readonly record: DigestRecord
+  /** Holds the record. Downloads go to the same folder. */
+  readonly file: string
+  readonly retentionDays: number
+  /** The names that can't be had for good. This job adds to them. */
+  readonly taken: Set<string>
+  readonly call: CallClient
+}
+
+/** Writes a record, unless it is there already. @throws RecordError for a conflict, once the record is written */
+async function hand(writing: Writing): Promise<void> {
+  const others: OtherRecords = { names: new Set(writing.taken), conflicts: [] }
+  // In the first attempt of a run, the name is nearly always free.
+  const written = writing.record.run.attempt > 1 && (await clear(writing, others))
+  if (!written) await upload(writing, others)
+  const [conflict] = others.conflicts
+  if (conflict !== undefined) throw conflict
+}
+
+/** What is known of the artifacts that other jobs have written for the same image, system and variant. */
+interface OtherRecords {
+  readonly names: Set<string>
+  readonly conflicts: RecordError[]
+}
+
+/** Deletes what earlier attempts of this job have left. @returns whether this very record is there */
+async function clear(writing: Writing, others: OtherRecords): Promise<boolean> {
+  const names = candidateNames(writing.record)
+  const there = (await list(writing.call)).filter(({ name }) => names.includes(name))
+  let written = false
+  for (const artifact of there) if (await makeRoom(writing, artifact, others)) written = true
+  return written
 }
 
 /**
- * Deletes what earlier attempts of the run have left of the same image and system. Equal builds may run at once, on one
- * machine or several: an equal record stays, and what another build deletes first is as good as deleted.
- * @returns whether there is an equal record
+ * Deletes an artifact that an earlier attempt of this job has left. Equal builds may run at once, on one machine or
+ * several: an equal record stays, and what another build deletes first is as good as deleted.
+ * @returns whether it holds this very record
  */
-async function clear(record: DigestRecord, call: CallClient, folder: string): Promise<boolean> {
-  const names = candidateNames(record)
-  const earlier = (await list(call)).filter(({ name }) => names.includes(name))
-  for (const artifact of earlier) {
-    if (await isEqual(record, call, artifact, folder)) return true
+async function makeRoom(writing: Writing, artifact: ListedArtifact, others: OtherRecords): Promise<boolean> {
+  const { call } = writing
+  const relation = await compare(writing, artifact)
+  if (relation === 'equal') return true
+  if (relation === 'replaceable') {
     try {
       await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name))
     } catch (error) {
       if (await isListed(call, artifact)) throw error
     }
+    return false
   }
+  others.names.add(artifact.name)
+  if (relation !== 'other') others.conflicts.push(relation)
   return false
 }
 
@@ -213,33 +256,38 @@ async function isListed(call: CallClient, { id }: ListedArtifact): Promise<boole
 }
 
 /**
- * Uploads to the first place that can be had. An upload that broke off in its midst keeps its name for good: its
+ * Uploads under the first name that can be had. An upload that broke off in its midst keeps its name for good: its
  * artifact is neither listed nor can it be deleted (dotnet/orleans#10961).
- * @param taken the names that are known to be taken; this adds to them
  */
-async function upload(
-  record: DigestRecord,
-  call: CallClient,
-  file: string,
-  retentionDays: number,
-  taken: Set<string>,
-): Promise<void> {
-  const folder = dirname(file)
-  const names = candidateNames(record)
-  for (const name of names) {
-    if (taken.has(name)) continue
-    try {
-      await call(`write the artifact ${name}`, (client) =>
-        client.uploadArtifact(name, [file], folder, { retentionDays }),
-      )
-      return
-    } catch (error) {
-      if (!isNameTaken(error) || name === names.at(-1)) throw error
-      // Another job may have written it between the look and the write.
-      const rival = (await list(call)).find((artifact) => artifact.name === name)
-      if (rival === undefined) taken.add(name)
-      else if (await isEqual(record, call, rival, folder)) return
+async function upload(writing: Writing, others: OtherRecords): Promise<void> {
+  const { call, taken } = writing
+  let refusal: unknown
+  for (const name of candidateNames(writing.record)) {
+    if (others.names.has(name)) continue
+    refusal = await create(writing, name)
+    if (refusal === undefined) return
+    const there = (await list(call)).find((artifact) => artifact.name === name)
+    if (there === undefined) {
+      taken.add(name)
+      continue
     }
+    if (await makeRoom(writing, there, others)) return
+    if (others.names.has(name)) continue
+    refusal = await create(writing, name)
+    if (refusal === undefined) return
+  }
+  throw refusal
+}
+
+/** Uploads under a name. @returns the error if the name is taken */
+async function create({ call, file, retentionDays }: Writing, name: string): Promise<unknown> {
+  try {
+    const options = { retentionDays }
+    await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], dirname(file), options))
+    return undefined
+  } catch (error) {
+    if (!isNameTaken(error)) throw error
+    return error
   }
 }
 
@@ -317,33 +365,42 @@ const RIVAL_UNKNOWN =
   'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.'
 
 /**
- * Returns whether an artifact holds an equal record. An artifact that holds none may be replaced if an earlier attempt of
- * this job left it. A record of this attempt with another digest is of another job: one of the two images would be lost
- * silently. A record that does not belong there is not replaced either: somebody should find out who writes such records.
- * @throws RecordError for these two
+ * Compares an artifact with the record that is to be written. What holds no record may be replaced: nothing is lost with
+ * it. A record that does not belong there is not replaced: somebody should find out who writes such records.
+ * @returns `other` for another job's record, an error for one that can't be right if the new one is
+ * @throws RecordError
  */
-async function isEqual(
-  record: DigestRecord,
-  call: CallClient,
+async function compare(
+  { record, call, file }: Writing,
   artifact: ListedArtifact,
-  folder: string,
-): Promise<boolean> {
-  const earlier = await download(call, artifact, folder).then(readable, async (error: unknown) => {
+): Promise<'equal' | 'replaceable' | 'other' | RecordError> {
+  const found = await download(call, artifact, dirname(file)).then(readable, async (error: unknown) => {
     if (!(error instanceof RecordError)) throw error
     // Of what did not arrive it is not known whose it is, unless another build has deleted it in the meantime.
     if (!(error instanceof ArtifactError) || !(await isListed(call, artifact))) return undefined
     throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter)
   })
-  // What is no record is nobody's, and nothing is lost with it.
-  if (earlier === undefined) return false
-  assertBelongs(earlier, artifact.name, record.run)
-  if (earlier.run.attempt !== record.run.attempt) return false
-  if (earlier.digest === record.digest) return printRecord(earlier) === printRecord(record)
-  throw new RecordError({
-    what: `Two jobs of this run have pushed an image of ${record.image} for ${record.system}`,
-    words: `${earlier.digest} by the job "${oneLine(earlier.job.id)}"\n${record.digest} by the job "${record.job.id}", this one`,
-    help: 'One `image` has one variant in a run: give each variant an `image` of its own.',
+  if (found === undefined) return 'replaceable'
+  assertBelongs(found, artifact.name, record.run)
+  if (printRecord(found) === printRecord(record)) return 'equal'
+  if (replaces(record, found) || found.digest === record.digest) return 'replaceable'
+  return sameJob(record, found) ? conflictOf(record, found) : 'other'
+}
+
+/** The error of two jobs that the runner calls the same, and that have built different images. */
+function conflictOf(record: DigestRecord, found: DigestRecord): RecordError {
+  const { image, system } = record
+  return new RecordError({
+    what: `Two jobs of this run have pushed an image of ${image} for ${system}`,
+    words: `${found.digest} by the job "${oneLine(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
+    help: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
+  variant: debug
+or an \`image\` of its own. Then start a new run: this one keeps both records.`,
   })
+}
+
+function ofAttempt({ run }: DigestRecord): string {
+  return run.attempt === 1 ? '' : `, attempt ${run.attempt}`
 }
 
 function readable({ text, artifact }: FoundRecord): DigestRecord | undefined {

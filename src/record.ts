@@ -29,14 +29,46 @@ export interface DigestRecord {
   readonly labels?: readonly string[] | undefined
   /** What layers were to be compressed with, where some were left as they came, compressed by another. */
   readonly compression?: LayerFormat | undefined
+  /** Keeps apart several images of one repository in a run. Absent if the build has no `variant`. */
+  readonly variant?: string | undefined
+  /** The commit that was built. Absent if it is unknown. */
+  readonly revision?: string | undefined
   readonly job: {
     readonly id: string
     /** How many jobs the matrix has, where the runner told. */
     readonly total?: number | undefined
     /** Which of them this one is, from 0. */
     readonly index?: number | undefined
+    /** A hash of the inputs that say what to build. Tells apart the jobs of a reusable workflow that is called twice. */
+    readonly inputs?: string | undefined
   }
   readonly run: { readonly id: string; readonly attempt: number }
+}
+
+/**
+ * Reports whether a record takes the place of one that an earlier attempt of the run left for the same image, system and
+ * variant: the same job wrote both. A job that built something else than before is only known by all that says what it
+ * builds, because the calls of a reusable workflow have jobs with the same ID and matrix index.
+ */
+export function replaces(later: DigestRecord, earlier: DigestRecord): boolean {
+  if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt) return false
+  if (later.storePath === earlier.storePath) return true
+  return sameJob(later, earlier) && later.job.inputs === earlier.job.inputs && later.revision === earlier.revision
+}
+
+/** Reports whether two records name the same job of a workflow. In one attempt, only one of them can be right. */
+export function sameJob({ job: one }: DigestRecord, { job: other }: DigestRecord): boolean {
+  return one.id === other.id && one.total === other.total && one.index === other.index
+}
+
+/** A name that may be the `variant` of a record. */
+export function isVariant(text: string): boolean {
+  return /^[a-z0-9._-]{1,64}$/.test(text)
+}
+
+/** A full commit ID of Git. */
+export function isCommitId(text: string): boolean {
+  return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text)
 }
 
 /** The record as one line of JSON. */
@@ -81,8 +113,11 @@ const RECORD = v.object({
   storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
   labels: v.optional(v.array(v.string())),
   compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is no compression of layers')),
+  variant: v.optional(v.pipe(v.string(), v.check(isVariant, 'is not the name of a variant'))),
+  revision: v.optional(v.pipe(v.string(), v.check(isCommitId, 'is not the ID of a commit'))),
   job: v.object({
     id: v.string(),
+    inputs: v.optional(v.string()),
     total: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
     index: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
   }),

@@ -92,6 +92,7 @@ async function expectImageOrError(bytes: Buffer, kind?: Kind): Promise<'image' |
         source,
         images: [repository],
         tag: 'v1',
+        platform: { os: 'linux', architecture: 'amd64' },
         compression: { format: 'gzip', level: 1 },
         published: NOTHING_PUBLISHED,
         labels: {},

@@ -16,6 +16,7 @@ import { mediaTypes } from '../support/registry/manifests.ts'
 const path = process.env.PATH
 const silent = { ...jobLog, info: () => undefined }
 
+const AMD64 = { os: 'linux', architecture: 'amd64' }
 let folder: string
 
 beforeEach(async () => {
@@ -34,7 +35,7 @@ async function refusal(image: string, words: string, reading = 'cat > /dev/null'
   process.env.PATH = `${folder}${delimiter}${path}`
   const client = open('registry.example')
   const source = await findSource(image)
-  const pushing = { source, images: [client.repository], tag: 'v1', check: () => undefined }
+  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: () => undefined }
   const error = await pushWithDocker(pushing, { ...client, registry: client, log: silent }).catch(
     (thrown: unknown) => thrown,
   )
@@ -67,7 +68,7 @@ test('an image that Docker has pushed is waited for where the registry has it a 
     reference === digest && ++reads <= 2 ? { kind: 'status', status: 404 } : undefined,
   )
   const source = await findSource(join(folder, 'archive'))
-  const pushing = { source, images: [client.repository], tag: 'v1', check: () => undefined }
+  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: () => undefined }
   jest.spyOn(process.stdout, 'write').mockReturnValue(true)
   const { images } = await pushWithDocker(pushing, { ...client, registry: client, log: silent })
   expect(images).toMatchObject([{ digest, configDigest: archive.configDigest }])

@@ -89,6 +89,7 @@ async function push(
       source: await findSource(path ?? (await store(bytes, form))),
       images: [client.repository],
       tag: 'v1',
+      platform: { os: 'linux', architecture: 'amd64' },
       compression: { format: 'gzip', level: 4 },
       published: NOTHING_PUBLISHED,
       labels: {},

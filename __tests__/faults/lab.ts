@@ -224,7 +224,7 @@ async function tagsOfApp({ scenario, registry, repositories }: Stage): Promise<r
 
 async function putRecord(artifacts: ArtifactService, record: string): Promise<void> {
   const { image, system } = JSON.parse(record)
-  await artifacts.put(artifactName(image, system), { 'digest.json': record })
+  await artifacts.put(artifactName({ image, system }), { 'digest.json': record })
 }
 
 function named(repository: string, tags: ReadonlyMap<string, string>): Record<string, string> {

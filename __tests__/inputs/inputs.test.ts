@@ -3,6 +3,7 @@ import { describe, expect, test } from '@jest/globals'
 import { parse } from 'yaml'
 import { InputError } from '../../src/inputs/field.ts'
 import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from '../../src/inputs/inputs.ts'
+import { fillTags } from '../../src/inputs/tags.ts'
 import { printReference, printRepository } from '../../src/oci/reference.ts'
 
 type Inputs = Readonly<Record<string, string>>
@@ -39,7 +40,9 @@ function readPlan(inputs: Inputs = {}): PlanInputs {
 }
 
 function tagsOf({ tags }: MergeInputs): readonly string[] {
-  return tags.map(({ repository, tag }) => `${printRepository(repository)}:${tag}`)
+  return fillTags(tags, '0123456789abcdef0123456789abcdef01234567').map(
+    ({ repository, tag }) => `${printRepository(repository)}:${tag}`,
+  )
 }
 
 function metadata(content: unknown): Inputs {
@@ -61,7 +64,8 @@ test('a build needs no more than mode and image', () => {
     jobIndex: undefined,
 
     nixArgs: [],
-    tag: '0123456-x86_64-linux',
+    tag: '{sha}-{system}',
+    variant: '',
     pushWith: 'registry',
     compression: { format: 'gzip', level: 4 },
     reuseFrom: [],
@@ -222,7 +226,7 @@ describe('build', () => {
     ['Linux', 'X86', 'i686-linux'],
   ])('without a system, it is that of the runner: %s, %s', (os, arch, system) => {
     const read = readBuild({ system: '' }, { RUNNER_OS: os, RUNNER_ARCH: arch })
-    expect(read).toMatchObject({ system, tag: `0123456-${system}` })
+    expect(read).toMatchObject({ system, tag: '{sha}-{system}' })
   })
 
   test('all inputs are taken as they are given', () => {
@@ -243,18 +247,24 @@ describe('build', () => {
       attribute: 'images.app',
       installable: '.#x.{system}',
       nixArgs: ['--override-input', 'nixpkgs', 'path:/x y', '-L'],
-      tag: 'v1_armv6l-linux-0123456-0123456',
+      tag: 'v1_{system}-{sha}-{sha}',
       retentionDays: 90,
       jobTotal: 2,
     })
   })
 
-  test('a tag without {sha} needs no commit', () => {
-    expect(readBuild({ tag: 'dev-{system}' }, { GITHUB_SHA: '' }).tag).toBe('dev-x86_64-linux')
+  test('a variant is part of the default tag, and its own image is looked at first', () => {
+    const read = readBuild({ variant: 'debug', 'reuse-from': 'latest' })
+    expect(read).toMatchObject({ variant: 'debug', tag: '{sha}-{variant}-{system}' })
+    expect(read.reuseFrom.map(({ tag }) => tag)).toEqual(['debug', 'latest'])
+    expect(readBuild({ variant: 'debug', tag: 'v1-{system}', 'reuse-from': 'v0' })).toMatchObject({
+      tag: 'v1-{system}',
+      reuseFrom: [{ tag: 'v0' }],
+    })
   })
 
   test('it does not look at what docker/metadata-action has left for merge', () => {
-    expect(readBuild({}, { DOCKER_METADATA_OUTPUT_JSON: 'not for build' }).tag).toBe('0123456-x86_64-linux')
+    expect(readBuild({}, { DOCKER_METADATA_OUTPUT_JSON: 'not for build' }).tag).toBe('{sha}-{system}')
   })
 })
 
@@ -306,7 +316,7 @@ describe('tags', () => {
       const read = readMerge({}, { GITHUB_EVENT_NAME: event })
       expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:0123456'])
       expect(read.notices).toEqual([
-        expect.stringMatching(/^`latest` is left out.*not merged yet[\s\S]*\n {2}tags: latest$/),
+        expect.stringMatching(/^Not publishing the tag latest:.*not merged yet[\s\S]*\n {2}tags: latest$/),
       ])
     },
   )
@@ -315,6 +325,22 @@ describe('tags', () => {
     const read = readMerge({ push: 'false' }, { GITHUB_EVENT_NAME: 'pull_request' })
     expect(tagsOf(read)).toEqual(['ghcr.io/owner/app:0123456'])
     expect(read.notices).toEqual([])
+  })
+
+  test('{sha} is not known if no commit is', () => {
+    const { tags } = readMerge({ tags: 'v1-{sha}' })
+    expectMessage(() => fillTags(tags, ''), ['The input `tags` has {sha}, and the commit is unknown', 'without {sha}'])
+  })
+
+  test('a variant has tags of its own where none are given, and {variant} in those that are', () => {
+    expect(tagsOf(readMerge({ variant: 'debug' }))).toEqual([
+      'ghcr.io/owner/app:debug',
+      'ghcr.io/owner/app:0123456-debug',
+    ])
+    expect(tagsOf(readMerge({ variant: 'debug' }, { GITHUB_EVENT_NAME: 'merge_group' }))).toEqual([
+      'ghcr.io/owner/app:0123456-debug',
+    ])
+    expect(tagsOf(readMerge({ variant: 'debug', tags: 'v1-{variant}' }))).toEqual(['ghcr.io/owner/app:v1-debug'])
   })
 
   test('what a pull request is given is published as it is', () => {
@@ -592,7 +618,13 @@ describe('what is wrong is told in one message, with the input and what to do', 
       {},
       ['The input `tag` is not valid', '129 characters, at most 128'],
     ],
-    ['{sha} without a commit', {}, { GITHUB_SHA: '' }, ['The input `tag` has {sha}', 'GITHUB_SHA']],
+    [
+      '{variant} without a variant',
+      { tag: '{variant}-{system}' },
+      {},
+      ['The input `tag` has {variant}, and the input `variant` is empty', 'Set `variant`'],
+    ],
+    ['a variant that no tag could have', { variant: 'De bug' }, {}, ['The input `variant` is "De bug"', 'lower-case']],
     ['another way to push', { 'push-with': 'podman' }, {}, ['The input `push-with` is "podman"', '`docker`']],
     ['no days', { 'retention-days': '0' }, {}, ['The input `retention-days` is "0"', 'from 1 to 90']],
     ['too many days', { 'retention-days': '91' }, {}, ['The input `retention-days` is "91"', 'from 1 to 90']],
@@ -653,7 +685,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
       {},
       ['The input `digests` has only empty lines', 'Did the builds fail', 'hold a secret', '`vars`, not in `secrets`'],
     ],
-    ['{sha} without a commit', { tags: '{sha}' }, { GITHUB_SHA: '' }, ['The input `tags` has {sha}', 'GITHUB_SHA']],
+    ['{variant} without a variant', { tags: '{variant}' }, {}, ['The input `tags` has {variant}', 'Set `variant`']],
     [
       'an annotation without a value',
       { annotations: 'key' },

@@ -76,7 +76,8 @@ describe('two systems, built and merged', () => {
       storePath: outputs['store-path'],
       // Docker writes the manifest, which says nothing of them.
       ...(by === 'registry' && { labels: [] }),
-      job: { id: 'images', total: 2 },
+      revision: '0123456789abcdef0123456789abcdef01234567',
+      job: { id: 'images', total: 2, inputs: expect.stringMatching(/^[0-9a-f]{16}$/) },
       run: { id: '1234567890', attempt: 2 },
     })
     expect(outputs.image).toBe(`${imageOf(lab)}@${outputs.digest}`)
@@ -119,13 +120,47 @@ describe('two systems, built and merged', () => {
     ])
   })
 
+  test('are of the commit that is checked out, whichever the run is of', async () => {
+    const git = (...args: readonly string[]) =>
+      run('git', ['-C', lab.hello, '-c', 'user.email=a@example.com', '-c', 'user.name=a', ...args])
+    await git('init', '-q')
+    await git('add', '-A')
+    await git('commit', '-q', '-m', 'first')
+    const commit = (await git('rev-parse', 'HEAD')).stdout.trim()
+    const { notices } = passed(await lab.build('x86_64-linux', { jobTotal: 1 }))
+    expect(notices).toEqual([expect.stringContaining(`The image is of commit ${commit}`)])
+    expect(await tagsOf(lab)).toEqual([`${commit.slice(0, 7)}-x86_64-linux`])
+    passed(await lab.merge({ inputs: { tags: 'v1-{sha}' } }))
+    expect(await skopeo(lab, `v1-${commit.slice(0, 7)}`)).toMatchObject({
+      annotations: { 'org.opencontainers.image.revision': commit },
+    })
+  })
+
+  test('have no tag where all jobs of the matrix would write the same: a warning says what to write', async () => {
+    for (const system of SYSTEMS) {
+      const { warnings } = passed(await lab.build(system, { inputs: { tag: 'latest' } }))
+      expect(warnings).toContainEqual(
+        expect.stringMatching(/would all write the tag "latest"[\s\S]*tag: latest-\{system\}/),
+      )
+    }
+    expect(await tagsOf(lab)).toEqual([])
+    passed(await lab.merge({ inputs: { tags: 'latest' } }))
+    const { manifests } = await skopeo(lab, 'latest')
+    expect(manifests).toHaveLength(2)
+    // Nor does a build of one system alone make an index the image of its own.
+    const alone = await lab.build('x86_64-linux', { jobTotal: 1, inputs: { tag: 'latest' }, runId: '2' })
+    expect(alone.errors).toEqual([
+      expect.stringMatching(/can't write the tag \S+:latest: it points to an index of linux\/amd64, linux\/arm64\n/),
+    ])
+    expect((await skopeo(lab, 'latest')).manifests).toEqual(manifests)
+  })
+
   test('are handed over as text where there are no artifacts to read', async () => {
     const env = { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' }
     const records: string[] = []
     for (const system of SYSTEMS) {
-      const { outputs, warnings } = passed(await lab.build(system, { env }))
-      // A runner that emulates nothing is warned of as well.
-      expect(warnings).toContainEqual(expect.stringMatching(/there is no artifact service here[\s\S]*`record` outputs/))
+      const { outputs, log } = passed(await lab.build(system, { env }))
+      expect(log).toMatch(/This runner has no artifact service[\s\S]*`record` outputs/)
       records.push(outputs.record ?? '')
     }
     expect(await lab.artifacts.artifacts()).toEqual([])

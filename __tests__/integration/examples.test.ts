@@ -32,6 +32,12 @@ test('one-system.yml publishes the image of its one job as `latest` and as the v
   for (const tag of ['latest', 'v1.2.3']) expect(await read(tag)).toMatchObject({ manifests: [{ platform: AMD64 }] })
 })
 
+test('one-system.yml needs no artifact service: the merge finds what the build of its job has left', async () => {
+  await run('one-system.yml', {}, { env: { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' } })
+  expect(await lab.artifacts.artifacts()).toEqual([])
+  expect(await read('latest')).toMatchObject({ manifests: [{ platform: AMD64 }] })
+})
+
 test.each([
   ['logs in and publishes for pushes', 'push', ['owner/app'], 2, ['build', 'build', 'merge']],
   ['passes for pull requests, does not log in, and publishes nothing', 'pull_request', [], 0, []],
@@ -216,9 +222,9 @@ async function runThisAction(
   eventName: string,
   env: Readonly<Record<string, string>>,
 ): Promise<StepResult> {
-  const { with: inputs, job, matrix, jobTotal, jobIndex } = step
+  const { with: inputs, job, matrix, jobTotal, jobIndex, temp } = step
   const from = { job, matrix, jobTotal, jobIndex, eventName, token: 'token-of-the-job' }
-  const call = { ...from, inputs, env: { ...step.env, ...env } }
+  const call = { ...from, inputs, env: { RUNNER_TEMP: temp, ...step.env, ...env } }
   const { outputs, masks } = passed(await (inputs.mode === 'merge' ? lab.merge(call) : lab.build('', call)))
   return { outputs, masks }
 }

@@ -29,6 +29,9 @@ const ATTRIBUTES = ['containerImage', 'plainImage', 'layeredImage', 'streamedIma
 let lab: Lab
 let names = 0
 
+/** Each tag here is of one system's image alone. */
+const build: Lab['build'] = (system, call) => lab.build(system, { jobTotal: 1, ...call })
+
 beforeAll(async () => {
   lab = await startLab({ docker: { DOCKER_HOST, DOCKER_CONFIG } })
 })
@@ -65,10 +68,8 @@ test.each(ATTRIBUTES)(
   async (attribute) => {
     const byDocker = newImage()
     const byRegistry = newImage()
-    passed(
-      await lab.build('x86_64-linux', { inputs: { attribute, image: byDocker, 'push-with': 'docker', tag: 'v1' } }),
-    )
-    passed(await lab.build('x86_64-linux', { inputs: { attribute, image: byRegistry, tag: 'v1' } }))
+    passed(await build('x86_64-linux', { inputs: { attribute, image: byDocker, 'push-with': 'docker', tag: 'v1' } }))
+    passed(await build('x86_64-linux', { inputs: { attribute, image: byRegistry, tag: 'v1' } }))
     const [first, second] = [await copied(`${byDocker}:v1`), await copied(`${byRegistry}:v1`)]
     // Not what was copied: to an OCI layout skopeo rewrites a config that Docker has pushed.
     expect(second.configDigest).toBe(await configDigestOf(`${byDocker}:v1`))
@@ -82,9 +83,7 @@ test.each(ATTRIBUTES.flatMap((attribute) => ['gzip', 'zstd'].map((compression) =
   'skopeo reads a %s in %s, and unpacks what Nix made',
   async (attribute, compression) => {
     const image = newImage()
-    const { outputs } = passed(
-      await lab.build('aarch64-linux', { inputs: { attribute, compression, image, tag: 'v1' } }),
-    )
+    const { outputs } = passed(await build('aarch64-linux', { inputs: { attribute, compression, image, tag: 'v1' } }))
     const nix = await built(outputs['store-path'])
     const read = await copied(outputs.image ?? '')
     expect(read.configDigest).toBe(nix.configDigest)
@@ -102,7 +101,7 @@ test.each(
   'skopeo reads an %s with the blobs and the manifest that it came with, though layers are to be in %s',
   async (attribute, compression) => {
     const inputs = { attribute, compression, image: newImage(), tag: 'v1' }
-    const { outputs } = passed(await lab.build('aarch64-linux', { inputs }))
+    const { outputs } = passed(await build('aarch64-linux', { inputs }))
     const { manifest, config, configDigest } = await readImage(await findSource(outputs['store-path'] ?? ''))
     const published = annotatedManifest(
       { manifest: manifest?.bytes ?? Buffer.alloc(0) },
@@ -125,7 +124,7 @@ test('an OCI layout and the docker archive of the same layers have the same file
   const files = []
   for (const attribute of ['layeredImage', 'ociLayout', 'ociArchive']) {
     const inputs = { attribute, image: newImage(), tag: 'v1' }
-    const { outputs } = passed(await lab.build('x86_64-linux', { inputs }))
+    const { outputs } = passed(await build('x86_64-linux', { inputs }))
     files.push((await copied(outputs.image ?? '')).files)
   }
   expect(files[0]?.length).toBeGreaterThan(3)
@@ -134,15 +133,15 @@ test('an OCI layout and the docker archive of the same layers have the same file
 
 test('an OCI layout that is pushed again is not sent again', async () => {
   const inputs = { attribute: 'ociLayout', image: newImage(), tag: 'v1' }
-  const first = passed(await lab.build('x86_64-linux', { inputs }))
-  const second = passed(await lab.build('x86_64-linux', { inputs }))
+  const first = passed(await build('x86_64-linux', { inputs }))
+  const second = passed(await build('x86_64-linux', { inputs }))
   expect(first.outputs['reused-layers']).toBe('0')
   expect(second.outputs).toEqual({ ...first.outputs, 'pushed-bytes': '0', 'reused-layers': '2' })
 })
 
 test.each(['xzImage', 'imageInFolder'])('skopeo reads an %s, and unpacks what Nix made', async (attribute) => {
   const inputs = { attribute, image: newImage(), tag: 'v1' }
-  const { outputs } = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs }))
+  const { outputs } = passed(await build('x86_64-linux', { cwd: lab.broken, inputs }))
   const nix = await built(outputs['store-path'])
   const read = await copied(outputs.image ?? '')
   expect(read.configDigest).toBe(nix.configDigest)
@@ -154,7 +153,7 @@ test.each(['xz', 'zstd'])('Docker loads an archive in %s, though its version may
   const made = makeArchive({ layers: ['lower', 'upper'] })
   const bytes = packing === 'xz' ? await packWithXz(made.bytes) : zstdCompressSync(made.bytes)
   const inputs = { image: newImage(), tag: 'v1', 'push-with': 'docker' }
-  const { outputs } = passed(await lab.build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
+  const { outputs } = passed(await build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
   const read = await copied(outputs.image ?? '')
   expect(read.configDigest).toBe(made.configDigest)
   expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
@@ -163,7 +162,7 @@ test.each(['xz', 'zstd'])('Docker loads an archive in %s, though its version may
 test('skopeo reads an archive in zstd, and unpacks what was packed', async () => {
   const made = makeArchive({ layers: ['lower', writeTar([{ name: 'noise', content: noise(3_000_000) }])] })
   const cwd = await wrapImage(lab, zstdCompressSync(made.bytes))
-  const { outputs } = passed(await lab.build('x86_64-linux', { cwd, inputs: { image: newImage(), tag: 'v1' } }))
+  const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { image: newImage(), tag: 'v1' } }))
   const read = await copied(outputs.image ?? '')
   expect(read.configDigest).toBe(made.configDigest)
   expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
@@ -177,7 +176,7 @@ test('skopeo reads an archive in zstd, and unpacks what was packed', async () =>
 
 test('Docker pulls and saves it with the layers that Nix made', async () => {
   const { outputs } = passed(
-    await lab.build('x86_64-linux', { inputs: { attribute: 'layeredImage', image: newImage(), tag: 'v1' } }),
+    await build('x86_64-linux', { inputs: { attribute: 'layeredImage', image: newImage(), tag: 'v1' } }),
   )
   const nix = await built(outputs['store-path'])
   const reference = outputs.image ?? ''
@@ -191,7 +190,7 @@ test('Docker pulls and saves it with the layers that Nix made', async () => {
 
 test.each(['gzip', 'zstd'])('podman pulls it in %s', async (compression) => {
   const { outputs } = passed(
-    await lab.build('x86_64-linux', {
+    await build('x86_64-linux', {
       inputs: { attribute: 'layeredImage', image: newImage(), tag: 'v1', compression },
     }),
   )
@@ -231,7 +230,7 @@ test.each(['gzip', 'zstd'])(
     const layerName = (diffId: string) => `blobs/sha256/${diffId.slice('sha256:'.length)}`
     const { bytes } = makeArchive({ layers: [lower, 'between', upper], layerName })
     const inputs = { image: newImage(), tag: 'v1', compression }
-    const { outputs } = passed(await lab.build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
+    const { outputs } = passed(await build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
 
     const containerd = await startContainerd()
     try {
@@ -255,7 +254,7 @@ test('a streamed image of 1.2 GB, most of it one layer, takes less than 350 MB o
   const script = await readFile(new URL('../fixtures/streamed-image.cjs', import.meta.url), 'utf8')
   const status = join(lab.folder, 'status')
   const { outputs } = passed(
-    await lab.build('x86_64-linux', {
+    await build('x86_64-linux', {
       cwd: await wrapImage(lab, script),
       env: { NODE_OPTIONS: keepStatus(status) },
       inputs: { image: newImage(), tag: 'v1' },
@@ -308,8 +307,8 @@ async function published(image: string): Promise<PublishedLayers> {
 
 test('a second run reuses all that the first has pushed, as its outputs and summary say', async () => {
   const inputs = { attribute: 'layeredImage', image: newImage(), tag: 'latest' }
-  const first = passed(await lab.build('x86_64-linux', { inputs }))
-  const second = passed(await lab.build('x86_64-linux', { inputs }))
+  const first = passed(await build('x86_64-linux', { inputs }))
+  const second = passed(await build('x86_64-linux', { inputs }))
   expect(first.outputs['reused-layers']).toBe('0')
   expect(Number(first.outputs['pushed-bytes'])).toBeGreaterThan(0)
   expect(first.log).toMatch(/\n2 layers: 0 reused, 2 pushed \(.* of .*\) in \d+\.\d s\n/)
@@ -320,7 +319,7 @@ test('a second run reuses all that the first has pushed, as its outputs and summ
 
 test('an empty tag pushes by digest alone, and merge publishes it', async () => {
   const image = newImage()
-  const { outputs } = passed(await lab.build('x86_64-linux', { jobTotal: 1, inputs: { image, tag: '' } }))
+  const { outputs } = passed(await build('x86_64-linux', { inputs: { image, tag: '' } }))
   const url = `http://${image.replace('/', '/v2/')}/tags/list`
   expect(((await (await fetch(url)).json()) as { tags?: unknown }).tags ?? null).toBeNull()
   const digests = outputs.record ?? ''

@@ -34,7 +34,7 @@ beforeEach(async () => {
   })
 })
 
-const nameOf = (system: string, place?: number) => artifactName(`${registry.host}/app`, system, place)
+const nameOf = (system: string, place?: number) => artifactName({ image: `${registry.host}/app`, system }, place)
 const RUN = { id: '1234567890', attempt: 1 }
 const ofThisRun = (record: string) => rewrite(record, { run: RUN })
 
@@ -162,6 +162,71 @@ test('a failure is told when nothing goes on that would print after it', async (
   const refusal = await refusalOf(guarded, { 'artifact-pattern': 'digests-*', tags: 'latest' })
   expect(refusal).toContain(`${guarded.host} `)
   expect(service.calls.filter(({ method }) => method === 'GetBlob')).toHaveLength(names.length)
+})
+
+describe('variants of one image', () => {
+  async function leaveRecord(
+    variant: string | undefined,
+    place: number,
+    index: number,
+    system: string,
+    content: string,
+  ) {
+    const job = { id: 'build', total: 4, index }
+    const record = { run: RUN, job, storePath: `/nix/store/${content}`, ...(variant && { variant }) }
+    const [pushed] = await push(registry, 'app', [system], { content, record })
+    const name = artifactName({ image: `${registry.host}/app`, system, variant }, place)
+    await service.put(name, { 'digest.json': pushed.record })
+    return pushed
+  }
+
+  test('are published each by its own merge', async () => {
+    for (const [at, variant] of ['debug', 'stable'].entries())
+      for (const [index, system] of TWO.entries()) await leaveRecord(variant, 1, at * 2 + index, system, variant)
+    for (const variant of ['debug', 'stable']) {
+      const { outputs } = await mergeWith(registry, { variant, tags: variant })
+      const own = await push(registry, 'app', TWO, { content: variant })
+      for (const { image } of own) expect(outputs.platforms).toContain(image.digest)
+      expect(registry.tags('app').get(variant)).toBe(outputs.digest)
+    }
+  })
+
+  test('that have no names are refused: the error says how to name them', async () => {
+    await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')
+    await leaveRecord(undefined, 2, 1, 'x86_64-linux', 'stable')
+    const refusal = await refusalOf(registry, { tags: 'latest' })
+    expect(refusal).toContain(`There are 2 images of ${registry.host}/app for x86_64-linux, and an index has one`)
+    expect(refusal).toContain('give each its own name, in its build and in its merge:\n  variant: debug\n')
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('that have no names are published from the records that `digests` picks, if all jobs have handed over', async () => {
+    const picked = [await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')]
+    picked.push(await leaveRecord(undefined, 1, 1, 'aarch64-linux', 'debug'))
+    await leaveRecord(undefined, 2, 2, 'x86_64-linux', 'stable')
+    const inputs = { digests: records(picked), tags: 'latest' }
+    expect(await refusalOf(registry, inputs)).toContain('Only 3 of the 4 jobs of "build" have handed over a digest')
+    await leaveRecord(undefined, 2, 3, 'aarch64-linux', 'stable')
+    await mergeWith(registry, inputs)
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('of another name than the merge’s: the error names it', async () => {
+    await leaveRecord('debug', 1, 0, 'x86_64-linux', 'debug')
+    const refusal = await refusalOf(registry, { variant: 'stable', tags: 'latest' })
+    expect(refusal).toContain(`has handed over a digest for ${registry.host}/app (variant stable)\n`)
+    expect(refusal).toContain(`there are digests for ${registry.host}/app (variant debug)\n`)
+    expect(refusal).toContain('Give the build and the merge of an image the same `variant`.')
+  })
+
+  test('that attempts of two jobs have left are never mixed', async () => {
+    const [first] = await push(registry, 'app', ['x86_64-linux'], { content: 'debug', record: { run: RUN } })
+    const later = { run: { ...RUN, attempt: 2 }, storePath: '/nix/store/stable', revision: '1'.repeat(40) }
+    const [second] = await push(registry, 'app', ['x86_64-linux'], { content: 'stable', record: later })
+    await service.put(nameOf('x86_64-linux'), { 'digest.json': first.record })
+    await service.put(nameOf('x86_64-linux', 2), { 'digest.json': second.record })
+    expect(await refusalOf(registry, { tags: 'latest' }, { runAttempt: 2 })).toContain('There are 2 images of')
+  })
 })
 
 test('records of earlier attempts that artifacts still hold give way to later ones', async () => {

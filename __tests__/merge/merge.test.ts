@@ -203,7 +203,7 @@ describe('what is wrong is told, and nothing is published', () => {
       },
       [
         /There are 2 images of 127[^ ]*\/app for linux\/arm64, and an index has one/,
-        /^ {2}sha256:[0-9a-f]{64} \(linux\/arm64\)\n {2}sha256:[0-9a-f]{64} \(linux\/arm64\/v8\)$/m,
+        /^ {2}\S+\/app@sha256:[0-9a-f]{64} \(linux\/arm64\)\n {2}\S+\/app@sha256:[0-9a-f]{64} \(linux\/arm64\/v8\)$/m,
       ],
     ],
     [

@@ -49,6 +49,70 @@ async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> 
   return await mergeWith(registry, all, { ...call, env: { GITHUB_API_URL: host.api, ...call.env } })
 }
 
+describe('on Gitea and Forgejo, which only count commits,', () => {
+  beforeEach(async () => {
+    const parents = { [FIRST]: undefined, [COMMIT]: FIRST, [LATER]: COMMIT, [ASIDE]: FIRST }
+    host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents, countsOnly: true })
+    afterwards(host.close)
+  })
+
+  test('a tag of a later commit stays', async () => {
+    const later = await publish('latest', LATER)
+    const { outputs } = await mergeOnto('latest')
+    expect(registry.tags('app').get('latest')).toBe(later)
+    expect(outputs['skipped-tags']).toBe(`${registry.host}/app:latest`)
+  })
+
+  test.each([
+    ['an earlier commit', FIRST],
+    ['a commit aside', ASIDE],
+  ])('a tag of %s moves without a warning', async (_, commit) => {
+    await publish('latest', commit)
+    const { outputs } = await mergeOnto('latest')
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+    expect(said.filter((text) => text.startsWith('warning'))).toEqual([])
+  })
+})
+
+describe('the commit that was built, not that of the run,', () => {
+  const built = (revision: string) => ({ record: { revision } })
+
+  async function mergeBuilt(tags: string, revision: string, inputs: Readonly<Record<string, string>> = {}) {
+    const digests = records(await push(registry, 'app', ['x86_64-linux'], built(revision)))
+    const all = { digests, tags, token: TOKEN, ...inputs }
+    return mergeWith(registry, all, { env: { GITHUB_API_URL: host.api } })
+  }
+
+  test('is the revision of the index and part of tags', async () => {
+    await mergeBuilt('v1-{sha}', FIRST)
+    expect(indexAt(registry, `v1-${FIRST.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: FIRST })
+  })
+
+  test('decides the order of commits', async () => {
+    const published = await publish('latest', COMMIT)
+    await mergeBuilt('latest', FIRST)
+    expect(registry.tags('app').get('latest')).toBe(published)
+    expect(said.join('\n')).toContain(`is of the commit ${COMMIT}, and this run's, ${FIRST}, is behind that one`)
+  })
+
+  test('gives way to the revision in the annotations, which the index carries', async () => {
+    const published = await publish('latest', COMMIT)
+    const annotations = `manifest:${REVISION}=${FIRST}`
+    await mergeBuilt('latest\nv1', COMMIT, { annotations })
+    expect(registry.tags('app').get('latest')).toBe(published)
+    expect(indexAt(registry, 'v1').annotations).toMatchObject({ [REVISION]: FIRST })
+  })
+
+  test('is named by a warning if the builds are of several', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'], built(FIRST))
+    const [arm64] = await push(registry, 'app', ['aarch64-linux'], built(LATER))
+    await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'v1' })
+    expect(said.join('\n')).toContain(
+      `The images are of different commits:\n  x86_64-linux: ${FIRST}\n  aarch64-linux: ${LATER}\nThe index names ${FIRST}.`,
+    )
+  })
+})
+
 /** What keeps the order from being known. */
 interface Trouble {
   readonly token?: string

@@ -87,11 +87,23 @@ describe('the same index goes to each registry', () => {
 
   test('where Docker has compressed one build for each of them', async () => {
     const [here] = await push(registry, 'app', ['x86_64-linux'])
-    const [there] = await push(other, 'app', ['x86_64-linux'], { content: 'compressed otherwise' })
+    // The same config by another manifest.
+    const [there] = await push(other, 'app', ['x86_64-linux'], { annotations: { compressed: 'differently' } })
     const digests = records([there, here])
     const { outputs } = await mergeWith(registry, { image: both(), digests, tags: 'latest' })
     expect(registry.tags('app').get('latest')).toBe(other.tags('app').get('latest'))
     expect(JSON.parse(outputs.platforms ?? '')).toEqual([expect.objectContaining({ digest: here.image.digest })])
+  })
+
+  test('but not where the images of one build differ: the error names both, and no tag moves', async () => {
+    const [here] = await push(registry, 'app', ['x86_64-linux'])
+    const [there] = await push(other, 'app', ['x86_64-linux'], { labels: { stage: 'test' } })
+    const digests = records([here, there])
+    const refusal = await refusalOf(registry, { image: both(), digests, tags: 'latest' })
+    expect(refusal).toMatch(/^There are 2 images of .* for linux\/amd64, and an index has one\n/)
+    expect(refusal).toContain(`${registry.host}/app@${here.image.digest} (linux/amd64)`)
+    expect(refusal).toContain(`${other.host}/app@${there.image.digest} (linux/amd64)`)
+    expect([...writesTo(registry), ...writesTo(other)]).toEqual([])
   })
 
   test('where of an image in one of them only half is left, which is made whole from the other', async () => {

@@ -34,7 +34,9 @@ async function openTwo(tagged: boolean) {
 
 test('a tag that one repository refuses is moved back in the others', async () => {
   const { server, client, repositories } = await openTwo(true)
-  const error = await putTags(client, repositories, 'v1', fresh).catch((thrown: unknown) => thrown as Error)
+  const error = await putTags(client, repositories, 'v1', fresh, () => undefined).catch(
+    (thrown: unknown) => thrown as Error,
+  )
   expect(error).toBeInstanceOf(TagError)
   expect(error?.message).toContain(`The tag ${server.host}/api:v1 could not be moved to ${fresh.digest}\n`)
   expect(error?.message).toContain('All tags are as they were.\nRun the job again')
@@ -43,7 +45,9 @@ test('a tag that one repository refuses is moved back in the others', async () =
 
 test('a new tag that can’t be deleted after one repository has refused it is named', async () => {
   const { server, client, repositories } = await openTwo(false)
-  const error = await putTags(client, repositories, 'v1', fresh).catch((thrown: unknown) => thrown as Error)
+  const error = await putTags(client, repositories, 'v1', fresh, () => undefined).catch(
+    (thrown: unknown) => thrown as Error,
+  )
   expect(error?.message).toContain(`except these:\n  ${server.host}/app:v1: is new and points to ${fresh.digest}; `)
   expect(server.tags('app').get('v1')).toBe(fresh.digest)
 })

@@ -311,6 +311,7 @@ describe('other labels give the very image that a build would push', () => {
           source: await findSource(await storeLayout(folder, layout.files, 'folder')),
           images: [client.repository],
           tag: '',
+          platform: AMD64,
           compression: { format, level: 1 },
           published: NOTHING_PUBLISHED,
           labels,

@@ -63,6 +63,8 @@ export interface ArtifactServiceOptions {
   readonly runId?: string
   /** How long a signed URL holds; 0: it has expired when it arrives. */
   readonly signedUrlSeconds?: number
+  /** Refuses fields that it does not know, and lists before the first upload, as the artifact server of act does. */
+  readonly act?: boolean
 }
 
 /**
@@ -79,6 +81,9 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
   const calls: ArtifactCall[] = []
   let fault: ArtifactFault | undefined
 
+  const answerOf = (received: Received, call: ArtifactCall) =>
+    (options.act && refuseAsAct(received, call, store)) || answer(received, call, store)
+
   const server = createServer((request, response) => {
     void buffer(request)
       .then((body) => ({ request, body, url: new URL(request.url ?? '/', origin) }))
@@ -88,7 +93,7 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
         const broken = fault?.({ ...call, count: calls.filter(({ method }) => method === call.method).length })
         if (typeof broken === 'object') return withFault(broken)
         if (broken === 'stall' || broken === 'reset') return broken
-        const reply = answer(received, call, store)
+        const reply = answerOf(received, call)
         if (broken !== 'truncated') return broken === 'lost' ? 'reset' : reply
         const length = Buffer.byteLength(reply.body) + 1
         return { ...reply, headers: { ...reply.headers, 'content-length': String(length) }, cut: true }
@@ -132,6 +137,13 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
       await closed
     },
   }
+}
+
+/** https://github.com/nektos/act/issues/6022; seen with act 0.2.89 */
+function refuseAsAct({ body }: Received, { method }: ArtifactCall, { artifacts }: Store): Reply | undefined {
+  const broken = { status: 500, headers: { 'content-type': 'text/plain' }, body: 'Error decode request body' }
+  if (method === 'CreateArtifact' && body.includes('mime_type')) return broken
+  return method === 'ListArtifacts' && artifacts.size === 0 ? broken : undefined
 }
 
 function putArchive(store: Store, name: string, content: Buffer): void {

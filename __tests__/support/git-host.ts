@@ -9,6 +9,8 @@ export interface GitHostOptions {
   readonly token: string
   /** Each commit of the repository, by the one before it; the first has none. */
   readonly parents: Readonly<Record<string, string | undefined>>
+  /** Gitea and Forgejo don't say how two commits stand to each other: they list those that only the second one has. */
+  readonly countsOnly?: boolean
 }
 
 export interface GitHostRequest {
@@ -69,6 +71,10 @@ function answerTo(path: string, authorization: string | undefined, options: GitH
   const [base = '', head = ''] = path.startsWith(prefix) ? path.slice(prefix.length).split('...') : []
   if (!Object.hasOwn(options.parents, base) || !Object.hasOwn(options.parents, head))
     return json(404, { message: 'Not Found', documentation_url: 'https://docs.github.com/rest' })
+  if (options.countsOnly) {
+    const commits = lineOf(head, options).filter((sha) => !lineOf(base, options).includes(sha))
+    return json(200, { total_commits: commits.length, commits: commits.map((sha) => ({ sha })) })
+  }
   const status = relationOf(lineOf(base, options), lineOf(head, options))
   return json(200, { url: path, status, total_commits: 0, commits: [], files: [] })
 }

@@ -135,7 +135,11 @@ export async function prepareRunner(call: ActionCall): Promise<PreparedRunner> {
       readOutputs: async () => parseOutputs(await readFile(join(folder, 'commands', 'output'), 'utf8')),
       readSummary: () => readFile(join(folder, 'commands', 'step_summary'), 'utf8'),
       readFiles: () => readAllFiles(folder),
-      tempLeft: async () => (await readdir(join(folder, 'temp'), { recursive: true })).sort(),
+      tempLeft: async () => {
+        const names = await readdir(join(folder, 'temp'), { recursive: true })
+        // For a merge in the same job, and so left on purpose.
+        return names.filter((name) => !name.startsWith('nix-image-action-records')).sort()
+      },
       close,
     }
   } catch (error) {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { allOf } from '../all-of.ts'
 import { NoArtifactService, writeRecord } from '../artifacts.ts'
@@ -9,6 +10,7 @@ import { findSource, type ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
+import { writeJobRecord } from '../job-records.ts'
 import type { Result, Tools } from '../mode.ts'
 import { buildInstallable, storeFolder } from '../nix/build.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
@@ -30,7 +32,9 @@ import { writeLayout } from './nix2container.ts'
 import { pushWithDocker } from './push-with-docker.ts'
 import { pushWithRegistry } from './push-with-registry.ts'
 import { bytesOf, type PushedLayer } from './pushing.ts'
+import { findRevision } from './revision.ts'
 import { type BuiltImage, summarizeBuild } from './summary.ts'
+import { checkTag, chooseTag } from './tag.ts'
 
 /**
  * Builds one system's image with Nix, pushes it, and hands its digest to merge. What is published already, of the same
@@ -42,8 +46,12 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const { system, push } = inputs
   const platform = platformOf(system)
   const installable = installableOf(inputs, workflow.runnerSystem)
+  const revision = push ? await findRevision(inputs, workflow, log) : ''
+  const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
+  if (warning) log.warning(warning)
+  const identity = { revision, tag, workflow }
   // All before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
-  const pushable = push ? checkPushing(inputs, registry) : Promise.resolve()
+  const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve()
   const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
   const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem }
   const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([])
@@ -52,7 +60,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
     pushable,
   ])
-  if (unchanged !== undefined) return keep(unchanged, inputs, workflow, tools)
+  if (unchanged !== undefined) return keep(unchanged, inputs, identity, tools)
 
   const storePath = await buildWithNix(installable, inputs, workflow, log)
   const check = (image: SourceImage) => checkPlatform(image, platform, system, storePath)
@@ -63,7 +71,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
       log.info('Nothing is pushed: `push` is `false`')
       return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
     }
-    const pushing = { source, images: inputs.images, tag: inputs.tag, check }
+    const pushing = { source, images: inputs.images, tag, platform, check }
     const pushed =
       inputs.pushWith === 'docker'
         ? await pushWithDocker(pushing, tools)
@@ -79,20 +87,29 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
             tools,
           )
     const { layers, info } = pushed
-    const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, workflow))
+    const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, identity))
     await handOver(records, inputs, workflow, log)
-    return report(pushed.images, records, inputs, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
+    return report(pushed.images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
   })
+}
+
+/** What a build is known by: its commit, which is empty if unknown, its tag, and the run. */
+interface BuildIdentity {
+  readonly revision: string
+  /** Empty: the image is pushed by digest alone. */
+  readonly tag: string
+  readonly workflow: Workflow
 }
 
 /** Hands over an image that needs no build, as if it had just been pushed; where its labels say other things, with those. */
 async function keep(
   found: UnchangedImage,
   inputs: BuildInputs,
-  workflow: Workflow,
+  identity: BuildIdentity,
   { registry, log }: Tools,
 ): Promise<Result> {
-  const { system, images, tag } = inputs
+  const { system, images } = inputs
+  const { tag, workflow } = identity
   const platform = platformOf(system)
   const {
     image: there,
@@ -105,10 +122,10 @@ async function keep(
   if (!unchanged) log.info(`With the labels of this run it is ${image.digest}; its layers are the same`)
   const sent = await publishUnchanged(registry, image, images, tag)
   const kept = images.map((repository) => ({ ...image, repository }))
-  const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, workflow))
+  const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity))
   await handOver(records, inputs, workflow, log)
   const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' } as const
-  return report(kept, records, inputs, built, { sent, reusedLayers: image.own.blobs.length - 1 })
+  return report(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
 /** Has what nix2container describes written as an OCI layout, which is there while `work` runs. */
@@ -148,7 +165,7 @@ function trafficOf(layers: readonly PushedLayer[]): Traffic {
 function report(
   images: readonly ImageManifest[],
   records: readonly DigestRecord[],
-  { tag }: BuildInputs,
+  tag: string,
   built: Omit<BuiltImage, 'pushed'>,
   traffic: Traffic | undefined,
 ): Result {
@@ -171,10 +188,20 @@ function report(
   }
 }
 
-/** What can be known before a long build: that Docker runs, and that every registry lets this job push. */
-async function checkPushing({ images, pushWith }: BuildInputs, registry: Registry): Promise<void> {
+/** What can be known before a long build: that Docker runs, and that every registry lets this job push, also to the tag. */
+async function checkPushing(
+  { images, pushWith }: BuildInputs,
+  tag: string,
+  platform: Platform,
+  registry: Registry,
+): Promise<void> {
   if (pushWith === 'docker') await checkDocker()
-  await Promise.all(images.map((image) => registry.checkPush(image)))
+  await Promise.all(
+    images.map(async (repository) => {
+      await registry.checkPush(repository)
+      if (tag !== '') await checkTag(registry, { repository, tag }, platform)
+    }),
+  )
 }
 
 async function buildWithNix(
@@ -218,48 +245,62 @@ function checkPlatform({ config }: SourceImage, wanted: Platform, system: string
   })
 }
 
-/** Where there is no artifact service the output is what is left, and the image is pushed all the same. */
+/** Hands records to the merge. Without an artifact service, they are in the job's folder and in the output. */
 async function handOver(
   records: readonly DigestRecord[],
   { retentionDays }: BuildInputs,
   { tempFolder }: Workflow,
   log: JobLog,
 ): Promise<void> {
+  await allOf(records.map((record) => writeJobRecord(record, tempFolder)))
   try {
     await log.group('Hand the digest over', async () => {
       await allOf(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
     })
   } catch (error) {
     if (!(error instanceof NoArtifactService)) throw error
-    log.warning(error.message)
+    const { words, help } = error.parts
+    log.info(
+      `This runner has no artifact service (${words}). A merge in this job finds the digest. For a merge in another job: ${help}`,
+    )
   }
 }
 
 /** @param info what the image's manifest says; absent where Docker wrote it */
 function recordOf(
   { repository, digest, mediaType, size, platform: own }: ImageManifest,
-  { os, architecture, variant = own.variant }: Platform,
+  { os, architecture, variant: ownVariant = own.variant }: Platform,
   storePath: string,
   info: BuildInfo | undefined,
-  { system, jobTotal, jobIndex }: BuildInputs,
-  { run, job }: Workflow,
+  inputs: BuildInputs,
+  { revision, workflow: { run, job } }: BuildIdentity,
 ): DigestRecord {
+  const { system, variant, jobTotal, jobIndex } = inputs
   return {
     schema: 1,
     image: printRepository(repository),
     system,
-    platform: { os, architecture, ...(variant !== undefined && { variant }) },
+    platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
     digest,
     mediaType,
     size,
     storePath,
     ...(info && { labels: info.labels }),
     ...(info?.compression && { compression: info.compression }),
+    ...(variant !== '' && { variant }),
+    ...(revision !== '' && { revision }),
     job: {
       id: job,
+      inputs: hashInputs(inputs),
       ...(jobTotal !== undefined && { total: jobTotal }),
       ...(jobIndex !== undefined && { index: jobIndex }),
     },
     run,
   }
+}
+
+/** A hash of the inputs that say what to build. Labels may change with each attempt. */
+function hashInputs({ flake, attribute, installable, file, nixArgs, tag }: BuildInputs): string {
+  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag])
+  return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }

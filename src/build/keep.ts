@@ -8,6 +8,7 @@ import type { Registry } from '../registry/registry.ts'
 import { putTags } from '../registry/tags.ts'
 import type { UnchangedImage } from '../reuse/unchanged.ts'
 import { type Labels, labelledConfig, rewriteManifest } from './manifest.ts'
+import { refuseIndex } from './tag.ts'
 
 /**
  * Gives a published image other labels. The result has the same bytes as if it were built and pushed with them, no tag
@@ -45,7 +46,7 @@ export async function publishUnchanged(
   repositories: readonly Repository[],
   tag: string,
 ): Promise<number> {
-  const { repository, digest, own } = published
+  const { repository, digest, own, platform } = published
   const whole = await allOf(
     repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)),
   )
@@ -53,6 +54,7 @@ export async function publishUnchanged(
     registry,
     repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })),
   )
-  if (tag !== '') await putTags(registry, repositories, tag, own.manifest)
+  if (tag !== '')
+    await putTags(registry, repositories, tag, own.manifest, (stored, place) => refuseIndex(stored, place, platform))
   return sent
 }

@@ -7,18 +7,21 @@ import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Tools } from '../mode.ts'
+import type { Platform } from '../oci/platform.ts'
 import { printReference, type Repository } from '../oci/reference.ts'
 import { fetchImage, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import type { TagPlace } from '../registry/tags.ts'
 import { printBytes } from '../units.ts'
 import type { Pushed, Pushing } from './pushing.ts'
+import { refuseIndex } from './tag.ts'
 
 /**
  * Pushes an image by Docker: load, tag, push, and a look at the registry for what has come of it.
  * @param tag Docker can push nothing without one
  */
-export async function pushWithDocker({ source, images, tag, check }: Pushing, tools: Tools): Promise<Pushed> {
+export async function pushWithDocker({ source, images, tag, platform, check }: Pushing, tools: Tools): Promise<Pushed> {
   tools.log.info(`Docker loads ${source.path}`)
   const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined
   let size = 0
@@ -31,7 +34,7 @@ export async function pushWithDocker({ source, images, tag, check }: Pushing, to
   sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)
   const pushed: PublishedImage[] = []
-  for (const image of images) pushed.push(await push(name, { image, tag, archive, size }, tools))
+  for (const image of images) pushed.push(await push(name, { image, tag, platform, archive, size }, tools))
   return { images: pushed }
 }
 
@@ -84,6 +87,7 @@ function createSizes(): Sizes {
 interface ImagePush {
   readonly image: Repository
   readonly tag: string
+  readonly platform: Platform
   readonly archive: SourceImage
   /** Of all layers, in bytes. */
   readonly size: number
@@ -91,11 +95,11 @@ interface ImagePush {
 
 async function push(
   name: string,
-  { image, tag, archive, size }: ImagePush,
+  { image, tag, platform, archive, size }: ImagePush,
   { registry, log }: Tools,
 ): Promise<PublishedImage> {
   const reference = printReference({ repository: image, tag })
-  const there = await alreadyThere(image, tag, archive, registry)
+  const there = await alreadyThere({ repository: image, tag }, platform, archive, registry)
   if (there !== undefined) {
     log.info(`${reference} is this image already: ${there.digest}`)
     return there
@@ -119,13 +123,15 @@ async function push(
 
 /** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
 async function alreadyThere(
-  image: Repository,
-  tag: string,
+  place: TagPlace,
+  platform: Platform,
   { configDigest }: SourceImage,
   registry: Registry,
 ): Promise<PublishedImage | undefined> {
-  const stored = await registry.getManifest(image, tag)
+  const { repository, tag } = place
+  const stored = await registry.getManifest(repository, tag)
   if (stored === undefined) return undefined
-  const published = await fetchImage(registry, image, stored.digest).catch(() => undefined)
+  refuseIndex(stored, place, platform)
+  const published = await fetchImage(registry, repository, stored.digest).catch(() => undefined)
   return published?.configDigest === configDigest ? published : undefined
 }

@@ -12,11 +12,12 @@ import type { Repository } from '../oci/reference.ts'
 import { putEverywhere } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { putTags } from '../registry/tags.ts'
+import { putTags, type TagPlace } from '../registry/tags.ts'
 import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from '../reuse/layers.ts'
 import { checkBlob, checkDiffId, checkName, noTar, type ReadLayer, readLayer } from './layer.ts'
 import { keptBlob, type Labels, labelledConfig, manifestOf } from './manifest.ts'
 import type { PushedLayer, Pushing } from './pushing.ts'
+import { refuseIndex } from './tag.ts'
 import { startUploads, type Taken, type UploadCall, type Uploads } from './uploads.ts'
 
 /** What goes where: one manifest, the same digest, for all `images`. */
@@ -194,7 +195,7 @@ function diffIdInName(name: string): Digest | undefined {
 }
 
 async function pushManifest(
-  { images, tag, labels }: PushCall,
+  { images, tag, platform, labels }: PushCall,
   image: SourceImage,
   layers: readonly PushedLayer[],
   info: BuildInfo,
@@ -209,6 +210,7 @@ async function pushManifest(
   // Also where it is there already: a registry that takes it once more says whether it still has all the layers.
   await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
   // Tags only when every registry has everything.
-  if (tag !== '') await putTags(registry, images, tag, manifest)
+  const check = (stored: StoredManifest, place: TagPlace) => refuseIndex(stored, place, platform)
+  if (tag !== '') await putTags(registry, images, tag, manifest, check)
   return manifest
 }

@@ -3,6 +3,7 @@ import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { LayerFormat } from '../oci/media-type.ts'
+import type { Platform } from '../oci/platform.ts'
 import type { Repository } from '../oci/reference.ts'
 import type { ImageManifest } from '../registry/image.ts'
 
@@ -13,6 +14,8 @@ export interface Pushing {
   readonly images: readonly Repository[]
   /** Empty: by digest alone. */
   readonly tag: string
+  /** The platform that the build is for. */
+  readonly platform: Platform
   /** Looks at the image before anything of it can be pulled; throws where it must not be. */
   readonly check: (image: SourceImage) => void
 }

@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts'
+import { isTag } from '../oci/reference.ts'
 
 /** An input that is missing, ill-formed or contradicts another. */
 export class InputError extends Failure {
@@ -76,13 +77,47 @@ export function uniqueBy<Item>(items: readonly Item[], key: (item: Item) => stri
   return [...new Map(items.map((item) => [key(item), item])).values()]
 }
 
+/** What the placeholders in a tag stand for; an empty text is unknown. Those that are absent stay as they are. */
+export interface Placeholders {
+  /** The full commit ID, of which `{sha}` is the first seven digits. */
+  readonly revision?: string
+  readonly variant?: string
+  readonly system?: string
+}
+
 /**
- * Puts the short commit SHA where a tag has `{sha}`.
- * @throws InputError where the runner names no commit
+ * Replaces `{sha}`, `{variant}` and `{system}` in a tag.
+ * @throws InputError if the value of one is unknown
  */
-export function fillSha(env: Environment, input: string, pattern: string): string {
-  if (!pattern.includes('{sha}')) return pattern
-  const sha = env.GITHUB_SHA ?? ''
-  if (sha !== '') return pattern.replaceAll('{sha}', sha.slice(0, 7))
-  throw new InputError({ what: `The input \`${input}\` has {sha}, and the runner gives no commit in GITHUB_SHA` })
+export function fillPlaceholders(input: string, pattern: string, { revision, variant, system }: Placeholders): string {
+  const values = { sha: revision?.slice(0, 7), variant, system }
+  return Object.entries(values).reduce((text, [name, value]) => {
+    const placeholder = `{${name}}`
+    if (value === undefined || !text.includes(placeholder)) return text
+    if (value === '') throw unknownValue(input, name)
+    return text.replaceAll(placeholder, value)
+  }, pattern)
+}
+
+/** Reports whether a text is a tag once its `{sha}` is replaced. */
+export function isTagPattern(text: string): boolean {
+  return isTag(withSampleSha(text))
+}
+
+/** The tag that a pattern gives for some commit. */
+export function withSampleSha(pattern: string): string {
+  return pattern.replaceAll('{sha}', '0123456')
+}
+
+function unknownValue(input: string, name: string): InputError {
+  if (name === 'variant')
+    return new InputError({
+      what: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
+      help: 'Set `variant` to the name of the image, or leave {variant} out.',
+    })
+  return new InputError({
+    what: `The input \`${input}\` has {${name}}, and the commit is unknown`,
+    words: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
+    help: 'Write the tag without {sha}.',
+  })
 }

@@ -10,12 +10,14 @@ import {
   type Repository,
   tagProblem,
 } from '../oci/reference.ts'
+import { isVariant } from '../record.ts'
 import { ownSystem } from '../workflow.ts'
 import {
   type Environment,
-  fillSha,
+  fillPlaceholders,
   InputError,
   inputOf,
+  isTagPattern,
   linesOf,
   listOf,
   readBoolean,
@@ -23,6 +25,7 @@ import {
   unique,
   uniqueBy,
   valid,
+  withSampleSha,
 } from './field.ts'
 import { readMetadata, readTags, type TagReference } from './tags.ts'
 
@@ -35,8 +38,14 @@ interface CommonInputs {
   readonly notices: readonly string[]
 }
 
+/** What builds and merges are given. */
+interface VariantInputs {
+  /** Keeps apart several images of one repository in a run; empty if there is one. */
+  readonly variant: string
+}
+
 /** What a step with `mode: build` is given. */
-export interface BuildInputs extends CommonInputs {
+export interface BuildInputs extends CommonInputs, VariantInputs {
   readonly mode: 'build'
   readonly system: string
   readonly flake: string
@@ -45,7 +54,7 @@ export interface BuildInputs extends CommonInputs {
   /** A file of Nix expressions that has `attribute`, in place of the flake; or empty. */
   readonly file: string
   readonly nixArgs: readonly string[]
-  /** The tag of this system's image, its placeholders filled; empty: it is pushed by digest alone. */
+  /** The tag of this system's image, with its placeholders; empty: it is pushed by digest alone. */
   readonly tag: string
   readonly pushWith: 'docker' | 'registry'
   readonly compression: Compression
@@ -63,9 +72,9 @@ export interface BuildInputs extends CommonInputs {
 }
 
 /** What a step with `mode: merge` is given. */
-export interface MergeInputs extends CommonInputs {
+export interface MergeInputs extends CommonInputs, VariantInputs {
   readonly mode: 'merge'
-  /** At least one, all different. */
+  /** At least one, all different. They may have `{sha}`. */
   readonly tags: readonly TagReference[]
   readonly annotations: readonly Annotation[]
   /** The systems that must all be there; empty: those of the records. */
@@ -141,20 +150,22 @@ function readBuildInputs(env: Environment): BuildInputs {
   valid('system', () => platformOf(system))
   const flake = readFlake(env)
   const pushWith = readPushWith(env)
+  const variant = readVariant(env)
   return {
     ...common,
     notices: [...common.notices, ...noticesOfPassedOver(env)],
     mode: 'build',
+    variant,
     system,
     flake,
     attribute: readAttribute(env),
     installable: refuseOption('installable', inputOf(env, 'installable')),
     file: readFile(env),
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-    tag: readTag(env, system, pushWith),
+    tag: readTag(env, { system, variant }, pushWith),
     pushWith,
     compression: readCompression(env, pushWith),
-    reuseFrom: readReuseFrom(env, common.images),
+    reuseFrom: readReuseFrom(env, common.images, variant),
     labels: readLabels(env, pushWith),
     rebuild: readBoolean(env, 'rebuild', false),
     retentionDays: readRetention(env),
@@ -169,10 +180,12 @@ function readMergeInputs(env: Environment): MergeInputs {
   const annotations = linesOf(inputOf(env, 'annotations'))
   const systems = unique(listOf(inputOf(env, 'systems')))
   for (const system of systems) valid('systems', () => platformOf(system))
-  const { tags, notices } = readTags(env, common.images, metadata)
+  const variant = readVariant(env)
+  const { tags, notices } = readTags(env, common.images, metadata, variant)
   return {
     ...common,
     mode: 'merge',
+    variant,
     // Where nothing is published, nobody misses a tag.
     notices: common.push ? [...common.notices, ...notices] : common.notices,
     tags,
@@ -221,6 +234,9 @@ const IN_FLAKE =
 const TAGS =
   'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.'
 
+/** Its default in action.yml alone: an empty text and a missing input look alike. */
+const DEFAULT_TAG = '{sha}-{system}'
+
 /** `system`, `token` and what the runner sets are not here: their defaults have a value in every mode. */
 const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
   flake: { modes: ['build', 'plan'], usual: '.' },
@@ -228,9 +244,10 @@ const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
   installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
   file: { modes: ['build'], refused: { plan: IN_FLAKE } },
   'nix-args': { modes: ['build', 'plan'] },
+  variant: { modes: ['build', 'merge'] },
   tag: {
     modes: ['build'],
-    usual: '{sha}-{system}',
+    usual: DEFAULT_TAG,
     refused: { merge: 'The tags that merge publishes are `tags`.' },
   },
   'push-with': { modes: ['build', 'plan'], usual: 'registry' },
@@ -385,20 +402,36 @@ function readFile(env: Environment): string {
   return file
 }
 
-function readTag(env: Environment, system: string, pushWith: BuildInputs['pushWith']): string {
-  // An empty text and a missing input look alike, so this default stands in action.yml alone.
-  const pattern = inputOf(env, 'tag')
-  if (pattern === '' && pushWith === 'registry') return ''
-  if (pattern === '')
+function readVariant(env: Environment): string {
+  const variant = inputOf(env, 'variant')
+  if (variant === '' || isVariant(variant)) return variant
+  throw new InputError({
+    what: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
+  })
+}
+
+/** Checks the tag as well as that is possible before the commit is known. */
+function readTag(
+  env: Environment,
+  placeholders: { readonly system: string; readonly variant: string },
+  pushWith: BuildInputs['pushWith'],
+): string {
+  const given = inputOf(env, 'tag')
+  if (given === '' && pushWith === 'registry') return ''
+  if (given === '')
     throw new InputError({
       what: 'The input `tag` is empty, and Docker can push nothing without a tag',
       help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
     })
-  const tag = fillSha(env, 'tag', pattern).replaceAll('{system}', system)
-  if (isTag(tag)) return tag
+  const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given
+  const tag = fillPlaceholders('tag', pattern, placeholders)
+  if (isTagPattern(tag)) return pattern
   // A list, a full reference or a branch: somebody means the tags that merge publishes.
   const help = /[\s,:/]/.test(tag) ? TAGS : undefined
-  throw new InputError({ what: `The input \`tag\` is not valid: ${tagProblem(tag.replace(/\s+/g, ' '))}`, help })
+  throw new InputError({
+    what: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
+    help,
+  })
 }
 
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } } as const
@@ -419,8 +452,11 @@ function readCompression(env: Environment, pushWith: BuildInputs['pushWith']): C
   })
 }
 
-function readReuseFrom(env: Environment, images: readonly Repository[]): readonly Reference[] {
-  return listOf(inputOf(env, 'reuse-from')).flatMap((text) => {
+function readReuseFrom(env: Environment, images: readonly Repository[], variant = ''): readonly Reference[] {
+  const given = listOf(inputOf(env, 'reuse-from'))
+  // The default does not know of variants, whose merges publish a tag of that name.
+  const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant)
+  return (isDefault ? [variant, ...given] : given).flatMap((text) => {
     if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
     const reference = valid('reuse-from', () => parseReference(text))
     if (reference.tag !== undefined || reference.digest !== undefined) return [reference]

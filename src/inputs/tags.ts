@@ -1,7 +1,6 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import {
-  isTag,
   parseReference,
   printReference,
   printRepository,
@@ -10,7 +9,17 @@ import {
   sameRepository,
   tagProblem,
 } from '../oci/reference.ts'
-import { type Environment, fillSha, InputError, inputOf, listOf, uniqueBy, valid } from './field.ts'
+import {
+  type Environment,
+  fillPlaceholders,
+  InputError,
+  inputOf,
+  isTagPattern,
+  listOf,
+  uniqueBy,
+  valid,
+  withSampleSha,
+} from './field.ts'
 
 /** A tag to publish, in one of `images`. */
 export interface TagReference extends Reference {
@@ -18,19 +27,34 @@ export interface TagReference extends Reference {
 }
 
 /**
- * The tags to publish: those of the input, else those of docker/metadata-action, else the usual ones.
+ * Replaces `{sha}` in tags by the short form of a commit.
+ * @param revision the full commit ID, or empty if it is unknown
+ * @throws InputError if a tag has `{sha}` and the commit is unknown
+ */
+export function fillTags(tags: readonly TagReference[], revision: string): readonly TagReference[] {
+  const filled = tags.map((one) => ({
+    ...one,
+    tag: fillPlaceholders('tags', one.tag, { revision }),
+  }))
+  return uniqueBy(filled, printReference)
+}
+
+/**
+ * The tags to publish: those of the input, else those of docker/metadata-action, else the usual ones. They still have
+ * `{sha}`: which commit was built is in the records.
  * @throws InputError where there is none for an image, or one is for another
  */
 export function readTags(
   env: Environment,
   images: readonly Repository[],
   metadata: Metadata | undefined,
+  variant: string,
 ): { readonly tags: readonly TagReference[]; readonly notices: readonly string[] } {
   const given = listOf(inputOf(env, 'tags'))
   const own = given.length > 0 || metadata?.tags === undefined
-  const usual = usualTags(env)
+  const usual = usualTags(env, variant)
   const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts)
-  const all = texts.flatMap((text) => readTagReferences(fillSha(env, 'tags', text), images))
+  const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images))
   const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
   if (own && foreign[0] !== undefined)
     throw new InputError({
@@ -56,13 +80,17 @@ export function readTags(
 const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/
 
 /** The tags where none are given: users who pull `latest` don't expect what nobody has merged yet. */
-function usualTags({ GITHUB_EVENT_NAME: event = '' }: Environment): {
+function usualTags(
+  { GITHUB_EVENT_NAME: event = '' }: Environment,
+  variant: string,
+): {
   readonly texts: readonly string[]
   readonly notices: readonly string[]
 } {
-  if (!BEFORE_MERGE.test(event)) return { texts: ['latest', '{sha}'], notices: [] }
-  const notice = `\`latest\` is left out of the tags, for this run is of what is not merged yet (${event}). If it is to be published, say so in this step:\n  tags: latest`
-  return { texts: ['{sha}'], notices: [notice] }
+  const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`]
+  if (!BEFORE_MERGE.test(event)) return { texts: [main, ofCommit], notices: [] }
+  const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`
+  return { texts: [ofCommit], notices: [notice] }
 }
 
 /** An image without a tag would be published where nobody finds it. */
@@ -76,7 +104,7 @@ function checkEachTagged(images: readonly Repository[], tags: readonly TagRefere
 }
 
 function readTagReferences(text: string, images: readonly Repository[]): readonly TagReference[] {
-  if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
+  if (isTagPattern(text)) return images.map((repository) => ({ repository, tag: text }))
   if (!text.includes(':'))
     throw new InputError({
       what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
@@ -84,9 +112,9 @@ function readTagReferences(text: string, images: readonly Repository[]): readonl
     })
   const colon = text.lastIndexOf(':')
   const { repository, tag, digest } = valid('tags', () =>
-    parseReference(text.slice(0, colon).toLowerCase() + text.slice(colon)),
+    parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))),
   )
-  if (tag !== undefined && digest === undefined) return [{ repository, tag }]
+  if (tag !== undefined && digest === undefined) return [{ repository, tag: text.slice(colon + 1) }]
   throw new InputError({
     what: `The input \`tags\` has "${text}", which has no tag`,
     help: 'Write `name:tag`, or the tag alone.',

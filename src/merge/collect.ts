@@ -1,6 +1,7 @@
-import { NoArtifactService, originOfArtifact, readFoundRecord, readRecords } from '../artifacts.ts'
+import { type ArtifactChoice, NoArtifactService, originOfArtifact, readFoundRecord, readRecords } from '../artifacts.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
+import { readJobRecords } from '../job-records.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
 import { type DigestRecord, parseRecord } from '../record.ts'
 import type { Workflow } from '../workflow.ts'
@@ -15,32 +16,39 @@ export interface Candidate {
 }
 
 /**
- * What builds have handed over: the lines of `digests`, and without them what is in the run's artifacts; an
- * `artifact-pattern` names artifacts of other actions, which are read in either case.
+ * Returns what builds have handed over: the lines of `digests`, or else what is in the run's artifacts and what builds of
+ * this job have left. An `artifact-pattern` names artifacts of other actions, which are read in either case.
  * @throws RecordError
  */
-export async function collect(
-  inputs: MergeInputs,
-  { run, tempFolder }: Workflow,
-  log: JobLog,
-): Promise<readonly Candidate[]> {
+export async function collect(inputs: MergeInputs, workflow: Workflow, log: JobLog): Promise<readonly Candidate[]> {
   const { digests = [], artifactPattern } = inputs
   const handed = digests.map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``))
   if (inputs.digests !== undefined && artifactPattern === '') return handed
   const own = inputs.digests === undefined
-  const found = await log
-    .group('Collect the digests of the run', () => readRecords({ own, pattern: artifactPattern }, tempFolder))
-    .catch((error: unknown) => {
-      // Builds that push nothing hand over empty `digests`, which look like none.
-      if (own && !inputs.push && error instanceof NoArtifactService) return []
-      throw error
-    })
-  const candidates = found.map((one): Candidate => {
+  const local = own ? await readJobRecords(workflow.tempFolder, workflow.run) : []
+  const found = await collectArtifacts({ own, pattern: artifactPattern }, workflow, log).catch((error: unknown) => {
+    // Builds that push nothing hand over empty `digests`, which look like none.
+    if (own && error instanceof NoArtifactService && (local.length > 0 || !inputs.push)) return []
+    throw error
+  })
+  return [...handed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found]
+}
+
+/**
+ * Reads what is in the run's artifacts.
+ * @throws RecordError
+ */
+export async function collectArtifacts(
+  choice: ArtifactChoice,
+  { run, tempFolder }: Pick<Workflow, 'run' | 'tempFolder'>,
+  log: JobLog,
+): Promise<readonly Candidate[]> {
+  const found = await log.group('Collect the digests of the run', () => readRecords(choice, tempFolder))
+  return found.map((one): Candidate => {
     if (one.kind === 'digest') return { digest: one.digest, origin: one.origin }
     const record = readFoundRecord(one, run)
     return { digest: record.digest, record, origin: originOfArtifact(one.artifact) }
   })
-  return [...handed, ...candidates]
 }
 
 /** A line of `digests`: workflows may take those from another run. */

@@ -1,16 +1,17 @@
 import { allOf } from '../all-of.ts'
 import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
+import { fillTags } from '../inputs/tags.ts'
 import type { JobLog } from '../job-log.ts'
 import type { Result, Tools } from '../mode.ts'
-import { REVISION, SOURCE } from '../oci/annotation.ts'
+import { placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
 import { byPlatform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import { copyImages } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
-import type { Workflow } from '../workflow.ts'
-import { choose } from './choose.ts'
-import { type Candidate, collect } from './collect.ts'
+import { commitOfRun, type Workflow } from '../workflow.ts'
+import { checkComplete, choose } from './choose.ts'
+import { type Candidate, collect, collectArtifacts } from './collect.ts'
 import { compareCommits, type Relation } from './commits.ts'
 import { compose, findSameIndex } from './compose.ts'
 import { MergeError } from './merge-error.ts'
@@ -29,17 +30,18 @@ import { checkMembers, type Member, verify } from './verify.ts'
 export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tools): Promise<Result> {
   const { images, push } = inputs
   const { registry, log } = tools
-  const origin = originOf(workflow)
   const collecting = collect(inputs, workflow, log)
   // No registry is asked in vain: it may want a login that a rehearsal, as of a pull request, does not have.
   if (!push && (await collecting).length === 0) return nothingToCheck(log)
   // The login for writing comes first, so that what is read meanwhile goes with it.
   const authorizing = push ? images.map((image) => registry.authorizePush(image)) : []
-  const gathering = gather(collecting, inputs, workflow, registry)
-  const looking = lookAtTags(inputs, workflow, origin, tools)
+  const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log))
+  const gathering = choosing.then((chosen) => gather(chosen, inputs, registry))
+  const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log))
+  const looking = commit.then((built) => lookAtTags(built, inputs, workflow, tools))
   // No error is told while others of these go on, in whose folded group it would stand.
   await allOf<unknown>([...authorizing, gathering, looking])
-  const [members, [published, relations]] = await Promise.all([gathering, looking])
+  const [members, { origin, head }, [published, relations]] = await Promise.all([gathering, commit, looking])
 
   const composed = compose(members, inputs.annotations, origin)
   for (const warning of composed.warnings) log.warning(warning)
@@ -48,7 +50,7 @@ export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tool
   const platforms = members.map(({ platform }) => platform)
   const plans = planTags(published, index.digest, platforms, relations)
   if (!inputs.allowMissingPlatforms) refuseLoss(plans)
-  tellPlan(plans, inputs, origin, relations, tools)
+  tellPlan(plans, inputs, head, relations, tools)
 
   const overtaken = push ? await publish(index, members, plans, inputs, tools) : []
   const results = plans.map((plan) => withOutcome(plan, overtaken))
@@ -62,24 +64,52 @@ function nothingToCheck(log: JobLog): Result {
   return { outputs: {}, summary: `# Nothing to check\n\nNo digest was handed over: ${why}.\n` }
 }
 
-/** What the builds have handed over, checked. */
-async function gather(
-  collecting: Promise<readonly Candidate[]>,
+/** Chooses what goes into the index, and checks that no job of a matrix is missing. */
+async function chooseHanded(
+  handed: readonly Candidate[],
   inputs: MergeInputs,
   workflow: Workflow,
+  log: JobLog,
+): Promise<readonly Candidate[]> {
+  const chosen = choose(handed, inputs, workflow)
+  // The user knows better than the matrix which systems there are.
+  if (inputs.systems.length > 0) return chosen
+  try {
+    checkComplete(chosen, handed, workflow)
+  } catch (error) {
+    if (inputs.digests === undefined) throw error
+    // Whoever picks records leaves out those of other images: their jobs have handed over as well.
+    const others = await collectArtifacts({ own: true, pattern: '' }, workflow, log).catch(() => [])
+    checkComplete(chosen, [...handed, ...others], workflow)
+  }
+  return chosen
+}
+
+/** Checks the chosen images at the registries. */
+async function gather(
+  candidates: readonly Candidate[],
+  inputs: MergeInputs,
   registry: Registry,
 ): Promise<readonly Member[]> {
-  const candidates = choose(await collecting, inputs, workflow)
   const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
   const members = withoutDoubles(verified)
   checkMembers(members, inputs.images, inputs.systems)
   return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)))
 }
 
-/** One digest may be of the image itself, and another of an index around it, which has its attestations. */
+/**
+ * Leaves one of several members that are the same image: one digest may be of the image itself, and another of an index
+ * around it, which has its attestations; Docker may have compressed an image differently for each repository.
+ */
 function withoutDoubles(members: readonly Member[]): readonly Member[] {
   const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length)
-  return [...new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member])).values()]
+  const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]))
+  const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`)
+  return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same))
+}
+
+function hasOnePerRepository(members: readonly Member[]): boolean {
+  return new Set(members.map(({ image }) => printRepository(image.repository))).size === members.length
 }
 
 function placeOf({ platform, image: { digest } }: Member): Parameters<typeof byPlatform>[0] {
@@ -90,13 +120,12 @@ type Relations = ReadonlyMap<string, Relation>
 
 /** What the tags point to, and how this commit stands to theirs. */
 async function lookAtTags(
+  { origin, head, revision }: BuiltCommit,
   { tags, token, allowOlder }: MergeInputs,
   { api, repository }: Workflow,
-  origin: Readonly<Record<string, string>>,
   { registry, http }: Tools,
 ): Promise<readonly [readonly PublishedTag[], Relations]> {
-  const published = await readTags(registry, tags)
-  const head = origin[REVISION]
+  const published = await readTags(registry, fillTags(tags, revision))
   if (allowOlder || head === undefined) return [published, new Map()]
   const bases = Map.groupBy(
     published.filter(({ revision }) => revision !== undefined),
@@ -115,16 +144,49 @@ function sameSource(one: string, other = ''): boolean {
   return plain(one) === plain(other)
 }
 
-/** The annotations that tell where the run's commit is from. */
-function originOf({ revision, source }: Workflow): Readonly<Record<string, string>> {
-  return { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) }
+/** The commit that the images were built from. */
+interface BuiltCommit {
+  /** Empty if it is unknown. */
+  readonly revision: string
+  /** The annotations that say where the images are from, unless the user's say otherwise. */
+  readonly origin: Readonly<Record<string, string>>
+  /** The revision that the index will have, which decides the order of commits. */
+  readonly head: string | undefined
+}
+
+function findBuiltCommit(
+  chosen: readonly Candidate[],
+  { annotations }: MergeInputs,
+  workflow: Workflow,
+  log: JobLog,
+): BuiltCommit {
+  const revision = builtRevision(chosen, workflow, log)
+  const { source } = workflow
+  const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) }
+  const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION]
+  return { revision, origin, head }
+}
+
+/** Returns the commit that the builds name, and warns if they name several. Records without one are of the run's. */
+function builtRevision(chosen: readonly Candidate[], workflow: Workflow, log: JobLog): string {
+  const ofRun = commitOfRun(workflow)
+  const records = chosen.flatMap(({ record }) => record ?? [])
+  const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision)
+  const [first = ofRun, ...more] = [...byCommit.keys()]
+  if (more.length === 0) return first
+  const revision = byCommit.has(ofRun) ? ofRun : first
+  const systems = [...byCommit].map(([commit, some]) => `${some.map(({ system }) => system).join(', ')}: ${commit}`)
+  log.warning(
+    `The images are of different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`,
+  )
+  return revision
 }
 
 /** What the user has to know of the tags before they move. */
 function tellPlan(
   plans: readonly TagPlan[],
   { allowOlder, push }: MergeInputs,
-  { [REVISION]: head }: Readonly<Record<string, string>>,
+  head: string | undefined,
   relations: Relations,
   { log }: Tools,
 ): void {

@@ -33,7 +33,8 @@ export async function verify(candidate: Candidate, images: readonly Repository[]
   const found = await allOf(images.map((image) => look(candidate, image, registry, isHome(image))))
   // Where nothing has it whole, what one of them lacks says more than that it lacks something.
   const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks
-  const whole = found.find((one) => one.image !== undefined && one.missing.length === 0)
+  const isWhole = ({ image, missing }: Look) => image !== undefined && missing.length === 0
+  const whole = found.find((one, at) => isWhole(one) && images.slice(at, at + 1).some(isHome)) ?? found.find(isWhole)
   if (whole?.image === undefined) throw problem ?? incomplete(candidate, images, found)
   const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0)
   return { ...describe(candidate, whole.image), image: whole.image, absentFrom }
@@ -138,8 +139,12 @@ export function checkMembers(
     if (first === undefined || more.length === 0) continue
     throw new MergeError({
       what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
-      words: rivals.map(({ image, platform: own }) => `${image.digest} (${printPlatform(own)})`).join('\n'),
-      help: 'Hand over one digest for each platform.',
+      words: rivals
+        .map(
+          ({ image, platform: own }) => `${printRepository(image.repository)}@${image.digest} (${printPlatform(own)})`,
+        )
+        .join('\n'),
+      help: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
     })
   }
   if (systems.length === 0) return

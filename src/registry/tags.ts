@@ -46,6 +46,7 @@ export async function readStored(registry: Registry, reference: TagPlace): Promi
 
 /**
  * Points a tag to a manifest in all repositories. If one of them fails, moves the tag back in the others.
+ * @param check throws if a tag must not be moved away from what it points to; none has moved then
  * @throws TagError that says where the tag is now
  */
 export async function putTags(
@@ -53,15 +54,18 @@ export async function putTags(
   repositories: readonly Repository[],
   tag: string,
   manifest: StoredManifest,
+  check: (stored: StoredManifest, place: TagPlace) => void,
 ): Promise<void> {
   const several = repositories.length > 1
   const all = await allOf(
     repositories.map(async (repository): Promise<readonly TagMove[]> => {
       // A tag may be immutable: then even the same image can't be pushed to it again.
-      if ((await registry.findDigest(repository, tag)) === manifest.digest) return []
-      return [
-        { tag: { repository, tag }, before: several ? await readStored(registry, { repository, tag }) : undefined },
-      ]
+      const digest = await registry.findDigest(repository, tag)
+      if (digest === manifest.digest) return []
+      const place = { repository, tag }
+      const before = digest === undefined && !several ? undefined : await readStored(registry, place)
+      if (before !== undefined) check(before, place)
+      return [{ tag: place, before }]
     }),
   )
   const moves = all.flat()
