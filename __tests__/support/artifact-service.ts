@@ -63,7 +63,10 @@ export interface ArtifactServiceOptions {
   readonly runId?: string
   /** How long a signed URL holds; 0: it has expired when it arrives. */
   readonly signedUrlSeconds?: number
-  /** Refuses fields that it does not know, and lists before the first upload, as the artifact server of act does. */
+  /**
+   * Refuses fields that it does not know, and lists before the first upload, and has signatures with padding, as the
+   * artifact server of act.
+   */
   readonly act?: boolean
 }
 
@@ -118,7 +121,7 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
     token,
     artifacts: new Map(),
     ids: counter(1001),
-    sign: urlSigner(origin, (options.signedUrlSeconds ?? 600) * 1000),
+    sign: urlSigner(origin, (options.signedUrlSeconds ?? 600) * 1000, options.act === true),
   }
 
   return {
@@ -404,19 +407,22 @@ interface UrlSigner {
   holds(url: URL, permission: 'r' | 'w'): boolean
 }
 
-function urlSigner(origin: string, lifetime: number): UrlSigner {
+/** @param act the padding of a signature is not escaped in URLs */
+function urlSigner(origin: string, lifetime: number, act: boolean): UrlSigner {
   const key = randomBytes(32)
   const signatures: string[] = []
-  const signature = (path: string, permission: string, expiry: string) =>
-    createHmac('sha256', key).update([path, permission, expiry].join('\n')).digest('base64')
+  const signature = (path: string, permission: string, expiry: string) => {
+    const hash = createHmac('sha256', key).update([path, permission, expiry].join('\n'))
+    return act ? `${hash.digest('base64url')}=` : hash.digest('base64')
+  }
   return {
     signatures,
     url: (path, permission) => {
       const expiry = new Date(Date.now() + lifetime).toISOString()
       const sig = signature(path, permission, expiry)
       signatures.push(sig)
-      const query = new URLSearchParams({ sp: permission, se: expiry, sig })
-      return `${origin}${path}?${query}`
+      const query = new URLSearchParams({ sp: permission, se: expiry, ...(!act && { sig }) })
+      return `${origin}${path}?${query}${act ? `&sig=${sig}` : ''}`
     },
     holds: ({ pathname, searchParams }, permission) => {
       const expiry = searchParams.get('se') ?? ''
