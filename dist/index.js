@@ -46049,7 +46049,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(84037);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(79948);
 
 
 
@@ -46152,8 +46152,10 @@ function environmentFor(trust, env = process.env) {
     if (trust === 'everything')
         return env;
     const withheld = trust === 'nix' ? [OF_THE_STEP] : [OF_THE_STEP, REGISTRY_LOGINS];
-    return Object.fromEntries(Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name))));
+    const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)));
+    return { ...NO_QUESTIONS, ...Object.fromEntries(given) };
 }
+const NO_QUESTIONS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
 const OF_THE_STEP = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
 
@@ -46228,7 +46230,7 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 84037:
+/***/ 79948:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54062,17 +54064,19 @@ function systemOf(platform) {
     const [first] = candidates.filter(([, one]) => variant === undefined || one.variant === undefined);
     return (exact ?? first)?.[0];
 }
-const RUNNER_ARCHITECTURES = {
-    x64: 'x86_64',
-    arm64: 'aarch64',
-    arm: 'armv7l',
-    x86: 'i686',
-    ia32: 'i686',
-    ppc64: 'powerpc64le',
-};
-function runnerSystem(os, architecture) {
-    const processor = RUNNER_ARCHITECTURES[architecture.toLowerCase()] ?? architecture.toLowerCase();
-    return `${processor}-${os === 'macOS' ? 'darwin' : os.toLowerCase()}`;
+const PROCESSORS = new Map([
+    ...['x64', 'amd64', 'x86_64'].map((name) => [name, 'x86_64']),
+    ...['arm64', 'aarch64'].map((name) => [name, 'aarch64']),
+    ...['arm', 'armv7', 'armv7l'].map((name) => [name, 'armv7l']),
+    ...['armv6', 'armv6l'].map((name) => [name, 'armv6l']),
+    ...['x86', '386', 'i386', 'i686', 'ia32'].map((name) => [name, 'i686']),
+    ...['ppc64', 'ppc64le', 'powerpc64le'].map((name) => [name, 'powerpc64le']),
+    ['riscv64', 'riscv64'],
+    ['s390x', 's390x'],
+]);
+function runnerSystem(os, reported, own) {
+    const processor = PROCESSORS.get(reported.toLowerCase()) ?? PROCESSORS.get(own) ?? own;
+    return `${processor}-${os.toLowerCase().replace('macos', 'darwin')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/media-type.js
@@ -58562,8 +58566,8 @@ function memberName(name) {
     }
     return parts.join('/');
 }
-function listOf(names) {
-    const shown = names.slice(0, 8).join(', ');
+function listOf(names, separator = ', ') {
+    const shown = names.slice(0, 8).join(separator);
     return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
 }
 
@@ -58696,9 +58700,10 @@ async function resolve(name, contents) {
 
 
 
-async function imageOfLayout(contents, path) {
+async function imageOfLayout(contents, path, wanted) {
     const index = await documentCalled('index.json', contents, 'its index.json', path);
-    const descriptor = await onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const descriptor = await chooseImage(images, contents, path, wanted);
     const bytes = await documentOf(contents, descriptor, path);
     const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
     if (manifest.kind === 'index')
@@ -58716,11 +58721,11 @@ async function imageOfLayout(contents, path) {
         configDigest: manifest.config.digest,
         configBytes,
         layers,
-        manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations },
+        manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations, alone: images.length === 1 },
     };
 }
-async function readLayoutFolder(path, root, take = async () => undefined) {
-    const image = await imageOfLayout(contentsOfFolder(path, root), path);
+async function readLayoutFolder(path, root, take = async () => undefined, wanted) {
+    const image = await imageOfLayout(contentsOfFolder(path, root), path, wanted);
     for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
         await take({ name, size: blob?.size ?? 0, content: () => contentAt((0,external_node_path_.join)(path, name), root) });
     return image;
@@ -58758,7 +58763,30 @@ function contentsOfFolder(path, root) {
     };
 }
 const LISTED_LIMIT = 1000;
-async function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) {
+async function listImages(contents, index, path, seen = new Set(), depth = 0) {
+    const images = [];
+    for (const one of await listedBy(index, contents, path)) {
+        if (seen.has(one.digest))
+            continue;
+        seen.add(one.digest);
+        if (seen.size > LISTED_LIMIT)
+            throw damaged(path, `it lists more than ${LISTED_LIMIT} manifests`);
+        if (!isListOfImages(one))
+            images.push(one);
+        else {
+            if (depth > 2)
+                throw damaged(path, 'its indexes lead to one another');
+            const bytes = await documentOf(contents, one, path);
+            const inner = { bytes, mediaType: one.mediaType, name: `its index ${one.digest}` };
+            images.push(...(await listImages(contents, inner, path, seen, depth + 1)));
+        }
+    }
+    return images;
+}
+function isListOfImages({ mediaType }) {
+    return mediaType.includes('index') || mediaType.includes('manifest.list');
+}
+async function listedBy({ bytes, mediaType, name }, contents, path) {
     const index = oci_layout_parse(bytes, mediaType, name, path);
     if (index.kind === 'manifest')
         throw damaged(path, `${name} is no index`);
@@ -58766,27 +58794,71 @@ async function onlyImage(contents, { bytes, mediaType, name }, path, depth = 0) 
         throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`);
     const listed = index.manifests.filter((one) => !isAttestation(one));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    if (distinct.length === 1)
+        return distinct;
     const images = [];
     for (const one of distinct)
-        if (distinct.length === 1 || (await mayBeImage(one, contents, path)))
+        if (await mayBeImage(one, contents, path))
             images.push(one);
+    return images;
+}
+async function chooseImage(images, contents, path, wanted) {
     const [only, ...more] = images;
     if (only === undefined)
-        throw damaged(path, `${name} lists no image`);
-    if (more.length > 0)
-        throw new ImageError({
-            what: `${path} holds ${images.length} images, and only one can be pushed`,
-            words: images
-                .map((one) => `${one.digest}${one.platform ? ` for ${printPlatform(one.platform)}` : ''}`)
-                .join('\n'),
-            help: 'Build the image of one system by its own attribute; merge puts those of several systems together.',
-        });
-    if (!only.mediaType.includes('index') && !only.mediaType.includes('manifest.list'))
+        throw damaged(path, 'its index.json lists no image');
+    if (more.length === 0)
         return only;
-    if (depth > 2)
-        throw damaged(path, 'its indexes lead to one another');
-    const inner = await documentOf(contents, only, path);
-    return onlyImage(contents, { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` }, path, depth + 1);
+    const placed = await placeImages(images, contents);
+    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted));
+    const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted));
+    const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
+    if (chosen !== undefined)
+        return chosen.image;
+    const suffix = wanted === undefined ? '' : ` for ${printPlatform(wanted)}`;
+    if (fitting.length === 0)
+        throw new ImageError({
+            what: `${path} has no image${suffix}`,
+            words: formatImages(placed),
+            help: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
+        });
+    throw new ImageError({
+        what: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
+        words: formatImages(placed),
+        help: 'Build each image by its own attribute.',
+    });
+}
+async function placeImages(images, contents) {
+    const placed = [];
+    const known = new Map();
+    for (const image of images) {
+        const config = image.platform === undefined ? await configOf(image, contents) : undefined;
+        if (config !== undefined && !known.has(config))
+            known.set(config, await configPlatform(config, contents));
+        placed.push({ image, platform: image.platform ?? (config && known.get(config)) });
+    }
+    return placed;
+}
+async function configOf({ digest, mediaType }, contents) {
+    const bytes = await contents.document(oci_layout_nameOf(digest));
+    const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest));
+    return manifest?.kind === 'manifest' ? manifest.config.digest : undefined;
+}
+async function configPlatform(config, contents) {
+    const bytes = await contents.document(oci_layout_nameOf(config));
+    return bytes && ifValid(() => parseConfig(bytes, config));
+}
+function ifValid(read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            return undefined;
+        throw error;
+    }
+}
+function formatImages(images) {
+    return listOf(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${printPlatform(platform)}` : ''}`), '\n');
 }
 async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
     if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
@@ -58835,6 +58907,9 @@ async function existing(contents, { digest, size }, path) {
 }
 function oci_layout_nameOf(digest) {
     return `blobs/${digest.replace(':', '/')}`;
+}
+function isBlobName(name) {
+    return name.startsWith('blobs/sha256/');
 }
 
 // EXTERNAL MODULE: external "node:zlib"
@@ -59284,7 +59359,7 @@ function truncated(archive, name) {
 
 
 
-async function readArchive(reader, path, take = async () => undefined) {
+async function readArchive(reader, path, take = async () => undefined, wanted) {
     const { members, documents } = await collect(reader, path, take);
     const contents = {
         member: async (name) => members.get(name),
@@ -59293,7 +59368,7 @@ async function readArchive(reader, path, take = async () => undefined) {
     if (members.has('manifest.json'))
         return imageOfDockerArchive(contents, path);
     if (members.has('index.json'))
-        return imageOfLayout(contents, path);
+        return imageOfLayout(contents, path, wanted);
     throw new ImageError({
         what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
         words: `it holds ${listOf([...members.keys()])}`,
@@ -59359,7 +59434,7 @@ async function layerIn({ type, size, content }, name, document) {
         return content;
     if (document !== undefined)
         return undefined;
-    if (name.startsWith('blobs/sha256/'))
+    if (isBlobName(name))
         return content;
     const probed = await probe(content());
     return probed.compression === undefined ? undefined : () => probed.content;
@@ -59435,10 +59510,10 @@ function isSeekable({ format }) {
 }
 async function readImage(source, { copy, take } = {}) {
     if (source.format === 'layout')
-        return readLayoutFolder(source.path, source.root, take);
+        return readLayoutFolder(source.path, source.root, take, source.platform);
     const reader = await openReader(source, copy);
     try {
-        const archive = await readArchive(reader, source.path, take);
+        const archive = await readArchive(reader, source.path, take, source.platform);
         await readToEnd(reader, source.path);
         return archive;
     }
@@ -59663,28 +59738,6 @@ async function readJobRecords(tempFolder, run) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/nix/nix.js
-
-
-
-const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown, trust = 'nix') {
-    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown });
-    if (result !== undefined)
-        return result;
-    throw new NixError({
-        what: 'Nix is not installed on this runner',
-        help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
-    });
-}
-function foreignOptions({ system, runnerSystem }) {
-    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
-}
-function errorIn(log) {
-    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,lib_failure/* oneLine */.TN)(errors.at(-1) ?? (0,lib_failure/* lastLines */.w$)(log, 3));
-}
-
 ;// CONCATENATED MODULE: ./lib/nix/store-path.js
 
 
@@ -59709,17 +59762,111 @@ function placeInStore(path, links = 40) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/nix/installable.js
+
+
+function installableOf(inputs, runnerSystem) {
+    const { system, flake, attribute, installable, file } = inputs;
+    if (file !== '')
+        return {
+            options: fileOptions(inputs, runnerSystem),
+            text: attribute,
+            name: attribute === '' ? file : `${attribute} of ${file}`,
+        };
+    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
+    refuseBelow(text);
+    return { options: [], text, name: text };
+}
+function placeOf({ options, text }) {
+    if (options.length > 0 || text.includes('#') || !text.includes('/'))
+        return undefined;
+    return placeInStore(text.replace(/\^[^/]*$/, ''));
+}
+function refuseBelow(text) {
+    const place = placeOf({ options: [], text });
+    if (!place?.below)
+        return;
+    throw new NixError({
+        what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
+        help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
+    });
+}
+function fileOptions({ file, system, nixArgs }, runnerSystem) {
+    const argument = valueAfter(nixArgs, '--argstr', 'system');
+    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
+    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
+    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
+    return [
+        '--file',
+        file,
+        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
+        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
+        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
+    ];
+}
+function valueAfter(args, ...words) {
+    const at = args.findLastIndex((_, start) => words.every((word, offset) => args[start + offset] === word));
+    return at < 0 ? undefined : args[at + words.length];
+}
+function attributeOf({ options, text, name }, attribute) {
+    const plain = text.replace(/\^[^#]*$/, '');
+    if (options.length > 0) {
+        const path = plain === '' ? attribute : `${plain}.${attribute}`;
+        return { options, text: path, name: `${path} of ${options[1]}` };
+    }
+    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
+    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/nix.js
+
+
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
+async function runNix(args, shown, trust = 'nix') {
+    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown });
+    if (result !== undefined)
+        return result;
+    throw nixMissing();
+}
+function nixMissing() {
+    return new NixError({
+        what: 'Nix is not installed on this runner',
+        help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+    });
+}
+function foreignOptions({ system, runnerSystem }) {
+    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
+}
+function errorIn(log) {
+    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
+    return (0,lib_failure/* oneLine */.TN)(errors.at(-1) ?? (0,lib_failure/* lastLines */.w$)(log, 3));
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/evaluate.js
 
 
+
 async function evaluateStorePath(call) {
-    const { installable, nixArgs } = call;
-    const { options, text } = installable;
+    const { text } = call.installable;
     if (isStorePath(text))
         return text.endsWith('.drv') ? undefined : text;
     if (text.includes('^'))
         return undefined;
-    const apply = ['--apply', 'image: image.outPath'];
+    const isFile = call.installable.options.length > 0;
+    return evaluate(call, isFile ? 'outPath' : 'image: image.outPath');
+}
+async function evaluateDerivation(call) {
+    const { options, text } = call.installable;
+    if (isStorePath(text) && text.endsWith('.drv'))
+        return text;
+    const isNamed = options.length > 0 || /#./.test(text);
+    return evaluate(call, isNamed ? 'drvPath' : 'image: image.drvPath');
+}
+async function evaluate(call, what) {
+    const { installable, nixArgs } = call;
+    const apply = what.includes(':') ? ['--apply', what] : [];
+    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, what);
     const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
     const { exitCode, stdout } = await runNix(args, false);
     const path = stdout.trim();
@@ -59791,6 +59938,39 @@ const SYMPTOMS = [
 or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
     },
     {
+        pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
+        help: () => 'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
+    },
+    {
+        pattern: /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
+        help: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
+    },
+    {
+        pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
+        help: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
+    },
+    {
+        pattern: /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
+        help: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
+  - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
+    env:
+      TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
+An input such as \`github:owner/name\` needs no login for Git, only a token in Nix's \`access-tokens\`.`,
+    },
+    {
+        pattern: /Host key verification failed/i,
+        help: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+  run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
+    },
+    {
+        pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
+        help: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+  - uses: webfactory/ssh-agent@v0.9.1
+    with:
+      ssh-private-key: \${{ secrets.DEPLOY_KEY }}
+or write the input as \`github:owner/name\`, and give Nix a token (its \`access-tokens\`).`,
+    },
+    {
         pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
         help: () => `GitHub limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
@@ -59830,6 +60010,16 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
         help: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
     },
 ];
+function explainPrivate(host, repository, kind = '') {
+    const setting = host === 'github.com'
+        ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
+        : `extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`;
+    const own = host === 'github.com' ? " The job's own `github.token` reads only its own repository." : '';
+    return `${host} has no ${repository} that Nix may read: the name or the revision is wrong, or the repository is private.${own} Give Nix a token that may read it (its \`access-tokens\`):
+  - uses: cachix/install-nix-action@v31
+    with:
+      ${setting}`;
+}
 function describeRunner(system) {
     const label = hostedRunner(system);
     return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
@@ -59899,7 +60089,8 @@ function change(progress, kind, by) {
 
 function startNixLog(now) {
     const told = { at: now, line: undefined };
-    return { structured: false, progress: NO_PROGRESS, told, shownAt: now, builds: new Map(), errors: [], others: [] };
+    const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] };
+    return { structured: false, progress: NO_PROGRESS, told, shownAt: now, ...nothing };
 }
 function readNixLine(log, line, now) {
     const read = readLine(log, line, now);
@@ -60036,7 +60227,7 @@ function nix_log_message(log, text) {
     const shown = lines(text);
     const isError = plain(text).startsWith('error:');
     if (!isError)
-        return { log: shown.reduce(keepOther, log), shown };
+        return { log: shown.reduce(keepOther, { ...log, ignoredSettings: ignoredSettings(log, text) }), shown };
     const error = shown
         .map(plain)
         .map(cut)
@@ -60044,6 +60235,12 @@ function nix_log_message(log, text) {
         .slice(0, KEPT_LENGTH * 4);
     const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
     return { log: { ...log, errors }, shown };
+}
+function ignoredSettings({ ignoredSettings: known }, text) {
+    const [, name] = /ignoring untrusted flake configuration setting '([\w-]{1,100})'/.exec(text) ?? [];
+    if (name === undefined || known.includes(name) || known.length >= KEPT_ERRORS)
+        return known;
+    return [...known, name];
 }
 function forget(builds, id, build) {
     builds.set(id, { ...build, running: false });
@@ -60139,7 +60336,7 @@ function distance(from, to) {
 async function readPackages(call) {
     const path = attributeNames(call.attribute);
     const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
-    const all = await evaluate(call, '', `packages: {
+    const all = await packages_evaluate(call, '', `packages: {
     systems = builtins.attrNames packages;
     packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
   }`, WITHOUT_BUILDS);
@@ -60166,7 +60363,7 @@ const ALL = object({ systems: array(string()), packages: record(string(), PACKAG
 const NAMES = array(string());
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
 async function readEach(call, path) {
-    const listed = await evaluate(call, '', 'builtins.attrNames');
+    const listed = await packages_evaluate(call, '', 'builtins.attrNames');
     const systems = readJson(NAMES, listed.stdout);
     if (!systems.ok)
         throw notEvaluated(call, listed);
@@ -60176,11 +60373,11 @@ async function readEach(call, path) {
     return read;
 }
 async function readOne(call, path, system) {
-    const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
+    const looked = await packages_evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
     const seen = readJson(PACKAGES, looked.stdout);
     if (seen.ok)
         return evaluated(call, path, system, seen.value);
-    const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
+    const { stdout, log } = await packages_evaluate(call, `.${system}`, describeSet(path, 'list'));
     const listed = readJson(PACKAGES, stdout);
     return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
 }
@@ -60191,7 +60388,7 @@ async function evaluated(call, path, system, { names, found }) {
         return { kind: 'evaluated', system, names, offered };
     const name = `packages.${system}.${call.attribute}`;
     const why = found === 'throw'
-        ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
+        ? `can't be evaluated: ${errorIn((await packages_evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
         : `is ${TYPES[found] ?? `of type ${found}`}`;
     return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
 }
@@ -60200,7 +60397,7 @@ const TYPES = {
     set: 'a set, and no derivation',
     lambda: 'a function, and no derivation',
 };
-function evaluate({ flake, nixArgs }, of, apply, options = []) {
+function packages_evaluate({ flake, nixArgs }, of, apply, options = []) {
     return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
 }
 function describeSet(path, how) {
@@ -60267,20 +60464,22 @@ async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
     }
 }
 async function whatFileHas({ installable, system, nixArgs }) {
+    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
+    if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
+        return `The value of the file is a derivation itself, and has no such attribute. If it is the image, set
+  attribute: ""`;
     const describe = `file:
     let
       arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
       value = if builtins.isFunction file then file arguments else file;
     in
     {
-      is = if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      is = builtins.typeOf value;
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     }`;
     const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
     const file = readJson(what_there_is_FILE, stdout);
     const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
-    if (file.ok && file.value.is === 'derivation')
-        return `The file has a derivation itself. ${rule} Where that is the image, have { image = …; } in its place, and \`attribute: image\`.`;
     if (!file.ok || file.value.is !== 'set')
         return rule;
     return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
@@ -60307,7 +60506,11 @@ async function buildInstallable(call) {
     const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what]);
     if (result.exitCode !== 0)
         throw await buildFailed(call, result, log);
-    return build_outputOf(result.stdout, call);
+    return { storePath: await build_outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings };
+}
+function adviseOnSettings(names) {
+    return `Nix ignores settings that the flake asks for (nixConfig): ${names.join(', ')}. If you trust the flake, allow them:
+  nix-args: --accept-flake-config`;
 }
 function storeFolder() {
     return process.env.NIX_STORE_DIR || '/nix/store';
@@ -60350,6 +60553,7 @@ async function build_outputOf(json, call) {
     throw new NixError({
         what: `${name} is ${built.length} derivations, and an image is one`,
         words: built.flatMap((one) => Object.values(one)).join('\n'),
+        help: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
     });
 }
 async function oneOutput(outputs, call) {
@@ -60387,43 +60591,10 @@ async function buildFailed(call, result, log) {
     if (installable.options.length > 0 && /\bselection path '/.test(evidence))
         return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) });
     const disks = await (0,disk/* freeSpace */.FP)(call.folders);
-    const help = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* printFreeSpace */.U7)(disks) });
+    const { ignoredSettings } = log;
+    const help = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* printFreeSpace */.U7)(disks) }) ??
+        (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined);
     return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/installable.js
-
-
-function installableOf(inputs, runnerSystem) {
-    const { system, flake, attribute, installable, file } = inputs;
-    if (file !== '')
-        return { options: fileOptions(file, system, runnerSystem), text: attribute, name: `${attribute} of ${file}` };
-    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
-    refuseBelow(text);
-    return { options: [], text, name: text };
-}
-function placeOf({ options, text }) {
-    if (options.length > 0 || text.includes('#') || !text.includes('/'))
-        return undefined;
-    return placeInStore(text.replace(/\^[^/]*$/, ''));
-}
-function refuseBelow(text) {
-    const place = placeOf({ options: [], text });
-    if (!place?.below)
-        return;
-    throw new NixError({
-        what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
-        help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
-    });
-}
-function fileOptions(file, system, runnerSystem) {
-    const current = system === runnerSystem ? [] : ['--option', 'system', system, '--option', 'extra-platforms', runnerSystem];
-    return ['--file', file, '--argstr', 'system', system, ...current];
-}
-function attributeOf({ options, text, name }, attribute) {
-    const plain = text.replace(/\^[^#]*$/, '');
-    const whole = options.length > 0 || /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
-    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
@@ -60435,12 +60606,28 @@ function attributeOf({ options, text, name }, attribute) {
 
 
 
+
+
 async function foresee(call, root = '/') {
     if (!call.runnerSystem.endsWith('-linux'))
-        return { warnings: [], notes: [] };
-    const emulation = await foreseeEmulation(call, root);
-    const kvm = await foreseeKvm(call, root);
+        return preflight_NOTHING;
+    if (placeOf(call.installable)?.storePath.endsWith('.drv') === false)
+        return preflight_NOTHING;
+    const hasKvm = (await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
+    if (hasKvm && (await foreseeEmulation(call.system, call, root)) === preflight_NOTHING)
+        return preflight_NOTHING;
+    const derivation = await findDerivation(call);
+    const buildSystem = derivation && systemOfDerivation(derivation.text);
+    const emulation = buildSystem === undefined
+        ? asNotes(await foreseeEmulation(call.system, call, root))
+        : await foreseeEmulation(buildSystem, call, root);
+    const kvm = hasKvm || derivation === undefined ? [] : await foreseeKvm(call, derivation);
     return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
+}
+const preflight_NOTHING = { warnings: [], notes: [] };
+function asNotes({ warnings, notes }) {
+    const reason = 'The system that builds the image is not known before the build.';
+    return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] };
 }
 const MACHINES = {
     'x86_64-linux': '3e00',
@@ -60457,13 +60644,13 @@ const NATIVE = {
     'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
     'armv7l-linux': ['armv6l-linux'],
 };
-async function foreseeEmulation({ system, runnerSystem }, root) {
+async function foreseeEmulation(system, { runnerSystem }, root) {
     const machine = MACHINES[system];
     if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
-        return { warnings: [], notes: [] };
+        return preflight_NOTHING;
     const registered = await emulates(machine, root);
     if (registered === true)
-        return { warnings: [], notes: [] };
+        return preflight_NOTHING;
     const help = `A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
 or ${describeRunner(system)}, or a remote builder for ${system}.`;
@@ -60487,21 +60674,14 @@ async function emulates(machine, root) {
     const entries = await Promise.all(names.map((name) => quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
     return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
 }
-async function foreseeKvm(call, root) {
-    if ((await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true)
-        return [];
-    const { options, text: installable } = call.installable;
-    const what = [...foreignOptions(call), ...call.nixArgs, ...options, installable];
-    const derivation = await nixSays(['eval', '--raw', ...what, '--apply', 'image: image.drvPath']);
-    const text = derivation && (await readDerivation(derivation.stdout.trim()));
-    if (!derivation || !text)
-        return [];
-    const needing = requiresKvm(text) ? [derivation.stdout.trim()] : [];
+async function foreseeKvm(call, { path: image, text }) {
+    const needing = requiresKvm(text) ? [image] : [];
     for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
         if (await needsKvm(path))
             needing.push(path);
     if (needing.length === 0 || (await hasKvmFeature()))
         return [];
+    const what = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
     const plan = await nixSays(['build', '--dry-run', ...what]);
     const [built] = needing.filter((path) => plan?.log.includes(path));
     if (built === undefined)
@@ -60527,6 +60707,14 @@ async function hasKvmFeature() {
 async function nixSays(args) {
     const result = await runNix(args, false);
     return result.exitCode === 0 ? result : undefined;
+}
+async function findDerivation(call) {
+    const path = await evaluateDerivation(call);
+    const text = path && (await readDerivation(path));
+    return path && text ? { path, text } : undefined;
+}
+function systemOfDerivation(derivation) {
+    return /\],"([\w-]{1,100})",/.exec(derivation)?.[1];
 }
 const DERIVATION_LIMIT = 16 * 1024 * 1024;
 async function readDerivation(path) {
@@ -60602,7 +60790,7 @@ async function findImage(registry, repository, digest, look) {
     const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
     if (parsed.kind === 'manifest')
         return image_describe(registry, repository, image_contentOf(outer, parsed), [], look);
-    const only = image_onlyImage(parsed, repository, digest);
+    const only = onlyImage(parsed, repository, digest);
     const name = image_nameOf(repository, digest);
     const attested = attestationsOf(parsed, only, name, repository);
     const [[own] = [], attestations = []] = await allOf([
@@ -60689,7 +60877,7 @@ async function image_describe(registry, repository, own, attestations, look) {
     const told = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
     return { repository, digest, mediaType, size, ...told, own, attestations };
 }
-function image_onlyImage(index, repository, digest) {
+function onlyImage(index, repository, digest) {
     const images = index.manifests.filter((one) => !isAttestation(one));
     const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
@@ -61247,11 +61435,16 @@ async function* layer_copyTo(write, content) {
 ;// CONCATENATED MODULE: ./lib/build/check-image.js
 
 
+
 async function checkImage(source) {
     const read = new Map();
+    const take = async (member) => void read.set(member.name, await readLayer(member, source));
     const image = await readImage(source, {
-        take: async (member) => void read.set(member.name, await readLayer(member, source)),
+        take: async (member) => (isBlobName(member.name) ? undefined : take(member)),
     });
+    const unread = new Set(image.layers.flatMap(({ name }) => (read.has(name) ? [] : [name])));
+    if (unread.size > 0)
+        await readImage(source, { take: async (member) => (unread.has(member.name) ? take(member) : undefined) });
     for (const [at, { name }] of image.layers.entries()) {
         const layer = read.get(name);
         if (layer === undefined)
@@ -61559,6 +61752,9 @@ function readChoice(env, name, choices) {
     });
 }
 function valid(input, read) {
+    return validFrom(`The input \`${input}\` is not valid`, read);
+}
+function validFrom(origin, read) {
     try {
         return read();
     }
@@ -61566,7 +61762,7 @@ function valid(input, read) {
         if (!(error instanceof lib_failure/* Failure */.HR) || error instanceof InputError)
             throw error;
         const { what, help } = error.parts;
-        throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error });
+        throw new InputError({ what: `${origin}: ${what}`, help, cause: error });
     }
 }
 function linesOf(text) {
@@ -61707,6 +61903,88 @@ async function publishUnchanged(registry, published, repositories, tag) {
     return sent;
 }
 
+;// CONCATENATED MODULE: ./lib/build/local-image.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function addLocalImage(installable, runnerSystem, log) {
+    const path = await localPath(installable);
+    if (path === undefined)
+        return undefined;
+    const { name } = installable;
+    const place = await placeWithin(path, name);
+    await checkFormat(place, name);
+    const storePath = await addToStore(place, name, runnerSystem);
+    log.info(`Nix builds nothing: ${name} is an image already. It is in the Nix store as ${storePath}`);
+    return { options: [], text: storePath, name };
+}
+async function localPath(installable) {
+    const { options, text } = installable;
+    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || placeOf(installable) !== undefined)
+        return undefined;
+    const path = (0,external_node_path_.resolve)(text);
+    const found = await (0,promises_.stat)(path).catch(() => undefined);
+    if (found?.isFile())
+        return path;
+    if (!found?.isDirectory() || (await exists((0,external_node_path_.join)(path, 'flake.nix'))))
+        return undefined;
+    return (await exists((0,external_node_path_.join)(path, 'oci-layout'))) ? path : undefined;
+}
+const FLAKE_ID = /^[A-Za-z][\w-]*$/;
+async function exists(path) {
+    return (0,promises_.access)(path).then(() => true, () => false);
+}
+async function placeWithin(path, name) {
+    const workspace = process.cwd();
+    const root = (0,external_node_path_.relative)(workspace, path).startsWith('..') ? (0,external_node_path_.dirname)(path) : workspace;
+    try {
+        return (await resolveWithin(path, root)) ?? path;
+    }
+    catch (error) {
+        if (!(error instanceof FileError))
+            throw error;
+        throw new FileError({
+            what: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
+            help: 'Nothing was read. Copy the file to where the link is.',
+            cause: error,
+        });
+    }
+}
+async function checkFormat(place, name) {
+    const { format } = await findSource(place);
+    if (format !== 'script' && format !== 'nix2container')
+        return;
+    throw new ImageError({
+        what: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
+        help: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
+    });
+}
+async function addToStore(place, name, runnerSystem) {
+    const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' });
+    if (result === undefined)
+        throw nixMissing();
+    const storePath = result.stdout.trim();
+    if (result.exitCode === 0 && isStorePath(storePath))
+        return storePath;
+    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
+    throw new NixError({
+        what: `Nix could not add ${name} to its store`,
+        words: (0,lib_failure/* lastLines */.w$)(result.log, 20),
+        help: explainBuildFailure(result.log, { runnerSystem, space }),
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/copy-to.js
 
 
@@ -61823,6 +62101,7 @@ async function estimateCompressed(content) {
 
 
 
+
 async function pushWithDocker({ source, images, tag, platform, check }, tools) {
     tools.log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
@@ -61833,6 +62112,11 @@ async function pushWithDocker({ source, images, tag, platform, check }, tools) {
     };
     const archive = await load(source, take);
     check(archive);
+    if (archive.manifest?.alone === false)
+        throw new ImageError({
+            what: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
+            help: PUSH_STRAIGHT,
+        });
     sizes?.warn(archive, tools.log);
     const name = await loadedImage(archive.configDigest, archive.names);
     const pushed = [];
@@ -62162,6 +62446,7 @@ function shorten(digest) {
 
 
 
+
 async function pushImage(call, registry, log) {
     const started = performance.now();
     const attempt = async (published) => {
@@ -62232,6 +62517,8 @@ async function pushStreamed({ call, uploads, taken }) {
         taken.set(member.name, await uploads.push(member, check));
     };
     const take = async (member) => {
+        if (isBlobName(member.name))
+            return;
         if (reusable(call, diffIdInName(member.name)) === undefined)
             return push(member);
         const { diffId } = await hashLayer(member.content());
@@ -62349,7 +62636,7 @@ function repositoryPlace(url) {
 
 
 function ownSystem(env) {
-    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch);
+    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch);
 }
 function commitOfRun({ revision, pullRequestHead }) {
     return pullRequestHead ?? revision;
@@ -62490,11 +62777,14 @@ function describeLayers(layers) {
 
 
 
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push } = inputs;
     const platform = platformOf(system);
-    const installable = installableOf(inputs, workflow.runnerSystem);
+    const asked = installableOf(inputs, workflow.runnerSystem);
+    const local = await addLocalImage(asked, workflow.runnerSystem, log);
+    const installable = local ?? asked;
     const revision = push ? await findRevision(inputs, workflow, log) : '';
     const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
     if (warning)
@@ -62511,9 +62801,10 @@ async function build(inputs, workflow, tools) {
     ]);
     if (unchanged !== undefined)
         return build_keep(unchanged, inputs, identity, tools);
-    const storePath = await buildWithNix(installable, inputs, workflow, log);
+    const storePath = local?.text ?? (await buildWithNix(installable, inputs, workflow, log));
     const check = (image) => checkPlatform(image, platform, system, storePath);
-    return withReadable(await findSource(storePath), installable, inputs, workflow, log, async (source) => {
+    const source = { ...(await findSource(storePath)), platform };
+    return withReadable(source, installable, inputs, workflow, log, async (source) => {
         const built = { system, platform, storePath };
         if (!push) {
             check(await checkImage(source));
@@ -62611,8 +62902,11 @@ async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runn
         log.warning(warning);
     for (const note of notes)
         log.info(note);
-    const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () => buildInstallable(call));
+    const title = `Build ${installable.name} for ${system}`;
+    const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call));
     log.info(`Nix built ${storePath}`);
+    if (ignoredSettings.length > 0)
+        log.info(adviseOnSettings(ignoredSettings));
     await tellSpace('after', folders, log, short);
     return storePath;
 }
@@ -62859,9 +63153,9 @@ function readMode(env) {
 }
 function readBuildInputs(env) {
     const common = readCommonInputs(env);
-    const system = inputOf(env, 'system') || ownSystem(env);
-    valid('system', () => platformOf(system));
+    const system = readSystem(env);
     const flake = readFlake(env);
+    const file = readFile(env);
     const pushWith = readPushWith(env);
     const variant = readVariant(env);
     return {
@@ -62871,9 +63165,9 @@ function readBuildInputs(env) {
         variant,
         system,
         flake,
-        attribute: readAttribute(env),
+        attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
         installable: refuseOption('installable', inputOf(env, 'installable')),
-        file: readFile(env),
+        file,
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
         tag: inputs_readTag(env, { system, variant }, pushWith),
         pushWith,
@@ -63012,6 +63306,15 @@ function readRunner(line) {
         });
     valid('runners', () => platformOf(system));
     return [system, runner];
+}
+function readSystem(env) {
+    const given = inputOf(env, 'system');
+    const system = given || ownSystem(env);
+    const origin = given === ''
+        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
+        : 'The input `system` (default: `matrix.system`) is not valid';
+    validFrom(origin, () => platformOf(system));
+    return system;
 }
 function readFlake(env) {
     const flake = refuseOption('flake', inputOf(env, 'flake') || '.');

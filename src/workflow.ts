@@ -27,7 +27,7 @@ export interface Workflow {
 
 /** The Nix system of the runner; outside of a run, of this machine. */
 export function ownSystem(env: Environment): string {
-  return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH || process.arch)
+  return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch)
 }
 
 /** Returns the commit that a run is of, as its users know it; empty if the runner names none. */

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
@@ -10,7 +10,7 @@ import { OCI_CONFIG } from '../../src/oci/media-type.ts'
 import { connect, open } from '../registry/connect.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
-import { makeLayout, storeLayout } from '../support/layout.ts'
+import { layoutOf, makeLayout, storeLayout } from '../support/layout.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 
 const path = process.env.PATH
@@ -73,6 +73,23 @@ test('an image that Docker has pushed is waited for where the registry has it a 
   const { images } = await pushWithDocker(pushing, { ...client, registry: client, log: silent })
   expect(images).toMatchObject([{ digest, configDigest: archive.configDigest }])
   expect(reads).toBe(3)
+})
+
+test('an image for one of several platforms in a layout is not pushed by Docker, which would push all of them', async () => {
+  const arm = makeLayout({ architecture: 'arm64' })
+  const path = await storeLayout(folder, layoutOf([makeLayout(), arm]), 'tar')
+  await writeFile(join(folder, 'docker'), '#!/bin/sh\n[ "$1" != load ] || cat > "$0.in"\necho "$1" >> "$0.calls"\n', {
+    mode: 0o755,
+  })
+  process.env.PATH = `${folder}${delimiter}${process.env.PATH}`
+  const { client, server } = await connect()
+  const source = { ...(await findSource(path)), platform: { os: 'linux', architecture: 'arm64' } }
+  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: () => undefined }
+  await expect(pushWithDocker(pushing, { ...client, registry: client, log: silent })).rejects.toThrow(
+    `${path} has images for several platforms, and Docker can't push one of them alone\nLeave \`push-with: docker\` out`,
+  )
+  expect(await readFile(join(folder, 'docker.calls'), 'utf8')).not.toContain('push')
+  expect(server.tags('app').size).toBe(0)
 })
 
 describe('an image that Docker can’t load', () => {

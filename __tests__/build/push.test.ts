@@ -9,6 +9,7 @@ import { Failure } from '../../src/failure.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import type { Digest } from '../../src/oci/digest.ts'
+import type { Platform } from '../../src/oci/platform.ts'
 import { readEarlier } from '../../src/reuse/earlier.ts'
 import { findPublished, NOTHING_PUBLISHED, type Published } from '../../src/reuse/layers.ts'
 import { type Client, connect, failureOf, open, password, start } from '../registry/connect.ts'
@@ -22,6 +23,7 @@ import {
   LAYOUT_FORMS,
   type LayoutFile,
   type LayoutForm,
+  layoutOf,
   type MadeLayout,
   makeLayout,
   packWithXz,
@@ -76,6 +78,8 @@ async function store(bytes: Buffer, form: Form = 'tar'): Promise<string> {
 interface Pushing extends Partial<Omit<PushCall, 'source'>> {
   readonly form?: Form
   readonly path?: string
+  /** Of the image, where a layout has several. */
+  readonly platform?: Platform
 }
 
 async function push(
@@ -83,10 +87,10 @@ async function push(
   client: Client,
   pushing: Pushing = {},
 ): Promise<PushedImage> {
-  const { form, path, ...call } = pushing
+  const { form, path, platform, ...call } = pushing
   return pushImage(
     {
-      source: await findSource(path ?? (await store(bytes, form))),
+      source: { ...(await findSource(path ?? (await store(bytes, form)))), ...(platform && { platform }) },
       images: [client.repository],
       tag: 'v1',
       platform: { os: 'linux', architecture: 'amd64' },
@@ -968,6 +972,23 @@ describe('an OCI layout whose layers are compressed', () => {
     expect(new Set(manifestPuts(server.requests))).toEqual(new Set([publishedOf(packed).digest, 'v1']))
   })
 
+  test.each(LAYOUT_FORMS)('has nothing of its images for other platforms pushed, as a %s', async (as) => {
+    const arm = makeLayout({ architecture: 'arm64', layers: ['for arm', text] })
+    const files = layoutOf([packed, arm])
+    for (const [wanted, other, architecture] of [
+      [packed, arm, 'amd64'],
+      [arm, packed, 'arm64'],
+    ] as const) {
+      const { server, client } = await connect()
+      await pushLayout({ files }, client, { as, platform: { os: 'linux', architecture } })
+      await expectSame(server, wanted)
+      const listed = new Set(wanted.layers.map(({ digest }) => digest))
+      for (const { digest } of other.layers.filter((layer) => !listed.has(layer.digest)))
+        expect(await server.blob('app', digest)).toBeUndefined()
+      expect(manifestPuts(server.requests)).toEqual([publishedOf(wanted).digest, 'v1'])
+    }
+  })
+
   test('keeps its manifest byte for byte if that is of Docker’s type, which has no annotations', async () => {
     const { server, client } = await connect()
     const type = 'application/vnd.docker'
@@ -1369,7 +1390,11 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       withEntries({ ...packed.entry, platform: { os: 'unknown', architecture: 'unknown' } }),
       /its index\.json lists no image/,
     ],
-    ['it has two images', new Map([...other.files, ...withEntries(packed.entry, other.entry)]), /holds 2 images/],
+    [
+      'it has two images',
+      new Map([...other.files, ...withEntries(packed.entry, other.entry)]),
+      /has 2 images, and only one can be pushed/,
+    ],
     ['its indexes go on and on', makeLayout({ nested: 40 }).files, /its indexes lead to one another/],
     ['its index.json points out of it', withEntries(climbing), /manifests\.0\.digest: is not a sha256 digest/],
     ['its config lists a layer less', listing({ layers: [...listed, listed[0]] }), /has 5 layers, .* config lists 4/],

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { checkImage } from '../../src/build/check-image.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource, isSeekable, readImage } from '../../src/image/source.ts'
+import type { Platform } from '../../src/oci/platform.ts'
 import { writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
 import {
@@ -13,6 +14,7 @@ import {
   LAYOUT_FORMS,
   type LayoutFile,
   type LayoutForm,
+  layoutOf,
   layoutTar,
   type MadeLayout,
   makeLayout,
@@ -127,7 +129,7 @@ describe('an OCI layout', () => {
   test('with a second image is none, though that has an `artifactType`: an image’s config', async () => {
     const artifactType = 'application/vnd.oci.image.config.v1+json'
     const reading = read(withArtifact(made, 'layer', { entry: { artifactType } }))
-    await expect(reading).rejects.toThrow(/holds 2 images/)
+    await expect(reading).rejects.toThrow(/has 2 images, and only one can be pushed/)
   })
 
   test('may hold layers that are no part of its image', async () => {
@@ -246,17 +248,81 @@ describe('a layout whose documents can’t be read says why:', () => {
   })
 })
 
-describe('a layout of several images is an error that lists them:', () => {
+describe('a layout of several images', () => {
   const arm = makeLayout({ architecture: 'arm64', layers: ['for arm'] })
-  const index = indexOf([made.entry, arm.entry])
-  const both = new Map([...made.files, ...arm.files, ['index.json', index] as const])
+  const AMD64 = { os: 'linux', architecture: 'amd64' }
+  const ARM64 = { os: 'linux', architecture: 'arm64' }
+  const readFor = async (files: ReadonlyMap<string, LayoutFile>, platform: Platform, form: LayoutForm = 'folder') =>
+    readImage({ ...(await findSource(await store(files, form))), platform })
+  const withoutPlatform = ({ entry: { platform, ...entry } }: MadeLayout) => entry
 
-  test.each(LAYOUT_FORMS)('%s', async (form) => {
-    const reading = read(both, form)
+  test.each(LAYOUT_FORMS)('has the one for the wanted platform read, as a %s', async (form) => {
+    const files = layoutOf([made, arm])
+    expect((await readFor(files, AMD64, form)).configDigest).toBe(made.configDigest)
+    expect((await readFor(files, ARM64, form)).configDigest).toBe(arm.configDigest)
+    expect((await checkImage({ ...(await findSource(await store(files, form))), platform: ARM64 })).configDigest).toBe(
+      arm.configDigest,
+    )
+  })
+
+  test.each(['folder', 'tar', 'gzip'] as const)(
+    'is checked for the wanted platform, whatever is wrong with the other layers, as a %s',
+    async (form) => {
+      const broken = { [made.layers[0]?.name ?? '']: Buffer.from('\u001f\u008b\u0008 and no more', 'latin1') }
+      const files = new Map([...layoutOf([made, arm]), ...withFiles({ files: new Map() }, broken)])
+      const source = await findSource(await store(files, form))
+      await checkImage({ ...source, platform: ARM64 })
+      await expect(checkImage({ ...source, platform: AMD64 })).rejects.toBeInstanceOf(ImageError)
+    },
+  )
+
+  test('may list them in index.json, or by an index of its own for each', async () => {
+    const index = (layout: MadeLayout) => layoutOf([layout])
+    const nested = new Map([...index(made), ...index(arm)])
+    const entries = [made, arm].flatMap((layout) => JSON.parse(String(index(layout).get('index.json'))).manifests)
+    for (const listed of [[made.entry, arm.entry], entries]) {
+      const files = new Map([...nested, ['index.json', indexOf(listed)] as const])
+      expect((await readFor(files, ARM64)).configDigest).toBe(arm.configDigest)
+    }
+  })
+
+  test('need not name their platforms: their configs do', async () => {
+    for (const form of ['folder', 'tar'] as const) {
+      const files = layoutOf([made, arm], withoutPlatform)
+      expect((await readFor(files, AMD64, form)).configDigest).toBe(made.configDigest)
+      expect((await readFor(files, ARM64, form)).configDigest).toBe(arm.configDigest)
+    }
+  })
+
+  test('prefers the one for exactly that platform', async () => {
+    const v3 = makeLayout({ layers: ['for v3'], entry: { platform: { ...AMD64, variant: 'v3' } } })
+    for (const layouts of [
+      [v3, made],
+      [made, v3],
+    ])
+      expect((await readFor(layoutOf(layouts), AMD64)).configDigest).toBe(made.configDigest)
+    expect((await readFor(layoutOf([v3, arm]), AMD64)).configDigest).toBe(v3.configDigest)
+  })
+
+  test.each(LAYOUT_FORMS)('of which none is for that platform is an error that lists them, as a %s', async (form) => {
+    const reading = readFor(
+      layoutOf([made, arm], form === 'tar' ? withoutPlatform : undefined),
+      { ...ARM64, architecture: 's390x' },
+      form,
+    )
     await expect(reading).rejects.toBeInstanceOf(ImageError)
     await expect(reading).rejects.toThrow(
       new RegExp(
-        `holds 2 images, and only one can be pushed\n {2}${made.manifestDigest} for linux/amd64\n {2}${arm.manifestDigest} for linux/arm64\n.*merge`,
+        `has no image for linux/s390x\n {2}${made.manifestDigest} for linux/amd64\n {2}${arm.manifestDigest} for linux/arm64\nNothing was pushed\\.`,
+      ),
+    )
+  })
+
+  test('of which two are for that platform is an error that lists them', async () => {
+    const other = makeLayout({ layers: ['another'] })
+    await expect(readFor(layoutOf([made, other, arm]), AMD64)).rejects.toThrow(
+      new RegExp(
+        `has 2 images for linux/amd64, and only one can be pushed\n {2}${made.manifestDigest} for linux/amd64\n {2}${other.manifestDigest} for linux/amd64\n {2}${arm.manifestDigest} for linux/arm64\nBuild`,
       ),
     )
   })

@@ -220,10 +220,20 @@ describe('push', () => {
 
 describe('build', () => {
   test.each([
+    ['the value of a file', { file: 'docker.nix', attribute: '' }, ''],
+    ['the default of a flake', { attribute: '' }, 'containerImage'],
+    ['what it is of a file', { file: 'docker.nix', attribute: 'image' }, 'image'],
+  ])('an attribute that is empty or not is %s', (_, inputs, attribute) => {
+    expect(readBuild(inputs).attribute).toBe(attribute)
+  })
+
+  test.each([
     ['Linux', 'X64', 'x86_64-linux'],
     ['Linux', 'ARM64', 'aarch64-linux'],
     ['Linux', 'ARM', 'armv7l-linux'],
     ['Linux', 'X86', 'i686-linux'],
+    // Of Gitea's runner, on the host.
+    ['linux', 'amd64', 'x86_64-linux'],
   ])('without a system, it is that of the runner: %s, %s', (os, arch, system) => {
     const read = readBuild({ system: '' }, { RUNNER_OS: os, RUNNER_ARCH: arch })
     expect(read).toMatchObject({ system, tag: '{sha}-{system}' })
@@ -537,25 +547,34 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'a system of macOS',
       { system: 'aarch64-darwin' },
       {},
-      ['The input `system` is not valid', 'macOS', 'ubuntu-24.04-arm', 'system: aarch64-linux'],
+      [
+        'The input `system` (default: `matrix.system`) is not valid: ',
+        'macOS',
+        'ubuntu-24.04-arm',
+        'system: aarch64-linux',
+      ],
     ],
     [
       'a runner with macOS and no system',
       {},
       { RUNNER_OS: 'macOS', RUNNER_ARCH: 'ARM64' },
-      ['The input `system` is not valid', '"aarch64-darwin"', 'system: aarch64-linux'],
+      [
+        'The input `system` is empty, and the runner reports RUNNER_OS=macOS and RUNNER_ARCH=ARM64: ',
+        '"aarch64-darwin"',
+        'system: aarch64-linux',
+      ],
     ],
     [
       'an unknown system',
       { system: 'linux/amd64' },
       {},
-      ['The input `system` is not valid', '"linux/amd64"', 'x86_64-linux, aarch64-linux'],
+      ['The input `system` (default: `matrix.system`) is not valid: ', '"linux/amd64"', 'x86_64-linux, aarch64-linux'],
     ],
     [
       'a system with the name of an object’s property',
       { system: 'constructor' },
       {},
-      ['The input `system` is not valid', '"constructor"'],
+      ['The input `system` (default: `matrix.system`) is not valid: ', '"constructor"'],
     ],
     ...['installable', 'flake', 'attribute'].map((input): [string, Inputs, Inputs, readonly string[]] => [
       `an option in \`${input}\``,

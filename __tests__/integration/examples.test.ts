@@ -27,6 +27,15 @@ test('qemu.yml publishes what one kind of runner has built for all systems', asy
   expect(await read('latest')).toMatchObject(TWO)
 })
 
+test('cross.yml publishes images for all systems, each built on the runner’s own', async () => {
+  const logs: string[] = []
+  await run('cross.yml', {}, { onLog: (log) => logs.push(log) })
+  expect(await read('latest')).toMatchObject(TWO)
+  const [intel, arm] = logs
+  for (const log of [intel, arm]) expect(log).not.toMatch(/emulat|QEMU/)
+  expect(arm).toContain('Build .#legacyPackages.x86_64-linux.aarch64-linux.containerImage for aarch64-linux')
+})
+
 test('one-system.yml publishes the image of its one job as `latest` and as the version', async () => {
   await run('one-system.yml', {})
   for (const tag of ['latest', 'v1.2.3']) expect(await read(tag)).toMatchObject({ manifests: [{ platform: AMD64 }] })
@@ -188,6 +197,8 @@ interface Circumstances {
   readonly env?: Readonly<Record<string, string>>
   /** What the run was triggered by. */
   readonly eventName?: string
+  /** Gets the log of each of this action's steps. */
+  readonly onLog?: (log: string) => void
   /** Changes the workflow first. */
   readonly change?: (text: string) => string
 }
@@ -195,7 +206,7 @@ interface Circumstances {
 async function run(
   name: string,
   actions: WorkflowRun['actions'],
-  { env = {}, eventName = 'push', change = (text) => text }: Circumstances = {},
+  { env = {}, eventName = 'push', onLog = () => undefined, change = (text) => text }: Circumstances = {},
 ): ReturnType<typeof runWorkflow> {
   const text = change(await readFile(new URL(`../../examples/workflows/${name}`, import.meta.url), 'utf8'))
   expect(text).toContain('ghcr.io')
@@ -211,7 +222,7 @@ async function run(
       'actions/checkout': nothing,
       'docker/login-action': nothing,
       'cachix/install-nix-action': nothing,
-      'nix-image-action/nix-image-action': (step) => runThisAction(step, eventName, env),
+      'nix-image-action/nix-image-action': (step) => runThisAction(step, eventName, env, onLog),
       ...actions,
     },
   })
@@ -221,11 +232,13 @@ async function runThisAction(
   step: ActionStep,
   eventName: string,
   env: Readonly<Record<string, string>>,
+  onLog: (log: string) => void,
 ): Promise<StepResult> {
   const { with: inputs, job, matrix, jobTotal, jobIndex, temp } = step
   const from = { job, matrix, jobTotal, jobIndex, eventName, token: 'token-of-the-job' }
   const call = { ...from, inputs, env: { RUNNER_TEMP: temp, ...step.env, ...env } }
-  const { outputs, masks } = passed(await (inputs.mode === 'merge' ? lab.merge(call) : lab.build('', call)))
+  const { outputs, masks, log } = passed(await (inputs.mode === 'merge' ? lab.merge(call) : lab.build('', call)))
+  onLog(log)
   return { outputs, masks }
 }
 

@@ -57,7 +57,7 @@ test.each([
   [
     'is not given, and the file is the image itself',
     { file: 'image-itself.nix' },
-    /^There is no containerImage of image-itself\.nix\n.*\nThe file has a derivation itself\. The input `attribute`, which is containerImage unless it is given, .* and `attribute: image`\.$/,
+    /^There is no containerImage of image-itself\.nix\n.*\nThe value of the file is a derivation itself, and has no such attribute\. If it is the image, set\n {2}attribute: ""$/,
   ],
   [
     'is not given, and the file is no set',
@@ -71,6 +71,76 @@ test.each([
   await writeFile(join(cwd, 'image-itself.nix'), `{ system ? builtins.currentSystem }: ${image}`)
   await writeFile(join(cwd, 'text.nix'), '"an image"')
   expect((await build('x86_64-linux', { cwd, inputs })).errors).toEqual([expect.stringMatching(message)])
+})
+
+describe('a file that is the image itself', () => {
+  const given = ['--argstr', 'name', 'app', '--argstr', 'tag', 'v1']
+  const crossBuilt = [...given, '--argstr', 'system', 'x86_64-linux', '--argstr', 'hostSystem', 'aarch64-linux']
+  let cwd: string
+
+  beforeAll(async () => {
+    cwd = await folder()
+    await writeFile(
+      join(cwd, 'docker.nix'),
+      `{ name, tag, system ? builtins.currentSystem, hostSystem ? system }:
+assert name == "app" && tag == "v1";
+let architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.\${hostSystem};
+in (import ./image.nix { inherit system architecture; }).tarGz
+`,
+    )
+  })
+  const buildFile = (system: string, nixArgs: readonly string[], inputs: Readonly<Record<string, string>> = {}) =>
+    build(system, {
+      cwd,
+      jobTotal: 1,
+      inputs: { file: 'docker.nix', attribute: '', 'nix-args': nixArgs.join('\n'), ...inputs },
+    })
+
+  test.each([
+    ['x86_64-linux', 'amd64'],
+    ['aarch64-linux', 'arm64'],
+  ])('is built for %s with an empty attribute', async (system, architecture) => {
+    const step = passed(await buildFile(system, given))
+    expect((await pulled(step)).architecture).toBe(architecture)
+    expect(step.log).toContain(`Build docker.nix for ${system}`)
+  })
+
+  test('is cross-built, its argument `system` being the builder’s, and is unchanged the next time', async () => {
+    const image = `${lab.registry.host}/owner/cross-built`
+    const first = passed(await buildFile('aarch64-linux', crossBuilt, { image, tag: 'first' }))
+    expect((await pulled(first)).architecture).toBe('arm64')
+    passed(await lab.merge({ inputs: { image, tags: 'latest' } }))
+    const second = passed(await buildFile('aarch64-linux', crossBuilt, { image }))
+    expect(second.outputs).toMatchObject({ unchanged: 'true', 'store-path': first.outputs['store-path'] })
+  })
+
+  test('is told so where the attribute is not given', async () => {
+    const { errors } = await buildFile('x86_64-linux', given, { attribute: 'containerImage' })
+    expect(errors).toEqual([
+      expect.stringMatching(/^There is no containerImage of docker\.nix\n[\s\S]* attribute: ""$/),
+    ])
+  })
+
+  test('of nix2container is written by its own program', async () => {
+    await writeFile(join(cwd, 'flake.nix'), nix2container('x86_64-linux', 'amd64'))
+    const expression = '{ system }: ((import ./flake.nix).outputs { self = null; }).packages."${system}".containerImage'
+    await writeFile(join(cwd, 'nix2container.nix'), expression)
+    const step = passed(await buildFile('x86_64-linux', [], { file: 'nix2container.nix' }))
+    expect((await pulled(step)).architecture).toBe('amd64')
+    expect(step.log).toContain('Have nix2container.nix write its layers')
+  })
+
+  test('and is several images is an error that says to name one', async () => {
+    const image = (architecture: string) =>
+      `(import ./image.nix { system = "x86_64-linux"; architecture = "${architecture}"; }).tar`
+    await writeFile(join(cwd, 'two.nix'), `{ one = ${image('amd64')}; two = ${image('arm64')}; }`)
+    const { errors } = await buildFile('x86_64-linux', [], { file: 'two.nix' })
+    expect(errors).toEqual([
+      expect.stringMatching(
+        /^two\.nix is 2 derivations, and an image is one\n[\s\S]*\nName the one that is the image in `attribute`\.$/,
+      ),
+    ])
+  })
 })
 
 test('legacyPackages are built', async () => {
@@ -136,6 +206,81 @@ test('what was built before is taken by its store path, and by a link to it', as
     const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { installable } }))
     expect(outputs).toMatchObject({ digest: first.outputs.digest, 'store-path': storePath })
   }
+})
+
+describe('an image in the work space is pushed as it is', () => {
+  let cwd: string
+  let built: ActionRun
+  beforeAll(async () => {
+    cwd = await folder()
+    built = passed(await build('aarch64-linux', {}))
+    await mkdir(join(cwd, 'images'))
+    await cp(built.outputs['store-path'] ?? '', join(cwd, 'images/aarch64-linux.tar.gz'))
+    await symlink('aarch64-linux.tar.gz', join(cwd, 'images/linked.tar.gz'))
+  })
+
+  test.each([
+    ['./images/{system}.tar.gz'],
+    ['images/aarch64-linux.tar.gz'],
+    ['images/linked.tar.gz'],
+    ['$cwd/images/aarch64-linux.tar.gz'],
+  ])('from %s', async (installable) => {
+    const step = passed(
+      await build('aarch64-linux', { cwd, inputs: { installable: installable.replace('$cwd', cwd) } }),
+    )
+    expect(await pulled(step)).toMatchObject({ architecture: 'arm64', diffIds: (await pulled(built)).diffIds })
+    expect(step.outputs['store-path']).toMatch(/\/store\/[0-9a-z]{32}-aarch64-linux\.tar\.gz$/)
+    expect(step.log).not.toContain('##[group]Build')
+  })
+
+  test('and is unchanged the next time, until the file changes', async () => {
+    const image = `${lab.registry.host}/owner/archive`
+    const call = { cwd, jobTotal: 1, inputs: { image, installable: 'images/aarch64-linux.tar.gz' } }
+    passed(await build('aarch64-linux', call))
+    passed(await lab.merge({ inputs: { image, tags: 'latest' } }))
+    expect(passed(await build('aarch64-linux', call)).outputs.unchanged).toBe('true')
+    const other = passed(await build('aarch64-linux', { inputs: { attribute: 'plainImage' } }))
+    await cp(other.outputs['store-path'] ?? '', join(cwd, 'images/other.tar'))
+    const changed = { ...call, env: { ACTIONS_RUNTIME_TOKEN: '' }, inputs: { image, installable: 'images/other.tar' } }
+    expect(passed(await build('aarch64-linux', changed)).outputs.unchanged).toBe('false')
+  })
+
+  test('from a folder that is an OCI layout, though a flake is in the folder above', async () => {
+    const { outputs } = passed(await build('aarch64-linux', { inputs: { attribute: 'ociLayout' } }))
+    await cp(outputs['store-path'] ?? '', join(cwd, 'layout'), { recursive: true })
+    for (const installable of ['./layout', 'layout/']) {
+      const step = passed(await build('aarch64-linux', { cwd, inputs: { installable } }))
+      expect(step.outputs['store-path']).toMatch(/-layout$/)
+      expect((await pulled(step)).architecture).toBe('arm64')
+    }
+  })
+
+  test('by Docker as well, and with `push: false` it is checked', async () => {
+    const inputs = { installable: './images/aarch64-linux.tar.gz' }
+    const checked = passed(await build('aarch64-linux', { cwd, inputs: { ...inputs, push: 'false' } }))
+    expect(Object.keys(checked.outputs)).toEqual(['store-path'])
+    const { DOCKER_HOST, DOCKER_CONFIG } = process.env
+    const env = { DOCKER_HOST, DOCKER_CONFIG }
+    const step = passed(await build('aarch64-linux', { cwd, env, inputs: { ...inputs, 'push-with': 'docker' } }))
+    expect((await pulled(step)).architecture).toBe('arm64')
+  })
+
+  test('but not one for another system', async () => {
+    const inputs = { installable: './images/aarch64-linux.tar.gz' }
+    const { errors } = await build('x86_64-linux', { cwd, inputs })
+    expect(errors).toEqual([expect.stringContaining('The image is for linux/arm64, and x86_64-linux is linux/amd64')])
+  })
+
+  test('while a folder with a flake is built', async () => {
+    await mkdir(join(cwd, 'apps'))
+    await cp(lab.hello, join(cwd, 'apps/a'), { recursive: true })
+    await writeFile(join(cwd, 'apps/a/oci-layout'), '{}')
+    const flake =
+      '{ outputs = _: { packages.x86_64-linux.default = (import ./image.nix { system = "x86_64-linux"; architecture = "amd64"; }).tar; }; }'
+    await writeFile(join(cwd, 'apps/a/flake.nix'), flake)
+    const step = passed(await build('x86_64-linux', { cwd, inputs: { installable: './apps/a' } }))
+    expect(step.outputs['store-path']).toMatch(/-docker-image-hello\.tar$/)
+  })
 })
 
 test('an image of nix2container is written by its own program, and goes up as that has it', async () => {

@@ -54,10 +54,11 @@ async function nixIs(script: string): Promise<void> {
   process.env.PATH = `${folder}${delimiter}${path}`
 }
 
-function build(text = '.#app'): Promise<string> {
+async function build(text = '.#app'): Promise<string> {
   const system = 'x86_64-linux'
   const installable = { options: [], text, name: text }
-  return buildInstallable({ installable, nixArgs: [], folders: [], system, runnerSystem: system })
+  const call = { installable, nixArgs: [], folders: [], system, runnerSystem: system }
+  return (await buildInstallable(call)).storePath
 }
 
 describe('of several outputs', () => {

@@ -152,6 +152,84 @@ describe('the Git host’s limit', () => {
   })
 })
 
+describe('a repository that is not found, or private', () => {
+  const answer = '\n\n       response body:\n\n       {"message": "Not Found", "status": "404"}'
+
+  test.each([
+    `error: unable to download 'https://api.github.com/repos/owner/private/commits/HEAD': HTTP error 404 ('')${answer}`,
+    `error:\n       … while fetching the input 'github:owner/private'\n\n       error: unable to download 'https://api.github.com/repos/owner/private/commits/main': HTTP error 404${answer}`,
+    "error: unable to download 'https://api.github.com/repos/owner/private/tarball/0123': HTTP error 404",
+    "error: unable to download 'https://github.com/owner/private/archive/0123.tar.gz': HTTP error 404",
+    "error: unable to download 'https://api.github.com/repos/owner/private/commits/HEAD': HTTP error 401",
+  ])('at GitHub: %s', (log) => {
+    const help = explainBuildFailure(log, forX86)
+    expect(help).toMatch(/^github\.com has no owner\/private that Nix may read: .* the repository is private\./)
+    expect(help).toContain("The job's own `github.token` reads only its own repository.")
+    expect(help).toContain('`access-tokens`')
+    expect(help).toMatch(
+      /install-nix-action@v31\n {4}with:\n {6}github_access_token: \$\{\{ secrets\.FLAKE_INPUTS_TOKEN \}\}$/,
+    )
+  })
+
+  test.each([
+    ['github.example.org', 'github.example.org/api/v3/repos/owner/private/commits/HEAD', ''],
+    ['git.example.org', 'git.example.org/api/v3/repos/owner/private/tarball/0123', ''],
+    ['gitlab.com', 'gitlab.com/api/v4/projects/owner%2Fprivate/repository/commits?ref_name=HEAD', 'PAT:'],
+    ['git.example.org', 'git.example.org/api/v4/projects/owner%2fprivate/repository/archive.tar.gz?sha=0', 'PAT:'],
+  ])('at %s: %s', (host, url, kind) => {
+    const help = explainBuildFailure(`error: unable to download 'https://${url}': HTTP error 404`, forX86)
+    expect(help).toContain(`${host} has no owner/private that Nix may read`)
+    expect(help).toContain(`extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`)
+    expect(help).not.toContain('github.token')
+  })
+
+  test('is not blamed for another file that is not there', () => {
+    for (const url of ['cache.example.org/00.narinfo', 'github.com/owner/app/releases/download/v1/app.tar.gz'])
+      expect(explainBuildFailure(`error: unable to download 'https://${url}': HTTP error 404`, forX86)).toBeUndefined()
+  })
+
+  test('by a token that the organization has not authorized', () => {
+    const log = `error: unable to download 'https://api.github.com/repos/o/r/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"Resource protected by organization SAML enforcement. You must grant your Personal Access token access to this organization."}`
+    expect(explainBuildFailure(log, forX86)).toMatch(/^The token that Nix has for GitHub may not read .* \(SSO\)/)
+  })
+
+  test.each([
+    // With Git's question forbidden, without a terminal, with a wrong token, and what GitHub answers to one.
+    "fatal: could not read Username for 'https://git.example.org': terminal prompts disabled",
+    "fatal: could not read Username for 'https://git.example.org': No such device or address",
+    "fatal: could not read Password for 'https://user@git.example.org': terminal prompts disabled",
+    "fatal: Authentication failed for 'https://git.example.org/owner/private.git/'",
+    "remote: Repository not found.\nfatal: repository 'https://git.example.org/owner/private/' not found",
+  ])('by Git: %s', (log) => {
+    const help = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
+    expect(help).toMatch(
+      /^Git needs a login for git\.example\.org: the repository is private, or there is none of that name/,
+    )
+    expect(help).toContain(
+      'run: git config --global url."https://x-access-token:$TOKEN@git.example.org/".insteadOf "https://git.example.org/"',
+    )
+    expect(help).toContain('`access-tokens`')
+  })
+
+  test.each([
+    'git@github.com: Permission denied (publickey).\nfatal: Could not read from remote repository.',
+    'git@gitlab.com: Permission denied (publickey,keyboard-interactive).',
+    'fatal: Could not read from remote repository.',
+  ])('by Git with SSH: %s', (log) => {
+    const help = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
+    expect(help).toMatch(/^SSH has no key that the host accepts\./)
+    expect(help).toContain('webfactory/ssh-agent@')
+    expect(help).toContain('ssh-private-key: ${{ secrets.DEPLOY_KEY }}')
+  })
+
+  test('by Git with SSH that does not know the host', () => {
+    const log = 'Host key verification failed.\nfatal: Could not read from remote repository.'
+    expect(explainBuildFailure(log, forX86)).toMatch(
+      /^SSH does not know the host's key\..*\n {2}run: .*ssh-keyscan HOST/,
+    )
+  })
+})
+
 test('an output that is chosen by what old versions of Nix do not know', () => {
   const help = explainBuildFailure("error: '.#image^out' is not a valid URL", forX86)
   expect(help).toContain('does not know `^`')

@@ -62,6 +62,11 @@ describe('a log that is made to take long is read at once:', () => {
     "path 'flake.nix",
     "getting status of '/-source/",
     "cannot find flake 'flake:",
+    "unable to download 'https://github.com/a/",
+    "unable to download 'https://x/api/v4/projects/",
+    "fatal: repository 'https://",
+    'Permission denied (',
+    "ignoring untrusted flake configuration setting '",
     "error: getting status of '/",
     "'^",
   ])('errors, and what is looked for in them, of %j', (part) => {

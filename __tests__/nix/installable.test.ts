@@ -2,9 +2,16 @@ import { mkdir, mkdtemp, realpath, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { installableOf, placeOf } from '../../src/nix/installable.ts'
+import { attributeOf, installableOf, placeOf } from '../../src/nix/installable.ts'
 
-const inputs = { system: 'aarch64-linux', flake: '.', attribute: 'containerImage', installable: '', file: '' }
+const inputs = {
+  system: 'aarch64-linux',
+  flake: '.',
+  attribute: 'containerImage',
+  installable: '',
+  file: '',
+  nixArgs: [],
+}
 
 test.each([
   ['the default', {}, '.#packages.aarch64-linux.containerImage'],
@@ -34,6 +41,49 @@ test('an attribute of a file is told the system, and that it is the current one'
     ...['--option', 'system', 'aarch64-linux'],
     ...['--option', 'extra-platforms', 'x86_64-linux'],
   ])
+})
+
+describe('the arguments of a file that the user gives', () => {
+  const optionsFor = (...nixArgs: readonly string[]) =>
+    installableOf({ ...inputs, file: 'default.nix', attribute: 'image', nixArgs }, 'x86_64-linux').options.slice(2)
+  const foreign = (system: string) => ['--option', 'system', system, '--option', 'extra-platforms', 'x86_64-linux']
+
+  test.each([
+    ['the runner’s own system', ['--argstr', 'system', 'x86_64-linux'], []],
+    ['another system', ['--argstr', 'system', 'armv7l-linux'], foreign('armv7l-linux')],
+    ['the last of two', ['--argstr', 'system', 'armv7l-linux', '--argstr', 'system', 'x86_64-linux'], []],
+    ['an expression', ['--arg', 'system', 'import ./system.nix'], []],
+    ['a file', ['--arg-from-file', 'system', 'system.txt'], []],
+  ])('replace the argument `system`, and what is current: %s', (_, nixArgs, options) => {
+    expect(optionsFor(...nixArgs)).toEqual(options)
+  })
+
+  test.each([
+    [['--option', 'system', 'x86_64-linux'], []],
+    [['--system', 'armv7l-linux'], foreign('armv7l-linux').slice(3)],
+  ])('replace the current system, and not the argument: %j', (nixArgs, options) => {
+    expect(optionsFor(...nixArgs)).toEqual(['--argstr', 'system', 'aarch64-linux', ...options])
+  })
+
+  test.each([
+    [['--argstr', 'name', 'system']],
+    [['--argstr', 'name', 'system', '--argstr', 'tag', 'v1']],
+    [['--argstr', 'hostSystem', 'x86_64-linux']],
+  ])('replace nothing where they are others: %j', (nixArgs) => {
+    expect(optionsFor(...nixArgs)).toEqual(['--argstr', 'system', 'aarch64-linux', ...foreign('aarch64-linux')])
+  })
+})
+
+test('a file that is the image itself is named by its name alone, and its attributes by theirs', () => {
+  const whole = installableOf({ ...inputs, file: 'docker.nix', attribute: '' }, 'aarch64-linux')
+  expect(whole).toMatchObject({ text: '', name: 'docker.nix' })
+  expect(attributeOf(whole, 'copyTo')).toMatchObject({ text: 'copyTo', name: 'copyTo of docker.nix' })
+  const part = installableOf({ ...inputs, file: 'docker.nix', attribute: 'images.app' }, 'aarch64-linux')
+  expect(attributeOf(part, 'copyTo')).toMatchObject({
+    options: part.options,
+    text: 'images.app.copyTo',
+    name: 'images.app.copyTo of docker.nix',
+  })
 })
 
 describe('an installable in the store', () => {

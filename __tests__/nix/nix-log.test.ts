@@ -44,6 +44,32 @@ const stopping = (id: number): string => nix({ action: 'stop', id })
 const failing = (message: string): string =>
   nix({ action: 'msg', level: 0, msg: `\u001b[31;1merror:\u001b[0m ${message}`, raw_msg: message })
 
+describe('settings of a flake that nobody has allowed', () => {
+  // Of Nix 2.8, and of 2.34 by its source.
+  const warning = (name: string, more = ''): string =>
+    nix({
+      action: 'msg',
+      level: 1,
+      msg: `\u001b[35;1mwarning:\u001b[0m ignoring untrusted flake configuration setting '${name}'${more}`,
+    })
+
+  test('are known from the log, each once', () => {
+    const lines = [
+      warning('extra-substituters'),
+      warning('allow-dirty', ".\nPass '--accept-flake-config' to trust it"),
+      warning('extra-substituters'),
+    ]
+    expect(read(lines).log.ignoredSettings).toEqual(['extra-substituters', 'allow-dirty'])
+    expect(read(failed).log.ignoredSettings).toEqual([])
+  })
+
+  test('are no more than anybody reads, whatever a flake calls them', () => {
+    const names = Array.from({ length: 1000 }, (_, at) => `setting-${at}`)
+    expect(read(names.map((name) => warning(name))).log.ignoredSettings).toHaveLength(20)
+    expect(read([warning('x'.repeat(1000)), warning('::error::')]).log.ignoredSettings).toEqual([])
+  })
+})
+
 describe('what is shown of Nix’s log', () => {
   test('is what is built, what the builds print, and Nix’s messages', () => {
     const { shown } = read(failed)

@@ -1,16 +1,36 @@
-import { mkdir, mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { type Foreseen, foresee, requiresKvm } from '../../src/nix/preflight.ts'
+import { type Foreseen, foresee, requiresKvm, systemOfDerivation } from '../../src/nix/preflight.ts'
 
 let root: string
 beforeEach(async () => {
   // Stands for the machine's own: it has a /dev/kvm, unless a test takes it away.
   root = await mkdtemp(join(await realpath(tmpdir()), 'machine-'))
   await machine({ 'dev/kvm': '', 'proc/filesystems': 'nodev\tproc\nnodev\tbinfmt_misc\n\text4\n' })
+  await derivationIsFor('aarch64-linux')
 })
-afterEach(() => rm(root, { recursive: true }))
+afterEach(async () => {
+  process.env.PATH = path
+  await rm(root, { recursive: true })
+})
+const path = process.env.PATH
+
+/** Puts a program in place of Nix that evaluates each image to a derivation for this system. */
+async function derivationIsFor(system: string): Promise<void> {
+  const derivation = join(root, `${'0'.repeat(32)}-image.drv`)
+  const nix = `#!/bin/sh\necho "$*" >> '${join(root, 'calls')}'\nprintf %s '${derivation}'\n`
+  await machine({ [`${'0'.repeat(32)}-image.drv`]: derivationFor(system), 'bin/nix': nix })
+  await chmod(join(root, 'bin/nix'), 0o755)
+  process.env.PATH = `${join(root, 'bin')}${delimiter}${path}`
+}
+
+/** As Nix writes its file, with inputs of other systems. */
+function derivationFor(system: string): string {
+  const inputs = '[("/nix/store/00-riscv64-linux.drv",["out"])],["/nix/store/00-s390x-linux"]'
+  return `Derive([("out","/nix/store/00-image","","")],${inputs},"${system}","/bin/sh",["-c","echo > $out"],[("system","s390x-linux")])`
+}
 
 async function machine(files: Readonly<Record<string, string>>): Promise<void> {
   for (const [path, content] of Object.entries(files)) {
@@ -81,6 +101,68 @@ or a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote build
   ])('is not said where %s', async (_, system, runnerSystem, name, content) => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/${name}`]: content })
     expect(await foresee(call(system, runnerSystem), root)).toEqual(NOTHING)
+  })
+})
+
+describe('of an image for another system', () => {
+  const noEmulation = { [`${BINFMT}/status`]: 'enabled\n' }
+
+  test.each([
+    ['it is cross-built on this one', 'x86_64-linux'],
+    ['Nix itself builds it', 'builtin'],
+  ])('nothing is said about emulation if %s', async (_, system) => {
+    await machine(noEmulation)
+    await derivationIsFor(system)
+    expect(await foresee(call('aarch64-linux'), root)).toEqual(NOTHING)
+    expect(await readFile(join(root, 'calls'), 'utf8')).toMatch(/^\S+ \S+ \S+ eval --raw .* \.#image\.drvPath\n$/)
+  })
+
+  test('the warning names the system that it is built on', async () => {
+    await machine(noEmulation)
+    await derivationIsFor('riscv64-linux')
+    const { warnings } = await foresee(call('aarch64-linux'), root)
+    expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for riscv64-linux, /)])
+  })
+
+  test.each([
+    ['can’t be evaluated', '#!/bin/sh\nexit 1\n'],
+    ['is not a derivation of a form that is known', "#!/bin/sh\nprintf %s '/nix/store/x'\n"],
+  ])('whose derivation %s, it is a note', async (_, nix) => {
+    await machine({ ...noEmulation, 'bin/nix': nix })
+    const { warnings, notes } = await foresee(call('aarch64-linux'), root)
+    expect(warnings).toEqual([])
+    expect(notes).toEqual([
+      expect.stringMatching(
+        /^The system that builds the image is not known before the build\. No emulation is registered for aarch64-linux, /,
+      ),
+    ])
+  })
+
+  test.each([
+    ['it is in the store already', 'aarch64-linux', `/nix/store/${'0'.repeat(32)}-image.tar`, noEmulation],
+    ['QEMU is registered', 'aarch64-linux', '.#image', { ...noEmulation, [`${BINFMT}/qemu-aarch64`]: AARCH64 }],
+    ['it is for this system', 'x86_64-linux', '.#image', noEmulation],
+  ])('nothing is evaluated if %s', async (_, system, text, files) => {
+    await machine(files)
+    const given = call(system)
+    expect(await foresee({ ...given, installable: { ...given.installable, text } }, root)).toEqual(NOTHING)
+    await expect(readFile(join(root, 'calls'))).rejects.toThrow('ENOENT')
+  })
+})
+
+describe('the system of a derivation', () => {
+  test.each([
+    ['as Nix 2.8 writes it', derivationFor('x86_64-linux')],
+    [
+      'with inputs that are known only when they are built',
+      `DrvWithVersion("xp-dyn-drv",[("out","","r:sha256","")],[("/nix/store/00-a.drv",(["out"],[("out",["out"])]))],[],"x86_64-linux","/bin/sh",[],[])`,
+    ],
+  ])('is read %s', (_, derivation) => {
+    expect(systemOfDerivation(derivation)).toBe('x86_64-linux')
+  })
+
+  test.each(['', 'Derive([', `Derive(${'],"'.repeat(100_000)}`, 'x'.repeat(1_000_000)])('is none in %#', (text) => {
+    expect(systemOfDerivation(text)).toBeUndefined()
   })
 })
 

@@ -69,12 +69,27 @@ describe('the runner’s own system', () => {
     ['Linux', 'X86', 'i686-linux'],
     ['macOS', 'ARM64', 'aarch64-darwin'],
     ['macOS', 'X64', 'x86_64-darwin'],
-    // Other runners leave RUNNER_ARCH out, and Node's own word is taken.
-    ['Linux', 'arm64', 'aarch64-linux'],
-    ['Linux', 'ia32', 'i686-linux'],
+    // As Gitea's runner has it, in Go's words, and as Linux calls them.
+    ['linux', 'amd64', 'x86_64-linux'],
+    ['linux', 'arm64', 'aarch64-linux'],
+    ['linux', '386', 'i686-linux'],
+    ['darwin', 'arm64', 'aarch64-darwin'],
+    ['linux', 'ppc64le', 'powerpc64le-linux'],
+    ['Linux', 'x86_64', 'x86_64-linux'],
+    ['Linux', 'aarch64', 'aarch64-linux'],
+    ['Linux', 'armv6l', 'armv6l-linux'],
     ['Linux', 'riscv64', 'riscv64-linux'],
     ['Linux', 's390x', 's390x-linux'],
   ])('%s, %s', (os, architecture, system) => {
-    expect(runnerSystem(os, architecture)).toBe(system)
+    expect(runnerSystem(os, architecture, 'mips')).toBe(system)
+  })
+
+  test.each([
+    ['', 'arm64', 'aarch64-linux'],
+    ['', 'ia32', 'i686-linux'],
+    ['Intel', 'x64', 'x86_64-linux'],
+    ['constructor', 'mips', 'mips-linux'],
+  ])('is that of this process if the runner reports no known one: %j, %s', (reported, own, system) => {
+    expect(runnerSystem('Linux', reported, own)).toBe(system)
   })
 })

@@ -47,6 +47,10 @@ const OF_ANYBODY = [
 
 const all = Object.fromEntries([...OF_THE_STEP, ...REGISTRY_LOGINS, ...OF_ANYBODY].map((name) => [name, `of ${name}`]))
 
+/** Set so that nothing asks for a login. */
+const NO_QUESTIONS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' }
+const SET = Object.keys(NO_QUESTIONS)
+
 function namesFor(trust: Parameters<typeof environmentFor>[0]): readonly string[] {
   return Object.keys(environmentFor(trust, all)).toSorted()
 }
@@ -56,15 +60,22 @@ test('Docker and credential helpers get the whole environment', () => {
 })
 
 test('Nix gets neither the inputs, the tokens nor the command files of the step', () => {
-  expect(namesFor('nix')).toEqual([...REGISTRY_LOGINS, ...OF_ANYBODY].toSorted())
+  expect(namesFor('nix')).toEqual([...SET, ...REGISTRY_LOGINS, ...OF_ANYBODY].toSorted())
 })
 
 test('programs of a flake get no registry logins either', () => {
-  expect(namesFor('script')).toEqual(OF_ANYBODY.toSorted())
+  expect(namesFor('script')).toEqual([...SET, ...OF_ANYBODY].toSorted())
 })
 
 test('what is withheld is withheld however it is written', () => {
-  expect(environmentFor('nix', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual({})
+  expect(environmentFor('nix', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual(
+    NO_QUESTIONS,
+  )
+})
+
+test('what a job sets for Git and SSH itself counts', () => {
+  const own = { GIT_TERMINAL_PROMPT: '1', GIT_ASKPASS: '/askpass', SSH_ASKPASS_REQUIRE: 'force' }
+  expect(environmentFor('nix', own)).toEqual(own)
 })
 
 test('values are not changed', () => {

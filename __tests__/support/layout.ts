@@ -150,6 +150,20 @@ export function withArtifact(
   })
 }
 
+/**
+ * A layout of several images, by an index for all of them.
+ * @param entryOf what the index says of an image, such as nothing of its platform
+ */
+export function layoutOf(
+  layouts: readonly MadeLayout[],
+  entryOf: (layout: MadeLayout) => Readonly<Record<string, unknown>> = ({ entry }) => entry,
+): ReadonlyMap<string, LayoutFile> {
+  const index = indexOf(layouts.map(entryOf))
+  const entry = { mediaType: `${OCI}.index.v1+json`, digest: digestOf(index), size: index.length }
+  const files = layouts.flatMap((layout) => [...layout.files])
+  return new Map([...files, [blobName(entry.digest), index], ['index.json', indexOf([entry])]])
+}
+
 /** A layout with other files in place of its own, or, where there are none, without them. */
 export function withFiles(
   { files }: Pick<MadeLayout, 'files'>,

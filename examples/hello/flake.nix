@@ -35,5 +35,10 @@
         ociLayout = (image { inherit system architecture; layered = true; }).ociLayout;
         ociArchive = (image { inherit system architecture; layered = true; }).ociArchive;
       }) architectures;
+
+      # for each system, an image that x86_64-linux builds, as pkgsCross does
+      legacyPackages.x86_64-linux = builtins.mapAttrs (_: architecture: {
+        containerImage = (image { system = "x86_64-linux"; inherit architecture; }).tarGz;
+      }) architectures;
     };
 }

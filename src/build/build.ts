@@ -12,7 +12,7 @@ import type { BuildInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import { writeJobRecord } from '../job-records.ts'
 import type { Result, Tools } from '../mode.ts'
-import { buildInstallable, storeFolder } from '../nix/build.ts'
+import { adviseOnSettings, buildInstallable, storeFolder } from '../nix/build.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
@@ -28,6 +28,7 @@ import { withTempFolder } from '../temp-folder.ts'
 import type { Workflow } from '../workflow.ts'
 import { checkImage } from './check-image.ts'
 import { publishUnchanged, relabel } from './keep.ts'
+import { addLocalImage } from './local-image.ts'
 import { writeLayout } from './nix2container.ts'
 import { pushWithDocker } from './push-with-docker.ts'
 import { pushWithRegistry } from './push-with-registry.ts'
@@ -45,7 +46,9 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const { registry, log } = tools
   const { system, push } = inputs
   const platform = platformOf(system)
-  const installable = installableOf(inputs, workflow.runnerSystem)
+  const asked = installableOf(inputs, workflow.runnerSystem)
+  const local = await addLocalImage(asked, workflow.runnerSystem, log)
+  const installable = local ?? asked
   const revision = push ? await findRevision(inputs, workflow, log) : ''
   const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
   if (warning) log.warning(warning)
@@ -62,9 +65,10 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   ])
   if (unchanged !== undefined) return keep(unchanged, inputs, identity, tools)
 
-  const storePath = await buildWithNix(installable, inputs, workflow, log)
+  const storePath = local?.text ?? (await buildWithNix(installable, inputs, workflow, log))
   const check = (image: SourceImage) => checkPlatform(image, platform, system, storePath)
-  return withReadable(await findSource(storePath), installable, inputs, workflow, log, async (source) => {
+  const source = { ...(await findSource(storePath)), platform }
+  return withReadable(source, installable, inputs, workflow, log, async (source) => {
     const built = { system, platform, storePath }
     if (!push) {
       check(await checkImage(source))
@@ -216,8 +220,10 @@ async function buildWithNix(
   const { warnings, notes } = await foresee(call)
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
-  const storePath = await log.foreignGroup(`Build ${installable.name} for ${system}`, () => buildInstallable(call))
+  const title = `Build ${installable.name} for ${system}`
+  const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call))
   log.info(`Nix built ${storePath}`)
+  if (ignoredSettings.length > 0) log.info(adviseOnSettings(ignoredSettings))
   await tellSpace('after', folders, log, short)
   return storePath
 }

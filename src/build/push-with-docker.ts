@@ -3,6 +3,7 @@ import { loginStep } from '../advice.ts'
 import { estimateCompressed } from '../blob/estimate.ts'
 import { MORE_SPACE } from '../disk.ts'
 import { keepsLayersUncompressed, loadedImage, loadImage, PUSH_STRAIGHT, pushTag, tagImage } from '../docker/docker.ts'
+import { ImageError } from '../image/image-error.ts'
 import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
@@ -31,6 +32,11 @@ export async function pushWithDocker({ source, images, tag, platform, check }: P
   }
   const archive = await load(source, take)
   check(archive)
+  if (archive.manifest?.alone === false)
+    throw new ImageError({
+      what: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
+      help: PUSH_STRAIGHT,
+    })
   sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)
   const pushed: PublishedImage[] = []

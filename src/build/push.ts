@@ -2,6 +2,7 @@ import { allOf } from '../all-of.ts'
 import { hashLayer } from '../blob/compress.ts'
 import { type BuildInfo, describeBuild } from '../build-info.ts'
 import { oneLine } from '../failure.ts'
+import { isBlobName } from '../image/oci-layout.ts'
 import { type ImageSource, isSeekable, readImage } from '../image/source.ts'
 import type { LayerMember, SourceImage, SourceLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
@@ -128,7 +129,10 @@ function checkLayer(image: SourceImage, at: number, layer: ReadLayer, source: Im
   checkBlob(image, at, layer, source)
 }
 
-/** Of what comes by once, names are a hint: Nix calls most layers by their diff IDs. */
+/**
+ * Of what comes by once, names are a hint: Nix calls most layers by their diff IDs. A blob of an OCI layout may be a layer
+ * of an image for another platform, or something else, and is not pushed before the manifest, which may follow it, is read.
+ */
 async function pushStreamed({ call, uploads, taken }: PushUnderWay): Promise<SourceImage> {
   const { source } = call
   const push = async (member: LayerMember): Promise<void> => {
@@ -136,6 +140,7 @@ async function pushStreamed({ call, uploads, taken }: PushUnderWay): Promise<Sou
     taken.set(member.name, await uploads.push(member, check))
   }
   const take = async (member: LayerMember): Promise<void> => {
+    if (isBlobName(member.name)) return
     if (reusable(call, diffIdInName(member.name)) === undefined) return push(member)
     const { diffId } = await hashLayer(member.content())
     const blob = reusable(call, diffId)
@@ -143,7 +148,7 @@ async function pushStreamed({ call, uploads, taken }: PushUnderWay): Promise<Sou
   }
   const image = await readImage(source, { take })
   call.check(image)
-  // A name that was that of a published layer, but not its own, leaves a layer that was read and not pushed.
+  // Blobs, and layers whose names were those of published layers, but not their own.
   const missed = image.layers.filter(({ name }) => taken.get(name)?.layer === undefined)
   const isMissed = (member: LayerMember) => missed.some(({ name }) => name === member.name)
   if (missed.length > 0)

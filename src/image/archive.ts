@@ -1,8 +1,9 @@
+import type { Platform } from '../oci/platform.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { imageOfDockerArchive } from './docker-archive.ts'
 import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
-import { imageOfLayout } from './oci-layout.ts'
+import { imageOfLayout, isBlobName } from './oci-layout.ts'
 import { probe } from './probe.ts'
 import {
   type Contents,
@@ -19,12 +20,14 @@ import { type TarEntry, tarEntries } from './tar.ts'
  * Reads an image from a tar: a docker archive, or an OCI layout in one. Its documents may be anywhere among the layers,
  * often at the end.
  * @param path of the archive, for errors
+ * @param wanted as for `imageOfLayout`
  * @throws ImageError where it is no image, a damaged one, or more than one
  */
 export async function readArchive(
   reader: ByteReader,
   path: string,
   take: TakeLayer = async () => undefined,
+  wanted?: Platform,
 ): Promise<SourceImage> {
   const { members, documents } = await collect(reader, path, take)
   const contents: Contents = {
@@ -33,7 +36,7 @@ export async function readArchive(
   }
   // `docker save` writes both, and Docker goes by the first.
   if (members.has('manifest.json')) return imageOfDockerArchive(contents, path)
-  if (members.has('index.json')) return imageOfLayout(contents, path)
+  if (members.has('index.json')) return imageOfLayout(contents, path, wanted)
   throw new ImageError({
     what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
     words: `it holds ${listOf([...members.keys()])}`,
@@ -117,7 +120,7 @@ async function layerIn(
   if (size % 512 === 0) return content
   if (document !== undefined) return undefined
   // Of an OCI layout: by its name it is what the manifest says, whatever it holds.
-  if (name.startsWith('blobs/sha256/')) return content
+  if (isBlobName(name)) return content
   const probed = await probe(content())
   return probed.compression === undefined ? undefined : () => probed.content
 }

@@ -1,23 +1,25 @@
 import { join } from 'node:path'
 import { contentOf, openRegularFile, type RegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
-import { type Descriptor, isAttestation, parseManifest } from '../oci/document.ts'
+import { type Descriptor, isAttestation, parseConfig, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType, isManifestType, OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
-import { printPlatform } from '../oci/platform.ts'
+import { fits, type Platform, printPlatform, samePlatform } from '../oci/platform.ts'
 import { readConfig } from './config.ts'
 import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, documentCalled, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
-import { type Contents, damaged, type SourceImage, type SourceLayer, type TakeLayer } from './source-image.ts'
+import { type Contents, damaged, listOf, type SourceImage, type SourceLayer, type TakeLayer } from './source-image.ts'
 
 /**
- * The one image of an OCI layout, by its index.json.
+ * The image of an OCI layout, by its index.json.
  * Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
- * @throws ImageError where it is damaged, or not one
+ * @param wanted the platform whose image is read if the layout has several images
+ * @throws ImageError if the layout is damaged, or does not have exactly one image to choose
  */
-export async function imageOfLayout(contents: Contents, path: string): Promise<SourceImage> {
+export async function imageOfLayout(contents: Contents, path: string, wanted?: Platform): Promise<SourceImage> {
   const index = await documentCalled('index.json', contents, 'its index.json', path)
-  const descriptor = await onlyImage(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path)
+  const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path)
+  const descriptor = await chooseImage(images, contents, path, wanted)
   const bytes = await documentOf(contents, descriptor, path)
   const manifest = parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path)
   if (manifest.kind === 'index') throw damaged(path, `its manifest ${descriptor.digest} is an index`)
@@ -33,21 +35,23 @@ export async function imageOfLayout(contents: Contents, path: string): Promise<S
     configDigest: manifest.config.digest,
     configBytes,
     layers,
-    manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations },
+    manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations, alone: images.length === 1 },
   }
 }
 
 /**
  * Reads an OCI layout that is a folder.
  * @param root as for `openRegularFile`
+ * @param wanted as for `imageOfLayout`
  * @throws ImageError
  */
 export async function readLayoutFolder(
   path: string,
   root: string,
   take: TakeLayer = async () => undefined,
+  wanted?: Platform,
 ): Promise<SourceImage> {
-  const image = await imageOfLayout(contentsOfFolder(path, root), path)
+  const image = await imageOfLayout(contentsOfFolder(path, root), path, wanted)
   for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
     await take({ name, size: blob?.size ?? 0, content: () => contentAt(join(path, name), root) })
   return image
@@ -95,41 +99,133 @@ interface Document {
   readonly name: string
 }
 
-/** What an index leads to, attestations, signatures and the like left out: one image, or an index of one. */
-async function onlyImage(
+/**
+ * Lists the images that an index leads to, by other indexes as well, without attestations, signatures and the like.
+ * @param seen what was listed before: an image with two names is listed twice
+ */
+async function listImages(
   contents: Contents,
-  { bytes, mediaType, name }: Document,
+  index: Document,
   path: string,
+  seen = new Set<Digest>(),
   depth = 0,
-): Promise<Descriptor> {
+): Promise<readonly Descriptor[]> {
+  const images: Descriptor[] = []
+  for (const one of await listedBy(index, contents, path)) {
+    if (seen.has(one.digest)) continue
+    seen.add(one.digest)
+    if (seen.size > LISTED_LIMIT) throw damaged(path, `it lists more than ${LISTED_LIMIT} manifests`)
+    if (!isListOfImages(one)) images.push(one)
+    else {
+      if (depth > 2) throw damaged(path, 'its indexes lead to one another')
+      const bytes = await documentOf(contents, one, path)
+      const inner = { bytes, mediaType: one.mediaType, name: `its index ${one.digest}` }
+      images.push(...(await listImages(contents, inner, path, seen, depth + 1)))
+    }
+  }
+  return images
+}
+
+function isListOfImages({ mediaType }: Descriptor): boolean {
+  return mediaType.includes('index') || mediaType.includes('manifest.list')
+}
+
+/** What one index lists as images or as indexes of them. */
+async function listedBy(
+  { bytes, mediaType, name }: Document,
+  contents: Contents,
+  path: string,
+): Promise<readonly Descriptor[]> {
   const index = parse(bytes, mediaType, name, path)
   if (index.kind === 'manifest') throw damaged(path, `${name} is no index`)
   if (index.manifests.length > LISTED_LIMIT)
     throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`)
-  // An image with two names is listed twice.
   const listed = index.manifests.filter((one) => !isAttestation(one))
   const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
   // One alone is what was meant to be an image, whatever its manifest says.
+  if (distinct.length === 1) return distinct
   const images: Descriptor[] = []
-  for (const one of distinct) if (distinct.length === 1 || (await mayBeImage(one, contents, path))) images.push(one)
+  for (const one of distinct) if (await mayBeImage(one, contents, path)) images.push(one)
+  return images
+}
+
+/**
+ * Chooses the image for a platform. An image that is alone is chosen whatever its platform: who asked for it checks that.
+ * @throws ImageError if none or several of them fit
+ */
+async function chooseImage(
+  images: readonly Descriptor[],
+  contents: Contents,
+  path: string,
+  wanted: Platform | undefined,
+): Promise<Descriptor> {
   const [only, ...more] = images
-  if (only === undefined) throw damaged(path, `${name} lists no image`)
-  if (more.length > 0)
+  if (only === undefined) throw damaged(path, 'its index.json lists no image')
+  if (more.length === 0) return only
+  const placed = await placeImages(images, contents)
+  const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted))
+  // An image for amd64/v3 fits amd64 as well, but not as well as one for amd64.
+  const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted))
+  const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined
+  if (chosen !== undefined) return chosen.image
+  const suffix = wanted === undefined ? '' : ` for ${printPlatform(wanted)}`
+  if (fitting.length === 0)
     throw new ImageError({
-      what: `${path} holds ${images.length} images, and only one can be pushed`,
-      words: images
-        .map((one) => `${one.digest}${one.platform ? ` for ${printPlatform(one.platform)}` : ''}`)
-        .join('\n'),
-      help: 'Build the image of one system by its own attribute; merge puts those of several systems together.',
+      what: `${path} has no image${suffix}`,
+      words: formatImages(placed),
+      help: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
     })
-  if (!only.mediaType.includes('index') && !only.mediaType.includes('manifest.list')) return only
-  if (depth > 2) throw damaged(path, 'its indexes lead to one another')
-  const inner = await documentOf(contents, only, path)
-  return onlyImage(
-    contents,
-    { bytes: inner, mediaType: only.mediaType, name: `its index ${only.digest}` },
-    path,
-    depth + 1,
+  throw new ImageError({
+    what: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
+    words: formatImages(placed),
+    help: 'Build each image by its own attribute.',
+  })
+}
+
+interface PlacedImage {
+  readonly image: Descriptor
+  /** Absent if neither the index nor the image's config says. */
+  readonly platform: Platform | undefined
+}
+
+/** Finds the platforms that the index leaves out in the images' configs. Many images may name one config: it is read once. */
+async function placeImages(images: readonly Descriptor[], contents: Contents): Promise<readonly PlacedImage[]> {
+  const placed: PlacedImage[] = []
+  const known = new Map<Digest, Platform | undefined>()
+  for (const image of images) {
+    const config = image.platform === undefined ? await configOf(image, contents) : undefined
+    if (config !== undefined && !known.has(config)) known.set(config, await configPlatform(config, contents))
+    placed.push({ image, platform: image.platform ?? (config && known.get(config)) })
+  }
+  return placed
+}
+
+/** Returns nothing if the layout does not have the image's manifest, or that is not one. */
+async function configOf({ digest, mediaType }: Descriptor, contents: Contents): Promise<Digest | undefined> {
+  const bytes = await contents.document(nameOf(digest))
+  const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest))
+  return manifest?.kind === 'manifest' ? manifest.config.digest : undefined
+}
+
+/** Returns nothing if the layout does not have the config, or that is not one. */
+async function configPlatform(config: Digest, contents: Contents): Promise<Platform | undefined> {
+  const bytes = await contents.document(nameOf(config))
+  return bytes && ifValid(() => parseConfig(bytes, config))
+}
+
+function ifValid<Value>(read: () => Value): Value | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof FormatError) return undefined
+    throw error
+  }
+}
+
+function formatImages(images: readonly PlacedImage[]): string {
+  return listOf(
+    images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${printPlatform(platform)}` : ''}`),
+    '\n',
   )
 }
 
@@ -187,4 +283,9 @@ async function existing(contents: Contents, { digest, size }: Descriptor, path: 
 
 function nameOf(digest: Digest): string {
   return `blobs/${digest.replace(':', '/')}`
+}
+
+/** Whether a file is a blob by its name: which image of the layout it belongs to, if any, is up to the manifests. */
+export function isBlobName(name: string): boolean {
+  return name.startsWith('blobs/sha256/')
 }

@@ -21,6 +21,8 @@ export interface LayoutManifest {
   readonly bytes: Buffer
   readonly mediaType: string
   readonly annotations: Readonly<Record<string, string>>
+  /** Whether the layout has no other image. */
+  readonly alone: boolean
 }
 
 /** A layer of the image, in the order of the config. */
@@ -80,7 +82,7 @@ export function memberName(name: string): string {
 }
 
 /** The first of many names, for people, and how many more there are. */
-export function listOf(names: readonly string[]): string {
-  const shown = names.slice(0, 8).join(', ')
+export function listOf(names: readonly string[], separator = ', '): string {
+  const shown = names.slice(0, 8).join(separator)
   return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing'
 }

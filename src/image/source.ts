@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { contentOf, isFolder, listFolder, openRegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
+import type { Platform } from '../oci/platform.ts'
 import { startStreaming } from '../process/stream.ts'
 import { printBytes } from '../units.ts'
 import { readArchive } from './archive.ts'
@@ -27,6 +28,8 @@ export interface ImageSource {
   readonly format: 'tar' | 'script' | 'layout' | 'nix2container' | ArchiveCompression
   /** Of the layers that a description lists. */
   readonly diffIds?: readonly string[]
+  /** The platform whose image is read if an OCI layout has several images. */
+  readonly platform?: Platform
 }
 
 /**
@@ -70,10 +73,10 @@ export function isSeekable({ format }: ImageSource): boolean {
  * @throws ImageError where it is damaged or no image
  */
 export async function readImage(source: ImageSource, { copy, take }: Onlookers = {}): Promise<SourceImage> {
-  if (source.format === 'layout') return readLayoutFolder(source.path, source.root, take)
+  if (source.format === 'layout') return readLayoutFolder(source.path, source.root, take, source.platform)
   const reader = await openReader(source, copy)
   try {
-    const archive = await readArchive(reader, source.path, take)
+    const archive = await readArchive(reader, source.path, take, source.platform)
     await readToEnd(reader, source.path)
     return archive
   } finally {

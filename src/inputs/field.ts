@@ -45,12 +45,21 @@ export function readChoice<Choice extends string>(
  * @throws InputError
  */
 export function valid<Value>(input: string, read: () => Value): Value {
+  return validFrom(`The input \`${input}\` is not valid`, read)
+}
+
+/**
+ * Like `valid`, for a value that may not come from an input.
+ * @param origin where the value is from, as the beginning of the message
+ * @throws InputError
+ */
+export function validFrom<Value>(origin: string, read: () => Value): Value {
   try {
     return read()
   } catch (error) {
     if (!(error instanceof Failure) || error instanceof InputError) throw error
     const { what, help } = error.parts
-    throw new InputError({ what: `The input \`${input}\` is not valid: ${what}`, help, cause: error })
+    throw new InputError({ what: `${origin}: ${what}`, help, cause: error })
   }
 }
 

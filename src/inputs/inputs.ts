@@ -25,6 +25,7 @@ import {
   unique,
   uniqueBy,
   valid,
+  validFrom,
   withSampleSha,
 } from './field.ts'
 import { readMetadata, readTags, type TagReference } from './tags.ts'
@@ -146,9 +147,9 @@ function readMode(env: Environment): Mode {
 
 function readBuildInputs(env: Environment): BuildInputs {
   const common = readCommonInputs(env)
-  const system = inputOf(env, 'system') || ownSystem(env)
-  valid('system', () => platformOf(system))
+  const system = readSystem(env)
   const flake = readFlake(env)
+  const file = readFile(env)
   const pushWith = readPushWith(env)
   const variant = readVariant(env)
   return {
@@ -158,9 +159,10 @@ function readBuildInputs(env: Environment): BuildInputs {
     variant,
     system,
     flake,
-    attribute: readAttribute(env),
+    // Empty, it is the value of the file itself.
+    attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
     installable: refuseOption('installable', inputOf(env, 'installable')),
-    file: readFile(env),
+    file,
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
     tag: readTag(env, { system, variant }, pushWith),
     pushWith,
@@ -327,6 +329,18 @@ function readRunner(line: string): readonly [string, string] {
     })
   valid('runners', () => platformOf(system))
   return [system, runner]
+}
+
+function readSystem(env: Environment): string {
+  const given = inputOf(env, 'system')
+  const system = given || ownSystem(env)
+  // Whether it is the input's or the default, which is the matrix's, the runner does not say.
+  const origin =
+    given === ''
+      ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
+      : 'The input `system` (default: `matrix.system`) is not valid'
+  validFrom(origin, () => platformOf(system))
+  return system
 }
 
 function readFlake(env: Environment): string {

@@ -18,18 +18,31 @@ export interface NixBuildCall extends NixCall {
 
 /**
  * Builds with Nix without leaving a `result` link; its log is shown as `readNixLine` has it.
- * @returns the store path of the output
  * @throws NixError with Nix's errors, the last lines of the derivations that failed, and, for the failures that are
  * known, what to do
  */
-export async function buildInstallable(call: NixBuildCall): Promise<string> {
+export async function buildInstallable(call: NixBuildCall): Promise<Built> {
   // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
   const args = ['build', '--json', '--no-link', ...foreignOptions(call)]
   const what = [...call.nixArgs, ...call.installable.options, call.installable.text]
   const build = await runShown([...args, '--log-format', 'internal-json', ...what])
   const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what])
   if (result.exitCode !== 0) throw await buildFailed(call, result, log)
-  return outputOf(result.stdout, call)
+  return { storePath: await outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings }
+}
+
+/** What Nix built. */
+export interface Built {
+  /** Of the output. */
+  readonly storePath: string
+  /** The names of settings that the flake asks for, and that Nix does not apply. */
+  readonly ignoredSettings: readonly string[]
+}
+
+/** What to do about settings that Nix does not apply. */
+export function adviseOnSettings(names: readonly string[]): string {
+  return `Nix ignores settings that the flake asks for (nixConfig): ${names.join(', ')}. If you trust the flake, allow them:
+  nix-args: --accept-flake-config`
 }
 
 /** Where Nix keeps what it builds. */
@@ -96,6 +109,7 @@ async function outputOf(json: string, call: NixBuildCall): Promise<string> {
   throw new NixError({
     what: `${name} is ${built.length} derivations, and an image is one`,
     words: built.flatMap((one) => Object.values(one)).join('\n'),
+    help: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
   })
 }
 
@@ -138,6 +152,9 @@ async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLo
   if (installable.options.length > 0 && /\bselection path '/.test(evidence))
     return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) })
   const disks = await freeSpace(call.folders)
-  const help = explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) })
+  const { ignoredSettings } = log
+  const help =
+    explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) }) ??
+    (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined)
   return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help })
 }

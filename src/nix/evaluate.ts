@@ -1,3 +1,4 @@
+import { attributeOf } from './installable.ts'
 import { foreignOptions, type NixCall, runNix } from './nix.ts'
 import { isStorePath } from './store-path.ts'
 
@@ -8,14 +9,34 @@ import { isStorePath } from './store-path.ts'
  * @throws NixError where Nix is not installed
  */
 export async function evaluateStorePath(call: NixCall): Promise<string | undefined> {
-  const { installable, nixArgs } = call
-  const { options, text } = installable
+  const { text } = call.installable
   // A derivation in the store stands for its outputs or for itself, which depends on the version of Nix.
   if (isStorePath(text)) return text.endsWith('.drv') ? undefined : text
   // `^out` chooses outputs, and `nix eval` knows none.
   if (text.includes('^')) return undefined
-  // --apply rather than `.outPath` behind the installable, which need not end in an attribute.
-  const apply = ['--apply', 'image: image.outPath']
+  // A file may be a function, which Nix calls on the way to an attribute. Other installables need not end in one.
+  const isFile = call.installable.options.length > 0
+  return evaluate(call, isFile ? 'outPath' : 'image: image.outPath')
+}
+
+/**
+ * Returns the path of the derivation's file. Nix keeps what it has evaluated of a flake's attribute, so that a build after
+ * it need not evaluate it again.
+ * @returns nothing where Nix can't evaluate it
+ * @throws NixError where Nix is not installed
+ */
+export async function evaluateDerivation(call: NixCall): Promise<string | undefined> {
+  const { options, text } = call.installable
+  if (isStorePath(text) && text.endsWith('.drv')) return text
+  const isNamed = options.length > 0 || /#./.test(text)
+  return evaluate(call, isNamed ? 'drvPath' : 'image: image.drvPath')
+}
+
+/** @param what an attribute of the derivation, or a function of it */
+async function evaluate(call: NixCall, what: string): Promise<string | undefined> {
+  const { installable, nixArgs } = call
+  const apply = what.includes(':') ? ['--apply', what] : []
+  const { options, text } = apply.length > 0 ? installable : attributeOf(installable, what)
   const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply]
   const { exitCode, stdout } = await runNix(args, false)
   const path = stdout.trim()

@@ -99,6 +99,47 @@ const SYMPTOMS: readonly Symptom[] = [
 or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
   },
   {
+    // In GitHub's answer, which Nix shows below its own words.
+    pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
+    help: () =>
+      'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
+  },
+  {
+    // An input such as github:owner/name, from github.com or from a GitHub Enterprise Server. Of others, the path tells.
+    pattern:
+      /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
+    help: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
+  },
+  {
+    pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
+    help: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
+  },
+  {
+    pattern:
+      /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
+    help: (
+      _,
+      [, scheme, host],
+    ) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
+  - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
+    env:
+      TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
+An input such as \`github:owner/name\` needs no login for Git, only a token in Nix's \`access-tokens\`.`,
+  },
+  {
+    pattern: /Host key verification failed/i,
+    help: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+  run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
+  },
+  {
+    pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
+    help: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+  - uses: webfactory/ssh-agent@v0.9.1
+    with:
+      ssh-private-key: \${{ secrets.DEPLOY_KEY }}
+or write the input as \`github:owner/name\`, and give Nix a token (its \`access-tokens\`).`,
+  },
+  {
     pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
     help: () => `GitHub limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
@@ -155,6 +196,22 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
       `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
   },
 ]
+
+/**
+ * A private repository is not found without a token, as one that is not there.
+ * @param kind what stands before the token: https://nix.dev/manual/nix/2.34/command-ref/conf-file#conf-access-tokens
+ */
+function explainPrivate(host: string, repository: string, kind = ''): string {
+  const setting =
+    host === 'github.com'
+      ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
+      : `extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`
+  const own = host === 'github.com' ? " The job's own `github.token` reads only its own repository." : ''
+  return `${host} has no ${repository} that Nix may read: the name or the revision is wrong, or the repository is private.${own} Give Nix a token that may read it (its \`access-tokens\`):
+  - uses: cachix/install-nix-action@v31
+    with:
+      ${setting}`
+}
 
 /** A runner on which programs for a system run by themselves, in words. */
 export function describeRunner(system: string): string {

@@ -5,11 +5,14 @@ import { placeInStore, type StorePlace } from './store-path.ts'
 export interface InstallableInputs {
   readonly system: string
   readonly flake: string
+  /** Of `file`, empty is the value of the file itself. */
   readonly attribute: string
   /** Takes the place of flake and attribute where it is not empty; `{system}` in it is replaced. */
   readonly installable: string
   /** A file of Nix expressions, in place of the flake, where it is not empty. */
   readonly file: string
+  /** The user's own arguments for Nix. */
+  readonly nixArgs: readonly string[]
 }
 
 /** What Nix is told to build. */
@@ -29,7 +32,11 @@ export interface Installable {
 export function installableOf(inputs: InstallableInputs, runnerSystem: string): Installable {
   const { system, flake, attribute, installable, file } = inputs
   if (file !== '')
-    return { options: fileOptions(file, system, runnerSystem), text: attribute, name: `${attribute} of ${file}` }
+    return {
+      options: fileOptions(inputs, runnerSystem),
+      text: attribute,
+      name: attribute === '' ? file : `${attribute} of ${file}`,
+    }
   const text =
     installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`
   refuseBelow(text)
@@ -60,19 +67,40 @@ function refuseBelow(text: string): void {
 }
 
 /**
- * A file has no systems among its attributes: it is told by an argument, if it takes one, and by what
- * `builtins.currentSystem` is, which becomes the runner's own where Nix takes no other from this user.
+ * Returns the options for a file, which has no systems among its attributes: it gets an argument `system`, if it takes
+ * one, and `builtins.currentSystem`, which stays the runner's own if Nix takes no other from this user. Both are what
+ * the user's own arguments for Nix say, if they say so: a cross-built image's file may call the builder's system that.
  */
-function fileOptions(file: string, system: string, runnerSystem: string): readonly string[] {
-  const current =
-    system === runnerSystem ? [] : ['--option', 'system', system, '--option', 'extra-platforms', runnerSystem]
-  return ['--file', file, '--argstr', 'system', system, ...current]
+function fileOptions({ file, system, nixArgs }: InstallableInputs, runnerSystem: string): readonly string[] {
+  const argument = valueAfter(nixArgs, '--argstr', 'system')
+  const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system')
+  const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system')
+  // The value of an expression is not known here.
+  const current = option ?? argument ?? (expression === undefined ? system : runnerSystem)
+  return [
+    '--file',
+    file,
+    ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
+    ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
+    ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
+  ]
 }
 
-/** An attribute of what is to be built, such as the program that belongs to an image. */
+/** Returns the argument that follows others, the last time that they are there. */
+function valueAfter(args: readonly string[], ...words: readonly string[]): string | undefined {
+  const at = args.findLastIndex((_, start) => words.every((word, offset) => args[start + offset] === word))
+  return at < 0 ? undefined : args[at + words.length]
+}
+
+/** Returns an attribute of what is to be built, such as the program that belongs to an image. */
 export function attributeOf({ options, text, name }: Installable, attribute: string): Installable {
   const plain = text.replace(/\^[^#]*$/, '')
+  // A file's options begin with `--file` and its name. An empty text is the file's own value.
+  if (options.length > 0) {
+    const path = plain === '' ? attribute : `${plain}.${attribute}`
+    return { options, text: path, name: `${path} of ${options[1]}` }
+  }
   // Without an attribute it is the flake's default one: a dot behind a flake's reference would be part of that.
-  const whole = options.length > 0 || /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`
+  const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`
   return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` }
 }

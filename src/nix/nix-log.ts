@@ -25,6 +25,8 @@ export interface NixLog {
   readonly errors: readonly string[]
   /** What is of no derivation's build: messages, and what other programs write. */
   readonly others: readonly string[]
+  /** The names of settings in a flake's `nixConfig` that Nix does not apply, because nobody has allowed it. */
+  readonly ignoredSettings: readonly string[]
 }
 
 interface Build {
@@ -50,7 +52,8 @@ export interface NixFailure {
 /** The log of a run of Nix that has said nothing yet. @param now in milliseconds, from any beginning */
 export function startNixLog(now: number): NixLog {
   const told = { at: now, line: undefined }
-  return { structured: false, progress: NO_PROGRESS, told, shownAt: now, builds: new Map(), errors: [], others: [] }
+  const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] }
+  return { structured: false, progress: NO_PROGRESS, told, shownAt: now, ...nothing }
 }
 
 /**
@@ -235,7 +238,7 @@ function message(log: NixLog, text: string): Read {
   const shown = lines(text)
   // Traces of an evaluation, and what is no more than a list, have the level of errors as well.
   const isError = plain(text).startsWith('error:')
-  if (!isError) return { log: shown.reduce(keepOther, log), shown }
+  if (!isError) return { log: shown.reduce(keepOther, { ...log, ignoredSettings: ignoredSettings(log, text) }), shown }
   const error = shown
     .map(plain)
     .map(cut)
@@ -243,6 +246,13 @@ function message(log: NixLog, text: string): Read {
     .slice(0, KEPT_LENGTH * 4)
   const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS)
   return { log: { ...log, errors }, shown }
+}
+
+/** Of Nix 2.8 to 2.34 and Lix. */
+function ignoredSettings({ ignoredSettings: known }: NixLog, text: string): readonly string[] {
+  const [, name] = /ignoring untrusted flake configuration setting '([\w-]{1,100})'/.exec(text) ?? []
+  if (name === undefined || known.includes(name) || known.length >= KEPT_ERRORS) return known
+  return [...known, name]
 }
 
 function forget(builds: Map<string, Build>, id: string, build: Build): ReadonlyMap<string, Build> {

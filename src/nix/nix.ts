@@ -28,7 +28,12 @@ export async function runNix(
 ): Promise<CommandResult> {
   const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown })
   if (result !== undefined) return result
-  throw new NixError({
+  throw nixMissing()
+}
+
+/** The error of a runner without Nix. */
+export function nixMissing(): NixError {
+  return new NixError({
     what: 'Nix is not installed on this runner',
     help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
   })

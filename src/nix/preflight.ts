@@ -5,7 +5,9 @@ import { openRegularFile, readWhole } from '../fs/regular-file.ts'
 import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
 import type { NixBuildCall } from './build.ts'
+import { evaluateDerivation } from './evaluate.ts'
 import { ALLOW_KVM, describeRunner } from './explain.ts'
+import { placeOf } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { isStorePath } from './store-path.ts'
 
@@ -24,10 +26,28 @@ export interface Foreseen {
  */
 export async function foresee(call: NixBuildCall, root = '/'): Promise<Foreseen> {
   // A macOS runner has Linux built elsewhere, by a builder of its own.
-  if (!call.runnerSystem.endsWith('-linux')) return { warnings: [], notes: [] }
-  const emulation = await foreseeEmulation(call, root)
-  const kvm = await foreseeKvm(call, root)
+  if (!call.runnerSystem.endsWith('-linux')) return NOTHING
+  // What is in the store is there already, or comes from a cache.
+  if (placeOf(call.installable)?.storePath.endsWith('.drv') === false) return NOTHING
+  const hasKvm = (await quietly(access(join(root, 'dev/kvm')).then(() => true))) === true
+  // An evaluation takes time: only if something that the build may need is missing is it worth that.
+  if (hasKvm && (await foreseeEmulation(call.system, call, root)) === NOTHING) return NOTHING
+  const derivation = await findDerivation(call)
+  const buildSystem = derivation && systemOfDerivation(derivation.text)
+  const emulation =
+    buildSystem === undefined
+      ? asNotes(await foreseeEmulation(call.system, call, root))
+      : await foreseeEmulation(buildSystem, call, root)
+  const kvm = hasKvm || derivation === undefined ? [] : await foreseeKvm(call, derivation)
   return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes }
+}
+
+const NOTHING: Foreseen = { warnings: [], notes: [] }
+
+/** What is not known to be needed is no warning: an image for another system may be cross-built on this one. */
+function asNotes({ warnings, notes }: Foreseen): Foreseen {
+  const reason = 'The system that builds the image is not known before the build.'
+  return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] }
 }
 
 // Emulation
@@ -51,12 +71,12 @@ const NATIVE: Readonly<Record<string, readonly string[]>> = {
   'armv7l-linux': ['armv6l-linux'],
 }
 
-async function foreseeEmulation({ system, runnerSystem }: NixBuildCall, root: string): Promise<Foreseen> {
+/** @param system that the derivation is built on; the image may be for another one, if it is cross-built */
+async function foreseeEmulation(system: string, { runnerSystem }: NixBuildCall, root: string): Promise<Foreseen> {
   const machine = MACHINES[system]
-  if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
-    return { warnings: [], notes: [] }
+  if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined) return NOTHING
   const registered = await emulates(machine, root)
-  if (registered === true) return { warnings: [], notes: [] }
+  if (registered === true) return NOTHING
   const help = `A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
 or ${describeRunner(system)}, or a remote builder for ${system}.`
@@ -93,21 +113,15 @@ async function emulates(machine: string, root: string): Promise<boolean | undefi
 // Virtual machines
 
 /**
- * Nix has the feature `kvm` where there is a /dev/kvm. Only where there is none is it worth an evaluation to see
- * whether one of the derivations to build needs it: the image itself, or what it is made from directly, as with
- * `runAsRoot`. Whatever goes wrong here goes wrong in the build as well, which tells it.
+ * Nix has the feature `kvm` where there is a /dev/kvm. Where there is none, one of the derivations to build may need it:
+ * the image itself, or what it is made from directly, as with `runAsRoot`.
  */
-async function foreseeKvm(call: NixBuildCall, root: string): Promise<readonly string[]> {
-  if ((await quietly(access(join(root, 'dev/kvm')).then(() => true))) === true) return []
-  const { options, text: installable } = call.installable
-  const what = [...foreignOptions(call), ...call.nixArgs, ...options, installable]
-  const derivation = await nixSays(['eval', '--raw', ...what, '--apply', 'image: image.drvPath'])
-  const text = derivation && (await readDerivation(derivation.stdout.trim()))
-  if (!derivation || !text) return []
-  const needing = requiresKvm(text) ? [derivation.stdout.trim()] : []
+async function foreseeKvm(call: NixBuildCall, { path: image, text }: Derivation): Promise<readonly string[]> {
+  const needing = requiresKvm(text) ? [image] : []
   // One after the other: a flake's derivations may be thousands, and each of them large.
   for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g)) if (await needsKvm(path)) needing.push(path)
   if (needing.length === 0 || (await hasKvmFeature())) return []
+  const what = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text]
   // What was built before, and what a cache has, needs nothing.
   const plan = await nixSays(['build', '--dry-run', ...what])
   const [built] = needing.filter((path) => plan?.log.includes(path))
@@ -150,6 +164,28 @@ async function hasKvmFeature(): Promise<boolean> {
 async function nixSays(args: readonly string[]): Promise<CommandResult | undefined> {
   const result = await runNix(args, false)
   return result.exitCode === 0 ? result : undefined
+}
+
+interface Derivation {
+  readonly path: string
+  /** What its file has. */
+  readonly text: string
+}
+
+/** Returns nothing where Nix can't evaluate it. Whatever goes wrong here goes wrong in the build as well, which says why. */
+async function findDerivation(call: NixBuildCall): Promise<Derivation | undefined> {
+  const path = await evaluateDerivation(call)
+  const text = path && (await readDerivation(path))
+  return path && text ? { path, text } : undefined
+}
+
+/**
+ * Returns the system that a derivation is built on. It follows the last of three lists: of outputs, other derivations and
+ * sources. None of the texts in these has a quote: they are store paths, hashes, and names of outputs.
+ * https://nix.dev/manual/nix/2.34/protocols/derivation-aterm
+ */
+export function systemOfDerivation(derivation: string): string | undefined {
+  return /\],"([\w-]{1,100})",/.exec(derivation)?.[1]
 }
 
 /** Larger than any derivation that was seen, in bytes: those of images with thousands of inputs have some 100 KB. */

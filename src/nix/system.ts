@@ -63,22 +63,25 @@ export function systemOf(platform: Platform): string | undefined {
   return (exact ?? first)?.[0]
 }
 
-const RUNNER_ARCHITECTURES: Readonly<Record<string, string>> = {
-  x64: 'x86_64',
-  arm64: 'aarch64',
-  arm: 'armv7l',
-  x86: 'i686',
-  // Node's own names, for runners that set no RUNNER_ARCH.
-  ia32: 'i686',
-  ppc64: 'powerpc64le',
-}
+/** Nix's names of processors, by GitHub's, Node's, Go's and Linux's: runners differ in which they report. */
+const PROCESSORS: ReadonlyMap<string, string> = new Map([
+  ...['x64', 'amd64', 'x86_64'].map((name) => [name, 'x86_64'] as const),
+  ...['arm64', 'aarch64'].map((name) => [name, 'aarch64'] as const),
+  ...['arm', 'armv7', 'armv7l'].map((name) => [name, 'armv7l'] as const),
+  ...['armv6', 'armv6l'].map((name) => [name, 'armv6l'] as const),
+  ...['x86', '386', 'i386', 'i686', 'ia32'].map((name) => [name, 'i686'] as const),
+  ...['ppc64', 'ppc64le', 'powerpc64le'].map((name) => [name, 'powerpc64le'] as const),
+  ['riscv64', 'riscv64'],
+  ['s390x', 's390x'],
+])
 
 /**
- * The runner's own system.
- * @param os as `RUNNER_OS` has it: `Linux`, `macOS`
- * @param architecture as `RUNNER_ARCH` has it: `X64`, `ARM64`
+ * Returns the runner's own system.
+ * @param os as `RUNNER_OS` has it: `Linux`, `macOS`; in Gitea's runner `linux`, `darwin`
+ * @param reported as `RUNNER_ARCH` has it: `X64`, `ARM64`; in Gitea's runner `amd64`
+ * @param own the architecture of this process, as Node calls it. It counts if the runner reports none that is known
  */
-export function runnerSystem(os: string, architecture: string): string {
-  const processor = RUNNER_ARCHITECTURES[architecture.toLowerCase()] ?? architecture.toLowerCase()
-  return `${processor}-${os === 'macOS' ? 'darwin' : os.toLowerCase()}`
+export function runnerSystem(os: string, reported: string, own: string): string {
+  const processor = PROCESSORS.get(reported.toLowerCase()) ?? PROCESSORS.get(own) ?? own
+  return `${processor}-${os.toLowerCase().replace('macos', 'darwin')}`
 }

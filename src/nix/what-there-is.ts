@@ -28,14 +28,18 @@ export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem 
 
 /** What a file of Nix expressions has in place of the attribute that it lacks. */
 export async function whatFileHas({ installable, system, nixArgs }: NixCall): Promise<string> {
-  // Of the whole file Nix calls no function.
+  // On the way to an attribute Nix calls the function that a file may be; of the whole file, it calls none.
+  const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false)
+  if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
+    return `The value of the file is a derivation itself, and has no such attribute. If it is the image, set
+  attribute: ""`
   const describe = `file:
     let
       arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
       value = if builtins.isFunction file then file arguments else file;
     in
     {
-      is = if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      is = builtins.typeOf value;
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     }`
   const { stdout } = await runNix(
@@ -45,8 +49,6 @@ export async function whatFileHas({ installable, system, nixArgs }: NixCall): Pr
   const file = readJson(FILE, stdout)
   const rule =
     'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.'
-  if (file.ok && file.value.is === 'derivation')
-    return `The file has a derivation itself. ${rule} Where that is the image, have { image = …; } in its place, and \`attribute: image\`.`
   if (!file.ok || file.value.is !== 'set') return rule
   return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`
 }

@@ -16,8 +16,18 @@ export type Trust = 'everything' | 'nix' | 'script'
 export function environmentFor(trust: Trust, env: Environment = process.env): Environment {
   if (trust === 'everything') return env
   const withheld = trust === 'nix' ? [OF_THE_STEP] : [OF_THE_STEP, REGISTRY_LOGINS]
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name))))
+  const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)))
+  return { ...NO_QUESTIONS, ...Object.fromEntries(given) }
 }
+
+/**
+ * Has Git and SSH, which Nix fetches flakes with, fail where they would ask for a login. Programs have no terminal to ask
+ * on, but without these they would run programs that ask in a window. Not `GIT_SSH_COMMAND` with `BatchMode`: it would
+ * replace the `core.sshCommand` by which a job chooses its key. A job's own values count.
+ * https://git-scm.com/docs/git#Documentation/git.txt-codeGITASKPASScode
+ * https://man.openbsd.org/ssh#SSH_ASKPASS_REQUIRE
+ */
+const NO_QUESTIONS: Environment = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' }
 
 /**
  * `ACTIONS_…` has the tokens for artifacts, caches and identities. Gitea and Forgejo set variables of the same meaning

@@ -3,7 +3,15 @@ import { Readable } from 'node:stream'
 import { readArchive } from '../../../src/image/archive.ts'
 import { streamReader } from '../../../src/image/byte-reader.ts'
 import { readLayoutFolder } from '../../../src/image/oci-layout.ts'
-import { type LayoutFile, type LayoutOptions, layoutTar, makeLayout, storeLayout } from '../../support/layout.ts'
+import {
+  type LayoutFile,
+  type LayoutOptions,
+  layoutOf,
+  layoutTar,
+  type MadeLayout,
+  makeLayout,
+  storeLayout,
+} from '../../support/layout.ts'
 import { chunksOf, type Json, mutateBytes, mutateJson } from '../mutate.ts'
 import { fewOf, type Random } from '../random.ts'
 import { checkSame, defineTarget, outcomeOf } from '../target.ts'
@@ -12,11 +20,13 @@ import { checkImage, readHalf } from './archives.ts'
 /** OCI layouts, as a folder and in a tar; one that can be read must be the same image in both. */
 export const layouts = defineTarget('layout', makeFiles, async ({ names, contents, chunks }, folder) => {
   const files = new Map(names.map((name, at) => [name, contents[at] ?? Buffer.alloc(0)] as const))
-  const inTar = await outcomeOf(() => readArchive(streamReader(Readable.from(chunks)), '/nix/store/image', readHalf))
+  const inTar = await outcomeOf(() =>
+    readArchive(streamReader(Readable.from(chunks)), '/nix/store/image', readHalf, WANTED),
+  )
   if ('result' in inTar) checkImage(inTar.result)
   const path = await storeLayout(folder, files, 'folder')
   try {
-    const inFolder = await outcomeOf(() => readLayoutFolder(path, path, readHalf))
+    const inFolder = await outcomeOf(() => readLayoutFolder(path, path, readHalf, WANTED))
     if (!('result' in inFolder)) return
     checkImage(inFolder.result)
     if ('result' in inTar) checkSame(inFolder.result, inTar.result, 'A folder gives another image than its tar')
@@ -24,6 +34,8 @@ export const layouts = defineTarget('layout', makeFiles, async ({ names, content
     await rm(path, { recursive: true, force: true })
   }
 })
+
+const WANTED = { os: 'linux', architecture: 'arm64' }
 
 /** Links in a layout, which may lead anywhere. */
 export const layoutLinks = defineTarget(
@@ -78,7 +90,8 @@ function makeFiles(random: Random) {
     ...(random.oneIn(3) && { config: changedFields(random, JSON.parse(base.config.toString()), tokens) }),
   })
   const limits = { most: random.oneIn(50) ? 1_500_000 : 20_000 }
-  const files = [...changed.files].flatMap(([name, file]): readonly (readonly [string, Buffer])[] => {
+  const whole = random.oneIn(3) ? layoutOf([changed, ...othersOf(random)]) : changed.files
+  const files = [...whole].flatMap(([name, file]): readonly (readonly [string, Buffer])[] => {
     const bytes = Buffer.isBuffer(file) ? file : Buffer.alloc(0)
     if (name === 'index.json' && random.oneIn(3))
       return [[name, Buffer.from(mutateJson(random, JSON.parse(bytes.toString()), tokens, limits))]]
@@ -91,6 +104,14 @@ function makeFiles(random: Random) {
     contents: files.map(([, bytes]) => bytes),
     chunks: chunksOf(random, random.oneIn(4) ? mutateBytes(random, tar) : tar),
   }
+}
+
+/** Images beside the one that is changed, with and without their platforms. */
+function othersOf(random: Random): readonly MadeLayout[] {
+  return Array.from({ length: 1 + fewOf(random, 3) }, () => {
+    const architecture = random.pick(['amd64', 'arm64', 'arm'])
+    return makeLayout({ architecture, layers: ['other'], ...(random.oneIn(2) && { entry: { platform: undefined } }) })
+  })
 }
 
 export const MEDIA_TYPES: readonly string[] = [
