@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -38,6 +38,24 @@ test('README.md names each example of a workflow', async () => {
   const readme = await read('README.md')
   const names = await readdir(join(checkout, 'examples/workflows'))
   expect(names.filter((name) => !readme.includes(`examples/workflows/${name}`))).toEqual([])
+})
+
+describe('the job that merges waits for those of other branches and tags', () => {
+  test.each(readdirSync(join(checkout, 'examples/workflows')))('in %s', async (name) => {
+    const workflow = parse(await read(`examples/workflows/${name}`))
+    const jobs = Object.values<{ concurrency?: Record<string, string>; steps: { with?: { mode?: string } }[] }>(
+      workflow.jobs,
+    )
+    const merging = jobs.filter(({ steps }) => steps.some((step) => step.with?.mode === 'merge'))
+    expect(merging).toHaveLength(1)
+    const { group, queue } = merging[0]?.concurrency ?? {}
+    expect(group).toMatch(/^image-merge/)
+    expect(group?.replace("github.event_name == 'pull_request' && github.ref", '')).not.toContain('github.ref')
+    // Otherwise, GitHub cancels a merge that waits when another one comes.
+    expect(queue).toBe(name === 'without-artifacts.yml' ? undefined : 'max')
+    // GitHub Enterprise Server has no such queue. With one branch, the later merge is the one to keep.
+    if (queue === undefined) expect(workflow.on).toEqual({ push: { branches: ['main'] } })
+  })
 })
 
 test('action.yml has expressions where the runner takes them, which is in defaults alone', async () => {

@@ -45849,35 +45849,95 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 /***/ }),
 
+/***/ 14350:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   C: () => (/* binding */ startActivity),
+/* harmony export */   Q: () => (/* binding */ reportSilence)
+/* harmony export */ });
+const activities = new Set();
+function startActivity(what) {
+    const started = { what, lastProgress: performance.now() };
+    activities.add(started);
+    return {
+        progress() {
+            started.lastProgress = performance.now();
+        },
+        end: () => void activities.delete(started),
+    };
+}
+const SILENCE = 60_000;
+function reportSilence(info, silence = SILENCE) {
+    const reported = new WeakMap();
+    const timer = setInterval(() => {
+        const now = performance.now();
+        for (const activity of activities) {
+            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
+            if (now - since < silence)
+                continue;
+            reported.set(activity, now);
+            const seconds = Math.round((now - activity.lastProgress) / 1000);
+            info(`Still waiting for ${activity.what}: no progress for ${seconds} s`);
+        }
+    }, silence / 12);
+    timer.unref();
+    return () => clearInterval(timer);
+}
+
+
+/***/ }),
+
 /***/ 61485:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   c: () => (/* binding */ endOnSignals),
-/* harmony export */   m: () => (/* binding */ isCancelled)
+/* harmony export */   WN: () => (/* binding */ cancellation),
+/* harmony export */   cn: () => (/* binding */ endOnSignals),
+/* harmony export */   mm: () => (/* binding */ isCancelled)
 /* harmony export */ });
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var _job_log_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(41943);
 /* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(1775);
-/* harmony import */ var _temp_folder_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88722);
+/* harmony import */ var _process_command_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(67892);
+/* harmony import */ var _temp_folder_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(88722);
 
 
 
 
+
+const FINISH = 7000;
+const HURRY = 1500;
 function endOnSignals() {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
         process.on(signal, () => void endOn(signal));
 }
 let ending;
+const controller = new AbortController();
+const unfinished = new Set();
+const hurry = Promise.withResolvers();
+const cancellation = {
+    signal: controller.signal,
+    finish(work) {
+        unfinished.add(work);
+        const remove = () => unfinished.delete(work);
+        work.then(remove, remove);
+        return work;
+    },
+};
 async function endOn(signal) {
     const first = ending === undefined;
     ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal);
-    if (!first)
+    if (!first) {
+        setTimeout(hurry.resolve, HURRY);
         return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal, 0);
+    }
     _job_log_js__WEBPACK_IMPORTED_MODULE_1__/* .jobLog */ .W.info(`Cancelled by ${signal}: ending what is under way`);
-    await ending;
+    controller.abort();
+    const settled = Promise.allSettled(unfinished);
+    await Promise.all([ending, (0,_process_command_js__WEBPACK_IMPORTED_MODULE_3__/* .waitUpTo */ .ob)(FINISH, Promise.race([settled, hurry.promise]))]);
     (0,_job_log_js__WEBPACK_IMPORTED_MODULE_1__/* .resumeCommands */ .Q)();
-    (0,_temp_folder_js__WEBPACK_IMPORTED_MODULE_3__/* .removeTempFolders */ .k)();
+    (0,_temp_folder_js__WEBPACK_IMPORTED_MODULE_4__/* .removeTempFolders */ .k)();
     process.exit(128 + node_os__WEBPACK_IMPORTED_MODULE_0__.constants.signals[signal]);
 }
 function isCancelled() {
@@ -46049,7 +46109,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(79948);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(64435);
 
 
 
@@ -46057,9 +46117,9 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
 (0,node_v8__WEBPACK_IMPORTED_MODULE_1__.setFlagsFromString)('--heap-growing-percent=500');
 process.noDeprecation = true;
-(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .c)();
+(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .cn)();
 const exitCode = await (0,_run_js__WEBPACK_IMPORTED_MODULE_3__/* .run */ .e)(process.env);
-if (!(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .m)())
+if (!(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .mm)())
     process.exit(exitCode);
 
 __webpack_async_result__();
@@ -46230,7 +46290,174 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 79948:
+/***/ 67892:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   d1: () => (/* binding */ runCommand),
+/* harmony export */   ob: () => (/* binding */ waitUpTo),
+/* harmony export */   pJ: () => (/* binding */ endOf),
+/* harmony export */   wi: () => (/* binding */ printLine)
+/* harmony export */ });
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
+/* harmony import */ var node_string_decoder__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(46193);
+/* harmony import */ var node_timers_promises__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(58500);
+/* harmony import */ var _actions_io__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88701);
+/* harmony import */ var _activity_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(14350);
+/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(80150);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(68804);
+/* harmony import */ var _child_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(1775);
+
+
+
+
+
+
+
+
+const LOG_LIMIT = 256 * 1024;
+const OUTPUT_LIMIT = 16 * 1024 * 1024;
+const LINGER = 10_000;
+async function runCommand(program, args, { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
+    const path = await (0,_actions_io__WEBPACK_IMPORTED_MODULE_3__/* .which */ .K7)(program);
+    if (path === '')
+        return undefined;
+    if (shown !== false)
+        printLine(`[command]${[path, ...args].join(' ')}`);
+    const output = collector(OUTPUT_LIMIT);
+    const log = endOf(LOG_LIMIT);
+    const outputLines = shown === true ? lineSplitter(printPlain) : undefined;
+    const errorLines = shown === false ? undefined : lineSplitter(shown === true ? printPlain : shown);
+    const activity = typeof shown === 'function' ? undefined : (0,_activity_js__WEBPACK_IMPORTED_MODULE_4__/* .startActivity */ .C)(`${program} ${args[0] ?? ''}`.trim());
+    const { process: child, exited } = (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .startChild */ .v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
+    const silence = watchSilence(silenceMs, () => (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child));
+    const closed = Promise.withResolvers();
+    child?.once('close', () => closed.resolve());
+    child?.stdout?.on('data', (chunk) => {
+        activity?.progress();
+        silence.progress();
+        onOutput?.(chunk.toString('utf8'));
+        outputLines?.write(chunk);
+        if (!output.add(chunk))
+            (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child);
+    });
+    child?.stderr?.on('data', (chunk) => {
+        activity?.progress();
+        silence.progress();
+        errorLines?.write(chunk);
+        log.add(chunk);
+    });
+    child?.stdin?.on('error', () => undefined);
+    child?.stdin?.end(input);
+    const overdue = timeoutMs === undefined ? undefined : setTimeout(() => (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child), timeoutMs);
+    const { code, error } = await exited;
+    clearTimeout(overdue);
+    silence.end();
+    if (child?.pid !== undefined)
+        await waitUpTo(lingerMs, closed.promise);
+    if (trust !== 'everything')
+        (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child);
+    child?.stdout?.destroy();
+    child?.stderr?.destroy();
+    activity?.end();
+    outputLines?.end();
+    errorLines?.end();
+    if (error !== undefined)
+        log.add(Buffer.from(`${error}\n`));
+    if (output.full)
+        log.add(Buffer.from(`\nIt wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
+    return {
+        exitCode: output.full ? 125 : code,
+        stdout: output.read().toString('utf8'),
+        log: (0,_text_js__WEBPACK_IMPORTED_MODULE_6__/* .withoutEscapes */ .Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
+        stalled: silence.broken(),
+    };
+}
+function watchSilence(limit, onSilence) {
+    let broken = false;
+    const stall = () => {
+        broken = true;
+        onSilence();
+    };
+    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
+    return { progress: () => void timer?.refresh(), broken: () => broken, end: () => clearTimeout(timer) };
+}
+function printLine(line) {
+    process.stdout.write(`${(0,_secrets_js__WEBPACK_IMPORTED_MODULE_5__/* .withoutSecrets */ .c)(line)}${node_os__WEBPACK_IMPORTED_MODULE_0__.EOL}`);
+}
+function printPlain(line) {
+    printLine((0,_text_js__WEBPACK_IMPORTED_MODULE_6__/* .withoutHidden */ .P)((0,_text_js__WEBPACK_IMPORTED_MODULE_6__/* .withoutEscapes */ .Lx)(line)));
+}
+async function waitUpTo(milliseconds, work) {
+    const waiting = new AbortController();
+    const time = (0,node_timers_promises__WEBPACK_IMPORTED_MODULE_2__.setTimeout)(milliseconds, undefined, { signal: waiting.signal }).catch(() => undefined);
+    await Promise.race([work, time]);
+    waiting.abort();
+}
+function collector(limit) {
+    let kept = Buffer.alloc(1024);
+    let size = 0;
+    return {
+        get full() {
+            return size > limit;
+        },
+        add(chunk) {
+            const start = size;
+            size += chunk.length;
+            if (size > limit)
+                return false;
+            if (size > kept.length)
+                kept = Buffer.concat([kept], Math.max(size, 2 * kept.length));
+            chunk.copy(kept, start);
+            return true;
+        },
+        read: () => kept.subarray(0, Math.min(size, limit, kept.length)),
+    };
+}
+function endOf(limit) {
+    const kept = Buffer.alloc(2 * limit);
+    let size = 0;
+    return {
+        add(chunk) {
+            const end = chunk.subarray(-limit);
+            if (size + end.length > kept.length) {
+                kept.copyWithin(0, size - limit, size);
+                size = limit;
+            }
+            size += end.copy(kept, size);
+        },
+        read: () => Buffer.from(kept.subarray(Math.max(0, size - limit), size)),
+    };
+}
+const LINE_LIMIT = 256 * 1024;
+function lineSplitter(onLine) {
+    const decoder = new node_string_decoder__WEBPACK_IMPORTED_MODULE_1__.StringDecoder('utf8');
+    let rest = '';
+    const add = (text) => {
+        const [first = '', ...more] = text.split('\n');
+        const lines = [rest + first, ...more];
+        rest = lines.pop() ?? '';
+        for (const line of lines)
+            onLine(line);
+        if (rest.length <= LINE_LIMIT)
+            return;
+        onLine(rest);
+        rest = '';
+    };
+    return {
+        write: (chunk) => add(decoder.write(chunk)),
+        end: () => {
+            add(decoder.end());
+            if (rest !== '')
+                onLine(rest);
+        },
+    };
+}
+
+
+/***/ }),
+
+/***/ 64435:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46247,36 +46474,8 @@ var external_node_os_ = __nccwpck_require__(48161);
 var external_node_path_ = __nccwpck_require__(76760);
 // EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 12 modules
 var core = __nccwpck_require__(50912);
-;// CONCATENATED MODULE: ./lib/activity.js
-const activities = new Set();
-function startActivity(what) {
-    const started = { what, lastProgress: performance.now() };
-    activities.add(started);
-    return {
-        progress() {
-            started.lastProgress = performance.now();
-        },
-        end: () => void activities.delete(started),
-    };
-}
-const SILENCE = 60_000;
-function reportSilence(info, silence = SILENCE) {
-    const reported = new WeakMap();
-    const timer = setInterval(() => {
-        const now = performance.now();
-        for (const activity of activities) {
-            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
-            if (now - since < silence)
-                continue;
-            reported.set(activity, now);
-            const seconds = Math.round((now - activity.lastProgress) / 1000);
-            info(`Still waiting for ${activity.what}: no progress for ${seconds} s`);
-        }
-    }, silence / 12);
-    timer.unref();
-    return () => clearInterval(timer);
-}
-
+// EXTERNAL MODULE: ./lib/activity.js
+var lib_activity = __nccwpck_require__(14350);
 ;// CONCATENATED MODULE: ./lib/advice.js
 function loginStep(host) {
     if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
@@ -54687,7 +54886,7 @@ async function callWithin(limit, purpose, start) {
     const call = { ended: false, requests: new Set(), fail: reject };
     const late = new Error(`the connection stalled: no answer within ${Math.round(limit / 1000)} s`);
     const timer = setTimeout(() => reject(late), limit);
-    const activity = startActivity(`the artifact service to ${purpose}`);
+    const activity = (0,lib_activity/* startActivity */.C)(`the artifact service to ${purpose}`);
     try {
         return await Promise.race([calls.run(call, start), promise]);
     }
@@ -57861,164 +58060,14 @@ function readable({ text, artifact }) {
 
 // EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
 var io = __nccwpck_require__(88701);
-// EXTERNAL MODULE: external "node:string_decoder"
-var external_node_string_decoder_ = __nccwpck_require__(46193);
-// EXTERNAL MODULE: ./lib/secrets.js
-var secrets = __nccwpck_require__(80150);
+// EXTERNAL MODULE: ./lib/process/command.js
+var process_command = __nccwpck_require__(67892);
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
 // EXTERNAL MODULE: ./lib/text.js
 var lib_text = __nccwpck_require__(68804);
 // EXTERNAL MODULE: ./lib/process/child.js + 2 modules
 var process_child = __nccwpck_require__(1775);
-;// CONCATENATED MODULE: ./lib/process/command.js
-
-
-
-
-
-
-
-
-const LOG_LIMIT = 256 * 1024;
-const OUTPUT_LIMIT = 16 * 1024 * 1024;
-const LINGER = 10_000;
-async function runCommand(program, args, { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
-    const path = await (0,io/* which */.K7)(program);
-    if (path === '')
-        return undefined;
-    if (shown !== false)
-        printLine(`[command]${[path, ...args].join(' ')}`);
-    const output = collector(OUTPUT_LIMIT);
-    const log = endOf(LOG_LIMIT);
-    const outputLines = shown === true ? lineSplitter(printPlain) : undefined;
-    const errorLines = shown === false ? undefined : lineSplitter(shown === true ? printPlain : shown);
-    const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim());
-    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
-    const silence = watchSilence(silenceMs, () => (0,process_child/* endGroup */.N4)(child));
-    const closed = Promise.withResolvers();
-    child?.once('close', () => closed.resolve());
-    child?.stdout?.on('data', (chunk) => {
-        activity?.progress();
-        silence.progress();
-        onOutput?.(chunk.toString('utf8'));
-        outputLines?.write(chunk);
-        if (!output.add(chunk))
-            (0,process_child/* endGroup */.N4)(child);
-    });
-    child?.stderr?.on('data', (chunk) => {
-        activity?.progress();
-        silence.progress();
-        errorLines?.write(chunk);
-        log.add(chunk);
-    });
-    child?.stdin?.on('error', () => undefined);
-    child?.stdin?.end(input);
-    const overdue = timeoutMs === undefined ? undefined : setTimeout(() => (0,process_child/* endGroup */.N4)(child), timeoutMs);
-    const { code, error } = await exited;
-    clearTimeout(overdue);
-    silence.end();
-    if (child?.pid !== undefined)
-        await waitUpTo(lingerMs, closed.promise);
-    if (trust !== 'everything')
-        (0,process_child/* endGroup */.N4)(child);
-    child?.stdout?.destroy();
-    child?.stderr?.destroy();
-    activity?.end();
-    outputLines?.end();
-    errorLines?.end();
-    if (error !== undefined)
-        log.add(Buffer.from(`${error}\n`));
-    if (output.full)
-        log.add(Buffer.from(`\nIt wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
-    return {
-        exitCode: output.full ? 125 : code,
-        stdout: output.read().toString('utf8'),
-        log: (0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
-        stalled: silence.broken(),
-    };
-}
-function watchSilence(limit, onSilence) {
-    let broken = false;
-    const stall = () => {
-        broken = true;
-        onSilence();
-    };
-    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
-    return { progress: () => void timer?.refresh(), broken: () => broken, end: () => clearTimeout(timer) };
-}
-function printLine(line) {
-    process.stdout.write(`${(0,secrets/* withoutSecrets */.c)(line)}${external_node_os_.EOL}`);
-}
-function printPlain(line) {
-    printLine((0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(line)));
-}
-async function waitUpTo(milliseconds, work) {
-    const waiting = new AbortController();
-    const time = (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: waiting.signal }).catch(() => undefined);
-    await Promise.race([work, time]);
-    waiting.abort();
-}
-function collector(limit) {
-    let kept = Buffer.alloc(1024);
-    let size = 0;
-    return {
-        get full() {
-            return size > limit;
-        },
-        add(chunk) {
-            const start = size;
-            size += chunk.length;
-            if (size > limit)
-                return false;
-            if (size > kept.length)
-                kept = Buffer.concat([kept], Math.max(size, 2 * kept.length));
-            chunk.copy(kept, start);
-            return true;
-        },
-        read: () => kept.subarray(0, Math.min(size, limit, kept.length)),
-    };
-}
-function endOf(limit) {
-    const kept = Buffer.alloc(2 * limit);
-    let size = 0;
-    return {
-        add(chunk) {
-            const end = chunk.subarray(-limit);
-            if (size + end.length > kept.length) {
-                kept.copyWithin(0, size - limit, size);
-                size = limit;
-            }
-            size += end.copy(kept, size);
-        },
-        read: () => Buffer.from(kept.subarray(Math.max(0, size - limit), size)),
-    };
-}
-const LINE_LIMIT = 256 * 1024;
-function lineSplitter(onLine) {
-    const decoder = new external_node_string_decoder_.StringDecoder('utf8');
-    let rest = '';
-    const add = (text) => {
-        const [first = '', ...more] = text.split('\n');
-        const lines = [rest + first, ...more];
-        rest = lines.pop() ?? '';
-        for (const line of lines)
-            onLine(line);
-        if (rest.length <= LINE_LIMIT)
-            return;
-        onLine(rest);
-        rest = '';
-    };
-    return {
-        write: (chunk) => add(decoder.write(chunk)),
-        end: () => {
-            add(decoder.end());
-            if (rest !== '')
-                onLine(rest);
-        },
-    };
-}
-
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
 ;// CONCATENATED MODULE: ./lib/process/stream.js
 
 
@@ -58026,13 +58075,13 @@ var external_node_stream_ = __nccwpck_require__(57075);
 
 
 
-const stream_LOG_LIMIT = 64 * 1024;
+const LOG_LIMIT = 64 * 1024;
 const LOG_LINES = 15;
-const stream_LINGER = 5000;
+const LINGER = 5000;
 const LINGER_IN_ALL = 12;
-function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
+function startStreaming(path, args, { trust, reads = false, lingerMs = LINGER }) {
     const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
-    const log = endOf(stream_LOG_LIMIT);
+    const log = (0,process_command/* endOf */.pJ)(LOG_LIMIT);
     child?.stderr?.on('data', (chunk) => log.add(chunk));
     const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
     child?.stdin?.on('error', () => undefined);
@@ -58060,7 +58109,7 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
     async function next(chunks) {
         const since = performance.now();
         waitingSince = since;
-        const waiting = startActivity(`the output of ${path}`);
+        const waiting = (0,lib_activity/* startActivity */.C)(`the output of ${path}`);
         try {
             const { done, value } = await chunks.next();
             return done ? undefined : value;
@@ -58107,7 +58156,7 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
         clearTimeout(overdue);
         if (child?.pid !== undefined) {
             watchPipes();
-            await waitUpTo(lingerMs, logClosed);
+            await (0,process_command/* waitUpTo */.ob)(lingerMs, logClosed);
         }
         const text = (0,lib_failure/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
         if (code === 0)
@@ -58161,7 +58210,7 @@ async function keepsLayersUncompressed() {
     const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
     return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
-async function loadImage(feed, advise = () => undefined, { silence = docker_SILENCE } = {}) {
+async function loadImage(feed, advise = () => undefined, { silence = SILENCE } = {}) {
     const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
     const progress = watchLoad(docker, silence);
     try {
@@ -58169,7 +58218,7 @@ async function loadImage(feed, advise = () => undefined, { silence = docker_SILE
         const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
         if (fed.status === 'rejected' && !brokenPipe && progress.stalled() === undefined)
             throw fed.reason;
-        const loading = startActivity('docker load');
+        const loading = (0,lib_activity/* startActivity */.C)('docker load');
         const { failure, log } = await docker.ended.finally(loading.end);
         if (fed.status === 'fulfilled' && failure === undefined)
             return fed.value;
@@ -58211,7 +58260,7 @@ function watchLoad(docker, silence) {
     reading().catch(() => undefined);
     return { stalled: () => stalled, end: () => clearInterval(timer) };
 }
-const docker_SILENCE = 60_000;
+const SILENCE = 60_000;
 const LOAD_SPEED = 10_000;
 const PUSH_SPEED = 1_000;
 const docker_BUDGET = 120_000;
@@ -58236,7 +58285,7 @@ async function tagImage(image, reference) {
     if (exitCode !== 0)
         throw failed(`Docker could not tag the image as ${reference}`, log);
 }
-async function pushTag({ reference, size, loginHelp }, log, { wait = external_node_timers_promises_.setTimeout, silence = docker_SILENCE } = {}) {
+async function pushTag({ reference, size, loginHelp }, log, { wait = external_node_timers_promises_.setTimeout, silence = SILENCE } = {}) {
     const clock = createClock(() => performance.now(), wait);
     const start = clock.now();
     let failing;
@@ -58309,8 +58358,8 @@ const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon ru
 const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
 const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
 const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
-async function docker(args, silenceMs = docker_SILENCE, options = {}) {
-    const result = await runCommand('docker', args, { trust: 'everything', silenceMs, ...options });
+async function docker(args, silenceMs = SILENCE, options = {}) {
+    const result = await (0,process_command/* runCommand */.d1)('docker', args, { trust: 'everything', silenceMs, ...options });
     if (result === undefined)
         throw missing();
     const [command = ''] = args;
@@ -59824,7 +59873,7 @@ function attributeOf({ options, text, name }, attribute) {
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
 async function runNix(args, shown, trust = 'nix') {
-    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown });
+    const result = await (0,process_command/* runCommand */.d1)('nix', [...FEATURES, ...args], { trust, shown });
     if (result !== undefined)
         return result;
     throw nixMissing();
@@ -60517,7 +60566,7 @@ function storeFolder() {
 }
 async function runShown(args) {
     let log = startNixLog(performance.now());
-    const show = (lines) => lines.forEach(printLine);
+    const show = (lines) => lines.forEach(process_command/* printLine */.wi);
     const take = (read) => {
         log = read.log;
         show(read.shown);
@@ -61555,13 +61604,58 @@ async function putIfAbsent(registry, to, blob, from) {
     return true;
 }
 
+;// CONCATENATED MODULE: ./lib/cancellation.js
+
+
+const NOT_CANCELLABLE = { signal: new AbortController().signal, finish: (work) => work };
+const finishing = new external_node_async_hooks_.AsyncLocalStorage();
+function finishUp(work) {
+    return finishing.run(true, work);
+}
+async function waitUnlessCancelled(milliseconds, signal) {
+    await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, finishing.getStore() ? {} : { signal });
+}
+async function untilAborted(work, signal, stopped, milliseconds = 0) {
+    const aborted = Promise.withResolvers();
+    const settled = new AbortController();
+    const onAbort = () => aborted.resolve();
+    if (signal.aborted)
+        onAbort();
+    else
+        signal.addEventListener('abort', onAbort, { once: true });
+    const stop = async () => {
+        await aborted.promise;
+        if (milliseconds > 0)
+            await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: settled.signal });
+        throw stopped();
+    };
+    try {
+        return await Promise.race([work, stop()]);
+    }
+    finally {
+        settled.abort();
+        signal.removeEventListener('abort', onAbort);
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/tags.js
+
 
 
 
 
 class TagError extends lib_failure/* Failure */.HR {
     name = 'TagError';
+}
+class TagConflict extends TagError {
+    name = 'TagConflict';
+    constructor({ tag, before }, now) {
+        super({
+            what: `${printReference(tag)} was updated by another run while this job was running`,
+            words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+            help: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
+        });
+    }
 }
 async function readStored(registry, reference) {
     const { repository, tag } = reference;
@@ -61578,7 +61672,7 @@ async function readStored(registry, reference) {
         host: repository.host,
         problem: 'other',
         what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-        help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+        help: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
     });
 }
 async function putTags(registry, repositories, tag, manifest, check) {
@@ -61594,7 +61688,7 @@ async function putTags(registry, repositories, tag, manifest, check) {
         return [{ tag: place, before }];
     }));
     const moves = all.flat();
-    const outcomes = await Promise.allSettled(moves.map((move) => writeTag(registry, move.tag, manifest)));
+    const outcomes = await Promise.allSettled(moves.map(({ tag }) => writeTag(registry, { tag }, manifest)));
     const at = outcomes.findIndex(({ status }) => status === 'rejected');
     const [failed, outcome] = [moves[at], outcomes[at]];
     if (failed === undefined || outcome?.status !== 'rejected')
@@ -61609,33 +61703,41 @@ async function putTags(registry, repositories, tag, manifest, check) {
         cause: outcome.reason,
     });
 }
-async function writeTag(registry, { repository, tag }, { digest, mediaType, bytes }) {
+async function writeTag(registry, { tag: place, before }, { digest, mediaType, bytes }) {
+    const { repository, tag } = place;
+    const etag = before?.etag;
     try {
-        await registry.putManifest(repository, tag, mediaType, bytes);
+        await registry.putManifest(repository, tag, mediaType, bytes, etag);
         return 'written';
     }
     catch (error) {
         const { status = 500 } = error instanceof RegistryError ? error : {};
         const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined;
-        if (now !== digest)
+        if (now === digest)
+            return 'refused';
+        if (status !== 412 || etag === undefined)
             throw error;
-        return 'refused';
+        if (now !== undefined && now !== before?.digest)
+            throw new TagConflict({ tag: place, before }, now);
+        return writeTag(registry, { tag: place }, { digest, mediaType, bytes });
     }
 }
-async function readTag(registry, { repository, tag }, expected) {
+async function readTag(registry, { repository, tag }, expected, outdated) {
     const seen = await registry.findDigest(repository, tag);
     if (expected.includes(seen))
         return seen;
-    return (await registry.getManifest(repository, tag, { written: true }))?.digest;
+    return (await registry.getManifest(repository, tag, { written: true, outdated }))?.digest;
 }
-async function restoreTags(registry, moves, moved, keep = false) {
+async function restoreTags(registry, moves, moved, { keep = false, deadline = new AbortController().signal, outcomeOf = () => undefined } = {}) {
     const lines = moves.map(async (move) => {
-        const state = await restoreTag(registry, move, moved, keep);
+        const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move));
+        const late = () => new TagError({ what: `may point to ${moved}: the registry did not answer in time` });
+        const state = await untilAborted(restoring, deadline, late).catch(lib_failure/* messageOf */.bD);
         return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`];
     });
     return (await Promise.all(lines)).flat();
 }
-async function restoreTag(registry, { tag, before }, moved, keep) {
+async function restoreTag(registry, { tag, before }, moved, keep, outcome) {
     const { repository } = tag;
     let now;
     try {
@@ -61644,9 +61746,9 @@ async function restoreTag(registry, { tag, before }, moved, keep) {
     catch (error) {
         return `what it points to now is unknown: ${(0,lib_failure/* firstLine */.TM)(error)}`;
     }
-    if (now === before?.digest)
-        return undefined;
-    if (now !== moved)
+    if (now === before?.digest && outcome !== 'confirmed')
+        return outcome && afterOutcome(outcome, now, moved);
+    if (now !== before?.digest && now !== moved)
         return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`;
     if (keep)
         return `points to ${moved}, and another run moves it there too`;
@@ -61662,6 +61764,11 @@ async function restoreTag(registry, { tag, before }, moved, keep) {
     catch (error) {
         return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,lib_failure/* messageOf */.bD)(error)}`;
     }
+}
+function afterOutcome(outcome, now, moved) {
+    if (outcome !== 'unanswered')
+        return undefined;
+    return `${now === undefined ? 'does not exist' : `points to ${now}`}, but may still move to ${moved}: the registry has not answered that write`;
 }
 function printTagsLeft(left, which = 'All tags') {
     if (left.length === 0)
@@ -61971,7 +62078,7 @@ async function checkFormat(place, name) {
     });
 }
 async function addToStore(place, name, runnerSystem) {
-    const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' });
+    const result = await (0,process_command/* runCommand */.d1)('nix-store', ['--add', place], { trust: 'nix' });
     if (result === undefined)
         throw nixMissing();
     const storePath = result.stdout.trim();
@@ -62617,7 +62724,7 @@ async function readCheckedOut(folder) {
     return { commit, origin: await git(folder, ['config', '--get', 'remote.origin.url']) };
 }
 async function git(folder, args) {
-    const result = await runCommand('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' });
+    const result = await (0,process_command/* runCommand */.d1)('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' });
     return result?.exitCode === 0 ? result.stdout.trim() : undefined;
 }
 function sameGitRepository(one, other) {
@@ -63714,6 +63821,10 @@ function composeIndex(entries, annotations = {}) {
     };
     return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
 }
+function composeDockerList(entries) {
+    const manifests = entries.toSorted(byPlatform).map((entry) => printEntry({ ...entry, annotations: {} }));
+    return new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2));
+}
 function printEntry({ mediaType, digest, size, platform, annotations = {} }) {
     const { os, architecture, variant } = platform;
     return {
@@ -63751,12 +63862,25 @@ function compose(members, annotations, origin) {
         },
         ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
     ]);
-    const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }));
+    const ofIndex = { ...labels.same, ...given };
+    const bytes = Buffer.from(composeIndex(entries, ofIndex));
     const warnings = [
         ...placed.homeless.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
         ...labels.different.map((key) => `The label ${(0,lib_failure/* oneLine */.TN)(key)} differs between the images; the index, which all of them share, is without it`),
     ];
-    return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings };
+    const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
+        ? { ...dockerListOf(entries), lost: lostBy(members, entries, ofIndex) }
+        : undefined;
+    return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings, ...(dockerList && { dockerList }) };
+}
+function dockerListOf(entries) {
+    const bytes = Buffer.from(composeDockerList(entries));
+    return { bytes, digest: digestOf(bytes), mediaType: DOCKER_INDEX };
+}
+function lostBy(members, entries, ofIndex) {
+    const isLabel = (key, value) => members.every(({ image: { labels } }) => (key === CREATED ? labels[key] !== undefined : labels[key] === value));
+    const lost = Object.entries(ofIndex).flatMap(([key, value]) => (isLabel(key, value) ? [] : [key]));
+    return [...new Set([...lost, ...entries.flatMap(({ annotations = {} }) => Object.keys(annotations))])];
 }
 function commonLabels(members, given) {
     const labels = members.flatMap(({ image }) => Object.entries(image.labels));
@@ -63767,12 +63891,15 @@ function commonLabels(members, given) {
         different: values.filter(([, { length }]) => length > 1).map(([key]) => key),
     };
 }
-function findSameIndex(index, published) {
+function findSameIndex({ dockerList, ...index }, published) {
     const wanted = parseManifest(index.bytes, index.mediaType, 'the new index');
     if (wanted.kind === 'manifest')
         throw new Error('a composed index is an index');
-    const same = published.find((one) => one.index?.mediaType === OCI_INDEX && essence(one.index) === essence(wanted));
-    return same?.stored;
+    const same = published.find((one) => one.index?.mediaType === wanted.mediaType && essence(one.index) === essence(wanted));
+    if (same !== undefined || dockerList === undefined || dockerList.lost.length > 0)
+        return same?.stored;
+    const { lost: _, ...list } = dockerList;
+    return findSameIndex(list, published);
 }
 const VOLATILE = new Set([REVISION, CREATED]);
 function essence({ manifests, annotations }) {
@@ -63821,7 +63948,8 @@ async function published_describe(registry, tag, stored) {
         if (parsed.kind === 'index') {
             const images = parsed.manifests.filter((one) => !isAttestation(one));
             const platforms = images.flatMap(({ platform }) => platform ?? []);
-            return { index: parsed, platforms, ...commitOf(parsed.annotations) };
+            const labels = parsed.mediaType === DOCKER_INDEX ? await labelsOf(registry, tag, images[0]) : {};
+            return { index: parsed, platforms, ...commitOf({ ...labels, ...parsed.annotations }) };
         }
         const image = await findImage(registry, tag.repository, stored.digest, { written: true });
         return image === undefined
@@ -63836,8 +63964,81 @@ async function published_describe(registry, tag, stored) {
         return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
     }
 }
+async function labelsOf(registry, { repository }, image) {
+    try {
+        return (image && (await findImage(registry, repository, image.digest, { written: true })))?.labels ?? {};
+    }
+    catch (error) {
+        const gone = error instanceof RegistryError && error.problem === 'not-found';
+        if (!gone && !(error instanceof FormatError))
+            throw error;
+        return {};
+    }
+}
 function commitOf(annotations) {
     return { revision: annotations[REVISION], source: annotations[SOURCE] };
+}
+
+;// CONCATENATED MODULE: ./lib/merge/store-index.js
+
+
+
+
+
+
+
+async function storeIndex(index, { dockerList }, plans, members, { images }, { registry, log }) {
+    await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
+    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
+    try {
+        await putIndex(registry, without, index);
+        return index;
+    }
+    catch (error) {
+        const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST);
+        if (!isDocker || !isTypeRefusal(error))
+            throw error;
+        if (dockerList === undefined || dockerList.lost.length > 0)
+            throw refusedIndex(error, dockerList?.lost);
+        log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`);
+        await putIndex(registry, images, dockerList).catch(() => {
+            throw refusedIndex(error);
+        });
+        return dockerList;
+    }
+}
+async function putIndex(registry, images, index) {
+    await allOf(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
+    await allOf(images.map((image) => readBack(registry, image, index)));
+}
+function isTypeRefusal(error) {
+    if (!(error instanceof RegistryError))
+        return false;
+    const { status = 0, code = '' } = error;
+    return status === 415 || (status >= 400 && status < 500 && /^(MANIFEST_INVALID|UNSUPPORTED)$/.test(code));
+}
+function refusedIndex(error, lost = []) {
+    const { what, words } = error.parts;
+    return new MergeError({
+        what: `${error.host} refuses an OCI index that lists Docker manifests`,
+        words: [what, words].filter(Boolean).join('\n'),
+        help: [
+            'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
+            ...(lost.length === 0
+                ? []
+                : [
+                    `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${(0,lib_failure/* oneLine */.TN)(lost.join(', '))}`,
+                ]),
+        ].join('\n'),
+    });
+}
+async function readBack(registry, image, { digest }) {
+    if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
+        return;
+    throw new MergeError({
+        what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
+        help: 'No tag has moved. Run the job again: this is a fault of the registry.',
+    });
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/summary.js
@@ -63889,7 +64090,7 @@ function without(platforms, others) {
 function losing(plans) {
     return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
 }
-function refuseLoss(plans) {
+function refuseLoss(plans, state = '') {
     const [first, ...more] = losing(plans);
     if (first === undefined)
         return;
@@ -63898,7 +64099,7 @@ function refuseLoss(plans) {
             ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
             : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
         words: [first, ...more].map(describeLoss).join('\n'),
-        help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
+        help: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
     });
 }
 function describeLoss({ tag, before, lost }) {
@@ -63915,47 +64116,94 @@ function describeLoss({ tag, before, lost }) {
 
 
 
-async function moveTags(registry, moves, index) {
-    const tried = [];
-    const byOthers = [];
+
+const MOST_REPLANS = 3;
+const FINISH_WAVE = 3000;
+const RESTORE = 3000;
+async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELLABLE.signal } = {}) {
+    const state = { written: new Map(), byOthers: [] };
+    let which = 'All tags';
     try {
-        let waiting = moves;
-        for (const wave of wavesOf(moves.filter(({ before }) => before?.digest !== index.digest))) {
-            const there = await findMoved(registry, waiting, index);
-            byOthers.push(...there);
-            waiting = waiting.filter((move) => !wave.includes(move) && !there.includes(move));
-            const writing = wave.filter((move) => !byOthers.includes(move));
-            tried.push(...writing);
-            await writeWave(registry, writing, index, byOthers);
+        let moves = planned;
+        for (let replans = 0;; replans++) {
+            const conflict = await moveInWaves(registry, moves, index, state, signal);
+            if (conflict === undefined)
+                return;
+            which = 'All other tags';
+            if (replan === undefined || replans === MOST_REPLANS)
+                throw conflict;
+            const done = [...state.written.keys()].map(({ tag }) => tag);
+            moves = await untilAborted(replan(conflict, done), signal, cancelled);
         }
     }
     catch (error) {
-        const left = await restoreTags(registry, moves.filter(isIn([...tried, ...byOthers])), index.digest, byOthers.length > 0);
-        const nothing = tried.length === 0 && left.length === 0;
-        throw tags_stopped(error, nothing ? 'No tag has moved.' : printTagsLeft(left, isConflict(error) ? 'All other tags' : 'All tags'));
+        const reason = signal.aborted && !(error instanceof lib_failure/* Failure */.HR) ? cancelled() : error;
+        const touched = [...new Set([...state.written.keys(), ...state.byOthers])];
+        const options = {
+            keep: state.byOthers.length > 0,
+            outcomeOf: (move) => state.written.get(move),
+            ...(signal.aborted && { deadline: AbortSignal.timeout(RESTORE) }),
+        };
+        const left = await finishUp(() => restoreTags(registry, touched, index.digest, options));
+        const nothing = state.written.size === 0 && left.length === 0;
+        throw tags_stopped(reason, nothing ? 'No tag has moved.' : printTagsLeft(left, which));
     }
 }
-function isIn(moves) {
-    return (move) => moves.includes(move);
+async function moveInWaves(registry, moves, index, state, signal) {
+    const { byOthers } = state;
+    let waiting = moves;
+    try {
+        for (const wave of wavesOf(moves.filter(({ before }) => before?.digest !== index.digest))) {
+            const there = await untilAborted(findMoved(registry, waiting, index), signal, cancelled);
+            byOthers.push(...there);
+            waiting = waiting.filter((move) => !wave.includes(move) && !there.includes(move));
+            const writing = wave.filter((move) => !byOthers.includes(move));
+            await writeWave(registry, writing, index, state, signal);
+        }
+        return undefined;
+    }
+    catch (error) {
+        if (error instanceof TagConflict)
+            return error;
+        throw error;
+    }
 }
-async function writeWave(registry, wave, index, byOthers) {
-    const outcomes = await Promise.allSettled(wave.map(({ tag }) => writeTag(registry, tag, index)));
-    for (const [at, outcome] of outcomes.entries()) {
-        const move = wave[at];
-        if (move !== undefined && outcome.status === 'fulfilled' && outcome.value === 'refused')
-            byOthers.push(move);
-    }
-    for (const [at, outcome] of outcomes.entries()) {
-        const move = wave[at];
-        if (move === undefined || outcome.status === 'fulfilled')
-            continue;
-        throw new MergeError({
-            what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
-            words: (0,lib_failure/* messageOf */.bD)(outcome.reason),
-            cause: outcome.reason,
-            help: 'Run the job again once the cause is fixed. The index is already in the registry.',
-        });
-    }
+function cancelled() {
+    return new MergeError({ what: 'The step was cancelled before all tags had moved' });
+}
+async function writeWave(registry, wave, index, { written, byOthers }, signal) {
+    const failures = [];
+    const writes = wave.map(async (move) => {
+        written.set(move, 'unanswered');
+        try {
+            const result = await writeTag(registry, move, index);
+            written.set(move, 'confirmed');
+            if (result === 'refused')
+                byOthers.push(move);
+        }
+        catch (error) {
+            if (error instanceof TagConflict)
+                written.delete(move);
+            else
+                written.set(move, 'failed');
+            failures.push({ move, error });
+        }
+    });
+    await untilAborted(Promise.all(writes), signal, cancelled, FINISH_WAVE);
+    const failed = failures.find(({ error }) => !(error instanceof TagConflict)) ?? failures[0];
+    if (failed === undefined)
+        return;
+    const { move, error } = failed;
+    if (error instanceof TagConflict)
+        throw error;
+    if (signal.aborted && !(error instanceof lib_failure/* Failure */.HR))
+        throw cancelled();
+    throw new MergeError({
+        what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
+        words: (0,lib_failure/* messageOf */.bD)(error),
+        cause: error,
+        help: 'Run the job again once the cause is fixed. The index is already in the registry.',
+    });
 }
 function wavesOf(moves) {
     const latest = moves.filter(({ tag }) => tag.tag === 'latest');
@@ -63972,16 +64220,9 @@ async function findMoved(registry, moves, index) {
             return [];
         if (now === index.digest)
             return [move];
-        throw new MergeError({
-            what: `${printReference(tag)} was updated by another run while this job was running`,
-            words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
-            help: 'Run this job again. Use a `concurrency` group in the workflow so that its runs wait for each other.',
-        });
+        throw new TagConflict(move, now);
     }));
     return moved.flat();
-}
-function isConflict(error) {
-    return error instanceof MergeError && error.cause === undefined;
 }
 function tags_stopped(error, where) {
     if (!(error instanceof lib_failure/* Failure */.HR))
@@ -63990,36 +64231,46 @@ function tags_stopped(error, where) {
     return new MergeError({ what, words, help: `${where}\n${help}`, cause: error });
 }
 async function findOvertaken(registry, moves, index, log) {
-    const found = moves.map(async ({ tag, before }) => {
+    const found = moves.map(async (move) => {
         try {
-            const now = await readTag(registry, tag, [index.digest]);
-            if (now === index.digest)
-                return [];
-            if (before !== undefined && now === before.digest) {
-                log.warning(`${printReference(tag)} was pointed to ${index.digest}, but the registry still returns ${now}. If that does not change within a few minutes, another run has moved the tag back.`);
-                return [];
-            }
-            const state = now === undefined ? 'it no longer exists' : `it points to ${await describeImage(registry, tag, now)}`;
-            log.warning(`${printReference(tag)} was updated by another run after this one had pointed it to ${index.digest}: now ${state}. Use a \`concurrency\` group in the workflow so that its runs wait for each other.`);
-            return [{ tag, now }];
+            return await overtakenBy(registry, move, index, log);
         }
         catch (error) {
-            log.info(`Can't check whether another run has moved ${printReference(tag)} since: ${(0,lib_failure/* firstLine */.TM)(error)}`);
+            log.info(`Can't check whether another run has moved ${printReference(move.tag)} since: ${(0,lib_failure/* firstLine */.TM)(error)}`);
             return [];
         }
     });
     return (await Promise.all(found)).flat();
 }
-async function describeImage(registry, { repository }, digest) {
+async function overtakenBy(registry, { tag, before }, index, log) {
+    const name = printReference(tag);
+    const outdated = before?.digest === index.digest ? undefined : before?.digest;
+    const now = await readTag(registry, tag, [index.digest], outdated);
+    if (now === index.digest)
+        return [];
+    if (now === before?.digest) {
+        const [seen, cause] = now === undefined ? ['does not return it yet', 'deleted it'] : [`still returns ${now}`, 'moved it back'];
+        log.warning(`${name} was pointed to ${index.digest}, but the registry ${seen}. If that does not change within a few minutes, another run has ${cause}.`);
+        return [];
+    }
+    const commit = now && (await readCommit(registry, tag, now));
+    if (commit !== undefined && commit === tags_commitOf(index))
+        log.info(`${name} points to ${now}: another run of the same commit has published that since`);
+    else
+        log.warning(`${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${(0,lib_failure/* oneLine */.TN)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
+    return [{ tag, now }];
+}
+async function readCommit(registry, { repository }, digest) {
     try {
         const stored = await registry.getManifest(repository, digest);
-        const parsed = stored && parseManifest(stored.bytes, stored.mediaType, digest);
-        const revision = parsed?.annotations[REVISION];
-        return revision === undefined ? digest : `${digest} (commit ${(0,lib_failure/* oneLine */.TN)(revision)})`;
+        return stored && tags_commitOf(stored);
     }
     catch {
-        return digest;
+        return undefined;
     }
+}
+function tags_commitOf({ bytes, mediaType, digest }) {
+    return parseManifest(bytes, mediaType, digest).annotations[REVISION];
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/verify.js
@@ -64033,15 +64284,19 @@ async function describeImage(registry, { repository }, digest) {
 
 
 async function verify(candidate, images, registry) {
-    const isHome = (image) => candidate.record === undefined ? images.length === 1 : candidate.record.image === printRepository(image);
-    const found = await allOf(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
+    const home = images.length === 1 ? images[0] : images.find((image) => printRepository(image) === candidate.record?.image);
+    const lookAtAll = (isHome) => allOf(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
+    const first = await lookAtAll((image) => image === home);
+    const found = home !== undefined || first.some(isWhole) ? first : await lookAtAll(() => true);
     const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks;
-    const isWhole = ({ image, missing }) => image !== undefined && missing.length === 0;
-    const whole = found.find((one, at) => isWhole(one) && images.slice(at, at + 1).some(isHome)) ?? found.find(isWhole);
+    const whole = found.find((one, at) => isWhole(one) && images[at] === home) ?? found.find(isWhole);
     if (whole?.image === undefined)
         throw problem ?? incomplete(candidate, images, found);
     const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
     return { ...verify_describe(candidate, whole.image), image: whole.image, absentFrom };
+}
+function isWhole({ image, missing }) {
+    return image !== undefined && missing.length === 0;
 }
 async function verify_look({ digest }, repository, registry, written) {
     try {
@@ -64162,33 +64417,69 @@ function checkMembers(members, images, systems) {
 
 
 
+
 async function merge(inputs, workflow, tools) {
+    const { finish, signal } = tools.cancellation ?? NOT_CANCELLABLE;
+    return finish(mergeImages(inputs, workflow, tools, signal));
+}
+async function mergeImages(inputs, workflow, tools, signal) {
     const { images, push } = inputs;
     const { registry, log } = tools;
     const collecting = collect_collect(inputs, workflow, log);
-    if (!push && (await collecting).length === 0)
+    if (!push && (await beforeTags(collecting, signal, log)).length === 0)
         return nothingToCheck(log);
     const authorizing = push ? images.map((image) => registry.authorizePush(image)) : [];
     const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log));
     const gathering = choosing.then((chosen) => gather(chosen, inputs, registry));
     const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log));
-    const looking = commit.then((built) => lookAtTags(built, inputs, workflow, tools));
-    await allOf([...authorizing, gathering, looking]);
-    const [members, { origin, head }, [published, relations]] = await Promise.all([gathering, commit, looking]);
+    const looking = commit.then((built) => {
+        const tags = fillTags(inputs.tags, built.revision);
+        return lookAtTags(built, { ...inputs, tags }, workflow, tools);
+    });
+    await beforeTags(allOf([...authorizing, gathering, looking]), signal, log);
+    const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking]);
+    const { origin, head } = built;
     const composed = compose(members, inputs.annotations, origin);
     for (const warning of composed.warnings)
         log.warning(warning);
     const unchanged = inputs.republish ? undefined : findSameIndex(composed, published);
-    const index = unchanged ?? composed;
     const platforms = members.map(({ platform }) => platform);
-    const plans = planTags(published, index.digest, platforms, relations);
+    const plan = (index) => planTags(published, index.digest, platforms, relations);
+    const plans = plan(unchanged ?? composed);
     if (!inputs.allowMissingPlatforms)
-        refuseLoss(plans);
-    tellPlan(plans, inputs, head, relations, tools);
-    const overtaken = push ? await publish(index, members, plans, inputs, tools) : [];
-    const results = plans.map((plan) => withOutcome(plan, overtaken));
+        refuseLoss(plans, 'No tag has moved.');
+    const said = new Set();
+    tellPlan(plans, inputs, head, relations, tools, said);
+    if (!push) {
+        tell(unchanged ?? composed, members, plans, inputs, tools);
+        return merge_report(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
+    }
+    const storing = storeIndex(unchanged ?? composed, composed, plans, members, inputs, tools);
+    const index = await beforeTags(storing, signal, log);
+    const replan = async (tags) => {
+        const [now, relationsNow] = await lookAtTags(built, { ...inputs, tags }, workflow, tools);
+        const again = planTags(now, index.digest, platforms, relationsNow);
+        if (!inputs.allowMissingPlatforms)
+            refuseLoss(again);
+        tellPlan(again, inputs, head, relationsNow, tools, said);
+        return again;
+    };
+    const results = await publishTags(index, plan(index), replan, tools, signal);
     tell(index, members, results, inputs, tools);
-    return merge_report(index, members, results, unchanged !== undefined, inputs);
+    return merge_report(index, members, results, index === unchanged, inputs);
+}
+async function beforeTags(work, signal, log) {
+    try {
+        return await untilAborted(work, signal, merge_cancelled);
+    }
+    catch (error) {
+        if (signal.aborted)
+            log.info('Cancelled: no tag has moved');
+        throw error;
+    }
+}
+function merge_cancelled() {
+    return new MergeError({ what: 'The step was cancelled' });
 }
 function nothingToCheck(log) {
     const why = 'builds with `push: false` push nothing, so that there is nothing to merge';
@@ -64228,8 +64519,8 @@ function hasOnePerRepository(members) {
 function merge_placeOf({ platform, image: { digest } }) {
     return { platform, digest };
 }
-async function lookAtTags({ origin, head, revision }, { tags, token, allowOlder }, { api, repository }, { registry, http }) {
-    const published = await published_readTags(registry, fillTags(tags, revision));
+async function lookAtTags({ origin, head }, { tags, token, allowOlder }, { api, repository }, { registry, http }) {
+    const published = await published_readTags(registry, tags);
     if (allowOlder || head === undefined)
         return [published, new Map()];
     const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
@@ -64264,7 +64555,8 @@ function builtRevision(chosen, workflow, log) {
     log.warning(`The images are of different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
     return revision;
 }
-function tellPlan(plans, { allowOlder, push }, head, relations, { log }) {
+function tellPlan(plans, { allowOlder, push }, head, relations, { log: everything }, said) {
+    const log = sayOnce(everything, said);
     for (const plan of losing(plans))
         log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
     for (const { tag, before, action } of plans) {
@@ -64276,35 +64568,50 @@ function tellPlan(plans, { allowOlder, push }, head, relations, { log }) {
             logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log);
     }
 }
+function sayOnce(log, said) {
+    const once = (print) => (message) => {
+        if (!said.has(message))
+            print(message);
+        said.add(message);
+    };
+    return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) };
+}
 function logUnknownOrder(moving, from, to, relation, log) {
     const why = relation?.unknown ?? 'the runner does not name the commit of this run';
     if (from === undefined)
         log.info(`${moving}, which names no commit`);
     else
-        log.warning(`${moving} from commit ${(0,lib_failure/* oneLine */.TN)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group in the workflow so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
+        log.warning(`${moving} from commit ${(0,lib_failure/* oneLine */.TN)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }
-async function publish(index, members, plans, { images }, { registry, log }) {
-    await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
-    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
-    await allOf(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
-    await allOf(without.map((image) => readBack(registry, image, index)));
-    const moves = plans
-        .filter(({ action }) => action !== 'skipped')
-        .map(({ tag, before }) => ({ tag, before: before.stored }));
-    await moveTags(registry, moves, index);
-    return findOvertaken(registry, moves, index, log);
+async function publishTags(index, planned, planAgain, { registry, log }, signal) {
+    let plans = planned;
+    const replan = async ({ parts }, done) => {
+        log.info(`${parts.what}: ${parts.words}. Reading the tags again`);
+        const tags = plans.map(({ tag }) => tag);
+        const again = await planAgain(tags.filter((tag) => !done.includes(tag)));
+        plans = plans.map((plan) => again.find(({ tag }) => tag === plan.tag) ?? plan);
+        return movesOf(again);
+    };
+    await moveTags(registry, movesOf(planned), index, { replan, signal }).catch((error) => {
+        if (signal.aborted)
+            log.error((0,lib_failure/* messageOf */.bD)(error));
+        throw error;
+    });
+    const looking = findOvertaken(registry, movesOf(plans), index, log);
+    const overtaken = await untilAborted(looking, signal, merge_cancelled).catch((error) => {
+        if (!signal.aborted)
+            throw error;
+        log.info('Cancelled: all tags have moved');
+        return [];
+    });
+    return plans.map((plan) => withOutcome(plan, overtaken));
+}
+function movesOf(plans) {
+    return plans.filter(({ action }) => action !== 'skipped').map(({ tag, before }) => ({ tag, before: before.stored }));
 }
 function withOutcome(plan, overtaken) {
     const found = overtaken.find(({ tag }) => tag === plan.tag);
     return found === undefined ? plan : { ...plan, action: 'overtaken', now: found.now };
-}
-async function readBack(registry, image, { digest }) {
-    if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
-        return;
-    throw new MergeError({
-        what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-        help: 'No tag has moved. Run the job again: this is a fault of the registry.',
-    });
 }
 const VERBS = {
     kept: ['is that already', 'is that already'],
@@ -64526,7 +64833,7 @@ async function fromHelper(name, file, host) {
     const program = `docker-credential-${name}`;
     if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
         throw helperFailed(program, file, host, 'this is not the name of a program');
-    const result = await runCommand(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 });
+    const result = await (0,process_command/* runCommand */.d1)(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 });
     if (result === undefined)
         throw helperFailed(program, file, host, 'there is no such program on the PATH');
     const { exitCode, stdout, log } = result;
@@ -65180,7 +65487,7 @@ function createHttp(settings) {
         const { origin } = call.url;
         await backOffs.passed(origin);
         const attempt = budgets.startAttempt(origin, work, http_kindOf(call));
-        const endActivity = http_watchSilence(call);
+        const endActivity = watchSilence(call);
         const outcome = await settle(answerTo(call, attempt));
         endActivity();
         if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
@@ -65290,12 +65597,12 @@ function createHttp(settings) {
         },
     };
 }
-function http_watchSilence({ url, purpose, body }) {
+function watchSilence({ url, purpose, body }) {
     let activity;
     let ended = false;
     const start = () => {
         if (!ended)
-            activity = startActivity(`${url.host} to ${purpose}`);
+            activity = (0,lib_activity/* startActivity */.C)(`${url.host} to ${purpose}`);
     };
     if (body instanceof external_node_stream_.Readable)
         body.once('close', start);
@@ -65816,12 +66123,12 @@ function createRegistry(settings) {
         }
         return send();
     }
-    async function lookAgain(name, look, { written = false } = {}) {
+    async function lookAgain(name, look, { written = false } = {}, isOutdated = () => false) {
         for (const milliseconds of written ? WRITTEN_PAUSES : []) {
             const found = await look();
-            if (found !== undefined)
+            if (found !== undefined && !isOutdated(found))
                 return found;
-            await pauseFor(`${name} is not there yet`, milliseconds);
+            await pauseFor(`${name} is not ${found === undefined ? 'there' : 'up to date'} yet`, milliseconds);
         }
         return look();
     }
@@ -65854,7 +66161,8 @@ function createRegistry(settings) {
             throw wrongDigest(call, expected, digest);
         if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
             throw notJson(call);
-        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' };
+        const etag = isDigest(reference) ? undefined : strongEtag(reply.headers);
+        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) };
     }
     function getManifest(repository, reference) {
         return retryDoubtful(() => readManifest(repository, reference));
@@ -65951,11 +66259,12 @@ function createRegistry(settings) {
             log.debug(`Can't ${purpose}: status ${reply.status}`);
     }
     return {
-        getManifest: (repository, reference, look) => lookAgain(registry_nameOf(repository, reference), () => getManifest(repository, reference), look),
+        getManifest: (repository, reference, look) => lookAgain(registry_nameOf(repository, reference), () => getManifest(repository, reference), look, ({ digest }) => digest === look?.outdated),
         findDigest,
-        async putManifest(repository, reference, mediaType, bytes) {
+        async putManifest(repository, reference, mediaType, bytes, etag) {
             const digest = digestOf(bytes);
-            const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes };
+            const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
+            const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
             const write = async () => {
                 const reply = await transport.retry(repository, call.purpose, (work) => sendManifest({ ...call, work }, digest));
                 if (!reply.ok || provesManifest(reply, digest))
@@ -66072,6 +66381,10 @@ function manifestCall(method, repository, reference, headers = { accept: MANIFES
     const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
     const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
     return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` };
+}
+function strongEtag(headers) {
+    const etag = headers.get('etag') ?? '';
+    return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
 }
 function registry_nameOf(repository, reference) {
     return `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
@@ -66205,6 +66518,8 @@ function loginProblem({ status, headers }, loggedIn) {
     return status === 403 || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
 }
 
+// EXTERNAL MODULE: ./lib/secrets.js
+var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/run.js
 
 
@@ -66227,8 +66542,9 @@ function loginProblem({ status, headers }, loggedIn) {
 
 
 
+
 async function run_run(env) {
-    const stopReports = reportSilence(job_log/* jobLog */.W.info);
+    const stopReports = (0,lib_activity/* reportSilence */.Q)(job_log/* jobLog */.W.info);
     try {
         const inputs = readInputs(env);
         if (inputs.mode === 'merge' && inputs.token !== '')
@@ -66241,7 +66557,7 @@ async function run_run(env) {
         return 0;
     }
     catch (error) {
-        if ((0,cancel/* isCancelled */.m)())
+        if ((0,cancel/* isCancelled */.mm)())
             return new Promise(() => undefined);
         job_log/* jobLog */.W.error(await run_explain(error, env));
         if (error instanceof Error)
@@ -66279,8 +66595,9 @@ function forSummary(text) {
 }
 const SUMMARY_LIMIT = 256 * 1024;
 async function runMode(inputs, env) {
-    const http = createHttp({ log: job_log/* jobLog */.W, userAgent: 'nix-image-action', env });
-    const tools = { http, registry: openRegistry(http, env), log: job_log/* jobLog */.W };
+    const wait = (milliseconds) => waitUnlessCancelled(milliseconds, cancel/* cancellation */.WN.signal);
+    const http = createHttp({ log: job_log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
+    const tools = { http, registry: openRegistry(http, env), log: job_log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
     const workflow = readWorkflow(env);
     switch (inputs.mode) {
         case 'plan':

@@ -1,7 +1,13 @@
 import { constants } from 'node:os'
+import type { Cancellation } from './cancellation.ts'
 import { jobLog, resumeCommands } from './job-log.ts'
 import { endChildren } from './process/child.ts'
+import { waitUpTo } from './process/command.ts'
 import { removeTempFolders } from './temp-folder.ts'
+
+/** How long unfinished work may take after the first signal, and after a further one, in milliseconds. */
+const FINISH = 7000
+const HURRY = 1500
 
 /**
  * Ends this process when the step is cancelled, and with it all programs that it has started: the runner sends SIGINT,
@@ -12,14 +18,33 @@ export function endOnSignals(): void {
 }
 
 let ending: Promise<void> | undefined
+const controller = new AbortController()
+const unfinished = new Set<Promise<unknown>>()
+const hurry = Promise.withResolvers<void>()
+
+/** The cancellation of this step. */
+export const cancellation: Cancellation = {
+  signal: controller.signal,
+  finish(work) {
+    unfinished.add(work)
+    const remove = () => unfinished.delete(work)
+    work.then(remove, remove)
+    return work
+  },
+}
 
 async function endOn(signal: NodeJS.Signals): Promise<void> {
   // A second signal finds programs that have not ended after the first.
   const first = ending === undefined
   ending ??= endChildren(signal)
-  if (!first) return endChildren(signal, 0)
+  if (!first) {
+    setTimeout(hurry.resolve, HURRY)
+    return endChildren(signal, 0)
+  }
   jobLog.info(`Cancelled by ${signal}: ending what is under way`)
-  await ending
+  controller.abort()
+  const settled = Promise.allSettled(unfinished)
+  await Promise.all([ending, waitUpTo(FINISH, Promise.race([settled, hurry.promise]))])
   resumeCommands()
   removeTempFolders()
   process.exit(128 + constants.signals[signal])

@@ -1,3 +1,4 @@
+import type { Cancellation } from './cancellation.ts'
 import type { JobLog } from './job-log.ts'
 import type { Http } from './registry/http.ts'
 import type { Registry } from './registry/registry.ts'
@@ -8,6 +9,8 @@ export interface Tools {
   readonly http: Http
   readonly registry: Registry
   readonly log: JobLog
+  /** Absent where nothing cancels the work. */
+  readonly cancellation?: Cancellation
 }
 
 /** What a mode leaves behind for later steps and for people. */

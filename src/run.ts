@@ -5,7 +5,8 @@ import * as core from '@actions/core'
 import { reportSilence } from './activity.ts'
 import { adviceFor } from './advice.ts'
 import { build } from './build/build.ts'
-import { isCancelled } from './cancel.ts'
+import { cancellation, isCancelled } from './cancel.ts'
+import { waitUnlessCancelled } from './cancellation.ts'
 import { diskFailure } from './disk.ts'
 import { Failure, messageOf } from './failure.ts'
 import type { Environment } from './inputs/field.ts'
@@ -77,8 +78,9 @@ function forSummary(text: string): string {
 const SUMMARY_LIMIT = 256 * 1024
 
 async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Environment): Promise<Result> {
-  const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env })
-  const tools = { http, registry: openRegistry(http, env), log: jobLog }
+  const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
+  const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env, wait })
+  const tools = { http, registry: openRegistry(http, env), log: jobLog, cancellation }
   const workflow = readWorkflow(env)
   switch (inputs.mode) {
     case 'plan':

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
 import {
   type AtLeastOne,
+  lines,
   mergeWith,
   openRegistry,
   type Pushed,
@@ -101,7 +102,7 @@ describe('nothing has moved', () => {
   })
 })
 
-describe('a tag that somebody else has moved while the job ran is refused, and nothing is moved', () => {
+describe('a tag that another run has moved while the job ran is read and planned again', () => {
   /** Does this when the index is being put there. */
   const meanwhile =
     (work: () => void): FaultOf =>
@@ -112,33 +113,48 @@ describe('a tag that somebody else has moved while the job ran is refused, and n
 
   test.each(TAGS)('%s', async (tag) => {
     registry.setFault(meanwhile(() => registry.seedTag('app', tag, foreign)))
-    const failing = mergeWith(registry, inputs())
-    await expect(failing).rejects.toThrow(`/app:${tag} was updated by another run while this job was running\n`)
-    await expect(failing).rejects.toThrow(`it pointed to ${old}, and now points to ${foreign}\n`)
-    await expect(failing).rejects.toThrow('No tag has moved.\nRun this job again')
-    expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, v2: old, latest: old, [tag]: foreign })
+    const { outputs, summary } = await mergeWith(registry, inputs())
+    expect([...registry.tags('app').values()]).toEqual(TAGS.map(() => outputs.digest))
+    expect(summary).toContain(`| \`${registry.host}/app:${tag}\` | moved | \`${foreign}\` |`)
+    const conflict = `${registry.host}/app:${tag} was updated by another run while this job was running: it pointed to ${old}, and now points to ${foreign}.`
+    expect(lines.filter((line) => line.includes('another run'))).toEqual([`${conflict} Reading the tags again`])
+    expect(said).toEqual([])
   })
 
   test('one that was not there before', async () => {
     registry.setFault(meanwhile(() => registry.seedTag('app', 'new', foreign)))
-    await expect(mergeWith(registry, inputs([...TAGS, 'new']))).rejects.toThrow(
-      `it did not exist, and now points to ${foreign}\n`,
-    )
-    expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, v2: old, latest: old, new: foreign })
+    const { summary } = await mergeWith(registry, inputs([...TAGS, 'new']))
+    expect(summary).toContain(`| \`${registry.host}/app:new\` | moved | \`${foreign}\` |`)
+    expect(lines.join('\n')).toContain(`it did not exist, and now points to ${foreign}. Reading the tags again`)
+  })
+
+  test('one that is not there any more', async () => {
+    registry.setFault(({ method, reference, path }) => {
+      if (method === 'PUT' && path.includes('/mirror/manifests/sha256:')) deleted = true
+      return deleted &&
+        reference === 'v2' &&
+        method !== 'PUT' &&
+        !writesTo(registry).some((line) => line.endsWith('/v2'))
+        ? { kind: 'status', status: 404 }
+        : undefined
+    })
+    let deleted = false
+    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const { outputs } = await mergeWith(registry, { ...inputs(), image })
+    expect(registry.tags('app').get('v2')).toBe(outputs.digest)
+    expect(lines.join('\n')).toContain(`it pointed to ${old}, and now does not exist. Reading the tags again`)
   })
 
   test('one that was the result already', async () => {
-    await mergeWith(registry, inputs(['v1']))
+    const { outputs } = await mergeWith(registry, inputs(['v1']))
     const image = `${registry.host}/app\n${registry.host}/mirror`
     registry.setFault(({ method, path }) => {
-      if (method === 'PUT' && path.includes('/mirror/manifests/')) registry.seedTag('app', 'v1', foreign)
+      if (method === 'PUT' && path.includes('/mirror/manifests/sha256:')) registry.seedTag('app', 'v1', foreign)
       return undefined
     })
-    await expect(mergeWith(registry, { ...inputs(['v1']), image })).rejects.toThrow(
-      '/app:v1 was updated by another run while this job was running\n',
-    )
-    expect(registry.tags('app').get('v1')).toBe(foreign)
-    expect([...registry.tags('mirror')]).toEqual([])
+    await mergeWith(registry, { ...inputs(['v1']), image })
+    expect(registry.tags('app').get('v1')).toBe(outputs.digest)
+    expect([...registry.tags('mirror')]).toEqual([['v1', outputs.digest]])
   })
 })
 
@@ -203,7 +219,7 @@ test('a tag whose manifest the registry does not return stops the merge', async 
     method === 'GET' && reference === 'latest' ? { kind: 'status', status: 404 } : undefined,
   )
   expect(await refusalOf(registry, inputs())).toMatch(
-    /latest points to sha256:\w+, but does not return it\nNo tag has moved/,
+    /latest points to sha256:\w+, but does not return it\nRun the job again/,
   )
 })
 

@@ -33,13 +33,13 @@ afterEach(async () => {
   await server.close()
 })
 
-function indexOf(title: string): StoredManifest {
+function indexOf(title: string, revision = 'abc'): StoredManifest {
   const bytes = Buffer.from(
     JSON.stringify({
       schemaVersion: 2,
       mediaType: OCI_INDEX,
       manifests: [],
-      annotations: { title, 'org.opencontainers.image.revision': 'abc' },
+      annotations: { title, 'org.opencontainers.image.revision': revision },
     }),
   )
   return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX }
@@ -194,7 +194,7 @@ describe('another run that moves the same tags to the same index at the same tim
 })
 
 describe('another run that moves a tag to something else', () => {
-  const foreign = indexOf('foreign')
+  const foreign = indexOf('foreign', 'def')
 
   beforeEach(() => {
     server.seedManifest('app', foreign.bytes, OCI_INDEX)
@@ -230,7 +230,7 @@ describe('another run that moves a tag to something else', () => {
       { tag: moves.find(({ tag: { tag } }) => tag === 'v1')?.tag, now: foreign.digest },
     ])
     expect(warnings).toEqual([expect.stringContaining(`${server.host}/app:v1 was updated by another run`)])
-    expect(warnings[0]).toContain(`points to ${foreign.digest} (commit abc)`)
+    expect(warnings[0]).toContain(`points to ${foreign.digest} (commit def)`)
   })
 })
 

@@ -24,9 +24,12 @@ async function connectWithIndex(options?: RegistryOptions) {
 }
 
 describe('a manifest', () => {
-  test.each(['latest', digest])('is read by %s, its bytes as they are', async (reference) => {
+  test.each([
+    ['latest', { etag: `"${digest}"` }],
+    [digest, {}],
+  ])('is read by %s, its bytes as they are', async (reference, more) => {
     const { get } = await connectWithIndex()
-    expect(await get(reference)).toEqual({ bytes, digest, mediaType: mediaTypes.ociIndex })
+    expect(await get(reference)).toEqual({ bytes, digest, mediaType: mediaTypes.ociIndex, ...more })
   })
 
   test('is read in each type that an image may have', async () => {

@@ -1,4 +1,5 @@
 import { afterEach, expect } from '@jest/globals'
+import { type Cancellation, NOT_CANCELLABLE } from '../../src/cancellation.ts'
 import { Failure } from '../../src/failure.ts'
 import { readInputs } from '../../src/inputs/inputs.ts'
 import type { JobLog } from '../../src/job-log.ts'
@@ -117,13 +118,14 @@ export function records(pushed: readonly Pick<Pushed, 'record'>[]): string {
 
 export interface MergeCall extends Omit<ActionCall, 'inputs'> {
   readonly credentials?: CredentialSource
+  readonly cancellation?: Cancellation
 }
 
 /** Merges into `app` of the registry, where the inputs name no other image. */
 export async function mergeWith(
   registry: TestRegistry,
   inputs: Readonly<Record<string, string>>,
-  { credentials = async () => undefined, ...call }: MergeCall = {},
+  { credentials = async () => undefined, cancellation = NOT_CANCELLABLE, ...call }: MergeCall = {},
 ): Promise<Result> {
   const runner = await prepareRunner({ ...call, inputs: { mode: 'merge', image: `${registry.host}/app`, ...inputs } })
   const http = createHttp({ log, userAgent: 'test', env: {}, wait: async () => undefined })
@@ -131,7 +133,7 @@ export async function mergeWith(
   try {
     const read = readInputs(runner.env)
     if (read.mode !== 'merge') throw new Error('not a merge')
-    return await merge(read, readWorkflow(runner.env), { http, registry: client, log })
+    return await merge(read, readWorkflow(runner.env), { http, registry: client, log, cancellation })
   } finally {
     await http.close()
     await runner.close()

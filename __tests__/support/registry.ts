@@ -36,6 +36,8 @@ export interface RegistryOptions {
    * `localhost`, where the URL is the permission and an `Authorization` header is refused, as by Amazon S3.
    */
   readonly objectStore?: boolean
+  /** Refuse to write a tag with status 412 if it points to something else than `If-Match` says, as the proposal has it. */
+  readonly preconditions?: boolean
 }
 
 export type FaultOf = (request: SeenRequest) => Fault | undefined
@@ -214,6 +216,10 @@ async function answer(state: State, route: Route, url: URL, request: IncomingMes
     ? undefined
     : state.guard.check(headers.authorization, needsOf(method, route.repository, query))
   if (refused !== undefined) return refused
+  const tagged = state.store.find(route.repository)?.tags.get(route.reference)
+  const expected = headers['if-match']
+  if (state.options.preconditions && method === 'PUT' && expected !== undefined && expected !== `"${tagged}"`)
+    return refuse(412, { code: 'UNKNOWN', detail: 'the tag has moved' })
   const call = { method, query, headers, body, ...route, store: state.store, ...locations(state, headers, signed) }
   return await handlerOf(route.name, method)(call)
 }

@@ -2,6 +2,8 @@ import { digestOf } from './digest.ts'
 import type { TestRegistry } from './registry.ts'
 
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
+export const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
 
 export interface SeedPlatform {
@@ -22,6 +24,8 @@ export interface SeedDetails {
   readonly labels?: Readonly<Record<string, string>>
   /** Of the manifest. */
   readonly annotations?: Readonly<Record<string, string>> | undefined
+  /** Docker's manifest type rather than OCI's. */
+  readonly docker?: boolean
 }
 
 /** Puts a small but whole image of one platform into a registry. The same arguments give the same digest. */
@@ -30,8 +34,9 @@ export async function seedImage(
   repository: string,
   { architecture, os = 'linux', variant }: SeedPlatform,
   content = architecture,
-  { labels, annotations }: SeedDetails = {},
+  { labels, annotations, docker = false }: SeedDetails = {},
 ): Promise<SeededImage> {
+  const mediaType = docker ? DOCKER_MANIFEST : OCI_MANIFEST
   const layer = Buffer.from(`the layer of ${content}`)
   const config = json({
     architecture,
@@ -42,7 +47,7 @@ export async function seedImage(
   })
   const manifest = json({
     schemaVersion: 2,
-    mediaType: OCI_MANIFEST,
+    mediaType,
     config: {
       mediaType: 'application/vnd.oci.image.config.v1+json',
       digest: await registry.seedBlob(repository, config),
@@ -57,8 +62,8 @@ export async function seedImage(
     ],
     annotations,
   })
-  const digest = registry.seedManifest(repository, manifest, OCI_MANIFEST)
-  return { digest, mediaType: OCI_MANIFEST, size: manifest.length }
+  const digest = registry.seedManifest(repository, manifest, mediaType)
+  return { digest, mediaType, size: manifest.length }
 }
 
 /** An image as an index lists it. */

@@ -75,6 +75,7 @@ const STEP = v.union([
 const JOB = v.strictObject({
   needs: v.optional(v.union([v.string(), v.array(v.string())]), []),
   strategy: v.optional(v.strictObject({ matrix: v.union([v.strictObject({ include: v.array(TEXTS) }), v.string()]) })),
+  concurrency: v.optional(TEXTS),
   'runs-on': v.string(),
   permissions: v.optional(TEXTS),
   outputs: v.optional(TEXTS, {}),

@@ -3,8 +3,8 @@ import { oneLine } from '../failure.ts'
 import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
-import { composeIndex } from '../oci/image-index.ts'
-import { OCI_INDEX } from '../oci/media-type.ts'
+import { composeDockerList, composeIndex, type IndexEntry } from '../oci/image-index.ts'
+import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX } from '../oci/media-type.ts'
 import { NO_PLATFORM, platformKey } from '../oci/platform.ts'
 import type { StoredManifest } from '../registry/registry.ts'
 import type { PublishedTag } from './published.ts'
@@ -13,6 +13,13 @@ import type { Member } from './verify.ts'
 export interface ComposedIndex extends StoredManifest {
   /** What could not be put into it, a sentence each. */
   readonly warnings: readonly string[]
+  /** The same images for registries that refuse an OCI index of Docker manifests. Absent unless all are Docker manifests. */
+  readonly dockerList?: DockerList
+}
+
+/** A Docker manifest list, and the annotations of the index that it would lose: those that are not labels of every image. */
+export interface DockerList extends StoredManifest {
+  readonly lost: readonly string[]
 }
 
 type Annotations = Readonly<Record<string, string>>
@@ -41,7 +48,8 @@ export function compose(
     },
     ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
   ])
-  const bytes = Buffer.from(composeIndex(entries, { ...labels.same, ...given }))
+  const ofIndex = { ...labels.same, ...given }
+  const bytes = Buffer.from(composeIndex(entries, ofIndex))
   const warnings = [
     ...placed.homeless.map(
       (text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`,
@@ -51,7 +59,27 @@ export function compose(
         `The label ${oneLine(key)} differs between the images; the index, which all of them share, is without it`,
     ),
   ]
-  return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings }
+  const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
+    ? { ...dockerListOf(entries), lost: lostBy(members, entries, ofIndex) }
+    : undefined
+  return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings, ...(dockerList && { dockerList }) }
+}
+
+function dockerListOf(entries: readonly IndexEntry[]): StoredManifest {
+  const bytes = Buffer.from(composeDockerList(entries))
+  return { bytes, digest: digestOf(bytes), mediaType: DOCKER_INDEX }
+}
+
+function lostBy(
+  members: readonly Member[],
+  entries: readonly Pick<IndexEntry, 'annotations'>[],
+  ofIndex: Annotations,
+): readonly string[] {
+  // An image was created at a time of its own.
+  const isLabel = (key: string, value: string) =>
+    members.every(({ image: { labels } }) => (key === CREATED ? labels[key] !== undefined : labels[key] === value))
+  const lost = Object.entries(ofIndex).flatMap(([key, value]) => (isLabel(key, value) ? [] : [key]))
+  return [...new Set([...lost, ...entries.flatMap(({ annotations = {} }) => Object.keys(annotations))])]
 }
 
 interface CommonLabels {
@@ -76,11 +104,18 @@ function commonLabels(members: readonly Member[], given: Annotations): CommonLab
  * The index that tags point to already and that says the same as the new one, but for when and of which commit it was
  * made. It is the result then: whoever deploys by digest should see no change where there is none.
  */
-export function findSameIndex(index: StoredManifest, published: readonly PublishedTag[]): StoredManifest | undefined {
+export function findSameIndex(
+  { dockerList, ...index }: StoredManifest & Pick<ComposedIndex, 'dockerList'>,
+  published: readonly PublishedTag[],
+): StoredManifest | undefined {
   const wanted = parseManifest(index.bytes, index.mediaType, 'the new index')
   if (wanted.kind === 'manifest') throw new Error('a composed index is an index')
-  const same = published.find((one) => one.index?.mediaType === OCI_INDEX && essence(one.index) === essence(wanted))
-  return same?.stored
+  const same = published.find(
+    (one) => one.index?.mediaType === wanted.mediaType && essence(one.index) === essence(wanted),
+  )
+  if (same !== undefined || dockerList === undefined || dockerList.lost.length > 0) return same?.stored
+  const { lost: _, ...list } = dockerList
+  return findSameIndex(list, published)
 }
 
 const VOLATILE = new Set([REVISION, CREATED])

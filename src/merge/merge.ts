@@ -1,14 +1,16 @@
 import { allOf } from '../all-of.ts'
-import { oneLine } from '../failure.ts'
+import { NOT_CANCELLABLE, untilAborted } from '../cancellation.ts'
+import { messageOf, oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
-import { fillTags } from '../inputs/tags.ts'
+import { fillTags, type TagReference } from '../inputs/tags.ts'
 import type { JobLog } from '../job-log.ts'
+import type { Log } from '../log.ts'
 import type { Result, Tools } from '../mode.ts'
 import { placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
 import { byPlatform, printPlatform } from '../oci/platform.ts'
-import { printReference, printRepository, type Repository, sameRepository } from '../oci/reference.ts'
-import { copyImages } from '../registry/copy.ts'
+import { printReference, printRepository } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
+import type { TagConflict, TagMove, TagPlace } from '../registry/tags.ts'
 import { commitOfRun, type Workflow } from '../workflow.ts'
 import { checkComplete, choose } from './choose.ts'
 import { type Candidate, collect, collectArtifacts } from './collect.ts'
@@ -16,6 +18,7 @@ import { compareCommits, type Relation } from './commits.ts'
 import { compose, findSameIndex } from './compose.ts'
 import { MergeError } from './merge-error.ts'
 import { type PublishedTag, readTags } from './published.ts'
+import { storeIndex } from './store-index.ts'
 import { summarizeMerge } from './summary.ts'
 import { describeLoss, losing, planTags, refuseLoss, type TagPlan } from './tag-plan.ts'
 import { findOvertaken, moveTags, type OvertakenTag } from './tags.ts'
@@ -28,34 +31,75 @@ import { checkMembers, type Member, verify } from './verify.ts'
  * @throws Failure, with every tag as it was
  */
 export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tools): Promise<Result> {
+  const { finish, signal } = tools.cancellation ?? NOT_CANCELLABLE
+  return finish(mergeImages(inputs, workflow, tools, signal))
+}
+
+async function mergeImages(
+  inputs: MergeInputs,
+  workflow: Workflow,
+  tools: Tools,
+  signal: AbortSignal,
+): Promise<Result> {
   const { images, push } = inputs
   const { registry, log } = tools
   const collecting = collect(inputs, workflow, log)
   // No registry is asked in vain: it may want a login that a rehearsal, as of a pull request, does not have.
-  if (!push && (await collecting).length === 0) return nothingToCheck(log)
+  if (!push && (await beforeTags(collecting, signal, log)).length === 0) return nothingToCheck(log)
   // The login for writing comes first, so that what is read meanwhile goes with it.
   const authorizing = push ? images.map((image) => registry.authorizePush(image)) : []
   const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log))
   const gathering = choosing.then((chosen) => gather(chosen, inputs, registry))
   const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log))
-  const looking = commit.then((built) => lookAtTags(built, inputs, workflow, tools))
+  const looking = commit.then((built) => {
+    const tags = fillTags(inputs.tags, built.revision)
+    return lookAtTags(built, { ...inputs, tags }, workflow, tools)
+  })
   // No error is told while others of these go on, in whose folded group it would stand.
-  await allOf<unknown>([...authorizing, gathering, looking])
-  const [members, { origin, head }, [published, relations]] = await Promise.all([gathering, commit, looking])
+  await beforeTags(allOf<unknown>([...authorizing, gathering, looking]), signal, log)
+  const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking])
+  const { origin, head } = built
 
   const composed = compose(members, inputs.annotations, origin)
   for (const warning of composed.warnings) log.warning(warning)
   const unchanged = inputs.republish ? undefined : findSameIndex(composed, published)
-  const index = unchanged ?? composed
   const platforms = members.map(({ platform }) => platform)
-  const plans = planTags(published, index.digest, platforms, relations)
-  if (!inputs.allowMissingPlatforms) refuseLoss(plans)
-  tellPlan(plans, inputs, head, relations, tools)
+  const plan = (index: StoredManifest) => planTags(published, index.digest, platforms, relations)
+  const plans = plan(unchanged ?? composed)
+  if (!inputs.allowMissingPlatforms) refuseLoss(plans, 'No tag has moved.')
+  const said = new Set<string>()
+  tellPlan(plans, inputs, head, relations, tools, said)
+  if (!push) {
+    tell(unchanged ?? composed, members, plans, inputs, tools)
+    return report(unchanged ?? composed, members, plans, unchanged !== undefined, inputs)
+  }
 
-  const overtaken = push ? await publish(index, members, plans, inputs, tools) : []
-  const results = plans.map((plan) => withOutcome(plan, overtaken))
+  const storing = storeIndex(unchanged ?? composed, composed, plans, members, inputs, tools)
+  const index = await beforeTags(storing, signal, log)
+  const replan = async (tags: readonly TagReference[]): Promise<readonly TagPlan[]> => {
+    const [now, relationsNow] = await lookAtTags(built, { ...inputs, tags }, workflow, tools)
+    const again = planTags(now, index.digest, platforms, relationsNow)
+    if (!inputs.allowMissingPlatforms) refuseLoss(again)
+    tellPlan(again, inputs, head, relationsNow, tools, said)
+    return again
+  }
+  const results = await publishTags(index, plan(index), replan, tools, signal)
   tell(index, members, results, inputs, tools)
-  return report(index, members, results, unchanged !== undefined, inputs)
+  return report(index, members, results, index === unchanged, inputs)
+}
+
+/** Waits for work that moves no tag, until the step is cancelled. */
+async function beforeTags<Result>(work: Promise<Result>, signal: AbortSignal, log: Log): Promise<Result> {
+  try {
+    return await untilAborted(work, signal, cancelled)
+  } catch (error) {
+    if (signal.aborted) log.info('Cancelled: no tag has moved')
+    throw error
+  }
+}
+
+function cancelled(): MergeError {
+  return new MergeError({ what: 'The step was cancelled' })
 }
 
 function nothingToCheck(log: JobLog): Result {
@@ -120,12 +164,12 @@ type Relations = ReadonlyMap<string, Relation>
 
 /** What the tags point to, and how this commit stands to theirs. */
 async function lookAtTags(
-  { origin, head, revision }: BuiltCommit,
+  { origin, head }: BuiltCommit,
   { tags, token, allowOlder }: MergeInputs,
   { api, repository }: Workflow,
   { registry, http }: Tools,
 ): Promise<readonly [readonly PublishedTag[], Relations]> {
-  const published = await readTags(registry, fillTags(tags, revision))
+  const published = await readTags(registry, tags)
   if (allowOlder || head === undefined) return [published, new Map()]
   const bases = Map.groupBy(
     published.filter(({ revision }) => revision !== undefined),
@@ -188,8 +232,10 @@ function tellPlan(
   { allowOlder, push }: MergeInputs,
   head: string | undefined,
   relations: Relations,
-  { log }: Tools,
+  { log: everything }: Tools,
+  said: Set<string>,
 ): void {
+  const log = sayOnce(everything, said)
   for (const plan of losing(plans)) log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`)
   for (const { tag, before, action } of plans) {
     const name = printReference(tag)
@@ -203,58 +249,69 @@ function tellPlan(
   }
 }
 
+/** A log without the messages that it had before: after another run has moved a tag, most of the plan is as it was. */
+function sayOnce(log: Log, said: Set<string>): Log {
+  const once = (print: (message: string) => void) => (message: string) => {
+    if (!said.has(message)) print(message)
+    said.add(message)
+  }
+  return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) }
+}
+
 /** Logs that a tag moves, though it may be of a newer commit than this run. */
 function logUnknownOrder(
   moving: string,
   from: string | undefined,
   to: string | undefined,
   relation: Exclude<Relation, string> | undefined,
-  log: JobLog,
+  log: Log,
 ): void {
   const why = relation?.unknown ?? 'the runner does not name the commit of this run'
   if (from === undefined) log.info(`${moving}, which names no commit`)
   else
     log.warning(
-      `${moving} from commit ${oneLine(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group in the workflow so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
+      `${moving} from commit ${oneLine(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
     )
 }
 
-/** @returns the tags that another run has moved after this one */
-async function publish(
+/** @returns what has become of each tag */
+async function publishTags(
   index: StoredManifest,
-  members: readonly Member[],
-  plans: readonly TagPlan[],
-  { images }: MergeInputs,
+  planned: readonly TagPlan[],
+  planAgain: (tags: readonly TagReference[]) => Promise<readonly TagPlan[]>,
   { registry, log }: Tools,
-): Promise<readonly OvertakenTag[]> {
-  await copyImages(
-    registry,
-    members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))),
-  )
-  const without = images.filter(
-    (image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)),
-  )
-  await allOf(without.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
-  await allOf(without.map((image) => readBack(registry, image, index)))
-  const moves = plans
-    .filter(({ action }) => action !== 'skipped')
-    .map(({ tag, before }) => ({ tag, before: before.stored }))
-  await moveTags(registry, moves, index)
-  return findOvertaken(registry, moves, index, log)
+  signal: AbortSignal,
+): Promise<readonly TagPlan[]> {
+  let plans = planned
+  const replan = async ({ parts }: TagConflict, done: readonly TagPlace[]) => {
+    log.info(`${parts.what}: ${parts.words}. Reading the tags again`)
+    const tags = plans.map(({ tag }) => tag)
+    const again = await planAgain(tags.filter((tag) => !done.includes(tag)))
+    plans = plans.map((plan) => again.find(({ tag }) => tag === plan.tag) ?? plan)
+    return movesOf(again)
+  }
+  await moveTags(registry, movesOf(planned), index, { replan, signal }).catch((error: unknown) => {
+    // A step that is cancelled ends without an error otherwise.
+    if (signal.aborted) log.error(messageOf(error))
+    throw error
+  })
+  // A tag that was overtaken belongs to another run, which reports it.
+  const looking = findOvertaken(registry, movesOf(plans), index, log)
+  const overtaken = await untilAborted(looking, signal, cancelled).catch((error: unknown) => {
+    if (!signal.aborted) throw error
+    log.info('Cancelled: all tags have moved')
+    return []
+  })
+  return plans.map((plan) => withOutcome(plan, overtaken))
+}
+
+function movesOf(plans: readonly TagPlan[]): readonly TagMove[] {
+  return plans.filter(({ action }) => action !== 'skipped').map(({ tag, before }) => ({ tag, before: before.stored }))
 }
 
 function withOutcome(plan: TagPlan, overtaken: readonly OvertakenTag[]): TagPlan {
   const found = overtaken.find(({ tag }) => tag === plan.tag)
   return found === undefined ? plan : { ...plan, action: 'overtaken', now: found.now }
-}
-
-/** So that no tag is moved to something that can't be pulled. */
-async function readBack(registry: Registry, image: Repository, { digest }: StoredManifest): Promise<void> {
-  if ((await registry.getManifest(image, digest, { written: true })) !== undefined) return
-  throw new MergeError({
-    what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-    help: 'No tag has moved. Run the job again: this is a fault of the registry.',
-  })
 }
 
 const VERBS = {

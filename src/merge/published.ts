@@ -1,9 +1,9 @@
 import { allOf } from '../all-of.ts'
 import type { TagReference } from '../inputs/tags.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
-import { type Index, isAttestation, parseManifest } from '../oci/document.ts'
+import { type Descriptor, type Index, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
-import { isIndexType } from '../oci/media-type.ts'
+import { DOCKER_INDEX, isIndexType } from '../oci/media-type.ts'
 import type { Platform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'
@@ -53,7 +53,9 @@ async function describe(registry: Registry, tag: TagReference, stored: StoredMan
     if (parsed.kind === 'index') {
       const images = parsed.manifests.filter((one) => !isAttestation(one))
       const platforms = images.flatMap(({ platform }) => platform ?? [])
-      return { index: parsed, platforms, ...commitOf(parsed.annotations) }
+      // Docker's list has no annotations, so that only its images can name the commit.
+      const labels = parsed.mediaType === DOCKER_INDEX ? await labelsOf(registry, tag, images[0]) : {}
+      return { index: parsed, platforms, ...commitOf({ ...labels, ...parsed.annotations }) }
     }
     const image = await findImage(registry, tag.repository, stored.digest, { written: true })
     return image === undefined
@@ -64,6 +66,21 @@ async function describe(registry: Registry, tag: TagReference, stored: StoredMan
     if (!gone && !(error instanceof FormatError)) throw error
     const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '')
     return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) }
+  }
+}
+
+/** The labels of a listed image; none if it can't be read as one. */
+async function labelsOf(
+  registry: Registry,
+  { repository }: TagReference,
+  image: Descriptor | undefined,
+): Promise<Readonly<Record<string, string>>> {
+  try {
+    return (image && (await findImage(registry, repository, image.digest, { written: true })))?.labels ?? {}
+  } catch (error) {
+    const gone = error instanceof RegistryError && error.problem === 'not-found'
+    if (!gone && !(error instanceof FormatError)) throw error
+    return {}
   }
 }
 

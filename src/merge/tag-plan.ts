@@ -64,8 +64,12 @@ export function losing(plans: readonly TagPlan[]): readonly TagPlan[] {
   )
 }
 
-/** Lets no tag lose a platform that it has. @throws MergeError where one would */
-export function refuseLoss(plans: readonly TagPlan[]): void {
+/**
+ * Lets no tag lose a platform that it has.
+ * @param state where the tags are, for the error
+ * @throws MergeError where one would
+ */
+export function refuseLoss(plans: readonly TagPlan[], state = ''): void {
   const [first, ...more] = losing(plans)
   if (first === undefined) return
   throw new MergeError({
@@ -74,7 +78,7 @@ export function refuseLoss(plans: readonly TagPlan[]): void {
         ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
         : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
     words: [first, ...more].map(describeLoss).join('\n'),
-    help: 'No tag has moved. Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true',
+    help: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
   })
 }
 

@@ -28,16 +28,23 @@ export interface Member {
  */
 export async function verify(candidate: Candidate, images: readonly Repository[], registry: Registry): Promise<Member> {
   // A registry may take seconds until it shows what a build has pushed.
-  const isHome = (image: Repository) =>
-    candidate.record === undefined ? images.length === 1 : candidate.record.image === printRepository(image)
-  const found = await allOf(images.map((image) => look(candidate, image, registry, isHome(image))))
+  const home =
+    images.length === 1 ? images[0] : images.find((image) => printRepository(image) === candidate.record?.image)
+  const lookAtAll = (isHome: (image: Repository) => boolean) =>
+    allOf(images.map((image) => look(candidate, image, registry, isHome(image))))
+  const first = await lookAtAll((image) => image === home)
+  // A bare digest may be in any of them.
+  const found = home !== undefined || first.some(isWhole) ? first : await lookAtAll(() => true)
   // Where nothing has it whole, what one of them lacks says more than that it lacks something.
   const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks
-  const isWhole = ({ image, missing }: Look) => image !== undefined && missing.length === 0
-  const whole = found.find((one, at) => isWhole(one) && images.slice(at, at + 1).some(isHome)) ?? found.find(isWhole)
+  const whole = found.find((one, at) => isWhole(one) && images[at] === home) ?? found.find(isWhole)
   if (whole?.image === undefined) throw problem ?? incomplete(candidate, images, found)
   const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0)
   return { ...describe(candidate, whole.image), image: whole.image, absentFrom }
+}
+
+function isWhole({ image, missing }: Look): boolean {
+  return image !== undefined && missing.length === 0
 }
 
 interface Look {

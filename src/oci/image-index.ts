@@ -1,5 +1,5 @@
 import type { Descriptor } from './document.ts'
-import { OCI_INDEX } from './media-type.ts'
+import { DOCKER_INDEX, OCI_INDEX } from './media-type.ts'
 import { byPlatform, type Platform } from './platform.ts'
 
 /** One platform's manifest as it is to stand in an index. */
@@ -22,6 +22,17 @@ export function composeIndex(
     ...printAnnotations(annotations),
   }
   return new TextEncoder().encode(JSON.stringify(index, undefined, 2))
+}
+
+/**
+ * The bytes of a Docker manifest list, which has no annotations. The same entries give the same bytes, in whatever order
+ * they come. Source: https://distribution.github.io/distribution/spec/manifest-v2-2/#manifest-list
+ */
+export function composeDockerList(entries: readonly IndexEntry[]): Uint8Array {
+  const manifests = entries.toSorted(byPlatform).map((entry) => printEntry({ ...entry, annotations: {} }))
+  return new TextEncoder().encode(
+    JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2),
+  )
 }
 
 function printEntry({ mediaType, digest, size, platform, annotations = {} }: IndexEntry): object {

@@ -18,6 +18,8 @@ export interface StoredManifest {
   readonly bytes: Buffer
   readonly digest: Digest
   readonly mediaType: string
+  /** What the registry calls this state of the tag that was read, if it guarantees that the bytes are the same. */
+  readonly etag?: string
 }
 
 /** The distribution protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md */
@@ -37,9 +39,16 @@ export interface Registry {
   /**
    * Stores a manifest or index under a tag or its digest. If the registry's answer does not prove that, reads back what
    * it has there.
+   * @param etag lets a registry that honours `If-Match` refuse, with status 412, if the tag has moved since it was read
    * @throws RegistryError that says what the tag points to now, unless the registry has plainly refused
    */
-  putManifest(repository: Repository, reference: string, mediaType: string, bytes: Uint8Array): Promise<void>
+  putManifest(
+    repository: Repository,
+    reference: string,
+    mediaType: string,
+    bytes: Uint8Array,
+    etag?: string,
+  ): Promise<void>
   /**
    * Takes a tag away, where the registry can do that at all.
    * @returns whether it is gone
@@ -85,6 +94,8 @@ export interface Registry {
 export interface Look {
   /** It is known to be there, so that one look without success proves nothing. */
   readonly written?: boolean
+  /** What a tag pointed to before it was written: the answer of a registry that lags behind its writes. */
+  readonly outdated?: Digest | undefined
 }
 
 /** Bytes to upload. */
@@ -153,11 +164,12 @@ export function createRegistry(settings: RegistrySettings): Registry {
     name: string,
     look: () => Promise<Found | undefined>,
     { written = false }: Look = {},
+    isOutdated: (found: Found) => boolean = () => false,
   ): Promise<Found | undefined> {
     for (const milliseconds of written ? WRITTEN_PAUSES : []) {
       const found = await look()
-      if (found !== undefined) return found
-      await pauseFor(`${name} is not there yet`, milliseconds)
+      if (found !== undefined && !isOutdated(found)) return found
+      await pauseFor(`${name} is not ${found === undefined ? 'there' : 'up to date'} yet`, milliseconds)
     }
     return look()
   }
@@ -196,7 +208,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
     const expected = isDigest(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '')
     if (isDigest(expected) && expected !== digest) throw wrongDigest(call, expected, digest)
     if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1'))) throw notJson(call)
-    return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '' }
+    const etag = isDigest(reference) ? undefined : strongEtag(reply.headers)
+    return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) }
   }
 
   function getManifest(repository: Repository, reference: string): Promise<StoredManifest | undefined> {
@@ -303,13 +316,19 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
   return {
     getManifest: (repository, reference, look) =>
-      lookAgain(nameOf(repository, reference), () => getManifest(repository, reference), look),
+      lookAgain(
+        nameOf(repository, reference),
+        () => getManifest(repository, reference),
+        look,
+        ({ digest }) => digest === look?.outdated,
+      ),
 
     findDigest,
 
-    async putManifest(repository, reference, mediaType, bytes) {
+    async putManifest(repository, reference, mediaType, bytes, etag) {
       const digest = digestOf(bytes)
-      const call = { ...manifestCall('PUT', repository, reference, { 'content-type': mediaType }), body: bytes }
+      const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) }
+      const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes }
       const write = async (): Promise<HttpReply> => {
         const reply = await transport.retry(repository, call.purpose, (work) => sendManifest({ ...call, work }, digest))
         if (!reply.ok || provesManifest(reply, digest)) return reply
@@ -437,6 +456,12 @@ function manifestCall(
   const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
   const access = ({ GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' } as const)[method]
   return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
+}
+
+/** A proxy that changes an answer, such as by compressing it, makes its ETag a weak one, which `If-Match` never matches. */
+function strongEtag(headers: Headers): string | undefined {
+  const etag = headers.get('etag') ?? ''
+  return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined
 }
 
 function nameOf(repository: Repository, reference: string): string {

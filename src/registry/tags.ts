@@ -1,4 +1,5 @@
 import { allOf } from '../all-of.ts'
+import { untilAborted } from '../cancellation.ts'
 import { Failure, firstLine, messageOf } from '../failure.ts'
 import type { Digest } from '../oci/digest.ts'
 import { printReference, type Repository } from '../oci/reference.ts'
@@ -20,7 +21,21 @@ export interface TagMove {
 
 /** Some tags could not be moved. */
 export class TagError extends Failure {
-  override readonly name = 'TagError'
+  override readonly name: string = 'TagError'
+}
+
+/** Another run has moved a tag since it was read. */
+export class TagConflict extends TagError {
+  override readonly name = 'TagConflict'
+
+  /** @param now what it points to now. Undefined if it does not exist. */
+  constructor({ tag, before }: TagMove, now: Digest | undefined) {
+    super({
+      what: `${printReference(tag)} was updated by another run while this job was running`,
+      words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+      help: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
+    })
+  }
 }
 
 /**
@@ -40,7 +55,7 @@ export async function readStored(registry: Registry, reference: TagPlace): Promi
     host: repository.host,
     problem: 'other',
     what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-    help: 'No tag has moved. Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+    help: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
   })
 }
 
@@ -69,7 +84,7 @@ export async function putTags(
     }),
   )
   const moves = all.flat()
-  const outcomes = await Promise.allSettled(moves.map((move) => writeTag(registry, move.tag, manifest)))
+  const outcomes = await Promise.allSettled(moves.map(({ tag }) => writeTag(registry, { tag }, manifest)))
   const at = outcomes.findIndex(({ status }) => status === 'rejected')
   const [failed, outcome] = [moves[at], outcomes[at]]
   if (failed === undefined || outcome?.status !== 'rejected') return
@@ -84,23 +99,29 @@ export async function putTags(
 }
 
 /**
- * Points a tag to a manifest.
+ * Points a tag to a manifest. A registry that honours `If-Match` refuses if the tag has moved since `before` was read.
  * @returns `refused` if the registry has refused, but the tag points to the manifest: another run has moved it there
+ * @throws TagConflict if the tag has moved elsewhere
  */
 export async function writeTag(
   registry: Registry,
-  { repository, tag }: TagPlace,
+  { tag: place, before }: TagMove,
   { digest, mediaType, bytes }: StoredManifest,
 ): Promise<'written' | 'refused'> {
+  const { repository, tag } = place
+  const etag = before?.etag
   try {
-    await registry.putManifest(repository, tag, mediaType, bytes)
+    await registry.putManifest(repository, tag, mediaType, bytes, etag)
     return 'written'
   } catch (error) {
     // After any other failure, the client has read the tag itself.
     const { status = 500 } = error instanceof RegistryError ? error : {}
     const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined
-    if (now !== digest) throw error
-    return 'refused'
+    if (now === digest) return 'refused'
+    if (status !== 412 || etag === undefined) throw error
+    if (now !== undefined && now !== before?.digest) throw new TagConflict({ tag: place, before }, now)
+    // The tag is as it was, so that the condition is not what the registry refuses, unless its ETags are wrong.
+    return writeTag(registry, { tag: place }, { digest, mediaType, bytes })
   }
 }
 
@@ -108,31 +129,45 @@ export async function writeTag(
  * Reads what a tag points to. Confirms an unexpected answer by reading the manifest, whose digest can be checked, and
  * looks several times for a tag that should exist.
  * @param expected the digests that need no confirmation; undefined for a tag that does not exist
+ * @param outdated what a tag pointed to before it was written: if the registry returns that, it may lag, and is asked again
  */
 export async function readTag(
   registry: Registry,
   { repository, tag }: TagPlace,
   expected: readonly (Digest | undefined)[],
+  outdated?: Digest,
 ): Promise<Digest | undefined> {
   const seen = await registry.findDigest(repository, tag)
   if (expected.includes(seen)) return seen
-  return (await registry.getManifest(repository, tag, { written: true }))?.digest
+  return (await registry.getManifest(repository, tag, { written: true, outdated }))?.digest
+}
+
+/** How a tag's write ended: the registry has confirmed it, refused it, or not answered. */
+export type WriteOutcome = 'confirmed' | 'failed' | 'unanswered'
+
+export interface RestoreOptions {
+  /** Only report where tags are. */
+  readonly keep?: boolean
+  /** Aborted when there is no time left. */
+  readonly deadline?: AbortSignal
+  readonly outcomeOf?: (move: TagMove) => WriteOutcome | undefined
 }
 
 /**
  * Moves tags back to where they were, except those that another run has moved since.
  * @param moved what they were to point to
- * @param keep only report where they are
- * @returns a line for each tag that is not as it was
+ * @returns a line for each tag that is not, or may not be, as it was
  */
 export async function restoreTags(
   registry: Registry,
   moves: readonly TagMove[],
   moved: Digest,
-  keep = false,
+  { keep = false, deadline = new AbortController().signal, outcomeOf = () => undefined }: RestoreOptions = {},
 ): Promise<readonly string[]> {
   const lines = moves.map(async (move) => {
-    const state = await restoreTag(registry, move, moved, keep)
+    const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move))
+    const late = () => new TagError({ what: `may point to ${moved}: the registry did not answer in time` })
+    const state = await untilAborted(restoring, deadline, late).catch(messageOf)
     return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`]
   })
   return (await Promise.all(lines)).flat()
@@ -143,6 +178,7 @@ async function restoreTag(
   { tag, before }: TagMove,
   moved: Digest,
   keep: boolean,
+  outcome: WriteOutcome | undefined,
 ): Promise<string | undefined> {
   const { repository } = tag
   let now: Digest | undefined
@@ -151,8 +187,10 @@ async function restoreTag(
   } catch (error) {
     return `what it points to now is unknown: ${firstLine(error)}`
   }
-  if (now === before?.digest) return undefined
-  if (now !== moved) return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`
+  // A registry that confirmed the write and still returns the old answer lags behind.
+  if (now === before?.digest && outcome !== 'confirmed') return outcome && afterOutcome(outcome, now, moved)
+  if (now !== before?.digest && now !== moved)
+    return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`
   if (keep) return `points to ${moved}, and another run moves it there too`
   try {
     if (before !== undefined) {
@@ -164,6 +202,12 @@ async function restoreTag(
   } catch (error) {
     return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${messageOf(error)}`
   }
+}
+
+/** Says what may still become of a tag that is as it was. */
+function afterOutcome(outcome: WriteOutcome, now: Digest | undefined, moved: Digest): string | undefined {
+  if (outcome !== 'unanswered') return undefined
+  return `${now === undefined ? 'does not exist' : `points to ${now}`}, but may still move to ${moved}: the registry has not answered that write`
 }
 
 /** Says where tags are after a failure. */

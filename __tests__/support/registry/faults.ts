@@ -15,6 +15,8 @@ export type Fault =
   | { readonly kind: 'lose' }
   /** No answer comes until the client gives up or the registry is closed. The request has no effect. */
   | { readonly kind: 'hang' }
+  /** The request is handled only once this has settled. */
+  | { readonly kind: 'hold'; readonly until: Promise<unknown> }
   /** The byte in the middle of the answer's body is another. */
   | { readonly kind: 'corrupt' }
   /** The connection breaks halfway through the answer's body. */
@@ -34,6 +36,9 @@ export async function underFault(fault: Fault | undefined, handle: () => Promise
     case 'reset':
     case 'hang':
       return fault.kind
+    case 'hold':
+      await fault.until
+      return await handle()
     case 'lose':
       await handle()
       return 'reset'

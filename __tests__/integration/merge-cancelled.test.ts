@@ -1,0 +1,127 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import { openRegistry, push, records } from '../support/merging.ts'
+import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
+import { type ActionRun, runAction } from '../support/runner.ts'
+
+// dist/index.js as a process that gets the signals of a cancelled step. The runner's stand-in kills one that goes on for ten
+// seconds, which then ends with 137.
+
+const TAGS = ['v1', 'v2', 'latest']
+
+let registry: TestRegistry
+let inputs: Readonly<Record<string, string>>
+let old: string
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+  old = image.digest
+  for (const tag of TAGS) registry.seedTag('app', tag, old)
+  const digests = records(await push(registry, 'app', ['x86_64-linux', 'aarch64-linux']))
+  inputs = { mode: 'merge', image: `${registry.host}/app`, digests, tags: TAGS.join(',') }
+})
+
+const tags = () => Object.fromEntries(registry.tags('app'))
+const allAt = (digest: string) => Object.fromEntries(TAGS.map((tag) => [tag, digest]))
+const isPut = ({ method, reference }: SeenRequest, tag: string) => method === 'PUT' && reference === tag
+
+/** Merges, and cancels the step at the first request of this kind, to which and to later ones of it this is the answer. */
+async function cancelAt(
+  kind: (request: SeenRequest) => boolean,
+  answer: FaultOf,
+  cancelBy: 'SIGINT' | 'SIGTERM' = 'SIGINT',
+): Promise<ActionRun> {
+  const cancel = new AbortController()
+  registry.setFault((request) => {
+    if (!kind(request)) return undefined
+    cancel.abort()
+    return answer(request)
+  })
+  const run = await runAction({ inputs, signal: cancel.signal, ...(cancelBy === 'SIGTERM' && { cancelBy }) })
+  expect(cancel.signal.aborted).toBe(true)
+  expect(run).toMatchObject({ exitCode: cancelBy === 'SIGINT' ? 130 : 143, tempLeft: [] })
+  return run
+}
+
+const errorsOf = ({ errors }: ActionRun) => errors.join('\n')
+/** Answers when the step has certainly got the signal. */
+const hold: FaultOf = () => ({ kind: 'hold', until: new Promise((resolve) => setTimeout(resolve, 500)) })
+
+describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) => {
+  test('before a tag moves says so, and ends', async () => {
+    const isBlob = ({ route, method }: SeenRequest) => route === 'blob' && method === 'HEAD'
+    const run = await cancelAt(isBlob, () => ({ kind: 'hang' }), signal)
+    expect(run.errors).toEqual([])
+    expect(run.log).toContain('Cancelled: no tag has moved')
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('while tags are written ends those writes, and moves the tags back', async () => {
+    let first = true
+    const isFirst = (request: SeenRequest) => isPut(request, 'v2') && first
+    const once: FaultOf = (request) => {
+      first = false
+      return hold(request)
+    }
+    const run = await cancelAt(isFirst, once, signal)
+    expect(errorsOf(run)).toContain('The step was cancelled before all tags had moved\nAll tags are as they were.\n')
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('between two waves moves the tags of the first back', async () => {
+    const isBetween = ({ method, reference }: SeenRequest) =>
+      method === 'HEAD' && reference === 'latest' && registry.tags('app').get('v1') !== old
+    const run = await cancelAt(isBetween, hold, signal)
+    expect(errorsOf(run)).toContain('All tags are as they were.\n')
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('while the last tag is written finishes', async () => {
+    const run = await cancelAt((request) => isPut(request, 'latest'), hold, signal)
+    const now = registry.tags('app').get('latest') ?? ''
+    expect(tags()).toEqual(allAt(now))
+    expect(now).not.toBe(old)
+    expect(run.errors).toEqual([])
+    expect(run.log).toContain('Cancelled: all tags have moved')
+    for (const tag of TAGS) expect(run.log).toContain(`${registry.host}/app:${tag} is moved to it`)
+  })
+
+  test('while it waits to retry a write retries nothing, and moves the tags back', async () => {
+    let first = true
+    const run = await cancelAt(
+      (request) => isPut(request, 'latest'),
+      () => {
+        if (!first) return undefined
+        first = false
+        return { kind: 'status', status: 503, headers: { 'retry-after': '30' } }
+      },
+      signal,
+    )
+    expect(errorsOf(run)).toContain('All tags are as they were.\n')
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('while the registry answers no write says which tags may still move', async () => {
+    const run = await cancelAt(
+      (request) => isPut(request, 'v1'),
+      () => ({ kind: 'hang' }),
+      signal,
+    )
+    expect(errorsOf(run)).toContain(`/app:v1: points to ${old}, but may still move to sha256:`)
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('while the registry answers nothing any more ends in time', async () => {
+    let silent = false
+    const run = await cancelAt(
+      (request) => {
+        silent ||= isPut(request, 'v1')
+        return silent
+      },
+      () => ({ kind: 'hang' }),
+      signal,
+    )
+    expect(errorsOf(run)).toMatch(/\/app:v1: .*(in time|unknown)/)
+    expect(errorsOf(run)).toMatch(/\/app:v2: .*(in time|unknown)/)
+  })
+})
