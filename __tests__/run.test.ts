@@ -1,6 +1,7 @@
 import { afterEach, expect, jest, test } from '@jest/globals'
 import { run } from '../src/run.ts'
 import { openRegistry, push, records } from './support/merging.ts'
+import type { FaultOf } from './support/registry.ts'
 import { type PreparedRunner, prepareRunner } from './support/runner.ts'
 
 const environment = { ...process.env }
@@ -14,10 +15,21 @@ afterEach(async () => {
 })
 
 /** Merges one image. Writing to /dev/full fails as on a full disk. */
-async function merge(files: Readonly<Record<string, string>>): Promise<number> {
+async function merge(
+  files: Readonly<Record<string, string>>,
+  { name = 'app', fault }: { readonly name?: string; readonly fault?: FaultOf } = {},
+): Promise<number> {
   const registry = await openRegistry()
   const digests = records(await push(registry, 'app', ['x86_64-linux']))
-  const inputs = { mode: 'merge', image: `${registry.host}/app`, digests, tags: 'v1' }
+  await push(registry, 'app', ['aarch64-linux']).then(([{ image }]) => registry.seedTag('app', 'v0', image.digest))
+  registry.setFault(fault)
+  const inputs = {
+    mode: 'merge',
+    image: `${registry.host}/${name}`,
+    digests,
+    tags: 'v0,v1',
+    'allow-missing-platforms': 'true',
+  }
   runner = await prepareRunner({ inputs })
   process.env = { ...runner.env, ...files }
   said = ''
@@ -41,4 +53,21 @@ test('outputs that can’t be written fail the step, with the file and what to d
     /::error::Can't write the outputs of this step to \/dev\/full: the disk is full%0A.*ENOSPC.*Then re-run this job/,
   )
   expect(said).not.toContain('defect')
+})
+
+test('a name in upper case gets a line in the log, and no annotation', async () => {
+  expect(await merge({}, { name: 'App' })).toBe(0)
+  expect(said).toMatch(/^Image names are lower case: "[^"]*\/App" is taken as "[^"]*\/app"$/m)
+  expect(said).not.toMatch(/::notice::.*lower case/)
+})
+
+test('an immutable tag fails the step with what to do in a merge', async () => {
+  const body = '{"errors":[{"code":"TAG_INVALID","message":"the tag is immutable"}]}'
+  const fault: FaultOf = ({ method, reference }) =>
+    method === 'PUT' && reference === 'v0' ? { kind: 'status', status: 400, body } : undefined
+  expect(await merge({}, { fault })).toBe(1)
+  expect(said).toMatch(
+    /::error::The tag .*app:v0 could not be moved .* exists and points to sha256:.*TAG_INVALID: the tag is immutable.*Remove this tag from `tags`/,
+  )
+  expect(said).not.toContain('tag: ""')
 })

@@ -46109,7 +46109,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(64435);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(41216);
 
 
 
@@ -46457,7 +46457,7 @@ function lineSplitter(onLine) {
 
 /***/ }),
 
-/***/ 64435:
+/***/ 41216:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46476,7 +46476,37 @@ var external_node_path_ = __nccwpck_require__(76760);
 var core = __nccwpck_require__(50912);
 // EXTERNAL MODULE: ./lib/activity.js
 var lib_activity = __nccwpck_require__(14350);
+;// CONCATENATED MODULE: ./lib/oci/media-type.js
+const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
+const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
+const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json';
+const MANIFEST_TYPES = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+function isIndexType(mediaType) {
+    return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX;
+}
+function isManifestType(mediaType) {
+    return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
+}
+const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+const LAYER_FORMATS = ['gzip', 'zstd'];
+function isLayerFormat(text) {
+    return LAYER_FORMATS.some((format) => format === text);
+}
+function layerType(format) {
+    return `application/vnd.oci.image.layer.v1.tar+${format}`;
+}
+function layerFormat(mediaType) {
+    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
+        return 'gzip';
+    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
+}
+function isForeignLayer(mediaType) {
+    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
+}
+
 ;// CONCATENATED MODULE: ./lib/advice.js
+
 function loginStep(host) {
     if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
         return '  - uses: aws-actions/amazon-ecr-login@v2';
@@ -46490,14 +46520,23 @@ function loginStep(host) {
     ];
     return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
 }
-function adviceFor({ host, problem, code, status }) {
+function adviceFor(error, mode) {
+    const { host, problem, code, status, mediaType } = error;
     switch (problem) {
         case 'no-credentials':
             return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd();
         case 'wrong-credentials':
             return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`;
+        case 'refused-login':
+            return `Check the user name and the password or token of the login step before this one:\n${loginStep(host)}\nIf they are right, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`;
+        case 'tag-exists':
+            return mode === 'merge' ? TAKE_TAG_OUT : OTHER_TAG;
+        case 'unsupported-type':
+            return adviseType(mediaType);
+        case 'read-only':
+            return `Push to the registry itself, not to a mirror or proxy cache of it. If ${host} is the registry itself, ask its operator to allow pushes.`;
         case 'denied':
-            return permissions(host) || 'The login needs write access to the repository.';
+            return permissions(host) || WRITE_ACCESS;
         case 'unreachable':
             return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`;
         case 'untrusted-certificate':
@@ -46519,6 +46558,20 @@ function adviceFor({ host, problem, code, status }) {
                 ? 'The registry has a fault of its own. Run the job again later.'
                 : `Run the job again. If that does not help, ask the operator of ${host} what the answer means.`;
     }
+}
+const WRITE_ACCESS = 'Give the login write access to the repository.';
+const OTHER_TAG = `Push the image by digest alone, which is all that merge needs:
+  tag: ""
+Or set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
+const TAKE_TAG_OUT = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced, and run the job again.';
+function adviseType(mediaType = '') {
+    const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry';
+    if (mediaType.includes('docker'))
+        return registry;
+    if (mediaType !== OCI_INDEX)
+        return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`;
+    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and give the merge no \`annotations\`.`;
 }
 function replacedAnswer(host) {
     return `Run the job again. If that does not help, check whether a proxy in front of ${host} changes its answers, or answers in its place.`;
@@ -54278,35 +54331,6 @@ function runnerSystem(os, reported, own) {
     return `${processor}-${os.toLowerCase().replace('macos', 'darwin')}`;
 }
 
-;// CONCATENATED MODULE: ./lib/oci/media-type.js
-const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
-const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
-const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json';
-const MANIFEST_TYPES = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
-function isIndexType(mediaType) {
-    return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX;
-}
-function isManifestType(mediaType) {
-    return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
-}
-const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
-const LAYER_FORMATS = ['gzip', 'zstd'];
-function isLayerFormat(text) {
-    return LAYER_FORMATS.some((format) => format === text);
-}
-function layerType(format) {
-    return `application/vnd.oci.image.layer.v1.tar+${format}`;
-}
-function layerFormat(mediaType) {
-    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
-        return 'gzip';
-    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
-}
-function isForeignLayer(mediaType) {
-    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
-}
-
 ;// CONCATENATED MODULE: ./lib/oci/platform.js
 const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
 const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/;
@@ -54544,27 +54568,24 @@ const JITTER = 1000;
 function createBackOffs(clock, log) {
     const rounds = new Map();
     const closed = new Map();
-    function start(delay, maps) {
+    function start(delay, pauses, key) {
         const end = clock.now() + delay;
         const over = clock.wait(delay).finally(() => {
-            for (const [map, key] of maps)
-                if (map.get(key) === pause)
-                    map.delete(key);
+            if (pauses.get(key) === pause)
+                pauses.delete(key);
         });
         const pause = { end, over };
-        for (const [map, key] of maps)
-            map.set(key, pause);
+        pauses.set(key, pause);
         return pause;
     }
     return {
-        async wait({ origin, count, delay, asked, why }) {
-            const key = `${origin} ${count}`;
-            const shared = rounds.get(key);
+        async wait({ origin, count, delay, asked, limited = false, why }) {
+            const round = `${origin} ${count}`;
+            const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round));
             if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
                 return shared.over;
             log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
-            const own = [rounds, key];
-            await start(delay, asked ? [own, [closed, origin]] : [own]).over;
+            await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over;
         },
         async passed(origin) {
             for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
@@ -54673,12 +54694,14 @@ class RegistryError extends lib_failure/* Failure */.HR {
     problem;
     status;
     code;
+    mediaType;
     constructor(parts) {
         super(parts);
         this.host = parts.host;
         this.problem = parts.problem;
         this.status = parts.status;
         this.code = parts.code;
+        this.mediaType = parts.mediaType;
     }
 }
 function readErrorAnswer(body) {
@@ -58285,7 +58308,8 @@ async function tagImage(image, reference) {
     if (exitCode !== 0)
         throw failed(`Docker could not tag the image as ${reference}`, log);
 }
-async function pushTag({ reference, size, loginHelp }, log, { wait = external_node_timers_promises_.setTimeout, silence = SILENCE } = {}) {
+async function pushTag(push, log, { wait = external_node_timers_promises_.setTimeout, silence = SILENCE } = {}) {
+    const { reference, size } = push;
     const clock = createClock(() => performance.now(), wait);
     const start = clock.now();
     let failing;
@@ -58303,7 +58327,7 @@ async function pushTag({ reference, size, loginHelp }, log, { wait = external_no
         const delay = retryDelay(count, undefined, Date.now(), Math.random());
         if (!mayPass(result) || clock.now() + delay > failing + docker_BUDGET) {
             const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
-            throw pushError(`Docker could not push ${reference}${tries}`, result, limit, loginHelp);
+            throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push);
         }
         const why = result.stalled ? silentFor('docker push', limit) : (0,lib_failure/* oneLine */.TN)((0,lib_failure/* lastLines */.w$)(result.log, 1));
         log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
@@ -58334,13 +58358,31 @@ const PASSING = new RegExp([
     'temporary failure|network is unreachable|no route to host',
     'blob upload (unknown|invalid)|blob unknown',
 ].join('|'), 'i');
-function pushError(what, { stalled, log }, limit, loginHelp) {
+function pushError(what, { stalled, log }, limit, { loginHelp, existing }) {
     if (stalled)
         return noAnswer(what, silentFor('docker push', limit));
-    if (REFUSED.test(log))
-        return new DockerError({ what, words: (0,lib_failure/* lastLines */.w$)(log, 5), help: loginHelp });
+    const words = (0,lib_failure/* lastLines */.w$)(log, 5);
+    const refused = REFUSED.test(log);
+    if (IMMUTABLE.test(log) || (refused && existing !== undefined))
+        return new DockerError({
+            what: `${what}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
+            words,
+            help: docker_OTHER_TAG,
+        });
+    if (refused)
+        return new DockerError({ what, words, help: loginHelp });
+    if (UNSUPPORTED.test(log))
+        return new DockerError({ what, words, help: PUSH_OCI });
     return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
 }
+const IMMUTABLE = /immutable|overwrit/i;
+const docker_OTHER_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
+Or push by digest alone, without Docker:
+  push-with: registry
+  tag: ""`;
+const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i;
+const PUSH_OCI = "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry";
 const LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
 function silentFor(command, limit) {
     return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
@@ -61598,10 +61640,7 @@ async function putEverywhere(registry, repositories, blob) {
 async function putIfAbsent(registry, to, blob, from) {
     if (await registry.hasBlob(to, blob.digest))
         return false;
-    if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from)))
-        return false;
-    await registry.putBlob(to, blob);
-    return true;
+    return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded';
 }
 
 ;// CONCATENATED MODULE: ./lib/cancellation.js
@@ -62263,14 +62302,18 @@ function createSizes() {
 }
 async function push(name, { image, tag, platform, archive, size }, { registry, log }) {
     const reference = printReference({ repository: image, tag });
-    const there = await alreadyThere({ repository: image, tag }, platform, archive, registry);
-    if (there !== undefined) {
-        log.info(`${reference} is this image already: ${there.digest}`);
-        return there;
+    const place = { repository: image, tag };
+    const there = await registry.getManifest(image, tag);
+    if (there !== undefined)
+        refuseIndex(there, place, platform);
+    const same = there && (await findSame(image, there.digest, archive, registry));
+    if (same !== undefined) {
+        log.info(`${reference} is this image already: ${same.digest}`);
+        return same;
     }
     await tagImage(name, reference);
     const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp }, log));
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp, existing: there?.digest }, log));
     const published = await fetchImage(registry, image, digest, { written: true });
     if (published.configDigest !== archive.configDigest)
         throw new RegistryError({
@@ -62283,13 +62326,8 @@ async function push(name, { image, tag, platform, archive, size }, { registry, l
     log.info(`${reference} is ${published.digest}`);
     return published;
 }
-async function alreadyThere(place, platform, { configDigest }, registry) {
-    const { repository, tag } = place;
-    const stored = await registry.getManifest(repository, tag);
-    if (stored === undefined)
-        return undefined;
-    refuseIndex(stored, place, platform);
-    const published = await fetchImage(registry, repository, stored.digest).catch(() => undefined);
+async function findSame(image, digest, { configDigest }, registry) {
+    const published = await fetchImage(registry, image, digest).catch(() => undefined);
     return published?.configDigest === configDigest ? published : undefined;
 }
 
@@ -63471,7 +63509,8 @@ function readCommonInputs(env) {
     return {
         images: uniqueBy(images, printRepository),
         push: readBoolean(env, 'push', true),
-        notices: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
+        notices: [],
+        notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
     };
 }
 function readImageName(name) {
@@ -63583,6 +63622,42 @@ function readRetention(env) {
     if (Number.isInteger(days) && days >= 1 && days <= 90)
         return days;
     throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/shared-look-ups.js
+
+
+function shareLookUps(registry) {
+    const asked = new Map();
+    function share(key, { written = false } = {}, ask) {
+        const known = asked.get(key);
+        if (known !== undefined && (known.written || !written))
+            return known.found;
+        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
+        const own = { written, found };
+        asked.set(key, own);
+        const forget = () => {
+            if (asked.get(key) === own)
+                asked.delete(key);
+        };
+        found.then((one) => one ?? forget(), forget);
+        return found;
+    }
+    return {
+        ...registry,
+        getManifest(repository, reference, look) {
+            const ask = () => registry.getManifest(repository, reference, look);
+            return isDigest(reference) ? share(`manifest ${printRepository(repository)}@${reference}`, look, ask) : ask();
+        },
+        getBlob(repository, digest, limit, look) {
+            const ask = () => registry.getBlob(repository, digest, limit, look);
+            return share(`blob of at most ${limit} bytes ${printRepository(repository)}@${digest}`, look, ask);
+        },
+        async hasBlob(repository, digest, look) {
+            const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined;
+            return (await share(`blob ${printRepository(repository)}@${digest}`, look, ask)) === true;
+        },
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/merge/choose.js
@@ -64014,8 +64089,8 @@ async function putIndex(registry, images, index) {
 function isTypeRefusal(error) {
     if (!(error instanceof RegistryError))
         return false;
-    const { status = 0, code = '' } = error;
-    return status === 415 || (status >= 400 && status < 500 && /^(MANIFEST_INVALID|UNSUPPORTED)$/.test(code));
+    const { problem, status = 0, code = '' } = error;
+    return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID');
 }
 function refusedIndex(error, lost = []) {
     const { what, words } = error.parts;
@@ -64418,6 +64493,7 @@ function checkMembers(members, images, systems) {
 
 
 
+
 async function merge(inputs, workflow, tools) {
     const { finish, signal } = tools.cancellation ?? NOT_CANCELLABLE;
     return finish(mergeImages(inputs, workflow, tools, signal));
@@ -64428,15 +64504,16 @@ async function mergeImages(inputs, workflow, tools, signal) {
     const collecting = collect_collect(inputs, workflow, log);
     if (!push && (await beforeTags(collecting, signal, log)).length === 0)
         return nothingToCheck(log);
-    const authorizing = push ? images.map((image) => registry.authorizePush(image)) : [];
+    const checking = push ? allOf(images.map((image) => registry.checkPush(image))) : Promise.resolve([]);
     const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log));
-    const gathering = choosing.then((chosen) => gather(chosen, inputs, registry));
+    const gathering = choosing.then((chosen) => gather(chosen, inputs, shareLookUps(registry)));
     const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log));
     const looking = commit.then((built) => {
         const tags = fillTags(inputs.tags, built.revision);
         return lookAtTags(built, { ...inputs, tags }, workflow, tools);
     });
-    await beforeTags(allOf([...authorizing, gathering, looking]), signal, log);
+    const reading = allOf([gathering, looking]);
+    await beforeTags(afterCheck(checking, collecting, reading), signal, log);
     const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking]);
     const { origin, head } = built;
     const composed = compose(members, inputs.annotations, origin);
@@ -64467,6 +64544,17 @@ async function mergeImages(inputs, workflow, tools, signal) {
     const results = await publishTags(index, plan(index), replan, tools, signal);
     tell(index, members, results, inputs, tools);
     return merge_report(index, members, results, index === unchanged, inputs);
+}
+async function afterCheck(checking, collecting, reading) {
+    reading.catch(() => undefined);
+    try {
+        await checking;
+    }
+    catch (error) {
+        await Promise.allSettled([collecting]);
+        throw error;
+    }
+    await reading;
 }
 async function beforeTags(work, signal, log) {
     try {
@@ -64665,6 +64753,7 @@ function summarizePlan(builds) {
 
 
 
+
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const systems = await findSystems(inputs, workflow, log);
@@ -64713,11 +64802,12 @@ async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registr
     const unchanged = new Set();
     if (!inputs.push)
         return unchanged;
-    const earlier = await readEarlier(registry, inputs.reuseFrom, log);
+    const shared = shareLookUps(registry);
+    const earlier = await readEarlier(shared, inputs.reuseFrom, log);
     for (const system of systems) {
         const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
         const question = { ...inputs, installable, system, runnerSystem };
-        if (await lookForUnchanged(question, earlier, registry, log))
+        if (await lookForUnchanged(question, earlier, shared, log))
             unchanged.add(system);
     }
     return unchanged;
@@ -65483,7 +65573,12 @@ function createHttp(settings) {
             stop: timer.stop,
         });
     }
-    async function sendOnce(call, work) {
+    async function sendApart(call) {
+        const { statusCode, body } = await begin({ ...call, patience: BACKGROUND_LIMIT }, APART);
+        body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
+        return statusCode;
+    }
+    async function sendAttempt(call, work) {
         const { origin } = call.url;
         await backOffs.passed(origin);
         const attempt = budgets.startAttempt(origin, work, http_kindOf(call));
@@ -65548,7 +65643,7 @@ function createHttp(settings) {
             const { reply, error } = outcome;
             const answered = budgets.hasAnswered(origin);
             const why = passingReason(outcome, answered);
-            const most = Math.min(attempts, mostAttempts(outcome, answered));
+            const most = mostAttempts(outcome, answered, attempts);
             note(call, outcome, why, work);
             if (why === undefined || work.count >= most || isExhausted(error))
                 return withTries(outcome, work);
@@ -65560,7 +65655,14 @@ function createHttp(settings) {
                 return withTries(outcome, work);
             const asked = parseRetryAfter(retryAfter, now) !== undefined;
             const whose = hostOf(outcome) ?? host;
-            await backOffs.wait({ origin, count: work.count, delay, asked, why: `${whose}: ${why}` });
+            await backOffs.wait({
+                origin,
+                count: work.count,
+                delay,
+                asked,
+                limited: isLimited(reply),
+                why: `${whose}: ${why}`,
+            });
         }
     }
     function withTries({ reply, error }, { count, start }) {
@@ -65581,7 +65683,10 @@ function createHttp(settings) {
         return exhausted.has(error) || isExhausted(error.cause);
     }
     return {
-        send: (call) => call.work === undefined ? retry(call, (work) => sendOnce(call, work), call.attempts) : sendOnce(call, call.work),
+        send: (call) => call.work === undefined
+            ? retry(call, (work) => sendAttempt(call, work), call.attempts)
+            : sendAttempt(call, call.work),
+        sendOnce: sendApart,
         retry,
         read: ({ body }) => readSteadily(body, timeouts.stall),
         drain(reply) {
@@ -65613,6 +65718,13 @@ function watchSilence({ url, purpose, body }) {
         activity?.end();
     };
 }
+const BACKGROUND_LIMIT = 10_000;
+const APART = {
+    limit: (timeout) => timeout,
+    progress: () => undefined,
+    answered: () => undefined,
+    failed: () => undefined,
+};
 const ERROR_LIMIT = 64 * 1024;
 const DRAIN_LIMIT = 64 * 1024;
 async function settle(sent) {
@@ -65652,10 +65764,15 @@ function statusLine({ status, text }) {
         return reason;
     return (0,lib_failure/* oneLine */.TN)(words.startsWith(String(status)) ? words : `${status} ${words}`);
 }
-function mostAttempts({ reply }, answered) {
-    if (reply === undefined || reply.status >= 400)
+function mostAttempts({ reply }, answered, attempts) {
+    if (reply?.status === 429)
         return Number.POSITIVE_INFINITY;
-    return answered && reply.status < 300 ? Number.POSITIVE_INFINITY : 3;
+    if (reply === undefined || reply.status >= 400)
+        return attempts;
+    return answered && reply.status < 300 ? attempts : Math.min(attempts, 3);
+}
+function isLimited(reply) {
+    return reply?.status === 429 || reply?.status === 403;
 }
 const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i;
 function isPage({ method }, { status, headers }) {
@@ -65708,8 +65825,13 @@ function parseChallenge(header) {
     const realm = bearer?.get('realm');
     if (bearer === undefined || realm === undefined)
         return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined;
-    const service = bearer.get('service');
-    return { scheme: 'bearer', realm, ...(service !== undefined && { service }) };
+    const [service, error] = [bearer.get('service'), bearer.get('error')];
+    return {
+        scheme: 'bearer',
+        realm,
+        ...(service !== undefined && { service }),
+        ...(error !== undefined && { error }),
+    };
 }
 const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy;
 function splitChallenges(header) {
@@ -65727,7 +65849,9 @@ function splitChallenges(header) {
 
 function realmProblem(realm, registry, withSecret) {
     if (!URL.canParse(realm))
-        return 'it is not a URL';
+        return URL.canParse(realm, registry.href)
+            ? 'it is a relative URL, and clients need a complete one, such as https://auth.example.org/token'
+            : 'it is not a URL';
     const url = new URL(realm);
     if (url.protocol !== 'https:' && url.protocol !== 'http:')
         return 'it is neither https nor http';
@@ -65750,6 +65874,7 @@ function createAuthorization(settings) {
     const challenges = new Map();
     const headers = new Map();
     const refusedLogins = new Map();
+    const acceptedLogins = new Set();
     async function fetchHeader(repository, access, from) {
         const asked = challenges.get(repository.host);
         if (asked === undefined)
@@ -65758,9 +65883,16 @@ function createAuthorization(settings) {
         const credential = await settings.credentials(repository.host, refusedLogins.get(repository.host));
         if (challenge.scheme === 'basic')
             return basicHeader(credential, settings.onSecret);
-        const call = { ...settings, challenge, registry, repository, access, from };
+        const accepted = acceptedLogins.has(repository.host);
+        const call = { ...settings, challenge, registry, repository, access, from, accepted };
+        const fetchWith = async (one) => {
+            const token = await fetchToken({ ...call, credential: one });
+            if (one !== undefined)
+                acceptedLogins.add(repository.host);
+            return token;
+        };
         try {
-            return await fetchToken({ ...call, credential });
+            return await fetchWith(credential);
         }
         catch (error) {
             if (credential === undefined || !isRefusal(error))
@@ -65768,39 +65900,82 @@ function createAuthorization(settings) {
             const renewed = await settings.credentials(repository.host, credential);
             if ((0,external_node_util_.isDeepStrictEqual)(renewed, credential))
                 throw error;
-            return fetchToken({ ...call, credential: renewed });
+            return fetchWith(renewed);
         }
     }
+    function forget(host, key, token) {
+        headers.delete(key);
+        if (token?.login !== undefined)
+            refusedLogins.set(host, token.login);
+    }
+    function cachedHeader(repository, access, from) {
+        const keyOf = (one) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`;
+        const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access;
+        const key = keyOf(asked);
+        const cached = headers.get(key);
+        return { asked, key, cached: cached !== undefined && cached.expires > Date.now() ? cached : undefined };
+    }
     return {
-        header(repository, access, from) {
-            const keyOf = (one) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`;
-            const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access;
-            const key = keyOf(asked);
-            const cached = headers.get(key);
-            if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
-                const fresh = cacheHeader(fetchHeader(repository, asked, from));
-                headers.set(key, fresh);
-                return fresh.header;
-            }
-            return cached?.header ?? Promise.resolve(undefined);
+        async header(repository, access, from) {
+            const { asked, key, cached } = cachedHeader(repository, access, from);
+            if (cached === undefined && !challenges.has(repository.host))
+                return undefined;
+            const known = cached?.token;
+            if (known !== undefined)
+                return { value: known.header, fresh: false };
+            const fetched = cached ?? cacheHeader(fetchHeader(repository, asked, from));
+            if (fetched !== cached)
+                headers.set(key, fetched);
+            const value = await fetched.header;
+            return value === undefined ? undefined : { value, fresh: true };
         },
+        headerAtHand: (repository, access, from) => cachedHeader(repository, access, from).cached?.token?.header,
         challenged(host, challenge, registry, refused) {
+            const before = challenges.get(host)?.challenge;
+            const cached = [...headers].filter(([, { token }]) => token?.header === refused?.value);
+            const next = refused === undefined ? 'another' : nextAfter(challenge, before, refused, cached);
+            if (next === 'none')
+                for (const [, one] of cached)
+                    one.denied = !one.accepted;
+            if (next !== 'another')
+                return next;
             challenges.set(host, { challenge, registry });
-            if (refused === undefined)
-                return;
-            for (const [key, { token }] of headers) {
-                if (token?.header !== refused)
+            if (refused !== undefined)
+                for (const [key, { token }] of cached)
+                    forget(host, key, token);
+            return next;
+        },
+        accepted(host, header) {
+            for (const cached of headers.values()) {
+                const { token } = cached;
+                if (token?.header !== header)
                     continue;
-                headers.delete(key);
+                cached.accepted = true;
                 if (token.login !== undefined)
-                    refusedLogins.set(host, token.login);
+                    acceptedLogins.add(host);
             }
         },
+        isLoginAccepted: (host) => acceptedLogins.has(host),
     };
+}
+function nextAfter(challenge, before, { value, fresh, again = false }, cached) {
+    if (challenge.scheme === 'basic')
+        return value.startsWith('Bearer ') ? 'none' : 'another';
+    if (before?.scheme !== 'bearer' || before.realm !== challenge.realm || before.service !== challenge.service)
+        return 'another';
+    if (challenge.error === 'insufficient_scope')
+        return 'none';
+    if (cached.length === 0 || cached.some(([, { accepted }]) => accepted))
+        return 'another';
+    if (again || cached.some(([, { denied }]) => denied))
+        return 'none';
+    return fresh ? 'same' : 'another';
 }
 function cacheHeader(fetched) {
     const cached = {
         expires: Number.POSITIVE_INFINITY,
+        accepted: false,
+        denied: false,
         header: fetched.then((token) => {
             cached.expires = token?.expires ?? Number.POSITIVE_INFINITY;
             cached.token = token;
@@ -65813,8 +65988,9 @@ function cacheHeader(fetched) {
     return cached;
 }
 function isRefusal(error) {
-    return error instanceof RegistryError && (error.problem === 'wrong-credentials' || error.problem === 'denied');
+    return error instanceof RegistryError && REFUSALS.has(error.problem);
 }
+const REFUSALS = new Set(['wrong-credentials', 'refused-login', 'denied']);
 const LOGIN_LIFETIME = 60_000;
 function basicHeader(credential, onSecret) {
     if (credential?.kind !== 'password')
@@ -65855,6 +66031,7 @@ function realmOf({ challenge, registry, credential, repository }) {
         host: repository.host,
         problem: 'other',
         what: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
+        help: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
     });
 }
 function withoutQuery(text) {
@@ -65922,7 +66099,6 @@ function tokenError(call, realm, words, reply) {
     const status = reply?.status;
     const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
     const refused = status === 400 || status === 401 || status === 403;
-    const doubt = status === 403 ? ', or they may not do this' : '';
     const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
     const what = `Can't ${purposeOf(call)}: `;
     if (!refused)
@@ -65933,24 +66109,31 @@ function tokenError(call, realm, words, reply) {
             what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
             words,
         });
-    return credential === undefined
-        ? new RegistryError({
+    if (credential === undefined)
+        return new RegistryError({
             host: repository.host,
             problem: 'no-credentials',
             status,
             what: `${what}${repository.host} wants a login, and there are no credentials for it`,
             words,
-        })
-        : new RegistryError({
-            host: repository.host,
-            problem: status === 403 ? 'denied' : 'wrong-credentials',
-            status,
-            what: `${what}${repository.host} does not accept the credentials of ${who}${doubt}`,
-            words,
         });
+    const refusal = refusalOf(call, status);
+    return new RegistryError({
+        host: repository.host,
+        problem: refusal,
+        status,
+        what: `${what}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
+        words,
+    });
+}
+function refusalOf({ accepted }, status) {
+    if (accepted)
+        return 'denied';
+    return status === 403 ? 'refused-login' : 'wrong-credentials';
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/transport.js
+
 
 
 
@@ -65968,38 +66151,81 @@ function createTransport(settings) {
             const challenge = reply.status === 401 ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
             if (challenge !== undefined)
                 authorization.challenged(host, challenge, url);
-            return url;
+            return { url, challenge };
         });
         bases.set(host, base);
         base.catch(() => bases.delete(host));
         return base;
     }
     async function send(call) {
-        const { repository, access, path, from } = call;
-        const base = await baseOf(repository.host);
-        const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
+        const { repository, access, from } = call;
+        const { url: base } = await baseOf(repository.host);
+        const url = urlOf(call, base);
         const ours = url.origin === base.origin;
         const header = ours ? await authorization.header(repository, access, from) : undefined;
-        const reply = await follow(settings, requestOf(call, url, base, header));
-        if (reply.status !== 401 || reply.url.origin !== base.origin)
+        const request = { call, url, base };
+        const { reply, next } = await sendWith(header, request);
+        if (next === 'none' || call.body instanceof external_node_stream_.Readable)
             return reply;
-        const challenge = parseChallenge(reply.headers.get('www-authenticate'));
-        if (challenge === undefined)
-            return reply;
-        authorization.challenged(repository.host, challenge, base, header);
+        if (next === 'same' && header !== undefined)
+            return (await sendWith({ ...header, again: true }, request)).reply;
         const renewed = await authorization.header(repository, access, from);
-        if (renewed === header || call.body instanceof external_node_stream_.Readable)
-            return reply;
-        return follow(settings, requestOf(call, url, base, renewed));
+        return renewed?.value === header?.value
+            ? reply
+            : (await sendWith(renewed && { ...renewed, again: true }, request)).reply;
+    }
+    async function sendWith(header, { call, url, base }) {
+        const { host } = call.repository;
+        const reply = await follow(settings, requestOf(call, url, base, header?.value));
+        if (reply.ok && header !== undefined)
+            authorization.accepted(host, header.value);
+        const asks = reply.status === 401 && reply.url.origin === base.origin;
+        const challenge = asks ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
+        return { reply, next: challenge === undefined ? 'none' : authorization.challenged(host, challenge, base, header) };
+    }
+    async function sendOnce(call) {
+        const { repository, access, from, purpose } = call;
+        const { url: base } = await baseOf(repository.host);
+        const url = urlOf(call, base);
+        const ours = url.origin === base.origin;
+        if (!ours)
+            maskSignature(settings, url);
+        const header = ours ? authorization.headerAtHand(repository, access, from) : undefined;
+        const status = await http.sendOnce(requestOf(call, url, base, header));
+        if (status >= 300)
+            http.log.debug(`Can't ${purpose}: status ${status}`);
+    }
+    async function acceptsPassword(repository) {
+        const { url: base, challenge } = await baseOf(repository.host);
+        const header = await authorization.header(repository, 'pull');
+        if (challenge?.scheme !== 'basic' || header === undefined)
+            return false;
+        const purpose = `log in to ${repository.host}`;
+        const call = { method: 'GET', registry: base, purpose, attempts: 1 };
+        const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } });
+        if (http.drain(reply).ok)
+            authorization.accepted(repository.host, header.value);
+        return reply.ok;
     }
     return {
         send,
-        async authorize(repository, access) {
-            await baseOf(repository.host);
-            await authorization.header(repository, access);
+        sendInBackground(call) {
+            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.purpose}: ${(0,lib_failure/* firstLine */.TM)(error)}`));
         },
-        retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
+        async loginTo(repository, status) {
+            const { host } = repository;
+            if ((await settings.credentials(host)) === undefined)
+                return 'none';
+            if (authorization.isLoginAccepted(host))
+                return 'accepted';
+            const accepted = status === 401 && (await acceptsPassword(repository).catch(() => false));
+            return accepted ? 'accepted' : 'unknown';
+        },
+        retry: async ({ host }, purpose, attempt) => http.retry({ url: (await baseOf(host)).url, purpose }, attempt),
     };
+}
+function urlOf({ repository, path }, base) {
+    return path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
 }
 function requestOf(call, url, registry, authorization) {
     const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call;
@@ -66033,13 +66259,13 @@ async function follow(settings, first) {
         return followOnce(settings, first);
     return http.retry(first, (work) => followOnce(settings, { ...first, work }), first.attempts);
 }
-async function followOnce({ http, onSecret }, first) {
+async function followOnce(settings, first) {
+    const { http } = settings;
     let request = first;
     const base = first.registry;
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
         if (request.url.origin !== base.origin)
-            for (const secret of signatureIn(request.url))
-                onSecret(secret);
+            maskSignature(settings, request.url);
         const reply = await http.send(request);
         const target = locationOf(reply, request);
         if (target === undefined)
@@ -66054,6 +66280,10 @@ async function followOnce({ http, onSecret }, first) {
 }
 function isAsSafe(target, source) {
     return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:');
+}
+function maskSignature({ onSecret }, url) {
+    for (const secret of signatureIn(url))
+        onSecret(secret);
 }
 function signatureIn({ search, searchParams }) {
     const values = [...searchParams].flatMap(([name, value]) => (SIGNATURE.test(name) ? value : []));
@@ -66099,11 +66329,16 @@ function createRegistry(settings) {
     const retryDoubtful = (work) => retry_retryDoubtful(work, settings.http);
     const withoutMount = new Set();
     const headFailures = new Map();
+    async function refusal(asked, reply) {
+        const { status } = reply;
+        const login = status === 401 || status === 403 ? await transport.loginTo(asked.repository, status) : 'unknown';
+        return refusalError(asked, reply, login);
+    }
     async function demand(call) {
         const reply = await transport.send(call);
         if (isSuccess(reply))
             return reply;
-        throw await refusal(call, drain(reply), settings.credentials);
+        throw await refusal(call, drain(reply));
     }
     async function find(call) {
         const reply = await transport.send(call);
@@ -66111,7 +66346,7 @@ function createRegistry(settings) {
             return undefined;
         if (isSuccess(reply))
             return reply;
-        throw await refusal(call, drain(reply), settings.credentials);
+        throw await refusal(call, drain(reply));
     }
     async function retryRefused(name, send) {
         for (const milliseconds of LOST_PAUSES) {
@@ -66193,8 +66428,8 @@ function createRegistry(settings) {
         const { value: reply } = await registry_settle(transport.send(call));
         return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined;
     }
-    async function uploadOnce(repository, blob, purpose, work) {
-        const upload = { repository, access: 'pull,push', purpose, work };
+    async function uploadOnce(upload, blob) {
+        const { repository, purpose } = upload;
         const begun = await transport.send({
             ...upload,
             method: 'POST',
@@ -66203,20 +66438,22 @@ function createRegistry(settings) {
         });
         if (!drain(begun).ok)
             return begun;
-        const path = registry_locationOf(begun, upload);
-        if (path === undefined)
+        const location = registry_locationOf(begun, upload);
+        if (location === undefined)
             throw new RegistryError({
                 host: repository.host,
                 problem: 'doubtful',
                 what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
                 words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
             });
-        path.searchParams.set('digest', blob.digest);
-        return sendBlob({ ...upload, method: 'PUT', path }, blob);
+        return sendBlob(upload, location, blob);
     }
-    async function sendBlob(upload, { digest, size, open }) {
+    async function sendBlob(upload, location, { digest, size, open }) {
+        const path = new URL(location);
+        path.searchParams.set('digest', digest);
         const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
-        const { value: reply, error } = await registry_settle(transport.send({ ...upload, headers, body: open() }));
+        const call = { ...upload, method: 'PUT', path, headers, body: open() };
+        const { value: reply, error } = await registry_settle(transport.send(call));
         if (reply !== undefined && (provesBlob(reply, digest) || registry_isRefusal(reply)))
             return reply;
         if (reply === undefined && !isPassingError(unanswered_codeOf(error), true))
@@ -66245,18 +66482,48 @@ function createRegistry(settings) {
             throw error;
         return reply;
     }
-    async function cancelUpload(repository, begun) {
-        const name = printRepository(repository);
-        const path = registry_locationOf(begun, { repository, purpose: `push to ${name}` });
-        if (path === undefined)
-            return;
-        const purpose = `give up an upload to ${name}`;
-        const call = { method: 'DELETE', repository, access: 'delete', path, purpose, attempts: 1 };
+    function cancelUpload(repository, path, from) {
+        const purpose = `cancel an upload to ${printRepository(repository)}`;
+        transport.sendInBackground({
+            method: 'DELETE',
+            repository,
+            access: 'pull,push',
+            path,
+            purpose,
+            ...(from && { from }),
+        });
+    }
+    async function askToMount(repository, digest, from) {
+        if (withoutMount.has(repository.host))
+            return undefined;
+        const query = new URLSearchParams({ mount: digest, from: from.path });
+        const call = {
+            method: 'POST',
+            repository,
+            access: 'pull,push',
+            from,
+            path: `blobs/uploads/?${query}`,
+            headers: { 'content-length': '0' },
+            purpose: `mount ${digest} in ${printRepository(repository)}`,
+            attempts: 2,
+        };
         const { value: reply, error } = await registry_settle(transport.send(call));
-        if (reply === undefined)
+        if (reply === undefined) {
             log.debug((0,lib_failure/* firstLine */.TM)(error));
-        else if (!isSuccess(drain(reply)))
-            log.debug(`Can't ${purpose}: status ${reply.status}`);
+            if (!(error instanceof RegistryError) || error.status === undefined)
+                withoutMount.add(repository.host);
+            return undefined;
+        }
+        drain(reply);
+        if (!reply.ok)
+            log.debug(`Can't ${call.purpose}: status ${reply.status}`);
+        if (reply.status === 201)
+            return 'mounted';
+        return reply.status === 202 ? registry_locationOf(reply, call) : undefined;
+    }
+    async function finishUpload(upload, location, blob) {
+        const { value: reply } = await registry_settle(sendBlob(upload, location, blob));
+        return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined;
     }
     return {
         getManifest: (repository, reference, look) => lookAgain(registry_nameOf(repository, reference), () => getManifest(repository, reference), look, ({ digest }) => digest === look?.outdated),
@@ -66276,10 +66543,13 @@ function createRegistry(settings) {
             const { value: reply, error } = await registry_settle(retryDoubtful(() => retryRefused(registry_nameOf(repository, reference), write)));
             if (reply?.ok)
                 return;
-            const failure = reply === undefined ? error : await refusal(call, reply, settings.credentials);
-            if (reply !== undefined && registry_isRefusal(reply) && reply.tries === undefined)
+            const failure = reply === undefined ? error : await refusal({ ...call, mediaType }, reply);
+            const refused = reply !== undefined && registry_isRefusal(reply) && reply.tries === undefined;
+            if (refused && (isDigest(reference) || !mayBeOfTag(failure)))
                 throw failure;
             const current = await registry_settle(findDigest(repository, reference));
+            if (refused)
+                throw tagExists(failure, registry_nameOf(repository, reference), current.value, digest);
             if (current.value === digest)
                 return;
             throw withState(failure, registry_nameOf(repository, reference), current);
@@ -66316,46 +66586,33 @@ function createRegistry(settings) {
             const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose };
             return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)));
         },
-        authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
         async mountBlob(repository, digest, from) {
-            if (withoutMount.has(repository.host))
-                return false;
-            const query = new URLSearchParams({ mount: digest, from: from.path });
-            const name = printRepository(repository);
-            const call = {
-                method: 'POST',
-                repository,
-                access: 'pull,push',
-                from,
-                path: `blobs/uploads/?${query}`,
-                headers: { 'content-length': '0' },
-                purpose: `mount ${digest} in ${name}`,
-                attempts: 2,
-            };
-            const { value: reply, error } = await registry_settle(transport.send(call));
-            if (reply === undefined) {
-                log.debug((0,lib_failure/* firstLine */.TM)(error));
-                if (!(error instanceof RegistryError) || error.status === undefined)
-                    withoutMount.add(repository.host);
-                return false;
-            }
-            drain(reply);
-            if (!reply.ok)
-                log.debug(`Can't ${call.purpose}: status ${reply.status}`);
-            if (reply.status === 202)
-                await cancelUpload(repository, reply);
-            return reply.status === 201;
+            const begun = await askToMount(repository, digest, from);
+            if (begun instanceof URL)
+                cancelUpload(repository, begun, from);
+            return begun === 'mounted';
         },
-        async putBlob(repository, blob) {
+        async putBlob(repository, blob, from) {
+            let begun = from && (await askToMount(repository, blob.digest, from));
+            if (begun === 'mounted')
+                return begun;
             const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`;
-            const upload = () => retryDoubtful(() => transport.retry(repository, purpose, (work) => uploadOnce(repository, blob, purpose, work)));
+            const uploadOne = async (work) => {
+                const upload = { repository, access: 'pull,push', purpose, work };
+                const location = begun;
+                begun = undefined;
+                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
+                return reply ?? uploadOnce(upload, blob);
+            };
+            const upload = () => retryDoubtful(() => transport.retry(repository, purpose, uploadOne));
             const send = async () => {
                 const reply = await upload();
-                return reply.status === 401 ? upload() : reply;
+                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
             };
             const reply = await retryRefused(registry_nameOf(repository, blob.digest), send);
-            if (!isSuccess(drain(reply)))
-                throw await refusal({ repository, purpose }, reply, settings.credentials);
+            if (isSuccess(drain(reply)))
+                return 'uploaded';
+            throw await refusal({ method: 'PUT', repository, purpose }, reply);
         },
         async checkPush(repository) {
             const name = printRepository(repository);
@@ -66365,9 +66622,11 @@ function createRegistry(settings) {
                 const reply = await retryRefused(name, () => transport.send(call));
                 if (isSuccess(drain(reply)))
                     return reply;
-                throw await refusal(call, reply, settings.credentials);
+                throw await refusal(call, reply);
             });
-            await cancelUpload(repository, begun);
+            const location = registry_locationOf(begun, call);
+            if (location !== undefined)
+                cancelUpload(repository, location);
         },
     };
 }
@@ -66468,10 +66727,10 @@ function unproven({ repository: { host }, purpose }, { status, headers }, digest
 function withState(failure, name, current) {
     if (!(failure instanceof RegistryError))
         return failure;
-    const { host, problem, status, code, parts } = failure;
+    const { host, problem, status, code, mediaType, parts } = failure;
     const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
     const known = current.error === undefined ? state : `what ${name} points to now is unknown`;
-    return new RegistryError({ ...parts, host, problem, status, code, what: `${parts.what}; ${known}` });
+    return new RegistryError({ ...parts, host, problem, status, code, mediaType, what: `${parts.what}; ${known}` });
 }
 async function registry_settle(work) {
     try {
@@ -66481,28 +66740,53 @@ async function registry_settle(work) {
         return { error };
     }
 }
+function mayBeOfTag(failure) {
+    if (!(failure instanceof RegistryError))
+        return false;
+    const { problem, status = 0, code = '', parts } = failure;
+    if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type')
+        return false;
+    return ![404, 415].includes(status) && !isPassing(status, parts.words ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
+}
+function tagExists(failure, name, current, wanted) {
+    if (!(failure instanceof RegistryError) || current === undefined || current === wanted)
+        return failure;
+    const { host, status, code, parts } = failure;
+    const immutable = /immutable|overwrit/i.test(parts.words ?? '');
+    return new RegistryError({
+        host,
+        problem: 'tag-exists',
+        status,
+        code,
+        what: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
+        words: parts.words,
+    });
+}
 const REASONS = {
     'no-credentials': 'it wants a login, and there are no credentials for it',
     'wrong-credentials': 'it does not accept the credentials',
+    'read-only': 'it does not accept pushes; it is read-only, or a proxy cache',
     denied: 'it does not allow that',
     'not-found': 'it does not know that',
     'rate-limited': 'it limits how often it is asked',
 };
-async function refusal({ repository: { host }, purpose }, reply, credentials) {
+function refusalError(asked, reply, login) {
+    const { repository: { host }, purpose, mediaType, } = asked;
     const answer = reply.ok ? { words: 'unexpected status for this request' } : readErrorAnswer(reply.text);
     const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
     const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
     const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403);
-    const problem = wantsLogin
-        ? loginProblem(reply, (await credentials(host)) !== undefined)
-        : (PROBLEMS.get(reply.status) ?? (reply.ok ? 'doubtful' : 'other'));
-    const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`;
+    const problem = wantsLogin ? loginProblem(reply, login) : problemOf(asked, reply, answer);
+    const refused = /'(application\/[^']+)' is not one of/.exec(answer.words)?.[1] ?? mediaType;
+    const known = problem === 'unsupported-type' ? `it may not support manifests of the type ${refused}` : REASONS[problem];
+    const reason = known === undefined ? '' : `: ${known}`;
     const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : '';
     return new RegistryError({
         host,
         problem,
         status: reply.status,
         code: answer.code,
+        ...(problem === 'unsupported-type' && { mediaType: refused }),
         what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}${tries}`,
         words: answer.words === '' ? undefined : answer.words,
     });
@@ -66511,16 +66795,35 @@ const PROBLEMS = new Map([
     [404, 'not-found'],
     [429, 'rate-limited'],
 ]);
-function loginProblem({ status, headers }, loggedIn) {
-    if (!loggedIn)
+function loginProblem({ status, headers }, login) {
+    if (login === 'none')
         return 'no-credentials';
     const challenge = parseChallenge(headers.get('www-authenticate'));
-    return status === 403 || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
+    return status === 403 || login === 'accepted' || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
+}
+function problemOf({ method, mediaType }, reply, answer) {
+    const { status, ok } = reply;
+    if (status === 405 && (method === 'POST' || method === 'PUT'))
+        return 'read-only';
+    if (mediaType !== undefined && isUnsupportedType(status, answer))
+        return 'unsupported-type';
+    return PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other');
+}
+function isUnsupportedType(status, { code = '', words }) {
+    if (status === 415)
+        return true;
+    if (status === 404)
+        return !/NAME_|BLOB|DENIED|UNAUTHORIZED/.test(code);
+    if (status !== 400 && status !== 406 && status !== 422)
+        return false;
+    return (code === 'UNSUPPORTED' ||
+        (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(words)));
 }
 
 // EXTERNAL MODULE: ./lib/secrets.js
 var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/run.js
+
 
 
 
@@ -66551,6 +66854,8 @@ async function run_run(env) {
             job_log/* jobLog */.W.mask(inputs.token);
         for (const notice of inputs.notices)
             job_log/* jobLog */.W.notice(notice);
+        for (const note of inputs.notes)
+            job_log/* jobLog */.W.info(note);
         const { outputs, summary } = await runMode(inputs, env);
         await writeOutputs(outputs, env);
         await writeSummary(summary, env);
@@ -66618,13 +66923,14 @@ function openRegistry(http, env) {
     const credentials = credentialsFrom(files, onSecret);
     return createRegistry({ http, credentials, onSecret });
 }
-async function run_explain(error, { RUNNER_TEMP = (0,external_node_os_.tmpdir)() }) {
+async function run_explain(error, env) {
+    const { RUNNER_TEMP = (0,external_node_os_.tmpdir)() } = env;
     if (!(error instanceof lib_failure/* Failure */.HR) && isShortage(error))
         return (await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error)).message;
     if (!(error instanceof lib_failure/* Failure */.HR))
         return `This is a defect of nix-image-action, please report it: ${(0,lib_failure/* messageOf */.bD)(error)}`;
     const advice = registryErrorIn(error);
-    return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n');
+    return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n');
 }
 function isShortage(error) {
     return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String(error?.code));

@@ -9,7 +9,7 @@ import { cancellation, isCancelled } from './cancel.ts'
 import { waitUnlessCancelled } from './cancellation.ts'
 import { diskFailure } from './disk.ts'
 import { Failure, messageOf } from './failure.ts'
-import type { Environment } from './inputs/field.ts'
+import { type Environment, inputOf } from './inputs/field.ts'
 import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from './inputs/inputs.ts'
 import { jobLog } from './job-log.ts'
 import { merge } from './merge/merge.ts'
@@ -34,6 +34,7 @@ export async function run(env: Environment): Promise<number> {
     const inputs = readInputs(env)
     if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
+    for (const note of inputs.notes) jobLog.info(note)
     const { outputs, summary } = await runMode(inputs, env)
     await writeOutputs(outputs, env)
     await writeSummary(summary, env)
@@ -104,12 +105,13 @@ function openRegistry(http: Http, env: Environment): Registry {
 }
 
 /** The message of an error, for a person who reads it in the log of a workflow. */
-async function explain(error: unknown, { RUNNER_TEMP = tmpdir() }: Environment): Promise<string> {
+async function explain(error: unknown, env: Environment): Promise<string> {
+  const { RUNNER_TEMP = tmpdir() } = env
   if (!(error instanceof Failure) && isShortage(error))
     return (await diskFailure("This step can't continue", RUNNER_TEMP, error)).message
   if (!(error instanceof Failure)) return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
   const advice = registryErrorIn(error)
-  return [error.message, advice && adviceFor(advice)].filter(Boolean).join('\n')
+  return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n')
 }
 
 /** Reports whether the runner lacks disk space or file handles, wherever that was noticed. */

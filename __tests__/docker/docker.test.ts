@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { checkDocker, loadedImage, loadImage, pushTag, tagImage } from '../../src/docker/docker.ts'
 import { DockerError } from '../../src/docker/docker-error.ts'
-import { digestOf } from '../../src/oci/digest.ts'
+import { type Digest, digestOf } from '../../src/oci/digest.ts'
 
 const path = process.env.PATH
 const id = digestOf(Buffer.from('the config'))
@@ -40,12 +40,12 @@ async function dockerIs(script: string): Promise<void> {
 }
 
 /** Pushes the tag. No time passes while it waits; what it logs is in `shown`. */
-function push(loginHelp = 'Log in', silence?: number): Promise<string> {
+function push(loginHelp = 'Log in', silence?: number, existing?: Digest): Promise<string> {
   const info = (line: string) => {
     shown += `${line}\n`
   }
   return pushTag(
-    { reference, size: 0, loginHelp },
+    { reference, size: 0, loginHelp, existing },
     { info },
     {
       wait: async () => undefined,
@@ -249,6 +249,32 @@ describe('a push', () => {
     expect(await refusal(push('Log in before this step'))).toBe(
       `Docker could not push ${reference}\n  ${words}\nLog in before this step`,
     )
+  })
+
+  test.each([
+    ['manifest invalid: manifest invalid'],
+    [
+      'failed to push: unexpected status from PUT request to https://zot.example/v2/app/manifests/v1: 415 Unsupported Media Type',
+    ],
+  ])('of a type that the registry does not support says what to push instead: %s', async (words) => {
+    await dockerIs(`echo '${words}' >&2; exit 1`)
+    expect(await refusal(push())).toMatch(
+      /\nThe registry may not support Docker's manifests\. .*\n {2}push-with: registry$/,
+    )
+  })
+
+  test.each([
+    [
+      'tag invalid: The image tag v1 already exists in the app repository and cannot be overwritten because the tag is immutable.',
+      undefined,
+    ],
+    ['denied: requested access to the resource is denied', older],
+  ])('of a tag that may be immutable says so, and nothing of logins: %s', async (words, existing) => {
+    await dockerIs(`echo '${words}' >&2; exit 1`)
+    const message = await refusal(push('Log in', undefined, existing as Digest | undefined))
+    expect(message).toContain('\nThe tag may be immutable. Set a `tag` that is different for each run:\n  tag: ')
+    expect(message).not.toContain('Log in')
+    if (existing !== undefined) expect(message).toContain(`: the tag exists and points to ${existing}\n`)
   })
 
   test('that fails for another reason says nothing of logins', async () => {

@@ -55,6 +55,7 @@ test('a build needs no more than mode and image', () => {
     images: [{ host: 'ghcr.io', path: 'owner/app' }],
     push: true,
     notices: [],
+    notes: [],
     system: 'x86_64-linux',
     flake: '.',
     attribute: 'containerImage',
@@ -88,6 +89,7 @@ describe('plan', () => {
       images: [{ host: 'ghcr.io', path: 'owner/app' }],
       push: true,
       notices: [],
+      notes: [],
       flake: '.',
       attribute: 'containerImage',
       nixArgs: [],
@@ -198,10 +200,11 @@ describe('image', () => {
     expect(readBuild({ image }).images.map(printRepository)).toEqual(expected)
   })
 
-  test('upper case, as github.repository may have it, is lowered with a notice', () => {
+  test('upper case, as github.repository may have it, is lowered with a line in the log', () => {
     const read = readBuild({ image: 'ghcr.io/Owner/App\nghcr.io/owner/other' })
     expect(read.images.map(printRepository)).toEqual(['ghcr.io/owner/app', 'ghcr.io/owner/other'])
-    expect(read.notices).toEqual(['Image names are lower case: "ghcr.io/Owner/App" is taken as "ghcr.io/owner/app"'])
+    expect(read.notices).toEqual([])
+    expect(read.notes).toEqual(['Image names are lower case: "ghcr.io/Owner/App" is taken as "ghcr.io/owner/app"'])
   })
 })
 

@@ -1,4 +1,5 @@
 import { describe, expect, jest, test } from '@jest/globals'
+import { adviceFor } from '../../src/advice.ts'
 import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { basic, index } from '../support/registry/wire.ts'
@@ -240,8 +241,8 @@ describe('a user whom the registry refuses learns why', () => {
     const error = await failureOf(write(client))
     expect(error).toMatchObject({ problem: 'denied', status: 401, code: 'UNAUTHORIZED' })
     expect(error.message).toContain('it does not allow that')
-    // Once, and once more in case the token had expired.
-    expect(server.requests.filter(({ method }) => method === 'PUT')).toHaveLength(2)
+    expect(server.requests.filter(({ method }) => method === 'PUT')).toHaveLength(1)
+    expect(tokenRequests(server)).toHaveLength(1)
   })
 
   test.each([
@@ -251,9 +252,12 @@ describe('a user whom the registry refuses learns why', () => {
     const fault = tokenAnswer(403, '{"errors":[{"code":"DENIED","message":"no write access to app"}]}')
     const { server, client } = await connect({ auth, fault }, credential)
     const error = await failureOf(write(client))
-    expect(error).toMatchObject({ problem: 'denied', host: server.host, status: 403 })
+    expect(error).toMatchObject({ problem: 'refused-login', host: server.host, status: 403 })
     expect(error.message).toContain(`does not accept the credentials of ${who}, or they may not do this`)
     expect(error.message).toContain('no write access to app')
+    const advice = adviceFor(error)
+    expect(advice).toMatch(/^Check the user name and the password .*\n {2}- uses: docker\/login-action@v4\n/)
+    expect(advice).toMatch(/\nIf they are right, .* Give the login write access to the repository\.$/)
   })
 
   test('a token service that says 401 has no doubt', async () => {
@@ -312,6 +316,24 @@ describe('a user whom the registry refuses learns why', () => {
     const { client } = await connect({ fault }, unreadable)
     expect((await failureOf(write(client))).message).toContain('no such tag')
   })
+})
+
+test('a token service that has given a token before, and says 403 later, denies access', async () => {
+  const { server, client } = await connect({ auth: bearer }, password)
+  await read(client)
+  server.setFault(tokenAnswer(403, '{"errors":[{"code":"DENIED","message":"no write access to app"}]}'))
+  const error = await failureOf(write(client))
+  expect(error).toMatchObject({ problem: 'denied', status: 403 })
+  expect(error.message).toContain('does not allow that to the user "octocat"')
+  expect(error.message).not.toContain('does not accept the credentials')
+})
+
+test('a relative URL of a token service is refused with what the operator can do', async () => {
+  const headers = { 'www-authenticate': 'Bearer realm="/token"' }
+  const { server, client } = await connect({ fault: () => ({ kind: 'status', status: 401, headers }) }, password)
+  expect((await failureOf(read(client))).message).toBe(
+    `${server.host} asks to fetch a token from "/token", which is refused: it is a relative URL, and clients need a complete one, such as https://auth.example.org/token\nAsk the operator of ${server.host} to correct the \`realm\` in its WWW-Authenticate header.`,
+  )
 })
 
 test('a password goes to no token service that a registry has made up', async () => {

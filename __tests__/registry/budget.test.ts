@@ -6,7 +6,7 @@ import { createBudgets } from '../../src/registry/budget.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'
 import { type FaultOf, startRegistry } from '../support/registry.ts'
-import { type Client, failureOf, open, openRaw, start } from './connect.ts'
+import { type Client, failureOf, open, openRaw, start, until } from './connect.ts'
 
 const bytes = index(mediaTypes.ociIndex, [])
 const digest = digestOf(bytes)
@@ -171,10 +171,6 @@ describe('parallel requests', () => {
     return { server, client, waits, failed, release: held.resolve }
   }
 
-  async function until(done: () => boolean): Promise<void> {
-    while (!done()) await new Promise(setImmediate)
-  }
-
   test('that fail together share one wait and one line in the log', async () => {
     const { client, waits, failed, release } = await openHeld(({ method, route, count }) =>
       method === 'GET' && route === 'manifest' && count <= 20 ? busy : undefined,
@@ -188,6 +184,58 @@ describe('parallel requests', () => {
     expect(await all).toEqual(Array(20).fill(expect.objectContaining({ digest })))
     expect(waits).toHaveLength(1)
     expect(client.lines).toHaveLength(1)
+  })
+
+  /** Lets the requests of the client come to what they wait for. */
+  async function settled(): Promise<void> {
+    for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
+  }
+
+  test.each([
+    ['without Retry-After', {}],
+    ['with Retry-After', { 'retry-after': '5' }],
+  ])(
+    'share one wait and one line in the log while the host limits them, however often each has failed: %s',
+    async (_, headers) => {
+      const limit = { kind: 'status', status: 429, headers } as const
+      const server = await start()
+      for (let count = 0; count < 20; count++) server.seedManifest('app', bytes, mediaTypes.ociIndex, `tag${count}`)
+      const waits: (() => void)[] = []
+      const client = open(server.host, undefined, {
+        wait: () => new Promise<void>((resolve) => waits.push(resolve)),
+      })
+      await client.findDigest(client.repository, 'tag0')
+      const asked = () =>
+        server.requests.filter(({ route, status }) => route === 'manifest' && status !== undefined).length
+      // The first request fails three times before the others are sent.
+      server.setFault(() => limit)
+      const first = client.getManifest(client.repository, 'tag0')
+      for (let round = 1; round <= 3; round++) {
+        await until(() => waits.length === round)
+        if (round < 3) waits[round - 1]?.()
+      }
+      const before = asked()
+      const others = Array.from({ length: 10 }, (_one, count) => client.getManifest(client.repository, `tag${count}`))
+      await settled()
+      waits[2]?.()
+      await until(() => asked() === before + 11 && waits.length === 4)
+      await settled()
+      expect(waits).toHaveLength(4)
+      expect(client.lines).toHaveLength(4)
+      server.setFault(undefined)
+      waits[3]?.()
+      expect(await Promise.all([first, ...others])).toHaveLength(11)
+      expect(waits).toHaveLength(4)
+    },
+  )
+
+  test('with HEAD wait, and are not sent again as GET, where the host limits them', async () => {
+    const { server, client } = await connectWithOutage(0, 0)
+    server.setFault(({ route, count }) =>
+      route === 'manifest' && count <= 2 ? { kind: 'status', status: 429 } : undefined,
+    )
+    expect(await client.findDigest(client.repository, digest)).toBe(digest)
+    expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'HEAD', 'HEAD', 'HEAD'])
   })
 
   test('wait for the host that has asked one of them to wait', async () => {

@@ -94,6 +94,11 @@ export async function openRaw(
   return { connections, client: open(`127.0.0.1:${(server.address() as AddressInfo).port}`, undefined, settings) }
 }
 
+/** Waits for what happens in the background. */
+export async function until(done: () => boolean): Promise<void> {
+  while (!done()) await new Promise(setImmediate)
+}
+
 /** A registry and a client for it. */
 export async function connect(
   options?: RegistryOptions,

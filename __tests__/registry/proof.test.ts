@@ -4,7 +4,7 @@ import { digestOf } from '../../src/oci/digest.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { absent, index } from '../support/registry/wire.ts'
 import type { Fault, FaultOf } from '../support/registry.ts'
-import { connect, failureOf, open, start } from './connect.ts'
+import { connect, failureOf, open, start, until } from './connect.ts'
 
 const bytes = index(mediaTypes.ociIndex, [])
 const digest = digestOf(bytes)
@@ -276,7 +276,7 @@ describe('the log has a line with the reason', () => {
     ])
   })
 
-  test('for courtesies that fail, where the log is to say more', async () => {
+  test('for an upload that can’t be cancelled, where the log is to say more', async () => {
     const server = await start({ fault: breaking('DELETE', { kind: 'status', status: 405 }) })
     const debug: string[] = []
     const none = (): void => undefined
@@ -284,7 +284,8 @@ describe('the log has a line with the reason', () => {
       log: { info: none, warning: none, debug: (line) => void debug.push(line) },
     })
     await client.checkPush(client.repository)
-    expect(debug).toEqual([`Can't give up an upload to ${server.host}/app: status 405`])
+    await until(() => debug.length > 0)
+    expect(debug).toEqual([`Can't cancel an upload to ${server.host}/app: status 405`])
   })
 
   test.each([

@@ -27,7 +27,12 @@ describe('a password goes nowhere else', () => {
     ['http://localhost:5001/token', localRegistry, unencrypted],
     ['http://127.0.0.2:5001/token', localRegistry, unencrypted],
     ['http://127.0.0.1.example/token', localRegistry, unencrypted],
-    ['/token', publicRegistry, 'it is not a URL'],
+    [
+      '/token',
+      publicRegistry,
+      'it is a relative URL, and clients need a complete one, such as https://auth.example.org/token',
+    ],
+    ['http://[/token', publicRegistry, 'it is not a URL'],
     ['file:///etc/passwd', publicRegistry, 'it is neither https nor http'],
     ['ftp://198.51.100.1/token', publicRegistry, 'it is neither https nor http'],
   ])('not to %s', (realm, registry, problem) => {

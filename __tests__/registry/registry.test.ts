@@ -1,13 +1,14 @@
 import { Readable } from 'node:stream'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { reportSilence, startActivity } from '../../src/activity.ts'
 import { adviceFor } from '../../src/advice.ts'
 import { type Digest, digestOf } from '../../src/oci/digest.ts'
 import { selfSigned } from '../support/certificate.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'
 import type { Fault, FaultOf, RegistryOptions, RouteName } from '../support/registry.ts'
-import { account, connect, failureOf, password, start } from './connect.ts'
+import { account, afterwards, connect, failureOf, password, start, until } from './connect.ts'
 
 const bytes = index(mediaTypes.ociIndex, [])
 const digest = digestOf(bytes)
@@ -264,14 +265,48 @@ describe('a blob to upload', () => {
     expect(await server.blob('app', blob.digest)).toEqual(content)
   })
 
-  test('that can’t be mounted is told so, and the upload begun in its place is given up', async () => {
+  test('that can’t be mounted is reported, and the upload begun in its place is cancelled', async () => {
     const { server, client } = await connect()
     const from = { ...client.repository, path: 'nowhere' }
     expect(await client.mountBlob(client.repository, blob.digest, from)).toBe(false)
+    await until(() => server.requests.at(-1)?.status === 204)
     expect(server.requests.map(({ method, status }) => [method, status]).slice(-2)).toEqual([
       ['POST', 202],
       ['DELETE', 204],
     ])
+  })
+
+  test('that can’t be mounted is sent to the upload that the registry has begun in its place', async () => {
+    const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
+    const from = { ...client.repository, path: 'nowhere' }
+    expect(await client.putBlob(client.repository, blob, from)).toBe('uploaded')
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+    const writes = server.requests.filter(({ method }) => method !== 'GET')
+    expect(writes.map(({ method, status }) => [method, status])).toEqual([
+      ['POST', 202],
+      ['PUT', 201],
+    ])
+  })
+
+  test('is mounted in place of an upload where that is possible', async () => {
+    const { server, client } = await connect()
+    await server.seedBlob('base', content)
+    expect(await client.putBlob(client.repository, blob, { ...client.repository, path: 'base' })).toBe('mounted')
+    expect(server.requests.filter(({ method }) => method === 'PUT')).toEqual([])
+  })
+
+  test.each<readonly [string, Fault]>([
+    ['has been forgotten', { kind: 'status', status: 404, body: '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}' }],
+    ['fails', { kind: 'status', status: 503 }],
+  ])('is sent to a new upload, at once, where the one begun in place of a mount %s', async (_, fault) => {
+    const { server, client } = await connect({
+      fault: ({ method, count }) => (method === 'PUT' && count === 1 ? fault : undefined),
+    })
+    const from = { ...client.repository, path: 'nowhere' }
+    expect(await client.putBlob(client.repository, blob, from)).toBe('uploaded')
+    expect(await server.blob('app', blob.digest)).toEqual(content)
+    expect(server.requests.filter(({ method }) => method === 'POST')).toHaveLength(2)
+    expect(client.waits).toEqual([])
   })
 
   test.each([400, 401, 403, 404, 405])(
@@ -336,6 +371,7 @@ describe('a registry behind a proxy that ends TLS', () => {
     await client.putBlob(client.repository, blob)
     expect(await server.blob('app', blob.digest)).toEqual(content)
     await client.checkPush(client.repository)
+    await until(() => server.requests.length >= 5)
     expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'PUT', 'POST', 'DELETE'])
   })
 
@@ -357,22 +393,76 @@ describe('whether images may be pushed', () => {
     ['with a path for a Location', { relativeLocations: true }],
     ['with uploads on another host', { objectStore: true }],
     ['with passwords', { auth: { kind: 'basic', ...account } }],
-    ['with tokens', { auth: { kind: 'bearer', ...account } }],
   ])('is found out at a registry %s, and no upload stays behind', async (_, options) => {
     const { server, client } = await connect(options, password)
     await client.checkPush(client.repository)
+    await until(() => server.requests.at(-1)?.status === 204)
     const uploads = server.requests.filter(({ route }) => route === 'uploads' || route === 'upload')
-    expect(uploads.map(({ method, status }) => [method, status]).filter(([, status]) => status !== 401)).toEqual([
+    expect(uploads.map(({ method, status }) => [method, status])).toEqual([
       ['POST', 202],
       ['DELETE', 204],
     ])
     expect(client.waits).toEqual([])
   })
 
-  test.each([404, 405, 500])('is found out, and at once, where uploads can’t be given up: %d', async (status) => {
-    const { client } = await connect({ fault: faultOn('upload', { kind: 'status', status }) })
+  test('is found out without a token to cancel the upload', async () => {
+    const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
     await client.checkPush(client.repository)
-    expect(client.waits).toEqual([])
+    await until(() => server.requests.at(-1)?.status === 401)
+    const [post, del] = server.requests.slice(-2)
+    expect([post?.method, del?.method]).toEqual(['POST', 'DELETE'])
+    expect(del?.authorization).toBe(post?.authorization)
+    // The refusal does not take away the token.
+    await client.checkPush(client.repository)
+    expect(server.requests.filter(({ route }) => route === 'token')).toHaveLength(1)
+  })
+
+  test('is found out without waiting until the upload is cancelled', async () => {
+    const cancelled = Promise.withResolvers<void>()
+    const { server, client } = await connect({
+      fault: ({ method }) => {
+        if (method === 'DELETE') cancelled.resolve()
+        return method === 'DELETE' ? { kind: 'hang' } : undefined
+      },
+    })
+    await client.checkPush(client.repository)
+    await cancelled.promise
+    expect(await client.hasBlob(client.repository, digest)).toBe(false)
+    const info: string[] = []
+    const stop = reportSilence((line) => info.push(line), 0)
+    afterwards(async () => stop())
+    startActivity('a test')
+    await until(() => info.length > 0)
+    expect(info).toEqual([expect.stringContaining('a test')])
+    // It keeps nothing from ending.
+    await client.http.close()
+    await until(() => client.lines.length > 0)
+    expect(client.lines).toEqual([expect.stringMatching(`^Can't cancel an upload to ${server.host}/app: `)])
+  })
+
+  test.each([404, 405, 429, 500, 503])(
+    'is found out, and the registry not asked again, where uploads can’t be cancelled: %d',
+    async (status) => {
+      const fault = { kind: 'status', status, headers: { 'retry-after': '30' } } as const
+      const { server, client } = await connect({ fault: faultOn('upload', fault) })
+      await client.checkPush(client.repository)
+      await until(() => client.lines.length > 0)
+      await client.hasBlob(client.repository, digest)
+      expect(client.lines).toEqual([`Can't cancel an upload to ${server.host}/app: status ${status}`])
+      expect(client.waits).toEqual([])
+      expect(server.requests.filter(({ method }) => method === 'DELETE')).toHaveLength(1)
+    },
+  )
+
+  test('is found out at one that takes no pushes', async () => {
+    const body = '{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}'
+    const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status: 405, body }) })
+    const error = await failureOf(client.checkPush(client.repository))
+    expect(error).toMatchObject({ problem: 'read-only', status: 405 })
+    expect(error.message).toContain(
+      'answered with status 405: it does not accept pushes; it is read-only, or a proxy cache\n  UNSUPPORTED: ',
+    )
+    expect(adviceFor(error)).toContain('Push to the registry itself, not to a mirror or proxy cache of it.')
   })
 
   test('is told where they may not', async () => {

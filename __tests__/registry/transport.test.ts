@@ -3,7 +3,7 @@ import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/advice.ts'
 import { selfSigned } from '../support/certificate.ts'
 import type { FaultOf } from '../support/registry.ts'
-import { account, type Client, connect, failureOf, open, openRaw, password, start } from './connect.ts'
+import { account, type Client, connect, failureOf, open, openRaw, password, start, until } from './connect.ts'
 
 const blob = Buffer.from('{"os":"linux"}')
 
@@ -85,6 +85,7 @@ describe('another host, such as an object store,', () => {
     const digest = await server.seedBlob('app', blob)
     expect(await client.getBlob(client.repository, `sha256:${digest.slice(7)}`, 1024)).toEqual(blob)
     await client.checkPush(client.repository)
+    await until(() => server.requests.some(({ method }) => method === 'DELETE'))
     const elsewhere = server.requests.filter(({ headers }) => headers.host?.startsWith('localhost:'))
     expect(elsewhere.map(({ method, authorization }) => [method, authorization])).toEqual([
       ['GET', undefined],
@@ -97,6 +98,7 @@ describe('another host, such as an object store,', () => {
     const digest = await server.seedBlob('app', blob)
     await client.getBlob(client.repository, `sha256:${digest.slice(7)}`, 1024)
     await client.checkPush(client.repository)
+    await until(() => server.requests.some(({ method }) => method === 'DELETE'))
     const signed = server.requests.map(({ path }) => new URL(path, 'http://localhost').searchParams.get('signature'))
     const signatures = [...new Set(signed.filter((signature) => signature !== null))]
     expect(signatures).toHaveLength(1)

@@ -8,12 +8,12 @@ import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage, TakeLayer } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Tools } from '../mode.ts'
+import type { Digest } from '../oci/digest.ts'
 import type { Platform } from '../oci/platform.ts'
 import { printReference, type Repository } from '../oci/reference.ts'
 import { fetchImage, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import type { TagPlace } from '../registry/tags.ts'
 import { printBytes } from '../units.ts'
 import type { Pushed, Pushing } from './pushing.ts'
 import { refuseIndex } from './tag.ts'
@@ -105,14 +105,19 @@ async function push(
   { registry, log }: Tools,
 ): Promise<PublishedImage> {
   const reference = printReference({ repository: image, tag })
-  const there = await alreadyThere({ repository: image, tag }, platform, archive, registry)
-  if (there !== undefined) {
-    log.info(`${reference} is this image already: ${there.digest}`)
-    return there
+  const place = { repository: image, tag }
+  const there = await registry.getManifest(image, tag)
+  if (there !== undefined) refuseIndex(there, place, platform)
+  const same = there && (await findSame(image, there.digest, archive, registry))
+  if (same !== undefined) {
+    log.info(`${reference} is this image already: ${same.digest}`)
+    return same
   }
   await tagImage(name, reference)
   const loginHelp = `Log in before this step:\n${loginStep(image.host)}`
-  const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp }, log))
+  const digest = await log.foreignGroup(`Push ${reference}`, () =>
+    pushTag({ reference, size, loginHelp, existing: there?.digest }, log),
+  )
   const published = await fetchImage(registry, image, digest, { written: true })
   // The daemon may have been told of another image by that name in the meantime, by another job for example.
   if (published.configDigest !== archive.configDigest)
@@ -128,16 +133,12 @@ async function push(
 }
 
 /** A tag may be immutable: then even the same image can't be pushed to it again, and need not be. */
-async function alreadyThere(
-  place: TagPlace,
-  platform: Platform,
+async function findSame(
+  image: Repository,
+  digest: Digest,
   { configDigest }: SourceImage,
   registry: Registry,
 ): Promise<PublishedImage | undefined> {
-  const { repository, tag } = place
-  const stored = await registry.getManifest(repository, tag)
-  if (stored === undefined) return undefined
-  refuseIndex(stored, place, platform)
-  const published = await fetchImage(registry, repository, stored.digest).catch(() => undefined)
+  const published = await fetchImage(registry, image, digest).catch(() => undefined)
   return published?.configDigest === configDigest ? published : undefined
 }

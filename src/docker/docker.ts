@@ -155,6 +155,8 @@ export interface TagPush {
   /** Of all layers, uncompressed, in bytes. */
   readonly size: number
   readonly loginHelp: string
+  /** What the tag points to, if it exists. */
+  readonly existing?: Digest | undefined
 }
 
 /**
@@ -163,10 +165,11 @@ export interface TagPush {
  * @throws DockerError with Docker's and the registry's words
  */
 export async function pushTag(
-  { reference, size, loginHelp }: TagPush,
+  push: TagPush,
   log: Pick<Log, 'info'>,
   { wait = sleep, silence = SILENCE }: DockerTiming = {},
 ): Promise<Digest> {
+  const { reference, size } = push
   const clock = createClock(() => performance.now(), wait)
   const start = clock.now()
   let failing: number | undefined
@@ -182,7 +185,7 @@ export async function pushTag(
     const delay = retryDelay(count, undefined, Date.now(), Math.random())
     if (!mayPass(result) || clock.now() + delay > failing + BUDGET) {
       const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`
-      throw pushError(`Docker could not push ${reference}${tries}`, result, limit, loginHelp)
+      throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push)
     }
     const why = result.stalled ? silentFor('docker push', limit) : oneLine(lastLines(result.log, 1))
     log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`)
@@ -221,11 +224,39 @@ const PASSING = new RegExp(
   'i',
 )
 
-function pushError(what: string, { stalled, log }: CommandResult, limit: number, loginHelp: string): DockerError {
+function pushError(
+  what: string,
+  { stalled, log }: CommandResult,
+  limit: number,
+  { loginHelp, existing }: TagPush,
+): DockerError {
   if (stalled) return noAnswer(what, silentFor('docker push', limit))
-  if (REFUSED.test(log)) return new DockerError({ what, words: lastLines(log, 5), help: loginHelp })
+  const words = lastLines(log, 5)
+  const refused = REFUSED.test(log)
+  if (IMMUTABLE.test(log) || (refused && existing !== undefined))
+    return new DockerError({
+      what: `${what}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
+      words,
+      help: OTHER_TAG,
+    })
+  if (refused) return new DockerError({ what, words, help: loginHelp })
+  if (UNSUPPORTED.test(log)) return new DockerError({ what, words, help: PUSH_OCI })
   return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined)
 }
+
+const IMMUTABLE = /immutable|overwrit/i
+
+const OTHER_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
+Or push by digest alone, without Docker:
+  push-with: registry
+  tag: ""`
+
+/** zot answers 415 with the code MANIFEST_INVALID to Docker's manifests. */
+const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i
+
+const PUSH_OCI =
+  "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry"
 
 const LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.'
 

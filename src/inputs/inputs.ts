@@ -37,6 +37,8 @@ interface CommonInputs {
   readonly push: boolean
   /** What the user should know of how the inputs were read. */
   readonly notices: readonly string[]
+  /** As `notices`, for those who read the log. */
+  readonly notes: readonly string[]
 }
 
 /** What builds and merges are given. */
@@ -393,7 +395,8 @@ function readCommonInputs(env: Environment): CommonInputs {
   return {
     images: uniqueBy(images, printRepository),
     push: readBoolean(env, 'push', true),
-    notices: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
+    notices: [],
+    notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
   }
 }
 

@@ -10,6 +10,7 @@ import { placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
 import { byPlatform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
+import { shareLookUps } from '../registry/shared-look-ups.ts'
 import type { TagConflict, TagMove, TagPlace } from '../registry/tags.ts'
 import { commitOfRun, type Workflow } from '../workflow.ts'
 import { checkComplete, choose } from './choose.ts'
@@ -46,17 +47,17 @@ async function mergeImages(
   const collecting = collect(inputs, workflow, log)
   // No registry is asked in vain: it may want a login that a rehearsal, as of a pull request, does not have.
   if (!push && (await beforeTags(collecting, signal, log)).length === 0) return nothingToCheck(log)
-  // The login for writing comes first, so that what is read meanwhile goes with it.
-  const authorizing = push ? images.map((image) => registry.authorizePush(image)) : []
+  // First, so that what is read meanwhile is read with the same token.
+  const checking = push ? allOf(images.map((image) => registry.checkPush(image))) : Promise.resolve([])
   const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log))
-  const gathering = choosing.then((chosen) => gather(chosen, inputs, registry))
+  const gathering = choosing.then((chosen) => gather(chosen, inputs, shareLookUps(registry)))
   const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log))
   const looking = commit.then((built) => {
     const tags = fillTags(inputs.tags, built.revision)
     return lookAtTags(built, { ...inputs, tags }, workflow, tools)
   })
-  // No error is told while others of these go on, in whose folded group it would stand.
-  await beforeTags(allOf<unknown>([...authorizing, gathering, looking]), signal, log)
+  const reading = allOf<unknown>([gathering, looking])
+  await beforeTags(afterCheck(checking, collecting, reading), signal, log)
   const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking])
   const { origin, head } = built
 
@@ -86,6 +87,25 @@ async function mergeImages(
   const results = await publishTags(index, plan(index), replan, tools, signal)
   tell(index, members, results, inputs, tools)
   return report(index, members, results, index === unchanged, inputs)
+}
+
+/**
+ * Waits for the check that this job may push, and then for all that is read beside it. A login that may not write is
+ * reported before everything is read, but never within the folded group in which records are collected.
+ */
+async function afterCheck(
+  checking: Promise<unknown>,
+  collecting: Promise<unknown>,
+  reading: Promise<unknown>,
+): Promise<void> {
+  reading.catch(() => undefined)
+  try {
+    await checking
+  } catch (error) {
+    await Promise.allSettled([collecting])
+    throw error
+  }
+  await reading
 }
 
 /** Waits for work that moves no tag, until the step is cancelled. */

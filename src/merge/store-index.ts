@@ -55,8 +55,8 @@ async function putIndex(registry: Registry, images: readonly Repository[], index
 /** Reports whether a registry refuses a manifest because of its media type, or of those that it lists. */
 function isTypeRefusal(error: unknown): error is RegistryError {
   if (!(error instanceof RegistryError)) return false
-  const { status = 0, code = '' } = error
-  return status === 415 || (status >= 400 && status < 500 && /^(MANIFEST_INVALID|UNSUPPORTED)$/.test(code))
+  const { problem, status = 0, code = '' } = error
+  return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID')
 }
 
 /** @param lost the annotations that keep the merge from publishing a Docker manifest list */

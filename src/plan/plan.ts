@@ -5,6 +5,7 @@ import { installableOf } from '../nix/installable.ts'
 import { NixError } from '../nix/nix-error.ts'
 import { printPackages, readPackages } from '../nix/packages.ts'
 import { ANY_RUNNER, hostedRunner } from '../nix/system.ts'
+import { shareLookUps } from '../registry/shared-look-ups.ts'
 import { readEarlier } from '../reuse/earlier.ts'
 import { lookForUnchanged } from '../reuse/unchanged.ts'
 import type { Workflow } from '../workflow.ts'
@@ -80,12 +81,13 @@ async function findUnchangedSystems(
   const unchanged = new Set<string>()
   // Without `push` a build does not look either: what it is for is that the image be built.
   if (!inputs.push) return unchanged
-  const earlier = await readEarlier(registry, inputs.reuseFrom, log)
+  const shared = shareLookUps(registry)
+  const earlier = await readEarlier(shared, inputs.reuseFrom, log)
   // One after the other: each evaluation takes all the memory that nixpkgs does.
   for (const system of systems) {
     const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
     const question = { ...inputs, installable, system, runnerSystem }
-    if (await lookForUnchanged(question, earlier, registry, log)) unchanged.add(system)
+    if (await lookForUnchanged(question, earlier, shared, log)) unchanged.add(system)
   }
   return unchanged
 }

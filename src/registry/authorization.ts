@@ -7,7 +7,7 @@ import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
 import type { Http, HttpFailure, HttpSuccess } from './http.ts'
 import { realmProblem } from './realm.ts'
-import { RegistryError, readErrorAnswer } from './registry-error.ts'
+import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
 import { retryDoubtful } from './retry.ts'
 
 /** What a request does to a repository. */
@@ -16,14 +16,32 @@ export type Access = 'pull' | 'pull,push' | 'delete'
 /** Answers registries' challenges; however many requests wait for it, a token is fetched once. */
 export interface Authorization {
   /** The `Authorization` header for a request, or none where the registry has asked for nothing. */
-  header(repository: Repository, access: Access, from?: Repository): Promise<string | undefined>
+  header(repository: Repository, access: Access, from?: Repository): Promise<AuthorizationHeader | undefined>
+  /** Returns the header of an earlier request, without asking for a token. */
+  headerAtHand(repository: Repository, access: Access, from?: Repository): string | undefined
   /**
    * Takes in what a registry asks for.
    * @param registry where it asked
-   * @param refused the header that it did not accept, which is not used again
+   * @param refused the header that it did not accept
+   * @returns what may be accepted next: `none` if access was denied
    */
-  challenged(host: string, challenge: Challenge, registry: URL, refused?: string): void
+  challenged(host: string, challenge: Challenge, registry: URL, refused?: AuthorizationHeader): NextHeader
+  /** Notes that a registry has answered a request with this header, and did not ask for another one. */
+  accepted(host: string, header: string): void
+  /** Reports whether the credentials for a host have been accepted, by its token service or by itself. */
+  isLoginAccepted(host: string): boolean
 }
+
+export interface AuthorizationHeader {
+  readonly value: string
+  /** Whether it was fetched while the request waited for it. */
+  readonly fresh: boolean
+  /** Whether the request is sent with it for the second time. */
+  readonly again?: boolean
+}
+
+/** The header to send a refused request with. */
+export type NextHeader = 'none' | 'same' | 'another'
 
 /** What a registry is spoken to with. */
 export interface RegistrySettings {
@@ -38,6 +56,7 @@ export function createAuthorization(settings: RegistrySettings): Authorization {
   const challenges = new Map<string, { readonly challenge: Challenge; readonly registry: URL }>()
   const headers = new Map<string, CachedHeader>()
   const refusedLogins = new Map<string, Credential>()
+  const acceptedLogins = new Set<string>()
 
   async function fetchHeader(
     repository: Repository,
@@ -49,42 +68,95 @@ export function createAuthorization(settings: RegistrySettings): Authorization {
     const { challenge, registry } = asked
     const credential = await settings.credentials(repository.host, refusedLogins.get(repository.host))
     if (challenge.scheme === 'basic') return basicHeader(credential, settings.onSecret)
-    const call = { ...settings, challenge, registry, repository, access, from }
+    const accepted = acceptedLogins.has(repository.host)
+    const call = { ...settings, challenge, registry, repository, access, from, accepted }
+    const fetchWith = async (one: Credential | undefined): Promise<Token> => {
+      const token = await fetchToken({ ...call, credential: one })
+      if (one !== undefined) acceptedLogins.add(repository.host)
+      return token
+    }
     try {
-      return await fetchToken({ ...call, credential })
+      return await fetchWith(credential)
     } catch (error) {
       if (credential === undefined || !isRefusal(error)) throw error
       // A helper's answer may have expired since; any other credential is found as it was.
       const renewed = await settings.credentials(repository.host, credential)
       if (isDeepStrictEqual(renewed, credential)) throw error
-      return fetchToken({ ...call, credential: renewed })
+      return fetchWith(renewed)
     }
   }
 
-  return {
-    header(repository, access, from) {
-      const keyOf = (one: Access) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`
-      // Who may push may pull as well, and a token costs a round trip.
-      const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access
-      const key = keyOf(asked)
-      const cached = headers.get(key)
-      if (challenges.has(repository.host) && (cached === undefined || cached.expires <= Date.now())) {
-        const fresh = cacheHeader(fetchHeader(repository, asked, from))
-        headers.set(key, fresh)
-        return fresh.header
-      }
-      return cached?.header ?? Promise.resolve(undefined)
-    },
-    challenged(host, challenge, registry, refused) {
-      challenges.set(host, { challenge, registry })
-      if (refused === undefined) return
-      for (const [key, { token }] of headers) {
-        if (token?.header !== refused) continue
-        headers.delete(key)
-        if (token.login !== undefined) refusedLogins.set(host, token.login)
-      }
-    },
+  function forget(host: string, key: string, token: Token | undefined): void {
+    headers.delete(key)
+    if (token?.login !== undefined) refusedLogins.set(host, token.login)
   }
+
+  /** Finds the header of an earlier request, or of one that is waiting for it. */
+  function cachedHeader(repository: Repository, access: Access, from: Repository | undefined) {
+    const keyOf = (one: Access) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`
+    // Who may push may pull as well, and a token costs a round trip.
+    const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access
+    const key = keyOf(asked)
+    const cached = headers.get(key)
+    return { asked, key, cached: cached !== undefined && cached.expires > Date.now() ? cached : undefined }
+  }
+
+  return {
+    async header(repository, access, from) {
+      const { asked, key, cached } = cachedHeader(repository, access, from)
+      if (cached === undefined && !challenges.has(repository.host)) return undefined
+      const known = cached?.token
+      if (known !== undefined) return { value: known.header, fresh: false }
+      const fetched = cached ?? cacheHeader(fetchHeader(repository, asked, from))
+      if (fetched !== cached) headers.set(key, fetched)
+      const value = await fetched.header
+      return value === undefined ? undefined : { value, fresh: true }
+    },
+    headerAtHand: (repository, access, from) => cachedHeader(repository, access, from).cached?.token?.header,
+    challenged(host, challenge, registry, refused) {
+      const before = challenges.get(host)?.challenge
+      const cached = [...headers].filter(([, { token }]) => token?.header === refused?.value)
+      const next = refused === undefined ? 'another' : nextAfter(challenge, before, refused, cached)
+      if (next === 'none') for (const [, one] of cached) one.denied = !one.accepted
+      if (next !== 'another') return next
+      challenges.set(host, { challenge, registry })
+      if (refused !== undefined) for (const [key, { token }] of cached) forget(host, key, token)
+      return next
+    },
+    accepted(host, header) {
+      for (const cached of headers.values()) {
+        const { token } = cached
+        if (token?.header !== header) continue
+        cached.accepted = true
+        if (token.login !== undefined) acceptedLogins.add(host)
+      }
+    },
+    isLoginAccepted: (host) => acceptedLogins.has(host),
+  }
+}
+
+/**
+ * Decides what to send a refused request with. A token that was refused for what it may do is not fetched again.
+ * @param before what the registry has asked for so far
+ * @param cached what is known of the token; nothing once another request has had it renewed
+ */
+function nextAfter(
+  challenge: Challenge,
+  before: Challenge | undefined,
+  { value, fresh, again = false }: AuthorizationHeader,
+  cached: readonly (readonly [string, CachedHeader])[],
+): NextHeader {
+  // Gitea denies write access with a Basic challenge.
+  if (challenge.scheme === 'basic') return value.startsWith('Bearer ') ? 'none' : 'another'
+  // A token of another service may be accepted.
+  if (before?.scheme !== 'bearer' || before.realm !== challenge.realm || before.service !== challenge.service)
+    return 'another'
+  if (challenge.error === 'insufficient_scope') return 'none'
+  // A token that was accepted before, or fetched some time ago, may have expired.
+  if (cached.length === 0 || cached.some(([, { accepted }]) => accepted)) return 'another'
+  if (again || cached.some(([, { denied }]) => denied)) return 'none'
+  // A registry may refuse a new token by mistake, once.
+  return fresh ? 'same' : 'another'
 }
 
 interface Token {
@@ -100,11 +172,17 @@ interface CachedHeader {
   /** Once it is there. */
   token?: Token | undefined
   expires: number
+  /** Whether the registry has accepted it. */
+  accepted: boolean
+  /** Whether it was refused for what it may do before any request was accepted. */
+  denied: boolean
 }
 
 function cacheHeader(fetched: Promise<Token | undefined>): CachedHeader {
   const cached: CachedHeader = {
     expires: Number.POSITIVE_INFINITY,
+    accepted: false,
+    denied: false,
     header: fetched.then((token) => {
       cached.expires = token?.expires ?? Number.POSITIVE_INFINITY
       cached.token = token
@@ -120,8 +198,10 @@ function cacheHeader(fetched: Promise<Token | undefined>): CachedHeader {
 
 /** Whether a user is known and a token service has not accepted what it was shown. */
 function isRefusal(error: unknown): boolean {
-  return error instanceof RegistryError && (error.problem === 'wrong-credentials' || error.problem === 'denied')
+  return error instanceof RegistryError && REFUSALS.has(error.problem)
 }
+
+const REFUSALS = new Set<RegistryProblem>(['wrong-credentials', 'refused-login', 'denied'])
 
 /** The source of credentials knows how long one is good for, and is asked anew after so many milliseconds. */
 const LOGIN_LIFETIME = 60_000
@@ -143,6 +223,8 @@ interface TokenCall {
   readonly access: Access
   /** Another repository, to read from. */
   readonly from: Repository | undefined
+  /** Whether the service has given a token for these credentials before. */
+  readonly accepted: boolean
 }
 
 const TOKEN_ANSWER = v.object({
@@ -185,6 +267,7 @@ function realmOf({ challenge, registry, credential, repository }: TokenCall): UR
     host: repository.host,
     problem: 'other',
     what: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
+    help: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
   })
 }
 
@@ -253,8 +336,6 @@ function tokenError(call: TokenCall, realm: URL, words: string, reply?: HttpFail
   const status = reply?.status
   const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`
   const refused = status === 400 || status === 401 || status === 403
-  // A token service says 403 to a right password that lacks the right.
-  const doubt = status === 403 ? ', or they may not do this' : ''
   const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token'
   const what = `Can't ${purposeOf(call)}: `
   if (!refused)
@@ -265,19 +346,26 @@ function tokenError(call: TokenCall, realm: URL, words: string, reply?: HttpFail
       what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
       words,
     })
-  return credential === undefined
-    ? new RegistryError({
-        host: repository.host,
-        problem: 'no-credentials',
-        status,
-        what: `${what}${repository.host} wants a login, and there are no credentials for it`,
-        words,
-      })
-    : new RegistryError({
-        host: repository.host,
-        problem: status === 403 ? 'denied' : 'wrong-credentials',
-        status,
-        what: `${what}${repository.host} does not accept the credentials of ${who}${doubt}`,
-        words,
-      })
+  if (credential === undefined)
+    return new RegistryError({
+      host: repository.host,
+      problem: 'no-credentials',
+      status,
+      what: `${what}${repository.host} wants a login, and there are no credentials for it`,
+      words,
+    })
+  const refusal = refusalOf(call, status)
+  return new RegistryError({
+    host: repository.host,
+    problem: refusal,
+    status,
+    what: `${what}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
+    words,
+  })
+}
+
+/** Returns what a refusal of a token service means. Some answer 403 to a wrong password as well. */
+function refusalOf({ accepted }: TokenCall, status: number): RegistryProblem {
+  if (accepted) return 'denied'
+  return status === 403 ? 'refused-login' : 'wrong-credentials'
 }

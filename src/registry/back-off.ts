@@ -10,6 +10,8 @@ export interface BackOff {
   readonly delay: number
   /** Whether the host has asked for it. Then all its requests wait. */
   readonly asked: boolean
+  /** Whether the host limits how often it is asked. Then all its requests wait, whatever it asks for. */
+  readonly limited?: boolean
   /** For the log, with the host. */
   readonly why: string
 }
@@ -34,24 +36,23 @@ export function createBackOffs(clock: Clock, log: Pick<Log, 'info'>): BackOffs {
   const closed = new Map<string, Pause>()
 
   /** Starts a pause, which stands in the map while it lasts. */
-  function start(delay: number, maps: readonly (readonly [Map<string, Pause>, string])[]): Pause {
+  function start(delay: number, pauses: Map<string, Pause>, key: string): Pause {
     const end = clock.now() + delay
     const over = clock.wait(delay).finally(() => {
-      for (const [map, key] of maps) if (map.get(key) === pause) map.delete(key)
+      if (pauses.get(key) === pause) pauses.delete(key)
     })
     const pause = { end, over }
-    for (const [map, key] of maps) map.set(key, pause)
+    pauses.set(key, pause)
     return pause
   }
 
   return {
-    async wait({ origin, count, delay, asked, why }) {
-      const key = `${origin} ${count}`
-      const shared = rounds.get(key)
+    async wait({ origin, count, delay, asked, limited = false, why }) {
+      const round = `${origin} ${count}`
+      const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round))
       if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay)) return shared.over
       log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`)
-      const own = [rounds, key] as const
-      await start(delay, asked ? [own, [closed, origin]] : [own]).over
+      await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over
     },
     async passed(origin) {
       for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin)) await pause.over

@@ -1,7 +1,13 @@
 /** What a registry asks for, from `WWW-Authenticate`. */
 export type Challenge =
   | { readonly scheme: 'basic' }
-  | { readonly scheme: 'bearer'; readonly realm: string; readonly service?: string }
+  | {
+      readonly scheme: 'bearer'
+      readonly realm: string
+      readonly service?: string
+      /** Why the token of the request was refused, such as `insufficient_scope`. */
+      readonly error?: string
+    }
 
 /**
  * Reads the challenge that this client answers: Bearer before Basic, whichever is first.
@@ -13,8 +19,13 @@ export function parseChallenge(header: string | null): Challenge | undefined {
   const realm = bearer?.get('realm')
   if (bearer === undefined || realm === undefined)
     return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined
-  const service = bearer.get('service')
-  return { scheme: 'bearer', realm, ...(service !== undefined && { service }) }
+  const [service, error] = [bearer.get('service'), bearer.get('error')]
+  return {
+    scheme: 'bearer',
+    realm,
+    ...(service !== undefined && { service }),
+    ...(error !== undefined && { error }),
+  }
 }
 
 interface RawChallenge {

@@ -130,7 +130,5 @@ export async function putEverywhere(
  */
 async function putIfAbsent(registry: Registry, to: Repository, blob: Blob, from?: Repository): Promise<boolean> {
   if (await registry.hasBlob(to, blob.digest)) return false
-  if (from?.host === to.host && (await registry.mountBlob(to, blob.digest, from))) return false
-  await registry.putBlob(to, blob)
-  return true
+  return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded'
 }

@@ -30,7 +30,7 @@ export interface HttpRequest {
   readonly purpose: string
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
   readonly limit?: number
-  /** How often it is sent at most; one for looking whether anybody answers, and for courtesies. */
+  /** How often it is sent at most, apart from answers with status 429; one for looking whether anybody answers. */
   readonly attempts?: number
   /** What it is part of, which is tried again as a whole; the request itself is sent once. */
   readonly work?: Work
@@ -69,6 +69,12 @@ export interface Http {
    * @throws RegistryError where no answer came: unreachable, untrusted-certificate
    */
   send(request: HttpRequest): Promise<HttpReply>
+  /**
+   * Sends a request that nothing depends on, once. It has no line in the log, counts for no budget or back-off of its
+   * host, and ends after some seconds.
+   * @returns the status of the answer
+   */
+  sendOnce(request: HttpRequest): Promise<number>
   /**
    * Does again what fails in passing, for work of several requests that are to be tried again together.
    * @param attempt gives its requests the work that they are part of
@@ -213,7 +219,13 @@ export function createHttp(settings: HttpSettings): Http {
     })
   }
 
-  async function sendOnce(call: HttpRequest, work: Work): Promise<HttpReply> {
+  async function sendApart(call: HttpRequest): Promise<number> {
+    const { statusCode, body } = await begin({ ...call, patience: BACKGROUND_LIMIT }, APART)
+    body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined)
+    return statusCode
+  }
+
+  async function sendAttempt(call: HttpRequest, work: Work): Promise<HttpReply> {
     const { origin } = call.url
     await backOffs.passed(origin)
     const attempt = budgets.startAttempt(origin, work, kindOf(call))
@@ -282,7 +294,7 @@ export function createHttp(settings: HttpSettings): Http {
       const { reply, error } = outcome
       const answered = budgets.hasAnswered(origin)
       const why = passingReason(outcome, answered)
-      const most = Math.min(attempts, mostAttempts(outcome, answered))
+      const most = mostAttempts(outcome, answered, attempts)
       note(call, outcome, why, work)
       if (why === undefined || work.count >= most || isExhausted(error)) return withTries(outcome, work)
       work.since ??= clock.now()
@@ -292,7 +304,14 @@ export function createHttp(settings: HttpSettings): Http {
       if (delay > budgets.left(origin, work, kindOf(call))) return withTries(outcome, work)
       const asked = parseRetryAfter(retryAfter, now) !== undefined
       const whose = hostOf(outcome) ?? host
-      await backOffs.wait({ origin, count: work.count, delay, asked, why: `${whose}: ${why}` })
+      await backOffs.wait({
+        origin,
+        count: work.count,
+        delay,
+        asked,
+        limited: isLimited(reply),
+        why: `${whose}: ${why}`,
+      })
     }
   }
 
@@ -316,7 +335,10 @@ export function createHttp(settings: HttpSettings): Http {
 
   return {
     send: (call) =>
-      call.work === undefined ? retry(call, (work) => sendOnce(call, work), call.attempts) : sendOnce(call, call.work),
+      call.work === undefined
+        ? retry(call, (work) => sendAttempt(call, work), call.attempts)
+        : sendAttempt(call, call.work),
+    sendOnce: sendApart,
     retry,
     read: ({ body }) => readSteadily(body, timeouts.stall),
     drain(reply) {
@@ -347,6 +369,17 @@ function watchSilence({ url, purpose, body }: HttpRequest): () => void {
     ended = true
     activity?.end()
   }
+}
+
+/** How long an answer is waited for that nothing depends on, in milliseconds. */
+const BACKGROUND_LIMIT = 10_000
+
+/** An attempt that counts for no budget. */
+const APART: Attempt = {
+  limit: (timeout) => timeout,
+  progress: () => undefined,
+  answered: () => undefined,
+  failed: () => undefined,
 }
 
 const ERROR_LIMIT = 64 * 1024
@@ -399,10 +432,19 @@ function statusLine({ status, text }: HttpFailure): string {
   return oneLine(words.startsWith(String(status)) ? words : `${status} ${words}`)
 }
 
-/** Once a host has answered as it should, it is wrong in passing; before that, it is most likely not what it is taken for. */
-function mostAttempts({ reply }: Outcome, answered: boolean): number {
-  if (reply === undefined || reply.status >= 400) return Number.POSITIVE_INFINITY
-  return answered && reply.status < 300 ? Number.POSITIVE_INFINITY : 3
+/**
+ * Once a host has answered as it should, it is wrong in passing; before that, it is most likely not what it is taken for.
+ * A rate limit says nothing about the kind of request, so that it does not count.
+ */
+function mostAttempts({ reply }: Outcome, answered: boolean, attempts: number): number {
+  if (reply?.status === 429) return Number.POSITIVE_INFINITY
+  if (reply === undefined || reply.status >= 400) return attempts
+  return answered && reply.status < 300 ? attempts : Math.min(attempts, 3)
+}
+
+/** Reports whether a host limits how often it is asked. Of answers with status 403, only those are tried again. */
+function isLimited(reply: HttpReply | undefined): boolean {
+  return reply?.status === 429 || reply?.status === 403
 }
 
 const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i

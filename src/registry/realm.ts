@@ -8,7 +8,10 @@ import { isLoopback } from './address.ts'
  * @param withSecret whether a password or identity token is sent along
  */
 export function realmProblem(realm: string, registry: URL, withSecret: boolean): string | undefined {
-  if (!URL.canParse(realm)) return 'it is not a URL'
+  if (!URL.canParse(realm))
+    return URL.canParse(realm, registry.href)
+      ? 'it is a relative URL, and clients need a complete one, such as https://auth.example.org/token'
+      : 'it is not a URL'
   const url = new URL(realm)
   if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'it is neither https nor http'
   const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname)

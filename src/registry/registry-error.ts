@@ -8,7 +8,15 @@ export type RegistryProblem =
   | 'untrusted-certificate'
   | 'no-credentials'
   | 'wrong-credentials'
+  /** A token service has answered 403: the password is wrong, or the login may not do this. */
+  | 'refused-login'
   | 'denied'
+  /** A tag exists, and the registry does not let it be moved. */
+  | 'tag-exists'
+  /** The registry does not take manifests of this media type. */
+  | 'unsupported-type'
+  /** The registry takes no pushes at all. */
+  | 'read-only'
   | 'not-found'
   | 'rate-limited'
   /** The answer, or what it brought, can't be right. */
@@ -22,6 +30,8 @@ export interface RegistryErrorParts extends FailureParts {
   readonly status?: number | undefined
   /** The code of the first error in the answer, such as `DENIED`. */
   readonly code?: string | undefined
+  /** Of `unsupported-type`: the media type that was refused. */
+  readonly mediaType?: string | undefined
 }
 
 /** A registry that could not be reached, refused, or answered something else than it should. */
@@ -31,6 +41,7 @@ export class RegistryError extends Failure {
   readonly problem: RegistryProblem
   readonly status: number | undefined
   readonly code: string | undefined
+  readonly mediaType: string | undefined
 
   constructor(parts: RegistryErrorParts) {
     super(parts)
@@ -38,6 +49,7 @@ export class RegistryError extends Failure {
     this.problem = parts.problem
     this.status = parts.status
     this.code = parts.code
+    this.mediaType = parts.mediaType
   }
 }
 

@@ -6,11 +6,10 @@ import { printRepository, type Repository } from '../oci/reference.ts'
 import type { RegistrySettings } from './authorization.ts'
 import type { Work } from './budget.ts'
 import { parseChallenge } from './challenge.ts'
-import type { CredentialSource } from './credentials.ts'
 import type { HttpReply, HttpSuccess } from './http.ts'
-import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { isPassingError, LOST_PAUSES, pauseFor as pauseAndLog, retryDoubtful as retryWork } from './retry.ts'
-import { createTransport, isAsSafe, type TransportRequest, wireHost } from './transport.ts'
+import { type ErrorAnswer, RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
+import { isPassing, isPassingError, LOST_PAUSES, pauseFor as pauseAndLog, retryDoubtful as retryWork } from './retry.ts'
+import { createTransport, isAsSafe, type Login, type TransportRequest, wireHost } from './transport.ts'
 import { codeOf } from './unanswered.ts'
 
 /** A manifest or index as the registry holds it; its digest is the hash of its bytes. */
@@ -70,21 +69,19 @@ export interface Registry {
   openBlob(repository: Repository, digest: Digest): Promise<AsyncIterable<Buffer>>
   /**
    * Has a repository take over a blob of another one of the same registry.
-   * @returns whether it did; registries refuse for many reasons, and then the blob is to be uploaded
+   * @returns whether it did; registries refuse for many reasons
    */
   mountBlob(repository: Repository, digest: Digest, from: Repository): Promise<boolean>
   /**
    * Stores a blob in one request of known length. If the registry's answer does not prove that, looks for the blob.
+   * @param from another repository of the same registry that has the blob: it is mounted from there if the registry
+   * allows that, and uploaded otherwise
    * @throws RegistryError
    */
-  putBlob(repository: Repository, blob: Blob): Promise<void>
+  putBlob(repository: Repository, blob: Blob, from?: Repository): Promise<'mounted' | 'uploaded'>
   /**
-   * Logs in for reading and writing at once, so that what is read first needs no token of its own.
-   * @throws RegistryError where the login is refused
-   */
-  authorizePush(repository: Repository): Promise<void>
-  /**
-   * Makes sure that images may be pushed to the repository, by beginning an upload and giving it up.
+   * Makes sure that images may be pushed to the repository, by beginning an upload, which is cancelled in the background.
+   * What is read meanwhile is read with the same token.
    * @throws RegistryError that says why they may not
    */
   checkPush(repository: Repository): Promise<void>
@@ -133,11 +130,18 @@ export function createRegistry(settings: RegistrySettings): Registry {
   // By host, how often in a row HEAD has failed where GET has not.
   const headFailures = new Map<string, number>()
 
+  async function refusal(asked: Asked, reply: HttpReply): Promise<RegistryError> {
+    const { status } = reply
+    // Other statuses are not about the login.
+    const login = status === 401 || status === 403 ? await transport.loginTo(asked.repository, status) : 'unknown'
+    return refusalError(asked, reply, login)
+  }
+
   /** @throws RegistryError for every answer but success */
   async function demand(call: TransportRequest): Promise<HttpSuccess> {
     const reply = await transport.send(call)
     if (isSuccess(reply)) return reply
-    throw await refusal(call, drain(reply), settings.credentials)
+    throw await refusal(call, drain(reply))
   }
 
   /** As `demand`, but nothing where the registry does not have it. */
@@ -145,7 +149,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
     const reply = await transport.send(call)
     if (reply.status === 404) return undefined
     if (isSuccess(reply)) return reply
-    throw await refusal(call, drain(reply), settings.credentials)
+    throw await refusal(call, drain(reply))
   }
 
   /** Sends again what a registry refuses for reasons that pass. */
@@ -250,8 +254,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
     return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined
   }
 
-  async function uploadOnce(repository: Repository, blob: Blob, purpose: string, work: Work): Promise<HttpReply> {
-    const upload = { repository, access: 'pull,push', purpose, work } as const
+  async function uploadOnce(upload: UploadRequest, blob: Blob): Promise<HttpReply> {
+    const { repository, purpose } = upload
     const begun = await transport.send({
       ...upload,
       method: 'POST',
@@ -259,25 +263,24 @@ export function createRegistry(settings: RegistrySettings): Registry {
       headers: { 'content-length': '0' },
     })
     if (!drain(begun).ok) return begun
-    const path = locationOf(begun, upload)
-    if (path === undefined)
+    const location = locationOf(begun, upload)
+    if (location === undefined)
       throw new RegistryError({
         host: repository.host,
         problem: 'doubtful',
         what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
         words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
       })
-    path.searchParams.set('digest', blob.digest)
-    return sendBlob({ ...upload, method: 'PUT', path }, blob)
+    return sendBlob(upload, location, blob)
   }
 
   /** Sends a blob to an upload. Asks whether it has arrived, if the answer does not say. */
-  async function sendBlob(
-    upload: TransportRequest & { readonly work: Work },
-    { digest, size, open }: Blob,
-  ): Promise<HttpReply> {
+  async function sendBlob(upload: UploadRequest, location: URL, { digest, size, open }: Blob): Promise<HttpReply> {
+    const path = new URL(location)
+    path.searchParams.set('digest', digest)
     const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) }
-    const { value: reply, error } = await settle(transport.send({ ...upload, headers, body: open() }))
+    const call = { ...upload, method: 'PUT', path, headers, body: open() } as const
+    const { value: reply, error } = await settle(transport.send(call))
     if (reply !== undefined && (provesBlob(reply, digest) || isRefusal(reply))) return reply
     // An error of another kind has not been the registry's.
     if (reply === undefined && !isPassingError(codeOf(error), true)) throw error
@@ -302,16 +305,62 @@ export function createRegistry(settings: RegistrySettings): Registry {
     return reply
   }
 
-  /** A courtesy: registries forget an upload by themselves, and some know no other way. */
-  async function cancelUpload(repository: Repository, begun: HttpReply): Promise<void> {
-    const name = printRepository(repository)
-    const path = locationOf(begun, { repository, purpose: `push to ${name}` })
-    if (path === undefined) return
-    const purpose = `give up an upload to ${name}`
-    const call = { method: 'DELETE', repository, access: 'delete', path, purpose, attempts: 1 } as const
+  /**
+   * Cancels an upload in the background: registries forget uploads by themselves, some refuse to cancel them, and zot
+   * takes seconds to refuse.
+   * @param from the repository that a blob was to be mounted from, when the upload was begun
+   */
+  function cancelUpload(repository: Repository, path: URL, from?: Repository): void {
+    const purpose = `cancel an upload to ${printRepository(repository)}`
+    transport.sendInBackground({
+      method: 'DELETE',
+      repository,
+      access: 'pull,push',
+      path,
+      purpose,
+      ...(from && { from }),
+    })
+  }
+
+  /**
+   * Asks a registry to mount a blob.
+   * @returns the upload that the registry has begun instead, or undefined if it does neither
+   */
+  async function askToMount(
+    repository: Repository,
+    digest: Digest,
+    from: Repository,
+  ): Promise<'mounted' | URL | undefined> {
+    if (withoutMount.has(repository.host)) return undefined
+    const query = new URLSearchParams({ mount: digest, from: from.path })
+    const call = {
+      method: 'POST',
+      repository,
+      access: 'pull,push',
+      from,
+      path: `blobs/uploads/?${query}`,
+      headers: { 'content-length': '0' },
+      purpose: `mount ${digest} in ${printRepository(repository)}`,
+      // Without it the blob is uploaded, which is no loss that is worth a minute.
+      attempts: 2,
+    } as const
     const { value: reply, error } = await settle(transport.send(call))
-    if (reply === undefined) log.debug(firstLine(error))
-    else if (!isSuccess(drain(reply))) log.debug(`Can't ${purpose}: status ${reply.status}`)
+    if (reply === undefined) {
+      log.debug(firstLine(error))
+      // A token service may have refused access to the other repository alone.
+      if (!(error instanceof RegistryError) || error.status === undefined) withoutMount.add(repository.host)
+      return undefined
+    }
+    drain(reply)
+    if (!reply.ok) log.debug(`Can't ${call.purpose}: status ${reply.status}`)
+    if (reply.status === 201) return 'mounted'
+    return reply.status === 202 ? locationOf(reply, call) : undefined
+  }
+
+  /** Stores a blob by an upload that has begun. Returns undefined if that fails, as a new upload may not. */
+  async function finishUpload(upload: UploadRequest, location: URL, blob: Blob): Promise<HttpReply | undefined> {
+    const { value: reply } = await settle(sendBlob(upload, location, blob))
+    return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined
   }
 
   return {
@@ -340,10 +389,12 @@ export function createRegistry(settings: RegistrySettings): Registry {
         retryDoubtful(() => retryRefused(nameOf(repository, reference), write)),
       )
       if (reply?.ok) return
-      const failure = reply === undefined ? error : await refusal(call, reply, settings.credentials)
+      const failure = reply === undefined ? error : await refusal({ ...call, mediaType }, reply)
       // If the first answer is a refusal, nothing was stored. An attempt before another one may have stored the manifest.
-      if (reply !== undefined && isRefusal(reply) && reply.tries === undefined) throw failure
+      const refused = reply !== undefined && isRefusal(reply) && reply.tries === undefined
+      if (refused && (isDigest(reference) || !mayBeOfTag(failure))) throw failure
       const current = await settle(findDigest(repository, reference))
+      if (refused) throw tagExists(failure, nameOf(repository, reference), current.value, digest)
       if (current.value === digest) return
       throw withState(failure, nameOf(repository, reference), current)
     },
@@ -382,48 +433,33 @@ export function createRegistry(settings: RegistrySettings): Registry {
       return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)))
     },
 
-    authorizePush: (repository) => transport.authorize(repository, 'pull,push'),
-
     async mountBlob(repository, digest, from) {
-      if (withoutMount.has(repository.host)) return false
-      const query = new URLSearchParams({ mount: digest, from: from.path })
-      const name = printRepository(repository)
-      const call = {
-        method: 'POST',
-        repository,
-        access: 'pull,push',
-        from,
-        path: `blobs/uploads/?${query}`,
-        headers: { 'content-length': '0' },
-        purpose: `mount ${digest} in ${name}`,
-        // Without it the blob is uploaded, which is no loss that is worth a minute.
-        attempts: 2,
-      } as const
-      const { value: reply, error } = await settle(transport.send(call))
-      if (reply === undefined) {
-        log.debug(firstLine(error))
-        // A token service may have refused access to the other repository alone.
-        if (!(error instanceof RegistryError) || error.status === undefined) withoutMount.add(repository.host)
-        return false
-      }
-      drain(reply)
-      if (!reply.ok) log.debug(`Can't ${call.purpose}: status ${reply.status}`)
-      if (reply.status === 202) await cancelUpload(repository, reply)
-      return reply.status === 201
+      const begun = await askToMount(repository, digest, from)
+      if (begun instanceof URL) cancelUpload(repository, begun, from)
+      return begun === 'mounted'
     },
 
-    async putBlob(repository, blob) {
+    async putBlob(repository, blob, from) {
+      let begun = from && (await askToMount(repository, blob.digest, from))
+      if (begun === 'mounted') return begun
       const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`
-      // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
-      const upload = () =>
-        retryDoubtful(() => transport.retry(repository, purpose, (work) => uploadOnce(repository, blob, purpose, work)))
+      const uploadOne = async (work: Work): Promise<HttpReply> => {
+        const upload = { repository, access: 'pull,push', purpose, work } as const
+        const location = begun
+        // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
+        begun = undefined
+        const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined
+        return reply ?? uploadOnce(upload, blob)
+      }
+      const upload = () => retryDoubtful(() => transport.retry(repository, purpose, uploadOne))
       const send = async () => {
         const reply = await upload()
         // A token that ran out between the first request and the second.
-        return reply.status === 401 ? upload() : reply
+        return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply
       }
       const reply = await retryRefused(nameOf(repository, blob.digest), send)
-      if (!isSuccess(drain(reply))) throw await refusal({ repository, purpose }, reply, settings.credentials)
+      if (isSuccess(drain(reply))) return 'uploaded'
+      throw await refusal({ method: 'PUT', repository, purpose }, reply)
     },
 
     async checkPush(repository) {
@@ -433,9 +469,10 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const begun = await retryDoubtful(async () => {
         const reply = await retryRefused(name, () => transport.send(call))
         if (isSuccess(drain(reply))) return reply
-        throw await refusal(call, reply, settings.credentials)
+        throw await refusal(call, reply)
       })
-      await cancelUpload(repository, begun)
+      const location = locationOf(begun, call)
+      if (location !== undefined) cancelUpload(repository, location)
     },
   }
 }
@@ -487,7 +524,16 @@ function locationOf(reply: HttpReply, { repository, purpose }: Asked): URL | und
 }
 
 /** What a failure tells of a request. */
-type Asked = Pick<TransportRequest, 'repository' | 'purpose'>
+interface Asked extends Pick<TransportRequest, 'repository' | 'purpose'> {
+  readonly method?: TransportRequest['method']
+  /** Of the manifest that was to be written. */
+  readonly mediaType?: string
+}
+
+/** What the requests of an upload share. */
+interface UploadRequest extends Pick<TransportRequest, 'repository' | 'access' | 'purpose'> {
+  readonly work: Work
+}
 
 function isSuccess(reply: HttpReply): reply is HttpSuccess {
   return reply.ok && reply.status < 300
@@ -570,10 +616,10 @@ function unproven(
 /** Adds to the error of a manifest that could not be written what is there instead. */
 function withState(failure: unknown, name: string, current: Settled<Digest | undefined>): unknown {
   if (!(failure instanceof RegistryError)) return failure
-  const { host, problem, status, code, parts } = failure
+  const { host, problem, status, code, mediaType, parts } = failure
   const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`
   const known = current.error === undefined ? state : `what ${name} points to now is unknown`
-  return new RegistryError({ ...parts, host, problem, status, code, what: `${parts.what}; ${known}` })
+  return new RegistryError({ ...parts, host, problem, status, code, mediaType, what: `${parts.what}; ${known}` })
 }
 
 interface Settled<Value> {
@@ -589,34 +635,68 @@ async function settle<Value>(work: Promise<Value>): Promise<Settled<Value>> {
   }
 }
 
+/**
+ * Reports whether a manifest may have been refused because of its tag. ECR (400), Docker Hub and zot (403), and Harbor
+ * (412) refuse to move a tag that is immutable, and older versions of zot one of another media type (400).
+ */
+function mayBeOfTag(failure: unknown): boolean {
+  if (!(failure instanceof RegistryError)) return false
+  const { problem, status = 0, code = '', parts } = failure
+  if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type') return false
+  return ![404, 415].includes(status) && !isPassing(status, parts.words ?? '') && !/BLOB|DIGEST|SIZE/.test(code)
+}
+
+/**
+ * Returns the error of a tag that was not moved: a tag that points to something else may be immutable.
+ * @param current what the tag points to, undefined if it does not exist or that is unknown
+ */
+function tagExists(failure: unknown, name: string, current: Digest | undefined, wanted: Digest): unknown {
+  if (!(failure instanceof RegistryError) || current === undefined || current === wanted) return failure
+  const { host, status, code, parts } = failure
+  const immutable = /immutable|overwrit/i.test(parts.words ?? '')
+  return new RegistryError({
+    host,
+    problem: 'tag-exists',
+    status,
+    code,
+    what: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
+    words: parts.words,
+  })
+}
+
 const REASONS: Readonly<Partial<Record<RegistryProblem, string>>> = {
   'no-credentials': 'it wants a login, and there are no credentials for it',
   'wrong-credentials': 'it does not accept the credentials',
+  'read-only': 'it does not accept pushes; it is read-only, or a proxy cache',
   denied: 'it does not allow that',
   'not-found': 'it does not know that',
   'rate-limited': 'it limits how often it is asked',
 }
 
-async function refusal(
-  { repository: { host }, purpose }: Asked,
-  reply: HttpReply,
-  credentials: CredentialSource,
-): Promise<RegistryError> {
+function refusalError(asked: Asked, reply: HttpReply, login: Login): RegistryError {
+  const {
+    repository: { host },
+    purpose,
+    mediaType,
+  } = asked
   const answer = reply.ok ? { words: 'unexpected status for this request' } : readErrorAnswer(reply.text)
   // No login of the registry counts at an object store that it points to.
   const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host
   const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host
   const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403)
-  const problem = wantsLogin
-    ? loginProblem(reply, (await credentials(host)) !== undefined)
-    : (PROBLEMS.get(reply.status) ?? (reply.ok ? 'doubtful' : 'other'))
-  const reason = REASONS[problem] === undefined ? '' : `: ${REASONS[problem]}`
+  const problem = wantsLogin ? loginProblem(reply, login) : problemOf(asked, reply, answer)
+  // Quay names the type of an entry of an index.
+  const refused = /'(application\/[^']+)' is not one of/.exec(answer.words)?.[1] ?? mediaType
+  const known =
+    problem === 'unsupported-type' ? `it may not support manifests of the type ${refused}` : REASONS[problem]
+  const reason = known === undefined ? '' : `: ${known}`
   const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : ''
   return new RegistryError({
     host,
     problem,
     status: reply.status,
     code: answer.code,
+    ...(problem === 'unsupported-type' && { mediaType: refused }),
     what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}${tries}`,
     words: answer.words === '' ? undefined : answer.words,
   })
@@ -627,9 +707,30 @@ const PROBLEMS: ReadonlyMap<number, RegistryProblem> = new Map([
   [429, 'rate-limited'],
 ])
 
-function loginProblem({ status, headers }: HttpReply, loggedIn: boolean): RegistryProblem {
-  if (!loggedIn) return 'no-credentials'
-  // Whoever has a token has shown the right password; Docker Distribution says 401 where it means 403.
+function loginProblem({ status, headers }: HttpReply, login: Login): RegistryProblem {
+  if (login === 'none') return 'no-credentials'
+  // Docker Distribution, Gitea, olareg and Cloudflare say 401 where they mean 403.
   const challenge = parseChallenge(headers.get('www-authenticate'))
-  return status === 403 || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials'
+  return status === 403 || login === 'accepted' || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials'
+}
+
+function problemOf({ method, mediaType }: Asked, reply: HttpReply, answer: ErrorAnswer): RegistryProblem {
+  const { status, ok } = reply
+  if (status === 405 && (method === 'POST' || method === 'PUT')) return 'read-only'
+  if (mediaType !== undefined && isUnsupportedType(status, answer)) return 'unsupported-type'
+  return PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other')
+}
+
+/**
+ * Reports whether a manifest was refused for its media type: zot answers 415, Quay 400 with the types that it expects,
+ * and old versions of Gitea and Artifactory 404 or 400, without a reason.
+ */
+function isUnsupportedType(status: number, { code = '', words }: ErrorAnswer): boolean {
+  if (status === 415) return true
+  if (status === 404) return !/NAME_|BLOB|DENIED|UNAUTHORIZED/.test(code)
+  if (status !== 400 && status !== 406 && status !== 422) return false
+  return (
+    code === 'UNSUPPORTED' ||
+    (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(words))
+  )
 }

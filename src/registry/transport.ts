@@ -1,9 +1,17 @@
 import { Readable } from 'node:stream'
+import { firstLine } from '../failure.ts'
 import type { Repository } from '../oci/reference.ts'
 import { isLoopback } from './address.ts'
-import { type Access, createAuthorization, type RegistrySettings, SHORTEST_TOKEN } from './authorization.ts'
+import {
+  type Access,
+  type AuthorizationHeader,
+  createAuthorization,
+  type NextHeader,
+  type RegistrySettings,
+  SHORTEST_TOKEN,
+} from './authorization.ts'
 import type { Work } from './budget.ts'
-import { parseChallenge } from './challenge.ts'
+import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Http, HttpReply, HttpRequest } from './http.ts'
 import { RegistryError } from './registry-error.ts'
 
@@ -32,26 +40,34 @@ export interface TransportRequest {
 export interface Transport {
   /** @throws RegistryError where there was no answer, or no way to log in */
   send(request: TransportRequest): Promise<HttpReply>
-  /** Fetches what requests of this access, and lesser ones, will be sent with. */
-  authorize(repository: Repository, access: Access): Promise<void>
+  /**
+   * Sends a request that nothing depends on: once, with the `Authorization` of an earlier request of its access, and
+   * without waiting for the answer.
+   */
+  sendInBackground(request: TransportRequest): void
+  /** Returns what is known of the login to a registry that has refused a request with this status. */
+  loginTo(repository: Repository, status: number): Promise<Login>
   /** Does again what fails in passing, for work of several requests that are to be tried again together. */
   retry(repository: Repository, purpose: string, attempt: (work: Work) => Promise<HttpReply>): Promise<HttpReply>
 }
+
+/** `unknown`: there are credentials, and the registry has not accepted them so far. */
+export type Login = 'none' | 'accepted' | 'unknown'
 
 /** Each registry is looked at once before it gets the first request: which protocol it speaks, and how it wants a login. */
 export function createTransport(settings: RegistrySettings): Transport {
   const { http } = settings
   const authorization = createAuthorization(settings)
-  const bases = new Map<string, Promise<URL>>()
+  const bases = new Map<string, Promise<Base>>()
 
-  function baseOf(host: string): Promise<URL> {
+  function baseOf(host: string): Promise<Base> {
     const known = bases.get(host)
     if (known !== undefined) return known
     const base = findBase(http, host).then(({ url, reply }) => {
       // One look at the registry before anything else, so that parallel requests don't each learn how to log in.
       const challenge = reply.status === 401 ? parseChallenge(reply.headers.get('www-authenticate')) : undefined
       if (challenge !== undefined) authorization.challenged(host, challenge, url)
-      return url
+      return { url, challenge }
     })
     bases.set(host, base)
     base.catch(() => bases.delete(host))
@@ -59,31 +75,84 @@ export function createTransport(settings: RegistrySettings): Transport {
   }
 
   async function send(call: TransportRequest): Promise<HttpReply> {
-    const { repository, access, path, from } = call
-    const base = await baseOf(repository.host)
-    const url = path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base)
+    const { repository, access, from } = call
+    const { url: base } = await baseOf(repository.host)
+    const url = urlOf(call, base)
     const ours = url.origin === base.origin
     const header = ours ? await authorization.header(repository, access, from) : undefined
-    const reply = await follow(settings, requestOf(call, url, base, header))
-    // Only the registry itself may ask for its login, not whoever it has pointed to.
-    if (reply.status !== 401 || reply.url.origin !== base.origin) return reply
-    const challenge = parseChallenge(reply.headers.get('www-authenticate'))
-    if (challenge === undefined) return reply
-    authorization.challenged(repository.host, challenge, base, header)
-    const renewed = await authorization.header(repository, access, from)
+    const request = { call, url, base }
+    const { reply, next } = await sendWith(header, request)
     // A stream has been read by now; whoever sent it has to begin again.
-    if (renewed === header || call.body instanceof Readable) return reply
-    return follow(settings, requestOf(call, url, base, renewed))
+    if (next === 'none' || call.body instanceof Readable) return reply
+    if (next === 'same' && header !== undefined) return (await sendWith({ ...header, again: true }, request)).reply
+    const renewed = await authorization.header(repository, access, from)
+    return renewed?.value === header?.value
+      ? reply
+      : (await sendWith(renewed && { ...renewed, again: true }, request)).reply
+  }
+
+  /** Sends a request, and returns what it may be accepted with if it is refused. */
+  async function sendWith(
+    header: AuthorizationHeader | undefined,
+    { call, url, base }: { readonly call: TransportRequest; readonly url: URL; readonly base: URL },
+  ): Promise<{ readonly reply: HttpReply; readonly next: NextHeader }> {
+    const { host } = call.repository
+    const reply = await follow(settings, requestOf(call, url, base, header?.value))
+    if (reply.ok && header !== undefined) authorization.accepted(host, header.value)
+    // Only the registry itself may ask for its login, not whoever it has pointed to.
+    const asks = reply.status === 401 && reply.url.origin === base.origin
+    const challenge = asks ? parseChallenge(reply.headers.get('www-authenticate')) : undefined
+    return { reply, next: challenge === undefined ? 'none' : authorization.challenged(host, challenge, base, header) }
+  }
+
+  async function sendOnce(call: TransportRequest): Promise<void> {
+    const { repository, access, from, purpose } = call
+    const { url: base } = await baseOf(repository.host)
+    const url = urlOf(call, base)
+    const ours = url.origin === base.origin
+    if (!ours) maskSignature(settings, url)
+    const header = ours ? authorization.headerAtHand(repository, access, from) : undefined
+    const status = await http.sendOnce(requestOf(call, url, base, header))
+    if (status >= 300) http.log.debug(`Can't ${purpose}: status ${status}`)
+  }
+
+  /** Asks a registry that has refused a password before it accepted it. What it answers at `/v2/` is about that alone. */
+  async function acceptsPassword(repository: Repository): Promise<boolean> {
+    const { url: base, challenge } = await baseOf(repository.host)
+    const header = await authorization.header(repository, 'pull')
+    if (challenge?.scheme !== 'basic' || header === undefined) return false
+    const purpose = `log in to ${repository.host}`
+    const call = { method: 'GET', registry: base, purpose, attempts: 1 } as const
+    const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } })
+    if (http.drain(reply).ok) authorization.accepted(repository.host, header.value)
+    return reply.ok
   }
 
   return {
     send,
-    async authorize(repository, access) {
-      await baseOf(repository.host)
-      await authorization.header(repository, access)
+    sendInBackground(call) {
+      sendOnce(call).catch((error: unknown) => http.log.debug(`Can't ${call.purpose}: ${firstLine(error)}`))
     },
-    retry: async ({ host }, purpose, attempt) => http.retry({ url: await baseOf(host), purpose }, attempt),
+    async loginTo(repository, status) {
+      const { host } = repository
+      if ((await settings.credentials(host)) === undefined) return 'none'
+      if (authorization.isLoginAccepted(host)) return 'accepted'
+      // Only 401 leaves open whether the password is wrong. Without an answer to that, it stays open.
+      const accepted = status === 401 && (await acceptsPassword(repository).catch(() => false))
+      return accepted ? 'accepted' : 'unknown'
+    },
+    retry: async ({ host }, purpose, attempt) => http.retry({ url: (await baseOf(host)).url, purpose }, attempt),
   }
+}
+
+/** A registry's address, and what it has answered there to a request without a login. */
+interface Base {
+  readonly url: URL
+  readonly challenge: Challenge | undefined
+}
+
+function urlOf({ repository, path }: TransportRequest, base: URL): URL {
+  return path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base)
 }
 
 /** A request that a registry causes. */
@@ -135,11 +204,12 @@ async function follow(settings: RegistrySettings, first: RegistryRequest): Promi
 }
 
 /** Follows redirects without the registry's login, which no other host may see. */
-async function followOnce({ http, onSecret }: RegistrySettings, first: RegistryRequest): Promise<HttpReply> {
+async function followOnce(settings: RegistrySettings, first: RegistryRequest): Promise<HttpReply> {
+  const { http } = settings
   let request = first
   const base = first.registry
   for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
-    if (request.url.origin !== base.origin) for (const secret of signatureIn(request.url)) onSecret(secret)
+    if (request.url.origin !== base.origin) maskSignature(settings, request.url)
     const reply = await http.send(request)
     const target = locationOf(reply, request)
     if (target === undefined) return reply
@@ -155,6 +225,10 @@ async function followOnce({ http, onSecret }: RegistrySettings, first: RegistryR
 /** Reports whether a URL that a server points to is encrypted, or speaks plain http as the server itself does. */
 export function isAsSafe(target: URL, source: URL): boolean {
   return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:')
+}
+
+function maskSignature({ onSecret }: RegistrySettings, url: URL): void {
+  for (const secret of signatureIn(url)) onSecret(secret)
 }
 
 /**
