@@ -1,4 +1,4 @@
-const shared = {
+export const shared = {
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2024', parser: { syntax: 'typescript' } } }] },
 }
@@ -13,7 +13,7 @@ export default {
       ...shared,
       displayName: 'unit',
       testMatch: ['<rootDir>/__tests__/**/*.test.ts'],
-      testPathIgnorePatterns: ['<rootDir>/__tests__/integration/'],
+      testPathIgnorePatterns: ['<rootDir>/__tests__/integration/', '<rootDir>/__tests__/registries/'],
     },
     {
       ...shared,

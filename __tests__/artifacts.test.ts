@@ -696,6 +696,8 @@ describe('on other runners', () => {
       await expectFailure(work, 'this server has no artifact service', '`record` outputs')
       await expect(work).rejects.toBeInstanceOf(NoArtifactService)
     }
+    // They round down to whole days.
+    expect((await service.artifacts()).map(({ retentionDays }) => retentionDays)).toEqual([2])
   })
 })
 

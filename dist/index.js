@@ -57982,7 +57982,7 @@ async function upload(writing, others) {
 }
 async function create({ call, file, retentionDays }, name) {
     try {
-        const options = { retentionDays };
+        const options = { retentionDays: isGitea() ? retentionDays + 1 : retentionDays };
         await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], (0,external_node_path_.dirname)(file), options));
         return undefined;
     }

@@ -178,7 +178,7 @@ function watchClient(): void {
 }
 
 /** Reports whether the runner belongs to Gitea or Forgejo, which set variables of their own as well. */
-function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS }: NodeJS.ProcessEnv = process.env): boolean {
+export function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS }: NodeJS.ProcessEnv = process.env): boolean {
   return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true'
 }
 

@@ -7,6 +7,7 @@ import {
   type CallClient,
   type CallSettings,
   FEW_ATTEMPTS,
+  isGitea,
   isNameTaken,
   NoArtifactService,
   openArtifactCalls,
@@ -282,7 +283,8 @@ async function upload(writing: Writing, others: OtherRecords): Promise<void> {
 /** Uploads under a name. @returns the error if the name is taken */
 async function create({ call, file, retentionDays }: Writing, name: string): Promise<unknown> {
   try {
-    const options = { retentionDays }
+    // Gitea rounds the time that is left down to whole days.
+    const options = { retentionDays: isGitea() ? retentionDays + 1 : retentionDays }
     await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], dirname(file), options))
     return undefined
   } catch (error) {

@@ -133,12 +133,12 @@ async function listening(
 }
 
 /** A shell that waits for this process to end, however it does, as that closes the shell's input. */
-function watchOver({ pid }: ChildProcess, folder: string): ChildProcess {
+export function watchOver({ pid }: ChildProcess, folder: string): ChildProcess {
   const script = 'trap "" HUP INT; read -r _; kill "$0"; rm -rf "$1"'
   return spawn('/bin/sh', ['-c', script, String(pid), folder], { stdio: ['pipe', 'ignore', 'ignore'] })
 }
 
-async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exit = once(child, 'exit')
   child.kill('SIGTERM')

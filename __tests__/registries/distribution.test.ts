@@ -1,0 +1,9 @@
+import { startDistributionWithPasswords, startDistributionWithTokens, startOpenDistribution } from './distribution.ts'
+import { describeRegistry } from './scenarios.ts'
+
+describeRegistry('Distribution, open', startOpenDistribution, { withLogin: false })
+describeRegistry('Distribution with passwords, over https', startDistributionWithPasswords, { withLogin: true })
+describeRegistry('Distribution with a token service', startDistributionWithTokens, {
+  withLogin: true,
+  readers: ['a token that may only pull'],
+})

@@ -1,0 +1,11 @@
+import { fileURLToPath } from 'node:url'
+import { shared } from '../../jest.config.js'
+
+// Apart from jest.config.js, so that `npm test` does not run these: they need programs that take minutes to build.
+export default {
+  ...shared,
+  rootDir: fileURLToPath(new URL('../..', import.meta.url)),
+  displayName: 'registries',
+  testMatch: ['<rootDir>/__tests__/registries/**/*.test.ts'],
+  testTimeout: 180_000,
+}

@@ -1,0 +1,52 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/** A registry, or another program of the tests, that `scripts/registries.ts` builds from its Go module. */
+export interface Program {
+  readonly name: string
+  readonly module: string
+  readonly version: string
+  /** The package that is the program, relative to the module. */
+  readonly package: string
+  readonly tags?: string
+  /** Folders of the module that the program reads when it runs. */
+  readonly resources?: readonly string[]
+}
+
+const programs = {
+  distribution: {
+    name: 'distribution',
+    module: 'github.com/distribution/distribution/v3',
+    version: 'v3.1.2',
+    package: './cmd/registry',
+  },
+  zot: { name: 'zot', module: 'zotregistry.dev/zot/v2', version: 'v2.1.20', package: './cmd/zot' },
+  olareg: { name: 'olareg', module: 'github.com/olareg/olareg', version: 'v0.2.2', package: './cmd/olareg' },
+  gitea: {
+    name: 'gitea',
+    module: 'code.gitea.io/gitea',
+    version: 'v1.26.0',
+    package: '.',
+    tags: 'sqlite,sqlite_unlock_notify',
+    resources: ['options', 'templates', 'public'],
+  },
+  'gitea-runner': { name: 'gitea-runner', module: 'gitea.com/gitea/runner', version: 'v1.0.8', package: '.' },
+} as const satisfies Readonly<Record<string, Program>>
+
+export type ProgramName = keyof typeof programs
+
+export const allPrograms: readonly Program[] = Object.values(programs)
+
+/** The folder of a program, which holds the program by its own name, and its resources. */
+export function programFolder({ name, version }: Program): string {
+  return join(fileURLToPath(new URL('../../.cache/registries', import.meta.url)), `${name}-${version}`)
+}
+
+/** Throws if the program has not been built. */
+export function builtProgram(name: ProgramName): { readonly path: string; readonly folder: string } {
+  const folder = programFolder(programs[name])
+  const path = join(folder, name)
+  if (!existsSync(path)) throw new Error(`${path} does not exist. Run "npm run test:registries", which builds it.`)
+  return { path, folder }
+}

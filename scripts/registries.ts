@@ -1,0 +1,90 @@
+// Tests the action against real registries, which it builds from their Go modules first.
+//
+//   npm run test:registries                   all of them
+//   npm run test:registries -- zot gitea      the test files with one of these in their names
+//   npm run test:registries -- zot -t zstd    also takes Jest's options
+//
+// Programs go to .cache/registries and are built once. A program that is already there is used as it is.
+import { type SpawnSyncOptions, spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { allPrograms, type Program, programFolder } from '../__tests__/registries/programs.ts'
+
+const checkout = fileURLToPath(new URL('..', import.meta.url))
+const args = process.argv.slice(2)
+// Up to the first option of Jest's, arguments are parts of file names.
+const optionsAt = args.findIndex((arg) => arg.startsWith('-'))
+const names = optionsAt < 0 ? args : args.slice(0, optionsAt)
+// The files of Gitea also test its runner, and every file has a second registry, which is Distribution.
+const isNeeded = ({ name }: Program): boolean =>
+  names.length === 0 ||
+  name === 'distribution' ||
+  names.some((part) => basename(part).startsWith(name.split('-')[0] ?? ''))
+const missing = allPrograms.filter(
+  (program) => isNeeded(program) && !existsSync(join(programFolder(program), program.name)),
+)
+
+if (missing.length > 0) requireGo()
+for (const program of missing) {
+  console.log(`Building ${program.name} from ${program.module}@${program.version}`)
+  try {
+    build(program)
+  } catch (error) {
+    // The tests of the other registries are worth running; those of this one fail.
+    console.error(`${program.name} could not be built: ${error instanceof Error ? error.message : error}`)
+  }
+}
+
+const jest = join(checkout, 'node_modules/jest/bin/jest.js')
+const nodeOptions = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning']
+const { status } = spawnSync(
+  process.execPath,
+  [...nodeOptions, jest, '--config', join(checkout, '__tests__/registries/jest.config.js'), ...args],
+  { cwd: checkout, stdio: 'inherit' },
+)
+process.exitCode = status ?? 1
+
+function requireGo(): void {
+  if (spawnSync('go', ['version']).status === 0) return
+  console.error('Go is not installed. Install Go 1.26 or later: https://go.dev/doc/install')
+  process.exit(1)
+}
+
+/** Builds a program in its module's folder, where the module's own `replace` directives and checksums apply. */
+function build(program: Program): void {
+  const folder = programFolder(program)
+  mkdirSync(dirname(folder), { recursive: true })
+  // A name of its own until it is complete, so that a build that was interrupted is repeated.
+  const incomplete = mkdtempSync(`${folder}-`)
+  try {
+    const module = download(program, incomplete)
+    const tags = program.tags === undefined ? [] : ['-tags', program.tags]
+    const options = ['-C', module, '-mod=readonly', '-trimpath', '-buildvcs=false', ...tags]
+    run('nice', ['-n', '15', 'go', 'build', ...options, '-o', join(incomplete, program.name), program.package])
+    for (const resource of program.resources ?? []) {
+      cpSync(join(module, resource), join(incomplete, resource), { recursive: true })
+    }
+    renameSync(incomplete, folder)
+  } finally {
+    rmSync(incomplete, { recursive: true, force: true })
+  }
+}
+
+/** Returns the module's folder in Go's module cache. */
+function download({ module, version }: Program, cwd: string): string {
+  const json = run('go', ['mod', 'download', '-json', `${module}@${version}`], { cwd })
+  const { Dir } = JSON.parse(json) as { readonly Dir: string }
+  return Dir
+}
+
+function run(command: string, commandArgs: readonly string[], options: SpawnSyncOptions = {}): string {
+  const { status, stdout, error } = spawnSync(command, commandArgs, {
+    ...options,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  if (status === 0) return stdout
+  const reason = error?.message ?? stdout.trim()
+  throw new Error([`"${[command, ...commandArgs].join(' ')}" ended with ${status}`, reason].filter(Boolean).join('\n'))
+}
