@@ -179,7 +179,7 @@ describe('writing', () => {
       /^Two jobs of this run have pushed an image of ghcr\.io\/owner\/app for aarch64-linux\n/,
       `${record.digest} by the job "build"`,
       `${other.digest} by the job "build", this one`,
-      /\n {2}variant: debug\nor an `image` of its own\. Then start a new run/,
+      /\n {2}variant: debug\nor an `image` of its own\.[^\n]* start a new run/,
     )
     expect(await stored()).toEqual({ [name]: record, [second]: other })
   })
@@ -210,6 +210,7 @@ describe('writing', () => {
       ['with other inputs', { job }, { job: { ...job, inputs: 'b' } }],
       ['of another commit', { job, revision }, { job, revision: '2'.repeat(40) }],
       ['of another job', { job }, { job: { ...job, id: 'build-musl' } }],
+      ['with other labels', { job }, { job: { ...job, inputs: 'b' }, storePath: record.storePath }],
     ])('never replaces the record of a job %s', async (_, first, later) => {
       await writeRecord({ ...record, ...first }, 1, folder)
       await writeRecord({ ...built, ...later }, 1, folder).catch(() => undefined)
@@ -682,11 +683,26 @@ describe('on other runners', () => {
   test.each(['GITEA_ACTIONS', 'FORGEJO_ACTIONS'])(
     'with %s, the service is used whatever its host',
     async (variable) => {
-      Object.assign(process.env, { GITHUB_SERVER_URL: 'https://git.example.com', [variable]: 'true' })
+      Object.assign(process.env, { GITHUB_SERVER_URL: 'https://git.example.com', [variable]: 'true', ACT: 'true' })
       await writeRecord(record, 1, folder)
       expect(await read()).toEqual([record])
       // They round down to whole days.
       expect((await service.artifacts()).map(({ retentionDays }) => retentionDays)).toEqual([2])
+    },
+  )
+
+  test.each(['GITEA_ACTIONS', 'FORGEJO_ACTIONS', 'ACT'])(
+    'with %s, where any job can overwrite an artifact, each job has an artifact of its own',
+    async (variable) => {
+      Object.assign(process.env, { GITHUB_SERVER_URL: 'https://github.com', [variable]: 'true' })
+      const job = { id: 'build', inputs: 'b' }
+      await writeRecord(record, 1, folder)
+      await writeRecord({ ...other, job }, 1, folder)
+      expect(await read()).toEqual(expect.arrayContaining([record, { ...other, job }]))
+      expect(service.calls.map(({ method }) => method)).not.toContain('DeleteArtifact')
+      // Gitea counts the attempts of each job: the merge may be in an earlier one.
+      const [found] = await readRecords(OWN, folder)
+      expect(found?.kind === 'record' && readFoundRecord(found, { id: '42', attempt: 0 })).toMatchObject({ schema: 1 })
     },
   )
 

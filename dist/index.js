@@ -54486,9 +54486,10 @@ class RecordError extends lib_failure/* Failure */.HR {
 function replaces(later, earlier) {
     if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt)
         return false;
-    if (later.storePath === earlier.storePath)
+    if (later.digest === earlier.digest)
         return true;
-    return sameJob(later, earlier) && later.job.inputs === earlier.job.inputs && later.revision === earlier.revision;
+    const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs;
+    return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision);
 }
 function sameJob({ job: one }, { job: other }) {
     return one.id === other.id && one.total === other.total && one.index === other.index;
@@ -54942,6 +54943,9 @@ function watchClient() {
 function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS } = process.env) {
     return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true';
 }
+function reservesNames() {
+    return !isGitea() && process.env.ACT !== 'true';
+}
 function adaptToAct(request) {
     request.path = request.path.replace(/([?&]sig=[\w-]{43})(?=&|$)/, '$1%3D');
     if (!request.path.endsWith('/CreateArtifact'))
@@ -54957,7 +54961,7 @@ function adaptToAct(request) {
 }
 function watchRequest(request, call) {
     request.once('error', call.fail);
-    if (process.env.ACT === 'true')
+    if (process.env.ACT === 'true' && !isGitea())
         adaptToAct(request);
     if (call.ended) {
         abandon(request);
@@ -57851,8 +57855,10 @@ function assertBelongs(record, artifact, run) {
     const { image, system, variant } = record;
     const wrong = [
         record.run.id === run.id ? [] : `its run is ${(0,lib_failure/* oneLine */.TN)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
-        record.run.attempt <= run.attempt ? [] : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
-        candidateNames(record).includes(artifact)
+        record.run.attempt <= run.attempt || !reservesNames()
+            ? []
+            : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
+        [...candidateNames(record), artifactName(record, placeOfJob(record))].includes(artifact)
             ? []
             : `it is of ${image} for ${system}${variant === undefined ? '' : `, variant ${variant}`}, whose artifact is ${artifactName(record)}`,
     ].flat();
@@ -57912,10 +57918,16 @@ async function listTwice(call, choose) {
 function fingerprint(artifacts) {
     return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]));
 }
+function placeOfJob({ job: { id, total, index, inputs }, revision }) {
+    const text = JSON.stringify([id, total, index, inputs, revision]);
+    return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 8);
+}
 function candidateNames(record) {
     return Array.from({ length: PLACES }, (_, at) => artifactName(record, at + 1));
 }
 async function hand(writing) {
+    if (!reservesNames())
+        return void (await create(writing, artifactName(writing.record, placeOfJob(writing.record))));
     const others = { names: new Set(writing.taken), conflicts: [] };
     const written = writing.record.run.attempt > 1 && (await clear(writing, others));
     if (!written)
@@ -58066,7 +58078,7 @@ function conflictOf(record, found) {
         words: `${found.digest} by the job "${(0,lib_failure/* oneLine */.TN)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
         help: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
   variant: debug
-or an \`image\` of its own. Then start a new run: this one keeps both records.`,
+or an \`image\` of its own. If it is one job, which has built another commit than in an earlier attempt, nothing is wrong. In both cases, start a new run: this one keeps both records.`,
     });
 }
 function ofAttempt({ run }) {
@@ -59805,7 +59817,8 @@ async function* outputOf({ path, root }) {
 const FOLDER = 'nix-image-action-records';
 async function writeJobRecord(record, tempFolder) {
     const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
-    const file = (0,external_node_path_.join)(folder, `${artifactName(record)}.${record.digest.replace('sha256:', '')}.json`);
+    const hash = (0,external_node_crypto_.createHash)('sha256').update(printRecord(record)).digest('hex');
+    const file = (0,external_node_path_.join)(folder, `${hash}.json`);
     try {
         await (0,promises_.mkdir)(folder).catch((error) => {
             if (error.code !== 'EEXIST')
@@ -60830,6 +60843,68 @@ async function quietly(reading) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/oci/annotation.js
+
+
+const REVISION = 'org.opencontainers.image.revision';
+const SOURCE = 'org.opencontainers.image.source';
+const CREATED = 'org.opencontainers.image.created';
+const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
+function parseAnnotation(text) {
+    const equals = text.indexOf('=');
+    if (equals < 1)
+        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
+    const name = text.slice(0, equals);
+    const value = text.slice(equals + 1);
+    const colon = name.indexOf(':');
+    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
+    if (levels.length === 0 || !levels.every((level) => level !== undefined))
+        return [{ key: name, value }];
+    const key = name.slice(colon + 1);
+    if (key === '')
+        throw new FormatError({ what: `the annotation "${text}" has no key` });
+    return levels.map((level) => ({ ...level, key, value }));
+}
+function placeAnnotations(annotations, platforms) {
+    const placeOf = (annotation) => placeIn(annotation, platforms);
+    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
+    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
+    return {
+        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+        descriptor: (platform) => {
+            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
+            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
+        },
+        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
+    };
+}
+function placeIn({ level, platform }, platforms) {
+    if (level === 'index-descriptor')
+        return 'nowhere';
+    if (level !== 'manifest-descriptor')
+        return platform === undefined ? 'index' : 'nowhere';
+    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
+}
+function isPlatform(text, platform) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return samePlatform({ os, architecture, variant }, platform);
+}
+function weakestFirst(annotations, isSpecific) {
+    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
+}
+function parseLevel(text) {
+    const [, level, platform] = LEVEL.exec(text) ?? [];
+    if (level === undefined)
+        return undefined;
+    return { level: level, ...(platform !== undefined && { platform }) };
+}
+function printAnnotation({ level, platform, key, value }) {
+    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
+}
+function toRecord(annotations) {
+    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
+}
+
 ;// CONCATENATED MODULE: ./lib/reuse/reuse-error.js
 
 class ReuseError extends lib_failure/* Failure */.HR {
@@ -61723,7 +61798,7 @@ async function putTags(registry, repositories, tag, manifest, check) {
         const place = { repository, tag };
         const before = digest === undefined && !several ? undefined : await readStored(registry, place);
         if (before !== undefined)
-            check(before, place);
+            await check(before, place);
         return [{ tag: place, before }];
     }));
     const moves = all.flat();
@@ -61756,8 +61831,11 @@ async function writeTag(registry, { tag: place, before }, { digest, mediaType, b
             return 'refused';
         if (status !== 412 || etag === undefined)
             throw error;
-        if (now !== undefined && now !== before?.digest)
-            throw new TagConflict({ tag: place, before }, now);
+        const confirmed = await registry.getManifest(repository, tag, { written: true });
+        if (confirmed?.digest === digest)
+            return 'refused';
+        if (confirmed?.digest !== before?.digest || confirmed?.etag !== etag)
+            throw new TagConflict({ tag: place, before }, confirmed?.digest);
         return writeTag(registry, { tag: place }, { digest, mediaType, bytes });
     }
 }
@@ -61964,16 +62042,19 @@ function unknownValue(input, name) {
 
 
 
+
+
+
 function chooseTag(inputs, revision) {
     const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs;
     const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
     if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system))
         return { tag };
-    const what = `The ${jobTotal} jobs of this matrix would all write the tag "${tag}"`;
+    const what = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
     const help = adviseOwnTag(pattern);
     if (pushWith === 'docker')
         throw new InputError({ what, help });
-    return { tag: '', warning: `${what}, so this build pushes its image without a tag. ${help}` };
+    return { tag: '', warning: `${what}. This build pushes its image without a tag. ${help}` };
 }
 function adviseOwnTag(pattern) {
     return `Give each system its own tag, or none:
@@ -61993,28 +62074,36 @@ async function checkTag(registry, place, platform) {
         return;
     const stored = await readStored(registry, place);
     if (stored !== undefined)
-        refuseIndex(stored, place, platform);
+        await checkReplaced(registry, stored, place, platform);
 }
-function refuseIndex(stored, place, platform) {
-    const platforms = platformsOf(stored, place);
-    if (platforms.every((one) => fits(one, platform)))
+async function checkReplaced(registry, stored, place, platform) {
+    const platforms = await platformsOf(registry, stored, place);
+    if (platforms?.every((one) => one !== undefined && fits(one, platform)))
         return;
+    const what = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
     throw new InputError({
-        what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to an index of ${platforms.map(printPlatform).join(', ')}`,
+        what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to ${what}`,
         help: adviseOwnTag(place.tag),
     });
 }
-function platformsOf({ bytes, mediaType }, place) {
+function describePlatforms(platforms, { mediaType }) {
+    const names = platforms.map((one) => (one ? printPlatform(one) : 'an unknown platform')).join(', ');
+    return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`;
+}
+async function platformsOf(registry, { bytes, digest, mediaType }, place) {
     try {
         const content = parseManifest(bytes, mediaType, printReference(place));
-        if (content.kind === 'manifest')
-            return [];
-        return content.manifests.filter((one) => !isAttestation(one)).flatMap(({ platform }) => platform ?? []);
+        if (content.kind === 'index')
+            return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform);
+        const image = await findImage(registry, place.repository, digest);
+        return image === undefined ? [] : [image.platform];
     }
     catch (error) {
-        if (error instanceof FormatError)
+        if (error instanceof RegistryError && error.problem === 'not-found')
             return [];
-        throw error;
+        if (!(error instanceof FormatError))
+            throw error;
+        return isIndexType(mediaType) ? undefined : [];
     }
 }
 
@@ -62045,7 +62134,7 @@ async function publishUnchanged(registry, published, repositories, tag) {
     const whole = await allOf(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
     const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
     if (tag !== '')
-        await putTags(registry, repositories, tag, own.manifest, (stored, place) => refuseIndex(stored, place, platform));
+        await putTags(registry, repositories, tag, own.manifest, (stored, place) => checkReplaced(registry, stored, place, platform));
     return sent;
 }
 
@@ -62305,7 +62394,7 @@ async function push(name, { image, tag, platform, archive, size }, { registry, l
     const place = { repository: image, tag };
     const there = await registry.getManifest(image, tag);
     if (there !== undefined)
-        refuseIndex(there, place, platform);
+        await checkReplaced(registry, there, place, platform);
     const same = there && (await findSame(image, there.digest, archive, registry));
     if (same !== undefined) {
         log.info(`${reference} is this image already: ${same.digest}`);
@@ -62711,7 +62800,7 @@ async function pushManifest({ images, tag, platform, labels }, image, layers, in
     const without = images.filter((repository) => !published.has(repository, config.digest));
     await putEverywhere(registry, without, config);
     await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
-    const check = (stored, place) => refuseIndex(stored, place, platform);
+    const check = (stored, place) => checkReplaced(registry, stored, place, platform);
     if (tag !== '')
         await putTags(registry, images, tag, manifest, check);
     return manifest;
@@ -62755,22 +62844,11 @@ function summarizeLayers(layers) {
 ;// CONCATENATED MODULE: ./lib/git.js
 
 
-async function readCheckedOut(folder) {
-    const commit = await git(folder, ['rev-parse', '--verify', 'HEAD']);
-    if (commit === undefined || !isCommitId(commit))
-        return undefined;
-    return { commit, origin: await git(folder, ['config', '--get', 'remote.origin.url']) };
-}
-async function git(folder, args) {
-    const result = await (0,process_command/* runCommand */.d1)('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' });
-    return result?.exitCode === 0 ? result.stdout.trim() : undefined;
-}
-function sameGitRepository(one, other) {
-    return one !== '' && repositoryPlace(one) === repositoryPlace(other);
-}
-function repositoryPlace(url) {
-    const [, host = '', path = ''] = /^(?:[a-z+]+:\/\/)(?:[^@/]*@)?([^/:]+)(?::\d+)?\/(.*)$/i.exec(url) ?? /^(?:[^@/:]*@)?([^/:]+):(.*)$/.exec(url) ?? [];
-    return `${host}/${path.replace(/^\/+/, '').replace(/(\.git)?\/*$/, '')}`.toLowerCase();
+async function readHead(folder) {
+    const args = ['-c', 'safe.directory=*', '-C', folder, 'rev-parse', '--verify', 'HEAD'];
+    const result = await (0,process_command/* runCommand */.d1)('git', args, { trust: 'nix' });
+    const commit = result?.exitCode === 0 ? result.stdout.trim() : '';
+    return isCommitId(commit) ? commit : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/workflow.js
@@ -62801,7 +62879,7 @@ function readWorkflow(env) {
 }
 const PULL_REQUEST_EVENT = object({ pull_request: object({ head: object({ sha: string() }) }) });
 function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
-    if (name !== 'pull_request' || !file)
+    if (!name?.match(/^pull_request(_review|_review_comment)?$/) || !file)
         return undefined;
     try {
         const event = readJson(PULL_REQUEST_EVENT, (0,external_node_fs_.readFileSync)(file));
@@ -62820,22 +62898,13 @@ function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file 
 
 async function findRevision(source, workflow, log) {
     const folder = sourceFolder(source);
-    const checkedOut = folder === undefined ? undefined : await readCheckedOut(folder);
-    const { revision, foreign } = chooseRevision(checkedOut, workflow);
-    if (foreign)
-        log.info(`The commit that is checked out in ${folder} is of another repository: ${checkedOut?.origin}`);
+    const revision = chooseRevision(folder === undefined ? undefined : await readHead(folder), workflow);
     if (revision !== commitOfRun(workflow) && workflow.revision !== '')
-        log.notice(`The image is of commit ${revision}, which is checked out, and not of ${workflow.revision}, the commit of this run (GITHUB_SHA). Its tag, its revision and the order of commits follow the commit that is built.`);
+        log.notice(`The image is built from the commit that is checked out, ${revision}, and this run is of ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`);
     return revision;
 }
-function chooseRevision(checkedOut, workflow) {
-    const ofRun = commitOfRun(workflow);
-    if (checkedOut === undefined)
-        return { revision: ofRun, foreign: false };
-    const { commit, origin = '' } = checkedOut;
-    if (origin !== '' && workflow.source !== '' && !sameGitRepository(origin, workflow.source))
-        return { revision: ofRun, foreign: true };
-    return { revision: commit === workflow.revision ? ofRun : commit, foreign: false };
+function chooseRevision(head, workflow) {
+    return head === undefined || head === workflow.revision ? commitOfRun(workflow) : head;
 }
 function sourceFolder({ flake, installable, file }) {
     if (file !== '')
@@ -62893,6 +62962,7 @@ function describeLayers(layers) {
 }
 
 ;// CONCATENATED MODULE: ./lib/build/build.js
+
 
 
 
@@ -63110,75 +63180,14 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
         run,
     };
 }
-function hashInputs({ flake, attribute, installable, file, nixArgs, tag }) {
-    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag]);
+function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }) {
+    const lasting = Object.entries(labels).filter(([key]) => key !== CREATED);
+    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, lasting]);
     return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
 }
 
 // EXTERNAL MODULE: ./lib/cancel.js
 var cancel = __nccwpck_require__(61485);
-;// CONCATENATED MODULE: ./lib/oci/annotation.js
-
-
-const REVISION = 'org.opencontainers.image.revision';
-const SOURCE = 'org.opencontainers.image.source';
-const CREATED = 'org.opencontainers.image.created';
-const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
-function parseAnnotation(text) {
-    const equals = text.indexOf('=');
-    if (equals < 1)
-        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
-    const name = text.slice(0, equals);
-    const value = text.slice(equals + 1);
-    const colon = name.indexOf(':');
-    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
-    if (levels.length === 0 || !levels.every((level) => level !== undefined))
-        return [{ key: name, value }];
-    const key = name.slice(colon + 1);
-    if (key === '')
-        throw new FormatError({ what: `the annotation "${text}" has no key` });
-    return levels.map((level) => ({ ...level, key, value }));
-}
-function placeAnnotations(annotations, platforms) {
-    const placeOf = (annotation) => placeIn(annotation, platforms);
-    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
-    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
-    return {
-        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
-        descriptor: (platform) => {
-            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
-            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
-        },
-        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
-    };
-}
-function placeIn({ level, platform }, platforms) {
-    if (level === 'index-descriptor')
-        return 'nowhere';
-    if (level !== 'manifest-descriptor')
-        return platform === undefined ? 'index' : 'nowhere';
-    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
-}
-function isPlatform(text, platform) {
-    const [os = '', architecture = '', variant] = text.split('/');
-    return samePlatform({ os, architecture, variant }, platform);
-}
-function weakestFirst(annotations, isSpecific) {
-    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
-}
-function parseLevel(text) {
-    const [, level, platform] = LEVEL.exec(text) ?? [];
-    if (level === undefined)
-        return undefined;
-    return { level: level, ...(platform !== undefined && { platform }) };
-}
-function printAnnotation({ level, platform, key, value }) {
-    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
-}
-function toRecord(annotations) {
-    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
-}
-
 ;// CONCATENATED MODULE: ./lib/inputs/tags.js
 
 
@@ -63719,7 +63728,7 @@ function checkComplete(chosen, handed, { run }) {
     const all = latestAttempts(handed).flatMap(({ record }) => record ?? []);
     const matrices = new Map(chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])));
     for (const [matrix, { id, total = 0 }] of matrices) {
-        const records = all.filter((record) => matrixOf(record) === matrix);
+        const records = withoutOtherCalls(all.filter((record) => matrixOf(record) === matrix), chosen);
         const jobs = new Set(records.map(matrixJobOf));
         if (jobs.size >= total)
             continue;
@@ -63734,6 +63743,11 @@ function checkComplete(chosen, handed, { run }) {
             ].join('\n'),
         });
     }
+}
+function withoutOtherCalls(records, chosen) {
+    const own = records.filter((record) => chosen.some((one) => one.record && choose_nameOf(one.record) === choose_nameOf(record)));
+    const isOfOtherCall = (record) => own.some(({ job, digest }) => job.index !== undefined && job.index === record.job.index && digest !== record.digest);
+    return records.some((record) => !own.includes(record) && isOfOtherCall(record)) ? own : records;
 }
 function choose_nameOf({ image, variant }) {
     return variant === undefined ? image : `${image} (variant ${variant})`;
@@ -64076,8 +64090,8 @@ async function storeIndex(index, { dockerList }, plans, members, { images }, { r
         if (dockerList === undefined || dockerList.lost.length > 0)
             throw refusedIndex(error, dockerList?.lost);
         log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`);
-        await putIndex(registry, images, dockerList).catch(() => {
-            throw refusedIndex(error);
+        await putIndex(registry, images, dockerList).catch((second) => {
+            throw isTypeRefusal(second) ? refusedIndex(error) : second;
         });
         return dockerList;
     }

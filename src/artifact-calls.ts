@@ -182,6 +182,11 @@ export function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS }: NodeJS.ProcessEnv = 
   return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true'
 }
 
+/** Reports whether the service refuses to create an artifact whose name is taken. Gitea and act let it be overwritten. */
+export function reservesNames(): boolean {
+  return !isGitea() && process.env.ACT !== 'true'
+}
+
 /**
  * Changes a request so that the artifact server of act accepts it. The server rejects the field `mime_type`
  * (https://github.com/nektos/act/issues/6022), and requires the padding of the signature, which the client for the blob
@@ -202,7 +207,8 @@ function adaptToAct(request: ClientRequest): void {
 
 function watchRequest(request: ClientRequest, call: Call): void {
   request.once('error', call.fail)
-  if (process.env.ACT === 'true') adaptToAct(request)
+  // Gitea's runner is made from act, and sets its variable as well.
+  if (process.env.ACT === 'true' && !isGitea()) adaptToAct(request)
   if (call.ended) {
     abandon(request)
     return

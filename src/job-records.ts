@@ -1,6 +1,6 @@
+import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { artifactName } from './artifacts.ts'
 import { diskFailure } from './disk.ts'
 import { type DigestRecord, parseRecord, printRecord } from './record.ts'
 
@@ -20,7 +20,8 @@ const FOLDER = 'nix-image-action-records'
  */
 export async function writeJobRecord(record: DigestRecord, tempFolder: string): Promise<void> {
   const folder = join(tempFolder, FOLDER)
-  const file = join(folder, `${artifactName(record)}.${record.digest.replace('sha256:', '')}.json`)
+  const hash = createHash('sha256').update(printRecord(record)).digest('hex')
+  const file = join(folder, `${hash}.json`)
   try {
     await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error

@@ -52,8 +52,9 @@ export interface DigestRecord {
  */
 export function replaces(later: DigestRecord, earlier: DigestRecord): boolean {
   if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt) return false
-  if (later.storePath === earlier.storePath) return true
-  return sameJob(later, earlier) && later.job.inputs === earlier.job.inputs && later.revision === earlier.revision
+  if (later.digest === earlier.digest) return true
+  const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs
+  return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision)
 }
 
 /** Reports whether two records name the same job of a workflow. In one attempt, only one of them can be right. */

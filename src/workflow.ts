@@ -54,7 +54,7 @@ const PULL_REQUEST_EVENT = v.object({ pull_request: v.object({ head: v.object({ 
 
 /** https://docs.github.com/en/webhooks/webhook-events-and-payloads#pull_request */
 function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }: Environment): string | undefined {
-  if (name !== 'pull_request' || !file) return undefined
+  if (!name?.match(/^pull_request(_review|_review_comment)?$/) || !file) return undefined
   try {
     const event = readJson(PULL_REQUEST_EVENT, readFileSync(file))
     const head = event.ok ? event.value.pull_request.head.sha : ''

@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { chooseRevision, findRevision, sourceFolder } from '../../src/build/revision.ts'
-import { readCheckedOut, sameGitRepository } from '../../src/git.ts'
 import { readWorkflow } from '../../src/workflow.ts'
 
 const RUN = '1'.repeat(40)
@@ -48,7 +47,9 @@ describe('the commit of a build', () => {
     const { revision, notices } = await find(`${folder}/nix?dir=x`)
     expect(revision).toBe(head)
     expect(notices).toEqual([
-      expect.stringContaining(`The image is of commit ${head}, which is checked out, and not of ${RUN}`),
+      expect.stringContaining(
+        `The image is built from the commit that is checked out, ${head}, and this run is of ${RUN} (GITHUB_SHA).`,
+      ),
     ])
   })
 
@@ -59,34 +60,15 @@ describe('the commit of a build', () => {
     expect(await find(`${folder}/absent`)).toEqual({ revision: RUN, notices: [] })
   })
 
-  test('is the run’s where another repository is checked out', async () => {
-    await commit()
-    await git('remote', 'add', 'origin', 'https://github.com/owner/other.git')
-    expect(await find(folder)).toEqual({ revision: RUN, notices: [] })
+  test('is that of a fork which is checked out: its code is not that of the run’s commit', async () => {
+    const head = await commit()
+    await git('remote', 'add', 'origin', 'https://github.com/fork/app.git')
+    expect((await find(folder)).revision).toBe(head)
   })
 
   test('is the run’s for a flake that Nix fetches', async () => {
     expect(await find('github:owner/app')).toEqual({ revision: RUN, notices: [] })
   })
-})
-
-test('a work tree tells its commit and its origin', async () => {
-  const head = await commit()
-  expect(await readCheckedOut(folder)).toEqual({ commit: head, origin: undefined })
-  await git('remote', 'add', 'origin', 'git@github.com:Owner/App.git')
-  expect(await readCheckedOut(folder)).toEqual({ commit: head, origin: 'git@github.com:Owner/App.git' })
-})
-
-test.each<[string, string, boolean]>([
-  ['https://github.com/owner/app', 'https://github.com/Owner/App', true],
-  ['git@github.com:owner/app.git', 'https://github.com/owner/app', true],
-  ['ssh://git@github.com:22/owner/app.git/', 'https://github.com/owner/app', true],
-  ['https://x-access-token:abc@github.com/owner/app', 'https://github.com/owner/app', true],
-  ['https://github.com/owner/app-api', 'https://github.com/owner/app', false],
-  ['https://gitlab.com/owner/app', 'https://github.com/owner/app', false],
-  ['', '', false],
-])('%s and %s are one repository: %s', (one, other, same) => {
-  expect(sameGitRepository(one, other)).toBe(same)
 })
 
 describe('in a pull request', () => {
@@ -99,10 +81,12 @@ describe('in a pull request', () => {
 
   test('it is the head’s, not that of the temporary merge', async () => {
     const run = await workflow(event)
-    expect(chooseRevision({ commit: RUN }, run).revision).toBe(HEAD)
-    expect(chooseRevision(undefined, run).revision).toBe(HEAD)
-    expect(chooseRevision({ commit: HEAD }, run).revision).toBe(HEAD)
-    expect(chooseRevision({ commit: BUILT }, run).revision).toBe(BUILT)
+    expect(chooseRevision(RUN, run)).toBe(HEAD)
+    expect(chooseRevision(undefined, run)).toBe(HEAD)
+    expect(chooseRevision(HEAD, run)).toBe(HEAD)
+    expect(chooseRevision(BUILT, run)).toBe(BUILT)
+    for (const name of ['pull_request_review', 'pull_request_review_comment'])
+      expect(chooseRevision(RUN, await workflow(event, name))).toBe(HEAD)
   })
 
   test.each([
@@ -110,7 +94,7 @@ describe('in a pull request', () => {
     ['with something else', { pull_request: { head: { sha: '; rm' } } }, 'pull_request'],
     ['of another kind', event, 'pull_request_target'],
   ])('an event %s changes nothing', async (_, content, name) => {
-    expect(chooseRevision({ commit: RUN }, await workflow(content, name)).revision).toBe(RUN)
+    expect(chooseRevision(RUN, await workflow(content, name))).toBe(RUN)
   })
 })
 

@@ -3,7 +3,7 @@ import { checkTag, chooseTag } from '../../src/build/tag.ts'
 import { InputError } from '../../src/inputs/field.ts'
 import { open } from '../registry/connect.ts'
 import { openRegistry, push } from '../support/merging.ts'
-import { seedIndex } from '../support/seed.ts'
+import { OCI_INDEX, seedIndex } from '../support/seed.ts'
 
 const REVISION = '0123456789abcdef0123456789abcdef01234567'
 const inputs = { tag: '', system: 'aarch64-linux', variant: '', jobTotal: 2, pushWith: 'registry' } as const
@@ -34,7 +34,7 @@ describe('the tag of a build', () => {
       const { tag, warning } = chooseTag({ ...inputs, tag: pattern }, REVISION)
       expect(tag).toBe('')
       expect(warning).toMatch(
-        /^The 2 jobs of this matrix would all write the tag "[\w-]+", so this build pushes its image/,
+        /^The tag "[\w-]+" does not name the system, so the 2 jobs of this matrix .* This build pushes its image without a tag\./,
       )
       expect(warning).toContain(`\n  tag: ${pattern}-{system}\n`)
     },
@@ -43,7 +43,7 @@ describe('the tag of a build', () => {
   test('is an error there if Docker pushes, which needs a tag', () => {
     const choose = () => chooseTag({ ...inputs, tag: 'latest', pushWith: 'docker' }, REVISION)
     expect(choose).toThrow(InputError)
-    expect(choose).toThrow('The 2 jobs of this matrix would all write the tag "latest"\n')
+    expect(choose).toThrow('The tag "latest" does not name the system, so the 2 jobs of this matrix')
   })
 
   test('may be any where there is one job', () => {
@@ -69,6 +69,27 @@ describe('a tag that points to an index', () => {
       /^The build for linux\/amd64 can't write the tag \S+\/app:latest: it points to an index of linux\/amd64, linux\/arm64\n/,
     )
     await expect(checking).rejects.toThrow('\n  tag: latest-{system}\n')
+  })
+
+  test('that can’t be read is not replaced either', async () => {
+    const registry = await openRegistry()
+    registry.seedManifest('app', Buffer.from('{"manifests":3}'), OCI_INDEX, 'latest')
+    const client = open(registry.host)
+    const checking = checkTag(client, { repository: client.repository, tag: 'latest' }, AMD64)
+    await expect(checking).rejects.toThrow("it points to an index that can't be read\n")
+  })
+
+  test.each([
+    ['x86_64-linux', undefined],
+    ['aarch64-linux', /can't write the tag \S+\/app:latest: it points to the image for linux\/arm64\n/],
+  ])('or to the image of %s', async (system, refusal) => {
+    const registry = await openRegistry()
+    const [{ image }] = await push(registry, 'app', [system])
+    registry.seedTag('app', 'latest', image.digest)
+    const client = open(registry.host)
+    const checking = checkTag(client, { repository: client.repository, tag: 'latest' }, AMD64)
+    if (refusal === undefined) await expect(checking).resolves.toBeUndefined()
+    else await expect(checking).rejects.toThrow(refusal)
   })
 
   test('of this platform alone is', async () => {

@@ -77,6 +77,13 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(refusal).toContain(`x86_64-linux of ${registry.host}/api`)
   })
 
+  test('though another call of the same workflow, for another image, has the same jobs', async () => {
+    const [app] = numbered(await push(registry, 'app', TWO), 2)
+    const api = numbered(await push(registry, 'api', TWO, { content: 'api' }), 2)
+    const refusal = await refusalOf(registry, { digests: records([...(app ? [app] : []), ...api]) })
+    expect(refusal).toContain('Only 1 of the 2 jobs of "build" has handed over a digest')
+  })
+
   test('though another matrix of the run is complete', async () => {
     const [amd64, arm64] = await push(registry, 'app', TWO)
     const digests = [

@@ -34,7 +34,7 @@ async function openTwo(tagged: boolean) {
 
 test('a tag that one repository refuses is moved back in the others', async () => {
   const { server, client, repositories } = await openTwo(true)
-  const error = await putTags(client, repositories, 'v1', fresh, () => undefined).catch(
+  const error = await putTags(client, repositories, 'v1', fresh, async () => undefined).catch(
     (thrown: unknown) => thrown as Error,
   )
   expect(error).toBeInstanceOf(TagError)
@@ -45,7 +45,7 @@ test('a tag that one repository refuses is moved back in the others', async () =
 
 test('a new tag that can’t be deleted after one repository has refused it is named', async () => {
   const { server, client, repositories } = await openTwo(false)
-  const error = await putTags(client, repositories, 'v1', fresh, () => undefined).catch(
+  const error = await putTags(client, repositories, 'v1', fresh, async () => undefined).catch(
     (thrown: unknown) => thrown as Error,
   )
   expect(error?.message).toContain(`except these:\n  ${server.host}/app:v1: is new and points to ${fresh.digest}; `)

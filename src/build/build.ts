@@ -16,6 +16,7 @@ import { adviseOnSettings, buildInstallable, storeFolder } from '../nix/build.ts
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
+import { CREATED } from '../oci/annotation.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
@@ -305,8 +306,9 @@ function recordOf(
   }
 }
 
-/** A hash of the inputs that say what to build. Labels may change with each attempt. */
-function hashInputs({ flake, attribute, installable, file, nixArgs, tag }: BuildInputs): string {
-  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag])
+/** A hash of the inputs that say what to build. It is the same for each attempt of a job. */
+function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }: BuildInputs): string {
+  const lasting = Object.entries(labels).filter(([key]) => key !== CREATED)
+  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, lasting])
   return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }

@@ -8,7 +8,7 @@ import type { Registry } from '../registry/registry.ts'
 import { putTags } from '../registry/tags.ts'
 import type { UnchangedImage } from '../reuse/unchanged.ts'
 import { type Labels, labelledConfig, rewriteManifest } from './manifest.ts'
-import { refuseIndex } from './tag.ts'
+import { checkReplaced } from './tag.ts'
 
 /**
  * Gives a published image other labels. The result has the same bytes as if it were built and pushed with them, no tag
@@ -55,6 +55,8 @@ export async function publishUnchanged(
     repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })),
   )
   if (tag !== '')
-    await putTags(registry, repositories, tag, own.manifest, (stored, place) => refuseIndex(stored, place, platform))
+    await putTags(registry, repositories, tag, own.manifest, (stored, place) =>
+      checkReplaced(registry, stored, place, platform),
+    )
   return sent
 }

@@ -16,7 +16,7 @@ import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { printBytes } from '../units.ts'
 import type { Pushed, Pushing } from './pushing.ts'
-import { refuseIndex } from './tag.ts'
+import { checkReplaced } from './tag.ts'
 
 /**
  * Pushes an image by Docker: load, tag, push, and a look at the registry for what has come of it.
@@ -107,7 +107,7 @@ async function push(
   const reference = printReference({ repository: image, tag })
   const place = { repository: image, tag }
   const there = await registry.getManifest(image, tag)
-  if (there !== undefined) refuseIndex(there, place, platform)
+  if (there !== undefined) await checkReplaced(registry, there, place, platform)
   const same = there && (await findSame(image, there.digest, archive, registry))
   if (same !== undefined) {
     log.info(`${reference} is this image already: ${same.digest}`)

@@ -18,7 +18,7 @@ import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from '.
 import { checkBlob, checkDiffId, checkName, noTar, type ReadLayer, readLayer } from './layer.ts'
 import { keptBlob, type Labels, labelledConfig, manifestOf } from './manifest.ts'
 import type { PushedLayer, Pushing } from './pushing.ts'
-import { refuseIndex } from './tag.ts'
+import { checkReplaced } from './tag.ts'
 import { startUploads, type Taken, type UploadCall, type Uploads } from './uploads.ts'
 
 /** What goes where: one manifest, the same digest, for all `images`. */
@@ -215,7 +215,7 @@ async function pushManifest(
   // Also where it is there already: a registry that takes it once more says whether it still has all the layers.
   await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
   // Tags only when every registry has everything.
-  const check = (stored: StoredManifest, place: TagPlace) => refuseIndex(stored, place, platform)
+  const check = (stored: StoredManifest, place: TagPlace) => checkReplaced(registry, stored, place, platform)
   if (tag !== '') await putTags(registry, images, tag, manifest, check)
   return manifest
 }

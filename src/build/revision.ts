@@ -1,5 +1,5 @@
 import { dirname } from 'node:path'
-import { type CheckedOut, readCheckedOut, sameGitRepository } from '../git.ts'
+import { readHead } from '../git.ts'
 import type { BuildInputs } from '../inputs/inputs.ts'
 import type { JobLog } from '../job-log.ts'
 import { isStorePath } from '../nix/store-path.ts'
@@ -8,35 +8,27 @@ import { commitOfRun, type Workflow } from '../workflow.ts'
 type Source = Pick<BuildInputs, 'flake' | 'installable' | 'file'>
 
 /**
- * Returns the commit that a build is of: the one that is checked out where the flake is, because a workflow may check out
- * another commit than its run is of (`workflow_dispatch` with a ref, `workflow_run`). A commit of another repository is
- * not meant: the images are published for this one.
+ * Returns the commit that a build is of: the one that is checked out where the flake is. A workflow may check out another
+ * commit than its run is of (`workflow_dispatch` with a ref, `workflow_run`).
  * @returns an empty string if the commit is unknown
  */
 export async function findRevision(source: Source, workflow: Workflow, log: JobLog): Promise<string> {
   const folder = sourceFolder(source)
-  const checkedOut = folder === undefined ? undefined : await readCheckedOut(folder)
-  const { revision, foreign } = chooseRevision(checkedOut, workflow)
-  if (foreign) log.info(`The commit that is checked out in ${folder} is of another repository: ${checkedOut?.origin}`)
+  const revision = chooseRevision(folder === undefined ? undefined : await readHead(folder), workflow)
   if (revision !== commitOfRun(workflow) && workflow.revision !== '')
     log.notice(
-      `The image is of commit ${revision}, which is checked out, and not of ${workflow.revision}, the commit of this run (GITHUB_SHA). Its tag, its revision and the order of commits follow the commit that is built.`,
+      `The image is built from the commit that is checked out, ${revision}, and this run is of ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`,
     )
   return revision
 }
 
-/** Decides which commit a build is of, from the one that is checked out and those that the runner names. */
-export function chooseRevision(
-  checkedOut: CheckedOut | undefined,
-  workflow: Workflow,
-): { readonly revision: string; readonly foreign: boolean } {
-  const ofRun = commitOfRun(workflow)
-  if (checkedOut === undefined) return { revision: ofRun, foreign: false }
-  const { commit, origin = '' } = checkedOut
-  if (origin !== '' && workflow.source !== '' && !sameGitRepository(origin, workflow.source))
-    return { revision: ofRun, foreign: true }
-  // The commit that GitHub makes to try a pull request is in no branch.
-  return { revision: commit === workflow.revision ? ofRun : commit, foreign: false }
+/**
+ * Decides which commit a build is of.
+ * @param head the commit that is checked out
+ */
+export function chooseRevision(head: string | undefined, workflow: Workflow): string {
+  // The commit that GitHub makes to test a pull request is in no branch.
+  return head === undefined || head === workflow.revision ? commitOfRun(workflow) : head
 }
 
 /**

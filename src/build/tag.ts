@@ -3,9 +3,12 @@ import type { BuildInputs } from '../inputs/inputs.ts'
 import { platformOf } from '../nix/system.ts'
 import { isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
+import { isIndexType } from '../oci/media-type.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference } from '../oci/reference.ts'
+import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
+import { RegistryError } from '../registry/registry-error.ts'
 import { readStored, type TagPlace } from '../registry/tags.ts'
 
 /** The tag that a build gives its image; empty: none. */
@@ -27,10 +30,10 @@ export function chooseTag(inputs: TagInputs, revision: string): ChosenTag {
   const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs
   const tag = fillPlaceholders('tag', pattern, { revision, variant, system })
   if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system)) return { tag }
-  const what = `The ${jobTotal} jobs of this matrix would all write the tag "${tag}"`
+  const what = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`
   const help = adviseOwnTag(pattern)
   if (pushWith === 'docker') throw new InputError({ what, help })
-  return { tag: '', warning: `${what}, so this build pushes its image without a tag. ${help}` }
+  return { tag: '', warning: `${what}. This build pushes its image without a tag. ${help}` }
 }
 
 function adviseOwnTag(pattern: string): string {
@@ -52,33 +55,54 @@ function namesPlatform(tag: string, system: string): boolean {
 }
 
 /**
- * Checks that a build does not replace an index that has other platforms by the image of one.
+ * Checks that a build does not replace the image of another platform, or an index that has other platforms.
  * @throws InputError if it would, RegistryError if the registry does not say what the tag points to
  */
 export async function checkTag(registry: Registry, place: TagPlace, platform: Platform): Promise<void> {
   if ((await registry.findDigest(place.repository, place.tag)) === undefined) return
   const stored = await readStored(registry, place)
-  if (stored !== undefined) refuseIndex(stored, place, platform)
+  if (stored !== undefined) await checkReplaced(registry, stored, place, platform)
 }
 
-/** @throws InputError if a manifest is an index of other platforms than a build's own */
-export function refuseIndex(stored: StoredManifest, place: TagPlace, platform: Platform): void {
-  const platforms = platformsOf(stored, place)
-  if (platforms.every((one) => fits(one, platform))) return
+/** As `checkTag`, for what a tag points to. */
+export async function checkReplaced(
+  registry: Registry,
+  stored: StoredManifest,
+  place: TagPlace,
+  platform: Platform,
+): Promise<void> {
+  const platforms = await platformsOf(registry, stored, place)
+  if (platforms?.every((one) => one !== undefined && fits(one, platform))) return
+  const what = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored)
   throw new InputError({
-    what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to an index of ${platforms.map(printPlatform).join(', ')}`,
+    what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to ${what}`,
     help: adviseOwnTag(place.tag),
   })
 }
 
-/** Returns the platforms of an index; none for anything else. */
-function platformsOf({ bytes, mediaType }: StoredManifest, place: TagPlace): readonly Platform[] {
+function describePlatforms(platforms: readonly (Platform | undefined)[], { mediaType }: StoredManifest): string {
+  const names = platforms.map((one) => (one ? printPlatform(one) : 'an unknown platform')).join(', ')
+  return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`
+}
+
+/**
+ * Returns the platforms of an index or an image; none for what is no image, which a tag may leave.
+ * @returns undefined for an index that can't be read
+ */
+async function platformsOf(
+  registry: Registry,
+  { bytes, digest, mediaType }: StoredManifest,
+  place: TagPlace,
+): Promise<readonly (Platform | undefined)[] | undefined> {
   try {
     const content = parseManifest(bytes, mediaType, printReference(place))
-    if (content.kind === 'manifest') return []
-    return content.manifests.filter((one) => !isAttestation(one)).flatMap(({ platform }) => platform ?? [])
+    if (content.kind === 'index')
+      return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform)
+    const image = await findImage(registry, place.repository, digest)
+    return image === undefined ? [] : [image.platform]
   } catch (error) {
-    if (error instanceof FormatError) return []
-    throw error
+    if (error instanceof RegistryError && error.problem === 'not-found') return []
+    if (!(error instanceof FormatError)) throw error
+    return isIndexType(mediaType) ? undefined : []
   }
 }

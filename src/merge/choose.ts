@@ -92,7 +92,10 @@ export function checkComplete(
     chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])),
   )
   for (const [matrix, { id, total = 0 }] of matrices) {
-    const records = all.filter((record) => matrixOf(record) === matrix)
+    const records = withoutOtherCalls(
+      all.filter((record) => matrixOf(record) === matrix),
+      chosen,
+    )
     const jobs = new Set(records.map(matrixJobOf))
     if (jobs.size >= total) continue
     const there = [...new Set(records.map((record) => `${record.system} of ${nameOf(record)}`))]
@@ -106,6 +109,17 @@ export function checkComplete(
       ].join('\n'),
     })
   }
+}
+
+/**
+ * Leaves out the records of other calls of a reusable workflow. Their jobs have the same ID and the same indexes, so a
+ * job of them could be counted in place of one that is missing.
+ */
+function withoutOtherCalls(records: readonly DigestRecord[], chosen: readonly Candidate[]): readonly DigestRecord[] {
+  const own = records.filter((record) => chosen.some((one) => one.record && nameOf(one.record) === nameOf(record)))
+  const isOfOtherCall = (record: DigestRecord) =>
+    own.some(({ job, digest }) => job.index !== undefined && job.index === record.job.index && digest !== record.digest)
+  return records.some((record) => !own.includes(record) && isOfOtherCall(record)) ? own : records
 }
 
 function nameOf({ image, variant }: DigestRecord): string {

@@ -40,8 +40,8 @@ export async function storeIndex(
     if (dockerList === undefined || dockerList.lost.length > 0) throw refusedIndex(error, dockerList?.lost)
     log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`)
     // All repositories get the same, so that there is one digest.
-    await putIndex(registry, images, dockerList).catch(() => {
-      throw refusedIndex(error)
+    await putIndex(registry, images, dockerList).catch((second: unknown) => {
+      throw isTypeRefusal(second) ? refusedIndex(error) : second
     })
     return dockerList
   }

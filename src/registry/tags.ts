@@ -69,7 +69,7 @@ export async function putTags(
   repositories: readonly Repository[],
   tag: string,
   manifest: StoredManifest,
-  check: (stored: StoredManifest, place: TagPlace) => void,
+  check: (stored: StoredManifest, place: TagPlace) => Promise<void>,
 ): Promise<void> {
   const several = repositories.length > 1
   const all = await allOf(
@@ -79,7 +79,7 @@ export async function putTags(
       if (digest === manifest.digest) return []
       const place = { repository, tag }
       const before = digest === undefined && !several ? undefined : await readStored(registry, place)
-      if (before !== undefined) check(before, place)
+      if (before !== undefined) await check(before, place)
       return [{ tag: place, before }]
     }),
   )
@@ -119,8 +119,11 @@ export async function writeTag(
     const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined
     if (now === digest) return 'refused'
     if (status !== 412 || etag === undefined) throw error
-    if (now !== undefined && now !== before?.digest) throw new TagConflict({ tag: place, before }, now)
-    // The tag is as it was, so that the condition is not what the registry refuses, unless its ETags are wrong.
+    const confirmed = await registry.getManifest(repository, tag, { written: true })
+    if (confirmed?.digest === digest) return 'refused'
+    if (confirmed?.digest !== before?.digest || confirmed?.etag !== etag)
+      throw new TagConflict({ tag: place, before }, confirmed?.digest)
+    // The tag is as it was, so the condition is not what the registry refuses, unless its ETags are wrong.
     return writeTag(registry, { tag: place }, { digest, mediaType, bytes })
   }
 }
