@@ -228,6 +228,16 @@ describe('writing', () => {
       ])
     })
 
+    test('of jobs that can’t be told apart replaces neither record, once both were there', async () => {
+      await writeRecord({ ...record, job }, 1, folder)
+      for (const attempt of [1, 2])
+        await expectFailure(
+          writeRecord({ ...other, job, run: { id: '42', attempt } }, 1, folder),
+          'Two jobs of this run',
+        )
+      expect(Object.values(await stored()).map(({ digest }) => digest)).toContain(record.digest)
+    })
+
     test('replaces its own record, though it has built something else', async () => {
       await writeRecord({ ...record, job, revision }, 1, folder)
       await writeRecord({ ...built, job, revision }, 1, folder)

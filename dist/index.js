@@ -54491,6 +54491,12 @@ function replaces(later, earlier) {
     const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs;
     return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision);
 }
+function replacedBy(later, earlier) {
+    const replaced = earlier.filter((one) => replaces(later, one));
+    const attempts = Map.groupBy(replaced, ({ run }) => run.attempt);
+    const contested = [...attempts.values()].some((some) => new Set(some.map(({ digest }) => digest)).size > 1);
+    return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced;
+}
 function sameJob({ job: one }, { job: other }) {
     return one.id === other.id && one.total === other.total && one.index === other.index;
 }
@@ -57929,41 +57935,45 @@ async function hand(writing) {
     if (!reservesNames())
         return void (await create(writing, artifactName(writing.record, placeOfJob(writing.record))));
     const others = { names: new Set(writing.taken), conflicts: [] };
-    const written = writing.record.run.attempt > 1 && (await clear(writing, others));
-    if (!written)
+    const there = writing.record.run.attempt === 1 ? [] : await listOwn(writing);
+    if (!(await makeRoom(writing, there, others)))
         await upload(writing, others);
     const [conflict] = others.conflicts;
     if (conflict !== undefined)
         throw conflict;
 }
-async function clear(writing, others) {
-    const names = candidateNames(writing.record);
-    const there = (await list(writing.call)).filter(({ name }) => names.includes(name));
+async function makeRoom(writing, artifacts, others) {
+    const found = [];
+    for (const artifact of artifacts)
+        found.push({ artifact, held: await readRival(writing, artifact) });
+    const records = found.flatMap(({ held }) => held ?? []);
+    const own = replacedBy(writing.record, records);
     let written = false;
-    for (const artifact of there)
-        if (await makeRoom(writing, artifact, others))
+    for (const { artifact, held } of found) {
+        const relation = artifacts_compare(writing.record, held, own);
+        if (relation === 'equal')
             written = true;
+        else if (relation === 'replaceable')
+            await remove(writing.call, artifact);
+        else
+            others.names.add(artifact.name);
+        if (relation instanceof RecordError)
+            others.conflicts.push(relation);
+    }
     return written;
 }
-async function makeRoom(writing, artifact, others) {
-    const { call } = writing;
-    const relation = await artifacts_compare(writing, artifact);
-    if (relation === 'equal')
-        return true;
-    if (relation === 'replaceable') {
-        try {
-            await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name));
-        }
-        catch (error) {
-            if (await isListed(call, artifact))
-                throw error;
-        }
-        return false;
+async function remove(call, artifact) {
+    try {
+        await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name));
     }
-    others.names.add(artifact.name);
-    if (relation !== 'other')
-        others.conflicts.push(relation);
-    return false;
+    catch (error) {
+        if (await isListed(call, artifact))
+            throw error;
+    }
+}
+async function listOwn({ record, call }) {
+    const names = candidateNames(record);
+    return (await list(call)).filter(({ name }) => names.includes(name));
 }
 async function isListed(call, { id }) {
     return (await list(call)).some((artifact) => artifact.id === id);
@@ -57982,7 +57992,7 @@ async function upload(writing, others) {
             taken.add(name);
             continue;
         }
-        if (await makeRoom(writing, there, others))
+        if (await makeRoom(writing, [there], others))
             return;
         if (others.names.has(name))
             continue;
@@ -58054,7 +58064,7 @@ async function readFiles(call, { id, name, size, digest }, limit, parent) {
 const DAMAGED = 'Re-run the job that wrote it, and then this job.';
 const OTHER_ARTIFACT = 'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
 const RIVAL_UNKNOWN = 'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.';
-async function artifacts_compare({ record, call, file }, artifact) {
+async function readRival({ record, call, file }, artifact) {
     const found = await download(call, artifact, (0,external_node_path_.dirname)(file)).then(readable, async (error) => {
         if (!(error instanceof RecordError))
             throw error;
@@ -58062,12 +58072,16 @@ async function artifacts_compare({ record, call, file }, artifact) {
             return undefined;
         throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter);
     });
-    if (found === undefined)
+    if (found !== undefined)
+        assertBelongs(found, artifact.name, record.run);
+    return found;
+}
+function artifacts_compare(record, found, own) {
+    if (found === undefined || own.includes(found))
         return 'replaceable';
-    assertBelongs(found, artifact.name, record.run);
     if (printRecord(found) === printRecord(record))
         return 'equal';
-    if (replaces(record, found) || found.digest === record.digest)
+    if (found.digest === record.digest)
         return 'replaceable';
     return sameJob(record, found) ? conflictOf(record, found) : 'other';
 }
@@ -60843,68 +60857,6 @@ async function quietly(reading) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/oci/annotation.js
-
-
-const REVISION = 'org.opencontainers.image.revision';
-const SOURCE = 'org.opencontainers.image.source';
-const CREATED = 'org.opencontainers.image.created';
-const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
-function parseAnnotation(text) {
-    const equals = text.indexOf('=');
-    if (equals < 1)
-        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
-    const name = text.slice(0, equals);
-    const value = text.slice(equals + 1);
-    const colon = name.indexOf(':');
-    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
-    if (levels.length === 0 || !levels.every((level) => level !== undefined))
-        return [{ key: name, value }];
-    const key = name.slice(colon + 1);
-    if (key === '')
-        throw new FormatError({ what: `the annotation "${text}" has no key` });
-    return levels.map((level) => ({ ...level, key, value }));
-}
-function placeAnnotations(annotations, platforms) {
-    const placeOf = (annotation) => placeIn(annotation, platforms);
-    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
-    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
-    return {
-        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
-        descriptor: (platform) => {
-            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
-            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
-        },
-        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
-    };
-}
-function placeIn({ level, platform }, platforms) {
-    if (level === 'index-descriptor')
-        return 'nowhere';
-    if (level !== 'manifest-descriptor')
-        return platform === undefined ? 'index' : 'nowhere';
-    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
-}
-function isPlatform(text, platform) {
-    const [os = '', architecture = '', variant] = text.split('/');
-    return samePlatform({ os, architecture, variant }, platform);
-}
-function weakestFirst(annotations, isSpecific) {
-    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
-}
-function parseLevel(text) {
-    const [, level, platform] = LEVEL.exec(text) ?? [];
-    if (level === undefined)
-        return undefined;
-    return { level: level, ...(platform !== undefined && { platform }) };
-}
-function printAnnotation({ level, platform, key, value }) {
-    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
-}
-function toRecord(annotations) {
-    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
-}
-
 ;// CONCATENATED MODULE: ./lib/reuse/reuse-error.js
 
 class ReuseError extends lib_failure/* Failure */.HR {
@@ -62992,7 +62944,6 @@ function describeLayers(layers) {
 
 
 
-
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push } = inputs;
@@ -63181,13 +63132,74 @@ function recordOf({ repository, digest, mediaType, size, platform: own }, { os, 
     };
 }
 function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }) {
-    const lasting = Object.entries(labels).filter(([key]) => key !== CREATED);
-    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, lasting]);
+    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)]);
     return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
 }
 
 // EXTERNAL MODULE: ./lib/cancel.js
 var cancel = __nccwpck_require__(61485);
+;// CONCATENATED MODULE: ./lib/oci/annotation.js
+
+
+const REVISION = 'org.opencontainers.image.revision';
+const SOURCE = 'org.opencontainers.image.source';
+const CREATED = 'org.opencontainers.image.created';
+const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
+function parseAnnotation(text) {
+    const equals = text.indexOf('=');
+    if (equals < 1)
+        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
+    const name = text.slice(0, equals);
+    const value = text.slice(equals + 1);
+    const colon = name.indexOf(':');
+    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
+    if (levels.length === 0 || !levels.every((level) => level !== undefined))
+        return [{ key: name, value }];
+    const key = name.slice(colon + 1);
+    if (key === '')
+        throw new FormatError({ what: `the annotation "${text}" has no key` });
+    return levels.map((level) => ({ ...level, key, value }));
+}
+function placeAnnotations(annotations, platforms) {
+    const placeOf = (annotation) => placeIn(annotation, platforms);
+    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
+    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
+    return {
+        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+        descriptor: (platform) => {
+            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
+            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
+        },
+        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
+    };
+}
+function placeIn({ level, platform }, platforms) {
+    if (level === 'index-descriptor')
+        return 'nowhere';
+    if (level !== 'manifest-descriptor')
+        return platform === undefined ? 'index' : 'nowhere';
+    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
+}
+function isPlatform(text, platform) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return samePlatform({ os, architecture, variant }, platform);
+}
+function weakestFirst(annotations, isSpecific) {
+    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
+}
+function parseLevel(text) {
+    const [, level, platform] = LEVEL.exec(text) ?? [];
+    if (level === undefined)
+        return undefined;
+    return { level: level, ...(platform !== undefined && { platform }) };
+}
+function printAnnotation({ level, platform, key, value }) {
+    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
+}
+function toRecord(annotations) {
+    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
+}
+
 ;// CONCATENATED MODULE: ./lib/inputs/tags.js
 
 
@@ -63686,12 +63698,8 @@ function choose(handed, { images, variant }, { run }) {
 }
 function latestAttempts(handed) {
     const records = handed.flatMap(({ record }) => record ?? []);
-    const byPlace = Map.groupBy(records, choose_placeOf);
-    return handed.filter(({ record }) => {
-        if (record === undefined)
-            return true;
-        return !byPlace.get(choose_placeOf(record))?.some((other) => replaces(other, record));
-    });
+    const replaced = [...Map.groupBy(records, choose_placeOf).values()].flatMap((some) => some.flatMap((record) => replacedBy(record, some)));
+    return handed.filter(({ record }) => record === undefined || !replaced.includes(record));
 }
 function choose_placeOf({ image, system, variant }) {
     return JSON.stringify([image, system, variant]);

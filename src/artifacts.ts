@@ -15,7 +15,7 @@ import {
 } from './artifact-calls.ts'
 import { messageOf, oneLine } from './failure.ts'
 import { type Digest, isDigest } from './oci/digest.ts'
-import { type DigestRecord, parseRecord, printRecord, RecordError, replaces, sameJob } from './record.ts'
+import { type DigestRecord, parseRecord, printRecord, RecordError, replacedBy, sameJob } from './record.ts'
 import { withTempFolder } from './temp-folder.ts'
 import { printBytes } from './units.ts'
 import { readZip, type ZipFile } from './zip.ts'
@@ -221,8 +221,8 @@ async function hand(writing: Writing): Promise<void> {
   if (!reservesNames()) return void (await create(writing, artifactName(writing.record, placeOfJob(writing.record))))
   const others: OtherRecords = { names: new Set(writing.taken), conflicts: [] }
   // In the first attempt of a run, the name is nearly always free.
-  const written = writing.record.run.attempt > 1 && (await clear(writing, others))
-  if (!written) await upload(writing, others)
+  const there = writing.record.run.attempt === 1 ? [] : await listOwn(writing)
+  if (!(await makeRoom(writing, there, others))) await upload(writing, others)
   const [conflict] = others.conflicts
   if (conflict !== undefined) throw conflict
 }
@@ -233,35 +233,44 @@ interface OtherRecords {
   readonly conflicts: RecordError[]
 }
 
-/** Deletes what earlier attempts of this job have left. @returns whether this very record is there */
-async function clear(writing: Writing, others: OtherRecords): Promise<boolean> {
-  const names = candidateNames(writing.record)
-  const there = (await list(writing.call)).filter(({ name }) => names.includes(name))
+/**
+ * Deletes what earlier attempts of this job have left in artifacts that have its names. Equal builds may run at once, on
+ * one machine or several: an equal record stays.
+ * @returns whether this very record is there
+ */
+async function makeRoom(
+  writing: Writing,
+  artifacts: readonly ListedArtifact[],
+  others: OtherRecords,
+): Promise<boolean> {
+  const found: { readonly artifact: ListedArtifact; readonly held: DigestRecord | undefined }[] = []
+  for (const artifact of artifacts) found.push({ artifact, held: await readRival(writing, artifact) })
+  const records = found.flatMap(({ held }) => held ?? [])
+  const own = replacedBy(writing.record, records)
   let written = false
-  for (const artifact of there) if (await makeRoom(writing, artifact, others)) written = true
+  for (const { artifact, held } of found) {
+    const relation = compare(writing.record, held, own)
+    if (relation === 'equal') written = true
+    else if (relation === 'replaceable') await remove(writing.call, artifact)
+    else others.names.add(artifact.name)
+    if (relation instanceof RecordError) others.conflicts.push(relation)
+  }
   return written
 }
 
-/**
- * Deletes an artifact that an earlier attempt of this job has left. Equal builds may run at once, on one machine or
- * several: an equal record stays, and what another build deletes first is as good as deleted.
- * @returns whether it holds this very record
- */
-async function makeRoom(writing: Writing, artifact: ListedArtifact, others: OtherRecords): Promise<boolean> {
-  const { call } = writing
-  const relation = await compare(writing, artifact)
-  if (relation === 'equal') return true
-  if (relation === 'replaceable') {
-    try {
-      await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name))
-    } catch (error) {
-      if (await isListed(call, artifact)) throw error
-    }
-    return false
+/** Deletes an artifact, unless another build deletes it first. */
+async function remove(call: CallClient, artifact: ListedArtifact): Promise<void> {
+  try {
+    await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name))
+  } catch (error) {
+    if (await isListed(call, artifact)) throw error
   }
-  others.names.add(artifact.name)
-  if (relation !== 'other') others.conflicts.push(relation)
-  return false
+}
+
+/** Lists the artifacts that have one of the names of a record. */
+async function listOwn({ record, call }: Writing): Promise<readonly ListedArtifact[]> {
+  const names = candidateNames(record)
+  return (await list(call)).filter(({ name }) => names.includes(name))
 }
 
 async function isListed(call: CallClient, { id }: ListedArtifact): Promise<boolean> {
@@ -284,7 +293,7 @@ async function upload(writing: Writing, others: OtherRecords): Promise<void> {
       taken.add(name)
       continue
     }
-    if (await makeRoom(writing, there, others)) return
+    if (await makeRoom(writing, [there], others)) return
     if (others.names.has(name)) continue
     refusal = await create(writing, name)
     if (refusal === undefined) return
@@ -379,25 +388,35 @@ const RIVAL_UNKNOWN =
   'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.'
 
 /**
- * Compares an artifact with the record that is to be written. What holds no record may be replaced: nothing is lost with
- * it. A record that does not belong there is not replaced: somebody should find out who writes such records.
- * @returns `other` for another job's record, an error for one that can't be right if the new one is
+ * Reads the record of an artifact that has one of the names. A record that does not belong there is an error: somebody
+ * should find out who writes such records.
+ * @returns undefined for what holds no record, and may be replaced: nothing is lost with it
  * @throws RecordError
  */
-async function compare(
-  { record, call, file }: Writing,
-  artifact: ListedArtifact,
-): Promise<'equal' | 'replaceable' | 'other' | RecordError> {
+async function readRival({ record, call, file }: Writing, artifact: ListedArtifact): Promise<DigestRecord | undefined> {
   const found = await download(call, artifact, dirname(file)).then(readable, async (error: unknown) => {
     if (!(error instanceof RecordError)) throw error
     // Of what did not arrive it is not known whose it is, unless another build has deleted it in the meantime.
     if (!(error instanceof ArtifactError) || !(await isListed(call, artifact))) return undefined
     throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter)
   })
-  if (found === undefined) return 'replaceable'
-  assertBelongs(found, artifact.name, record.run)
+  if (found !== undefined) assertBelongs(found, artifact.name, record.run)
+  return found
+}
+
+/**
+ * Compares what an artifact holds with the record that is to be written.
+ * @param own the records that earlier attempts of the same job have left
+ * @returns `other` for another job's record, an error for one that can't be right if the new one is
+ */
+function compare(
+  record: DigestRecord,
+  found: DigestRecord | undefined,
+  own: readonly DigestRecord[],
+): 'equal' | 'replaceable' | 'other' | RecordError {
+  if (found === undefined || own.includes(found)) return 'replaceable'
   if (printRecord(found) === printRecord(record)) return 'equal'
-  if (replaces(record, found) || found.digest === record.digest) return 'replaceable'
+  if (found.digest === record.digest) return 'replaceable'
   return sameJob(record, found) ? conflictOf(record, found) : 'other'
 }
 

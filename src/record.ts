@@ -50,11 +50,22 @@ export interface DigestRecord {
  * variant: the same job wrote both. A job that built something else than before is only known by all that says what it
  * builds, because the calls of a reusable workflow have jobs with the same ID and matrix index.
  */
-export function replaces(later: DigestRecord, earlier: DigestRecord): boolean {
+function replaces(later: DigestRecord, earlier: DigestRecord): boolean {
   if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt) return false
   if (later.digest === earlier.digest) return true
   const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs
   return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision)
+}
+
+/**
+ * Returns the records that another one of the same place replaces. If jobs that can't be told apart have left different
+ * images in one attempt, none is replaced: which of them is of which job is unknown.
+ */
+export function replacedBy(later: DigestRecord, earlier: readonly DigestRecord[]): readonly DigestRecord[] {
+  const replaced = earlier.filter((one) => replaces(later, one))
+  const attempts = Map.groupBy(replaced, ({ run }) => run.attempt)
+  const contested = [...attempts.values()].some((some) => new Set(some.map(({ digest }) => digest)).size > 1)
+  return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced
 }
 
 /** Reports whether two records name the same job of a workflow. In one attempt, only one of them can be right. */

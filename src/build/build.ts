@@ -16,7 +16,6 @@ import { adviseOnSettings, buildInstallable, storeFolder } from '../nix/build.ts
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { foresee } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
-import { CREATED } from '../oci/annotation.ts'
 import { fits, type Platform, printPlatform } from '../oci/platform.ts'
 import { printReference, printRepository } from '../oci/reference.ts'
 import { type DigestRecord, printRecord } from '../record.ts'
@@ -306,9 +305,8 @@ function recordOf(
   }
 }
 
-/** A hash of the inputs that say what to build. It is the same for each attempt of a job. */
+/** A hash of the inputs that say what to build. It is the same for each attempt of a job, unlike the values of labels. */
 function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }: BuildInputs): string {
-  const lasting = Object.entries(labels).filter(([key]) => key !== CREATED)
-  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, lasting])
+  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)])
   return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }

@@ -1,7 +1,7 @@
 import { oneLine } from '../failure.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
 import { printRepository } from '../oci/reference.ts'
-import { type DigestRecord, RecordError, replaces } from '../record.ts'
+import { type DigestRecord, RecordError, replacedBy } from '../record.ts'
 import type { Workflow } from '../workflow.ts'
 import type { Candidate } from './collect.ts'
 
@@ -34,11 +34,10 @@ export function choose(
 /** Leaves out the records that a later attempt of the same job replaces. */
 function latestAttempts(handed: readonly Candidate[]): readonly Candidate[] {
   const records = handed.flatMap(({ record }) => record ?? [])
-  const byPlace = Map.groupBy(records, placeOf)
-  return handed.filter(({ record }) => {
-    if (record === undefined) return true
-    return !byPlace.get(placeOf(record))?.some((other) => replaces(other, record))
-  })
+  const replaced = [...Map.groupBy(records, placeOf).values()].flatMap((some) =>
+    some.flatMap((record) => replacedBy(record, some)),
+  )
+  return handed.filter(({ record }) => record === undefined || !replaced.includes(record))
 }
 
 function placeOf({ image, system, variant }: DigestRecord): string {
