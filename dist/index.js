@@ -45849,6 +45849,124 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 /***/ }),
 
+/***/ 77849:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   WN: () => (/* binding */ cancellation),
+/* harmony export */   cn: () => (/* binding */ endOnSignals),
+/* harmony export */   mm: () => (/* binding */ isCancelled)
+/* harmony export */ });
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
+/* harmony import */ var _fs_temp_folder_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(61622);
+/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(1775);
+/* harmony import */ var _process_command_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(67892);
+/* harmony import */ var _log_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(1633);
+
+
+
+
+
+const FINISH = 7000;
+const HURRY = 1500;
+function endOnSignals() {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+        process.on(signal, () => void endOn(signal));
+}
+let ending;
+const controller = new AbortController();
+const unfinished = new Set();
+const hurry = Promise.withResolvers();
+const cancellation = {
+    signal: controller.signal,
+    finish(work) {
+        unfinished.add(work);
+        const remove = () => unfinished.delete(work);
+        work.then(remove, remove);
+        return work;
+    },
+};
+async function endOn(signal) {
+    const first = ending === undefined;
+    ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal);
+    if (!first) {
+        setTimeout(hurry.resolve, HURRY);
+        return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal, 0);
+    }
+    _log_js__WEBPACK_IMPORTED_MODULE_4__/* .jobLog */ .W.info(`Cancelled by ${signal}: ending what is under way`);
+    controller.abort();
+    const settled = Promise.allSettled(unfinished);
+    await Promise.all([ending, (0,_process_command_js__WEBPACK_IMPORTED_MODULE_3__/* .waitUpTo */ .ob)(FINISH, Promise.race([settled, hurry.promise]))]);
+    (0,_log_js__WEBPACK_IMPORTED_MODULE_4__/* .resumeCommands */ .Q)();
+    (0,_fs_temp_folder_js__WEBPACK_IMPORTED_MODULE_1__/* .removeTempFolders */ .k)();
+    process.exit(128 + node_os__WEBPACK_IMPORTED_MODULE_0__.constants.signals[signal]);
+}
+function isCancelled() {
+    return ending !== undefined;
+}
+
+
+/***/ }),
+
+/***/ 1633:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Q: () => (/* binding */ resumeCommands),
+/* harmony export */   W: () => (/* binding */ jobLog)
+/* harmony export */ });
+/* harmony import */ var node_crypto__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77598);
+/* harmony import */ var _actions_core__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(50912);
+/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(80150);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(68804);
+
+
+
+
+const unmasked = [];
+let commandsStopped;
+const jobLog = {
+    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(printable(message)),
+    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm(printable(message)),
+    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e(printable(message)),
+    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz(printable(message)),
+    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3(printable(message)),
+    mask(secret) {
+        for (const form of (0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .addSecret */ .C)(secret)) {
+            if (commandsStopped)
+                unmasked.push(form);
+            else
+                _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(form);
+        }
+    },
+    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), work),
+    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), async () => {
+        const token = (0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.randomUUID)();
+        _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::stop-commands::${token}`);
+        commandsStopped = token;
+        try {
+            return await work();
+        }
+        finally {
+            resumeCommands();
+        }
+    }),
+};
+function printable(message) {
+    return (0,_text_js__WEBPACK_IMPORTED_MODULE_3__/* .sanitize */ .aj)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutSecrets */ .c)(message));
+}
+function resumeCommands() {
+    if (commandsStopped === undefined)
+        return;
+    _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::${commandsStopped}::`);
+    commandsStopped = undefined;
+    for (const secret of unmasked.splice(0))
+        _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(secret);
+}
+
+
+/***/ }),
+
 /***/ 14350:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
@@ -45888,156 +46006,7 @@ function reportSilence(info, silence = SILENCE) {
 
 /***/ }),
 
-/***/ 61485:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   WN: () => (/* binding */ cancellation),
-/* harmony export */   cn: () => (/* binding */ endOnSignals),
-/* harmony export */   mm: () => (/* binding */ isCancelled)
-/* harmony export */ });
-/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var _job_log_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(41943);
-/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(1775);
-/* harmony import */ var _process_command_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(67892);
-/* harmony import */ var _temp_folder_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(88722);
-
-
-
-
-
-const FINISH = 7000;
-const HURRY = 1500;
-function endOnSignals() {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
-        process.on(signal, () => void endOn(signal));
-}
-let ending;
-const controller = new AbortController();
-const unfinished = new Set();
-const hurry = Promise.withResolvers();
-const cancellation = {
-    signal: controller.signal,
-    finish(work) {
-        unfinished.add(work);
-        const remove = () => unfinished.delete(work);
-        work.then(remove, remove);
-        return work;
-    },
-};
-async function endOn(signal) {
-    const first = ending === undefined;
-    ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal);
-    if (!first) {
-        setTimeout(hurry.resolve, HURRY);
-        return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal, 0);
-    }
-    _job_log_js__WEBPACK_IMPORTED_MODULE_1__/* .jobLog */ .W.info(`Cancelled by ${signal}: ending what is under way`);
-    controller.abort();
-    const settled = Promise.allSettled(unfinished);
-    await Promise.all([ending, (0,_process_command_js__WEBPACK_IMPORTED_MODULE_3__/* .waitUpTo */ .ob)(FINISH, Promise.race([settled, hurry.promise]))]);
-    (0,_job_log_js__WEBPACK_IMPORTED_MODULE_1__/* .resumeCommands */ .Q)();
-    (0,_temp_folder_js__WEBPACK_IMPORTED_MODULE_4__/* .removeTempFolders */ .k)();
-    process.exit(128 + node_os__WEBPACK_IMPORTED_MODULE_0__.constants.signals[signal]);
-}
-function isCancelled() {
-    return ending !== undefined;
-}
-
-
-/***/ }),
-
-/***/ 57486:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   C9: () => (/* binding */ diskFailure),
-/* harmony export */   FP: () => (/* binding */ freeSpace),
-/* harmony export */   Mi: () => (/* binding */ isDiskError),
-/* harmony export */   U7: () => (/* binding */ printFreeSpace),
-/* harmony export */   YK: () => (/* binding */ shortOfSpace),
-/* harmony export */   ew: () => (/* binding */ MORE_FILES),
-/* harmony export */   p8: () => (/* binding */ MORE_SPACE)
-/* harmony export */ });
-/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(51455);
-/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(76760);
-/* harmony import */ var _failure_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(71957);
-/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(83052);
-
-
-
-
-async function freeSpace(folders) {
-    const disks = new Map();
-    for (const folder of folders) {
-        const existing = await nearest(folder);
-        const [{ dev }, { bavail, bsize }] = await Promise.all([(0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(existing), (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.statfs)(existing)]);
-        disks.set(dev, { folders: [...(disks.get(dev)?.folders ?? []), folder], free: bavail * bsize });
-    }
-    return [...disks.values()];
-}
-function printFreeSpace(disks) {
-    return disks
-        .map(({ folders, free }, at) => `${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .printBytes */ .p)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
-        .join(', ');
-}
-function shortOfSpace(disks) {
-    return disks.filter(({ free }) => free < LITTLE);
-}
-const LITTLE = 2e9;
-const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On one of your own, nix-collect-garbage removes what no build needs any more.';
-function isDiskError(error) {
-    return reasonFor(error) !== undefined;
-}
-async function diskFailure(what, folder, error) {
-    const found = reasonFor(error);
-    const free = await freeSpace([folder]).catch(() => []);
-    const words = [(0,_failure_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? printFreeSpace(free) : []].flat().join('\n');
-    if (found === undefined)
-        return new _failure_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what, words, help: 'Re-run this job.', cause: error });
-    const help = `${found.advise(folder)} Then re-run this job.`;
-    return new _failure_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what: `${what}: ${found.reason}`, words, help, cause: error });
-}
-const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
-function reasonFor(error) {
-    const { code } = (error ?? {});
-    return typeof code === 'string' ? REASONS.get(code) : undefined;
-}
-const FULL = { reason: 'the disk is full', advise: () => MORE_SPACE };
-const DENIED = {
-    reason: 'permission denied',
-    advise: (folder) => `Let the runner's user write to ${folder}.`,
-};
-const MISSING = { reason: 'it does not exist', advise: (folder) => `Create ${folder} before this step.` };
-const TOO_MANY = { reason: 'the runner has reached its limit of open files', advise: () => MORE_FILES };
-const REASONS = new Map([
-    ['ENOSPC', FULL],
-    ['EDQUOT', { ...FULL, reason: "the disk quota of the runner's user is used up" }],
-    ['EROFS', { reason: 'the file system is read-only', advise: (folder) => `Make ${folder} writable.` }],
-    ['EACCES', DENIED],
-    ['EPERM', DENIED],
-    ['ENOENT', MISSING],
-    ['ENOTDIR', { ...MISSING, reason: 'it is not a folder' }],
-    ['EMFILE', TOO_MANY],
-    ['ENFILE', TOO_MANY],
-]);
-async function nearest(folder) {
-    try {
-        await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(folder);
-        return folder;
-    }
-    catch (error) {
-        const parent = (0,node_path__WEBPACK_IMPORTED_MODULE_1__.dirname)(folder);
-        if (parent === folder)
-            throw error;
-        return nearest(parent);
-    }
-}
-
-
-/***/ }),
-
-/***/ 71957:
+/***/ 452:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
@@ -46102,14 +46071,180 @@ function indent(words) {
 
 /***/ }),
 
+/***/ 67002:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   C9: () => (/* binding */ diskFailure),
+/* harmony export */   FP: () => (/* binding */ freeSpace),
+/* harmony export */   Mi: () => (/* binding */ isDiskError),
+/* harmony export */   U7: () => (/* binding */ printFreeSpace),
+/* harmony export */   YK: () => (/* binding */ shortOfSpace),
+/* harmony export */   ew: () => (/* binding */ MORE_FILES),
+/* harmony export */   p8: () => (/* binding */ MORE_SPACE)
+/* harmony export */ });
+/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(51455);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(76760);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(452);
+/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(83052);
+
+
+
+
+async function freeSpace(folders) {
+    const disks = new Map();
+    for (const folder of folders) {
+        const existing = await nearest(folder);
+        const [{ dev }, { bavail, bsize }] = await Promise.all([(0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(existing), (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.statfs)(existing)]);
+        disks.set(dev, { folders: [...(disks.get(dev)?.folders ?? []), folder], free: bavail * bsize });
+    }
+    return [...disks.values()];
+}
+function printFreeSpace(disks) {
+    return disks
+        .map(({ folders, free }, at) => `${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .printBytes */ .p)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
+        .join(', ');
+}
+function shortOfSpace(disks) {
+    return disks.filter(({ free }) => free < LITTLE);
+}
+const LITTLE = 2e9;
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On one of your own, nix-collect-garbage removes what no build needs any more.';
+function isDiskError(error) {
+    return reasonFor(error) !== undefined;
+}
+async function diskFailure(what, folder, error) {
+    const found = reasonFor(error);
+    const free = await freeSpace([folder]).catch(() => []);
+    const words = [(0,_errors_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? printFreeSpace(free) : []].flat().join('\n');
+    if (found === undefined)
+        return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what, words, help: 'Re-run this job.', cause: error });
+    const help = `${found.advise(folder)} Then re-run this job.`;
+    return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what: `${what}: ${found.reason}`, words, help, cause: error });
+}
+const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
+function reasonFor(error) {
+    const { code } = (error ?? {});
+    return typeof code === 'string' ? REASONS.get(code) : undefined;
+}
+const FULL = { reason: 'the disk is full', advise: () => MORE_SPACE };
+const DENIED = {
+    reason: 'permission denied',
+    advise: (folder) => `Let the runner's user write to ${folder}.`,
+};
+const MISSING = { reason: 'it does not exist', advise: (folder) => `Create ${folder} before this step.` };
+const TOO_MANY = { reason: 'the runner has reached its limit of open files', advise: () => MORE_FILES };
+const REASONS = new Map([
+    ['ENOSPC', FULL],
+    ['EDQUOT', { ...FULL, reason: "the disk quota of the runner's user is used up" }],
+    ['EROFS', { reason: 'the file system is read-only', advise: (folder) => `Make ${folder} writable.` }],
+    ['EACCES', DENIED],
+    ['EPERM', DENIED],
+    ['ENOENT', MISSING],
+    ['ENOTDIR', { ...MISSING, reason: 'it is not a folder' }],
+    ['EMFILE', TOO_MANY],
+    ['ENFILE', TOO_MANY],
+]);
+async function nearest(folder) {
+    try {
+        await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(folder);
+        return folder;
+    }
+    catch (error) {
+        const parent = (0,node_path__WEBPACK_IMPORTED_MODULE_1__.dirname)(folder);
+        if (parent === folder)
+            throw error;
+        return nearest(parent);
+    }
+}
+
+
+/***/ }),
+
+/***/ 61622:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   J: () => (/* binding */ withTempFolder),
+/* harmony export */   k: () => (/* binding */ removeTempFolders)
+/* harmony export */ });
+/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
+/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(51455);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(76760);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(452);
+/* harmony import */ var _disk_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(67002);
+
+
+
+
+
+async function withTempFolder(parent, work) {
+    try {
+        await removeLeft(parent);
+        const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, `${PREFIX}${process.pid}-`));
+        folders.add(folder);
+        try {
+            return await work(folder);
+        }
+        finally {
+            await remove(folder);
+            folders.delete(folder);
+        }
+    }
+    catch (error) {
+        if (!isAbout(parent, error))
+            throw error;
+        throw await (0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .diskFailure */ .C9)(`Can't write temporary files to ${parent}`, parent, error);
+    }
+}
+function isAbout(parent, error) {
+    if (error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_3__/* .Failure */ .HR || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .isDiskError */ .Mi)(error))
+        return false;
+    const { path } = error;
+    return typeof path !== 'string' || `${path}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`.startsWith(parent.endsWith(node_path__WEBPACK_IMPORTED_MODULE_2__.sep) ? parent : `${parent}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`);
+}
+async function remove(folder) {
+    await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true }).catch(() => undefined);
+}
+const folders = new Set();
+function removeTempFolders() {
+    for (const folder of folders) {
+        try {
+            (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.rmSync)(folder, { recursive: true, force: true, maxRetries: 3 });
+        }
+        catch {
+        }
+    }
+}
+const PREFIX = 'nix-image-action-';
+const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);
+async function removeLeft(parent) {
+    for (const name of await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.readdir)(parent)) {
+        const [, pid] = LEFT.exec(name) ?? [];
+        if (pid !== undefined && !runs(Number(pid)))
+            await remove((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, name));
+    }
+}
+function runs(pid) {
+    try {
+        return process.kill(pid, 0);
+    }
+    catch (error) {
+        return error.code === 'EPERM';
+    }
+}
+
+
+/***/ }),
+
 /***/ 75691:
 /***/ ((__webpack_module__, __unused_webpack___webpack_exports__, __nccwpck_require__) => {
 
 __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
-/* harmony import */ var _cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(61485);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(41216);
+/* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(95145);
 
 
 
@@ -46117,72 +46252,13 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
 (0,node_v8__WEBPACK_IMPORTED_MODULE_1__.setFlagsFromString)('--heap-growing-percent=500');
 process.noDeprecation = true;
-(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .cn)();
+(0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .cn)();
 const exitCode = await (0,_run_js__WEBPACK_IMPORTED_MODULE_3__/* .run */ .e)(process.env);
-if (!(0,_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .mm)())
+if (!(0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .mm)())
     process.exit(exitCode);
 
 __webpack_async_result__();
 } catch(e) { __webpack_async_result__(e); } }, 1);
-
-/***/ }),
-
-/***/ 41943:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   Q: () => (/* binding */ resumeCommands),
-/* harmony export */   W: () => (/* binding */ jobLog)
-/* harmony export */ });
-/* harmony import */ var node_crypto__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77598);
-/* harmony import */ var _actions_core__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(50912);
-/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(80150);
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(68804);
-
-
-
-
-const unmasked = [];
-let commandsStopped;
-const jobLog = {
-    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(printable(message)),
-    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm(printable(message)),
-    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e(printable(message)),
-    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz(printable(message)),
-    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3(printable(message)),
-    mask(secret) {
-        for (const form of (0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .addSecret */ .C)(secret)) {
-            if (commandsStopped)
-                unmasked.push(form);
-            else
-                _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(form);
-        }
-    },
-    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), work),
-    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), async () => {
-        const token = (0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.randomUUID)();
-        _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::stop-commands::${token}`);
-        commandsStopped = token;
-        try {
-            return await work();
-        }
-        finally {
-            resumeCommands();
-        }
-    }),
-};
-function printable(message) {
-    return (0,_text_js__WEBPACK_IMPORTED_MODULE_3__/* .sanitize */ .aj)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutSecrets */ .c)(message));
-}
-function resumeCommands() {
-    if (commandsStopped === undefined)
-        return;
-    _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::${commandsStopped}::`);
-    commandsStopped = undefined;
-    for (const secret of unmasked.splice(0))
-        _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(secret);
-}
-
 
 /***/ }),
 
@@ -46205,8 +46281,8 @@ var external_node_events_ = __nccwpck_require__(78474);
 var external_node_os_ = __nccwpck_require__(48161);
 // EXTERNAL MODULE: external "node:timers/promises"
 var promises_ = __nccwpck_require__(58500);
-// EXTERNAL MODULE: ./lib/failure.js
-var failure = __nccwpck_require__(71957);
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(452);
 ;// CONCATENATED MODULE: ./lib/process/environment.js
 function environmentFor(trust, env = process.env) {
     if (trust === 'everything')
@@ -46237,7 +46313,7 @@ function startChild(path, args, trust, stdin) {
         return { process: child, exited: exitOf(child, trust) };
     }
     catch (error) {
-        return { exited: Promise.resolve({ code: 126, error: (0,failure/* messageOf */.bD)(error) }) };
+        return { exited: Promise.resolve({ code: 126, error: (0,errors/* messageOf */.bD)(error) }) };
     }
 }
 async function exitOf(child, trust) {
@@ -46247,7 +46323,7 @@ async function exitOf(child, trust) {
     }
     catch (error) {
         running.delete(child);
-        return { code: 126, error: (0,failure/* messageOf */.bD)(error) };
+        return { code: 126, error: (0,errors/* messageOf */.bD)(error) };
     }
     finally {
         if (trust === 'everything')
@@ -46457,7 +46533,7 @@ function lineSplitter(onLine) {
 
 /***/ }),
 
-/***/ 41216:
+/***/ 95145:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46474,8 +46550,6 @@ var external_node_os_ = __nccwpck_require__(48161);
 var external_node_path_ = __nccwpck_require__(76760);
 // EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 12 modules
 var core = __nccwpck_require__(50912);
-// EXTERNAL MODULE: ./lib/activity.js
-var lib_activity = __nccwpck_require__(14350);
 ;// CONCATENATED MODULE: ./lib/oci/media-type.js
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
@@ -46505,7 +46579,7 @@ function isForeignLayer(mediaType) {
     return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
 }
 
-;// CONCATENATED MODULE: ./lib/advice.js
+;// CONCATENATED MODULE: ./lib/actions/advice.js
 
 function loginStep(host) {
     if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
@@ -46588,22 +46662,14 @@ In pull requests from forks and of Dependabot the token can't write at all: give
   push: \${{ github.event_name != 'pull_request' }}`;
 }
 
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(77598);
-;// CONCATENATED MODULE: ./lib/all-of.js
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
-}
-
-// EXTERNAL MODULE: external "node:async_hooks"
-var external_node_async_hooks_ = __nccwpck_require__(16698);
-// EXTERNAL MODULE: external "node:diagnostics_channel"
-var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
-// EXTERNAL MODULE: external "node:http"
-var external_node_http_ = __nccwpck_require__(37067);
-// EXTERNAL MODULE: external "node:timers/promises"
-var external_node_timers_promises_ = __nccwpck_require__(58500);
+// EXTERNAL MODULE: ./lib/actions/cancel.js
+var cancel = __nccwpck_require__(77849);
+// EXTERNAL MODULE: ./lib/actions/log.js
+var log = __nccwpck_require__(1633);
+// EXTERNAL MODULE: ./lib/activity.js
+var lib_activity = __nccwpck_require__(14350);
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(73024);
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
@@ -54182,12 +54248,6 @@ function unwrap(schema) {
 
 //#endregion
 
-// EXTERNAL MODULE: ./lib/disk.js
-var disk = __nccwpck_require__(57486);
-// EXTERNAL MODULE: ./lib/failure.js
-var lib_failure = __nccwpck_require__(71957);
-// EXTERNAL MODULE: ./lib/job-log.js
-var job_log = __nccwpck_require__(41943);
 ;// CONCATENATED MODULE: ./lib/json.js
 
 function readJson(schema, json) {
@@ -54266,9 +54326,11 @@ const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
+// EXTERNAL MODULE: ./lib/errors.js
+var lib_errors = __nccwpck_require__(452);
 ;// CONCATENATED MODULE: ./lib/nix/nix-error.js
 
-class NixError extends lib_failure/* Failure */.HR {
+class NixError extends lib_errors/* Failure */.HR {
     name = 'NixError';
 }
 
@@ -54364,6 +54426,8 @@ function fits(actual, wanted) {
     return samePlatform(actual, wanted);
 }
 
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(77598);
 ;// CONCATENATED MODULE: ./lib/oci/digest.js
 
 const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
@@ -54376,7 +54440,7 @@ function digestOf(bytes) {
 
 ;// CONCATENATED MODULE: ./lib/oci/format-error.js
 
-class FormatError extends lib_failure/* Failure */.HR {
+class FormatError extends lib_errors/* Failure */.HR {
     name = 'FormatError';
 }
 
@@ -54471,7 +54535,7 @@ const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), '
 const WORD = pipe(string(), maxLength(PLATFORM_WORD_LENGTH, `is longer than ${PLATFORM_WORD_LENGTH} characters`), regex(PLATFORM_WORD, 'has characters that no platform has'));
 const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
 
-;// CONCATENATED MODULE: ./lib/record.js
+;// CONCATENATED MODULE: ./lib/record/record.js
 
 
 
@@ -54480,7 +54544,7 @@ const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) 
 
 
 
-class RecordError extends lib_failure/* Failure */.HR {
+class RecordError extends lib_errors/* Failure */.HR {
     name = 'RecordError';
 }
 function replaces(later, earlier) {
@@ -54570,7 +54634,113 @@ function isSystem(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/registry/back-off.js
+;// CONCATENATED MODULE: ./lib/context.js
+
+
+
+
+
+
+function ownSystem(env) {
+    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch);
+}
+function commitOfRun({ revision, pullRequestHead }) {
+    return pullRequestHead ?? revision;
+}
+function readWorkflow(env) {
+    return {
+        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
+        job: env.GITHUB_JOB ?? '',
+        revision: env.GITHUB_SHA ?? '',
+        pullRequestHead: readPullRequestHead(env),
+        repository: env.GITHUB_REPOSITORY ?? '',
+        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
+        api: env.GITHUB_API_URL ?? '',
+        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
+        runnerSystem: ownSystem(env),
+    };
+}
+const PULL_REQUEST_EVENT = object({ pull_request: object({ head: object({ sha: string() }) }) });
+function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
+    if (!name?.match(/^pull_request(_review|_review_comment)?$/) || !file)
+        return undefined;
+    try {
+        const event = readJson(PULL_REQUEST_EVENT, (0,external_node_fs_.readFileSync)(file));
+        const head = event.ok ? event.value.pull_request.head.sha : '';
+        return isCommitId(head) ? head : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+
+// EXTERNAL MODULE: ./lib/fs/disk.js
+var disk = __nccwpck_require__(67002);
+// EXTERNAL MODULE: external "node:http"
+var external_node_http_ = __nccwpck_require__(37067);
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
+// EXTERNAL MODULE: external "node:timers/promises"
+var external_node_timers_promises_ = __nccwpck_require__(58500);
+// EXTERNAL MODULE: ./node_modules/undici/index.js
+var undici = __nccwpck_require__(46752);
+;// CONCATENATED MODULE: ./lib/registry/registry-error.js
+
+
+
+class RegistryError extends lib_errors/* Failure */.HR {
+    name = 'RegistryError';
+    host;
+    problem;
+    status;
+    code;
+    mediaType;
+    constructor(parts) {
+        super(parts);
+        this.host = parts.host;
+        this.problem = parts.problem;
+        this.status = parts.status;
+        this.code = parts.code;
+        this.mediaType = parts.mediaType;
+    }
+}
+function readErrorAnswer(body) {
+    const errors = errorsOf(body);
+    if (errors.length === 0)
+        return { words: (0,lib_errors/* oneLine */.TN)(withoutTags(body.slice(0, 8192))) };
+    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
+        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
+        return (0,lib_errors/* oneLine */.TN)(`${[code, message].filter(Boolean).join(': ')}${more}`);
+    });
+    const code = errors[0]?.code;
+    return { ...(code !== undefined && { code }), words: words.join('\n') };
+}
+function withoutTags(html) {
+    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
+}
+function errorsOf(body) {
+    const read = readJson(unknown(), body);
+    const answer = read.ok ? read.value : undefined;
+    if (typeof answer !== 'object' || answer === null)
+        return [];
+    const { errors, error, error_description, details, message } = answer;
+    if (Array.isArray(errors))
+        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
+    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
+    return said.length > 0 ? [{ message: said.join(': ') }] : [];
+}
+function wireError({ code, message, detail }) {
+    return {
+        code: typeof code === 'string' ? code : undefined,
+        message: typeof message === 'string' ? message : undefined,
+        detail,
+    };
+}
+function printDetail(detail) {
+    return typeof detail === 'string' ? detail : JSON.stringify(detail);
+}
+
+;// CONCATENATED MODULE: ./lib/http/back-off.js
 const JITTER = 1000;
 function createBackOffs(clock, log) {
     const rounds = new Map();
@@ -54601,7 +54771,83 @@ function createBackOffs(clock, log) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/registry/budget.js
+;// CONCATENATED MODULE: ./lib/http/body.js
+
+class LateAnswer extends Error {
+    name = 'LateAnswer';
+    code = 'ETIMEDOUT';
+}
+async function readWhole(body, limit, timeout) {
+    const chunks = [];
+    const length = await collect(body, limit + 1, timeout, chunks);
+    return length > limit ? undefined : Buffer.concat(chunks, length);
+}
+async function readStart(body, limit, timeout) {
+    const chunks = [];
+    await collect(body, limit, timeout, chunks).catch(() => undefined);
+    return Buffer.concat(chunks).subarray(0, limit);
+}
+async function collect(body, enough, timeout, chunks) {
+    const late = new LateAnswer(`the answer did not arrive within ${timeout / 1000} s`);
+    const timer = setTimeout(() => body.destroy(late), timeout);
+    let length = 0;
+    try {
+        for await (const chunk of body) {
+            chunks.push(chunk);
+            length += chunk.length;
+            if (length >= enough)
+                break;
+        }
+        return length;
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+const SLICE = 64 * 1024;
+function watchBody(body, watchdog) {
+    async function* slices() {
+        for await (const chunk of body) {
+            for (let start = 0; start < chunk.length; start += SLICE) {
+                watchdog.start();
+                yield chunk.subarray(start, start + SLICE);
+                watchdog.stop();
+            }
+        }
+        watchdog.start();
+    }
+    const watched = external_node_stream_.Readable.from(slices(), { objectMode: false });
+    watched.once('close', () => body.destroy());
+    return watched;
+}
+const LEAST_PROGRESS = 1024;
+async function* readSteadily(body, timeout) {
+    const stalled = new LateAnswer(`the transfer stalled: less than 1 KiB arrived within ${timeout / 1000} s`);
+    const chunks = body[Symbol.asyncIterator]();
+    let received = 0;
+    let waited = 0;
+    try {
+        while (true) {
+            const start = performance.now();
+            const timer = setTimeout(() => body.destroy(stalled), timeout - waited);
+            const next = await chunks.next().finally(() => clearTimeout(timer));
+            if (next.done)
+                return;
+            received += next.value.length;
+            waited += performance.now() - start;
+            if (received >= LEAST_PROGRESS) {
+                received = 0;
+                waited = 0;
+            }
+            yield next.value;
+        }
+    }
+    finally {
+        body.destroy();
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/http/budget.js
 const BUDGET = 115_000;
 const SHORTEST_ATTEMPT = 10_000;
 const MOST_TRANSFERS = 6;
@@ -54667,7 +54913,7 @@ function createBudgets(now) {
 }
 const STALL = 60_000;
 
-;// CONCATENATED MODULE: ./lib/registry/clock.js
+;// CONCATENATED MODULE: ./lib/http/clock.js
 const DAY = 86_400_000;
 function clockSkew(host, headers, now) {
     const date = Date.parse(headers.get('date') ?? '');
@@ -54691,63 +54937,362 @@ function createClock(now, wait) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/registry/registry-error.js
+// EXTERNAL MODULE: external "node:dns"
+var external_node_dns_ = __nccwpck_require__(40610);
+;// CONCATENATED MODULE: external "node:dns/promises"
+const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
+// EXTERNAL MODULE: external "node:net"
+var external_node_net_ = __nccwpck_require__(77030);
+// EXTERNAL MODULE: external "node:tls"
+var external_node_tls_ = __nccwpck_require__(41692);
+;// CONCATENATED MODULE: ./lib/http/address.js
+
+const PUBLIC = { zone: 'public', name: 'a public address' };
+const PRIVATE = { zone: 'private', name: 'a private address' };
+const LOOPBACK = { zone: 'loopback', name: 'a loopback address' };
+const LINK_LOCAL = { zone: 'forbidden', name: 'a link-local address' };
+const address_PLATFORM = { zone: 'forbidden', name: 'an address for the metadata of cloud machines' };
+const MULTICAST = { zone: 'forbidden', name: 'a multicast address' };
+const RESERVED = { zone: 'forbidden', name: 'a reserved address' };
+function classifyAddress(address) {
+    const bare = address.replace(/%.*$/, '');
+    const family = (0,external_node_net_.isIP)(bare);
+    if (family === 0)
+        return RESERVED;
+    if (family === 4)
+        return listedKind(bare, 'ipv4') ?? PUBLIC;
+    const known = listedKind(bare, 'ipv6');
+    if (known !== undefined)
+        return known;
+    const embedded = embeddedAddress(groupsOf(bare));
+    if (embedded !== undefined)
+        return classifyAddress(embedded);
+    return GLOBAL.check(bare, 'ipv6') ? PUBLIC : RESERVED;
+}
+function isLoopback(hostname) {
+    const address = unbracketed(hostname);
+    if (address === 'localhost')
+        return true;
+    return (0,external_node_net_.isIP)(address) !== 0 && THIS_MACHINE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
+}
+function unbracketed(hostname) {
+    return hostname.replace(/^\[|\]$/g, '');
+}
+function blockList(networks) {
+    const list = new external_node_net_.BlockList();
+    for (const network of networks) {
+        const [address = '', prefix] = network.split('/');
+        list.addSubnet(address, Number(prefix), (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
+    }
+    return list;
+}
+const THIS_MACHINE = blockList(['127.0.0.0/8', '::1/128']);
+const GLOBAL = blockList(['2000::/3']);
+const KINDS = [
+    [LINK_LOCAL, blockList(['169.254.0.0/16', 'fe80::/10'])],
+    [
+        address_PLATFORM,
+        blockList([
+            '168.63.129.16/32',
+            '100.100.100.200/32',
+            '192.0.0.192/32',
+            'fd00:ec2::/32',
+            'fd20:ce::254/128',
+            'fd00:c1::a9fe:a9fe/128',
+            'fd00:42::42/128',
+        ]),
+    ],
+    [LOOPBACK, blockList(['127.0.0.0/8', '0.0.0.0/32', '::1/128', '::/128'])],
+    [MULTICAST, blockList(['224.0.0.0/4', 'ff00::/8'])],
+    [RESERVED, blockList(['0.0.0.0/8', '255.255.255.255/32', '100::/64', '100:0:0:1::/64'])],
+    [
+        PRIVATE,
+        blockList([
+            '10.0.0.0/8',
+            '100.64.0.0/10',
+            '172.16.0.0/12',
+            '192.0.0.0/24',
+            '192.168.0.0/16',
+            '198.18.0.0/15',
+            '240.0.0.0/4',
+            'fc00::/7',
+            'fec0::/10',
+            '64:ff9b:1::/48',
+        ]),
+    ],
+];
+function listedKind(address, family) {
+    return KINDS.find(([, list]) => list.check(address, family))?.[0];
+}
+function embeddedAddress(groups) {
+    const [first = 0, second = 0, third = 0, , , , seventh = 0, eighth = 0] = groups;
+    const prefix = groups.slice(0, 6).join(':');
+    if (EMBEDDING_PREFIXES.has(prefix))
+        return dotted(seventh, eighth);
+    if (first === 0x2002)
+        return dotted(second, third);
+    if (first === 0x2001 && second === 0)
+        return dotted(seventh ^ 0xffff, eighth ^ 0xffff);
+    return undefined;
+}
+const EMBEDDING_PREFIXES = new Set([
+    [0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0xffff],
+    [0, 0, 0, 0, 0xffff, 0],
+    [0x64, 0xff9b, 0, 0, 0, 0],
+].map((groups) => groups.join(':')));
+function dotted(high, low) {
+    return [high >> 8, high & 0xff, low >> 8, low & 0xff].join('.');
+}
+function groupsOf(address) {
+    const [head = '', tail] = unbracketed(new URL(`http://[${address}]`).hostname).split('::');
+    const parse = (part) => part === '' ? [] : part.split(':').map((group) => parseInt(group, 16));
+    const before = parse(head);
+    const after = parse(tail ?? '');
+    return [...before, ...Array(8 - before.length - after.length).fill(0), ...after];
+}
+
+;// CONCATENATED MODULE: ./lib/http/network.js
 
 
 
-class RegistryError extends lib_failure/* Failure */.HR {
-    name = 'RegistryError';
-    host;
-    problem;
-    status;
-    code;
-    mediaType;
-    constructor(parts) {
-        super(parts);
-        this.host = parts.host;
-        this.problem = parts.problem;
-        this.status = parts.status;
-        this.code = parts.code;
-        this.mediaType = parts.mediaType;
+
+
+
+
+class RefusedAddress extends Error {
+    name = 'RefusedAddress';
+    address;
+    kind;
+    constructor(address, kind) {
+        super(`${address} is ${kind.name}`);
+        this.address = address;
+        this.kind = kind;
     }
 }
-function readErrorAnswer(body) {
-    const errors = errorsOf(body);
-    if (errors.length === 0)
-        return { words: (0,lib_failure/* oneLine */.TN)(withoutTags(body.slice(0, 8192))) };
-    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
-        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
-        return (0,lib_failure/* oneLine */.TN)(`${[code, message].filter(Boolean).join(': ')}${more}`);
-    });
-    const code = errors[0]?.code;
-    return { ...(code !== undefined && { code }), words: words.join('\n') };
-}
-function withoutTags(html) {
-    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
-}
-function errorsOf(body) {
-    const read = readJson(unknown(), body);
-    const answer = read.ok ? read.value : undefined;
-    if (typeof answer !== 'object' || answer === null)
-        return [];
-    const { errors, error, error_description, details, message } = answer;
-    if (Array.isArray(errors))
-        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
-    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
-    return said.length > 0 ? [{ message: said.join(': ') }] : [];
-}
-function wireError({ code, message, detail }) {
+const PROXIED_LOOKUP_TIMEOUT = 3_000;
+const CONNECT_TIMEOUT = 10_000;
+function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_namespaceObject.lookup)(hostname, { all: true, hints: external_node_dns_.ADDRCONFIG }), classify = classifyAddress, }) {
+    const zones = new Map();
+    const resolved = new Map();
+    const certificates = new Map();
+    function refusalOf(address, reach) {
+        const kind = classify(address);
+        return reach === undefined || NEARNESS[kind.zone] <= NEARNESS[reach] ? undefined : new RefusedAddress(address, kind);
+    }
+    function lookupWithin(reach) {
+        return (hostname, { all }, callback) => {
+            resolve(hostname).then((addresses) => {
+                const usable = addresses.filter(({ address }) => refusalOf(address, reach) === undefined);
+                const [first] = usable;
+                const [refused] = addresses.flatMap(({ address }) => refusalOf(address, reach) ?? []);
+                if (first === undefined)
+                    callback(refused ?? new Error(`${hostname} has no address`), '');
+                else if (all)
+                    callback(null, [...usable]);
+                else
+                    callback(null, first.address, first.family);
+            }, (error) => callback(error, ''));
+        };
+    }
+    function remember(origin, address) {
+        const { zone } = classify(address);
+        const known = zones.get(origin);
+        if (known === undefined || NEARNESS[zone] < NEARNESS[known])
+            zones.set(origin, zone);
+    }
+    function addressesOf(hostname) {
+        const host = unbracketed(hostname);
+        const known = resolved.get(host);
+        if (known !== undefined)
+            return known;
+        const addresses = (0,external_node_net_.isIP)(host)
+            ? Promise.resolve([host])
+            : within(PROXIED_LOOKUP_TIMEOUT, resolve(host)).then((all) => all.map(({ address }) => address), () => []);
+        resolved.set(host, addresses);
+        return addresses;
+    }
+    async function zoneOf(registry) {
+        const connected = zones.get(registry.origin);
+        if (connected !== undefined)
+            return connected;
+        const all = (await addressesOf(registry.hostname)).map((address) => classify(address).zone);
+        return all.toSorted((one, other) => NEARNESS[one] - NEARNESS[other])[0] ?? 'public';
+    }
     return {
-        code: typeof code === 'string' ? code : undefined,
-        message: typeof message === 'string' ? message : undefined,
-        detail,
+        connector(reach) {
+            const connect = (0,undici.buildConnector)({ allowH2: false, timeout: CONNECT_TIMEOUT, lookup: lookupWithin(reach) });
+            return (options, callback) => {
+                const refused = (0,external_node_net_.isIP)(options.hostname) === 0 ? undefined : refusalOf(options.hostname, reach);
+                if (refused !== undefined)
+                    return queueMicrotask(() => callback(refused, null));
+                const origin = `${options.protocol}//${options.host}`;
+                const opened = connect(options, (...result) => {
+                    const [, socket] = result;
+                    if (socket?.remoteAddress !== undefined)
+                        remember(origin, socket.remoteAddress);
+                    callback(...result);
+                });
+                if (opened instanceof external_node_tls_.TLSSocket)
+                    opened.prependOnceListener('secure', () => {
+                        const { valid_from, valid_to } = opened.getPeerCertificate();
+                        if (valid_from !== undefined)
+                            certificates.set(origin, { from: Date.parse(valid_from), to: Date.parse(valid_to) });
+                    });
+            };
+        },
+        async reachFor({ url, registry }) {
+            if (registry === undefined)
+                return undefined;
+            if (url.origin === registry.origin)
+                return 'loopback';
+            const zone = await zoneOf(registry);
+            return zone === 'forbidden' ? 'public' : zone;
+        },
+        async checkProxied(url, reach) {
+            if (reach === undefined)
+                return;
+            for (const address of await addressesOf(url.hostname)) {
+                const refused = refusalOf(address, reach);
+                if (refused !== undefined)
+                    throw refused;
+            }
+        },
+        certificateOf: (origin) => certificates.get(origin),
     };
 }
-function printDetail(detail) {
-    return typeof detail === 'string' ? detail : JSON.stringify(detail);
+const NEARNESS = { public: 0, private: 1, loopback: 2, forbidden: 3 };
+async function within(milliseconds, work) {
+    const { promise, reject } = Promise.withResolvers();
+    const timer = setTimeout(() => reject(new Error('timed out')), milliseconds);
+    try {
+        return await Promise.race([work, promise]);
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+function refusedAddress({ url, purpose, registry = url }, { address, kind }, reach) {
+    const { host } = registry;
+    const own = url.origin === registry.origin;
+    const target = (0,external_node_net_.isIP)(unbracketed(url.hostname)) === 0 ? `${url.host} (${address})` : url.host;
+    const leads = own ? `${target} is` : `${host} points to ${target},`;
+    if (kind.zone === 'forbidden' || reach === undefined)
+        return new RegistryError({
+            host,
+            problem: 'other',
+            what: `Can't ${purpose}: ${leads} ${kind.name}, and this action never connects to those`,
+            help: own
+                ? "Check the registry's name, and the address that it resolves to on the runner."
+                : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
+        });
+    const near = kind.zone === 'loopback' ? 'a loopback address' : 'a private address';
+    return new RegistryError({
+        host,
+        problem: 'other',
+        what: `Can't ${purpose}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
+        help: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
+    });
 }
 
-;// CONCATENATED MODULE: ./lib/registry/retry.js
+;// CONCATENATED MODULE: ./lib/http/proxy.js
+
+
+
+
+function readProxies(env) {
+    const variableOf = (name) => [name.toLowerCase(), name].find((one) => env[one]);
+    const proxyOf = (name) => {
+        const variable = variableOf(name);
+        return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') };
+    };
+    const except = env[variableOf('NO_PROXY') ?? ''] ?? '';
+    return { http: proxyOf('HTTP_PROXY'), https: proxyOf('HTTPS_PROXY'), except: except.split(/[\s,]+/) };
+}
+const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:']);
+function readProxy(value) {
+    const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:');
+    if (!URL.canParse(text))
+        return undefined;
+    const url = new URL(text);
+    const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== '';
+    return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined;
+}
+function isDecodable(text) {
+    try {
+        decodeURIComponent(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+function proxyFor(url, { http, https, except }) {
+    if (isLoopback(url.hostname))
+        return undefined;
+    const host = unbracketed(url.hostname).replace(/\.$/, '');
+    const port = url.port || (url.protocol === 'https:' ? '443' : '80');
+    if (except.some((entry) => covers(entry, host, port)))
+        return undefined;
+    return url.protocol === 'https:' ? https : http;
+}
+function covers(entry, host, port) {
+    const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? [];
+    if (onlyPort !== port)
+        return false;
+    const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/');
+    if ((0,external_node_net_.isIP)(network) !== 0)
+        return isWithin(host, network, prefix);
+    const domain = name
+        .replace(/^\*?\./, '')
+        .replace(/\.$/, '')
+        .toLowerCase();
+    if (domain === '')
+        return false;
+    return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'));
+}
+function isWithin(host, network, prefix) {
+    const [bits, family] = (0,external_node_net_.isIP)(network) === 6 ? [128, 'ipv6'] : [32, 'ipv4'];
+    const length = prefix === undefined ? bits : Number(prefix);
+    if ((0,external_node_net_.isIP)(host) !== (0,external_node_net_.isIP)(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
+        return false;
+    const list = new external_node_net_.BlockList();
+    list.addSubnet(network, length, family);
+    return list.check(host, family);
+}
+function unusableProxy(variable, { url, purpose }) {
+    return new RegistryError({
+        host: url.host,
+        problem: 'other',
+        what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
+        help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
+  ${variable}: http://proxy.example:3128
+  ${variable}: http://user:password@proxy.example:3128
+  ${variable}: socks5://proxy.example:1080
+${goDirect(url)}`,
+    });
+}
+function goDirect({ hostname }) {
+    return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`;
+}
+function proxyStatus(error) {
+    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec((0,lib_errors/* messageOf */.bD)(error)) ?? [];
+    return status === undefined ? undefined : Number(status);
+}
+function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
+    const help = status === 407
+        ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
+        : `Have the proxy allow connections to ${url.host}.`;
+    return new RegistryError({
+        host: url.host,
+        problem: 'other',
+        what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
+        help: `${help}\n${goDirect(url)}`,
+        cause,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/http/retry.js
 
 
 const LONGEST_RETRY_AFTER = 60_000;
@@ -54798,7 +55343,7 @@ async function retry_retryDoubtful(work, waiting) {
         catch (error) {
             if (!(error instanceof RegistryError) || error.problem !== 'doubtful')
                 throw error;
-            await retry_pauseFor((0,lib_failure/* firstLine */.TM)(error), milliseconds, waiting);
+            await retry_pauseFor((0,lib_errors/* firstLine */.TM)(error), milliseconds, waiting);
         }
     }
     return work();
@@ -54818,7 +55363,5608 @@ function parseRetryAfter(header, now) {
     return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
-;// CONCATENATED MODULE: ./lib/artifact-calls.js
+;// CONCATENATED MODULE: ./lib/http/unanswered.js
+
+
+
+
+
+
+function unanswered(call) {
+    const { url, purpose, error, proxy } = call;
+    const { host } = url;
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && proxy?.url !== undefined)
+        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
+    const { what, ...explanation } = explain(call);
+    return new RegistryError({
+        host,
+        ...explanation,
+        what: `Can't ${purpose}: ${what}`,
+        words: (0,lib_errors/* messageOf */.bD)(error),
+        cause: error,
+    });
+}
+function explain(call) {
+    const { error, proxy, answered } = call;
+    const { host } = call.url;
+    const code = codeOf(error) ?? '';
+    if (error instanceof LateAnswer)
+        return { problem: 'other', what: `the connection to ${host} stalled`, help: 'Run the job again later.' };
+    if (code === 'EMFILE' || code === 'ENFILE')
+        return {
+            problem: 'other',
+            what: 'the runner has reached its limit of open files',
+            help: disk/* MORE_FILES */.ew,
+        };
+    if (TIME_ERRORS.has(code))
+        return explainTime(call, code);
+    if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
+        return {
+            problem: 'other',
+            what: `the certificate of ${host} is for another host name`,
+            help: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
+        };
+    if (CERTIFICATE_ERROR.test(code))
+        return { problem: 'untrusted-certificate', what: `the certificate of ${host} is not trusted`, help: undefined };
+    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
+    return {
+        problem: 'unreachable',
+        what: `${host} can't be reached${through}`,
+        help: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
+    };
+}
+const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
+function explainTime({ url: { host }, validity, skew }, code) {
+    const now = Date.now();
+    const expired = code === 'CERT_HAS_EXPIRED';
+    const what = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
+    if (skew !== undefined)
+        return {
+            problem: 'other',
+            what: `${what} by the clock of this runner, which is wrong`,
+            help: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
+        };
+    const limit = expired ? validity?.to : validity?.from;
+    const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
+    const clock = `The runner's clock says ${formatTime(now)}`;
+    const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
+    const far = limit !== undefined && Math.abs(limit - now) >= DAY;
+    const help = expired
+        ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
+        : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`;
+    return { problem: 'other', what, help };
+}
+function causeOf(error) {
+    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
+}
+function codeOf(error) {
+    const { code, cause } = error;
+    if (typeof code === 'string')
+        return code;
+    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/http/client.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+const TIMEOUTS = { stall: STALL, tunnel: 30_000, drain: 5_000 };
+const CONNECTIONS = 64;
+function createHttp(settings) {
+    const closing = new AbortController();
+    const pause = (milliseconds) => (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
+    const { log, userAgent, env } = settings;
+    const clock = createClock(settings.now ?? (() => performance.now()), settings.wait ?? pause);
+    const budgets = createBudgets(clock.now);
+    const backOffs = createBackOffs(clock, log);
+    let skew;
+    const timeouts = { ...TIMEOUTS, ...settings.timeouts };
+    const network = createNetwork(settings);
+    const options = { allowH2: false, connections: CONNECTIONS };
+    const proxies = readProxies(env);
+    const direct = new Map();
+    const proxied = new Map();
+    const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: timeouts.tunnel });
+    const exhausted = new WeakSet();
+    const unruly = new Set();
+    async function dispatcherFor(call) {
+        const proxy = proxyFor(call.url, proxies);
+        if (proxy !== undefined && proxy.url === undefined)
+            throw unusableProxy(proxy.variable, call);
+        const reach = await network.reachFor(call);
+        if (proxy?.url !== undefined)
+            await network.checkProxied(call.url, reach);
+        closing.signal.throwIfAborted();
+        return proxy?.url === undefined ? directly(reach) : through(proxy.url.href);
+    }
+    function directly(reach) {
+        const agent = direct.get(reach) ?? new undici.Agent({ ...options, connect: network.connector(reach) });
+        direct.set(reach, agent);
+        return agent;
+    }
+    function through(uri) {
+        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...options, uri, clientFactory });
+        proxied.set(uri, agent);
+        return agent;
+    }
+    async function begin(call, attempt) {
+        const { method, url, headers, body } = call;
+        const dispatcher = await dispatcherFor(call).catch((error) => {
+            if (body instanceof external_node_stream_.Readable)
+                body.destroy();
+            throw error;
+        });
+        const patience = attempt.limit(patienceFor(call, timeouts.stall));
+        const timer = createTimer();
+        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, patience) : body;
+        try {
+            return await (0,undici.request)(url, {
+                method,
+                headers: { 'user-agent': userAgent, ...headers },
+                body: sent ?? null,
+                dispatcher,
+                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : patience,
+                signal: timer.signal,
+                onInfo() {
+                    if (!timer.running() && !(body instanceof external_node_stream_.Readable))
+                        timer.start(patience, `only interim answers arrived within ${patience / 1000} s`);
+                },
+                reset: method === 'HEAD' && unruly.has(url.origin),
+            });
+        }
+        catch (error) {
+            if (isNonsense(error))
+                unruly.add(url.origin);
+            if (error instanceof undici.errors.HeadersTimeoutError)
+                throw noAnswer(patience);
+            throw error;
+        }
+        finally {
+            timer.end();
+        }
+    }
+    function watchUpload(body, timer, attempt, patience) {
+        const limit = attempt.limit(timeouts.stall);
+        return watchBody(body, {
+            start() {
+                attempt.progress();
+                if (body.readableEnded)
+                    timer.start(patience, noAnswer(patience).message);
+                else
+                    timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
+            },
+            stop: timer.stop,
+        });
+    }
+    async function sendApart(call) {
+        const { statusCode, body } = await begin({ ...call, patience: BACKGROUND_LIMIT }, APART);
+        body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
+        return statusCode;
+    }
+    async function sendAttempt(call, work) {
+        const { origin } = call.url;
+        await backOffs.passed(origin);
+        const attempt = budgets.startAttempt(origin, work, kindOf(call));
+        const endActivity = watchSilence(call);
+        const outcome = await settle(answerTo(call, attempt));
+        endActivity();
+        if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
+            attempt.failed();
+        else if (outcome.reply !== undefined && !isRedirect(outcome.reply))
+            attempt.answered();
+        return conclude(call, outcome);
+    }
+    async function answerTo(call, attempt) {
+        const { statusCode: status, headers, body } = await begin(call, attempt);
+        const answer = { url: call.url, status, headers: new Headers(client_flatten(headers)) };
+        compareClocks(call.url.host, answer.headers);
+        const limit = attempt.limit(timeouts.stall);
+        if (status >= 400 || isPage(call, answer)) {
+            const text = (await readStart(body, ERROR_LIMIT, limit)).toString('utf8');
+            return { ok: false, ...answer, text };
+        }
+        if (call.limit === undefined)
+            return { ok: true, ...answer, body };
+        const content = await readWhole(body, call.limit, limit);
+        if (content !== undefined && HTML.test(content.subarray(0, 256).toString('latin1')))
+            return { ok: false, ...answer, text: content.subarray(0, ERROR_LIMIT).toString('utf8') };
+        return { ok: true, ...answer, body, content };
+    }
+    function compareClocks(host, headers) {
+        const now = Date.now();
+        const found = skew === undefined ? clockSkew(host, headers, now) : undefined;
+        if (found === undefined)
+            return;
+        skew = found;
+        log.warning(`The clocks of this runner and of ${host} differ: the runner's says ${formatTime(now)}, ${host}'s says ${formatTime(now + found.milliseconds)}. Correct the wrong one: certificates and logins depend on it.`);
+    }
+    async function conclude(call, { reply, error }) {
+        if (reply !== undefined)
+            return reply;
+        if (error instanceof RefusedAddress)
+            throw refusedAddress(call, error, await network.reachFor(call));
+        if (error instanceof RegistryError)
+            throw error;
+        const { url, purpose } = call;
+        const answered = budgets.hasAnswered(url.origin);
+        const validity = network.certificateOf(url.origin);
+        throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew });
+    }
+    function note(call, { reply }, why, { since }) {
+        const { origin } = call.url;
+        if (why !== undefined)
+            budgets.failed(origin, kindOf(call), since);
+        else if (reply !== undefined)
+            budgets.answered(origin, kindOf(call));
+    }
+    async function retry(call, attempt, attempts = Number.POSITIVE_INFINITY) {
+        const { host, origin } = call.url;
+        const work = budgets.startWork();
+        while (true) {
+            const outcome = await settle(attempt(work));
+            work.count++;
+            const { reply, error } = outcome;
+            const answered = budgets.hasAnswered(origin);
+            const why = passingReason(outcome, answered);
+            const most = mostAttempts(outcome, answered, attempts);
+            note(call, outcome, why, work);
+            if (why === undefined || work.count >= most || isExhausted(error))
+                return withTries(outcome, work);
+            work.since ??= clock.now();
+            const retryAfter = reply?.headers.get('retry-after') ?? undefined;
+            const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now();
+            const delay = retryDelay(work.count, retryAfter, now, Math.random());
+            if (delay > budgets.left(origin, work, kindOf(call)))
+                return withTries(outcome, work);
+            const asked = parseRetryAfter(retryAfter, now) !== undefined;
+            const whose = hostOf(outcome) ?? host;
+            await backOffs.wait({
+                origin,
+                count: work.count,
+                delay,
+                asked,
+                limited: isLimited(reply),
+                why: `${whose}: ${why}`,
+            });
+        }
+    }
+    function withTries({ reply, error }, { count, start }) {
+        const tries = `${count} attempts in ${Math.round((clock.now() - start) / 1000)} s`;
+        if (reply !== undefined)
+            return reply.ok || count === 1 ? reply : { ...reply, tries };
+        if (!(error instanceof RegistryError) || isExhausted(error))
+            throw error;
+        const { host, problem, status, code, parts } = error;
+        const what = count === 1 ? parts.what : `${parts.what} (${tries})`;
+        const last = new RegistryError({ ...parts, host, problem, status, code, what });
+        exhausted.add(last);
+        throw last;
+    }
+    function isExhausted(error) {
+        if (!(error instanceof Error))
+            return false;
+        return exhausted.has(error) || isExhausted(error.cause);
+    }
+    return {
+        send: (call) => call.work === undefined
+            ? retry(call, (work) => sendAttempt(call, work), call.attempts)
+            : sendAttempt(call, call.work),
+        sendOnce: sendApart,
+        retry,
+        read: ({ body }) => readSteadily(body, timeouts.stall),
+        drain(reply) {
+            if (reply.ok && reply.content === undefined)
+                reply.body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
+            return reply;
+        },
+        pause: clock.wait,
+        log,
+        async close() {
+            closing.abort();
+            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
+        },
+    };
+}
+function watchSilence({ url, purpose, body }) {
+    let activity;
+    let ended = false;
+    const start = () => {
+        if (!ended)
+            activity = (0,lib_activity/* startActivity */.C)(`${url.host} to ${purpose}`);
+    };
+    if (body instanceof external_node_stream_.Readable)
+        body.once('close', start);
+    else
+        start();
+    return () => {
+        ended = true;
+        activity?.end();
+    };
+}
+const BACKGROUND_LIMIT = 10_000;
+const APART = {
+    limit: (timeout) => timeout,
+    progress: () => undefined,
+    answered: () => undefined,
+    failed: () => undefined,
+};
+const ERROR_LIMIT = 64 * 1024;
+const DRAIN_LIMIT = 64 * 1024;
+async function settle(sent) {
+    try {
+        return { reply: await sent };
+    }
+    catch (error) {
+        return { error };
+    }
+}
+function kindOf({ method = 'PUT', url }) {
+    const [, part = url.pathname.split('/')[1]] = /\/(manifests|blobs)\//.exec(url.pathname) ?? [];
+    return `${method} ${part}`;
+}
+function isRedirect({ status, headers }) {
+    return status >= 300 && status < 400 && headers.has('location');
+}
+function hostOf({ reply, error }) {
+    return error instanceof RegistryError ? error.host : reply?.url.host;
+}
+function passingReason({ reply, error }, answered) {
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && isPassing(refused, ''))
+        return `the proxy answered with status ${refused}`;
+    if (reply === undefined)
+        return isPassingError(codeOf(error), answered) || isNonsense(error) ? (0,lib_errors/* oneLine */.TN)((0,lib_errors/* messageOf */.bD)(causeOf(error))) : undefined;
+    if (reply.ok)
+        return undefined;
+    if (reply.status < 400)
+        return `unexpected answer: ${statusLine(reply)}`;
+    return isPassing(reply.status, reply.text) ? statusLine(reply) : undefined;
+}
+function statusLine({ status, text }) {
+    const { words } = readErrorAnswer(text);
+    const reason = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+    if (words === '')
+        return reason;
+    return (0,lib_errors/* oneLine */.TN)(words.startsWith(String(status)) ? words : `${status} ${words}`);
+}
+function mostAttempts({ reply }, answered, attempts) {
+    if (reply?.status === 429)
+        return Number.POSITIVE_INFINITY;
+    if (reply === undefined || reply.status >= 400)
+        return attempts;
+    return answered && reply.status < 300 ? attempts : Math.min(attempts, 3);
+}
+function isLimited(reply) {
+    return reply?.status === 429 || reply?.status === 403;
+}
+const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i;
+function isPage({ method }, { status, headers }) {
+    const type = headers.get('content-type') ?? '';
+    return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest');
+}
+function client_flatten(headers) {
+    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
+}
+function isNonsense(error) {
+    return causeOf(error) instanceof undici.errors.HTTPParserError;
+}
+const COPY_SPEED = 20_000;
+function patienceFor({ patience, body, headers }, usual) {
+    if (patience !== undefined || !(body instanceof external_node_stream_.Readable))
+        return patience ?? usual;
+    return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
+}
+function noAnswer(patience) {
+    return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`);
+}
+function createTimer() {
+    const late = new AbortController();
+    let timer;
+    let ended = false;
+    const stop = () => {
+        clearTimeout(timer);
+        timer = undefined;
+    };
+    return {
+        signal: late.signal,
+        start(milliseconds, reason) {
+            stop();
+            if (!ended)
+                timer = setTimeout(() => late.abort(new LateAnswer(reason)), milliseconds);
+        },
+        stop,
+        end() {
+            ended = true;
+            stop();
+        },
+        running: () => timer !== undefined,
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/field.js
+
+
+class InputError extends lib_errors/* Failure */.HR {
+    name = 'InputError';
+}
+function inputOf(env, name) {
+    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
+}
+function readBoolean(env, name, fallback) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return fallback;
+    if (/^(true|false)$/i.test(text))
+        return text.toLowerCase() === 'true';
+    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
+}
+function readChoice(env, name, choices) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return choices[0];
+    const choice = choices.find((one) => one === text);
+    if (choice !== undefined)
+        return choice;
+    throw new InputError({
+        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    });
+}
+function valid(input, read) {
+    return validFrom(`The input \`${input}\` is not valid`, read);
+}
+function validFrom(origin, read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (!(error instanceof lib_errors/* Failure */.HR) || error instanceof InputError)
+            throw error;
+        const { what, help } = error.parts;
+        throw new InputError({ what: `${origin}: ${what}`, help, cause: error });
+    }
+}
+function linesOf(text) {
+    return text
+        .split('\n')
+        .map((line) => line.trim())
+        .filter((line) => line !== '');
+}
+function listOf(text) {
+    return linesOf(text.replaceAll(',', '\n'));
+}
+function unique(texts) {
+    return [...new Set(texts)];
+}
+function uniqueBy(items, key) {
+    return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+function fillPlaceholders(input, pattern, { revision, variant, system }) {
+    const values = { sha: revision?.slice(0, 7), variant, system };
+    return Object.entries(values).reduce((text, [name, value]) => {
+        const placeholder = `{${name}}`;
+        if (value === undefined || !text.includes(placeholder))
+            return text;
+        if (value === '')
+            throw unknownValue(input, name);
+        return text.replaceAll(placeholder, value);
+    }, pattern);
+}
+function isTagPattern(text) {
+    return isTag(withSampleSha(text));
+}
+function withSampleSha(pattern) {
+    return pattern.replaceAll('{sha}', '0123456');
+}
+function unknownValue(input, name) {
+    if (name === 'variant')
+        return new InputError({
+            what: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
+            help: 'Set `variant` to the name of the image, or leave {variant} out.',
+        });
+    return new InputError({
+        what: `The input \`${input}\` has {${name}}, and the commit is unknown`,
+        words: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
+        help: 'Write the tag without {sha}.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/oci/annotation.js
+
+
+const REVISION = 'org.opencontainers.image.revision';
+const SOURCE = 'org.opencontainers.image.source';
+const CREATED = 'org.opencontainers.image.created';
+const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
+function parseAnnotation(text) {
+    const equals = text.indexOf('=');
+    if (equals < 1)
+        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
+    const name = text.slice(0, equals);
+    const value = text.slice(equals + 1);
+    const colon = name.indexOf(':');
+    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
+    if (levels.length === 0 || !levels.every((level) => level !== undefined))
+        return [{ key: name, value }];
+    const key = name.slice(colon + 1);
+    if (key === '')
+        throw new FormatError({ what: `the annotation "${text}" has no key` });
+    return levels.map((level) => ({ ...level, key, value }));
+}
+function placeAnnotations(annotations, platforms) {
+    const placeOf = (annotation) => placeIn(annotation, platforms);
+    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
+    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
+    return {
+        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+        descriptor: (platform) => {
+            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
+            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
+        },
+        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
+    };
+}
+function placeIn({ level, platform }, platforms) {
+    if (level === 'index-descriptor')
+        return 'nowhere';
+    if (level !== 'manifest-descriptor')
+        return platform === undefined ? 'index' : 'nowhere';
+    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
+}
+function isPlatform(text, platform) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return samePlatform({ os, architecture, variant }, platform);
+}
+function weakestFirst(annotations, isSpecific) {
+    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
+}
+function parseLevel(text) {
+    const [, level, platform] = LEVEL.exec(text) ?? [];
+    if (level === undefined)
+        return undefined;
+    return { level: level, ...(platform !== undefined && { platform }) };
+}
+function printAnnotation({ level, platform, key, value }) {
+    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
+}
+function toRecord(annotations) {
+    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/tags.js
+
+
+
+
+function fillTags(tags, revision) {
+    const filled = tags.map((one) => ({
+        ...one,
+        tag: fillPlaceholders('tags', one.tag, { revision }),
+    }));
+    return uniqueBy(filled, printReference);
+}
+function readTags(env, images, metadata, variant) {
+    const given = listOf(inputOf(env, 'tags'));
+    const own = given.length > 0 || metadata?.tags === undefined;
+    const usual = usualTags(env, variant);
+    const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
+    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
+    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
+    if (own && foreign[0] !== undefined)
+        throw new InputError({
+            what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
+            help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+        });
+    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
+    if (tags.length > 0) {
+        checkEachTagged(images, tags);
+        return { tags, notices: texts === usual.texts ? usual.notices : [] };
+    }
+    throw new InputError({
+        what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
+        words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
+        help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+    });
+}
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
+function usualTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
+    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
+    if (!BEFORE_MERGE.test(event))
+        return { texts: [main, ofCommit], notices: [] };
+    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
+    return { texts: [ofCommit], notices: [notice] };
+}
+function checkEachTagged(images, tags) {
+    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
+    if (untagged === undefined)
+        return;
+    throw new InputError({
+        what: `There is no tag for ${printRepository(untagged)}`,
+        help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+    });
+}
+function readTagReferences(text, images) {
+    if (isTagPattern(text))
+        return images.map((repository) => ({ repository, tag: text }));
+    if (!text.includes(':'))
+        throw new InputError({
+            what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+            help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+        });
+    const colon = text.lastIndexOf(':');
+    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
+    if (tag !== undefined && digest === undefined)
+        return [{ repository, tag: text.slice(colon + 1) }];
+    throw new InputError({
+        what: `The input \`tags\` has "${text}", which has no tag`,
+        help: 'Write `name:tag`, or the tag alone.',
+    });
+}
+const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
+function readMetadata(env) {
+    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
+    if (json === '')
+        return undefined;
+    const result = readJson(METADATA, json);
+    if (result.ok)
+        return { tags: result.value.tags, annotations: result.value.annotations };
+    throw new InputError({
+        what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+        words: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
+        help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/inputs.js
+
+
+
+
+
+
+
+function readInputs(env) {
+    const mode = readMode(env);
+    const notices = noticesOfOtherModes(env, mode);
+    const inputs = readInputsOf(env, mode);
+    return { ...inputs, notices: [...notices, ...inputs.notices] };
+}
+function readInputsOf(env, mode) {
+    switch (mode) {
+        case 'build':
+            return readBuildInputs(env);
+        case 'merge':
+            return readMergeInputs(env);
+        case 'plan':
+            return readPlanInputs(env);
+    }
+}
+function readMode(env) {
+    const mode = inputOf(env, 'mode');
+    if (mode === 'build' || mode === 'merge' || mode === 'plan')
+        return mode;
+    throw new InputError({
+        what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
+        help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
+    });
+}
+function readBuildInputs(env) {
+    const common = readCommonInputs(env);
+    const system = readSystem(env);
+    const flake = readFlake(env);
+    const file = readFile(env);
+    const pushWith = readPushWith(env);
+    const variant = readVariant(env);
+    return {
+        ...common,
+        notices: [...common.notices, ...noticesOfPassedOver(env)],
+        mode: 'build',
+        variant,
+        system,
+        flake,
+        attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
+        installable: refuseOption('installable', inputOf(env, 'installable')),
+        file,
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        tag: readTag(env, { system, variant }, pushWith),
+        pushWith,
+        compression: readCompression(env, pushWith),
+        reuseFrom: readReuseFrom(env, common.images, variant),
+        labels: readLabels(env, pushWith),
+        rebuild: readBoolean(env, 'rebuild', false),
+        retentionDays: readRetention(env),
+        jobTotal: Number(inputOf(env, 'job-total')) || undefined,
+        jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
+    };
+}
+function readMergeInputs(env) {
+    const common = readCommonInputs(env);
+    const metadata = readMetadata(env);
+    const annotations = linesOf(inputOf(env, 'annotations'));
+    const systems = unique(listOf(inputOf(env, 'systems')));
+    for (const system of systems)
+        valid('systems', () => platformOf(system));
+    const variant = readVariant(env);
+    const { tags, notices } = readTags(env, common.images, metadata, variant);
+    return {
+        ...common,
+        mode: 'merge',
+        variant,
+        notices: common.push ? [...common.notices, ...notices] : common.notices,
+        tags,
+        annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
+        systems,
+        digests: readDigests(env, common.push),
+        artifactPattern: inputOf(env, 'artifact-pattern'),
+        allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
+        allowOlder: readBoolean(env, 'allow-older', false),
+        republish: readBoolean(env, 'republish', false),
+        token: inputOf(env, 'token'),
+    };
+}
+function readPlanInputs(env) {
+    const common = readCommonInputs(env);
+    const pushWith = readPushWith(env);
+    const { format } = readCompression(env, pushWith);
+    return {
+        ...common,
+        mode: 'plan',
+        flake: readFlake(env),
+        attribute: readAttribute(env),
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        reuseFrom: readReuseFrom(env, common.images),
+        format: pushWith === 'registry' ? format : undefined,
+        labels: readLabels(env, pushWith),
+        rebuild: readBoolean(env, 'rebuild', false),
+        runners: readRunners(env),
+    };
+}
+const IN_FLAKE = 'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.';
+const TAGS = 'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.';
+const DEFAULT_TAG = '{sha}-{system}';
+const PARTIAL_INPUTS = {
+    flake: { modes: ['build', 'plan'], usual: '.' },
+    attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
+    installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
+    file: { modes: ['build'], refused: { plan: IN_FLAKE } },
+    'nix-args': { modes: ['build', 'plan'] },
+    variant: { modes: ['build', 'merge'] },
+    tag: {
+        modes: ['build'],
+        usual: DEFAULT_TAG,
+        refused: { merge: 'The tags that merge publishes are `tags`.' },
+    },
+    'push-with': { modes: ['build', 'plan'], usual: 'registry' },
+    compression: { modes: ['build', 'plan'], usual: 'gzip' },
+    'compression-level': { modes: ['build'] },
+    'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
+    labels: { modes: ['build', 'plan'] },
+    rebuild: { modes: ['build', 'plan'], usual: 'false' },
+    'retention-days': { modes: ['build'], usual: '1' },
+    runners: { modes: ['plan'] },
+    tags: { modes: ['merge'], refused: { build: TAGS } },
+    annotations: { modes: ['merge'] },
+    systems: { modes: ['merge'], refused: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
+    digests: { modes: ['merge'] },
+    'artifact-pattern': { modes: ['merge'] },
+    'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
+    'allow-older': { modes: ['merge'], usual: 'false' },
+    republish: { modes: ['merge'], usual: 'false' },
+};
+function noticesOfOtherModes(env, mode) {
+    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, usual = '' }]) => {
+        const text = inputOf(env, name);
+        return !modes.includes(mode) && text !== '' && text !== usual;
+    });
+    return given.map(([name, { modes, refused }]) => {
+        const what = `The input \`${name}\` is not for \`mode: ${mode}\``;
+        const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
+        const instead = refused?.[mode];
+        if (instead !== undefined)
+            throw new InputError({ what, help: `${owners} ${instead}` });
+        return `${what}, which does without it. ${owners}`;
+    });
+}
+function noticesOfPassedOver(env) {
+    const isGiven = (name) => !['', PARTIAL_INPUTS[name]?.usual].includes(inputOf(env, name));
+    const instead = isGiven('installable') ? 'installable' : 'file';
+    if (!isGiven(instead))
+        return [];
+    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
+    return names.filter(isGiven).map((name) => `\`${name}\` is passed over: \`${instead}\` says what is built`);
+}
+function readDigests(env, push) {
+    const digests = linesOf(inputOf(env, 'digests'));
+    if (digests.length > 0)
+        return digests;
+    if ((env.INPUT_DIGESTS ?? '') === '')
+        return undefined;
+    if (!push)
+        return [];
+    throw new InputError({
+        what: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
+        help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
+    });
+}
+function readRunners(env) {
+    const runners = linesOf(inputOf(env, 'runners')).map(readRunner);
+    const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
+    if (twice === undefined)
+        return new Map(runners);
+    throw new InputError({ what: `The input \`runners\` has two runners for ${twice[0]}`, help: ONE_RUNNER });
+}
+const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
+function readRunner(line) {
+    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
+    if (system === undefined || runner === undefined || runner.includes(','))
+        throw new InputError({
+            what: `The input \`runners\` has "${line}", which is not of the form system=label`,
+            help: ONE_RUNNER,
+        });
+    valid('runners', () => platformOf(system));
+    return [system, runner];
+}
+function readSystem(env) {
+    const given = inputOf(env, 'system');
+    const system = given || ownSystem(env);
+    const origin = given === ''
+        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
+        : 'The input `system` (default: `matrix.system`) is not valid';
+    validFrom(origin, () => platformOf(system));
+    return system;
+}
+function readFlake(env) {
+    const flake = refuseOption('flake', inputOf(env, 'flake') || '.');
+    if (!flake.includes('#'))
+        return flake;
+    throw new InputError({
+        what: `The input \`flake\` is "${flake}", which names an attribute too`,
+        help: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
+    });
+}
+function readAttribute(env) {
+    const attribute = refuseOption('attribute', inputOf(env, 'attribute') || 'containerImage');
+    const hash = attribute.indexOf('#');
+    if (hash === -1)
+        return attribute;
+    throw new InputError({
+        what: `The input \`attribute\` is "${attribute}", which names a flake too`,
+        help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+    });
+}
+function refuseOption(input, text) {
+    if (!text.startsWith('-'))
+        return text;
+    throw new InputError({
+        what: `The input \`${input}\` is "${text}", which Nix would take for an option`,
+        help: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
+    });
+}
+function readPushWith(env) {
+    return readChoice(env, 'push-with', ['registry', 'docker']);
+}
+function readCommonInputs(env) {
+    const names = linesOf(inputOf(env, 'image'));
+    if (names.length === 0)
+        throw new InputError({
+            what: 'The input `image` is missing',
+            help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
+        });
+    const lowered = names.filter((name) => name !== name.toLowerCase());
+    const listed = names.find((name) => name.includes(','));
+    if (listed !== undefined)
+        throw new InputError({
+            what: `The input \`image\` is not valid: "${listed}" has a comma`,
+            help: 'Write one name a line, without commas.',
+        });
+    const images = names.map((name) => valid('image', () => readImageName(name)));
+    return {
+        images: uniqueBy(images, printRepository),
+        push: readBoolean(env, 'push', true),
+        notices: [],
+        notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
+    };
+}
+function readImageName(name) {
+    const { repository, tag, digest } = parseReference(name.toLowerCase());
+    if (tag === undefined && digest === undefined)
+        return repository;
+    throw new InputError({
+        what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
+        help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
+    });
+}
+function readFile(env) {
+    const file = inputOf(env, 'file');
+    if (file !== '' && inputOf(env, 'installable') !== '')
+        throw new InputError({
+            what: 'The inputs `file` and `installable` are both given, and each says what to build',
+            help: 'Leave `installable` out, and name what the file has in `attribute`.',
+        });
+    return file;
+}
+function readVariant(env) {
+    const variant = inputOf(env, 'variant');
+    if (variant === '' || isVariant(variant))
+        return variant;
+    throw new InputError({
+        what: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
+    });
+}
+function readTag(env, placeholders, pushWith) {
+    const given = inputOf(env, 'tag');
+    if (given === '' && pushWith === 'registry')
+        return '';
+    if (given === '')
+        throw new InputError({
+            what: 'The input `tag` is empty, and Docker can push nothing without a tag',
+            help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
+        });
+    const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
+    const tag = fillPlaceholders('tag', pattern, placeholders);
+    if (isTagPattern(tag))
+        return pattern;
+    const help = /[\s,:/]/.test(tag) ? TAGS : undefined;
+    throw new InputError({
+        what: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
+        help,
+    });
+}
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
+function readCompression(env, pushWith) {
+    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
+    const { most, usual } = LEVELS[format];
+    const text = inputOf(env, 'compression-level');
+    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+        throw new InputError({
+            what: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
+            help: 'Leave `compression` and `compression-level`, or `push-with`, out.',
+        });
+    const level = text === '' ? usual : Number(text);
+    if (Number.isInteger(level) && level >= 1 && level <= most)
+        return { format, level };
+    throw new InputError({
+        what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
+    });
+}
+function readReuseFrom(env, images, variant = '') {
+    const given = listOf(inputOf(env, 'reuse-from'));
+    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
+    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
+        if (isTag(text))
+            return images.map((repository) => ({ repository, tag: text }));
+        const reference = valid('reuse-from', () => parseReference(text));
+        if (reference.tag !== undefined || reference.digest !== undefined)
+            return [reference];
+        throw new InputError({
+            what: `The input \`reuse-from\` has "${text}", which has no tag`,
+            help: 'Write `name:tag`, or the tag alone.',
+        });
+    });
+}
+function readLabels(env, pushWith) {
+    const lines = linesOf(inputOf(env, 'labels'));
+    if (lines.length > 0 && pushWith === 'docker')
+        throw new InputError({
+            what: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
+            help: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
+        });
+    return Object.fromEntries(lines.map(readLabel));
+}
+function readLabel(line) {
+    const equals = line.indexOf('=');
+    if (equals > 0)
+        return [line.slice(0, equals), line.slice(equals + 1)];
+    throw new InputError({ what: `The input \`labels\` has "${line}", which is not of the form key=value` });
+}
+function checkNixArg(line) {
+    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
+        return line;
+    throw new InputError({
+        what: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
+        help: `Write each argument on a line of its own:\n  nix-args: |\n${line
+            .split(/\s+/)
+            .map((one) => `    ${one}`)
+            .join('\n')}`,
+    });
+}
+function readRetention(env) {
+    const text = inputOf(env, 'retention-days') || '1';
+    const days = Number(text);
+    if (Number.isInteger(days) && days >= 1 && days <= 90)
+        return days;
+    throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
+}
+
+;// CONCATENATED MODULE: ./lib/all-of.js
+async function allOf(work) {
+    await Promise.allSettled(work);
+    return Promise.all(work);
+}
+
+;// CONCATENATED MODULE: ./lib/oci/document.js
+
+
+
+
+
+
+
+function isAttestation({ platform }) {
+    return platform?.os === NO_PLATFORM.os;
+}
+function parseManifest(bytes, mediaType, name) {
+    const type = mediaTypeOf(bytes, mediaType, name);
+    if (isIndexType(type)) {
+        const index = parseAs(INDEX, bytes, name, 'image index');
+        return {
+            kind: 'index',
+            mediaType: type,
+            manifests: index.manifests.map(descriptorOf),
+            annotations: index.annotations ?? {},
+        };
+    }
+    const { config, layers, annotations } = parseAs(MANIFEST, bytes, name, 'image manifest');
+    return {
+        kind: 'manifest',
+        mediaType: type,
+        config: descriptorOf(config),
+        layers: layers.map(descriptorOf),
+        annotations: annotations ?? {},
+    };
+}
+function parseConfig(bytes, name) {
+    const config = parseAs(CONFIG, bytes, name, 'image config');
+    return {
+        os: config.os,
+        architecture: config.architecture,
+        ...(config.variant && { variant: config.variant }),
+        diffIds: config.rootfs.diff_ids,
+        labels: config.config?.Labels ?? {},
+    };
+}
+const STRINGS = nullish(record(string(), string()));
+const DESCRIPTOR = object({
+    mediaType: string(),
+    digest: DIGEST,
+    size: pipe(number(), safeInteger(), minValue(0)),
+    annotations: STRINGS,
+    artifactType: optional(string()),
+    platform: nullish(PLATFORM),
+});
+const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
+const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
+const CONFIG = object({
+    ...PLATFORM.entries,
+    config: nullish(object({ Labels: STRINGS })),
+    rootfs: object({ diff_ids: array(DIGEST) }),
+});
+const TYPED = object({
+    mediaType: optional(string()),
+    manifests: optional(unknown()),
+    config: optional(unknown()),
+    layers: optional(unknown()),
+});
+function descriptorOf({ annotations, platform, ...rest }) {
+    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
+}
+function mediaTypeOf(bytes, named, name) {
+    const sent = named.split(';')[0]?.trim().toLowerCase() ?? '';
+    const document = parseAs(TYPED, bytes, name, 'image manifest');
+    const own = document.mediaType;
+    const type = isKnown(sent) ? sent : own;
+    if (type === undefined || !isKnown(type))
+        throw new FormatError({ what: `${name} is not an image: its media type is "${(0,lib_errors/* oneLine */.TN)(own ?? sent)}"` });
+    if (own !== undefined && own !== type)
+        throw new FormatError({
+            what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${(0,lib_errors/* oneLine */.TN)(own)}"`,
+        });
+    const hasImage = document.config !== undefined || document.layers !== undefined;
+    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
+        throw new FormatError({ what: `${name} contradicts itself: it has the fields of an image and of an index` });
+    return type;
+}
+function isKnown(mediaType) {
+    return isIndexType(mediaType) || isManifestType(mediaType);
+}
+function parseAs(schema, bytes, name, kind) {
+    const read = readJson(schema, bytes);
+    if (read.ok)
+        return read.value;
+    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
+    throw new FormatError({ what: `${name} is not a valid ${kind}: ${(0,lib_errors/* oneLine */.TN)(problem)}` });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/image.js
+
+
+
+
+
+
+
+const CONFIG_LIMIT = 4 * 1024 * 1024;
+const ATTESTATIONS_LIMIT = 64;
+const ATTESTATIONS_SIZE_LIMIT = 16 * 1024 * 1024;
+async function findImage(registry, repository, digest, look) {
+    const outer = await registry.getManifest(repository, digest, look);
+    if (outer === undefined)
+        return undefined;
+    const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest));
+    if (parsed.kind === 'manifest')
+        return describe(registry, repository, contentOf(outer, parsed), [], look);
+    const only = onlyImage(parsed, repository, digest);
+    const name = nameOf(repository, digest);
+    const attested = attestationsOf(parsed, only, name, repository);
+    const [[own] = [], attestations = []] = await allOf([
+        readListed(registry, repository, [only], look, name),
+        readListed(registry, repository, attested, look, name),
+    ]);
+    if (own === undefined)
+        throw new Error('one manifest was read for each that was listed');
+    return describe(registry, repository, own, attestations, look);
+}
+async function fetchImage(registry, repository, digest, look) {
+    const image = await findImage(registry, repository, digest, look);
+    if (image === undefined)
+        throw absent(repository, digest, nameOf(repository, digest));
+    return image;
+}
+async function missingBlobs(registry, image, look) {
+    const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
+    digests.delete(image.configDigest);
+    const looked = await allOf([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })));
+    return looked.filter(({ found }) => !found).map(({ digest }) => digest);
+}
+async function hasWhole(registry, repository, digest) {
+    try {
+        const image = await findImage(registry, repository, digest);
+        return image !== undefined && (await missingBlobs(registry, image)).length === 0;
+    }
+    catch (error) {
+        if (error instanceof RegistryError && error.problem === 'not-found')
+            return false;
+        throw error;
+    }
+}
+function absent(repository, digest, what) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'not-found',
+        what: `${what.replace(/^the /, 'The ')} is not in the registry`,
+        words: `${repository.host} has no ${digest} in ${repository.path}`,
+        help: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
+    });
+}
+async function readListed(registry, repository, descriptors, look, name) {
+    const contents = [];
+    let size = 0;
+    for (const descriptor of descriptors) {
+        const { digest } = descriptor;
+        const stored = await registry.getManifest(repository, digest, look);
+        if (stored === undefined)
+            throw absent(repository, digest, nameOf(repository, digest));
+        const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest));
+        if (manifest.kind === 'index')
+            throw notOneImage(repository, digest, 'it is an index of an index');
+        size += stored.bytes.length;
+        if (size > ATTESTATIONS_SIZE_LIMIT)
+            throw tooMuchAttested(repository, name, TOO_LARGE);
+        contents.push(contentOf(stored, manifest, descriptor));
+    }
+    return contents;
+}
+function contentOf(manifest, parsed, listed) {
+    const { mediaType, config, layers } = parsed;
+    const { platform, annotations: ofEntry } = listed ?? {};
+    const descriptor = {
+        mediaType,
+        digest: manifest.digest,
+        size: manifest.bytes.length,
+        ...(platform && { platform }),
+        ...(ofEntry && { annotations: ofEntry }),
+    };
+    const annotations = mediaType === OCI_MANIFEST ? parsed.annotations : {};
+    const blobs = [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))];
+    return { manifest, descriptor, annotations, blobs };
+}
+async function describe(registry, repository, own, attestations, look) {
+    const { digest, mediaType, size } = own.descriptor;
+    const [config] = own.blobs;
+    const name = `the config of ${nameOf(repository, digest)}`;
+    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, look));
+    if (bytes === undefined)
+        throw absent(repository, config?.digest ?? digest, name);
+    const { os, architecture, variant, labels } = parseConfig(bytes, name);
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const told = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
+    return { repository, digest, mediaType, size, ...told, own, attestations };
+}
+function onlyImage(index, repository, digest) {
+    const images = index.manifests.filter((one) => !isAttestation(one));
+    const [only, ...more] = images;
+    if (only !== undefined && more.length === 0)
+        return only;
+    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
+    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
+}
+function attestationsOf(index, { digest: image }, name, repository) {
+    const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image));
+    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    if (distinct.length > ATTESTATIONS_LIMIT)
+        throw tooMuchAttested(repository, name, `${distinct.length}, and at most ${ATTESTATIONS_LIMIT} are read`);
+    if (distinct.reduce((sum, { size }) => sum + size, 0) > ATTESTATIONS_SIZE_LIMIT)
+        throw tooMuchAttested(repository, name, TOO_LARGE);
+    return distinct;
+}
+const TOO_LARGE = `larger than ${ATTESTATIONS_SIZE_LIMIT / 1024 / 1024} MiB together`;
+function tooMuchAttested({ host }, name, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        what: `Can't read ${name}: its attestations are ${why}`,
+        help: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
+    });
+}
+function refersTo({ annotations }, digest) {
+    return annotations?.['vnd.docker.reference.digest'] === digest;
+}
+function notOneImage(repository, digest, words) {
+    const what = `${nameOf(repository, digest)} is not the image of one platform`;
+    return new RegistryError({ host: repository.host, problem: 'other', what, words });
+}
+function nameOf(repository, digest) {
+    return `${printRepository(repository)}@${digest}`;
+}
+
+;// CONCATENATED MODULE: ./lib/cache/reuse-error.js
+
+class ReuseError extends lib_errors/* Failure */.HR {
+    name = 'ReuseError';
+}
+
+;// CONCATENATED MODULE: ./lib/cache/previous-image.js
+
+
+
+
+async function readEarlier(registry, references, log) {
+    const items = references.map((reference) => ({ reference }));
+    return readEach(items, log, async ({ reference }) => {
+        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
+        if (stored === undefined)
+            throw new ReuseError({ what: 'it is not there yet' });
+        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
+    });
+}
+async function readEach(items, log, read) {
+    const found = await Promise.all(items.map(async (item) => {
+        try {
+            return [await read(item)];
+        }
+        catch (error) {
+            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${(0,lib_errors/* reasonOf */.A3)(error)}`);
+            return [];
+        }
+    }));
+    return found.flat();
+}
+
+;// CONCATENATED MODULE: ./lib/cache/layers.js
+
+
+
+
+
+
+const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
+function reusableIn(published, diffId, images, isOfUse) {
+    return published
+        .blobsOf(diffId)
+        .filter(isOfUse)
+        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
+}
+async function findPublished(registry, earlier, platform, log) {
+    const found = await readEach(earlier, log, (one) => readLayersOf(registry, one, platform));
+    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
+    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
+    return {
+        blobsOf: (diffId) => blobs.get(diffId) ?? [],
+        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
+    };
+}
+function joined(same) {
+    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
+}
+async function readLayersOf(registry, { reference, stored, content }, platform) {
+    const { repository } = reference;
+    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
+    if (image === undefined)
+        throw new ReuseError({ what: 'it has no image for this platform' });
+    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
+    if (manifest.kind === 'index')
+        throw new ReuseError({ what: 'it is an index of an index' });
+    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
+    if (bytes === undefined)
+        throw new ReuseError({ what: 'its config is not there' });
+    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
+    if (diffIds.length !== manifest.layers.length)
+        throw new ReuseError({ what: 'its config lists other layers than its manifest' });
+    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
+        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
+    });
+    return { repository, layers, documents: [image.digest, manifest.config.digest] };
+}
+async function imageIn({ manifests }, registry, repository, platform) {
+    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    return entry && registry.getManifest(repository, entry.digest);
+}
+
+;// CONCATENATED MODULE: ./lib/nix/store-path.js
+
+
+const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function isStorePath(text) {
+    return STORE_PATH.test(text) && !text.split('/').includes('..');
+}
+function placeInStore(path, links = 40) {
+    const whole = (0,external_node_path_.resolve)(path);
+    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
+    if (isStorePath(storePath))
+        return { storePath, below: below !== undefined };
+    if (links === 0)
+        return undefined;
+    try {
+        const folder = (0,external_node_fs_.realpathSync)((0,external_node_path_.dirname)(whole));
+        const real = (0,external_node_path_.join)(folder, (0,external_node_path_.basename)(whole));
+        return placeInStore(real === whole ? (0,external_node_path_.resolve)(folder, (0,external_node_fs_.readlinkSync)(real)) : real, links - 1);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/nix/installable.js
+
+
+function installableOf(inputs, runnerSystem) {
+    const { system, flake, attribute, installable, file } = inputs;
+    if (file !== '')
+        return {
+            options: fileOptions(inputs, runnerSystem),
+            text: attribute,
+            name: attribute === '' ? file : `${attribute} of ${file}`,
+        };
+    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
+    refuseBelow(text);
+    return { options: [], text, name: text };
+}
+function placeOf({ options, text }) {
+    if (options.length > 0 || text.includes('#') || !text.includes('/'))
+        return undefined;
+    return placeInStore(text.replace(/\^[^/]*$/, ''));
+}
+function refuseBelow(text) {
+    const place = placeOf({ options: [], text });
+    if (!place?.below)
+        return;
+    throw new NixError({
+        what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
+        help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
+    });
+}
+function fileOptions({ file, system, nixArgs }, runnerSystem) {
+    const argument = valueAfter(nixArgs, '--argstr', 'system');
+    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
+    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
+    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
+    return [
+        '--file',
+        file,
+        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
+        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
+        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
+    ];
+}
+function valueAfter(args, ...words) {
+    const at = args.findLastIndex((_, start) => words.every((word, offset) => args[start + offset] === word));
+    return at < 0 ? undefined : args[at + words.length];
+}
+function attributeOf({ options, text, name }, attribute) {
+    const plain = text.replace(/\^[^#]*$/, '');
+    if (options.length > 0) {
+        const path = plain === '' ? attribute : `${plain}.${attribute}`;
+        return { options, text: path, name: `${path} of ${options[1]}` };
+    }
+    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
+    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
+}
+
+// EXTERNAL MODULE: ./lib/process/command.js
+var process_command = __nccwpck_require__(67892);
+;// CONCATENATED MODULE: ./lib/nix/nix.js
+
+
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
+async function runNix(args, shown, trust = 'nix') {
+    const result = await (0,process_command/* runCommand */.d1)('nix', [...FEATURES, ...args], { trust, shown });
+    if (result !== undefined)
+        return result;
+    throw nixMissing();
+}
+function nixMissing() {
+    return new NixError({
+        what: 'Nix is not installed on this runner',
+        help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+    });
+}
+function foreignOptions({ system, runnerSystem }) {
+    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
+}
+function errorIn(log) {
+    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
+    return (0,lib_errors/* oneLine */.TN)(errors.at(-1) ?? (0,lib_errors/* lastLines */.w$)(log, 3));
+}
+
+;// CONCATENATED MODULE: ./lib/nix/evaluate.js
+
+
+
+async function evaluateStorePath(call) {
+    const { text } = call.installable;
+    if (isStorePath(text))
+        return text.endsWith('.drv') ? undefined : text;
+    if (text.includes('^'))
+        return undefined;
+    const isFile = call.installable.options.length > 0;
+    return evaluate(call, isFile ? 'outPath' : 'image: image.outPath');
+}
+async function evaluateDerivation(call) {
+    const { options, text } = call.installable;
+    if (isStorePath(text) && text.endsWith('.drv'))
+        return text;
+    const isNamed = options.length > 0 || /#./.test(text);
+    return evaluate(call, isNamed ? 'drvPath' : 'image: image.drvPath');
+}
+async function evaluate(call, what) {
+    const { installable, nixArgs } = call;
+    const apply = what.includes(':') ? ['--apply', what] : [];
+    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, what);
+    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
+    const { exitCode, stdout } = await runNix(args, false);
+    const path = stdout.trim();
+    return exitCode === 0 && isStorePath(path) ? path : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/cache/build-info.js
+
+
+
+const build_info_STORE_PATH = 'io.github.nix-image-action.store-path';
+const LABELS = 'io.github.nix-image-action.labels';
+const COMPRESSION = 'io.github.nix-image-action.compression';
+function describeBuild(storePath, labels, asked, formats) {
+    const leftSome = formats.some((format) => format !== asked);
+    return { storePath, labels: Object.keys(labels), ...(leftSome && { compression: asked }) };
+}
+function toAnnotations({ storePath, labels, compression }) {
+    return {
+        [build_info_STORE_PATH]: storePath,
+        ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }),
+        ...(compression && { [COMPRESSION]: compression }),
+    };
+}
+function fromAnnotations(annotations) {
+    const { [build_info_STORE_PATH]: storePath, [LABELS]: labels = '[]', [COMPRESSION]: compression } = annotations;
+    const keys = parseKeys(labels);
+    if (storePath === undefined || !isStorePath(storePath) || keys === undefined)
+        return undefined;
+    return { storePath, labels: keys, ...(isLayerFormat(compression) && { compression }) };
+}
+function withBuildInfo(annotations, info) {
+    const others = Object.entries(annotations).filter(([key]) => ![build_info_STORE_PATH, LABELS, COMPRESSION].includes(key));
+    return { ...Object.fromEntries(others), ...(info && toAnnotations(info)) };
+}
+function sameBuild(one, other) {
+    return JSON.stringify(toAnnotations(one)) === JSON.stringify(toAnnotations(other));
+}
+function formatBuildInfo({ storePath, labels, compression }) {
+    const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : '';
+    return (0,lib_errors/* oneLine */.TN)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
+}
+function parseKeys(text) {
+    try {
+        const keys = JSON.parse(text);
+        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/cache/unchanged.js
+
+
+
+
+
+
+
+
+
+async function lookForUnchanged(question, earlier, registry, log, ready = Promise.resolve()) {
+    const { system, installable, images, labels, format, rebuild } = question;
+    if (rebuild)
+        return undefined;
+    const platform = platformOf(system);
+    const indexes = ownIndexes(earlier, images);
+    if (!namesStorePath(indexes, platform))
+        return undefined;
+    await ready;
+    log.info(`Evaluating ${installable.name}, to see whether it is published already`);
+    const storePath = await evaluateStorePath(question);
+    if (storePath === undefined) {
+        log.info(`Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`);
+        return undefined;
+    }
+    return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
+}
+function ownIndexes(earlier, images) {
+    return earlier.flatMap(({ reference, content }) => {
+        const own = images.some((image) => sameRepository(image, reference.repository));
+        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
+    });
+}
+function namesStorePath(indexes, platform) {
+    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => fromAnnotations(annotations)));
+}
+async function findUnchanged(registry, indexes, wanted, log) {
+    for (const { reference, manifests } of indexes) {
+        const entries = entriesFor(manifests, wanted.platform);
+        const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
+        if (entry === undefined)
+            continue;
+        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(lib_errors/* reasonOf */.A3);
+        if (typeof looked !== 'string')
+            return looked;
+        log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
+    }
+    return undefined;
+}
+async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
+    if (rivals > 1)
+        return `the index has ${rivals} images for that platform`;
+    const hint = fromAnnotations(annotations);
+    const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
+    if (more.length > 0)
+        return `its ${printKeys(more)} not in \`labels\` now`;
+    const image = await findImage(registry, repository, digest);
+    if (image?.digest !== digest)
+        return 'it lists an image that is not there';
+    const info = fromAnnotations(image.own.annotations);
+    if (info === undefined)
+        return 'its own manifest does not say what it was built from';
+    if (hint === undefined || !sameBuild(info, hint))
+        return `its own manifest says ${formatBuildInfo(info)}`;
+    if (!fits(image.platform, platform))
+        return `the image there is for ${printPlatform(image.platform)}`;
+    const missing = await missingBlobs(registry, image);
+    if (missing.length > 0)
+        return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
+    const { bytes, mediaType } = image.own.manifest;
+    const manifest = parseManifest(bytes, mediaType, digest);
+    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
+    const sameSetting = info.compression === format;
+    if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+        return `its layers are not compressed by ${format}`;
+    return { image, info };
+}
+function entriesFor(manifests, wanted) {
+    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
+}
+function printKeys(keys) {
+    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_errors/* oneLine */.TN)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
+}
+
+// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
+var io = __nccwpck_require__(88701);
+// EXTERNAL MODULE: ./lib/text.js
+var lib_text = __nccwpck_require__(68804);
+// EXTERNAL MODULE: ./lib/process/child.js + 2 modules
+var process_child = __nccwpck_require__(1775);
+;// CONCATENATED MODULE: ./lib/process/stream.js
+
+
+
+
+
+
+const LOG_LIMIT = 64 * 1024;
+const LOG_LINES = 15;
+const LINGER = 5000;
+const LINGER_IN_ALL = 12;
+function startStreaming(path, args, { trust, reads = false, lingerMs = LINGER }) {
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
+    const log = (0,process_command/* endOf */.pJ)(LOG_LIMIT);
+    child?.stderr?.on('data', (chunk) => log.add(chunk));
+    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
+    child?.stdin?.on('error', () => undefined);
+    child?.stdout?.on('error', () => undefined);
+    let exitedAt;
+    let waitingSince;
+    let waited = 0;
+    let abandoned = false;
+    let overdue;
+    let wentOn = false;
+    function watchPipes() {
+        const timer = setInterval(() => {
+            if (waitingSince === undefined)
+                return;
+            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
+            if (silent < lingerMs && waited + silent < lingerMs * LINGER_IN_ALL)
+                return;
+            abandoned = true;
+            end();
+        }, lingerMs / 5);
+        child?.stdout?.once('close', () => clearInterval(timer));
+        if (child?.stdout?.destroyed !== false)
+            clearInterval(timer);
+    }
+    async function next(chunks) {
+        const since = performance.now();
+        waitingSince = since;
+        const waiting = (0,lib_activity/* startActivity */.C)(`the output of ${path}`);
+        try {
+            const { done, value } = await chunks.next();
+            return done ? undefined : value;
+        }
+        finally {
+            waiting.end();
+            waitingSince = undefined;
+            if (exitedAt !== undefined)
+                waited += performance.now() - Math.max(since, exitedAt);
+        }
+    }
+    async function* output() {
+        if (child?.stdout == null)
+            return;
+        const chunks = child.stdout[Symbol.asyncIterator]();
+        try {
+            for (let chunk = await next(chunks); chunk !== undefined; chunk = await next(chunks))
+                yield chunk;
+            if (exitedAt === undefined)
+                overdue = setTimeout(endOverdue, lingerMs * LINGER_IN_ALL);
+        }
+        catch (error) {
+            if (!abandoned)
+                throw error;
+        }
+        finally {
+            child.stdout.destroy();
+        }
+    }
+    function endOverdue() {
+        wentOn = true;
+        (0,process_child/* endGroup */.N4)(child);
+    }
+    function end() {
+        clearTimeout(overdue);
+        (0,process_child/* endGroup */.N4)(child);
+        child?.stdout?.destroy();
+        child?.stderr?.destroy();
+        child?.stdin?.destroy();
+    }
+    async function settle() {
+        const { code, error } = await exited;
+        exitedAt = performance.now();
+        clearTimeout(overdue);
+        if (child?.pid !== undefined) {
+            watchPipes();
+            await (0,process_command/* waitUpTo */.ob)(lingerMs, logClosed);
+        }
+        const text = (0,lib_errors/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
+        if (code === 0)
+            return { log: text };
+        if (wentOn)
+            return { failure: 'it closed its standard output, but did not end', log: text };
+        return { failure: error ?? stream_describe(code, child?.signalCode ?? null), log: text };
+    }
+    return { input: child?.stdin ?? closedInput(), output: output(), ended: settle(), end };
+}
+function stream_describe(code, signal) {
+    return `it ended with ${signal ?? `status ${code}`}`;
+}
+function closedInput() {
+    const input = new external_node_stream_.PassThrough();
+    input.on('error', () => undefined);
+    input.destroy();
+    return input;
+}
+
+;// CONCATENATED MODULE: ./lib/docker/docker-error.js
+
+class DockerError extends lib_errors/* Failure */.HR {
+    name = 'DockerError';
+}
+
+;// CONCATENATED MODULE: ./lib/docker/docker.js
+
+
+
+
+
+
+
+
+
+
+
+const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
+async function checkDocker({ silence } = {}) {
+    const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'], silence);
+    if (exitCode === 0)
+        return;
+    throw new DockerError({
+        what: 'Docker is not running on this runner',
+        words: (0,lib_errors/* lastLines */.w$)(log, 5),
+        help: WHERE_DOCKER_IS,
+    });
+}
+async function keepsLayersUncompressed() {
+    const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
+    return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
+}
+async function loadImage(feed, advise = () => undefined, { silence = SILENCE } = {}) {
+    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
+    const progress = watchLoad(docker, silence);
+    try {
+        const [fed] = await Promise.allSettled([feed(docker.input)]);
+        const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
+        if (fed.status === 'rejected' && !brokenPipe && progress.stalled() === undefined)
+            throw fed.reason;
+        const loading = (0,lib_activity/* startActivity */.C)('docker load');
+        const { failure, log } = await docker.ended.finally(loading.end);
+        if (fed.status === 'fulfilled' && failure === undefined)
+            return fed.value;
+        const said = (0,lib_errors/* lastLines */.w$)(log || (failure ?? ''), 10);
+        const what = 'Docker could not load the image that Nix built';
+        if (progress.stalled() !== undefined)
+            throw docker_noAnswer(what, `docker load ${progress.stalled()}`);
+        throw new DockerError({ what, words: said, help: advise(said) ?? adviceOnDaemon(said) });
+    }
+    finally {
+        progress.end();
+        docker.end();
+        await docker.ended;
+    }
+}
+function watchLoad(docker, silence) {
+    let stalled;
+    let last = performance.now();
+    let seen = 0;
+    const written = () => Number(docker.input.bytesWritten ?? 0);
+    const timer = setInterval(() => {
+        const { input } = docker;
+        const waits = input.writableLength > 0 || input.writableFinished;
+        if (!waits || written() !== seen)
+            last = performance.now();
+        seen = written();
+        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
+        if (performance.now() - last < limit)
+            return;
+        stalled = input.writableFinished
+            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
+            : `read nothing for ${Math.round(limit / 1000)} s`;
+        docker.end();
+    }, silence / 12);
+    const reading = async () => {
+        for await (const _ of docker.output)
+            last = performance.now();
+    };
+    reading().catch(() => undefined);
+    return { stalled: () => stalled, end: () => clearInterval(timer) };
+}
+const SILENCE = 60_000;
+const LOAD_SPEED = 10_000;
+const PUSH_SPEED = 1_000;
+const docker_BUDGET = 120_000;
+const docker_SHORTEST_ATTEMPT = 10_000;
+async function loadedImage(configDigest, names) {
+    const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
+    for (const name of candidates) {
+        const { exitCode, log } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
+        if (exitCode === 0)
+            return name;
+        if (adviceOnDaemon(log) !== undefined)
+            throw failed('Docker could not look up the image that it has loaded', log);
+    }
+    throw new DockerError({
+        what: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
+        help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
+    });
+}
+const NAMES_LIMIT = 8;
+async function tagImage(image, reference) {
+    const { exitCode, log } = await docker(['tag', image, reference]);
+    if (exitCode !== 0)
+        throw failed(`Docker could not tag the image as ${reference}`, log);
+}
+async function pushTag(push, log, { wait = external_node_timers_promises_.setTimeout, silence = SILENCE } = {}) {
+    const { reference, size } = push;
+    const clock = createClock(() => performance.now(), wait);
+    const start = clock.now();
+    let failing;
+    for (let count = 1;; count++) {
+        const left = failing === undefined ? silence : Math.max(failing + docker_BUDGET - clock.now(), docker_SHORTEST_ATTEMPT);
+        const limit = Math.min(silence, left) + size / PUSH_SPEED;
+        const onOutput = (text) => {
+            if (failing !== undefined && /: Pushed$/m.test(text))
+                failing = clock.now();
+        };
+        const result = await docker(['push', reference], limit, { shown: true, onOutput });
+        if (result.exitCode === 0)
+            return digestIn(result.stdout, reference);
+        failing ??= result.stalled ? clock.now() - limit : clock.now();
+        const delay = retryDelay(count, undefined, Date.now(), Math.random());
+        if (!mayPass(result) || clock.now() + delay > failing + docker_BUDGET) {
+            const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
+            throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push);
+        }
+        const why = result.stalled ? silentFor('docker push', limit) : (0,lib_errors/* oneLine */.TN)((0,lib_errors/* lastLines */.w$)(result.log, 1));
+        log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
+        await clock.wait(delay);
+    }
+}
+function digestIn(stdout, reference) {
+    const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
+    if (digest !== undefined && isDigest(digest))
+        return digest;
+    throw new DockerError({
+        what: `Docker has pushed ${reference}, but did not say its digest`,
+        words: (0,lib_errors/* lastLines */.w$)(stdout, 5),
+    });
+}
+function mayPass({ stalled, log }) {
+    if (stalled || /secondary rate limit/i.test(log))
+        return true;
+    return !REFUSED.test(log) && (DAEMON_GONE.test(log) || PASSING.test(log));
+}
+const REFUSED = /denied|unauthorized|authentication required|no basic auth/i;
+const PASSING = new RegExp([
+    'toomanyrequests|too many requests',
+    String.raw `(status|code|HTTP)[^\n]{0,30}\b(408|429|50[0234]|52[0-7])\b`,
+    'internal server error|bad gateway|service unavailable|gateway time-?out',
+    'connection (was )?(reset|refused|aborted)|broken pipe|use of closed network connection',
+    String.raw `\bEOF\b|TLS handshake|time-?out|timed out|deadline exceeded|server misbehaving|no such host`,
+    'temporary failure|network is unreachable|no route to host',
+    'blob upload (unknown|invalid)|blob unknown',
+].join('|'), 'i');
+function pushError(what, { stalled, log }, limit, { loginHelp, existing }) {
+    if (stalled)
+        return docker_noAnswer(what, silentFor('docker push', limit));
+    const words = (0,lib_errors/* lastLines */.w$)(log, 5);
+    const refused = REFUSED.test(log);
+    if (IMMUTABLE.test(log) || (refused && existing !== undefined))
+        return new DockerError({
+            what: `${what}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
+            words,
+            help: docker_OTHER_TAG,
+        });
+    if (refused)
+        return new DockerError({ what, words, help: loginHelp });
+    if (UNSUPPORTED.test(log))
+        return new DockerError({ what, words, help: PUSH_OCI });
+    return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
+}
+const IMMUTABLE = /immutable|overwrit/i;
+const docker_OTHER_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
+Or push by digest alone, without Docker:
+  push-with: registry
+  tag: ""`;
+const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i;
+const PUSH_OCI = "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry";
+const LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
+function silentFor(command, limit) {
+    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
+}
+function failed(what, log, help) {
+    return new DockerError({ what, words: (0,lib_errors/* lastLines */.w$)(log, 5), help: adviceOnDaemon(log) ?? help });
+}
+function docker_noAnswer(what, words) {
+    return new DockerError({ what: `${what}: the Docker daemon does not answer`, words, help: RESTART });
+}
+function adviceOnDaemon(words) {
+    return DAEMON_GONE.test(words) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined;
+}
+const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i;
+const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
+const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
+const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
+async function docker(args, silenceMs = SILENCE, options = {}) {
+    const result = await (0,process_command/* runCommand */.d1)('docker', args, { trust: 'everything', silenceMs, ...options });
+    if (result === undefined)
+        throw missing();
+    const [command = ''] = args;
+    if (result.stalled && !options.shown)
+        throw docker_noAnswer(`Can't run docker ${command}`, silentFor(`docker ${command}`, silenceMs));
+    return result;
+}
+async function dockerPath() {
+    const path = await (0,io/* which */.K7)('docker');
+    if (path === '')
+        throw missing();
+    return path;
+}
+function missing() {
+    return new DockerError({ what: 'Docker is not installed on this runner', help: WHERE_DOCKER_IS });
+}
+
+// EXTERNAL MODULE: ./lib/fs/temp-folder.js
+var temp_folder = __nccwpck_require__(61622);
+;// CONCATENATED MODULE: ./lib/image/image-error.js
+
+class ImageError extends lib_errors/* Failure */.HR {
+    name = 'ImageError';
+}
+
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
+;// CONCATENATED MODULE: ./lib/fs/regular-file.js
+
+
+
+
+class FileError extends lib_errors/* Failure */.HR {
+    name = 'FileError';
+}
+async function resolveWithin(path, root) {
+    try {
+        const [place, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
+        if (regular_file_isWithin(place, folder))
+            return place;
+    }
+    catch (error) {
+        if (isCode(error, 'ENOENT', 'ENOTDIR'))
+            return undefined;
+        throw unreadable(path, error);
+    }
+    throw leadsOut(path, root);
+}
+async function openRegularFile(path, root) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new FileError({ what: `There is no ${path}` });
+    const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
+    const handle = await (0,promises_.open)(place, flags).catch((error) => {
+        throw unreadable(path, error);
+    });
+    try {
+        const file = await handle.stat();
+        if (!file.isFile())
+            throw new FileError({ what: `${path} is not a regular file` });
+        if (!(await isStillWithin(handle, root)))
+            throw leadsOut(path, root);
+        return { handle, size: file.size };
+    }
+    catch (error) {
+        await handle.close();
+        throw error;
+    }
+}
+async function regular_file_readWhole({ handle, size }, path) {
+    const bytes = Buffer.alloc(size);
+    let length = 0;
+    try {
+        while (length < size) {
+            const { bytesRead } = await handle.read(bytes, length, size - length, length);
+            if (bytesRead === 0)
+                break;
+            length += bytesRead;
+        }
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+    return bytes.subarray(0, length);
+}
+const CHUNK = 1024 * 1024;
+async function* regular_file_contentOf({ handle, size }, path) {
+    if (size === 0)
+        return handle.close();
+    try {
+        yield* handle.createReadStream({ highWaterMark: CHUNK, end: size - 1 });
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+}
+async function isFolder(path) {
+    try {
+        return (await (0,promises_.stat)(path)).isDirectory();
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+}
+const regular_file_NAMES_LIMIT = 10_000;
+async function listFolder(path, root) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new FileError({ what: `There is no ${path}` });
+    const names = [];
+    try {
+        for await (const { name } of await (0,promises_.opendir)(place, { bufferSize: 512 })) {
+            names.push(name);
+            if (names.length > regular_file_NAMES_LIMIT)
+                break;
+        }
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+    if (names.length <= regular_file_NAMES_LIMIT)
+        return names.sort();
+    throw new FileError({ what: `${path} is a folder with more than ${regular_file_NAMES_LIMIT} files in it` });
+}
+async function isStillWithin({ fd }, root) {
+    const place = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
+    return place === undefined || regular_file_isWithin(place, await (0,promises_.realpath)(root));
+}
+function regular_file_isWithin(path, folder) {
+    const below = (0,external_node_path_.relative)(folder, path);
+    return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
+}
+function unreadable(path, cause) {
+    return new FileError({ what: `${path} can't be read`, words: (0,lib_errors/* messageOf */.bD)(cause), cause });
+}
+function leadsOut(path, root) {
+    return new FileError({
+        what: `${path} is a link that leads out of ${root}`,
+        help: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+    });
+}
+function isCode(error, ...codes) {
+    return codes.includes(String(error.code));
+}
+
+// EXTERNAL MODULE: ./lib/units.js
+var units = __nccwpck_require__(83052);
+;// CONCATENATED MODULE: ./lib/image/source-image.js
+
+function damaged(path, why, cause) {
+    return new ImageError({ what: `${path} is not a whole image: ${why}`, cause });
+}
+function memberName(name) {
+    const parts = [];
+    for (const part of name.split('/')) {
+        if (part === '' || part === '.')
+            continue;
+        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
+            parts.pop();
+        else
+            parts.push(part);
+    }
+    return parts.join('/');
+}
+function source_image_listOf(names, separator = ', ') {
+    const shown = names.slice(0, 8).join(separator);
+    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
+}
+
+;// CONCATENATED MODULE: ./lib/image/config.js
+
+
+
+const LAYERS_LIMIT = 1000;
+function tooManyLayers(count) {
+    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
+}
+function readConfig(bytes, name, path) {
+    const config = config_parse(bytes, name, path);
+    if (config.diffIds.length > LAYERS_LIMIT)
+        throw damaged(path, tooManyLayers(config.diffIds.length));
+    return config;
+}
+function config_parse(bytes, name, path) {
+    try {
+        return parseConfig(bytes, `the config ${name}`);
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            throw damaged(path, error.parts.what, error);
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/documents.js
+
+
+const DOCUMENT_LIMIT = 4 * 1024 * 1024;
+const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
+function isDocument(name, bytes) {
+    if (name === 'manifest.json' || name === 'index.json')
+        return bytes.length > 0;
+    const first = bytes.find((byte) => !isSpace(byte));
+    return first === 0x7b || first === 0x5b;
+}
+async function documentCalled(name, contents, what, path) {
+    const bytes = await contents.document(name);
+    if (bytes !== undefined)
+        return bytes;
+    const member = await contents.member(name);
+    if (member?.type !== 'file')
+        throw damaged(path, `${what} is missing`);
+    if (member.size === 0)
+        throw damaged(path, `${what} is empty`);
+    if (member.size > DOCUMENT_LIMIT)
+        throw damaged(path, `${what} is too large (${(0,units/* printBytes */.p)(member.size)}, at most ${(0,units/* printBytes */.p)(DOCUMENT_LIMIT)})`);
+    throw damaged(path, `${what} is not JSON`);
+}
+function isSpace(byte) {
+    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
+;// CONCATENATED MODULE: ./lib/image/docker-archive.js
+
+
+
+
+
+
+
+async function imageOfDockerArchive(contents, path) {
+    const document = async (name, what) => documentCalled(await resolve(name, contents), contents, what, path);
+    const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
+    const config = await document(manifest.Config, `its config ${manifest.Config}`);
+    const image = readConfig(config, manifest.Config, path);
+    if (manifest.Layers.length !== image.diffIds.length)
+        throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
+    const layers = [];
+    const missing = [];
+    for (const layer of manifest.Layers) {
+        const name = await resolve(layer, contents);
+        layers.push(name);
+        if ((await contents.member(name))?.type !== 'file')
+            missing.push(layer);
+    }
+    if (missing.length > 0)
+        throw damaged(path, `these layers are missing: ${source_image_listOf(missing)}`);
+    return {
+        names: manifest.RepoTags ?? [],
+        config: image,
+        configDigest: digestOf(config),
+        configBytes: config,
+        layers: layers.map((name) => ({ name })),
+    };
+}
+const docker_archive_MANIFEST = array(object({
+    Config: string(),
+    RepoTags: nullish(array(string())),
+    Layers: nullish(array(string()), []),
+}));
+function docker_archive_parseManifest(bytes, path) {
+    const read = readJson(docker_archive_MANIFEST, bytes);
+    if (!read.ok)
+        throw damaged(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`);
+    const [entry, ...more] = read.value;
+    if (entry === undefined)
+        throw damaged(path, 'its manifest.json lists no image');
+    if (more.length > 0)
+        throw new ImageError({
+            what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
+            words: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+            help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
+        });
+    return { ...entry, Layers: entry.Layers ?? [] };
+}
+async function resolve(name, contents) {
+    let at = memberName(name);
+    for (let hops = 0; hops < 16; hops++) {
+        const member = await contents.member(at);
+        if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
+            return at;
+        at = member.target;
+    }
+    return at;
+}
+
+;// CONCATENATED MODULE: ./lib/image/oci-layout.js
+
+
+
+
+
+
+
+
+
+
+
+async function imageOfLayout(contents, path, wanted) {
+    const index = await documentCalled('index.json', contents, 'its index.json', path);
+    const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const descriptor = await chooseImage(images, contents, path, wanted);
+    const bytes = await documentOf(contents, descriptor, path);
+    const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
+    if (manifest.kind === 'index')
+        throw damaged(path, `its manifest ${descriptor.digest} is an index`);
+    const configBytes = await documentOf(contents, manifest.config, path);
+    const config = readConfig(configBytes, manifest.config.digest, path);
+    if (manifest.layers.length !== config.diffIds.length)
+        throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`);
+    const layers = [];
+    for (const blob of manifest.layers)
+        layers.push({ name: await existing(contents, blob, path), blob });
+    return {
+        names: [],
+        config,
+        configDigest: manifest.config.digest,
+        configBytes,
+        layers,
+        manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations, alone: images.length === 1 },
+    };
+}
+async function readLayoutFolder(path, root, take = async () => undefined, wanted) {
+    const image = await imageOfLayout(contentsOfFolder(path, root), path, wanted);
+    for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
+        await take({ name, size: blob?.size ?? 0, content: () => contentAt((0,external_node_path_.join)(path, name), root) });
+    return image;
+}
+async function* contentAt(path, root) {
+    yield* regular_file_contentOf(await openRegularFile(path, root), path);
+}
+function contentsOfFolder(path, root) {
+    let read = 0;
+    async function open(name) {
+        const place = await resolveWithin((0,external_node_path_.join)(path, name), root);
+        return place === undefined ? undefined : openRegularFile(place, root);
+    }
+    return {
+        async member(name) {
+            const file = await open(name);
+            await file?.handle.close();
+            return file && { type: 'file', target: '', size: file.size };
+        },
+        async document(name) {
+            const file = await open(name);
+            try {
+                if (file === undefined || file.size > DOCUMENT_LIMIT)
+                    return undefined;
+                read += file.size;
+                if (read > DOCUMENTS_LIMIT)
+                    throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+                const bytes = await regular_file_readWhole(file, (0,external_node_path_.join)(path, name));
+                return isDocument(name, bytes) ? bytes : undefined;
+            }
+            finally {
+                await file?.handle.close();
+            }
+        },
+    };
+}
+const LISTED_LIMIT = 1000;
+async function listImages(contents, index, path, seen = new Set(), depth = 0) {
+    const images = [];
+    for (const one of await listedBy(index, contents, path)) {
+        if (seen.has(one.digest))
+            continue;
+        seen.add(one.digest);
+        if (seen.size > LISTED_LIMIT)
+            throw damaged(path, `it lists more than ${LISTED_LIMIT} manifests`);
+        if (!isListOfImages(one))
+            images.push(one);
+        else {
+            if (depth > 2)
+                throw damaged(path, 'its indexes lead to one another');
+            const bytes = await documentOf(contents, one, path);
+            const inner = { bytes, mediaType: one.mediaType, name: `its index ${one.digest}` };
+            images.push(...(await listImages(contents, inner, path, seen, depth + 1)));
+        }
+    }
+    return images;
+}
+function isListOfImages({ mediaType }) {
+    return mediaType.includes('index') || mediaType.includes('manifest.list');
+}
+async function listedBy({ bytes, mediaType, name }, contents, path) {
+    const index = oci_layout_parse(bytes, mediaType, name, path);
+    if (index.kind === 'manifest')
+        throw damaged(path, `${name} is no index`);
+    if (index.manifests.length > LISTED_LIMIT)
+        throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`);
+    const listed = index.manifests.filter((one) => !isAttestation(one));
+    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    if (distinct.length === 1)
+        return distinct;
+    const images = [];
+    for (const one of distinct)
+        if (await mayBeImage(one, contents, path))
+            images.push(one);
+    return images;
+}
+async function chooseImage(images, contents, path, wanted) {
+    const [only, ...more] = images;
+    if (only === undefined)
+        throw damaged(path, 'its index.json lists no image');
+    if (more.length === 0)
+        return only;
+    const placed = await placeImages(images, contents);
+    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted));
+    const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted));
+    const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
+    if (chosen !== undefined)
+        return chosen.image;
+    const suffix = wanted === undefined ? '' : ` for ${printPlatform(wanted)}`;
+    if (fitting.length === 0)
+        throw new ImageError({
+            what: `${path} has no image${suffix}`,
+            words: formatImages(placed),
+            help: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
+        });
+    throw new ImageError({
+        what: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
+        words: formatImages(placed),
+        help: 'Build each image by its own attribute.',
+    });
+}
+async function placeImages(images, contents) {
+    const placed = [];
+    const known = new Map();
+    for (const image of images) {
+        const config = image.platform === undefined ? await configOf(image, contents) : undefined;
+        if (config !== undefined && !known.has(config))
+            known.set(config, await configPlatform(config, contents));
+        placed.push({ image, platform: image.platform ?? (config && known.get(config)) });
+    }
+    return placed;
+}
+async function configOf({ digest, mediaType }, contents) {
+    const bytes = await contents.document(oci_layout_nameOf(digest));
+    const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest));
+    return manifest?.kind === 'manifest' ? manifest.config.digest : undefined;
+}
+async function configPlatform(config, contents) {
+    const bytes = await contents.document(oci_layout_nameOf(config));
+    return bytes && ifValid(() => parseConfig(bytes, config));
+}
+function ifValid(read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            return undefined;
+        throw error;
+    }
+}
+function formatImages(images) {
+    return source_image_listOf(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${printPlatform(platform)}` : ''}`), '\n');
+}
+async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
+    if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
+        return false;
+    if (!isManifestType(mediaType) && !isIndexType(mediaType))
+        return false;
+    const bytes = await contents.document(oci_layout_nameOf(digest));
+    if (bytes === undefined)
+        return true;
+    const manifest = oci_layout_parse(bytes, mediaType, `its manifest ${digest}`, path);
+    if (manifest.kind === 'index')
+        return true;
+    const { config, layers } = manifest;
+    return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)));
+}
+const IMAGE_CONFIGS = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json']);
+function isLayer(mediaType) {
+    return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType);
+}
+function oci_layout_parse(bytes, mediaType, name, path) {
+    try {
+        return parseManifest(bytes, mediaType, name);
+    }
+    catch (error) {
+        if (error instanceof FormatError)
+            throw damaged(path, error.parts.what, error);
+        throw error;
+    }
+}
+async function documentOf(contents, { digest, size }, path) {
+    const bytes = await documentCalled(oci_layout_nameOf(digest), contents, digest, path);
+    if (bytes.length !== size)
+        throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
+    if (digestOf(bytes) !== digest)
+        throw damaged(path, `${digest} has another content than its name says`);
+    return bytes;
+}
+async function existing(contents, { digest, size }, path) {
+    const name = oci_layout_nameOf(digest);
+    const member = await contents.member(name);
+    if (member?.type !== 'file')
+        throw damaged(path, `its layer ${digest} is missing`);
+    if (member.size !== size)
+        throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`);
+    return name;
+}
+function oci_layout_nameOf(digest) {
+    return `blobs/${digest.replace(':', '/')}`;
+}
+function isBlobName(name) {
+    return name.startsWith('blobs/sha256/');
+}
+
+// EXTERNAL MODULE: external "node:zlib"
+var external_node_zlib_ = __nccwpck_require__(38522);
+;// CONCATENATED MODULE: ./lib/image/zstd-frames.js
+async function* splitFrames(bytes) {
+    const endOfFrame = followFrames();
+    for await (const chunk of bytes) {
+        for (let at = 0; at < chunk.length;) {
+            const end = endOfFrame(chunk, at);
+            yield chunk.subarray(at, end);
+            at = end;
+        }
+    }
+}
+function followFrames() {
+    const parts = partsOf();
+    let part = parts.next(NONE).value;
+    let head = NONE;
+    let left = part.size;
+    function finishParts() {
+        let ended = false;
+        while (left === 0) {
+            ended ||= part.last === true;
+            part = parts.next(head).value;
+            head = NONE;
+            left = part.size;
+        }
+        return ended;
+    }
+    return (chunk, start) => {
+        for (let at = start; at < chunk.length;) {
+            const piece = chunk.subarray(at, at + left);
+            at += piece.length;
+            left -= piece.length;
+            if (part.read)
+                head = Buffer.concat([head, piece]);
+            if (finishParts())
+                return at;
+        }
+        return chunk.length;
+    };
+}
+const NONE = Buffer.alloc(0);
+function* partsOf() {
+    for (;;) {
+        const magic = (yield { size: 4, read: true }).readUInt32LE();
+        if (magic === 0xfd2fb528)
+            yield* blocksOfFrame();
+        else if (magic >>> 4 === 0x184d2a5)
+            yield { size: (yield { size: 4, read: true }).readUInt32LE(), last: true };
+        else
+            yield { size: Number.POSITIVE_INFINITY };
+    }
+}
+function* blocksOfFrame() {
+    const descriptor = (yield { size: 1, read: true }).readUInt8();
+    const isSingle = (descriptor & 0x20) !== 0;
+    const contentSize = [isSingle ? 1 : 0, 2, 4, 8][descriptor >> 6] ?? 0;
+    const dictionary = [0, 1, 2, 4][descriptor & 3] ?? 0;
+    yield { size: (isSingle ? 0 : 1) + dictionary + contentSize };
+    for (let isLast = false; !isLast;) {
+        const header = (yield { size: 3, read: true }).readUIntLE(0, 3);
+        isLast = (header & 1) !== 0;
+        yield { size: ((header >> 1) & 3) === 1 ? 1 : header >> 3 };
+    }
+    yield { size: (descriptor & 4) === 0 ? 0 : 4, last: true };
+}
+
+;// CONCATENATED MODULE: ./lib/image/decompress.js
+
+
+
+
+
+
+
+
+function compressionOf(start) {
+    const hex = start.toString('hex', 0, 6);
+    if (hex.startsWith('1f8b'))
+        return 'gzip';
+    if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex))
+        return 'zstd';
+    return hex === 'fd377a585a00' ? 'xz' : undefined;
+}
+function isTar(start) {
+    return start.toString('latin1', 257, 262) === 'ustar';
+}
+function decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
+    const options = { chunkSize: 1024 * 1024 };
+    if (compression === 'xz')
+        return byXz(bytes, path);
+    return compression === 'gzip'
+        ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
+        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: windowLog } }), splitFrames(bytes), path, windowLog);
+}
+const WINDOW_LOG = 27;
+const INNER_WINDOW_LOG = 23;
+async function* byStream(plain, bytes, path, windowLog = WINDOW_LOG) {
+    const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
+    try {
+        yield* plain;
+    }
+    catch (error) {
+        throw explained((await failure) ?? error, path, windowLog);
+    }
+    const error = await failure;
+    if (error !== undefined && decompress_codeOf(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
+        throw explained(error, path, windowLog);
+}
+function decompress_codeOf(error) {
+    return String(error.code);
+}
+function explained(error, path, windowLog) {
+    if (decompress_codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
+        return new ImageError({
+            what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
+            words: (0,lib_errors/* messageOf */.bD)(error),
+            help: windowLog === WINDOW_LOG
+                ? 'Compress it without `--long`, or with at most `--long=27`.'
+                : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
+            cause: error,
+        });
+    return /^(Z_|ZSTD_)/.test(decompress_codeOf(error)) ? decompress_damaged(path, (0,lib_errors/* messageOf */.bD)(error), error) : error;
+}
+const XZ_MEMORY = '160MiB';
+async function* byXz(bytes, path) {
+    const program = await (0,io/* which */.K7)('xz');
+    if (program === '')
+        throw new ImageError({
+            what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+            help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+        });
+    const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
+    const xz = startStreaming(program, args, { trust: 'nix', reads: true });
+    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), xz.input));
+    try {
+        yield* xz.output;
+        const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
+        if (feeding !== undefined && !GIVEN_UP.has(decompress_codeOf(feeding)))
+            throw feeding;
+        if (failure !== undefined)
+            throw decompress_damaged(path, log === '' ? failure : log);
+        if (feeding !== undefined)
+            throw feeding;
+    }
+    finally {
+        xz.end();
+    }
+}
+const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
+function decompress_damaged(path, words, cause) {
+    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
+}
+async function settled(work) {
+    try {
+        await work;
+        return undefined;
+    }
+    catch (error) {
+        return error;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/probe.js
+
+async function probe(content) {
+    const chunks = content[Symbol.asyncIterator]();
+    let start = Buffer.alloc(0);
+    while (start.length < HEADER) {
+        const { done, value } = await chunks.next();
+        if (done)
+            break;
+        start = Buffer.concat([start, value]);
+    }
+    async function* whole() {
+        try {
+            if (start.length > 0)
+                yield start;
+            for (let next = await chunks.next(); !next.done; next = await chunks.next())
+                yield next.value;
+        }
+        finally {
+            await chunks.return?.();
+        }
+    }
+    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
+}
+const HEADER = 512;
+
+;// CONCATENATED MODULE: ./lib/image/byte-reader.js
+
+async function readExactly(reader, length) {
+    const chunks = [];
+    let missing = length;
+    while (missing > 0) {
+        const chunk = await reader.next(missing);
+        if (chunk.length === 0)
+            break;
+        chunks.push(Buffer.from(chunk));
+        missing -= chunk.length;
+    }
+    return Buffer.concat(chunks);
+}
+function streamReader(stream) {
+    const chunks = stream[Symbol.asyncIterator]();
+    let rest = Buffer.alloc(0);
+    async function next(most) {
+        while (rest.length === 0) {
+            const { done, value } = await chunks.next();
+            if (done)
+                return rest;
+            rest = value;
+        }
+        const taken = rest.subarray(0, most);
+        rest = rest.subarray(taken.length);
+        return taken;
+    }
+    async function skip(length) {
+        let skipped = 0;
+        while (skipped < length) {
+            const chunk = await next(length - skipped);
+            if (chunk.length === 0)
+                break;
+            skipped += chunk.length;
+        }
+        return skipped;
+    }
+    return {
+        next,
+        skip,
+        async close() {
+            await chunks.return?.();
+        },
+    };
+}
+const FILE_CHUNK = 1024 * 1024;
+function fileReader(file, size) {
+    const buffer = Buffer.allocUnsafe(FILE_CHUNK);
+    let position = 0;
+    return {
+        async next(most) {
+            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
+            position += bytesRead;
+            return buffer.subarray(0, bytesRead);
+        },
+        async skip(length) {
+            const skipped = Math.min(length, Math.max(0, size - position));
+            position += skipped;
+            return skipped;
+        },
+        close: () => file.close(),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/tar.js
+
+
+
+async function* tarEntries(reader, archive) {
+    const global = new Map();
+    let extension = {};
+    let extensions = 0;
+    for (;;) {
+        const header = await readHeader(reader, archive);
+        if (header === undefined) {
+            if (Object.keys(extension).length > 0)
+                throw truncated(archive, 'a header');
+            return;
+        }
+        if (isExtension(header.flag)) {
+            if (++extensions > EXTENSIONS_LIMIT)
+                throw new ImageError({
+                    what: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
+                });
+            extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
+            continue;
+        }
+        const entry = tar_describe(header, global, extension, archive);
+        extension = {};
+        extensions = 0;
+        yield* visit(reader, entry, archive);
+    }
+}
+const BLOCK = 512;
+function mayBeTar(start) {
+    return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)));
+}
+const EXTENSION_LIMIT = 256 * 1024;
+const EXTENSIONS_LIMIT = 100;
+const NAME_LIMIT = 4096;
+async function* visit(reader, entry, archive) {
+    let unread = entry.size;
+    yield {
+        ...entry,
+        async *content() {
+            while (unread > 0) {
+                const chunk = await reader.next(unread);
+                if (chunk.length === 0)
+                    throw truncated(archive, entry.name);
+                unread -= chunk.length;
+                yield chunk;
+            }
+        },
+    };
+    const rest = unread + padding(entry.size);
+    if ((await reader.skip(rest)) < rest)
+        throw truncated(archive, entry.name);
+}
+async function readHeader(reader, archive) {
+    const block = await readExactly(reader, BLOCK);
+    if (block.length === 0 || (block.length === BLOCK && isEnd(block)))
+        return undefined;
+    if (block.length < BLOCK)
+        throw truncated(archive, 'a header');
+    if (!checksumFits(block))
+        throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` });
+    const prefix = tar_text(block, 257, 6) === 'ustar' ? tar_text(block, 345, 155) : '';
+    const name = tar_text(block, 0, 100);
+    return {
+        name: prefix === '' ? name : `${prefix}/${name}`,
+        size: checkedSize(tar_number(block, 124, 12), archive),
+        flag: String.fromCharCode(block[156] ?? 0),
+        linkName: tar_text(block, 157, 100),
+    };
+}
+function isEnd(block) {
+    return block.every((byte) => byte === 0);
+}
+function checksumFits(block) {
+    let sum = 8 * 0x20;
+    for (let at = 0; at < BLOCK; at++)
+        if (at < 148 || at >= 156)
+            sum += block[at] ?? 0;
+    return sum === tar_number(block, 148, 8);
+}
+function isExtension(flag) {
+    return 'xgLK'.includes(flag);
+}
+async function readExtension(reader, header, global, archive) {
+    if (header.size > EXTENSION_LIMIT)
+        throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` });
+    const content = await readContent(reader, header.size, header.name, archive);
+    const rest = padding(header.size);
+    if ((await reader.skip(rest)) < rest)
+        throw truncated(archive, 'a header');
+    if (header.flag === 'L')
+        return { name: tar_text(content, 0, content.length) };
+    if (header.flag === 'K')
+        return { linkName: tar_text(content, 0, content.length) };
+    const records = parsePax(content, archive);
+    if (header.flag === 'x')
+        return { pax: records };
+    for (const [key, value] of records)
+        global.set(key, value);
+    return {};
+}
+const PAX_KEYS = new Set(['path', 'linkpath', 'size']);
+function parsePax(content, archive) {
+    const records = new Map();
+    for (let at = 0; at < content.length;) {
+        const space = content.indexOf(0x20, at);
+        const length = Number(content.toString('latin1', at, Math.max(at, space)));
+        const record = content.toString('utf8', space + 1, at + length - 1);
+        const equals = record.indexOf('=');
+        const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
+        if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
+            throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
+        const key = record.slice(0, equals);
+        if (PAX_KEYS.has(key))
+            records.set(key, record.slice(equals + 1));
+        at += length;
+    }
+    return records;
+}
+function tar_describe(header, global, { name, linkName, pax }, archive) {
+    const said = (key) => pax?.get(key) ?? global.get(key);
+    const size = said('size');
+    const type = typeOf(header.flag);
+    return {
+        name: checkedName(said('path') ?? name ?? header.name, archive),
+        linkName: checkedName(said('linkpath') ?? linkName ?? header.linkName, archive),
+        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
+        type,
+    };
+}
+function checkedName(name, archive) {
+    if (name.length <= NAME_LIMIT)
+        return name;
+    throw new ImageError({ what: `${archive} is damaged: a name in its tar has ${name.length} characters` });
+}
+function sizeOf(text, archive) {
+    return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
+}
+function checkedSize(size, archive) {
+    if (Number.isSafeInteger(size) && size >= 0)
+        return size;
+    throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` });
+}
+function typeOf(flag) {
+    if (flag === '0' || flag === '\0' || flag === '7')
+        return 'file';
+    if (flag === '1')
+        return 'hard-link';
+    if (flag === '2')
+        return 'symbolic-link';
+    return flag === '5' ? 'folder' : 'other';
+}
+async function readContent(reader, size, name, archive) {
+    const content = await readExactly(reader, size);
+    if (content.length < size)
+        throw truncated(archive, name);
+    return content;
+}
+function padding(size) {
+    return (BLOCK - (size % BLOCK)) % BLOCK;
+}
+function tar_text(block, start, length) {
+    const end = block.indexOf(0, start);
+    return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
+}
+function tar_number(block, start, length) {
+    if ((block[start] ?? 0) & 0x80) {
+        let value = (block[start] ?? 0) & 0x7f;
+        for (let at = start + 1; at < start + length; at++)
+            value = value * 256 + (block[at] ?? 0);
+        return value;
+    }
+    return Number.parseInt(block
+        .toString('latin1', start, start + length)
+        .replaceAll('\0', ' ')
+        .trim() || '0', 8);
+}
+function truncated(archive, name) {
+    return new ImageError({
+        what: `${archive} is damaged: it ends in the middle of ${name}`,
+        help: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/archive.js
+
+
+
+
+
+
+
+async function readArchive(reader, path, take = async () => undefined, wanted) {
+    const { members, documents } = await archive_collect(reader, path, take);
+    const contents = {
+        member: async (name) => members.get(name),
+        document: async (name) => documents.get(name),
+    };
+    if (members.has('manifest.json'))
+        return imageOfDockerArchive(contents, path);
+    if (members.has('index.json'))
+        return imageOfLayout(contents, path, wanted);
+    throw new ImageError({
+        what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
+        words: `it holds ${source_image_listOf([...members.keys()])}`,
+        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
+    });
+}
+async function archive_collect(reader, path, take) {
+    const collection = createCollection(path);
+    for await (const entry of tarEntries(reader, path)) {
+        const name = memberName(entry.name);
+        if (name.split('/').includes('..'))
+            throw damaged(path, `its member ${entry.name} points out of it`);
+        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
+        const document = small !== undefined && isDocument(name, small) ? small : undefined;
+        collection.add(name, entry, document);
+        const content = await layerIn({ ...entry, ...(small && { content: () => once(small) }) }, name, document);
+        if (content !== undefined)
+            await take({ name, size: entry.size, content });
+    }
+    return collection;
+}
+const archive_NAMES_LIMIT = 8 * 1024 * 1024;
+function createCollection(path) {
+    const members = new Map();
+    const documents = new Map();
+    let namesLength = 0;
+    let documentsLength = 0;
+    return {
+        members,
+        documents,
+        add(name, entry, document) {
+            namesLength += name.length + entry.linkName.length + 64;
+            if (namesLength > archive_NAMES_LIMIT)
+                throw damaged(path, 'it has more files than any image');
+            members.set(name, { type: entry.type, target: targetOf(name, entry), size: entry.size });
+            documents.delete(name);
+            if (document === undefined)
+                return;
+            documents.set(name, document);
+            documentsLength += document.length;
+            if (documentsLength > DOCUMENTS_LIMIT)
+                throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+        },
+    };
+}
+function targetOf(name, { type, linkName }) {
+    const folder = type === 'symbolic-link' ? name.slice(0, name.lastIndexOf('/') + 1) : '';
+    return memberName(folder + linkName);
+}
+async function readAll(content) {
+    const chunks = [];
+    for await (const chunk of content)
+        chunks.push(Buffer.from(chunk));
+    return Buffer.concat(chunks);
+}
+async function* once(bytes) {
+    yield bytes;
+}
+async function layerIn({ type, size, content }, name, document) {
+    if (type !== 'file' || size === 0)
+        return undefined;
+    if (size % 512 === 0)
+        return content;
+    if (document !== undefined)
+        return undefined;
+    if (isBlobName(name))
+        return content;
+    const probed = await probe(content());
+    return probed.compression === undefined ? undefined : () => probed.content;
+}
+function mayBeDocument({ type, size }, name) {
+    return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name);
+}
+
+;// CONCATENATED MODULE: ./lib/image/description.js
+
+
+
+
+
+const LIMIT = 8 * 1024 * 1024;
+const DESCRIPTION = object({
+    'image-config': looseObject({}),
+    layers: nullable(array(object({ diff_ids: string() })), []),
+});
+async function readDescription(path, root) {
+    const file = await openRegularFile(path, root);
+    try {
+        if (file.size > LIMIT)
+            return { fault: `it has ${(0,units/* printBytes */.p)(file.size)}` };
+        const read = readJson(DESCRIPTION, await regular_file_readWhole(file, path));
+        if (!read.ok)
+            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
+        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
+    }
+    finally {
+        await file.handle.close();
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/source.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
+    const start = await source_readStart(path, root);
+    if (start === 'folder')
+        return findInFolder(path, root);
+    const format = formatOf(start);
+    if (format === undefined)
+        throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
+    if (format === 'nix2container')
+        return describedBy(path, root);
+    const unpacked = await readUnpackedStart(path, root, format);
+    if (unpacked !== undefined && !mayBeTar(unpacked))
+        throw new ImageError({
+            what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
+            words: describeStart(unpacked, 'unpacked, it'),
+            help: BUILDERS,
+        });
+    return { path, root, format };
+}
+function isSeekable({ format }) {
+    return format === 'tar' || format === 'layout';
+}
+async function readImage(source, { copy, take } = {}) {
+    if (source.format === 'layout')
+        return readLayoutFolder(source.path, source.root, take, source.platform);
+    const reader = await openReader(source, copy);
+    try {
+        const archive = await readArchive(reader, source.path, take, source.platform);
+        await readToEnd(reader, source.path);
+        return archive;
+    }
+    finally {
+        await reader.close();
+    }
+}
+const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
+async function describedBy(path, root) {
+    const description = await readDescription(path, root);
+    if ('diffIds' in description)
+        return { path, root, format: 'nix2container', ...description };
+    throw new ImageError({
+        what: `${path} is no image`,
+        words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
+        help: BUILDERS,
+    });
+}
+async function source_readStart(path, root, most = BLOCK) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS });
+    if (await isFolder(place))
+        return 'folder';
+    const { handle, size } = await openRegularFile(place, root);
+    try {
+        return await regular_file_readWhole({ handle, size: Math.min(most, size) }, path);
+    }
+    finally {
+        await handle.close();
+    }
+}
+const PACKED_START = 256 * 1024;
+async function readUnpackedStart(path, root, format) {
+    if (!isCompressed(format))
+        return undefined;
+    const packed = await source_readStart(path, root, PACKED_START);
+    if (packed === 'folder')
+        return undefined;
+    const reader = streamReader(decompress(format, external_node_stream_.Readable.from([packed]), path));
+    try {
+        return await readExactly(reader, BLOCK);
+    }
+    catch {
+        return undefined;
+    }
+    finally {
+        await reader.close();
+    }
+}
+async function findInFolder(path, root) {
+    const names = await listFolder(path, root);
+    if (names.includes('index.json') && names.includes('oci-layout'))
+        return { path, root, format: 'layout' };
+    const sources = new Map();
+    for (const name of names) {
+        const source = await sourceAt((0,external_node_path_.join)(path, name), root);
+        const place = source && (await (0,promises_.realpath)(source.path));
+        if (source && place && !sources.has(place))
+            sources.set(place, source);
+    }
+    const images = [...sources.values()].filter((source) => !isForItself(source));
+    const [only, ...more] = images;
+    if (only !== undefined && more.length === 0)
+        return only;
+    if (only !== undefined)
+        throw new ImageError({
+            what: `${path} is a folder with ${images.length} images in it`,
+            words: `by their first bytes: ${source_image_listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
+            help: 'Build each of them by its own attribute.',
+        });
+    const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
+    throw new ImageError({
+        what: `${path} is a folder with no image in it`,
+        words: `it holds ${source_image_listOf(names)}`,
+        help: others.length === 0
+            ? BUILDERS
+            : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${source_image_listOf(others)} is one, build that, not a folder around it.`,
+    });
+}
+function isForItself({ format }) {
+    return format === 'nix2container' || format === 'script';
+}
+async function sourceAt(path, root) {
+    const start = await source_readStart(path, root).catch(() => undefined);
+    if (start === 'folder') {
+        const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin((0,external_node_path_.join)(path, name), root));
+        const found = await Promise.all(parts).catch(() => [undefined]);
+        return found.includes(undefined) ? undefined : { path, root, format: 'layout' };
+    }
+    const format = start && formatOf(start);
+    if (format === undefined)
+        return undefined;
+    const unpacked = await readUnpackedStart(path, root, format);
+    return unpacked === undefined || mayBeTar(unpacked) ? { path, root, format } : undefined;
+}
+function formatOf(start) {
+    if (isTar(start))
+        return 'tar';
+    const compression = compressionOf(start);
+    if (compression !== undefined)
+        return compression;
+    if (start.toString('latin1', 0, 2) === '#!')
+        return 'script';
+    return start[0] === 0x7b ? 'nix2container' : undefined;
+}
+function isCompressed(format) {
+    return format === 'gzip' || format === 'zstd' || format === 'xz';
+}
+function describeStart(start, subject) {
+    if (start.length === 0)
+        return `${subject} is empty`;
+    const known = KNOWN_STARTS.find(([hex]) => start.toString('hex').startsWith(hex));
+    if (known !== undefined)
+        return `${subject} is ${known[1]}`;
+    const compression = compressionOf(start);
+    if (compression !== undefined)
+        return `${subject} is compressed with ${compression}`;
+    return `${subject} is ${/^[\x20-\x7e\s]*$/.test(start.toString('latin1')) ? 'text' : 'binary data of an unknown format'}`;
+}
+const KNOWN_STARTS = [
+    ['7f454c46', 'a program (ELF)'],
+    ['504b0304', 'a ZIP archive'],
+    ['425a68', 'compressed with bzip2'],
+    ['04224d18', 'compressed with lz4'],
+    ['5d0000', 'compressed with lzma'],
+    ['514649fb', 'a disk image (QCOW2)'],
+    ['68737173', 'a file system (squashfs)'],
+];
+async function openReader(source, copy) {
+    const { path, root, format } = source;
+    if (format === 'layout' || format === 'nix2container')
+        throw new Error(`${path} is not an archive`);
+    if (format === 'tar' && copy === undefined) {
+        const { handle, size } = await openRegularFile(path, root);
+        return fileReader(handle, size);
+    }
+    const { compression, content } = format === 'script'
+        ? await probe(outputOf(source))
+        : {
+            compression: format === 'tar' ? undefined : format,
+            content: regular_file_contentOf(await openRegularFile(path, root), path),
+        };
+    const plain = compression === undefined ? content : decompress(compression, content, path);
+    return streamReader(copy === undefined ? plain : copyTo(copy, plain));
+}
+const PADDING_LIMIT = 16 * 1024 * 1024;
+async function readToEnd(reader, path) {
+    for (let read = 0; read <= PADDING_LIMIT;) {
+        const skipped = await reader.skip(1024 * 1024);
+        if (skipped === 0)
+            return;
+        read += skipped;
+    }
+    throw new ImageError({
+        what: `${path} goes on for more than ${(0,units/* printBytes */.p)(PADDING_LIMIT)} after the end of the image's tar`,
+        help: 'Nothing was published. Write nothing after the tar.',
+    });
+}
+async function* copyTo(copy, bytes) {
+    for await (const chunk of bytes) {
+        await new Promise((resolve, reject) => {
+            copy.write(chunk, (error) => (error ? reject(error) : resolve()));
+        });
+        yield chunk;
+    }
+    copy.end();
+    await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
+}
+const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/;
+const FOREIGN_SCRIPT = 'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.';
+async function* outputOf({ path, root }) {
+    const place = await resolveWithin(path, root);
+    const script = startStreaming(place ?? path, [], { trust: 'script' });
+    try {
+        yield* script.output;
+        const { failure, log } = await script.ended;
+        if (failure === undefined)
+            return;
+        const words = [failure, log].filter(Boolean).join('\n');
+        throw new ImageError({
+            what: `${path} should write an image to its standard output, but failed`,
+            words,
+            help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
+        });
+    }
+    finally {
+        script.end();
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/nix/explain.js
+
+
+function explainBuildFailure(log, context) {
+    const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH));
+    for (const { pattern, help } of SYMPTOMS) {
+        for (const line of lines) {
+            const match = pattern.exec(line);
+            if (match !== null)
+                return help(context, match);
+        }
+    }
+    return undefined;
+}
+const LINE_LENGTH = 2000;
+const REQUIRED = "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}";
+const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-system-features = kvm`;
+const SYMPTOMS = [
+    {
+        pattern: /No space left on device/i,
+        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${disk/* MORE_SPACE */.p8}`,
+    },
+    {
+        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
+        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
+    },
+    {
+        pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
+        help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
+            const system = match[1] ?? match[2] ?? runnerSystem;
+            if (system.endsWith('-darwin') && system !== runnerSystem)
+                return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`;
+            if (system === runnerSystem)
+                return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
+            return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
+  - uses: docker/setup-qemu-action@v4
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-platforms = ${system}`;
+        },
+    },
+    {
+        pattern: /unable to load seccomp BPF program/,
+        help: ({ system, runnerSystem }) => {
+            const where = system === undefined || system === runnerSystem
+                ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
+                : `under emulation. Build for ${system} on ${describeRunner(system)}`;
+            return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: filter-syscalls = false`;
+        },
+    },
+    {
+        pattern: /Exec format error|cannot execute binary file/i,
+        help: ({ system, runnerSystem }) => system === runnerSystem
+            ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
+            : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+  - uses: docker/setup-qemu-action@v4
+or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
+    },
+    {
+        pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
+        help: () => 'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
+    },
+    {
+        pattern: /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
+        help: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
+    },
+    {
+        pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
+        help: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
+    },
+    {
+        pattern: /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
+        help: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
+  - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
+    env:
+      TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
+An input such as \`github:owner/name\` needs no login for Git, only a token in Nix's \`access-tokens\`.`,
+    },
+    {
+        pattern: /Host key verification failed/i,
+        help: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+  run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
+    },
+    {
+        pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
+        help: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+  - uses: webfactory/ssh-agent@v0.9.1
+    with:
+      ssh-private-key: \${{ secrets.DEPLOY_KEY }}
+or write the input as \`github:owner/name\`, and give Nix a token (its \`access-tokens\`).`,
+    },
+    {
+        pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
+        help: () => `GitHub limits requests without a login. Give Nix the token:
+  - uses: cachix/install-nix-action@v31
+    with:
+      github_access_token: \${{ github.token }}`,
+    },
+    {
+        pattern: /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
+        help: (_, [, host]) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
+    },
+    {
+        pattern: /'[^'^]+\^[^']*' is not a valid URL/,
+        help: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
+    },
+    {
+        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
+        help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+    },
+    {
+        pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
+        help: (_, [, ...names]) => {
+            const name = names.find((one) => one !== undefined);
+            return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
+  run: git add -N ${name}`;
+        },
+    },
+    {
+        pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
+        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
+  ./${name}`,
+    },
+    {
+        pattern: /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
+        help: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
+    },
+];
+function explainPrivate(host, repository, kind = '') {
+    const setting = host === 'github.com'
+        ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
+        : `extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`;
+    const own = host === 'github.com' ? " The job's own `github.token` reads only its own repository." : '';
+    return `${host} has no ${repository} that Nix may read: the name or the revision is wrong, or the repository is private.${own} Give Nix a token that may read it (its \`access-tokens\`):
+  - uses: cachix/install-nix-action@v31
+    with:
+      ${setting}`;
+}
+function describeRunner(system) {
+    const label = hostedRunner(system);
+    return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/progress.js
+
+const progress_KINDS = new Map([
+    [100, 'bytes'],
+    [103, 'copies'],
+    [104, 'builds'],
+]);
+const NO_AMOUNT = { done: 0, expected: 0 };
+const NOTHING = { done: 0, announced: 0, running: new Map() };
+const NO_PROGRESS = { builds: NOTHING, copies: NOTHING, bytes: NOTHING };
+function started(progress, id, type) {
+    return change(progress, progress_KINDS.get(type), (tally) => (tally.running.size < MOST ? run(tally, id, NO_AMOUNT) : tally));
+}
+const MOST = 1000;
+function advanced(progress, id, amount) {
+    return change(progress, progress_kindOf(progress, id), (tally) => run(tally, id, amount));
+}
+function announced(progress, type, expected) {
+    return change(progress, progress_KINDS.get(type), (tally) => ({ ...tally, announced: expected }));
+}
+function stopped(progress, id) {
+    const kind = progress_kindOf(progress, id);
+    return change(progress, kind, (tally) => {
+        const { done, expected } = tally.running.get(id) ?? NO_AMOUNT;
+        const running = new Map(tally.running);
+        running.delete(id);
+        return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
+    });
+}
+function printProgress({ builds, copies, bytes }) {
+    const [built, fetched] = [total(builds), total(copies)];
+    const left = built.expected - built.done + fetched.expected - fetched.done;
+    const parts = [
+        built.expected > 0 && `${built.done} of ${built.expected} built`,
+        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${printFetched(total(bytes))}`,
+    ].filter((part) => part !== false);
+    return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
+}
+function printFetched({ done, expected }) {
+    return done === 0 ? '' : ` (${(0,units/* printBytes */.p)(done)} of ${(0,units/* printBytes */.p)(expected)})`;
+}
+function total({ done, announced, running }) {
+    const amounts = [...running.values()];
+    const all = done + amounts.reduce((sum, amount) => sum + amount.done, 0);
+    const expected = done + amounts.reduce((sum, amount) => sum + amount.expected, 0);
+    return { done: all, expected: Math.max(all, expected, announced) };
+}
+function progress_kindOf(progress, id) {
+    return [...progress_KINDS.values()].find((kind) => progress[kind].running.has(id));
+}
+function run(tally, id, amount) {
+    return { ...tally, running: new Map(tally.running).set(id, amount) };
+}
+function change(progress, kind, by) {
+    return kind === undefined ? progress : { ...progress, [kind]: by(progress[kind]) };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/nix-log.js
+
+
+
+
+function startNixLog(now) {
+    const told = { at: now, line: undefined };
+    const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] };
+    return { structured: false, progress: NO_PROGRESS, told, shownAt: now, ...nothing };
+}
+function readNixLine(log, line, now) {
+    const read = readLine(log, line, now);
+    return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } };
+}
+function remind(log, now) {
+    if (now - log.shownAt < nix_log_SILENCE)
+        return { log, shown: [] };
+    const progress = printProgress(log.progress);
+    const running = [...log.builds.values()].filter((build) => build.running).map(nix_log_nameOf);
+    const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running;
+    const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`;
+    const shown = `${progress ?? 'Nix'}${progress === undefined ? ' is' : ';'} still ${at}`;
+    return { log: { ...log, shownAt: now, told: { at: now, line: progress } }, shown: [shown] };
+}
+function endNixLog({ progress, told }) {
+    const line = printProgress(progress);
+    return line === undefined || line === told.line ? [] : [line];
+}
+function failureIn({ builds, errors, others }) {
+    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
+    const told = causes.length > 0 ? causes : errors;
+    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)));
+    const evident = failed.slice(0, KEPT_BUILDS);
+    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES));
+    const messages = told.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error);
+    const words = [...shown, ...messages];
+    return {
+        words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
+        evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
+    };
+}
+const PROGRESS_INTERVAL = 10_000;
+const nix_log_SILENCE = 60_000;
+const KEPT_LINES = 200;
+const KEPT_BUILDS = 30;
+const KEPT_ERRORS = 20;
+const MOST_BUILDS = 200;
+const KEPT_LENGTH = 2000;
+const KEPT_CHARACTERS = 64 * 1024;
+const ID_LENGTH = 40;
+const PATH_LENGTH = 1000;
+const SHOWN_LINES = 20;
+const SHOWN_BUILDS = 3;
+const ID = /"(id|parent)":(\d+)/g;
+const fields = optional(array(union([string(), number()])), []);
+const nix_log_event = variant('action', [
+    object({
+        action: literal('start'),
+        id: string(),
+        type: number(),
+        level: number(),
+        text: string(),
+        fields,
+    }),
+    object({ action: literal('stop'), id: string() }),
+    object({ action: literal('result'), id: string(), type: number(), fields }),
+    object({ action: literal('msg'), level: number(), msg: string() }),
+]);
+function parseEvent(line) {
+    if (!line.startsWith('@nix {'))
+        return undefined;
+    const read = readJson(nix_log_event, line.slice(5).replace(ID, '"$1":"$2"'));
+    return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined;
+}
+function readLine(log, line, now) {
+    const event = parseEvent(line);
+    if (event === undefined) {
+        const shown = printable(line);
+        return { log: keepOther(log, shown), shown: [shown] };
+    }
+    const read = take({ ...log, structured: true }, event);
+    const progress = printProgress(read.log.progress);
+    if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
+        return read;
+    return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
+}
+function take(log, event) {
+    switch (event.action) {
+        case 'start':
+            return start(log, event);
+        case 'result':
+            return result(log, event);
+        case 'msg':
+            return nix_log_message(log, event.msg);
+        case 'stop': {
+            const build = log.builds.get(event.id);
+            const builds = build === undefined ? log.builds : forget(new Map(log.builds), event.id, build);
+            return { log: { ...log, builds, progress: stopped(log.progress, event.id) }, shown: [] };
+        }
+    }
+}
+const BUILD = 105;
+const COPY_PATH = 100;
+const LOG_LINE = 101;
+const PROGRESS = 105;
+const EXPECTED = 106;
+const POST_BUILD_LINE = 107;
+const INFO = 3;
+function start(log, { id, type, level, text, fields: [derivation] }) {
+    const builds = type === BUILD &&
+        typeof derivation === 'string' &&
+        derivation.length <= PATH_LENGTH &&
+        log.builds.size < MOST_BUILDS
+        ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
+        : log.builds;
+    const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : [];
+    return { log: { ...log, builds, progress: started(log.progress, id, type) }, shown };
+}
+function result(log, { id, type, fields: [first, second] }) {
+    if (type === LOG_LINE && typeof first === 'string')
+        return buildLine(log, id, printable(first));
+    if (type === POST_BUILD_LINE && typeof first === 'string')
+        return { log, shown: [`post-build-hook> ${printable(first)}`] };
+    if (!isCount(first) || !isCount(second))
+        return { log, shown: [] };
+    if (type === PROGRESS)
+        return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] };
+    if (type === EXPECTED)
+        return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] };
+    return { log, shown: [] };
+}
+function isCount(field) {
+    return Number.isSafeInteger(field) && Number(field) >= 0;
+}
+function buildLine(log, id, line) {
+    const build = log.builds.get(id);
+    if (build === undefined)
+        return { log: keepOther(log, line), shown: [line] };
+    const builds = new Map(log.builds).set(id, { ...build, lines: keep(build.lines, line) });
+    return { log: { ...log, builds }, shown: [`${nix_log_nameOf(build)}> ${line}`] };
+}
+function nix_log_message(log, text) {
+    const shown = lines(text);
+    const isError = plain(text).startsWith('error:');
+    if (!isError)
+        return { log: shown.reduce(keepOther, { ...log, ignoredSettings: ignoredSettings(log, text) }), shown };
+    const error = shown
+        .map(plain)
+        .map(cut)
+        .join('\n')
+        .slice(0, KEPT_LENGTH * 4);
+    const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
+    return { log: { ...log, errors }, shown };
+}
+function ignoredSettings({ ignoredSettings: known }, text) {
+    const [, name] = /ignoring untrusted flake configuration setting '([\w-]{1,100})'/.exec(text) ?? [];
+    if (name === undefined || known.includes(name) || known.length >= KEPT_ERRORS)
+        return known;
+    return [...known, name];
+}
+function forget(builds, id, build) {
+    builds.set(id, { ...build, running: false });
+    const ended = [...builds].filter(([, { running }]) => !running);
+    for (const [old] of ended.slice(0, -KEPT_BUILDS))
+        builds.delete(old);
+    return builds;
+}
+function keepOther(log, line) {
+    return { ...log, others: keep(log.others, line) };
+}
+function keep(lines, line) {
+    const kept = [...lines, cut(line)].slice(-KEPT_LINES);
+    let characters = kept.reduce((sum, { length }) => sum + length, 0);
+    while (characters > KEPT_CHARACTERS)
+        characters -= kept.shift()?.length ?? 0;
+    return kept;
+}
+const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
+function withoutLog(error) {
+    return error.replace(REPEATED_LOG, '');
+}
+function logOf(build, count) {
+    return build.lines.slice(-count).map((line) => `${nix_log_nameOf(build)}> ${line}`);
+}
+function nix_log_nameOf({ derivation }) {
+    return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '');
+}
+function lines(text) {
+    return text.trimEnd().split('\n').map(printable);
+}
+function plain(text) {
+    return (0,lib_text/* withoutEscapes */.Lx)(text);
+}
+function cut(line) {
+    return line.length > KEPT_LENGTH ? `${Buffer.from(line.slice(0, KEPT_LENGTH)).toString()}…` : line;
+}
+const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
+function printable(text) {
+    const end = text.endsWith('\r') ? withoutCarriageReturns(text) : text;
+    const line = end.slice(end.lastIndexOf('\r') + 1);
+    return line
+        .split(COLOUR)
+        .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
+        .join('');
+}
+function withoutCarriageReturns(text) {
+    let end = text.length;
+    while (end > 0 && text[end - 1] === '\r')
+        end--;
+    return text.slice(0, end);
+}
+function withoutControls(text) {
+    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
+}
+
+;// CONCATENATED MODULE: ./lib/nix/nearest.js
+
+const SHOWN = 20;
+const nearest_NAME_LIMIT = 100;
+function printNearest(all, wanted) {
+    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, nearest_NAME_LIMIT));
+    if (names.length <= SHOWN)
+        return names.join(', ');
+    const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.slice(0, nearest_NAME_LIMIT).toLowerCase())]));
+    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
+    return `${nearest.slice(0, SHOWN).join(', ')} and ${names.length - SHOWN} more`;
+}
+function distance(from, to) {
+    const target = [...to];
+    let row = [0, ...target.map((_, at) => at + 1)];
+    for (const character of from) {
+        const next = [(row[0] ?? 0) + 1];
+        for (const [at, other] of target.entries()) {
+            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
+            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
+        }
+        row = next;
+    }
+    return row[target.length] ?? 0;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/packages.js
+
+
+
+
+
+
+
+
+async function readPackages(call) {
+    const path = attributeNames(call.attribute);
+    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
+    const all = await packages_evaluate(call, '', `packages: {
+    systems = builtins.attrNames packages;
+    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
+  }`, WITHOUT_BUILDS);
+    const found = readJson(ALL, all.stdout);
+    if (!found.ok)
+        return packages_readEach(call, path);
+    const read = [];
+    for (const system of found.value.systems) {
+        const packages = found.value.packages[system];
+        read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages));
+    }
+    return read;
+}
+function printPackages(packages, attribute) {
+    const { system, kind } = packages;
+    if (kind === 'failed')
+        return `${system}: can't be evaluated: ${packages.why}`;
+    if (kind === 'foreign')
+        return `${system}: no container images are for it`;
+    return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
+}
+const PACKAGES = object({ names: array(string()), found: string() });
+const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
+const NAMES = array(string());
+const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
+async function packages_readEach(call, path) {
+    const listed = await packages_evaluate(call, '', 'builtins.attrNames');
+    const systems = readJson(NAMES, listed.stdout);
+    if (!systems.ok)
+        throw notEvaluated(call, listed);
+    const read = [];
+    for (const system of systems.value)
+        read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system });
+    return read;
+}
+async function readOne(call, path, system) {
+    const looked = await packages_evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
+    const seen = readJson(PACKAGES, looked.stdout);
+    if (seen.ok)
+        return evaluated(call, path, system, seen.value);
+    const { stdout, log } = await packages_evaluate(call, `.${system}`, describeSet(path, 'list'));
+    const listed = readJson(PACKAGES, stdout);
+    return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
+}
+const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
+async function evaluated(call, path, system, { names, found }) {
+    const offered = BUILDABLE.includes(found);
+    if (offered || found === 'absent')
+        return { kind: 'evaluated', system, names, offered };
+    const name = `packages.${system}.${call.attribute}`;
+    const why = found === 'throw'
+        ? `can't be evaluated: ${errorIn((await packages_evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
+        : `is ${TYPES[found] ?? `of type ${found}`}`;
+    return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
+}
+const TYPES = {
+    null: 'null',
+    set: 'a set, and no derivation',
+    lambda: 'a function, and no derivation',
+};
+function packages_evaluate({ flake, nixArgs }, of, apply, options = []) {
+    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
+}
+function describeSet(path, how) {
+    return `(
+    let
+      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
+      find = path: value:
+        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
+        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
+        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
+        else "absent";
+    in
+    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`;
+}
+function forceValue(path) {
+    const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set');
+    return `set: builtins.seq (${value}.type or null) null`;
+}
+function attributeNames(attribute) {
+    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
+}
+function nixString(text) {
+    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
+}
+function notEvaluated({ flake, runnerSystem, missing }, { log }) {
+    if (/does not provide attribute/.test(log))
+        return new NixError({
+            what: `The flake ${flake} has no "packages" at all`,
+            help: `Add ${missing} to its outputs.`,
+        });
+    return new NixError({
+        what: `Nix could not evaluate ${flake}#packages`,
+        words: (0,lib_errors/* lastLines */.w$)(log, 20),
+        help: explainBuildFailure(log, { runnerSystem }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/nix/what-there-is.js
+
+
+
+
+
+
+
+async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
+    const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
+    const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
+    try {
+        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
+        return [
+            'The flake has these packages:',
+            ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
+            'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+        ].join('\n');
+    }
+    catch (error) {
+        if (!(error instanceof NixError))
+            throw error;
+        return [`${error.parts.what}.`, error.parts.words && (0,lib_errors/* oneLine */.TN)(error.parts.words), error.parts.help]
+            .filter(Boolean)
+            .join(' ');
+    }
+}
+async function whatFileHas({ installable, system, nixArgs }) {
+    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
+    if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
+        return `The value of the file is a derivation itself, and has no such attribute. If it is the image, set
+  attribute: ""`;
+    const describe = `file:
+    let
+      arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
+      value = if builtins.isFunction file then file arguments else file;
+    in
+    {
+      is = builtins.typeOf value;
+      names = if builtins.isAttrs value then builtins.attrNames value else [ ];
+    }`;
+    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
+    const file = readJson(FILE, stdout);
+    const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
+    if (!file.ok || file.value.is !== 'set')
+        return rule;
+    return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
+}
+const FILE = object({ is: string(), names: array(string()) });
+
+;// CONCATENATED MODULE: ./lib/nix/build.js
+
+
+
+
+
+
+
+
+
+
+
+
+async function buildInstallable(call) {
+    const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
+    const what = [...call.nixArgs, ...call.installable.options, call.installable.text];
+    const build = await runShown([...args, '--log-format', 'internal-json', ...what]);
+    const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what]);
+    if (result.exitCode !== 0)
+        throw await buildFailed(call, result, log);
+    return { storePath: await build_outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings };
+}
+function adviseOnSettings(names) {
+    return `Nix ignores settings that the flake asks for (nixConfig): ${names.join(', ')}. If you trust the flake, allow them:
+  nix-args: --accept-flake-config`;
+}
+function storeFolder() {
+    return process.env.NIX_STORE_DIR || '/nix/store';
+}
+async function runShown(args) {
+    let log = startNixLog(performance.now());
+    const show = (lines) => lines.forEach(process_command/* printLine */.wi);
+    const take = (read) => {
+        log = read.log;
+        show(read.shown);
+    };
+    const reminder = setInterval(() => take(remind(log, performance.now())), 1000);
+    try {
+        const result = await runNix(args, (line) => take(readNixLine(log, line, performance.now())));
+        if (result.exitCode === 0)
+            show(endNixLog(log));
+        return { result, log };
+    }
+    finally {
+        clearInterval(reminder);
+    }
+}
+function knowsFormat({ result, log }) {
+    return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
+}
+const BUILD_RESULT = array(union([
+    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
+    pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
+    pipe(string(), transform((path) => ({ out: path }))),
+]));
+async function build_outputOf(json, call) {
+    const { name } = call.installable;
+    const result = readJson(BUILD_RESULT, json);
+    if (!result.ok)
+        throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() });
+    const built = result.value;
+    const [outputs, ...more] = built;
+    if (outputs !== undefined && more.length === 0)
+        return oneOutput(outputs, call);
+    throw new NixError({
+        what: `${name} is ${built.length} derivations, and an image is one`,
+        words: built.flatMap((one) => Object.values(one)).join('\n'),
+        help: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
+    });
+}
+async function oneOutput(outputs, call) {
+    const { text, name } = call.installable;
+    const odd = Object.values(outputs).find((path) => !isStorePath(path));
+    if (odd !== undefined)
+        throw new NixError({ what: `Nix built ${name}, but its answer names what is not a store path`, words: odd });
+    const [path, ...more] = Object.values(outputs);
+    if (path !== undefined && more.length === 0)
+        return path;
+    const main = text.includes('^') ? undefined : await evaluateStorePath(call);
+    if (main !== undefined && Object.values(outputs).includes(main))
+        return main;
+    const names = Object.keys(outputs);
+    throw new NixError({
+        what: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+        words: Object.entries(outputs)
+            .map(([output, path]) => `${output}: ${path}`)
+            .join('\n'),
+        help: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
+    });
+}
+async function buildFailed(call, result, log) {
+    const { installable, system, runnerSystem } = call;
+    const { words, evidence } = log.structured
+        ? failureIn(log)
+        : { words: (0,lib_errors/* lastLines */.w$)(result.log, 20), evidence: result.log };
+    const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words;
+    if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
+        return new NixError({
+            what: `There is no ${installable.name}`,
+            words: told,
+            help: await whatFlakeHas(call),
+        });
+    if (installable.options.length > 0 && /\bselection path '/.test(evidence))
+        return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) });
+    const disks = await (0,disk/* freeSpace */.FP)(call.folders);
+    const { ignoredSettings } = log;
+    const help = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* printFreeSpace */.U7)(disks) }) ??
+        (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined);
+    return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
+}
+
+;// CONCATENATED MODULE: ./lib/nix/preflight.js
+
+
+
+
+
+
+
+
+
+
+async function foresee(call, root = '/') {
+    if (!call.runnerSystem.endsWith('-linux'))
+        return preflight_NOTHING;
+    if (placeOf(call.installable)?.storePath.endsWith('.drv') === false)
+        return preflight_NOTHING;
+    const hasKvm = (await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
+    if (hasKvm && (await foreseeEmulation(call.system, call, root)) === preflight_NOTHING)
+        return preflight_NOTHING;
+    const derivation = await findDerivation(call);
+    const buildSystem = derivation && systemOfDerivation(derivation.text);
+    const emulation = buildSystem === undefined
+        ? asNotes(await foreseeEmulation(call.system, call, root))
+        : await foreseeEmulation(buildSystem, call, root);
+    const kvm = hasKvm || derivation === undefined ? [] : await foreseeKvm(call, derivation);
+    return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
+}
+const preflight_NOTHING = { warnings: [], notes: [] };
+function asNotes({ warnings, notes }) {
+    const reason = 'The system that builds the image is not known before the build.';
+    return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] };
+}
+const MACHINES = {
+    'x86_64-linux': '3e00',
+    'aarch64-linux': 'b700',
+    'armv7l-linux': '2800',
+    'armv6l-linux': '2800',
+    'i686-linux': '0300',
+    'powerpc64le-linux': '1500',
+    'riscv64-linux': 'f300',
+    's390x-linux': '0016',
+};
+const NATIVE = {
+    'x86_64-linux': ['i686-linux'],
+    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
+    'armv7l-linux': ['armv6l-linux'],
+};
+async function foreseeEmulation(system, { runnerSystem }, root) {
+    const machine = MACHINES[system];
+    if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
+        return preflight_NOTHING;
+    const registered = await emulates(machine, root);
+    if (registered === true)
+        return preflight_NOTHING;
+    const help = `A build that does more than pack files needs, before Nix is installed,
+  - uses: docker/setup-qemu-action@v4
+or ${describeRunner(system)}, or a remote builder for ${system}.`;
+    if (registered === false)
+        return {
+            warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
+            notes: [],
+        };
+    return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${help}`] };
+}
+async function emulates(machine, root) {
+    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
+    const names = await quietly((0,promises_.readdir)(folder));
+    if (!names?.includes('status')) {
+        const kinds = await quietly((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
+        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
+    }
+    const status = await quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
+    if (status?.trim() === 'disabled')
+        return false;
+    const entries = await Promise.all(names.map((name) => quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
+    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
+}
+async function foreseeKvm(call, { path: image, text }) {
+    const needing = requiresKvm(text) ? [image] : [];
+    for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
+        if (await needsKvm(path))
+            needing.push(path);
+    if (needing.length === 0 || (await hasKvmFeature()))
+        return [];
+    const what = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
+    const plan = await nixSays(['build', '--dry-run', ...what]);
+    const [built] = needing.filter((path) => plan?.log.includes(path));
+    if (built === undefined)
+        return [];
+    return [
+        `This runner has no /dev/kvm, and ${built} needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}
+A remote builder that has the feature kvm does as well.`,
+    ];
+}
+async function needsKvm(path) {
+    return requiresKvm((await readDerivation(path)) ?? '');
+}
+function requiresKvm(derivation) {
+    const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
+    return /\bkvm\b/.test(features);
+}
+const SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
+async function hasKvmFeature() {
+    const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']));
+    const settings = readJson(SETTINGS, answer?.stdout ?? '');
+    return !settings.ok || settings.value['system-features'].value.includes('kvm');
+}
+async function nixSays(args) {
+    const result = await runNix(args, false);
+    return result.exitCode === 0 ? result : undefined;
+}
+async function findDerivation(call) {
+    const path = await evaluateDerivation(call);
+    const text = path && (await readDerivation(path));
+    return path && text ? { path, text } : undefined;
+}
+function systemOfDerivation(derivation) {
+    return /\],"([\w-]{1,100})",/.exec(derivation)?.[1];
+}
+const DERIVATION_LIMIT = 16 * 1024 * 1024;
+async function readDerivation(path) {
+    if (!isStorePath(path))
+        return undefined;
+    const file = await quietly(openRegularFile(path, (0,external_node_path_.dirname)(path)));
+    try {
+        if (file === undefined || file.size > DERIVATION_LIMIT)
+            return undefined;
+        return (await quietly(regular_file_readWhole(file, path)))?.toString('utf8');
+    }
+    finally {
+        await file?.handle.close();
+    }
+}
+async function quietly(reading) {
+    try {
+        return await reading;
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/compress/deflate/module.js
+const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKpksR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC44EAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2QQBHIABBIEhxBEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
+
+;// CONCATENATED MODULE: ./lib/compress/deflate/deflate.js
+
+const BLOCK_LIMIT = 1024 * 1024;
+let compiled;
+function deflateModule() {
+    compiled ??= new WebAssembly.Module(Buffer.from(DEFLATE_MODULE, 'base64'));
+    return compiled;
+}
+
+// EXTERNAL MODULE: external "node:worker_threads"
+var external_node_worker_threads_ = __nccwpck_require__(75919);
+;// CONCATENATED MODULE: ./lib/compress/deflate/pool.js
+
+
+
+const MOST_WORKERS = 4;
+const QUEUE = 2;
+const PROGRAM = `
+const { parentPort, workerData } = require('node:worker_threads')
+const { memory, input, output, deflate } = new WebAssembly.Instance(workerData).exports
+parentPort.on('message', (request) => {
+  const block = new Uint8Array(request.memory, request.offset, request.length)
+  new Uint8Array(memory.buffer).set(block, input.value)
+  const size = deflate(block.length, request.level)
+  const compressed = memory.buffer.slice(output.value, output.value + size)
+  parentPort.postMessage({ ...request, compressed }, [request.memory, compressed])
+})
+`;
+function createDeflatePool(size = Math.min((0,external_node_os_.availableParallelism)(), MOST_WORKERS)) {
+    const lanes = new Set();
+    const waiting = [];
+    function distribute() {
+        for (let lane = nextLane(); lane !== undefined; lane = nextLane()) {
+            const job = waiting.shift();
+            if (job !== undefined)
+                send(lane, job);
+        }
+    }
+    function nextLane() {
+        if (waiting.length === 0)
+            return undefined;
+        const least = [...lanes].reduce((best, lane) => (best === undefined || lane.jobs.length < best.jobs.length ? lane : best), undefined);
+        if (least === undefined || (least.jobs.length > 0 && lanes.size < size))
+            return start();
+        return least.jobs.length < QUEUE ? least : undefined;
+    }
+    function start() {
+        const worker = new external_node_worker_threads_.Worker(PROGRAM, { eval: true, execArgv: [], workerData: deflateModule() });
+        const lane = { worker, jobs: [] };
+        lanes.add(lane);
+        worker.unref();
+        worker.on('message', (answer) => {
+            finish(lane, answer);
+            distribute();
+        });
+        worker.on('error', (error) => end(lane, error));
+        worker.on('exit', () => end(lane, new Error('A compressor ended before its work')));
+        return lane;
+    }
+    function end(lane, error) {
+        lanes.delete(lane);
+        for (const { done } of lane.jobs.splice(0))
+            done.reject(error);
+        distribute();
+    }
+    return {
+        async compress(block, level) {
+            if (block.length > BLOCK_LIMIT)
+                throw new RangeError(`A block has ${BLOCK_LIMIT} bytes at most`);
+            const done = Promise.withResolvers();
+            waiting.push({ block, level, done });
+            distribute();
+            return done.promise;
+        },
+        async close() {
+            for (const { done } of waiting.splice(0))
+                done.reject(new Error('The compressors were closed'));
+            await Promise.all([...lanes].map(({ worker }) => worker.terminate()));
+        },
+    };
+}
+function send({ worker, jobs }, job) {
+    const { buffer: memory, byteOffset: offset, length } = job.block;
+    const request = { memory, offset, length, level: job.level };
+    try {
+        worker.postMessage(request, memory instanceof ArrayBuffer ? [memory] : []);
+    }
+    catch (error) {
+        job.done.reject(error);
+        return;
+    }
+    worker.ref();
+    jobs.push(job);
+}
+function finish({ worker, jobs }, { memory, offset, length, compressed }) {
+    const job = jobs.shift();
+    if (jobs.length === 0)
+        worker.unref();
+    job?.done.resolve({ compressed: Buffer.from(compressed), block: Buffer.from(memory, offset, length) });
+}
+
+;// CONCATENATED MODULE: ./lib/compress/compress.js
+
+
+
+
+async function compressLayer(content, compression, slots, write) {
+    const diffId = (0,external_node_crypto_.createHash)('sha256');
+    const codec = compression.format === 'gzip' ? gzip(compression.level) : zstd(compression.level);
+    let size = 0;
+    let chain = write(codec.header);
+    chain.catch(() => undefined);
+    try {
+        for await (const block of blocksOf(content, codec.blocks)) {
+            size += block.length;
+            diffId.update(block);
+            await slots.take();
+            chain = writeNext(chain, codec.compress(block), slots, write);
+            chain.catch(() => undefined);
+        }
+    }
+    catch (error) {
+        await chain.catch(() => undefined);
+        throw error;
+    }
+    const written = chain.then(() => write(codec.trailer(size)));
+    written.catch(() => undefined);
+    return { layer: { diffId: digestFrom(diffId), size }, written };
+}
+async function writeNext(before, compressed, slots, write) {
+    try {
+        await Promise.allSettled([before, compressed]);
+        await before;
+        await write(await compressed);
+    }
+    finally {
+        slots.give();
+    }
+}
+async function hashLayer(content) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    let size = 0;
+    for await (const chunk of content) {
+        hash.update(chunk);
+        size += chunk.length;
+    }
+    return { diffId: digestFrom(hash), size };
+}
+function createBlocks(size) {
+    const spare = [];
+    return {
+        take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
+        giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
+    };
+}
+async function* blocksOf(content, blocks) {
+    let block = blocks.take();
+    let filled = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const copied = chunk.copy(block, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled < block.length)
+                continue;
+            yield block;
+            block = blocks.take();
+            filled = 0;
+        }
+    }
+    if (filled > 0)
+        yield block.subarray(0, filled);
+    else
+        blocks.giveBack(block);
+}
+const GZIP_BLOCKS = createBlocks(BLOCK_LIMIT);
+function gzip(level) {
+    let checksum = 0;
+    return {
+        blocks: GZIP_BLOCKS,
+        header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
+        async compress(block) {
+            checksum = (0,external_node_zlib_.crc32)(block, checksum);
+            return isIncompressible(block) ? storedBlocks(block) : deflateBlock(block, level);
+        },
+        trailer(size) {
+            const trailer = Buffer.alloc(10);
+            trailer.writeUInt16LE(0x0003, 0);
+            trailer.writeUInt32LE(checksum, 2);
+            trailer.writeUInt32LE(size % 2 ** 32, 6);
+            return trailer;
+        },
+    };
+}
+const ZSTD_BLOCK = 2 * 1024 * 1024;
+const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK);
+function zstd(level) {
+    const empty = Buffer.alloc(0);
+    return {
+        blocks: ZSTD_BLOCKS,
+        header: empty,
+        compress: (block) => compressFrame(block, level),
+        trailer: () => empty,
+    };
+}
+const OUTPUT = ZSTD_BLOCK / 2;
+const spareCompressors = new Map();
+async function compressFrame(block, level) {
+    const spare = spareCompressors.get(level) ?? [];
+    spareCompressors.set(level, spare);
+    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
+    const compressor = spare.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT });
+    const chunks = [];
+    const collect = (chunk) => void chunks.push(chunk);
+    const done = Promise.withResolvers();
+    compressor.on('data', collect).once('error', done.reject);
+    compressor.write(block);
+    compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done.resolve);
+    await done.promise;
+    compressor.off('data', collect).off('error', done.reject);
+    spare.push(compressor);
+    ZSTD_BLOCKS.giveBack(block);
+    return Buffer.concat(chunks);
+}
+const deflatePool = createDeflatePool();
+async function deflateBlock(filled, level) {
+    const { compressed, block } = await deflatePool.compress(filled, level);
+    GZIP_BLOCKS.giveBack(block);
+    return compressed;
+}
+function storedBlocks(block) {
+    const parts = [];
+    for (let at = 0; at < block.length; at += 0xffff) {
+        const bytes = block.subarray(at, at + 0xffff);
+        const header = Buffer.alloc(5);
+        header.writeUInt16LE(bytes.length, 1);
+        header.writeUInt16LE(bytes.length ^ 0xffff, 3);
+        parts.push(header, bytes);
+    }
+    const stored = Buffer.concat(parts);
+    GZIP_BLOCKS.giveBack(block);
+    return stored;
+}
+const SAMPLE = 16 * 1024;
+function isIncompressible(block) {
+    if (block.length < 4 * SAMPLE)
+        return false;
+    const counts = new Uint32Array(256);
+    const step = Math.floor(block.length / SAMPLE);
+    for (let at = 0; at < SAMPLE; at++) {
+        const byte = block[at * step] ?? 0;
+        counts[byte] = (counts[byte] ?? 0) + 1;
+    }
+    const bits = counts.reduce((sum, count) => (count === 0 ? sum : sum - count * Math.log2(count / SAMPLE)), 0);
+    if (bits < 7.9 * SAMPLE)
+        return false;
+    const middle = Math.floor(block.length / 2);
+    return (0,external_node_zlib_.deflateRawSync)(block.subarray(middle, middle + SAMPLE), { level: 1 }).length > 0.98 * SAMPLE;
+}
+function digestFrom(hash) {
+    return `sha256:${hash.digest('hex')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/push/layer.js
+
+
+
+
+
+
+
+const ANEW = 'Nothing was published. Build it anew: nix build --rebuild';
+async function readLayer({ content }, source) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    const probed = await probe(content());
+    const { diffId } = await hashLayer(layer_plain(probed, source, async (chunk) => void hash.update(chunk)));
+    const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
+    return { diffId, digest, format: keptFormat(probed) };
+}
+function checkDiffId({ config, layers }, at, diffId, source) {
+    const expected = config.diffIds[at];
+    if (diffId === expected)
+        return;
+    throw new ImageError({
+        what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
+        words: `its diff ID is ${diffId}, and should be ${expected}`,
+        help: ANEW,
+    });
+}
+function checkBlob({ layers }, at, { digest, format }, { path }) {
+    const { name, blob } = layers[at] ?? {};
+    const listed = blob && layerFormat(blob.mediaType);
+    if (blob === undefined || listed === undefined)
+        return;
+    if (format !== listed)
+        throw new ImageError({
+            what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
+            help: ANEW,
+        });
+    if (digest !== blob.digest)
+        throw otherContent(path, name, digest);
+}
+function checkName(name, { digest, format }, { path }) {
+    const [, hex] = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(name) ?? [];
+    if (hex === undefined || format === undefined || digest === `sha256:${hex}`)
+        return;
+    throw otherContent(path, name, digest);
+}
+function otherContent(path, name, digest) {
+    return new ImageError({
+        what: `${path} is damaged: its layer ${name} has another content than its name says`,
+        words: `its digest is ${digest}`,
+        help: ANEW,
+    });
+}
+function noTar(name, { path }) {
+    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar`, help: ANEW });
+}
+function keptFormat({ compression }) {
+    return compression === 'xz' ? undefined : compression;
+}
+function layer_plain({ compression, content }, source, write = async () => undefined) {
+    if (compression === undefined)
+        return content;
+    const windowLog = isSeekable(source) ? undefined : INNER_WINDOW_LOG;
+    return decompress(compression, layer_copyTo(write, content), source.path, windowLog);
+}
+async function* layer_copyTo(write, content) {
+    for await (const chunk of content) {
+        const own = Buffer.from(chunk);
+        await write(own);
+        yield own;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/push/check-image.js
+
+
+
+async function checkImage(source) {
+    const read = new Map();
+    const take = async (member) => void read.set(member.name, await readLayer(member, source));
+    const image = await readImage(source, {
+        take: async (member) => (isBlobName(member.name) ? undefined : take(member)),
+    });
+    const unread = new Set(image.layers.flatMap(({ name }) => (read.has(name) ? [] : [name])));
+    if (unread.size > 0)
+        await readImage(source, { take: async (member) => (unread.has(member.name) ? take(member) : undefined) });
+    for (const [at, { name }] of image.layers.entries()) {
+        const layer = read.get(name);
+        if (layer === undefined)
+            throw noTar(name, source);
+        checkDiffId(image, at, layer.diffId, source);
+        checkBlob(image, at, layer, source);
+    }
+    return image;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/copy.js
+
+
+
+
+
+
+const BLOBS_AT_ONCE = 16;
+async function copyImages(registry, copies) {
+    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
+    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
+    let sent = 0;
+    const copyNext = async () => {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+            const { blob, from, to } = next;
+            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
+                sent += blob.size;
+        }
+    };
+    const copyRest = async () => {
+        try {
+            await copyNext();
+        }
+        finally {
+            waiting.length = 0;
+        }
+    };
+    await allOf(Array.from({ length: BLOBS_AT_ONCE }, copyRest));
+    await allOf(copies.map((copy) => putManifests(registry, copy)));
+    return sent;
+}
+function contentsOf({ own, attestations }) {
+    return [own, ...attestations];
+}
+async function putManifests(registry, { image, to }) {
+    for (const { manifest } of contentsOf(image).toReversed())
+        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
+}
+function streamed(registry, { digest, size }, from) {
+    const broken = (words, cause) => new RegistryError({
+        host: from.host,
+        problem: cause === undefined ? 'doubtful' : 'other',
+        what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
+        words,
+        ...(cause !== undefined && { help: 'Run the job again later.' }),
+        cause,
+    });
+    async function* content() {
+        let read = 0;
+        const hash = (0,external_node_crypto_.createHash)('sha256');
+        const body = await registry.openBlob(from, digest);
+        try {
+            for await (const chunk of body) {
+                read += chunk.length;
+                if (read > size)
+                    break;
+                hash.update(chunk);
+                yield chunk;
+            }
+        }
+        catch (error) {
+            throw broken((0,lib_errors/* messageOf */.bD)(error), error);
+        }
+        if (read !== size)
+            throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`);
+        const actual = `sha256:${hash.digest('hex')}`;
+        if (actual !== digest)
+            throw broken(`its digest should be ${digest}, but is ${actual}`);
+    }
+    return { digest, size, open: () => external_node_stream_.Readable.from(holdBack(content()), { objectMode: false }) };
+}
+async function* holdBack(chunks) {
+    let last;
+    for await (const chunk of chunks) {
+        if (last !== undefined)
+            yield last;
+        last = chunk;
+    }
+    if (last !== undefined)
+        yield last;
+}
+async function putEverywhere(registry, repositories, blob) {
+    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
+    const sent = await allOf(registries.map(async ([first, ...others]) => {
+        if (first === undefined)
+            return [];
+        const before = await putIfAbsent(registry, first, blob);
+        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
+    }));
+    return sent.flat().includes(true);
+}
+async function putIfAbsent(registry, to, blob, from) {
+    if (await registry.hasBlob(to, blob.digest))
+        return false;
+    return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded';
+}
+
+// EXTERNAL MODULE: external "node:async_hooks"
+var external_node_async_hooks_ = __nccwpck_require__(16698);
+;// CONCATENATED MODULE: ./lib/process/cancellation.js
+
+
+const NOT_CANCELLABLE = { signal: new AbortController().signal, finish: (work) => work };
+const finishing = new external_node_async_hooks_.AsyncLocalStorage();
+function finishUp(work) {
+    return finishing.run(true, work);
+}
+async function waitUnlessCancelled(milliseconds, signal) {
+    await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, finishing.getStore() ? {} : { signal });
+}
+async function untilAborted(work, signal, stopped, milliseconds = 0) {
+    const aborted = Promise.withResolvers();
+    const settled = new AbortController();
+    const onAbort = () => aborted.resolve();
+    if (signal.aborted)
+        onAbort();
+    else
+        signal.addEventListener('abort', onAbort, { once: true });
+    const stop = async () => {
+        await aborted.promise;
+        if (milliseconds > 0)
+            await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: settled.signal });
+        throw stopped();
+    };
+    try {
+        return await Promise.race([work, stop()]);
+    }
+    finally {
+        settled.abort();
+        signal.removeEventListener('abort', onAbort);
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/registry/tags.js
+
+
+
+
+
+class TagError extends lib_errors/* Failure */.HR {
+    name = 'TagError';
+}
+class TagConflict extends TagError {
+    name = 'TagConflict';
+    constructor({ tag, before }, now) {
+        super({
+            what: `${printReference(tag)} was updated by another run while this job was running`,
+            words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+            help: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
+        });
+    }
+}
+async function readStored(registry, reference) {
+    const { repository, tag } = reference;
+    const stored = await registry.getManifest(repository, tag);
+    if (stored !== undefined)
+        return stored;
+    const digest = await registry.findDigest(repository, tag);
+    if (digest === undefined)
+        return undefined;
+    const again = await registry.getManifest(repository, tag, { written: true });
+    if (again !== undefined)
+        return again;
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
+        help: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+    });
+}
+async function putTags(registry, repositories, tag, manifest, check) {
+    const several = repositories.length > 1;
+    const all = await allOf(repositories.map(async (repository) => {
+        const digest = await registry.findDigest(repository, tag);
+        if (digest === manifest.digest)
+            return [];
+        const place = { repository, tag };
+        const before = digest === undefined && !several ? undefined : await readStored(registry, place);
+        if (before !== undefined)
+            await check(before, place);
+        return [{ tag: place, before }];
+    }));
+    const moves = all.flat();
+    const outcomes = await Promise.allSettled(moves.map(({ tag }) => writeTag(registry, { tag }, manifest)));
+    const at = outcomes.findIndex(({ status }) => status === 'rejected');
+    const [failed, outcome] = [moves[at], outcomes[at]];
+    if (failed === undefined || outcome?.status !== 'rejected')
+        return;
+    if (!several)
+        throw outcome.reason;
+    const left = await restoreTags(registry, moves, manifest.digest);
+    throw new TagError({
+        what: `The tag ${printReference(failed.tag)} could not be moved to ${manifest.digest}`,
+        words: (0,lib_errors/* messageOf */.bD)(outcome.reason),
+        help: `${printTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
+        cause: outcome.reason,
+    });
+}
+async function writeTag(registry, { tag: place, before }, { digest, mediaType, bytes }) {
+    const { repository, tag } = place;
+    const etag = before?.etag;
+    try {
+        await registry.putManifest(repository, tag, mediaType, bytes, etag);
+        return 'written';
+    }
+    catch (error) {
+        const { status = 500 } = error instanceof RegistryError ? error : {};
+        const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined;
+        if (now === digest)
+            return 'refused';
+        if (status !== 412 || etag === undefined)
+            throw error;
+        const confirmed = await registry.getManifest(repository, tag, { written: true });
+        if (confirmed?.digest === digest)
+            return 'refused';
+        if (confirmed?.digest !== before?.digest || confirmed?.etag !== etag)
+            throw new TagConflict({ tag: place, before }, confirmed?.digest);
+        return writeTag(registry, { tag: place }, { digest, mediaType, bytes });
+    }
+}
+async function tags_readTag(registry, { repository, tag }, expected, outdated) {
+    const seen = await registry.findDigest(repository, tag);
+    if (expected.includes(seen))
+        return seen;
+    return (await registry.getManifest(repository, tag, { written: true, outdated }))?.digest;
+}
+async function restoreTags(registry, moves, moved, { keep = false, deadline = new AbortController().signal, outcomeOf = () => undefined } = {}) {
+    const lines = moves.map(async (move) => {
+        const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move));
+        const late = () => new TagError({ what: `may point to ${moved}: the registry did not answer in time` });
+        const state = await untilAborted(restoring, deadline, late).catch(lib_errors/* messageOf */.bD);
+        return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`];
+    });
+    return (await Promise.all(lines)).flat();
+}
+async function restoreTag(registry, { tag, before }, moved, keep, outcome) {
+    const { repository } = tag;
+    let now;
+    try {
+        now = await tags_readTag(registry, tag, [before?.digest, moved]);
+    }
+    catch (error) {
+        return `what it points to now is unknown: ${(0,lib_errors/* firstLine */.TM)(error)}`;
+    }
+    if (now === before?.digest && outcome !== 'confirmed')
+        return outcome && afterOutcome(outcome, now, moved);
+    if (now !== before?.digest && now !== moved)
+        return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`;
+    if (keep)
+        return `points to ${moved}, and another run moves it there too`;
+    try {
+        if (before !== undefined) {
+            await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes);
+            return undefined;
+        }
+        if (await registry.deleteTag(repository, tag.tag))
+            return undefined;
+        return `is new and points to ${moved}; ${repository.host} can't delete tags`;
+    }
+    catch (error) {
+        return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,lib_errors/* messageOf */.bD)(error)}`;
+    }
+}
+function afterOutcome(outcome, now, moved) {
+    if (outcome !== 'unanswered')
+        return undefined;
+    return `${now === undefined ? 'does not exist' : `points to ${now}`}, but may still move to ${moved}: the registry has not answered that write`;
+}
+function printTagsLeft(left, which = 'All tags') {
+    if (left.length === 0)
+        return `${which} are as they were.`;
+    return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/push/manifest.js
+
+
+
+
+function labelledConfig(bytes, labels) {
+    const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels);
+    return {
+        digest: digestOf(labelled),
+        size: labelled.length,
+        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
+    };
+}
+function withLabels(bytes, labels) {
+    const image = JSON.parse(bytes.toString('utf8'));
+    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
+    return Buffer.from(JSON.stringify({ ...image, config }));
+}
+function keptBlob(layer) {
+    return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
+}
+function manifestOf(image, config, layers, info) {
+    const { manifest } = image;
+    const kept = image.layers.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
+    if (manifest === undefined || !kept)
+        return composeManifest(image, config, layers, info);
+    if (manifest.mediaType === OCI_MANIFEST)
+        return rewriteManifest(manifest, config, info);
+    if (config.digest === image.configDigest)
+        return { ...manifest, digest: digestOf(manifest.bytes) };
+    return composeManifest(image, config, layers, info);
+}
+function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
+    const said = JSON.parse(bytes.toString('utf8'));
+    const config = said.config.digest === digest ? said.config : { ...said.config, digest, size, data: undefined };
+    const annotations = withBuildInfo(said.annotations ?? {}, info);
+    const rewritten = Buffer.from(JSON.stringify({ ...said, config, annotations }));
+    return { bytes: rewritten, digest: digestOf(rewritten), mediaType };
+}
+function composeManifest({ manifest, layers: own }, config, layers, info) {
+    const said = (annotations = {}) => Object.keys(annotations).length > 0 ? { annotations } : undefined;
+    const bytes = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+        layers: layers.map(({ digest, size, format }, at) => {
+            const kept = keptBlob(own[at]);
+            return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) };
+        }),
+        annotations: withBuildInfo(manifest?.annotations ?? {}, info),
+    }));
+    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
+}
+
+;// CONCATENATED MODULE: ./lib/push/tag.js
+
+
+
+
+
+
+
+
+
+
+function chooseTag(inputs, revision) {
+    const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs;
+    const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
+    if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system))
+        return { tag };
+    const what = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
+    const help = adviseOwnTag(pattern);
+    if (pushWith === 'docker')
+        throw new InputError({ what, help });
+    return { tag: '', warning: `${what}. This build pushes its image without a tag. ${help}` };
+}
+function adviseOwnTag(pattern) {
+    return `Give each system its own tag, or none:
+  tag: ${pattern}-{system}
+A step with \`mode: merge\` publishes the tags that users pull: its input \`tags\`.`;
+}
+function namesPlatform(tag, system) {
+    const { architecture, variant = '' } = platformOf(system);
+    const names = [system, system.replace(/-linux$/, ''), architecture, `${architecture}${variant}`];
+    return names.some((name) => `-${tag}-`
+        .toLowerCase()
+        .replaceAll(/[._]/g, '-')
+        .includes(`-${name.replaceAll('_', '-')}-`));
+}
+async function checkTag(registry, place, platform) {
+    if ((await registry.findDigest(place.repository, place.tag)) === undefined)
+        return;
+    const stored = await readStored(registry, place);
+    if (stored !== undefined)
+        await checkReplaced(registry, stored, place, platform);
+}
+async function checkReplaced(registry, stored, place, platform) {
+    const platforms = await platformsOf(registry, stored, place);
+    if (platforms?.every((one) => one !== undefined && fits(one, platform)))
+        return;
+    const what = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
+    throw new InputError({
+        what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to ${what}`,
+        help: adviseOwnTag(place.tag),
+    });
+}
+function describePlatforms(platforms, { mediaType }) {
+    const names = platforms.map((one) => (one ? printPlatform(one) : 'an unknown platform')).join(', ');
+    return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`;
+}
+async function platformsOf(registry, { bytes, digest, mediaType }, place) {
+    try {
+        const content = parseManifest(bytes, mediaType, printReference(place));
+        if (content.kind === 'index')
+            return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform);
+        const image = await findImage(registry, place.repository, digest);
+        return image === undefined ? [] : [image.platform];
+    }
+    catch (error) {
+        if (error instanceof RegistryError && error.problem === 'not-found')
+            return [];
+        if (!(error instanceof FormatError))
+            throw error;
+        return isIndexType(mediaType) ? undefined : [];
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/push/keep.js
+
+
+
+
+
+
+
+
+
+async function relabel(registry, { image, info }, labels, asked) {
+    const { repository, own } = image;
+    const config = labelledConfig(image.configBytes, labels);
+    const formats = own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType));
+    const wanted = asked === undefined ? info : describeBuild(info.storePath, labels, asked, formats);
+    if (config.digest === image.configDigest && sameBuild(wanted, info))
+        return { image, info };
+    const manifest = rewriteManifest(own.manifest, config, wanted);
+    await putEverywhere(registry, [repository], config);
+    await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes);
+    return { image: await fetchImage(registry, repository, manifest.digest, { written: true }), info: wanted };
+}
+async function publishUnchanged(registry, published, repositories, tag) {
+    const { repository, digest, own, platform } = published;
+    const whole = await allOf(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
+    const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
+    if (tag !== '')
+        await putTags(registry, repositories, tag, own.manifest, (stored, place) => checkReplaced(registry, stored, place, platform));
+    return sent;
+}
+
+;// CONCATENATED MODULE: ./lib/push/local-image.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function addLocalImage(installable, runnerSystem, log) {
+    const path = await localPath(installable);
+    if (path === undefined)
+        return undefined;
+    const { name } = installable;
+    const place = await placeWithin(path, name);
+    await checkFormat(place, name);
+    const storePath = await addToStore(place, name, runnerSystem);
+    log.info(`Nix builds nothing: ${name} is an image already. It is in the Nix store as ${storePath}`);
+    return { options: [], text: storePath, name };
+}
+async function localPath(installable) {
+    const { options, text } = installable;
+    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || placeOf(installable) !== undefined)
+        return undefined;
+    const path = (0,external_node_path_.resolve)(text);
+    const found = await (0,promises_.stat)(path).catch(() => undefined);
+    if (found?.isFile())
+        return path;
+    if (!found?.isDirectory() || (await exists((0,external_node_path_.join)(path, 'flake.nix'))))
+        return undefined;
+    return (await exists((0,external_node_path_.join)(path, 'oci-layout'))) ? path : undefined;
+}
+const FLAKE_ID = /^[A-Za-z][\w-]*$/;
+async function exists(path) {
+    return (0,promises_.access)(path).then(() => true, () => false);
+}
+async function placeWithin(path, name) {
+    const workspace = process.cwd();
+    const root = (0,external_node_path_.relative)(workspace, path).startsWith('..') ? (0,external_node_path_.dirname)(path) : workspace;
+    try {
+        return (await resolveWithin(path, root)) ?? path;
+    }
+    catch (error) {
+        if (!(error instanceof FileError))
+            throw error;
+        throw new FileError({
+            what: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
+            help: 'Nothing was read. Copy the file to where the link is.',
+            cause: error,
+        });
+    }
+}
+async function checkFormat(place, name) {
+    const { format } = await findSource(place);
+    if (format !== 'script' && format !== 'nix2container')
+        return;
+    throw new ImageError({
+        what: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
+        help: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
+    });
+}
+async function addToStore(place, name, runnerSystem) {
+    const result = await (0,process_command/* runCommand */.d1)('nix-store', ['--add', place], { trust: 'nix' });
+    if (result === undefined)
+        throw nixMissing();
+    const storePath = result.stdout.trim();
+    if (result.exitCode === 0 && isStorePath(storePath))
+        return storePath;
+    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
+    throw new NixError({
+        what: `Nix could not add ${name} to its store`,
+        words: (0,lib_errors/* lastLines */.w$)(result.log, 20),
+        help: explainBuildFailure(result.log, { runnerSystem, space }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/nix/copy-to.js
+
+
+
+
+
+
+
+
+async function copyToLayout(call) {
+    const { installable, nixArgs, layout } = call;
+    if (placeOf(installable) !== undefined)
+        throw new NixError({
+            what: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
+            help: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
+        });
+    const program = attributeOf(installable, 'copyTo');
+    const args = [
+        'run',
+        ...foreignOptions(call),
+        ...nixArgs,
+        ...program.options,
+        program.text,
+        '--',
+        `oci:${layout}:image`,
+    ];
+    const { exitCode, log } = await runNix(args, true, 'script');
+    if (exitCode === 0)
+        return;
+    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    throw new NixError({
+        what: `${program.name} could not write the image as an OCI layout`,
+        words: (0,lib_errors/* lastLines */.w$)(log, 20),
+        help: explainBuildFailure(log, { ...call, space }) ??
+            (/attribute '[^']*copyTo/.test(log)
+                ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
+                : undefined) ??
+            'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/push/nix2container.js
+
+
+
+
+async function writeLayout({ path, diffIds = [] }, call) {
+    await copyToLayout(call);
+    const layout = { path: call.layout, root: call.layout, format: 'layout' };
+    const { config } = await readWritten(layout, call);
+    const difference = firstDifference(config.diffIds, diffIds);
+    if (difference === undefined)
+        return layout;
+    throw new ImageError({
+        what: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
+        words: difference,
+        help: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
+    });
+}
+async function readWritten(layout, { installable }) {
+    try {
+        return await readImage(layout);
+    }
+    catch (error) {
+        if (!(error instanceof lib_errors/* Failure */.HR))
+            throw error;
+        throw new ImageError({
+            what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
+            words: error.message.replaceAll(layout.path, 'what it wrote'),
+            help: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
+            cause: error,
+        });
+    }
+}
+function firstDifference(written, described) {
+    if (written.length !== described.length)
+        return `it has ${written.length} layers, and the description lists ${described.length}`;
+    const at = written.findIndex((diffId, index) => diffId !== described[index]);
+    return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
+}
+
+;// CONCATENATED MODULE: ./lib/compress/estimate.js
+
+const PERIOD = 1024 * 1024;
+const estimate_SAMPLE = 64 * 1024;
+async function estimateCompressed(content) {
+    let size = 0;
+    let sampled = 0;
+    let compressed = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const inPeriod = (size + at) % PERIOD;
+            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
+            const sample = chunk.subarray(at, at + wanted);
+            if (sample.length > 0) {
+                sampled += sample.length;
+                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
+            }
+            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
+        }
+        size += chunk.length;
+    }
+    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
+}
+
+;// CONCATENATED MODULE: ./lib/push/push-with-docker.js
+
+
+
+
+
+
+
+
+
+
+
+async function pushWithDocker({ source, images, tag, platform, check }, tools) {
+    tools.log.info(`Docker loads ${source.path}`);
+    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
+    let size = 0;
+    const take = async (layer) => {
+        size += layer.size;
+        await sizes?.take(layer);
+    };
+    const archive = await load(source, take);
+    check(archive);
+    if (archive.manifest?.alone === false)
+        throw new ImageError({
+            what: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
+            help: PUSH_STRAIGHT,
+        });
+    sizes?.warn(archive, tools.log);
+    const name = await loadedImage(archive.configDigest, archive.names);
+    const pushed = [];
+    for (const image of images)
+        pushed.push(await push(name, { image, tag, platform, archive, size }, tools));
+    return { images: pushed };
+}
+async function load(source, take) {
+    let isLayout = false;
+    const feed = async (stdin) => {
+        const archive = await readImage(source, { copy: stdin, take });
+        isLayout = archive.manifest !== undefined;
+        return archive;
+    };
+    return loadImage(feed, (words) => adviceOn(words, isLayout));
+}
+function adviceOn(words, isLayout) {
+    if (/no space left on device/i.test(words))
+        return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${disk/* MORE_SPACE */.p8}`;
+    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
+        return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`;
+    return undefined;
+}
+function createSizes() {
+    const sizes = new Map();
+    return {
+        async take({ name, size, content }) {
+            sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
+        },
+        warn({ layers }, log) {
+            const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
+            const plain = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.plain, 0));
+            const compressed = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.compressed, 0));
+            log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
+        },
+    };
+}
+async function push(name, { image, tag, platform, archive, size }, { registry, log }) {
+    const reference = printReference({ repository: image, tag });
+    const place = { repository: image, tag };
+    const there = await registry.getManifest(image, tag);
+    if (there !== undefined)
+        await checkReplaced(registry, there, place, platform);
+    const same = there && (await findSame(image, there.digest, archive, registry));
+    if (same !== undefined) {
+        log.info(`${reference} is this image already: ${same.digest}`);
+        return same;
+    }
+    await tagImage(name, reference);
+    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp, existing: there?.digest }, log));
+    const published = await fetchImage(registry, image, digest, { written: true });
+    if (published.configDigest !== archive.configDigest)
+        throw new RegistryError({
+            host: image.host,
+            problem: 'other',
+            what: `${reference} is not the image that Nix built`,
+            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
+            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+        });
+    log.info(`${reference} is ${published.digest}`);
+    return published;
+}
+async function findSame(image, digest, { configDigest }, registry) {
+    const published = await fetchImage(registry, image, digest).catch(() => undefined);
+    return published?.configDigest === configDigest ? published : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/compress/blob-error.js
+
+class BlobError extends lib_errors/* Failure */.HR {
+    name = 'BlobError';
+}
+
+;// CONCATENATED MODULE: ./lib/compress/blob-store.js
+
+
+
+
+
+
+
+
+const BLOB_LIMIT = 16 * 1024 * 1024;
+const MEMORY_LIMIT = 64 * 1024 * 1024;
+function createBlobStore(folder) {
+    let inMemory = 0;
+    return {
+        create() {
+            const hash = (0,external_node_crypto_.createHash)('sha256');
+            let chunks = [];
+            let size = 0;
+            let own = 0;
+            let file;
+            let released = false;
+            async function spill() {
+                const opened = await openNameless(folder);
+                if (released)
+                    return opened.close();
+                file = opened;
+                for (const chunk of chunks)
+                    writeWhole(opened, chunk);
+                chunks = [];
+                inMemory -= own;
+                own = 0;
+            }
+            async function keep(bytes) {
+                if (file !== undefined)
+                    return writeWhole(file, bytes);
+                chunks.push(bytes);
+                own += bytes.length;
+                inMemory += bytes.length;
+                if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
+                    await spill();
+            }
+            async function release() {
+                released = true;
+                inMemory -= own;
+                own = 0;
+                chunks = [];
+                const opened = file;
+                file = undefined;
+                await opened?.close();
+            }
+            return {
+                async write(bytes) {
+                    if (released)
+                        return;
+                    hash.update(bytes);
+                    size += bytes.length;
+                    try {
+                        await keep(bytes);
+                    }
+                    catch (error) {
+                        throw await notKept(folder, error);
+                    }
+                },
+                finish() {
+                    if (released)
+                        throw new Error('a blob that was given up has no bytes to be read');
+                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : blob_store_contentOf(file, size), { objectMode: false });
+                    return { digest: `sha256:${hash.digest('hex')}`, size, open };
+                },
+                release,
+            };
+        },
+    };
+}
+async function notKept(folder, cause) {
+    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([folder]));
+    return new BlobError({
+        what: `A layer can't be kept in ${folder} until it is uploaded`,
+        words: (0,lib_errors/* messageOf */.bD)(cause),
+        help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${disk/* MORE_SPACE */.p8}`,
+        cause,
+    });
+}
+function writeWhole({ fd }, bytes) {
+    for (let written = 0; written < bytes.length;)
+        written += (0,external_node_fs_.writeSync)(fd, bytes, written);
+}
+const blob_store_CHUNK = 1024 * 1024;
+async function* blob_store_contentOf(file, size) {
+    for (let position = 0; position < size;) {
+        const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(blob_store_CHUNK), 0, blob_store_CHUNK, position);
+        if (bytesRead === 0)
+            throw new Error('a file for temporary data has been cut short');
+        position += bytesRead;
+        yield buffer.subarray(0, bytesRead);
+    }
+}
+async function openNameless(folder) {
+    const path = (0,external_node_path_.join)(folder, `nix-image-action-${(0,external_node_crypto_.randomUUID)()}`);
+    const file = await (0,promises_.open)(path, 'wx+', 0o600);
+    await (0,promises_.unlink)(path);
+    return file;
+}
+
+;// CONCATENATED MODULE: ./lib/compress/semaphore.js
+function createSlots(count) {
+    let free = count;
+    const waiting = [];
+    return {
+        take() {
+            if (free > 0) {
+                free--;
+                return Promise.resolve();
+            }
+            return new Promise((resolve) => {
+                waiting.push(resolve);
+            });
+        },
+        give() {
+            const next = waiting.shift();
+            if (next === undefined)
+                free++;
+            else
+                next();
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/push/uploads.js
+
+
+
+
+
+
+
+
+
+
+
+
+const LAYERS_AT_ONCE = 12;
+function startUploads({ source, images, compression, tempFolder }, registry, log) {
+    const places = createSlots(LAYERS_AT_ONCE);
+    const blocks = createSlots(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
+    const store = createBlobStore(tempFolder);
+    const pending = [];
+    let failure;
+    function watch(work) {
+        work.catch((error) => {
+            failure ??= error;
+        });
+        pending.push(work);
+        return work;
+    }
+    async function pack(content, write) {
+        const probed = await probe(content);
+        const kept = keptFormat(probed);
+        if (kept === undefined)
+            return { ...(await compressLayer(layer_plain(probed, source), compression, blocks, write)), kept };
+        const layer = await hashLayer(layer_plain(probed, source, write));
+        return { layer, written: Promise.resolve(), kept };
+    }
+    async function upload(blob, { diffId, size }) {
+        const started = performance.now();
+        const reused = !(await putEverywhere(registry, images, blob));
+        const seconds = (performance.now() - started) / 1000;
+        const speed = `${(0,units/* printBytes */.p)(blob.size / seconds)}/s`;
+        const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
+        log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)} → ${(0,units/* printBytes */.p)(blob.size)}, ${how}`);
+        return { diffId, digest: blob.digest, size: blob.size, reused };
+    }
+    return {
+        async push(member, check) {
+            await places.take();
+            const writer = store.create();
+            try {
+                if (failure !== undefined)
+                    throw failure;
+                const { layer, written, kept } = await pack(member.content(), writer.write);
+                const uploaded = async () => {
+                    try {
+                        await written;
+                        const blob = writer.finish();
+                        check({ diffId: layer.diffId, digest: blob.digest, format: kept });
+                        return { ...(await upload(blob, layer)), format: kept ?? compression.format };
+                    }
+                    finally {
+                        places.give();
+                        await writer.release();
+                    }
+                };
+                return { diffId: layer.diffId, layer: watch(uploaded()) };
+            }
+            catch (error) {
+                places.give();
+                await writer.release();
+                throw error;
+            }
+        },
+        reuse(diffId, blob, { size }) {
+            const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)));
+            return watch(mounted.then(() => {
+                log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)}, reused (${(0,units/* printBytes */.p)(blob.size)})`);
+                return reusedLayer(diffId, blob);
+            }));
+        },
+        async leave(diffId, blob) {
+            log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(blob.size)}, is there already`);
+            return reusedLayer(diffId, blob);
+        },
+        settled: () => Promise.allSettled(pending),
+    };
+}
+function reusedLayer(diffId, { digest, size, mediaType }) {
+    const format = layerFormat(mediaType);
+    if (format === undefined)
+        throw new Error(`a layer of the type ${mediaType} is not reused`);
+    return { diffId, digest, size, format, reused: true };
+}
+async function mountIfElsewhere(registry, image, blob) {
+    if (blob.repositories.some((one) => sameRepository(one, image)))
+        return;
+    if (await registry.hasBlob(image, blob.digest))
+        return;
+    const from = blob.repositories.find(({ host }) => host === image.host);
+    if (from !== undefined && (await registry.mountBlob(image, blob.digest, from)))
+        return;
+    throw new RegistryError({
+        host: image.host,
+        problem: 'other',
+        code: 'BLOB_UNKNOWN',
+        what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
+    });
+}
+function shorten(digest) {
+    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
+}
+
+;// CONCATENATED MODULE: ./lib/push/push.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function pushImage(call, registry, log) {
+    const started = performance.now();
+    const attempt = async (published) => {
+        const { image, layers } = await pushLayers({ ...call, published }, registry, log);
+        const formats = layers.map(({ format }) => format);
+        const info = describeBuild(call.storePath, call.labels, call.compression.format, formats);
+        return { image, layers, info, manifest: await pushManifest(call, image, layers, info, published, registry) };
+    };
+    const pushed = await attempt(call.published).catch((error) => {
+        if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
+            throw error;
+        log.info(`${(0,lib_errors/* oneLine */.TN)(error.message)}; checking all layers again`);
+        return attempt(NOTHING_PUBLISHED);
+    });
+    return { ...pushed, milliseconds: performance.now() - started };
+}
+async function pushLayers(call, registry, log) {
+    const underWay = { call, registry, uploads: startUploads(call, registry, log), taken: new Map() };
+    try {
+        const image = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay);
+        const layers = image.layers.map(({ name }, at) => layerOf(image, at, underWay.taken.get(name), call.source));
+        return { image, layers: await Promise.all(layers) };
+    }
+    finally {
+        await underWay.uploads.settled();
+    }
+}
+async function pushSeekable(underWay) {
+    const { call, registry, uploads, taken } = underWay;
+    const { source, images, published } = call;
+    const image = await readImage(source);
+    call.check(image);
+    const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
+    const asked = image.layers.filter((layer, at) => {
+        const [kept, diffId] = [keptBlob(layer), image.config.diffIds[at]];
+        return kept && diffId && publishedAs(kept, diffId) === undefined;
+    });
+    const there = lookForKept(asked, images, registry);
+    const take = async (member) => {
+        const at = image.layers.findIndex(({ name }) => name === member.name);
+        const diffId = image.config.diffIds[at];
+        if (diffId === undefined)
+            return;
+        const kept = keptBlob(image.layers[at]);
+        const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId);
+        if (blob !== undefined)
+            taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
+        else if (kept && (await there.get(kept.digest)))
+            await leave(underWay, image, at, member, kept);
+        else
+            taken.set(member.name, await uploads.push(member, (layer) => checkLayer(image, at, layer, source)));
+    };
+    return readImage(source, { take });
+}
+async function leave({ call, uploads, taken }, image, at, member, blob) {
+    const read = await readLayer(member, call.source);
+    checkBlob(image, at, read, call.source);
+    taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
+}
+function checkLayer(image, at, layer, source) {
+    checkDiffId(image, at, layer.diffId, source);
+    checkBlob(image, at, layer, source);
+}
+async function pushStreamed({ call, uploads, taken }) {
+    const { source } = call;
+    const push = async (member) => {
+        const check = (layer) => checkName(member.name, layer, source);
+        taken.set(member.name, await uploads.push(member, check));
+    };
+    const take = async (member) => {
+        if (isBlobName(member.name))
+            return;
+        if (reusable(call, diffIdInName(member.name)) === undefined)
+            return push(member);
+        const { diffId } = await hashLayer(member.content());
+        const blob = reusable(call, diffId);
+        taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
+    };
+    const image = await readImage(source, { take });
+    call.check(image);
+    const missed = image.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
+    const isMissed = (member) => missed.some(({ name }) => name === member.name);
+    if (missed.length > 0)
+        await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
+    return image;
+}
+function reusable({ published, images, compression }, diffId) {
+    const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
+    return diffId && reusableIn(published, diffId, images, fits);
+}
+function lookForKept(layers, images, registry) {
+    const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
+    return new Map([...kept].map((digest) => {
+        const looks = Promise.all(images.map((repository) => registry.hasBlob(repository, digest)));
+        const everywhere = looks.then((found) => !found.includes(false));
+        everywhere.catch(() => undefined);
+        return [digest, everywhere];
+    }));
+}
+async function layerOf(image, at, taken, source) {
+    const { name = '' } = image.layers[at] ?? {};
+    if (taken?.layer === undefined)
+        throw noTar(name, source);
+    checkDiffId(image, at, taken.diffId, source);
+    const layer = await taken.layer;
+    checkBlob(image, at, layer, source);
+    return layer;
+}
+function diffIdInName(name) {
+    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
+    return hex === undefined ? undefined : `sha256:${hex}`;
+}
+async function pushManifest({ images, tag, platform, labels }, image, layers, info, published, registry) {
+    const config = labelledConfig(image.configBytes, labels);
+    const manifest = manifestOf(image, config, layers, info);
+    const { bytes, digest, mediaType } = manifest;
+    const without = images.filter((repository) => !published.has(repository, config.digest));
+    await putEverywhere(registry, without, config);
+    await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
+    const check = (stored, place) => checkReplaced(registry, stored, place, platform);
+    if (tag !== '')
+        await putTags(registry, images, tag, manifest, check);
+    return manifest;
+}
+
+;// CONCATENATED MODULE: ./lib/push/pushing.js
+function bytesOf(layers) {
+    return layers.reduce((sum, { size }) => sum + size, 0);
+}
+
+;// CONCATENATED MODULE: ./lib/push/push-with-registry.js
+
+
+
+
+async function pushWithRegistry(call, { registry, log }) {
+    const { images, tag } = call;
+    const pushed = await pushImage(call, registry, log);
+    const { image, manifest, layers, info, milliseconds } = pushed;
+    log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
+    for (const repository of images) {
+        const name = tag === '' ? printRepository(repository) : printReference({ repository, tag });
+        log.info(`${name} is ${manifest.digest}`);
+    }
+    const { os, architecture, variant } = image.config;
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const { digest, mediaType, bytes } = manifest;
+    return {
+        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
+        layers,
+        info,
+    };
+}
+function summarizeLayers(layers) {
+    const pushed = layers.filter(({ reused }) => !reused);
+    const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
+    const bytes = `${(0,units/* printBytes */.p)(bytesOf(pushed))} of ${(0,units/* printBytes */.p)(bytesOf(layers))}`;
+    return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
+}
+
+// EXTERNAL MODULE: external "node:diagnostics_channel"
+var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
+;// CONCATENATED MODULE: ./lib/record/artifact-client.js
 
 
 
@@ -54855,7 +61001,7 @@ async function openArtifactCalls({ wait = external_node_timers_promises_.setTime
     watchClient();
     const clock = createClock(() => performance.now(), wait);
     const budgets = createBudgets(clock.now);
-    const backOffs = createBackOffs(clock, job_log/* jobLog */.W);
+    const backOffs = createBackOffs(clock, log/* jobLog */.W);
     function callsOf(work) {
         return async (purpose, start) => {
             const attempt = budgets.startAttempt(SERVICE, work);
@@ -54865,7 +61011,7 @@ async function openArtifactCalls({ wait = external_node_timers_promises_.setTime
                 return result;
             }
             catch (error) {
-                const failure = explain(purpose, error);
+                const failure = artifact_client_explain(purpose, error);
                 if (failure instanceof ArtifactError && failure.attempts === 1)
                     attempt.answered();
                 else
@@ -54884,7 +61030,7 @@ async function openArtifactCalls({ wait = external_node_timers_promises_.setTime
         const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
         if (work.count >= attempts || delay > left)
             throw withTries(error, work, clock.now());
-        const why = `${parts.what}: ${(0,lib_failure/* firstLine */.TM)(parts.words)}`;
+        const why = `${parts.what}: ${(0,lib_errors/* firstLine */.TM)(parts.words)}`;
         await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
     }
     return {
@@ -55043,15 +61189,15 @@ class Refusal extends Error {
 const TWIRP_ERROR = object({ msg: string() });
 function wordsOf(text) {
     const twirp = readJson(TWIRP_ERROR, text);
-    return twirp.ok ? (0,lib_failure/* oneLine */.TN)(twirp.value.msg) : readErrorAnswer(text).words;
+    return twirp.ok ? (0,lib_errors/* oneLine */.TN)(twirp.value.msg) : readErrorAnswer(text).words;
 }
 function isNameTaken(error) {
     const { cause } = error;
     return cause instanceof Refusal && cause.status === 409 && cause.operation === 'CreateArtifact';
 }
-function explain(purpose, error) {
-    const words = (0,lib_failure/* messageOf */.bD)(error);
-    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || nameOf(error) === 'GHESNotSupportedError')
+function artifact_client_explain(purpose, error) {
+    const words = (0,lib_errors/* messageOf */.bD)(error);
+    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || artifact_client_nameOf(error) === 'GHESNotSupportedError')
         return new NoArtifactService({
             what: `Can't ${purpose}: there is no artifact service here`,
             words,
@@ -55070,7 +61216,7 @@ function explain(purpose, error) {
 }
 const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
 function attemptsFor(error) {
-    if (nameOf(error) === 'ArtifactNotFoundError')
+    if (artifact_client_nameOf(error) === 'ArtifactNotFoundError')
         return FEW_ATTEMPTS;
     if (!(error instanceof Refusal))
         return Number.POSITIVE_INFINITY;
@@ -55083,7 +61229,7 @@ function attemptsFor(error) {
         return FEW_ATTEMPTS;
     return 1;
 }
-function nameOf(error) {
+function artifact_client_nameOf(error) {
     return error?.name;
 }
 const QUOTA = /insufficient usage|storage quota/i;
@@ -55095,10 +61241,6 @@ function helpFor(words) {
 }
 const WITHOUT_ARTIFACTS = `To do without artifacts: ${HAND_OVER_OUTPUTS.replace('Hand', 'hand')}`;
 
-// EXTERNAL MODULE: ./lib/temp-folder.js
-var temp_folder = __nccwpck_require__(88722);
-// EXTERNAL MODULE: ./lib/units.js
-var units = __nccwpck_require__(83052);
 ;// CONCATENATED MODULE: external "module"
 const external_module_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("module");
 ;// CONCATENATED MODULE: ./node_modules/fflate/esm/index.mjs
@@ -56402,7 +62544,7 @@ var AsyncGzip = /*#__PURE__*/ ((/* unused pure expression or super */ null && (f
     return AsyncGzip;
 }())));
 
-function gzip(data, opts, cb) {
+function esm_gzip(data, opts, cb) {
     if (!cb)
         cb = opts, opts = {};
     if (typeof cb != 'function')
@@ -56740,7 +62882,7 @@ var AsyncDecompress = /*#__PURE__*/ ((/* unused pure expression or super */ null
     return AsyncDecompress;
 }())));
 
-function decompress(data, opts, cb) {
+function esm_decompress(data, opts, cb) {
     if (!cb)
         cb = opts, opts = {};
     if (typeof cb != 'function')
@@ -57813,7 +63955,7 @@ function unzipSync(data, opts) {
     return files;
 }
 
-;// CONCATENATED MODULE: ./lib/zip.js
+;// CONCATENATED MODULE: ./lib/record/zip.js
 
 
 function readZip(archive, limit) {
@@ -57829,7 +63971,7 @@ function readZip(archive, limit) {
     return Object.entries(files).map(([path, content]) => ({ path, content: Buffer.from(content) }));
 }
 
-;// CONCATENATED MODULE: ./lib/artifacts.js
+;// CONCATENATED MODULE: ./lib/record/artifacts.js
 
 
 
@@ -57843,7 +63985,7 @@ function readZip(archive, limit) {
 
 
 function originOfArtifact(name) {
-    return `the artifact ${(0,lib_failure/* oneLine */.TN)(name)}`;
+    return `the artifact ${(0,lib_errors/* oneLine */.TN)(name)}`;
 }
 function artifactName({ image, system, variant }, place = 1) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
@@ -57860,7 +64002,7 @@ function readFoundRecord({ artifact, text }, run) {
 function assertBelongs(record, artifact, run) {
     const { image, system, variant } = record;
     const wrong = [
-        record.run.id === run.id ? [] : `its run is ${(0,lib_failure/* oneLine */.TN)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
+        record.run.id === run.id ? [] : `its run is ${(0,lib_errors/* oneLine */.TN)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
         record.run.attempt <= run.attempt || !reservesNames()
             ? []
             : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
@@ -57879,7 +64021,7 @@ function assertBelongs(record, artifact, run) {
 async function writeRecord(record, retentionDays, tempFolder, settings = {}) {
     await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const calls = await openArtifactCalls(settings);
-        const file = (0,external_node_path_.join)(folder, FILE);
+        const file = (0,external_node_path_.join)(folder, artifacts_FILE);
         await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
         const taken = new Set();
         await calls.persist((call) => hand({ record, file, retentionDays, taken, call }));
@@ -57903,7 +64045,7 @@ function matches(name, pattern) {
     return new RegExp(`^${parts.join('.*')}$`, 's').test(name);
 }
 const PREFIX = 'image-digest-';
-const FILE = 'digest.json';
+const artifacts_FILE = 'digest.json';
 const UNPACKED_LIMIT = 64 * 1024;
 const RECORD_ARTIFACT_LIMIT = 256 * 1024;
 const DIGESTS_ARTIFACT_LIMIT = 1024 * 1024;
@@ -58020,7 +64162,7 @@ async function download(call, artifact, folder) {
     const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'));
     if (file === undefined || more.length > 0)
         throw new RecordError({
-            what: `${origin} should hold one file of JSON, and holds ${(0,lib_failure/* oneLine */.TN)(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
+            what: `${origin} should hold one file of JSON, and holds ${(0,lib_errors/* oneLine */.TN)(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
         });
     return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') };
 }
@@ -58031,7 +64173,7 @@ async function downloadDigests(call, artifact, folder) {
     const odd = names.filter((name) => !isDigest(`sha256:${name}`));
     if (names.length === 0 || odd.length > 0)
         throw new RecordError({
-            what: `${origin} should hold files named by digests, and holds ${(0,lib_failure/* oneLine */.TN)(odd.join(', ')) || 'nothing'}`,
+            what: `${origin} should hold files named by digests, and holds ${(0,lib_errors/* oneLine */.TN)(odd.join(', ')) || 'nothing'}`,
             help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
         });
     return digests.map((digest) => ({ kind: 'digest', digest, origin }));
@@ -58055,7 +64197,7 @@ async function readFiles(call, { id, name, size, digest }, limit, parent) {
         return readZip(archive, UNPACKED_LIMIT);
     }
     catch (error) {
-        throw damaged((0,lib_failure/* messageOf */.bD)(error), digest === undefined ? FEW_ATTEMPTS : 1, error);
+        throw damaged((0,lib_errors/* messageOf */.bD)(error), digest === undefined ? FEW_ATTEMPTS : 1, error);
     }
     function damaged(words, attempts, cause = new Error(words)) {
         return new ArtifactError({ what: `Can't read ${origin}`, words, help: DAMAGED, cause }, attempts);
@@ -58089,7 +64231,7 @@ function conflictOf(record, found) {
     const { image, system } = record;
     return new RecordError({
         what: `Two jobs of this run have pushed an image of ${image} for ${system}`,
-        words: `${found.digest} by the job "${(0,lib_failure/* oneLine */.TN)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
+        words: `${found.digest} by the job "${(0,lib_errors/* oneLine */.TN)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
         help: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
   variant: debug
 or an \`image\` of its own. If it is one job, which has built another commit than in an earlier attempt, nothing is wrong. In both cases, start a new run: this one keeps both records.`,
@@ -58107,1722 +64249,7 @@ function readable({ text, artifact }) {
     }
 }
 
-// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
-var io = __nccwpck_require__(88701);
-// EXTERNAL MODULE: ./lib/process/command.js
-var process_command = __nccwpck_require__(67892);
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
-// EXTERNAL MODULE: ./lib/text.js
-var lib_text = __nccwpck_require__(68804);
-// EXTERNAL MODULE: ./lib/process/child.js + 2 modules
-var process_child = __nccwpck_require__(1775);
-;// CONCATENATED MODULE: ./lib/process/stream.js
-
-
-
-
-
-
-const LOG_LIMIT = 64 * 1024;
-const LOG_LINES = 15;
-const LINGER = 5000;
-const LINGER_IN_ALL = 12;
-function startStreaming(path, args, { trust, reads = false, lingerMs = LINGER }) {
-    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
-    const log = (0,process_command/* endOf */.pJ)(LOG_LIMIT);
-    child?.stderr?.on('data', (chunk) => log.add(chunk));
-    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
-    child?.stdin?.on('error', () => undefined);
-    child?.stdout?.on('error', () => undefined);
-    let exitedAt;
-    let waitingSince;
-    let waited = 0;
-    let abandoned = false;
-    let overdue;
-    let wentOn = false;
-    function watchPipes() {
-        const timer = setInterval(() => {
-            if (waitingSince === undefined)
-                return;
-            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
-            if (silent < lingerMs && waited + silent < lingerMs * LINGER_IN_ALL)
-                return;
-            abandoned = true;
-            end();
-        }, lingerMs / 5);
-        child?.stdout?.once('close', () => clearInterval(timer));
-        if (child?.stdout?.destroyed !== false)
-            clearInterval(timer);
-    }
-    async function next(chunks) {
-        const since = performance.now();
-        waitingSince = since;
-        const waiting = (0,lib_activity/* startActivity */.C)(`the output of ${path}`);
-        try {
-            const { done, value } = await chunks.next();
-            return done ? undefined : value;
-        }
-        finally {
-            waiting.end();
-            waitingSince = undefined;
-            if (exitedAt !== undefined)
-                waited += performance.now() - Math.max(since, exitedAt);
-        }
-    }
-    async function* output() {
-        if (child?.stdout == null)
-            return;
-        const chunks = child.stdout[Symbol.asyncIterator]();
-        try {
-            for (let chunk = await next(chunks); chunk !== undefined; chunk = await next(chunks))
-                yield chunk;
-            if (exitedAt === undefined)
-                overdue = setTimeout(endOverdue, lingerMs * LINGER_IN_ALL);
-        }
-        catch (error) {
-            if (!abandoned)
-                throw error;
-        }
-        finally {
-            child.stdout.destroy();
-        }
-    }
-    function endOverdue() {
-        wentOn = true;
-        (0,process_child/* endGroup */.N4)(child);
-    }
-    function end() {
-        clearTimeout(overdue);
-        (0,process_child/* endGroup */.N4)(child);
-        child?.stdout?.destroy();
-        child?.stderr?.destroy();
-        child?.stdin?.destroy();
-    }
-    async function settle() {
-        const { code, error } = await exited;
-        exitedAt = performance.now();
-        clearTimeout(overdue);
-        if (child?.pid !== undefined) {
-            watchPipes();
-            await (0,process_command/* waitUpTo */.ob)(lingerMs, logClosed);
-        }
-        const text = (0,lib_failure/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
-        if (code === 0)
-            return { log: text };
-        if (wentOn)
-            return { failure: 'it closed its standard output, but did not end', log: text };
-        return { failure: error ?? describe(code, child?.signalCode ?? null), log: text };
-    }
-    return { input: child?.stdin ?? closedInput(), output: output(), ended: settle(), end };
-}
-function describe(code, signal) {
-    return `it ended with ${signal ?? `status ${code}`}`;
-}
-function closedInput() {
-    const input = new external_node_stream_.PassThrough();
-    input.on('error', () => undefined);
-    input.destroy();
-    return input;
-}
-
-;// CONCATENATED MODULE: ./lib/docker/docker-error.js
-
-class DockerError extends lib_failure/* Failure */.HR {
-    name = 'DockerError';
-}
-
-;// CONCATENATED MODULE: ./lib/docker/docker.js
-
-
-
-
-
-
-
-
-
-
-
-const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
-async function checkDocker({ silence } = {}) {
-    const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'], silence);
-    if (exitCode === 0)
-        return;
-    throw new DockerError({
-        what: 'Docker is not running on this runner',
-        words: (0,lib_failure/* lastLines */.w$)(log, 5),
-        help: WHERE_DOCKER_IS,
-    });
-}
-async function keepsLayersUncompressed() {
-    const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
-    return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
-}
-async function loadImage(feed, advise = () => undefined, { silence = SILENCE } = {}) {
-    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
-    const progress = watchLoad(docker, silence);
-    try {
-        const [fed] = await Promise.allSettled([feed(docker.input)]);
-        const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
-        if (fed.status === 'rejected' && !brokenPipe && progress.stalled() === undefined)
-            throw fed.reason;
-        const loading = (0,lib_activity/* startActivity */.C)('docker load');
-        const { failure, log } = await docker.ended.finally(loading.end);
-        if (fed.status === 'fulfilled' && failure === undefined)
-            return fed.value;
-        const said = (0,lib_failure/* lastLines */.w$)(log || (failure ?? ''), 10);
-        const what = 'Docker could not load the image that Nix built';
-        if (progress.stalled() !== undefined)
-            throw noAnswer(what, `docker load ${progress.stalled()}`);
-        throw new DockerError({ what, words: said, help: advise(said) ?? adviceOnDaemon(said) });
-    }
-    finally {
-        progress.end();
-        docker.end();
-        await docker.ended;
-    }
-}
-function watchLoad(docker, silence) {
-    let stalled;
-    let last = performance.now();
-    let seen = 0;
-    const written = () => Number(docker.input.bytesWritten ?? 0);
-    const timer = setInterval(() => {
-        const { input } = docker;
-        const waits = input.writableLength > 0 || input.writableFinished;
-        if (!waits || written() !== seen)
-            last = performance.now();
-        seen = written();
-        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
-        if (performance.now() - last < limit)
-            return;
-        stalled = input.writableFinished
-            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
-            : `read nothing for ${Math.round(limit / 1000)} s`;
-        docker.end();
-    }, silence / 12);
-    const reading = async () => {
-        for await (const _ of docker.output)
-            last = performance.now();
-    };
-    reading().catch(() => undefined);
-    return { stalled: () => stalled, end: () => clearInterval(timer) };
-}
-const SILENCE = 60_000;
-const LOAD_SPEED = 10_000;
-const PUSH_SPEED = 1_000;
-const docker_BUDGET = 120_000;
-const docker_SHORTEST_ATTEMPT = 10_000;
-async function loadedImage(configDigest, names) {
-    const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
-    for (const name of candidates) {
-        const { exitCode, log } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
-        if (exitCode === 0)
-            return name;
-        if (adviceOnDaemon(log) !== undefined)
-            throw failed('Docker could not look up the image that it has loaded', log);
-    }
-    throw new DockerError({
-        what: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
-        help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
-    });
-}
-const NAMES_LIMIT = 8;
-async function tagImage(image, reference) {
-    const { exitCode, log } = await docker(['tag', image, reference]);
-    if (exitCode !== 0)
-        throw failed(`Docker could not tag the image as ${reference}`, log);
-}
-async function pushTag(push, log, { wait = external_node_timers_promises_.setTimeout, silence = SILENCE } = {}) {
-    const { reference, size } = push;
-    const clock = createClock(() => performance.now(), wait);
-    const start = clock.now();
-    let failing;
-    for (let count = 1;; count++) {
-        const left = failing === undefined ? silence : Math.max(failing + docker_BUDGET - clock.now(), docker_SHORTEST_ATTEMPT);
-        const limit = Math.min(silence, left) + size / PUSH_SPEED;
-        const onOutput = (text) => {
-            if (failing !== undefined && /: Pushed$/m.test(text))
-                failing = clock.now();
-        };
-        const result = await docker(['push', reference], limit, { shown: true, onOutput });
-        if (result.exitCode === 0)
-            return digestIn(result.stdout, reference);
-        failing ??= result.stalled ? clock.now() - limit : clock.now();
-        const delay = retryDelay(count, undefined, Date.now(), Math.random());
-        if (!mayPass(result) || clock.now() + delay > failing + docker_BUDGET) {
-            const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
-            throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push);
-        }
-        const why = result.stalled ? silentFor('docker push', limit) : (0,lib_failure/* oneLine */.TN)((0,lib_failure/* lastLines */.w$)(result.log, 1));
-        log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
-        await clock.wait(delay);
-    }
-}
-function digestIn(stdout, reference) {
-    const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
-    if (digest !== undefined && isDigest(digest))
-        return digest;
-    throw new DockerError({
-        what: `Docker has pushed ${reference}, but did not say its digest`,
-        words: (0,lib_failure/* lastLines */.w$)(stdout, 5),
-    });
-}
-function mayPass({ stalled, log }) {
-    if (stalled || /secondary rate limit/i.test(log))
-        return true;
-    return !REFUSED.test(log) && (DAEMON_GONE.test(log) || PASSING.test(log));
-}
-const REFUSED = /denied|unauthorized|authentication required|no basic auth/i;
-const PASSING = new RegExp([
-    'toomanyrequests|too many requests',
-    String.raw `(status|code|HTTP)[^\n]{0,30}\b(408|429|50[0234]|52[0-7])\b`,
-    'internal server error|bad gateway|service unavailable|gateway time-?out',
-    'connection (was )?(reset|refused|aborted)|broken pipe|use of closed network connection',
-    String.raw `\bEOF\b|TLS handshake|time-?out|timed out|deadline exceeded|server misbehaving|no such host`,
-    'temporary failure|network is unreachable|no route to host',
-    'blob upload (unknown|invalid)|blob unknown',
-].join('|'), 'i');
-function pushError(what, { stalled, log }, limit, { loginHelp, existing }) {
-    if (stalled)
-        return noAnswer(what, silentFor('docker push', limit));
-    const words = (0,lib_failure/* lastLines */.w$)(log, 5);
-    const refused = REFUSED.test(log);
-    if (IMMUTABLE.test(log) || (refused && existing !== undefined))
-        return new DockerError({
-            what: `${what}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
-            words,
-            help: docker_OTHER_TAG,
-        });
-    if (refused)
-        return new DockerError({ what, words, help: loginHelp });
-    if (UNSUPPORTED.test(log))
-        return new DockerError({ what, words, help: PUSH_OCI });
-    return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
-}
-const IMMUTABLE = /immutable|overwrit/i;
-const docker_OTHER_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
-Or push by digest alone, without Docker:
-  push-with: registry
-  tag: ""`;
-const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i;
-const PUSH_OCI = "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry";
-const LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
-function silentFor(command, limit) {
-    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
-}
-function failed(what, log, help) {
-    return new DockerError({ what, words: (0,lib_failure/* lastLines */.w$)(log, 5), help: adviceOnDaemon(log) ?? help });
-}
-function noAnswer(what, words) {
-    return new DockerError({ what: `${what}: the Docker daemon does not answer`, words, help: RESTART });
-}
-function adviceOnDaemon(words) {
-    return DAEMON_GONE.test(words) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined;
-}
-const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i;
-const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
-const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
-const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
-async function docker(args, silenceMs = SILENCE, options = {}) {
-    const result = await (0,process_command/* runCommand */.d1)('docker', args, { trust: 'everything', silenceMs, ...options });
-    if (result === undefined)
-        throw missing();
-    const [command = ''] = args;
-    if (result.stalled && !options.shown)
-        throw noAnswer(`Can't run docker ${command}`, silentFor(`docker ${command}`, silenceMs));
-    return result;
-}
-async function dockerPath() {
-    const path = await (0,io/* which */.K7)('docker');
-    if (path === '')
-        throw missing();
-    return path;
-}
-function missing() {
-    return new DockerError({ what: 'Docker is not installed on this runner', help: WHERE_DOCKER_IS });
-}
-
-;// CONCATENATED MODULE: ./lib/image/image-error.js
-
-class ImageError extends lib_failure/* Failure */.HR {
-    name = 'ImageError';
-}
-
-;// CONCATENATED MODULE: external "node:stream/promises"
-const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
-// EXTERNAL MODULE: external "node:fs"
-var external_node_fs_ = __nccwpck_require__(73024);
-;// CONCATENATED MODULE: ./lib/fs/regular-file.js
-
-
-
-
-class FileError extends lib_failure/* Failure */.HR {
-    name = 'FileError';
-}
-async function resolveWithin(path, root) {
-    try {
-        const [place, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
-        if (isWithin(place, folder))
-            return place;
-    }
-    catch (error) {
-        if (isCode(error, 'ENOENT', 'ENOTDIR'))
-            return undefined;
-        throw unreadable(path, error);
-    }
-    throw leadsOut(path, root);
-}
-async function openRegularFile(path, root) {
-    const place = await resolveWithin(path, root);
-    if (place === undefined)
-        throw new FileError({ what: `There is no ${path}` });
-    const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
-    const handle = await (0,promises_.open)(place, flags).catch((error) => {
-        throw unreadable(path, error);
-    });
-    try {
-        const file = await handle.stat();
-        if (!file.isFile())
-            throw new FileError({ what: `${path} is not a regular file` });
-        if (!(await isStillWithin(handle, root)))
-            throw leadsOut(path, root);
-        return { handle, size: file.size };
-    }
-    catch (error) {
-        await handle.close();
-        throw error;
-    }
-}
-async function readWhole({ handle, size }, path) {
-    const bytes = Buffer.alloc(size);
-    let length = 0;
-    try {
-        while (length < size) {
-            const { bytesRead } = await handle.read(bytes, length, size - length, length);
-            if (bytesRead === 0)
-                break;
-            length += bytesRead;
-        }
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-    return bytes.subarray(0, length);
-}
-const CHUNK = 1024 * 1024;
-async function* contentOf({ handle, size }, path) {
-    if (size === 0)
-        return handle.close();
-    try {
-        yield* handle.createReadStream({ highWaterMark: CHUNK, end: size - 1 });
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-}
-async function isFolder(path) {
-    try {
-        return (await (0,promises_.stat)(path)).isDirectory();
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-}
-const regular_file_NAMES_LIMIT = 10_000;
-async function listFolder(path, root) {
-    const place = await resolveWithin(path, root);
-    if (place === undefined)
-        throw new FileError({ what: `There is no ${path}` });
-    const names = [];
-    try {
-        for await (const { name } of await (0,promises_.opendir)(place, { bufferSize: 512 })) {
-            names.push(name);
-            if (names.length > regular_file_NAMES_LIMIT)
-                break;
-        }
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-    if (names.length <= regular_file_NAMES_LIMIT)
-        return names.sort();
-    throw new FileError({ what: `${path} is a folder with more than ${regular_file_NAMES_LIMIT} files in it` });
-}
-async function isStillWithin({ fd }, root) {
-    const place = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
-    return place === undefined || isWithin(place, await (0,promises_.realpath)(root));
-}
-function isWithin(path, folder) {
-    const below = (0,external_node_path_.relative)(folder, path);
-    return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
-}
-function unreadable(path, cause) {
-    return new FileError({ what: `${path} can't be read`, words: (0,lib_failure/* messageOf */.bD)(cause), cause });
-}
-function leadsOut(path, root) {
-    return new FileError({
-        what: `${path} is a link that leads out of ${root}`,
-        help: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
-    });
-}
-function isCode(error, ...codes) {
-    return codes.includes(String(error.code));
-}
-
-;// CONCATENATED MODULE: ./lib/oci/document.js
-
-
-
-
-
-
-
-function isAttestation({ platform }) {
-    return platform?.os === NO_PLATFORM.os;
-}
-function parseManifest(bytes, mediaType, name) {
-    const type = mediaTypeOf(bytes, mediaType, name);
-    if (isIndexType(type)) {
-        const index = parseAs(INDEX, bytes, name, 'image index');
-        return {
-            kind: 'index',
-            mediaType: type,
-            manifests: index.manifests.map(descriptorOf),
-            annotations: index.annotations ?? {},
-        };
-    }
-    const { config, layers, annotations } = parseAs(MANIFEST, bytes, name, 'image manifest');
-    return {
-        kind: 'manifest',
-        mediaType: type,
-        config: descriptorOf(config),
-        layers: layers.map(descriptorOf),
-        annotations: annotations ?? {},
-    };
-}
-function parseConfig(bytes, name) {
-    const config = parseAs(CONFIG, bytes, name, 'image config');
-    return {
-        os: config.os,
-        architecture: config.architecture,
-        ...(config.variant && { variant: config.variant }),
-        diffIds: config.rootfs.diff_ids,
-        labels: config.config?.Labels ?? {},
-    };
-}
-const STRINGS = nullish(record(string(), string()));
-const DESCRIPTOR = object({
-    mediaType: string(),
-    digest: DIGEST,
-    size: pipe(number(), safeInteger(), minValue(0)),
-    annotations: STRINGS,
-    artifactType: optional(string()),
-    platform: nullish(PLATFORM),
-});
-const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
-const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
-const CONFIG = object({
-    ...PLATFORM.entries,
-    config: nullish(object({ Labels: STRINGS })),
-    rootfs: object({ diff_ids: array(DIGEST) }),
-});
-const TYPED = object({
-    mediaType: optional(string()),
-    manifests: optional(unknown()),
-    config: optional(unknown()),
-    layers: optional(unknown()),
-});
-function descriptorOf({ annotations, platform, ...rest }) {
-    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
-}
-function mediaTypeOf(bytes, named, name) {
-    const sent = named.split(';')[0]?.trim().toLowerCase() ?? '';
-    const document = parseAs(TYPED, bytes, name, 'image manifest');
-    const own = document.mediaType;
-    const type = isKnown(sent) ? sent : own;
-    if (type === undefined || !isKnown(type))
-        throw new FormatError({ what: `${name} is not an image: its media type is "${(0,lib_failure/* oneLine */.TN)(own ?? sent)}"` });
-    if (own !== undefined && own !== type)
-        throw new FormatError({
-            what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${(0,lib_failure/* oneLine */.TN)(own)}"`,
-        });
-    const hasImage = document.config !== undefined || document.layers !== undefined;
-    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
-        throw new FormatError({ what: `${name} contradicts itself: it has the fields of an image and of an index` });
-    return type;
-}
-function isKnown(mediaType) {
-    return isIndexType(mediaType) || isManifestType(mediaType);
-}
-function parseAs(schema, bytes, name, kind) {
-    const read = readJson(schema, bytes);
-    if (read.ok)
-        return read.value;
-    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
-    throw new FormatError({ what: `${name} is not a valid ${kind}: ${(0,lib_failure/* oneLine */.TN)(problem)}` });
-}
-
-;// CONCATENATED MODULE: ./lib/image/source-image.js
-
-function damaged(path, why, cause) {
-    return new ImageError({ what: `${path} is not a whole image: ${why}`, cause });
-}
-function memberName(name) {
-    const parts = [];
-    for (const part of name.split('/')) {
-        if (part === '' || part === '.')
-            continue;
-        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
-            parts.pop();
-        else
-            parts.push(part);
-    }
-    return parts.join('/');
-}
-function listOf(names, separator = ', ') {
-    const shown = names.slice(0, 8).join(separator);
-    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
-}
-
-;// CONCATENATED MODULE: ./lib/image/config.js
-
-
-
-const LAYERS_LIMIT = 1000;
-function tooManyLayers(count) {
-    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
-}
-function readConfig(bytes, name, path) {
-    const config = config_parse(bytes, name, path);
-    if (config.diffIds.length > LAYERS_LIMIT)
-        throw damaged(path, tooManyLayers(config.diffIds.length));
-    return config;
-}
-function config_parse(bytes, name, path) {
-    try {
-        return parseConfig(bytes, `the config ${name}`);
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            throw damaged(path, error.parts.what, error);
-        throw error;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/documents.js
-
-
-const DOCUMENT_LIMIT = 4 * 1024 * 1024;
-const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
-function isDocument(name, bytes) {
-    if (name === 'manifest.json' || name === 'index.json')
-        return bytes.length > 0;
-    const first = bytes.find((byte) => !isSpace(byte));
-    return first === 0x7b || first === 0x5b;
-}
-async function documentCalled(name, contents, what, path) {
-    const bytes = await contents.document(name);
-    if (bytes !== undefined)
-        return bytes;
-    const member = await contents.member(name);
-    if (member?.type !== 'file')
-        throw damaged(path, `${what} is missing`);
-    if (member.size === 0)
-        throw damaged(path, `${what} is empty`);
-    if (member.size > DOCUMENT_LIMIT)
-        throw damaged(path, `${what} is too large (${(0,units/* printBytes */.p)(member.size)}, at most ${(0,units/* printBytes */.p)(DOCUMENT_LIMIT)})`);
-    throw damaged(path, `${what} is not JSON`);
-}
-function isSpace(byte) {
-    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
-}
-
-;// CONCATENATED MODULE: ./lib/image/docker-archive.js
-
-
-
-
-
-
-
-async function imageOfDockerArchive(contents, path) {
-    const document = async (name, what) => documentCalled(await resolve(name, contents), contents, what, path);
-    const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
-    const config = await document(manifest.Config, `its config ${manifest.Config}`);
-    const image = readConfig(config, manifest.Config, path);
-    if (manifest.Layers.length !== image.diffIds.length)
-        throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
-    const layers = [];
-    const missing = [];
-    for (const layer of manifest.Layers) {
-        const name = await resolve(layer, contents);
-        layers.push(name);
-        if ((await contents.member(name))?.type !== 'file')
-            missing.push(layer);
-    }
-    if (missing.length > 0)
-        throw damaged(path, `these layers are missing: ${listOf(missing)}`);
-    return {
-        names: manifest.RepoTags ?? [],
-        config: image,
-        configDigest: digestOf(config),
-        configBytes: config,
-        layers: layers.map((name) => ({ name })),
-    };
-}
-const docker_archive_MANIFEST = array(object({
-    Config: string(),
-    RepoTags: nullish(array(string())),
-    Layers: nullish(array(string()), []),
-}));
-function docker_archive_parseManifest(bytes, path) {
-    const read = readJson(docker_archive_MANIFEST, bytes);
-    if (!read.ok)
-        throw damaged(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`);
-    const [entry, ...more] = read.value;
-    if (entry === undefined)
-        throw damaged(path, 'its manifest.json lists no image');
-    if (more.length > 0)
-        throw new ImageError({
-            what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
-            words: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
-            help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
-        });
-    return { ...entry, Layers: entry.Layers ?? [] };
-}
-async function resolve(name, contents) {
-    let at = memberName(name);
-    for (let hops = 0; hops < 16; hops++) {
-        const member = await contents.member(at);
-        if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
-            return at;
-        at = member.target;
-    }
-    return at;
-}
-
-;// CONCATENATED MODULE: ./lib/image/oci-layout.js
-
-
-
-
-
-
-
-
-
-
-
-async function imageOfLayout(contents, path, wanted) {
-    const index = await documentCalled('index.json', contents, 'its index.json', path);
-    const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
-    const descriptor = await chooseImage(images, contents, path, wanted);
-    const bytes = await documentOf(contents, descriptor, path);
-    const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
-    if (manifest.kind === 'index')
-        throw damaged(path, `its manifest ${descriptor.digest} is an index`);
-    const configBytes = await documentOf(contents, manifest.config, path);
-    const config = readConfig(configBytes, manifest.config.digest, path);
-    if (manifest.layers.length !== config.diffIds.length)
-        throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`);
-    const layers = [];
-    for (const blob of manifest.layers)
-        layers.push({ name: await existing(contents, blob, path), blob });
-    return {
-        names: [],
-        config,
-        configDigest: manifest.config.digest,
-        configBytes,
-        layers,
-        manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations, alone: images.length === 1 },
-    };
-}
-async function readLayoutFolder(path, root, take = async () => undefined, wanted) {
-    const image = await imageOfLayout(contentsOfFolder(path, root), path, wanted);
-    for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
-        await take({ name, size: blob?.size ?? 0, content: () => contentAt((0,external_node_path_.join)(path, name), root) });
-    return image;
-}
-async function* contentAt(path, root) {
-    yield* contentOf(await openRegularFile(path, root), path);
-}
-function contentsOfFolder(path, root) {
-    let read = 0;
-    async function open(name) {
-        const place = await resolveWithin((0,external_node_path_.join)(path, name), root);
-        return place === undefined ? undefined : openRegularFile(place, root);
-    }
-    return {
-        async member(name) {
-            const file = await open(name);
-            await file?.handle.close();
-            return file && { type: 'file', target: '', size: file.size };
-        },
-        async document(name) {
-            const file = await open(name);
-            try {
-                if (file === undefined || file.size > DOCUMENT_LIMIT)
-                    return undefined;
-                read += file.size;
-                if (read > DOCUMENTS_LIMIT)
-                    throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-                const bytes = await readWhole(file, (0,external_node_path_.join)(path, name));
-                return isDocument(name, bytes) ? bytes : undefined;
-            }
-            finally {
-                await file?.handle.close();
-            }
-        },
-    };
-}
-const LISTED_LIMIT = 1000;
-async function listImages(contents, index, path, seen = new Set(), depth = 0) {
-    const images = [];
-    for (const one of await listedBy(index, contents, path)) {
-        if (seen.has(one.digest))
-            continue;
-        seen.add(one.digest);
-        if (seen.size > LISTED_LIMIT)
-            throw damaged(path, `it lists more than ${LISTED_LIMIT} manifests`);
-        if (!isListOfImages(one))
-            images.push(one);
-        else {
-            if (depth > 2)
-                throw damaged(path, 'its indexes lead to one another');
-            const bytes = await documentOf(contents, one, path);
-            const inner = { bytes, mediaType: one.mediaType, name: `its index ${one.digest}` };
-            images.push(...(await listImages(contents, inner, path, seen, depth + 1)));
-        }
-    }
-    return images;
-}
-function isListOfImages({ mediaType }) {
-    return mediaType.includes('index') || mediaType.includes('manifest.list');
-}
-async function listedBy({ bytes, mediaType, name }, contents, path) {
-    const index = oci_layout_parse(bytes, mediaType, name, path);
-    if (index.kind === 'manifest')
-        throw damaged(path, `${name} is no index`);
-    if (index.manifests.length > LISTED_LIMIT)
-        throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`);
-    const listed = index.manifests.filter((one) => !isAttestation(one));
-    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
-    if (distinct.length === 1)
-        return distinct;
-    const images = [];
-    for (const one of distinct)
-        if (await mayBeImage(one, contents, path))
-            images.push(one);
-    return images;
-}
-async function chooseImage(images, contents, path, wanted) {
-    const [only, ...more] = images;
-    if (only === undefined)
-        throw damaged(path, 'its index.json lists no image');
-    if (more.length === 0)
-        return only;
-    const placed = await placeImages(images, contents);
-    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted));
-    const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted));
-    const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
-    if (chosen !== undefined)
-        return chosen.image;
-    const suffix = wanted === undefined ? '' : ` for ${printPlatform(wanted)}`;
-    if (fitting.length === 0)
-        throw new ImageError({
-            what: `${path} has no image${suffix}`,
-            words: formatImages(placed),
-            help: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
-        });
-    throw new ImageError({
-        what: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
-        words: formatImages(placed),
-        help: 'Build each image by its own attribute.',
-    });
-}
-async function placeImages(images, contents) {
-    const placed = [];
-    const known = new Map();
-    for (const image of images) {
-        const config = image.platform === undefined ? await configOf(image, contents) : undefined;
-        if (config !== undefined && !known.has(config))
-            known.set(config, await configPlatform(config, contents));
-        placed.push({ image, platform: image.platform ?? (config && known.get(config)) });
-    }
-    return placed;
-}
-async function configOf({ digest, mediaType }, contents) {
-    const bytes = await contents.document(oci_layout_nameOf(digest));
-    const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest));
-    return manifest?.kind === 'manifest' ? manifest.config.digest : undefined;
-}
-async function configPlatform(config, contents) {
-    const bytes = await contents.document(oci_layout_nameOf(config));
-    return bytes && ifValid(() => parseConfig(bytes, config));
-}
-function ifValid(read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            return undefined;
-        throw error;
-    }
-}
-function formatImages(images) {
-    return listOf(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${printPlatform(platform)}` : ''}`), '\n');
-}
-async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
-    if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
-        return false;
-    if (!isManifestType(mediaType) && !isIndexType(mediaType))
-        return false;
-    const bytes = await contents.document(oci_layout_nameOf(digest));
-    if (bytes === undefined)
-        return true;
-    const manifest = oci_layout_parse(bytes, mediaType, `its manifest ${digest}`, path);
-    if (manifest.kind === 'index')
-        return true;
-    const { config, layers } = manifest;
-    return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)));
-}
-const IMAGE_CONFIGS = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json']);
-function isLayer(mediaType) {
-    return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType);
-}
-function oci_layout_parse(bytes, mediaType, name, path) {
-    try {
-        return parseManifest(bytes, mediaType, name);
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            throw damaged(path, error.parts.what, error);
-        throw error;
-    }
-}
-async function documentOf(contents, { digest, size }, path) {
-    const bytes = await documentCalled(oci_layout_nameOf(digest), contents, digest, path);
-    if (bytes.length !== size)
-        throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
-    if (digestOf(bytes) !== digest)
-        throw damaged(path, `${digest} has another content than its name says`);
-    return bytes;
-}
-async function existing(contents, { digest, size }, path) {
-    const name = oci_layout_nameOf(digest);
-    const member = await contents.member(name);
-    if (member?.type !== 'file')
-        throw damaged(path, `its layer ${digest} is missing`);
-    if (member.size !== size)
-        throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`);
-    return name;
-}
-function oci_layout_nameOf(digest) {
-    return `blobs/${digest.replace(':', '/')}`;
-}
-function isBlobName(name) {
-    return name.startsWith('blobs/sha256/');
-}
-
-// EXTERNAL MODULE: external "node:zlib"
-var external_node_zlib_ = __nccwpck_require__(38522);
-;// CONCATENATED MODULE: ./lib/image/zstd-frames.js
-async function* splitFrames(bytes) {
-    const endOfFrame = followFrames();
-    for await (const chunk of bytes) {
-        for (let at = 0; at < chunk.length;) {
-            const end = endOfFrame(chunk, at);
-            yield chunk.subarray(at, end);
-            at = end;
-        }
-    }
-}
-function followFrames() {
-    const parts = partsOf();
-    let part = parts.next(NONE).value;
-    let head = NONE;
-    let left = part.size;
-    function finishParts() {
-        let ended = false;
-        while (left === 0) {
-            ended ||= part.last === true;
-            part = parts.next(head).value;
-            head = NONE;
-            left = part.size;
-        }
-        return ended;
-    }
-    return (chunk, start) => {
-        for (let at = start; at < chunk.length;) {
-            const piece = chunk.subarray(at, at + left);
-            at += piece.length;
-            left -= piece.length;
-            if (part.read)
-                head = Buffer.concat([head, piece]);
-            if (finishParts())
-                return at;
-        }
-        return chunk.length;
-    };
-}
-const NONE = Buffer.alloc(0);
-function* partsOf() {
-    for (;;) {
-        const magic = (yield { size: 4, read: true }).readUInt32LE();
-        if (magic === 0xfd2fb528)
-            yield* blocksOfFrame();
-        else if (magic >>> 4 === 0x184d2a5)
-            yield { size: (yield { size: 4, read: true }).readUInt32LE(), last: true };
-        else
-            yield { size: Number.POSITIVE_INFINITY };
-    }
-}
-function* blocksOfFrame() {
-    const descriptor = (yield { size: 1, read: true }).readUInt8();
-    const isSingle = (descriptor & 0x20) !== 0;
-    const contentSize = [isSingle ? 1 : 0, 2, 4, 8][descriptor >> 6] ?? 0;
-    const dictionary = [0, 1, 2, 4][descriptor & 3] ?? 0;
-    yield { size: (isSingle ? 0 : 1) + dictionary + contentSize };
-    for (let isLast = false; !isLast;) {
-        const header = (yield { size: 3, read: true }).readUIntLE(0, 3);
-        isLast = (header & 1) !== 0;
-        yield { size: ((header >> 1) & 3) === 1 ? 1 : header >> 3 };
-    }
-    yield { size: (descriptor & 4) === 0 ? 0 : 4, last: true };
-}
-
-;// CONCATENATED MODULE: ./lib/image/decompress.js
-
-
-
-
-
-
-
-
-function compressionOf(start) {
-    const hex = start.toString('hex', 0, 6);
-    if (hex.startsWith('1f8b'))
-        return 'gzip';
-    if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex))
-        return 'zstd';
-    return hex === 'fd377a585a00' ? 'xz' : undefined;
-}
-function isTar(start) {
-    return start.toString('latin1', 257, 262) === 'ustar';
-}
-function decompress_decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
-    const options = { chunkSize: 1024 * 1024 };
-    if (compression === 'xz')
-        return byXz(bytes, path);
-    return compression === 'gzip'
-        ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
-        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: windowLog } }), splitFrames(bytes), path, windowLog);
-}
-const WINDOW_LOG = 27;
-const INNER_WINDOW_LOG = 23;
-async function* byStream(plain, bytes, path, windowLog = WINDOW_LOG) {
-    const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
-    try {
-        yield* plain;
-    }
-    catch (error) {
-        throw explained((await failure) ?? error, path, windowLog);
-    }
-    const error = await failure;
-    if (error !== undefined && codeOf(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
-        throw explained(error, path, windowLog);
-}
-function codeOf(error) {
-    return String(error.code);
-}
-function explained(error, path, windowLog) {
-    if (codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
-        return new ImageError({
-            what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
-            words: (0,lib_failure/* messageOf */.bD)(error),
-            help: windowLog === WINDOW_LOG
-                ? 'Compress it without `--long`, or with at most `--long=27`.'
-                : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
-            cause: error,
-        });
-    return /^(Z_|ZSTD_)/.test(codeOf(error)) ? decompress_damaged(path, (0,lib_failure/* messageOf */.bD)(error), error) : error;
-}
-const XZ_MEMORY = '160MiB';
-async function* byXz(bytes, path) {
-    const program = await (0,io/* which */.K7)('xz');
-    if (program === '')
-        throw new ImageError({
-            what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-            help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
-        });
-    const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
-    const xz = startStreaming(program, args, { trust: 'nix', reads: true });
-    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), xz.input));
-    try {
-        yield* xz.output;
-        const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
-        if (feeding !== undefined && !GIVEN_UP.has(codeOf(feeding)))
-            throw feeding;
-        if (failure !== undefined)
-            throw decompress_damaged(path, log === '' ? failure : log);
-        if (feeding !== undefined)
-            throw feeding;
-    }
-    finally {
-        xz.end();
-    }
-}
-const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
-function decompress_damaged(path, words, cause) {
-    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
-}
-async function settled(work) {
-    try {
-        await work;
-        return undefined;
-    }
-    catch (error) {
-        return error;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/probe.js
-
-async function probe(content) {
-    const chunks = content[Symbol.asyncIterator]();
-    let start = Buffer.alloc(0);
-    while (start.length < HEADER) {
-        const { done, value } = await chunks.next();
-        if (done)
-            break;
-        start = Buffer.concat([start, value]);
-    }
-    async function* whole() {
-        try {
-            if (start.length > 0)
-                yield start;
-            for (let next = await chunks.next(); !next.done; next = await chunks.next())
-                yield next.value;
-        }
-        finally {
-            await chunks.return?.();
-        }
-    }
-    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
-}
-const HEADER = 512;
-
-;// CONCATENATED MODULE: ./lib/image/byte-reader.js
-
-async function readExactly(reader, length) {
-    const chunks = [];
-    let missing = length;
-    while (missing > 0) {
-        const chunk = await reader.next(missing);
-        if (chunk.length === 0)
-            break;
-        chunks.push(Buffer.from(chunk));
-        missing -= chunk.length;
-    }
-    return Buffer.concat(chunks);
-}
-function streamReader(stream) {
-    const chunks = stream[Symbol.asyncIterator]();
-    let rest = Buffer.alloc(0);
-    async function next(most) {
-        while (rest.length === 0) {
-            const { done, value } = await chunks.next();
-            if (done)
-                return rest;
-            rest = value;
-        }
-        const taken = rest.subarray(0, most);
-        rest = rest.subarray(taken.length);
-        return taken;
-    }
-    async function skip(length) {
-        let skipped = 0;
-        while (skipped < length) {
-            const chunk = await next(length - skipped);
-            if (chunk.length === 0)
-                break;
-            skipped += chunk.length;
-        }
-        return skipped;
-    }
-    return {
-        next,
-        skip,
-        async close() {
-            await chunks.return?.();
-        },
-    };
-}
-const FILE_CHUNK = 1024 * 1024;
-function fileReader(file, size) {
-    const buffer = Buffer.allocUnsafe(FILE_CHUNK);
-    let position = 0;
-    return {
-        async next(most) {
-            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
-            position += bytesRead;
-            return buffer.subarray(0, bytesRead);
-        },
-        async skip(length) {
-            const skipped = Math.min(length, Math.max(0, size - position));
-            position += skipped;
-            return skipped;
-        },
-        close: () => file.close(),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/image/tar.js
-
-
-
-async function* tarEntries(reader, archive) {
-    const global = new Map();
-    let extension = {};
-    let extensions = 0;
-    for (;;) {
-        const header = await readHeader(reader, archive);
-        if (header === undefined) {
-            if (Object.keys(extension).length > 0)
-                throw truncated(archive, 'a header');
-            return;
-        }
-        if (isExtension(header.flag)) {
-            if (++extensions > EXTENSIONS_LIMIT)
-                throw new ImageError({
-                    what: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
-                });
-            extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
-            continue;
-        }
-        const entry = tar_describe(header, global, extension, archive);
-        extension = {};
-        extensions = 0;
-        yield* visit(reader, entry, archive);
-    }
-}
-const BLOCK = 512;
-function mayBeTar(start) {
-    return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)));
-}
-const EXTENSION_LIMIT = 256 * 1024;
-const EXTENSIONS_LIMIT = 100;
-const NAME_LIMIT = 4096;
-async function* visit(reader, entry, archive) {
-    let unread = entry.size;
-    yield {
-        ...entry,
-        async *content() {
-            while (unread > 0) {
-                const chunk = await reader.next(unread);
-                if (chunk.length === 0)
-                    throw truncated(archive, entry.name);
-                unread -= chunk.length;
-                yield chunk;
-            }
-        },
-    };
-    const rest = unread + padding(entry.size);
-    if ((await reader.skip(rest)) < rest)
-        throw truncated(archive, entry.name);
-}
-async function readHeader(reader, archive) {
-    const block = await readExactly(reader, BLOCK);
-    if (block.length === 0 || (block.length === BLOCK && isEnd(block)))
-        return undefined;
-    if (block.length < BLOCK)
-        throw truncated(archive, 'a header');
-    if (!checksumFits(block))
-        throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` });
-    const prefix = tar_text(block, 257, 6) === 'ustar' ? tar_text(block, 345, 155) : '';
-    const name = tar_text(block, 0, 100);
-    return {
-        name: prefix === '' ? name : `${prefix}/${name}`,
-        size: checkedSize(tar_number(block, 124, 12), archive),
-        flag: String.fromCharCode(block[156] ?? 0),
-        linkName: tar_text(block, 157, 100),
-    };
-}
-function isEnd(block) {
-    return block.every((byte) => byte === 0);
-}
-function checksumFits(block) {
-    let sum = 8 * 0x20;
-    for (let at = 0; at < BLOCK; at++)
-        if (at < 148 || at >= 156)
-            sum += block[at] ?? 0;
-    return sum === tar_number(block, 148, 8);
-}
-function isExtension(flag) {
-    return 'xgLK'.includes(flag);
-}
-async function readExtension(reader, header, global, archive) {
-    if (header.size > EXTENSION_LIMIT)
-        throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` });
-    const content = await readContent(reader, header.size, header.name, archive);
-    const rest = padding(header.size);
-    if ((await reader.skip(rest)) < rest)
-        throw truncated(archive, 'a header');
-    if (header.flag === 'L')
-        return { name: tar_text(content, 0, content.length) };
-    if (header.flag === 'K')
-        return { linkName: tar_text(content, 0, content.length) };
-    const records = parsePax(content, archive);
-    if (header.flag === 'x')
-        return { pax: records };
-    for (const [key, value] of records)
-        global.set(key, value);
-    return {};
-}
-const PAX_KEYS = new Set(['path', 'linkpath', 'size']);
-function parsePax(content, archive) {
-    const records = new Map();
-    for (let at = 0; at < content.length;) {
-        const space = content.indexOf(0x20, at);
-        const length = Number(content.toString('latin1', at, Math.max(at, space)));
-        const record = content.toString('utf8', space + 1, at + length - 1);
-        const equals = record.indexOf('=');
-        const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
-        if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
-            throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
-        const key = record.slice(0, equals);
-        if (PAX_KEYS.has(key))
-            records.set(key, record.slice(equals + 1));
-        at += length;
-    }
-    return records;
-}
-function tar_describe(header, global, { name, linkName, pax }, archive) {
-    const said = (key) => pax?.get(key) ?? global.get(key);
-    const size = said('size');
-    const type = typeOf(header.flag);
-    return {
-        name: checkedName(said('path') ?? name ?? header.name, archive),
-        linkName: checkedName(said('linkpath') ?? linkName ?? header.linkName, archive),
-        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
-        type,
-    };
-}
-function checkedName(name, archive) {
-    if (name.length <= NAME_LIMIT)
-        return name;
-    throw new ImageError({ what: `${archive} is damaged: a name in its tar has ${name.length} characters` });
-}
-function sizeOf(text, archive) {
-    return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
-}
-function checkedSize(size, archive) {
-    if (Number.isSafeInteger(size) && size >= 0)
-        return size;
-    throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` });
-}
-function typeOf(flag) {
-    if (flag === '0' || flag === '\0' || flag === '7')
-        return 'file';
-    if (flag === '1')
-        return 'hard-link';
-    if (flag === '2')
-        return 'symbolic-link';
-    return flag === '5' ? 'folder' : 'other';
-}
-async function readContent(reader, size, name, archive) {
-    const content = await readExactly(reader, size);
-    if (content.length < size)
-        throw truncated(archive, name);
-    return content;
-}
-function padding(size) {
-    return (BLOCK - (size % BLOCK)) % BLOCK;
-}
-function tar_text(block, start, length) {
-    const end = block.indexOf(0, start);
-    return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
-}
-function tar_number(block, start, length) {
-    if ((block[start] ?? 0) & 0x80) {
-        let value = (block[start] ?? 0) & 0x7f;
-        for (let at = start + 1; at < start + length; at++)
-            value = value * 256 + (block[at] ?? 0);
-        return value;
-    }
-    return Number.parseInt(block
-        .toString('latin1', start, start + length)
-        .replaceAll('\0', ' ')
-        .trim() || '0', 8);
-}
-function truncated(archive, name) {
-    return new ImageError({
-        what: `${archive} is damaged: it ends in the middle of ${name}`,
-        help: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/archive.js
-
-
-
-
-
-
-
-async function readArchive(reader, path, take = async () => undefined, wanted) {
-    const { members, documents } = await collect(reader, path, take);
-    const contents = {
-        member: async (name) => members.get(name),
-        document: async (name) => documents.get(name),
-    };
-    if (members.has('manifest.json'))
-        return imageOfDockerArchive(contents, path);
-    if (members.has('index.json'))
-        return imageOfLayout(contents, path, wanted);
-    throw new ImageError({
-        what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-        words: `it holds ${listOf([...members.keys()])}`,
-        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
-    });
-}
-async function collect(reader, path, take) {
-    const collection = createCollection(path);
-    for await (const entry of tarEntries(reader, path)) {
-        const name = memberName(entry.name);
-        if (name.split('/').includes('..'))
-            throw damaged(path, `its member ${entry.name} points out of it`);
-        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
-        const document = small !== undefined && isDocument(name, small) ? small : undefined;
-        collection.add(name, entry, document);
-        const content = await layerIn({ ...entry, ...(small && { content: () => once(small) }) }, name, document);
-        if (content !== undefined)
-            await take({ name, size: entry.size, content });
-    }
-    return collection;
-}
-const archive_NAMES_LIMIT = 8 * 1024 * 1024;
-function createCollection(path) {
-    const members = new Map();
-    const documents = new Map();
-    let namesLength = 0;
-    let documentsLength = 0;
-    return {
-        members,
-        documents,
-        add(name, entry, document) {
-            namesLength += name.length + entry.linkName.length + 64;
-            if (namesLength > archive_NAMES_LIMIT)
-                throw damaged(path, 'it has more files than any image');
-            members.set(name, { type: entry.type, target: targetOf(name, entry), size: entry.size });
-            documents.delete(name);
-            if (document === undefined)
-                return;
-            documents.set(name, document);
-            documentsLength += document.length;
-            if (documentsLength > DOCUMENTS_LIMIT)
-                throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-        },
-    };
-}
-function targetOf(name, { type, linkName }) {
-    const folder = type === 'symbolic-link' ? name.slice(0, name.lastIndexOf('/') + 1) : '';
-    return memberName(folder + linkName);
-}
-async function readAll(content) {
-    const chunks = [];
-    for await (const chunk of content)
-        chunks.push(Buffer.from(chunk));
-    return Buffer.concat(chunks);
-}
-async function* once(bytes) {
-    yield bytes;
-}
-async function layerIn({ type, size, content }, name, document) {
-    if (type !== 'file' || size === 0)
-        return undefined;
-    if (size % 512 === 0)
-        return content;
-    if (document !== undefined)
-        return undefined;
-    if (isBlobName(name))
-        return content;
-    const probed = await probe(content());
-    return probed.compression === undefined ? undefined : () => probed.content;
-}
-function mayBeDocument({ type, size }, name) {
-    return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name);
-}
-
-;// CONCATENATED MODULE: ./lib/image/description.js
-
-
-
-
-
-const LIMIT = 8 * 1024 * 1024;
-const DESCRIPTION = object({
-    'image-config': looseObject({}),
-    layers: nullable(array(object({ diff_ids: string() })), []),
-});
-async function readDescription(path, root) {
-    const file = await openRegularFile(path, root);
-    try {
-        if (file.size > LIMIT)
-            return { fault: `it has ${(0,units/* printBytes */.p)(file.size)}` };
-        const read = readJson(DESCRIPTION, await readWhole(file, path));
-        if (!read.ok)
-            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
-        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
-        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
-    }
-    finally {
-        await file.handle.close();
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/source.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
-    const start = await readStart(path, root);
-    if (start === 'folder')
-        return findInFolder(path, root);
-    const format = formatOf(start);
-    if (format === undefined)
-        throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
-    if (format === 'nix2container')
-        return describedBy(path, root);
-    const unpacked = await readUnpackedStart(path, root, format);
-    if (unpacked !== undefined && !mayBeTar(unpacked))
-        throw new ImageError({
-            what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
-            words: describeStart(unpacked, 'unpacked, it'),
-            help: BUILDERS,
-        });
-    return { path, root, format };
-}
-function isSeekable({ format }) {
-    return format === 'tar' || format === 'layout';
-}
-async function readImage(source, { copy, take } = {}) {
-    if (source.format === 'layout')
-        return readLayoutFolder(source.path, source.root, take, source.platform);
-    const reader = await openReader(source, copy);
-    try {
-        const archive = await readArchive(reader, source.path, take, source.platform);
-        await readToEnd(reader, source.path);
-        return archive;
-    }
-    finally {
-        await reader.close();
-    }
-}
-const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
-async function describedBy(path, root) {
-    const description = await readDescription(path, root);
-    if ('diffIds' in description)
-        return { path, root, format: 'nix2container', ...description };
-    throw new ImageError({
-        what: `${path} is no image`,
-        words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
-        help: BUILDERS,
-    });
-}
-async function readStart(path, root, most = BLOCK) {
-    const place = await resolveWithin(path, root);
-    if (place === undefined)
-        throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS });
-    if (await isFolder(place))
-        return 'folder';
-    const { handle, size } = await openRegularFile(place, root);
-    try {
-        return await readWhole({ handle, size: Math.min(most, size) }, path);
-    }
-    finally {
-        await handle.close();
-    }
-}
-const PACKED_START = 256 * 1024;
-async function readUnpackedStart(path, root, format) {
-    if (!isCompressed(format))
-        return undefined;
-    const packed = await readStart(path, root, PACKED_START);
-    if (packed === 'folder')
-        return undefined;
-    const reader = streamReader(decompress_decompress(format, external_node_stream_.Readable.from([packed]), path));
-    try {
-        return await readExactly(reader, BLOCK);
-    }
-    catch {
-        return undefined;
-    }
-    finally {
-        await reader.close();
-    }
-}
-async function findInFolder(path, root) {
-    const names = await listFolder(path, root);
-    if (names.includes('index.json') && names.includes('oci-layout'))
-        return { path, root, format: 'layout' };
-    const sources = new Map();
-    for (const name of names) {
-        const source = await sourceAt((0,external_node_path_.join)(path, name), root);
-        const place = source && (await (0,promises_.realpath)(source.path));
-        if (source && place && !sources.has(place))
-            sources.set(place, source);
-    }
-    const images = [...sources.values()].filter((source) => !isForItself(source));
-    const [only, ...more] = images;
-    if (only !== undefined && more.length === 0)
-        return only;
-    if (only !== undefined)
-        throw new ImageError({
-            what: `${path} is a folder with ${images.length} images in it`,
-            words: `by their first bytes: ${listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
-            help: 'Build each of them by its own attribute.',
-        });
-    const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
-    throw new ImageError({
-        what: `${path} is a folder with no image in it`,
-        words: `it holds ${listOf(names)}`,
-        help: others.length === 0
-            ? BUILDERS
-            : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${listOf(others)} is one, build that, not a folder around it.`,
-    });
-}
-function isForItself({ format }) {
-    return format === 'nix2container' || format === 'script';
-}
-async function sourceAt(path, root) {
-    const start = await readStart(path, root).catch(() => undefined);
-    if (start === 'folder') {
-        const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin((0,external_node_path_.join)(path, name), root));
-        const found = await Promise.all(parts).catch(() => [undefined]);
-        return found.includes(undefined) ? undefined : { path, root, format: 'layout' };
-    }
-    const format = start && formatOf(start);
-    if (format === undefined)
-        return undefined;
-    const unpacked = await readUnpackedStart(path, root, format);
-    return unpacked === undefined || mayBeTar(unpacked) ? { path, root, format } : undefined;
-}
-function formatOf(start) {
-    if (isTar(start))
-        return 'tar';
-    const compression = compressionOf(start);
-    if (compression !== undefined)
-        return compression;
-    if (start.toString('latin1', 0, 2) === '#!')
-        return 'script';
-    return start[0] === 0x7b ? 'nix2container' : undefined;
-}
-function isCompressed(format) {
-    return format === 'gzip' || format === 'zstd' || format === 'xz';
-}
-function describeStart(start, subject) {
-    if (start.length === 0)
-        return `${subject} is empty`;
-    const known = KNOWN_STARTS.find(([hex]) => start.toString('hex').startsWith(hex));
-    if (known !== undefined)
-        return `${subject} is ${known[1]}`;
-    const compression = compressionOf(start);
-    if (compression !== undefined)
-        return `${subject} is compressed with ${compression}`;
-    return `${subject} is ${/^[\x20-\x7e\s]*$/.test(start.toString('latin1')) ? 'text' : 'binary data of an unknown format'}`;
-}
-const KNOWN_STARTS = [
-    ['7f454c46', 'a program (ELF)'],
-    ['504b0304', 'a ZIP archive'],
-    ['425a68', 'compressed with bzip2'],
-    ['04224d18', 'compressed with lz4'],
-    ['5d0000', 'compressed with lzma'],
-    ['514649fb', 'a disk image (QCOW2)'],
-    ['68737173', 'a file system (squashfs)'],
-];
-async function openReader(source, copy) {
-    const { path, root, format } = source;
-    if (format === 'layout' || format === 'nix2container')
-        throw new Error(`${path} is not an archive`);
-    if (format === 'tar' && copy === undefined) {
-        const { handle, size } = await openRegularFile(path, root);
-        return fileReader(handle, size);
-    }
-    const { compression, content } = format === 'script'
-        ? await probe(outputOf(source))
-        : {
-            compression: format === 'tar' ? undefined : format,
-            content: contentOf(await openRegularFile(path, root), path),
-        };
-    const plain = compression === undefined ? content : decompress_decompress(compression, content, path);
-    return streamReader(copy === undefined ? plain : copyTo(copy, plain));
-}
-const PADDING_LIMIT = 16 * 1024 * 1024;
-async function readToEnd(reader, path) {
-    for (let read = 0; read <= PADDING_LIMIT;) {
-        const skipped = await reader.skip(1024 * 1024);
-        if (skipped === 0)
-            return;
-        read += skipped;
-    }
-    throw new ImageError({
-        what: `${path} goes on for more than ${(0,units/* printBytes */.p)(PADDING_LIMIT)} after the end of the image's tar`,
-        help: 'Nothing was published. Write nothing after the tar.',
-    });
-}
-async function* copyTo(copy, bytes) {
-    for await (const chunk of bytes) {
-        await new Promise((resolve, reject) => {
-            copy.write(chunk, (error) => (error ? reject(error) : resolve()));
-        });
-        yield chunk;
-    }
-    copy.end();
-    await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
-}
-const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/;
-const FOREIGN_SCRIPT = 'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.';
-async function* outputOf({ path, root }) {
-    const place = await resolveWithin(path, root);
-    const script = startStreaming(place ?? path, [], { trust: 'script' });
-    try {
-        yield* script.output;
-        const { failure, log } = await script.ended;
-        if (failure === undefined)
-            return;
-        const words = [failure, log].filter(Boolean).join('\n');
-        throw new ImageError({
-            what: `${path} should write an image to its standard output, but failed`,
-            words,
-            help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
-        });
-    }
-    finally {
-        script.end();
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/job-records.js
+;// CONCATENATED MODULE: ./lib/record/job-records.js
 
 
 
@@ -59856,2944 +64283,45 @@ async function readJobRecords(tempFolder, run) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/nix/store-path.js
-
-
-const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
-function isStorePath(text) {
-    return STORE_PATH.test(text) && !text.split('/').includes('..');
+;// CONCATENATED MODULE: ./lib/actions/markdown.js
+function code(text) {
+    return `\`${text.replaceAll('`', '')}\``;
 }
-function placeInStore(path, links = 40) {
-    const whole = (0,external_node_path_.resolve)(path);
-    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
-    if (isStorePath(storePath))
-        return { storePath, below: below !== undefined };
-    if (links === 0)
-        return undefined;
-    try {
-        const folder = (0,external_node_fs_.realpathSync)((0,external_node_path_.dirname)(whole));
-        const real = (0,external_node_path_.join)(folder, (0,external_node_path_.basename)(whole));
-        return placeInStore(real === whole ? (0,external_node_path_.resolve)(folder, (0,external_node_fs_.readlinkSync)(real)) : real, links - 1);
-    }
-    catch {
-        return undefined;
-    }
+function markdown_lines(...all) {
+    return `${all.join('\n').trimEnd()}\n`;
 }
 
-;// CONCATENATED MODULE: ./lib/nix/installable.js
+;// CONCATENATED MODULE: ./lib/modes/build-summary.js
 
 
-function installableOf(inputs, runnerSystem) {
-    const { system, flake, attribute, installable, file } = inputs;
-    if (file !== '')
-        return {
-            options: fileOptions(inputs, runnerSystem),
-            text: attribute,
-            name: attribute === '' ? file : `${attribute} of ${file}`,
-        };
-    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
-    refuseBelow(text);
-    return { options: [], text, name: text };
+
+
+function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
+    const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
+    const result = rows.length > 0
+        ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+        : ['Nothing was pushed: `push` is `false`.'];
+    return markdown_lines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
 }
-function placeOf({ options, text }) {
-    if (options.length > 0 || text.includes('#') || !text.includes('/'))
-        return undefined;
-    return placeInStore(text.replace(/\^[^/]*$/, ''));
+function describeOrigin(storePath, kept) {
+    if (kept === undefined)
+        return `Nix built ${code(storePath)}.`;
+    const labels = kept === 'relabelled' ? ' Its labels are new.' : '';
+    return `${code(storePath)} is published already; nothing was built.${labels}`;
 }
-function refuseBelow(text) {
-    const place = placeOf({ options: [], text });
-    if (!place?.below)
-        return;
-    throw new NixError({
-        what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
-        help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
-    });
-}
-function fileOptions({ file, system, nixArgs }, runnerSystem) {
-    const argument = valueAfter(nixArgs, '--argstr', 'system');
-    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
-    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
-    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
+function describeLayers(layers) {
+    const rows = [
+        { name: 'reused', some: layers.filter(({ reused }) => reused) },
+        { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
+    ];
     return [
-        '--file',
-        file,
-        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
-        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
-        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
+        '| layers | number | compressed |',
+        '|---|---|---|',
+        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,units/* printBytes */.p)(bytesOf(some))} |`),
     ];
 }
-function valueAfter(args, ...words) {
-    const at = args.findLastIndex((_, start) => words.every((word, offset) => args[start + offset] === word));
-    return at < 0 ? undefined : args[at + words.length];
-}
-function attributeOf({ options, text, name }, attribute) {
-    const plain = text.replace(/\^[^#]*$/, '');
-    if (options.length > 0) {
-        const path = plain === '' ? attribute : `${plain}.${attribute}`;
-        return { options, text: path, name: `${path} of ${options[1]}` };
-    }
-    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
-    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
-}
 
-;// CONCATENATED MODULE: ./lib/nix/nix.js
-
-
-
-const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown, trust = 'nix') {
-    const result = await (0,process_command/* runCommand */.d1)('nix', [...FEATURES, ...args], { trust, shown });
-    if (result !== undefined)
-        return result;
-    throw nixMissing();
-}
-function nixMissing() {
-    return new NixError({
-        what: 'Nix is not installed on this runner',
-        help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
-    });
-}
-function foreignOptions({ system, runnerSystem }) {
-    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
-}
-function errorIn(log) {
-    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,lib_failure/* oneLine */.TN)(errors.at(-1) ?? (0,lib_failure/* lastLines */.w$)(log, 3));
-}
-
-;// CONCATENATED MODULE: ./lib/nix/evaluate.js
-
-
-
-async function evaluateStorePath(call) {
-    const { text } = call.installable;
-    if (isStorePath(text))
-        return text.endsWith('.drv') ? undefined : text;
-    if (text.includes('^'))
-        return undefined;
-    const isFile = call.installable.options.length > 0;
-    return evaluate(call, isFile ? 'outPath' : 'image: image.outPath');
-}
-async function evaluateDerivation(call) {
-    const { options, text } = call.installable;
-    if (isStorePath(text) && text.endsWith('.drv'))
-        return text;
-    const isNamed = options.length > 0 || /#./.test(text);
-    return evaluate(call, isNamed ? 'drvPath' : 'image: image.drvPath');
-}
-async function evaluate(call, what) {
-    const { installable, nixArgs } = call;
-    const apply = what.includes(':') ? ['--apply', what] : [];
-    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, what);
-    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
-    const { exitCode, stdout } = await runNix(args, false);
-    const path = stdout.trim();
-    return exitCode === 0 && isStorePath(path) ? path : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/nix/explain.js
-
-
-function explainBuildFailure(log, context) {
-    const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH));
-    for (const { pattern, help } of SYMPTOMS) {
-        for (const line of lines) {
-            const match = pattern.exec(line);
-            if (match !== null)
-                return help(context, match);
-        }
-    }
-    return undefined;
-}
-const LINE_LENGTH = 2000;
-const REQUIRED = "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}";
-const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-system-features = kvm`;
-const SYMPTOMS = [
-    {
-        pattern: /No space left on device/i,
-        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${disk/* MORE_SPACE */.p8}`,
-    },
-    {
-        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
-    },
-    {
-        pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
-        help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
-            const system = match[1] ?? match[2] ?? runnerSystem;
-            if (system.endsWith('-darwin') && system !== runnerSystem)
-                return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`;
-            if (system === runnerSystem)
-                return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
-            return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
-  - uses: docker/setup-qemu-action@v4
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-platforms = ${system}`;
-        },
-    },
-    {
-        pattern: /unable to load seccomp BPF program/,
-        help: ({ system, runnerSystem }) => {
-            const where = system === undefined || system === runnerSystem
-                ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
-                : `under emulation. Build for ${system} on ${describeRunner(system)}`;
-            return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: filter-syscalls = false`;
-        },
-    },
-    {
-        pattern: /Exec format error|cannot execute binary file/i,
-        help: ({ system, runnerSystem }) => system === runnerSystem
-            ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
-            : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
-  - uses: docker/setup-qemu-action@v4
-or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
-    },
-    {
-        pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
-        help: () => 'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
-    },
-    {
-        pattern: /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
-        help: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
-    },
-    {
-        pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
-        help: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
-    },
-    {
-        pattern: /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
-        help: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
-  - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
-    env:
-      TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
-An input such as \`github:owner/name\` needs no login for Git, only a token in Nix's \`access-tokens\`.`,
-    },
-    {
-        pattern: /Host key verification failed/i,
-        help: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
-  run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
-    },
-    {
-        pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
-        help: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
-  - uses: webfactory/ssh-agent@v0.9.1
-    with:
-      ssh-private-key: \${{ secrets.DEPLOY_KEY }}
-or write the input as \`github:owner/name\`, and give Nix a token (its \`access-tokens\`).`,
-    },
-    {
-        pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-        help: () => `GitHub limits requests without a login. Give Nix the token:
-  - uses: cachix/install-nix-action@v31
-    with:
-      github_access_token: \${{ github.token }}`,
-    },
-    {
-        pattern: /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
-        help: (_, [, host]) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
-    },
-    {
-        pattern: /'[^'^]+\^[^']*' is not a valid URL/,
-        help: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
-    },
-    {
-        pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
-        help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
-    },
-    {
-        pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
-        help: (_, [, ...names]) => {
-            const name = names.find((one) => one !== undefined);
-            return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
-  run: git add -N ${name}`;
-        },
-    },
-    {
-        pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
-  ./${name}`,
-    },
-    {
-        pattern: /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
-        help: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
-    },
-];
-function explainPrivate(host, repository, kind = '') {
-    const setting = host === 'github.com'
-        ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
-        : `extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`;
-    const own = host === 'github.com' ? " The job's own `github.token` reads only its own repository." : '';
-    return `${host} has no ${repository} that Nix may read: the name or the revision is wrong, or the repository is private.${own} Give Nix a token that may read it (its \`access-tokens\`):
-  - uses: cachix/install-nix-action@v31
-    with:
-      ${setting}`;
-}
-function describeRunner(system) {
-    const label = hostedRunner(system);
-    return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
-}
-
-;// CONCATENATED MODULE: ./lib/nix/progress.js
-
-const KINDS = new Map([
-    [100, 'bytes'],
-    [103, 'copies'],
-    [104, 'builds'],
-]);
-const NO_AMOUNT = { done: 0, expected: 0 };
-const NOTHING = { done: 0, announced: 0, running: new Map() };
-const NO_PROGRESS = { builds: NOTHING, copies: NOTHING, bytes: NOTHING };
-function started(progress, id, type) {
-    return change(progress, KINDS.get(type), (tally) => (tally.running.size < MOST ? run(tally, id, NO_AMOUNT) : tally));
-}
-const MOST = 1000;
-function advanced(progress, id, amount) {
-    return change(progress, kindOf(progress, id), (tally) => run(tally, id, amount));
-}
-function announced(progress, type, expected) {
-    return change(progress, KINDS.get(type), (tally) => ({ ...tally, announced: expected }));
-}
-function stopped(progress, id) {
-    const kind = kindOf(progress, id);
-    return change(progress, kind, (tally) => {
-        const { done, expected } = tally.running.get(id) ?? NO_AMOUNT;
-        const running = new Map(tally.running);
-        running.delete(id);
-        return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
-    });
-}
-function printProgress({ builds, copies, bytes }) {
-    const [built, fetched] = [total(builds), total(copies)];
-    const left = built.expected - built.done + fetched.expected - fetched.done;
-    const parts = [
-        built.expected > 0 && `${built.done} of ${built.expected} built`,
-        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${printFetched(total(bytes))}`,
-    ].filter((part) => part !== false);
-    return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
-}
-function printFetched({ done, expected }) {
-    return done === 0 ? '' : ` (${(0,units/* printBytes */.p)(done)} of ${(0,units/* printBytes */.p)(expected)})`;
-}
-function total({ done, announced, running }) {
-    const amounts = [...running.values()];
-    const all = done + amounts.reduce((sum, amount) => sum + amount.done, 0);
-    const expected = done + amounts.reduce((sum, amount) => sum + amount.expected, 0);
-    return { done: all, expected: Math.max(all, expected, announced) };
-}
-function kindOf(progress, id) {
-    return [...KINDS.values()].find((kind) => progress[kind].running.has(id));
-}
-function run(tally, id, amount) {
-    return { ...tally, running: new Map(tally.running).set(id, amount) };
-}
-function change(progress, kind, by) {
-    return kind === undefined ? progress : { ...progress, [kind]: by(progress[kind]) };
-}
-
-;// CONCATENATED MODULE: ./lib/nix/nix-log.js
-
-
-
-
-function startNixLog(now) {
-    const told = { at: now, line: undefined };
-    const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] };
-    return { structured: false, progress: NO_PROGRESS, told, shownAt: now, ...nothing };
-}
-function readNixLine(log, line, now) {
-    const read = readLine(log, line, now);
-    return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } };
-}
-function remind(log, now) {
-    if (now - log.shownAt < nix_log_SILENCE)
-        return { log, shown: [] };
-    const progress = printProgress(log.progress);
-    const running = [...log.builds.values()].filter((build) => build.running).map(nix_log_nameOf);
-    const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running;
-    const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`;
-    const shown = `${progress ?? 'Nix'}${progress === undefined ? ' is' : ';'} still ${at}`;
-    return { log: { ...log, shownAt: now, told: { at: now, line: progress } }, shown: [shown] };
-}
-function endNixLog({ progress, told }) {
-    const line = printProgress(progress);
-    return line === undefined || line === told.line ? [] : [line];
-}
-function failureIn({ builds, errors, others }) {
-    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
-    const told = causes.length > 0 ? causes : errors;
-    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)));
-    const evident = failed.slice(0, KEPT_BUILDS);
-    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES));
-    const messages = told.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error);
-    const words = [...shown, ...messages];
-    return {
-        words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
-        evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
-    };
-}
-const PROGRESS_INTERVAL = 10_000;
-const nix_log_SILENCE = 60_000;
-const KEPT_LINES = 200;
-const KEPT_BUILDS = 30;
-const KEPT_ERRORS = 20;
-const MOST_BUILDS = 200;
-const KEPT_LENGTH = 2000;
-const KEPT_CHARACTERS = 64 * 1024;
-const ID_LENGTH = 40;
-const PATH_LENGTH = 1000;
-const SHOWN_LINES = 20;
-const SHOWN_BUILDS = 3;
-const ID = /"(id|parent)":(\d+)/g;
-const fields = optional(array(union([string(), number()])), []);
-const nix_log_event = variant('action', [
-    object({
-        action: literal('start'),
-        id: string(),
-        type: number(),
-        level: number(),
-        text: string(),
-        fields,
-    }),
-    object({ action: literal('stop'), id: string() }),
-    object({ action: literal('result'), id: string(), type: number(), fields }),
-    object({ action: literal('msg'), level: number(), msg: string() }),
-]);
-function parseEvent(line) {
-    if (!line.startsWith('@nix {'))
-        return undefined;
-    const read = readJson(nix_log_event, line.slice(5).replace(ID, '"$1":"$2"'));
-    return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined;
-}
-function readLine(log, line, now) {
-    const event = parseEvent(line);
-    if (event === undefined) {
-        const shown = printable(line);
-        return { log: keepOther(log, shown), shown: [shown] };
-    }
-    const read = take({ ...log, structured: true }, event);
-    const progress = printProgress(read.log.progress);
-    if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
-        return read;
-    return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
-}
-function take(log, event) {
-    switch (event.action) {
-        case 'start':
-            return start(log, event);
-        case 'result':
-            return result(log, event);
-        case 'msg':
-            return nix_log_message(log, event.msg);
-        case 'stop': {
-            const build = log.builds.get(event.id);
-            const builds = build === undefined ? log.builds : forget(new Map(log.builds), event.id, build);
-            return { log: { ...log, builds, progress: stopped(log.progress, event.id) }, shown: [] };
-        }
-    }
-}
-const BUILD = 105;
-const COPY_PATH = 100;
-const LOG_LINE = 101;
-const PROGRESS = 105;
-const EXPECTED = 106;
-const POST_BUILD_LINE = 107;
-const INFO = 3;
-function start(log, { id, type, level, text, fields: [derivation] }) {
-    const builds = type === BUILD &&
-        typeof derivation === 'string' &&
-        derivation.length <= PATH_LENGTH &&
-        log.builds.size < MOST_BUILDS
-        ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
-        : log.builds;
-    const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : [];
-    return { log: { ...log, builds, progress: started(log.progress, id, type) }, shown };
-}
-function result(log, { id, type, fields: [first, second] }) {
-    if (type === LOG_LINE && typeof first === 'string')
-        return buildLine(log, id, printable(first));
-    if (type === POST_BUILD_LINE && typeof first === 'string')
-        return { log, shown: [`post-build-hook> ${printable(first)}`] };
-    if (!isCount(first) || !isCount(second))
-        return { log, shown: [] };
-    if (type === PROGRESS)
-        return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] };
-    if (type === EXPECTED)
-        return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] };
-    return { log, shown: [] };
-}
-function isCount(field) {
-    return Number.isSafeInteger(field) && Number(field) >= 0;
-}
-function buildLine(log, id, line) {
-    const build = log.builds.get(id);
-    if (build === undefined)
-        return { log: keepOther(log, line), shown: [line] };
-    const builds = new Map(log.builds).set(id, { ...build, lines: keep(build.lines, line) });
-    return { log: { ...log, builds }, shown: [`${nix_log_nameOf(build)}> ${line}`] };
-}
-function nix_log_message(log, text) {
-    const shown = lines(text);
-    const isError = plain(text).startsWith('error:');
-    if (!isError)
-        return { log: shown.reduce(keepOther, { ...log, ignoredSettings: ignoredSettings(log, text) }), shown };
-    const error = shown
-        .map(plain)
-        .map(cut)
-        .join('\n')
-        .slice(0, KEPT_LENGTH * 4);
-    const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
-    return { log: { ...log, errors }, shown };
-}
-function ignoredSettings({ ignoredSettings: known }, text) {
-    const [, name] = /ignoring untrusted flake configuration setting '([\w-]{1,100})'/.exec(text) ?? [];
-    if (name === undefined || known.includes(name) || known.length >= KEPT_ERRORS)
-        return known;
-    return [...known, name];
-}
-function forget(builds, id, build) {
-    builds.set(id, { ...build, running: false });
-    const ended = [...builds].filter(([, { running }]) => !running);
-    for (const [old] of ended.slice(0, -KEPT_BUILDS))
-        builds.delete(old);
-    return builds;
-}
-function keepOther(log, line) {
-    return { ...log, others: keep(log.others, line) };
-}
-function keep(lines, line) {
-    const kept = [...lines, cut(line)].slice(-KEPT_LINES);
-    let characters = kept.reduce((sum, { length }) => sum + length, 0);
-    while (characters > KEPT_CHARACTERS)
-        characters -= kept.shift()?.length ?? 0;
-    return kept;
-}
-const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
-const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
-function withoutLog(error) {
-    return error.replace(REPEATED_LOG, '');
-}
-function logOf(build, count) {
-    return build.lines.slice(-count).map((line) => `${nix_log_nameOf(build)}> ${line}`);
-}
-function nix_log_nameOf({ derivation }) {
-    return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '');
-}
-function lines(text) {
-    return text.trimEnd().split('\n').map(printable);
-}
-function plain(text) {
-    return (0,lib_text/* withoutEscapes */.Lx)(text);
-}
-function cut(line) {
-    return line.length > KEPT_LENGTH ? `${Buffer.from(line.slice(0, KEPT_LENGTH)).toString()}…` : line;
-}
-const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
-function printable(text) {
-    const end = text.endsWith('\r') ? withoutCarriageReturns(text) : text;
-    const line = end.slice(end.lastIndexOf('\r') + 1);
-    return line
-        .split(COLOUR)
-        .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
-        .join('');
-}
-function withoutCarriageReturns(text) {
-    let end = text.length;
-    while (end > 0 && text[end - 1] === '\r')
-        end--;
-    return text.slice(0, end);
-}
-function withoutControls(text) {
-    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
-}
-
-;// CONCATENATED MODULE: ./lib/nix/nearest.js
-
-const SHOWN = 20;
-const nearest_NAME_LIMIT = 100;
-function printNearest(all, wanted) {
-    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, nearest_NAME_LIMIT));
-    if (names.length <= SHOWN)
-        return names.join(', ');
-    const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.slice(0, nearest_NAME_LIMIT).toLowerCase())]));
-    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
-    return `${nearest.slice(0, SHOWN).join(', ')} and ${names.length - SHOWN} more`;
-}
-function distance(from, to) {
-    const target = [...to];
-    let row = [0, ...target.map((_, at) => at + 1)];
-    for (const character of from) {
-        const next = [(row[0] ?? 0) + 1];
-        for (const [at, other] of target.entries()) {
-            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
-            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
-        }
-        row = next;
-    }
-    return row[target.length] ?? 0;
-}
-
-;// CONCATENATED MODULE: ./lib/nix/packages.js
-
-
-
-
-
-
-
-
-async function readPackages(call) {
-    const path = attributeNames(call.attribute);
-    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
-    const all = await packages_evaluate(call, '', `packages: {
-    systems = builtins.attrNames packages;
-    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
-  }`, WITHOUT_BUILDS);
-    const found = readJson(ALL, all.stdout);
-    if (!found.ok)
-        return readEach(call, path);
-    const read = [];
-    for (const system of found.value.systems) {
-        const packages = found.value.packages[system];
-        read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages));
-    }
-    return read;
-}
-function printPackages(packages, attribute) {
-    const { system, kind } = packages;
-    if (kind === 'failed')
-        return `${system}: can't be evaluated: ${packages.why}`;
-    if (kind === 'foreign')
-        return `${system}: no container images are for it`;
-    return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
-}
-const PACKAGES = object({ names: array(string()), found: string() });
-const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
-const NAMES = array(string());
-const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function readEach(call, path) {
-    const listed = await packages_evaluate(call, '', 'builtins.attrNames');
-    const systems = readJson(NAMES, listed.stdout);
-    if (!systems.ok)
-        throw notEvaluated(call, listed);
-    const read = [];
-    for (const system of systems.value)
-        read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system });
-    return read;
-}
-async function readOne(call, path, system) {
-    const looked = await packages_evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
-    const seen = readJson(PACKAGES, looked.stdout);
-    if (seen.ok)
-        return evaluated(call, path, system, seen.value);
-    const { stdout, log } = await packages_evaluate(call, `.${system}`, describeSet(path, 'list'));
-    const listed = readJson(PACKAGES, stdout);
-    return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
-}
-const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
-async function evaluated(call, path, system, { names, found }) {
-    const offered = BUILDABLE.includes(found);
-    if (offered || found === 'absent')
-        return { kind: 'evaluated', system, names, offered };
-    const name = `packages.${system}.${call.attribute}`;
-    const why = found === 'throw'
-        ? `can't be evaluated: ${errorIn((await packages_evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
-        : `is ${TYPES[found] ?? `of type ${found}`}`;
-    return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
-}
-const TYPES = {
-    null: 'null',
-    set: 'a set, and no derivation',
-    lambda: 'a function, and no derivation',
-};
-function packages_evaluate({ flake, nixArgs }, of, apply, options = []) {
-    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
-}
-function describeSet(path, how) {
-    return `(
-    let
-      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
-      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
-      find = path: value:
-        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
-        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
-        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
-        else "absent";
-    in
-    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`;
-}
-function forceValue(path) {
-    const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set');
-    return `set: builtins.seq (${value}.type or null) null`;
-}
-function attributeNames(attribute) {
-    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
-}
-function nixString(text) {
-    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
-}
-function notEvaluated({ flake, runnerSystem, missing }, { log }) {
-    if (/does not provide attribute/.test(log))
-        return new NixError({
-            what: `The flake ${flake} has no "packages" at all`,
-            help: `Add ${missing} to its outputs.`,
-        });
-    return new NixError({
-        what: `Nix could not evaluate ${flake}#packages`,
-        words: (0,lib_failure/* lastLines */.w$)(log, 20),
-        help: explainBuildFailure(log, { runnerSystem }),
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/what-there-is.js
-
-
-
-
-
-
-
-async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
-    const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
-    const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
-    try {
-        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
-        return [
-            'The flake has these packages:',
-            ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
-            'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
-        ].join('\n');
-    }
-    catch (error) {
-        if (!(error instanceof NixError))
-            throw error;
-        return [`${error.parts.what}.`, error.parts.words && (0,lib_failure/* oneLine */.TN)(error.parts.words), error.parts.help]
-            .filter(Boolean)
-            .join(' ');
-    }
-}
-async function whatFileHas({ installable, system, nixArgs }) {
-    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
-    if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
-        return `The value of the file is a derivation itself, and has no such attribute. If it is the image, set
-  attribute: ""`;
-    const describe = `file:
-    let
-      arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
-      value = if builtins.isFunction file then file arguments else file;
-    in
-    {
-      is = builtins.typeOf value;
-      names = if builtins.isAttrs value then builtins.attrNames value else [ ];
-    }`;
-    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
-    const file = readJson(what_there_is_FILE, stdout);
-    const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
-    if (!file.ok || file.value.is !== 'set')
-        return rule;
-    return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
-}
-const what_there_is_FILE = object({ is: string(), names: array(string()) });
-
-;// CONCATENATED MODULE: ./lib/nix/build.js
-
-
-
-
-
-
-
-
-
-
-
-
-async function buildInstallable(call) {
-    const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
-    const what = [...call.nixArgs, ...call.installable.options, call.installable.text];
-    const build = await runShown([...args, '--log-format', 'internal-json', ...what]);
-    const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what]);
-    if (result.exitCode !== 0)
-        throw await buildFailed(call, result, log);
-    return { storePath: await build_outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings };
-}
-function adviseOnSettings(names) {
-    return `Nix ignores settings that the flake asks for (nixConfig): ${names.join(', ')}. If you trust the flake, allow them:
-  nix-args: --accept-flake-config`;
-}
-function storeFolder() {
-    return process.env.NIX_STORE_DIR || '/nix/store';
-}
-async function runShown(args) {
-    let log = startNixLog(performance.now());
-    const show = (lines) => lines.forEach(process_command/* printLine */.wi);
-    const take = (read) => {
-        log = read.log;
-        show(read.shown);
-    };
-    const reminder = setInterval(() => take(remind(log, performance.now())), 1000);
-    try {
-        const result = await runNix(args, (line) => take(readNixLine(log, line, performance.now())));
-        if (result.exitCode === 0)
-            show(endNixLog(log));
-        return { result, log };
-    }
-    finally {
-        clearInterval(reminder);
-    }
-}
-function knowsFormat({ result, log }) {
-    return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
-}
-const BUILD_RESULT = array(union([
-    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
-    pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
-    pipe(string(), transform((path) => ({ out: path }))),
-]));
-async function build_outputOf(json, call) {
-    const { name } = call.installable;
-    const result = readJson(BUILD_RESULT, json);
-    if (!result.ok)
-        throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() });
-    const built = result.value;
-    const [outputs, ...more] = built;
-    if (outputs !== undefined && more.length === 0)
-        return oneOutput(outputs, call);
-    throw new NixError({
-        what: `${name} is ${built.length} derivations, and an image is one`,
-        words: built.flatMap((one) => Object.values(one)).join('\n'),
-        help: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
-    });
-}
-async function oneOutput(outputs, call) {
-    const { text, name } = call.installable;
-    const odd = Object.values(outputs).find((path) => !isStorePath(path));
-    if (odd !== undefined)
-        throw new NixError({ what: `Nix built ${name}, but its answer names what is not a store path`, words: odd });
-    const [path, ...more] = Object.values(outputs);
-    if (path !== undefined && more.length === 0)
-        return path;
-    const main = text.includes('^') ? undefined : await evaluateStorePath(call);
-    if (main !== undefined && Object.values(outputs).includes(main))
-        return main;
-    const names = Object.keys(outputs);
-    throw new NixError({
-        what: `Nix built ${names.length} outputs of ${name}, and an image is one`,
-        words: Object.entries(outputs)
-            .map(([output, path]) => `${output}: ${path}`)
-            .join('\n'),
-        help: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
-    });
-}
-async function buildFailed(call, result, log) {
-    const { installable, system, runnerSystem } = call;
-    const { words, evidence } = log.structured
-        ? failureIn(log)
-        : { words: (0,lib_failure/* lastLines */.w$)(result.log, 20), evidence: result.log };
-    const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words;
-    if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
-        return new NixError({
-            what: `There is no ${installable.name}`,
-            words: told,
-            help: await whatFlakeHas(call),
-        });
-    if (installable.options.length > 0 && /\bselection path '/.test(evidence))
-        return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) });
-    const disks = await (0,disk/* freeSpace */.FP)(call.folders);
-    const { ignoredSettings } = log;
-    const help = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* printFreeSpace */.U7)(disks) }) ??
-        (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined);
-    return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/preflight.js
-
-
-
-
-
-
-
-
-
-
-async function foresee(call, root = '/') {
-    if (!call.runnerSystem.endsWith('-linux'))
-        return preflight_NOTHING;
-    if (placeOf(call.installable)?.storePath.endsWith('.drv') === false)
-        return preflight_NOTHING;
-    const hasKvm = (await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
-    if (hasKvm && (await foreseeEmulation(call.system, call, root)) === preflight_NOTHING)
-        return preflight_NOTHING;
-    const derivation = await findDerivation(call);
-    const buildSystem = derivation && systemOfDerivation(derivation.text);
-    const emulation = buildSystem === undefined
-        ? asNotes(await foreseeEmulation(call.system, call, root))
-        : await foreseeEmulation(buildSystem, call, root);
-    const kvm = hasKvm || derivation === undefined ? [] : await foreseeKvm(call, derivation);
-    return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
-}
-const preflight_NOTHING = { warnings: [], notes: [] };
-function asNotes({ warnings, notes }) {
-    const reason = 'The system that builds the image is not known before the build.';
-    return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] };
-}
-const MACHINES = {
-    'x86_64-linux': '3e00',
-    'aarch64-linux': 'b700',
-    'armv7l-linux': '2800',
-    'armv6l-linux': '2800',
-    'i686-linux': '0300',
-    'powerpc64le-linux': '1500',
-    'riscv64-linux': 'f300',
-    's390x-linux': '0016',
-};
-const NATIVE = {
-    'x86_64-linux': ['i686-linux'],
-    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
-    'armv7l-linux': ['armv6l-linux'],
-};
-async function foreseeEmulation(system, { runnerSystem }, root) {
-    const machine = MACHINES[system];
-    if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
-        return preflight_NOTHING;
-    const registered = await emulates(machine, root);
-    if (registered === true)
-        return preflight_NOTHING;
-    const help = `A build that does more than pack files needs, before Nix is installed,
-  - uses: docker/setup-qemu-action@v4
-or ${describeRunner(system)}, or a remote builder for ${system}.`;
-    if (registered === false)
-        return {
-            warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
-            notes: [],
-        };
-    return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${help}`] };
-}
-async function emulates(machine, root) {
-    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
-    const names = await quietly((0,promises_.readdir)(folder));
-    if (!names?.includes('status')) {
-        const kinds = await quietly((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
-        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
-    }
-    const status = await quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
-    if (status?.trim() === 'disabled')
-        return false;
-    const entries = await Promise.all(names.map((name) => quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
-    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
-}
-async function foreseeKvm(call, { path: image, text }) {
-    const needing = requiresKvm(text) ? [image] : [];
-    for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
-        if (await needsKvm(path))
-            needing.push(path);
-    if (needing.length === 0 || (await hasKvmFeature()))
-        return [];
-    const what = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
-    const plan = await nixSays(['build', '--dry-run', ...what]);
-    const [built] = needing.filter((path) => plan?.log.includes(path));
-    if (built === undefined)
-        return [];
-    return [
-        `This runner has no /dev/kvm, and ${built} needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}
-A remote builder that has the feature kvm does as well.`,
-    ];
-}
-async function needsKvm(path) {
-    return requiresKvm((await readDerivation(path)) ?? '');
-}
-function requiresKvm(derivation) {
-    const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
-    return /\bkvm\b/.test(features);
-}
-const SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
-async function hasKvmFeature() {
-    const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']));
-    const settings = readJson(SETTINGS, answer?.stdout ?? '');
-    return !settings.ok || settings.value['system-features'].value.includes('kvm');
-}
-async function nixSays(args) {
-    const result = await runNix(args, false);
-    return result.exitCode === 0 ? result : undefined;
-}
-async function findDerivation(call) {
-    const path = await evaluateDerivation(call);
-    const text = path && (await readDerivation(path));
-    return path && text ? { path, text } : undefined;
-}
-function systemOfDerivation(derivation) {
-    return /\],"([\w-]{1,100})",/.exec(derivation)?.[1];
-}
-const DERIVATION_LIMIT = 16 * 1024 * 1024;
-async function readDerivation(path) {
-    if (!isStorePath(path))
-        return undefined;
-    const file = await quietly(openRegularFile(path, (0,external_node_path_.dirname)(path)));
-    try {
-        if (file === undefined || file.size > DERIVATION_LIMIT)
-            return undefined;
-        return (await quietly(readWhole(file, path)))?.toString('utf8');
-    }
-    finally {
-        await file?.handle.close();
-    }
-}
-async function quietly(reading) {
-    try {
-        return await reading;
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/reuse/reuse-error.js
-
-class ReuseError extends lib_failure/* Failure */.HR {
-    name = 'ReuseError';
-}
-
-;// CONCATENATED MODULE: ./lib/reuse/earlier.js
-
-
-
-
-async function readEarlier(registry, references, log) {
-    const items = references.map((reference) => ({ reference }));
-    return earlier_readEach(items, log, async ({ reference }) => {
-        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
-        if (stored === undefined)
-            throw new ReuseError({ what: 'it is not there yet' });
-        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
-    });
-}
-async function earlier_readEach(items, log, read) {
-    const found = await Promise.all(items.map(async (item) => {
-        try {
-            return [await read(item)];
-        }
-        catch (error) {
-            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${(0,lib_failure/* reasonOf */.A3)(error)}`);
-            return [];
-        }
-    }));
-    return found.flat();
-}
-
-;// CONCATENATED MODULE: ./lib/registry/image.js
-
-
-
-
-
-
-
-const CONFIG_LIMIT = 4 * 1024 * 1024;
-const ATTESTATIONS_LIMIT = 64;
-const ATTESTATIONS_SIZE_LIMIT = 16 * 1024 * 1024;
-async function findImage(registry, repository, digest, look) {
-    const outer = await registry.getManifest(repository, digest, look);
-    if (outer === undefined)
-        return undefined;
-    const parsed = parseManifest(outer.bytes, outer.mediaType, image_nameOf(repository, digest));
-    if (parsed.kind === 'manifest')
-        return image_describe(registry, repository, image_contentOf(outer, parsed), [], look);
-    const only = onlyImage(parsed, repository, digest);
-    const name = image_nameOf(repository, digest);
-    const attested = attestationsOf(parsed, only, name, repository);
-    const [[own] = [], attestations = []] = await allOf([
-        readListed(registry, repository, [only], look, name),
-        readListed(registry, repository, attested, look, name),
-    ]);
-    if (own === undefined)
-        throw new Error('one manifest was read for each that was listed');
-    return image_describe(registry, repository, own, attestations, look);
-}
-async function fetchImage(registry, repository, digest, look) {
-    const image = await findImage(registry, repository, digest, look);
-    if (image === undefined)
-        throw absent(repository, digest, image_nameOf(repository, digest));
-    return image;
-}
-async function missingBlobs(registry, image, look) {
-    const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
-    digests.delete(image.configDigest);
-    const looked = await allOf([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })));
-    return looked.filter(({ found }) => !found).map(({ digest }) => digest);
-}
-async function hasWhole(registry, repository, digest) {
-    try {
-        const image = await findImage(registry, repository, digest);
-        return image !== undefined && (await missingBlobs(registry, image)).length === 0;
-    }
-    catch (error) {
-        if (error instanceof RegistryError && error.problem === 'not-found')
-            return false;
-        throw error;
-    }
-}
-function absent(repository, digest, what) {
-    return new RegistryError({
-        host: repository.host,
-        problem: 'not-found',
-        what: `${what.replace(/^the /, 'The ')} is not in the registry`,
-        words: `${repository.host} has no ${digest} in ${repository.path}`,
-        help: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
-    });
-}
-async function readListed(registry, repository, descriptors, look, name) {
-    const contents = [];
-    let size = 0;
-    for (const descriptor of descriptors) {
-        const { digest } = descriptor;
-        const stored = await registry.getManifest(repository, digest, look);
-        if (stored === undefined)
-            throw absent(repository, digest, image_nameOf(repository, digest));
-        const manifest = parseManifest(stored.bytes, stored.mediaType, image_nameOf(repository, digest));
-        if (manifest.kind === 'index')
-            throw notOneImage(repository, digest, 'it is an index of an index');
-        size += stored.bytes.length;
-        if (size > ATTESTATIONS_SIZE_LIMIT)
-            throw tooMuchAttested(repository, name, TOO_LARGE);
-        contents.push(image_contentOf(stored, manifest, descriptor));
-    }
-    return contents;
-}
-function image_contentOf(manifest, parsed, listed) {
-    const { mediaType, config, layers } = parsed;
-    const { platform, annotations: ofEntry } = listed ?? {};
-    const descriptor = {
-        mediaType,
-        digest: manifest.digest,
-        size: manifest.bytes.length,
-        ...(platform && { platform }),
-        ...(ofEntry && { annotations: ofEntry }),
-    };
-    const annotations = mediaType === OCI_MANIFEST ? parsed.annotations : {};
-    const blobs = [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))];
-    return { manifest, descriptor, annotations, blobs };
-}
-async function image_describe(registry, repository, own, attestations, look) {
-    const { digest, mediaType, size } = own.descriptor;
-    const [config] = own.blobs;
-    const name = `the config of ${image_nameOf(repository, digest)}`;
-    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, look));
-    if (bytes === undefined)
-        throw absent(repository, config?.digest ?? digest, name);
-    const { os, architecture, variant, labels } = parseConfig(bytes, name);
-    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const told = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
-    return { repository, digest, mediaType, size, ...told, own, attestations };
-}
-function onlyImage(index, repository, digest) {
-    const images = index.manifests.filter((one) => !isAttestation(one));
-    const [only, ...more] = images;
-    if (only !== undefined && more.length === 0)
-        return only;
-    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
-    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
-}
-function attestationsOf(index, { digest: image }, name, repository) {
-    const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image));
-    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
-    if (distinct.length > ATTESTATIONS_LIMIT)
-        throw tooMuchAttested(repository, name, `${distinct.length}, and at most ${ATTESTATIONS_LIMIT} are read`);
-    if (distinct.reduce((sum, { size }) => sum + size, 0) > ATTESTATIONS_SIZE_LIMIT)
-        throw tooMuchAttested(repository, name, TOO_LARGE);
-    return distinct;
-}
-const TOO_LARGE = `larger than ${ATTESTATIONS_SIZE_LIMIT / 1024 / 1024} MiB together`;
-function tooMuchAttested({ host }, name, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        what: `Can't read ${name}: its attestations are ${why}`,
-        help: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
-    });
-}
-function refersTo({ annotations }, digest) {
-    return annotations?.['vnd.docker.reference.digest'] === digest;
-}
-function notOneImage(repository, digest, words) {
-    const what = `${image_nameOf(repository, digest)} is not the image of one platform`;
-    return new RegistryError({ host: repository.host, problem: 'other', what, words });
-}
-function image_nameOf(repository, digest) {
-    return `${printRepository(repository)}@${digest}`;
-}
-
-;// CONCATENATED MODULE: ./lib/reuse/layers.js
-
-
-
-
-
-
-const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, isOfUse) {
-    return published
-        .blobsOf(diffId)
-        .filter(isOfUse)
-        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
-}
-async function findPublished(registry, earlier, platform, log) {
-    const found = await earlier_readEach(earlier, log, (one) => readLayersOf(registry, one, platform));
-    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
-    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
-    return {
-        blobsOf: (diffId) => blobs.get(diffId) ?? [],
-        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
-    };
-}
-function joined(same) {
-    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
-}
-async function readLayersOf(registry, { reference, stored, content }, platform) {
-    const { repository } = reference;
-    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
-    if (image === undefined)
-        throw new ReuseError({ what: 'it has no image for this platform' });
-    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
-    if (manifest.kind === 'index')
-        throw new ReuseError({ what: 'it is an index of an index' });
-    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
-    if (bytes === undefined)
-        throw new ReuseError({ what: 'its config is not there' });
-    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
-    if (diffIds.length !== manifest.layers.length)
-        throw new ReuseError({ what: 'its config lists other layers than its manifest' });
-    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
-        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
-    });
-    return { repository, layers, documents: [image.digest, manifest.config.digest] };
-}
-async function imageIn({ manifests }, registry, repository, platform) {
-    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
-    return entry && registry.getManifest(repository, entry.digest);
-}
-
-;// CONCATENATED MODULE: ./lib/build-info.js
-
-
-
-const build_info_STORE_PATH = 'io.github.nix-image-action.store-path';
-const LABELS = 'io.github.nix-image-action.labels';
-const COMPRESSION = 'io.github.nix-image-action.compression';
-function describeBuild(storePath, labels, asked, formats) {
-    const leftSome = formats.some((format) => format !== asked);
-    return { storePath, labels: Object.keys(labels), ...(leftSome && { compression: asked }) };
-}
-function toAnnotations({ storePath, labels, compression }) {
-    return {
-        [build_info_STORE_PATH]: storePath,
-        ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }),
-        ...(compression && { [COMPRESSION]: compression }),
-    };
-}
-function fromAnnotations(annotations) {
-    const { [build_info_STORE_PATH]: storePath, [LABELS]: labels = '[]', [COMPRESSION]: compression } = annotations;
-    const keys = parseKeys(labels);
-    if (storePath === undefined || !isStorePath(storePath) || keys === undefined)
-        return undefined;
-    return { storePath, labels: keys, ...(isLayerFormat(compression) && { compression }) };
-}
-function withBuildInfo(annotations, info) {
-    const others = Object.entries(annotations).filter(([key]) => ![build_info_STORE_PATH, LABELS, COMPRESSION].includes(key));
-    return { ...Object.fromEntries(others), ...(info && toAnnotations(info)) };
-}
-function sameBuild(one, other) {
-    return JSON.stringify(toAnnotations(one)) === JSON.stringify(toAnnotations(other));
-}
-function formatBuildInfo({ storePath, labels, compression }) {
-    const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : '';
-    return (0,lib_failure/* oneLine */.TN)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
-}
-function parseKeys(text) {
-    try {
-        const keys = JSON.parse(text);
-        return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined;
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/reuse/unchanged.js
-
-
-
-
-
-
-
-
-
-async function lookForUnchanged(question, earlier, registry, log, ready = Promise.resolve()) {
-    const { system, installable, images, labels, format, rebuild } = question;
-    if (rebuild)
-        return undefined;
-    const platform = platformOf(system);
-    const indexes = ownIndexes(earlier, images);
-    if (!namesStorePath(indexes, platform))
-        return undefined;
-    await ready;
-    log.info(`Evaluating ${installable.name}, to see whether it is published already`);
-    const storePath = await evaluateStorePath(question);
-    if (storePath === undefined) {
-        log.info(`Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`);
-        return undefined;
-    }
-    return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
-}
-function ownIndexes(earlier, images) {
-    return earlier.flatMap(({ reference, content }) => {
-        const own = images.some((image) => sameRepository(image, reference.repository));
-        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
-    });
-}
-function namesStorePath(indexes, platform) {
-    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => fromAnnotations(annotations)));
-}
-async function findUnchanged(registry, indexes, wanted, log) {
-    for (const { reference, manifests } of indexes) {
-        const entries = entriesFor(manifests, wanted.platform);
-        const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
-        if (entry === undefined)
-            continue;
-        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(lib_failure/* reasonOf */.A3);
-        if (typeof looked !== 'string')
-            return looked;
-        log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
-    }
-    return undefined;
-}
-async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
-    if (rivals > 1)
-        return `the index has ${rivals} images for that platform`;
-    const hint = fromAnnotations(annotations);
-    const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
-    if (more.length > 0)
-        return `its ${printKeys(more)} not in \`labels\` now`;
-    const image = await findImage(registry, repository, digest);
-    if (image?.digest !== digest)
-        return 'it lists an image that is not there';
-    const info = fromAnnotations(image.own.annotations);
-    if (info === undefined)
-        return 'its own manifest does not say what it was built from';
-    if (hint === undefined || !sameBuild(info, hint))
-        return `its own manifest says ${formatBuildInfo(info)}`;
-    if (!fits(image.platform, platform))
-        return `the image there is for ${printPlatform(image.platform)}`;
-    const missing = await missingBlobs(registry, image);
-    if (missing.length > 0)
-        return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
-    const { bytes, mediaType } = image.own.manifest;
-    const manifest = parseManifest(bytes, mediaType, digest);
-    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
-    const sameSetting = info.compression === format;
-    if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
-        return `its layers are not compressed by ${format}`;
-    return { image, info };
-}
-function entriesFor(manifests, wanted) {
-    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
-}
-function printKeys(keys) {
-    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_failure/* oneLine */.TN)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
-}
-
-;// CONCATENATED MODULE: ./lib/blob/deflate/module.js
-const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKpksR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC44EAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2QQBHIABBIEhxBEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
-
-;// CONCATENATED MODULE: ./lib/blob/deflate/deflate.js
-
-const BLOCK_LIMIT = 1024 * 1024;
-let compiled;
-function deflateModule() {
-    compiled ??= new WebAssembly.Module(Buffer.from(DEFLATE_MODULE, 'base64'));
-    return compiled;
-}
-
-// EXTERNAL MODULE: external "node:worker_threads"
-var external_node_worker_threads_ = __nccwpck_require__(75919);
-;// CONCATENATED MODULE: ./lib/blob/deflate/pool.js
-
-
-
-const MOST_WORKERS = 4;
-const QUEUE = 2;
-const PROGRAM = `
-const { parentPort, workerData } = require('node:worker_threads')
-const { memory, input, output, deflate } = new WebAssembly.Instance(workerData).exports
-parentPort.on('message', (request) => {
-  const block = new Uint8Array(request.memory, request.offset, request.length)
-  new Uint8Array(memory.buffer).set(block, input.value)
-  const size = deflate(block.length, request.level)
-  const compressed = memory.buffer.slice(output.value, output.value + size)
-  parentPort.postMessage({ ...request, compressed }, [request.memory, compressed])
-})
-`;
-function createDeflatePool(size = Math.min((0,external_node_os_.availableParallelism)(), MOST_WORKERS)) {
-    const lanes = new Set();
-    const waiting = [];
-    function distribute() {
-        for (let lane = nextLane(); lane !== undefined; lane = nextLane()) {
-            const job = waiting.shift();
-            if (job !== undefined)
-                send(lane, job);
-        }
-    }
-    function nextLane() {
-        if (waiting.length === 0)
-            return undefined;
-        const least = [...lanes].reduce((best, lane) => (best === undefined || lane.jobs.length < best.jobs.length ? lane : best), undefined);
-        if (least === undefined || (least.jobs.length > 0 && lanes.size < size))
-            return start();
-        return least.jobs.length < QUEUE ? least : undefined;
-    }
-    function start() {
-        const worker = new external_node_worker_threads_.Worker(PROGRAM, { eval: true, execArgv: [], workerData: deflateModule() });
-        const lane = { worker, jobs: [] };
-        lanes.add(lane);
-        worker.unref();
-        worker.on('message', (answer) => {
-            finish(lane, answer);
-            distribute();
-        });
-        worker.on('error', (error) => end(lane, error));
-        worker.on('exit', () => end(lane, new Error('A compressor ended before its work')));
-        return lane;
-    }
-    function end(lane, error) {
-        lanes.delete(lane);
-        for (const { done } of lane.jobs.splice(0))
-            done.reject(error);
-        distribute();
-    }
-    return {
-        async compress(block, level) {
-            if (block.length > BLOCK_LIMIT)
-                throw new RangeError(`A block has ${BLOCK_LIMIT} bytes at most`);
-            const done = Promise.withResolvers();
-            waiting.push({ block, level, done });
-            distribute();
-            return done.promise;
-        },
-        async close() {
-            for (const { done } of waiting.splice(0))
-                done.reject(new Error('The compressors were closed'));
-            await Promise.all([...lanes].map(({ worker }) => worker.terminate()));
-        },
-    };
-}
-function send({ worker, jobs }, job) {
-    const { buffer: memory, byteOffset: offset, length } = job.block;
-    const request = { memory, offset, length, level: job.level };
-    try {
-        worker.postMessage(request, memory instanceof ArrayBuffer ? [memory] : []);
-    }
-    catch (error) {
-        job.done.reject(error);
-        return;
-    }
-    worker.ref();
-    jobs.push(job);
-}
-function finish({ worker, jobs }, { memory, offset, length, compressed }) {
-    const job = jobs.shift();
-    if (jobs.length === 0)
-        worker.unref();
-    job?.done.resolve({ compressed: Buffer.from(compressed), block: Buffer.from(memory, offset, length) });
-}
-
-;// CONCATENATED MODULE: ./lib/blob/compress.js
-
-
-
-
-async function compressLayer(content, compression, slots, write) {
-    const diffId = (0,external_node_crypto_.createHash)('sha256');
-    const codec = compression.format === 'gzip' ? compress_gzip(compression.level) : zstd(compression.level);
-    let size = 0;
-    let chain = write(codec.header);
-    chain.catch(() => undefined);
-    try {
-        for await (const block of blocksOf(content, codec.blocks)) {
-            size += block.length;
-            diffId.update(block);
-            await slots.take();
-            chain = writeNext(chain, codec.compress(block), slots, write);
-            chain.catch(() => undefined);
-        }
-    }
-    catch (error) {
-        await chain.catch(() => undefined);
-        throw error;
-    }
-    const written = chain.then(() => write(codec.trailer(size)));
-    written.catch(() => undefined);
-    return { layer: { diffId: digestFrom(diffId), size }, written };
-}
-async function writeNext(before, compressed, slots, write) {
-    try {
-        await Promise.allSettled([before, compressed]);
-        await before;
-        await write(await compressed);
-    }
-    finally {
-        slots.give();
-    }
-}
-async function hashLayer(content) {
-    const hash = (0,external_node_crypto_.createHash)('sha256');
-    let size = 0;
-    for await (const chunk of content) {
-        hash.update(chunk);
-        size += chunk.length;
-    }
-    return { diffId: digestFrom(hash), size };
-}
-function createBlocks(size) {
-    const spare = [];
-    return {
-        take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
-        giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
-    };
-}
-async function* blocksOf(content, blocks) {
-    let block = blocks.take();
-    let filled = 0;
-    for await (const chunk of content) {
-        for (let at = 0; at < chunk.length;) {
-            const copied = chunk.copy(block, filled, at);
-            at += copied;
-            filled += copied;
-            if (filled < block.length)
-                continue;
-            yield block;
-            block = blocks.take();
-            filled = 0;
-        }
-    }
-    if (filled > 0)
-        yield block.subarray(0, filled);
-    else
-        blocks.giveBack(block);
-}
-const GZIP_BLOCKS = createBlocks(BLOCK_LIMIT);
-function compress_gzip(level) {
-    let checksum = 0;
-    return {
-        blocks: GZIP_BLOCKS,
-        header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
-        async compress(block) {
-            checksum = (0,external_node_zlib_.crc32)(block, checksum);
-            return isIncompressible(block) ? storedBlocks(block) : deflateBlock(block, level);
-        },
-        trailer(size) {
-            const trailer = Buffer.alloc(10);
-            trailer.writeUInt16LE(0x0003, 0);
-            trailer.writeUInt32LE(checksum, 2);
-            trailer.writeUInt32LE(size % 2 ** 32, 6);
-            return trailer;
-        },
-    };
-}
-const ZSTD_BLOCK = 2 * 1024 * 1024;
-const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK);
-function zstd(level) {
-    const empty = Buffer.alloc(0);
-    return {
-        blocks: ZSTD_BLOCKS,
-        header: empty,
-        compress: (block) => compressFrame(block, level),
-        trailer: () => empty,
-    };
-}
-const OUTPUT = ZSTD_BLOCK / 2;
-const spareCompressors = new Map();
-async function compressFrame(block, level) {
-    const spare = spareCompressors.get(level) ?? [];
-    spareCompressors.set(level, spare);
-    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
-    const compressor = spare.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT });
-    const chunks = [];
-    const collect = (chunk) => void chunks.push(chunk);
-    const done = Promise.withResolvers();
-    compressor.on('data', collect).once('error', done.reject);
-    compressor.write(block);
-    compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done.resolve);
-    await done.promise;
-    compressor.off('data', collect).off('error', done.reject);
-    spare.push(compressor);
-    ZSTD_BLOCKS.giveBack(block);
-    return Buffer.concat(chunks);
-}
-const deflatePool = createDeflatePool();
-async function deflateBlock(filled, level) {
-    const { compressed, block } = await deflatePool.compress(filled, level);
-    GZIP_BLOCKS.giveBack(block);
-    return compressed;
-}
-function storedBlocks(block) {
-    const parts = [];
-    for (let at = 0; at < block.length; at += 0xffff) {
-        const bytes = block.subarray(at, at + 0xffff);
-        const header = Buffer.alloc(5);
-        header.writeUInt16LE(bytes.length, 1);
-        header.writeUInt16LE(bytes.length ^ 0xffff, 3);
-        parts.push(header, bytes);
-    }
-    const stored = Buffer.concat(parts);
-    GZIP_BLOCKS.giveBack(block);
-    return stored;
-}
-const SAMPLE = 16 * 1024;
-function isIncompressible(block) {
-    if (block.length < 4 * SAMPLE)
-        return false;
-    const counts = new Uint32Array(256);
-    const step = Math.floor(block.length / SAMPLE);
-    for (let at = 0; at < SAMPLE; at++) {
-        const byte = block[at * step] ?? 0;
-        counts[byte] = (counts[byte] ?? 0) + 1;
-    }
-    const bits = counts.reduce((sum, count) => (count === 0 ? sum : sum - count * Math.log2(count / SAMPLE)), 0);
-    if (bits < 7.9 * SAMPLE)
-        return false;
-    const middle = Math.floor(block.length / 2);
-    return (0,external_node_zlib_.deflateRawSync)(block.subarray(middle, middle + SAMPLE), { level: 1 }).length > 0.98 * SAMPLE;
-}
-function digestFrom(hash) {
-    return `sha256:${hash.digest('hex')}`;
-}
-
-;// CONCATENATED MODULE: ./lib/build/layer.js
-
-
-
-
-
-
-
-const ANEW = 'Nothing was published. Build it anew: nix build --rebuild';
-async function readLayer({ content }, source) {
-    const hash = (0,external_node_crypto_.createHash)('sha256');
-    const probed = await probe(content());
-    const { diffId } = await hashLayer(layer_plain(probed, source, async (chunk) => void hash.update(chunk)));
-    const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-    return { diffId, digest, format: keptFormat(probed) };
-}
-function checkDiffId({ config, layers }, at, diffId, source) {
-    const expected = config.diffIds[at];
-    if (diffId === expected)
-        return;
-    throw new ImageError({
-        what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
-        words: `its diff ID is ${diffId}, and should be ${expected}`,
-        help: ANEW,
-    });
-}
-function checkBlob({ layers }, at, { digest, format }, { path }) {
-    const { name, blob } = layers[at] ?? {};
-    const listed = blob && layerFormat(blob.mediaType);
-    if (blob === undefined || listed === undefined)
-        return;
-    if (format !== listed)
-        throw new ImageError({
-            what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
-            help: ANEW,
-        });
-    if (digest !== blob.digest)
-        throw otherContent(path, name, digest);
-}
-function checkName(name, { digest, format }, { path }) {
-    const [, hex] = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(name) ?? [];
-    if (hex === undefined || format === undefined || digest === `sha256:${hex}`)
-        return;
-    throw otherContent(path, name, digest);
-}
-function otherContent(path, name, digest) {
-    return new ImageError({
-        what: `${path} is damaged: its layer ${name} has another content than its name says`,
-        words: `its digest is ${digest}`,
-        help: ANEW,
-    });
-}
-function noTar(name, { path }) {
-    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar`, help: ANEW });
-}
-function keptFormat({ compression }) {
-    return compression === 'xz' ? undefined : compression;
-}
-function layer_plain({ compression, content }, source, write = async () => undefined) {
-    if (compression === undefined)
-        return content;
-    const windowLog = isSeekable(source) ? undefined : INNER_WINDOW_LOG;
-    return decompress_decompress(compression, layer_copyTo(write, content), source.path, windowLog);
-}
-async function* layer_copyTo(write, content) {
-    for await (const chunk of content) {
-        const own = Buffer.from(chunk);
-        await write(own);
-        yield own;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/build/check-image.js
-
-
-
-async function checkImage(source) {
-    const read = new Map();
-    const take = async (member) => void read.set(member.name, await readLayer(member, source));
-    const image = await readImage(source, {
-        take: async (member) => (isBlobName(member.name) ? undefined : take(member)),
-    });
-    const unread = new Set(image.layers.flatMap(({ name }) => (read.has(name) ? [] : [name])));
-    if (unread.size > 0)
-        await readImage(source, { take: async (member) => (unread.has(member.name) ? take(member) : undefined) });
-    for (const [at, { name }] of image.layers.entries()) {
-        const layer = read.get(name);
-        if (layer === undefined)
-            throw noTar(name, source);
-        checkDiffId(image, at, layer.diffId, source);
-        checkBlob(image, at, layer, source);
-    }
-    return image;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/copy.js
-
-
-
-
-
-
-const BLOBS_AT_ONCE = 16;
-async function copyImages(registry, copies) {
-    const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
-    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
-    let sent = 0;
-    const copyNext = async () => {
-        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-            const { blob, from, to } = next;
-            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
-                sent += blob.size;
-        }
-    };
-    const copyRest = async () => {
-        try {
-            await copyNext();
-        }
-        finally {
-            waiting.length = 0;
-        }
-    };
-    await allOf(Array.from({ length: BLOBS_AT_ONCE }, copyRest));
-    await allOf(copies.map((copy) => putManifests(registry, copy)));
-    return sent;
-}
-function contentsOf({ own, attestations }) {
-    return [own, ...attestations];
-}
-async function putManifests(registry, { image, to }) {
-    for (const { manifest } of contentsOf(image).toReversed())
-        await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
-}
-function streamed(registry, { digest, size }, from) {
-    const broken = (words, cause) => new RegistryError({
-        host: from.host,
-        problem: cause === undefined ? 'doubtful' : 'other',
-        what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
-        words,
-        ...(cause !== undefined && { help: 'Run the job again later.' }),
-        cause,
-    });
-    async function* content() {
-        let read = 0;
-        const hash = (0,external_node_crypto_.createHash)('sha256');
-        const body = await registry.openBlob(from, digest);
-        try {
-            for await (const chunk of body) {
-                read += chunk.length;
-                if (read > size)
-                    break;
-                hash.update(chunk);
-                yield chunk;
-            }
-        }
-        catch (error) {
-            throw broken((0,lib_failure/* messageOf */.bD)(error), error);
-        }
-        if (read !== size)
-            throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`);
-        const actual = `sha256:${hash.digest('hex')}`;
-        if (actual !== digest)
-            throw broken(`its digest should be ${digest}, but is ${actual}`);
-    }
-    return { digest, size, open: () => external_node_stream_.Readable.from(holdBack(content()), { objectMode: false }) };
-}
-async function* holdBack(chunks) {
-    let last;
-    for await (const chunk of chunks) {
-        if (last !== undefined)
-            yield last;
-        last = chunk;
-    }
-    if (last !== undefined)
-        yield last;
-}
-async function putEverywhere(registry, repositories, blob) {
-    const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
-    const sent = await allOf(registries.map(async ([first, ...others]) => {
-        if (first === undefined)
-            return [];
-        const before = await putIfAbsent(registry, first, blob);
-        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
-    }));
-    return sent.flat().includes(true);
-}
-async function putIfAbsent(registry, to, blob, from) {
-    if (await registry.hasBlob(to, blob.digest))
-        return false;
-    return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded';
-}
-
-;// CONCATENATED MODULE: ./lib/cancellation.js
-
-
-const NOT_CANCELLABLE = { signal: new AbortController().signal, finish: (work) => work };
-const finishing = new external_node_async_hooks_.AsyncLocalStorage();
-function finishUp(work) {
-    return finishing.run(true, work);
-}
-async function waitUnlessCancelled(milliseconds, signal) {
-    await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, finishing.getStore() ? {} : { signal });
-}
-async function untilAborted(work, signal, stopped, milliseconds = 0) {
-    const aborted = Promise.withResolvers();
-    const settled = new AbortController();
-    const onAbort = () => aborted.resolve();
-    if (signal.aborted)
-        onAbort();
-    else
-        signal.addEventListener('abort', onAbort, { once: true });
-    const stop = async () => {
-        await aborted.promise;
-        if (milliseconds > 0)
-            await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: settled.signal });
-        throw stopped();
-    };
-    try {
-        return await Promise.race([work, stop()]);
-    }
-    finally {
-        settled.abort();
-        signal.removeEventListener('abort', onAbort);
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/registry/tags.js
-
-
-
-
-
-class TagError extends lib_failure/* Failure */.HR {
-    name = 'TagError';
-}
-class TagConflict extends TagError {
-    name = 'TagConflict';
-    constructor({ tag, before }, now) {
-        super({
-            what: `${printReference(tag)} was updated by another run while this job was running`,
-            words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
-            help: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
-        });
-    }
-}
-async function readStored(registry, reference) {
-    const { repository, tag } = reference;
-    const stored = await registry.getManifest(repository, tag);
-    if (stored !== undefined)
-        return stored;
-    const digest = await registry.findDigest(repository, tag);
-    if (digest === undefined)
-        return undefined;
-    const again = await registry.getManifest(repository, tag, { written: true });
-    if (again !== undefined)
-        return again;
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-        help: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
-    });
-}
-async function putTags(registry, repositories, tag, manifest, check) {
-    const several = repositories.length > 1;
-    const all = await allOf(repositories.map(async (repository) => {
-        const digest = await registry.findDigest(repository, tag);
-        if (digest === manifest.digest)
-            return [];
-        const place = { repository, tag };
-        const before = digest === undefined && !several ? undefined : await readStored(registry, place);
-        if (before !== undefined)
-            await check(before, place);
-        return [{ tag: place, before }];
-    }));
-    const moves = all.flat();
-    const outcomes = await Promise.allSettled(moves.map(({ tag }) => writeTag(registry, { tag }, manifest)));
-    const at = outcomes.findIndex(({ status }) => status === 'rejected');
-    const [failed, outcome] = [moves[at], outcomes[at]];
-    if (failed === undefined || outcome?.status !== 'rejected')
-        return;
-    if (!several)
-        throw outcome.reason;
-    const left = await restoreTags(registry, moves, manifest.digest);
-    throw new TagError({
-        what: `The tag ${printReference(failed.tag)} could not be moved to ${manifest.digest}`,
-        words: (0,lib_failure/* messageOf */.bD)(outcome.reason),
-        help: `${printTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
-        cause: outcome.reason,
-    });
-}
-async function writeTag(registry, { tag: place, before }, { digest, mediaType, bytes }) {
-    const { repository, tag } = place;
-    const etag = before?.etag;
-    try {
-        await registry.putManifest(repository, tag, mediaType, bytes, etag);
-        return 'written';
-    }
-    catch (error) {
-        const { status = 500 } = error instanceof RegistryError ? error : {};
-        const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined;
-        if (now === digest)
-            return 'refused';
-        if (status !== 412 || etag === undefined)
-            throw error;
-        const confirmed = await registry.getManifest(repository, tag, { written: true });
-        if (confirmed?.digest === digest)
-            return 'refused';
-        if (confirmed?.digest !== before?.digest || confirmed?.etag !== etag)
-            throw new TagConflict({ tag: place, before }, confirmed?.digest);
-        return writeTag(registry, { tag: place }, { digest, mediaType, bytes });
-    }
-}
-async function readTag(registry, { repository, tag }, expected, outdated) {
-    const seen = await registry.findDigest(repository, tag);
-    if (expected.includes(seen))
-        return seen;
-    return (await registry.getManifest(repository, tag, { written: true, outdated }))?.digest;
-}
-async function restoreTags(registry, moves, moved, { keep = false, deadline = new AbortController().signal, outcomeOf = () => undefined } = {}) {
-    const lines = moves.map(async (move) => {
-        const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move));
-        const late = () => new TagError({ what: `may point to ${moved}: the registry did not answer in time` });
-        const state = await untilAborted(restoring, deadline, late).catch(lib_failure/* messageOf */.bD);
-        return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`];
-    });
-    return (await Promise.all(lines)).flat();
-}
-async function restoreTag(registry, { tag, before }, moved, keep, outcome) {
-    const { repository } = tag;
-    let now;
-    try {
-        now = await readTag(registry, tag, [before?.digest, moved]);
-    }
-    catch (error) {
-        return `what it points to now is unknown: ${(0,lib_failure/* firstLine */.TM)(error)}`;
-    }
-    if (now === before?.digest && outcome !== 'confirmed')
-        return outcome && afterOutcome(outcome, now, moved);
-    if (now !== before?.digest && now !== moved)
-        return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`;
-    if (keep)
-        return `points to ${moved}, and another run moves it there too`;
-    try {
-        if (before !== undefined) {
-            await registry.putManifest(repository, tag.tag, before.mediaType, before.bytes);
-            return undefined;
-        }
-        if (await registry.deleteTag(repository, tag.tag))
-            return undefined;
-        return `is new and points to ${moved}; ${repository.host} can't delete tags`;
-    }
-    catch (error) {
-        return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,lib_failure/* messageOf */.bD)(error)}`;
-    }
-}
-function afterOutcome(outcome, now, moved) {
-    if (outcome !== 'unanswered')
-        return undefined;
-    return `${now === undefined ? 'does not exist' : `points to ${now}`}, but may still move to ${moved}: the registry has not answered that write`;
-}
-function printTagsLeft(left, which = 'All tags') {
-    if (left.length === 0)
-        return `${which} are as they were.`;
-    return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`;
-}
-
-;// CONCATENATED MODULE: ./lib/build/manifest.js
-
-
-
-
-function labelledConfig(bytes, labels) {
-    const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels);
-    return {
-        digest: digestOf(labelled),
-        size: labelled.length,
-        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
-    };
-}
-function withLabels(bytes, labels) {
-    const image = JSON.parse(bytes.toString('utf8'));
-    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
-    return Buffer.from(JSON.stringify({ ...image, config }));
-}
-function keptBlob(layer) {
-    return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
-}
-function manifestOf(image, config, layers, info) {
-    const { manifest } = image;
-    const kept = image.layers.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
-    if (manifest === undefined || !kept)
-        return composeManifest(image, config, layers, info);
-    if (manifest.mediaType === OCI_MANIFEST)
-        return rewriteManifest(manifest, config, info);
-    if (config.digest === image.configDigest)
-        return { ...manifest, digest: digestOf(manifest.bytes) };
-    return composeManifest(image, config, layers, info);
-}
-function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
-    const said = JSON.parse(bytes.toString('utf8'));
-    const config = said.config.digest === digest ? said.config : { ...said.config, digest, size, data: undefined };
-    const annotations = withBuildInfo(said.annotations ?? {}, info);
-    const rewritten = Buffer.from(JSON.stringify({ ...said, config, annotations }));
-    return { bytes: rewritten, digest: digestOf(rewritten), mediaType };
-}
-function composeManifest({ manifest, layers: own }, config, layers, info) {
-    const said = (annotations = {}) => Object.keys(annotations).length > 0 ? { annotations } : undefined;
-    const bytes = Buffer.from(JSON.stringify({
-        schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
-        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-        layers: layers.map(({ digest, size, format }, at) => {
-            const kept = keptBlob(own[at]);
-            return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) };
-        }),
-        annotations: withBuildInfo(manifest?.annotations ?? {}, info),
-    }));
-    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/field.js
-
-
-class InputError extends lib_failure/* Failure */.HR {
-    name = 'InputError';
-}
-function inputOf(env, name) {
-    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
-}
-function readBoolean(env, name, fallback) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return fallback;
-    if (/^(true|false)$/i.test(text))
-        return text.toLowerCase() === 'true';
-    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
-}
-function readChoice(env, name, choices) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return choices[0];
-    const choice = choices.find((one) => one === text);
-    if (choice !== undefined)
-        return choice;
-    throw new InputError({
-        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
-    });
-}
-function valid(input, read) {
-    return validFrom(`The input \`${input}\` is not valid`, read);
-}
-function validFrom(origin, read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (!(error instanceof lib_failure/* Failure */.HR) || error instanceof InputError)
-            throw error;
-        const { what, help } = error.parts;
-        throw new InputError({ what: `${origin}: ${what}`, help, cause: error });
-    }
-}
-function linesOf(text) {
-    return text
-        .split('\n')
-        .map((line) => line.trim())
-        .filter((line) => line !== '');
-}
-function field_listOf(text) {
-    return linesOf(text.replaceAll(',', '\n'));
-}
-function unique(texts) {
-    return [...new Set(texts)];
-}
-function uniqueBy(items, key) {
-    return [...new Map(items.map((item) => [key(item), item])).values()];
-}
-function fillPlaceholders(input, pattern, { revision, variant, system }) {
-    const values = { sha: revision?.slice(0, 7), variant, system };
-    return Object.entries(values).reduce((text, [name, value]) => {
-        const placeholder = `{${name}}`;
-        if (value === undefined || !text.includes(placeholder))
-            return text;
-        if (value === '')
-            throw unknownValue(input, name);
-        return text.replaceAll(placeholder, value);
-    }, pattern);
-}
-function isTagPattern(text) {
-    return isTag(withSampleSha(text));
-}
-function withSampleSha(pattern) {
-    return pattern.replaceAll('{sha}', '0123456');
-}
-function unknownValue(input, name) {
-    if (name === 'variant')
-        return new InputError({
-            what: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
-            help: 'Set `variant` to the name of the image, or leave {variant} out.',
-        });
-    return new InputError({
-        what: `The input \`${input}\` has {${name}}, and the commit is unknown`,
-        words: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
-        help: 'Write the tag without {sha}.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/build/tag.js
-
-
-
-
-
-
-
-
-
-
-function chooseTag(inputs, revision) {
-    const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs;
-    const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
-    if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system))
-        return { tag };
-    const what = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
-    const help = adviseOwnTag(pattern);
-    if (pushWith === 'docker')
-        throw new InputError({ what, help });
-    return { tag: '', warning: `${what}. This build pushes its image without a tag. ${help}` };
-}
-function adviseOwnTag(pattern) {
-    return `Give each system its own tag, or none:
-  tag: ${pattern}-{system}
-A step with \`mode: merge\` publishes the tags that users pull: its input \`tags\`.`;
-}
-function namesPlatform(tag, system) {
-    const { architecture, variant = '' } = platformOf(system);
-    const names = [system, system.replace(/-linux$/, ''), architecture, `${architecture}${variant}`];
-    return names.some((name) => `-${tag}-`
-        .toLowerCase()
-        .replaceAll(/[._]/g, '-')
-        .includes(`-${name.replaceAll('_', '-')}-`));
-}
-async function checkTag(registry, place, platform) {
-    if ((await registry.findDigest(place.repository, place.tag)) === undefined)
-        return;
-    const stored = await readStored(registry, place);
-    if (stored !== undefined)
-        await checkReplaced(registry, stored, place, platform);
-}
-async function checkReplaced(registry, stored, place, platform) {
-    const platforms = await platformsOf(registry, stored, place);
-    if (platforms?.every((one) => one !== undefined && fits(one, platform)))
-        return;
-    const what = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
-    throw new InputError({
-        what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to ${what}`,
-        help: adviseOwnTag(place.tag),
-    });
-}
-function describePlatforms(platforms, { mediaType }) {
-    const names = platforms.map((one) => (one ? printPlatform(one) : 'an unknown platform')).join(', ');
-    return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`;
-}
-async function platformsOf(registry, { bytes, digest, mediaType }, place) {
-    try {
-        const content = parseManifest(bytes, mediaType, printReference(place));
-        if (content.kind === 'index')
-            return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform);
-        const image = await findImage(registry, place.repository, digest);
-        return image === undefined ? [] : [image.platform];
-    }
-    catch (error) {
-        if (error instanceof RegistryError && error.problem === 'not-found')
-            return [];
-        if (!(error instanceof FormatError))
-            throw error;
-        return isIndexType(mediaType) ? undefined : [];
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/build/keep.js
-
-
-
-
-
-
-
-
-
-async function relabel(registry, { image, info }, labels, asked) {
-    const { repository, own } = image;
-    const config = labelledConfig(image.configBytes, labels);
-    const formats = own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType));
-    const wanted = asked === undefined ? info : describeBuild(info.storePath, labels, asked, formats);
-    if (config.digest === image.configDigest && sameBuild(wanted, info))
-        return { image, info };
-    const manifest = rewriteManifest(own.manifest, config, wanted);
-    await putEverywhere(registry, [repository], config);
-    await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes);
-    return { image: await fetchImage(registry, repository, manifest.digest, { written: true }), info: wanted };
-}
-async function publishUnchanged(registry, published, repositories, tag) {
-    const { repository, digest, own, platform } = published;
-    const whole = await allOf(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
-    const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
-    if (tag !== '')
-        await putTags(registry, repositories, tag, own.manifest, (stored, place) => checkReplaced(registry, stored, place, platform));
-    return sent;
-}
-
-;// CONCATENATED MODULE: ./lib/build/local-image.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function addLocalImage(installable, runnerSystem, log) {
-    const path = await localPath(installable);
-    if (path === undefined)
-        return undefined;
-    const { name } = installable;
-    const place = await placeWithin(path, name);
-    await checkFormat(place, name);
-    const storePath = await addToStore(place, name, runnerSystem);
-    log.info(`Nix builds nothing: ${name} is an image already. It is in the Nix store as ${storePath}`);
-    return { options: [], text: storePath, name };
-}
-async function localPath(installable) {
-    const { options, text } = installable;
-    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || placeOf(installable) !== undefined)
-        return undefined;
-    const path = (0,external_node_path_.resolve)(text);
-    const found = await (0,promises_.stat)(path).catch(() => undefined);
-    if (found?.isFile())
-        return path;
-    if (!found?.isDirectory() || (await exists((0,external_node_path_.join)(path, 'flake.nix'))))
-        return undefined;
-    return (await exists((0,external_node_path_.join)(path, 'oci-layout'))) ? path : undefined;
-}
-const FLAKE_ID = /^[A-Za-z][\w-]*$/;
-async function exists(path) {
-    return (0,promises_.access)(path).then(() => true, () => false);
-}
-async function placeWithin(path, name) {
-    const workspace = process.cwd();
-    const root = (0,external_node_path_.relative)(workspace, path).startsWith('..') ? (0,external_node_path_.dirname)(path) : workspace;
-    try {
-        return (await resolveWithin(path, root)) ?? path;
-    }
-    catch (error) {
-        if (!(error instanceof FileError))
-            throw error;
-        throw new FileError({
-            what: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
-            help: 'Nothing was read. Copy the file to where the link is.',
-            cause: error,
-        });
-    }
-}
-async function checkFormat(place, name) {
-    const { format } = await findSource(place);
-    if (format !== 'script' && format !== 'nix2container')
-        return;
-    throw new ImageError({
-        what: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
-        help: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
-    });
-}
-async function addToStore(place, name, runnerSystem) {
-    const result = await (0,process_command/* runCommand */.d1)('nix-store', ['--add', place], { trust: 'nix' });
-    if (result === undefined)
-        throw nixMissing();
-    const storePath = result.stdout.trim();
-    if (result.exitCode === 0 && isStorePath(storePath))
-        return storePath;
-    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
-    throw new NixError({
-        what: `Nix could not add ${name} to its store`,
-        words: (0,lib_failure/* lastLines */.w$)(result.log, 20),
-        help: explainBuildFailure(result.log, { runnerSystem, space }),
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/copy-to.js
-
-
-
-
-
-
-
-
-async function copyToLayout(call) {
-    const { installable, nixArgs, layout } = call;
-    if (placeOf(installable) !== undefined)
-        throw new NixError({
-            what: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
-            help: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
-        });
-    const program = attributeOf(installable, 'copyTo');
-    const args = [
-        'run',
-        ...foreignOptions(call),
-        ...nixArgs,
-        ...program.options,
-        program.text,
-        '--',
-        `oci:${layout}:image`,
-    ];
-    const { exitCode, log } = await runNix(args, true, 'script');
-    if (exitCode === 0)
-        return;
-    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
-    throw new NixError({
-        what: `${program.name} could not write the image as an OCI layout`,
-        words: (0,lib_failure/* lastLines */.w$)(log, 20),
-        help: explainBuildFailure(log, { ...call, space }) ??
-            (/attribute '[^']*copyTo/.test(log)
-                ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
-                : undefined) ??
-            'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/build/nix2container.js
-
-
-
-
-async function writeLayout({ path, diffIds = [] }, call) {
-    await copyToLayout(call);
-    const layout = { path: call.layout, root: call.layout, format: 'layout' };
-    const { config } = await readWritten(layout, call);
-    const difference = firstDifference(config.diffIds, diffIds);
-    if (difference === undefined)
-        return layout;
-    throw new ImageError({
-        what: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
-        words: difference,
-        help: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
-    });
-}
-async function readWritten(layout, { installable }) {
-    try {
-        return await readImage(layout);
-    }
-    catch (error) {
-        if (!(error instanceof lib_failure/* Failure */.HR))
-            throw error;
-        throw new ImageError({
-            what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
-            words: error.message.replaceAll(layout.path, 'what it wrote'),
-            help: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
-            cause: error,
-        });
-    }
-}
-function firstDifference(written, described) {
-    if (written.length !== described.length)
-        return `it has ${written.length} layers, and the description lists ${described.length}`;
-    const at = written.findIndex((diffId, index) => diffId !== described[index]);
-    return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
-}
-
-;// CONCATENATED MODULE: ./lib/blob/estimate.js
-
-const PERIOD = 1024 * 1024;
-const estimate_SAMPLE = 64 * 1024;
-async function estimateCompressed(content) {
-    let size = 0;
-    let sampled = 0;
-    let compressed = 0;
-    for await (const chunk of content) {
-        for (let at = 0; at < chunk.length;) {
-            const inPeriod = (size + at) % PERIOD;
-            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
-            const sample = chunk.subarray(at, at + wanted);
-            if (sample.length > 0) {
-                sampled += sample.length;
-                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
-            }
-            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
-        }
-        size += chunk.length;
-    }
-    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
-}
-
-;// CONCATENATED MODULE: ./lib/build/push-with-docker.js
-
-
-
-
-
-
-
-
-
-
-
-async function pushWithDocker({ source, images, tag, platform, check }, tools) {
-    tools.log.info(`Docker loads ${source.path}`);
-    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    let size = 0;
-    const take = async (layer) => {
-        size += layer.size;
-        await sizes?.take(layer);
-    };
-    const archive = await load(source, take);
-    check(archive);
-    if (archive.manifest?.alone === false)
-        throw new ImageError({
-            what: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
-            help: PUSH_STRAIGHT,
-        });
-    sizes?.warn(archive, tools.log);
-    const name = await loadedImage(archive.configDigest, archive.names);
-    const pushed = [];
-    for (const image of images)
-        pushed.push(await push(name, { image, tag, platform, archive, size }, tools));
-    return { images: pushed };
-}
-async function load(source, take) {
-    let isLayout = false;
-    const feed = async (stdin) => {
-        const archive = await readImage(source, { copy: stdin, take });
-        isLayout = archive.manifest !== undefined;
-        return archive;
-    };
-    return loadImage(feed, (words) => adviceOn(words, isLayout));
-}
-function adviceOn(words, isLayout) {
-    if (/no space left on device/i.test(words))
-        return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${disk/* MORE_SPACE */.p8}`;
-    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
-        return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`;
-    return undefined;
-}
-function createSizes() {
-    const sizes = new Map();
-    return {
-        async take({ name, size, content }) {
-            sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
-        },
-        warn({ layers }, log) {
-            const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
-            const plain = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.plain, 0));
-            const compressed = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.compressed, 0));
-            log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
-        },
-    };
-}
-async function push(name, { image, tag, platform, archive, size }, { registry, log }) {
-    const reference = printReference({ repository: image, tag });
-    const place = { repository: image, tag };
-    const there = await registry.getManifest(image, tag);
-    if (there !== undefined)
-        await checkReplaced(registry, there, place, platform);
-    const same = there && (await findSame(image, there.digest, archive, registry));
-    if (same !== undefined) {
-        log.info(`${reference} is this image already: ${same.digest}`);
-        return same;
-    }
-    await tagImage(name, reference);
-    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp, existing: there?.digest }, log));
-    const published = await fetchImage(registry, image, digest, { written: true });
-    if (published.configDigest !== archive.configDigest)
-        throw new RegistryError({
-            host: image.host,
-            problem: 'other',
-            what: `${reference} is not the image that Nix built`,
-            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
-        });
-    log.info(`${reference} is ${published.digest}`);
-    return published;
-}
-async function findSame(image, digest, { configDigest }, registry) {
-    const published = await fetchImage(registry, image, digest).catch(() => undefined);
-    return published?.configDigest === configDigest ? published : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/blob/slots.js
-function createSlots(count) {
-    let free = count;
-    const waiting = [];
-    return {
-        take() {
-            if (free > 0) {
-                free--;
-                return Promise.resolve();
-            }
-            return new Promise((resolve) => {
-                waiting.push(resolve);
-            });
-        },
-        give() {
-            const next = waiting.shift();
-            if (next === undefined)
-                free++;
-            else
-                next();
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/blob/blob-error.js
-
-class BlobError extends lib_failure/* Failure */.HR {
-    name = 'BlobError';
-}
-
-;// CONCATENATED MODULE: ./lib/blob/store.js
-
-
-
-
-
-
-
-
-const BLOB_LIMIT = 16 * 1024 * 1024;
-const MEMORY_LIMIT = 64 * 1024 * 1024;
-function createBlobStore(folder) {
-    let inMemory = 0;
-    return {
-        create() {
-            const hash = (0,external_node_crypto_.createHash)('sha256');
-            let chunks = [];
-            let size = 0;
-            let own = 0;
-            let file;
-            let released = false;
-            async function spill() {
-                const opened = await openNameless(folder);
-                if (released)
-                    return opened.close();
-                file = opened;
-                for (const chunk of chunks)
-                    writeWhole(opened, chunk);
-                chunks = [];
-                inMemory -= own;
-                own = 0;
-            }
-            async function keep(bytes) {
-                if (file !== undefined)
-                    return writeWhole(file, bytes);
-                chunks.push(bytes);
-                own += bytes.length;
-                inMemory += bytes.length;
-                if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
-                    await spill();
-            }
-            async function release() {
-                released = true;
-                inMemory -= own;
-                own = 0;
-                chunks = [];
-                const opened = file;
-                file = undefined;
-                await opened?.close();
-            }
-            return {
-                async write(bytes) {
-                    if (released)
-                        return;
-                    hash.update(bytes);
-                    size += bytes.length;
-                    try {
-                        await keep(bytes);
-                    }
-                    catch (error) {
-                        throw await notKept(folder, error);
-                    }
-                },
-                finish() {
-                    if (released)
-                        throw new Error('a blob that was given up has no bytes to be read');
-                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : store_contentOf(file, size), { objectMode: false });
-                    return { digest: `sha256:${hash.digest('hex')}`, size, open };
-                },
-                release,
-            };
-        },
-    };
-}
-async function notKept(folder, cause) {
-    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([folder]));
-    return new BlobError({
-        what: `A layer can't be kept in ${folder} until it is uploaded`,
-        words: (0,lib_failure/* messageOf */.bD)(cause),
-        help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${disk/* MORE_SPACE */.p8}`,
-        cause,
-    });
-}
-function writeWhole({ fd }, bytes) {
-    for (let written = 0; written < bytes.length;)
-        written += (0,external_node_fs_.writeSync)(fd, bytes, written);
-}
-const store_CHUNK = 1024 * 1024;
-async function* store_contentOf(file, size) {
-    for (let position = 0; position < size;) {
-        const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(store_CHUNK), 0, store_CHUNK, position);
-        if (bytesRead === 0)
-            throw new Error('a file for temporary data has been cut short');
-        position += bytesRead;
-        yield buffer.subarray(0, bytesRead);
-    }
-}
-async function openNameless(folder) {
-    const path = (0,external_node_path_.join)(folder, `nix-image-action-${(0,external_node_crypto_.randomUUID)()}`);
-    const file = await (0,promises_.open)(path, 'wx+', 0o600);
-    await (0,promises_.unlink)(path);
-    return file;
-}
-
-;// CONCATENATED MODULE: ./lib/build/uploads.js
-
-
-
-
-
-
-
-
-
-
-
-
-const LAYERS_AT_ONCE = 12;
-function startUploads({ source, images, compression, tempFolder }, registry, log) {
-    const places = createSlots(LAYERS_AT_ONCE);
-    const blocks = createSlots(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
-    const store = createBlobStore(tempFolder);
-    const pending = [];
-    let failure;
-    function watch(work) {
-        work.catch((error) => {
-            failure ??= error;
-        });
-        pending.push(work);
-        return work;
-    }
-    async function pack(content, write) {
-        const probed = await probe(content);
-        const kept = keptFormat(probed);
-        if (kept === undefined)
-            return { ...(await compressLayer(layer_plain(probed, source), compression, blocks, write)), kept };
-        const layer = await hashLayer(layer_plain(probed, source, write));
-        return { layer, written: Promise.resolve(), kept };
-    }
-    async function upload(blob, { diffId, size }) {
-        const started = performance.now();
-        const reused = !(await putEverywhere(registry, images, blob));
-        const seconds = (performance.now() - started) / 1000;
-        const speed = `${(0,units/* printBytes */.p)(blob.size / seconds)}/s`;
-        const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
-        log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)} → ${(0,units/* printBytes */.p)(blob.size)}, ${how}`);
-        return { diffId, digest: blob.digest, size: blob.size, reused };
-    }
-    return {
-        async push(member, check) {
-            await places.take();
-            const writer = store.create();
-            try {
-                if (failure !== undefined)
-                    throw failure;
-                const { layer, written, kept } = await pack(member.content(), writer.write);
-                const uploaded = async () => {
-                    try {
-                        await written;
-                        const blob = writer.finish();
-                        check({ diffId: layer.diffId, digest: blob.digest, format: kept });
-                        return { ...(await upload(blob, layer)), format: kept ?? compression.format };
-                    }
-                    finally {
-                        places.give();
-                        await writer.release();
-                    }
-                };
-                return { diffId: layer.diffId, layer: watch(uploaded()) };
-            }
-            catch (error) {
-                places.give();
-                await writer.release();
-                throw error;
-            }
-        },
-        reuse(diffId, blob, { size }) {
-            const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)));
-            return watch(mounted.then(() => {
-                log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)}, reused (${(0,units/* printBytes */.p)(blob.size)})`);
-                return reusedLayer(diffId, blob);
-            }));
-        },
-        async leave(diffId, blob) {
-            log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(blob.size)}, is there already`);
-            return reusedLayer(diffId, blob);
-        },
-        settled: () => Promise.allSettled(pending),
-    };
-}
-function reusedLayer(diffId, { digest, size, mediaType }) {
-    const format = layerFormat(mediaType);
-    if (format === undefined)
-        throw new Error(`a layer of the type ${mediaType} is not reused`);
-    return { diffId, digest, size, format, reused: true };
-}
-async function mountIfElsewhere(registry, image, blob) {
-    if (blob.repositories.some((one) => sameRepository(one, image)))
-        return;
-    if (await registry.hasBlob(image, blob.digest))
-        return;
-    const from = blob.repositories.find(({ host }) => host === image.host);
-    if (from !== undefined && (await registry.mountBlob(image, blob.digest, from)))
-        return;
-    throw new RegistryError({
-        host: image.host,
-        problem: 'other',
-        code: 'BLOB_UNKNOWN',
-        what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
-    });
-}
-function shorten(digest) {
-    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
-}
-
-;// CONCATENATED MODULE: ./lib/build/push.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function pushImage(call, registry, log) {
-    const started = performance.now();
-    const attempt = async (published) => {
-        const { image, layers } = await pushLayers({ ...call, published }, registry, log);
-        const formats = layers.map(({ format }) => format);
-        const info = describeBuild(call.storePath, call.labels, call.compression.format, formats);
-        return { image, layers, info, manifest: await pushManifest(call, image, layers, info, published, registry) };
-    };
-    const pushed = await attempt(call.published).catch((error) => {
-        if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
-            throw error;
-        log.info(`${(0,lib_failure/* oneLine */.TN)(error.message)}; checking all layers again`);
-        return attempt(NOTHING_PUBLISHED);
-    });
-    return { ...pushed, milliseconds: performance.now() - started };
-}
-async function pushLayers(call, registry, log) {
-    const underWay = { call, registry, uploads: startUploads(call, registry, log), taken: new Map() };
-    try {
-        const image = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay);
-        const layers = image.layers.map(({ name }, at) => layerOf(image, at, underWay.taken.get(name), call.source));
-        return { image, layers: await Promise.all(layers) };
-    }
-    finally {
-        await underWay.uploads.settled();
-    }
-}
-async function pushSeekable(underWay) {
-    const { call, registry, uploads, taken } = underWay;
-    const { source, images, published } = call;
-    const image = await readImage(source);
-    call.check(image);
-    const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
-    const asked = image.layers.filter((layer, at) => {
-        const [kept, diffId] = [keptBlob(layer), image.config.diffIds[at]];
-        return kept && diffId && publishedAs(kept, diffId) === undefined;
-    });
-    const there = lookForKept(asked, images, registry);
-    const take = async (member) => {
-        const at = image.layers.findIndex(({ name }) => name === member.name);
-        const diffId = image.config.diffIds[at];
-        if (diffId === undefined)
-            return;
-        const kept = keptBlob(image.layers[at]);
-        const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId);
-        if (blob !== undefined)
-            taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
-        else if (kept && (await there.get(kept.digest)))
-            await leave(underWay, image, at, member, kept);
-        else
-            taken.set(member.name, await uploads.push(member, (layer) => checkLayer(image, at, layer, source)));
-    };
-    return readImage(source, { take });
-}
-async function leave({ call, uploads, taken }, image, at, member, blob) {
-    const read = await readLayer(member, call.source);
-    checkBlob(image, at, read, call.source);
-    taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
-}
-function checkLayer(image, at, layer, source) {
-    checkDiffId(image, at, layer.diffId, source);
-    checkBlob(image, at, layer, source);
-}
-async function pushStreamed({ call, uploads, taken }) {
-    const { source } = call;
-    const push = async (member) => {
-        const check = (layer) => checkName(member.name, layer, source);
-        taken.set(member.name, await uploads.push(member, check));
-    };
-    const take = async (member) => {
-        if (isBlobName(member.name))
-            return;
-        if (reusable(call, diffIdInName(member.name)) === undefined)
-            return push(member);
-        const { diffId } = await hashLayer(member.content());
-        const blob = reusable(call, diffId);
-        taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
-    };
-    const image = await readImage(source, { take });
-    call.check(image);
-    const missed = image.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
-    const isMissed = (member) => missed.some(({ name }) => name === member.name);
-    if (missed.length > 0)
-        await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
-    return image;
-}
-function reusable({ published, images, compression }, diffId) {
-    const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
-    return diffId && reusableIn(published, diffId, images, fits);
-}
-function lookForKept(layers, images, registry) {
-    const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
-    return new Map([...kept].map((digest) => {
-        const looks = Promise.all(images.map((repository) => registry.hasBlob(repository, digest)));
-        const everywhere = looks.then((found) => !found.includes(false));
-        everywhere.catch(() => undefined);
-        return [digest, everywhere];
-    }));
-}
-async function layerOf(image, at, taken, source) {
-    const { name = '' } = image.layers[at] ?? {};
-    if (taken?.layer === undefined)
-        throw noTar(name, source);
-    checkDiffId(image, at, taken.diffId, source);
-    const layer = await taken.layer;
-    checkBlob(image, at, layer, source);
-    return layer;
-}
-function diffIdInName(name) {
-    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
-    return hex === undefined ? undefined : `sha256:${hex}`;
-}
-async function pushManifest({ images, tag, platform, labels }, image, layers, info, published, registry) {
-    const config = labelledConfig(image.configBytes, labels);
-    const manifest = manifestOf(image, config, layers, info);
-    const { bytes, digest, mediaType } = manifest;
-    const without = images.filter((repository) => !published.has(repository, config.digest));
-    await putEverywhere(registry, without, config);
-    await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
-    const check = (stored, place) => checkReplaced(registry, stored, place, platform);
-    if (tag !== '')
-        await putTags(registry, images, tag, manifest, check);
-    return manifest;
-}
-
-;// CONCATENATED MODULE: ./lib/build/pushing.js
-function bytesOf(layers) {
-    return layers.reduce((sum, { size }) => sum + size, 0);
-}
-
-;// CONCATENATED MODULE: ./lib/build/push-with-registry.js
-
-
-
-
-async function pushWithRegistry(call, { registry, log }) {
-    const { images, tag } = call;
-    const pushed = await pushImage(call, registry, log);
-    const { image, manifest, layers, info, milliseconds } = pushed;
-    log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
-    for (const repository of images) {
-        const name = tag === '' ? printRepository(repository) : printReference({ repository, tag });
-        log.info(`${name} is ${manifest.digest}`);
-    }
-    const { os, architecture, variant } = image.config;
-    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const { digest, mediaType, bytes } = manifest;
-    return {
-        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
-        layers,
-        info,
-    };
-}
-function summarizeLayers(layers) {
-    const pushed = layers.filter(({ reused }) => !reused);
-    const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
-    const bytes = `${(0,units/* printBytes */.p)(bytesOf(pushed))} of ${(0,units/* printBytes */.p)(bytesOf(layers))}`;
-    return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
-}
-
-;// CONCATENATED MODULE: ./lib/git.js
+;// CONCATENATED MODULE: ./lib/process/git.js
 
 
 async function readHead(folder) {
@@ -62803,47 +64331,7 @@ async function readHead(folder) {
     return isCommitId(commit) ? commit : undefined;
 }
 
-;// CONCATENATED MODULE: ./lib/workflow.js
-
-
-
-
-
-
-function ownSystem(env) {
-    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch);
-}
-function commitOfRun({ revision, pullRequestHead }) {
-    return pullRequestHead ?? revision;
-}
-function readWorkflow(env) {
-    return {
-        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
-        job: env.GITHUB_JOB ?? '',
-        revision: env.GITHUB_SHA ?? '',
-        pullRequestHead: readPullRequestHead(env),
-        repository: env.GITHUB_REPOSITORY ?? '',
-        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
-        api: env.GITHUB_API_URL ?? '',
-        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        runnerSystem: ownSystem(env),
-    };
-}
-const PULL_REQUEST_EVENT = object({ pull_request: object({ head: object({ sha: string() }) }) });
-function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
-    if (!name?.match(/^pull_request(_review|_review_comment)?$/) || !file)
-        return undefined;
-    try {
-        const event = readJson(PULL_REQUEST_EVENT, (0,external_node_fs_.readFileSync)(file));
-        const head = event.ok ? event.value.pull_request.head.sha : '';
-        return isCommitId(head) ? head : undefined;
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/build/revision.js
+;// CONCATENATED MODULE: ./lib/modes/revision.js
 
 
 
@@ -62875,45 +64363,7 @@ function localFlake(reference) {
     return path.startsWith('.') || path.startsWith('/') ? path : undefined;
 }
 
-;// CONCATENATED MODULE: ./lib/markdown.js
-function code(text) {
-    return `\`${text.replaceAll('`', '')}\``;
-}
-function markdown_lines(...all) {
-    return `${all.join('\n').trimEnd()}\n`;
-}
-
-;// CONCATENATED MODULE: ./lib/build/summary.js
-
-
-
-
-function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
-    const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
-    const result = rows.length > 0
-        ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
-        : ['Nothing was pushed: `push` is `false`.'];
-    return markdown_lines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
-}
-function describeOrigin(storePath, kept) {
-    if (kept === undefined)
-        return `Nix built ${code(storePath)}.`;
-    const labels = kept === 'relabelled' ? ' Its labels are new.' : '';
-    return `${code(storePath)} is published already; nothing was built.${labels}`;
-}
-function describeLayers(layers) {
-    const rows = [
-        { name: 'reused', some: layers.filter(({ reused }) => reused) },
-        { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
-    ];
-    return [
-        '| layers | number | compressed |',
-        '|---|---|---|',
-        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,units/* printBytes */.p)(bytesOf(some))} |`),
-    ];
-}
-
-;// CONCATENATED MODULE: ./lib/build/build.js
+;// CONCATENATED MODULE: ./lib/modes/build.js
 
 
 
@@ -63136,552 +64586,84 @@ function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels 
     return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
 }
 
-// EXTERNAL MODULE: ./lib/cancel.js
-var cancel = __nccwpck_require__(61485);
-;// CONCATENATED MODULE: ./lib/oci/annotation.js
-
-
-const REVISION = 'org.opencontainers.image.revision';
-const SOURCE = 'org.opencontainers.image.source';
-const CREATED = 'org.opencontainers.image.created';
-const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
-function parseAnnotation(text) {
-    const equals = text.indexOf('=');
-    if (equals < 1)
-        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
-    const name = text.slice(0, equals);
-    const value = text.slice(equals + 1);
-    const colon = name.indexOf(':');
-    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
-    if (levels.length === 0 || !levels.every((level) => level !== undefined))
-        return [{ key: name, value }];
-    const key = name.slice(colon + 1);
-    if (key === '')
-        throw new FormatError({ what: `the annotation "${text}" has no key` });
-    return levels.map((level) => ({ ...level, key, value }));
-}
-function placeAnnotations(annotations, platforms) {
-    const placeOf = (annotation) => placeIn(annotation, platforms);
-    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
-    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
-    return {
-        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
-        descriptor: (platform) => {
-            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
-            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
-        },
-        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
-    };
-}
-function placeIn({ level, platform }, platforms) {
-    if (level === 'index-descriptor')
-        return 'nowhere';
-    if (level !== 'manifest-descriptor')
-        return platform === undefined ? 'index' : 'nowhere';
-    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
-}
-function isPlatform(text, platform) {
-    const [os = '', architecture = '', variant] = text.split('/');
-    return samePlatform({ os, architecture, variant }, platform);
-}
-function weakestFirst(annotations, isSpecific) {
-    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
-}
-function parseLevel(text) {
-    const [, level, platform] = LEVEL.exec(text) ?? [];
-    if (level === undefined)
-        return undefined;
-    return { level: level, ...(platform !== undefined && { platform }) };
-}
-function printAnnotation({ level, platform, key, value }) {
-    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
-}
-function toRecord(annotations) {
-    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/tags.js
+;// CONCATENATED MODULE: ./lib/actions/commits.js
 
 
 
-
-function fillTags(tags, revision) {
-    const filled = tags.map((one) => ({
-        ...one,
-        tag: fillPlaceholders('tags', one.tag, { revision }),
-    }));
-    return uniqueBy(filled, printReference);
-}
-function readTags(env, images, metadata, variant) {
-    const given = field_listOf(inputOf(env, 'tags'));
-    const own = given.length > 0 || metadata?.tags === undefined;
-    const usual = usualTags(env, variant);
-    const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
-    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
-    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
-    if (own && foreign[0] !== undefined)
-        throw new InputError({
-            what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
-            help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
-        });
-    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
-    if (tags.length > 0) {
-        checkEachTagged(images, tags);
-        return { tags, notices: texts === usual.texts ? usual.notices : [] };
+const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
+const COUNT = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
+const commits_ANSWER_LIMIT = 16 * 1024 * 1024;
+const PAUSES = [500, 2000];
+async function compareCommits(question, http) {
+    const { api, repository, token, base, head } = question;
+    if (base === head)
+        return 'identical';
+    if (!isCommit(base) || !isCommit(head))
+        return { unknown: `"${(0,lib_errors/* oneLine */.TN)(isCommit(base) ? head : base)}" is no commit` };
+    if (token === '')
+        return { unknown: 'there is no token to ask with' };
+    if (!URL.canParse(api) || repository === '')
+        return { unknown: 'the runner does not say where to ask' };
+    const ask = (from, to) => askFor(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
+    try {
+        const answer = await ask(base, head);
+        if (typeof answer !== 'number')
+            return answer;
+        const behind = await ask(head, base);
+        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
     }
-    throw new InputError({
-        what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-        words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
-        help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
-    });
-}
-const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
-function usualTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
-    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
-    if (!BEFORE_MERGE.test(event))
-        return { texts: [main, ofCommit], notices: [] };
-    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
-    return { texts: [ofCommit], notices: [notice] };
-}
-function checkEachTagged(images, tags) {
-    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
-    if (untagged === undefined)
-        return;
-    throw new InputError({
-        what: `There is no tag for ${printRepository(untagged)}`,
-        help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
-    });
-}
-function readTagReferences(text, images) {
-    if (isTagPattern(text))
-        return images.map((repository) => ({ repository, tag: text }));
-    if (!text.includes(':'))
-        throw new InputError({
-            what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-            help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
-        });
-    const colon = text.lastIndexOf(':');
-    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
-    if (tag !== undefined && digest === undefined)
-        return [{ repository, tag: text.slice(colon + 1) }];
-    throw new InputError({
-        what: `The input \`tags\` has "${text}", which has no tag`,
-        help: 'Write `name:tag`, or the tag alone.',
-    });
-}
-const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
-function readMetadata(env) {
-    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
-    if (json === '')
-        return undefined;
-    const result = readJson(METADATA, json);
-    if (result.ok)
-        return { tags: result.value.tags, annotations: result.value.annotations };
-    throw new InputError({
-        what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-        words: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-        help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/inputs.js
-
-
-
-
-
-
-
-function readInputs(env) {
-    const mode = readMode(env);
-    const notices = noticesOfOtherModes(env, mode);
-    const inputs = readInputsOf(env, mode);
-    return { ...inputs, notices: [...notices, ...inputs.notices] };
-}
-function readInputsOf(env, mode) {
-    switch (mode) {
-        case 'build':
-            return readBuildInputs(env);
-        case 'merge':
-            return readMergeInputs(env);
-        case 'plan':
-            return readPlanInputs(env);
+    catch (error) {
+        return { unknown: (0,lib_errors/* oneLine */.TN)((0,lib_errors/* messageOf */.bD)(error)) };
     }
 }
-function readMode(env) {
-    const mode = inputOf(env, 'mode');
-    if (mode === 'build' || mode === 'merge' || mode === 'plan')
-        return mode;
-    throw new InputError({
-        what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
-        help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
-    });
+function relationOf(ahead, behind) {
+    if (ahead > 0)
+        return behind > 0 ? 'diverged' : 'ahead';
+    return behind > 0 ? 'behind' : 'identical';
 }
-function readBuildInputs(env) {
-    const common = readCommonInputs(env);
-    const system = readSystem(env);
-    const flake = readFlake(env);
-    const file = readFile(env);
-    const pushWith = readPushWith(env);
-    const variant = readVariant(env);
-    return {
-        ...common,
-        notices: [...common.notices, ...noticesOfPassedOver(env)],
-        mode: 'build',
-        variant,
-        system,
-        flake,
-        attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
-        installable: refuseOption('installable', inputOf(env, 'installable')),
-        file,
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        tag: inputs_readTag(env, { system, variant }, pushWith),
-        pushWith,
-        compression: readCompression(env, pushWith),
-        reuseFrom: readReuseFrom(env, common.images, variant),
-        labels: readLabels(env, pushWith),
-        rebuild: readBoolean(env, 'rebuild', false),
-        retentionDays: readRetention(env),
-        jobTotal: Number(inputOf(env, 'job-total')) || undefined,
-        jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
-    };
-}
-function readMergeInputs(env) {
-    const common = readCommonInputs(env);
-    const metadata = readMetadata(env);
-    const annotations = linesOf(inputOf(env, 'annotations'));
-    const systems = unique(field_listOf(inputOf(env, 'systems')));
-    for (const system of systems)
-        valid('systems', () => platformOf(system));
-    const variant = readVariant(env);
-    const { tags, notices } = readTags(env, common.images, metadata, variant);
-    return {
-        ...common,
-        mode: 'merge',
-        variant,
-        notices: common.push ? [...common.notices, ...notices] : common.notices,
-        tags,
-        annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
-        systems,
-        digests: readDigests(env, common.push),
-        artifactPattern: inputOf(env, 'artifact-pattern'),
-        allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
-        allowOlder: readBoolean(env, 'allow-older', false),
-        republish: readBoolean(env, 'republish', false),
-        token: inputOf(env, 'token'),
-    };
-}
-function readPlanInputs(env) {
-    const common = readCommonInputs(env);
-    const pushWith = readPushWith(env);
-    const { format } = readCompression(env, pushWith);
-    return {
-        ...common,
-        mode: 'plan',
-        flake: readFlake(env),
-        attribute: readAttribute(env),
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        reuseFrom: readReuseFrom(env, common.images),
-        format: pushWith === 'registry' ? format : undefined,
-        labels: readLabels(env, pushWith),
-        rebuild: readBoolean(env, 'rebuild', false),
-        runners: readRunners(env),
-    };
-}
-const IN_FLAKE = 'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.';
-const TAGS = 'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.';
-const DEFAULT_TAG = '{sha}-{system}';
-const PARTIAL_INPUTS = {
-    flake: { modes: ['build', 'plan'], usual: '.' },
-    attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
-    installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
-    file: { modes: ['build'], refused: { plan: IN_FLAKE } },
-    'nix-args': { modes: ['build', 'plan'] },
-    variant: { modes: ['build', 'merge'] },
-    tag: {
-        modes: ['build'],
-        usual: DEFAULT_TAG,
-        refused: { merge: 'The tags that merge publishes are `tags`.' },
-    },
-    'push-with': { modes: ['build', 'plan'], usual: 'registry' },
-    compression: { modes: ['build', 'plan'], usual: 'gzip' },
-    'compression-level': { modes: ['build'] },
-    'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
-    labels: { modes: ['build', 'plan'] },
-    rebuild: { modes: ['build', 'plan'], usual: 'false' },
-    'retention-days': { modes: ['build'], usual: '1' },
-    runners: { modes: ['plan'] },
-    tags: { modes: ['merge'], refused: { build: TAGS } },
-    annotations: { modes: ['merge'] },
-    systems: { modes: ['merge'], refused: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
-    digests: { modes: ['merge'] },
-    'artifact-pattern': { modes: ['merge'] },
-    'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
-    'allow-older': { modes: ['merge'], usual: 'false' },
-    republish: { modes: ['merge'], usual: 'false' },
-};
-function noticesOfOtherModes(env, mode) {
-    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, usual = '' }]) => {
-        const text = inputOf(env, name);
-        return !modes.includes(mode) && text !== '' && text !== usual;
-    });
-    return given.map(([name, { modes, refused }]) => {
-        const what = `The input \`${name}\` is not for \`mode: ${mode}\``;
-        const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
-        const instead = refused?.[mode];
-        if (instead !== undefined)
-            throw new InputError({ what, help: `${owners} ${instead}` });
-        return `${what}, which does without it. ${owners}`;
-    });
-}
-function noticesOfPassedOver(env) {
-    const isGiven = (name) => !['', PARTIAL_INPUTS[name]?.usual].includes(inputOf(env, name));
-    const instead = isGiven('installable') ? 'installable' : 'file';
-    if (!isGiven(instead))
-        return [];
-    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
-    return names.filter(isGiven).map((name) => `\`${name}\` is passed over: \`${instead}\` says what is built`);
-}
-function readDigests(env, push) {
-    const digests = linesOf(inputOf(env, 'digests'));
-    if (digests.length > 0)
-        return digests;
-    if ((env.INPUT_DIGESTS ?? '') === '')
-        return undefined;
-    if (!push)
-        return [];
-    throw new InputError({
-        what: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
-        help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
-    });
-}
-function readRunners(env) {
-    const runners = linesOf(inputOf(env, 'runners')).map(readRunner);
-    const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
-    if (twice === undefined)
-        return new Map(runners);
-    throw new InputError({ what: `The input \`runners\` has two runners for ${twice[0]}`, help: ONE_RUNNER });
-}
-const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
-function readRunner(line) {
-    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
-    if (system === undefined || runner === undefined || runner.includes(','))
-        throw new InputError({
-            what: `The input \`runners\` has "${line}", which is not of the form system=label`,
-            help: ONE_RUNNER,
-        });
-    valid('runners', () => platformOf(system));
-    return [system, runner];
-}
-function readSystem(env) {
-    const given = inputOf(env, 'system');
-    const system = given || ownSystem(env);
-    const origin = given === ''
-        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
-        : 'The input `system` (default: `matrix.system`) is not valid';
-    validFrom(origin, () => platformOf(system));
-    return system;
-}
-function readFlake(env) {
-    const flake = refuseOption('flake', inputOf(env, 'flake') || '.');
-    if (!flake.includes('#'))
-        return flake;
-    throw new InputError({
-        what: `The input \`flake\` is "${flake}", which names an attribute too`,
-        help: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
-    });
-}
-function readAttribute(env) {
-    const attribute = refuseOption('attribute', inputOf(env, 'attribute') || 'containerImage');
-    const hash = attribute.indexOf('#');
-    if (hash === -1)
-        return attribute;
-    throw new InputError({
-        what: `The input \`attribute\` is "${attribute}", which names a flake too`,
-        help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
-    });
-}
-function refuseOption(input, text) {
-    if (!text.startsWith('-'))
-        return text;
-    throw new InputError({
-        what: `The input \`${input}\` is "${text}", which Nix would take for an option`,
-        help: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
-    });
-}
-function readPushWith(env) {
-    return readChoice(env, 'push-with', ['registry', 'docker']);
-}
-function readCommonInputs(env) {
-    const names = linesOf(inputOf(env, 'image'));
-    if (names.length === 0)
-        throw new InputError({
-            what: 'The input `image` is missing',
-            help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
-        });
-    const lowered = names.filter((name) => name !== name.toLowerCase());
-    const listed = names.find((name) => name.includes(','));
-    if (listed !== undefined)
-        throw new InputError({
-            what: `The input \`image\` is not valid: "${listed}" has a comma`,
-            help: 'Write one name a line, without commas.',
-        });
-    const images = names.map((name) => valid('image', () => readImageName(name)));
-    return {
-        images: uniqueBy(images, printRepository),
-        push: readBoolean(env, 'push', true),
-        notices: [],
-        notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
-    };
-}
-function readImageName(name) {
-    const { repository, tag, digest } = parseReference(name.toLowerCase());
-    if (tag === undefined && digest === undefined)
-        return repository;
-    throw new InputError({
-        what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
-        help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
-    });
-}
-function readFile(env) {
-    const file = inputOf(env, 'file');
-    if (file !== '' && inputOf(env, 'installable') !== '')
-        throw new InputError({
-            what: 'The inputs `file` and `installable` are both given, and each says what to build',
-            help: 'Leave `installable` out, and name what the file has in `attribute`.',
-        });
-    return file;
-}
-function readVariant(env) {
-    const variant = inputOf(env, 'variant');
-    if (variant === '' || isVariant(variant))
-        return variant;
-    throw new InputError({
-        what: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
-    });
-}
-function inputs_readTag(env, placeholders, pushWith) {
-    const given = inputOf(env, 'tag');
-    if (given === '' && pushWith === 'registry')
-        return '';
-    if (given === '')
-        throw new InputError({
-            what: 'The input `tag` is empty, and Docker can push nothing without a tag',
-            help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
-        });
-    const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
-    const tag = fillPlaceholders('tag', pattern, placeholders);
-    if (isTagPattern(tag))
-        return pattern;
-    const help = /[\s,:/]/.test(tag) ? TAGS : undefined;
-    throw new InputError({
-        what: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
-        help,
-    });
-}
-const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
-function readCompression(env, pushWith) {
-    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
-    const { most, usual } = LEVELS[format];
-    const text = inputOf(env, 'compression-level');
-    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
-        throw new InputError({
-            what: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
-            help: 'Leave `compression` and `compression-level`, or `push-with`, out.',
-        });
-    const level = text === '' ? usual : Number(text);
-    if (Number.isInteger(level) && level >= 1 && level <= most)
-        return { format, level };
-    throw new InputError({
-        what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
-    });
-}
-function readReuseFrom(env, images, variant = '') {
-    const given = field_listOf(inputOf(env, 'reuse-from'));
-    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
-    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
-        if (isTag(text))
-            return images.map((repository) => ({ repository, tag: text }));
-        const reference = valid('reuse-from', () => parseReference(text));
-        if (reference.tag !== undefined || reference.digest !== undefined)
-            return [reference];
-        throw new InputError({
-            what: `The input \`reuse-from\` has "${text}", which has no tag`,
-            help: 'Write `name:tag`, or the tag alone.',
-        });
-    });
-}
-function readLabels(env, pushWith) {
-    const lines = linesOf(inputOf(env, 'labels'));
-    if (lines.length > 0 && pushWith === 'docker')
-        throw new InputError({
-            what: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
-            help: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
-        });
-    return Object.fromEntries(lines.map(readLabel));
-}
-function readLabel(line) {
-    const equals = line.indexOf('=');
-    if (equals > 0)
-        return [line.slice(0, equals), line.slice(equals + 1)];
-    throw new InputError({ what: `The input \`labels\` has "${line}", which is not of the form key=value` });
-}
-function checkNixArg(line) {
-    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
-        return line;
-    throw new InputError({
-        what: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
-        help: `Write each argument on a line of its own:\n  nix-args: |\n${line
-            .split(/\s+/)
-            .map((one) => `    ${one}`)
-            .join('\n')}`,
-    });
-}
-function readRetention(env) {
-    const text = inputOf(env, 'retention-days') || '1';
-    const days = Number(text);
-    if (Number.isInteger(days) && days >= 1 && days <= 90)
-        return days;
-    throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/shared-look-ups.js
-
-
-function shareLookUps(registry) {
-    const asked = new Map();
-    function share(key, { written = false } = {}, ask) {
-        const known = asked.get(key);
-        if (known !== undefined && (known.written || !written))
-            return known.found;
-        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
-        const own = { written, found };
-        asked.set(key, own);
-        const forget = () => {
-            if (asked.get(key) === own)
-                asked.delete(key);
-        };
-        found.then((one) => one ?? forget(), forget);
-        return found;
+async function askFor(repository, base, head, token, http) {
+    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const purpose = `compare ${base} with ${head}`;
+    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
+    const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: commits_ANSWER_LIMIT });
+    for (const milliseconds of PAUSES) {
+        const relation = readRelation(await ask());
+        if (relation.passing !== true)
+            return relation.relation;
+        http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
+        await http.pause(milliseconds);
     }
-    return {
-        ...registry,
-        getManifest(repository, reference, look) {
-            const ask = () => registry.getManifest(repository, reference, look);
-            return isDigest(reference) ? share(`manifest ${printRepository(repository)}@${reference}`, look, ask) : ask();
-        },
-        getBlob(repository, digest, limit, look) {
-            const ask = () => registry.getBlob(repository, digest, limit, look);
-            return share(`blob of at most ${limit} bytes ${printRepository(repository)}@${digest}`, look, ask);
-        },
-        async hasBlob(repository, digest, look) {
-            const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined;
-            return (await share(`blob ${printRepository(repository)}@${digest}`, look, ask)) === true;
-        },
-    };
+    return readRelation(await ask()).relation;
+}
+function readRelation(reply) {
+    const { host } = reply.url;
+    if (!reply.ok) {
+        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
+        const unknown = `${host} answered with status ${reply.status} (${commits_wordsOf(reply.text)}${tries})`;
+        return reply.status === 404 ? { relation: { unknown }, passing: true } : { relation: { unknown } };
+    }
+    const answer = readJson(ANSWER, reply.content ?? '');
+    if (answer.ok)
+        return { relation: answer.value.status };
+    const counted = readJson(COUNT, reply.content ?? '');
+    if (counted.ok)
+        return { relation: counted.value.total_commits };
+    return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true };
+}
+function isCommit(text) {
+    return /^[0-9a-f]{7,64}$/.test(text);
+}
+function commits_wordsOf(text) {
+    try {
+        const { message } = JSON.parse(text);
+        return (0,lib_errors/* oneLine */.TN)(String(message));
+    }
+    catch {
+        return (0,lib_errors/* oneLine */.TN)(text).slice(0, 80);
+    }
 }
 
-;// CONCATENATED MODULE: ./lib/merge/choose.js
+;// CONCATENATED MODULE: ./lib/publish/choose.js
 
 
 
@@ -63742,7 +64724,7 @@ function checkComplete(chosen, handed, { run }) {
             continue;
         const there = [...new Set(records.map((record) => `${record.system} of ${choose_nameOf(record)}`))];
         throw new RecordError({
-            what: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_failure/* oneLine */.TN)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            what: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_errors/* oneLine */.TN)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
             words: `there is ${there.join(', ')}`,
             help: [
                 'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
@@ -63793,7 +64775,7 @@ function ofRerun(attempt) {
     ];
 }
 
-;// CONCATENATED MODULE: ./lib/merge/collect.js
+;// CONCATENATED MODULE: ./lib/publish/collect.js
 
 
 
@@ -63829,83 +64811,6 @@ function candidateOf(text, origin) {
     return { digest: record.digest, record, origin };
 }
 
-;// CONCATENATED MODULE: ./lib/merge/commits.js
-
-
-
-const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
-const COUNT = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
-const commits_ANSWER_LIMIT = 16 * 1024 * 1024;
-const PAUSES = [500, 2000];
-async function compareCommits(question, http) {
-    const { api, repository, token, base, head } = question;
-    if (base === head)
-        return 'identical';
-    if (!isCommit(base) || !isCommit(head))
-        return { unknown: `"${(0,lib_failure/* oneLine */.TN)(isCommit(base) ? head : base)}" is no commit` };
-    if (token === '')
-        return { unknown: 'there is no token to ask with' };
-    if (!URL.canParse(api) || repository === '')
-        return { unknown: 'the runner does not say where to ask' };
-    const ask = (from, to) => askFor(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
-    try {
-        const answer = await ask(base, head);
-        if (typeof answer !== 'number')
-            return answer;
-        const behind = await ask(head, base);
-        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
-    }
-    catch (error) {
-        return { unknown: (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(error)) };
-    }
-}
-function relationOf(ahead, behind) {
-    if (ahead > 0)
-        return behind > 0 ? 'diverged' : 'ahead';
-    return behind > 0 ? 'behind' : 'identical';
-}
-async function askFor(repository, base, head, token, http) {
-    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const purpose = `compare ${base} with ${head}`;
-    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-    const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: commits_ANSWER_LIMIT });
-    for (const milliseconds of PAUSES) {
-        const relation = readRelation(await ask());
-        if (relation.passing !== true)
-            return relation.relation;
-        http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
-        await http.pause(milliseconds);
-    }
-    return readRelation(await ask()).relation;
-}
-function readRelation(reply) {
-    const { host } = reply.url;
-    if (!reply.ok) {
-        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
-        const unknown = `${host} answered with status ${reply.status} (${commits_wordsOf(reply.text)}${tries})`;
-        return reply.status === 404 ? { relation: { unknown }, passing: true } : { relation: { unknown } };
-    }
-    const answer = readJson(ANSWER, reply.content ?? '');
-    if (answer.ok)
-        return { relation: answer.value.status };
-    const counted = readJson(COUNT, reply.content ?? '');
-    if (counted.ok)
-        return { relation: counted.value.total_commits };
-    return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true };
-}
-function isCommit(text) {
-    return /^[0-9a-f]{7,64}$/.test(text);
-}
-function commits_wordsOf(text) {
-    try {
-        const { message } = JSON.parse(text);
-        return (0,lib_failure/* oneLine */.TN)(String(message));
-    }
-    catch {
-        return (0,lib_failure/* oneLine */.TN)(text).slice(0, 80);
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/oci/image-index.js
 
 
@@ -63937,7 +64842,7 @@ function printAnnotations(annotations) {
     return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
 }
 
-;// CONCATENATED MODULE: ./lib/merge/compose.js
+;// CONCATENATED MODULE: ./lib/publish/compose.js
 
 
 
@@ -63963,7 +64868,7 @@ function compose(members, annotations, origin) {
     const bytes = Buffer.from(composeIndex(entries, ofIndex));
     const warnings = [
         ...placed.homeless.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
-        ...labels.different.map((key) => `The label ${(0,lib_failure/* oneLine */.TN)(key)} differs between the images; the index, which all of them share, is without it`),
+        ...labels.different.map((key) => `The label ${(0,lib_errors/* oneLine */.TN)(key)} differs between the images; the index, which all of them share, is without it`),
     ];
     const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
         ? { ...dockerListOf(entries), lost: lostBy(members, entries, ofIndex) }
@@ -64011,201 +64916,13 @@ function steady(annotations) {
         .sort(([one], [other]) => (one < other ? -1 : 1));
 }
 
-;// CONCATENATED MODULE: ./lib/merge/merge-error.js
+;// CONCATENATED MODULE: ./lib/publish/merge-error.js
 
-class MergeError extends lib_failure/* Failure */.HR {
+class MergeError extends lib_errors/* Failure */.HR {
     name = 'MergeError';
 }
 
-;// CONCATENATED MODULE: ./lib/merge/published.js
-
-
-
-
-
-
-
-
-
-async function published_readTags(registry, tags) {
-    const descriptions = new Map();
-    return allOf(tags.map(async (tag) => {
-        const stored = await readStored(registry, tag);
-        if (stored === undefined)
-            return { tag, platforms: [] };
-        const key = `${printRepository(tag.repository)}@${stored.digest}`;
-        const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
-        descriptions.set(key, description);
-        return { tag, stored, ...(await description) };
-    }));
-}
-async function published_describe(registry, tag, stored) {
-    try {
-        const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag));
-        if (parsed.kind === 'index') {
-            const images = parsed.manifests.filter((one) => !isAttestation(one));
-            const platforms = images.flatMap(({ platform }) => platform ?? []);
-            const labels = parsed.mediaType === DOCKER_INDEX ? await labelsOf(registry, tag, images[0]) : {};
-            return { index: parsed, platforms, ...commitOf({ ...labels, ...parsed.annotations }) };
-        }
-        const image = await findImage(registry, tag.repository, stored.digest, { written: true });
-        return image === undefined
-            ? { platforms: [] }
-            : { platforms: [image.platform], ...commitOf({ ...image.labels, ...parsed.annotations }) };
-    }
-    catch (error) {
-        const gone = error instanceof RegistryError && error.problem === 'not-found';
-        if (!gone && !(error instanceof FormatError))
-            throw error;
-        const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
-        return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
-    }
-}
-async function labelsOf(registry, { repository }, image) {
-    try {
-        return (image && (await findImage(registry, repository, image.digest, { written: true })))?.labels ?? {};
-    }
-    catch (error) {
-        const gone = error instanceof RegistryError && error.problem === 'not-found';
-        if (!gone && !(error instanceof FormatError))
-            throw error;
-        return {};
-    }
-}
-function commitOf(annotations) {
-    return { revision: annotations[REVISION], source: annotations[SOURCE] };
-}
-
-;// CONCATENATED MODULE: ./lib/merge/store-index.js
-
-
-
-
-
-
-
-async function storeIndex(index, { dockerList }, plans, members, { images }, { registry, log }) {
-    await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
-    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
-    try {
-        await putIndex(registry, without, index);
-        return index;
-    }
-    catch (error) {
-        const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST);
-        if (!isDocker || !isTypeRefusal(error))
-            throw error;
-        if (dockerList === undefined || dockerList.lost.length > 0)
-            throw refusedIndex(error, dockerList?.lost);
-        log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`);
-        await putIndex(registry, images, dockerList).catch((second) => {
-            throw isTypeRefusal(second) ? refusedIndex(error) : second;
-        });
-        return dockerList;
-    }
-}
-async function putIndex(registry, images, index) {
-    await allOf(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
-    await allOf(images.map((image) => readBack(registry, image, index)));
-}
-function isTypeRefusal(error) {
-    if (!(error instanceof RegistryError))
-        return false;
-    const { problem, status = 0, code = '' } = error;
-    return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID');
-}
-function refusedIndex(error, lost = []) {
-    const { what, words } = error.parts;
-    return new MergeError({
-        what: `${error.host} refuses an OCI index that lists Docker manifests`,
-        words: [what, words].filter(Boolean).join('\n'),
-        help: [
-            'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
-            ...(lost.length === 0
-                ? []
-                : [
-                    `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${(0,lib_failure/* oneLine */.TN)(lost.join(', '))}`,
-                ]),
-        ].join('\n'),
-    });
-}
-async function readBack(registry, image, { digest }) {
-    if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
-        return;
-    throw new MergeError({
-        what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-        help: 'No tag has moved. Run the job again: this is a fault of the registry.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/merge/summary.js
-
-
-
-function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
-    const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
-}
-function describeTag({ tag, before, action, gained, lost, now }, digest) {
-    const from = before.stored === undefined ? '' : code(before.stored.digest);
-    const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
-    const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
-    return `| ${code(printReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
-}
-function signed(sign) {
-    return (platform) => `${sign} ${printPlatform(platform)}`;
-}
-function pullCommand(plans) {
-    const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', ''];
-}
-
-;// CONCATENATED MODULE: ./lib/merge/tag-plan.js
-
-
-
-function planTags(published, index, platforms, relations) {
-    return published.map((before) => ({
-        tag: before.tag,
-        before,
-        action: actionFor(before, index, relations),
-        gained: before.stored === undefined ? [] : without(platforms, before.platforms),
-        lost: without(before.platforms, platforms),
-    }));
-}
-function actionFor({ stored, revision }, index, relations) {
-    if (stored === undefined)
-        return 'created';
-    if (stored.digest === index)
-        return 'kept';
-    return revision !== undefined && relations.get(revision) === 'behind' ? 'skipped' : 'moved';
-}
-function without(platforms, others) {
-    const keys = new Set(others.map(platformKey));
-    return platforms.filter((platform) => !keys.has(platformKey(platform)));
-}
-function losing(plans) {
-    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
-}
-function refuseLoss(plans, state = '') {
-    const [first, ...more] = losing(plans);
-    if (first === undefined)
-        return;
-    throw new MergeError({
-        what: first.before.unreadable === undefined
-            ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
-            : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
-        words: [first, ...more].map(describeLoss).join('\n'),
-        help: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
-    });
-}
-function describeLoss({ tag, before, lost }) {
-    if (before.unreadable !== undefined)
-        return before.unreadable;
-    return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
-}
-
-;// CONCATENATED MODULE: ./lib/merge/tags.js
+;// CONCATENATED MODULE: ./lib/publish/move-tags.js
 
 
 
@@ -64234,7 +64951,7 @@ async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELL
         }
     }
     catch (error) {
-        const reason = signal.aborted && !(error instanceof lib_failure/* Failure */.HR) ? cancelled() : error;
+        const reason = signal.aborted && !(error instanceof lib_errors/* Failure */.HR) ? cancelled() : error;
         const touched = [...new Set([...state.written.keys(), ...state.byOthers])];
         const options = {
             keep: state.byOthers.length > 0,
@@ -64243,7 +64960,7 @@ async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELL
         };
         const left = await finishUp(() => restoreTags(registry, touched, index.digest, options));
         const nothing = state.written.size === 0 && left.length === 0;
-        throw tags_stopped(reason, nothing ? 'No tag has moved.' : printTagsLeft(left, which));
+        throw move_tags_stopped(reason, nothing ? 'No tag has moved.' : printTagsLeft(left, which));
     }
 }
 async function moveInWaves(registry, moves, index, state, signal) {
@@ -64293,11 +65010,11 @@ async function writeWave(registry, wave, index, { written, byOthers }, signal) {
     const { move, error } = failed;
     if (error instanceof TagConflict)
         throw error;
-    if (signal.aborted && !(error instanceof lib_failure/* Failure */.HR))
+    if (signal.aborted && !(error instanceof lib_errors/* Failure */.HR))
         throw cancelled();
     throw new MergeError({
         what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
-        words: (0,lib_failure/* messageOf */.bD)(error),
+        words: (0,lib_errors/* messageOf */.bD)(error),
         cause: error,
         help: 'Run the job again once the cause is fixed. The index is already in the registry.',
     });
@@ -64312,7 +65029,7 @@ function wavesOf(moves) {
 async function findMoved(registry, moves, index) {
     const moved = await allOf(moves.map(async (move) => {
         const { tag, before } = move;
-        const now = await readTag(registry, tag, [before?.digest, index.digest]);
+        const now = await tags_readTag(registry, tag, [before?.digest, index.digest]);
         if (now === before?.digest)
             return [];
         if (now === index.digest)
@@ -64321,8 +65038,8 @@ async function findMoved(registry, moves, index) {
     }));
     return moved.flat();
 }
-function tags_stopped(error, where) {
-    if (!(error instanceof lib_failure/* Failure */.HR))
+function move_tags_stopped(error, where) {
+    if (!(error instanceof lib_errors/* Failure */.HR))
         return error;
     const { what, words, help = 'Run the job again. The index is already in the registry.' } = error.parts;
     return new MergeError({ what, words, help: `${where}\n${help}`, cause: error });
@@ -64333,7 +65050,7 @@ async function findOvertaken(registry, moves, index, log) {
             return await overtakenBy(registry, move, index, log);
         }
         catch (error) {
-            log.info(`Can't check whether another run has moved ${printReference(move.tag)} since: ${(0,lib_failure/* firstLine */.TM)(error)}`);
+            log.info(`Can't check whether another run has moved ${printReference(move.tag)} since: ${(0,lib_errors/* firstLine */.TM)(error)}`);
             return [];
         }
     });
@@ -64342,7 +65059,7 @@ async function findOvertaken(registry, moves, index, log) {
 async function overtakenBy(registry, { tag, before }, index, log) {
     const name = printReference(tag);
     const outdated = before?.digest === index.digest ? undefined : before?.digest;
-    const now = await readTag(registry, tag, [index.digest], outdated);
+    const now = await tags_readTag(registry, tag, [index.digest], outdated);
     if (now === index.digest)
         return [];
     if (now === before?.digest) {
@@ -64351,26 +65068,192 @@ async function overtakenBy(registry, { tag, before }, index, log) {
         return [];
     }
     const commit = now && (await readCommit(registry, tag, now));
-    if (commit !== undefined && commit === tags_commitOf(index))
+    if (commit !== undefined && commit === commitOf(index))
         log.info(`${name} points to ${now}: another run of the same commit has published that since`);
     else
-        log.warning(`${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${(0,lib_failure/* oneLine */.TN)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
+        log.warning(`${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${(0,lib_errors/* oneLine */.TN)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
     return [{ tag, now }];
 }
 async function readCommit(registry, { repository }, digest) {
     try {
         const stored = await registry.getManifest(repository, digest);
-        return stored && tags_commitOf(stored);
+        return stored && commitOf(stored);
     }
     catch {
         return undefined;
     }
 }
-function tags_commitOf({ bytes, mediaType, digest }) {
+function commitOf({ bytes, mediaType, digest }) {
     return parseManifest(bytes, mediaType, digest).annotations[REVISION];
 }
 
-;// CONCATENATED MODULE: ./lib/merge/verify.js
+;// CONCATENATED MODULE: ./lib/publish/published.js
+
+
+
+
+
+
+
+
+
+async function published_readTags(registry, tags) {
+    const descriptions = new Map();
+    return allOf(tags.map(async (tag) => {
+        const stored = await readStored(registry, tag);
+        if (stored === undefined)
+            return { tag, platforms: [] };
+        const key = `${printRepository(tag.repository)}@${stored.digest}`;
+        const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
+        descriptions.set(key, description);
+        return { tag, stored, ...(await description) };
+    }));
+}
+async function published_describe(registry, tag, stored) {
+    try {
+        const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag));
+        if (parsed.kind === 'index') {
+            const images = parsed.manifests.filter((one) => !isAttestation(one));
+            const platforms = images.flatMap(({ platform }) => platform ?? []);
+            const labels = parsed.mediaType === DOCKER_INDEX ? await labelsOf(registry, tag, images[0]) : {};
+            return { index: parsed, platforms, ...published_commitOf({ ...labels, ...parsed.annotations }) };
+        }
+        const image = await findImage(registry, tag.repository, stored.digest, { written: true });
+        return image === undefined
+            ? { platforms: [] }
+            : { platforms: [image.platform], ...published_commitOf({ ...image.labels, ...parsed.annotations }) };
+    }
+    catch (error) {
+        const gone = error instanceof RegistryError && error.problem === 'not-found';
+        if (!gone && !(error instanceof FormatError))
+            throw error;
+        const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
+        return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
+    }
+}
+async function labelsOf(registry, { repository }, image) {
+    try {
+        return (image && (await findImage(registry, repository, image.digest, { written: true })))?.labels ?? {};
+    }
+    catch (error) {
+        const gone = error instanceof RegistryError && error.problem === 'not-found';
+        if (!gone && !(error instanceof FormatError))
+            throw error;
+        return {};
+    }
+}
+function published_commitOf(annotations) {
+    return { revision: annotations[REVISION], source: annotations[SOURCE] };
+}
+
+;// CONCATENATED MODULE: ./lib/publish/store-index.js
+
+
+
+
+
+
+
+async function storeIndex(index, { dockerList }, plans, members, { images }, { registry, log }) {
+    await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
+    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
+    try {
+        await putIndex(registry, without, index);
+        return index;
+    }
+    catch (error) {
+        const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST);
+        if (!isDocker || !isTypeRefusal(error))
+            throw error;
+        if (dockerList === undefined || dockerList.lost.length > 0)
+            throw refusedIndex(error, dockerList?.lost);
+        log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`);
+        await putIndex(registry, images, dockerList).catch((second) => {
+            throw isTypeRefusal(second) ? refusedIndex(error) : second;
+        });
+        return dockerList;
+    }
+}
+async function putIndex(registry, images, index) {
+    await allOf(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
+    await allOf(images.map((image) => readBack(registry, image, index)));
+}
+function isTypeRefusal(error) {
+    if (!(error instanceof RegistryError))
+        return false;
+    const { problem, status = 0, code = '' } = error;
+    return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID');
+}
+function refusedIndex(error, lost = []) {
+    const { what, words } = error.parts;
+    return new MergeError({
+        what: `${error.host} refuses an OCI index that lists Docker manifests`,
+        words: [what, words].filter(Boolean).join('\n'),
+        help: [
+            'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
+            ...(lost.length === 0
+                ? []
+                : [
+                    `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${(0,lib_errors/* oneLine */.TN)(lost.join(', '))}`,
+                ]),
+        ].join('\n'),
+    });
+}
+async function readBack(registry, image, { digest }) {
+    if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
+        return;
+    throw new MergeError({
+        what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
+        help: 'No tag has moved. Run the job again: this is a fault of the registry.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/publish/tag-plan.js
+
+
+
+function planTags(published, index, platforms, relations) {
+    return published.map((before) => ({
+        tag: before.tag,
+        before,
+        action: actionFor(before, index, relations),
+        gained: before.stored === undefined ? [] : without(platforms, before.platforms),
+        lost: without(before.platforms, platforms),
+    }));
+}
+function actionFor({ stored, revision }, index, relations) {
+    if (stored === undefined)
+        return 'created';
+    if (stored.digest === index)
+        return 'kept';
+    return revision !== undefined && relations.get(revision) === 'behind' ? 'skipped' : 'moved';
+}
+function without(platforms, others) {
+    const keys = new Set(others.map(platformKey));
+    return platforms.filter((platform) => !keys.has(platformKey(platform)));
+}
+function losing(plans) {
+    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
+}
+function refuseLoss(plans, state = '') {
+    const [first, ...more] = losing(plans);
+    if (first === undefined)
+        return;
+    throw new MergeError({
+        what: first.before.unreadable === undefined
+            ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
+            : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
+        words: [first, ...more].map(describeLoss).join('\n'),
+        help: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
+    });
+}
+function describeLoss({ tag, before, lost }) {
+    if (before.unreadable !== undefined)
+        return before.unreadable;
+    return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/publish/verify.js
 
 
 
@@ -64495,7 +65378,65 @@ function checkMembers(members, images, systems) {
         });
 }
 
-;// CONCATENATED MODULE: ./lib/merge/merge.js
+;// CONCATENATED MODULE: ./lib/registry/shared-look-ups.js
+
+
+function shareLookUps(registry) {
+    const asked = new Map();
+    function share(key, { written = false } = {}, ask) {
+        const known = asked.get(key);
+        if (known !== undefined && (known.written || !written))
+            return known.found;
+        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
+        const own = { written, found };
+        asked.set(key, own);
+        const forget = () => {
+            if (asked.get(key) === own)
+                asked.delete(key);
+        };
+        found.then((one) => one ?? forget(), forget);
+        return found;
+    }
+    return {
+        ...registry,
+        getManifest(repository, reference, look) {
+            const ask = () => registry.getManifest(repository, reference, look);
+            return isDigest(reference) ? share(`manifest ${printRepository(repository)}@${reference}`, look, ask) : ask();
+        },
+        getBlob(repository, digest, limit, look) {
+            const ask = () => registry.getBlob(repository, digest, limit, look);
+            return share(`blob of at most ${limit} bytes ${printRepository(repository)}@${digest}`, look, ask);
+        },
+        async hasBlob(repository, digest, look) {
+            const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined;
+            return (await share(`blob ${printRepository(repository)}@${digest}`, look, ask)) === true;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge-summary.js
+
+
+
+function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
+    const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
+    return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
+}
+function describeTag({ tag, before, action, gained, lost, now }, digest) {
+    const from = before.stored === undefined ? '' : code(before.stored.digest);
+    const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
+    const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
+    return `| ${code(printReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
+}
+function signed(sign) {
+    return (platform) => `${sign} ${printPlatform(platform)}`;
+}
+function pullCommand(plans) {
+    const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
+    return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', ''];
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge.js
 
 
 
@@ -64637,7 +65578,7 @@ async function lookAtTags({ origin, head }, { tags, token, allowOlder }, { api, 
     const relations = [...bases].map(async ([base, [first]]) => {
         const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
         if (elsewhere)
-            return [base, { unknown: `that commit is of another repository, ${(0,lib_failure/* oneLine */.TN)(first.source ?? '')}` }];
+            return [base, { unknown: `that commit is of another repository, ${(0,lib_errors/* oneLine */.TN)(first.source ?? '')}` }];
         return [base, await compareCommits({ api, repository, token, base, head }, http)];
     });
     return [published, new Map(await Promise.all(relations))];
@@ -64691,7 +65632,7 @@ function logUnknownOrder(moving, from, to, relation, log) {
     if (from === undefined)
         log.info(`${moving}, which names no commit`);
     else
-        log.warning(`${moving} from commit ${(0,lib_failure/* oneLine */.TN)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
+        log.warning(`${moving} from commit ${(0,lib_errors/* oneLine */.TN)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }
 async function publishTags(index, planned, planAgain, { registry, log }, signal) {
     let plans = planned;
@@ -64704,7 +65645,7 @@ async function publishTags(index, planned, planAgain, { registry, log }, signal)
     };
     await moveTags(registry, movesOf(planned), index, { replan, signal }).catch((error) => {
         if (signal.aborted)
-            log.error((0,lib_failure/* messageOf */.bD)(error));
+            log.error((0,lib_errors/* messageOf */.bD)(error));
         throw error;
     });
     const looking = findOvertaken(registry, movesOf(plans), index, log);
@@ -64761,13 +65702,13 @@ function merge_report(index, members, plans, unchanged, { images, push }) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/plan/summary.js
+;// CONCATENATED MODULE: ./lib/modes/plan-summary.js
 
 function summarizePlan(builds) {
     return markdown_lines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
 }
 
-;// CONCATENATED MODULE: ./lib/plan/plan.js
+;// CONCATENATED MODULE: ./lib/modes/plan.js
 
 
 
@@ -64973,871 +65914,6 @@ function helperFailed(program, file, host, why) {
         what: `The credential helper ${program}, which ${file} names for ${host}, failed`,
         words: why,
     });
-}
-
-// EXTERNAL MODULE: ./node_modules/undici/index.js
-var undici = __nccwpck_require__(46752);
-;// CONCATENATED MODULE: ./lib/registry/body.js
-
-class LateAnswer extends Error {
-    name = 'LateAnswer';
-    code = 'ETIMEDOUT';
-}
-async function body_readWhole(body, limit, timeout) {
-    const chunks = [];
-    const length = await body_collect(body, limit + 1, timeout, chunks);
-    return length > limit ? undefined : Buffer.concat(chunks, length);
-}
-async function body_readStart(body, limit, timeout) {
-    const chunks = [];
-    await body_collect(body, limit, timeout, chunks).catch(() => undefined);
-    return Buffer.concat(chunks).subarray(0, limit);
-}
-async function body_collect(body, enough, timeout, chunks) {
-    const late = new LateAnswer(`the answer did not arrive within ${timeout / 1000} s`);
-    const timer = setTimeout(() => body.destroy(late), timeout);
-    let length = 0;
-    try {
-        for await (const chunk of body) {
-            chunks.push(chunk);
-            length += chunk.length;
-            if (length >= enough)
-                break;
-        }
-        return length;
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-const SLICE = 64 * 1024;
-function watchBody(body, watchdog) {
-    async function* slices() {
-        for await (const chunk of body) {
-            for (let start = 0; start < chunk.length; start += SLICE) {
-                watchdog.start();
-                yield chunk.subarray(start, start + SLICE);
-                watchdog.stop();
-            }
-        }
-        watchdog.start();
-    }
-    const watched = external_node_stream_.Readable.from(slices(), { objectMode: false });
-    watched.once('close', () => body.destroy());
-    return watched;
-}
-const LEAST_PROGRESS = 1024;
-async function* readSteadily(body, timeout) {
-    const stalled = new LateAnswer(`the transfer stalled: less than 1 KiB arrived within ${timeout / 1000} s`);
-    const chunks = body[Symbol.asyncIterator]();
-    let received = 0;
-    let waited = 0;
-    try {
-        while (true) {
-            const start = performance.now();
-            const timer = setTimeout(() => body.destroy(stalled), timeout - waited);
-            const next = await chunks.next().finally(() => clearTimeout(timer));
-            if (next.done)
-                return;
-            received += next.value.length;
-            waited += performance.now() - start;
-            if (received >= LEAST_PROGRESS) {
-                received = 0;
-                waited = 0;
-            }
-            yield next.value;
-        }
-    }
-    finally {
-        body.destroy();
-    }
-}
-
-// EXTERNAL MODULE: external "node:dns"
-var external_node_dns_ = __nccwpck_require__(40610);
-;// CONCATENATED MODULE: external "node:dns/promises"
-const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
-// EXTERNAL MODULE: external "node:net"
-var external_node_net_ = __nccwpck_require__(77030);
-// EXTERNAL MODULE: external "node:tls"
-var external_node_tls_ = __nccwpck_require__(41692);
-;// CONCATENATED MODULE: ./lib/registry/address.js
-
-const PUBLIC = { zone: 'public', name: 'a public address' };
-const PRIVATE = { zone: 'private', name: 'a private address' };
-const LOOPBACK = { zone: 'loopback', name: 'a loopback address' };
-const LINK_LOCAL = { zone: 'forbidden', name: 'a link-local address' };
-const address_PLATFORM = { zone: 'forbidden', name: 'an address for the metadata of cloud machines' };
-const MULTICAST = { zone: 'forbidden', name: 'a multicast address' };
-const RESERVED = { zone: 'forbidden', name: 'a reserved address' };
-function classifyAddress(address) {
-    const bare = address.replace(/%.*$/, '');
-    const family = (0,external_node_net_.isIP)(bare);
-    if (family === 0)
-        return RESERVED;
-    if (family === 4)
-        return listedKind(bare, 'ipv4') ?? PUBLIC;
-    const known = listedKind(bare, 'ipv6');
-    if (known !== undefined)
-        return known;
-    const embedded = embeddedAddress(groupsOf(bare));
-    if (embedded !== undefined)
-        return classifyAddress(embedded);
-    return GLOBAL.check(bare, 'ipv6') ? PUBLIC : RESERVED;
-}
-function isLoopback(hostname) {
-    const address = unbracketed(hostname);
-    if (address === 'localhost')
-        return true;
-    return (0,external_node_net_.isIP)(address) !== 0 && THIS_MACHINE.check(address, (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
-}
-function unbracketed(hostname) {
-    return hostname.replace(/^\[|\]$/g, '');
-}
-function blockList(networks) {
-    const list = new external_node_net_.BlockList();
-    for (const network of networks) {
-        const [address = '', prefix] = network.split('/');
-        list.addSubnet(address, Number(prefix), (0,external_node_net_.isIP)(address) === 6 ? 'ipv6' : 'ipv4');
-    }
-    return list;
-}
-const THIS_MACHINE = blockList(['127.0.0.0/8', '::1/128']);
-const GLOBAL = blockList(['2000::/3']);
-const address_KINDS = [
-    [LINK_LOCAL, blockList(['169.254.0.0/16', 'fe80::/10'])],
-    [
-        address_PLATFORM,
-        blockList([
-            '168.63.129.16/32',
-            '100.100.100.200/32',
-            '192.0.0.192/32',
-            'fd00:ec2::/32',
-            'fd20:ce::254/128',
-            'fd00:c1::a9fe:a9fe/128',
-            'fd00:42::42/128',
-        ]),
-    ],
-    [LOOPBACK, blockList(['127.0.0.0/8', '0.0.0.0/32', '::1/128', '::/128'])],
-    [MULTICAST, blockList(['224.0.0.0/4', 'ff00::/8'])],
-    [RESERVED, blockList(['0.0.0.0/8', '255.255.255.255/32', '100::/64', '100:0:0:1::/64'])],
-    [
-        PRIVATE,
-        blockList([
-            '10.0.0.0/8',
-            '100.64.0.0/10',
-            '172.16.0.0/12',
-            '192.0.0.0/24',
-            '192.168.0.0/16',
-            '198.18.0.0/15',
-            '240.0.0.0/4',
-            'fc00::/7',
-            'fec0::/10',
-            '64:ff9b:1::/48',
-        ]),
-    ],
-];
-function listedKind(address, family) {
-    return address_KINDS.find(([, list]) => list.check(address, family))?.[0];
-}
-function embeddedAddress(groups) {
-    const [first = 0, second = 0, third = 0, , , , seventh = 0, eighth = 0] = groups;
-    const prefix = groups.slice(0, 6).join(':');
-    if (EMBEDDING_PREFIXES.has(prefix))
-        return dotted(seventh, eighth);
-    if (first === 0x2002)
-        return dotted(second, third);
-    if (first === 0x2001 && second === 0)
-        return dotted(seventh ^ 0xffff, eighth ^ 0xffff);
-    return undefined;
-}
-const EMBEDDING_PREFIXES = new Set([
-    [0, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0xffff],
-    [0, 0, 0, 0, 0xffff, 0],
-    [0x64, 0xff9b, 0, 0, 0, 0],
-].map((groups) => groups.join(':')));
-function dotted(high, low) {
-    return [high >> 8, high & 0xff, low >> 8, low & 0xff].join('.');
-}
-function groupsOf(address) {
-    const [head = '', tail] = unbracketed(new URL(`http://[${address}]`).hostname).split('::');
-    const parse = (part) => part === '' ? [] : part.split(':').map((group) => parseInt(group, 16));
-    const before = parse(head);
-    const after = parse(tail ?? '');
-    return [...before, ...Array(8 - before.length - after.length).fill(0), ...after];
-}
-
-;// CONCATENATED MODULE: ./lib/registry/network.js
-
-
-
-
-
-
-
-class RefusedAddress extends Error {
-    name = 'RefusedAddress';
-    address;
-    kind;
-    constructor(address, kind) {
-        super(`${address} is ${kind.name}`);
-        this.address = address;
-        this.kind = kind;
-    }
-}
-const PROXIED_LOOKUP_TIMEOUT = 3_000;
-const CONNECT_TIMEOUT = 10_000;
-function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_namespaceObject.lookup)(hostname, { all: true, hints: external_node_dns_.ADDRCONFIG }), classify = classifyAddress, }) {
-    const zones = new Map();
-    const resolved = new Map();
-    const certificates = new Map();
-    function refusalOf(address, reach) {
-        const kind = classify(address);
-        return reach === undefined || NEARNESS[kind.zone] <= NEARNESS[reach] ? undefined : new RefusedAddress(address, kind);
-    }
-    function lookupWithin(reach) {
-        return (hostname, { all }, callback) => {
-            resolve(hostname).then((addresses) => {
-                const usable = addresses.filter(({ address }) => refusalOf(address, reach) === undefined);
-                const [first] = usable;
-                const [refused] = addresses.flatMap(({ address }) => refusalOf(address, reach) ?? []);
-                if (first === undefined)
-                    callback(refused ?? new Error(`${hostname} has no address`), '');
-                else if (all)
-                    callback(null, [...usable]);
-                else
-                    callback(null, first.address, first.family);
-            }, (error) => callback(error, ''));
-        };
-    }
-    function remember(origin, address) {
-        const { zone } = classify(address);
-        const known = zones.get(origin);
-        if (known === undefined || NEARNESS[zone] < NEARNESS[known])
-            zones.set(origin, zone);
-    }
-    function addressesOf(hostname) {
-        const host = unbracketed(hostname);
-        const known = resolved.get(host);
-        if (known !== undefined)
-            return known;
-        const addresses = (0,external_node_net_.isIP)(host)
-            ? Promise.resolve([host])
-            : within(PROXIED_LOOKUP_TIMEOUT, resolve(host)).then((all) => all.map(({ address }) => address), () => []);
-        resolved.set(host, addresses);
-        return addresses;
-    }
-    async function zoneOf(registry) {
-        const connected = zones.get(registry.origin);
-        if (connected !== undefined)
-            return connected;
-        const all = (await addressesOf(registry.hostname)).map((address) => classify(address).zone);
-        return all.toSorted((one, other) => NEARNESS[one] - NEARNESS[other])[0] ?? 'public';
-    }
-    return {
-        connector(reach) {
-            const connect = (0,undici.buildConnector)({ allowH2: false, timeout: CONNECT_TIMEOUT, lookup: lookupWithin(reach) });
-            return (options, callback) => {
-                const refused = (0,external_node_net_.isIP)(options.hostname) === 0 ? undefined : refusalOf(options.hostname, reach);
-                if (refused !== undefined)
-                    return queueMicrotask(() => callback(refused, null));
-                const origin = `${options.protocol}//${options.host}`;
-                const opened = connect(options, (...result) => {
-                    const [, socket] = result;
-                    if (socket?.remoteAddress !== undefined)
-                        remember(origin, socket.remoteAddress);
-                    callback(...result);
-                });
-                if (opened instanceof external_node_tls_.TLSSocket)
-                    opened.prependOnceListener('secure', () => {
-                        const { valid_from, valid_to } = opened.getPeerCertificate();
-                        if (valid_from !== undefined)
-                            certificates.set(origin, { from: Date.parse(valid_from), to: Date.parse(valid_to) });
-                    });
-            };
-        },
-        async reachFor({ url, registry }) {
-            if (registry === undefined)
-                return undefined;
-            if (url.origin === registry.origin)
-                return 'loopback';
-            const zone = await zoneOf(registry);
-            return zone === 'forbidden' ? 'public' : zone;
-        },
-        async checkProxied(url, reach) {
-            if (reach === undefined)
-                return;
-            for (const address of await addressesOf(url.hostname)) {
-                const refused = refusalOf(address, reach);
-                if (refused !== undefined)
-                    throw refused;
-            }
-        },
-        certificateOf: (origin) => certificates.get(origin),
-    };
-}
-const NEARNESS = { public: 0, private: 1, loopback: 2, forbidden: 3 };
-async function within(milliseconds, work) {
-    const { promise, reject } = Promise.withResolvers();
-    const timer = setTimeout(() => reject(new Error('timed out')), milliseconds);
-    try {
-        return await Promise.race([work, promise]);
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-function refusedAddress({ url, purpose, registry = url }, { address, kind }, reach) {
-    const { host } = registry;
-    const own = url.origin === registry.origin;
-    const target = (0,external_node_net_.isIP)(unbracketed(url.hostname)) === 0 ? `${url.host} (${address})` : url.host;
-    const leads = own ? `${target} is` : `${host} points to ${target},`;
-    if (kind.zone === 'forbidden' || reach === undefined)
-        return new RegistryError({
-            host,
-            problem: 'other',
-            what: `Can't ${purpose}: ${leads} ${kind.name}, and this action never connects to those`,
-            help: own
-                ? "Check the registry's name, and the address that it resolves to on the runner."
-                : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
-        });
-    const near = kind.zone === 'loopback' ? 'a loopback address' : 'a private address';
-    return new RegistryError({
-        host,
-        problem: 'other',
-        what: `Can't ${purpose}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
-        help: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/proxy.js
-
-
-
-
-function readProxies(env) {
-    const variableOf = (name) => [name.toLowerCase(), name].find((one) => env[one]);
-    const proxyOf = (name) => {
-        const variable = variableOf(name);
-        return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') };
-    };
-    const except = env[variableOf('NO_PROXY') ?? ''] ?? '';
-    return { http: proxyOf('HTTP_PROXY'), https: proxyOf('HTTPS_PROXY'), except: except.split(/[\s,]+/) };
-}
-const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:']);
-function readProxy(value) {
-    const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:');
-    if (!URL.canParse(text))
-        return undefined;
-    const url = new URL(text);
-    const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== '';
-    return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined;
-}
-function isDecodable(text) {
-    try {
-        decodeURIComponent(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-function proxyFor(url, { http, https, except }) {
-    if (isLoopback(url.hostname))
-        return undefined;
-    const host = unbracketed(url.hostname).replace(/\.$/, '');
-    const port = url.port || (url.protocol === 'https:' ? '443' : '80');
-    if (except.some((entry) => covers(entry, host, port)))
-        return undefined;
-    return url.protocol === 'https:' ? https : http;
-}
-function covers(entry, host, port) {
-    const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? [];
-    if (onlyPort !== port)
-        return false;
-    const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/');
-    if ((0,external_node_net_.isIP)(network) !== 0)
-        return proxy_isWithin(host, network, prefix);
-    const domain = name
-        .replace(/^\*?\./, '')
-        .replace(/\.$/, '')
-        .toLowerCase();
-    if (domain === '')
-        return false;
-    return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'));
-}
-function proxy_isWithin(host, network, prefix) {
-    const [bits, family] = (0,external_node_net_.isIP)(network) === 6 ? [128, 'ipv6'] : [32, 'ipv4'];
-    const length = prefix === undefined ? bits : Number(prefix);
-    if ((0,external_node_net_.isIP)(host) !== (0,external_node_net_.isIP)(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
-        return false;
-    const list = new external_node_net_.BlockList();
-    list.addSubnet(network, length, family);
-    return list.check(host, family);
-}
-function unusableProxy(variable, { url, purpose }) {
-    return new RegistryError({
-        host: url.host,
-        problem: 'other',
-        what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
-        help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
-  ${variable}: http://proxy.example:3128
-  ${variable}: http://user:password@proxy.example:3128
-  ${variable}: socks5://proxy.example:1080
-${goDirect(url)}`,
-    });
-}
-function goDirect({ hostname }) {
-    return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`;
-}
-function proxyStatus(error) {
-    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec((0,lib_failure/* messageOf */.bD)(error)) ?? [];
-    return status === undefined ? undefined : Number(status);
-}
-function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
-    const help = status === 407
-        ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
-        : `Have the proxy allow connections to ${url.host}.`;
-    return new RegistryError({
-        host: url.host,
-        problem: 'other',
-        what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
-        help: `${help}\n${goDirect(url)}`,
-        cause,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/unanswered.js
-
-
-
-
-
-
-function unanswered(call) {
-    const { url, purpose, error, proxy } = call;
-    const { host } = url;
-    const refused = proxyStatus(causeOf(error));
-    if (refused !== undefined && proxy?.url !== undefined)
-        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
-    const { what, ...explanation } = unanswered_explain(call);
-    return new RegistryError({
-        host,
-        ...explanation,
-        what: `Can't ${purpose}: ${what}`,
-        words: (0,lib_failure/* messageOf */.bD)(error),
-        cause: error,
-    });
-}
-function unanswered_explain(call) {
-    const { error, proxy, answered } = call;
-    const { host } = call.url;
-    const code = unanswered_codeOf(error) ?? '';
-    if (error instanceof LateAnswer)
-        return { problem: 'other', what: `the connection to ${host} stalled`, help: 'Run the job again later.' };
-    if (code === 'EMFILE' || code === 'ENFILE')
-        return {
-            problem: 'other',
-            what: 'the runner has reached its limit of open files',
-            help: disk/* MORE_FILES */.ew,
-        };
-    if (TIME_ERRORS.has(code))
-        return explainTime(call, code);
-    if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
-        return {
-            problem: 'other',
-            what: `the certificate of ${host} is for another host name`,
-            help: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
-        };
-    if (CERTIFICATE_ERROR.test(code))
-        return { problem: 'untrusted-certificate', what: `the certificate of ${host} is not trusted`, help: undefined };
-    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
-    return {
-        problem: 'unreachable',
-        what: `${host} can't be reached${through}`,
-        help: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
-    };
-}
-const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function explainTime({ url: { host }, validity, skew }, code) {
-    const now = Date.now();
-    const expired = code === 'CERT_HAS_EXPIRED';
-    const what = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
-    if (skew !== undefined)
-        return {
-            problem: 'other',
-            what: `${what} by the clock of this runner, which is wrong`,
-            help: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
-        };
-    const limit = expired ? validity?.to : validity?.from;
-    const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
-    const clock = `The runner's clock says ${formatTime(now)}`;
-    const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
-    const far = limit !== undefined && Math.abs(limit - now) >= DAY;
-    const help = expired
-        ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
-        : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`;
-    return { problem: 'other', what, help };
-}
-function causeOf(error) {
-    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
-}
-function unanswered_codeOf(error) {
-    const { code, cause } = error;
-    if (typeof code === 'string')
-        return code;
-    return typeof cause === 'object' && cause !== null ? unanswered_codeOf(cause) : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/http.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-const TIMEOUTS = { stall: STALL, tunnel: 30_000, drain: 5_000 };
-const CONNECTIONS = 64;
-function createHttp(settings) {
-    const closing = new AbortController();
-    const pause = (milliseconds) => (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
-    const { log, userAgent, env } = settings;
-    const clock = createClock(settings.now ?? (() => performance.now()), settings.wait ?? pause);
-    const budgets = createBudgets(clock.now);
-    const backOffs = createBackOffs(clock, log);
-    let skew;
-    const timeouts = { ...TIMEOUTS, ...settings.timeouts };
-    const network = createNetwork(settings);
-    const options = { allowH2: false, connections: CONNECTIONS };
-    const proxies = readProxies(env);
-    const direct = new Map();
-    const proxied = new Map();
-    const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: timeouts.tunnel });
-    const exhausted = new WeakSet();
-    const unruly = new Set();
-    async function dispatcherFor(call) {
-        const proxy = proxyFor(call.url, proxies);
-        if (proxy !== undefined && proxy.url === undefined)
-            throw unusableProxy(proxy.variable, call);
-        const reach = await network.reachFor(call);
-        if (proxy?.url !== undefined)
-            await network.checkProxied(call.url, reach);
-        closing.signal.throwIfAborted();
-        return proxy?.url === undefined ? directly(reach) : through(proxy.url.href);
-    }
-    function directly(reach) {
-        const agent = direct.get(reach) ?? new undici.Agent({ ...options, connect: network.connector(reach) });
-        direct.set(reach, agent);
-        return agent;
-    }
-    function through(uri) {
-        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...options, uri, clientFactory });
-        proxied.set(uri, agent);
-        return agent;
-    }
-    async function begin(call, attempt) {
-        const { method, url, headers, body } = call;
-        const dispatcher = await dispatcherFor(call).catch((error) => {
-            if (body instanceof external_node_stream_.Readable)
-                body.destroy();
-            throw error;
-        });
-        const patience = attempt.limit(patienceFor(call, timeouts.stall));
-        const timer = createTimer();
-        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, patience) : body;
-        try {
-            return await (0,undici.request)(url, {
-                method,
-                headers: { 'user-agent': userAgent, ...headers },
-                body: sent ?? null,
-                dispatcher,
-                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : patience,
-                signal: timer.signal,
-                onInfo() {
-                    if (!timer.running() && !(body instanceof external_node_stream_.Readable))
-                        timer.start(patience, `only interim answers arrived within ${patience / 1000} s`);
-                },
-                reset: method === 'HEAD' && unruly.has(url.origin),
-            });
-        }
-        catch (error) {
-            if (isNonsense(error))
-                unruly.add(url.origin);
-            if (error instanceof undici.errors.HeadersTimeoutError)
-                throw http_noAnswer(patience);
-            throw error;
-        }
-        finally {
-            timer.end();
-        }
-    }
-    function watchUpload(body, timer, attempt, patience) {
-        const limit = attempt.limit(timeouts.stall);
-        return watchBody(body, {
-            start() {
-                attempt.progress();
-                if (body.readableEnded)
-                    timer.start(patience, http_noAnswer(patience).message);
-                else
-                    timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
-            },
-            stop: timer.stop,
-        });
-    }
-    async function sendApart(call) {
-        const { statusCode, body } = await begin({ ...call, patience: BACKGROUND_LIMIT }, APART);
-        body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
-        return statusCode;
-    }
-    async function sendAttempt(call, work) {
-        const { origin } = call.url;
-        await backOffs.passed(origin);
-        const attempt = budgets.startAttempt(origin, work, http_kindOf(call));
-        const endActivity = watchSilence(call);
-        const outcome = await settle(answerTo(call, attempt));
-        endActivity();
-        if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
-            attempt.failed();
-        else if (outcome.reply !== undefined && !isRedirect(outcome.reply))
-            attempt.answered();
-        return conclude(call, outcome);
-    }
-    async function answerTo(call, attempt) {
-        const { statusCode: status, headers, body } = await begin(call, attempt);
-        const answer = { url: call.url, status, headers: new Headers(http_flatten(headers)) };
-        compareClocks(call.url.host, answer.headers);
-        const limit = attempt.limit(timeouts.stall);
-        if (status >= 400 || isPage(call, answer)) {
-            const text = (await body_readStart(body, ERROR_LIMIT, limit)).toString('utf8');
-            return { ok: false, ...answer, text };
-        }
-        if (call.limit === undefined)
-            return { ok: true, ...answer, body };
-        const content = await body_readWhole(body, call.limit, limit);
-        if (content !== undefined && HTML.test(content.subarray(0, 256).toString('latin1')))
-            return { ok: false, ...answer, text: content.subarray(0, ERROR_LIMIT).toString('utf8') };
-        return { ok: true, ...answer, body, content };
-    }
-    function compareClocks(host, headers) {
-        const now = Date.now();
-        const found = skew === undefined ? clockSkew(host, headers, now) : undefined;
-        if (found === undefined)
-            return;
-        skew = found;
-        log.warning(`The clocks of this runner and of ${host} differ: the runner's says ${formatTime(now)}, ${host}'s says ${formatTime(now + found.milliseconds)}. Correct the wrong one: certificates and logins depend on it.`);
-    }
-    async function conclude(call, { reply, error }) {
-        if (reply !== undefined)
-            return reply;
-        if (error instanceof RefusedAddress)
-            throw refusedAddress(call, error, await network.reachFor(call));
-        if (error instanceof RegistryError)
-            throw error;
-        const { url, purpose } = call;
-        const answered = budgets.hasAnswered(url.origin);
-        const validity = network.certificateOf(url.origin);
-        throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew });
-    }
-    function note(call, { reply }, why, { since }) {
-        const { origin } = call.url;
-        if (why !== undefined)
-            budgets.failed(origin, http_kindOf(call), since);
-        else if (reply !== undefined)
-            budgets.answered(origin, http_kindOf(call));
-    }
-    async function retry(call, attempt, attempts = Number.POSITIVE_INFINITY) {
-        const { host, origin } = call.url;
-        const work = budgets.startWork();
-        while (true) {
-            const outcome = await settle(attempt(work));
-            work.count++;
-            const { reply, error } = outcome;
-            const answered = budgets.hasAnswered(origin);
-            const why = passingReason(outcome, answered);
-            const most = mostAttempts(outcome, answered, attempts);
-            note(call, outcome, why, work);
-            if (why === undefined || work.count >= most || isExhausted(error))
-                return withTries(outcome, work);
-            work.since ??= clock.now();
-            const retryAfter = reply?.headers.get('retry-after') ?? undefined;
-            const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now();
-            const delay = retryDelay(work.count, retryAfter, now, Math.random());
-            if (delay > budgets.left(origin, work, http_kindOf(call)))
-                return withTries(outcome, work);
-            const asked = parseRetryAfter(retryAfter, now) !== undefined;
-            const whose = hostOf(outcome) ?? host;
-            await backOffs.wait({
-                origin,
-                count: work.count,
-                delay,
-                asked,
-                limited: isLimited(reply),
-                why: `${whose}: ${why}`,
-            });
-        }
-    }
-    function withTries({ reply, error }, { count, start }) {
-        const tries = `${count} attempts in ${Math.round((clock.now() - start) / 1000)} s`;
-        if (reply !== undefined)
-            return reply.ok || count === 1 ? reply : { ...reply, tries };
-        if (!(error instanceof RegistryError) || isExhausted(error))
-            throw error;
-        const { host, problem, status, code, parts } = error;
-        const what = count === 1 ? parts.what : `${parts.what} (${tries})`;
-        const last = new RegistryError({ ...parts, host, problem, status, code, what });
-        exhausted.add(last);
-        throw last;
-    }
-    function isExhausted(error) {
-        if (!(error instanceof Error))
-            return false;
-        return exhausted.has(error) || isExhausted(error.cause);
-    }
-    return {
-        send: (call) => call.work === undefined
-            ? retry(call, (work) => sendAttempt(call, work), call.attempts)
-            : sendAttempt(call, call.work),
-        sendOnce: sendApart,
-        retry,
-        read: ({ body }) => readSteadily(body, timeouts.stall),
-        drain(reply) {
-            if (reply.ok && reply.content === undefined)
-                reply.body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
-            return reply;
-        },
-        pause: clock.wait,
-        log,
-        async close() {
-            closing.abort();
-            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
-        },
-    };
-}
-function watchSilence({ url, purpose, body }) {
-    let activity;
-    let ended = false;
-    const start = () => {
-        if (!ended)
-            activity = (0,lib_activity/* startActivity */.C)(`${url.host} to ${purpose}`);
-    };
-    if (body instanceof external_node_stream_.Readable)
-        body.once('close', start);
-    else
-        start();
-    return () => {
-        ended = true;
-        activity?.end();
-    };
-}
-const BACKGROUND_LIMIT = 10_000;
-const APART = {
-    limit: (timeout) => timeout,
-    progress: () => undefined,
-    answered: () => undefined,
-    failed: () => undefined,
-};
-const ERROR_LIMIT = 64 * 1024;
-const DRAIN_LIMIT = 64 * 1024;
-async function settle(sent) {
-    try {
-        return { reply: await sent };
-    }
-    catch (error) {
-        return { error };
-    }
-}
-function http_kindOf({ method = 'PUT', url }) {
-    const [, part = url.pathname.split('/')[1]] = /\/(manifests|blobs)\//.exec(url.pathname) ?? [];
-    return `${method} ${part}`;
-}
-function isRedirect({ status, headers }) {
-    return status >= 300 && status < 400 && headers.has('location');
-}
-function hostOf({ reply, error }) {
-    return error instanceof RegistryError ? error.host : reply?.url.host;
-}
-function passingReason({ reply, error }, answered) {
-    const refused = proxyStatus(causeOf(error));
-    if (refused !== undefined && isPassing(refused, ''))
-        return `the proxy answered with status ${refused}`;
-    if (reply === undefined)
-        return isPassingError(unanswered_codeOf(error), answered) || isNonsense(error) ? (0,lib_failure/* oneLine */.TN)((0,lib_failure/* messageOf */.bD)(causeOf(error))) : undefined;
-    if (reply.ok)
-        return undefined;
-    if (reply.status < 400)
-        return `unexpected answer: ${statusLine(reply)}`;
-    return isPassing(reply.status, reply.text) ? statusLine(reply) : undefined;
-}
-function statusLine({ status, text }) {
-    const { words } = readErrorAnswer(text);
-    const reason = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-    if (words === '')
-        return reason;
-    return (0,lib_failure/* oneLine */.TN)(words.startsWith(String(status)) ? words : `${status} ${words}`);
-}
-function mostAttempts({ reply }, answered, attempts) {
-    if (reply?.status === 429)
-        return Number.POSITIVE_INFINITY;
-    if (reply === undefined || reply.status >= 400)
-        return attempts;
-    return answered && reply.status < 300 ? attempts : Math.min(attempts, 3);
-}
-function isLimited(reply) {
-    return reply?.status === 429 || reply?.status === 403;
-}
-const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i;
-function isPage({ method }, { status, headers }) {
-    const type = headers.get('content-type') ?? '';
-    return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest');
-}
-function http_flatten(headers) {
-    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
-}
-function isNonsense(error) {
-    return causeOf(error) instanceof undici.errors.HTTPParserError;
-}
-const COPY_SPEED = 20_000;
-function patienceFor({ patience, body, headers }, usual) {
-    if (patience !== undefined || !(body instanceof external_node_stream_.Readable))
-        return patience ?? usual;
-    return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
-}
-function http_noAnswer(patience) {
-    return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`);
-}
-function createTimer() {
-    const late = new AbortController();
-    let timer;
-    let ended = false;
-    const stop = () => {
-        clearTimeout(timer);
-        timer = undefined;
-    };
-    return {
-        signal: late.signal,
-        start(milliseconds, reason) {
-            stop();
-            if (!ended)
-                timer = setTimeout(() => late.abort(new LateAnswer(reason)), milliseconds);
-        },
-        stop,
-        end() {
-            ended = true;
-            stop();
-        },
-        running: () => timer !== undefined,
-    };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
@@ -66058,9 +66134,9 @@ function realmOf({ challenge, registry, credential, repository }) {
 }
 function withoutQuery(text) {
     if (!URL.canParse(text))
-        return `"${(0,lib_failure/* oneLine */.TN)(text.replace(/\?.*$/s, ''))}"`;
+        return `"${(0,lib_errors/* oneLine */.TN)(text.replace(/\?.*$/s, ''))}"`;
     const { protocol, host, pathname } = new URL(text);
-    return (0,lib_failure/* oneLine */.TN)(`${protocol}//${host}${pathname}`);
+    return (0,lib_errors/* oneLine */.TN)(`${protocol}//${host}${pathname}`);
 }
 async function exchangeIdentityToken(call, realm) {
     const { credential, challenge, http } = call;
@@ -66232,7 +66308,7 @@ function createTransport(settings) {
     return {
         send,
         sendInBackground(call) {
-            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.purpose}: ${(0,lib_failure/* firstLine */.TM)(error)}`));
+            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.purpose}: ${(0,lib_errors/* firstLine */.TM)(error)}`));
         },
         async loginTo(repository, status) {
             const { host } = repository;
@@ -66478,7 +66554,7 @@ function createRegistry(settings) {
         const { value: reply, error } = await registry_settle(transport.send(call));
         if (reply !== undefined && (provesBlob(reply, digest) || registry_isRefusal(reply)))
             return reply;
-        if (reply === undefined && !isPassingError(unanswered_codeOf(error), true))
+        if (reply === undefined && !isPassingError(codeOf(error), true))
             throw error;
         const found = await findUploaded(upload, digest, upload.work);
         if (found !== undefined)
@@ -66493,7 +66569,7 @@ function createRegistry(settings) {
         const { value: reply, error } = await registry_settle(transport.send(call));
         if (reply !== undefined && (reply.ok || registry_isRefusal(reply)))
             return drain(reply);
-        if (reply === undefined && !isPassingError(unanswered_codeOf(error), true))
+        if (reply === undefined && !isPassingError(codeOf(error), true))
             throw error;
         const { body: _, ...look } = call;
         const headers = { accept: MANIFEST_TYPES.join(', ') };
@@ -66531,7 +66607,7 @@ function createRegistry(settings) {
         };
         const { value: reply, error } = await registry_settle(transport.send(call));
         if (reply === undefined) {
-            log.debug((0,lib_failure/* firstLine */.TM)(error));
+            log.debug((0,lib_errors/* firstLine */.TM)(error));
             if (!(error instanceof RegistryError) || error.status === undefined)
                 withoutMount.add(repository.host);
             return undefined;
@@ -66869,15 +66945,15 @@ var secrets = __nccwpck_require__(80150);
 
 
 async function run_run(env) {
-    const stopReports = (0,lib_activity/* reportSilence */.Q)(job_log/* jobLog */.W.info);
+    const stopReports = (0,lib_activity/* reportSilence */.Q)(log/* jobLog */.W.info);
     try {
         const inputs = readInputs(env);
         if (inputs.mode === 'merge' && inputs.token !== '')
-            job_log/* jobLog */.W.mask(inputs.token);
+            log/* jobLog */.W.mask(inputs.token);
         for (const notice of inputs.notices)
-            job_log/* jobLog */.W.notice(notice);
+            log/* jobLog */.W.notice(notice);
         for (const note of inputs.notes)
-            job_log/* jobLog */.W.info(note);
+            log/* jobLog */.W.info(note);
         const { outputs, summary } = await runMode(inputs, env);
         await writeOutputs(outputs, env);
         await writeSummary(summary, env);
@@ -66886,9 +66962,9 @@ async function run_run(env) {
     catch (error) {
         if ((0,cancel/* isCancelled */.mm)())
             return new Promise(() => undefined);
-        job_log/* jobLog */.W.error(await run_explain(error, env));
+        log/* jobLog */.W.error(await run_explain(error, env));
         if (error instanceof Error)
-            job_log/* jobLog */.W.debug(error.stack ?? error.message);
+            log/* jobLog */.W.debug(error.stack ?? error.message);
         return 1;
     }
     finally {
@@ -66914,7 +66990,7 @@ async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }) {
     catch (error) {
         const failure = await (0,disk/* diskFailure */.C9)(`Can't write the summary of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
         const { what, words } = failure.parts;
-        job_log/* jobLog */.W.warning(new lib_failure/* Failure */.HR({ what, words, help: 'The step has succeeded all the same.' }).message);
+        log/* jobLog */.W.warning(new lib_errors/* Failure */.HR({ what, words, help: 'The step has succeeded all the same.' }).message);
     }
 }
 function forSummary(text) {
@@ -66923,8 +66999,8 @@ function forSummary(text) {
 const SUMMARY_LIMIT = 256 * 1024;
 async function runMode(inputs, env) {
     const wait = (milliseconds) => waitUnlessCancelled(milliseconds, cancel/* cancellation */.WN.signal);
-    const http = createHttp({ log: job_log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
-    const tools = { http, registry: openRegistry(http, env), log: job_log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
+    const http = createHttp({ log: log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
+    const tools = { http, registry: openRegistry(http, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
     const workflow = readWorkflow(env);
     switch (inputs.mode) {
         case 'plan':
@@ -66936,7 +67012,7 @@ async function runMode(inputs, env) {
     }
 }
 function openRegistry(http, env) {
-    const onSecret = (secret) => job_log/* jobLog */.W.mask(secret);
+    const onSecret = (secret) => log/* jobLog */.W.mask(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
         docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
@@ -66947,10 +67023,10 @@ function openRegistry(http, env) {
 }
 async function run_explain(error, env) {
     const { RUNNER_TEMP = (0,external_node_os_.tmpdir)() } = env;
-    if (!(error instanceof lib_failure/* Failure */.HR) && isShortage(error))
+    if (!(error instanceof lib_errors/* Failure */.HR) && isShortage(error))
         return (await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error)).message;
-    if (!(error instanceof lib_failure/* Failure */.HR))
-        return `This is a defect of nix-image-action, please report it: ${(0,lib_failure/* messageOf */.bD)(error)}`;
+    if (!(error instanceof lib_errors/* Failure */.HR))
+        return `This is a defect of nix-image-action, please report it: ${(0,lib_errors/* messageOf */.bD)(error)}`;
     const advice = registryErrorIn(error);
     return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n');
 }
@@ -66960,7 +67036,7 @@ function isShortage(error) {
 function registryErrorIn(error) {
     if (error instanceof RegistryError)
         return error.parts.help === undefined ? error : undefined;
-    return error instanceof lib_failure/* Failure */.HR ? registryErrorIn(error.cause) : undefined;
+    return error instanceof lib_errors/* Failure */.HR ? registryErrorIn(error.cause) : undefined;
 }
 
 
@@ -66998,82 +67074,6 @@ function formsOf(secret) {
         bytes.toString('base64url'),
     ];
     return [...new Set(forms)];
-}
-
-
-/***/ }),
-
-/***/ 88722:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   J: () => (/* binding */ withTempFolder),
-/* harmony export */   k: () => (/* binding */ removeTempFolders)
-/* harmony export */ });
-/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
-/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(51455);
-/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(76760);
-/* harmony import */ var _disk_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(57486);
-/* harmony import */ var _failure_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(71957);
-
-
-
-
-
-async function withTempFolder(parent, work) {
-    try {
-        await removeLeft(parent);
-        const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, `${PREFIX}${process.pid}-`));
-        folders.add(folder);
-        try {
-            return await work(folder);
-        }
-        finally {
-            await remove(folder);
-            folders.delete(folder);
-        }
-    }
-    catch (error) {
-        if (!isAbout(parent, error))
-            throw error;
-        throw await (0,_disk_js__WEBPACK_IMPORTED_MODULE_3__/* .diskFailure */ .C9)(`Can't write temporary files to ${parent}`, parent, error);
-    }
-}
-function isAbout(parent, error) {
-    if (error instanceof _failure_js__WEBPACK_IMPORTED_MODULE_4__/* .Failure */ .HR || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_3__/* .isDiskError */ .Mi)(error))
-        return false;
-    const { path } = error;
-    return typeof path !== 'string' || `${path}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`.startsWith(parent.endsWith(node_path__WEBPACK_IMPORTED_MODULE_2__.sep) ? parent : `${parent}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`);
-}
-async function remove(folder) {
-    await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true }).catch(() => undefined);
-}
-const folders = new Set();
-function removeTempFolders() {
-    for (const folder of folders) {
-        try {
-            (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.rmSync)(folder, { recursive: true, force: true, maxRetries: 3 });
-        }
-        catch {
-        }
-    }
-}
-const PREFIX = 'nix-image-action-';
-const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);
-async function removeLeft(parent) {
-    for (const name of await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.readdir)(parent)) {
-        const [, pid] = LEFT.exec(name) ?? [];
-        if (pid !== undefined && !runs(Number(pid)))
-            await remove((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, name));
-    }
-}
-function runs(pid) {
-    try {
-        return process.kill(pid, 0);
-    }
-    catch (error) {
-        return error.code === 'EPERM';
-    }
 }
 
 

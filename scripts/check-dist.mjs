@@ -8,7 +8,7 @@ const build = spawnSync('npm', ['run', '--silent', 'build'], { cwd, stdio: 'inhe
 if (build.status !== 0) fail('npm run build failed; its own words are above.')
 
 // Unlike `git diff`, this shows files that are new, too.
-const status = spawnSync('git', ['status', '--porcelain', '--', 'dist', 'src/blob/deflate/module.ts'], {
+const status = spawnSync('git', ['status', '--porcelain', '--', 'dist', 'src/compress/deflate/module.ts'], {
   cwd,
   encoding: 'utf8',
 })

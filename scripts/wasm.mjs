@@ -25,7 +25,7 @@ const text = `// Made from wasm/ by scripts/wasm.mjs.
 export const DEFLATE_MODULE =
   '${Buffer.from(module).toString('base64')}'
 `
-writeFileSync(new URL('../src/blob/deflate/module.ts', import.meta.url), text)
+writeFileSync(new URL('../src/compress/deflate/module.ts', import.meta.url), text)
 
 /** @param {Uint8Array | string} contents - of the only file that is asked for */
 function keep(contents) {

@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
-import { endOnSignals, isCancelled } from './cancel.ts'
+import { endOnSignals, isCancelled } from './actions/cancel.ts'
 import { run } from './run.ts'
 
 // Compression goes to libuv's threads, of which there are four however many cores there are. More than one for each core

@@ -1,5 +1,5 @@
 import { gzipSync } from 'node:zlib'
-import { Failure } from '../../src/failure.ts'
+import { Failure } from '../../src/errors.ts'
 import type { Random } from './random.ts'
 
 /** Code that reads what strangers have written, and the inputs that it gets here. */

@@ -1,5 +1,5 @@
 import { describe, expect, jest, test } from '@jest/globals'
-import { adviceFor } from '../../src/advice.ts'
+import { adviceFor } from '../../src/actions/advice.ts'
 import type { Credential, CredentialSource } from '../../src/registry/credentials.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { basic, index } from '../support/registry/wire.ts'

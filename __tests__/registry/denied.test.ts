@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import { describe, expect, test } from '@jest/globals'
-import { adviceFor } from '../../src/advice.ts'
+import { adviceFor } from '../../src/actions/advice.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 import type { Credential } from '../../src/registry/credentials.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { adviceFor } from '../../src/advice.ts'
+import { adviceFor } from '../../src/actions/advice.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'

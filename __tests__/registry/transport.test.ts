@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { describe, expect, test } from '@jest/globals'
-import { adviceFor } from '../../src/advice.ts'
+import { adviceFor } from '../../src/actions/advice.ts'
 import { selfSigned } from '../support/certificate.ts'
 import type { FaultOf } from '../support/registry.ts'
 import { account, type Client, connect, failureOf, open, openRaw, password, start, until } from './connect.ts'

@@ -1,4 +1,4 @@
-import { BLOCK_LIMIT, deflateModule } from '../../src/blob/deflate/deflate.ts'
+import { BLOCK_LIMIT, deflateModule } from '../../src/compress/deflate/deflate.ts'
 
 /** What wasm/deflate.ts exports. */
 interface Exports {

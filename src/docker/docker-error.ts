@@ -1,4 +1,4 @@
-import { Failure } from '../failure.ts'
+import { Failure } from '../errors.ts'
 
 /** Docker is missing, is not running, or refused. */
 export class DockerError extends Failure {

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, opendir, readlink, realpath, stat } from 'node:fs/promises'
 import { isAbsolute, relative } from 'node:path'
-import { Failure, messageOf } from '../failure.ts'
+import { Failure, messageOf } from '../errors.ts'
 
 /** A file that can't be read, or must not be. */
 export class FileError extends Failure {

@@ -1,4 +1,4 @@
-import { Failure } from '../failure.ts'
+import { Failure } from '../errors.ts'
 
 /** What Nix built is not an image, or a damaged one. */
 export class ImageError extends Failure {

@@ -1,4 +1,4 @@
-import { Failure } from '../failure.ts'
+import { Failure } from '../errors.ts'
 import { isTag } from '../oci/reference.ts'
 
 /** An input that is missing, ill-formed or contradicts another. */

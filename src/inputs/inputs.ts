@@ -1,4 +1,5 @@
-import type { Compression } from '../blob/compress.ts'
+import type { Compression } from '../compress/compress.ts'
+import { ownSystem } from '../context.ts'
 import { platformOf } from '../nix/system.ts'
 import { type Annotation, parseAnnotation } from '../oci/annotation.ts'
 import type { LayerFormat } from '../oci/media-type.ts'
@@ -10,8 +11,7 @@ import {
   type Repository,
   tagProblem,
 } from '../oci/reference.ts'
-import { isVariant } from '../record.ts'
-import { ownSystem } from '../workflow.ts'
+import { isVariant } from '../record/record.ts'
 import {
   type Environment,
   fillPlaceholders,

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
-import { freeSpace, printFreeSpace } from '../disk.ts'
-import { lastLines } from '../failure.ts'
+import { lastLines } from '../errors.ts'
+import { freeSpace, printFreeSpace } from '../fs/disk.ts'
 import { readJson } from '../json.ts'
 import { type CommandResult, printLine } from '../process/command.ts'
 import { evaluateStorePath } from './evaluate.ts'

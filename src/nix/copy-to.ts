@@ -1,6 +1,6 @@
 import { dirname } from 'node:path'
-import { freeSpace, printFreeSpace } from '../disk.ts'
-import { lastLines } from '../failure.ts'
+import { lastLines } from '../errors.ts'
+import { freeSpace, printFreeSpace } from '../fs/disk.ts'
 import { storeFolder } from './build.ts'
 import { explainBuildFailure } from './explain.ts'
 import { attributeOf, placeOf } from './installable.ts'

@@ -1,4 +1,4 @@
-import { MORE_SPACE } from '../disk.ts'
+import { MORE_SPACE } from '../fs/disk.ts'
 import { hostedRunner } from './system.ts'
 
 /** What is known of a build when it fails. */

@@ -1,4 +1,4 @@
-import { Failure } from '../failure.ts'
+import { Failure } from '../errors.ts'
 
 /** Nix is missing, or could not evaluate or build what it was asked for. */
 export class NixError extends Failure {

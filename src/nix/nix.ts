@@ -1,4 +1,4 @@
-import { lastLines, oneLine } from '../failure.ts'
+import { lastLines, oneLine } from '../errors.ts'
 import { type CommandResult, runCommand, type Shown } from '../process/command.ts'
 import type { Installable } from './installable.ts'
 import { NixError } from './nix-error.ts'

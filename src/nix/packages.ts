@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { lastLines } from '../failure.ts'
+import { lastLines } from '../errors.ts'
 import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
 import { explainBuildFailure } from './explain.ts'

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { oneLine } from '../failure.ts'
+import { oneLine } from '../errors.ts'
 import { readJson } from '../json.ts'
 import type { Digest } from './digest.ts'
 import { FormatError } from './format-error.ts'

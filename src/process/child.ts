@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { messageOf } from '../failure.ts'
+import { messageOf } from '../errors.ts'
 import { environmentFor, type Trust } from './environment.ts'
 
 /** How a program ended. */

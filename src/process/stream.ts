@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { PassThrough } from 'node:stream'
 import { startActivity } from '../activity.ts'
-import { lastLines } from '../failure.ts'
+import { lastLines } from '../errors.ts'
 import { withoutEscapes } from '../text.ts'
 import { endGroup, startChild } from './child.ts'
 import { endOf, waitUpTo } from './command.ts'

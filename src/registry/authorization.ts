@@ -1,14 +1,14 @@
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
-import { oneLine } from '../failure.ts'
+import { oneLine } from '../errors.ts'
+import type { Http, HttpFailure, HttpSuccess } from '../http/client.ts'
+import { retryDoubtful } from '../http/retry.ts'
 import { readJson } from '../json.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
-import type { Http, HttpFailure, HttpSuccess } from './http.ts'
 import { realmProblem } from './realm.ts'
 import { RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { retryDoubtful } from './retry.ts'
 
 /** What a request does to a repository. */
 export type Access = 'pull' | 'pull,push' | 'delete'

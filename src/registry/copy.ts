@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { allOf } from '../all-of.ts'
-import { messageOf } from '../failure.ts'
+import { messageOf } from '../errors.ts'
 import type { Descriptor } from '../oci/document.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { ManifestContent, PublishedImage } from './image.ts'

@@ -1,4 +1,4 @@
-import { isLoopback } from './address.ts'
+import { isLoopback } from '../http/address.ts'
 
 /**
  * Returns why a token must not be fetched from where a registry's challenge says, or nothing if it may. The address is

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { Failure, type FailureParts, oneLine } from '../failure.ts'
+import { Failure, type FailureParts, oneLine } from '../errors.ts'
 import { readJson } from '../json.ts'
 
 /** What a user can do about a failure depends on which of these it is. */

@@ -1,16 +1,22 @@
 import type { Readable } from 'node:stream'
-import { firstLine } from '../failure.ts'
+import { firstLine } from '../errors.ts'
+import type { Work } from '../http/budget.ts'
+import type { HttpReply, HttpSuccess } from '../http/client.ts'
+import {
+  isPassing,
+  isPassingError,
+  LOST_PAUSES,
+  pauseFor as pauseAndLog,
+  retryDoubtful as retryWork,
+} from '../http/retry.ts'
+import { codeOf } from '../http/unanswered.ts'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
 import { printRepository, type Repository } from '../oci/reference.ts'
 import type { RegistrySettings } from './authorization.ts'
-import type { Work } from './budget.ts'
 import { parseChallenge } from './challenge.ts'
-import type { HttpReply, HttpSuccess } from './http.ts'
 import { type ErrorAnswer, RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
-import { isPassing, isPassingError, LOST_PAUSES, pauseFor as pauseAndLog, retryDoubtful as retryWork } from './retry.ts'
 import { createTransport, isAsSafe, type Login, type TransportRequest, wireHost } from './transport.ts'
-import { codeOf } from './unanswered.ts'
 
 /** A manifest or index as the registry holds it; its digest is the hash of its bytes. */
 export interface StoredManifest {

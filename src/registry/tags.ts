@@ -1,8 +1,8 @@
 import { allOf } from '../all-of.ts'
-import { untilAborted } from '../cancellation.ts'
-import { Failure, firstLine, messageOf } from '../failure.ts'
+import { Failure, firstLine, messageOf } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { printReference, type Repository } from '../oci/reference.ts'
+import { untilAborted } from '../process/cancellation.ts'
 import type { Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 

@@ -1,7 +1,9 @@
 import { Readable } from 'node:stream'
-import { firstLine } from '../failure.ts'
+import { firstLine } from '../errors.ts'
+import { isLoopback } from '../http/address.ts'
+import type { Work } from '../http/budget.ts'
+import type { Http, HttpReply, HttpRequest } from '../http/client.ts'
 import type { Repository } from '../oci/reference.ts'
-import { isLoopback } from './address.ts'
 import {
   type Access,
   type AuthorizationHeader,
@@ -10,9 +12,7 @@ import {
   type RegistrySettings,
   SHORTEST_TOKEN,
 } from './authorization.ts'
-import type { Work } from './budget.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
-import type { Http, HttpReply, HttpRequest } from './http.ts'
 import { RegistryError } from './registry-error.ts'
 
 /** A request to a repository's part of a registry. */

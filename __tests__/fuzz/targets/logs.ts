@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { oneLine } from '../../../src/failure.ts'
+import { oneLine } from '../../../src/errors.ts'
 import { explainBuildFailure } from '../../../src/nix/explain.ts'
 import { endNixLog, failureIn, readNixLine, remind, startNixLog } from '../../../src/nix/nix-log.ts'
 import { sanitize, withoutCommands, withoutEscapes, withoutHidden } from '../../../src/text.ts'

@@ -1,0 +1,425 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from '@jest/globals'
+import { NOTHING_PUBLISHED } from '../../src/cache/layers.ts'
+import { readEarlier } from '../../src/cache/previous-image.ts'
+import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/cache/unchanged.ts'
+import { findSource } from '../../src/image/source.ts'
+import type { Reference } from '../../src/oci/reference.ts'
+import { publishUnchanged, relabel } from '../../src/push/keep.ts'
+import type { Labels } from '../../src/push/manifest.ts'
+import { pushImage } from '../../src/push/push.ts'
+import { type Client, connect, open, start } from '../registry/connect.ts'
+import { type MadeLayout, makeLayout, storeLayout } from '../support/layout.ts'
+import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
+import type { RegistryOptions, TestRegistry } from '../support/registry.ts'
+import { OCI_MANIFEST, type SeededEntry, seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
+
+const KEY = 'io.github.nix-image-action.store-path'
+const LABELS = 'io.github.nix-image-action.labels'
+const COMPRESSION = 'io.github.nix-image-action.compression'
+const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
+const AMD64 = { os: 'linux', architecture: 'amd64' }
+const ARM64 = { os: 'linux', architecture: 'arm64' }
+
+/**
+ * Puts an image there whose one layer is of the kind that this action pushes, and says how an index lists it.
+ * @param own the annotations of its manifest; by default those of its entry
+ */
+async function seed(
+  server: TestRegistry,
+  { annotations = { [KEY]: PATH }, own = annotations, platform = AMD64, layer = 'gzip' }: Seeding = {},
+): Promise<SeededEntry> {
+  const { digest } = await seedImage(server, 'app', AMD64)
+  const plain = JSON.parse(String(server.manifest('app', digest)?.bytes))
+  const layers = plain.layers.map((one: object) => ({
+    ...one,
+    mediaType: `application/vnd.oci.image.layer.v1.tar+${layer}`,
+  }))
+  const bytes = Buffer.from(JSON.stringify({ ...plain, layers, annotations: own }))
+  const image = { digest: server.seedManifest('app', bytes, OCI_MANIFEST), mediaType: OCI_MANIFEST, size: bytes.length }
+  return { ...image, platform, annotations }
+}
+
+interface Seeding extends Partial<SeededEntry> {
+  readonly layer?: string
+  readonly own?: Readonly<Record<string, string>>
+}
+
+interface Asking {
+  readonly path?: string
+  readonly labels?: Readonly<Record<string, string>>
+  readonly platform?: typeof AMD64
+  readonly format?: 'gzip' | 'zstd' | undefined
+  readonly references?: readonly Reference[]
+  /** The path of the image that is to be published, in the same registry. */
+  readonly image?: string
+}
+
+/** What a build is told, and whether it had reason to evaluate a store path. */
+async function ask(client: Client, asking: Asking = {}) {
+  const { path: storePath = PATH, platform = AMD64, image = 'app', labels = {}, references } = asking
+  const format = 'format' in asking ? asking.format : 'gzip'
+  const { host } = client.repository
+  const lines: string[] = []
+  const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
+  const latest = { repository: client.repository, tag: 'latest' }
+  const earlier = await readEarlier(client, references ?? [latest], log)
+  const indexes = ownIndexes(earlier, [{ host, path: image }])
+  const wanted = { platform, storePath, labels, format }
+  const unchanged = await findUnchanged(client, indexes, wanted, log)
+  const found = unchanged?.image
+  return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, unchanged, lines }
+}
+
+function fail(line: string): never {
+  throw new Error(`There should be no warning: ${line}`)
+}
+
+async function published(entries: readonly Parameters<typeof seed>[1][] = [{}], options: RegistryOptions = {}) {
+  const { server, client } = await connect(options)
+  const seeded: SeededEntry[] = []
+  for (const entry of entries) seeded.push(await seed(server, entry))
+  seedIndex(server, 'app', seeded, 'latest')
+  return { server, client, first: seeded[0] as SeededEntry }
+}
+
+test('an image of the same store path is what a build would publish, with all that is to be known of it', async () => {
+  const { server, client, first } = await published([{}, { platform: ARM64 }])
+  const { found, worthwhile, lines } = await ask(client)
+  expect(worthwhile).toBe(true)
+  expect(found).toMatchObject({ digest: first.digest, mediaType: OCI_MANIFEST, size: first.size, platform: AMD64 })
+  expect(found?.own.blobs.map(({ digest }) => digest)).toEqual(blobsOf(server, 'app', first.digest))
+  expect(lines).toEqual([])
+})
+
+test('nothing is evaluated before it is known that it may be pushed, and then for good reason alone', async () => {
+  const { client, first } = await published()
+  const lines: string[] = []
+  const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
+  const earlier = await readEarlier(client, [{ repository: client.repository, tag: 'latest' }], log)
+  const question = {
+    system: 'x86_64-linux',
+    runnerSystem: 'x86_64-linux',
+    // What is a store path already is known without Nix.
+    installable: { options: [], text: PATH, name: PATH },
+    nixArgs: [],
+    folders: [],
+    images: [client.repository],
+    labels: {},
+    format: 'gzip',
+    rebuild: false,
+  } as const
+  const refused = lookForUnchanged(question, earlier, client, log, Promise.reject(new Error('no right to push')))
+  await expect(refused).rejects.toThrow('no right to push')
+  expect(await lookForUnchanged({ ...question, rebuild: true }, earlier, client, log)).toBeUndefined()
+  expect(lines).toEqual([])
+  expect(await lookForUnchanged(question, earlier, client, log)).toMatchObject({
+    info: { storePath: PATH, labels: [] },
+    image: { digest: first.digest },
+  })
+  expect(lines).toEqual([`Evaluating ${PATH}, to see whether it is published already`])
+})
+
+test('with other labels it is waited for where the registry has it a moment later', async () => {
+  const { server, client } = await published()
+  const { unchanged } = await ask(client)
+  if (unchanged === undefined) throw new Error('nothing was found')
+  let reads = 0
+  server.setFault(({ method, route }) =>
+    method === 'GET' && route === 'manifest' && ++reads <= 2 ? { kind: 'status', status: 404 } : undefined,
+  )
+  const { image, info } = await relabel(client, unchanged, { a: '1' }, 'gzip')
+  expect(image).toMatchObject({ labels: { a: '1' }, own: { annotations: { [KEY]: PATH, [LABELS]: '["a"]' } } })
+  expect(info).toEqual({ storePath: PATH, labels: ['a'] })
+  expect(server.manifest('app', image.digest)).toBeDefined()
+  expect(reads).toBe(3)
+})
+
+test('what is attested about it stands in the way of nothing', async () => {
+  const { server, client, first } = await published()
+  seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
+  expect((await ask(client)).digest).toBe(first.digest)
+})
+
+test('where Docker pushes, the compression is Docker’s own', async () => {
+  const { client, first } = await published([{ layer: 'zstd' }])
+  expect((await ask(client, { format: 'zstd' })).digest).toBe(first.digest)
+  expect((await ask(client, { format: undefined })).digest).toBe(first.digest)
+})
+
+test('layers that were left as they came, compressed by another, would be left so again', async () => {
+  const left = { [KEY]: PATH, [COMPRESSION]: 'gzip' }
+  const { client, first } = await published([{ annotations: left, layer: 'zstd' }])
+  expect((await ask(client, { format: 'gzip' })).digest).toBe(first.digest)
+  const mixed = await published([{ annotations: { ...left, [COMPRESSION]: 'zstd' }, layer: 'gzip' }])
+  expect((await ask(mixed.client, { format: 'zstd' })).digest).toBe(mixed.first.digest)
+  const other = await published([{ annotations: { ...left, [COMPRESSION]: 'xz' }, layer: 'zstd' }])
+  expect((await ask(other.client, { format: 'gzip' })).digest).toBeUndefined()
+})
+
+test('labels added then may have other values now, and more may be added', async () => {
+  const { client, first } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","b"]' } }])
+  expect((await ask(client, { labels: { a: '1', b: '2', c: '3' } })).digest).toBe(first.digest)
+})
+
+test('of several references one that is not there or of something else does no harm', async () => {
+  const { server, client, first } = await published()
+  const { repository } = client
+  server.seedTag('app', 'single', first.digest)
+  const tags = ['none', 'single', 'latest'].map((tag) => ({ repository, tag }))
+  expect(await ask(client, { references: tags })).toMatchObject({
+    digest: first.digest,
+    lines: [`Nothing to reuse from ${server.host}/app:none: it is not there yet`],
+  })
+})
+
+describe('there is something to build, of which nothing need be said', () => {
+  test('where another store path was published', async () => {
+    const { client } = await published()
+    const other = PATH.replace('0', '1')
+    expect(await ask(client, { path: other })).toMatchObject({ worthwhile: true, digest: undefined, lines: [] })
+  })
+
+  test.each([
+    ['the index names no store path', { annotations: {} }],
+    ['what it names is none', { annotations: { [KEY]: `${PATH}\n::error::x` } }],
+    ['what it names is of another platform', { platform: ARM64 }],
+    ['the labels that it names are no JSON', { annotations: { [KEY]: PATH, [LABELS]: 'a' } }],
+    ['the labels that it names are no keys', { annotations: { [KEY]: PATH, [LABELS]: '{"a":"b"}' } }],
+    ['a label that it names is no text', { annotations: { [KEY]: PATH, [LABELS]: '["a",1]' } }],
+  ])('where %s', async (_, entry) => {
+    const { client } = await published([entry])
+    expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
+  })
+
+  test('where the index is in another repository, whose owner may claim any store path', async () => {
+    const { client } = await published()
+    expect(await ask(client, { image: 'other' })).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
+  })
+})
+
+describe('there is something to build, and why is said in a line', () => {
+  test('where nothing was published', async () => {
+    const { server, client } = await connect()
+    const lines = [`Nothing to reuse from ${server.host}/app:latest: it is not there yet`]
+    expect(await ask(client)).toEqual({ worthwhile: false, lines })
+  })
+
+  test('where the image has gone', async () => {
+    const { server, client, first } = await published()
+    server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 404 } : undefined))
+    expectBuilt(await ask(client), 'it lists an image that is not there')
+  })
+
+  test('where its own manifest says nothing, as those of earlier versions and of Docker', async () => {
+    const { client } = await published([{ own: {} }])
+    expectBuilt(await ask(client), 'its own manifest does not say what it was built from')
+  })
+
+  test.each([
+    ['another store path', { [KEY]: PATH.replace('0', '1') }, `${PATH.replace('0', '1')}`],
+    ['other labels', { [KEY]: PATH, [LABELS]: '["a"]' }, `${PATH}, labels a`],
+    ['another compression', { [KEY]: PATH, [COMPRESSION]: 'zstd' }, `${PATH}, compression zstd`],
+  ])('where the index claims it, and its own manifest says %s', async (_, own, said) => {
+    const { client } = await published([{ own }])
+    const built = await ask(client, { labels: { a: '1' } })
+    expect(built.digest).toBeUndefined()
+    expect(built.lines).toEqual([expect.stringMatching(/its own manifest says \S/)])
+    expect(built.lines[0]?.endsWith(` says ${said}`)).toBe(true)
+  })
+
+  test('where one of its layers has gone', async () => {
+    const { server, client, first } = await published()
+    await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[1])
+    expectBuilt(await ask(client), 'of its layers 1 is not there')
+  })
+
+  test('where its config has gone', async () => {
+    const { server, client, first } = await published()
+    await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[0])
+    expectBuilt(await ask(client), /The config of .* is not in the registry$/)
+  })
+
+  test.each([
+    [{}, 'its labels a, toString are not in `labels` now'],
+    [{ a: '1' }, 'its label toString is not in `labels` now'],
+  ])('where labels were added that are not now: %j', async (labels, why) => {
+    const { client } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","toString"]' } }])
+    expectBuilt(await ask(client, { labels }), why)
+  })
+
+  test('where its layers are compressed otherwise', async () => {
+    const { client } = await published()
+    expectBuilt(await ask(client, { format: 'zstd' }), 'its layers are not compressed by zstd')
+  })
+
+  test('where it is for another platform than the index says', async () => {
+    const { client } = await published([{ platform: ARM64 }])
+    const built = await ask(client, { platform: ARM64 })
+    expect(built.lines).toEqual([expect.stringMatching(/^The image for linux\/arm64 is built, though .*linux\/amd64$/)])
+    expect(built.digest).toBeUndefined()
+  })
+
+  test('where the index has two images for the platform', async () => {
+    const { client } = await published([{}, { layer: 'zstd', annotations: {} }])
+    expectBuilt(await ask(client), 'the index has 2 images for that platform')
+  })
+
+  test('where what it lists is an index', async () => {
+    const { server, client, first } = await published()
+    const digest = seedIndex(server, 'app', [first])
+    seedIndex(server, 'app', [{ ...first, digest }], 'latest')
+    expectBuilt(await ask(client), 'it lists an image that is not there')
+  })
+
+  test('where the registry fails', async () => {
+    const { server, client, first } = await published()
+    server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 500 } : undefined))
+    expectBuilt(await ask(client), /answered with status 500 \(\d+ attempts in \d+ s\)$/)
+  })
+
+  test.each<[string, RegistryOptions, RegExp]>([
+    ['does not answer', { fault: () => ({ kind: 'reset' }) }, /can't be reached|reset/],
+    ['wants a login', { auth: { kind: 'basic', user: 'a', password: 'b' } }, /there are no credentials for it$/],
+  ])('where the registry %s', async (_, options, why) => {
+    const { server } = await published([{}], options)
+    const { lines, digest, worthwhile } = await ask(open(server.host))
+    expect({ digest, worthwhile }).toEqual({ digest: undefined, worthwhile: false })
+    expect(lines).toEqual([expect.stringMatching(why)])
+    expect(lines[0]).toContain(`Nothing to reuse from ${server.host}/app:latest: `)
+  })
+
+  test('where the index is none that can be read', async () => {
+    const { server, client } = await connect()
+    server.seedManifest('app', Buffer.from('nonsense'), OCI_MANIFEST, 'latest')
+    const { lines, digest } = await ask(client)
+    expect(digest).toBeUndefined()
+    expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is not JSON$/)])
+  })
+})
+
+describe('other labels give the very image that a build would push', () => {
+  /** As the build of this action has it pushed. */
+  async function built(labels: Readonly<Record<string, string>>, layout: MadeLayout, format: 'gzip' | 'zstd' = 'gzip') {
+    const { server, client } = await connect()
+    const folder = await mkdtemp(join(tmpdir(), 'relabel-'))
+    try {
+      const { manifest } = await pushImage(
+        {
+          source: await findSource(await storeLayout(folder, layout.files, 'folder')),
+          images: [client.repository],
+          tag: '',
+          platform: AMD64,
+          compression: { format, level: 1 },
+          published: NOTHING_PUBLISHED,
+          labels,
+          storePath: PATH,
+          tempFolder: folder,
+          check: () => undefined,
+        },
+        client,
+        { info: () => undefined, warning: fail, debug: () => undefined },
+      )
+      const entry = { digest: manifest.digest, mediaType: OCI_MANIFEST, size: manifest.bytes.length, platform: AMD64 }
+      const { annotations } = JSON.parse(String(manifest.bytes))
+      seedIndex(server, 'app', [{ ...entry, annotations }], 'latest')
+      return { client, digest: manifest.digest }
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  }
+
+  const config = { config: { Labels: { a: '1' } } }
+  const packed = makeLayout({ layers: ['lower', 'upper'], packings: ['gzip', 'zstd'] })
+  const plain = makeLayout({ layers: ['lower'], packings: ['plain'] })
+  // As this action writes it, so that a label that is there already changes no byte of it.
+  const own = makeLayout({ layers: ['lower'], config })
+
+  test.each<[string, MadeLayout, Labels, Labels]>([
+    ['new ones', packed, {}, { b: '2', a: '1' }],
+    ['new values', packed, { a: '1' }, { a: '2' }],
+    ['more of them', packed, { b: '1' }, { b: '1', a: '1' }],
+    ['layers that were compressed', plain, {}, { a: '1' }],
+    ['those that Nix has set already', own, {}, { a: '1' }],
+  ])('%s', async (_, layout, before, after) => {
+    const { client } = await built(before, layout)
+    const { unchanged } = await ask(client, { labels: after })
+    if (unchanged === undefined) throw new Error('nothing was found')
+    const { image } = await relabel(client, unchanged, after, 'gzip')
+    expect(image.digest).toBe((await built(after, layout)).digest)
+    expect(image.digest).not.toBe(unchanged.image.digest)
+  })
+
+  test('and so does another compression that all its layers have', async () => {
+    const zstd = makeLayout({ layers: ['lower'], packings: ['zstd'] })
+    const { client } = await built({}, zstd, 'gzip')
+    const { unchanged } = await ask(client, { format: 'zstd' })
+    if (unchanged === undefined) throw new Error('nothing was found')
+    const { image, info } = await relabel(client, unchanged, {}, 'zstd')
+    expect(image.digest).toBe((await built({}, zstd, 'zstd')).digest)
+    expect(info).toEqual({ storePath: PATH, labels: [] })
+  })
+
+  test('the same ones change nothing, nor does Docker, which is asked for no compression', async () => {
+    const { client } = await built({ a: '1' }, packed)
+    const { unchanged } = await ask(client, { labels: { a: '1' } })
+    if (unchanged === undefined) throw new Error('nothing was found')
+    expect(await relabel(client, unchanged, { a: '1' }, 'gzip')).toEqual(unchanged)
+    const other = await built({}, packed)
+    const kept = (await ask(other.client, { format: undefined })).unchanged
+    if (kept === undefined) throw new Error('nothing was found')
+    expect(await relabel(other.client, kept, {}, undefined)).toEqual(kept)
+  })
+})
+
+describe('a mirror of the image', () => {
+  /** Another registry with the same image, but for the index; and what publishes to both. */
+  async function mirrored() {
+    const { server, client, first } = await published()
+    const mirror = await start()
+    const { digest } = await seed(mirror)
+    expect(digest).toBe(first.digest)
+    const { found } = await ask(client)
+    if (found === undefined) throw new Error('There is no image to publish')
+    const images = [client.repository, { ...client.repository, host: mirror.host }]
+    const publish = (tag: string) => publishUnchanged(client, found, images, tag)
+    return { server, mirror, digest, publish }
+  }
+
+  const parts = [
+    ['config', 0],
+    ['layer', 1],
+  ] as const
+  test.each(parts.flatMap(([part, at]) => ['', 'v1'].map((tag) => [part, tag, at] as const)))(
+    'that has all but its %s gets it whole, with the tag %j',
+    async (_, tag, at) => {
+      const { server, mirror, digest, publish } = await mirrored()
+      const lost = blobsOf(server, 'app', digest)[at]
+      await loseBlob(mirror, 'app', lost)
+      const bytes = await server.blob('app', lost)
+      expect(await publish(tag)).toBe(bytes?.length)
+      expect(await mirror.blob('app', lost)).toEqual(bytes)
+      expect(Object.fromEntries(mirror.tags('app'))).toEqual(tag === '' ? {} : { [tag]: digest })
+    },
+  )
+
+  test('that has it whole is asked for no more than the tag', async () => {
+    const { server, mirror, digest, publish } = await mirrored()
+    expect(await publish('')).toBe(0)
+    expect(writesTo(mirror)).toEqual([])
+    await publish('v1')
+    for (const one of [server, mirror]) {
+      expect(writesTo(one)).toEqual(['PUT /v2/app/manifests/v1'])
+      expect(one.tags('app').get('v1')).toBe(digest)
+    }
+  })
+})
+
+function expectBuilt({ digest, lines }: Awaited<ReturnType<typeof ask>>, why: string | RegExp): void {
+  expect(digest).toBeUndefined()
+  expect(lines).toHaveLength(1)
+  expect(lines[0]).toMatch(/^The image for linux\/amd64 is built, though 127\.0\.0\.1:\d+\/app:latest has it: /)
+  expect(lines[0]).toMatch(why)
+}

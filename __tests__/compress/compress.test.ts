@@ -1,0 +1,221 @@
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { gunzipSync } from 'node:zlib'
+import { describe, expect, test } from '@jest/globals'
+import fc from 'fast-check'
+import { type Compression, compressLayer, hashLayer, type UncompressedLayer } from '../../src/compress/compress.ts'
+import { createSlots } from '../../src/compress/semaphore.ts'
+import { digestOf } from '../support/digest.ts'
+import { noise, unzstd } from '../support/layer-content.ts'
+
+const MIB = 1024 * 1024
+const GZIP: Compression = { format: 'gzip', level: 4 }
+const ZSTD: Compression = { format: 'zstd', level: 3 }
+const BOTH = [GZIP, ZSTD] as const
+
+/** Hands content on as a file's reader does: each chunk is overwritten when the next is asked for. */
+async function* inChunks(content: Buffer, sizes: readonly number[]): AsyncGenerator<Buffer> {
+  const buffer = Buffer.alloc(Math.max(...sizes))
+  for (let at = 0, turn = 0; at < content.length; turn++) {
+    const size = sizes[turn % sizes.length] ?? 1
+    const length = content.copy(buffer, 0, at, at + size)
+    yield buffer.subarray(0, length)
+    buffer.fill('#')
+    at += length
+  }
+}
+
+interface Compressed extends UncompressedLayer {
+  readonly bytes: Buffer
+}
+
+async function compress(
+  content: Buffer,
+  compression: Compression,
+  { chunks = [65_536], slots = 4 }: { readonly chunks?: readonly number[]; readonly slots?: number } = {},
+): Promise<Compressed> {
+  const parts: Buffer[] = []
+  const { layer, written } = await compressLayer(
+    inChunks(content, chunks),
+    compression,
+    createSlots(slots),
+    async (bytes) => void parts.push(Buffer.from(bytes)),
+  )
+  await written
+  return { ...layer, bytes: Buffer.concat(parts) }
+}
+
+function decompress(bytes: Buffer, { format }: Compression): Buffer {
+  return format === 'gzip' ? gunzipSync(bytes) : unzstd(bytes)
+}
+
+const text = Buffer.from('some words of which no two in a row are alike 0123456789\n'.repeat(70_000)).subarray(
+  0,
+  3 * MIB + 7,
+)
+/** As layers are: parts that compress, and parts that don't. */
+const mixed = Buffer.concat([text, noise(2 * MIB), text.subarray(0, 1000), noise(700_000, 2)])
+
+const SIZES = [0, 1, 511, MIB - 1, MIB, MIB + 1, 3 * MIB - 1, 3 * MIB, 3 * MIB + 5]
+const KINDS = [
+  ['text', (size: number) => text.subarray(0, size)],
+  ['noise', (size: number) => noise(size)],
+  ['zeros', (size: number) => Buffer.alloc(size)],
+] as const
+
+describe.each(BOTH)('a layer in $format', (compression) => {
+  test.each(SIZES.flatMap((size) => KINDS.map(([kind, make]) => [size, kind, make] as const)))(
+    'of %d bytes of %s is the same again when it is unpacked',
+    async (size, _, make) => {
+      const content = make(size)
+      const { bytes, diffId, size: counted } = await compress(content, compression)
+      expect({ diffId, size: counted }).toEqual({ diffId: digestOf(content), size })
+      expect(decompress(bytes, compression).equals(content)).toBe(true)
+    },
+  )
+
+  test('has the same bytes, however its content comes', async () => {
+    const whole = digestOf((await compress(mixed, compression, { chunks: [mixed.length] })).bytes)
+    const chunk = fc.oneof(fc.integer({ min: 1, max: 3 * MIB }), fc.constantFrom(MIB - 1, MIB, MIB + 1))
+    await fc.assert(
+      fc.asyncProperty(fc.array(chunk, { minLength: 1, maxLength: 5 }), async (sizes) => {
+        // Small chunks alone would take as many steps as there are bytes.
+        const { bytes } = await compress(mixed, compression, { chunks: [...sizes, 100_000] })
+        expect(digestOf(bytes)).toBe(whole)
+      }),
+      { numRuns: 15 },
+    )
+  })
+
+  test('has the same bytes, however many blocks are compressed at once', async () => {
+    const digests = new Set<string>()
+    for (const slots of [1, 2, 8, 64]) digests.add(digestOf((await compress(mixed, compression, { slots })).bytes))
+    expect(digests.size).toBe(1)
+  })
+
+  test('has the same bytes beside others that are compressed at the same time, and again later', async () => {
+    const alone = digestOf((await compress(mixed, compression)).bytes)
+    const slots = createSlots(3)
+    const digests = await Promise.all(
+      [mixed, text, mixed, noise(3 * MIB), mixed].map(async (content) => {
+        const parts: Buffer[] = []
+        const write = async (bytes: Buffer) => void parts.push(Buffer.from(bytes))
+        await (await compressLayer(inChunks(content, [50_000]), compression, slots, write)).written
+        return digestOf(Buffer.concat(parts))
+      }),
+    )
+    expect([digests[0], digests[2], digests[4]]).toEqual([alone, alone, alone])
+    expect(digestOf((await compress(mixed, compression)).bytes)).toBe(alone)
+  })
+
+  test('is smaller where it can be, and hardly larger where it can’t', async () => {
+    expect((await compress(text, compression)).bytes.length).toBeLessThan(text.length / 20)
+    const random = noise(3 * MIB)
+    expect((await compress(random, compression)).bytes.length).toBeLessThan(random.length * 1.001)
+  })
+
+  test('that can’t be read to its end fails, in the reader’s words', async () => {
+    async function* broken(): AsyncGenerator<Buffer> {
+      yield noise(3 * MIB)
+      throw new Error('cut short')
+    }
+    const slots = createSlots(2)
+    const compressing = compressLayer(broken(), compression, slots, async () => undefined)
+    await expect(compressing).rejects.toThrow('cut short')
+    // All places are free again: another layer can be compressed.
+    const parts: Buffer[] = []
+    const next = await compressLayer(
+      inChunks(mixed, [MIB]),
+      compression,
+      slots,
+      async (one) => void parts.push(Buffer.from(one)),
+    )
+    await next.written
+    expect(decompress(Buffer.concat(parts), compression).equals(mixed)).toBe(true)
+  })
+
+  test.each([1, 2, 3])('that can’t be written fails, at write %d, and keeps no place', async (which) => {
+    const slots = createSlots(2)
+    let writes = 0
+    const { layer, written } = await compressLayer(inChunks(mixed, [MIB]), compression, slots, async () => {
+      writes++
+      if (writes === which) throw new Error('no space left')
+    })
+    await expect(written).rejects.toThrow('no space left')
+    expect(layer.diffId).toBe(digestOf(mixed))
+    expect(writes).toBe(which)
+    await Promise.all([slots.take(), slots.take()])
+  })
+
+  test('that can’t be written is an error for whoever waits for it alone, however late that is', async () => {
+    // Time in which an error that nobody looks after would end the process.
+    async function* slow(): AsyncGenerator<Buffer> {
+      for (let at = 0; at < 4; at++) {
+        yield noise(MIB, at)
+        for (let turn = 0; turn < 100; turn++) await nextTurn()
+      }
+    }
+    const write = async () => Promise.reject(new Error('no space left'))
+    const { layer, written } = await compressLayer(slow(), compression, createSlots(8), write)
+    expect(layer.size).toBe(4 * MIB)
+    await expect(written).rejects.toThrow('no space left')
+  })
+
+  test.each([1, 9])('can be compressed at level %d', async (level) => {
+    const { bytes } = await compress(mixed, { ...compression, level })
+    expect(decompress(bytes, compression).equals(mixed)).toBe(true)
+  })
+})
+
+test.each([
+  ['gzip', GZIP, ['-t']],
+  ['gzip', GZIP, ['-l']],
+  ['zstd', ZSTD, ['-t']],
+] as const)('the %s program finds nothing wrong with it (%j %j)', async (program, compression, args) => {
+  const folder = await mkdtemp(join(tmpdir(), 'compress-'))
+  try {
+    const path = join(folder, program === 'gzip' ? 'layer.gz' : 'layer.zst')
+    const { bytes } = await compress(mixed, compression)
+    await writeFile(path, bytes)
+    const { stdout } = await promisify(execFile)(program, [...args, path])
+    // As many bytes as the one member, or all, have.
+    if (args[0] === '-l') expect(stdout).toContain(` ${bytes.length} `)
+    if (args[0] === '-l') expect(stdout).toContain(` ${mixed.length} `)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})
+
+test('a layer in gzip is one member without time or name', async () => {
+  const { bytes } = await compress(mixed, GZIP)
+  expect(bytes.subarray(0, 10).toString('hex')).toBe('1f8b08000000000000ff')
+  expect(bytes.readUInt32LE(bytes.length - 4)).toBe(mixed.length)
+})
+
+test('a layer that is only looked at has the diff ID that it has when compressed', async () => {
+  expect(await hashLayer(inChunks(mixed, [12_345]))).toEqual({ diffId: digestOf(mixed), size: mixed.length })
+})
+
+describe('places', () => {
+  test('are given to whoever waits longest, no more than there are', async () => {
+    const slots = createSlots(2)
+    const order: number[] = []
+    let now = 0
+    let most = 0
+    await Promise.all(
+      [0, 1, 2, 3, 4, 5].map(async (id) => {
+        await slots.take()
+        order.push(id)
+        most = Math.max(most, ++now)
+        await new Promise(setImmediate)
+        now--
+        slots.give()
+      }),
+    )
+    expect({ order, most }).toEqual({ order: [0, 1, 2, 3, 4, 5], most: 2 })
+  })
+})

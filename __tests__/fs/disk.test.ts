@@ -1,0 +1,42 @@
+import { mkdtemp, rm, statfs } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { freeSpace, printFreeSpace, shortOfSpace } from '../../src/fs/disk.ts'
+
+let folder: string
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'disk-'))
+})
+afterAll(() => rm(folder, { recursive: true }))
+
+describe('what is free on the disks of folders', () => {
+  test('is told once for those on the same one, be they there or not', async () => {
+    const folders = [folder, join(folder, 'not/there/yet')]
+    const [disk, ...more] = await freeSpace(folders)
+    expect(more).toEqual([])
+    expect(disk?.folders).toEqual(folders)
+    const { blocks, bsize } = await statfs(folder)
+    expect(disk?.free).toBeGreaterThan(0)
+    expect(disk?.free).toBeLessThanOrEqual(blocks * bsize)
+  })
+
+  test('is told apart where they are on several', async () => {
+    const disks = await freeSpace([folder, '/proc'])
+    expect(disks.map(({ folders }) => folders)).toEqual([[folder], ['/proc']])
+  })
+})
+
+const gigabytes = (free: number, ...folders: readonly string[]) => ({ folders, free: free * 1e9 })
+
+test('a person reads how much there is, and where', () => {
+  expect(printFreeSpace([gigabytes(70.94, '/nix/store', '/tmp')])).toBe('70.9 GB are free for /nix/store and /tmp')
+  expect(printFreeSpace([gigabytes(0.02, '/nix/store'), gigabytes(3, '/tmp')])).toBe(
+    '20.0 MB are free for /nix/store, 3.0 GB for /tmp',
+  )
+})
+
+test('less than 2 GB are little', () => {
+  const little = gigabytes(1.99, '/nix/store')
+  expect(shortOfSpace([little, gigabytes(2, '/tmp')])).toEqual([little])
+})

@@ -1,0 +1,65 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { expect, test } from '@jest/globals'
+import { readWorkflow } from '../../src/context.ts'
+import { readInputs } from '../../src/inputs/inputs.ts'
+import { plan } from '../../src/modes/plan.ts'
+import { afterwards, connect } from '../registry/connect.ts'
+import { prepareRunner } from '../support/runner.ts'
+import { OCI_MANIFEST, seedImage, seedIndex } from '../support/seed.ts'
+
+const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
+const ANNOTATIONS = { 'io.github.nix-image-action.store-path': PATH }
+
+/** Puts a program first on the PATH that evaluates two systems as Nix does, to one store path. */
+async function installNix(): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'plan-'))
+  const before = process.env.PATH
+  afterwards(async () => {
+    process.env.PATH = before
+    await rm(folder, { recursive: true })
+  })
+  const found = { names: ['containerImage'], found: 'derivation' }
+  const packages = { 'aarch64-linux': found, 'x86_64-linux': found }
+  const answer = JSON.stringify({ systems: Object.keys(packages), packages })
+  const script = `#!/bin/sh\ncase "$*" in *mapAttrs*) echo '${answer}';; *image.outPath*) printf ${PATH};; *) exit 1;; esac\n`
+  await writeFile(join(folder, 'nix'), script, { mode: 0o755 })
+  process.env.PATH = `${folder}${delimiter}${before}`
+}
+
+test('a layer that images of several systems have is looked for once', async () => {
+  await installNix()
+  const { server, client } = await connect()
+  const content = Buffer.from('a layer of scripts')
+  const layer = await server.seedBlob('app', content)
+  const entries = await Promise.all(
+    ['amd64', 'arm64'].map(async (architecture) => {
+      const platform = { os: 'linux', architecture }
+      const { digest } = await seedImage(server, 'app', platform)
+      const manifest = JSON.parse(String(server.manifest('app', digest)?.bytes))
+      const layers = [{ mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest: layer, size: content.length }]
+      const bytes = Buffer.from(JSON.stringify({ ...manifest, layers, annotations: ANNOTATIONS }))
+      const image = {
+        digest: server.seedManifest('app', bytes, OCI_MANIFEST),
+        mediaType: OCI_MANIFEST,
+        size: bytes.length,
+      }
+      return { ...image, platform, annotations: ANNOTATIONS }
+    }),
+  )
+  seedIndex(server, 'app', entries, 'latest')
+  const runner = await prepareRunner({ inputs: { mode: 'plan', image: `${server.host}/app` } })
+  afterwards(runner.close)
+  const inputs = readInputs(runner.env)
+  if (inputs.mode !== 'plan') throw new Error('not a plan')
+  const ignore = () => undefined
+  const log = {
+    ...{ info: ignore, debug: ignore, notice: ignore, warning: ignore, error: ignore, mask: ignore },
+    group: <Result>(_title: string, work: () => Promise<Result>) => work(),
+    foreignGroup: <Result>(_title: string, work: () => Promise<Result>) => work(),
+  }
+  const { outputs } = await plan(inputs, readWorkflow(runner.env), { http: client.http, registry: client, log })
+  expect(JSON.parse(outputs.matrix ?? '').include).toMatchObject([{ unchanged: true }, { unchanged: true }])
+  expect(server.requests.filter(({ reference }) => reference === layer)).toHaveLength(1)
+})

@@ -1,0 +1,158 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import type { Cancellation } from '../../src/process/cancellation.ts'
+import { lines, mergeWith, openRegistry, push, records, said, writesTo } from '../support/merging.ts'
+import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
+
+// A step that is cancelled while it merges.
+
+const TAGS = ['v1', 'v2', 'latest']
+
+let registry: TestRegistry
+let inputs: Readonly<Record<string, string>>
+let old: string
+let controller: AbortController
+let unfinished: Promise<unknown>[]
+let cancellation: Cancellation
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+  old = image.digest
+  for (const tag of TAGS) registry.seedTag('app', tag, old)
+  inputs = { digests: records(await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])), tags: TAGS.join(',') }
+  controller = new AbortController()
+  unfinished = []
+  const finish = <Result>(work: Promise<Result>) => {
+    unfinished.push(work)
+    return work
+  }
+  cancellation = { signal: controller.signal, finish }
+})
+
+const isPut = ({ method, reference }: SeenRequest, tag: string) => method === 'PUT' && reference === tag
+const tags = () => Object.fromEntries(registry.tags('app'))
+const allAt = (digest: string) => Object.fromEntries(TAGS.map((tag) => [tag, digest]))
+const written = (tag: string) => writesTo(registry).filter((line) => line.endsWith(`/manifests/${tag}`)).length
+
+/** Cancels at the first request of this kind, which then comes to this. */
+function cancelAt(kind: (request: SeenRequest) => boolean, fault: ReturnType<FaultOf> = undefined): void {
+  registry.setFault((request) => {
+    if (!kind(request) || controller.signal.aborted) return undefined
+    controller.abort()
+    return fault
+  })
+}
+
+/** Merges, and returns the message of the failure that ends it. */
+const failure = () => mergeWith(registry, inputs, { cancellation }).then(() => 'none', String)
+
+describe('before a tag moves', () => {
+  test.each<[string, (request: SeenRequest) => boolean]>([
+    ['an image is read', ({ method, route }) => method === 'GET' && route === 'manifest'],
+    ['a layer is looked for', ({ method, route }) => method === 'HEAD' && route === 'blob'],
+    ['the index is written', ({ method, reference = '' }) => method === 'PUT' && reference.startsWith('sha256:')],
+  ])('while %s, ends at once, though the registry does not answer', async (_, kind) => {
+    cancelAt(kind, { kind: 'hang' })
+    expect(await failure()).toContain('The step was cancelled')
+    expect(lines).toContain('Cancelled: no tag has moved')
+    expect(said).toEqual([])
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('has the step wait for the merge', async () => {
+    cancelAt(({ route }) => route === 'blob')
+    await failure()
+    expect(unfinished).toHaveLength(1)
+  })
+
+  test('while tags are looked at once more, moves none', async () => {
+    cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest', { kind: 'hang' })
+    await failure()
+    expect(said).toEqual([expect.stringContaining('error: The step was cancelled before all tags had moved')])
+    expect(said[0]).toContain('No tag has moved.')
+    expect(TAGS.map(written)).toEqual([0, 0, 0])
+  })
+})
+
+describe('while tags move', () => {
+  test('ends the writes under way, begins no more, and moves the tags back', async () => {
+    cancelAt((request) => isPut(request, 'v1'))
+    const message = await failure()
+    expect(message).toContain('The step was cancelled before all tags had moved\nAll tags are as they were.\n')
+    expect(said).toEqual([`error: ${message.replace(/^\w+: /, '')}`])
+    expect(tags()).toEqual(allAt(old))
+    expect(TAGS.map(written)).toEqual([2, 2, 0])
+  })
+
+  test('between two waves moves the tags of the first back', async () => {
+    cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest' && written('v2') > 0)
+    expect(await failure()).toContain('All tags are as they were.\n')
+    expect(tags()).toEqual(allAt(old))
+    expect(written('latest')).toBe(0)
+  })
+
+  test('while the last ones are written finishes the merge', async () => {
+    cancelAt((request) => isPut(request, 'latest'))
+    const { outputs } = await mergeWith(registry, inputs, { cancellation })
+    expect(tags()).toEqual(allAt(outputs.digest ?? ''))
+    expect(lines).toContain(`${registry.host}/app:latest is moved to it`)
+    expect(lines).toContain('Cancelled: all tags have moved')
+  })
+
+  test('names a new tag that stays because the registry can’t delete tags', async () => {
+    cancelAt((request) => isPut(request, 'new'))
+    inputs = { ...inputs, tags: `new,${inputs.tags}` }
+    const message = await failure()
+    expect(message).toContain('All tags are as they were, except these:\n')
+    expect(message).toContain(`${registry.host}/app:new: is new and points to ${registry.tags('app').get('new')}`)
+    expect(written('v1')).toBe(0)
+  })
+
+  test('does not wait for a write that the registry does not answer, and says so', async () => {
+    cancelAt((request) => isPut(request, 'v1'), { kind: 'hang' })
+    const message = await failure()
+    expect(message).toContain('All tags are as they were, except these:\n')
+    expect(message).toMatch(
+      new RegExp(
+        `/app:v1: points to ${old}, but may still move to sha256:\\w+: the registry has not answered that write`,
+      ),
+    )
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('moves a tag back whose write takes a moment', async () => {
+    const released = Promise.withResolvers<void>()
+    cancelAt((request) => isPut(request, 'v1'), { kind: 'hold', until: released.promise })
+    const merging = failure()
+    controller.signal.addEventListener('abort', () => setTimeout(released.resolve, 300))
+    expect(await merging).toContain('All tags are as they were.\n')
+    expect(tags()).toEqual(allAt(old))
+  })
+
+  test('says which tags it could not move back in time', async () => {
+    registry.setFault((request) => {
+      if (isPut(request, 'v1') && written('v1') === 1) controller.abort()
+      return isPut(request, 'v2') && written('v2') > 1 ? { kind: 'hang' } : undefined
+    })
+    const message = await failure()
+    expect(message).toMatch(
+      /except these:\n {2}\S+\/app:v2: may point to sha256:\w+: the registry did not answer in time/,
+    )
+    expect(tags()).toMatchObject({ v1: old, latest: old })
+  })
+
+  test('because of another run’s conflict, plans nothing again', async () => {
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'foreign' })
+    let reads = 0
+    registry.setFault(({ method, reference }) => {
+      if (reference !== 'latest' || written('v1') === 0) return undefined
+      registry.seedTag('app', 'latest', image.digest)
+      // The first confirms that the tag has moved, the second is to plan again.
+      if (method !== 'GET' || ++reads < 2) return undefined
+      controller.abort()
+      return { kind: 'hang' }
+    })
+    expect(await failure()).toContain('The step was cancelled before all tags had moved\nAll ')
+    expect(tags()).toEqual({ v1: old, v2: old, latest: image.digest })
+  })
+})

@@ -1,0 +1,290 @@
+import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { artifactName } from '../../src/record/artifacts.ts'
+import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
+import {
+  afterwards,
+  mergeWith,
+  openRegistry,
+  platformsOf,
+  push,
+  records,
+  refusalOf,
+  rewrite,
+  writesTo,
+} from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { seedAttestation, seedIndex } from '../support/seed.ts'
+
+const TWO = ['x86_64-linux', 'aarch64-linux']
+
+let registry: TestRegistry
+let service: ArtifactService
+
+beforeEach(async () => {
+  registry = await openRegistry()
+  service = await startArtifactService()
+  const environment = { ...process.env }
+  // The client knows nothing but the environment, and tells all it does on standard output.
+  Object.assign(process.env, service.env)
+  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
+  afterwards(async () => {
+    jest.restoreAllMocks()
+    process.env = environment
+    await service.close()
+  })
+})
+
+const nameOf = (system: string, place?: number) => artifactName({ image: `${registry.host}/app`, system }, place)
+const RUN = { id: '1234567890', attempt: 1 }
+const ofThisRun = (record: string) => rewrite(record, { run: RUN })
+
+/** As Docker's documentation has it: an empty file, named by the digest. */
+function leave(name: string, ...digests: readonly string[]): Promise<void> {
+  return service.put(name, Object.fromEntries(digests.map((digest) => [digest.replace('sha256:', ''), ''])))
+}
+
+describe('digests in artifacts of other builds are published', () => {
+  test('from an artifact each, as in Docker’s documentation', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests-linux-amd64', amd64.image.digest)
+    await leave('digests-linux-arm64', arm64.image.digest)
+    await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('from one artifact', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests', amd64.image.digest, arm64.image.digest)
+    await mergeWith(registry, { 'artifact-pattern': 'digests', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('mixed with records of this action’s builds in artifacts', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests-linux-amd64', amd64.image.digest)
+    await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
+    await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('mixed with records in `digests`, and then records in artifacts are left out', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    await leave('digests-linux-amd64', amd64.image.digest)
+    await service.put('image-digest-app', { 'digest.json': 'not read' })
+    await mergeWith(registry, { digests: arm64.record, 'artifact-pattern': 'digests-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('and artifacts whose names do not fit are left alone', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'])
+    await leave('digests-app-1', amd64.image.digest)
+    await leave('old-digests-app-1', `sha256:${'0'.repeat(64)}`)
+    await leave('digests.app-1', `sha256:${'1'.repeat(64)}`)
+    await mergeWith(registry, { 'artifact-pattern': 'digests-app-*', tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+
+  test('and not without a pattern', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'])
+    await leave('digests-1', amd64.image.digest)
+    expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
+  })
+})
+
+describe('digests in artifacts of other builds are refused', () => {
+  test.each<[string, Readonly<Record<string, string>>, string]>([
+    ['where a file is named by something else', { 'coverage.xml': '<x/>' }, 'and holds coverage.xml\n'],
+    ['where there is no file', {}, 'and holds nothing\n'],
+    ['where a digest is cut short', { abc: '' }, 'and holds abc\n'],
+    ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'and holds x ::warning::x\n'],
+  ])('%s, which is named', async (_, files, words) => {
+    await service.put('digests-1', files)
+    const refusal = await refusalOf(registry, { 'artifact-pattern': 'digests-*' })
+    expect(refusal).toContain('the artifact digests-1 should hold files named by digests, ')
+    expect(refusal).toContain(words)
+    expect(refusal).toContain('Does `artifact-pattern` match other artifacts as well?')
+  })
+
+  test('where the registry has no such image', async () => {
+    await leave('digests-1', `sha256:${'0'.repeat(64)}`)
+    expect(await refusalOf(registry, { 'artifact-pattern': 'digests-*' })).toContain('is not in the registry')
+  })
+})
+
+describe('bare digests in `digests`', () => {
+  test('are taken with `sha256:` and without', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const digests = `${amd64.image.digest}\n${arm64.image.digest.replace('sha256:', '')}`
+    await mergeWith(registry, { digests, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('are one image where they are one digest', async () => {
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
+    await mergeWith(registry, { digests: `${image.digest}\n${image.digest.slice(7)}`, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+
+  test('are one image with a record of the same digest', async () => {
+    const images = await push(registry, 'app', TWO)
+    const [{ image }] = images
+    await mergeWith(registry, { digests: `${records(images)}\n${image.digest}`, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('are what a record of the same digest says, where the image itself does not', async () => {
+    const [{ image, record }] = await push(registry, 'app', ['armv6l-linux'], { withoutVariant: true })
+    await mergeWith(registry, { digests: `${image.digest}\n${record}`, tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6'])
+  })
+
+  test('are one image with the index that is around it alone, and its attestations stay', async () => {
+    const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
+    const around = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
+    for (const [tag, digests] of Object.entries({ one: [around, image.digest], two: [image.digest, around] })) {
+      await mergeWith(registry, { digests: digests.join('\n'), tags: tag })
+      expect(platformsOf(registry, tag)).toEqual(['linux/amd64', 'unknown/unknown'])
+    }
+  })
+})
+
+test('in a re-run without any digests it is told that those of earlier attempts may have expired', async () => {
+  const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 3 })
+  expect(refusal).toContain('there are no digests at all')
+  expect(refusal).toMatch(/This is a re-run \(attempt 3\): .*`retention-days`.*re-run all jobs\.$/)
+  expect(await refusalOf(registry, { tags: 'latest' })).not.toContain('re-run')
+})
+
+test('a failure is told when nothing goes on that would print after it', async () => {
+  const guarded = await openRegistry({ auth: { kind: 'basic', user: 'octocat', password: 'secret' } })
+  const names = Array.from({ length: 40 }, (_, at) => `digests-${at}`)
+  for (const name of names) await leave(name, `sha256:${'0'.repeat(64)}`)
+  const refusal = await refusalOf(guarded, { 'artifact-pattern': 'digests-*', tags: 'latest' })
+  expect(refusal).toContain(`${guarded.host} `)
+  expect(service.calls.filter(({ method }) => method === 'GetBlob')).toHaveLength(names.length)
+})
+
+describe('variants of one image', () => {
+  async function leaveRecord(
+    variant: string | undefined,
+    place: number,
+    index: number,
+    system: string,
+    content: string,
+  ) {
+    const job = { id: 'build', total: 4, index }
+    const record = { run: RUN, job, storePath: `/nix/store/${content}`, ...(variant && { variant }) }
+    const [pushed] = await push(registry, 'app', [system], { content, record })
+    const name = artifactName({ image: `${registry.host}/app`, system, variant }, place)
+    await service.put(name, { 'digest.json': pushed.record })
+    return pushed
+  }
+
+  test('are published each by its own merge', async () => {
+    for (const [at, variant] of ['debug', 'stable'].entries())
+      for (const [index, system] of TWO.entries()) await leaveRecord(variant, 1, at * 2 + index, system, variant)
+    for (const variant of ['debug', 'stable']) {
+      const { outputs } = await mergeWith(registry, { variant, tags: variant })
+      const own = await push(registry, 'app', TWO, { content: variant })
+      for (const { image } of own) expect(outputs.platforms).toContain(image.digest)
+      expect(registry.tags('app').get(variant)).toBe(outputs.digest)
+    }
+  })
+
+  test('that have no names are refused: the error says how to name them', async () => {
+    await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')
+    await leaveRecord(undefined, 2, 1, 'x86_64-linux', 'stable')
+    const refusal = await refusalOf(registry, { tags: 'latest' })
+    expect(refusal).toContain(`There are 2 images of ${registry.host}/app for x86_64-linux, and an index has one`)
+    expect(refusal).toContain('give each its own name, in its build and in its merge:\n  variant: debug\n')
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('that have no names are published from the records that `digests` picks, if all jobs have handed over', async () => {
+    const picked = [await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')]
+    picked.push(await leaveRecord(undefined, 1, 1, 'aarch64-linux', 'debug'))
+    await leaveRecord(undefined, 2, 2, 'x86_64-linux', 'stable')
+    const inputs = { digests: records(picked), tags: 'latest' }
+    expect(await refusalOf(registry, inputs)).toContain('Only 3 of the 4 jobs of "build" have handed over a digest')
+    await leaveRecord(undefined, 2, 3, 'aarch64-linux', 'stable')
+    await mergeWith(registry, inputs)
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('of another name than the merge’s: the error names it', async () => {
+    await leaveRecord('debug', 1, 0, 'x86_64-linux', 'debug')
+    const refusal = await refusalOf(registry, { variant: 'stable', tags: 'latest' })
+    expect(refusal).toContain(`has handed over a digest for ${registry.host}/app (variant stable)\n`)
+    expect(refusal).toContain(`there are digests for ${registry.host}/app (variant debug)\n`)
+    expect(refusal).toContain('Give the build and the merge of an image the same `variant`.')
+  })
+
+  test('that attempts of two jobs have left are never mixed', async () => {
+    const [first] = await push(registry, 'app', ['x86_64-linux'], { content: 'debug', record: { run: RUN } })
+    const later = { run: { ...RUN, attempt: 2 }, storePath: '/nix/store/stable', revision: '1'.repeat(40) }
+    const [second] = await push(registry, 'app', ['x86_64-linux'], { content: 'stable', record: later })
+    await service.put(nameOf('x86_64-linux'), { 'digest.json': first.record })
+    await service.put(nameOf('x86_64-linux', 2), { 'digest.json': second.record })
+    expect(await refusalOf(registry, { tags: 'latest' }, { runAttempt: 2 })).toContain('There are 2 images of')
+  })
+})
+
+test('records of earlier attempts that artifacts still hold give way to later ones', async () => {
+  const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
+  const [fresh] = await push(registry, 'app', ['x86_64-linux'])
+  const later = rewrite(fresh.record, { run: { ...RUN, attempt: 2 } })
+  await service.put(nameOf('x86_64-linux'), { 'digest.json': later })
+  await service.put(nameOf('x86_64-linux', 2), { 'digest.json': ofThisRun(stale.record) })
+  const { outputs } = await mergeWith(registry, { tags: 'latest' }, { runAttempt: 2 })
+  expect(outputs.platforms).toContain(fresh.image.digest)
+})
+
+describe('a record in an artifact is refused, and nothing is published,', () => {
+  const HELP = 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…'
+
+  test.each<[string, Readonly<Record<string, unknown>>, string]>([
+    ['of a later attempt', { run: { ...RUN, attempt: 999 } }, 'its attempt is 999, and this attempt is 2'],
+    ['of another run', { run: { id: '7\n::x', attempt: 1 } }, 'its run is 7 ::x, and this run is 1234567890'],
+    [
+      'of another image',
+      { image: 'ghcr.io/owner/app' },
+      'it is of ghcr.io/owner/app for x86_64-linux, whose artifact is ',
+    ],
+    [
+      'of another system',
+      { system: 'i686-linux', platform: { os: 'linux', architecture: '386' } },
+      '/app for i686-linux, whose artifact is ',
+    ],
+  ])('if it is %s', async (_, fields, words) => {
+    const [{ record }, arm64] = await push(registry, 'app', TWO)
+    const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
+    await service.put(nameOf('x86_64-linux'), { 'digest.json': ofThisRun(record) })
+    await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
+    await service.put(nameOf('x86_64-linux', 2), { 'digest.json': rewrite(ofThisRun(stale.record), fields) })
+    const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 2 })
+    expect(refusal).toContain(`The digest record in the artifact ${nameOf('x86_64-linux', 2)} does not belong there\n`)
+    expect(refusal).toContain(words)
+    expect(refusal).toContain(HELP)
+    expect(writesTo(registry)).toEqual([])
+  })
+
+  test('if it has a name that the runner would take for a command, which is shown without it', async () => {
+    const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
+    await service.put('image-digest-##[error]x', { 'digest.json': ofThisRun(record) })
+    const refusal = await refusalOf(registry, { tags: 'latest' })
+    expect(refusal).toContain('in the artifact image-digest-# [error]x does not belong there')
+  })
+
+  test('if it is a bare digest, which says nothing of its run', async () => {
+    const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
+    await service.put(nameOf('x86_64-linux'), { 'digest.json': image.digest })
+    const refusal = await refusalOf(registry, { tags: 'latest' })
+    expect(refusal).toContain(`The digest record in the artifact ${nameOf('x86_64-linux')} is not valid`)
+  })
+})
+
+test('records in `digests` may be of another run', async () => {
+  const images = await push(registry, 'app', TWO, { record: { run: { id: '7', attempt: 999 } } })
+  await mergeWith(registry, { digests: records(images), tags: 'latest' })
+  expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+})

@@ -1,0 +1,296 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import { Failure } from '../../src/errors.ts'
+import {
+  type AtLeastOne,
+  indexAt,
+  lines,
+  mergeWith,
+  ORIGIN,
+  openRegistry,
+  type Pushed,
+  platformsOf,
+  push,
+  recordOf,
+  records,
+  refusalOf,
+  said,
+  writesTo,
+} from '../support/merging.ts'
+import type { FaultOf, TestRegistry } from '../support/registry.ts'
+import { OCI_INDEX, seedImage, seedIndex } from '../support/seed.ts'
+
+let registry: TestRegistry
+beforeEach(async () => {
+  registry = await openRegistry()
+})
+
+interface Given {
+  readonly app: AtLeastOne<Pushed>
+  readonly changed: Pushed
+}
+
+describe('what is published', () => {
+  test('is an OCI index of the images of all systems, under every tag', async () => {
+    const [amd64, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const { outputs, summary } = await mergeWith(registry, {
+      digests: `${arm64.record}\n${amd64.record}`,
+      tags: 'latest, v1.2',
+    })
+
+    const index = registry.manifest('app', 'latest')
+    expect(index?.mediaType).toBe(OCI_INDEX)
+    expect(JSON.parse(String(index?.bytes))).toEqual({
+      schemaVersion: 2,
+      mediaType: OCI_INDEX,
+      manifests: [
+        { ...amd64.image, platform: { os: 'linux', architecture: 'amd64' } },
+        { ...arm64.image, platform: { os: 'linux', architecture: 'arm64' } },
+      ],
+      annotations: ORIGIN,
+    })
+    expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: index?.digest, 'v1.2': index?.digest })
+    expect(outputs).toEqual({
+      digest: index?.digest,
+      image: `${registry.host}/app@${index?.digest}`,
+      tags: `${registry.host}/app:latest\n${registry.host}/app:v1.2`,
+      'skipped-tags': '',
+      changed: 'true',
+      platforms: JSON.stringify([
+        { system: 'x86_64-linux', platform: 'linux/amd64', digest: amd64.image.digest },
+        { system: 'aarch64-linux', platform: 'linux/arm64', digest: arm64.image.digest },
+      ]),
+    })
+    expect(summary).toMatch(/^# Published\n/)
+    expect(summary).toContain(`| \`${registry.host}/app:v1.2\` | created |`)
+    expect(summary).toContain(`Index \`${index?.digest}\``)
+    expect(summary).toContain(`| linux/arm64 | aarch64-linux | \`${arm64.image.digest}\` |`)
+    expect(summary).toContain(`docker pull ${registry.host}/app:latest`)
+  })
+
+  test('tells 32-bit Arm images apart, whose configs name no variant', async () => {
+    const images = await push(registry, 'app', ['armv7l-linux', 'armv6l-linux'], { withoutVariant: true })
+    const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6', 'linux/arm/v7'])
+    expect(JSON.parse(outputs.platforms ?? '').map(({ platform }: { platform: string }) => platform)).toEqual([
+      'linux/arm/v6',
+      'linux/arm/v7',
+    ])
+  })
+
+  test('takes bare digests, and finds out what they are for', async () => {
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    await mergeWith(registry, {
+      digests: images.map(({ image }) => image.digest).join('\n'),
+      systems: 'x86_64-linux,aarch64-linux',
+    })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+  })
+
+  test('has the image itself where a digest is of an index around it alone', async () => {
+    const [{ image, platform }] = await push(registry, 'app', ['x86_64-linux'])
+    await mergeWith(registry, { digests: seedIndex(registry, 'app', [{ ...image, platform }]) })
+    expect(indexAt(registry, 'latest').manifests).toEqual([expect.objectContaining({ digest: image.digest })])
+  })
+
+  test('carries the annotations of docker/metadata-action, and warns of those that have no place', async () => {
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const annotations = [
+      'manifest:org.opencontainers.image.description=An app',
+      'index:org.opencontainers.image.title=App',
+      'manifest-descriptor[linux/arm64]:org.example.speed=slow',
+      'manifest[linux/arm64]:org.example.lost=yes',
+    ]
+    const metadata = { tags: [`${registry.host}/app:main`], annotations }
+    await mergeWith(
+      registry,
+      { digests: records(images) },
+      { env: { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify(metadata) } },
+    )
+    expect(indexAt(registry, 'main').annotations).toEqual({
+      ...ORIGIN,
+      'org.opencontainers.image.description': 'An app',
+      'org.opencontainers.image.title': 'App',
+    })
+    expect(indexAt(registry, 'main').manifests.map(({ annotations }) => annotations)).toEqual([
+      undefined,
+      { 'org.example.speed': 'slow' },
+    ])
+    expect(said).toEqual([
+      expect.stringMatching(/^warning: .*manifest\[linux\/arm64\]:org\.example\.lost=yes.*left out/),
+    ])
+  })
+
+  test('goes to every image, with bare tags to all of them', async () => {
+    const app = await push(registry, 'app', ['x86_64-linux'])
+    const mirror = await push(registry, 'mirror', ['x86_64-linux'])
+    await mergeWith(registry, {
+      image: `${registry.host}/app\n${registry.host}/mirror`,
+      digests: records([...mirror, ...app]),
+      tags: `latest, ${registry.host}/mirror:edge`,
+    })
+    expect(indexAt(registry, 'latest').manifests).toEqual([expect.objectContaining({ digest: app[0].image.digest })])
+    expect(registry.tags('mirror').get('latest')).toBe(registry.tags('app').get('latest'))
+    expect([...registry.tags('app').keys()]).toEqual(['latest'])
+    expect([...registry.tags('mirror').keys()].sort()).toEqual(['edge', 'latest'])
+  })
+
+  test('leaves out records of other images, also of those whose names begin alike', async () => {
+    const app = await push(registry, 'app', ['x86_64-linux'])
+    const api = await push(registry, 'app-api', ['aarch64-linux'])
+    await mergeWith(registry, { digests: records([...app, ...api]) })
+    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
+  })
+
+  test('is the same index when the run is repeated, and no tag is written again', async () => {
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const first = await mergeWith(registry, { digests: records(images) })
+    const before = registry.requests.length
+    const second = await mergeWith(registry, { digests: records(images.toReversed()) })
+    expect(second.outputs).toEqual({ ...first.outputs, changed: 'false' })
+    expect(second.summary).toMatch(/^# Unchanged\n/)
+    const written = registry.requests.slice(before).filter(({ method }) => method === 'PUT')
+    expect(written).toEqual([])
+  })
+
+  test('is nothing with push: false, but all is checked', async () => {
+    const images = await push(registry, 'app', ['x86_64-linux'])
+    const { outputs, summary } = await mergeWith(registry, { digests: records(images), push: 'false' })
+    expect(writesTo(registry)).toEqual([])
+    expect(outputs).toMatchObject({ tags: '', digest: expect.stringMatching(/^sha256:/) })
+    expect(summary).toMatch(/^# Checked, not published\n/)
+    await expect(mergeWith(registry, { digests: `sha256:${'0'.repeat(64)}`, push: 'false' })).rejects.toThrow(
+      'is not in the registry',
+    )
+  })
+})
+
+describe('what is wrong is told, and nothing is published', () => {
+  test.each<[string, (given: Given) => Record<string, string> | Promise<Record<string, string>>, readonly RegExp[]]>([
+    [
+      'no record for this image',
+      ({ app }) => ({ image: `${registry.host}/other`, digests: records(app) }),
+      [
+        /No build of this run has handed over a digest for 127[^ ]*\/other/,
+        /there are digests for 127[^ ]*\/app/,
+        /needs: build/,
+      ],
+    ],
+    [
+      'a record that is no JSON',
+      () => ({ digests: 'sha256:123' }),
+      [/The digest record in line 1 of `digests` is not valid/, /same version of this action/],
+    ],
+    [
+      'a record with a wrong field',
+      ({ app }) => ({ digests: app[0].record.replace(/sha256:[0-9a-f]+/, 'sha256:../../etc') }),
+      [/is not valid/, /"digest": is not a sha256 digest/],
+    ],
+    [
+      'two records for one system',
+      ({ app, changed }) => ({ digests: records([...app, changed]) }),
+      [/There are 2 images of 127[^ ]*\/app for x86_64-linux, and an index has one/, /sha256:[0-9a-f]{64} in line 3/],
+    ],
+    [
+      'two bare digests for one platform',
+      ({ app, changed }) => ({ digests: `${app[0].image.digest}\n${changed.image.digest}` }),
+      [/There are 2 images of 127[^ ]*\/app for linux\/amd64, and an index has one/],
+    ],
+    [
+      'two bare digests for one platform, one of which names the variant that the other implies',
+      async ({ app }) => {
+        const { digest } = await seedImage(registry, 'app', { architecture: 'arm64', variant: 'v8' })
+        return { digests: `${app[1].image.digest}\n${digest}` }
+      },
+      [
+        /There are 2 images of 127[^ ]*\/app for linux\/arm64, and an index has one/,
+        /^ {2}\S+\/app@sha256:[0-9a-f]{64} \(linux\/arm64\)\n {2}\S+\/app@sha256:[0-9a-f]{64} \(linux\/arm64\/v8\)$/m,
+      ],
+    ],
+    [
+      'an image whose config would give the runner a command',
+      async () => {
+        const platform = { os: 'linux', architecture: 'arm64' }
+        const image = await seedImage(registry, 'app', { ...platform, variant: 'v8\n::warning::x' })
+        return { digests: recordOf(`${registry.host}/app`, 'aarch64-linux', platform, image) }
+      },
+      [/config.*: variant: has characters that no platform has/],
+    ],
+    [
+      'a digest that is not in the registry',
+      ({ app }) => ({ digests: app[0].record.replaceAll(app[0].image.digest, `sha256:${'0'.repeat(64)}`) }),
+      [/\/app@sha256:0{64} is not in the registry/, /It is not visible yet, was deleted .*Run the job again\./],
+    ],
+    [
+      'a missing system',
+      ({ app }) => ({ digests: records(app), systems: 'x86_64-linux, aarch64-linux, armv7l-linux' }),
+      [/\/app lacks armv7l-linux, which `systems` asks for/, /No tag has moved/],
+    ],
+    [
+      'a system too many',
+      ({ app }) => ({ digests: records(app), systems: 'x86_64-linux' }),
+      [/\/app has aarch64-linux, which `systems` does not list/],
+    ],
+    [
+      'an image of another architecture than its record says',
+      ({ app }) => ({ digests: app[0].record.replace('x86_64-linux', 'aarch64-linux').replace('amd64', 'arm64') }),
+      [/is not what its record says/, /says aarch64-linux, which is linux\/arm64, and the image is for linux\/amd64/],
+    ],
+  ])('%s', async (_name, inputsOf, messages) => {
+    const app = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const [changed] = await push(registry, 'app', ['x86_64-linux'], { content: 'changed' })
+    registry.seedTag('app', 'latest', app[0].image.digest)
+    const inputs = await inputsOf({ app, changed })
+    const refusal = await refusalOf(registry, inputs)
+    expect(`${lines.join('\n')}\n${said.join('\n')}`).not.toMatch(/^\s*::/m)
+    for (const message of messages) expect(refusal).toMatch(message)
+    expect(writesTo(registry)).toEqual([])
+  })
+})
+
+describe('a merge that fails at any step leaves every tag as it was', () => {
+  const breaks: readonly [string, ReturnType<FaultOf>][] = [
+    ['is refused', { kind: 'status', status: 403 }],
+    ['is broken for good', { kind: 'status', status: 500 }],
+    ['gets a damaged answer', { kind: 'corrupt' }],
+    ['is answered by nobody', { kind: 'reset' }],
+  ]
+  test.each(breaks)('when a request %s, whichever it is', async (_name, fault) => {
+    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+    const tags = ['v1', 'v2', 'latest']
+    for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
+    const inputs = { digests: records(images), tags: tags.join(',') }
+
+    // First without a fault, to know how many requests there are; then with each of them broken, from there on once.
+    const { outputs } = await mergeWith(registry, inputs)
+    const steps = registry.requests.map(({ method, route, path }) => ({ method, route, path }))
+    let failures = 0
+    for (const step of steps) {
+      for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
+      let seen = 0
+      registry.setFault((request) => {
+        if (request.method !== step.method || request.path !== step.path) return undefined
+        seen++
+        // Reading a tag and putting it back are the same requests as those that came before: only the first is refused.
+        return fault?.kind === 'status' && fault.status === 403 && seen > 1 ? undefined : fault
+      })
+      const outcome = await mergeWith(registry, inputs).then(
+        () => 'published',
+        (error: unknown) => error,
+      )
+      const now = [...registry.tags('app').values()]
+      if (outcome === 'published') expect(now).toEqual(tags.map(() => outputs.digest))
+      else {
+        failures++
+        expect(outcome).toBeInstanceOf(Failure)
+        expect(now).toEqual(tags.map(() => old.image.digest))
+      }
+    }
+    // Only a look whether anybody is there (GET /v2/), and an answer whose body nobody reads, may break in silence; and
+    // where HEAD fails, GET decides. The index, which is there already, need not be written, and no upload be cancelled.
+    const replaced = steps.filter(
+      ({ method, path }) => /HEAD|DELETE/.test(method) || (method === 'PUT' && path.includes('sha256:')),
+    )
+    expect(failures).toBeGreaterThanOrEqual(fault?.kind === 'corrupt' ? 5 : steps.length - 1 - replaced.length)
+  })
+})

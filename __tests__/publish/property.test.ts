@@ -1,0 +1,174 @@
+import { beforeEach, expect, test } from '@jest/globals'
+import fc from 'fast-check'
+import { Failure } from '../../src/errors.ts'
+import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, rewrite } from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { OCI_INDEX, type SeededEntry, seedIndex } from '../support/seed.ts'
+
+const SYSTEMS = ['aarch64-linux', 'armv7l-linux', 'x86_64-linux'] as const
+type System = (typeof SYSTEMS)[number]
+
+/** What has become of a system's job. */
+interface Job {
+  /** Whether it has left no record, or one with something wrong in it. */
+  readonly record: 'right' | 'missing' | 'stale' | 'malformed' | 'wrong architecture' | 'wrong size'
+  /** What else there is of the system, which is no matter. */
+  readonly besides: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
+  /** Whether another job has pushed an image of the system as well. */
+  readonly rival: boolean
+}
+
+interface Run {
+  /** Of the systems, in their order. */
+  readonly jobs: readonly [Job, Job, Job]
+  /** What the records say how many jobs there are: as many as there are, one more, or nothing. */
+  readonly total: 'right' | 'wrong' | 'unknown'
+  /** Which systems the tag has before. */
+  readonly before: readonly System[]
+  readonly order: number
+}
+
+const job = fc.record<Job>({
+  record: fc.oneof(
+    { weight: 24, arbitrary: fc.constant('right' as const) },
+    { weight: 4, arbitrary: fc.constant('missing' as const) },
+    { weight: 2, arbitrary: fc.constantFrom('stale', 'malformed', 'wrong architecture', 'wrong size') },
+  ),
+  besides: fc.subarray(['the same again', 'an earlier attempt', 'another image'] as const),
+  rival: fc.oneof({ weight: 20, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
+})
+
+const run = fc.record<Run>({
+  jobs: fc.tuple(job, job, job),
+  total: fc.oneof(
+    { weight: 6, arbitrary: fc.constant('right' as const) },
+    { weight: 5, arbitrary: fc.constant('unknown' as const) },
+    { weight: 1, arbitrary: fc.constant('wrong' as const) },
+  ),
+  before: fc.oneof(fc.subarray([...SYSTEMS], { maxLength: 1 }), fc.subarray([...SYSTEMS])),
+  order: fc.nat(),
+})
+
+let registry: TestRegistry
+let count: number
+beforeEach(async () => {
+  registry = await openRegistry()
+  count = 0
+})
+
+/** Whether all that was handed over can be published: said once more, and not as the action says it. */
+function isRight({ jobs, total, before }: Run): boolean {
+  const there = SYSTEMS.filter((_, at) => jobs[at]?.record === 'right')
+  const wrong = jobs.some(
+    ({ record, rival }) => !['right', 'missing'].includes(record) || (record === 'right' && rival),
+  )
+  const complete = total === 'unknown' || (total === 'right' && there.length === SYSTEMS.length)
+  return there.length > 0 && !wrong && complete && before.every((system) => there.includes(system))
+}
+
+/** The image of a job, and the records that it has left. */
+async function leave({ record, besides, rival }: Job, system: System, repository: string, matrix: object) {
+  const fields = { job: { id: 'build', ...matrix }, run: { id: '1', attempt: 2 } }
+  const [image] = await push(registry, repository, [system], { record: fields })
+  const [early] = await push(registry, repository, [system], { content: 'early', record: { ...fields, run: EARLY } })
+  const [second] = await push(registry, repository, [system], { content: 'rival', record: fields })
+  const name = `${registry.host}/${repository}-api`
+  const api = rewrite(second.record, { image: name, job: { id: 'build-api', total: 1 } })
+  const own = record === 'missing' ? [] : [asLeft(image, record)]
+  const again = besides.includes('the same again') ? own : []
+  const earlier = besides.includes('an earlier attempt') && record !== 'missing' ? [early.record] : []
+  const foreign = besides.includes('another image') ? [api] : []
+  return {
+    image,
+    texts: [...own, ...again, ...earlier, ...foreign, ...(rival && record === 'right' ? [second.record] : [])],
+  }
+}
+
+const EARLY = { id: '1', attempt: 1 }
+
+function asLeft({ record, image }: Pushed, as: Exclude<Job['record'], 'missing'>): string {
+  switch (as) {
+    case 'right':
+      return record
+    case 'stale':
+      return rewrite(record, { digest: `sha256:${'0'.repeat(64)}` })
+    case 'malformed':
+      return record.slice(0, -1)
+    case 'wrong architecture':
+      return rewrite(record, { system: 'riscv64-linux', platform: { os: 'linux', architecture: 'riscv64' } })
+    case 'wrong size':
+      return rewrite(record, { size: image.size + 1 })
+  }
+}
+
+/** The parts of what a rotation by so many puts first. */
+function rotated<Item>(items: readonly Item[], by: number): readonly Item[] {
+  const at = items.length === 0 ? 0 : by % items.length
+  return [...items.slice(at), ...items.slice(0, at)]
+}
+
+test('whatever builds have handed over, either exactly the right index is published or nothing', async () => {
+  const reached = { published: 0, refused: 0 }
+  await fc.assert(
+    fc.asyncProperty(run, async (one) => {
+      const repository = `app-${count++}`
+      const total = { right: { total: SYSTEMS.length }, wrong: { total: SYSTEMS.length + 1 }, unknown: {} }[one.total]
+      const left = await Promise.all(
+        SYSTEMS.map((system, at) => leave(one.jobs[at] ?? one.jobs[0], system, repository, total)),
+      )
+      const old = await push(registry, repository, one.before, { content: 'old' })
+      if (one.before.length > 0)
+        seedIndex(
+          registry,
+          repository,
+          old.map(({ entry }) => entry),
+          'latest',
+        )
+      const before = Object.fromEntries(registry.tags(repository))
+
+      const digests = rotated(
+        left.flatMap(({ texts }) => texts),
+        one.order,
+      ).join('\n')
+      const image = `${registry.host}/${repository}`
+      const outcome = await mergeWith(registry, { image, digests: digests || NOTHING, tags: 'latest,v1' }).catch(
+        (error: unknown) => error,
+      )
+      const tags = Object.fromEntries(registry.tags(repository))
+      if (!isRight(one)) {
+        reached.refused++
+        expect(outcome).toBeInstanceOf(Failure)
+        expect(tags).toEqual(before)
+        return
+      }
+      reached.published++
+      const entries = left.flatMap(({ image: { entry } }, at) => (one.jobs[at]?.record === 'right' ? [entry] : []))
+      expect(Object.keys(tags).sort()).toEqual(['latest', 'v1'])
+      expect(tags.latest).toBe(tags.v1)
+      expect(outcome).toMatchObject({ outputs: { digest: tags.v1 } })
+      const { manifests, ...rest } = indexAt(registry, 'v1', repository)
+      expect(rest).toEqual({ schemaVersion: 2, mediaType: OCI_INDEX, annotations: ORIGIN })
+      expect([...manifests].sort(byDigest)).toEqual([...entries].sort(byDigest))
+    }),
+    { numRuns: 150 },
+  )
+  expect(Math.min(reached.published, reached.refused)).toBeGreaterThan(25)
+}, 60_000)
+
+/** A record of another image: without any line the action would look for artifacts. */
+const NOTHING = JSON.stringify({
+  schema: 1,
+  image: '127.0.0.1:1/other',
+  system: 'x86_64-linux',
+  platform: { os: 'linux', architecture: 'amd64' },
+  digest: `sha256:${'0'.repeat(64)}`,
+  mediaType: 'application/vnd.oci.image.manifest.v1+json',
+  size: 1,
+  storePath: '/nix/store/other',
+  job: { id: 'other' },
+  run: { id: '1', attempt: 1 },
+})
+
+function byDigest(one: SeededEntry, other: SeededEntry): number {
+  return one.digest < other.digest ? -1 : 1
+}

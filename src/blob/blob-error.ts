@@ -1,6 +1,0 @@
-import { Failure } from '../failure.ts'
-
-/** A blob that can't be kept until it is uploaded. */
-export class BlobError extends Failure {
-  override readonly name = 'BlobError'
-}

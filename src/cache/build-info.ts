@@ -1,0 +1,75 @@
+import { oneLine } from '../errors.ts'
+import { isStorePath } from '../nix/store-path.ts'
+import { isLayerFormat, type LayerFormat } from '../oci/media-type.ts'
+
+/** Identifies the build that produced an image. Equal build info means an equivalent image. */
+export interface BuildInfo {
+  readonly storePath: string
+  /** The keys of the labels that build added. Their values are in the image's config. */
+  readonly labels: readonly string[]
+  /** The compression that build was asked for, if it left some layers in the other one they came with. */
+  readonly compression?: LayerFormat | undefined
+}
+
+type Annotations = Readonly<Record<string, string>>
+
+const STORE_PATH = 'io.github.nix-image-action.store-path'
+const LABELS = 'io.github.nix-image-action.labels'
+const COMPRESSION = 'io.github.nix-image-action.compression'
+
+/**
+ * Describes a build whose layers are known.
+ * @param asked the compression that build was asked for
+ * @param formats those of the image's layers
+ */
+export function describeBuild(
+  storePath: string,
+  labels: Readonly<Record<string, string>>,
+  asked: LayerFormat,
+  formats: readonly (LayerFormat | undefined)[],
+): BuildInfo {
+  const leftSome = formats.some((format) => format !== asked)
+  return { storePath, labels: Object.keys(labels), ...(leftSome && { compression: asked }) }
+}
+
+/** Returns the annotations of an image's manifest, and of its entry in an index. Label keys are sorted. */
+export function toAnnotations({ storePath, labels, compression }: BuildInfo): Annotations {
+  return {
+    [STORE_PATH]: storePath,
+    ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }),
+    ...(compression && { [COMPRESSION]: compression }),
+  }
+}
+
+/** Reads what `toAnnotations` wrote. Returns undefined unless it is complete and valid. */
+export function fromAnnotations(annotations: Annotations): BuildInfo | undefined {
+  const { [STORE_PATH]: storePath, [LABELS]: labels = '[]', [COMPRESSION]: compression } = annotations
+  const keys = parseKeys(labels)
+  if (storePath === undefined || !isStorePath(storePath) || keys === undefined) return undefined
+  return { storePath, labels: keys, ...(isLayerFormat(compression) && { compression }) }
+}
+
+/** Puts build info in the place of any that annotations have, after all others. */
+export function withBuildInfo(annotations: Annotations, info: BuildInfo | undefined): Annotations {
+  const others = Object.entries(annotations).filter(([key]) => ![STORE_PATH, LABELS, COMPRESSION].includes(key))
+  return { ...Object.fromEntries(others), ...(info && toAnnotations(info)) }
+}
+
+export function sameBuild(one: BuildInfo, other: BuildInfo): boolean {
+  return JSON.stringify(toAnnotations(one)) === JSON.stringify(toAnnotations(other))
+}
+
+/** Returns build info as one line of a message. */
+export function formatBuildInfo({ storePath, labels, compression }: BuildInfo): string {
+  const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : ''
+  return oneLine([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '))
+}
+
+function parseKeys(text: string): readonly string[] | undefined {
+  try {
+    const keys: unknown = JSON.parse(text)
+    return Array.isArray(keys) && keys.every((key) => typeof key === 'string') ? keys : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,110 @@
+import { messageOf } from '../errors.ts'
+import { MORE_FILES } from '../fs/disk.ts'
+import { RegistryError, type RegistryErrorParts } from '../registry/registry-error.ts'
+import { LateAnswer } from './body.ts'
+import type { ClockSkew } from './clock.ts'
+import { DAY, formatTime } from './clock.ts'
+import type { Validity } from './network.ts'
+import { type NamedProxy, proxyStatus, refusedByProxy } from './proxy.ts'
+
+/** A request that got no answer, and what helps to explain that. */
+export interface Unanswered {
+  readonly url: URL
+  /** Used in messages, after "Can't". */
+  readonly purpose: string
+  readonly error: unknown
+  readonly proxy: NamedProxy | undefined
+  /** Whether the host has answered before. */
+  readonly answered: boolean
+  /** The validity of the certificate that the host has shown, if known. */
+  readonly validity: Validity | undefined
+  /** The difference from a server's clock that an earlier answer has shown. */
+  readonly skew: ClockSkew | undefined
+}
+
+type Explanation = Pick<RegistryErrorParts, 'problem' | 'what' | 'help'>
+
+/** Returns the error of a request that got no answer. */
+export function unanswered(call: Unanswered): RegistryError {
+  const { url, purpose, error, proxy } = call
+  const { host } = url
+  const refused = proxyStatus(causeOf(error))
+  if (refused !== undefined && proxy?.url !== undefined)
+    return refusedByProxy(proxy.url, proxy.variable, refused, call, error)
+  const { what, ...explanation } = explain(call)
+  return new RegistryError({
+    host,
+    ...explanation,
+    what: `Can't ${purpose}: ${what}`,
+    words: messageOf(error),
+    cause: error,
+  })
+}
+
+function explain(call: Unanswered): Explanation {
+  const { error, proxy, answered } = call
+  const { host } = call.url
+  const code = codeOf(error) ?? ''
+  if (error instanceof LateAnswer)
+    return { problem: 'other', what: `the connection to ${host} stalled`, help: 'Run the job again later.' }
+  if (code === 'EMFILE' || code === 'ENFILE')
+    return {
+      problem: 'other',
+      what: 'the runner has reached its limit of open files',
+      help: MORE_FILES,
+    }
+  if (TIME_ERRORS.has(code)) return explainTime(call, code)
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
+    return {
+      problem: 'other',
+      what: `the certificate of ${host} is for another host name`,
+      help: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
+    }
+  if (CERTIFICATE_ERROR.test(code))
+    return { problem: 'untrusted-certificate', what: `the certificate of ${host} is not trusted`, help: undefined }
+  const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`
+  return {
+    problem: 'unreachable',
+    what: `${host} can't be reached${through}`,
+    help: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
+  }
+}
+
+const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID'])
+
+const CERTIFICATE_ERROR =
+  /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
+
+/** Explains a certificate that is not valid at this time, or this machine's clock, whichever is likelier to be wrong. */
+function explainTime({ url: { host }, validity, skew }: Unanswered, code: string): Explanation {
+  const now = Date.now()
+  const expired = code === 'CERT_HAS_EXPIRED'
+  const what = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`
+  if (skew !== undefined)
+    return {
+      problem: 'other',
+      what: `${what} by the clock of this runner, which is wrong`,
+      help: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
+    }
+  const limit = expired ? validity?.to : validity?.from
+  const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `
+  const clock = `The runner's clock says ${formatTime(now)}`
+  const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`
+  const far = limit !== undefined && Math.abs(limit - now) >= DAY
+  const help = expired
+    ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
+    : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`
+  return { problem: 'other', what, help }
+}
+
+/** Returns the error that an error is about. */
+export function causeOf(error: unknown): unknown {
+  return error instanceof RegistryError && error.cause !== undefined ? error.cause : error
+}
+
+/** Returns the code that Node or undici gives an error, or what caused it. */
+export function codeOf(error: unknown): string | undefined {
+  const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown }
+  if (typeof code === 'string') return code
+  return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined
+}

@@ -1,0 +1,14 @@
+import { isCommitId } from '../record/record.ts'
+import { runCommand } from './command.ts'
+
+/**
+ * Reads which commit the work tree around a folder has checked out. Reads it although the folder belongs to another
+ * user, as in container jobs: nothing that the repository configures is run for this.
+ * @returns undefined if the folder is in no work tree, or Git is not installed
+ */
+export async function readHead(folder: string): Promise<string | undefined> {
+  const args = ['-c', 'safe.directory=*', '-C', folder, 'rev-parse', '--verify', 'HEAD']
+  const result = await runCommand('git', args, { trust: 'nix' })
+  const commit = result?.exitCode === 0 ? result.stdout.trim() : ''
+  return isCommitId(commit) ? commit : undefined
+}

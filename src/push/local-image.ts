@@ -1,0 +1,99 @@
+import { access, stat } from 'node:fs/promises'
+import { dirname, join, relative, resolve } from 'node:path'
+import { lastLines } from '../errors.ts'
+import { freeSpace, printFreeSpace } from '../fs/disk.ts'
+import { FileError, resolveWithin } from '../fs/regular-file.ts'
+import { ImageError } from '../image/image-error.ts'
+import { findSource } from '../image/source.ts'
+import type { Log } from '../log.ts'
+import { storeFolder } from '../nix/build.ts'
+import { explainBuildFailure } from '../nix/explain.ts'
+import { type Installable, placeOf } from '../nix/installable.ts'
+import { nixMissing } from '../nix/nix.ts'
+import { NixError } from '../nix/nix-error.ts'
+import { isStorePath } from '../nix/store-path.ts'
+import { runCommand } from '../process/command.ts'
+
+/**
+ * Adds an image that is on the disk already, as an archive or an OCI layout, to the Nix store. The store path identifies
+ * its content, so that an unchanged image is found by it, and its links may lead to nothing outside of the store. This
+ * copies the image, which takes a few seconds per gigabyte.
+ * @returns what stands for the image's store path; nothing if there is something for Nix to build
+ * @throws ImageError if a file is not an archive of an image; NixError if Nix can't add it
+ */
+export async function addLocalImage(
+  installable: Installable,
+  runnerSystem: string,
+  log: Log,
+): Promise<Installable | undefined> {
+  const path = await localPath(installable)
+  if (path === undefined) return undefined
+  const { name } = installable
+  const place = await placeWithin(path, name)
+  await checkFormat(place, name)
+  const storePath = await addToStore(place, name, runnerSystem)
+  log.info(`Nix builds nothing: ${name} is an image already. It is in the Nix store as ${storePath}`)
+  return { options: [], text: storePath, name }
+}
+
+/** Returns the path of a regular file or a folder with an OCI layout. All else is up to Nix, such as a folder with a flake. */
+async function localPath(installable: Installable): Promise<string | undefined> {
+  const { options, text } = installable
+  if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || placeOf(installable) !== undefined)
+    return undefined
+  const path = resolve(text)
+  const found = await stat(path).catch(() => undefined)
+  if (found?.isFile()) return path
+  if (!found?.isDirectory() || (await exists(join(path, 'flake.nix')))) return undefined
+  return (await exists(join(path, 'oci-layout'))) ? path : undefined
+}
+
+/** A name in Nix's registry of flakes, which Nix does not look for on the disk. */
+const FLAKE_ID = /^[A-Za-z][\w-]*$/
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** Follows links, which may lead anywhere in the work space, or in the folder of a file that is elsewhere. */
+async function placeWithin(path: string, name: string): Promise<string> {
+  const workspace = process.cwd()
+  const root = relative(workspace, path).startsWith('..') ? dirname(path) : workspace
+  try {
+    return (await resolveWithin(path, root)) ?? path
+  } catch (error) {
+    if (!(error instanceof FileError)) throw error
+    throw new FileError({
+      what: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
+      help: 'Nothing was read. Copy the file to where the link is.',
+      cause: error,
+    })
+  }
+}
+
+/** Before it is copied. Files that need a program to become an image, or that are programs, are Nix's to build. */
+async function checkFormat(place: string, name: string): Promise<void> {
+  const { format } = await findSource(place)
+  if (format !== 'script' && format !== 'nix2container') return
+  throw new ImageError({
+    what: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
+    help: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
+  })
+}
+
+async function addToStore(place: string, name: string, runnerSystem: string): Promise<string> {
+  // Not `nix store add-path`, which reads all of it into memory in Nix 2.8.
+  const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' })
+  if (result === undefined) throw nixMissing()
+  const storePath = result.stdout.trim()
+  if (result.exitCode === 0 && isStorePath(storePath)) return storePath
+  const space = printFreeSpace(await freeSpace([storeFolder()]))
+  throw new NixError({
+    what: `Nix could not add ${name} to its store`,
+    words: lastLines(result.log, 20),
+    help: explainBuildFailure(result.log, { runnerSystem, space }),
+  })
+}
