@@ -1,28 +1,28 @@
 import { describe, expect, test } from '@jest/globals'
-import { Failure, messageOf } from '../src/errors.ts'
+import { ActionError, messageOf } from '../src/errors.ts'
 
 describe('the message of a failure', () => {
   test('is what failed, the other side’s words set in, and what to do', () => {
-    const { message } = new Failure({
-      what: 'Nix could not build x',
-      words: 'error: a\n\n  b\n',
-      help: 'Try y.\nOr z.',
+    const { message } = new ActionError({
+      message: 'Nix could not build x',
+      detail: 'error: a\n\n  b\n',
+      hint: 'Try y.\nOr z.',
     })
     expect(message).toBe('Nix could not build x\n  error: a\n\n    b\nTry y.\nOr z.')
   })
 
   test.each([
     ['nothing but what failed', {}, 'x failed'],
-    ['no words', { words: undefined, help: 'Do y.' }, 'x failed\nDo y.'],
-    ['empty words', { words: '', help: 'Do y.' }, 'x failed\nDo y.'],
-    ['no help', { words: 'no' }, 'x failed\n  no'],
+    ['no words', { detail: undefined, hint: 'Do y.' }, 'x failed\nDo y.'],
+    ['empty words', { detail: '', hint: 'Do y.' }, 'x failed\nDo y.'],
+    ['no help', { detail: 'no' }, 'x failed\n  no'],
   ])('with %s has no empty lines', (_, parts, message) => {
-    expect(new Failure({ what: 'x failed', ...parts }).message).toBe(message)
+    expect(new ActionError({ message: 'x failed', ...parts }).message).toBe(message)
   })
 
   test('keeps its cause', () => {
     const cause = new Error('deep down')
-    expect(new Failure({ what: 'x', cause }).cause).toBe(cause)
+    expect(new ActionError({ message: 'x', cause }).cause).toBe(cause)
   })
 })
 
@@ -45,13 +45,13 @@ describe('the text of anything that was thrown', () => {
 describe('a failure with names or an answer of any length', () => {
   test('still says what to do, and is short enough for the log', () => {
     const long = 'n'.repeat(1_000_000)
-    const { message, parts } = new Failure({
-      what: `${long} failed`,
-      words: `${long}\n`.repeat(16),
-      help: `Do y. ${long}`,
+    const { message, parts } = new ActionError({
+      message: `${long} failed`,
+      detail: `${long}\n`.repeat(16),
+      hint: `Do y. ${long}`,
     })
     expect(message.length).toBeLessThan(64 * 1024)
     expect(message).toMatch(/^n+…\n {2}n+…\nDo y\. n+…$/)
-    expect(parts.words?.length).toBeLessThan(64 * 1024)
+    expect(parts.detail?.length).toBeLessThan(64 * 1024)
   })
 })

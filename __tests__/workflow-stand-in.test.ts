@@ -80,8 +80,8 @@ test.each([
   ['is no JSON', 'x', 'JSON'],
   ['has no jobs', '{"include":[]}', 'has no jobs'],
   ['has something else', '{"system":["x"]}', 'include'],
-])('refuses a matrix that %s', async (_what, matrix, words) => {
-  await expect(run(MADE, { matrix })).rejects.toThrow(words)
+])('refuses a matrix that %s', async (_what, matrix, detail) => {
+  await expect(run(MADE, { matrix })).rejects.toThrow(detail)
 })
 
 test('lets the last job of a matrix win an output of one name', async () => {
@@ -165,6 +165,6 @@ test.each([
   ],
   ['a condition of a job', '  one: { if: always(), runs-on: linux, steps: [] }', "can't read jobs.one.if"],
   ['a shell', '  one: { runs-on: linux, steps: [{ run: x, shell: pwsh }] }', "can't read jobs.one.steps.0"],
-])('refuses %s', async (_what, jobs, words) => {
-  await expect(run(jobs)).rejects.toThrow(words)
+])('refuses %s', async (_what, jobs, detail) => {
+  await expect(run(jobs)).rejects.toThrow(detail)
 })

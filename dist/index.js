@@ -45975,8 +45975,8 @@ function resumeCommands() {
 /* harmony export */   Q: () => (/* binding */ reportSilence)
 /* harmony export */ });
 const activities = new Set();
-function startActivity(what) {
-    const started = { what, lastProgress: performance.now() };
+function startActivity(message) {
+    const started = { message, lastProgress: performance.now() };
     activities.add(started);
     return {
         progress() {
@@ -45996,7 +45996,7 @@ function reportSilence(info, silence = SILENCE) {
                 continue;
             reported.set(activity, now);
             const seconds = Math.round((now - activity.lastProgress) / 1000);
-            info(`Still waiting for ${activity.what}: no progress for ${seconds} s`);
+            info(`Still waiting for ${activity.message}: no progress for ${seconds} s`);
         }
     }, silence / 12);
     timer.unref();
@@ -46010,28 +46010,28 @@ function reportSilence(info, silence = SILENCE) {
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   A3: () => (/* binding */ reasonOf),
-/* harmony export */   HR: () => (/* binding */ Failure),
 /* harmony export */   TM: () => (/* binding */ firstLine),
-/* harmony export */   TN: () => (/* binding */ oneLine),
 /* harmony export */   bD: () => (/* binding */ messageOf),
+/* harmony export */   g$: () => (/* binding */ sanitizeLine),
+/* harmony export */   jg: () => (/* binding */ failureSummary),
+/* harmony export */   lZ: () => (/* binding */ ActionError),
 /* harmony export */   w$: () => (/* binding */ lastLines)
 /* harmony export */ });
 /* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(80150);
 /* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(68804);
 
 
-class Failure extends Error {
-    name = 'Failure';
+class ActionError extends Error {
+    name = 'ActionError';
     parts;
-    constructor({ what, words, help, cause }) {
+    constructor({ message, detail, hint, cause }) {
         const parts = {
-            what: (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(what, PART_LIMIT),
-            words: words && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(words, WORDS_LIMIT),
-            help: help && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(help, PART_LIMIT),
+            message: (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(message, PART_LIMIT),
+            detail: detail && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(detail, WORDS_LIMIT),
+            hint: hint && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(hint, PART_LIMIT),
             cause,
         };
-        super([parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'), cause === undefined ? undefined : { cause });
+        super([parts.message, parts.detail && indent(parts.detail), parts.hint].filter(Boolean).join('\n'), cause === undefined ? undefined : { cause });
         this.parts = parts;
     }
 }
@@ -46044,24 +46044,24 @@ function messageOf(error) {
         return error.errors.map(messageOf).join('; ');
     return String(error.message);
 }
-function oneLine(text) {
-    const words = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutEscapes */ .Lx)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutSecrets */ .c)(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
-    const line = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutCommands */ .Df)((0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutHidden */ .P)(words).trim());
+function sanitizeLine(text) {
+    const detail = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutEscapes */ .Lx)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutSecrets */ .c)(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
+    const line = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutCommands */ .Df)((0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutHidden */ .P)(detail).trim());
     return line.length > 500 ? `${line.slice(0, 500)}…` : line;
 }
 function firstLine(error) {
-    return oneLine(messageOf(error).split('\n')[0] ?? '');
+    return sanitizeLine(messageOf(error).split('\n')[0] ?? '');
 }
-function reasonOf(error) {
-    if (error instanceof Failure)
+function failureSummary(error) {
+    if (error instanceof ActionError)
         return firstLine(error);
     throw error;
 }
 function lastLines(log, count) {
     return log.trimEnd().split('\n').slice(-count).join('\n');
 }
-function indent(words) {
-    return words
+function indent(detail) {
+    return detail
         .trimEnd()
         .split('\n')
         .map((line) => `  ${line}`.trimEnd())
@@ -46078,10 +46078,10 @@ function indent(words) {
 /* harmony export */   C9: () => (/* binding */ diskFailure),
 /* harmony export */   FP: () => (/* binding */ freeSpace),
 /* harmony export */   Mi: () => (/* binding */ isDiskError),
-/* harmony export */   U7: () => (/* binding */ printFreeSpace),
 /* harmony export */   YK: () => (/* binding */ shortOfSpace),
 /* harmony export */   ew: () => (/* binding */ MORE_FILES),
-/* harmony export */   p8: () => (/* binding */ MORE_SPACE)
+/* harmony export */   p8: () => (/* binding */ MORE_SPACE),
+/* harmony export */   wg: () => (/* binding */ formatFreeSpace)
 /* harmony export */ });
 /* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(51455);
 /* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(76760);
@@ -46100,9 +46100,9 @@ async function freeSpace(folders) {
     }
     return [...disks.values()];
 }
-function printFreeSpace(disks) {
+function formatFreeSpace(disks) {
     return disks
-        .map(({ folders, free }, at) => `${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .printBytes */ .p)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
+        .map(({ folders, free }, at) => `${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
         .join(', ');
 }
 function shortOfSpace(disks) {
@@ -46113,14 +46113,14 @@ const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (
 function isDiskError(error) {
     return reasonFor(error) !== undefined;
 }
-async function diskFailure(what, folder, error) {
+async function diskFailure(message, folder, error) {
     const found = reasonFor(error);
     const free = await freeSpace([folder]).catch(() => []);
-    const words = [(0,_errors_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? printFreeSpace(free) : []].flat().join('\n');
+    const detail = [(0,_errors_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? formatFreeSpace(free) : []].flat().join('\n');
     if (found === undefined)
-        return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what, words, help: 'Re-run this job.', cause: error });
-    const help = `${found.advise(folder)} Then re-run this job.`;
-    return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .Failure */ .HR({ what: `${what}: ${found.reason}`, words, help, cause: error });
+        return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .ActionError */ .lZ({ message, detail, hint: 'Re-run this job.', cause: error });
+    const hint = `${found.advise(folder)} Then re-run this job.`;
+    return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .ActionError */ .lZ({ message: `${message}: ${found.reason}`, detail, hint, cause: error });
 }
 const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
 function reasonFor(error) {
@@ -46198,7 +46198,7 @@ async function withTempFolder(parent, work) {
     }
 }
 function isAbout(parent, error) {
-    if (error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_3__/* .Failure */ .HR || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .isDiskError */ .Mi)(error))
+    if (error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_3__/* .ActionError */ .lZ || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .isDiskError */ .Mi)(error))
         return false;
     const { path } = error;
     return typeof path !== 'string' || `${path}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`.startsWith(parent.endsWith(node_path__WEBPACK_IMPORTED_MODULE_2__.sep) ? parent : `${parent}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`);
@@ -46244,7 +46244,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(95145);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(34430);
 
 
 
@@ -46533,7 +46533,7 @@ function lineSplitter(onLine) {
 
 /***/ }),
 
-/***/ 95145:
+/***/ 34430:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54330,7 +54330,7 @@ const CLOSE_BRACE = 0x7d;
 var lib_errors = __nccwpck_require__(452);
 ;// CONCATENATED MODULE: ./lib/nix/nix-error.js
 
-class NixError extends lib_errors/* Failure */.HR {
+class NixError extends lib_errors/* ActionError */.lZ {
     name = 'NixError';
 }
 
@@ -54354,12 +54354,12 @@ function platformOf(system) {
     const linux = system.replace(/-darwin$/, '-linux');
     if (linux !== system)
         throw new NixError({
-            what: `The system "${system}" is macOS's, and containers run Linux`,
-            help: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
+            message: `The system "${system}" is macOS's, and containers run Linux`,
+            hint: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
         });
     throw new NixError({
-        what: `"${system}" is not a system that images can be built for`,
-        help: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
+        message: `"${system}" is not a system that images can be built for`,
+        hint: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
     });
 }
 const ANY_RUNNER = 'ubuntu-24.04';
@@ -54397,17 +54397,17 @@ function runnerSystem(os, reported, own) {
 const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
 const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/;
 const PLATFORM_WORD_LENGTH = 64;
-function printPlatform(platform) {
+function formatPlatform(platform) {
     return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
 }
 function byPlatform(one, other) {
-    return compare(printPlatform(one.platform), printPlatform(other.platform)) || compare(one.digest, other.digest);
+    return compare(formatPlatform(one.platform), formatPlatform(other.platform)) || compare(one.digest, other.digest);
 }
 function compare(one, other) {
     return one < other ? -1 : one > other ? 1 : 0;
 }
 function platformKey(platform) {
-    return printPlatform(normalized(platform));
+    return formatPlatform(normalized(platform));
 }
 function samePlatform(one, other) {
     return platformKey(one) === platformKey(other);
@@ -54440,7 +54440,7 @@ function digestOf(bytes) {
 
 ;// CONCATENATED MODULE: ./lib/oci/format-error.js
 
-class FormatError extends lib_errors/* Failure */.HR {
+class FormatError extends lib_errors/* ActionError */.lZ {
     name = 'FormatError';
 }
 
@@ -54454,16 +54454,16 @@ const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
 function parseReference(text) {
     if (/^[a-z]+:\/\//i.test(text))
-        throw new FormatError({ what: `"${text}" is a URL; leave out "${schemeOf(text)}"` });
+        throw new FormatError({ message: `"${text}" is a URL; leave out "${schemeOf(text)}"` });
     const [beforeDigest = '', digest, ...more] = text.split('@');
     if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
-        throw new FormatError({ what: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
+        throw new FormatError({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
     const colon = beforeDigest.lastIndexOf(':');
     const tagged = colon > beforeDigest.lastIndexOf('/');
     const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
     const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
     if (tag !== undefined && !isTag(tag))
-        throw new FormatError({ what: `"${text}": ${tagProblem(tag)}` });
+        throw new FormatError({ message: `"${text}": ${tagProblem(tag)}` });
     return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
 }
 function isReference(text) {
@@ -54475,11 +54475,11 @@ function isReference(text) {
         return false;
     }
 }
-function printRepository(repository) {
+function formatRepository(repository) {
     return `${repository.host}/${repository.path}`;
 }
-function printReference({ repository, tag, digest }) {
-    return `${printRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+function formatReference({ repository, tag, digest }) {
+    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
 }
 function sameRepository(one, other) {
     return one.host === other.host && one.path === other.path;
@@ -54498,8 +54498,8 @@ function parseName(name, whole) {
     const slash = name.indexOf('/');
     if (slash === -1 && /\.|^localhost$/.test(name))
         throw new FormatError({
-            what: `"${whole}" is not an image name: there is nothing after the host`,
-            help: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
+            message: `"${whole}" is not an image name: there is nothing after the host`,
+            hint: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
         });
     const first = slash === -1 ? '' : name.slice(0, slash);
     const hosted = first === 'localhost' || /[.:]/.test(first);
@@ -54508,11 +54508,11 @@ function parseName(name, whole) {
     const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
     const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
     if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
-        throw new FormatError({ what: `"${whole}": "${host}" is not a host name` });
+        throw new FormatError({ message: `"${whole}": "${host}" is not a host name` });
     if (!PATH.test(path))
-        throw new FormatError({ what: `"${whole}" is not an image name: ${pathProblem(rest)}` });
+        throw new FormatError({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
     if (path.length > 255)
-        throw new FormatError({ what: `"${whole}": an image name has at most 255 characters` });
+        throw new FormatError({ message: `"${whole}": an image name has at most 255 characters` });
     return { host: canonicalHost, path };
 }
 function pathProblem(path) {
@@ -54544,7 +54544,7 @@ const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) 
 
 
 
-class RecordError extends lib_errors/* Failure */.HR {
+class RecordError extends lib_errors/* ActionError */.lZ {
     name = 'RecordError';
 }
 function replaces(later, earlier) {
@@ -54570,7 +54570,7 @@ function isVariant(text) {
 function isCommitId(text) {
     return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
 }
-function printRecord(record) {
+function serializeRecord(record) {
     return JSON.stringify(record);
 }
 function parseRecord(text, origin) {
@@ -54582,14 +54582,14 @@ function parseRecord(text, origin) {
     const { platform, system } = result.value;
     const expected = platformOf(system);
     if (!fits(platform, expected))
-        throw invalid(origin, `"platform" is ${printPlatform(platform)}, and ${system} is ${printPlatform(expected)}`);
+        throw invalid(origin, `"platform" is ${formatPlatform(platform)}, and ${system} is ${formatPlatform(expected)}`);
     return result.value;
 }
 function invalid(origin, why) {
     return new RecordError({
-        what: `The digest record in ${origin} is not valid`,
-        words: why,
-        help: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
+        message: `The digest record in ${origin} is not valid`,
+        detail: why,
+        hint: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
     });
 }
 const RECORD = object({
@@ -54623,7 +54623,7 @@ function isImageName(text) {
     }
 }
 function canonicalName(text) {
-    return printRepository(parseReference(text).repository);
+    return formatRepository(parseReference(text).repository);
 }
 function isSystem(text) {
     try {
@@ -54688,7 +54688,7 @@ var undici = __nccwpck_require__(46752);
 
 
 
-class RegistryError extends lib_errors/* Failure */.HR {
+class RegistryError extends lib_errors/* ActionError */.lZ {
     name = 'RegistryError';
     host;
     problem;
@@ -54707,13 +54707,13 @@ class RegistryError extends lib_errors/* Failure */.HR {
 function readErrorAnswer(body) {
     const errors = errorsOf(body);
     if (errors.length === 0)
-        return { words: (0,lib_errors/* oneLine */.TN)(withoutTags(body.slice(0, 8192))) };
-    const words = errors.slice(0, 5).map(({ code, message, detail }) => {
-        const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`;
-        return (0,lib_errors/* oneLine */.TN)(`${[code, message].filter(Boolean).join(': ')}${more}`);
+        return { detail: (0,lib_errors/* sanitizeLine */.g$)(withoutTags(body.slice(0, 8192))) };
+    const detail = errors.slice(0, 5).map(({ code, message, detail }) => {
+        const more = detail === undefined || detail === null || detail === message ? '' : ` (${formatDetail(detail)})`;
+        return (0,lib_errors/* sanitizeLine */.g$)(`${[code, message].filter(Boolean).join(': ')}${more}`);
     });
     const code = errors[0]?.code;
-    return { ...(code !== undefined && { code }), words: words.join('\n') };
+    return { ...(code !== undefined && { code }), detail: detail.join('\n') };
 }
 function withoutTags(html) {
     return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
@@ -54736,7 +54736,7 @@ function wireError({ code, message, detail }) {
         detail,
     };
 }
-function printDetail(detail) {
+function formatDetail(detail) {
     return typeof detail === 'string' ? detail : JSON.stringify(detail);
 }
 
@@ -55172,7 +55172,7 @@ async function within(milliseconds, work) {
         clearTimeout(timer);
     }
 }
-function refusedAddress({ url, purpose, registry = url }, { address, kind }, reach) {
+function refusedAddress({ url, operation, registry = url }, { address, kind }, reach) {
     const { host } = registry;
     const own = url.origin === registry.origin;
     const target = (0,external_node_net_.isIP)(unbracketed(url.hostname)) === 0 ? `${url.host} (${address})` : url.host;
@@ -55181,8 +55181,8 @@ function refusedAddress({ url, purpose, registry = url }, { address, kind }, rea
         return new RegistryError({
             host,
             problem: 'other',
-            what: `Can't ${purpose}: ${leads} ${kind.name}, and this action never connects to those`,
-            help: own
+            message: `Can't ${operation}: ${leads} ${kind.name}, and this action never connects to those`,
+            hint: own
                 ? "Check the registry's name, and the address that it resolves to on the runner."
                 : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
         });
@@ -55190,8 +55190,8 @@ function refusedAddress({ url, purpose, registry = url }, { address, kind }, rea
     return new RegistryError({
         host,
         problem: 'other',
-        what: `Can't ${purpose}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
-        help: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
+        message: `Can't ${operation}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
+        hint: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
     });
 }
 
@@ -55260,12 +55260,12 @@ function isWithin(host, network, prefix) {
     list.addSubnet(network, length, family);
     return list.check(host, family);
 }
-function unusableProxy(variable, { url, purpose }) {
+function unusableProxy(variable, { url, operation }) {
     return new RegistryError({
         host: url.host,
         problem: 'other',
-        what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
-        help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
+        message: `Can't ${operation}: the environment variable ${variable} holds no address of a proxy that can be used`,
+        hint: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
   ${variable}: http://proxy.example:3128
   ${variable}: http://user:password@proxy.example:3128
   ${variable}: socks5://proxy.example:1080
@@ -55279,15 +55279,15 @@ function proxyStatus(error) {
     const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec((0,lib_errors/* messageOf */.bD)(error)) ?? [];
     return status === undefined ? undefined : Number(status);
 }
-function refusedByProxy(proxy, variable, status, { url, purpose }, cause) {
-    const help = status === 407
+function refusedByProxy(proxy, variable, status, { url, operation }, cause) {
+    const hint = status === 407
         ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
         : `Have the proxy allow connections to ${url.host}.`;
     return new RegistryError({
         host: url.host,
         problem: 'other',
-        what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
-        help: `${help}\n${goDirect(url)}`,
+        message: `Can't ${operation}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
+        hint: `${hint}\n${goDirect(url)}`,
         cause,
     });
 }
@@ -55320,10 +55320,10 @@ const RETRIED_ONCE_ANSWERED = new Set([
     'EMFILE',
     'ENFILE',
 ]);
-function isPassing(status, body) {
+function isRetryable(status, body) {
     return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
 }
-function isPassingError(code, answered) {
+function isRetryableError(code, answered) {
     if (code === undefined)
         return false;
     if (RETRIED_ERRORS.has(code))
@@ -55371,17 +55371,17 @@ function parseRetryAfter(header, now) {
 
 
 function unanswered(call) {
-    const { url, purpose, error, proxy } = call;
+    const { url, operation, error, proxy } = call;
     const { host } = url;
     const refused = proxyStatus(causeOf(error));
     if (refused !== undefined && proxy?.url !== undefined)
         return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
-    const { what, ...explanation } = explain(call);
+    const { message, ...explanation } = explain(call);
     return new RegistryError({
         host,
         ...explanation,
-        what: `Can't ${purpose}: ${what}`,
-        words: (0,lib_errors/* messageOf */.bD)(error),
+        message: `Can't ${operation}: ${message}`,
+        detail: (0,lib_errors/* messageOf */.bD)(error),
         cause: error,
     });
 }
@@ -55390,28 +55390,28 @@ function explain(call) {
     const { host } = call.url;
     const code = codeOf(error) ?? '';
     if (error instanceof LateAnswer)
-        return { problem: 'other', what: `the connection to ${host} stalled`, help: 'Run the job again later.' };
+        return { problem: 'other', message: `the connection to ${host} stalled`, hint: 'Run the job again later.' };
     if (code === 'EMFILE' || code === 'ENFILE')
         return {
             problem: 'other',
-            what: 'the runner has reached its limit of open files',
-            help: disk/* MORE_FILES */.ew,
+            message: 'the runner has reached its limit of open files',
+            hint: disk/* MORE_FILES */.ew,
         };
     if (TIME_ERRORS.has(code))
         return explainTime(call, code);
     if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
         return {
             problem: 'other',
-            what: `the certificate of ${host} is for another host name`,
-            help: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
+            message: `the certificate of ${host} is for another host name`,
+            hint: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
         };
     if (CERTIFICATE_ERROR.test(code))
-        return { problem: 'untrusted-certificate', what: `the certificate of ${host} is not trusted`, help: undefined };
+        return { problem: 'untrusted-certificate', message: `the certificate of ${host} is not trusted`, hint: undefined };
     const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
     return {
         problem: 'unreachable',
-        what: `${host} can't be reached${through}`,
-        help: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
+        message: `${host} can't be reached${through}`,
+        hint: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
     };
 }
 const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
@@ -55419,22 +55419,22 @@ const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_
 function explainTime({ url: { host }, validity, skew }, code) {
     const now = Date.now();
     const expired = code === 'CERT_HAS_EXPIRED';
-    const what = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
+    const message = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
     if (skew !== undefined)
         return {
             problem: 'other',
-            what: `${what} by the clock of this runner, which is wrong`,
-            help: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
+            message: `${message} by the clock of this runner, which is wrong`,
+            hint: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
         };
     const limit = expired ? validity?.to : validity?.from;
     const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
     const clock = `The runner's clock says ${formatTime(now)}`;
     const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
     const far = limit !== undefined && Math.abs(limit - now) >= DAY;
-    const help = expired
+    const hint = expired
         ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
         : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`;
-    return { problem: 'other', what, help };
+    return { problem: 'other', message, hint };
 }
 function causeOf(error) {
     return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
@@ -55480,7 +55480,7 @@ function createHttp(settings) {
     const proxied = new Map();
     const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: timeouts.tunnel });
     const exhausted = new WeakSet();
-    const unruly = new Set();
+    const headBodyOrigins = new Set();
     async function dispatcherFor(call) {
         const proxy = proxyFor(call.url, proxies);
         if (proxy !== undefined && proxy.url === undefined)
@@ -55508,42 +55508,42 @@ function createHttp(settings) {
                 body.destroy();
             throw error;
         });
-        const patience = attempt.limit(patienceFor(call, timeouts.stall));
+        const timeoutMs = attempt.limit(timeoutFor(call, timeouts.stall));
         const timer = createTimer();
-        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, patience) : body;
+        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, timeoutMs) : body;
         try {
             return await (0,undici.request)(url, {
                 method,
                 headers: { 'user-agent': userAgent, ...headers },
                 body: sent ?? null,
                 dispatcher,
-                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : patience,
+                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : timeoutMs,
                 signal: timer.signal,
                 onInfo() {
                     if (!timer.running() && !(body instanceof external_node_stream_.Readable))
-                        timer.start(patience, `only interim answers arrived within ${patience / 1000} s`);
+                        timer.start(timeoutMs, `only interim answers arrived within ${timeoutMs / 1000} s`);
                 },
-                reset: method === 'HEAD' && unruly.has(url.origin),
+                reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
             });
         }
         catch (error) {
-            if (isNonsense(error))
-                unruly.add(url.origin);
+            if (isProtocolError(error))
+                headBodyOrigins.add(url.origin);
             if (error instanceof undici.errors.HeadersTimeoutError)
-                throw noAnswer(patience);
+                throw noAnswer(timeoutMs);
             throw error;
         }
         finally {
             timer.end();
         }
     }
-    function watchUpload(body, timer, attempt, patience) {
+    function watchUpload(body, timer, attempt, timeoutMs) {
         const limit = attempt.limit(timeouts.stall);
         return watchBody(body, {
             start() {
                 attempt.progress();
                 if (body.readableEnded)
-                    timer.start(patience, noAnswer(patience).message);
+                    timer.start(timeoutMs, noAnswer(timeoutMs).message);
                 else
                     timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
             },
@@ -55551,7 +55551,7 @@ function createHttp(settings) {
         });
     }
     async function sendApart(call) {
-        const { statusCode, body } = await begin({ ...call, patience: BACKGROUND_LIMIT }, APART);
+        const { statusCode, body } = await begin({ ...call, timeoutMs: BACKGROUND_LIMIT }, APART);
         body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
         return statusCode;
     }
@@ -55562,7 +55562,7 @@ function createHttp(settings) {
         const endActivity = watchSilence(call);
         const outcome = await settle(answerTo(call, attempt));
         endActivity();
-        if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined)
+        if (retryReason(outcome, budgets.hasAnswered(origin)) !== undefined)
             attempt.failed();
         else if (outcome.reply !== undefined && !isRedirect(outcome.reply))
             attempt.answered();
@@ -55599,10 +55599,10 @@ function createHttp(settings) {
             throw refusedAddress(call, error, await network.reachFor(call));
         if (error instanceof RegistryError)
             throw error;
-        const { url, purpose } = call;
+        const { url, operation } = call;
         const answered = budgets.hasAnswered(url.origin);
         const validity = network.certificateOf(url.origin);
-        throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew });
+        throw unanswered({ url, operation, error, proxy: proxyFor(url, proxies), answered, validity, skew });
     }
     function note(call, { reply }, why, { since }) {
         const { origin } = call.url;
@@ -55619,7 +55619,7 @@ function createHttp(settings) {
             work.count++;
             const { reply, error } = outcome;
             const answered = budgets.hasAnswered(origin);
-            const why = passingReason(outcome, answered);
+            const why = retryReason(outcome, answered);
             const most = mostAttempts(outcome, answered, attempts);
             note(call, outcome, why, work);
             if (why === undefined || work.count >= most || isExhausted(error))
@@ -55649,8 +55649,8 @@ function createHttp(settings) {
         if (!(error instanceof RegistryError) || isExhausted(error))
             throw error;
         const { host, problem, status, code, parts } = error;
-        const what = count === 1 ? parts.what : `${parts.what} (${tries})`;
-        const last = new RegistryError({ ...parts, host, problem, status, code, what });
+        const message = count === 1 ? parts.message : `${parts.message} (${tries})`;
+        const last = new RegistryError({ ...parts, host, problem, status, code, message });
         exhausted.add(last);
         throw last;
     }
@@ -55679,12 +55679,12 @@ function createHttp(settings) {
         },
     };
 }
-function watchSilence({ url, purpose, body }) {
+function watchSilence({ url, operation, body }) {
     let activity;
     let ended = false;
     const start = () => {
         if (!ended)
-            activity = (0,lib_activity/* startActivity */.C)(`${url.host} to ${purpose}`);
+            activity = (0,lib_activity/* startActivity */.C)(`${url.host} to ${operation}`);
     };
     if (body instanceof external_node_stream_.Readable)
         body.once('close', start);
@@ -55722,24 +55722,26 @@ function isRedirect({ status, headers }) {
 function hostOf({ reply, error }) {
     return error instanceof RegistryError ? error.host : reply?.url.host;
 }
-function passingReason({ reply, error }, answered) {
+function retryReason({ reply, error }, answered) {
     const refused = proxyStatus(causeOf(error));
-    if (refused !== undefined && isPassing(refused, ''))
+    if (refused !== undefined && isRetryable(refused, ''))
         return `the proxy answered with status ${refused}`;
     if (reply === undefined)
-        return isPassingError(codeOf(error), answered) || isNonsense(error) ? (0,lib_errors/* oneLine */.TN)((0,lib_errors/* messageOf */.bD)(causeOf(error))) : undefined;
+        return isRetryableError(codeOf(error), answered) || isProtocolError(error)
+            ? (0,lib_errors/* sanitizeLine */.g$)((0,lib_errors/* messageOf */.bD)(causeOf(error)))
+            : undefined;
     if (reply.ok)
         return undefined;
     if (reply.status < 400)
         return `unexpected answer: ${statusLine(reply)}`;
-    return isPassing(reply.status, reply.text) ? statusLine(reply) : undefined;
+    return isRetryable(reply.status, reply.text) ? statusLine(reply) : undefined;
 }
 function statusLine({ status, text }) {
-    const { words } = readErrorAnswer(text);
+    const { detail } = readErrorAnswer(text);
     const reason = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-    if (words === '')
+    if (detail === '')
         return reason;
-    return (0,lib_errors/* oneLine */.TN)(words.startsWith(String(status)) ? words : `${status} ${words}`);
+    return (0,lib_errors/* sanitizeLine */.g$)(detail.startsWith(String(status)) ? detail : `${status} ${detail}`);
 }
 function mostAttempts({ reply }, answered, attempts) {
     if (reply?.status === 429)
@@ -55759,17 +55761,17 @@ function isPage({ method }, { status, headers }) {
 function client_flatten(headers) {
     return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
 }
-function isNonsense(error) {
+function isProtocolError(error) {
     return causeOf(error) instanceof undici.errors.HTTPParserError;
 }
 const COPY_SPEED = 20_000;
-function patienceFor({ patience, body, headers }, usual) {
-    if (patience !== undefined || !(body instanceof external_node_stream_.Readable))
-        return patience ?? usual;
+function timeoutFor({ timeoutMs, body, headers }, usual) {
+    if (timeoutMs !== undefined || !(body instanceof external_node_stream_.Readable))
+        return timeoutMs ?? usual;
     return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
 }
-function noAnswer(patience) {
-    return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`);
+function noAnswer(timeoutMs) {
+    return new LateAnswer(`no answer arrived within ${Math.round(timeoutMs) / 1000} s`);
 }
 function createTimer() {
     const late = new AbortController();
@@ -55798,7 +55800,7 @@ function createTimer() {
 ;// CONCATENATED MODULE: ./lib/inputs/field.js
 
 
-class InputError extends lib_errors/* Failure */.HR {
+class InputError extends lib_errors/* ActionError */.lZ {
     name = 'InputError';
 }
 function inputOf(env, name) {
@@ -55810,7 +55812,7 @@ function readBoolean(env, name, fallback) {
         return fallback;
     if (/^(true|false)$/i.test(text))
         return text.toLowerCase() === 'true';
-    throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
+    throw new InputError({ message: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
 }
 function readChoice(env, name, choices) {
     const text = inputOf(env, name);
@@ -55820,7 +55822,7 @@ function readChoice(env, name, choices) {
     if (choice !== undefined)
         return choice;
     throw new InputError({
-        what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+        message: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
     });
 }
 function valid(input, read) {
@@ -55831,10 +55833,10 @@ function validFrom(origin, read) {
         return read();
     }
     catch (error) {
-        if (!(error instanceof lib_errors/* Failure */.HR) || error instanceof InputError)
+        if (!(error instanceof lib_errors/* ActionError */.lZ) || error instanceof InputError)
             throw error;
-        const { what, help } = error.parts;
-        throw new InputError({ what: `${origin}: ${what}`, help, cause: error });
+        const { message, hint } = error.parts;
+        throw new InputError({ message: `${origin}: ${message}`, hint, cause: error });
     }
 }
 function linesOf(text) {
@@ -55872,13 +55874,13 @@ function withSampleSha(pattern) {
 function unknownValue(input, name) {
     if (name === 'variant')
         return new InputError({
-            what: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
-            help: 'Set `variant` to the name of the image, or leave {variant} out.',
+            message: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
+            hint: 'Set `variant` to the name of the image, or leave {variant} out.',
         });
     return new InputError({
-        what: `The input \`${input}\` has {${name}}, and the commit is unknown`,
-        words: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
-        help: 'Write the tag without {sha}.',
+        message: `The input \`${input}\` has {${name}}, and the commit is unknown`,
+        detail: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
+        hint: 'Write the tag without {sha}.',
     });
 }
 
@@ -55892,7 +55894,7 @@ const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za
 function parseAnnotation(text) {
     const equals = text.indexOf('=');
     if (equals < 1)
-        throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` });
+        throw new FormatError({ message: `the annotation "${text}" is not of the form key=value` });
     const name = text.slice(0, equals);
     const value = text.slice(equals + 1);
     const colon = name.indexOf(':');
@@ -55901,7 +55903,7 @@ function parseAnnotation(text) {
         return [{ key: name, value }];
     const key = name.slice(colon + 1);
     if (key === '')
-        throw new FormatError({ what: `the annotation "${text}" has no key` });
+        throw new FormatError({ message: `the annotation "${text}" has no key` });
     return levels.map((level) => ({ ...level, key, value }));
 }
 function placeAnnotations(annotations, platforms) {
@@ -55914,7 +55916,7 @@ function placeAnnotations(annotations, platforms) {
             const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
             return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
         },
-        homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
+        unsupported: annotations.filter((one) => placeOf(one) === 'nowhere').map(formatAnnotation),
     };
 }
 function placeIn({ level, platform }, platforms) {
@@ -55937,7 +55939,7 @@ function parseLevel(text) {
         return undefined;
     return { level: level, ...(platform !== undefined && { platform }) };
 }
-function printAnnotation({ level, platform, key, value }) {
+function formatAnnotation({ level, platform, key, value }) {
     return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
 }
 function toRecord(annotations) {
@@ -55954,7 +55956,7 @@ function fillTags(tags, revision) {
         ...one,
         tag: fillPlaceholders('tags', one.tag, { revision }),
     }));
-    return uniqueBy(filled, printReference);
+    return uniqueBy(filled, formatReference);
 }
 function readTags(env, images, metadata, variant) {
     const given = listOf(inputOf(env, 'tags'));
@@ -55965,18 +55967,18 @@ function readTags(env, images, metadata, variant) {
     const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
     if (own && foreign[0] !== undefined)
         throw new InputError({
-            what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
-            help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+            message: `The input \`tags\` has ${formatReference(foreign[0])}, which is none of the images of \`image\``,
+            hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
         });
-    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), printReference);
+    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), formatReference);
     if (tags.length > 0) {
         checkEachTagged(images, tags);
         return { tags, notices: texts === usual.texts ? usual.notices : [] };
     }
     throw new InputError({
-        what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-        words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
-        help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+        message: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
+        detail: foreign.length > 0 ? `it gave ${foreign.map(formatReference).join(', ')}` : 'it gave no tags at all',
+        hint: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
     });
 }
 const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
@@ -55992,8 +55994,8 @@ function checkEachTagged(images, tags) {
     if (untagged === undefined)
         return;
     throw new InputError({
-        what: `There is no tag for ${printRepository(untagged)}`,
-        help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+        message: `There is no tag for ${formatRepository(untagged)}`,
+        hint: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
     });
 }
 function readTagReferences(text, images) {
@@ -56001,16 +56003,16 @@ function readTagReferences(text, images) {
         return images.map((repository) => ({ repository, tag: text }));
     if (!text.includes(':'))
         throw new InputError({
-            what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-            help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+            message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+            hint: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
         });
     const colon = text.lastIndexOf(':');
     const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
     if (tag !== undefined && digest === undefined)
         return [{ repository, tag: text.slice(colon + 1) }];
     throw new InputError({
-        what: `The input \`tags\` has "${text}", which has no tag`,
-        help: 'Write `name:tag`, or the tag alone.',
+        message: `The input \`tags\` has "${text}", which has no tag`,
+        hint: 'Write `name:tag`, or the tag alone.',
     });
 }
 const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
@@ -56022,9 +56024,9 @@ function readMetadata(env) {
     if (result.ok)
         return { tags: result.value.tags, annotations: result.value.annotations };
     throw new InputError({
-        what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-        words: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-        help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+        detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
+        hint: 'Nothing but docker/metadata-action should set it; a step before this one does.',
     });
 }
 
@@ -56057,8 +56059,8 @@ function readMode(env) {
     if (mode === 'build' || mode === 'merge' || mode === 'plan')
         return mode;
     throw new InputError({
-        what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
-        help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
+        message: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
+        hint: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
     });
 }
 function readBuildInputs(env) {
@@ -56170,12 +56172,12 @@ function noticesOfOtherModes(env, mode) {
         return !modes.includes(mode) && text !== '' && text !== usual;
     });
     return given.map(([name, { modes, refused }]) => {
-        const what = `The input \`${name}\` is not for \`mode: ${mode}\``;
+        const message = `The input \`${name}\` is not for \`mode: ${mode}\``;
         const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
         const instead = refused?.[mode];
         if (instead !== undefined)
-            throw new InputError({ what, help: `${owners} ${instead}` });
-        return `${what}, which does without it. ${owners}`;
+            throw new InputError({ message, hint: `${owners} ${instead}` });
+        return `${message}, which does without it. ${owners}`;
     });
 }
 function noticesOfPassedOver(env) {
@@ -56195,8 +56197,8 @@ function readDigests(env, push) {
     if (!push)
         return [];
     throw new InputError({
-        what: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
-        help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
+        message: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
+        hint: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
     });
 }
 function readRunners(env) {
@@ -56204,15 +56206,15 @@ function readRunners(env) {
     const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
     if (twice === undefined)
         return new Map(runners);
-    throw new InputError({ what: `The input \`runners\` has two runners for ${twice[0]}`, help: ONE_RUNNER });
+    throw new InputError({ message: `The input \`runners\` has two runners for ${twice[0]}`, hint: ONE_RUNNER });
 }
 const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
 function readRunner(line) {
     const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
     if (system === undefined || runner === undefined || runner.includes(','))
         throw new InputError({
-            what: `The input \`runners\` has "${line}", which is not of the form system=label`,
-            help: ONE_RUNNER,
+            message: `The input \`runners\` has "${line}", which is not of the form system=label`,
+            hint: ONE_RUNNER,
         });
     valid('runners', () => platformOf(system));
     return [system, runner];
@@ -56231,8 +56233,8 @@ function readFlake(env) {
     if (!flake.includes('#'))
         return flake;
     throw new InputError({
-        what: `The input \`flake\` is "${flake}", which names an attribute too`,
-        help: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
+        message: `The input \`flake\` is "${flake}", which names an attribute too`,
+        hint: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
     });
 }
 function readAttribute(env) {
@@ -56241,16 +56243,16 @@ function readAttribute(env) {
     if (hash === -1)
         return attribute;
     throw new InputError({
-        what: `The input \`attribute\` is "${attribute}", which names a flake too`,
-        help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+        message: `The input \`attribute\` is "${attribute}", which names a flake too`,
+        hint: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
     });
 }
 function refuseOption(input, text) {
     if (!text.startsWith('-'))
         return text;
     throw new InputError({
-        what: `The input \`${input}\` is "${text}", which Nix would take for an option`,
-        help: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
+        message: `The input \`${input}\` is "${text}", which Nix would take for an option`,
+        hint: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
     });
 }
 function readPushWith(env) {
@@ -56260,19 +56262,19 @@ function readCommonInputs(env) {
     const names = linesOf(inputOf(env, 'image'));
     if (names.length === 0)
         throw new InputError({
-            what: 'The input `image` is missing',
-            help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
+            message: 'The input `image` is missing',
+            hint: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
         });
     const lowered = names.filter((name) => name !== name.toLowerCase());
     const listed = names.find((name) => name.includes(','));
     if (listed !== undefined)
         throw new InputError({
-            what: `The input \`image\` is not valid: "${listed}" has a comma`,
-            help: 'Write one name a line, without commas.',
+            message: `The input \`image\` is not valid: "${listed}" has a comma`,
+            hint: 'Write one name a line, without commas.',
         });
     const images = names.map((name) => valid('image', () => readImageName(name)));
     return {
-        images: uniqueBy(images, printRepository),
+        images: uniqueBy(images, formatRepository),
         push: readBoolean(env, 'push', true),
         notices: [],
         notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
@@ -56283,16 +56285,16 @@ function readImageName(name) {
     if (tag === undefined && digest === undefined)
         return repository;
     throw new InputError({
-        what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
-        help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
+        message: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
+        hint: `Leave that out: \`image: ${formatRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
     });
 }
 function readFile(env) {
     const file = inputOf(env, 'file');
     if (file !== '' && inputOf(env, 'installable') !== '')
         throw new InputError({
-            what: 'The inputs `file` and `installable` are both given, and each says what to build',
-            help: 'Leave `installable` out, and name what the file has in `attribute`.',
+            message: 'The inputs `file` and `installable` are both given, and each says what to build',
+            hint: 'Leave `installable` out, and name what the file has in `attribute`.',
         });
     return file;
 }
@@ -56301,7 +56303,7 @@ function readVariant(env) {
     if (variant === '' || isVariant(variant))
         return variant;
     throw new InputError({
-        what: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
+        message: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
     });
 }
 function readTag(env, placeholders, pushWith) {
@@ -56310,17 +56312,17 @@ function readTag(env, placeholders, pushWith) {
         return '';
     if (given === '')
         throw new InputError({
-            what: 'The input `tag` is empty, and Docker can push nothing without a tag',
-            help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
+            message: 'The input `tag` is empty, and Docker can push nothing without a tag',
+            hint: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
         });
     const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
     const tag = fillPlaceholders('tag', pattern, placeholders);
     if (isTagPattern(tag))
         return pattern;
-    const help = /[\s,:/]/.test(tag) ? TAGS : undefined;
+    const hint = /[\s,:/]/.test(tag) ? TAGS : undefined;
     throw new InputError({
-        what: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
-        help,
+        message: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
+        hint,
     });
 }
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
@@ -56330,14 +56332,14 @@ function readCompression(env, pushWith) {
     const text = inputOf(env, 'compression-level');
     if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
         throw new InputError({
-            what: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
-            help: 'Leave `compression` and `compression-level`, or `push-with`, out.',
+            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
+            hint: 'Leave `compression` and `compression-level`, or `push-with`, out.',
         });
     const level = text === '' ? usual : Number(text);
     if (Number.isInteger(level) && level >= 1 && level <= most)
         return { format, level };
     throw new InputError({
-        what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
+        message: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
     });
 }
 function readReuseFrom(env, images, variant = '') {
@@ -56350,8 +56352,8 @@ function readReuseFrom(env, images, variant = '') {
         if (reference.tag !== undefined || reference.digest !== undefined)
             return [reference];
         throw new InputError({
-            what: `The input \`reuse-from\` has "${text}", which has no tag`,
-            help: 'Write `name:tag`, or the tag alone.',
+            message: `The input \`reuse-from\` has "${text}", which has no tag`,
+            hint: 'Write `name:tag`, or the tag alone.',
         });
     });
 }
@@ -56359,8 +56361,8 @@ function readLabels(env, pushWith) {
     const lines = linesOf(inputOf(env, 'labels'));
     if (lines.length > 0 && pushWith === 'docker')
         throw new InputError({
-            what: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
-            help: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
+            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
+            hint: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
         });
     return Object.fromEntries(lines.map(readLabel));
 }
@@ -56368,14 +56370,14 @@ function readLabel(line) {
     const equals = line.indexOf('=');
     if (equals > 0)
         return [line.slice(0, equals), line.slice(equals + 1)];
-    throw new InputError({ what: `The input \`labels\` has "${line}", which is not of the form key=value` });
+    throw new InputError({ message: `The input \`labels\` has "${line}", which is not of the form key=value` });
 }
 function checkNixArg(line) {
     if (!/^--?[A-Za-z][\w-]*\s/.test(line))
         return line;
     throw new InputError({
-        what: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
-        help: `Write each argument on a line of its own:\n  nix-args: |\n${line
+        message: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
+        hint: `Write each argument on a line of its own:\n  nix-args: |\n${line
             .split(/\s+/)
             .map((one) => `    ${one}`)
             .join('\n')}`,
@@ -56386,13 +56388,7 @@ function readRetention(env) {
     const days = Number(text);
     if (Number.isInteger(days) && days >= 1 && days <= 90)
         return days;
-    throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
-}
-
-;// CONCATENATED MODULE: ./lib/all-of.js
-async function allOf(work) {
-    await Promise.allSettled(work);
-    return Promise.all(work);
+    throw new InputError({ message: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/document.js
@@ -56467,14 +56463,14 @@ function mediaTypeOf(bytes, named, name) {
     const own = document.mediaType;
     const type = isKnown(sent) ? sent : own;
     if (type === undefined || !isKnown(type))
-        throw new FormatError({ what: `${name} is not an image: its media type is "${(0,lib_errors/* oneLine */.TN)(own ?? sent)}"` });
+        throw new FormatError({ message: `${name} is not an image: its media type is "${(0,lib_errors/* sanitizeLine */.g$)(own ?? sent)}"` });
     if (own !== undefined && own !== type)
         throw new FormatError({
-            what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${(0,lib_errors/* oneLine */.TN)(own)}"`,
+            message: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${(0,lib_errors/* sanitizeLine */.g$)(own)}"`,
         });
     const hasImage = document.config !== undefined || document.layers !== undefined;
     if (isIndexType(type) ? hasImage : document.manifests !== undefined)
-        throw new FormatError({ what: `${name} contradicts itself: it has the fields of an image and of an index` });
+        throw new FormatError({ message: `${name} contradicts itself: it has the fields of an image and of an index` });
     return type;
 }
 function isKnown(mediaType) {
@@ -56485,7 +56481,13 @@ function parseAs(schema, bytes, name, kind) {
     if (read.ok)
         return read.value;
     const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
-    throw new FormatError({ what: `${name} is not a valid ${kind}: ${(0,lib_errors/* oneLine */.TN)(problem)}` });
+    throw new FormatError({ message: `${name} is not a valid ${kind}: ${(0,lib_errors/* sanitizeLine */.g$)(problem)}` });
+}
+
+;// CONCATENATED MODULE: ./lib/settle-all.js
+async function settleAll(promises) {
+    await Promise.allSettled(promises);
+    return Promise.all(promises);
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/image.js
@@ -56509,7 +56511,7 @@ async function findImage(registry, repository, digest, look) {
     const only = onlyImage(parsed, repository, digest);
     const name = nameOf(repository, digest);
     const attested = attestationsOf(parsed, only, name, repository);
-    const [[own] = [], attestations = []] = await allOf([
+    const [[own] = [], attestations = []] = await settleAll([
         readListed(registry, repository, [only], look, name),
         readListed(registry, repository, attested, look, name),
     ]);
@@ -56526,7 +56528,7 @@ async function fetchImage(registry, repository, digest, look) {
 async function missingBlobs(registry, image, look) {
     const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
     digests.delete(image.configDigest);
-    const looked = await allOf([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })));
+    const looked = await settleAll([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })));
     return looked.filter(({ found }) => !found).map(({ digest }) => digest);
 }
 async function hasWhole(registry, repository, digest) {
@@ -56540,13 +56542,13 @@ async function hasWhole(registry, repository, digest) {
         throw error;
     }
 }
-function absent(repository, digest, what) {
+function absent(repository, digest, message) {
     return new RegistryError({
         host: repository.host,
         problem: 'not-found',
-        what: `${what.replace(/^the /, 'The ')} is not in the registry`,
-        words: `${repository.host} has no ${digest} in ${repository.path}`,
-        help: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
+        message: `${message.replace(/^the /, 'The ')} is not in the registry`,
+        detail: `${repository.host} has no ${digest} in ${repository.path}`,
+        hint: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
     });
 }
 async function readListed(registry, repository, descriptors, look, name) {
@@ -56598,7 +56600,7 @@ function onlyImage(index, repository, digest) {
     const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
         return only;
-    const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'));
+    const platforms = images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'));
     throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
 }
 function attestationsOf(index, { digest: image }, name, repository) {
@@ -56615,24 +56617,24 @@ function tooMuchAttested({ host }, name, why) {
     return new RegistryError({
         host,
         problem: 'other',
-        what: `Can't read ${name}: its attestations are ${why}`,
-        help: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
+        message: `Can't read ${name}: its attestations are ${why}`,
+        hint: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
     });
 }
 function refersTo({ annotations }, digest) {
     return annotations?.['vnd.docker.reference.digest'] === digest;
 }
-function notOneImage(repository, digest, words) {
-    const what = `${nameOf(repository, digest)} is not the image of one platform`;
-    return new RegistryError({ host: repository.host, problem: 'other', what, words });
+function notOneImage(repository, digest, detail) {
+    const message = `${nameOf(repository, digest)} is not the image of one platform`;
+    return new RegistryError({ host: repository.host, problem: 'other', message, detail });
 }
 function nameOf(repository, digest) {
-    return `${printRepository(repository)}@${digest}`;
+    return `${formatRepository(repository)}@${digest}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/reuse-error.js
 
-class ReuseError extends lib_errors/* Failure */.HR {
+class ReuseError extends lib_errors/* ActionError */.lZ {
     name = 'ReuseError';
 }
 
@@ -56641,13 +56643,13 @@ class ReuseError extends lib_errors/* Failure */.HR {
 
 
 
-async function readEarlier(registry, references, log) {
+async function readPreviousImages(registry, references, log) {
     const items = references.map((reference) => ({ reference }));
     return readEach(items, log, async ({ reference }) => {
         const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
         if (stored === undefined)
-            throw new ReuseError({ what: 'it is not there yet' });
-        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) };
+            throw new ReuseError({ message: 'it is not there yet' });
+        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, formatReference(reference)) };
     });
 }
 async function readEach(items, log, read) {
@@ -56656,7 +56658,7 @@ async function readEach(items, log, read) {
             return [await read(item)];
         }
         catch (error) {
-            log.info(`Nothing to reuse from ${printReference(item.reference)}: ${(0,lib_errors/* reasonOf */.A3)(error)}`);
+            log.info(`Nothing to reuse from ${formatReference(item.reference)}: ${(0,lib_errors/* failureSummary */.jg)(error)}`);
             return [];
         }
     }));
@@ -56693,16 +56695,16 @@ async function readLayersOf(registry, { reference, stored, content }, platform) 
     const { repository } = reference;
     const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
     if (image === undefined)
-        throw new ReuseError({ what: 'it has no image for this platform' });
-    const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference));
+        throw new ReuseError({ message: 'it has no image for this platform' });
+    const manifest = parseManifest(image.bytes, image.mediaType, formatReference(reference));
     if (manifest.kind === 'index')
-        throw new ReuseError({ what: 'it is an index of an index' });
+        throw new ReuseError({ message: 'it is an index of an index' });
     const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
     if (bytes === undefined)
-        throw new ReuseError({ what: 'its config is not there' });
+        throw new ReuseError({ message: 'its config is not there' });
     const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
     if (diffIds.length !== manifest.layers.length)
-        throw new ReuseError({ what: 'its config lists other layers than its manifest' });
+        throw new ReuseError({ message: 'its config lists other layers than its manifest' });
     const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
         return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
     });
@@ -56762,8 +56764,8 @@ function refuseBelow(text) {
     if (!place?.below)
         return;
     throw new NixError({
-        what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
-        help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
+        message: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
+        hint: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
     });
 }
 function fileOptions({ file, system, nixArgs }, runnerSystem) {
@@ -56779,9 +56781,9 @@ function fileOptions({ file, system, nixArgs }, runnerSystem) {
         ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
     ];
 }
-function valueAfter(args, ...words) {
-    const at = args.findLastIndex((_, start) => words.every((word, offset) => args[start + offset] === word));
-    return at < 0 ? undefined : args[at + words.length];
+function valueAfter(args, ...detail) {
+    const at = args.findLastIndex((_, start) => detail.every((word, offset) => args[start + offset] === word));
+    return at < 0 ? undefined : args[at + detail.length];
 }
 function attributeOf({ options, text, name }, attribute) {
     const plain = text.replace(/\^[^#]*$/, '');
@@ -56808,8 +56810,8 @@ async function runNix(args, shown, trust = 'nix') {
 }
 function nixMissing() {
     return new NixError({
-        what: 'Nix is not installed on this runner',
-        help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+        message: 'Nix is not installed on this runner',
+        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
     });
 }
 function foreignOptions({ system, runnerSystem }) {
@@ -56817,7 +56819,7 @@ function foreignOptions({ system, runnerSystem }) {
 }
 function errorIn(log) {
     const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,lib_errors/* oneLine */.TN)(errors.at(-1) ?? (0,lib_errors/* lastLines */.w$)(log, 3));
+    return (0,lib_errors/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_errors/* lastLines */.w$)(log, 3));
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/evaluate.js
@@ -56840,10 +56842,10 @@ async function evaluateDerivation(call) {
     const isNamed = options.length > 0 || /#./.test(text);
     return evaluate(call, isNamed ? 'drvPath' : 'image: image.drvPath');
 }
-async function evaluate(call, what) {
+async function evaluate(call, message) {
     const { installable, nixArgs } = call;
-    const apply = what.includes(':') ? ['--apply', what] : [];
-    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, what);
+    const apply = message.includes(':') ? ['--apply', message] : [];
+    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, message);
     const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
     const { exitCode, stdout } = await runNix(args, false);
     const path = stdout.trim();
@@ -56884,7 +56886,7 @@ function sameBuild(one, other) {
 }
 function formatBuildInfo({ storePath, labels, compression }) {
     const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : '';
-    return (0,lib_errors/* oneLine */.TN)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
+    return (0,lib_errors/* sanitizeLine */.g$)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
 }
 function parseKeys(text) {
     try {
@@ -56938,10 +56940,10 @@ async function findUnchanged(registry, indexes, wanted, log) {
         const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
         if (entry === undefined)
             continue;
-        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(lib_errors/* reasonOf */.A3);
+        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(lib_errors/* failureSummary */.jg);
         if (typeof looked !== 'string')
             return looked;
-        log.info(`The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`);
+        log.info(`The image for ${formatPlatform(wanted.platform)} is built, though ${formatReference(reference)} has it: ${looked}`);
     }
     return undefined;
 }
@@ -56951,7 +56953,7 @@ async function look(registry, repository, { digest, annotations = {} }, rivals, 
     const hint = fromAnnotations(annotations);
     const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
     if (more.length > 0)
-        return `its ${printKeys(more)} not in \`labels\` now`;
+        return `its ${formatKeys(more)} not in \`labels\` now`;
     const image = await findImage(registry, repository, digest);
     if (image?.digest !== digest)
         return 'it lists an image that is not there';
@@ -56961,7 +56963,7 @@ async function look(registry, repository, { digest, annotations = {} }, rivals, 
     if (hint === undefined || !sameBuild(info, hint))
         return `its own manifest says ${formatBuildInfo(info)}`;
     if (!fits(image.platform, platform))
-        return `the image there is for ${printPlatform(image.platform)}`;
+        return `the image there is for ${formatPlatform(image.platform)}`;
     const missing = await missingBlobs(registry, image);
     if (missing.length > 0)
         return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
@@ -56976,8 +56978,8 @@ async function look(registry, repository, { digest, annotations = {} }, rivals, 
 function entriesFor(manifests, wanted) {
     return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
 }
-function printKeys(keys) {
-    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_errors/* oneLine */.TN)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
+function formatKeys(keys) {
+    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_errors/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
 // EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
@@ -57097,7 +57099,7 @@ function closedInput() {
 
 ;// CONCATENATED MODULE: ./lib/docker/docker-error.js
 
-class DockerError extends lib_errors/* Failure */.HR {
+class DockerError extends lib_errors/* ActionError */.lZ {
     name = 'DockerError';
 }
 
@@ -57119,9 +57121,9 @@ async function checkDocker({ silence } = {}) {
     if (exitCode === 0)
         return;
     throw new DockerError({
-        what: 'Docker is not running on this runner',
-        words: (0,lib_errors/* lastLines */.w$)(log, 5),
-        help: WHERE_DOCKER_IS,
+        message: 'Docker is not running on this runner',
+        detail: (0,lib_errors/* lastLines */.w$)(log, 5),
+        hint: WHERE_DOCKER_IS,
     });
 }
 async function keepsLayersUncompressed() {
@@ -57141,10 +57143,10 @@ async function loadImage(feed, advise = () => undefined, { silence = SILENCE } =
         if (fed.status === 'fulfilled' && failure === undefined)
             return fed.value;
         const said = (0,lib_errors/* lastLines */.w$)(log || (failure ?? ''), 10);
-        const what = 'Docker could not load the image that Nix built';
+        const message = 'Docker could not load the image that Nix built';
         if (progress.stalled() !== undefined)
-            throw docker_noAnswer(what, `docker load ${progress.stalled()}`);
-        throw new DockerError({ what, words: said, help: advise(said) ?? adviceOnDaemon(said) });
+            throw docker_noAnswer(message, `docker load ${progress.stalled()}`);
+        throw new DockerError({ message, detail: said, hint: advise(said) ?? adviceOnDaemon(said) });
     }
     finally {
         progress.end();
@@ -57193,8 +57195,8 @@ async function loadedImage(configDigest, names) {
             throw failed('Docker could not look up the image that it has loaded', log);
     }
     throw new DockerError({
-        what: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
-        help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
+        message: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
+        hint: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
     });
 }
 const NAMES_LIMIT = 8;
@@ -57224,7 +57226,7 @@ async function pushTag(push, log, { wait = external_node_timers_promises_.setTim
             const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
             throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push);
         }
-        const why = result.stalled ? silentFor('docker push', limit) : (0,lib_errors/* oneLine */.TN)((0,lib_errors/* lastLines */.w$)(result.log, 1));
+        const why = result.stalled ? silentFor('docker push', limit) : (0,lib_errors/* sanitizeLine */.g$)((0,lib_errors/* lastLines */.w$)(result.log, 1));
         log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
         await clock.wait(delay);
     }
@@ -57234,8 +57236,8 @@ function digestIn(stdout, reference) {
     if (digest !== undefined && isDigest(digest))
         return digest;
     throw new DockerError({
-        what: `Docker has pushed ${reference}, but did not say its digest`,
-        words: (0,lib_errors/* lastLines */.w$)(stdout, 5),
+        message: `Docker has pushed ${reference}, but did not say its digest`,
+        detail: (0,lib_errors/* lastLines */.w$)(stdout, 5),
     });
 }
 function mayPass({ stalled, log }) {
@@ -57253,22 +57255,22 @@ const PASSING = new RegExp([
     'temporary failure|network is unreachable|no route to host',
     'blob upload (unknown|invalid)|blob unknown',
 ].join('|'), 'i');
-function pushError(what, { stalled, log }, limit, { loginHelp, existing }) {
+function pushError(message, { stalled, log }, limit, { loginHelp, existing }) {
     if (stalled)
-        return docker_noAnswer(what, silentFor('docker push', limit));
-    const words = (0,lib_errors/* lastLines */.w$)(log, 5);
+        return docker_noAnswer(message, silentFor('docker push', limit));
+    const detail = (0,lib_errors/* lastLines */.w$)(log, 5);
     const refused = REFUSED.test(log);
     if (IMMUTABLE.test(log) || (refused && existing !== undefined))
         return new DockerError({
-            what: `${what}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
-            words,
-            help: docker_OTHER_TAG,
+            message: `${message}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
+            detail,
+            hint: docker_OTHER_TAG,
         });
     if (refused)
-        return new DockerError({ what, words, help: loginHelp });
+        return new DockerError({ message, detail, hint: loginHelp });
     if (UNSUPPORTED.test(log))
-        return new DockerError({ what, words, help: PUSH_OCI });
-    return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
+        return new DockerError({ message, detail, hint: PUSH_OCI });
+    return failed(message, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
 }
 const IMMUTABLE = /immutable|overwrit/i;
 const docker_OTHER_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
@@ -57282,14 +57284,14 @@ const LATER = 'The registry, or the network between it and the Docker daemon, ha
 function silentFor(command, limit) {
     return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
 }
-function failed(what, log, help) {
-    return new DockerError({ what, words: (0,lib_errors/* lastLines */.w$)(log, 5), help: adviceOnDaemon(log) ?? help });
+function failed(message, log, hint) {
+    return new DockerError({ message, detail: (0,lib_errors/* lastLines */.w$)(log, 5), hint: adviceOnDaemon(log) ?? hint });
 }
-function docker_noAnswer(what, words) {
-    return new DockerError({ what: `${what}: the Docker daemon does not answer`, words, help: RESTART });
+function docker_noAnswer(message, detail) {
+    return new DockerError({ message: `${message}: the Docker daemon does not answer`, detail, hint: RESTART });
 }
-function adviceOnDaemon(words) {
-    return DAEMON_GONE.test(words) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined;
+function adviceOnDaemon(detail) {
+    return DAEMON_GONE.test(detail) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined;
 }
 const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i;
 const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
@@ -57311,14 +57313,14 @@ async function dockerPath() {
     return path;
 }
 function missing() {
-    return new DockerError({ what: 'Docker is not installed on this runner', help: WHERE_DOCKER_IS });
+    return new DockerError({ message: 'Docker is not installed on this runner', hint: WHERE_DOCKER_IS });
 }
 
 // EXTERNAL MODULE: ./lib/fs/temp-folder.js
 var temp_folder = __nccwpck_require__(61622);
 ;// CONCATENATED MODULE: ./lib/image/image-error.js
 
-class ImageError extends lib_errors/* Failure */.HR {
+class ImageError extends lib_errors/* ActionError */.lZ {
     name = 'ImageError';
 }
 
@@ -57329,7 +57331,7 @@ const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createR
 
 
 
-class FileError extends lib_errors/* Failure */.HR {
+class FileError extends lib_errors/* ActionError */.lZ {
     name = 'FileError';
 }
 async function resolveWithin(path, root) {
@@ -57348,7 +57350,7 @@ async function resolveWithin(path, root) {
 async function openRegularFile(path, root) {
     const place = await resolveWithin(path, root);
     if (place === undefined)
-        throw new FileError({ what: `There is no ${path}` });
+        throw new FileError({ message: `There is no ${path}` });
     const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
     const handle = await (0,promises_.open)(place, flags).catch((error) => {
         throw unreadable(path, error);
@@ -57356,7 +57358,7 @@ async function openRegularFile(path, root) {
     try {
         const file = await handle.stat();
         if (!file.isFile())
-            throw new FileError({ what: `${path} is not a regular file` });
+            throw new FileError({ message: `${path} is not a regular file` });
         if (!(await isStillWithin(handle, root)))
             throw leadsOut(path, root);
         return { handle, size: file.size };
@@ -57405,7 +57407,7 @@ const regular_file_NAMES_LIMIT = 10_000;
 async function listFolder(path, root) {
     const place = await resolveWithin(path, root);
     if (place === undefined)
-        throw new FileError({ what: `There is no ${path}` });
+        throw new FileError({ message: `There is no ${path}` });
     const names = [];
     try {
         for await (const { name } of await (0,promises_.opendir)(place, { bufferSize: 512 })) {
@@ -57419,7 +57421,7 @@ async function listFolder(path, root) {
     }
     if (names.length <= regular_file_NAMES_LIMIT)
         return names.sort();
-    throw new FileError({ what: `${path} is a folder with more than ${regular_file_NAMES_LIMIT} files in it` });
+    throw new FileError({ message: `${path} is a folder with more than ${regular_file_NAMES_LIMIT} files in it` });
 }
 async function isStillWithin({ fd }, root) {
     const place = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
@@ -57430,12 +57432,12 @@ function regular_file_isWithin(path, folder) {
     return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
 }
 function unreadable(path, cause) {
-    return new FileError({ what: `${path} can't be read`, words: (0,lib_errors/* messageOf */.bD)(cause), cause });
+    return new FileError({ message: `${path} can't be read`, detail: (0,lib_errors/* messageOf */.bD)(cause), cause });
 }
 function leadsOut(path, root) {
     return new FileError({
-        what: `${path} is a link that leads out of ${root}`,
-        help: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+        message: `${path} is a link that leads out of ${root}`,
+        hint: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
     });
 }
 function isCode(error, ...codes) {
@@ -57447,7 +57449,7 @@ var units = __nccwpck_require__(83052);
 ;// CONCATENATED MODULE: ./lib/image/source-image.js
 
 function damaged(path, why, cause) {
-    return new ImageError({ what: `${path} is not a whole image: ${why}`, cause });
+    return new ImageError({ message: `${path} is not a whole image: ${why}`, cause });
 }
 function memberName(name) {
     const parts = [];
@@ -57486,7 +57488,7 @@ function config_parse(bytes, name, path) {
     }
     catch (error) {
         if (error instanceof FormatError)
-            throw damaged(path, error.parts.what, error);
+            throw damaged(path, error.parts.message, error);
         throw error;
     }
 }
@@ -57502,18 +57504,18 @@ function isDocument(name, bytes) {
     const first = bytes.find((byte) => !isSpace(byte));
     return first === 0x7b || first === 0x5b;
 }
-async function documentCalled(name, contents, what, path) {
+async function documentCalled(name, contents, message, path) {
     const bytes = await contents.document(name);
     if (bytes !== undefined)
         return bytes;
     const member = await contents.member(name);
     if (member?.type !== 'file')
-        throw damaged(path, `${what} is missing`);
+        throw damaged(path, `${message} is missing`);
     if (member.size === 0)
-        throw damaged(path, `${what} is empty`);
+        throw damaged(path, `${message} is empty`);
     if (member.size > DOCUMENT_LIMIT)
-        throw damaged(path, `${what} is too large (${(0,units/* printBytes */.p)(member.size)}, at most ${(0,units/* printBytes */.p)(DOCUMENT_LIMIT)})`);
-    throw damaged(path, `${what} is not JSON`);
+        throw damaged(path, `${message} is too large (${(0,units/* formatBytes */.z)(member.size)}, at most ${(0,units/* formatBytes */.z)(DOCUMENT_LIMIT)})`);
+    throw damaged(path, `${message} is not JSON`);
 }
 function isSpace(byte) {
     return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
@@ -57528,7 +57530,7 @@ function isSpace(byte) {
 
 
 async function imageOfDockerArchive(contents, path) {
-    const document = async (name, what) => documentCalled(await resolve(name, contents), contents, what, path);
+    const document = async (name, message) => documentCalled(await resolve(name, contents), contents, message, path);
     const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
     const config = await document(manifest.Config, `its config ${manifest.Config}`);
     const image = readConfig(config, manifest.Config, path);
@@ -57566,9 +57568,9 @@ function docker_archive_parseManifest(bytes, path) {
         throw damaged(path, 'its manifest.json lists no image');
     if (more.length > 0)
         throw new ImageError({
-            what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
-            words: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
-            help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
+            message: `${path} holds ${more.length + 1} images, and only one can be pushed`,
+            detail: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+            hint: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
         });
     return { ...entry, Layers: entry.Layers ?? [] };
 }
@@ -57709,17 +57711,17 @@ async function chooseImage(images, contents, path, wanted) {
     const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
     if (chosen !== undefined)
         return chosen.image;
-    const suffix = wanted === undefined ? '' : ` for ${printPlatform(wanted)}`;
+    const suffix = wanted === undefined ? '' : ` for ${formatPlatform(wanted)}`;
     if (fitting.length === 0)
         throw new ImageError({
-            what: `${path} has no image${suffix}`,
-            words: formatImages(placed),
-            help: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
+            message: `${path} has no image${suffix}`,
+            detail: formatImages(placed),
+            hint: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
         });
     throw new ImageError({
-        what: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
-        words: formatImages(placed),
-        help: 'Build each image by its own attribute.',
+        message: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
+        detail: formatImages(placed),
+        hint: 'Build each image by its own attribute.',
     });
 }
 async function placeImages(images, contents) {
@@ -57753,7 +57755,7 @@ function ifValid(read) {
     }
 }
 function formatImages(images) {
-    return source_image_listOf(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${printPlatform(platform)}` : ''}`), '\n');
+    return source_image_listOf(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${formatPlatform(platform)}` : ''}`), '\n');
 }
 async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
     if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
@@ -57779,7 +57781,7 @@ function oci_layout_parse(bytes, mediaType, name, path) {
     }
     catch (error) {
         if (error instanceof FormatError)
-            throw damaged(path, error.parts.what, error);
+            throw damaged(path, error.parts.message, error);
         throw error;
     }
 }
@@ -57922,9 +57924,9 @@ function decompress_codeOf(error) {
 function explained(error, path, windowLog) {
     if (decompress_codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
         return new ImageError({
-            what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
-            words: (0,lib_errors/* messageOf */.bD)(error),
-            help: windowLog === WINDOW_LOG
+            message: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
+            detail: (0,lib_errors/* messageOf */.bD)(error),
+            hint: windowLog === WINDOW_LOG
                 ? 'Compress it without `--long`, or with at most `--long=27`.'
                 : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
             cause: error,
@@ -57936,8 +57938,8 @@ async function* byXz(bytes, path) {
     const program = await (0,io/* which */.K7)('xz');
     if (program === '')
         throw new ImageError({
-            what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-            help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+            message: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+            hint: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
         });
     const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
     const xz = startStreaming(program, args, { trust: 'nix', reads: true });
@@ -57957,8 +57959,8 @@ async function* byXz(bytes, path) {
     }
 }
 const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
-function decompress_damaged(path, words, cause) {
-    return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause });
+function decompress_damaged(path, detail, cause) {
+    return new ImageError({ message: `${path} is damaged: it can't be decompressed`, detail, cause });
 }
 async function settled(work) {
     try {
@@ -58079,7 +58081,7 @@ async function* tarEntries(reader, archive) {
         if (isExtension(header.flag)) {
             if (++extensions > EXTENSIONS_LIMIT)
                 throw new ImageError({
-                    what: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
+                    message: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
                 });
             extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
             continue;
@@ -58122,7 +58124,7 @@ async function readHeader(reader, archive) {
     if (block.length < BLOCK)
         throw truncated(archive, 'a header');
     if (!checksumFits(block))
-        throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` });
+        throw new ImageError({ message: `${archive} is damaged: a header in its tar is not one` });
     const prefix = tar_text(block, 257, 6) === 'ustar' ? tar_text(block, 345, 155) : '';
     const name = tar_text(block, 0, 100);
     return {
@@ -58147,7 +58149,7 @@ function isExtension(flag) {
 }
 async function readExtension(reader, header, global, archive) {
     if (header.size > EXTENSION_LIMIT)
-        throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` });
+        throw new ImageError({ message: `${archive} is damaged: a header of ${header.size} bytes` });
     const content = await readContent(reader, header.size, header.name, archive);
     const rest = padding(header.size);
     if ((await reader.skip(rest)) < rest)
@@ -58173,7 +58175,7 @@ function parsePax(content, archive) {
         const equals = record.indexOf('=');
         const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
         if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
-            throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` });
+            throw new ImageError({ message: `${archive} is damaged: a pax header in its tar can't be read` });
         const key = record.slice(0, equals);
         if (PAX_KEYS.has(key))
             records.set(key, record.slice(equals + 1));
@@ -58195,7 +58197,7 @@ function tar_describe(header, global, { name, linkName, pax }, archive) {
 function checkedName(name, archive) {
     if (name.length <= NAME_LIMIT)
         return name;
-    throw new ImageError({ what: `${archive} is damaged: a name in its tar has ${name.length} characters` });
+    throw new ImageError({ message: `${archive} is damaged: a name in its tar has ${name.length} characters` });
 }
 function sizeOf(text, archive) {
     return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
@@ -58203,7 +58205,7 @@ function sizeOf(text, archive) {
 function checkedSize(size, archive) {
     if (Number.isSafeInteger(size) && size >= 0)
         return size;
-    throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` });
+    throw new ImageError({ message: `${archive} is damaged: a size in its tar is no number of bytes` });
 }
 function typeOf(flag) {
     if (flag === '0' || flag === '\0' || flag === '7')
@@ -58241,8 +58243,8 @@ function tar_number(block, start, length) {
 }
 function truncated(archive, name) {
     return new ImageError({
-        what: `${archive} is damaged: it ends in the middle of ${name}`,
-        help: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
+        message: `${archive} is damaged: it ends in the middle of ${name}`,
+        hint: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
     });
 }
 
@@ -58265,9 +58267,9 @@ async function readArchive(reader, path, take = async () => undefined, wanted) {
     if (members.has('index.json'))
         return imageOfLayout(contents, path, wanted);
     throw new ImageError({
-        what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-        words: `it holds ${source_image_listOf([...members.keys()])}`,
-        help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
+        message: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
+        detail: `it holds ${source_image_listOf([...members.keys()])}`,
+        hint: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
     });
 }
 async function archive_collect(reader, path, take) {
@@ -58353,7 +58355,7 @@ async function readDescription(path, root) {
     const file = await openRegularFile(path, root);
     try {
         if (file.size > LIMIT)
-            return { fault: `it has ${(0,units/* printBytes */.p)(file.size)}` };
+            return { fault: `it has ${(0,units/* formatBytes */.z)(file.size)}` };
         const read = readJson(DESCRIPTION, await regular_file_readWhole(file, path));
         if (!read.ok)
             return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
@@ -58388,15 +58390,15 @@ async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
         return findInFolder(path, root);
     const format = formatOf(start);
     if (format === undefined)
-        throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS });
+        throw new ImageError({ message: `${path} is no image`, detail: describeStart(start, 'the file'), hint: BUILDERS });
     if (format === 'nix2container')
         return describedBy(path, root);
     const unpacked = await readUnpackedStart(path, root, format);
     if (unpacked !== undefined && !mayBeTar(unpacked))
         throw new ImageError({
-            what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
-            words: describeStart(unpacked, 'unpacked, it'),
-            help: BUILDERS,
+            message: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
+            detail: describeStart(unpacked, 'unpacked, it'),
+            hint: BUILDERS,
         });
     return { path, root, format };
 }
@@ -58422,15 +58424,15 @@ async function describedBy(path, root) {
     if ('diffIds' in description)
         return { path, root, format: 'nix2container', ...description };
     throw new ImageError({
-        what: `${path} is no image`,
-        words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
-        help: BUILDERS,
+        message: `${path} is no image`,
+        detail: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
+        hint: BUILDERS,
     });
 }
 async function source_readStart(path, root, most = BLOCK) {
     const place = await resolveWithin(path, root);
     if (place === undefined)
-        throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS });
+        throw new ImageError({ message: `There is no image at ${path}`, hint: BUILDERS });
     if (await isFolder(place))
         return 'folder';
     const { handle, size } = await openRegularFile(place, root);
@@ -58476,15 +58478,15 @@ async function findInFolder(path, root) {
         return only;
     if (only !== undefined)
         throw new ImageError({
-            what: `${path} is a folder with ${images.length} images in it`,
-            words: `by their first bytes: ${source_image_listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
-            help: 'Build each of them by its own attribute.',
+            message: `${path} is a folder with ${images.length} images in it`,
+            detail: `by their first bytes: ${source_image_listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
+            hint: 'Build each of them by its own attribute.',
         });
     const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
     throw new ImageError({
-        what: `${path} is a folder with no image in it`,
-        words: `it holds ${source_image_listOf(names)}`,
-        help: others.length === 0
+        message: `${path} is a folder with no image in it`,
+        detail: `it holds ${source_image_listOf(names)}`,
+        hint: others.length === 0
             ? BUILDERS
             : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${source_image_listOf(others)} is one, build that, not a folder around it.`,
     });
@@ -58564,8 +58566,8 @@ async function readToEnd(reader, path) {
         read += skipped;
     }
     throw new ImageError({
-        what: `${path} goes on for more than ${(0,units/* printBytes */.p)(PADDING_LIMIT)} after the end of the image's tar`,
-        help: 'Nothing was published. Write nothing after the tar.',
+        message: `${path} goes on for more than ${(0,units/* formatBytes */.z)(PADDING_LIMIT)} after the end of the image's tar`,
+        hint: 'Nothing was published. Write nothing after the tar.',
     });
 }
 async function* copyTo(copy, bytes) {
@@ -58588,11 +58590,11 @@ async function* outputOf({ path, root }) {
         const { failure, log } = await script.ended;
         if (failure === undefined)
             return;
-        const words = [failure, log].filter(Boolean).join('\n');
+        const detail = [failure, log].filter(Boolean).join('\n');
         throw new ImageError({
-            what: `${path} should write an image to its standard output, but failed`,
-            words,
-            help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
+            message: `${path} should write an image to its standard output, but failed`,
+            detail,
+            hint: OTHER_PROCESSOR.test(detail) ? FOREIGN_SCRIPT : undefined,
         });
     }
     finally {
@@ -58605,11 +58607,11 @@ async function* outputOf({ path, root }) {
 
 function explainBuildFailure(log, context) {
     const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH));
-    for (const { pattern, help } of SYMPTOMS) {
+    for (const { pattern, hint } of SYMPTOMS) {
         for (const line of lines) {
             const match = pattern.exec(line);
             if (match !== null)
-                return help(context, match);
+                return hint(context, match);
         }
     }
     return undefined;
@@ -58623,15 +58625,15 @@ const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
 const SYMPTOMS = [
     {
         pattern: /No space left on device/i,
-        help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${disk/* MORE_SPACE */.p8}`,
+        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${disk/* MORE_SPACE */.p8}`,
     },
     {
         pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-        help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
+        hint: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
     },
     {
         pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
-        help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
+        hint: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
             const system = match[1] ?? match[2] ?? runnerSystem;
             if (system.endsWith('-darwin') && system !== runnerSystem)
                 return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`;
@@ -58646,7 +58648,7 @@ const SYMPTOMS = [
     },
     {
         pattern: /unable to load seccomp BPF program/,
-        help: ({ system, runnerSystem }) => {
+        hint: ({ system, runnerSystem }) => {
             const where = system === undefined || system === runnerSystem
                 ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
                 : `under emulation. Build for ${system} on ${describeRunner(system)}`;
@@ -58658,7 +58660,7 @@ const SYMPTOMS = [
     },
     {
         pattern: /Exec format error|cannot execute binary file/i,
-        help: ({ system, runnerSystem }) => system === runnerSystem
+        hint: ({ system, runnerSystem }) => system === runnerSystem
             ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
             : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
   - uses: docker/setup-qemu-action@v4
@@ -58666,19 +58668,19 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
     },
     {
         pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
-        help: () => 'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
+        hint: () => 'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
     },
     {
         pattern: /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
-        help: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
+        hint: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
     },
     {
         pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
-        help: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
+        hint: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
     },
     {
         pattern: /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
-        help: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
+        hint: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
   - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
     env:
       TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
@@ -58686,12 +58688,12 @@ An input such as \`github:owner/name\` needs no login for Git, only a token in N
     },
     {
         pattern: /Host key verification failed/i,
-        help: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+        hint: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
   run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
     },
     {
         pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
-        help: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+        hint: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
   - uses: webfactory/ssh-agent@v0.9.1
     with:
       ssh-private-key: \${{ secrets.DEPLOY_KEY }}
@@ -58699,29 +58701,29 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
     },
     {
         pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-        help: () => `GitHub limits requests without a login. Give Nix the token:
+        hint: () => `GitHub limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
     with:
       github_access_token: \${{ github.token }}`,
     },
     {
         pattern: /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
-        help: (_, [, host]) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
+        hint: (_, [, host]) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
     },
     {
         pattern: /'[^'^]+\^[^']*' is not a valid URL/,
-        help: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
+        hint: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
     },
     {
         pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
-        help: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+        hint: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
     },
     {
         pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
-        help: (_, [, ...names]) => {
+        hint: (_, [, ...names]) => {
             const name = names.find((one) => one !== undefined);
             return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
   run: git add -N ${name}`;
@@ -58729,12 +58731,12 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
     },
     {
         pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-        help: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
+        hint: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
   ./${name}`,
     },
     {
         pattern: /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
-        help: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
+        hint: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
     },
 ];
 function explainPrivate(host, repository, kind = '') {
@@ -58781,17 +58783,17 @@ function stopped(progress, id) {
         return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
     });
 }
-function printProgress({ builds, copies, bytes }) {
+function formatProgress({ builds, copies, bytes }) {
     const [built, fetched] = [total(builds), total(copies)];
     const left = built.expected - built.done + fetched.expected - fetched.done;
     const parts = [
         built.expected > 0 && `${built.done} of ${built.expected} built`,
-        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${printFetched(total(bytes))}`,
+        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${formatFetched(total(bytes))}`,
     ].filter((part) => part !== false);
     return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
 }
-function printFetched({ done, expected }) {
-    return done === 0 ? '' : ` (${(0,units/* printBytes */.p)(done)} of ${(0,units/* printBytes */.p)(expected)})`;
+function formatFetched({ done, expected }) {
+    return done === 0 ? '' : ` (${(0,units/* formatBytes */.z)(done)} of ${(0,units/* formatBytes */.z)(expected)})`;
 }
 function total({ done, announced, running }) {
     const amounts = [...running.values()];
@@ -58826,7 +58828,7 @@ function readNixLine(log, line, now) {
 function remind(log, now) {
     if (now - log.shownAt < nix_log_SILENCE)
         return { log, shown: [] };
-    const progress = printProgress(log.progress);
+    const progress = formatProgress(log.progress);
     const running = [...log.builds.values()].filter((build) => build.running).map(nix_log_nameOf);
     const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running;
     const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`;
@@ -58834,7 +58836,7 @@ function remind(log, now) {
     return { log: { ...log, shownAt: now, told: { at: now, line: progress } }, shown: [shown] };
 }
 function endNixLog({ progress, told }) {
-    const line = printProgress(progress);
+    const line = formatProgress(progress);
     return line === undefined || line === told.line ? [] : [line];
 }
 function failureIn({ builds, errors, others }) {
@@ -58844,9 +58846,9 @@ function failureIn({ builds, errors, others }) {
     const evident = failed.slice(0, KEPT_BUILDS);
     const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES));
     const messages = told.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error);
-    const words = [...shown, ...messages];
+    const detail = [...shown, ...messages];
     return {
-        words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
+        detail: plain((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
         evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
     };
 }
@@ -58890,7 +58892,7 @@ function readLine(log, line, now) {
         return { log: keepOther(log, shown), shown: [shown] };
     }
     const read = take({ ...log, structured: true }, event);
-    const progress = printProgress(read.log.progress);
+    const progress = formatProgress(read.log.progress);
     if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
         return read;
     return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
@@ -59029,7 +59031,7 @@ function withoutControls(text) {
 
 const SHOWN = 20;
 const nearest_NAME_LIMIT = 100;
-function printNearest(all, wanted) {
+function formatNearest(all, wanted) {
     const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, nearest_NAME_LIMIT));
     if (names.length <= SHOWN)
         return names.join(', ');
@@ -59077,13 +59079,13 @@ async function readPackages(call) {
     }
     return read;
 }
-function printPackages(packages, attribute) {
+function formatPackages(packages, attribute) {
     const { system, kind } = packages;
     if (kind === 'failed')
         return `${system}: can't be evaluated: ${packages.why}`;
     if (kind === 'foreign')
         return `${system}: no container images are for it`;
-    return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
+    return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
 }
 const PACKAGES = object({ names: array(string()), found: string() });
 const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
@@ -59153,13 +59155,13 @@ function nixString(text) {
 function notEvaluated({ flake, runnerSystem, missing }, { log }) {
     if (/does not provide attribute/.test(log))
         return new NixError({
-            what: `The flake ${flake} has no "packages" at all`,
-            help: `Add ${missing} to its outputs.`,
+            message: `The flake ${flake} has no "packages" at all`,
+            hint: `Add ${missing} to its outputs.`,
         });
     return new NixError({
-        what: `Nix could not evaluate ${flake}#packages`,
-        words: (0,lib_errors/* lastLines */.w$)(log, 20),
-        help: explainBuildFailure(log, { runnerSystem }),
+        message: `Nix could not evaluate ${flake}#packages`,
+        detail: (0,lib_errors/* lastLines */.w$)(log, 20),
+        hint: explainBuildFailure(log, { runnerSystem }),
     });
 }
 
@@ -59178,14 +59180,14 @@ async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
         const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
         return [
             'The flake has these packages:',
-            ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
+            ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
             'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
         ].join('\n');
     }
     catch (error) {
         if (!(error instanceof NixError))
             throw error;
-        return [`${error.parts.what}.`, error.parts.words && (0,lib_errors/* oneLine */.TN)(error.parts.words), error.parts.help]
+        return [`${error.parts.message}.`, error.parts.detail && (0,lib_errors/* sanitizeLine */.g$)(error.parts.detail), error.parts.hint]
             .filter(Boolean)
             .join(' ');
     }
@@ -59209,7 +59211,7 @@ async function whatFileHas({ installable, system, nixArgs }) {
     const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
     if (!file.ok || file.value.is !== 'set')
         return rule;
-    return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
+    return `The file has these attributes: ${formatNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
 }
 const FILE = object({ is: string(), names: array(string()) });
 
@@ -59228,9 +59230,9 @@ const FILE = object({ is: string(), names: array(string()) });
 
 async function buildInstallable(call) {
     const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
-    const what = [...call.nixArgs, ...call.installable.options, call.installable.text];
-    const build = await runShown([...args, '--log-format', 'internal-json', ...what]);
-    const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what]);
+    const message = [...call.nixArgs, ...call.installable.options, call.installable.text];
+    const build = await runShown([...args, '--log-format', 'internal-json', ...message]);
+    const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...message]);
     if (result.exitCode !== 0)
         throw await buildFailed(call, result, log);
     return { storePath: await build_outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings };
@@ -59272,22 +59274,22 @@ async function build_outputOf(json, call) {
     const { name } = call.installable;
     const result = readJson(BUILD_RESULT, json);
     if (!result.ok)
-        throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() });
+        throw new NixError({ message: `Nix built ${name}, but its answer can't be read`, detail: json.trim() });
     const built = result.value;
     const [outputs, ...more] = built;
     if (outputs !== undefined && more.length === 0)
         return oneOutput(outputs, call);
     throw new NixError({
-        what: `${name} is ${built.length} derivations, and an image is one`,
-        words: built.flatMap((one) => Object.values(one)).join('\n'),
-        help: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
+        message: `${name} is ${built.length} derivations, and an image is one`,
+        detail: built.flatMap((one) => Object.values(one)).join('\n'),
+        hint: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
     });
 }
 async function oneOutput(outputs, call) {
     const { text, name } = call.installable;
     const odd = Object.values(outputs).find((path) => !isStorePath(path));
     if (odd !== undefined)
-        throw new NixError({ what: `Nix built ${name}, but its answer names what is not a store path`, words: odd });
+        throw new NixError({ message: `Nix built ${name}, but its answer names what is not a store path`, detail: odd });
     const [path, ...more] = Object.values(outputs);
     if (path !== undefined && more.length === 0)
         return path;
@@ -59296,32 +59298,32 @@ async function oneOutput(outputs, call) {
         return main;
     const names = Object.keys(outputs);
     throw new NixError({
-        what: `Nix built ${names.length} outputs of ${name}, and an image is one`,
-        words: Object.entries(outputs)
+        message: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+        detail: Object.entries(outputs)
             .map(([output, path]) => `${output}: ${path}`)
             .join('\n'),
-        help: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
+        hint: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
     });
 }
 async function buildFailed(call, result, log) {
     const { installable, system, runnerSystem } = call;
-    const { words, evidence } = log.structured
+    const { detail, evidence } = log.structured
         ? failureIn(log)
-        : { words: (0,lib_errors/* lastLines */.w$)(result.log, 20), evidence: result.log };
-    const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words;
+        : { detail: (0,lib_errors/* lastLines */.w$)(result.log, 20), evidence: result.log };
+    const told = detail.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : detail;
     if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
         return new NixError({
-            what: `There is no ${installable.name}`,
-            words: told,
-            help: await whatFlakeHas(call),
+            message: `There is no ${installable.name}`,
+            detail: told,
+            hint: await whatFlakeHas(call),
         });
     if (installable.options.length > 0 && /\bselection path '/.test(evidence))
-        return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) });
+        return new NixError({ message: `There is no ${installable.name}`, detail: told, hint: await whatFileHas(call) });
     const disks = await (0,disk/* freeSpace */.FP)(call.folders);
     const { ignoredSettings } = log;
-    const help = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* printFreeSpace */.U7)(disks) }) ??
+    const hint = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* formatFreeSpace */.wg)(disks) }) ??
         (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined);
-    return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help });
+    return new NixError({ message: `Nix could not build ${installable.name}`, detail: told, hint });
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
@@ -59335,20 +59337,20 @@ async function buildFailed(call, result, log) {
 
 
 
-async function foresee(call, root = '/') {
+async function checkPrerequisites(call, root = '/') {
     if (!call.runnerSystem.endsWith('-linux'))
         return preflight_NOTHING;
     if (placeOf(call.installable)?.storePath.endsWith('.drv') === false)
         return preflight_NOTHING;
     const hasKvm = (await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
-    if (hasKvm && (await foreseeEmulation(call.system, call, root)) === preflight_NOTHING)
+    if (hasKvm && (await checkEmulation(call.system, call, root)) === preflight_NOTHING)
         return preflight_NOTHING;
     const derivation = await findDerivation(call);
     const buildSystem = derivation && systemOfDerivation(derivation.text);
     const emulation = buildSystem === undefined
-        ? asNotes(await foreseeEmulation(call.system, call, root))
-        : await foreseeEmulation(buildSystem, call, root);
-    const kvm = hasKvm || derivation === undefined ? [] : await foreseeKvm(call, derivation);
+        ? asNotes(await checkEmulation(call.system, call, root))
+        : await checkEmulation(buildSystem, call, root);
+    const kvm = hasKvm || derivation === undefined ? [] : await checkKvm(call, derivation);
     return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
 }
 const preflight_NOTHING = { warnings: [], notes: [] };
@@ -59371,22 +59373,22 @@ const NATIVE = {
     'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
     'armv7l-linux': ['armv6l-linux'],
 };
-async function foreseeEmulation(system, { runnerSystem }, root) {
+async function checkEmulation(system, { runnerSystem }, root) {
     const machine = MACHINES[system];
     if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
         return preflight_NOTHING;
     const registered = await emulates(machine, root);
     if (registered === true)
         return preflight_NOTHING;
-    const help = `A build that does more than pack files needs, before Nix is installed,
+    const hint = `A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
 or ${describeRunner(system)}, or a remote builder for ${system}.`;
     if (registered === false)
         return {
-            warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
+            warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${hint}`],
             notes: [],
         };
-    return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${help}`] };
+    return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${hint}`] };
 }
 async function emulates(machine, root) {
     const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
@@ -59401,15 +59403,15 @@ async function emulates(machine, root) {
     const entries = await Promise.all(names.map((name) => quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
     return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
 }
-async function foreseeKvm(call, { path: image, text }) {
+async function checkKvm(call, { path: image, text }) {
     const needing = requiresKvm(text) ? [image] : [];
     for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
         if (await needsKvm(path))
             needing.push(path);
     if (needing.length === 0 || (await hasKvmFeature()))
         return [];
-    const what = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
-    const plan = await nixSays(['build', '--dry-run', ...what]);
+    const message = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
+    const plan = await nixSays(['build', '--dry-run', ...message]);
     const [built] = needing.filter((path) => plan?.log.includes(path));
     if (built === undefined)
         return [];
@@ -59585,7 +59587,7 @@ async function compressLayer(content, compression, slots, write) {
         for await (const block of blocksOf(content, codec.blocks)) {
             size += block.length;
             diffId.update(block);
-            await slots.take();
+            await slots.acquire();
             chain = writeNext(chain, codec.compress(block), slots, write);
             chain.catch(() => undefined);
         }
@@ -59605,7 +59607,7 @@ async function writeNext(before, compressed, slots, write) {
         await write(await compressed);
     }
     finally {
-        slots.give();
+        slots.release();
     }
 }
 async function hashLayer(content) {
@@ -59753,9 +59755,9 @@ function checkDiffId({ config, layers }, at, diffId, source) {
     if (diffId === expected)
         return;
     throw new ImageError({
-        what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
-        words: `its diff ID is ${diffId}, and should be ${expected}`,
-        help: ANEW,
+        message: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
+        detail: `its diff ID is ${diffId}, and should be ${expected}`,
+        hint: ANEW,
     });
 }
 function checkBlob({ layers }, at, { digest, format }, { path }) {
@@ -59765,8 +59767,8 @@ function checkBlob({ layers }, at, { digest, format }, { path }) {
         return;
     if (format !== listed)
         throw new ImageError({
-            what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
-            help: ANEW,
+            message: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
+            hint: ANEW,
         });
     if (digest !== blob.digest)
         throw otherContent(path, name, digest);
@@ -59779,13 +59781,13 @@ function checkName(name, { digest, format }, { path }) {
 }
 function otherContent(path, name, digest) {
     return new ImageError({
-        what: `${path} is damaged: its layer ${name} has another content than its name says`,
-        words: `its digest is ${digest}`,
-        help: ANEW,
+        message: `${path} is damaged: its layer ${name} has another content than its name says`,
+        detail: `its digest is ${digest}`,
+        hint: ANEW,
     });
 }
 function noTar(name, { path }) {
-    return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar`, help: ANEW });
+    return new ImageError({ message: `${path} is damaged: its layer ${name} is no tar`, hint: ANEW });
 }
 function keptFormat({ compression }) {
     return compression === 'xz' ? undefined : compression;
@@ -59837,7 +59839,7 @@ async function checkImage(source) {
 const BLOBS_AT_ONCE = 16;
 async function copyImages(registry, copies) {
     const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
-    const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()];
+    const waiting = [...new Map(blobs.map((one) => [`${formatRepository(one.to)}@${one.blob.digest}`, one])).values()];
     let sent = 0;
     const copyNext = async () => {
         for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
@@ -59854,8 +59856,8 @@ async function copyImages(registry, copies) {
             waiting.length = 0;
         }
     };
-    await allOf(Array.from({ length: BLOBS_AT_ONCE }, copyRest));
-    await allOf(copies.map((copy) => putManifests(registry, copy)));
+    await settleAll(Array.from({ length: BLOBS_AT_ONCE }, copyRest));
+    await settleAll(copies.map((copy) => putManifests(registry, copy)));
     return sent;
 }
 function contentsOf({ own, attestations }) {
@@ -59866,12 +59868,12 @@ async function putManifests(registry, { image, to }) {
         await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
 }
 function streamed(registry, { digest, size }, from) {
-    const broken = (words, cause) => new RegistryError({
+    const broken = (detail, cause) => new RegistryError({
         host: from.host,
         problem: cause === undefined ? 'doubtful' : 'other',
-        what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
-        words,
-        ...(cause !== undefined && { help: 'Run the job again later.' }),
+        message: `Can't read the blob ${formatRepository(from)}@${digest} to its end`,
+        detail,
+        ...(cause !== undefined && { hint: 'Run the job again later.' }),
         cause,
     });
     async function* content() {
@@ -59910,11 +59912,11 @@ async function* holdBack(chunks) {
 }
 async function putEverywhere(registry, repositories, blob) {
     const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
-    const sent = await allOf(registries.map(async ([first, ...others]) => {
+    const sent = await settleAll(registries.map(async ([first, ...others]) => {
         if (first === undefined)
             return [];
         const before = await putIfAbsent(registry, first, blob);
-        return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))];
+        return [before, ...(await settleAll(others.map((other) => putIfAbsent(registry, other, blob, first))))];
     }));
     return sent.flat().includes(true);
 }
@@ -59966,16 +59968,16 @@ async function untilAborted(work, signal, stopped, milliseconds = 0) {
 
 
 
-class TagError extends lib_errors/* Failure */.HR {
+class TagError extends lib_errors/* ActionError */.lZ {
     name = 'TagError';
 }
 class TagConflict extends TagError {
     name = 'TagConflict';
     constructor({ tag, before }, now) {
         super({
-            what: `${printReference(tag)} was updated by another run while this job was running`,
-            words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
-            help: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
+            message: `${formatReference(tag)} was updated by another run while this job was running`,
+            detail: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+            hint: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
         });
     }
 }
@@ -59993,13 +59995,13 @@ async function readStored(registry, reference) {
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-        help: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+        message: `${repository.host} says that ${formatReference(reference)} points to ${digest}, but does not return it`,
+        hint: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
     });
 }
 async function putTags(registry, repositories, tag, manifest, check) {
     const several = repositories.length > 1;
-    const all = await allOf(repositories.map(async (repository) => {
+    const all = await settleAll(repositories.map(async (repository) => {
         const digest = await registry.findDigest(repository, tag);
         if (digest === manifest.digest)
             return [];
@@ -60019,9 +60021,9 @@ async function putTags(registry, repositories, tag, manifest, check) {
         throw outcome.reason;
     const left = await restoreTags(registry, moves, manifest.digest);
     throw new TagError({
-        what: `The tag ${printReference(failed.tag)} could not be moved to ${manifest.digest}`,
-        words: (0,lib_errors/* messageOf */.bD)(outcome.reason),
-        help: `${printTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
+        message: `The tag ${formatReference(failed.tag)} could not be moved to ${manifest.digest}`,
+        detail: (0,lib_errors/* messageOf */.bD)(outcome.reason),
+        hint: `${formatTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
         cause: outcome.reason,
     });
 }
@@ -60056,9 +60058,9 @@ async function tags_readTag(registry, { repository, tag }, expected, outdated) {
 async function restoreTags(registry, moves, moved, { keep = false, deadline = new AbortController().signal, outcomeOf = () => undefined } = {}) {
     const lines = moves.map(async (move) => {
         const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move));
-        const late = () => new TagError({ what: `may point to ${moved}: the registry did not answer in time` });
+        const late = () => new TagError({ message: `may point to ${moved}: the registry did not answer in time` });
         const state = await untilAborted(restoring, deadline, late).catch(lib_errors/* messageOf */.bD);
-        return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`];
+        return state === undefined ? [] : [`${formatReference(move.tag)}: ${state}`];
     });
     return (await Promise.all(lines)).flat();
 }
@@ -60095,7 +60097,7 @@ function afterOutcome(outcome, now, moved) {
         return undefined;
     return `${now === undefined ? 'does not exist' : `points to ${now}`}, but may still move to ${moved}: the registry has not answered that write`;
 }
-function printTagsLeft(left, which = 'All tags') {
+function formatTagsLeft(left, which = 'All tags') {
     if (left.length === 0)
         return `${which} are as they were.`;
     return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`;
@@ -60171,11 +60173,11 @@ function chooseTag(inputs, revision) {
     const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
     if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system))
         return { tag };
-    const what = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
-    const help = adviseOwnTag(pattern);
+    const message = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
+    const hint = adviseOwnTag(pattern);
     if (pushWith === 'docker')
-        throw new InputError({ what, help });
-    return { tag: '', warning: `${what}. This build pushes its image without a tag. ${help}` };
+        throw new InputError({ message, hint });
+    return { tag: '', warning: `${message}. This build pushes its image without a tag. ${hint}` };
 }
 function adviseOwnTag(pattern) {
     return `Give each system its own tag, or none:
@@ -60201,19 +60203,19 @@ async function checkReplaced(registry, stored, place, platform) {
     const platforms = await platformsOf(registry, stored, place);
     if (platforms?.every((one) => one !== undefined && fits(one, platform)))
         return;
-    const what = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
+    const message = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
     throw new InputError({
-        what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to ${what}`,
-        help: adviseOwnTag(place.tag),
+        message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${message}`,
+        hint: adviseOwnTag(place.tag),
     });
 }
 function describePlatforms(platforms, { mediaType }) {
-    const names = platforms.map((one) => (one ? printPlatform(one) : 'an unknown platform')).join(', ');
+    const names = platforms.map((one) => (one ? formatPlatform(one) : 'an unknown platform')).join(', ');
     return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`;
 }
 async function platformsOf(registry, { bytes, digest, mediaType }, place) {
     try {
-        const content = parseManifest(bytes, mediaType, printReference(place));
+        const content = parseManifest(bytes, mediaType, formatReference(place));
         if (content.kind === 'index')
             return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform);
         const image = await findImage(registry, place.repository, digest);
@@ -60252,7 +60254,7 @@ async function relabel(registry, { image, info }, labels, asked) {
 }
 async function publishUnchanged(registry, published, repositories, tag) {
     const { repository, digest, own, platform } = published;
-    const whole = await allOf(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
+    const whole = await settleAll(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
     const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
     if (tag !== '')
         await putTags(registry, repositories, tag, own.manifest, (stored, place) => checkReplaced(registry, stored, place, platform));
@@ -60311,8 +60313,8 @@ async function placeWithin(path, name) {
         if (!(error instanceof FileError))
             throw error;
         throw new FileError({
-            what: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
-            help: 'Nothing was read. Copy the file to where the link is.',
+            message: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
+            hint: 'Nothing was read. Copy the file to where the link is.',
             cause: error,
         });
     }
@@ -60322,8 +60324,8 @@ async function checkFormat(place, name) {
     if (format !== 'script' && format !== 'nix2container')
         return;
     throw new ImageError({
-        what: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
-        help: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
+        message: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
+        hint: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
     });
 }
 async function addToStore(place, name, runnerSystem) {
@@ -60333,11 +60335,11 @@ async function addToStore(place, name, runnerSystem) {
     const storePath = result.stdout.trim();
     if (result.exitCode === 0 && isStorePath(storePath))
         return storePath;
-    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
     throw new NixError({
-        what: `Nix could not add ${name} to its store`,
-        words: (0,lib_errors/* lastLines */.w$)(result.log, 20),
-        help: explainBuildFailure(result.log, { runnerSystem, space }),
+        message: `Nix could not add ${name} to its store`,
+        detail: (0,lib_errors/* lastLines */.w$)(result.log, 20),
+        hint: explainBuildFailure(result.log, { runnerSystem, space }),
     });
 }
 
@@ -60354,8 +60356,8 @@ async function copyToLayout(call) {
     const { installable, nixArgs, layout } = call;
     if (placeOf(installable) !== undefined)
         throw new NixError({
-            what: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
-            help: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
+            message: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
+            hint: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
         });
     const program = attributeOf(installable, 'copyTo');
     const args = [
@@ -60370,11 +60372,11 @@ async function copyToLayout(call) {
     const { exitCode, log } = await runNix(args, true, 'script');
     if (exitCode === 0)
         return;
-    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
     throw new NixError({
-        what: `${program.name} could not write the image as an OCI layout`,
-        words: (0,lib_errors/* lastLines */.w$)(log, 20),
-        help: explainBuildFailure(log, { ...call, space }) ??
+        message: `${program.name} could not write the image as an OCI layout`,
+        detail: (0,lib_errors/* lastLines */.w$)(log, 20),
+        hint: explainBuildFailure(log, { ...call, space }) ??
             (/attribute '[^']*copyTo/.test(log)
                 ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
                 : undefined) ??
@@ -60395,9 +60397,9 @@ async function writeLayout({ path, diffIds = [] }, call) {
     if (difference === undefined)
         return layout;
     throw new ImageError({
-        what: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
-        words: difference,
-        help: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
+        message: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
+        detail: difference,
+        hint: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
     });
 }
 async function readWritten(layout, { installable }) {
@@ -60405,12 +60407,12 @@ async function readWritten(layout, { installable }) {
         return await readImage(layout);
     }
     catch (error) {
-        if (!(error instanceof lib_errors/* Failure */.HR))
+        if (!(error instanceof lib_errors/* ActionError */.lZ))
             throw error;
         throw new ImageError({
-            what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
-            words: error.message.replaceAll(layout.path, 'what it wrote'),
-            help: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
+            message: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
+            detail: error.message.replaceAll(layout.path, 'what it wrote'),
+            hint: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
             cause: error,
         });
     }
@@ -60470,8 +60472,8 @@ async function pushWithDocker({ source, images, tag, platform, check }, tools) {
     check(archive);
     if (archive.manifest?.alone === false)
         throw new ImageError({
-            what: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
-            help: PUSH_STRAIGHT,
+            message: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
+            hint: PUSH_STRAIGHT,
         });
     sizes?.warn(archive, tools.log);
     const name = await loadedImage(archive.configDigest, archive.names);
@@ -60487,12 +60489,12 @@ async function load(source, take) {
         isLayout = archive.manifest !== undefined;
         return archive;
     };
-    return loadImage(feed, (words) => adviceOn(words, isLayout));
+    return loadImage(feed, (detail) => adviceOn(detail, isLayout));
 }
-function adviceOn(words, isLayout) {
-    if (/no space left on device/i.test(words))
+function adviceOn(detail, isLayout) {
+    if (/no space left on device/i.test(detail))
         return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${disk/* MORE_SPACE */.p8}`;
-    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
+    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(detail))
         return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`;
     return undefined;
 }
@@ -60504,14 +60506,14 @@ function createSizes() {
         },
         warn({ layers }, log) {
             const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
-            const plain = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.plain, 0));
-            const compressed = (0,units/* printBytes */.p)(known.reduce((sum, one) => sum + one.compressed, 0));
+            const plain = (0,units/* formatBytes */.z)(known.reduce((sum, one) => sum + one.plain, 0));
+            const compressed = (0,units/* formatBytes */.z)(known.reduce((sum, one) => sum + one.compressed, 0));
             log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
         },
     };
 }
 async function push(name, { image, tag, platform, archive, size }, { registry, log }) {
-    const reference = printReference({ repository: image, tag });
+    const reference = formatReference({ repository: image, tag });
     const place = { repository: image, tag };
     const there = await registry.getManifest(image, tag);
     if (there !== undefined)
@@ -60529,9 +60531,9 @@ async function push(name, { image, tag, platform, archive, size }, { registry, l
         throw new RegistryError({
             host: image.host,
             problem: 'other',
-            what: `${reference} is not the image that Nix built`,
-            words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-            help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+            message: `${reference} is not the image that Nix built`,
+            detail: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
+            hint: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
         });
     log.info(`${reference} is ${published.digest}`);
     return published;
@@ -60543,7 +60545,7 @@ async function findSame(image, digest, { configDigest }, registry) {
 
 ;// CONCATENATED MODULE: ./lib/compress/blob-error.js
 
-class BlobError extends lib_errors/* Failure */.HR {
+class BlobError extends lib_errors/* ActionError */.lZ {
     name = 'BlobError';
 }
 
@@ -60622,11 +60624,11 @@ function createBlobStore(folder) {
     };
 }
 async function notKept(folder, cause) {
-    const space = (0,disk/* printFreeSpace */.U7)(await (0,disk/* freeSpace */.FP)([folder]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([folder]));
     return new BlobError({
-        what: `A layer can't be kept in ${folder} until it is uploaded`,
-        words: (0,lib_errors/* messageOf */.bD)(cause),
-        help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${disk/* MORE_SPACE */.p8}`,
+        message: `A layer can't be kept in ${folder} until it is uploaded`,
+        detail: (0,lib_errors/* messageOf */.bD)(cause),
+        hint: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${disk/* MORE_SPACE */.p8}`,
         cause,
     });
 }
@@ -60652,11 +60654,11 @@ async function openNameless(folder) {
 }
 
 ;// CONCATENATED MODULE: ./lib/compress/semaphore.js
-function createSlots(count) {
+function createSemaphore(count) {
     let free = count;
     const waiting = [];
     return {
-        take() {
+        acquire() {
             if (free > 0) {
                 free--;
                 return Promise.resolve();
@@ -60665,7 +60667,7 @@ function createSlots(count) {
                 waiting.push(resolve);
             });
         },
-        give() {
+        release() {
             const next = waiting.shift();
             if (next === undefined)
                 free++;
@@ -60690,8 +60692,8 @@ function createSlots(count) {
 
 const LAYERS_AT_ONCE = 12;
 function startUploads({ source, images, compression, tempFolder }, registry, log) {
-    const places = createSlots(LAYERS_AT_ONCE);
-    const blocks = createSlots(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
+    const places = createSemaphore(LAYERS_AT_ONCE);
+    const blocks = createSemaphore(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
     const store = createBlobStore(tempFolder);
     const pending = [];
     let failure;
@@ -60714,14 +60716,14 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         const started = performance.now();
         const reused = !(await putEverywhere(registry, images, blob));
         const seconds = (performance.now() - started) / 1000;
-        const speed = `${(0,units/* printBytes */.p)(blob.size / seconds)}/s`;
+        const speed = `${(0,units/* formatBytes */.z)(blob.size / seconds)}/s`;
         const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
-        log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)} → ${(0,units/* printBytes */.p)(blob.size)}, ${how}`);
+        log.info(`${shorten(diffId)}: ${(0,units/* formatBytes */.z)(size)} → ${(0,units/* formatBytes */.z)(blob.size)}, ${how}`);
         return { diffId, digest: blob.digest, size: blob.size, reused };
     }
     return {
         async push(member, check) {
-            await places.take();
+            await places.acquire();
             const writer = store.create();
             try {
                 if (failure !== undefined)
@@ -60735,27 +60737,27 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
                         return { ...(await upload(blob, layer)), format: kept ?? compression.format };
                     }
                     finally {
-                        places.give();
+                        places.release();
                         await writer.release();
                     }
                 };
                 return { diffId: layer.diffId, layer: watch(uploaded()) };
             }
             catch (error) {
-                places.give();
+                places.release();
                 await writer.release();
                 throw error;
             }
         },
         reuse(diffId, blob, { size }) {
-            const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)));
+            const mounted = settleAll(images.map((image) => mountIfElsewhere(registry, image, blob)));
             return watch(mounted.then(() => {
-                log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(size)}, reused (${(0,units/* printBytes */.p)(blob.size)})`);
+                log.info(`${shorten(diffId)}: ${(0,units/* formatBytes */.z)(size)}, reused (${(0,units/* formatBytes */.z)(blob.size)})`);
                 return reusedLayer(diffId, blob);
             }));
         },
         async leave(diffId, blob) {
-            log.info(`${shorten(diffId)}: ${(0,units/* printBytes */.p)(blob.size)}, is there already`);
+            log.info(`${shorten(diffId)}: ${(0,units/* formatBytes */.z)(blob.size)}, is there already`);
             return reusedLayer(diffId, blob);
         },
         settled: () => Promise.allSettled(pending),
@@ -60779,7 +60781,7 @@ async function mountIfElsewhere(registry, image, blob) {
         host: image.host,
         problem: 'other',
         code: 'BLOB_UNKNOWN',
-        what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
+        message: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
     });
 }
 function shorten(digest) {
@@ -60813,7 +60815,7 @@ async function pushImage(call, registry, log) {
     const pushed = await attempt(call.published).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
             throw error;
-        log.info(`${(0,lib_errors/* oneLine */.TN)(error.message)}; checking all layers again`);
+        log.info(`${(0,lib_errors/* sanitizeLine */.g$)(error.message)}; checking all layers again`);
         return attempt(NOTHING_PUBLISHED);
     });
     return { ...pushed, milliseconds: performance.now() - started };
@@ -60920,7 +60922,7 @@ async function pushManifest({ images, tag, platform, labels }, image, layers, in
     const { bytes, digest, mediaType } = manifest;
     const without = images.filter((repository) => !published.has(repository, config.digest));
     await putEverywhere(registry, without, config);
-    await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
+    await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
     const check = (stored, place) => checkReplaced(registry, stored, place, platform);
     if (tag !== '')
         await putTags(registry, images, tag, manifest, check);
@@ -60943,7 +60945,7 @@ async function pushWithRegistry(call, { registry, log }) {
     const { image, manifest, layers, info, milliseconds } = pushed;
     log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
     for (const repository of images) {
-        const name = tag === '' ? printRepository(repository) : printReference({ repository, tag });
+        const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
         log.info(`${name} is ${manifest.digest}`);
     }
     const { os, architecture, variant } = image.config;
@@ -60958,7 +60960,7 @@ async function pushWithRegistry(call, { registry, log }) {
 function summarizeLayers(layers) {
     const pushed = layers.filter(({ reused }) => !reused);
     const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
-    const bytes = `${(0,units/* printBytes */.p)(bytesOf(pushed))} of ${(0,units/* printBytes */.p)(bytesOf(layers))}`;
+    const bytes = `${(0,units/* formatBytes */.z)(bytesOf(pushed))} of ${(0,units/* formatBytes */.z)(bytesOf(layers))}`;
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
 }
 
@@ -61003,15 +61005,15 @@ async function openArtifactCalls({ wait = external_node_timers_promises_.setTime
     const budgets = createBudgets(clock.now);
     const backOffs = createBackOffs(clock, log/* jobLog */.W);
     function callsOf(work) {
-        return async (purpose, start) => {
+        return async (operation, start) => {
             const attempt = budgets.startAttempt(SERVICE, work);
             try {
-                const result = await callWithin(attempt.limit(timeout), purpose, () => start(client));
+                const result = await callWithin(attempt.limit(timeout), operation, () => start(client));
                 attempt.answered();
                 return result;
             }
             catch (error) {
-                const failure = artifact_client_explain(purpose, error);
+                const failure = artifact_client_explain(operation, error);
                 if (failure instanceof ArtifactError && failure.attempts === 1)
                     attempt.answered();
                 else
@@ -61030,7 +61032,7 @@ async function openArtifactCalls({ wait = external_node_timers_promises_.setTime
         const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
         if (work.count >= attempts || delay > left)
             throw withTries(error, work, clock.now());
-        const why = `${parts.what}: ${(0,lib_errors/* firstLine */.TM)(parts.words)}`;
+        const why = `${parts.message}: ${(0,lib_errors/* firstLine */.TM)(parts.detail)}`;
         await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
     }
     return {
@@ -61054,15 +61056,15 @@ function withTries(error, { count, start }, now) {
     if (count === 1)
         return error;
     const tries = `${count} attempts in ${Math.round((now - start) / 1000)} s`;
-    return new ArtifactError({ ...error.parts, what: `${error.parts.what} (${tries})` }, error.attempts);
+    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${tries})` }, error.attempts);
 }
 const calls = new external_node_async_hooks_.AsyncLocalStorage();
-async function callWithin(limit, purpose, start) {
+async function callWithin(limit, operation, start) {
     const { promise, reject } = Promise.withResolvers();
     const call = { ended: false, requests: new Set(), fail: reject };
     const late = new Error(`the connection stalled: no answer within ${Math.round(limit / 1000)} s`);
     const timer = setTimeout(() => reject(late), limit);
-    const activity = (0,lib_activity/* startActivity */.C)(`the artifact service to ${purpose}`);
+    const activity = (0,lib_activity/* startActivity */.C)(`the artifact service to ${operation}`);
     try {
         return await Promise.race([calls.run(call, start), promise]);
     }
@@ -61178,8 +61180,8 @@ class Refusal extends Error {
     constructor(status, operation, text, retryAfter) {
         const said = wordsOf(text);
         const where = operation === undefined ? 'the blob store' : operation;
-        const what = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-        super(`${where} answered ${what}${status < 400 ? ', but not with JSON' : ''}${said === '' ? '' : `: ${said}`}`);
+        const message = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${said === '' ? '' : `: ${said}`}`);
         this.status = status;
         this.operation = operation;
         this.text = text;
@@ -61189,29 +61191,29 @@ class Refusal extends Error {
 const TWIRP_ERROR = object({ msg: string() });
 function wordsOf(text) {
     const twirp = readJson(TWIRP_ERROR, text);
-    return twirp.ok ? (0,lib_errors/* oneLine */.TN)(twirp.value.msg) : readErrorAnswer(text).words;
+    return twirp.ok ? (0,lib_errors/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
 }
 function isNameTaken(error) {
     const { cause } = error;
     return cause instanceof Refusal && cause.status === 409 && cause.operation === 'CreateArtifact';
 }
-function artifact_client_explain(purpose, error) {
-    const words = (0,lib_errors/* messageOf */.bD)(error);
-    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || artifact_client_nameOf(error) === 'GHESNotSupportedError')
+function artifact_client_explain(operation, error) {
+    const detail = (0,lib_errors/* messageOf */.bD)(error);
+    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || artifact_client_nameOf(error) === 'GHESNotSupportedError')
         return new NoArtifactService({
-            what: `Can't ${purpose}: there is no artifact service here`,
-            words,
-            help: HAND_OVER_OUTPUTS,
+            message: `Can't ${operation}: there is no artifact service here`,
+            detail,
+            hint: HAND_OVER_OUTPUTS,
         });
     if (isGitea() && error instanceof Refusal && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
         return new NoArtifactService({
-            what: `Can't ${purpose}: this server has no artifact service of the current version`,
-            words,
-            help: HAND_OVER_OUTPUTS,
+            message: `Can't ${operation}: this server has no artifact service of the current version`,
+            detail,
+            hint: HAND_OVER_OUTPUTS,
         });
     if ((0,disk/* isDiskError */.Mi)(error))
         return error;
-    const parts = { what: `Can't ${purpose}`, words, help: helpFor(words), cause: error };
+    const parts = { message: `Can't ${operation}`, detail, hint: helpFor(detail), cause: error };
     return new ArtifactError(parts, attemptsFor(error), error instanceof Refusal ? error.retryAfter : undefined);
 }
 const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
@@ -61223,7 +61225,7 @@ function attemptsFor(error) {
     const { status, operation, text } = error;
     if (isNameTaken(error) || QUOTA.test(text))
         return 1;
-    if (status < 400 || isPassing(status, text))
+    if (status < 400 || isRetryable(status, text))
         return Number.POSITIVE_INFINITY;
     if (operation === undefined || status === 404 || status === 409)
         return FEW_ATTEMPTS;
@@ -61234,8 +61236,8 @@ function artifact_client_nameOf(error) {
 }
 const QUOTA = /insufficient usage|storage quota/i;
 const HAND_OVER_OUTPUTS = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.';
-function helpFor(words) {
-    if (QUOTA.test(words))
+function helpFor(detail) {
+    if (QUOTA.test(detail))
         return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
     return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
 }
@@ -63964,7 +63966,7 @@ function readZip(archive, limit) {
         filter({ name, originalSize }) {
             size += originalSize;
             if (size > limit)
-                throw new Error(`unpacked, it has more than ${(0,units/* printBytes */.p)(limit)}`);
+                throw new Error(`unpacked, it has more than ${(0,units/* formatBytes */.z)(limit)}`);
             return !name.endsWith('/');
         },
     });
@@ -63985,7 +63987,7 @@ function readZip(archive, limit) {
 
 
 function originOfArtifact(name) {
-    return `the artifact ${(0,lib_errors/* oneLine */.TN)(name)}`;
+    return `the artifact ${(0,lib_errors/* sanitizeLine */.g$)(name)}`;
 }
 function artifactName({ image, system, variant }, place = 1) {
     const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
@@ -64002,7 +64004,7 @@ function readFoundRecord({ artifact, text }, run) {
 function assertBelongs(record, artifact, run) {
     const { image, system, variant } = record;
     const wrong = [
-        record.run.id === run.id ? [] : `its run is ${(0,lib_errors/* oneLine */.TN)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
+        record.run.id === run.id ? [] : `its run is ${(0,lib_errors/* sanitizeLine */.g$)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
         record.run.attempt <= run.attempt || !reservesNames()
             ? []
             : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
@@ -64013,16 +64015,16 @@ function assertBelongs(record, artifact, run) {
     if (wrong.length === 0)
         return;
     throw new RecordError({
-        what: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
-        words: wrong.join('\n'),
-        help: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
+        message: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
+        detail: wrong.join('\n'),
+        hint: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
     });
 }
 async function writeRecord(record, retentionDays, tempFolder, settings = {}) {
     await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const calls = await openArtifactCalls(settings);
         const file = (0,external_node_path_.join)(folder, artifacts_FILE);
-        await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
+        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
         const taken = new Set();
         await calls.persist((call) => hand({ record, file, retentionDays, taken, call }));
     });
@@ -64037,7 +64039,7 @@ async function readRecords({ own, pattern }, tempFolder, settings = {}) {
             .filter(isOwn)
             .map(async (one) => [await calls.persist((call) => download(call, one, folder))]);
         const digests = artifacts.filter(isOther).map((one) => calls.persist((call) => downloadDigests(call, one, folder)));
-        return (await allOf([...records, ...digests])).flat();
+        return (await settleAll([...records, ...digests])).flat();
     });
 }
 function matches(name, pattern) {
@@ -64060,8 +64062,8 @@ async function listTwice(call, choose) {
     const [first, second] = [await chosen(), await chosen()];
     if (fingerprint(first) === fingerprint(second))
         return second;
-    const words = 'two lists in a row differ';
-    throw new ArtifactError({ what: `Can't ${LIST}`, words, help: 'Re-run this job.' }, Number.POSITIVE_INFINITY);
+    const detail = 'two lists in a row differ';
+    throw new ArtifactError({ message: `Can't ${LIST}`, detail, hint: 'Re-run this job.' }, Number.POSITIVE_INFINITY);
 }
 function fingerprint(artifacts) {
     return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]));
@@ -64162,7 +64164,7 @@ async function download(call, artifact, folder) {
     const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'));
     if (file === undefined || more.length > 0)
         throw new RecordError({
-            what: `${origin} should hold one file of JSON, and holds ${(0,lib_errors/* oneLine */.TN)(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
+            message: `${origin} should hold one file of JSON, and holds ${(0,lib_errors/* sanitizeLine */.g$)(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
         });
     return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') };
 }
@@ -64173,8 +64175,8 @@ async function downloadDigests(call, artifact, folder) {
     const odd = names.filter((name) => !isDigest(`sha256:${name}`));
     if (names.length === 0 || odd.length > 0)
         throw new RecordError({
-            what: `${origin} should hold files named by digests, and holds ${(0,lib_errors/* oneLine */.TN)(odd.join(', ')) || 'nothing'}`,
-            help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
+            message: `${origin} should hold files named by digests, and holds ${(0,lib_errors/* sanitizeLine */.g$)(odd.join(', ')) || 'nothing'}`,
+            hint: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
         });
     return digests.map((digest) => ({ kind: 'digest', digest, origin }));
 }
@@ -64182,9 +64184,9 @@ async function readFiles(call, { id, name, size, digest }, limit, parent) {
     const origin = originOfArtifact(name);
     if (size > limit)
         throw new RecordError({
-            what: `Can't read ${origin}: it is too large`,
-            words: `it has ${(0,units/* printBytes */.p)(size)}, and at most ${(0,units/* printBytes */.p)(limit)} are read`,
-            help: OTHER_ARTIFACT,
+            message: `Can't read ${origin}: it is too large`,
+            detail: `it has ${(0,units/* formatBytes */.z)(size)}, and at most ${(0,units/* formatBytes */.z)(limit)} are read`,
+            hint: OTHER_ARTIFACT,
         });
     const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${id}-`));
     await call(`read ${origin}`, (client) => client.downloadArtifact(id, { path: folder, skipDecompress: true }));
@@ -64199,8 +64201,8 @@ async function readFiles(call, { id, name, size, digest }, limit, parent) {
     catch (error) {
         throw damaged((0,lib_errors/* messageOf */.bD)(error), digest === undefined ? FEW_ATTEMPTS : 1, error);
     }
-    function damaged(words, attempts, cause = new Error(words)) {
-        return new ArtifactError({ what: `Can't read ${origin}`, words, help: DAMAGED, cause }, attempts);
+    function damaged(detail, attempts, cause = new Error(detail)) {
+        return new ArtifactError({ message: `Can't read ${origin}`, detail, hint: DAMAGED, cause }, attempts);
     }
 }
 const DAMAGED = 'Re-run the job that wrote it, and then this job.';
@@ -64212,7 +64214,7 @@ async function readRival({ record, call, file }, artifact) {
             throw error;
         if (!(error instanceof ArtifactError) || !(await isListed(call, artifact)))
             return undefined;
-        throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter);
+        throw new ArtifactError({ ...error.parts, hint: RIVAL_UNKNOWN }, error.attempts, error.retryAfter);
     });
     if (found !== undefined)
         assertBelongs(found, artifact.name, record.run);
@@ -64221,7 +64223,7 @@ async function readRival({ record, call, file }, artifact) {
 function artifacts_compare(record, found, own) {
     if (found === undefined || own.includes(found))
         return 'replaceable';
-    if (printRecord(found) === printRecord(record))
+    if (serializeRecord(found) === serializeRecord(record))
         return 'equal';
     if (found.digest === record.digest)
         return 'replaceable';
@@ -64230,9 +64232,9 @@ function artifacts_compare(record, found, own) {
 function conflictOf(record, found) {
     const { image, system } = record;
     return new RecordError({
-        what: `Two jobs of this run have pushed an image of ${image} for ${system}`,
-        words: `${found.digest} by the job "${(0,lib_errors/* oneLine */.TN)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
-        help: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
+        message: `Two jobs of this run have pushed an image of ${image} for ${system}`,
+        detail: `${found.digest} by the job "${(0,lib_errors/* sanitizeLine */.g$)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
+        hint: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
   variant: debug
 or an \`image\` of its own. If it is one job, which has built another commit than in an earlier attempt, nothing is wrong. In both cases, start a new run: this one keeps both records.`,
     });
@@ -64258,14 +64260,14 @@ function readable({ text, artifact }) {
 const FOLDER = 'nix-image-action-records';
 async function writeJobRecord(record, tempFolder) {
     const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
-    const hash = (0,external_node_crypto_.createHash)('sha256').update(printRecord(record)).digest('hex');
+    const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
     const file = (0,external_node_path_.join)(folder, `${hash}.json`);
     try {
         await (0,promises_.mkdir)(folder).catch((error) => {
             if (error.code !== 'EEXIST')
                 throw error;
         });
-        await (0,promises_.writeFile)(file, `${printRecord(record)}\n`);
+        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
     }
     catch (error) {
         throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
@@ -64301,7 +64303,7 @@ function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
     const result = rows.length > 0
         ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
         : ['Nothing was pushed: `push` is `false`.'];
-    return markdown_lines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    return markdown_lines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
 }
 function describeOrigin(storePath, kept) {
     if (kept === undefined)
@@ -64317,7 +64319,7 @@ function describeLayers(layers) {
     return [
         '| layers | number | compressed |',
         '|---|---|---|',
-        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,units/* printBytes */.p)(bytesOf(some))} |`),
+        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,units/* formatBytes */.z)(bytesOf(some))} |`),
     ];
 }
 
@@ -64409,7 +64411,7 @@ async function build(inputs, workflow, tools) {
     const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve();
     const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
     const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem };
-    const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([]);
+    const earlier = push ? readPreviousImages(registry, inputs.reuseFrom, log) : Promise.resolve([]);
     const [published, unchanged] = await Promise.all([
         earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
         earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
@@ -64449,7 +64451,7 @@ async function build_keep(found, inputs, identity, { registry, log }) {
     const { tag, workflow } = identity;
     const platform = platformOf(system);
     const { image: there, info: { storePath }, } = found;
-    log.info(`Nothing to build: ${printRepository(there.repository)}@${there.digest} is of ${storePath}`);
+    log.info(`Nothing to build: ${formatRepository(there.repository)}@${there.digest} is of ${storePath}`);
     const asked = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
     const { image, info } = await relabel(registry, found, inputs.labels, asked);
     const unchanged = image.digest === there.digest;
@@ -64465,8 +64467,8 @@ async function build_keep(found, inputs, identity, { registry, log }) {
 async function withReadable(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
     if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
         throw new ImageError({
-            what: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
-            help: PUSH_STRAIGHT,
+            message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
+            hint: PUSH_STRAIGHT,
         });
     if (source.format !== 'nix2container')
         return work(source);
@@ -64485,14 +64487,14 @@ function report(images, records, tag, built, traffic) {
     if (first === undefined)
         throw new Error('nothing was pushed, though inputs name one image at least');
     const pushed = images.map(({ repository, digest }) => ({
-        reference: tag === '' ? printRepository(repository) : printReference({ repository, tag }),
+        reference: tag === '' ? formatRepository(repository) : formatReference({ repository, tag }),
         digest,
     }));
     return {
         outputs: {
             digest: first.digest,
-            image: `${printRepository(first.repository)}@${first.digest}`,
-            record: records.map(printRecord).join('\n'),
+            image: `${formatRepository(first.repository)}@${first.digest}`,
+            record: records.map(serializeRecord).join('\n'),
             'store-path': built.storePath,
             unchanged: String(built.kept === 'whole'),
             ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
@@ -64512,8 +64514,8 @@ async function checkPushing({ images, pushWith }, tag, platform, registry) {
 async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runnerSystem }, log) {
     const folders = [storeFolder(), tempFolder];
     const call = { installable, nixArgs, system, runnerSystem, folders };
-    const short = await tellSpace('before', folders, log);
-    const { warnings, notes } = await foresee(call);
+    const short = await logDiskSpace('before', folders, log);
+    const { warnings, notes } = await checkPrerequisites(call);
     for (const warning of warnings)
         log.warning(warning);
     for (const note of notes)
@@ -64523,45 +64525,45 @@ async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runn
     log.info(`Nix built ${storePath}`);
     if (ignoredSettings.length > 0)
         log.info(adviseOnSettings(ignoredSettings));
-    await tellSpace('after', folders, log, short);
+    await logDiskSpace('after', folders, log, short);
     return storePath;
 }
-async function tellSpace(when, folders, log, warned = false) {
+async function logDiskSpace(when, folders, log, warned = false) {
     const disks = await (0,disk/* freeSpace */.FP)(folders);
-    log.info(`Disk space ${when} the build: ${(0,disk/* printFreeSpace */.U7)(disks)}`);
+    log.info(`Disk space ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(disks)}`);
     const short = (0,disk/* shortOfSpace */.YK)(disks);
     if (short.length > 0 && !warned)
-        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* printFreeSpace */.U7)(short)}. ${disk/* MORE_SPACE */.p8}`);
+        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${disk/* MORE_SPACE */.p8}`);
     return short.length > 0;
 }
 function checkPlatform({ config }, wanted, system, storePath) {
     if (fits(config, wanted))
         return;
     throw new ImageError({
-        what: `The image is for ${printPlatform(config)}, and ${system} is ${printPlatform(wanted)}`,
-        words: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-        help: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
+        message: `The image is for ${formatPlatform(config)}, and ${system} is ${formatPlatform(wanted)}`,
+        detail: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
+        hint: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
     });
 }
 async function handOver(records, { retentionDays }, { tempFolder }, log) {
-    await allOf(records.map((record) => writeJobRecord(record, tempFolder)));
+    await settleAll(records.map((record) => writeJobRecord(record, tempFolder)));
     try {
         await log.group('Hand the digest over', async () => {
-            await allOf(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
+            await settleAll(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
         });
     }
     catch (error) {
         if (!(error instanceof NoArtifactService))
             throw error;
-        const { words, help } = error.parts;
-        log.info(`This runner has no artifact service (${words}). A merge in this job finds the digest. For a merge in another job: ${help}`);
+        const { detail, hint } = error.parts;
+        log.info(`This runner has no artifact service (${detail}). A merge in this job finds the digest. For a merge in another job: ${hint}`);
     }
 }
 function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant: ownVariant = own.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
     const { system, variant, jobTotal, jobIndex } = inputs;
     return {
         schema: 1,
-        image: printRepository(repository),
+        image: formatRepository(repository),
         system,
         platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
         digest,
@@ -64599,7 +64601,7 @@ async function compareCommits(question, http) {
     if (base === head)
         return 'identical';
     if (!isCommit(base) || !isCommit(head))
-        return { unknown: `"${(0,lib_errors/* oneLine */.TN)(isCommit(base) ? head : base)}" is no commit` };
+        return { unknown: `"${(0,lib_errors/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is no commit` };
     if (token === '')
         return { unknown: 'there is no token to ask with' };
     if (!URL.canParse(api) || repository === '')
@@ -64613,7 +64615,7 @@ async function compareCommits(question, http) {
         return typeof behind === 'number' ? relationOf(answer, behind) : behind;
     }
     catch (error) {
-        return { unknown: (0,lib_errors/* oneLine */.TN)((0,lib_errors/* messageOf */.bD)(error)) };
+        return { unknown: (0,lib_errors/* sanitizeLine */.g$)((0,lib_errors/* messageOf */.bD)(error)) };
     }
 }
 function relationOf(ahead, behind) {
@@ -64623,14 +64625,14 @@ function relationOf(ahead, behind) {
 }
 async function askFor(repository, base, head, token, http) {
     const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const purpose = `compare ${base} with ${head}`;
+    const operation = `compare ${base} with ${head}`;
     const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-    const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: commits_ANSWER_LIMIT });
+    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: commits_ANSWER_LIMIT });
     for (const milliseconds of PAUSES) {
         const relation = readRelation(await ask());
         if (relation.passing !== true)
             return relation.relation;
-        http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
+        http.log.info(`Can't ${operation}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
         await http.pause(milliseconds);
     }
     return readRelation(await ask()).relation;
@@ -64656,10 +64658,10 @@ function isCommit(text) {
 function commits_wordsOf(text) {
     try {
         const { message } = JSON.parse(text);
-        return (0,lib_errors/* oneLine */.TN)(String(message));
+        return (0,lib_errors/* sanitizeLine */.g$)(String(message));
     }
     catch {
-        return (0,lib_errors/* oneLine */.TN)(text).slice(0, 80);
+        return (0,lib_errors/* sanitizeLine */.g$)(text).slice(0, 80);
     }
 }
 
@@ -64668,7 +64670,7 @@ function commits_wordsOf(text) {
 
 
 function choose(handed, { images, variant }, { run }) {
-    const names = images.map(printRepository);
+    const names = images.map(formatRepository);
     const latest = latestAttempts(handed);
     const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image) && (record.variant ?? '') === variant);
     const known = new Set(recorded.map(({ digest }) => digest));
@@ -64700,15 +64702,15 @@ function onePerSystem(ours, names) {
 }
 function severalForSystem(system, rivals) {
     const images = [...new Set(rivals.map(imageOf))];
-    const help = images.length > 1
+    const hint = images.length > 1
         ? 'Publish images of different content by a merge each, with an `image` of its own.'
         : `If the workflow builds several images of ${images[0]}, give each its own name, in its build and in its merge:
   variant: debug
 To publish only one of them, set \`digests\` to its records.`;
     return new RecordError({
-        what: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
-        words: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
-        help: `No tag has moved. ${help}`,
+        message: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
+        detail: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
+        hint: `No tag has moved. ${hint}`,
     });
 }
 function imageOf({ record }) {
@@ -64724,9 +64726,9 @@ function checkComplete(chosen, handed, { run }) {
             continue;
         const there = [...new Set(records.map((record) => `${record.system} of ${choose_nameOf(record)}`))];
         throw new RecordError({
-            what: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_errors/* oneLine */.TN)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
-            words: `there is ${there.join(', ')}`,
-            help: [
+            message: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_errors/* sanitizeLine */.g$)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            detail: `there is ${there.join(', ')}`,
+            hint: [
                 'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
                 ...ofRerun(run.attempt),
                 `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
@@ -64757,9 +64759,9 @@ function noRecords(handed, names, variant, attempt) {
     const otherVariant = records.some(({ image }) => names.includes(image));
     const wanted = `${names.join(', ')}${variant === '' ? '' : ` (variant ${variant})`}`;
     return new RecordError({
-        what: `No build of this run has handed over a digest for ${wanted}`,
-        words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
-        help: [
+        message: `No build of this run has handed over a digest for ${wanted}`,
+        detail: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
+        hint: [
             otherVariant
                 ? 'Give the build and the merge of an image the same `variant`.'
                 : 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
@@ -64818,26 +64820,26 @@ function composeIndex(entries, annotations = {}) {
     const index = {
         schemaVersion: 2,
         mediaType: OCI_INDEX,
-        manifests: entries.toSorted(byPlatform).map(printEntry),
-        ...printAnnotations(annotations),
+        manifests: entries.toSorted(byPlatform).map(serializeEntry),
+        ...serializeAnnotations(annotations),
     };
     return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
 }
 function composeDockerList(entries) {
-    const manifests = entries.toSorted(byPlatform).map((entry) => printEntry({ ...entry, annotations: {} }));
+    const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }));
     return new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2));
 }
-function printEntry({ mediaType, digest, size, platform, annotations = {} }) {
+function serializeEntry({ mediaType, digest, size, platform, annotations = {} }) {
     const { os, architecture, variant } = platform;
     return {
         mediaType,
         digest,
         size,
         platform: { architecture, os, ...(variant && { variant }) },
-        ...printAnnotations(annotations),
+        ...serializeAnnotations(annotations),
     };
 }
-function printAnnotations(annotations) {
+function serializeAnnotations(annotations) {
     const keys = Object.keys(annotations).sort();
     return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
 }
@@ -64867,8 +64869,8 @@ function compose(members, annotations, origin) {
     const ofIndex = { ...labels.same, ...given };
     const bytes = Buffer.from(composeIndex(entries, ofIndex));
     const warnings = [
-        ...placed.homeless.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
-        ...labels.different.map((key) => `The label ${(0,lib_errors/* oneLine */.TN)(key)} differs between the images; the index, which all of them share, is without it`),
+        ...placed.unsupported.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
+        ...labels.different.map((key) => `The label ${(0,lib_errors/* sanitizeLine */.g$)(key)} differs between the images; the index, which all of them share, is without it`),
     ];
     const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
         ? { ...dockerListOf(entries), lost: lostBy(members, entries, ofIndex) }
@@ -64897,20 +64899,20 @@ function findSameIndex({ dockerList, ...index }, published) {
     const wanted = parseManifest(index.bytes, index.mediaType, 'the new index');
     if (wanted.kind === 'manifest')
         throw new Error('a composed index is an index');
-    const same = published.find((one) => one.index?.mediaType === wanted.mediaType && essence(one.index) === essence(wanted));
+    const same = published.find((one) => one.index?.mediaType === wanted.mediaType && comparableForm(one.index) === comparableForm(wanted));
     if (same !== undefined || dockerList === undefined || dockerList.lost.length > 0)
         return same?.stored;
     const { lost: _, ...list } = dockerList;
     return findSameIndex(list, published);
 }
 const VOLATILE = new Set([REVISION, CREATED]);
-function essence({ manifests, annotations }) {
-    return JSON.stringify([manifests.map(essenceOfEntry).sort(), steady(annotations)]);
+function comparableForm({ manifests, annotations }) {
+    return JSON.stringify([manifests.map(comparableEntry).sort(), stableAnnotations(annotations)]);
 }
-function essenceOfEntry({ digest, platform, annotations = {} }) {
-    return JSON.stringify([digest, platform && platformKey(platform), steady(annotations)]);
+function comparableEntry({ digest, platform, annotations = {} }) {
+    return JSON.stringify([digest, platform && platformKey(platform), stableAnnotations(annotations)]);
 }
-function steady(annotations) {
+function stableAnnotations(annotations) {
     return Object.entries(annotations)
         .filter(([key]) => !VOLATILE.has(key))
         .sort(([one], [other]) => (one < other ? -1 : 1));
@@ -64918,7 +64920,7 @@ function steady(annotations) {
 
 ;// CONCATENATED MODULE: ./lib/publish/merge-error.js
 
-class MergeError extends lib_errors/* Failure */.HR {
+class MergeError extends lib_errors/* ActionError */.lZ {
     name = 'MergeError';
 }
 
@@ -64951,7 +64953,7 @@ async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELL
         }
     }
     catch (error) {
-        const reason = signal.aborted && !(error instanceof lib_errors/* Failure */.HR) ? cancelled() : error;
+        const reason = signal.aborted && !(error instanceof lib_errors/* ActionError */.lZ) ? cancelled() : error;
         const touched = [...new Set([...state.written.keys(), ...state.byOthers])];
         const options = {
             keep: state.byOthers.length > 0,
@@ -64960,7 +64962,7 @@ async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELL
         };
         const left = await finishUp(() => restoreTags(registry, touched, index.digest, options));
         const nothing = state.written.size === 0 && left.length === 0;
-        throw move_tags_stopped(reason, nothing ? 'No tag has moved.' : printTagsLeft(left, which));
+        throw move_tags_stopped(reason, nothing ? 'No tag has moved.' : formatTagsLeft(left, which));
     }
 }
 async function moveInWaves(registry, moves, index, state, signal) {
@@ -64983,7 +64985,7 @@ async function moveInWaves(registry, moves, index, state, signal) {
     }
 }
 function cancelled() {
-    return new MergeError({ what: 'The step was cancelled before all tags had moved' });
+    return new MergeError({ message: 'The step was cancelled before all tags had moved' });
 }
 async function writeWave(registry, wave, index, { written, byOthers }, signal) {
     const failures = [];
@@ -65010,13 +65012,13 @@ async function writeWave(registry, wave, index, { written, byOthers }, signal) {
     const { move, error } = failed;
     if (error instanceof TagConflict)
         throw error;
-    if (signal.aborted && !(error instanceof lib_errors/* Failure */.HR))
+    if (signal.aborted && !(error instanceof lib_errors/* ActionError */.lZ))
         throw cancelled();
     throw new MergeError({
-        what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
-        words: (0,lib_errors/* messageOf */.bD)(error),
+        message: `The tag ${formatReference(move.tag)} could not be moved to ${index.digest}`,
+        detail: (0,lib_errors/* messageOf */.bD)(error),
         cause: error,
-        help: 'Run the job again once the cause is fixed. The index is already in the registry.',
+        hint: 'Run the job again once the cause is fixed. The index is already in the registry.',
     });
 }
 function wavesOf(moves) {
@@ -65027,7 +65029,7 @@ function wavesOf(moves) {
     return [fresh, moving, latest].filter(({ length }) => length > 0);
 }
 async function findMoved(registry, moves, index) {
-    const moved = await allOf(moves.map(async (move) => {
+    const moved = await settleAll(moves.map(async (move) => {
         const { tag, before } = move;
         const now = await tags_readTag(registry, tag, [before?.digest, index.digest]);
         if (now === before?.digest)
@@ -65039,10 +65041,10 @@ async function findMoved(registry, moves, index) {
     return moved.flat();
 }
 function move_tags_stopped(error, where) {
-    if (!(error instanceof lib_errors/* Failure */.HR))
+    if (!(error instanceof lib_errors/* ActionError */.lZ))
         return error;
-    const { what, words, help = 'Run the job again. The index is already in the registry.' } = error.parts;
-    return new MergeError({ what, words, help: `${where}\n${help}`, cause: error });
+    const { message, detail, hint = 'Run the job again. The index is already in the registry.' } = error.parts;
+    return new MergeError({ message, detail, hint: `${where}\n${hint}`, cause: error });
 }
 async function findOvertaken(registry, moves, index, log) {
     const found = moves.map(async (move) => {
@@ -65050,14 +65052,14 @@ async function findOvertaken(registry, moves, index, log) {
             return await overtakenBy(registry, move, index, log);
         }
         catch (error) {
-            log.info(`Can't check whether another run has moved ${printReference(move.tag)} since: ${(0,lib_errors/* firstLine */.TM)(error)}`);
+            log.info(`Can't check whether another run has moved ${formatReference(move.tag)} since: ${(0,lib_errors/* firstLine */.TM)(error)}`);
             return [];
         }
     });
     return (await Promise.all(found)).flat();
 }
 async function overtakenBy(registry, { tag, before }, index, log) {
-    const name = printReference(tag);
+    const name = formatReference(tag);
     const outdated = before?.digest === index.digest ? undefined : before?.digest;
     const now = await tags_readTag(registry, tag, [index.digest], outdated);
     if (now === index.digest)
@@ -65071,7 +65073,7 @@ async function overtakenBy(registry, { tag, before }, index, log) {
     if (commit !== undefined && commit === commitOf(index))
         log.info(`${name} points to ${now}: another run of the same commit has published that since`);
     else
-        log.warning(`${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${(0,lib_errors/* oneLine */.TN)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
+        log.warning(`${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${(0,lib_errors/* sanitizeLine */.g$)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
     return [{ tag, now }];
 }
 async function readCommit(registry, { repository }, digest) {
@@ -65099,11 +65101,11 @@ function commitOf({ bytes, mediaType, digest }) {
 
 async function published_readTags(registry, tags) {
     const descriptions = new Map();
-    return allOf(tags.map(async (tag) => {
+    return settleAll(tags.map(async (tag) => {
         const stored = await readStored(registry, tag);
         if (stored === undefined)
             return { tag, platforms: [] };
-        const key = `${printRepository(tag.repository)}@${stored.digest}`;
+        const key = `${formatRepository(tag.repository)}@${stored.digest}`;
         const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
         descriptions.set(key, description);
         return { tag, stored, ...(await description) };
@@ -65111,7 +65113,7 @@ async function published_readTags(registry, tags) {
 }
 async function published_describe(registry, tag, stored) {
     try {
-        const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag));
+        const parsed = parseManifest(stored.bytes, stored.mediaType, formatReference(tag));
         if (parsed.kind === 'index') {
             const images = parsed.manifests.filter((one) => !isAttestation(one));
             const platforms = images.flatMap(({ platform }) => platform ?? []);
@@ -65175,8 +65177,8 @@ async function storeIndex(index, { dockerList }, plans, members, { images }, { r
     }
 }
 async function putIndex(registry, images, index) {
-    await allOf(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
-    await allOf(images.map((image) => readBack(registry, image, index)));
+    await settleAll(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
+    await settleAll(images.map((image) => readBack(registry, image, index)));
 }
 function isTypeRefusal(error) {
     if (!(error instanceof RegistryError))
@@ -65185,16 +65187,16 @@ function isTypeRefusal(error) {
     return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID');
 }
 function refusedIndex(error, lost = []) {
-    const { what, words } = error.parts;
+    const { message, detail } = error.parts;
     return new MergeError({
-        what: `${error.host} refuses an OCI index that lists Docker manifests`,
-        words: [what, words].filter(Boolean).join('\n'),
-        help: [
+        message: `${error.host} refuses an OCI index that lists Docker manifests`,
+        detail: [message, detail].filter(Boolean).join('\n'),
+        hint: [
             'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
             ...(lost.length === 0
                 ? []
                 : [
-                    `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${(0,lib_errors/* oneLine */.TN)(lost.join(', '))}`,
+                    `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${(0,lib_errors/* sanitizeLine */.g$)(lost.join(', '))}`,
                 ]),
         ].join('\n'),
     });
@@ -65203,8 +65205,8 @@ async function readBack(registry, image, { digest }) {
     if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
         return;
     throw new MergeError({
-        what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-        help: 'No tag has moved. Run the job again: this is a fault of the registry.',
+        message: `${image.host} took the index ${formatRepository(image)}@${digest}, but does not have it`,
+        hint: 'No tag has moved. Run the job again: this is a fault of the registry.',
     });
 }
 
@@ -65240,17 +65242,17 @@ function refuseLoss(plans, state = '') {
     if (first === undefined)
         return;
     throw new MergeError({
-        what: first.before.unreadable === undefined
-            ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
-            : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
-        words: [first, ...more].map(describeLoss).join('\n'),
-        help: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
+        message: first.before.unreadable === undefined
+            ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}, which it has now`
+            : `Whether ${formatReference(first.tag)} would lose a platform is not known: its index can't be read`,
+        detail: [first, ...more].map(describeLoss).join('\n'),
+        hint: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
     });
 }
 function describeLoss({ tag, before, lost }) {
     if (before.unreadable !== undefined)
         return before.unreadable;
-    return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`;
+    return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; not built: ${lost.map(formatPlatform).join(', ')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/verify.js
@@ -65264,8 +65266,8 @@ function describeLoss({ tag, before, lost }) {
 
 
 async function verify(candidate, images, registry) {
-    const home = images.length === 1 ? images[0] : images.find((image) => printRepository(image) === candidate.record?.image);
-    const lookAtAll = (isHome) => allOf(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
+    const home = images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image);
+    const lookAtAll = (isHome) => settleAll(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
     const first = await lookAtAll((image) => image === home);
     const found = home !== undefined || first.some(isWhole) ? first : await lookAtAll(() => true);
     const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks;
@@ -65292,48 +65294,48 @@ async function verify_look({ digest }, repository, registry, written) {
 function incomplete({ digest, record }, images, found) {
     const half = found.find(({ image }) => image !== undefined);
     const [first] = images;
-    const home = images.find((image) => printRepository(image) === record?.image) ?? first;
+    const home = images.find((image) => formatRepository(image) === record?.image) ?? first;
     if (home === undefined)
         throw new Error('there is no image, though inputs have one at least');
     if (half?.image === undefined)
-        return absent(home, digest, `${printRepository(home)}@${digest}`);
+        return absent(home, digest, `${formatRepository(home)}@${digest}`);
     return new MergeError({
-        what: `${printRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
-        words: half.missing.join('\n'),
-        help: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
+        message: `${formatRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
+        detail: half.missing.join('\n'),
+        hint: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
     });
 }
 function verify_describe({ digest, record, origin }, image) {
-    const name = `${printRepository(image.repository)}@${digest}`;
+    const name = `${formatRepository(image.repository)}@${digest}`;
     const system = record?.system ?? systemOf(image.platform);
     if (system === undefined)
         throw new MergeError({
-            what: `${name} is for ${printPlatform(image.platform)}, which is no system of Nix's`,
-            words: origin,
+            message: `${name} is for ${formatPlatform(image.platform)}, which is no system of Nix's`,
+            detail: origin,
         });
     const wanted = platformOf(system);
     if (!fits(image.platform, wanted))
         throw new MergeError({
-            what: `${name} is not what its record says`,
-            words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(image.platform)}`,
-            help: 'Nothing was published. Run the build of this system again.',
+            message: `${name} is not what its record says`,
+            detail: `${origin} says ${system}, which is ${formatPlatform(wanted)}, and the image is for ${formatPlatform(image.platform)}`,
+            hint: 'Nothing was published. Run the build of this system again.',
         });
     const { size, mediaType } = image;
     if (record !== undefined &&
         record.digest === image.digest &&
         (record.size !== size || record.mediaType !== mediaType))
         throw new MergeError({
-            what: `${name} is not what its record says`,
-            words: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
-            help: 'Nothing was published. Run the build of this system again.',
+            message: `${name} is not what its record says`,
+            detail: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
+            hint: 'Nothing was published. Run the build of this system again.',
         });
     const info = fromAnnotations(image.own.annotations);
     const claimed = record && buildInfoOf(record);
     if (info && claimed && !sameBuild(info, claimed))
         throw new MergeError({
-            what: `${name} is not what its record says`,
-            words: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
-            help: 'Nothing was published. Run the build of this system again.',
+            message: `${name} is not what its record says`,
+            detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
+            hint: 'Nothing was published. Run the build of this system again.',
         });
     const variant = image.platform.variant ?? wanted.variant;
     const { os, architecture } = wanted;
@@ -65347,18 +65349,18 @@ function buildInfoOf({ storePath, labels, compression }) {
     return labels && isStorePath(storePath) ? { storePath, labels, compression } : undefined;
 }
 function checkMembers(members, images, systems) {
-    const name = images.map(printRepository).join(', ');
+    const name = images.map(formatRepository).join(', ');
     const there = members.map(({ system }) => system);
     for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
         const [first, ...more] = rivals;
         if (first === undefined || more.length === 0)
             continue;
         throw new MergeError({
-            what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
-            words: rivals
-                .map(({ image, platform: own }) => `${printRepository(image.repository)}@${image.digest} (${printPlatform(own)})`)
+            message: `There are ${rivals.length} images of ${name} for ${formatPlatform(first.platform)}, and an index has one`,
+            detail: rivals
+                .map(({ image, platform: own }) => `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`)
                 .join('\n'),
-            help: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
+            hint: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
         });
     }
     if (systems.length === 0)
@@ -65367,14 +65369,14 @@ function checkMembers(members, images, systems) {
     const extra = there.filter((system) => !systems.includes(system));
     if (missing.length > 0)
         throw new MergeError({
-            what: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
-            words: `there is ${there.join(', ')}`,
-            help: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
+            message: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
+            detail: `there is ${there.join(', ')}`,
+            hint: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
         });
     if (extra.length > 0)
         throw new MergeError({
-            what: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
-            help: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
+            message: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
+            hint: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
         });
 }
 
@@ -65401,15 +65403,15 @@ function shareLookUps(registry) {
         ...registry,
         getManifest(repository, reference, look) {
             const ask = () => registry.getManifest(repository, reference, look);
-            return isDigest(reference) ? share(`manifest ${printRepository(repository)}@${reference}`, look, ask) : ask();
+            return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, look, ask) : ask();
         },
         getBlob(repository, digest, limit, look) {
             const ask = () => registry.getBlob(repository, digest, limit, look);
-            return share(`blob of at most ${limit} bytes ${printRepository(repository)}@${digest}`, look, ask);
+            return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, look, ask);
         },
         async hasBlob(repository, digest, look) {
             const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined;
-            return (await share(`blob ${printRepository(repository)}@${digest}`, look, ask)) === true;
+            return (await share(`blob ${formatRepository(repository)}@${digest}`, look, ask)) === true;
         },
     };
 }
@@ -65420,20 +65422,20 @@ function shareLookUps(registry) {
 
 function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
     const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
+    return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
 }
 function describeTag({ tag, before, action, gained, lost, now }, digest) {
     const from = before.stored === undefined ? '' : code(before.stored.digest);
     const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
     const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
-    return `| ${code(printReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
+    return `| ${code(formatReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
 }
 function signed(sign) {
-    return (platform) => `${sign} ${printPlatform(platform)}`;
+    return (platform) => `${sign} ${formatPlatform(platform)}`;
 }
 function pullCommand(plans) {
     const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', ''];
+    return first === undefined ? [] : ['```sh', `docker pull ${formatReference(first.tag)}`, '```', ''];
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/merge.js
@@ -65467,7 +65469,7 @@ async function mergeImages(inputs, workflow, tools, signal) {
     const collecting = collect_collect(inputs, workflow, log);
     if (!push && (await beforeTags(collecting, signal, log)).length === 0)
         return nothingToCheck(log);
-    const checking = push ? allOf(images.map((image) => registry.checkPush(image))) : Promise.resolve([]);
+    const checking = push ? settleAll(images.map((image) => registry.checkPush(image))) : Promise.resolve([]);
     const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log));
     const gathering = choosing.then((chosen) => gather(chosen, inputs, shareLookUps(registry)));
     const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log));
@@ -65475,7 +65477,7 @@ async function mergeImages(inputs, workflow, tools, signal) {
         const tags = fillTags(inputs.tags, built.revision);
         return lookAtTags(built, { ...inputs, tags }, workflow, tools);
     });
-    const reading = allOf([gathering, looking]);
+    const reading = settleAll([gathering, looking]);
     await beforeTags(afterCheck(checking, collecting, reading), signal, log);
     const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking]);
     const { origin, head } = built;
@@ -65489,9 +65491,9 @@ async function mergeImages(inputs, workflow, tools, signal) {
     if (!inputs.allowMissingPlatforms)
         refuseLoss(plans, 'No tag has moved.');
     const said = new Set();
-    tellPlan(plans, inputs, head, relations, tools, said);
+    logTagPlan(plans, inputs, head, relations, tools, said);
     if (!push) {
-        tell(unchanged ?? composed, members, plans, inputs, tools);
+        logResult(unchanged ?? composed, members, plans, inputs, tools);
         return merge_report(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
     }
     const storing = storeIndex(unchanged ?? composed, composed, plans, members, inputs, tools);
@@ -65501,11 +65503,11 @@ async function mergeImages(inputs, workflow, tools, signal) {
         const again = planTags(now, index.digest, platforms, relationsNow);
         if (!inputs.allowMissingPlatforms)
             refuseLoss(again);
-        tellPlan(again, inputs, head, relationsNow, tools, said);
+        logTagPlan(again, inputs, head, relationsNow, tools, said);
         return again;
     };
     const results = await publishTags(index, plan(index), replan, tools, signal);
-    tell(index, members, results, inputs, tools);
+    logResult(index, members, results, inputs, tools);
     return merge_report(index, members, results, index === unchanged, inputs);
 }
 async function afterCheck(checking, collecting, reading) {
@@ -65530,7 +65532,7 @@ async function beforeTags(work, signal, log) {
     }
 }
 function merge_cancelled() {
-    return new MergeError({ what: 'The step was cancelled' });
+    return new MergeError({ message: 'The step was cancelled' });
 }
 function nothingToCheck(log) {
     const why = 'builds with `push: false` push nothing, so that there is nothing to merge';
@@ -65553,7 +65555,7 @@ async function chooseHanded(handed, inputs, workflow, log) {
     return chosen;
 }
 async function gather(candidates, inputs, registry) {
-    const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
+    const verified = await settleAll(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
     const members = withoutDoubles(verified);
     checkMembers(members, inputs.images, inputs.systems);
     return members.toSorted((one, other) => byPlatform(merge_placeOf(one), merge_placeOf(other)));
@@ -65565,7 +65567,7 @@ function withoutDoubles(members) {
     return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
 }
 function hasOnePerRepository(members) {
-    return new Set(members.map(({ image }) => printRepository(image.repository))).size === members.length;
+    return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length;
 }
 function merge_placeOf({ platform, image: { digest } }) {
     return { platform, digest };
@@ -65578,7 +65580,7 @@ async function lookAtTags({ origin, head }, { tags, token, allowOlder }, { api, 
     const relations = [...bases].map(async ([base, [first]]) => {
         const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
         if (elsewhere)
-            return [base, { unknown: `that commit is of another repository, ${(0,lib_errors/* oneLine */.TN)(first.source ?? '')}` }];
+            return [base, { unknown: `that commit is of another repository, ${(0,lib_errors/* sanitizeLine */.g$)(first.source ?? '')}` }];
         return [base, await compareCommits({ api, repository, token, base, head }, http)];
     });
     return [published, new Map(await Promise.all(relations))];
@@ -65606,12 +65608,12 @@ function builtRevision(chosen, workflow, log) {
     log.warning(`The images are of different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
     return revision;
 }
-function tellPlan(plans, { allowOlder, push }, head, relations, { log: everything }, said) {
+function logTagPlan(plans, { allowOlder, push }, head, relations, { log: everything }, said) {
     const log = sayOnce(everything, said);
     for (const plan of losing(plans))
         log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
     for (const { tag, before, action } of plans) {
-        const name = printReference(tag);
+        const name = formatReference(tag);
         const relation = before.revision === undefined ? undefined : relations.get(before.revision);
         if (action === 'skipped')
             log.warning(`${name} is left alone: it is of the commit ${before.revision}, and this run's, ${head}, is behind that one. \`allow-older: true\` moves it all the same.`);
@@ -65632,12 +65634,12 @@ function logUnknownOrder(moving, from, to, relation, log) {
     if (from === undefined)
         log.info(`${moving}, which names no commit`);
     else
-        log.warning(`${moving} from commit ${(0,lib_errors/* oneLine */.TN)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
+        log.warning(`${moving} from commit ${(0,lib_errors/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }
 async function publishTags(index, planned, planAgain, { registry, log }, signal) {
     let plans = planned;
     const replan = async ({ parts }, done) => {
-        log.info(`${parts.what}: ${parts.words}. Reading the tags again`);
+        log.info(`${parts.message}: ${parts.detail}. Reading the tags again`);
         const tags = plans.map(({ tag }) => tag);
         const again = await planAgain(tags.filter((tag) => !done.includes(tag)));
         plans = plans.map((plan) => again.find(({ tag }) => tag === plan.tag) ?? plan);
@@ -65671,12 +65673,12 @@ const VERBS = {
     skipped: ['is left alone', 'would be left alone'],
     overtaken: ['was updated by another run', 'would be updated by another run'],
 };
-function tell(index, members, plans, { images, push }, { log }) {
-    const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ');
+function logResult(index, members, plans, { images, push }, { log }) {
+    const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
     for (const image of images)
-        log.info(`${printRepository(image)}@${index.digest}: ${platforms}`);
+        log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
     for (const { tag, action } of plans)
-        log.info(`${printReference(tag)} ${VERBS[action][push ? 0 : 1]}`);
+        log.info(`${formatReference(tag)} ${VERBS[action][push ? 0 : 1]}`);
 }
 function merge_report(index, members, plans, unchanged, { images, push }) {
     const [first] = images;
@@ -65692,11 +65694,11 @@ function merge_report(index, members, plans, unchanged, { images, push }) {
     return {
         outputs: {
             digest: index.digest,
-            image: `${printRepository(first)}@${index.digest}`,
-            tags: push ? standing.map(({ tag }) => printReference(tag)).join('\n') : '',
-            'skipped-tags': skipped.map(({ tag }) => printReference(tag)).join('\n'),
+            image: `${formatRepository(first)}@${index.digest}`,
+            tags: push ? standing.map(({ tag }) => formatReference(tag)).join('\n') : '',
+            'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
             changed: String(changed),
-            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: printPlatform(one.platform) }))),
+            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
         },
         summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
     };
@@ -65750,9 +65752,9 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
     const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
     if (systems.length === 0)
         throw new NixError({
-            what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
-            words: packages.map((one) => printPackages(one, attribute)).join('\n') || '"packages" is empty',
-            help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
+            message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
+            detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
+            hint: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
         });
     for (const { system, why } of failed)
         log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`);
@@ -65766,7 +65768,7 @@ async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registr
     if (!inputs.push)
         return unchanged;
     const shared = shareLookUps(registry);
-    const earlier = await readEarlier(shared, inputs.reuseFrom, log);
+    const earlier = await readPreviousImages(shared, inputs.reuseFrom, log);
     for (const system of systems) {
         const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
         const question = { ...inputs, installable, system, runnerSystem };
@@ -65854,9 +65856,9 @@ function credentials_unreadable(file, host, why) {
     return new RegistryError({
         host,
         problem: 'other',
-        what: `The credentials for ${host} can't be read from ${file}`,
-        words: why,
-        help: `Fix or remove the file, then log in to ${host} again.`,
+        message: `The credentials for ${host} can't be read from ${file}`,
+        detail: why,
+        hint: `Fix or remove the file, then log in to ${host} again.`,
     });
 }
 function fromAuths(auths, host, onSecret) {
@@ -65911,8 +65913,8 @@ function helperFailed(program, file, host, why) {
     return new RegistryError({
         host,
         problem: 'other',
-        what: `The credential helper ${program}, which ${file} names for ${host}, failed`,
-        words: why,
+        message: `The credential helper ${program}, which ${file} names for ${host}, failed`,
+        detail: why,
     });
 }
 
@@ -66007,7 +66009,7 @@ function createAuthorization(settings) {
             refusedLogins.set(host, token.login);
     }
     function cachedHeader(repository, access, from) {
-        const keyOf = (one) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`;
+        const keyOf = (one) => `${one} ${formatRepository(repository)} ${from?.path ?? ''}`;
         const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access;
         const key = keyOf(asked);
         const cached = headers.get(key);
@@ -66128,15 +66130,15 @@ function realmOf({ challenge, registry, credential, repository }) {
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        what: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
-        help: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
+        message: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
+        hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
     });
 }
 function withoutQuery(text) {
     if (!URL.canParse(text))
-        return `"${(0,lib_errors/* oneLine */.TN)(text.replace(/\?.*$/s, ''))}"`;
+        return `"${(0,lib_errors/* sanitizeLine */.g$)(text.replace(/\?.*$/s, ''))}"`;
     const { protocol, host, pathname } = new URL(text);
-    return (0,lib_errors/* oneLine */.TN)(`${protocol}//${host}${pathname}`);
+    return (0,lib_errors/* sanitizeLine */.g$)(`${protocol}//${host}${pathname}`);
 }
 async function exchangeIdentityToken(call, realm) {
     const { credential, challenge, http } = call;
@@ -66154,7 +66156,7 @@ async function exchangeIdentityToken(call, realm) {
         url: realm,
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
         body: Buffer.from(form.toString()),
-        purpose: purposeOf(call),
+        operation: operationOf(call),
         registry: call.registry,
         limit: TOKEN_LIMIT,
     });
@@ -66162,7 +66164,7 @@ async function exchangeIdentityToken(call, realm) {
         return reply;
     if (reply.status === 404 || reply.status === 405)
         return undefined;
-    throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply);
+    throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply);
 }
 async function getToken(call, realm) {
     const { credential, challenge, http, onSecret, registry } = call;
@@ -66177,51 +66179,51 @@ async function getToken(call, realm) {
         method: 'GET',
         url,
         headers,
-        purpose: purposeOf(call),
+        operation: operationOf(call),
         registry,
         limit: TOKEN_LIMIT,
     });
     if (reply.ok)
         return reply;
-    throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply);
+    throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply);
 }
 function scopesOf({ repository, access, from }) {
     const scope = `repository:${repository.path}:${access}`;
     return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`];
 }
-function purposeOf({ repository }) {
-    return `get a token for ${printRepository(repository)}`;
+function operationOf({ repository }) {
+    return `get a token for ${formatRepository(repository)}`;
 }
-function tokenError(call, realm, words, reply) {
+function tokenError(call, realm, detail, reply) {
     const { repository, credential } = call;
     const status = reply?.status;
     const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
     const refused = status === 400 || status === 401 || status === 403;
     const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
-    const what = `Can't ${purposeOf(call)}: `;
+    const message = `Can't ${operationOf(call)}: `;
     if (!refused)
         return new RegistryError({
             host: repository.host,
             problem: status === undefined ? 'doubtful' : status === 429 ? 'rate-limited' : 'other',
             status,
-            what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
-            words,
+            message: `${message}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
+            detail,
         });
     if (credential === undefined)
         return new RegistryError({
             host: repository.host,
             problem: 'no-credentials',
             status,
-            what: `${what}${repository.host} wants a login, and there are no credentials for it`,
-            words,
+            message: `${message}${repository.host} wants a login, and there are no credentials for it`,
+            detail,
         });
     const refusal = refusalOf(call, status);
     return new RegistryError({
         host: repository.host,
         problem: refusal,
         status,
-        what: `${what}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
-        words,
+        message: `${message}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
+        detail,
     });
 }
 function refusalOf({ accepted }, status) {
@@ -66282,7 +66284,7 @@ function createTransport(settings) {
         return { reply, next: challenge === undefined ? 'none' : authorization.challenged(host, challenge, base, header) };
     }
     async function sendOnce(call) {
-        const { repository, access, from, purpose } = call;
+        const { repository, access, from, operation } = call;
         const { url: base } = await baseOf(repository.host);
         const url = urlOf(call, base);
         const ours = url.origin === base.origin;
@@ -66291,15 +66293,15 @@ function createTransport(settings) {
         const header = ours ? authorization.headerAtHand(repository, access, from) : undefined;
         const status = await http.sendOnce(requestOf(call, url, base, header));
         if (status >= 300)
-            http.log.debug(`Can't ${purpose}: status ${status}`);
+            http.log.debug(`Can't ${operation}: status ${status}`);
     }
     async function acceptsPassword(repository) {
         const { url: base, challenge } = await baseOf(repository.host);
         const header = await authorization.header(repository, 'pull');
         if (challenge?.scheme !== 'basic' || header === undefined)
             return false;
-        const purpose = `log in to ${repository.host}`;
-        const call = { method: 'GET', registry: base, purpose, attempts: 1 };
+        const operation = `log in to ${repository.host}`;
+        const call = { method: 'GET', registry: base, operation, attempts: 1 };
         const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } });
         if (http.drain(reply).ok)
             authorization.accepted(repository.host, header.value);
@@ -66308,7 +66310,7 @@ function createTransport(settings) {
     return {
         send,
         sendInBackground(call) {
-            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.purpose}: ${(0,lib_errors/* firstLine */.TM)(error)}`));
+            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.operation}: ${(0,lib_errors/* firstLine */.TM)(error)}`));
         },
         async loginTo(repository, status) {
             const { host } = repository;
@@ -66319,7 +66321,7 @@ function createTransport(settings) {
             const accepted = status === 401 && (await acceptsPassword(repository).catch(() => false));
             return accepted ? 'accepted' : 'unknown';
         },
-        retry: async ({ host }, purpose, attempt) => http.retry({ url: (await baseOf(host)).url, purpose }, attempt),
+        retry: async ({ host }, operation, attempt) => http.retry({ url: (await baseOf(host)).url, operation }, attempt),
     };
 }
 function urlOf({ repository, path }, base) {
@@ -66334,7 +66336,7 @@ function wireHost(host) {
 }
 async function findBase(http, host) {
     const url = new URL(`https://${wireHost(host)}/v2/`);
-    const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` };
+    const look = { method: 'GET', headers: {}, operation: `talk to the registry ${host}` };
     const loopback = isLoopback(url.hostname);
     try {
         return {
@@ -66398,11 +66400,11 @@ function locationOf(reply, request) {
         return undefined;
     return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
 }
-function strayed({ purpose }, base, why) {
+function strayed({ operation }, base, why) {
     return new RegistryError({
         host: base.host,
         problem: 'other',
-        what: `Can't ${purpose}: ${base.host} is not followed: ${why}`,
+        message: `Can't ${operation}: ${base.host} is not followed: ${why}`,
     });
 }
 
@@ -66509,8 +66511,8 @@ function createRegistry(settings) {
         return look(manifestCall('HEAD', repository, reference), digestIn, read);
     }
     async function findBlob(repository, digest, written) {
-        const purpose = `look for the blob ${printRepository(repository)}@${digest}`;
-        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose };
+        const operation = `look for the blob ${formatRepository(repository)}@${digest}`;
+        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
         const read = async () => {
             const reply = await find(call);
             if (reply === undefined)
@@ -66521,13 +66523,13 @@ function createRegistry(settings) {
         const found = await look(call, (reply) => hasContent(reply, digest) || undefined, read);
         return found === undefined && written ? read() : found;
     }
-    async function findUploaded({ repository, purpose }, digest, work) {
-        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work };
+    async function findUploaded({ repository, operation }, digest, work) {
+        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
         const { value: reply } = await registry_settle(transport.send(call));
         return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined;
     }
     async function uploadOnce(upload, blob) {
-        const { repository, purpose } = upload;
+        const { repository, operation } = upload;
         const begun = await transport.send({
             ...upload,
             method: 'POST',
@@ -66541,8 +66543,8 @@ function createRegistry(settings) {
             throw new RegistryError({
                 host: repository.host,
                 problem: 'doubtful',
-                what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
-                words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
+                message: `Can't ${operation}: ${repository.host} does not say where to send it`,
+                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
             });
         return sendBlob(upload, location, blob);
     }
@@ -66554,7 +66556,7 @@ function createRegistry(settings) {
         const { value: reply, error } = await registry_settle(transport.send(call));
         if (reply !== undefined && (provesBlob(reply, digest) || registry_isRefusal(reply)))
             return reply;
-        if (reply === undefined && !isPassingError(codeOf(error), true))
+        if (reply === undefined && !isRetryableError(codeOf(error), true))
             throw error;
         const found = await findUploaded(upload, digest, upload.work);
         if (found !== undefined)
@@ -66569,7 +66571,7 @@ function createRegistry(settings) {
         const { value: reply, error } = await registry_settle(transport.send(call));
         if (reply !== undefined && (reply.ok || registry_isRefusal(reply)))
             return drain(reply);
-        if (reply === undefined && !isPassingError(codeOf(error), true))
+        if (reply === undefined && !isRetryableError(codeOf(error), true))
             throw error;
         const { body: _, ...look } = call;
         const headers = { accept: MANIFEST_TYPES.join(', ') };
@@ -66581,13 +66583,13 @@ function createRegistry(settings) {
         return reply;
     }
     function cancelUpload(repository, path, from) {
-        const purpose = `cancel an upload to ${printRepository(repository)}`;
+        const operation = `cancel an upload to ${formatRepository(repository)}`;
         transport.sendInBackground({
             method: 'DELETE',
             repository,
             access: 'pull,push',
             path,
-            purpose,
+            operation,
             ...(from && { from }),
         });
     }
@@ -66602,7 +66604,7 @@ function createRegistry(settings) {
             from,
             path: `blobs/uploads/?${query}`,
             headers: { 'content-length': '0' },
-            purpose: `mount ${digest} in ${printRepository(repository)}`,
+            operation: `mount ${digest} in ${formatRepository(repository)}`,
             attempts: 2,
         };
         const { value: reply, error } = await registry_settle(transport.send(call));
@@ -66614,7 +66616,7 @@ function createRegistry(settings) {
         }
         drain(reply);
         if (!reply.ok)
-            log.debug(`Can't ${call.purpose}: status ${reply.status}`);
+            log.debug(`Can't ${call.operation}: status ${reply.status}`);
         if (reply.status === 201)
             return 'mounted';
         return reply.status === 202 ? registry_locationOf(reply, call) : undefined;
@@ -66631,7 +66633,7 @@ function createRegistry(settings) {
             const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
             const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
             const write = async () => {
-                const reply = await transport.retry(repository, call.purpose, (work) => sendManifest({ ...call, work }, digest));
+                const reply = await transport.retry(repository, call.operation, (work) => sendManifest({ ...call, work }, digest));
                 if (!reply.ok || provesManifest(reply, digest))
                     return reply;
                 if ((await findDigest(repository, reference)) === digest)
@@ -66660,8 +66662,8 @@ function createRegistry(settings) {
         },
         async getBlob(repository, digest, limit, look) {
             const name = registry_nameOf(repository, digest);
-            const purpose = `read the blob ${name}`;
-            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, purpose };
+            const operation = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, operation };
             const readBlob = async () => {
                 const reply = await find(call);
                 if (reply === undefined)
@@ -66680,8 +66682,8 @@ function createRegistry(settings) {
         },
         async openBlob(repository, digest) {
             const name = registry_nameOf(repository, digest);
-            const purpose = `read the blob ${name}`;
-            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose };
+            const operation = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
             return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)));
         },
         async mountBlob(repository, digest, from) {
@@ -66694,15 +66696,15 @@ function createRegistry(settings) {
             let begun = from && (await askToMount(repository, blob.digest, from));
             if (begun === 'mounted')
                 return begun;
-            const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`;
+            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
             const uploadOne = async (work) => {
-                const upload = { repository, access: 'pull,push', purpose, work };
+                const upload = { repository, access: 'pull,push', operation, work };
                 const location = begun;
                 begun = undefined;
                 const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
                 return reply ?? uploadOnce(upload, blob);
             };
-            const upload = () => retryDoubtful(() => transport.retry(repository, purpose, uploadOne));
+            const upload = () => retryDoubtful(() => transport.retry(repository, operation, uploadOne));
             const send = async () => {
                 const reply = await upload();
                 return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
@@ -66710,11 +66712,11 @@ function createRegistry(settings) {
             const reply = await retryRefused(registry_nameOf(repository, blob.digest), send);
             if (isSuccess(drain(reply)))
                 return 'uploaded';
-            throw await refusal({ method: 'PUT', repository, purpose }, reply);
+            throw await refusal({ method: 'PUT', repository, operation }, reply);
         },
         async checkPush(repository) {
-            const name = printRepository(repository);
-            const upload = { repository, access: 'pull,push', purpose: `push to ${name}` };
+            const name = formatRepository(repository);
+            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
             const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
             const begun = await retryDoubtful(async () => {
                 const reply = await retryRefused(name, () => transport.send(call));
@@ -66737,16 +66739,16 @@ function manifestCall(method, repository, reference, headers = { accept: MANIFES
     const name = registry_nameOf(repository, reference);
     const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
     const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
-    return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` };
+    return { method, repository, access, path: `manifests/${reference}`, headers, operation: `${verb} ${name}` };
 }
 function strongEtag(headers) {
     const etag = headers.get('etag') ?? '';
     return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
 }
 function registry_nameOf(repository, reference) {
-    return `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
+    return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
 }
-function registry_locationOf(reply, { repository, purpose }) {
+function registry_locationOf(reply, { repository, operation }) {
     const location = reply.headers.get('location');
     if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
         return undefined;
@@ -66758,33 +66760,33 @@ function registry_locationOf(reply, { repository, purpose }) {
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        what: `Can't ${purpose}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
+        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
     });
 }
 function isSuccess(reply) {
     return reply.ok && reply.status < 300;
 }
-function registry_contentOf(reply, { repository, purpose, limit = 0 }) {
+function registry_contentOf(reply, { repository, operation, limit = 0 }) {
     if (reply.content !== undefined)
         return reply.content;
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        what: `Can't ${purpose}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
+        message: `Can't ${operation}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
     });
 }
-function wrongDigest({ repository, purpose }, expected, actual) {
+function wrongDigest({ repository, operation }, expected, actual) {
     return new RegistryError({
         host: repository.host,
         problem: 'doubtful',
-        what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
+        message: `Can't ${operation}: its digest should be ${expected}, but is ${actual}`,
     });
 }
-function notJson({ repository, purpose }) {
+function notJson({ repository, operation }) {
     return new RegistryError({
         host: repository.host,
         problem: 'doubtful',
-        what: `Can't ${purpose}: the answer is not a manifest`,
+        message: `Can't ${operation}: the answer is not a manifest`,
     });
 }
 function provesManifest({ status, headers }, digest) {
@@ -66812,14 +66814,14 @@ function passingRefusal(reply) {
 function registry_isRefusal({ status }) {
     return status >= 400 && status < 500;
 }
-function unproven({ repository: { host }, purpose }, { status, headers }, digest) {
+function unproven({ repository: { host }, operation }, { status, headers }, digest) {
     const stored = headers.get('docker-content-digest') ?? '';
     const wrong = isDigest(stored) && stored !== digest;
     return new RegistryError({
         host,
         problem: 'doubtful',
         status,
-        what: `Can't ${purpose}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
+        message: `Can't ${operation}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
     });
 }
 function withState(failure, name, current) {
@@ -66828,7 +66830,7 @@ function withState(failure, name, current) {
     const { host, problem, status, code, mediaType, parts } = failure;
     const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
     const known = current.error === undefined ? state : `what ${name} points to now is unknown`;
-    return new RegistryError({ ...parts, host, problem, status, code, mediaType, what: `${parts.what}; ${known}` });
+    return new RegistryError({ ...parts, host, problem, status, code, mediaType, message: `${parts.message}; ${known}` });
 }
 async function registry_settle(work) {
     try {
@@ -66844,20 +66846,20 @@ function mayBeOfTag(failure) {
     const { problem, status = 0, code = '', parts } = failure;
     if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type')
         return false;
-    return ![404, 415].includes(status) && !isPassing(status, parts.words ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
+    return ![404, 415].includes(status) && !isRetryable(status, parts.detail ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
 }
 function tagExists(failure, name, current, wanted) {
     if (!(failure instanceof RegistryError) || current === undefined || current === wanted)
         return failure;
     const { host, status, code, parts } = failure;
-    const immutable = /immutable|overwrit/i.test(parts.words ?? '');
+    const immutable = /immutable|overwrit/i.test(parts.detail ?? '');
     return new RegistryError({
         host,
         problem: 'tag-exists',
         status,
         code,
-        what: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
-        words: parts.words,
+        message: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
+        detail: parts.detail,
     });
 }
 const REASONS = {
@@ -66869,13 +66871,13 @@ const REASONS = {
     'rate-limited': 'it limits how often it is asked',
 };
 function refusalError(asked, reply, login) {
-    const { repository: { host }, purpose, mediaType, } = asked;
-    const answer = reply.ok ? { words: 'unexpected status for this request' } : readErrorAnswer(reply.text);
+    const { repository: { host }, operation, mediaType, } = asked;
+    const answer = reply.ok ? { detail: 'unexpected status for this request' } : readErrorAnswer(reply.text);
     const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
     const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
     const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403);
     const problem = wantsLogin ? loginProblem(reply, login) : problemOf(asked, reply, answer);
-    const refused = /'(application\/[^']+)' is not one of/.exec(answer.words)?.[1] ?? mediaType;
+    const refused = /'(application\/[^']+)' is not one of/.exec(answer.detail)?.[1] ?? mediaType;
     const known = problem === 'unsupported-type' ? `it may not support manifests of the type ${refused}` : REASONS[problem];
     const reason = known === undefined ? '' : `: ${known}`;
     const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : '';
@@ -66885,8 +66887,8 @@ function refusalError(asked, reply, login) {
         status: reply.status,
         code: answer.code,
         ...(problem === 'unsupported-type' && { mediaType: refused }),
-        what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}${tries}`,
-        words: answer.words === '' ? undefined : answer.words,
+        message: `Can't ${operation}: ${who} answered with status ${reply.status}${reason}${tries}`,
+        detail: answer.detail === '' ? undefined : answer.detail,
     });
 }
 const PROBLEMS = new Map([
@@ -66907,7 +66909,7 @@ function problemOf({ method, mediaType }, reply, answer) {
         return 'unsupported-type';
     return PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other');
 }
-function isUnsupportedType(status, { code = '', words }) {
+function isUnsupportedType(status, { code = '', detail }) {
     if (status === 415)
         return true;
     if (status === 404)
@@ -66915,7 +66917,7 @@ function isUnsupportedType(status, { code = '', words }) {
     if (status !== 400 && status !== 406 && status !== 422)
         return false;
     return (code === 'UNSUPPORTED' ||
-        (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(words)));
+        (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(detail)));
 }
 
 // EXTERNAL MODULE: ./lib/secrets.js
@@ -66989,8 +66991,8 @@ async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }) {
     }
     catch (error) {
         const failure = await (0,disk/* diskFailure */.C9)(`Can't write the summary of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
-        const { what, words } = failure.parts;
-        log/* jobLog */.W.warning(new lib_errors/* Failure */.HR({ what, words, help: 'The step has succeeded all the same.' }).message);
+        const { message, detail } = failure.parts;
+        log/* jobLog */.W.warning(new lib_errors/* ActionError */.lZ({ message, detail, hint: 'The step has succeeded all the same.' }).message);
     }
 }
 function forSummary(text) {
@@ -67023,9 +67025,9 @@ function openRegistry(http, env) {
 }
 async function run_explain(error, env) {
     const { RUNNER_TEMP = (0,external_node_os_.tmpdir)() } = env;
-    if (!(error instanceof lib_errors/* Failure */.HR) && isShortage(error))
+    if (!(error instanceof lib_errors/* ActionError */.lZ) && isShortage(error))
         return (await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error)).message;
-    if (!(error instanceof lib_errors/* Failure */.HR))
+    if (!(error instanceof lib_errors/* ActionError */.lZ))
         return `This is a defect of nix-image-action, please report it: ${(0,lib_errors/* messageOf */.bD)(error)}`;
     const advice = registryErrorIn(error);
     return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n');
@@ -67035,8 +67037,8 @@ function isShortage(error) {
 }
 function registryErrorIn(error) {
     if (error instanceof RegistryError)
-        return error.parts.help === undefined ? error : undefined;
-    return error instanceof lib_errors/* Failure */.HR ? registryErrorIn(error.cause) : undefined;
+        return error.parts.hint === undefined ? error : undefined;
+    return error instanceof lib_errors/* ActionError */.lZ ? registryErrorIn(error.cause) : undefined;
 }
 
 
@@ -67123,10 +67125,10 @@ function cut(text, limit) {
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   p: () => (/* binding */ printBytes)
+/* harmony export */   z: () => (/* binding */ formatBytes)
 /* harmony export */ });
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function printBytes(bytes) {
+function formatBytes(bytes) {
     const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
     const amount = bytes / 1000 ** step;
     return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;

@@ -15,7 +15,7 @@ import { type Campaign, type Finding, HANG, printFinding } from '../__tests__/fu
 import { randomOf } from '../__tests__/fuzz/random.ts'
 import type { Target } from '../__tests__/fuzz/target.ts'
 import { TARGETS } from '../__tests__/fuzz/targets.ts'
-import { printBytes } from '../src/units.ts'
+import { formatBytes } from '../src/units.ts'
 
 /** The most memory that a process with cases of one target may use, in bytes. */
 const MEMORY_LIMIT = 350e6
@@ -136,7 +136,7 @@ function report(target: Target, { cases, finding, memory }: Turn): boolean {
   if (finding !== undefined) process.stdout.write(`\n${printFinding(target, seed, finding)}\n`)
   else if (memory > MEMORY_LIMIT)
     process.stdout.write(
-      `\nTarget ${target.name}, seed ${seed}: ${cases} cases used ${printBytes(memory)} of memory, at most ${printBytes(MEMORY_LIMIT)} are allowed\n`,
+      `\nTarget ${target.name}, seed ${seed}: ${cases} cases used ${formatBytes(memory)} of memory, at most ${formatBytes(MEMORY_LIMIT)} are allowed\n`,
     )
   else return false
   return true
@@ -155,7 +155,7 @@ function add(total: Total | undefined, { cases, slowest, slowestCase, memory }: 
 function table(totals: ReadonlyMap<Target, Total>): string {
   const lines = [...totals].map(
     ([{ name }, { cases, slowest, slowestCase, memory }]) =>
-      `  ${name.padEnd(15)} ${`${cases} cases`.padEnd(15)} slowest ${slowest.toFixed(0).padStart(5)} ms (case ${slowestCase}), ${printBytes(memory)}`,
+      `  ${name.padEnd(15)} ${`${cases} cases`.padEnd(15)} slowest ${slowest.toFixed(0).padStart(5)} ms (case ${slowestCase}), ${formatBytes(memory)}`,
   )
   return lines.join('\n')
 }

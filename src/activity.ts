@@ -5,7 +5,7 @@ export interface Activity {
 }
 
 interface Started {
-  readonly what: string
+  readonly message: string
   lastProgress: number
 }
 
@@ -15,8 +15,8 @@ const activities = new Set<Started>()
  * Registers an activity of this process.
  * @param what fits after "waiting for": `ghcr.io to read ghcr.io/owner/app:latest`
  */
-export function startActivity(what: string): Activity {
-  const started: Started = { what, lastProgress: performance.now() }
+export function startActivity(message: string): Activity {
+  const started: Started = { message, lastProgress: performance.now() }
   activities.add(started)
   return {
     progress() {
@@ -42,7 +42,7 @@ export function reportSilence(info: (message: string) => void, silence = SILENCE
       if (now - since < silence) continue
       reported.set(activity, now)
       const seconds = Math.round((now - activity.lastProgress) / 1000)
-      info(`Still waiting for ${activity.what}: no progress for ${seconds} s`)
+      info(`Still waiting for ${activity.message}: no progress for ${seconds} s`)
     }
   }, silence / 12)
   // It must not keep the process from ending.

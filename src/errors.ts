@@ -4,11 +4,11 @@ import { cut, withoutCommands, withoutEscapes, withoutHidden } from './text.ts'
 /** The parts of an explained failure, in the order in which a person needs them. */
 export interface FailureParts {
   /** What failed, and on what: one sentence that names the image, record, tag or file. */
-  readonly what: string
+  readonly message: string
   /** The other side's own words (Nix's, Docker's, the registry's), unabridged where they are short. */
-  readonly words?: string | undefined
+  readonly detail?: string | undefined
   /** What the user can do now: the YAML to add or the command to run. */
-  readonly help?: string | undefined
+  readonly hint?: string | undefined
   readonly cause?: unknown
 }
 
@@ -16,20 +16,20 @@ export interface FailureParts {
  * A failure that has been understood and is told to the user as it stands. Each room has its own subclass; whatever
  * else is thrown is a defect of this action.
  */
-export class Failure extends Error {
-  override readonly name: string = 'Failure'
+export class ActionError extends Error {
+  override readonly name: string = 'ActionError'
   readonly parts: FailureParts
 
-  constructor({ what, words, help, cause }: FailureParts) {
+  constructor({ message, detail, hint, cause }: FailureParts) {
     // Each may have names in it, or an answer, of any length: it must not push the others out of the log.
     const parts = {
-      what: cut(what, PART_LIMIT),
-      words: words && cut(words, WORDS_LIMIT),
-      help: help && cut(help, PART_LIMIT),
+      message: cut(message, PART_LIMIT),
+      detail: detail && cut(detail, WORDS_LIMIT),
+      hint: hint && cut(hint, PART_LIMIT),
       cause,
     }
     super(
-      [parts.what, parts.words && indent(parts.words), parts.help].filter(Boolean).join('\n'),
+      [parts.message, parts.detail && indent(parts.detail), parts.hint].filter(Boolean).join('\n'),
       cause === undefined ? undefined : { cause },
     )
     this.parts = parts
@@ -53,21 +53,21 @@ export function messageOf(error: unknown): string {
  * Somebody else's text on one line of at most 500 characters, without control characters: a line of the job's log that
  * begins with `::`, and any text with `##[`, is a command to the runner.
  */
-export function oneLine(text: string): string {
+export function sanitizeLine(text: string): string {
   // Secrets first: the cut must not leave a part of one.
-  const words = withoutEscapes(withoutSecrets(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
-  const line = withoutCommands(withoutHidden(words).trim())
+  const detail = withoutEscapes(withoutSecrets(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
+  const line = withoutCommands(withoutHidden(detail).trim())
   return line.length > 500 ? `${line.slice(0, 500)}…` : line
 }
 
 /** What an error begins with, for a line of the log. */
 export function firstLine(error: unknown): string {
-  return oneLine(messageOf(error).split('\n')[0] ?? '')
+  return sanitizeLine(messageOf(error).split('\n')[0] ?? '')
 }
 
 /** What a failure begins with, for a line of the log where there is another way; a defect is thrown on. */
-export function reasonOf(error: unknown): string {
-  if (error instanceof Failure) return firstLine(error)
+export function failureSummary(error: unknown): string {
+  if (error instanceof ActionError) return firstLine(error)
   throw error
 }
 
@@ -76,8 +76,8 @@ export function lastLines(log: string, count: number): string {
   return log.trimEnd().split('\n').slice(-count).join('\n')
 }
 
-function indent(words: string): string {
-  return words
+function indent(detail: string): string {
+  return detail
     .trimEnd()
     .split('\n')
     .map((line) => `  ${line}`.trimEnd())

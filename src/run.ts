@@ -7,7 +7,7 @@ import { cancellation, isCancelled } from './actions/cancel.ts'
 import { jobLog } from './actions/log.ts'
 import { reportSilence } from './activity.ts'
 import { readWorkflow } from './context.ts'
-import { Failure, messageOf } from './errors.ts'
+import { ActionError, messageOf } from './errors.ts'
 import { diskFailure } from './fs/disk.ts'
 import { createHttp, type Http } from './http/client.ts'
 import { type Environment, inputOf } from './inputs/field.ts'
@@ -66,8 +66,8 @@ async function writeSummary(summary: string, { GITHUB_STEP_SUMMARY: file }: Envi
     await appendFile(file, forSummary(summary))
   } catch (error) {
     const failure = await diskFailure(`Can't write the summary of this step to ${file}`, dirname(file), error)
-    const { what, words } = failure.parts
-    jobLog.warning(new Failure({ what, words, help: 'The step has succeeded all the same.' }).message)
+    const { message, detail } = failure.parts
+    jobLog.warning(new ActionError({ message, detail, hint: 'The step has succeeded all the same.' }).message)
   }
 }
 
@@ -107,9 +107,10 @@ function openRegistry(http: Http, env: Environment): Registry {
 /** The message of an error, for a person who reads it in the log of a workflow. */
 async function explain(error: unknown, env: Environment): Promise<string> {
   const { RUNNER_TEMP = tmpdir() } = env
-  if (!(error instanceof Failure) && isShortage(error))
+  if (!(error instanceof ActionError) && isShortage(error))
     return (await diskFailure("This step can't continue", RUNNER_TEMP, error)).message
-  if (!(error instanceof Failure)) return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
+  if (!(error instanceof ActionError))
+    return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
   const advice = registryErrorIn(error)
   return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n')
 }
@@ -121,6 +122,6 @@ function isShortage(error: unknown): boolean {
 
 /** The registry's refusal that led to an error and says nothing itself of what to do. */
 function registryErrorIn(error: unknown): RegistryError | undefined {
-  if (error instanceof RegistryError) return error.parts.help === undefined ? error : undefined
-  return error instanceof Failure ? registryErrorIn(error.cause) : undefined
+  if (error instanceof RegistryError) return error.parts.hint === undefined ? error : undefined
+  return error instanceof ActionError ? registryErrorIn(error.cause) : undefined
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import { NOTHING_PUBLISHED } from '../../src/cache/layers.ts'
-import { readEarlier } from '../../src/cache/previous-image.ts'
+import { readPreviousImages } from '../../src/cache/previous-image.ts'
 import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/cache/unchanged.ts'
 import { findSource } from '../../src/image/source.ts'
 import type { Reference } from '../../src/oci/reference.ts'
@@ -65,7 +65,7 @@ async function ask(client: Client, asking: Asking = {}) {
   const lines: string[] = []
   const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
   const latest = { repository: client.repository, tag: 'latest' }
-  const earlier = await readEarlier(client, references ?? [latest], log)
+  const earlier = await readPreviousImages(client, references ?? [latest], log)
   const indexes = ownIndexes(earlier, [{ host, path: image }])
   const wanted = { platform, storePath, labels, format }
   const unchanged = await findUnchanged(client, indexes, wanted, log)
@@ -98,7 +98,7 @@ test('nothing is evaluated before it is known that it may be pushed, and then fo
   const { client, first } = await published()
   const lines: string[] = []
   const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
-  const earlier = await readEarlier(client, [{ repository: client.repository, tag: 'latest' }], log)
+  const earlier = await readPreviousImages(client, [{ repository: client.repository, tag: 'latest' }], log)
   const question = {
     system: 'x86_64-linux',
     runnerSystem: 'x86_64-linux',

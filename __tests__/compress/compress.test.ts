@@ -8,7 +8,7 @@ import { gunzipSync } from 'node:zlib'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { type Compression, compressLayer, hashLayer, type UncompressedLayer } from '../../src/compress/compress.ts'
-import { createSlots } from '../../src/compress/semaphore.ts'
+import { createSemaphore } from '../../src/compress/semaphore.ts'
 import { digestOf } from '../support/digest.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 
@@ -42,7 +42,7 @@ async function compress(
   const { layer, written } = await compressLayer(
     inChunks(content, chunks),
     compression,
-    createSlots(slots),
+    createSemaphore(slots),
     async (bytes) => void parts.push(Buffer.from(bytes)),
   )
   await written
@@ -99,7 +99,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
 
   test('has the same bytes beside others that are compressed at the same time, and again later', async () => {
     const alone = digestOf((await compress(mixed, compression)).bytes)
-    const slots = createSlots(3)
+    const slots = createSemaphore(3)
     const digests = await Promise.all(
       [mixed, text, mixed, noise(3 * MIB), mixed].map(async (content) => {
         const parts: Buffer[] = []
@@ -123,7 +123,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
       yield noise(3 * MIB)
       throw new Error('cut short')
     }
-    const slots = createSlots(2)
+    const slots = createSemaphore(2)
     const compressing = compressLayer(broken(), compression, slots, async () => undefined)
     await expect(compressing).rejects.toThrow('cut short')
     // All places are free again: another layer can be compressed.
@@ -139,7 +139,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
   })
 
   test.each([1, 2, 3])('that can’t be written fails, at write %d, and keeps no place', async (which) => {
-    const slots = createSlots(2)
+    const slots = createSemaphore(2)
     let writes = 0
     const { layer, written } = await compressLayer(inChunks(mixed, [MIB]), compression, slots, async () => {
       writes++
@@ -148,7 +148,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     await expect(written).rejects.toThrow('no space left')
     expect(layer.diffId).toBe(digestOf(mixed))
     expect(writes).toBe(which)
-    await Promise.all([slots.take(), slots.take()])
+    await Promise.all([slots.acquire(), slots.acquire()])
   })
 
   test('that can’t be written is an error for whoever waits for it alone, however late that is', async () => {
@@ -160,7 +160,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
       }
     }
     const write = async () => Promise.reject(new Error('no space left'))
-    const { layer, written } = await compressLayer(slow(), compression, createSlots(8), write)
+    const { layer, written } = await compressLayer(slow(), compression, createSemaphore(8), write)
     expect(layer.size).toBe(4 * MIB)
     await expect(written).rejects.toThrow('no space left')
   })
@@ -202,18 +202,18 @@ test('a layer that is only looked at has the diff ID that it has when compressed
 
 describe('places', () => {
   test('are given to whoever waits longest, no more than there are', async () => {
-    const slots = createSlots(2)
+    const slots = createSemaphore(2)
     const order: number[] = []
     let now = 0
     let most = 0
     await Promise.all(
       [0, 1, 2, 3, 4, 5].map(async (id) => {
-        await slots.take()
+        await slots.acquire()
         order.push(id)
         most = Math.max(most, ++now)
         await new Promise(setImmediate)
         now--
-        slots.give()
+        slots.release()
       }),
     )
     expect({ order, most }).toEqual({ order: [0, 1, 2, 3, 4, 5], most: 2 })

@@ -244,10 +244,10 @@ describe('a push', () => {
     'unauthorized: authentication required',
     'Error response from daemon: no basic auth credentials',
     'Error response from daemon: Head "https://ghcr.io/v2/": denied: denied',
-  ])('that is refused for want of a login says how to log in: %s', async (words) => {
-    await dockerIs(`echo '${words}' >&2; exit 1`)
+  ])('that is refused for want of a login says how to log in: %s', async (detail) => {
+    await dockerIs(`echo '${detail}' >&2; exit 1`)
     expect(await refusal(push('Log in before this step'))).toBe(
-      `Docker could not push ${reference}\n  ${words}\nLog in before this step`,
+      `Docker could not push ${reference}\n  ${detail}\nLog in before this step`,
     )
   })
 
@@ -256,8 +256,8 @@ describe('a push', () => {
     [
       'failed to push: unexpected status from PUT request to https://zot.example/v2/app/manifests/v1: 415 Unsupported Media Type',
     ],
-  ])('of a type that the registry does not support says what to push instead: %s', async (words) => {
-    await dockerIs(`echo '${words}' >&2; exit 1`)
+  ])('of a type that the registry does not support says what to push instead: %s', async (detail) => {
+    await dockerIs(`echo '${detail}' >&2; exit 1`)
     expect(await refusal(push())).toMatch(
       /\nThe registry may not support Docker's manifests\. .*\n {2}push-with: registry$/,
     )
@@ -269,8 +269,8 @@ describe('a push', () => {
       undefined,
     ],
     ['denied: requested access to the resource is denied', older],
-  ])('of a tag that may be immutable says so, and nothing of logins: %s', async (words, existing) => {
-    await dockerIs(`echo '${words}' >&2; exit 1`)
+  ])('of a tag that may be immutable says so, and nothing of logins: %s', async (detail, existing) => {
+    await dockerIs(`echo '${detail}' >&2; exit 1`)
     const message = await refusal(push('Log in', undefined, existing as Digest | undefined))
     expect(message).toContain('\nThe tag may be immutable. Set a `tag` that is different for each run:\n  tag: ')
     expect(message).not.toContain('Log in')
@@ -288,9 +288,9 @@ describe('a push', () => {
     ['none', 'v1: pushed'],
     ['one cut short', `v1: digest: ${digest.slice(0, -1)} size: 856`],
     ['one of another kind', `v1: digest: ${digest.replace('sha256', 'sha512')} size: 856`],
-  ])('after which there is no digest is no success: %s', async (_, words) => {
-    await dockerIs(`echo '${words}'`)
-    expect(await refusal(push())).toBe(`Docker has pushed ${reference}, but did not say its digest\n  ${words}`)
+  ])('after which there is no digest is no success: %s', async (_, detail) => {
+    await dockerIs(`echo '${detail}'`)
+    expect(await refusal(push())).toBe(`Docker has pushed ${reference}, but did not say its digest\n  ${detail}`)
   })
 })
 
@@ -308,11 +308,11 @@ describe('a push that fails in passing', () => {
     'blob upload unknown',
     'blob upload invalid: the digest differs',
     'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?',
-  ])('is done again, and the log says why: %s', async (words) => {
-    await dockerOnce(`echo '${words}' >&2; exit 1`)
+  ])('is done again, and the log says why: %s', async (detail) => {
+    await dockerOnce(`echo '${detail}' >&2; exit 1`)
     expect(await push()).toBe(digest)
     expect(await timesAsked()).toBe(2)
-    expect(shown).toContain(`docker push ${reference}: ${words}; retrying in 1.`)
+    expect(shown).toContain(`docker push ${reference}: ${detail}; retrying in 1.`)
   })
 
   test('is done again if Docker stops answering', async () => {
@@ -333,15 +333,15 @@ test.each([
   'denied: requested access to the resource is denied',
   'unauthorized: authentication required; error 503',
   'tls: failed to verify certificate: x509: certificate signed by unknown authority',
-])('a push that would fail again is not repeated: %s', async (words) => {
-  await dockerOnce(`echo '${words}' >&2; exit 1`)
-  expect(await refusal(push())).toContain(words)
+])('a push that would fail again is not repeated: %s', async (detail) => {
+  await dockerOnce(`echo '${detail}' >&2; exit 1`)
+  expect(await refusal(push())).toContain(detail)
   expect(await timesAsked()).toBe(1)
 })
 
 describe('a daemon that is gone', () => {
   const gone = 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?'
-  const help =
+  const hint =
     /\nThe Docker daemon has ended, or can't be reached\. Restart Docker on the runner, check that its disk is not full.*Leave `push-with: docker` out/
 
   test.each<[string, () => Promise<unknown>]>([
@@ -353,7 +353,7 @@ describe('a daemon that is gone', () => {
     await dockerIs(`[ "$1" = load ] && cat > /dev/null; echo '${gone}' >&2; exit 1`)
     const message = await refusal(work())
     expect(message).toContain(gone)
-    expect(message).toMatch(help)
+    expect(message).toMatch(hint)
   })
 })
 
@@ -370,11 +370,11 @@ describe('a daemon that stops answering', () => {
     ],
     ['reads an image', '', 'docker load read nothing', () => loadImage(feedForever, undefined, timing)],
     ['pushes an image', '', 'docker push wrote nothing', () => push('Log in', 200)],
-  ])('when it %s does not keep the step from ending', async (_, reading, words, work) => {
+  ])('when it %s does not keep the step from ending', async (_, reading, detail, work) => {
     await dockerIs(`${reading}\nexec sleep 1000`)
     const message = await refusal(work())
     expect(message).toMatch(/the Docker daemon does not answer\n/)
-    expect(message).toContain(words)
+    expect(message).toContain(detail)
     expect(message).toContain('Restart Docker on the runner')
   })
 

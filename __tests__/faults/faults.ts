@@ -201,8 +201,8 @@ function json(status: number, value: unknown, headers: Answer['headers'] = {}): 
   return { status, headers: { 'content-type': 'application/json', ...headers }, body }
 }
 
-function text(status: number, words: string, headers: Answer['headers'] = {}): Answer {
-  return { status, headers: { 'content-type': 'text/plain', ...headers }, body: Buffer.from(words) }
+function text(status: number, detail: string, headers: Answer['headers'] = {}): Answer {
+  return { status, headers: { 'content-type': 'text/plain', ...headers }, body: Buffer.from(detail) }
 }
 
 function html(status: number): Answer {

@@ -30,7 +30,15 @@ import {
   type Version,
 } from './programs.ts'
 import { type FaultProxy, type ProxyOptions, startFaultProxy, type Target } from './proxy.ts'
-import { COMMIT, NEW_COMMIT, OLD_COMMIT, type Place, type Published, type Scenario, type Service } from './scenarios.ts'
+import {
+  COMMIT,
+  type LayerCache,
+  NEW_COMMIT,
+  OLD_COMMIT,
+  type Place,
+  type Scenario,
+  type Service,
+} from './scenarios.ts'
 
 /** A process for cells: the clock is virtual in all of it, and stand-ins for Nix and Docker are on its PATH. */
 export interface Lab {
@@ -79,7 +87,7 @@ export async function openLab(registries: 'stand-in' | 'distribution'): Promise<
   clock.addIdleProgram(process.getActiveResourcesInfo().filter((resource) => resource === 'ProcessWrap').length)
   const path = process.env.PATH
   let number = 0
-  const play = (scenario: Scenario, published: Published, cell?: Cell, sha?: string) =>
+  const play = (scenario: Scenario, published: LayerCache, cell?: Cell, sha?: string) =>
     playOnce({ scenario, published, cell, folder, daemon, shared, path, number: number++, sha })
   const published = await publish(play)
   return {
@@ -99,7 +107,7 @@ async function prepare(folder: string): Promise<DockerDaemon> {
 
 interface Call {
   readonly scenario: Scenario
-  readonly published: Published
+  readonly published: LayerCache
   readonly cell: Cell | undefined
   readonly folder: string
   readonly daemon: DockerDaemon
@@ -247,7 +255,7 @@ async function brokenTags(
 }
 
 /** Docker's daemon pushes past the proxy: its faults are those of the command. */
-function pushByDocker(registry: Backend, published: Published, repositories: string): DockerDaemon['push'] {
+function pushByDocker(registry: Backend, published: LayerCache, repositories: string): DockerDaemon['push'] {
   return async (reference) => {
     const [, name = '', tag = ''] = /\/([^/:]+):([^:]+)$/.exec(reference) ?? []
     const { manifests, blobs } = published.images.new
@@ -365,18 +373,18 @@ function captureCrashes(): {
   }
 }
 
-type PlayOnce = (scenario: Scenario, published: Published, cell?: Cell, sha?: string) => Promise<Played>
+type PlayOnce = (scenario: Scenario, published: LayerCache, cell?: Cell, sha?: string) => Promise<Played>
 
 const EMPTY: Content = { manifests: [], blobs: [] }
 const NO_RECORDS: Readonly<Record<System, string>> = { 'x86_64-linux': '', 'aarch64-linux': '' }
-const NOTHING: Published = {
+const NOTHING: LayerCache = {
   images: { old: EMPTY, new: EMPTY },
   index: { older: EMPTY, newer: EMPTY },
   records: { old: NO_RECORDS, new: NO_RECORDS },
 }
 
 /** Has the action itself publish what the scenarios find. */
-async function publish(play: PlayOnce): Promise<Published> {
+async function publish(play: PlayOnce): Promise<LayerCache> {
   const old = await buildAll(play, 'old')
   const fresh = await buildAll(play, 'new')
   const before = { ...NOTHING, records: { old: old.records, new: old.records } }
@@ -413,7 +421,7 @@ async function buildAll(
   return { content: { manifests, blobs }, records }
 }
 
-async function succeed(play: PlayOnce, scenario: Scenario, before: Published, sha?: string): Promise<Played> {
+async function succeed(play: PlayOnce, scenario: Scenario, before: LayerCache, sha?: string): Promise<Played> {
   const result = await play(scenario, before, undefined, sha)
   if (result.exitCode === 0) return result
   throw new Error(`Nothing could be published: ${result.hang ?? result.crash ?? ''}\n${result.log}`)

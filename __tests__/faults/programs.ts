@@ -143,8 +143,8 @@ async function answer(
     (count === target.nth || (target.lasting && count > target.nth))
   ) {
     daemon.hits++
-    const words = DOCKER_FAULTS[target.fault]
-    if (words !== undefined) return void socket.end(`1\n${words}\n`)
+    const detail = DOCKER_FAULTS[target.fault]
+    if (detail !== undefined) return void socket.end(`1\n${detail}\n`)
     onFrozen(1)
     socket.on('close', () => onFrozen(-1))
     return

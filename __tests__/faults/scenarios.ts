@@ -9,7 +9,7 @@ export const NEW_COMMIT = '3'.repeat(40)
 export type Service = 'registry' | 'mirror' | 'artifacts' | 'git' | 'docker'
 
 /** What runs of the action have published before. */
-export interface Published {
+export interface LayerCache {
   /** By version, for both systems, without tags. */
   readonly images: Readonly<Record<'old' | 'new', Content>>
   /** The index of the old images: of an older commit than the run's, of a newer one. */
@@ -26,9 +26,9 @@ export interface Scenario {
   readonly inputs: (place: Place) => Readonly<Record<string, string>>
   readonly env?: Readonly<Record<string, string>>
   /** What the registry holds before. */
-  readonly holds: (published: Published) => readonly Content[]
+  readonly holds: (published: LayerCache) => readonly Content[]
   /** The records in the run's artifacts before. */
-  readonly artifacts?: (published: Published) => readonly string[]
+  readonly artifacts?: (published: LayerCache) => readonly string[]
   /** Whether success with tags left as they were is right, too, as long as a warning says so. */
   readonly mayMove?: readonly string[]
 }

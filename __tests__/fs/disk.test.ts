@@ -2,7 +2,7 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { freeSpace, printFreeSpace, shortOfSpace } from '../../src/fs/disk.ts'
+import { formatFreeSpace, freeSpace, shortOfSpace } from '../../src/fs/disk.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -30,8 +30,8 @@ describe('what is free on the disks of folders', () => {
 const gigabytes = (free: number, ...folders: readonly string[]) => ({ folders, free: free * 1e9 })
 
 test('a person reads how much there is, and where', () => {
-  expect(printFreeSpace([gigabytes(70.94, '/nix/store', '/tmp')])).toBe('70.9 GB are free for /nix/store and /tmp')
-  expect(printFreeSpace([gigabytes(0.02, '/nix/store'), gigabytes(3, '/tmp')])).toBe(
+  expect(formatFreeSpace([gigabytes(70.94, '/nix/store', '/tmp')])).toBe('70.9 GB are free for /nix/store and /tmp')
+  expect(formatFreeSpace([gigabytes(0.02, '/nix/store'), gigabytes(3, '/tmp')])).toBe(
     '20.0 MB are free for /nix/store, 3.0 GB for /tmp',
   )
 })

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import { withTempFolder } from '../../src/fs/temp-folder.ts'
 
 let parent: string
@@ -54,13 +54,13 @@ test.each([
   ['the file system is read-only', 'EROFS', 'Make /'],
   ['permission denied', 'EACCES', "Let the runner's user write to /"],
   ['the runner has reached its limit of open files', 'EMFILE', 'ulimit -n 1024'],
-])('a folder that can’t be written to is named, with what is free and what to do: %s', async (reason, code, help) => {
+])('a folder that can’t be written to is named, with what is free and what to do: %s', async (reason, code, hint) => {
   const failure = await inWork(code)().catch((error: unknown) => error)
-  expect(failure).toBeInstanceOf(Failure)
-  const { message } = failure as Failure
+  expect(failure).toBeInstanceOf(ActionError)
+  const { message } = failure as ActionError
   expect(message).toContain(`Can't write temporary files to ${parent}: ${reason}\n  ${code}: so it is\n`)
   expect(message).toMatch(/B are free for/)
-  expect(message).toContain(help)
+  expect(message).toContain(hint)
   expect(message).toMatch(/Then re-run this job\.$/)
 })
 
@@ -72,5 +72,5 @@ test('a folder that does not exist is named', async () => {
 })
 
 test('an error about files elsewhere is not about the folder', async () => {
-  await expect(inWork('ENOENT', '/nix/store/app')()).rejects.not.toBeInstanceOf(Failure)
+  await expect(inWork('ENOENT', '/nix/store/app')()).rejects.not.toBeInstanceOf(ActionError)
 })

@@ -83,7 +83,7 @@ export function mutateText(
   tokens: readonly string[] = [],
   { most }: Limits = SMALL,
 ): string {
-  const words = [...tokens, ...tokens, ...ODD_TEXTS]
+  const detail = [...tokens, ...tokens, ...ODD_TEXTS]
   let result = text
   for (let times = 1 + fewOf(random, 7); times > 0; times--) {
     const at = random.upTo(result.length)
@@ -93,11 +93,11 @@ export function mutateText(
       () => before + after,
       () => before,
       () => before + range + range + after,
-      () => before + random.pick(words) + range + after,
-      () => before + random.pick(words) + after,
-      () => before + repeated(random, random.pick(words), most) + range + after,
-      () => before + repeated(random, random.pick(words) + random.pick(words), most) + range + after,
-      () => before + random.pick(words) + repeated(random, random.pick(words), most),
+      () => before + random.pick(detail) + range + after,
+      () => before + random.pick(detail) + after,
+      () => before + repeated(random, random.pick(detail), most) + range + after,
+      () => before + repeated(random, random.pick(detail) + random.pick(detail), most) + range + after,
+      () => before + random.pick(detail) + repeated(random, random.pick(detail), most),
       () => before + range.toUpperCase() + after,
       () => result.slice(random.upTo(result.length)) + before,
       () => before + String.fromCharCode(random.upTo(random.oneIn(2) ? 255 : 0xffff)) + after,

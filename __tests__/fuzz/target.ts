@@ -1,5 +1,5 @@
 import { gzipSync } from 'node:zlib'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import type { Random } from './random.ts'
 
 /** Code that reads what strangers have written, and the inputs that it gets here. */
@@ -41,7 +41,7 @@ async function exceptFailures(work: () => void | Promise<void>): Promise<void> {
   try {
     await work()
   } catch (error) {
-    if (!(error instanceof Failure)) throw error
+    if (!(error instanceof ActionError)) throw error
   }
 }
 
@@ -52,18 +52,18 @@ export async function outcomeOf<Result>(
   try {
     return { result: await work() }
   } catch (error) {
-    if (error instanceof Failure) return { failure: error.message }
+    if (error instanceof ActionError) return { failure: error.message }
     throw error
   }
 }
 
 /** Throws if something that must hold for each input does not. */
-export function check(holds: boolean, what: string, ...values: readonly unknown[]): void {
-  if (!holds) throw new Error([what, ...values.map((value) => JSON.stringify(value)?.slice(0, 1000))].join('\n'))
+export function check(holds: boolean, message: string, ...values: readonly unknown[]): void {
+  if (!holds) throw new Error([message, ...values.map((value) => JSON.stringify(value)?.slice(0, 1000))].join('\n'))
 }
 
-export function checkSame(one: unknown, other: unknown, what: string): void {
-  check(JSON.stringify(one) === JSON.stringify(other), what, one, other)
+export function checkSame(one: unknown, other: unknown, message: string): void {
+  check(JSON.stringify(one) === JSON.stringify(other), message, one, other)
 }
 
 function print(input: Inputs): string {

@@ -254,7 +254,9 @@ test('a request that no registry causes goes to any address', async () => {
   const target = await serve('127.0.0.2', answerAll)
   const { http } = open('127.0.0.1', undefined, { classify: classified({ '127.0.0.2': 'forbidden' }) })
   const url = new URL(`http://${target.host}/`)
-  expect(await http.send({ method: 'GET', url, headers: {}, purpose: 'ask the Git host' })).toMatchObject({ ok: true })
+  expect(await http.send({ method: 'GET', url, headers: {}, operation: 'ask the Git host' })).toMatchObject({
+    ok: true,
+  })
 })
 
 describe('through a proxy', () => {

@@ -152,14 +152,14 @@ describe('a proxy that makes no way', () => {
     [407, 'HTTPS_PROXY: http://user:password@'],
     [403, `Have the proxy allow connections to ${host}.`],
     [400, `Have the proxy allow connections to ${host}.`],
-  ])('for good is named as the one that refuses, with what to do: %d', async (status, help) => {
+  ])('for good is named as the one that refuses, with what to do: %d', async (status, hint) => {
     const proxy = await proxied(() => status)
     const client = openWith({ HTTPS_PROXY: `octocat:secret@${proxy.host}` })
     const error = await failureOf(read(client))
     expect(error.message).toContain(
       `Can't talk to the registry ${host}: the proxy ${proxy.host} answered with status ${status}`,
     )
-    expect(error.message).toContain(help)
+    expect(error.message).toContain(hint)
     expect(error.message).toContain(`add ${host} to NO_PROXY`)
     expect(error.message).not.toMatch(/octocat|secret/)
     expect(client.waits).toEqual([])

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { isPassing, isPassingError, retryDelay } from '../../src/http/retry.ts'
+import { isRetryable, isRetryableError, retryDelay } from '../../src/http/retry.ts'
 import { connect, failureOf } from '../registry/connect.ts'
 import { digestOf } from '../support/digest.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
@@ -12,16 +12,16 @@ const now = Date.parse('2026-02-03T04:05:06Z')
 
 describe('what passes by itself', () => {
   test.each([408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527])('status %d does', (status) => {
-    expect(isPassing(status, '')).toBe(true)
+    expect(isRetryable(status, '')).toBe(true)
   })
 
   test.each([200, 307, 400, 401, 403, 404, 405, 409, 412, 416, 501, 505, 519, 528])('status %d does not', (status) => {
-    expect(isPassing(status, 'rate limit')).toBe(false)
+    expect(isRetryable(status, 'rate limit')).toBe(false)
   })
 
   test('GHCR’s secondary rate limit does, and no other 403 or 401', () => {
-    expect(isPassing(403, secondary)).toBe(true)
-    expect(isPassing(401, secondary)).toBe(false)
+    expect(isRetryable(403, secondary)).toBe(true)
+    expect(isRetryable(401, secondary)).toBe(false)
   })
 
   test.each([
@@ -33,13 +33,13 @@ describe('what passes by itself', () => {
     'UND_ERR_HEADERS_TIMEOUT',
     'UND_ERR_PRX_CONN',
   ])('the error %s does', (code) => {
-    expect(isPassingError(code, false)).toBe(true)
+    expect(isRetryableError(code, false)).toBe(true)
   })
 
   test.each(['ENOTFOUND', 'ECONNREFUSED', 'CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT', undefined])(
     'the error %s does not',
     (code) => {
-      expect(isPassingError(code, false)).toBe(false)
+      expect(isRetryableError(code, false)).toBe(false)
     },
   )
 
@@ -52,7 +52,7 @@ describe('what passes by itself', () => {
     'EPROTO',
     'ERR_SSL_WRONG_VERSION_NUMBER',
   ])('the error %s does once the host has answered', (code) => {
-    expect([isPassingError(code, false), isPassingError(code, true)]).toEqual([false, true])
+    expect([isRetryableError(code, false), isRetryableError(code, true)]).toEqual([false, true])
   })
 })
 

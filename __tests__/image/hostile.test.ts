@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { constants, createZstdCompress, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import { findSource, type ImageSource, readImage } from '../../src/image/source.ts'
 import { checkImage } from '../../src/push/check-image.ts'
 import { digestOf } from '../support/digest.ts'
@@ -65,8 +65,8 @@ async function refusal(work: Promise<unknown>): Promise<string> {
     () => undefined,
     (thrown: unknown) => thrown,
   )
-  expect(error).toBeInstanceOf(Failure)
-  const { message } = error as Failure
+  expect(error).toBeInstanceOf(ActionError)
+  const { message } = error as ActionError
   expect(message).not.toContain(SECRET)
   return message
 }
@@ -380,7 +380,7 @@ describe('no more memory is taken than there is, nor another kind of error made,
     const path = await file(await pack(makeArchive({ layers: [large, await pack(large)] }).bytes))
     const { error, peak } = await measure(
       `const { findSource } = await load('image/source.ts')
-      const { checkImage } = await load('build/check-image.ts')
+      const { checkImage } = await load('push/check-image.ts')
       await checkImage(await findSource(args[0]))`,
       path,
     )

@@ -4,7 +4,7 @@ import { parse } from 'yaml'
 import { InputError } from '../../src/inputs/field.ts'
 import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from '../../src/inputs/inputs.ts'
 import { fillTags } from '../../src/inputs/tags.ts'
-import { printReference, printRepository } from '../../src/oci/reference.ts'
+import { formatReference, formatRepository } from '../../src/oci/reference.ts'
 
 type Inputs = Readonly<Record<string, string>>
 
@@ -41,7 +41,7 @@ function readPlan(inputs: Inputs = {}): PlanInputs {
 
 function tagsOf({ tags }: MergeInputs): readonly string[] {
   return fillTags(tags, '0123456789abcdef0123456789abcdef01234567').map(
-    ({ repository, tag }) => `${printRepository(repository)}:${tag}`,
+    ({ repository, tag }) => `${formatRepository(repository)}:${tag}`,
   )
 }
 
@@ -197,12 +197,12 @@ describe('image', () => {
     ['\n  ghcr.io/owner/app \r\n\n owner/app\n', ['ghcr.io/owner/app', 'docker.io/owner/app']],
     ['owner/app\ndocker.io/owner/app\nindex.docker.io/owner/app', ['docker.io/owner/app']],
   ])('%j', (image, expected) => {
-    expect(readBuild({ image }).images.map(printRepository)).toEqual(expected)
+    expect(readBuild({ image }).images.map(formatRepository)).toEqual(expected)
   })
 
   test('upper case, as github.repository may have it, is lowered with a line in the log', () => {
     const read = readBuild({ image: 'ghcr.io/Owner/App\nghcr.io/owner/other' })
-    expect(read.images.map(printRepository)).toEqual(['ghcr.io/owner/app', 'ghcr.io/owner/other'])
+    expect(read.images.map(formatRepository)).toEqual(['ghcr.io/owner/app', 'ghcr.io/owner/other'])
     expect(read.notices).toEqual([])
     expect(read.notes).toEqual(['Image names are lower case: "ghcr.io/Owner/App" is taken as "ghcr.io/owner/app"'])
   })
@@ -806,7 +806,7 @@ describe('pushing straight to the registry', () => {
     ['', []],
   ])('reuse-from %j: a tag alone is that of every image', (text, expected) => {
     const { reuseFrom } = readBuild({ image: 'ghcr.io/owner/app\nowner/app', 'reuse-from': text })
-    expect(reuseFrom.map(printReference)).toEqual(expected)
+    expect(reuseFrom.map(formatReference)).toEqual(expected)
   })
 
   test('a reuse-from without a tag is refused, and the message says what to write', () => {

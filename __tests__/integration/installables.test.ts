@@ -322,7 +322,7 @@ test('an image of nix2container whose program is missing, or writes nothing, is 
     bare = builtins.removeAttrs (let it = image "amd64" true; in described it it) [ "copyTo" ];
     idle = bare // { copyTo = shell "copy-to" "mkdir -p $out/bin; printf '#!/bin/sh\\ncat\\n' > $out/bin/copy-to; chmod 755 $out/bin/copy-to"; };`
   await writeFile(join(cwd, 'flake.nix'), nix2containerFlake('x86_64-linux', packages))
-  for (const [attribute, words] of [
+  for (const [attribute, detail] of [
     [
       'bare',
       /^\S+#packages\.x86_64-linux\.bare\.copyTo could not write [\s\S]*\nWhat nix2container's buildImage returns has a copyTo\./,
@@ -338,7 +338,7 @@ test('an image of nix2container whose program is missing, or writes nothing, is 
       outputs: {},
       left: [],
     })
-    expect(step.errors).toEqual([expect.stringMatching(words)])
+    expect(step.errors).toEqual([expect.stringMatching(detail)])
   }
 })
 
@@ -368,7 +368,7 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
       fewer = described (image "amd64" true) (image "amd64" false);
       other = described (image "amd64" true) (import ./image.nix { system = "i686-linux"; architecture = "amd64"; layered = true; }).tar;`
     await writeFile(join(cwd, 'flake.nix'), nix2containerFlake('x86_64-linux', packages))
-    for (const [attribute, words] of [
+    for (const [attribute, detail] of [
       ['fewer', 'it has 1 layers, and the description lists 2'],
       ['other', 'its layer 1 is sha256:\\w{64}, and the description lists sha256:\\w{64} there'],
     ]) {
@@ -377,7 +377,7 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
       expect(step.errors).toEqual([
         expect.stringMatching(
           new RegExp(
-            `The copyTo of \\S+ wrote another image than the one that Nix built, .*-image-app\\.json\n {2}${words}\nNothing`,
+            `The copyTo of \\S+ wrote another image than the one that Nix built, .*-image-app\\.json\n {2}${detail}\nNothing`,
           ),
         ),
       ])
@@ -436,11 +436,11 @@ test.each([
     name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ];
   }`
   await writeFile(join(cwd, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${built}; }; }`)
-  const what = "-app\\.json is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes"
+  const message = "-app\\.json is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes"
   for (const pushWith of ['registry', 'docker']) {
     const step = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': pushWith } })
     expect(step.exitCode).toBe(1)
-    expect(step.errors.join()).toMatch(new RegExp(`${what}${why}`, 'm'))
+    expect(step.errors.join()).toMatch(new RegExp(`${message}${why}`, 'm'))
     expect(step.tempLeft).toEqual([])
   }
 })

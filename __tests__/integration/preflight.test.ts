@@ -3,7 +3,7 @@ import { mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import type { Foreseen } from '../../src/nix/preflight.ts'
+import type { PreflightReport } from '../../src/nix/preflight.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { withFiles } from '../support/preload.ts'
 
@@ -45,7 +45,7 @@ const FLAKE = `{
 `
 
 /** In a process of its own, for Nix is given the environment of the process. */
-async function foreseen(attribute: string, features: string): Promise<readonly string[]> {
+async function reported(attribute: string, features: string): Promise<readonly string[]> {
   const call = {
     installable: { options: [], text: `path:${flake}#packages.x86_64-linux.${attribute}`, name: attribute },
     system: 'x86_64-linux',
@@ -58,7 +58,7 @@ async function foreseen(attribute: string, features: string): Promise<readonly s
   const { stdout } = await run(process.execPath, ['--input-type=module', '--eval', script], {
     env: { ...process.env, ...lab.nix, NIX_CONFIG: `system-features = ${features}` },
   })
-  const { warnings, notes } = JSON.parse(stdout) as Foreseen
+  const { warnings, notes } = JSON.parse(stdout) as PreflightReport
   expect(notes).toEqual([])
   return warnings
 }
@@ -67,7 +67,7 @@ test.each([
   ['the image itself', 'structured', /-structured\.drv needs a virtual machine/],
   ['what it is made from', 'asRoot', /-layer\.drv needs a virtual machine/],
 ])('a virtual machine that %s needs is warned of, with what to add', async (_, attribute, need) => {
-  const [warning, ...more] = await foreseen(attribute, 'benchmark')
+  const [warning, ...more] = await reported(attribute, 'benchmark')
   expect(more).toEqual([])
   expect(warning).toMatch(need)
   expect(warning).toContain('This runner has no /dev/kvm')
@@ -80,7 +80,7 @@ test.each([
   ['the evaluation fails, which the build tells', 'wrong', 'benchmark'],
   ['there is no such image, which the build tells', 'nonesuch', 'benchmark'],
 ])('nothing is said where %s', async (_, attribute, features) => {
-  expect(await foreseen(attribute, features)).toEqual([])
+  expect(await reported(attribute, features)).toEqual([])
 })
 
 test('the job is warned before the build, and its error says what to add', async () => {

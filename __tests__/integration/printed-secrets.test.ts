@@ -95,10 +95,10 @@ describe.each(SETTINGS)('with %s', (_, setting) => {
     const build = (inputs: Readonly<Record<string, string>> = {}) =>
       watched.run('build', { matrix: { system: 'x86_64-linux' }, jobTotal: 1, inputs: { image, ...inputs } })
     const merge = (digests: string) => watched.run('merge', { inputs: { image, digests } })
-    const failing = async (step: Promise<ActionRun>, words = /echo of/) => {
+    const failing = async (step: Promise<ActionRun>, detail = /echo of/) => {
       const { exitCode, errors, tempLeft } = await step
       expect({ exitCode, tempLeft }).toEqual({ exitCode: 1, tempLeft: [] })
-      expect(errors.join('\n')).toMatch(words)
+      expect(errors.join('\n')).toMatch(detail)
     }
 
     const credential = isIdentity(setting.from) ? IDENTITY_TOKEN : PASSWORD

@@ -25,7 +25,7 @@ beforeAll(async () => {
 afterAll(() => lab.close())
 
 /** What was merged, and what it is expected to hold. */
-interface Published {
+interface LayerCache {
   /** Host and path. */
   readonly name: string
   readonly digest: string
@@ -40,7 +40,7 @@ describe.each([
   ['BuildKit, with attestations', () => publishBuildKit('image')],
   ['BuildKit, with attestations as artifacts', () => publishBuildKit('artifact')],
 ])('an index of two images of %s', (_builder, publish) => {
-  let published: Published
+  let published: LayerCache
   let tagged: string
   beforeAll(async () => {
     published = await publish()
@@ -116,7 +116,7 @@ describe.each([
   })
 })
 
-async function publishNix(): Promise<Published> {
+async function publishNix(): Promise<LayerCache> {
   const name = `${lab.registry.host}/owner/nix`
   const digests: Record<string, string> = {}
   for (const [at, system] of SYSTEMS.entries()) {
@@ -127,7 +127,7 @@ async function publishNix(): Promise<Published> {
   return { name, digest: outputs.digest ?? '', images: digests, attestations: {} }
 }
 
-async function publishBuildKit(attestedBy: 'image' | 'artifact'): Promise<Published> {
+async function publishBuildKit(attestedBy: 'image' | 'artifact'): Promise<LayerCache> {
   const name = `${lab.registry.host}/owner/buildkit-${attestedBy}`
   const built: (AttestedImage & { readonly architecture: string })[] = []
   for (const architecture of ARCHITECTURES) {

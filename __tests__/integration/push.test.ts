@@ -215,7 +215,7 @@ test.each(['gzip', 'zstd'])(
     const lower = writeTar([
       { name: 'usr/', type: 'folder' },
       // Of several blocks, each compressed by itself, and some that are not compressed at all.
-      { name: 'usr/share/mixed', content: Buffer.concat([words(3_000_000), noise(3_000_000), words(500_000)]) },
+      { name: 'usr/share/mixed', content: Buffer.concat([detail(3_000_000), noise(3_000_000), detail(500_000)]) },
       { name: 'usr/share/same', type: 'hard-link', linkName: 'usr/share/mixed' },
       { name: 'usr/bin', type: 'symbolic-link', linkName: 'share' },
       { name: 'usr/empty' },
@@ -246,7 +246,7 @@ test.each(['gzip', 'zstd'])(
   30_000,
 )
 
-function words(size: number): Buffer {
+function detail(size: number): Buffer {
   return Buffer.alloc(size, 'many words, again and again\n')
 }
 
@@ -289,7 +289,7 @@ interface PublishedLayers {
 /** What the registry has of an image, however large. */
 async function published(image: string): Promise<PublishedLayers> {
   const [, host, path, reference] = /^([^/]+)\/(.+)@(.+)$/.exec(image) ?? []
-  const get = (what: string) => fetch(`http://${host}/v2/${path}/${what}`, { headers: { accept: OCI_MANIFEST } })
+  const get = (message: string) => fetch(`http://${host}/v2/${path}/${message}`, { headers: { accept: OCI_MANIFEST } })
   const { config, layers } = (await (await get(`manifests/${reference}`)).json()) as {
     readonly config: Descriptor
     readonly layers: readonly (Descriptor & { readonly size: number })[]

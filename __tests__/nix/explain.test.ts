@@ -23,20 +23,20 @@ describe('another system than the runner’s', () => {
   ]
 
   test.each([...machines.flatMap((own) => refused('aarch64-linux {}', own)), mismatch])('%s', (log) => {
-    const help = explainBuildFailure(log, onX86)
-    expect(help).toContain('This runner is a x86_64-linux, and its Nix does not build for aarch64-linux')
-    expect(help).toContain('extra_nix_config: extra-platforms = aarch64-linux')
-    expect(help).toContain('docker/setup-qemu-action')
+    const hint = explainBuildFailure(log, onX86)
+    expect(hint).toContain('This runner is a x86_64-linux, and its Nix does not build for aarch64-linux')
+    expect(hint).toContain('extra_nix_config: extra-platforms = aarch64-linux')
+    expect(hint).toContain('docker/setup-qemu-action')
   })
 })
 
 test.each([...refused('x86_64-darwin {}', '{kvm}'), mismatch.replace('aarch64-linux', 'x86_64-darwin')])(
   'what is for macOS can’t be built or emulated by a Linux runner: %s',
   (log) => {
-    const help = explainBuildFailure(log, onX86)
-    expect(help).toContain('Something that the image needs is for macOS (x86_64-darwin)')
-    expect(help).toContain('packages.aarch64-linux')
-    expect(help).not.toMatch(/qemu|extra-platforms|runs-on/)
+    const hint = explainBuildFailure(log, onX86)
+    expect(hint).toContain('Something that the image needs is for macOS (x86_64-darwin)')
+    expect(hint).toContain('packages.aarch64-linux')
+    expect(hint).not.toMatch(/qemu|extra-platforms|runs-on/)
   },
 )
 
@@ -47,20 +47,20 @@ describe('a build that needs a virtual machine', () => {
     missing('{kvm}', '{}'),
     missing('{kvm, nixos-test}', '{benchmark, big-parallel, nixos-test}'),
   ])('%s', (log) => {
-    const help = explainBuildFailure(log, forX86)
-    expect(help).toContain('/dev/kvm')
-    expect(help).toContain('extra_nix_config: extra-system-features = kvm')
-    expect(help).not.toContain('extra-platforms')
+    const hint = explainBuildFailure(log, forX86)
+    expect(hint).toContain('/dev/kvm')
+    expect(hint).toContain('extra_nix_config: extra-system-features = kvm')
+    expect(hint).not.toContain('extra-platforms')
   })
 })
 
 test.each([...refused('x86_64-linux {big-parallel}', '{kvm}'), missing('{big-parallel}', '{kvm}')])(
   'a feature that the runner lacks is not taken for a foreign system, nor for a virtual machine: %s',
   (log) => {
-    const help = explainBuildFailure(log, forX86)
-    expect(help).toContain('`extra-system-features`')
-    expect(help).not.toContain('does not build for x86_64-linux')
-    expect(help).not.toContain('virtual machine')
+    const hint = explainBuildFailure(log, forX86)
+    expect(hint).toContain('`extra-system-features`')
+    expect(hint).not.toContain('does not build for x86_64-linux')
+    expect(hint).not.toContain('virtual machine')
   },
 )
 
@@ -76,33 +76,33 @@ describe('no emulation', () => {
     '/build/app: cannot execute binary file: Exec format error',
     'fork/exec /build/app: exec format error',
   ])('%s', (log) => {
-    const help = explainBuildFailure(log, onX86)
-    expect(help).toContain('no emulation is registered')
-    expect(help).toContain('docker/setup-qemu-action')
-    expect(help).toContain('runs-on: ubuntu-24.04-arm')
+    const hint = explainBuildFailure(log, onX86)
+    expect(hint).toContain('no emulation is registered')
+    expect(hint).toContain('docker/setup-qemu-action')
+    expect(hint).toContain('runs-on: ubuntu-24.04-arm')
   })
 })
 
 test.each([
   ['/build/app: cannot execute binary file: Exec format error', 'a program that is for another processor than x86_64'],
   ['error: unable to load seccomp BPF program: Invalid argument', 'a container that does not allow it'],
-])('where nothing is emulated, emulation is not what helps: %s', (log, words) => {
-  const help = explainBuildFailure(log, forX86)
-  expect(help).toContain(words)
-  expect(help).not.toMatch(/qemu|runs-on/)
+])('where nothing is emulated, emulation is not what helps: %s', (log, detail) => {
+  const hint = explainBuildFailure(log, forX86)
+  expect(hint).toContain(detail)
+  expect(hint).not.toMatch(/qemu|runs-on/)
 })
 
 test('where more than one system was evaluated, emulation may help', () => {
-  const help = explainBuildFailure('/build/app: cannot execute binary file: Exec format error', {
+  const hint = explainBuildFailure('/build/app: cannot execute binary file: Exec format error', {
     runnerSystem: 'x86_64-linux',
   })
-  expect(help).toMatch(/^Programs for another system don't run [\s\S]*setup-qemu-action@v4\nor take a runner of that/)
+  expect(hint).toMatch(/^Programs for another system don't run [\s\S]*setup-qemu-action@v4\nor take a runner of that/)
 })
 
 test('the sandbox’s filter under emulation', () => {
-  const help = explainBuildFailure('error: unable to load seccomp BPF program: Invalid argument', onX86)
-  expect(help).toContain('extra_nix_config: filter-syscalls = false')
-  expect(help).toContain('runs-on: ubuntu-24.04-arm')
+  const hint = explainBuildFailure('error: unable to load seccomp BPF program: Invalid argument', onX86)
+  expect(hint).toContain('extra_nix_config: filter-syscalls = false')
+  expect(hint).toContain('runs-on: ubuntu-24.04-arm')
 })
 
 test.each([
@@ -116,8 +116,8 @@ test.each([
 
 test('a full disk, with what is left by then', () => {
   const space = '12.0 MB are free for /nix/store, 3.1 GB for /home/runner/temp'
-  const help = explainBuildFailure('error: writing to file: No space left on device', { ...forX86, space })
-  expect(help).toContain(`The disk is full (by now ${space}).`)
+  const hint = explainBuildFailure('error: writing to file: No space left on device', { ...forX86, space })
+  expect(hint).toContain(`The disk is full (by now ${space}).`)
 })
 
 describe('the Git host’s limit', () => {
@@ -138,10 +138,10 @@ describe('the Git host’s limit', () => {
       `warning: error: unable to download 'https://${url}': HTTP error 429; retrying in 268 ms`,
       `error: unable to download 'https://${url}': HTTP error 403`,
     ]) {
-      const help = explainBuildFailure(log, forX86)
-      expect(help).toContain(`${host} limits requests`)
-      expect(help).toContain(`extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`)
-      expect(help).not.toContain('github_access_token')
+      const hint = explainBuildFailure(log, forX86)
+      expect(hint).toContain(`${host} limits requests`)
+      expect(hint).toContain(`extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`)
+      expect(hint).not.toContain('github_access_token')
     }
   })
 
@@ -162,11 +162,11 @@ describe('a repository that is not found, or private', () => {
     "error: unable to download 'https://github.com/owner/private/archive/0123.tar.gz': HTTP error 404",
     "error: unable to download 'https://api.github.com/repos/owner/private/commits/HEAD': HTTP error 401",
   ])('at GitHub: %s', (log) => {
-    const help = explainBuildFailure(log, forX86)
-    expect(help).toMatch(/^github\.com has no owner\/private that Nix may read: .* the repository is private\./)
-    expect(help).toContain("The job's own `github.token` reads only its own repository.")
-    expect(help).toContain('`access-tokens`')
-    expect(help).toMatch(
+    const hint = explainBuildFailure(log, forX86)
+    expect(hint).toMatch(/^github\.com has no owner\/private that Nix may read: .* the repository is private\./)
+    expect(hint).toContain("The job's own `github.token` reads only its own repository.")
+    expect(hint).toContain('`access-tokens`')
+    expect(hint).toMatch(
       /install-nix-action@v31\n {4}with:\n {6}github_access_token: \$\{\{ secrets\.FLAKE_INPUTS_TOKEN \}\}$/,
     )
   })
@@ -177,10 +177,10 @@ describe('a repository that is not found, or private', () => {
     ['gitlab.com', 'gitlab.com/api/v4/projects/owner%2Fprivate/repository/commits?ref_name=HEAD', 'PAT:'],
     ['git.example.org', 'git.example.org/api/v4/projects/owner%2fprivate/repository/archive.tar.gz?sha=0', 'PAT:'],
   ])('at %s: %s', (host, url, kind) => {
-    const help = explainBuildFailure(`error: unable to download 'https://${url}': HTTP error 404`, forX86)
-    expect(help).toContain(`${host} has no owner/private that Nix may read`)
-    expect(help).toContain(`extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`)
-    expect(help).not.toContain('github.token')
+    const hint = explainBuildFailure(`error: unable to download 'https://${url}': HTTP error 404`, forX86)
+    expect(hint).toContain(`${host} has no owner/private that Nix may read`)
+    expect(hint).toContain(`extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`)
+    expect(hint).not.toContain('github.token')
   })
 
   test('is not blamed for another file that is not there', () => {
@@ -201,14 +201,14 @@ describe('a repository that is not found, or private', () => {
     "fatal: Authentication failed for 'https://git.example.org/owner/private.git/'",
     "remote: Repository not found.\nfatal: repository 'https://git.example.org/owner/private/' not found",
   ])('by Git: %s', (log) => {
-    const help = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
-    expect(help).toMatch(
+    const hint = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
+    expect(hint).toMatch(
       /^Git needs a login for git\.example\.org: the repository is private, or there is none of that name/,
     )
-    expect(help).toContain(
+    expect(hint).toContain(
       'run: git config --global url."https://x-access-token:$TOKEN@git.example.org/".insteadOf "https://git.example.org/"',
     )
-    expect(help).toContain('`access-tokens`')
+    expect(hint).toContain('`access-tokens`')
   })
 
   test.each([
@@ -216,10 +216,10 @@ describe('a repository that is not found, or private', () => {
     'git@gitlab.com: Permission denied (publickey,keyboard-interactive).',
     'fatal: Could not read from remote repository.',
   ])('by Git with SSH: %s', (log) => {
-    const help = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
-    expect(help).toMatch(/^SSH has no key that the host accepts\./)
-    expect(help).toContain('webfactory/ssh-agent@')
-    expect(help).toContain('ssh-private-key: ${{ secrets.DEPLOY_KEY }}')
+    const hint = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
+    expect(hint).toMatch(/^SSH has no key that the host accepts\./)
+    expect(hint).toContain('webfactory/ssh-agent@')
+    expect(hint).toContain('ssh-private-key: ${{ secrets.DEPLOY_KEY }}')
   })
 
   test('by Git with SSH that does not know the host', () => {
@@ -231,9 +231,9 @@ describe('a repository that is not found, or private', () => {
 })
 
 test('an output that is chosen by what old versions of Nix do not know', () => {
-  const help = explainBuildFailure("error: '.#image^out' is not a valid URL", forX86)
-  expect(help).toContain('does not know `^`')
-  expect(help).toContain('.#image.out')
+  const hint = explainBuildFailure("error: '.#image^out' is not a valid URL", forX86)
+  expect(hint).toContain('does not know `^`')
+  expect(hint).toContain('.#image.out')
 })
 
 describe('a flake.nix that Git does not know', () => {
@@ -260,9 +260,9 @@ describe('another file that Git does not know', () => {
     `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' in the repository "/home/runner/app" is not tracked by Git.\n\n       To make it visible to Nix, run:\n\n       git -C "/home/runner/app" add "nix/image.nix"`,
     `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' does not exist in Git repository "/home/runner/app".`,
   ])('%s', (log) => {
-    const help = explainBuildFailure(log, forX86)
-    expect(help).toMatch(/^Nix does not see nix\/image\.nix: .*only the files that Git knows\. Commit it/)
-    expect(help).toMatch(/a step before this one makes it.*\n {2}run: git add -N nix\/image\.nix$/)
+    const hint = explainBuildFailure(log, forX86)
+    expect(hint).toMatch(/^Nix does not see nix\/image\.nix: .*only the files that Git knows\. Commit it/)
+    expect(hint).toMatch(/a step before this one makes it.*\n {2}run: git add -N nix\/image\.nix$/)
   })
 
   test('or a folder', () => {

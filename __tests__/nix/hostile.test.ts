@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { explainBuildFailure } from '../../src/nix/explain.ts'
-import { printNearest } from '../../src/nix/nearest.ts'
+import { formatNearest } from '../../src/nix/nearest.ts'
 import { errorIn } from '../../src/nix/nix.ts'
 import { failureIn, type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
 import { MEMORY_LIMIT, type Measured, measure } from '../support/peak.ts'
@@ -45,7 +45,7 @@ describe('a log that is made to take long is read at once:', () => {
     const line = part.repeat(LENGTH / part.length)
     const lines = Array.from({ length: 10 }, () => `${line}x`)
     const log = read([...lines, ...lines.map((one) => print(1, one))])
-    expect(failureIn(log).words.length).toBeLessThan(70_000)
+    expect(failureIn(log).detail.length).toBeLessThan(70_000)
   })
 
   test.each([
@@ -76,11 +76,11 @@ describe('a log that is made to take long is read at once:', () => {
       ...Array.from({ length: 10 }, () => print(1, text)),
       fail(`error: ${text}`),
     ])
-    const { words, evidence } = failureIn(log)
+    const { detail, evidence } = failureIn(log)
     explainBuildFailure(evidence, { system: 'aarch64-linux', runnerSystem: 'x86_64-linux' })
     explainBuildFailure(text, { system: 'aarch64-linux', runnerSystem: 'x86_64-linux' })
     expect(errorIn(text).length).toBeLessThanOrEqual(501)
-    expect(words.length).toBeLessThan(500_000)
+    expect(detail.length).toBeLessThan(500_000)
   })
 
   test.each([
@@ -103,9 +103,9 @@ describe('of a log, no more is kept than memory has room for:', () => {
       const read = (line) => { log = readNixLine(log, line, 0).log }
       ${code}
       read(nix({ action: 'msg', level: 0, msg: 'error: /nix/store/x.drv failed' }))
-      const { words, evidence } = failureIn(log)
+      const { detail, evidence } = failureIn(log)
       explainBuildFailure(evidence, { runnerSystem: 'x86_64-linux' })
-      return words.length + evidence.length`,
+      return detail.length + evidence.length`,
     )
 
   test.each([
@@ -214,7 +214,7 @@ describe('Nix', () => {
 
 test('of names of any length, the beginning is compared and told', () => {
   const names = Array.from({ length: 100 }, (_, at) => `${at}${'n'.repeat(100_000)}`)
-  const told = printNearest([...names, 'image'], `image${'n'.repeat(10_000)}`)
+  const told = formatNearest([...names, 'image'], `image${'n'.repeat(10_000)}`)
   expect(told.length).toBeLessThan(2500)
   expect(told).toMatch(/… and 81 more$|image and 81 more$/)
 })

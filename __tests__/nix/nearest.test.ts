@@ -1,11 +1,11 @@
 import { expect, test } from '@jest/globals'
-import { printNearest } from '../../src/nix/nearest.ts'
+import { formatNearest } from '../../src/nix/nearest.ts'
 
 const others = Array.from({ length: 40 }, (_, at) => `package-${String(at).padStart(2, '0')}`)
 
 test('few names are told as they are', () => {
-  expect(printNearest([], 'image')).toBe('')
-  expect(printNearest(['app', 'image'], 'imgae')).toBe('app, image')
+  expect(formatNearest([], 'image')).toBe('')
+  expect(formatNearest(['app', 'image'], 'imgae')).toBe('app, image')
 })
 
 test.each([
@@ -14,7 +14,7 @@ test.each([
   ['containerImage', 'containerImages'],
   ['container-image', 'Container-Image'],
 ])('of many names, where %s was asked for, %s comes first', (wanted, name) => {
-  const [first, ...more] = printNearest([...others, name], wanted).split(', ')
+  const [first, ...more] = formatNearest([...others, name], wanted).split(', ')
   expect(first).toBe(name)
   expect(more).toHaveLength(19)
   expect(more.at(-1)).toMatch(/^package-\d\d and 21 more$/)

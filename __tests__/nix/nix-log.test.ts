@@ -233,9 +233,9 @@ describe('what is told of a failure', () => {
       "Cannot build '/nix/store/2xs9pwxrf9xvdrgn0hvj446scw5ybc0f-failing.drv'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /nix/store/l5rqfspz047d8qpsr2rzdpj7kc27ndg9-failing",
     ],
   ])('is the last lines of the derivation that failed, and the error of Nix %s', (version, last, error) => {
-    const { words } = failureIn(read(recorded(`nix-${version}-failed.log`)).log)
+    const { detail } = failureIn(read(recorded(`nix-${version}-failed.log`)).log)
     const steps = Array.from({ length: 19 }, (_, at) => `failing> step ${at + last - 18}`)
-    expect(words).toBe([...steps, 'failing> hello.c:1: no such thing', `error: ${error}`].join('\n'))
+    expect(detail).toBe([...steps, 'failing> hello.c:1: no such thing', `error: ${error}`].join('\n'))
   })
 
   const app = drv('app')
@@ -257,9 +257,9 @@ describe('what is told of a failure', () => {
     ],
   ])('has the log once, where the error repeats it: %s', (_, message, error) => {
     const log = [building(1, 'app'), printing(1, 'one'), printing(1, 'two'), failing(message), stopping(1)]
-    expect(failureIn(read(log).log).words).toBe(`app> one\napp> two\n${error}`)
+    expect(failureIn(read(log).log).detail).toBe(`app> one\napp> two\n${error}`)
     // From elsewhere, where its lines have not come along, the error's own are all that there is.
-    expect(failureIn(read([failing(message)]).log).words).toContain('> two\n')
+    expect(failureIn(read([failing(message)]).log).detail).toContain('> two\n')
   })
 
   test.each([
@@ -268,24 +268,24 @@ describe('what is told of a failure', () => {
     'Build failed due to failed dependency',
   ])('is the cause, not what it leads to: %s', (consequence) => {
     const cause = `builder for '${app}' failed with exit code 1`
-    expect(failureIn(read([failing(cause), failing(consequence), failing(cause)]).log).words).toBe(`error: ${cause}`)
+    expect(failureIn(read([failing(cause), failing(consequence), failing(cause)]).log).detail).toBe(`error: ${cause}`)
     // Better than nothing where it is all that there is.
-    expect(failureIn(read([failing(consequence)]).log).words).toBe(`error: ${consequence}`)
+    expect(failureIn(read([failing(consequence)]).log).detail).toBe(`error: ${consequence}`)
   })
 
   test('has each of several derivations, under its name, also when the error comes after their end', () => {
     const names = ['one', 'two']
     const builds = names.flatMap((name, id) => [building(id, name), printing(id, `oh ${name}`), stopping(id)])
     const errors = names.map((name) => failing(`hash mismatch in fixed-output derivation '${drv(name)}'`))
-    const { words } = failureIn(read([...builds, ...errors]).log)
-    expect(words).toMatch(
+    const { detail } = failureIn(read([...builds, ...errors]).log)
+    expect(detail).toMatch(
       /^one> oh one\ntwo> oh two\nerror: hash mismatch.*one\.drv'\nerror: hash mismatch.*two\.drv'$/,
     )
   })
 
   test('is what other programs said, where Nix has no error of its own', () => {
-    const { words } = failureIn(read([building(1, 'app'), printing(1, 'noise'), 'Killed']).log)
-    expect(words).toBe('Killed')
+    const { detail } = failureIn(read([building(1, 'app'), printing(1, 'noise'), 'Killed']).log)
+    expect(detail).toBe('Killed')
   })
 
   test('is not searched for causes in what other derivations print', () => {
@@ -307,15 +307,15 @@ describe('what is told of a failure', () => {
     const last = [building(300, 'app'), ...Array.from({ length: 1000 }, (_, at) => printing(300, `${at}${long}`))]
     const { log } = read([...builds.flat(), ...last, ...Array.from({ length: 1000 }, () => long), failing(app)])
     expect(JSON.stringify(log.others).length + JSON.stringify([...log.builds]).length).toBeLessThan(2e6)
-    expect(failureIn(log).words).toContain('app> 999x')
+    expect(failureIn(log).detail).toContain('app> 999x')
   })
 
   test('stays small, however many builds an error is about', () => {
     const long = 'x'.repeat(2000)
     const ids = Array.from({ length: 200 }, (_, id) => id)
     const builds = ids.flatMap((id) => [building(id, 'app'), ...Array.from({ length: 50 }, () => printing(id, long))])
-    const { evidence, words } = failureIn(read([...builds, failing(`builder for '${app}' failed`)]).log)
+    const { evidence, detail } = failureIn(read([...builds, failing(`builder for '${app}' failed`)]).log)
     expect(evidence.length).toBeLessThan(3e6)
-    expect(words).toContain(`app> ${long}`)
+    expect(detail).toContain(`app> ${long}`)
   })
 })

@@ -2,7 +2,7 @@ import { chmod, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:f
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { type Foreseen, foresee, requiresKvm, systemOfDerivation } from '../../src/nix/preflight.ts'
+import { checkPrerequisites, type PreflightReport, requiresKvm, systemOfDerivation } from '../../src/nix/preflight.ts'
 
 let root: string
 beforeEach(async () => {
@@ -46,7 +46,7 @@ const call = (system: string, runnerSystem = 'x86_64-linux') => ({
   nixArgs: [],
   folders: [],
 })
-const NOTHING: Foreseen = { warnings: [], notes: [] }
+const NOTHING: PreflightReport = { warnings: [], notes: [] }
 
 // As docker/setup-qemu-action leaves them, by https://github.com/tonistiigi/binfmt
 const BINFMT = 'proc/sys/fs/binfmt_misc'
@@ -58,7 +58,7 @@ const S390X = entry('7f454c4602020100000000000000000000020016')
 describe('no emulation is registered', () => {
   test('is warned of, with the step to add and the runner that needs none', async () => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-s390x`]: S390X })
-    const { warnings, notes } = await foresee(call('aarch64-linux'), root)
+    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([
       `No emulation is registered for aarch64-linux, and this runner is a x86_64-linux. A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
@@ -76,12 +76,12 @@ or a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote build
     ['the kernel has no such thing', { 'proc/filesystems': 'nodev\tproc\n\text4\n' }],
   ])('is warned of where %s', async (_, files) => {
     await machine(files)
-    const { warnings } = await foresee(call('aarch64-linux'), root)
+    const { warnings } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for aarch64-linux/)])
   })
 
   test('is a note where it can’t be seen: the host of a container may well emulate', async () => {
-    const { warnings, notes } = await foresee(call('aarch64-linux'), root)
+    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([])
     expect(notes).toEqual([
       expect.stringMatching(
@@ -100,7 +100,7 @@ or a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote build
     ['the runner has Linux built by another machine', 'aarch64-linux', 'aarch64-darwin', 'none', ''],
   ])('is not said where %s', async (_, system, runnerSystem, name, content) => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/${name}`]: content })
-    expect(await foresee(call(system, runnerSystem), root)).toEqual(NOTHING)
+    expect(await checkPrerequisites(call(system, runnerSystem), root)).toEqual(NOTHING)
   })
 })
 
@@ -113,14 +113,14 @@ describe('of an image for another system', () => {
   ])('nothing is said about emulation if %s', async (_, system) => {
     await machine(noEmulation)
     await derivationIsFor(system)
-    expect(await foresee(call('aarch64-linux'), root)).toEqual(NOTHING)
+    expect(await checkPrerequisites(call('aarch64-linux'), root)).toEqual(NOTHING)
     expect(await readFile(join(root, 'calls'), 'utf8')).toMatch(/^\S+ \S+ \S+ eval --raw .* \.#image\.drvPath\n$/)
   })
 
   test('the warning names the system that it is built on', async () => {
     await machine(noEmulation)
     await derivationIsFor('riscv64-linux')
-    const { warnings } = await foresee(call('aarch64-linux'), root)
+    const { warnings } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for riscv64-linux, /)])
   })
 
@@ -129,7 +129,7 @@ describe('of an image for another system', () => {
     ['is not a derivation of a form that is known', "#!/bin/sh\nprintf %s '/nix/store/x'\n"],
   ])('whose derivation %s, it is a note', async (_, nix) => {
     await machine({ ...noEmulation, 'bin/nix': nix })
-    const { warnings, notes } = await foresee(call('aarch64-linux'), root)
+    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([])
     expect(notes).toEqual([
       expect.stringMatching(
@@ -145,7 +145,7 @@ describe('of an image for another system', () => {
   ])('nothing is evaluated if %s', async (_, system, text, files) => {
     await machine(files)
     const given = call(system)
-    expect(await foresee({ ...given, installable: { ...given.installable, text } }, root)).toEqual(NOTHING)
+    expect(await checkPrerequisites({ ...given, installable: { ...given.installable, text } }, root)).toEqual(NOTHING)
     await expect(readFile(join(root, 'calls'))).rejects.toThrow('ENOENT')
   })
 })

@@ -61,8 +61,8 @@ describe('annotations come to stand where users look for them', () => {
   })
 
   test('in the index, beside each manifest or that of one platform', () => {
-    const { index, descriptor, homeless } = place('manifest-descriptor:a=1', 'manifest-descriptor[linux/arm64]:b=2')
-    expect({ index, homeless }).toEqual({ index: {}, homeless: [] })
+    const { index, descriptor, unsupported } = place('manifest-descriptor:a=1', 'manifest-descriptor[linux/arm64]:b=2')
+    expect({ index, unsupported }).toEqual({ index: {}, unsupported: [] })
     expect(descriptor(arm64)).toEqual({ a: '1', b: '2' })
     expect(descriptor(amd64)).toEqual({ a: '1' })
   })
@@ -86,8 +86,8 @@ describe('annotations come to stand where users look for them', () => {
       'index[linux/arm64]:c=3',
       'manifest-descriptor[linux/riscv64]:d=4',
     ]
-    const { index, homeless } = place(...texts)
+    const { index, unsupported } = place(...texts)
     expect(index).toEqual({})
-    expect(homeless).toEqual(texts)
+    expect(unsupported).toEqual(texts)
   })
 })

@@ -4,7 +4,7 @@ import { digestOf } from '../../src/oci/digest.ts'
 import { parseManifest } from '../../src/oci/document.ts'
 import { composeIndex, type IndexEntry } from '../../src/oci/image-index.ts'
 import { DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from '../../src/oci/media-type.ts'
-import { printPlatform } from '../../src/oci/platform.ts'
+import { formatPlatform } from '../../src/oci/platform.ts'
 
 const key = fc.oneof(fc.string({ minLength: 1 }), fc.constantFrom('__proto__', 'constructor', '1', '10', '2'))
 const annotations = fc.dictionary(key, fc.string(), { maxKeys: 4 })
@@ -90,16 +90,16 @@ describe('an index', () => {
         const listed = index.manifests.map(({ digest, size, platform }) => [
           digest,
           size,
-          platform && printPlatform(platform),
+          platform && formatPlatform(platform),
         ])
-        const meant = members.map(({ digest, size, platform }) => [digest, size, printPlatform(platform)])
+        const meant = members.map(({ digest, size, platform }) => [digest, size, formatPlatform(platform)])
         expect(listed.sort()).toEqual(meant.sort())
       }),
     )
   })
 
   test('has the same bytes in whatever order manifests of different platforms come', () => {
-    const different = fc.uniqueArray(entry, { selector: ({ platform }) => printPlatform(platform), maxLength: 6 })
+    const different = fc.uniqueArray(entry, { selector: ({ platform }) => formatPlatform(platform), maxLength: 6 })
     expectOrderless(different)
   })
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { fits, type Platform, platformKey, printPlatform, samePlatform } from '../../src/oci/platform.ts'
+import { fits, formatPlatform, type Platform, platformKey, samePlatform } from '../../src/oci/platform.ts'
 
 function platform(text: string): Platform {
   const [os = '', architecture = '', variant] = text.split('/')
@@ -11,7 +11,7 @@ test.each([
   [{ os: 'linux', architecture: 'arm', variant: 'v7' }, 'linux/arm/v7'],
   [{ os: 'linux', architecture: 'arm64', variant: '' }, 'linux/arm64'],
 ])('%p is printed as %s', (one, text) => {
-  expect(printPlatform(one)).toBe(text)
+  expect(formatPlatform(one)).toBe(text)
 })
 
 describe('two names of one platform are known for the same, in either order', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { FormatError } from '../../src/oci/format-error.ts'
-import { parseReference, printRepository, sameRepository } from '../../src/oci/reference.ts'
+import { formatRepository, parseReference, sameRepository } from '../../src/oci/reference.ts'
 
 const digest = `sha256:${'0123456789abcdef'.repeat(4)}`
 
@@ -28,7 +28,7 @@ describe('a reference that a user writes', () => {
     const { repository, ...rest } = parseReference(text)
     expect(repository).toEqual({ host, path })
     expect(rest).toEqual({})
-    expect(printRepository(repository)).toBe(`${host}/${path}`)
+    expect(formatRepository(repository)).toBe(`${host}/${path}`)
   })
 
   test.each([

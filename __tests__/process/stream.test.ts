@@ -137,12 +137,12 @@ describe('a program that can’t be run', () => {
     ['because its interpreter is a circle of links', circle, /ELOOP/],
     ['because its name can’t be one', async () => `${folder}/a\0b`, /null bytes/],
     ['because it is a folder', async () => folder, /EACCES/],
-  ])('is a failure that says so: %s', async (_, make, words) => {
+  ])('is a failure that says so: %s', async (_, make, detail) => {
     const program = startStreaming(await make(), [], { trust: 'script' })
     const chunks: Buffer[] = []
     for await (const chunk of program.output) chunks.push(chunk)
     expect(chunks).toEqual([])
-    expect((await program.ended).failure).toMatch(words)
+    expect((await program.ended).failure).toMatch(detail)
     program.end()
   })
 

@@ -97,11 +97,11 @@ describe('digests in artifacts of other builds are refused', () => {
     ['where there is no file', {}, 'and holds nothing\n'],
     ['where a digest is cut short', { abc: '' }, 'and holds abc\n'],
     ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'and holds x ::warning::x\n'],
-  ])('%s, which is named', async (_, files, words) => {
+  ])('%s, which is named', async (_, files, detail) => {
     await service.put('digests-1', files)
     const refusal = await refusalOf(registry, { 'artifact-pattern': 'digests-*' })
     expect(refusal).toContain('the artifact digests-1 should hold files named by digests, ')
-    expect(refusal).toContain(words)
+    expect(refusal).toContain(detail)
     expect(refusal).toContain('Does `artifact-pattern` match other artifacts as well?')
   })
 
@@ -255,7 +255,7 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
       { system: 'i686-linux', platform: { os: 'linux', architecture: '386' } },
       '/app for i686-linux, whose artifact is ',
     ],
-  ])('if it is %s', async (_, fields, words) => {
+  ])('if it is %s', async (_, fields, detail) => {
     const [{ record }, arm64] = await push(registry, 'app', TWO)
     const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
     await service.put(nameOf('x86_64-linux'), { 'digest.json': ofThisRun(record) })
@@ -263,7 +263,7 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
     await service.put(nameOf('x86_64-linux', 2), { 'digest.json': rewrite(ofThisRun(stale.record), fields) })
     const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 2 })
     expect(refusal).toContain(`The digest record in the artifact ${nameOf('x86_64-linux', 2)} does not belong there\n`)
-    expect(refusal).toContain(words)
+    expect(refusal).toContain(detail)
     expect(refusal).toContain(HELP)
     expect(writesTo(registry)).toEqual([])
   })

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import {
   type AtLeastOne,
   indexAt,
@@ -282,7 +282,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
       if (outcome === 'published') expect(now).toEqual(tags.map(() => outputs.digest))
       else {
         failures++
-        expect(outcome).toBeInstanceOf(Failure)
+        expect(outcome).toBeInstanceOf(ActionError)
         expect(now).toEqual(tags.map(() => old.image.digest))
       }
     }

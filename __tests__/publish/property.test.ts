@@ -1,6 +1,6 @@
 import { beforeEach, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, rewrite } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { OCI_INDEX, type SeededEntry, seedIndex } from '../support/seed.ts'
@@ -137,7 +137,7 @@ test('whatever builds have handed over, either exactly the right index is publis
       const tags = Object.fromEntries(registry.tags(repository))
       if (!isRight(one)) {
         reached.refused++
-        expect(outcome).toBeInstanceOf(Failure)
+        expect(outcome).toBeInstanceOf(ActionError)
         expect(tags).toEqual(before)
         return
       }

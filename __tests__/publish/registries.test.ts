@@ -246,9 +246,9 @@ describe('credentials', () => {
 
 describe('if one registry fails, no tag has moved in any', () => {
   const puts =
-    (route: string, what: RegExp): FaultOf =>
+    (route: string, message: RegExp): FaultOf =>
     (request) =>
-      request.method === 'PUT' && request.route === route && what.test(request.reference ?? '')
+      request.method === 'PUT' && request.route === route && message.test(request.reference ?? '')
         ? { kind: 'status', status: 403, body: '{"errors":[{"code":"DENIED","message":"quota exceeded"}]}' }
         : undefined
 

@@ -33,7 +33,7 @@ test.each(CLAIMS)('an image is listed with %s, as its manifest has it', async (_
   expect(await annotationsOf({ record, annotations: { ...annotations, 'org.example': 'x' } })).toEqual([annotations])
 })
 
-test.each(CLAIMS.map(([what, record]) => [what, record] as const))(
+test.each(CLAIMS.map(([message, record]) => [message, record] as const))(
   'a record is not believed: what it alone says of %s is not published',
   async (_, record) => {
     expect(await annotationsOf({ record })).toEqual([undefined])

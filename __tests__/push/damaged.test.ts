@@ -5,7 +5,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { NOTHING_PUBLISHED } from '../../src/cache/layers.ts'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import { checkImage } from '../../src/push/check-image.ts'
@@ -107,7 +107,7 @@ async function expectImageOrError(bytes: Buffer, kind?: Kind): Promise<'image' |
   })
   const checked = await attempt(async () => checkImage(await findSource(path)))
   await rm(path, { force: true })
-  if (tried instanceof Failure) {
+  if (tried instanceof ActionError) {
     expect(tried).toBeInstanceOf(ImageError)
     expect(tried.message).toContain(path)
     expect(checked).toBeInstanceOf(ImageError)
@@ -122,11 +122,11 @@ async function expectImageOrError(bytes: Buffer, kind?: Kind): Promise<'image' |
 }
 
 /** An explained failure is a result; any other is this test's. */
-async function attempt<Result>(work: () => Promise<Result>): Promise<Result | Failure> {
+async function attempt<Result>(work: () => Promise<Result>): Promise<Result | ActionError> {
   try {
     return await work()
   } catch (error) {
-    if (error instanceof Failure) return error
+    if (error instanceof ActionError) return error
     throw error
   }
 }

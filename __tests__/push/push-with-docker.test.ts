@@ -29,8 +29,8 @@ afterEach(async () => {
 })
 
 /** The message where Docker, having read what the shell says, ends with these words. */
-async function refusal(image: string, words: string, reading = 'cat > /dev/null'): Promise<string> {
-  const script = `#!/bin/sh\nif [ "$1" = load ]; then ${reading}; echo '${words}' >&2; exit 1; fi\n`
+async function refusal(image: string, detail: string, reading = 'cat > /dev/null'): Promise<string> {
+  const script = `#!/bin/sh\nif [ "$1" = load ]; then ${reading}; echo '${detail}' >&2; exit 1; fi\n`
   await writeFile(join(folder, 'docker'), script, { mode: 0o755 })
   process.env.PATH = `${folder}${delimiter}${path}`
   const client = open('registry.example')
@@ -98,19 +98,19 @@ describe('an image that Docker can’t load', () => {
     'open /var/lib/docker/tmp/docker-import-2028584121/blobs/json: no such file or directory',
     // Newer ones.
     'invalid archive: does not contain a manifest.json',
-  ])('because it is an OCI layout is told to be one: %s', async (words) => {
-    expect(await refusal(await storeOciArchive(), words)).toBe(
-      `Docker could not load the image that Nix built\n  ${words}\nIt is an OCI layout, which this Docker does not load. Leave \`push-with: docker\` out: without it, the image is pushed straight from what Nix built.`,
+  ])('because it is an OCI layout is told to be one: %s', async (detail) => {
+    expect(await refusal(await storeOciArchive(), detail)).toBe(
+      `Docker could not load the image that Nix built\n  ${detail}\nIt is an OCI layout, which this Docker does not load. Leave \`push-with: docker\` out: without it, the image is pushed straight from what Nix built.`,
     )
-    expect(await refusal(await storeArchive(), words)).toBe(
-      `Docker could not load the image that Nix built\n  ${words}`,
+    expect(await refusal(await storeArchive(), detail)).toBe(
+      `Docker could not load the image that Nix built\n  ${detail}`,
     )
   })
 
   test('for another reason is not told that it should be another', async () => {
-    const words = 'Error response from daemon: context canceled'
-    expect(await refusal(await storeOciArchive(), words)).toBe(
-      `Docker could not load the image that Nix built\n  ${words}`,
+    const detail = 'Error response from daemon: context canceled'
+    expect(await refusal(await storeOciArchive(), detail)).toBe(
+      `Docker could not load the image that Nix built\n  ${detail}`,
     )
   })
 
@@ -118,9 +118,9 @@ describe('an image that Docker can’t load', () => {
     ['after all of it', 'cat > /dev/null'],
     ['in the middle of it', 'head -c 100000 > /dev/null'],
   ])('because the disk is full %s is told so, and how there is room', async (_, reading) => {
-    const words = 'Error processing tar file(exit status 1): write /x/layer.tar: No space left on device'
+    const detail = 'Error processing tar file(exit status 1): write /x/layer.tar: No space left on device'
     for (const image of [await storeOciArchive(), await storeArchive()])
-      expect(await refusal(image, words, reading)).toMatch(
+      expect(await refusal(image, detail, reading)).toMatch(
         /^Docker could not load .*\n {2}Error processing .*\nThe disk that Docker keeps images on is full\. Leave `push-with: docker` out: .* docker image prune --all .* larger runner/,
       )
   })

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { findPublished, NOTHING_PUBLISHED, type Published } from '../../src/cache/layers.ts'
-import { readEarlier } from '../../src/cache/previous-image.ts'
-import { Failure } from '../../src/errors.ts'
+import { findPublished, type LayerCache, NOTHING_PUBLISHED } from '../../src/cache/layers.ts'
+import { readPreviousImages } from '../../src/cache/previous-image.ts'
+import { ActionError } from '../../src/errors.ts'
 import { ImageError } from '../../src/image/image-error.ts'
 import { findSource } from '../../src/image/source.ts'
 import type { Digest } from '../../src/oci/digest.ts'
@@ -112,10 +112,10 @@ function logOf({ lines }: Client) {
   return { info: write, warning: write, debug: write }
 }
 
-async function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<Published> {
+async function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<LayerCache> {
   const reference = { repository: { ...client.repository, path }, tag }
   const log = logOf(client)
-  return findPublished(client, await readEarlier(client, [reference], log), PLATFORM, log)
+  return findPublished(client, await readPreviousImages(client, [reference], log), PLATFORM, log)
 }
 
 interface ReadLayer {
@@ -393,7 +393,7 @@ describe('what was published before', () => {
     await push(made, client, { images: [{ ...client.repository, path: 'base' }], tag: 'latest' })
     const published = await publishedAt(client, 'latest', 'base')
     // As a registry does that can't read where it is to be mounted from.
-    const elsewhere: Published = {
+    const elsewhere: LayerCache = {
       ...published,
       blobsOf: (diffId) =>
         published
@@ -885,7 +885,7 @@ describe('a damaged archive publishes nothing, and says what is wrong:', () => {
   test.each(FORMS)('an image that must not be pushed, such as another platform’s: %s', async (form) => {
     const { server, client } = await connect()
     const check = () => {
-      throw new ImageError({ what: 'The image is for linux/arm64' })
+      throw new ImageError({ message: 'The image is for linux/arm64' })
     }
     await expect(push(made, client, { form, check })).rejects.toThrow('The image is for linux/arm64')
     expectNothingPublished(server)
@@ -1439,12 +1439,12 @@ describe('a damaged OCI layout publishes nothing, and neither it nor its check p
       for (const _attempt of [1, 2]) {
         const pushing = pushLayout({ files }, client, { as })
         await expect(pushing).rejects.toThrow(message)
-        await expect(pushing).rejects.toBeInstanceOf(Failure)
+        await expect(pushing).rejects.toBeInstanceOf(ActionError)
         expectNothingPublished(server)
       }
       const checking = checkImage(await findSource(await storeLayout(folder, files, as)))
       await expect(checking).rejects.toThrow(message)
-      await expect(checking).rejects.toBeInstanceOf(Failure)
+      await expect(checking).rejects.toBeInstanceOf(ActionError)
     }
   })
 

@@ -14,7 +14,7 @@ import {
   readRecords,
   writeRecord,
 } from '../../src/record/artifacts.ts'
-import { type DigestRecord, parseRecord, printRecord, RecordError } from '../../src/record/record.ts'
+import { type DigestRecord, parseRecord, RecordError, serializeRecord } from '../../src/record/record.ts'
 import {
   type ArtifactFault,
   type ArtifactService,
@@ -160,7 +160,7 @@ describe('writing', () => {
     for (const attempt of [1, 2]) {
       const equal = { ...record, run: { ...record.run, attempt } }
       await Promise.all(Array.from({ length: 5 }, () => writeRecord(equal, 1, folder)))
-      expect([...new Set(Object.values(await stored()).map(printRecord))]).toEqual([printRecord(equal)])
+      expect([...new Set(Object.values(await stored()).map(serializeRecord))]).toEqual([serializeRecord(equal)])
     }
   })
 
@@ -259,13 +259,13 @@ describe('writing', () => {
       { image: 'ghcr.io/owner/api' },
       'it is of ghcr.io/owner/api for aarch64-linux, whose artifact is ',
     ],
-  ])('a record %s in its place is not replaced: the error says so', async (_, fields, words) => {
+  ])('a record %s in its place is not replaced: the error says so', async (_, fields, detail) => {
     const forged = { ...other, ...fields }
-    await service.put(name, { 'digest.json': printRecord(forged) })
+    await service.put(name, { 'digest.json': serializeRecord(forged) })
     await expectFailure(
       writeRecord(record, 1, folder),
       `The digest record in the artifact ${name} does not belong there\n`,
-      words,
+      detail,
       'No build of this run wrote it.',
       'delete this artifact on the page of the run, and run this job again',
     )
@@ -274,7 +274,7 @@ describe('writing', () => {
 
   test('two such jobs at the very same moment are told the same', async () => {
     service.setFault(({ method, count }) => {
-      if (method === 'CreateArtifact' && count === 1) void service.put(name, { 'digest.json': printRecord(record) })
+      if (method === 'CreateArtifact' && count === 1) void service.put(name, { 'digest.json': serializeRecord(record) })
       return undefined
     })
     await expectFailure(writeRecord(other, 1, folder), /Two jobs of this run have pushed/, record.digest, other.digest)
@@ -370,11 +370,11 @@ describe('a network error', () => {
   test('that stays is told in the end, after pauses that grow', async () => {
     service.setFault(() => 'reset')
     const cases = [
-      { start: () => writeRecord(record, 1, folder, { wait }), what: "Can't write the artifact" },
-      { start: () => readRecords(OWN, folder, { wait }), what: "Can't list the artifacts of the run" },
+      { start: () => writeRecord(record, 1, folder, { wait }), message: "Can't write the artifact" },
+      { start: () => readRecords(OWN, folder, { wait }), message: "Can't list the artifacts of the run" },
     ]
-    for (const { start, what } of cases) {
-      await expectFailure(start(), what, 'ECONNRESET')
+    for (const { start, message } of cases) {
+      await expectFailure(start(), message, 'ECONNRESET')
       expect(waits.slice(0, 5)).toEqual(waits.slice(0, 5).toSorted((one, another) => one - another))
       const waited = waits.splice(0).reduce((sum, one) => sum + one)
       expect(waited).toBeGreaterThan(90_000)
@@ -391,7 +391,7 @@ describe('a network error', () => {
   })
 
   test('does not hide the record of another job', async () => {
-    await service.put(name, { 'digest.json': printRecord(record) })
+    await service.put(name, { 'digest.json': serializeRecord(record) })
     breakOnce('GetSignedArtifactURL', 'reset')
     await expectFailure(writeRecord(other, 1, folder, { wait }), /Two jobs of this run have pushed/)
     expect(await stored()).toEqual({ [name]: record, [second]: other })
@@ -450,7 +450,7 @@ describe('a failure of the service that passes', () => {
     await writeRecord(record, 1, folder)
     breakOnce(method, fault)
     const [found, ...more] = await readRecords(OWN, folder, settings)
-    expect(found).toMatchObject({ kind: 'record', text: `${printRecord(record)}\n` })
+    expect(found).toMatchObject({ kind: 'record', text: `${serializeRecord(record)}\n` })
     expect(more).toEqual([])
     expect(waits).toHaveLength(1)
   })
@@ -551,9 +551,9 @@ describe('a failure of the service that lasts', () => {
       { status: 429, body: '{"msg":"insufficient usage to create an artifact"}' },
       'Delete artifacts that are no longer needed',
     ],
-  ])('is not waited for if %s', async (_, method, fault, words) => {
+  ])('is not waited for if %s', async (_, method, fault, detail) => {
     service.setFault((call) => (call.method === method ? fault : undefined))
-    await expectFailure(writeRecord(record, 1, folder, settings), words, 'run this job')
+    await expectFailure(writeRecord(record, 1, folder, settings), detail, 'run this job')
     expect(waited).toBe(0)
   })
 })
@@ -562,7 +562,7 @@ describe('reading', () => {
   test('only artifacts with records are read, whichever image they are of', async () => {
     const api = { ...record, image: 'ghcr.io/owner/app-api' }
     await service.put('coverage', { 'digest.json': 'not ours' })
-    await service.put(artifactName(api), { 'any-name.json': printRecord(api) })
+    await service.put(artifactName(api), { 'any-name.json': serializeRecord(api) })
     await writeRecord(record, 1, folder)
     expect(await read()).toEqual(expect.arrayContaining([record, api]))
   })
@@ -592,12 +592,12 @@ describe('an artifact that another job has made up', () => {
   test.each([
     ['image-digest-x', 257, '', 'at most 262 kB are read'],
     ['digests-x', 1025, 'digests-*', 'at most 1.0 MB are read'],
-  ])('%s is not downloaded if it has %i KiB', async (large, kibibytes, pattern, words) => {
+  ])('%s is not downloaded if it has %i KiB', async (large, kibibytes, pattern, detail) => {
     await service.put(large, { 'digest.json': ' '.repeat(kibibytes * 1024) })
     await expectFailure(
       readRecords({ own: true, pattern }, folder),
       `Can't read the artifact ${large}: it is too large\n`,
-      words,
+      detail,
       'Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.',
     )
     expect(service.calls.map(({ method }) => method)).not.toContain('GetBlob')
@@ -607,7 +607,7 @@ describe('an artifact that another job has made up', () => {
   async function neighbour(): Promise<{ readonly file: string; readonly files: () => Promise<readonly string[]> }> {
     const file = join(folder, 'outside', 'digest.json')
     await mkdir(dirname(file))
-    await writeFile(file, printRecord(other))
+    await writeFile(file, serializeRecord(other))
     return { file, files: () => readdir(folder, { recursive: true }) }
   }
 
@@ -619,9 +619,9 @@ describe('an artifact that another job has made up', () => {
   ])('writes nothing outside of its folder: a file %s', async (_, nameOf) => {
     const { file, files } = await neighbour()
     const before = await files()
-    await service.put(name, { [nameOf(file)]: printRecord(record) })
+    await service.put(name, { [nameOf(file)]: serializeRecord(record) })
     expect(await read()).toEqual([record])
-    expect(await readFile(file, 'utf8')).toBe(printRecord(other))
+    expect(await readFile(file, 'utf8')).toBe(serializeRecord(other))
     expect(await files()).toEqual(before)
   })
 
@@ -634,14 +634,14 @@ describe('an artifact that another job has made up', () => {
   })
 
   test('may have any characters in the name of a file', async () => {
-    await service.put(name, { 'a\0\n::error::b.json': printRecord(record) })
+    await service.put(name, { 'a\0\n::error::b.json': serializeRecord(record) })
     expect(await read()).toEqual([record])
     await service.put(name, { 'a\0\n::error::b': 'x' })
     await expectFailure(readRecords(OWN, folder), /should hold one file of JSON, and holds a ::error::b$/)
   })
 
   test('that is no zip, or a damaged one, is named in the error', async () => {
-    const zip = archiveOf('digest.json', Buffer.from(printRecord(record)))
+    const zip = archiveOf('digest.json', Buffer.from(serializeRecord(record)))
     const spoilt = (at: number) => Buffer.from(zip).fill(0xff, at, at + 4)
     const directory = zip.lastIndexOf(Buffer.from('504b0102', 'hex'))
     for (const content of [
@@ -734,7 +734,7 @@ describe('on other runners', () => {
 })
 
 describe('where there is no artifact service, or it fails', () => {
-  const help = /there is no artifact service here[\s\S]*`record` outputs.*`digests`/
+  const hint = /there is no artifact service here[\s\S]*`record` outputs.*`digests`/
 
   test.each(['ACTIONS_RESULTS_URL', 'ACTIONS_RUNTIME_TOKEN'])(
     'without %s the help says to use `digests`',
@@ -742,7 +742,7 @@ describe('where there is no artifact service, or it fails', () => {
       delete process.env[variable]
       for (const start of [() => readRecords(OWN, folder), () => writeRecord(record, 1, folder)]) {
         const work = start()
-        await expectFailure(work, /^Can't (list the artifacts of the run|write the artifact)/, variable, help)
+        await expectFailure(work, /^Can't (list the artifacts of the run|write the artifact)/, variable, hint)
         await expect(work).rejects.toBeInstanceOf(NoArtifactService)
       }
     },
@@ -751,7 +751,7 @@ describe('where there is no artifact service, or it fails', () => {
   test('on GitHub Enterprise Server the help says to use `digests`', async () => {
     process.env.GITHUB_SERVER_URL = 'https://github.example.com'
     const reading = readRecords(OWN, folder)
-    await expectFailure(reading, 'GHES', help)
+    await expectFailure(reading, 'GHES', hint)
     await expect(reading).rejects.toBeInstanceOf(NoArtifactService)
   })
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { type DigestRecord, parseRecord, printRecord, RecordError } from '../../src/record/record.ts'
+import { type DigestRecord, parseRecord, RecordError, serializeRecord } from '../../src/record/record.ts'
 
 const record: DigestRecord = {
   schema: 1,
@@ -28,7 +28,7 @@ describe('a record', () => {
     ],
     ['of Docker’s media type', { ...record, mediaType: 'application/vnd.docker.distribution.manifest.v2+json' }],
   ])('%s is one line, and comes back as it was', (_, one) => {
-    const line = printRecord(one)
+    const line = serializeRecord(one)
     expect(line).not.toContain('\n')
     expect(parseRecord(line, 'here')).toEqual(one)
   })

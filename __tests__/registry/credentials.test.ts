@@ -28,7 +28,7 @@ interface Found {
   readonly told: readonly string[]
   readonly problem?: string
   readonly message?: string
-  readonly words?: string
+  readonly detail?: string
 }
 
 async function temporaryFolder(): Promise<string> {
@@ -262,11 +262,11 @@ describe('credentials are asked of a helper program', () => {
     ['answers something else', 'one', { one: 'echo secret' }, 'its answer is not the JSON of a credential helper'],
     ['lies elsewhere', '../one', { one: answer('octocat', 'secret') }, 'this is not the name of a program'],
   ])('one that %s is named, with the reason', async (_, name, helpers, reason) => {
-    const { problem, message, words } = await findWith(helpers, { docker: { credHelpers: { 'ghcr.io': name } } })
+    const { problem, message, detail } = await findWith(helpers, { docker: { credHelpers: { 'ghcr.io': name } } })
     expect(problem).toBe('other')
     expect(message).toContain(`The credential helper docker-credential-${name}, which `)
     expect(message).toContain('config.json names for ghcr.io, failed')
-    expect(words).toContain(reason)
+    expect(detail).toContain(reason)
     expect(message).not.toContain('secret')
   })
 })
@@ -283,7 +283,7 @@ describe('what a helper answers is kept', () => {
 
   async function secretsOf(looks: readonly Look[], one: string): Promise<readonly (string | undefined)[]> {
     const found = await findOften(looks, { one }, { docker })
-    return found.map(({ credential, words }) => (credential?.kind === 'password' ? credential.password : words))
+    return found.map(({ credential, detail }) => (credential?.kind === 'password' ? credential.password : detail))
   }
 
   test('for the requests of one moment', async () => {

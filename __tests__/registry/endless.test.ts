@@ -47,11 +47,11 @@ describe('a registry that sends its answer byte by byte', () => {
     expect(client.lines).toEqual([expect.stringMatching(/0\.05 s; retrying in 1\.\d s$/)])
   })
 
-  test.each(['manifest', 'blob'])('is given up in the end, for a %s', async (what) => {
+  test.each(['manifest', 'blob'])('is given up in the end, for a %s', async (message) => {
     const { client } = await openDripping((socket) => drip(socket, promised))
     const { getManifest, getBlob, repository } = client
     const error = await failureOf(
-      what === 'manifest' ? getManifest(repository, digest) : getBlob(repository, digest, 1024 * 1024),
+      message === 'manifest' ? getManifest(repository, digest) : getBlob(repository, digest, 1024 * 1024),
     )
     expect(error.message).toMatch(/the connection to [\d.:]+ stalled \(\d+ attempts in 1[01]\d s\)\n/)
     expect(error.message).toContain('the answer did not arrive within 0.05 s')

@@ -17,6 +17,6 @@ for (const look of looks.split(',')) {
     console.log(JSON.stringify({ credential: last, told }))
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error
-    console.log(JSON.stringify({ told, problem: error.problem, message: error.message, words: error.parts.words }))
+    console.log(JSON.stringify({ told, problem: error.problem, message: error.message, detail: error.parts.detail }))
   }
 }

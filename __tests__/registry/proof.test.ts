@@ -292,10 +292,10 @@ describe('the log has a line with the reason', () => {
     ['503 Service Unavailable', { kind: 'status', status: 503 }],
     ['502 Bad Gateway', { kind: 'status', status: 502, body: '<h1>502 Bad Gateway</h1>' }],
     ['521 Web server is down', { kind: 'status', status: 521, body: 'Web server is down' }],
-  ] as const)('for a passing failure: %s', async (words, fault) => {
+  ] as const)('for a passing failure: %s', async (detail, fault) => {
     const { server, client } = await connect({ fault: breaking('GET', fault, 1) })
     await client.getManifest(client.repository, 'latest')
     expect(client.lines).toHaveLength(1)
-    expect(client.lines[0]).toMatch(new RegExp(`^${server.host}: ${words}; retrying in 1\\.\\d s$`))
+    expect(client.lines[0]).toMatch(new RegExp(`^${server.host}: ${detail}; retrying in 1\\.\\d s$`))
   })
 })

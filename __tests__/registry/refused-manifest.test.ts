@@ -39,11 +39,11 @@ describe('a tag that can’t be moved, because it is immutable,', () => {
     ],
     ['Harbor', 412, 'PRECONDITION', "Failed to process request due to 'app:v1' configured as immutable."],
     ['another one', 409, 'CONFLICT', 'the tag is immutable'],
-  ])('is reported with what it points to, in the words of the registry: %s', async (_, status, code, words) => {
-    const { error, digest, name, host } = await write(refusing(status, code, words), 'v1')
+  ])('is reported with what it points to, in the words of the registry: %s', async (_, status, code, detail) => {
+    const { error, digest, name, host } = await write(refusing(status, code, detail), 'v1')
     expect(error).toMatchObject({ problem: 'tag-exists', status, code })
     expect(error.message).toBe(
-      `Can't move the tag ${name}:v1: it exists and points to ${digest}, and ${host} refuses to change it (status ${status})\n  ${code}: ${words}`,
+      `Can't move the tag ${name}:v1: it exists and points to ${digest}, and ${host} refuses to change it (status ${status})\n  ${code}: ${detail}`,
     )
   })
 
@@ -56,8 +56,8 @@ describe('a tag that can’t be moved, because it is immutable,', () => {
       'MANIFEST_INVALID',
       'changing manifest media-type is disallowed',
     ],
-  ])('may be so where the registry gives no reason: %s', async (_, status, code, words) => {
-    const { error, digest } = await write(refusing(status, code, words), 'v1')
+  ])('may be so where the registry gives no reason: %s', async (_, status, code, detail) => {
+    const { error, digest } = await write(refusing(status, code, detail), 'v1')
     expect(error.problem).toBe('tag-exists')
     expect(error.message).toContain(`points to ${digest}, and `)
     expect(error.message).toContain(`(status ${status}). It may be immutable\n`)

@@ -19,22 +19,22 @@ const errors: readonly (readonly [string, string, string])[] = [
 ]
 
 describe('the registry’s own words are kept', () => {
-  test.each(errors)('from %s', (_, body, words) => {
-    expect(readErrorAnswer(body).words).toBe(words)
+  test.each(errors)('from %s', (_, body, detail) => {
+    expect(readErrorAnswer(body).detail).toBe(detail)
   })
 
-  test.each(errors)('and told to the user, from %s', async (_, body, words) => {
+  test.each(errors)('and told to the user, from %s', async (_, body, detail) => {
     const { client } = await connect({
       fault: ({ method }) => (method === 'PUT' ? { kind: 'status', status: 400, body } : undefined),
     })
     const error = await failureOf(client.putManifest(client.repository, 'latest', 'text/plain', Buffer.from('{}')))
-    const [what = '', ...lines] = error.message.split('\n')
-    expect(what).toBe(`Can't write ${error.host}/app:latest: ${error.host} answered with status 400`)
-    expect(lines.map((line) => line.trim()).join('\n')).toBe(words)
+    const [message = '', ...lines] = error.message.split('\n')
+    expect(message).toBe(`Can't write ${error.host}/app:latest: ${error.host} answered with status 400`)
+    expect(lines.map((line) => line.trim()).join('\n')).toBe(detail)
   })
 
   test('in short, where they are long', () => {
-    expect(readErrorAnswer('x'.repeat(10_000)).words).toBe(`${'x'.repeat(500)}…`)
+    expect(readErrorAnswer('x'.repeat(10_000)).detail).toBe(`${'x'.repeat(500)}…`)
   })
 
   test('from the beginning of an answer that is very long', async () => {
@@ -48,9 +48,9 @@ describe('the registry’s own words are kept', () => {
 })
 
 test('an answer that is nested too deep is shown as it is', () => {
-  const detail = '['.repeat(30_000) + ']'.repeat(30_000)
-  const { words } = readErrorAnswer(`{"errors":[{"code":"DENIED","detail":${detail}}]}`)
-  expect(words).toMatch(/^\{"errors":\[\{"code":"DENIED","detail":\[+…$/)
+  const nested = '['.repeat(30_000) + ']'.repeat(30_000)
+  const { detail } = readErrorAnswer(`{"errors":[{"code":"DENIED","detail":${nested}}]}`)
+  expect(detail).toMatch(/^\{"errors":\[\{"code":"DENIED","detail":\[+…$/)
 })
 
 test.each([
@@ -76,7 +76,7 @@ test.each([
   ['a detail', { message: 'a', detail: 'b\n::error::c' }],
   ['a detail of another form', { message: 'a', detail: { b: '\n::error::c' } }],
 ])('the registry makes no lines: %s', (_, error) => {
-  const { words } = readErrorAnswer(JSON.stringify({ errors: [error] }))
-  expect(words).toContain('::error::')
-  expect(words).not.toMatch(/[\r\n]/)
+  const { detail } = readErrorAnswer(JSON.stringify({ errors: [error] }))
+  expect(detail).toContain('::error::')
+  expect(detail).not.toMatch(/[\r\n]/)
 })

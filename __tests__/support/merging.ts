@@ -1,7 +1,7 @@
 import { afterEach, expect } from '@jest/globals'
 import type { JobLog } from '../../src/actions/log.ts'
 import { readWorkflow } from '../../src/context.ts'
-import { Failure } from '../../src/errors.ts'
+import { ActionError } from '../../src/errors.ts'
 import { createHttp } from '../../src/http/client.ts'
 import { readInputs } from '../../src/inputs/inputs.ts'
 import { merge } from '../../src/modes/merge.ts'
@@ -153,7 +153,7 @@ export async function refusalOf(
     (thrown: unknown) => thrown,
   )
   expect(images.map(tagsOf)).toEqual(before)
-  if (error instanceof Failure) return error.message
+  if (error instanceof ActionError) return error.message
   throw new Error('No failure that is understood', { cause: error })
 }
 

@@ -36,10 +36,10 @@ export async function startProxy(to: string, answerTo: (count: number) => ProxyA
     server.on('close', () => socket.destroy())
   }
   const answer = (socket: Socket, target: string, welcome: Uint8Array | string): void => {
-    const what = answerTo(targets.push(target))
-    if (what === 'tunnel') tunnel(socket, welcome)
-    else if (what === 'break') socket.destroy()
-    else if (what !== 'silence') socket.end(`HTTP/1.1 ${what} No\r\ncontent-length: 0\r\n\r\n`)
+    const message = answerTo(targets.push(target))
+    if (message === 'tunnel') tunnel(socket, welcome)
+    else if (message === 'break') socket.destroy()
+    else if (message !== 'silence') socket.end(`HTTP/1.1 ${message} No\r\ncontent-length: 0\r\n\r\n`)
   }
   const server = createServer((socket) => {
     keep(socket).once('data', (data) => {

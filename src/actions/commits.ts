@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { messageOf, oneLine } from '../errors.ts'
+import { messageOf, sanitizeLine } from '../errors.ts'
 import type { Http, HttpReply } from '../http/client.ts'
 import { readJson } from '../json.ts'
 
@@ -33,7 +33,8 @@ const PAUSES = [500, 2000]
 export async function compareCommits(question: CommitQuestion, http: Http): Promise<Relation> {
   const { api, repository, token, base, head } = question
   if (base === head) return 'identical'
-  if (!isCommit(base) || !isCommit(head)) return { unknown: `"${oneLine(isCommit(base) ? head : base)}" is no commit` }
+  if (!isCommit(base) || !isCommit(head))
+    return { unknown: `"${sanitizeLine(isCommit(base) ? head : base)}" is no commit` }
   if (token === '') return { unknown: 'there is no token to ask with' }
   if (!URL.canParse(api) || repository === '') return { unknown: 'the runner does not say where to ask' }
   const ask = (from: string, to: string) =>
@@ -45,7 +46,7 @@ export async function compareCommits(question: CommitQuestion, http: Http): Prom
     const behind = await ask(head, base)
     return typeof behind === 'number' ? relationOf(answer, behind) : behind
   } catch (error) {
-    return { unknown: oneLine(messageOf(error)) }
+    return { unknown: sanitizeLine(messageOf(error)) }
   }
 }
 
@@ -64,14 +65,14 @@ async function askFor(
 ): Promise<Relation | number> {
   // The second page leaves out the files that were changed, which take the host long and can be megabytes.
   const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`)
-  const purpose = `compare ${base} with ${head}`
+  const operation = `compare ${base} with ${head}`
   const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` }
-  const ask = () => http.send({ method: 'GET', url, headers, purpose, limit: ANSWER_LIMIT })
+  const ask = () => http.send({ method: 'GET', url, headers, operation, limit: ANSWER_LIMIT })
   for (const milliseconds of PAUSES) {
     const relation = readRelation(await ask())
     // A host may know a commit only some seconds after it was pushed.
     if (relation.passing !== true) return relation.relation
-    http.log.info(`Can't ${purpose}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
+    http.log.info(`Can't ${operation}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
     await http.pause(milliseconds)
   }
   return readRelation(await ask()).relation
@@ -102,8 +103,8 @@ function isCommit(text: string): boolean {
 function wordsOf(text: string): string {
   try {
     const { message }: { readonly message?: unknown } = JSON.parse(text)
-    return oneLine(String(message))
+    return sanitizeLine(String(message))
   } catch {
-    return oneLine(text).slice(0, 80)
+    return sanitizeLine(text).slice(0, 80)
   }
 }

@@ -1,4 +1,4 @@
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { isLayerFormat, type LayerFormat } from '../oci/media-type.ts'
 
@@ -62,7 +62,7 @@ export function sameBuild(one: BuildInfo, other: BuildInfo): boolean {
 /** Returns build info as one line of a message. */
 export function formatBuildInfo({ storePath, labels, compression }: BuildInfo): string {
   const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : ''
-  return oneLine([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '))
+  return sanitizeLine([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '))
 }
 
 function parseKeys(text: string): readonly string[] | undefined {

@@ -2,14 +2,14 @@ import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
 import { type Index, parseConfig, parseManifest } from '../oci/document.ts'
 import { fits, type Platform } from '../oci/platform.ts'
-import { printReference, type Repository, sameRepository } from '../oci/reference.ts'
+import { formatReference, type Repository, sameRepository } from '../oci/reference.ts'
 import { CONFIG_LIMIT } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
-import { type Earlier, readEach } from './previous-image.ts'
+import { type PreviousImage, readEach } from './previous-image.ts'
 import { ReuseError } from './reuse-error.ts'
 
 /** A layer that was published before. */
-export interface KnownBlob {
+export interface ReusableBlob {
   readonly digest: Digest
   /** Compressed, in bytes. */
   readonly size: number
@@ -19,14 +19,14 @@ export interface KnownBlob {
 }
 
 /** What images published before hold, and need not be pushed again. */
-export interface Published {
+export interface LayerCache {
   /** The blobs that hold the layer with this diff ID, compressed in whatever way. */
-  blobsOf(diffId: Digest): readonly KnownBlob[]
+  blobsOf(diffId: Digest): readonly ReusableBlob[]
   /** Whether a repository has this manifest or config. */
   has(repository: Repository, digest: Digest): boolean
 }
 
-export const NOTHING_PUBLISHED: Published = { blobsOf: () => [], has: () => false }
+export const NOTHING_PUBLISHED: LayerCache = { blobsOf: () => [], has: () => false }
 
 /**
  * A blob that holds a layer and can stand in the manifests of all images: it is in each repository, or in another of
@@ -34,11 +34,11 @@ export const NOTHING_PUBLISHED: Published = { blobsOf: () => [], has: () => fals
  * @param isOfUse whether a blob is of the kind that is pushed now
  */
 export function reusableIn(
-  published: Published,
+  published: LayerCache,
   diffId: Digest,
   images: readonly Repository[],
-  isOfUse: (blob: KnownBlob) => boolean,
-): KnownBlob | undefined {
+  isOfUse: (blob: ReusableBlob) => boolean,
+): ReusableBlob | undefined {
   return published
     .blobsOf(diffId)
     .filter(isOfUse)
@@ -51,10 +51,10 @@ export function reusableIn(
  */
 export async function findPublished(
   registry: Registry,
-  earlier: readonly Earlier[],
+  earlier: readonly PreviousImage[],
   platform: Platform,
   log: Log,
-): Promise<Published> {
+): Promise<LayerCache> {
   const found = await readEach(earlier, log, (one) => readLayersOf(registry, one, platform))
   const known = Map.groupBy(
     found.flatMap(({ layers }) => layers),
@@ -68,7 +68,7 @@ export async function findPublished(
   }
 }
 
-interface PublishedLayer extends KnownBlob {
+interface PublishedLayer extends ReusableBlob {
   readonly diffId: Digest
 }
 
@@ -86,19 +86,19 @@ function joined(same: readonly PublishedLayer[]): readonly PublishedLayer[] {
 
 async function readLayersOf(
   registry: Registry,
-  { reference, stored, content }: Earlier,
+  { reference, stored, content }: PreviousImage,
   platform: Platform,
 ): Promise<ReusableImage> {
   const { repository } = reference
   const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform)
-  if (image === undefined) throw new ReuseError({ what: 'it has no image for this platform' })
-  const manifest = parseManifest(image.bytes, image.mediaType, printReference(reference))
-  if (manifest.kind === 'index') throw new ReuseError({ what: 'it is an index of an index' })
+  if (image === undefined) throw new ReuseError({ message: 'it has no image for this platform' })
+  const manifest = parseManifest(image.bytes, image.mediaType, formatReference(reference))
+  if (manifest.kind === 'index') throw new ReuseError({ message: 'it is an index of an index' })
   const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT)
-  if (bytes === undefined) throw new ReuseError({ what: 'its config is not there' })
+  if (bytes === undefined) throw new ReuseError({ message: 'its config is not there' })
   const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`)
   if (diffIds.length !== manifest.layers.length)
-    throw new ReuseError({ what: 'its config lists other layers than its manifest' })
+    throw new ReuseError({ message: 'its config lists other layers than its manifest' })
   const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
     return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] as Digest }
   })

@@ -1,12 +1,12 @@
-import { reasonOf } from '../errors.ts'
+import { failureSummary } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { parseManifest } from '../oci/document.ts'
-import { printReference, type Reference } from '../oci/reference.ts'
+import { formatReference, type Reference } from '../oci/reference.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { ReuseError } from './reuse-error.ts'
 
 /** What a reference of `reuse-from` leads to: an image, or an index of several. */
-export interface Earlier {
+export interface PreviousImage {
   readonly reference: Reference
   readonly stored: StoredManifest
   readonly content: ReturnType<typeof parseManifest>
@@ -16,16 +16,16 @@ export interface Earlier {
  * Reads what was published before. What can't be read is nothing to go by, whatever the reason, and that is said in a
  * line.
  */
-export async function readEarlier(
+export async function readPreviousImages(
   registry: Registry,
   references: readonly Reference[],
   log: Log,
-): Promise<readonly Earlier[]> {
+): Promise<readonly PreviousImage[]> {
   const items = references.map((reference) => ({ reference }))
   return readEach(items, log, async ({ reference }) => {
     const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest')
-    if (stored === undefined) throw new ReuseError({ what: 'it is not there yet' })
-    return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, printReference(reference)) }
+    if (stored === undefined) throw new ReuseError({ message: 'it is not there yet' })
+    return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, formatReference(reference)) }
   })
 }
 
@@ -40,7 +40,7 @@ export async function readEach<Item extends { readonly reference: Reference }, R
       try {
         return [await read(item)]
       } catch (error) {
-        log.info(`Nothing to reuse from ${printReference(item.reference)}: ${reasonOf(error)}`)
+        log.info(`Nothing to reuse from ${formatReference(item.reference)}: ${failureSummary(error)}`)
         return []
       }
     }),

@@ -1,16 +1,16 @@
-import { oneLine, reasonOf } from '../errors.ts'
+import { failureSummary, sanitizeLine } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { evaluateStorePath } from '../nix/evaluate.ts'
 import type { NixCall } from '../nix/nix.ts'
 import { platformOf } from '../nix/system.ts'
 import { type Descriptor, parseManifest } from '../oci/document.ts'
 import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
-import { fits, type Platform, printPlatform } from '../oci/platform.ts'
-import { printReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
+import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
 import { findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from './build-info.ts'
-import type { Earlier } from './previous-image.ts'
+import type { PreviousImage } from './previous-image.ts'
 
 /** What a build is about to make, and where it could be published already. */
 export interface BuildQuestion extends NixCall {
@@ -37,7 +37,7 @@ export interface UnchangedImage {
  */
 export async function lookForUnchanged(
   question: BuildQuestion,
-  earlier: readonly Earlier[],
+  earlier: readonly PreviousImage[],
   registry: Registry,
   log: Log,
   ready: Promise<unknown> = Promise.resolve(),
@@ -70,7 +70,10 @@ export interface PublishedIndex {
  * else's may claim any store path. To reuse its layers is what runtimes hold against the config when they unpack them;
  * not to build at all is held against nothing.
  */
-export function ownIndexes(earlier: readonly Earlier[], images: readonly Repository[]): readonly PublishedIndex[] {
+export function ownIndexes(
+  earlier: readonly PreviousImage[],
+  images: readonly Repository[],
+): readonly PublishedIndex[] {
   return earlier.flatMap(({ reference, content }) => {
     const own = images.some((image) => sameRepository(image, reference.repository))
     return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : []
@@ -113,10 +116,10 @@ export async function findUnchanged(
     const entries = entriesFor(manifests, wanted.platform)
     const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath)
     if (entry === undefined) continue
-    const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(reasonOf)
+    const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(failureSummary)
     if (typeof looked !== 'string') return looked
     log.info(
-      `The image for ${printPlatform(wanted.platform)} is built, though ${printReference(reference)} has it: ${looked}`,
+      `The image for ${formatPlatform(wanted.platform)} is built, though ${formatReference(reference)} has it: ${looked}`,
     )
   }
   return undefined
@@ -133,13 +136,13 @@ async function look(
   if (rivals > 1) return `the index has ${rivals} images for that platform`
   const hint = fromAnnotations(annotations)
   const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
-  if (more.length > 0) return `its ${printKeys(more)} not in \`labels\` now`
+  if (more.length > 0) return `its ${formatKeys(more)} not in \`labels\` now`
   const image = await findImage(registry, repository, digest)
   if (image?.digest !== digest) return 'it lists an image that is not there'
   const info = fromAnnotations(image.own.annotations)
   if (info === undefined) return 'its own manifest does not say what it was built from'
   if (hint === undefined || !sameBuild(info, hint)) return `its own manifest says ${formatBuildInfo(info)}`
-  if (!fits(image.platform, platform)) return `the image there is for ${printPlatform(image.platform)}`
+  if (!fits(image.platform, platform)) return `the image there is for ${formatPlatform(image.platform)}`
   const missing = await missingBlobs(registry, image)
   if (missing.length > 0) return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`
   const { bytes, mediaType } = image.own.manifest
@@ -156,6 +159,6 @@ function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonl
   return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted))
 }
 
-function printKeys(keys: readonly string[]): string {
-  return `${keys.length === 1 ? 'label' : 'labels'} ${oneLine(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`
+function formatKeys(keys: readonly string[]): string {
+  return `${keys.length === 1 ? 'label' : 'labels'} ${sanitizeLine(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`
 }

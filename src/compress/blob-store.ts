@@ -4,7 +4,7 @@ import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { messageOf } from '../errors.ts'
-import { freeSpace, MORE_SPACE, printFreeSpace } from '../fs/disk.ts'
+import { formatFreeSpace, freeSpace, MORE_SPACE } from '../fs/disk.ts'
 import type { Digest } from '../oci/digest.ts'
 import { BlobError } from './blob-error.ts'
 
@@ -108,11 +108,11 @@ export function createBlobStore(folder: string): BlobStore {
 }
 
 async function notKept(folder: string, cause: unknown): Promise<BlobError> {
-  const space = printFreeSpace(await freeSpace([folder]))
+  const space = formatFreeSpace(await freeSpace([folder]))
   return new BlobError({
-    what: `A layer can't be kept in ${folder} until it is uploaded`,
-    words: messageOf(cause),
-    help: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
+    message: `A layer can't be kept in ${folder} until it is uploaded`,
+    detail: messageOf(cause),
+    hint: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
     cause,
   })
 }

@@ -4,7 +4,7 @@ import type { Digest } from '../oci/digest.ts'
 import type { LayerFormat } from '../oci/media-type.ts'
 import { BLOCK_LIMIT } from './deflate/deflate.ts'
 import { createDeflatePool } from './deflate/pool.ts'
-import type { Slots } from './semaphore.ts'
+import type { Semaphore } from './semaphore.ts'
 
 /** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
 export interface Compression {
@@ -39,7 +39,7 @@ export interface Compressing {
 export async function compressLayer(
   content: AsyncIterable<Buffer>,
   compression: Compression,
-  slots: Slots,
+  slots: Semaphore,
   write: Write,
 ): Promise<Compressing> {
   const diffId = createHash('sha256')
@@ -52,7 +52,7 @@ export async function compressLayer(
     for await (const block of blocksOf(content, codec.blocks)) {
       size += block.length
       diffId.update(block)
-      await slots.take()
+      await slots.acquire()
       chain = writeNext(chain, codec.compress(block), slots, write)
       // Whoever awaits `written` learns of it; until the next block has been read, nobody waits for this one.
       chain.catch(() => undefined)
@@ -70,7 +70,7 @@ export async function compressLayer(
 async function writeNext(
   before: Promise<void>,
   compressed: Promise<Buffer>,
-  slots: Slots,
+  slots: Semaphore,
   write: Write,
 ): Promise<void> {
   try {
@@ -79,7 +79,7 @@ async function writeNext(
     await before
     await write(await compressed)
   } finally {
-    slots.give()
+    slots.release()
   }
 }
 

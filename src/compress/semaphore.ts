@@ -1,16 +1,16 @@
-/** A number of places, of which each can be taken by one at a time. */
-export interface Slots {
-  /** Resolves when a place is free, first come, first served. */
-  take(): Promise<void>
-  give(): void
+/** Limits how many tasks run at once. */
+export interface Semaphore {
+  /** Resolves when a permit is available, in the order of the calls. */
+  acquire(): Promise<void>
+  release(): void
 }
 
-/** @param count how many there are */
-export function createSlots(count: number): Slots {
+/** @param count how many tasks may run at once */
+export function createSemaphore(count: number): Semaphore {
   let free = count
   const waiting: (() => void)[] = []
   return {
-    take() {
+    acquire() {
       if (free > 0) {
         free--
         return Promise.resolve()
@@ -19,7 +19,7 @@ export function createSlots(count: number): Slots {
         waiting.push(resolve)
       })
     },
-    give() {
+    release() {
       const next = waiting.shift()
       if (next === undefined) free++
       else next()

@@ -1,6 +1,6 @@
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 
 /** Docker is missing, is not running, or refused. */
-export class DockerError extends Failure {
+export class DockerError extends ActionError {
   override readonly name = 'DockerError'
 }

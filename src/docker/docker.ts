@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { which } from '@actions/io'
 import { startActivity } from '../activity.ts'
-import { lastLines, oneLine } from '../errors.ts'
+import { lastLines, sanitizeLine } from '../errors.ts'
 import { createClock } from '../http/clock.ts'
 import { retryDelay } from '../http/retry.ts'
 import type { Log } from '../log.ts'
@@ -29,9 +29,9 @@ export async function checkDocker({ silence }: DockerTiming = {}): Promise<void>
   const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'], silence)
   if (exitCode === 0) return
   throw new DockerError({
-    what: 'Docker is not running on this runner',
-    words: lastLines(log, 5),
-    help: WHERE_DOCKER_IS,
+    message: 'Docker is not running on this runner',
+    detail: lastLines(log, 5),
+    hint: WHERE_DOCKER_IS,
   })
 }
 
@@ -53,7 +53,7 @@ export async function keepsLayersUncompressed(): Promise<boolean> {
  */
 export async function loadImage<Result>(
   feed: (stdin: Writable) => Promise<Result>,
-  advise: (words: string) => string | undefined = () => undefined,
+  advise: (detail: string) => string | undefined = () => undefined,
   { silence = SILENCE }: DockerTiming = {},
 ): Promise<Result> {
   const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true })
@@ -67,9 +67,9 @@ export async function loadImage<Result>(
     const { failure, log } = await docker.ended.finally(loading.end)
     if (fed.status === 'fulfilled' && failure === undefined) return fed.value
     const said = lastLines(log || (failure ?? ''), 10)
-    const what = 'Docker could not load the image that Nix built'
-    if (progress.stalled() !== undefined) throw noAnswer(what, `docker load ${progress.stalled()}`)
-    throw new DockerError({ what, words: said, help: advise(said) ?? adviceOnDaemon(said) })
+    const message = 'Docker could not load the image that Nix built'
+    if (progress.stalled() !== undefined) throw noAnswer(message, `docker load ${progress.stalled()}`)
+    throw new DockerError({ message, detail: said, hint: advise(said) ?? adviceOnDaemon(said) })
   } finally {
     progress.end()
     docker.end()
@@ -135,8 +135,8 @@ export async function loadedImage(configDigest: Digest, names: readonly string[]
     if (adviceOnDaemon(log) !== undefined) throw failed('Docker could not look up the image that it has loaded', log)
   }
   throw new DockerError({
-    what: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
-    help: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
+    message: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
+    hint: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
   })
 }
 
@@ -187,7 +187,7 @@ export async function pushTag(
       const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`
       throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push)
     }
-    const why = result.stalled ? silentFor('docker push', limit) : oneLine(lastLines(result.log, 1))
+    const why = result.stalled ? silentFor('docker push', limit) : sanitizeLine(lastLines(result.log, 1))
     log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`)
     await clock.wait(delay)
   }
@@ -198,8 +198,8 @@ function digestIn(stdout: string, reference: string): Digest {
   const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1]
   if (digest !== undefined && isDigest(digest)) return digest
   throw new DockerError({
-    what: `Docker has pushed ${reference}, but did not say its digest`,
-    words: lastLines(stdout, 5),
+    message: `Docker has pushed ${reference}, but did not say its digest`,
+    detail: lastLines(stdout, 5),
   })
 }
 
@@ -225,23 +225,23 @@ const PASSING = new RegExp(
 )
 
 function pushError(
-  what: string,
+  message: string,
   { stalled, log }: CommandResult,
   limit: number,
   { loginHelp, existing }: TagPush,
 ): DockerError {
-  if (stalled) return noAnswer(what, silentFor('docker push', limit))
-  const words = lastLines(log, 5)
+  if (stalled) return noAnswer(message, silentFor('docker push', limit))
+  const detail = lastLines(log, 5)
   const refused = REFUSED.test(log)
   if (IMMUTABLE.test(log) || (refused && existing !== undefined))
     return new DockerError({
-      what: `${what}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
-      words,
-      help: OTHER_TAG,
+      message: `${message}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
+      detail,
+      hint: OTHER_TAG,
     })
-  if (refused) return new DockerError({ what, words, help: loginHelp })
-  if (UNSUPPORTED.test(log)) return new DockerError({ what, words, help: PUSH_OCI })
-  return failed(what, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined)
+  if (refused) return new DockerError({ message, detail, hint: loginHelp })
+  if (UNSUPPORTED.test(log)) return new DockerError({ message, detail, hint: PUSH_OCI })
+  return failed(message, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined)
 }
 
 const IMMUTABLE = /immutable|overwrit/i
@@ -265,18 +265,18 @@ function silentFor(command: string, limit: number): string {
 }
 
 /** Returns the error of a command that failed with these words. */
-function failed(what: string, log: string, help?: string): DockerError {
-  return new DockerError({ what, words: lastLines(log, 5), help: adviceOnDaemon(log) ?? help })
+function failed(message: string, log: string, hint?: string): DockerError {
+  return new DockerError({ message, detail: lastLines(log, 5), hint: adviceOnDaemon(log) ?? hint })
 }
 
 /** Returns the error of a command that was ended because it made no progress. */
-function noAnswer(what: string, words: string): DockerError {
-  return new DockerError({ what: `${what}: the Docker daemon does not answer`, words, help: RESTART })
+function noAnswer(message: string, detail: string): DockerError {
+  return new DockerError({ message: `${message}: the Docker daemon does not answer`, detail, hint: RESTART })
 }
 
 /** Returns what helps if Docker's words say that its daemon is gone. */
-function adviceOnDaemon(words: string): string | undefined {
-  return DAEMON_GONE.test(words) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined
+function adviceOnDaemon(detail: string): string | undefined {
+  return DAEMON_GONE.test(detail) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined
 }
 
 const DAEMON_GONE =
@@ -311,5 +311,5 @@ async function dockerPath(): Promise<string> {
 }
 
 function missing(): DockerError {
-  return new DockerError({ what: 'Docker is not installed on this runner', help: WHERE_DOCKER_IS })
+  return new DockerError({ message: 'Docker is not installed on this runner', hint: WHERE_DOCKER_IS })
 }

@@ -1,7 +1,7 @@
 import { stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { Failure, messageOf } from '../errors.ts'
-import { printBytes } from '../units.ts'
+import { ActionError, messageOf } from '../errors.ts'
+import { formatBytes } from '../units.ts'
 
 /** What is free on one file system. */
 export interface FreeSpace {
@@ -26,9 +26,9 @@ export async function freeSpace(folders: readonly string[]): Promise<readonly Fr
 }
 
 /** For example "70.9 GB are free for /nix/store, 1.2 GB for /home/runner/temp". */
-export function printFreeSpace(disks: readonly FreeSpace[]): string {
+export function formatFreeSpace(disks: readonly FreeSpace[]): string {
   return disks
-    .map(({ folders, free }, at) => `${printBytes(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
+    .map(({ folders, free }, at) => `${formatBytes(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
     .join(', ')
 }
 
@@ -53,13 +53,13 @@ export function isDiskError(error: unknown): boolean {
  * Returns the failure of writing to a folder: what is wrong with it, how much of it is free, and what to do.
  * @param what begins the message: `Can't write temporary files to /tmp`
  */
-export async function diskFailure(what: string, folder: string, error: unknown): Promise<Failure> {
+export async function diskFailure(message: string, folder: string, error: unknown): Promise<ActionError> {
   const found = reasonFor(error)
   const free = await freeSpace([folder]).catch(() => [])
-  const words = [messageOf(error), free.length > 0 ? printFreeSpace(free) : []].flat().join('\n')
-  if (found === undefined) return new Failure({ what, words, help: 'Re-run this job.', cause: error })
-  const help = `${found.advise(folder)} Then re-run this job.`
-  return new Failure({ what: `${what}: ${found.reason}`, words, help, cause: error })
+  const detail = [messageOf(error), free.length > 0 ? formatFreeSpace(free) : []].flat().join('\n')
+  if (found === undefined) return new ActionError({ message, detail, hint: 'Re-run this job.', cause: error })
+  const hint = `${found.advise(folder)} Then re-run this job.`
+  return new ActionError({ message: `${message}: ${found.reason}`, detail, hint, cause: error })
 }
 
 /** What a user can do where the limit of open files is reached. */

@@ -1,10 +1,10 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, opendir, readlink, realpath, stat } from 'node:fs/promises'
 import { isAbsolute, relative } from 'node:path'
-import { Failure, messageOf } from '../errors.ts'
+import { ActionError, messageOf } from '../errors.ts'
 
 /** A file that can't be read, or must not be. */
-export class FileError extends Failure {
+export class FileError extends ActionError {
   override readonly name = 'FileError'
 }
 
@@ -40,7 +40,7 @@ export async function resolveWithin(path: string, root: string): Promise<string 
  */
 export async function openRegularFile(path: string, root: string): Promise<RegularFile> {
   const place = await resolveWithin(path, root)
-  if (place === undefined) throw new FileError({ what: `There is no ${path}` })
+  if (place === undefined) throw new FileError({ message: `There is no ${path}` })
   // Without waiting: a pipe that nobody writes to would keep it from being opened.
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW
   const handle = await open(place, flags).catch((error: unknown) => {
@@ -48,7 +48,7 @@ export async function openRegularFile(path: string, root: string): Promise<Regul
   })
   try {
     const file = await handle.stat()
-    if (!file.isFile()) throw new FileError({ what: `${path} is not a regular file` })
+    if (!file.isFile()) throw new FileError({ message: `${path} is not a regular file` })
     if (!(await isStillWithin(handle, root))) throw leadsOut(path, root)
     return { handle, size: file.size }
   } catch (error) {
@@ -115,7 +115,7 @@ const NAMES_LIMIT = 10_000
  */
 export async function listFolder(path: string, root: string): Promise<readonly string[]> {
   const place = await resolveWithin(path, root)
-  if (place === undefined) throw new FileError({ what: `There is no ${path}` })
+  if (place === undefined) throw new FileError({ message: `There is no ${path}` })
   const names: string[] = []
   try {
     for await (const { name } of await opendir(place, { bufferSize: 512 })) {
@@ -126,7 +126,7 @@ export async function listFolder(path: string, root: string): Promise<readonly s
     throw unreadable(path, error)
   }
   if (names.length <= NAMES_LIMIT) return names.sort()
-  throw new FileError({ what: `${path} is a folder with more than ${NAMES_LIMIT} files in it` })
+  throw new FileError({ message: `${path} is a folder with more than ${NAMES_LIMIT} files in it` })
 }
 
 /** Whether what was opened is where it was looked for: a program that still runs may have put a link in its place. */
@@ -142,13 +142,13 @@ function isWithin(path: string, folder: string): boolean {
 }
 
 function unreadable(path: string, cause: unknown): FileError {
-  return new FileError({ what: `${path} can't be read`, words: messageOf(cause), cause })
+  return new FileError({ message: `${path} can't be read`, detail: messageOf(cause), cause })
 }
 
 function leadsOut(path: string, root: string): FileError {
   return new FileError({
-    what: `${path} is a link that leads out of ${root}`,
-    help: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+    message: `${path} is a link that leads out of ${root}`,
+    hint: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
   })
 }
 

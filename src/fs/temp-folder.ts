@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { join, sep } from 'node:path'
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 import { diskFailure, isDiskError } from './disk.ts'
 
 /**
@@ -32,7 +32,7 @@ export async function withTempFolder<Result>(
 
 /** Reports whether an error is about files in a folder, or about a disk or limit without a path: then it is this one. */
 function isAbout(parent: string, error: unknown): boolean {
-  if (error instanceof Failure || !isDiskError(error)) return false
+  if (error instanceof ActionError || !isDiskError(error)) return false
   const { path } = error as { readonly path?: unknown }
   return typeof path !== 'string' || `${path}${sep}`.startsWith(parent.endsWith(sep) ? parent : `${parent}${sep}`)
 }

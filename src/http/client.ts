@@ -3,7 +3,7 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, type Dispatcher, errors, Pool, ProxyAgent, request } from 'undici'
 import { type Activity, startActivity } from '../activity.ts'
-import { messageOf, oneLine } from '../errors.ts'
+import { messageOf, sanitizeLine } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { RegistryError, readErrorAnswer } from '../registry/registry-error.ts'
 import { createBackOffs } from './back-off.ts'
@@ -12,7 +12,7 @@ import { type Attempt, createBudgets, STALL, type Work } from './budget.ts'
 import { type ClockSkew, clockSkew, createClock, formatTime } from './clock.ts'
 import { createNetwork, type NetworkSettings, type Reach, RefusedAddress, refusedAddress } from './network.ts'
 import { proxyFor, proxyStatus, readProxies, unusableProxy } from './proxy.ts'
-import { isPassing, isPassingError, parseRetryAfter, retryDelay } from './retry.ts'
+import { isRetryable, isRetryableError, parseRetryAfter, retryDelay } from './retry.ts'
 import { causeOf, codeOf, unanswered } from './unanswered.ts'
 
 /** A request to whatever URL. */
@@ -25,9 +25,9 @@ export interface HttpRequest {
   /** A stream can be sent once only. */
   readonly body?: Uint8Array | Readable | undefined
   /** How long to wait for the answer after all has been sent, in milliseconds, if not as long as usual. */
-  readonly patience?: number
+  readonly timeoutMs?: number
   /** What the request is for, in a form that fits after "can't": `read ghcr.io/owner/app:latest`. */
-  readonly purpose: string
+  readonly operation: string
   /** Reads the answer's body at once, up to so many bytes, as part of the request that is tried again. */
   readonly limit?: number
   /** How often it is sent at most, apart from answers with status 429; one for looking whether anybody answers. */
@@ -92,7 +92,7 @@ export interface Http {
   close(): Promise<void>
 }
 
-export type RetryCall = Pick<HttpRequest, 'url' | 'purpose' | 'registry'> & Partial<Pick<HttpRequest, 'method'>>
+export type RetryCall = Pick<HttpRequest, 'url' | 'operation' | 'registry'> & Partial<Pick<HttpRequest, 'method'>>
 
 /** In milliseconds. */
 export interface Timeouts {
@@ -145,7 +145,7 @@ export function createHttp(settings: HttpSettings): Http {
   const exhausted = new WeakSet<Error>()
 
   // Origins that send bodies after HEAD, where none belong: on a kept connection one is read as the next answer.
-  const unruly = new Set<string>()
+  const headBodyOrigins = new Set<string>()
 
   async function dispatcherFor(call: RetryCall): Promise<Dispatcher> {
     const proxy = proxyFor(call.url, proxies)
@@ -177,9 +177,9 @@ export function createHttp(settings: HttpSettings): Http {
       if (body instanceof Readable) body.destroy()
       throw error
     })
-    const patience = attempt.limit(patienceFor(call, timeouts.stall))
+    const timeoutMs = attempt.limit(timeoutFor(call, timeouts.stall))
     const timer = createTimer()
-    const sent = body instanceof Readable ? watchUpload(body, timer, attempt, patience) : body
+    const sent = body instanceof Readable ? watchUpload(body, timer, attempt, timeoutMs) : body
     try {
       return await request(url, {
         method,
@@ -187,19 +187,19 @@ export function createHttp(settings: HttpSettings): Http {
         body: sent ?? null,
         dispatcher,
         // undici's limit begins when the request is sent, and does not know how long a body takes.
-        headersTimeout: body instanceof Readable ? 0 : patience,
+        headersTimeout: body instanceof Readable ? 0 : timeoutMs,
         signal: timer.signal,
         // Each interim answer restarts undici's timeout.
         onInfo() {
           if (!timer.running() && !(body instanceof Readable))
-            timer.start(patience, `only interim answers arrived within ${patience / 1000} s`)
+            timer.start(timeoutMs, `only interim answers arrived within ${timeoutMs / 1000} s`)
         },
         // undici gives each HEAD a connection of its own otherwise.
-        reset: method === 'HEAD' && unruly.has(url.origin),
+        reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
       })
     } catch (error) {
-      if (isNonsense(error)) unruly.add(url.origin)
-      if (error instanceof errors.HeadersTimeoutError) throw noAnswer(patience)
+      if (isProtocolError(error)) headBodyOrigins.add(url.origin)
+      if (error instanceof errors.HeadersTimeoutError) throw noAnswer(timeoutMs)
       throw error
     } finally {
       timer.end()
@@ -207,12 +207,12 @@ export function createHttp(settings: HttpSettings): Http {
   }
 
   /** Takes the bytes that the connection takes from a body for progress. */
-  function watchUpload(body: Readable, timer: Timer, attempt: Attempt, patience: number): Readable {
+  function watchUpload(body: Readable, timer: Timer, attempt: Attempt, timeoutMs: number): Readable {
     const limit = attempt.limit(timeouts.stall)
     return watchBody(body, {
       start() {
         attempt.progress()
-        if (body.readableEnded) timer.start(patience, noAnswer(patience).message)
+        if (body.readableEnded) timer.start(timeoutMs, noAnswer(timeoutMs).message)
         else timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`)
       },
       stop: timer.stop,
@@ -220,7 +220,7 @@ export function createHttp(settings: HttpSettings): Http {
   }
 
   async function sendApart(call: HttpRequest): Promise<number> {
-    const { statusCode, body } = await begin({ ...call, patience: BACKGROUND_LIMIT }, APART)
+    const { statusCode, body } = await begin({ ...call, timeoutMs: BACKGROUND_LIMIT }, APART)
     body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined)
     return statusCode
   }
@@ -232,7 +232,7 @@ export function createHttp(settings: HttpSettings): Http {
     const endActivity = watchSilence(call)
     const outcome = await settle(answerTo(call, attempt))
     endActivity()
-    if (passingReason(outcome, budgets.hasAnswered(origin)) !== undefined) attempt.failed()
+    if (retryReason(outcome, budgets.hasAnswered(origin)) !== undefined) attempt.failed()
     // A redirect only counts once it leads somewhere.
     else if (outcome.reply !== undefined && !isRedirect(outcome.reply)) attempt.answered()
     return conclude(call, outcome)
@@ -268,10 +268,10 @@ export function createHttp(settings: HttpSettings): Http {
     if (reply !== undefined) return reply
     if (error instanceof RefusedAddress) throw refusedAddress(call, error, await network.reachFor(call))
     if (error instanceof RegistryError) throw error
-    const { url, purpose } = call
+    const { url, operation } = call
     const answered = budgets.hasAnswered(url.origin)
     const validity = network.certificateOf(url.origin)
-    throw unanswered({ url, purpose, error, proxy: proxyFor(url, proxies), answered, validity, skew })
+    throw unanswered({ url, operation, error, proxy: proxyFor(url, proxies), answered, validity, skew })
   }
 
   /** Has the budget of the host that was asked first know how it ended, wherever that host pointed to. */
@@ -293,7 +293,7 @@ export function createHttp(settings: HttpSettings): Http {
       work.count++
       const { reply, error } = outcome
       const answered = budgets.hasAnswered(origin)
-      const why = passingReason(outcome, answered)
+      const why = retryReason(outcome, answered)
       const most = mostAttempts(outcome, answered, attempts)
       note(call, outcome, why, work)
       if (why === undefined || work.count >= most || isExhausted(error)) return withTries(outcome, work)
@@ -321,8 +321,8 @@ export function createHttp(settings: HttpSettings): Http {
     if (reply !== undefined) return reply.ok || count === 1 ? reply : { ...reply, tries }
     if (!(error instanceof RegistryError) || isExhausted(error)) throw error
     const { host, problem, status, code, parts } = error
-    const what = count === 1 ? parts.what : `${parts.what} (${tries})`
-    const last = new RegistryError({ ...parts, host, problem, status, code, what })
+    const message = count === 1 ? parts.message : `${parts.message} (${tries})`
+    const last = new RegistryError({ ...parts, host, problem, status, code, message })
     exhausted.add(last)
     throw last
   }
@@ -357,11 +357,11 @@ export function createHttp(settings: HttpSettings): Http {
 }
 
 /** Has the log say that a host does not answer. An upload's answer is waited for only once all of it has been sent. */
-function watchSilence({ url, purpose, body }: HttpRequest): () => void {
+function watchSilence({ url, operation, body }: HttpRequest): () => void {
   let activity: Activity | undefined
   let ended = false
   const start = () => {
-    if (!ended) activity = startActivity(`${url.host} to ${purpose}`)
+    if (!ended) activity = startActivity(`${url.host} to ${operation}`)
   }
   if (body instanceof Readable) body.once('close', start)
   else start()
@@ -414,22 +414,24 @@ function hostOf({ reply, error }: Outcome): string | undefined {
 }
 
 /** Why asking again may help, in the other side's words. Undefined where it would not. */
-function passingReason({ reply, error }: Outcome, answered: boolean): string | undefined {
+function retryReason({ reply, error }: Outcome, answered: boolean): string | undefined {
   const refused = proxyStatus(causeOf(error))
-  if (refused !== undefined && isPassing(refused, '')) return `the proxy answered with status ${refused}`
+  if (refused !== undefined && isRetryable(refused, '')) return `the proxy answered with status ${refused}`
   if (reply === undefined)
-    return isPassingError(codeOf(error), answered) || isNonsense(error) ? oneLine(messageOf(causeOf(error))) : undefined
+    return isRetryableError(codeOf(error), answered) || isProtocolError(error)
+      ? sanitizeLine(messageOf(causeOf(error)))
+      : undefined
   if (reply.ok) return undefined
   if (reply.status < 400) return `unexpected answer: ${statusLine(reply)}`
-  return isPassing(reply.status, reply.text) ? statusLine(reply) : undefined
+  return isRetryable(reply.status, reply.text) ? statusLine(reply) : undefined
 }
 
 /** `503 Service Unavailable`, and what the answer says besides. */
 function statusLine({ status, text }: HttpFailure): string {
-  const { words } = readErrorAnswer(text)
+  const { detail } = readErrorAnswer(text)
   const reason = `${status} ${STATUS_CODES[status] ?? ''}`.trim()
-  if (words === '') return reason
-  return oneLine(words.startsWith(String(status)) ? words : `${status} ${words}`)
+  if (detail === '') return reason
+  return sanitizeLine(detail.startsWith(String(status)) ? detail : `${status} ${detail}`)
 }
 
 /**
@@ -462,20 +464,20 @@ function flatten(headers: Readonly<Record<string, string | string[] | undefined>
 }
 
 /** Whether what came was no answer in HTTP: it may belong to the request before, and another connection has none of it. */
-function isNonsense(error: unknown): boolean {
+function isProtocolError(error: unknown): boolean {
   return causeOf(error) instanceof errors.HTTPParserError
 }
 
 /** Bytes per millisecond. Registries may copy a blob when its upload ends, and answer only after that. */
 const COPY_SPEED = 20_000
 
-function patienceFor({ patience, body, headers }: HttpRequest, usual: number): number {
-  if (patience !== undefined || !(body instanceof Readable)) return patience ?? usual
+function timeoutFor({ timeoutMs, body, headers }: HttpRequest, usual: number): number {
+  if (timeoutMs !== undefined || !(body instanceof Readable)) return timeoutMs ?? usual
   return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED
 }
 
-function noAnswer(patience: number): LateAnswer {
-  return new LateAnswer(`no answer arrived within ${Math.round(patience) / 1000} s`)
+function noAnswer(timeoutMs: number): LateAnswer {
+  return new LateAnswer(`no answer arrived within ${Math.round(timeoutMs) / 1000} s`)
 }
 
 /** Ends a request. */

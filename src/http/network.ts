@@ -23,7 +23,7 @@ export interface NetworkSettings {
 export interface NetworkCall {
   readonly url: URL
   /** Used in messages, after "Can't". */
-  readonly purpose: string
+  readonly operation: string
   /** The registry that causes the request; without one, every address is allowed. */
   readonly registry?: URL | undefined
 }
@@ -189,7 +189,7 @@ async function within<Result>(milliseconds: number, work: Promise<Result>): Prom
 
 /** Returns the error of a request that a registry has sent to an address that it may not send anyone to. */
 export function refusedAddress(
-  { url, purpose, registry = url }: NetworkCall,
+  { url, operation, registry = url }: NetworkCall,
   { address, kind }: RefusedAddress,
   reach: Reach,
 ): RegistryError {
@@ -201,8 +201,8 @@ export function refusedAddress(
     return new RegistryError({
       host,
       problem: 'other',
-      what: `Can't ${purpose}: ${leads} ${kind.name}, and this action never connects to those`,
-      help: own
+      message: `Can't ${operation}: ${leads} ${kind.name}, and this action never connects to those`,
+      hint: own
         ? "Check the registry's name, and the address that it resolves to on the runner."
         : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
     })
@@ -210,7 +210,7 @@ export function refusedAddress(
   return new RegistryError({
     host,
     problem: 'other',
-    what: `Can't ${purpose}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
-    help: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
+    message: `Can't ${operation}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
+    hint: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
   })
 }

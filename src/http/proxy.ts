@@ -8,7 +8,7 @@ type Environment = Readonly<Record<string, string | undefined>>
 /** What is to be asked, and what for. */
 interface ProxiedCall {
   readonly url: URL
-  readonly purpose: string
+  readonly operation: string
 }
 
 /** The variables of the environment, as curl and Go read them. */
@@ -93,12 +93,12 @@ function isWithin(host: string, network: string, prefix: string | undefined): bo
 }
 
 /** The error of a variable that can't be used. Without its value, which may hold a password. */
-export function unusableProxy(variable: string, { url, purpose }: ProxiedCall): RegistryError {
+export function unusableProxy(variable: string, { url, operation }: ProxiedCall): RegistryError {
   return new RegistryError({
     host: url.host,
     problem: 'other',
-    what: `Can't ${purpose}: the environment variable ${variable} holds no address of a proxy that can be used`,
-    help: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
+    message: `Can't ${operation}: the environment variable ${variable} holds no address of a proxy that can be used`,
+    hint: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
   ${variable}: http://proxy.example:3128
   ${variable}: http://user:password@proxy.example:3128
   ${variable}: socks5://proxy.example:1080
@@ -121,18 +121,18 @@ export function refusedByProxy(
   proxy: URL,
   variable: string,
   status: number,
-  { url, purpose }: ProxiedCall,
+  { url, operation }: ProxiedCall,
   cause: unknown,
 ): RegistryError {
-  const help =
+  const hint =
     status === 407
       ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
       : `Have the proxy allow connections to ${url.host}.`
   return new RegistryError({
     host: url.host,
     problem: 'other',
-    what: `Can't ${purpose}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
-    help: `${help}\n${goDirect(url)}`,
+    message: `Can't ${operation}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
+    hint: `${hint}\n${goDirect(url)}`,
     cause,
   })
 }

@@ -36,7 +36,7 @@ const RETRIED_ONCE_ANSWERED = new Set([
  * Whether the same request may succeed a moment later. GHCR answers a burst with 403 and these words:
  * https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits
  */
-export function isPassing(status: number, body: string): boolean {
+export function isRetryable(status: number, body: string): boolean {
   return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body))
 }
 
@@ -45,7 +45,7 @@ export function isPassing(status: number, body: string): boolean {
  * @param code Node's or undici's
  * @param answered whether the host has answered before
  */
-export function isPassingError(code: string | undefined, answered: boolean): boolean {
+export function isRetryableError(code: string | undefined, answered: boolean): boolean {
   if (code === undefined) return false
   if (RETRIED_ERRORS.has(code)) return true
   return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'))

@@ -11,7 +11,7 @@ import { type NamedProxy, proxyStatus, refusedByProxy } from './proxy.ts'
 export interface Unanswered {
   readonly url: URL
   /** Used in messages, after "Can't". */
-  readonly purpose: string
+  readonly operation: string
   readonly error: unknown
   readonly proxy: NamedProxy | undefined
   /** Whether the host has answered before. */
@@ -22,21 +22,21 @@ export interface Unanswered {
   readonly skew: ClockSkew | undefined
 }
 
-type Explanation = Pick<RegistryErrorParts, 'problem' | 'what' | 'help'>
+type Explanation = Pick<RegistryErrorParts, 'problem' | 'message' | 'hint'>
 
 /** Returns the error of a request that got no answer. */
 export function unanswered(call: Unanswered): RegistryError {
-  const { url, purpose, error, proxy } = call
+  const { url, operation, error, proxy } = call
   const { host } = url
   const refused = proxyStatus(causeOf(error))
   if (refused !== undefined && proxy?.url !== undefined)
     return refusedByProxy(proxy.url, proxy.variable, refused, call, error)
-  const { what, ...explanation } = explain(call)
+  const { message, ...explanation } = explain(call)
   return new RegistryError({
     host,
     ...explanation,
-    what: `Can't ${purpose}: ${what}`,
-    words: messageOf(error),
+    message: `Can't ${operation}: ${message}`,
+    detail: messageOf(error),
     cause: error,
   })
 }
@@ -46,27 +46,27 @@ function explain(call: Unanswered): Explanation {
   const { host } = call.url
   const code = codeOf(error) ?? ''
   if (error instanceof LateAnswer)
-    return { problem: 'other', what: `the connection to ${host} stalled`, help: 'Run the job again later.' }
+    return { problem: 'other', message: `the connection to ${host} stalled`, hint: 'Run the job again later.' }
   if (code === 'EMFILE' || code === 'ENFILE')
     return {
       problem: 'other',
-      what: 'the runner has reached its limit of open files',
-      help: MORE_FILES,
+      message: 'the runner has reached its limit of open files',
+      hint: MORE_FILES,
     }
   if (TIME_ERRORS.has(code)) return explainTime(call, code)
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
     return {
       problem: 'other',
-      what: `the certificate of ${host} is for another host name`,
-      help: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
+      message: `the certificate of ${host} is for another host name`,
+      hint: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
     }
   if (CERTIFICATE_ERROR.test(code))
-    return { problem: 'untrusted-certificate', what: `the certificate of ${host} is not trusted`, help: undefined }
+    return { problem: 'untrusted-certificate', message: `the certificate of ${host} is not trusted`, hint: undefined }
   const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`
   return {
     problem: 'unreachable',
-    what: `${host} can't be reached${through}`,
-    help: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
+    message: `${host} can't be reached${through}`,
+    hint: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
   }
 }
 
@@ -79,22 +79,22 @@ const CERTIFICATE_ERROR =
 function explainTime({ url: { host }, validity, skew }: Unanswered, code: string): Explanation {
   const now = Date.now()
   const expired = code === 'CERT_HAS_EXPIRED'
-  const what = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`
+  const message = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`
   if (skew !== undefined)
     return {
       problem: 'other',
-      what: `${what} by the clock of this runner, which is wrong`,
-      help: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
+      message: `${message} by the clock of this runner, which is wrong`,
+      hint: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
     }
   const limit = expired ? validity?.to : validity?.from
   const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `
   const clock = `The runner's clock says ${formatTime(now)}`
   const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`
   const far = limit !== undefined && Math.abs(limit - now) >= DAY
-  const help = expired
+  const hint = expired
     ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
     : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`
-  return { problem: 'other', what, help }
+  return { problem: 'other', message, hint }
 }
 
 /** Returns the error that an error is about. */

@@ -38,9 +38,9 @@ export async function readArchive(
   if (members.has('manifest.json')) return imageOfDockerArchive(contents, path)
   if (members.has('index.json')) return imageOfLayout(contents, path, wanted)
   throw new ImageError({
-    what: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-    words: `it holds ${listOf([...members.keys()])}`,
-    help: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
+    message: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
+    detail: `it holds ${listOf([...members.keys()])}`,
+    hint: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
   })
 }
 

@@ -25,7 +25,7 @@ function parse(bytes: Buffer, name: string, path: string): ImageConfig {
   try {
     return parseConfig(bytes, `the config ${name}`)
   } catch (error) {
-    if (error instanceof FormatError) throw damaged(path, error.parts.what, error)
+    if (error instanceof FormatError) throw damaged(path, error.parts.message, error)
     throw error
   }
 }

@@ -82,9 +82,9 @@ function codeOf(error: unknown): string {
 function explained(error: unknown, path: string, windowLog: number): unknown {
   if (codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
     return new ImageError({
-      what: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
-      words: messageOf(error),
-      help:
+      message: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
+      detail: messageOf(error),
+      hint:
         windowLog === WINDOW_LOG
           ? 'Compress it without `--long`, or with at most `--long=27`.'
           : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
@@ -101,8 +101,8 @@ async function* byXz(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator
   const program = await which('xz')
   if (program === '')
     throw new ImageError({
-      what: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-      help: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+      message: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
+      hint: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
     })
   const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`]
   const xz = startStreaming(program, args, { trust: 'nix', reads: true })
@@ -121,8 +121,8 @@ async function* byXz(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator
 
 const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'])
 
-function damaged(path: string, words: string, cause?: unknown): ImageError {
-  return new ImageError({ what: `${path} is damaged: it can't be decompressed`, words, cause })
+function damaged(path: string, detail: string, cause?: unknown): ImageError {
+  return new ImageError({ message: `${path} is damaged: it can't be decompressed`, detail, cause })
 }
 
 /** How it failed, once it is over. */

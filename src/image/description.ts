@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { openRegularFile, readWhole } from '../fs/regular-file.ts'
 import { readJson } from '../json.ts'
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 import { LAYERS_LIMIT, tooManyLayers } from './config.ts'
 
 /** In bytes; a description lists store paths, of which an image has some thousands at most. */
@@ -23,7 +23,7 @@ export type Description = { readonly diffIds: readonly string[] } | { readonly f
 export async function readDescription(path: string, root: string): Promise<Description> {
   const file = await openRegularFile(path, root)
   try {
-    if (file.size > LIMIT) return { fault: `it has ${printBytes(file.size)}` }
+    if (file.size > LIMIT) return { fault: `it has ${formatBytes(file.size)}` }
     const read = readJson(DESCRIPTION, await readWhole(file, path))
     if (!read.ok) return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` }
     const diffIds = read.value.layers.map((layer) => layer.diff_ids)

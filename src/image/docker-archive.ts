@@ -12,8 +12,8 @@ import { type Contents, damaged, listOf, memberName, type SourceImage } from './
  * @throws ImageError where it is damaged, or more than one
  */
 export async function imageOfDockerArchive(contents: Contents, path: string): Promise<SourceImage> {
-  const document = async (name: string, what: string) =>
-    documentCalled(await resolve(name, contents), contents, what, path)
+  const document = async (name: string, message: string) =>
+    documentCalled(await resolve(name, contents), contents, message, path)
   const manifest = parseManifest(await document('manifest.json', 'its manifest.json'), path)
   const config = await document(manifest.Config, `its config ${manifest.Config}`)
   const image = readConfig(config, manifest.Config, path)
@@ -54,9 +54,9 @@ function parseManifest(bytes: Buffer, path: string): ManifestEntry {
   if (entry === undefined) throw damaged(path, 'its manifest.json lists no image')
   if (more.length > 0)
     throw new ImageError({
-      what: `${path} holds ${more.length + 1} images, and only one can be pushed`,
-      words: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
-      help: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
+      message: `${path} holds ${more.length + 1} images, and only one can be pushed`,
+      detail: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+      hint: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
     })
   return { ...entry, Layers: entry.Layers ?? [] }
 }

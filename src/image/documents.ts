@@ -1,4 +1,4 @@
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 import { type Contents, damaged } from './source-image.ts'
 
 /** Of one document in bytes, and of all that are kept together: an archive can hold any number. */
@@ -20,15 +20,15 @@ export function isDocument(name: string, bytes: Buffer): boolean {
  * @param what it is, for errors: "its index.json"
  * @throws ImageError that says why there is none to read
  */
-export async function documentCalled(name: string, contents: Contents, what: string, path: string): Promise<Buffer> {
+export async function documentCalled(name: string, contents: Contents, message: string, path: string): Promise<Buffer> {
   const bytes = await contents.document(name)
   if (bytes !== undefined) return bytes
   const member = await contents.member(name)
-  if (member?.type !== 'file') throw damaged(path, `${what} is missing`)
-  if (member.size === 0) throw damaged(path, `${what} is empty`)
+  if (member?.type !== 'file') throw damaged(path, `${message} is missing`)
+  if (member.size === 0) throw damaged(path, `${message} is empty`)
   if (member.size > DOCUMENT_LIMIT)
-    throw damaged(path, `${what} is too large (${printBytes(member.size)}, at most ${printBytes(DOCUMENT_LIMIT)})`)
-  throw damaged(path, `${what} is not JSON`)
+    throw damaged(path, `${message} is too large (${formatBytes(member.size)}, at most ${formatBytes(DOCUMENT_LIMIT)})`)
+  throw damaged(path, `${message} is not JSON`)
 }
 
 /** Between the parts of JSON: https://www.rfc-editor.org/rfc/rfc8259#section-2 */

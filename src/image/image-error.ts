@@ -1,6 +1,6 @@
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 
 /** What Nix built is not an image, or a damaged one. */
-export class ImageError extends Failure {
+export class ImageError extends ActionError {
   override readonly name = 'ImageError'
 }

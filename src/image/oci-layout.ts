@@ -4,7 +4,7 @@ import { type Digest, digestOf } from '../oci/digest.ts'
 import { type Descriptor, isAttestation, parseConfig, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType, isManifestType, OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
-import { fits, type Platform, printPlatform, samePlatform } from '../oci/platform.ts'
+import { fits, formatPlatform, type Platform, samePlatform } from '../oci/platform.ts'
 import { readConfig } from './config.ts'
 import { DOCUMENT_LIMIT, DOCUMENTS_LIMIT, documentCalled, isDocument } from './documents.ts'
 import { ImageError } from './image-error.ts'
@@ -168,17 +168,17 @@ async function chooseImage(
   const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted))
   const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined
   if (chosen !== undefined) return chosen.image
-  const suffix = wanted === undefined ? '' : ` for ${printPlatform(wanted)}`
+  const suffix = wanted === undefined ? '' : ` for ${formatPlatform(wanted)}`
   if (fitting.length === 0)
     throw new ImageError({
-      what: `${path} has no image${suffix}`,
-      words: formatImages(placed),
-      help: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
+      message: `${path} has no image${suffix}`,
+      detail: formatImages(placed),
+      hint: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
     })
   throw new ImageError({
-    what: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
-    words: formatImages(placed),
-    help: 'Build each image by its own attribute.',
+    message: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
+    detail: formatImages(placed),
+    hint: 'Build each image by its own attribute.',
   })
 }
 
@@ -224,7 +224,7 @@ function ifValid<Value>(read: () => Value): Value | undefined {
 
 function formatImages(images: readonly PlacedImage[]): string {
   return listOf(
-    images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${printPlatform(platform)}` : ''}`),
+    images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${formatPlatform(platform)}` : ''}`),
     '\n',
   )
 }
@@ -260,7 +260,7 @@ function parse(bytes: Buffer, mediaType: string, name: string, path: string): Re
   try {
     return parseManifest(bytes, mediaType, name)
   } catch (error) {
-    if (error instanceof FormatError) throw damaged(path, error.parts.what, error)
+    if (error instanceof FormatError) throw damaged(path, error.parts.message, error)
     throw error
   }
 }

@@ -67,7 +67,7 @@ export interface Member {
 
 /** The error of an image that is not what it should be. @param why what is wrong with it */
 export function damaged(path: string, why: string, cause?: unknown): ImageError {
-  return new ImageError({ what: `${path} is not a whole image: ${why}`, cause })
+  return new ImageError({ message: `${path} is not a whole image: ${why}`, cause })
 }
 
 /** Without `./` in front and without `x/../`. */

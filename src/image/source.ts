@@ -5,7 +5,7 @@ import { finished } from 'node:stream/promises'
 import { contentOf, isFolder, listFolder, openRegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
 import type { Platform } from '../oci/platform.ts'
 import { startStreaming } from '../process/stream.ts'
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
@@ -43,14 +43,14 @@ export async function findSource(path: string, root = dirname(path)): Promise<Im
   if (start === 'folder') return findInFolder(path, root)
   const format = formatOf(start)
   if (format === undefined)
-    throw new ImageError({ what: `${path} is no image`, words: describeStart(start, 'the file'), help: BUILDERS })
+    throw new ImageError({ message: `${path} is no image`, detail: describeStart(start, 'the file'), hint: BUILDERS })
   if (format === 'nix2container') return describedBy(path, root)
   const unpacked = await readUnpackedStart(path, root, format)
   if (unpacked !== undefined && !mayBeTar(unpacked))
     throw new ImageError({
-      what: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
-      words: describeStart(unpacked, 'unpacked, it'),
-      help: BUILDERS,
+      message: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
+      detail: describeStart(unpacked, 'unpacked, it'),
+      hint: BUILDERS,
     })
   return { path, root, format }
 }
@@ -91,15 +91,15 @@ async function describedBy(path: string, root: string): Promise<ImageSource> {
   const description = await readDescription(path, root)
   if ('diffIds' in description) return { path, root, format: 'nix2container', ...description }
   throw new ImageError({
-    what: `${path} is no image`,
-    words: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
-    help: BUILDERS,
+    message: `${path} is no image`,
+    detail: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
+    hint: BUILDERS,
   })
 }
 
 async function readStart(path: string, root: string, most = BLOCK): Promise<Buffer | 'folder'> {
   const place = await resolveWithin(path, root)
-  if (place === undefined) throw new ImageError({ what: `There is no image at ${path}`, help: BUILDERS })
+  if (place === undefined) throw new ImageError({ message: `There is no image at ${path}`, hint: BUILDERS })
   if (await isFolder(place)) return 'folder'
   const { handle, size } = await openRegularFile(place, root)
   try {
@@ -147,15 +147,15 @@ async function findInFolder(path: string, root: string): Promise<ImageSource> {
   if (only !== undefined && more.length === 0) return only
   if (only !== undefined)
     throw new ImageError({
-      what: `${path} is a folder with ${images.length} images in it`,
-      words: `by their first bytes: ${listOf(images.map((image) => basename(image.path)))}`,
-      help: 'Build each of them by its own attribute.',
+      message: `${path} is a folder with ${images.length} images in it`,
+      detail: `by their first bytes: ${listOf(images.map((image) => basename(image.path)))}`,
+      hint: 'Build each of them by its own attribute.',
     })
   const others = [...sources.values()].map((source) => basename(source.path))
   throw new ImageError({
-    what: `${path} is a folder with no image in it`,
-    words: `it holds ${listOf(names)}`,
-    help:
+    message: `${path} is a folder with no image in it`,
+    detail: `it holds ${listOf(names)}`,
+    hint:
       others.length === 0
         ? BUILDERS
         : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${listOf(others)} is one, build that, not a folder around it.`,
@@ -247,8 +247,8 @@ async function readToEnd(reader: ByteReader, path: string): Promise<void> {
     read += skipped
   }
   throw new ImageError({
-    what: `${path} goes on for more than ${printBytes(PADDING_LIMIT)} after the end of the image's tar`,
-    help: 'Nothing was published. Write nothing after the tar.',
+    message: `${path} goes on for more than ${formatBytes(PADDING_LIMIT)} after the end of the image's tar`,
+    hint: 'Nothing was published. Write nothing after the tar.',
   })
 }
 
@@ -281,11 +281,11 @@ async function* outputOf({ path, root }: ImageSource): AsyncGenerator<Buffer> {
     yield* script.output
     const { failure, log } = await script.ended
     if (failure === undefined) return
-    const words = [failure, log].filter(Boolean).join('\n')
+    const detail = [failure, log].filter(Boolean).join('\n')
     throw new ImageError({
-      what: `${path} should write an image to its standard output, but failed`,
-      words,
-      help: OTHER_PROCESSOR.test(words) ? FOREIGN_SCRIPT : undefined,
+      message: `${path} should write an image to its standard output, but failed`,
+      detail,
+      hint: OTHER_PROCESSOR.test(detail) ? FOREIGN_SCRIPT : undefined,
     })
   } finally {
     script.end()

@@ -34,7 +34,7 @@ export async function* tarEntries(reader: ByteReader, archive: string): AsyncGen
     if (isExtension(header.flag)) {
       if (++extensions > EXTENSIONS_LIMIT)
         throw new ImageError({
-          what: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
+          message: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
         })
       extension = { ...extension, ...(await readExtension(reader, header, global, archive)) }
       continue
@@ -105,7 +105,7 @@ async function readHeader(reader: ByteReader, archive: string): Promise<Header |
   const block = await readExactly(reader, BLOCK)
   if (block.length === 0 || (block.length === BLOCK && isEnd(block))) return undefined
   if (block.length < BLOCK) throw truncated(archive, 'a header')
-  if (!checksumFits(block)) throw new ImageError({ what: `${archive} is damaged: a header in its tar is not one` })
+  if (!checksumFits(block)) throw new ImageError({ message: `${archive} is damaged: a header in its tar is not one` })
   const prefix = text(block, 257, 6) === 'ustar' ? text(block, 345, 155) : ''
   const name = text(block, 0, 100)
   return {
@@ -137,7 +137,7 @@ async function readExtension(
   archive: string,
 ): Promise<Extension> {
   if (header.size > EXTENSION_LIMIT)
-    throw new ImageError({ what: `${archive} is damaged: a header of ${header.size} bytes` })
+    throw new ImageError({ message: `${archive} is damaged: a header of ${header.size} bytes` })
   const content = await readContent(reader, header.size, header.name, archive)
   const rest = padding(header.size)
   if ((await reader.skip(rest)) < rest) throw truncated(archive, 'a header')
@@ -161,7 +161,7 @@ function parsePax(content: Buffer, archive: string): PaxRecords {
     const equals = record.indexOf('=')
     const whole = at + length <= content.length && content[at + length - 1] === 0x0a
     if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
-      throw new ImageError({ what: `${archive} is damaged: a pax header in its tar can't be read` })
+      throw new ImageError({ message: `${archive} is damaged: a pax header in its tar can't be read` })
     // Kept are those that are read; a tar can have any number of others.
     const key = record.slice(0, equals)
     if (PAX_KEYS.has(key)) records.set(key, record.slice(equals + 1))
@@ -190,7 +190,7 @@ function describe(
 
 function checkedName(name: string, archive: string): string {
   if (name.length <= NAME_LIMIT) return name
-  throw new ImageError({ what: `${archive} is damaged: a name in its tar has ${name.length} characters` })
+  throw new ImageError({ message: `${archive} is damaged: a name in its tar has ${name.length} characters` })
 }
 
 function sizeOf(text: string, archive: string): number {
@@ -200,7 +200,7 @@ function sizeOf(text: string, archive: string): number {
 /** A size that is none would lead the reader back to where it was, for ever. */
 function checkedSize(size: number, archive: string): number {
   if (Number.isSafeInteger(size) && size >= 0) return size
-  throw new ImageError({ what: `${archive} is damaged: a size in its tar is no number of bytes` })
+  throw new ImageError({ message: `${archive} is damaged: a size in its tar is no number of bytes` })
 }
 
 function typeOf(flag: string): TarEntry['type'] {
@@ -243,7 +243,7 @@ function number(block: Buffer, start: number, length: number): number {
 
 function truncated(archive: string, name: string): ImageError {
   return new ImageError({
-    what: `${archive} is damaged: it ends in the middle of ${name}`,
-    help: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
+    message: `${archive} is damaged: it ends in the middle of ${name}`,
+    hint: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
   })
 }

@@ -1,8 +1,8 @@
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 import { isTag } from '../oci/reference.ts'
 
 /** An input that is missing, ill-formed or contradicts another. */
-export class InputError extends Failure {
+export class InputError extends ActionError {
   override readonly name = 'InputError'
 }
 
@@ -19,7 +19,7 @@ export function readBoolean(env: Environment, name: string, fallback: boolean): 
   const text = inputOf(env, name)
   if (text === '') return fallback
   if (/^(true|false)$/i.test(text)) return text.toLowerCase() === 'true'
-  throw new InputError({ what: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` })
+  throw new InputError({ message: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` })
 }
 
 /**
@@ -36,7 +36,7 @@ export function readChoice<Choice extends string>(
   const choice = choices.find((one) => one === text)
   if (choice !== undefined) return choice
   throw new InputError({
-    what: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    message: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
   })
 }
 
@@ -57,9 +57,9 @@ export function validFrom<Value>(origin: string, read: () => Value): Value {
   try {
     return read()
   } catch (error) {
-    if (!(error instanceof Failure) || error instanceof InputError) throw error
-    const { what, help } = error.parts
-    throw new InputError({ what: `${origin}: ${what}`, help, cause: error })
+    if (!(error instanceof ActionError) || error instanceof InputError) throw error
+    const { message, hint } = error.parts
+    throw new InputError({ message: `${origin}: ${message}`, hint, cause: error })
   }
 }
 
@@ -121,12 +121,12 @@ export function withSampleSha(pattern: string): string {
 function unknownValue(input: string, name: string): InputError {
   if (name === 'variant')
     return new InputError({
-      what: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
-      help: 'Set `variant` to the name of the image, or leave {variant} out.',
+      message: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
+      hint: 'Set `variant` to the name of the image, or leave {variant} out.',
     })
   return new InputError({
-    what: `The input \`${input}\` has {${name}}, and the commit is unknown`,
-    words: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
-    help: 'Write the tag without {sha}.',
+    message: `The input \`${input}\` has {${name}}, and the commit is unknown`,
+    detail: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
+    hint: 'Write the tag without {sha}.',
   })
 }

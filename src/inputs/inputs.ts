@@ -4,9 +4,9 @@ import { platformOf } from '../nix/system.ts'
 import { type Annotation, parseAnnotation } from '../oci/annotation.ts'
 import type { LayerFormat } from '../oci/media-type.ts'
 import {
+  formatRepository,
   isTag,
   parseReference,
-  printRepository,
   type Reference,
   type Repository,
   tagProblem,
@@ -142,8 +142,8 @@ function readMode(env: Environment): Mode {
   const mode = inputOf(env, 'mode')
   if (mode === 'build' || mode === 'merge' || mode === 'plan') return mode
   throw new InputError({
-    what: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
-    help: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
+    message: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
+    hint: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
   })
 }
 
@@ -282,11 +282,11 @@ function noticesOfOtherModes(env: Environment, mode: Mode): readonly string[] {
     return !modes.includes(mode) && text !== '' && text !== usual
   })
   return given.map(([name, { modes, refused }]) => {
-    const what = `The input \`${name}\` is not for \`mode: ${mode}\``
+    const message = `The input \`${name}\` is not for \`mode: ${mode}\``
     const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`
     const instead = refused?.[mode]
-    if (instead !== undefined) throw new InputError({ what, help: `${owners} ${instead}` })
-    return `${what}, which does without it. ${owners}`
+    if (instead !== undefined) throw new InputError({ message, hint: `${owners} ${instead}` })
+    return `${message}, which does without it. ${owners}`
   })
 }
 
@@ -307,8 +307,8 @@ function readDigests(env: Environment, push: boolean): readonly string[] | undef
   // Builds that push nothing have no records.
   if (!push) return []
   throw new InputError({
-    what: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
-    help: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
+    message: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
+    hint: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
   })
 }
 
@@ -316,7 +316,7 @@ function readRunners(env: Environment): ReadonlyMap<string, string> {
   const runners = linesOf(inputOf(env, 'runners')).map(readRunner)
   const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at)
   if (twice === undefined) return new Map(runners)
-  throw new InputError({ what: `The input \`runners\` has two runners for ${twice[0]}`, help: ONE_RUNNER })
+  throw new InputError({ message: `The input \`runners\` has two runners for ${twice[0]}`, hint: ONE_RUNNER })
 }
 
 const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm'
@@ -326,8 +326,8 @@ function readRunner(line: string): readonly [string, string] {
   // No label has a comma: several systems on one line, or several labels.
   if (system === undefined || runner === undefined || runner.includes(','))
     throw new InputError({
-      what: `The input \`runners\` has "${line}", which is not of the form system=label`,
-      help: ONE_RUNNER,
+      message: `The input \`runners\` has "${line}", which is not of the form system=label`,
+      hint: ONE_RUNNER,
     })
   valid('runners', () => platformOf(system))
   return [system, runner]
@@ -349,8 +349,8 @@ function readFlake(env: Environment): string {
   const flake = refuseOption('flake', inputOf(env, 'flake') || '.')
   if (!flake.includes('#')) return flake
   throw new InputError({
-    what: `The input \`flake\` is "${flake}", which names an attribute too`,
-    help: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
+    message: `The input \`flake\` is "${flake}", which names an attribute too`,
+    hint: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
   })
 }
 
@@ -359,8 +359,8 @@ function readAttribute(env: Environment): string {
   const hash = attribute.indexOf('#')
   if (hash === -1) return attribute
   throw new InputError({
-    what: `The input \`attribute\` is "${attribute}", which names a flake too`,
-    help: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+    message: `The input \`attribute\` is "${attribute}", which names a flake too`,
+    hint: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
   })
 }
 
@@ -368,8 +368,8 @@ function readAttribute(env: Environment): string {
 function refuseOption(input: string, text: string): string {
   if (!text.startsWith('-')) return text
   throw new InputError({
-    what: `The input \`${input}\` is "${text}", which Nix would take for an option`,
-    help: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
+    message: `The input \`${input}\` is "${text}", which Nix would take for an option`,
+    hint: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
   })
 }
 
@@ -381,19 +381,19 @@ function readCommonInputs(env: Environment): CommonInputs {
   const names = linesOf(inputOf(env, 'image'))
   if (names.length === 0)
     throw new InputError({
-      what: 'The input `image` is missing',
-      help: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
+      message: 'The input `image` is missing',
+      hint: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
     })
   const lowered = names.filter((name) => name !== name.toLowerCase())
   const listed = names.find((name) => name.includes(','))
   if (listed !== undefined)
     throw new InputError({
-      what: `The input \`image\` is not valid: "${listed}" has a comma`,
-      help: 'Write one name a line, without commas.',
+      message: `The input \`image\` is not valid: "${listed}" has a comma`,
+      hint: 'Write one name a line, without commas.',
     })
   const images = names.map((name) => valid('image', () => readImageName(name)))
   return {
-    images: uniqueBy(images, printRepository),
+    images: uniqueBy(images, formatRepository),
     push: readBoolean(env, 'push', true),
     notices: [],
     notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
@@ -404,8 +404,8 @@ function readImageName(name: string): Repository {
   const { repository, tag, digest } = parseReference(name.toLowerCase())
   if (tag === undefined && digest === undefined) return repository
   throw new InputError({
-    what: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
-    help: `Leave that out: \`image: ${printRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
+    message: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
+    hint: `Leave that out: \`image: ${formatRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
   })
 }
 
@@ -413,8 +413,8 @@ function readFile(env: Environment): string {
   const file = inputOf(env, 'file')
   if (file !== '' && inputOf(env, 'installable') !== '')
     throw new InputError({
-      what: 'The inputs `file` and `installable` are both given, and each says what to build',
-      help: 'Leave `installable` out, and name what the file has in `attribute`.',
+      message: 'The inputs `file` and `installable` are both given, and each says what to build',
+      hint: 'Leave `installable` out, and name what the file has in `attribute`.',
     })
   return file
 }
@@ -423,7 +423,7 @@ function readVariant(env: Environment): string {
   const variant = inputOf(env, 'variant')
   if (variant === '' || isVariant(variant)) return variant
   throw new InputError({
-    what: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
+    message: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
   })
 }
 
@@ -437,17 +437,17 @@ function readTag(
   if (given === '' && pushWith === 'registry') return ''
   if (given === '')
     throw new InputError({
-      what: 'The input `tag` is empty, and Docker can push nothing without a tag',
-      help: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
+      message: 'The input `tag` is empty, and Docker can push nothing without a tag',
+      hint: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
     })
   const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given
   const tag = fillPlaceholders('tag', pattern, placeholders)
   if (isTagPattern(tag)) return pattern
   // A list, a full reference or a branch: somebody means the tags that merge publishes.
-  const help = /[\s,:/]/.test(tag) ? TAGS : undefined
+  const hint = /[\s,:/]/.test(tag) ? TAGS : undefined
   throw new InputError({
-    what: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
-    help,
+    message: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
+    hint,
   })
 }
 
@@ -459,13 +459,13 @@ function readCompression(env: Environment, pushWith: BuildInputs['pushWith']): C
   const text = inputOf(env, 'compression-level')
   if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
     throw new InputError({
-      what: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
-      help: 'Leave `compression` and `compression-level`, or `push-with`, out.',
+      message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
+      hint: 'Leave `compression` and `compression-level`, or `push-with`, out.',
     })
   const level = text === '' ? usual : Number(text)
   if (Number.isInteger(level) && level >= 1 && level <= most) return { format, level }
   throw new InputError({
-    what: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
+    message: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
   })
 }
 
@@ -478,8 +478,8 @@ function readReuseFrom(env: Environment, images: readonly Repository[], variant 
     const reference = valid('reuse-from', () => parseReference(text))
     if (reference.tag !== undefined || reference.digest !== undefined) return [reference]
     throw new InputError({
-      what: `The input \`reuse-from\` has "${text}", which has no tag`,
-      help: 'Write `name:tag`, or the tag alone.',
+      message: `The input \`reuse-from\` has "${text}", which has no tag`,
+      hint: 'Write `name:tag`, or the tag alone.',
     })
   })
 }
@@ -488,8 +488,8 @@ function readLabels(env: Environment, pushWith: BuildInputs['pushWith']): Readon
   const lines = linesOf(inputOf(env, 'labels'))
   if (lines.length > 0 && pushWith === 'docker')
     throw new InputError({
-      what: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
-      help: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
+      message: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
+      hint: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
     })
   return Object.fromEntries(lines.map(readLabel))
 }
@@ -497,14 +497,14 @@ function readLabels(env: Environment, pushWith: BuildInputs['pushWith']): Readon
 function readLabel(line: string): readonly [string, string] {
   const equals = line.indexOf('=')
   if (equals > 0) return [line.slice(0, equals), line.slice(equals + 1)]
-  throw new InputError({ what: `The input \`labels\` has "${line}", which is not of the form key=value` })
+  throw new InputError({ message: `The input \`labels\` has "${line}", which is not of the form key=value` })
 }
 
 function checkNixArg(line: string): string {
   if (!/^--?[A-Za-z][\w-]*\s/.test(line)) return line
   throw new InputError({
-    what: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
-    help: `Write each argument on a line of its own:\n  nix-args: |\n${line
+    message: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
+    hint: `Write each argument on a line of its own:\n  nix-args: |\n${line
       .split(/\s+/)
       .map((one) => `    ${one}`)
       .join('\n')}`,
@@ -515,5 +515,5 @@ function readRetention(env: Environment): number {
   const text = inputOf(env, 'retention-days') || '1'
   const days = Number(text)
   if (Number.isInteger(days) && days >= 1 && days <= 90) return days
-  throw new InputError({ what: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` })
+  throw new InputError({ message: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` })
 }

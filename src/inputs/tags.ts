@@ -1,9 +1,9 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import {
+  formatReference,
+  formatRepository,
   parseReference,
-  printReference,
-  printRepository,
   type Reference,
   type Repository,
   sameRepository,
@@ -36,7 +36,7 @@ export function fillTags(tags: readonly TagReference[], revision: string): reado
     ...one,
     tag: fillPlaceholders('tags', one.tag, { revision }),
   }))
-  return uniqueBy(filled, printReference)
+  return uniqueBy(filled, formatReference)
 }
 
 /**
@@ -58,21 +58,21 @@ export function readTags(
   const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
   if (own && foreign[0] !== undefined)
     throw new InputError({
-      what: `The input \`tags\` has ${printReference(foreign[0])}, which is none of the images of \`image\``,
-      help: `Add ${printRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+      message: `The input \`tags\` has ${formatReference(foreign[0])}, which is none of the images of \`image\``,
+      hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
     })
   const tags = uniqueBy(
     all.filter((one) => !foreign.includes(one)),
-    printReference,
+    formatReference,
   )
   if (tags.length > 0) {
     checkEachTagged(images, tags)
     return { tags, notices: texts === usual.texts ? usual.notices : [] }
   }
   throw new InputError({
-    what: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-    words: foreign.length > 0 ? `it gave ${foreign.map(printReference).join(', ')}` : 'it gave no tags at all',
-    help: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+    message: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
+    detail: foreign.length > 0 ? `it gave ${foreign.map(formatReference).join(', ')}` : 'it gave no tags at all',
+    hint: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
   })
 }
 
@@ -98,8 +98,8 @@ function checkEachTagged(images: readonly Repository[], tags: readonly TagRefere
   const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)))
   if (untagged === undefined) return
   throw new InputError({
-    what: `There is no tag for ${printRepository(untagged)}`,
-    help: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+    message: `There is no tag for ${formatRepository(untagged)}`,
+    hint: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
   })
 }
 
@@ -107,8 +107,8 @@ function readTagReferences(text: string, images: readonly Repository[]): readonl
   if (isTagPattern(text)) return images.map((repository) => ({ repository, tag: text }))
   if (!text.includes(':'))
     throw new InputError({
-      what: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-      help: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+      message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+      hint: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
     })
   const colon = text.lastIndexOf(':')
   const { repository, tag, digest } = valid('tags', () =>
@@ -116,8 +116,8 @@ function readTagReferences(text: string, images: readonly Repository[]): readonl
   )
   if (tag !== undefined && digest === undefined) return [{ repository, tag: text.slice(colon + 1) }]
   throw new InputError({
-    what: `The input \`tags\` has "${text}", which has no tag`,
-    help: 'Write `name:tag`, or the tag alone.',
+    message: `The input \`tags\` has "${text}", which has no tag`,
+    hint: 'Write `name:tag`, or the tag alone.',
   })
 }
 
@@ -139,8 +139,8 @@ export function readMetadata(env: Environment): Metadata | undefined {
   const result = readJson(METADATA, json)
   if (result.ok) return { tags: result.value.tags, annotations: result.value.annotations }
   throw new InputError({
-    what: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
-    words: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-    help: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+    message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+    detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
+    hint: 'Nothing but docker/metadata-action should set it; a step before this one does.',
   })
 }

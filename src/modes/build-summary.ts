@@ -1,7 +1,7 @@
 import { code, lines } from '../actions/markdown.ts'
-import { type Platform, printPlatform } from '../oci/platform.ts'
+import { formatPlatform, type Platform } from '../oci/platform.ts'
 import { bytesOf, type PushedLayer } from '../push/pushing.ts'
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 
 /** What build mode has to show. */
 export interface BuiltImage {
@@ -24,7 +24,7 @@ export function summarizeBuild({ system, platform, storePath, pushed, layers, ke
       ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
       : ['Nothing was pushed: `push` is `false`.']
   return lines(
-    `### ${kept ? 'Unchanged' : 'Built'} for ${system} (${printPlatform(platform)})`,
+    `### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`,
     '',
     describeOrigin(storePath, kept),
     '',
@@ -48,6 +48,6 @@ function describeLayers(layers: readonly PushedLayer[]): readonly string[] {
   return [
     '| layers | number | compressed |',
     '|---|---|---|',
-    ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${printBytes(bytesOf(some))} |`),
+    ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${formatBytes(bytesOf(some))} |`),
   ]
 }

@@ -1,14 +1,13 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import type { JobLog } from '../actions/log.ts'
-import { allOf } from '../all-of.ts'
 import type { BuildInfo } from '../cache/build-info.ts'
 import { findPublished } from '../cache/layers.ts'
-import { readEarlier } from '../cache/previous-image.ts'
+import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'
 import type { Workflow } from '../context.ts'
 import { checkDocker, PUSH_STRAIGHT } from '../docker/docker.ts'
-import { freeSpace, MORE_SPACE, printFreeSpace, shortOfSpace } from '../fs/disk.ts'
+import { formatFreeSpace, freeSpace, MORE_SPACE, shortOfSpace } from '../fs/disk.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
 import { ImageError } from '../image/image-error.ts'
 import { findSource, type ImageSource } from '../image/source.ts'
@@ -16,10 +15,10 @@ import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs/inputs.ts'
 import { adviseOnSettings, buildInstallable, storeFolder } from '../nix/build.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
-import { foresee } from '../nix/preflight.ts'
+import { checkPrerequisites } from '../nix/preflight.ts'
 import { platformOf } from '../nix/system.ts'
-import { fits, type Platform, printPlatform } from '../oci/platform.ts'
-import { printReference, printRepository } from '../oci/reference.ts'
+import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatReference, formatRepository } from '../oci/reference.ts'
 import { checkImage } from '../push/check-image.ts'
 import { publishUnchanged, relabel } from '../push/keep.ts'
 import { addLocalImage } from '../push/local-image.ts'
@@ -30,9 +29,10 @@ import { bytesOf, type PushedLayer } from '../push/pushing.ts'
 import { checkTag, chooseTag } from '../push/tag.ts'
 import { NoArtifactService, writeRecord } from '../record/artifacts.ts'
 import { writeJobRecord } from '../record/job-records.ts'
-import { type DigestRecord, printRecord } from '../record/record.ts'
+import { type DigestRecord, serializeRecord } from '../record/record.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { settleAll } from '../settle-all.ts'
 import { type BuiltImage, summarizeBuild } from './build-summary.ts'
 import type { Result, Tools } from './mode.ts'
 import { findRevision } from './revision.ts'
@@ -57,7 +57,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve()
   const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
   const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem }
-  const earlier = push ? readEarlier(registry, inputs.reuseFrom, log) : Promise.resolve([])
+  const earlier = push ? readPreviousImages(registry, inputs.reuseFrom, log) : Promise.resolve([])
   const [published, unchanged] = await Promise.all([
     earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
     earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
@@ -119,7 +119,7 @@ async function keep(
     image: there,
     info: { storePath },
   } = found
-  log.info(`Nothing to build: ${printRepository(there.repository)}@${there.digest} is of ${storePath}`)
+  log.info(`Nothing to build: ${formatRepository(there.repository)}@${there.digest} is of ${storePath}`)
   const asked = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
   const { image, info } = await relabel(registry, found, inputs.labels, asked)
   const unchanged = image.digest === there.digest
@@ -143,8 +143,8 @@ async function withReadable(
 ): Promise<Result> {
   if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
     throw new ImageError({
-      what: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
-      help: PUSH_STRAIGHT,
+      message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
+      hint: PUSH_STRAIGHT,
     })
   if (source.format !== 'nix2container') return work(source)
   return withTempFolder(tempFolder, async (folder) => {
@@ -176,14 +176,14 @@ function report(
   const [first] = images
   if (first === undefined) throw new Error('nothing was pushed, though inputs name one image at least')
   const pushed = images.map(({ repository, digest }) => ({
-    reference: tag === '' ? printRepository(repository) : printReference({ repository, tag }),
+    reference: tag === '' ? formatRepository(repository) : formatReference({ repository, tag }),
     digest,
   }))
   return {
     outputs: {
       digest: first.digest,
-      image: `${printRepository(first.repository)}@${first.digest}`,
-      record: records.map(printRecord).join('\n'),
+      image: `${formatRepository(first.repository)}@${first.digest}`,
+      record: records.map(serializeRecord).join('\n'),
       'store-path': built.storePath,
       unchanged: String(built.kept === 'whole'),
       ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
@@ -216,15 +216,15 @@ async function buildWithNix(
 ): Promise<string> {
   const folders = [storeFolder(), tempFolder]
   const call = { installable, nixArgs, system, runnerSystem, folders }
-  const short = await tellSpace('before', folders, log)
-  const { warnings, notes } = await foresee(call)
+  const short = await logDiskSpace('before', folders, log)
+  const { warnings, notes } = await checkPrerequisites(call)
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
   const title = `Build ${installable.name} for ${system}`
   const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call))
   log.info(`Nix built ${storePath}`)
   if (ignoredSettings.length > 0) log.info(adviseOnSettings(ignoredSettings))
-  await tellSpace('after', folders, log, short)
+  await logDiskSpace('after', folders, log, short)
   return storePath
 }
 
@@ -233,21 +233,21 @@ async function buildWithNix(
  * @param warned whether it has been warned of already
  * @returns whether it is little
  */
-async function tellSpace(when: string, folders: readonly string[], log: JobLog, warned = false): Promise<boolean> {
+async function logDiskSpace(when: string, folders: readonly string[], log: JobLog, warned = false): Promise<boolean> {
   const disks = await freeSpace(folders)
-  log.info(`Disk space ${when} the build: ${printFreeSpace(disks)}`)
+  log.info(`Disk space ${when} the build: ${formatFreeSpace(disks)}`)
   const short = shortOfSpace(disks)
   if (short.length > 0 && !warned)
-    log.warning(`The disk is nearly full ${when} the build: ${printFreeSpace(short)}. ${MORE_SPACE}`)
+    log.warning(`The disk is nearly full ${when} the build: ${formatFreeSpace(short)}. ${MORE_SPACE}`)
   return short.length > 0
 }
 
 function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, storePath: string): void {
   if (fits(config, wanted)) return
   throw new ImageError({
-    what: `The image is for ${printPlatform(config)}, and ${system} is ${printPlatform(wanted)}`,
-    words: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-    help: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
+    message: `The image is for ${formatPlatform(config)}, and ${system} is ${formatPlatform(wanted)}`,
+    detail: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
+    hint: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
   })
 }
 
@@ -258,16 +258,16 @@ async function handOver(
   { tempFolder }: Workflow,
   log: JobLog,
 ): Promise<void> {
-  await allOf(records.map((record) => writeJobRecord(record, tempFolder)))
+  await settleAll(records.map((record) => writeJobRecord(record, tempFolder)))
   try {
     await log.group('Hand the digest over', async () => {
-      await allOf(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
+      await settleAll(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
     })
   } catch (error) {
     if (!(error instanceof NoArtifactService)) throw error
-    const { words, help } = error.parts
+    const { detail, hint } = error.parts
     log.info(
-      `This runner has no artifact service (${words}). A merge in this job finds the digest. For a merge in another job: ${help}`,
+      `This runner has no artifact service (${detail}). A merge in this job finds the digest. For a merge in another job: ${hint}`,
     )
   }
 }
@@ -284,7 +284,7 @@ function recordOf(
   const { system, variant, jobTotal, jobIndex } = inputs
   return {
     schema: 1,
-    image: printRepository(repository),
+    image: formatRepository(repository),
     system,
     platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
     digest,

@@ -1,6 +1,6 @@
 import { code, lines } from '../actions/markdown.ts'
-import { type Platform, printPlatform } from '../oci/platform.ts'
-import { printReference } from '../oci/reference.ts'
+import { formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatReference } from '../oci/reference.ts'
 import type { TagPlan } from '../publish/tag-plan.ts'
 
 /** What merge mode has to show. */
@@ -28,7 +28,7 @@ export function summarizeMerge({ digest, plans, platforms, pushed, changed }: Me
     '',
     '| platform | system | digest |',
     '|---|---|---|',
-    ...platforms.map((one) => `| ${printPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`),
+    ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`),
     '',
     ...(pushed ? pullCommand(plans) : []),
   )
@@ -38,14 +38,14 @@ function describeTag({ tag, before, action, gained, lost, now }: TagPlan, digest
   const from = before.stored === undefined ? '' : code(before.stored.digest)
   const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest
   const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : ''
-  return `| ${code(printReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`
+  return `| ${code(formatReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`
 }
 
 function signed(sign: string): (platform: Platform) => string {
-  return (platform) => `${sign} ${printPlatform(platform)}`
+  return (platform) => `${sign} ${formatPlatform(platform)}`
 }
 
 function pullCommand(plans: readonly TagPlan[]): readonly string[] {
   const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken')
-  return first === undefined ? [] : ['```sh', `docker pull ${printReference(first.tag)}`, '```', '']
+  return first === undefined ? [] : ['```sh', `docker pull ${formatReference(first.tag)}`, '```', '']
 }

@@ -1,14 +1,13 @@
 import { compareCommits, type Relation } from '../actions/commits.ts'
 import type { JobLog } from '../actions/log.ts'
-import { allOf } from '../all-of.ts'
 import { commitOfRun, type Workflow } from '../context.ts'
-import { messageOf, oneLine } from '../errors.ts'
+import { messageOf, sanitizeLine } from '../errors.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
 import { fillTags, type TagReference } from '../inputs/tags.ts'
 import type { Log } from '../log.ts'
 import { placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
-import { byPlatform, printPlatform } from '../oci/platform.ts'
-import { printReference, printRepository } from '../oci/reference.ts'
+import { byPlatform, formatPlatform } from '../oci/platform.ts'
+import { formatReference, formatRepository } from '../oci/reference.ts'
 import { NOT_CANCELLABLE, untilAborted } from '../process/cancellation.ts'
 import { checkComplete, choose } from '../publish/choose.ts'
 import { type Candidate, collect, collectArtifacts } from '../publish/collect.ts'
@@ -22,6 +21,7 @@ import { checkMembers, type Member, verify } from '../publish/verify.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { shareLookUps } from '../registry/shared-look-ups.ts'
 import type { TagConflict, TagMove, TagPlace } from '../registry/tags.ts'
+import { settleAll } from '../settle-all.ts'
 import { summarizeMerge } from './merge-summary.ts'
 import type { Result, Tools } from './mode.ts'
 
@@ -48,7 +48,7 @@ async function mergeImages(
   // No registry is asked in vain: it may want a login that a rehearsal, as of a pull request, does not have.
   if (!push && (await beforeTags(collecting, signal, log)).length === 0) return nothingToCheck(log)
   // First, so that what is read meanwhile is read with the same token.
-  const checking = push ? allOf(images.map((image) => registry.checkPush(image))) : Promise.resolve([])
+  const checking = push ? settleAll(images.map((image) => registry.checkPush(image))) : Promise.resolve([])
   const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log))
   const gathering = choosing.then((chosen) => gather(chosen, inputs, shareLookUps(registry)))
   const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log))
@@ -56,7 +56,7 @@ async function mergeImages(
     const tags = fillTags(inputs.tags, built.revision)
     return lookAtTags(built, { ...inputs, tags }, workflow, tools)
   })
-  const reading = allOf<unknown>([gathering, looking])
+  const reading = settleAll<unknown>([gathering, looking])
   await beforeTags(afterCheck(checking, collecting, reading), signal, log)
   const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking])
   const { origin, head } = built
@@ -69,9 +69,9 @@ async function mergeImages(
   const plans = plan(unchanged ?? composed)
   if (!inputs.allowMissingPlatforms) refuseLoss(plans, 'No tag has moved.')
   const said = new Set<string>()
-  tellPlan(plans, inputs, head, relations, tools, said)
+  logTagPlan(plans, inputs, head, relations, tools, said)
   if (!push) {
-    tell(unchanged ?? composed, members, plans, inputs, tools)
+    logResult(unchanged ?? composed, members, plans, inputs, tools)
     return report(unchanged ?? composed, members, plans, unchanged !== undefined, inputs)
   }
 
@@ -81,11 +81,11 @@ async function mergeImages(
     const [now, relationsNow] = await lookAtTags(built, { ...inputs, tags }, workflow, tools)
     const again = planTags(now, index.digest, platforms, relationsNow)
     if (!inputs.allowMissingPlatforms) refuseLoss(again)
-    tellPlan(again, inputs, head, relationsNow, tools, said)
+    logTagPlan(again, inputs, head, relationsNow, tools, said)
     return again
   }
   const results = await publishTags(index, plan(index), replan, tools, signal)
-  tell(index, members, results, inputs, tools)
+  logResult(index, members, results, inputs, tools)
   return report(index, members, results, index === unchanged, inputs)
 }
 
@@ -119,7 +119,7 @@ async function beforeTags<Result>(work: Promise<Result>, signal: AbortSignal, lo
 }
 
 function cancelled(): MergeError {
-  return new MergeError({ what: 'The step was cancelled' })
+  return new MergeError({ message: 'The step was cancelled' })
 }
 
 function nothingToCheck(log: JobLog): Result {
@@ -155,7 +155,7 @@ async function gather(
   inputs: MergeInputs,
   registry: Registry,
 ): Promise<readonly Member[]> {
-  const verified = await allOf(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
+  const verified = await settleAll(candidates.map((candidate) => verify(candidate, inputs.images, registry)))
   const members = withoutDoubles(verified)
   checkMembers(members, inputs.images, inputs.systems)
   return members.toSorted((one, other) => byPlatform(placeOf(one), placeOf(other)))
@@ -173,7 +173,7 @@ function withoutDoubles(members: readonly Member[]): readonly Member[] {
 }
 
 function hasOnePerRepository(members: readonly Member[]): boolean {
-  return new Set(members.map(({ image }) => printRepository(image.repository))).size === members.length
+  return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length
 }
 
 function placeOf({ platform, image: { digest } }: Member): Parameters<typeof byPlatform>[0] {
@@ -197,7 +197,8 @@ async function lookAtTags(
   )
   const relations = [...bases].map(async ([base, [first]]): Promise<[string, Relation]> => {
     const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE])
-    if (elsewhere) return [base, { unknown: `that commit is of another repository, ${oneLine(first.source ?? '')}` }]
+    if (elsewhere)
+      return [base, { unknown: `that commit is of another repository, ${sanitizeLine(first.source ?? '')}` }]
     return [base, await compareCommits({ api, repository, token, base, head }, http)]
   })
   return [published, new Map(await Promise.all(relations))]
@@ -247,7 +248,7 @@ function builtRevision(chosen: readonly Candidate[], workflow: Workflow, log: Jo
 }
 
 /** What the user has to know of the tags before they move. */
-function tellPlan(
+function logTagPlan(
   plans: readonly TagPlan[],
   { allowOlder, push }: MergeInputs,
   head: string | undefined,
@@ -258,7 +259,7 @@ function tellPlan(
   const log = sayOnce(everything, said)
   for (const plan of losing(plans)) log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`)
   for (const { tag, before, action } of plans) {
-    const name = printReference(tag)
+    const name = formatReference(tag)
     const relation = before.revision === undefined ? undefined : relations.get(before.revision)
     if (action === 'skipped')
       log.warning(
@@ -290,7 +291,7 @@ function logUnknownOrder(
   if (from === undefined) log.info(`${moving}, which names no commit`)
   else
     log.warning(
-      `${moving} from commit ${oneLine(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
+      `${moving} from commit ${sanitizeLine(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
     )
 }
 
@@ -304,7 +305,7 @@ async function publishTags(
 ): Promise<readonly TagPlan[]> {
   let plans = planned
   const replan = async ({ parts }: TagConflict, done: readonly TagPlace[]) => {
-    log.info(`${parts.what}: ${parts.words}. Reading the tags again`)
+    log.info(`${parts.message}: ${parts.detail}. Reading the tags again`)
     const tags = plans.map(({ tag }) => tag)
     const again = await planAgain(tags.filter((tag) => !done.includes(tag)))
     plans = plans.map((plan) => again.find(({ tag }) => tag === plan.tag) ?? plan)
@@ -342,16 +343,16 @@ const VERBS = {
   overtaken: ['was updated by another run', 'would be updated by another run'],
 } as const
 
-function tell(
+function logResult(
   index: StoredManifest,
   members: readonly Member[],
   plans: readonly TagPlan[],
   { images, push }: MergeInputs,
   { log }: Tools,
 ): void {
-  const platforms = members.map(({ platform }) => printPlatform(platform)).join(', ')
-  for (const image of images) log.info(`${printRepository(image)}@${index.digest}: ${platforms}`)
-  for (const { tag, action } of plans) log.info(`${printReference(tag)} ${VERBS[action][push ? 0 : 1]}`)
+  const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ')
+  for (const image of images) log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`)
+  for (const { tag, action } of plans) log.info(`${formatReference(tag)} ${VERBS[action][push ? 0 : 1]}`)
 }
 
 function report(
@@ -373,11 +374,11 @@ function report(
   return {
     outputs: {
       digest: index.digest,
-      image: `${printRepository(first)}@${index.digest}`,
-      tags: push ? standing.map(({ tag }) => printReference(tag)).join('\n') : '',
-      'skipped-tags': skipped.map(({ tag }) => printReference(tag)).join('\n'),
+      image: `${formatRepository(first)}@${index.digest}`,
+      tags: push ? standing.map(({ tag }) => formatReference(tag)).join('\n') : '',
+      'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
       changed: String(changed),
-      platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: printPlatform(one.platform) }))),
+      platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
     },
     summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
   }

@@ -1,11 +1,11 @@
 import type { JobLog } from '../actions/log.ts'
-import { readEarlier } from '../cache/previous-image.ts'
+import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged } from '../cache/unchanged.ts'
 import type { Workflow } from '../context.ts'
 import type { PlanInputs } from '../inputs/inputs.ts'
 import { installableOf } from '../nix/installable.ts'
 import { NixError } from '../nix/nix-error.ts'
-import { printPackages, readPackages } from '../nix/packages.ts'
+import { formatPackages, readPackages } from '../nix/packages.ts'
 import { ANY_RUNNER, hostedRunner } from '../nix/system.ts'
 import { shareLookUps } from '../registry/shared-look-ups.ts'
 import type { Result, Tools } from './mode.ts'
@@ -61,9 +61,9 @@ async function findSystems(
   const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system)
   if (systems.length === 0)
     throw new NixError({
-      what: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
-      words: packages.map((one) => printPackages(one, attribute)).join('\n') || '"packages" is empty',
-      help: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
+      message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
+      detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
+      hint: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
     })
   for (const { system, why } of failed)
     log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`)
@@ -82,7 +82,7 @@ async function findUnchangedSystems(
   // Without `push` a build does not look either: what it is for is that the image be built.
   if (!inputs.push) return unchanged
   const shared = shareLookUps(registry)
-  const earlier = await readEarlier(shared, inputs.reuseFrom, log)
+  const earlier = await readPreviousImages(shared, inputs.reuseFrom, log)
   // One after the other: each evaluation takes all the memory that nixpkgs does.
   for (const system of systems) {
     const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)

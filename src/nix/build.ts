@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { lastLines } from '../errors.ts'
-import { freeSpace, printFreeSpace } from '../fs/disk.ts'
+import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
 import { readJson } from '../json.ts'
 import { type CommandResult, printLine } from '../process/command.ts'
 import { evaluateStorePath } from './evaluate.ts'
@@ -24,9 +24,9 @@ export interface NixBuildCall extends NixCall {
 export async function buildInstallable(call: NixBuildCall): Promise<Built> {
   // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
   const args = ['build', '--json', '--no-link', ...foreignOptions(call)]
-  const what = [...call.nixArgs, ...call.installable.options, call.installable.text]
-  const build = await runShown([...args, '--log-format', 'internal-json', ...what])
-  const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...what])
+  const message = [...call.nixArgs, ...call.installable.options, call.installable.text]
+  const build = await runShown([...args, '--log-format', 'internal-json', ...message])
+  const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...message])
   if (result.exitCode !== 0) throw await buildFailed(call, result, log)
   return { storePath: await outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings }
 }
@@ -102,14 +102,15 @@ type Outputs = Readonly<Record<string, string>>
 async function outputOf(json: string, call: NixBuildCall): Promise<string> {
   const { name } = call.installable
   const result = readJson(BUILD_RESULT, json)
-  if (!result.ok) throw new NixError({ what: `Nix built ${name}, but its answer can't be read`, words: json.trim() })
+  if (!result.ok)
+    throw new NixError({ message: `Nix built ${name}, but its answer can't be read`, detail: json.trim() })
   const built: readonly Outputs[] = result.value
   const [outputs, ...more] = built
   if (outputs !== undefined && more.length === 0) return oneOutput(outputs, call)
   throw new NixError({
-    what: `${name} is ${built.length} derivations, and an image is one`,
-    words: built.flatMap((one) => Object.values(one)).join('\n'),
-    help: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
+    message: `${name} is ${built.length} derivations, and an image is one`,
+    detail: built.flatMap((one) => Object.values(one)).join('\n'),
+    hint: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
   })
 }
 
@@ -122,39 +123,39 @@ async function oneOutput(outputs: Outputs, call: NixBuildCall): Promise<string> 
   const { text, name } = call.installable
   const odd = Object.values(outputs).find((path) => !isStorePath(path))
   if (odd !== undefined)
-    throw new NixError({ what: `Nix built ${name}, but its answer names what is not a store path`, words: odd })
+    throw new NixError({ message: `Nix built ${name}, but its answer names what is not a store path`, detail: odd })
   const [path, ...more] = Object.values(outputs)
   if (path !== undefined && more.length === 0) return path
   const main = text.includes('^') ? undefined : await evaluateStorePath(call)
   if (main !== undefined && Object.values(outputs).includes(main)) return main
   const names = Object.keys(outputs)
   throw new NixError({
-    what: `Nix built ${names.length} outputs of ${name}, and an image is one`,
-    words: Object.entries(outputs)
+    message: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+    detail: Object.entries(outputs)
       .map(([output, path]) => `${output}: ${path}`)
       .join('\n'),
-    help: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
+    hint: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
   })
 }
 
 async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLog): Promise<NixError> {
   const { installable, system, runnerSystem } = call
-  const { words, evidence } = log.structured
+  const { detail, evidence } = log.structured
     ? failureIn(log)
-    : { words: lastLines(result.log, 20), evidence: result.log }
-  const told = words.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : words
+    : { detail: lastLines(result.log, 20), evidence: result.log }
+  const told = detail.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : detail
   if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
     return new NixError({
-      what: `There is no ${installable.name}`,
-      words: told,
-      help: await whatFlakeHas(call),
+      message: `There is no ${installable.name}`,
+      detail: told,
+      hint: await whatFlakeHas(call),
     })
   if (installable.options.length > 0 && /\bselection path '/.test(evidence))
-    return new NixError({ what: `There is no ${installable.name}`, words: told, help: await whatFileHas(call) })
+    return new NixError({ message: `There is no ${installable.name}`, detail: told, hint: await whatFileHas(call) })
   const disks = await freeSpace(call.folders)
   const { ignoredSettings } = log
-  const help =
-    explainBuildFailure(evidence, { system, runnerSystem, space: printFreeSpace(disks) }) ??
+  const hint =
+    explainBuildFailure(evidence, { system, runnerSystem, space: formatFreeSpace(disks) }) ??
     (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined)
-  return new NixError({ what: `Nix could not build ${installable.name}`, words: told, help })
+  return new NixError({ message: `Nix could not build ${installable.name}`, detail: told, hint })
 }

@@ -1,6 +1,6 @@
 import { dirname } from 'node:path'
 import { lastLines } from '../errors.ts'
-import { freeSpace, printFreeSpace } from '../fs/disk.ts'
+import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
 import { storeFolder } from './build.ts'
 import { explainBuildFailure } from './explain.ts'
 import { attributeOf, placeOf } from './installable.ts'
@@ -22,8 +22,8 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
   // Nix takes an attribute of a path for one of a flake there, and Nix 2.8 for one of a flake in the folders above.
   if (placeOf(installable) !== undefined)
     throw new NixError({
-      what: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
-      help: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
+      message: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
+      hint: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
     })
   const program = attributeOf(installable, 'copyTo')
   const args = [
@@ -37,11 +37,11 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
   ]
   const { exitCode, log } = await runNix(args, true, 'script')
   if (exitCode === 0) return
-  const space = printFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
+  const space = formatFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
   throw new NixError({
-    what: `${program.name} could not write the image as an OCI layout`,
-    words: lastLines(log, 20),
-    help:
+    message: `${program.name} could not write the image as an OCI layout`,
+    detail: lastLines(log, 20),
+    hint:
       explainBuildFailure(log, { ...call, space }) ??
       (/attribute '[^']*copyTo/.test(log)
         ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`

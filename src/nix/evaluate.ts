@@ -33,10 +33,10 @@ export async function evaluateDerivation(call: NixCall): Promise<string | undefi
 }
 
 /** @param what an attribute of the derivation, or a function of it */
-async function evaluate(call: NixCall, what: string): Promise<string | undefined> {
+async function evaluate(call: NixCall, message: string): Promise<string | undefined> {
   const { installable, nixArgs } = call
-  const apply = what.includes(':') ? ['--apply', what] : []
-  const { options, text } = apply.length > 0 ? installable : attributeOf(installable, what)
+  const apply = message.includes(':') ? ['--apply', message] : []
+  const { options, text } = apply.length > 0 ? installable : attributeOf(installable, message)
   const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply]
   const { exitCode, stdout } = await runNix(args, false)
   const path = stdout.trim()

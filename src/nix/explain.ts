@@ -13,7 +13,7 @@ export interface BuildContext {
 
 interface Symptom {
   readonly pattern: RegExp
-  readonly help: (context: BuildContext, match: RegExpExecArray) => string
+  readonly hint: (context: BuildContext, match: RegExpExecArray) => string
 }
 
 /**
@@ -23,10 +23,10 @@ interface Symptom {
 export function explainBuildFailure(log: string, context: BuildContext): string | undefined {
   // Line by line, and not all of a long one: a build prints what it likes, and patterns take time for each character.
   const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH))
-  for (const { pattern, help } of SYMPTOMS) {
+  for (const { pattern, hint } of SYMPTOMS) {
     for (const line of lines) {
       const match = pattern.exec(line)
-      if (match !== null) return help(context, match)
+      if (match !== null) return hint(context, match)
     }
   }
   return undefined
@@ -52,17 +52,17 @@ const SYMPTOMS: readonly Symptom[] = [
   {
     // Programs in Go, such as skopeo, write the system's errors in lower case.
     pattern: /No space left on device/i,
-    help: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
+    hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
   },
   {
     pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-    help: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
+    hint: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
   },
   {
     // "platform mismatch" and "missing system features" are two reasons in 2.34, and one in older versions.
     pattern:
       /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
-    help: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
+    hint: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? runnerSystem
       // No emulation makes Linux run programs of macOS, nor does an image have any.
       if (system.endsWith('-darwin') && system !== runnerSystem)
@@ -78,7 +78,7 @@ const SYMPTOMS: readonly Symptom[] = [
   },
   {
     pattern: /unable to load seccomp BPF program/,
-    help: ({ system, runnerSystem }) => {
+    hint: ({ system, runnerSystem }) => {
       const where =
         system === undefined || system === runnerSystem
           ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
@@ -91,7 +91,7 @@ const SYMPTOMS: readonly Symptom[] = [
   },
   {
     pattern: /Exec format error|cannot execute binary file/i,
-    help: ({ system, runnerSystem }) =>
+    hint: ({ system, runnerSystem }) =>
       system === runnerSystem
         ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
         : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
@@ -101,23 +101,23 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
   {
     // In GitHub's answer, which Nix shows below its own words.
     pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
-    help: () =>
+    hint: () =>
       'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
   },
   {
     // An input such as github:owner/name, from github.com or from a GitHub Enterprise Server. Of others, the path tells.
     pattern:
       /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
-    help: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
+    hint: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
   },
   {
     pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
-    help: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
+    hint: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
   },
   {
     pattern:
       /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
-    help: (
+    hint: (
       _,
       [, scheme, host],
     ) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
@@ -128,12 +128,12 @@ An input such as \`github:owner/name\` needs no login for Git, only a token in N
   },
   {
     pattern: /Host key verification failed/i,
-    help: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+    hint: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
   run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
   },
   {
     pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
-    help: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+    hint: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
   - uses: webfactory/ssh-agent@v0.9.1
     with:
       ssh-private-key: \${{ secrets.DEPLOY_KEY }}
@@ -141,7 +141,7 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
   },
   {
     pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-    help: () => `GitHub limits requests without a login. Give Nix the token:
+    hint: () => `GitHub limits requests without a login. Give Nix the token:
   - uses: cachix/install-nix-action@v31
     with:
       github_access_token: \${{ github.token }}`,
@@ -151,7 +151,7 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
     pattern:
       /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
     // "extra-", for install-nix-action sets GitHub's by `access-tokens`. The form: access-tokens in nix.conf(5).
-    help: (
+    hint: (
       _,
       [, host],
     ) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
@@ -161,20 +161,20 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
   },
   {
     pattern: /'[^'^]+\^[^']*' is not a valid URL/,
-    help: () =>
+    hint: () =>
       'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
   },
   {
     pattern:
       /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
-    help: () =>
+    hint: () =>
       'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
   },
   {
     // Of Nix 2.8, 2.26 and 2.34; the last two are of 2.34, which looks into the repository itself.
     pattern:
       /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
-    help: (_, [, ...names]) => {
+    hint: (_, [, ...names]) => {
       const name = names.find((one) => one !== undefined)
       return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
   run: git add -N ${name}`
@@ -182,7 +182,7 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
   },
   {
     pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-    help: (
+    hint: (
       _,
       [, name],
     ) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
@@ -192,7 +192,7 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
     // In Nix's own words, and of a path of the user's: not in the store, nor where builders work.
     pattern:
       /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
-    help: (_, [, path]) =>
+    hint: (_, [, path]) =>
       `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
   },
 ]

@@ -61,8 +61,8 @@ function refuseBelow(text: string): void {
   const place = placeOf({ options: [], text })
   if (!place?.below) return
   throw new NixError({
-    what: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
-    help: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
+    message: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
+    hint: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
   })
 }
 
@@ -87,9 +87,9 @@ function fileOptions({ file, system, nixArgs }: InstallableInputs, runnerSystem:
 }
 
 /** Returns the argument that follows others, the last time that they are there. */
-function valueAfter(args: readonly string[], ...words: readonly string[]): string | undefined {
-  const at = args.findLastIndex((_, start) => words.every((word, offset) => args[start + offset] === word))
-  return at < 0 ? undefined : args[at + words.length]
+function valueAfter(args: readonly string[], ...detail: readonly string[]): string | undefined {
+  const at = args.findLastIndex((_, start) => detail.every((word, offset) => args[start + offset] === word))
+  return at < 0 ? undefined : args[at + detail.length]
 }
 
 /** Returns an attribute of what is to be built, such as the program that belongs to an image. */

@@ -5,7 +5,7 @@ const SHOWN = 20
 const NAME_LIMIT = 100
 
 /** Names for people, of many only those that are most like the one that was asked for, and how many more there are. */
-export function printNearest(all: readonly string[], wanted: string): string {
+export function formatNearest(all: readonly string[], wanted: string): string {
   const names = all.map((name) => cut(name, NAME_LIMIT))
   if (names.length <= SHOWN) return names.join(', ')
   const distances = new Map(

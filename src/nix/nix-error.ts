@@ -1,6 +1,6 @@
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 
 /** Nix is missing, or could not evaluate or build what it was asked for. */
-export class NixError extends Failure {
+export class NixError extends ActionError {
   override readonly name = 'NixError'
 }

@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import { withoutEscapes, withoutHidden } from '../text.ts'
-import { advanced, announced, NO_PROGRESS, type Progress, printProgress, started, stopped } from './progress.ts'
+import { advanced, announced, formatProgress, NO_PROGRESS, type Progress, started, stopped } from './progress.ts'
 
 /**
  * What is known of a run of Nix from its log, as far as it has come. Of a long log it holds the ends only.
@@ -44,7 +44,7 @@ export interface Read {
 /** What there is to say of a run that has failed. */
 export interface NixFailure {
   /** Nix's errors, after the last lines of those derivations that they are about. */
-  readonly words: string
+  readonly detail: string
   /** All that may show the cause, without what derivations have printed that did not fail. */
   readonly evidence: string
 }
@@ -72,7 +72,7 @@ export function readNixLine(log: NixLog, line: string, now: number): Read {
  */
 export function remind(log: NixLog, now: number): Read {
   if (now - log.shownAt < SILENCE) return { log, shown: [] }
-  const progress = printProgress(log.progress)
+  const progress = formatProgress(log.progress)
   const running = [...log.builds.values()].filter((build) => build.running).map(nameOf)
   const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running
   const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`
@@ -82,7 +82,7 @@ export function remind(log: NixLog, now: number): Read {
 
 /** The last line on progress, where it has not been shown yet. */
 export function endNixLog({ progress, told }: NixLog): readonly string[] {
-  const line = printProgress(progress)
+  const line = formatProgress(progress)
   return line === undefined || line === told.line ? [] : [line]
 }
 
@@ -99,9 +99,9 @@ export function failureIn({ builds, errors, others }: NixLog): NixFailure {
   const messages = told.map((error) =>
     failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error,
   )
-  const words = [...shown, ...messages]
+  const detail = [...shown, ...messages]
   return {
-    words: plain((words.length > 0 ? words : others.slice(-SHOWN_LINES)).join('\n')),
+    detail: plain((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
     evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
   }
 }
@@ -163,7 +163,7 @@ function readLine(log: NixLog, line: string, now: number): Read {
     return { log: keepOther(log, shown), shown: [shown] }
   }
   const read = take({ ...log, structured: true }, event)
-  const progress = printProgress(read.log.progress)
+  const progress = formatProgress(read.log.progress)
   if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL) return read
   return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] }
 }

@@ -1,4 +1,4 @@
-import { lastLines, oneLine } from '../errors.ts'
+import { lastLines, sanitizeLine } from '../errors.ts'
 import { type CommandResult, runCommand, type Shown } from '../process/command.ts'
 import type { Installable } from './installable.ts'
 import { NixError } from './nix-error.ts'
@@ -34,8 +34,8 @@ export async function runNix(
 /** The error of a runner without Nix. */
 export function nixMissing(): NixError {
   return new NixError({
-    what: 'Nix is not installed on this runner',
-    help: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+    message: 'Nix is not installed on this runner',
+    hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
   })
 }
 
@@ -47,5 +47,5 @@ export function foreignOptions({ system, runnerSystem }: NixCall): readonly stri
 /** On one line, what Nix's log says is wrong: old versions put it before the traces, new ones behind them. */
 export function errorIn(log: string): string {
   const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line))
-  return oneLine(errors.at(-1) ?? lastLines(log, 3))
+  return sanitizeLine(errors.at(-1) ?? lastLines(log, 3))
 }

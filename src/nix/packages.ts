@@ -3,7 +3,7 @@ import { lastLines } from '../errors.ts'
 import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
 import { explainBuildFailure } from './explain.ts'
-import { printNearest } from './nearest.ts'
+import { formatNearest } from './nearest.ts'
 import { errorIn, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
 import { SYSTEMS } from './system.ts'
@@ -69,11 +69,11 @@ export async function readPackages(call: PackagesCall): Promise<readonly SystemP
  * On one line, for people.
  * @param attribute that was asked for: of many packages those are told that are most like it
  */
-export function printPackages(packages: SystemPackages, attribute: string): string {
+export function formatPackages(packages: SystemPackages, attribute: string): string {
   const { system, kind } = packages
   if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
   if (kind === 'foreign') return `${system}: no container images are for it`
-  return `${system}: ${printNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`
+  return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`
 }
 
 /**
@@ -176,12 +176,12 @@ function nixString(text: string): string {
 function notEvaluated({ flake, runnerSystem, missing }: PackagesCall, { log }: CommandResult): NixError {
   if (/does not provide attribute/.test(log))
     return new NixError({
-      what: `The flake ${flake} has no "packages" at all`,
-      help: `Add ${missing} to its outputs.`,
+      message: `The flake ${flake} has no "packages" at all`,
+      hint: `Add ${missing} to its outputs.`,
     })
   return new NixError({
-    what: `Nix could not evaluate ${flake}#packages`,
-    words: lastLines(log, 20),
-    help: explainBuildFailure(log, { runnerSystem }),
+    message: `Nix could not evaluate ${flake}#packages`,
+    detail: lastLines(log, 20),
+    hint: explainBuildFailure(log, { runnerSystem }),
   })
 }

@@ -12,7 +12,7 @@ import { foreignOptions, runNix } from './nix.ts'
 import { isStorePath } from './store-path.ts'
 
 /** What can be said before a build starts. */
-export interface Foreseen {
+export interface PreflightReport {
   /** What it is likely to fail by. */
   readonly warnings: readonly string[]
   /** What can't be known, and is of use if it fails. */
@@ -24,28 +24,28 @@ export interface Foreseen {
  * that all of this is told, and nothing refused.
  * @param root where `/proc` and `/dev` are
  */
-export async function foresee(call: NixBuildCall, root = '/'): Promise<Foreseen> {
+export async function checkPrerequisites(call: NixBuildCall, root = '/'): Promise<PreflightReport> {
   // A macOS runner has Linux built elsewhere, by a builder of its own.
   if (!call.runnerSystem.endsWith('-linux')) return NOTHING
   // What is in the store is there already, or comes from a cache.
   if (placeOf(call.installable)?.storePath.endsWith('.drv') === false) return NOTHING
   const hasKvm = (await quietly(access(join(root, 'dev/kvm')).then(() => true))) === true
   // An evaluation takes time: only if something that the build may need is missing is it worth that.
-  if (hasKvm && (await foreseeEmulation(call.system, call, root)) === NOTHING) return NOTHING
+  if (hasKvm && (await checkEmulation(call.system, call, root)) === NOTHING) return NOTHING
   const derivation = await findDerivation(call)
   const buildSystem = derivation && systemOfDerivation(derivation.text)
   const emulation =
     buildSystem === undefined
-      ? asNotes(await foreseeEmulation(call.system, call, root))
-      : await foreseeEmulation(buildSystem, call, root)
-  const kvm = hasKvm || derivation === undefined ? [] : await foreseeKvm(call, derivation)
+      ? asNotes(await checkEmulation(call.system, call, root))
+      : await checkEmulation(buildSystem, call, root)
+  const kvm = hasKvm || derivation === undefined ? [] : await checkKvm(call, derivation)
   return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes }
 }
 
-const NOTHING: Foreseen = { warnings: [], notes: [] }
+const NOTHING: PreflightReport = { warnings: [], notes: [] }
 
 /** What is not known to be needed is no warning: an image for another system may be cross-built on this one. */
-function asNotes({ warnings, notes }: Foreseen): Foreseen {
+function asNotes({ warnings, notes }: PreflightReport): PreflightReport {
   const reason = 'The system that builds the image is not known before the build.'
   return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] }
 }
@@ -72,20 +72,20 @@ const NATIVE: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** @param system that the derivation is built on; the image may be for another one, if it is cross-built */
-async function foreseeEmulation(system: string, { runnerSystem }: NixBuildCall, root: string): Promise<Foreseen> {
+async function checkEmulation(system: string, { runnerSystem }: NixBuildCall, root: string): Promise<PreflightReport> {
   const machine = MACHINES[system]
   if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined) return NOTHING
   const registered = await emulates(machine, root)
   if (registered === true) return NOTHING
-  const help = `A build that does more than pack files needs, before Nix is installed,
+  const hint = `A build that does more than pack files needs, before Nix is installed,
   - uses: docker/setup-qemu-action@v4
 or ${describeRunner(system)}, or a remote builder for ${system}.`
   if (registered === false)
     return {
-      warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${help}`],
+      warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${hint}`],
       notes: [],
     }
-  return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${help}`] }
+  return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${hint}`] }
 }
 
 /**
@@ -116,14 +116,14 @@ async function emulates(machine: string, root: string): Promise<boolean | undefi
  * Nix has the feature `kvm` where there is a /dev/kvm. Where there is none, one of the derivations to build may need it:
  * the image itself, or what it is made from directly, as with `runAsRoot`.
  */
-async function foreseeKvm(call: NixBuildCall, { path: image, text }: Derivation): Promise<readonly string[]> {
+async function checkKvm(call: NixBuildCall, { path: image, text }: Derivation): Promise<readonly string[]> {
   const needing = requiresKvm(text) ? [image] : []
   // One after the other: a flake's derivations may be thousands, and each of them large.
   for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g)) if (await needsKvm(path)) needing.push(path)
   if (needing.length === 0 || (await hasKvmFeature())) return []
-  const what = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text]
+  const message = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text]
   // What was built before, and what a cache has, needs nothing.
-  const plan = await nixSays(['build', '--dry-run', ...what])
+  const plan = await nixSays(['build', '--dry-run', ...message])
   const [built] = needing.filter((path) => plan?.log.includes(path))
   if (built === undefined) return []
   return [

@@ -1,4 +1,4 @@
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 
 /** How far Nix is, by what it reports of its activities. */
 export interface Progress {
@@ -64,18 +64,18 @@ export function stopped(progress: Progress, id: string): Progress {
 }
 
 /** One line for people; nothing as long as there is nothing to build or to fetch. */
-export function printProgress({ builds, copies, bytes }: Progress): string | undefined {
+export function formatProgress({ builds, copies, bytes }: Progress): string | undefined {
   const [built, fetched] = [total(builds), total(copies)]
   const left = built.expected - built.done + fetched.expected - fetched.done
   const parts = [
     built.expected > 0 && `${built.done} of ${built.expected} built`,
-    fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${printFetched(total(bytes))}`,
+    fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${formatFetched(total(bytes))}`,
   ].filter((part) => part !== false)
   return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`
 }
 
-function printFetched({ done, expected }: Amount): string {
-  return done === 0 ? '' : ` (${printBytes(done)} of ${printBytes(expected)})`
+function formatFetched({ done, expected }: Amount): string {
+  return done === 0 ? '' : ` (${formatBytes(done)} of ${formatBytes(expected)})`
 }
 
 function total({ done, announced, running }: Tally): Amount {

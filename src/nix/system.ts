@@ -28,12 +28,12 @@ export function platformOf(system: string): Platform {
   const linux = system.replace(/-darwin$/, '-linux')
   if (linux !== system)
     throw new NixError({
-      what: `The system "${system}" is macOS's, and containers run Linux`,
-      help: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
+      message: `The system "${system}" is macOS's, and containers run Linux`,
+      hint: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
     })
   throw new NixError({
-    what: `"${system}" is not a system that images can be built for`,
-    help: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
+    message: `"${system}" is not a system that images can be built for`,
+    hint: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
   })
 }
 

@@ -1,10 +1,10 @@
 import * as v from 'valibot'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import { readJson } from '../json.ts'
-import { printNearest } from './nearest.ts'
+import { formatNearest } from './nearest.ts'
 import { type NixCall, runNix } from './nix.ts'
 import { NixError } from './nix-error.ts'
-import { printPackages, readPackages } from './packages.ts'
+import { formatPackages, readPackages } from './packages.ts'
 
 /** What a flake has in place of the attribute that it lacks. */
 export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }: NixCall): Promise<string> {
@@ -15,12 +15,12 @@ export async function whatFlakeHas({ installable, system, nixArgs, runnerSystem 
     const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing })
     return [
       'The flake has these packages:',
-      ...packages.map((one) => `  ${printPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
+      ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
       'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
     ].join('\n')
   } catch (error) {
     if (!(error instanceof NixError)) throw error
-    return [`${error.parts.what}.`, error.parts.words && oneLine(error.parts.words), error.parts.help]
+    return [`${error.parts.message}.`, error.parts.detail && sanitizeLine(error.parts.detail), error.parts.hint]
       .filter(Boolean)
       .join(' ')
   }
@@ -50,7 +50,7 @@ export async function whatFileHas({ installable, system, nixArgs }: NixCall): Pr
   const rule =
     'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.'
   if (!file.ok || file.value.is !== 'set') return rule
-  return `The file has these attributes: ${printNearest(file.value.names, installable.text) || 'none'}. ${rule}`
+  return `The file has these attributes: ${formatNearest(file.value.names, installable.text) || 'none'}. ${rule}`
 }
 
 const FILE = v.object({ is: v.string(), names: v.array(v.string()) })

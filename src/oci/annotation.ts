@@ -19,7 +19,7 @@ export interface PlacedAnnotations {
   /** What the index says of the manifest of this platform. */
   readonly descriptor: (platform: Platform) => Readonly<Record<string, string>>
   /** Those that have no place in an index, as the user wrote them. */
-  readonly homeless: readonly string[]
+  readonly unsupported: readonly string[]
 }
 
 /** The predefined annotations that tell where an image is from: https://specs.opencontainers.org/image-spec/annotations/ */
@@ -37,14 +37,14 @@ const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za
  */
 export function parseAnnotation(text: string): readonly Annotation[] {
   const equals = text.indexOf('=')
-  if (equals < 1) throw new FormatError({ what: `the annotation "${text}" is not of the form key=value` })
+  if (equals < 1) throw new FormatError({ message: `the annotation "${text}" is not of the form key=value` })
   const name = text.slice(0, equals)
   const value = text.slice(equals + 1)
   const colon = name.indexOf(':')
   const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel)
   if (levels.length === 0 || !levels.every((level) => level !== undefined)) return [{ key: name, value }]
   const key = name.slice(colon + 1)
-  if (key === '') throw new FormatError({ what: `the annotation "${text}" has no key` })
+  if (key === '') throw new FormatError({ message: `the annotation "${text}" has no key` })
   return levels.map((level) => ({ ...level, key, value }))
 }
 
@@ -67,7 +67,7 @@ export function placeAnnotations(
       const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform))
       return toRecord(weakestFirst(its, (one) => one.platform !== undefined))
     },
-    homeless: annotations.filter((one) => placeOf(one) === 'nowhere').map(printAnnotation),
+    unsupported: annotations.filter((one) => placeOf(one) === 'nowhere').map(formatAnnotation),
   }
 }
 
@@ -95,7 +95,7 @@ function parseLevel(text: string): Pick<Annotation, 'level' | 'platform'> | unde
   return { level: level as AnnotationLevel, ...(platform !== undefined && { platform }) }
 }
 
-function printAnnotation({ level, platform, key, value }: Annotation): string {
+function formatAnnotation({ level, platform, key, value }: Annotation): string {
   return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`
 }
 

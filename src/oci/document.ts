@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import { readJson } from '../json.ts'
 import type { Digest } from './digest.ts'
 import { FormatError } from './format-error.ts'
@@ -126,14 +126,14 @@ function mediaTypeOf(bytes: Uint8Array, named: string, name: string): string {
   const own = document.mediaType
   const type = isKnown(sent) ? sent : own
   if (type === undefined || !isKnown(type))
-    throw new FormatError({ what: `${name} is not an image: its media type is "${oneLine(own ?? sent)}"` })
+    throw new FormatError({ message: `${name} is not an image: its media type is "${sanitizeLine(own ?? sent)}"` })
   if (own !== undefined && own !== type)
     throw new FormatError({
-      what: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${oneLine(own)}"`,
+      message: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${sanitizeLine(own)}"`,
     })
   const hasImage = document.config !== undefined || document.layers !== undefined
   if (isIndexType(type) ? hasImage : document.manifests !== undefined)
-    throw new FormatError({ what: `${name} contradicts itself: it has the fields of an image and of an index` })
+    throw new FormatError({ message: `${name} contradicts itself: it has the fields of an image and of an index` })
   return type
 }
 
@@ -150,5 +150,5 @@ function parseAs<Schema extends v.GenericSchema>(
   const read = readJson(schema, bytes)
   if (read.ok) return read.value
   const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`
-  throw new FormatError({ what: `${name} is not a valid ${kind}: ${oneLine(problem)}` })
+  throw new FormatError({ message: `${name} is not a valid ${kind}: ${sanitizeLine(problem)}` })
 }

@@ -18,8 +18,8 @@ export function composeIndex(
   const index = {
     schemaVersion: 2,
     mediaType: OCI_INDEX,
-    manifests: entries.toSorted(byPlatform).map(printEntry),
-    ...printAnnotations(annotations),
+    manifests: entries.toSorted(byPlatform).map(serializeEntry),
+    ...serializeAnnotations(annotations),
   }
   return new TextEncoder().encode(JSON.stringify(index, undefined, 2))
 }
@@ -29,24 +29,24 @@ export function composeIndex(
  * they come. Source: https://distribution.github.io/distribution/spec/manifest-v2-2/#manifest-list
  */
 export function composeDockerList(entries: readonly IndexEntry[]): Uint8Array {
-  const manifests = entries.toSorted(byPlatform).map((entry) => printEntry({ ...entry, annotations: {} }))
+  const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }))
   return new TextEncoder().encode(
     JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2),
   )
 }
 
-function printEntry({ mediaType, digest, size, platform, annotations = {} }: IndexEntry): object {
+function serializeEntry({ mediaType, digest, size, platform, annotations = {} }: IndexEntry): object {
   const { os, architecture, variant } = platform
   return {
     mediaType,
     digest,
     size,
     platform: { architecture, os, ...(variant && { variant }) },
-    ...printAnnotations(annotations),
+    ...serializeAnnotations(annotations),
   }
 }
 
-function printAnnotations(annotations: Readonly<Record<string, string>>): object {
+function serializeAnnotations(annotations: Readonly<Record<string, string>>): object {
   const keys = Object.keys(annotations).sort()
   return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) }
 }

@@ -13,7 +13,7 @@ export const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/
 export const PLATFORM_WORD_LENGTH = 64
 
 /** `linux/arm64`, `linux/arm/v7`. */
-export function printPlatform(platform: Platform): string {
+export function formatPlatform(platform: Platform): string {
   return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/')
 }
 
@@ -25,7 +25,7 @@ interface Placed {
 /** Orders what has a platform by its name, and then by digest, the same way on every machine. */
 export function byPlatform(one: Placed, other: Placed): number {
   // Not localeCompare, which goes by the machine's language.
-  return compare(printPlatform(one.platform), printPlatform(other.platform)) || compare(one.digest, other.digest)
+  return compare(formatPlatform(one.platform), formatPlatform(other.platform)) || compare(one.digest, other.digest)
 }
 
 function compare(one: string, other: string): number {
@@ -34,7 +34,7 @@ function compare(one: string, other: string): number {
 
 /** One text for all ways to write a platform that mean the same to a container runtime. */
 export function platformKey(platform: Platform): string {
-  return printPlatform(normalized(platform))
+  return formatPlatform(normalized(platform))
 }
 
 /**

@@ -28,15 +28,16 @@ const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
  * @throws FormatError that says which part breaks the grammar
  */
 export function parseReference(text: string): Reference {
-  if (/^[a-z]+:\/\//i.test(text)) throw new FormatError({ what: `"${text}" is a URL; leave out "${schemeOf(text)}"` })
+  if (/^[a-z]+:\/\//i.test(text))
+    throw new FormatError({ message: `"${text}" is a URL; leave out "${schemeOf(text)}"` })
   const [beforeDigest = '', digest, ...more] = text.split('@')
   if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
-    throw new FormatError({ what: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` })
+    throw new FormatError({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` })
   const colon = beforeDigest.lastIndexOf(':')
   const tagged = colon > beforeDigest.lastIndexOf('/')
   const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text)
   const tag = tagged ? beforeDigest.slice(colon + 1) : undefined
-  if (tag !== undefined && !isTag(tag)) throw new FormatError({ what: `"${text}": ${tagProblem(tag)}` })
+  if (tag !== undefined && !isTag(tag)) throw new FormatError({ message: `"${text}": ${tagProblem(tag)}` })
   return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) }
 }
 
@@ -51,13 +52,13 @@ export function isReference(text: string): boolean {
 }
 
 /** The canonical name, host included: `docker.io/library/app` for `app`. */
-export function printRepository(repository: Repository): string {
+export function formatRepository(repository: Repository): string {
   return `${repository.host}/${repository.path}`
 }
 
 /** The reference in full: `ghcr.io/owner/app:latest`. */
-export function printReference({ repository, tag, digest }: Reference): string {
-  return `${printRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`
+export function formatReference({ repository, tag, digest }: Reference): string {
+  return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`
 }
 
 /** Whether two names mean one repository: each is canonical. */
@@ -81,8 +82,8 @@ function parseName(name: string, whole: string): Repository {
   // Docker takes it for an image of its Hub, where none is called like that; what is meant is the registry.
   if (slash === -1 && /\.|^localhost$/.test(name))
     throw new FormatError({
-      what: `"${whole}" is not an image name: there is nothing after the host`,
-      help: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
+      message: `"${whole}" is not an image name: there is nothing after the host`,
+      hint: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
     })
   const first = slash === -1 ? '' : name.slice(0, slash)
   const hosted = first === 'localhost' || /[.:]/.test(first)
@@ -91,9 +92,9 @@ function parseName(name: string, whole: string): Repository {
   const canonicalHost = HUB_ALIASES.has(host) ? HUB : host
   const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest
   if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
-    throw new FormatError({ what: `"${whole}": "${host}" is not a host name` })
-  if (!PATH.test(path)) throw new FormatError({ what: `"${whole}" is not an image name: ${pathProblem(rest)}` })
-  if (path.length > 255) throw new FormatError({ what: `"${whole}": an image name has at most 255 characters` })
+    throw new FormatError({ message: `"${whole}": "${host}" is not a host name` })
+  if (!PATH.test(path)) throw new FormatError({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` })
+  if (path.length > 255) throw new FormatError({ message: `"${whole}": an image name has at most 255 characters` })
   return { host: canonicalHost, path }
 }
 

@@ -1,7 +1,7 @@
 import type { Workflow } from '../context.ts'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
-import { printRepository } from '../oci/reference.ts'
+import { formatRepository } from '../oci/reference.ts'
 import { type DigestRecord, RecordError, replacedBy } from '../record/record.ts'
 import type { Candidate } from './collect.ts'
 
@@ -18,7 +18,7 @@ export function choose(
   { images, variant }: Wanted,
   { run }: Pick<Workflow, 'run'>,
 ): readonly Candidate[] {
-  const names = images.map(printRepository)
+  const names = images.map(formatRepository)
   const latest = latestAttempts(handed)
   const recorded = latest.filter(
     ({ record }) => record !== undefined && names.includes(record.image) && (record.variant ?? '') === variant,
@@ -58,16 +58,16 @@ function onePerSystem(ours: readonly Candidate[], names: readonly string[]): rea
 
 function severalForSystem(system: string, rivals: readonly Candidate[]): RecordError {
   const images = [...new Set(rivals.map(imageOf))]
-  const help =
+  const hint =
     images.length > 1
       ? 'Publish images of different content by a merge each, with an `image` of its own.'
       : `If the workflow builds several images of ${images[0]}, give each its own name, in its build and in its merge:
   variant: debug
 To publish only one of them, set \`digests\` to its records.`
   return new RecordError({
-    what: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
-    words: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
-    help: `No tag has moved. ${help}`,
+    message: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
+    detail: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
+    hint: `No tag has moved. ${hint}`,
   })
 }
 
@@ -99,9 +99,9 @@ export function checkComplete(
     if (jobs.size >= total) continue
     const there = [...new Set(records.map((record) => `${record.system} of ${nameOf(record)}`))]
     throw new RecordError({
-      what: `Only ${jobs.size} of the ${total} jobs of "${oneLine(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
-      words: `there is ${there.join(', ')}`,
-      help: [
+      message: `Only ${jobs.size} of the ${total} jobs of "${sanitizeLine(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+      detail: `there is ${there.join(', ')}`,
+      hint: [
         'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
         ...ofRerun(run.attempt),
         `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
@@ -150,9 +150,9 @@ function noRecords(
   const otherVariant = records.some(({ image }) => names.includes(image))
   const wanted = `${names.join(', ')}${variant === '' ? '' : ` (variant ${variant})`}`
   return new RecordError({
-    what: `No build of this run has handed over a digest for ${wanted}`,
-    words: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
-    help: [
+    message: `No build of this run has handed over a digest for ${wanted}`,
+    detail: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
+    hint: [
       otherVariant
         ? 'Give the build and the merge of an image the same `variant`.'
         : 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',

@@ -1,5 +1,5 @@
 import { withBuildInfo } from '../cache/build-info.ts'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
 import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
@@ -51,12 +51,12 @@ export function compose(
   const ofIndex = { ...labels.same, ...given }
   const bytes = Buffer.from(composeIndex(entries, ofIndex))
   const warnings = [
-    ...placed.homeless.map(
+    ...placed.unsupported.map(
       (text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`,
     ),
     ...labels.different.map(
       (key) =>
-        `The label ${oneLine(key)} differs between the images; the index, which all of them share, is without it`,
+        `The label ${sanitizeLine(key)} differs between the images; the index, which all of them share, is without it`,
     ),
   ]
   const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
@@ -111,7 +111,7 @@ export function findSameIndex(
   const wanted = parseManifest(index.bytes, index.mediaType, 'the new index')
   if (wanted.kind === 'manifest') throw new Error('a composed index is an index')
   const same = published.find(
-    (one) => one.index?.mediaType === wanted.mediaType && essence(one.index) === essence(wanted),
+    (one) => one.index?.mediaType === wanted.mediaType && comparableForm(one.index) === comparableForm(wanted),
   )
   if (same !== undefined || dockerList === undefined || dockerList.lost.length > 0) return same?.stored
   const { lost: _, ...list } = dockerList
@@ -121,15 +121,15 @@ export function findSameIndex(
 const VOLATILE = new Set([REVISION, CREATED])
 
 /** One text for all indexes that differ in nothing that matters. */
-function essence({ manifests, annotations }: Index): string {
-  return JSON.stringify([manifests.map(essenceOfEntry).sort(), steady(annotations)])
+function comparableForm({ manifests, annotations }: Index): string {
+  return JSON.stringify([manifests.map(comparableEntry).sort(), stableAnnotations(annotations)])
 }
 
-function essenceOfEntry({ digest, platform, annotations = {} }: Descriptor): string {
-  return JSON.stringify([digest, platform && platformKey(platform), steady(annotations)])
+function comparableEntry({ digest, platform, annotations = {} }: Descriptor): string {
+  return JSON.stringify([digest, platform && platformKey(platform), stableAnnotations(annotations)])
 }
 
-function steady(annotations: Annotations): readonly (readonly [string, string])[] {
+function stableAnnotations(annotations: Annotations): readonly (readonly [string, string])[] {
   return Object.entries(annotations)
     .filter(([key]) => !VOLATILE.has(key))
     .sort(([one], [other]) => (one < other ? -1 : 1))

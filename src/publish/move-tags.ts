@@ -1,14 +1,13 @@
-import { allOf } from '../all-of.ts'
-import { Failure, firstLine, messageOf, oneLine } from '../errors.ts'
+import { ActionError, firstLine, messageOf, sanitizeLine } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { REVISION } from '../oci/annotation.ts'
 import type { Digest } from '../oci/digest.ts'
 import { parseManifest } from '../oci/document.ts'
-import { printReference } from '../oci/reference.ts'
+import { formatReference } from '../oci/reference.ts'
 import { finishUp, NOT_CANCELLABLE, untilAborted } from '../process/cancellation.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import {
-  printTagsLeft,
+  formatTagsLeft,
   type RestoreOptions,
   readTag,
   restoreTags,
@@ -18,6 +17,7 @@ import {
   type WriteOutcome,
   writeTag,
 } from '../registry/tags.ts'
+import { settleAll } from '../settle-all.ts'
 import { MergeError } from './merge-error.ts'
 
 /** How often a merge reads and plans the tags again because another run has moved one of them. */
@@ -68,7 +68,7 @@ export async function moveTags(
       moves = await untilAborted(replan(conflict, done), signal, cancelled)
     }
   } catch (error) {
-    const reason = signal.aborted && !(error instanceof Failure) ? cancelled() : error
+    const reason = signal.aborted && !(error instanceof ActionError) ? cancelled() : error
     const touched = [...new Set([...state.written.keys(), ...state.byOthers])]
     const options: RestoreOptions = {
       keep: state.byOthers.length > 0,
@@ -77,7 +77,7 @@ export async function moveTags(
     }
     const left = await finishUp(() => restoreTags(registry, touched, index.digest, options))
     const nothing = state.written.size === 0 && left.length === 0
-    throw stopped(reason, nothing ? 'No tag has moved.' : printTagsLeft(left, which))
+    throw stopped(reason, nothing ? 'No tag has moved.' : formatTagsLeft(left, which))
   }
 }
 
@@ -115,7 +115,7 @@ async function moveInWaves(
 }
 
 function cancelled(): MergeError {
-  return new MergeError({ what: 'The step was cancelled before all tags had moved' })
+  return new MergeError({ message: 'The step was cancelled before all tags had moved' })
 }
 
 /** Writes the tags of a wave at once: the duration of a merge depends on the number of waves, not on that of tags. */
@@ -144,12 +144,12 @@ async function writeWave(
   if (failed === undefined) return
   const { move, error } = failed
   if (error instanceof TagConflict) throw error
-  if (signal.aborted && !(error instanceof Failure)) throw cancelled()
+  if (signal.aborted && !(error instanceof ActionError)) throw cancelled()
   throw new MergeError({
-    what: `The tag ${printReference(move.tag)} could not be moved to ${index.digest}`,
-    words: messageOf(error),
+    message: `The tag ${formatReference(move.tag)} could not be moved to ${index.digest}`,
+    detail: messageOf(error),
     cause: error,
-    help: 'Run the job again once the cause is fixed. The index is already in the registry.',
+    hint: 'Run the job again once the cause is fixed. The index is already in the registry.',
   })
 }
 
@@ -171,7 +171,7 @@ async function findMoved(
   moves: readonly TagMove[],
   index: StoredManifest,
 ): Promise<readonly TagMove[]> {
-  const moved = await allOf(
+  const moved = await settleAll(
     moves.map(async (move) => {
       const { tag, before } = move
       const now = await readTag(registry, tag, [before?.digest, index.digest])
@@ -184,9 +184,9 @@ async function findMoved(
 }
 
 function stopped(error: unknown, where: string): unknown {
-  if (!(error instanceof Failure)) return error
-  const { what, words, help = 'Run the job again. The index is already in the registry.' } = error.parts
-  return new MergeError({ what, words, help: `${where}\n${help}`, cause: error })
+  if (!(error instanceof ActionError)) return error
+  const { message, detail, hint = 'Run the job again. The index is already in the registry.' } = error.parts
+  return new MergeError({ message, detail, hint: `${where}\n${hint}`, cause: error })
 }
 
 /** A tag that another run has moved after this one did. */
@@ -208,7 +208,7 @@ export async function findOvertaken(
       return await overtakenBy(registry, move, index, log)
     } catch (error) {
       // The registry has confirmed that it stored the tag.
-      log.info(`Can't check whether another run has moved ${printReference(move.tag)} since: ${firstLine(error)}`)
+      log.info(`Can't check whether another run has moved ${formatReference(move.tag)} since: ${firstLine(error)}`)
       return []
     }
   })
@@ -221,7 +221,7 @@ async function overtakenBy(
   index: StoredManifest,
   log: Log,
 ): Promise<readonly OvertakenTag[]> {
-  const name = printReference(tag)
+  const name = formatReference(tag)
   const outdated = before?.digest === index.digest ? undefined : before?.digest
   const now = await readTag(registry, tag, [index.digest], outdated)
   if (now === index.digest) return []
@@ -240,7 +240,7 @@ async function overtakenBy(
     log.info(`${name} points to ${now}: another run of the same commit has published that since`)
   else
     log.warning(
-      `${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${oneLine(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`,
+      `${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${sanitizeLine(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`,
     )
   return [{ tag, now }]
 }

@@ -1,15 +1,15 @@
-import { allOf } from '../all-of.ts'
 import type { TagReference } from '../inputs/tags.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
 import { type Descriptor, type Index, isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { DOCKER_INDEX, isIndexType } from '../oci/media-type.ts'
 import type { Platform } from '../oci/platform.ts'
-import { printReference, printRepository } from '../oci/reference.ts'
+import { formatReference, formatRepository } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { readStored } from '../registry/tags.ts'
+import { settleAll } from '../settle-all.ts'
 
 /** A tag as it is before the merge. */
 export interface PublishedTag {
@@ -32,11 +32,11 @@ export interface PublishedTag {
  */
 export async function readTags(registry: Registry, tags: readonly TagReference[]): Promise<readonly PublishedTag[]> {
   const descriptions = new Map<string, Promise<Description>>()
-  return allOf(
+  return settleAll(
     tags.map(async (tag) => {
       const stored = await readStored(registry, tag)
       if (stored === undefined) return { tag, platforms: [] }
-      const key = `${printRepository(tag.repository)}@${stored.digest}`
+      const key = `${formatRepository(tag.repository)}@${stored.digest}`
       const description = descriptions.get(key) ?? describe(registry, tag, stored)
       descriptions.set(key, description)
       return { tag, stored, ...(await description) }
@@ -49,7 +49,7 @@ type Description = Omit<PublishedTag, 'tag' | 'stored'>
 /** What is no image has nothing that could be lost: whoever tags it anew knows what it is. */
 async function describe(registry: Registry, tag: TagReference, stored: StoredManifest): Promise<Description> {
   try {
-    const parsed = parseManifest(stored.bytes, stored.mediaType, printReference(tag))
+    const parsed = parseManifest(stored.bytes, stored.mediaType, formatReference(tag))
     if (parsed.kind === 'index') {
       const images = parsed.manifests.filter((one) => !isAttestation(one))
       const platforms = images.flatMap(({ platform }) => platform ?? [])

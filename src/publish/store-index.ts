@@ -1,12 +1,12 @@
-import { allOf } from '../all-of.ts'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import type { MergeInputs } from '../inputs/inputs.ts'
 import type { Tools } from '../modes/mode.ts'
 import { DOCKER_MANIFEST } from '../oci/media-type.ts'
-import { printRepository, type Repository, sameRepository } from '../oci/reference.ts'
+import { formatRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import { copyImages } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import { settleAll } from '../settle-all.ts'
 import type { ComposedIndex } from './compose.ts'
 import { MergeError } from './merge-error.ts'
 import type { TagPlan } from './tag-plan.ts'
@@ -48,8 +48,8 @@ export async function storeIndex(
 }
 
 async function putIndex(registry: Registry, images: readonly Repository[], index: StoredManifest): Promise<void> {
-  await allOf(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
-  await allOf(images.map((image) => readBack(registry, image, index)))
+  await settleAll(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
+  await settleAll(images.map((image) => readBack(registry, image, index)))
 }
 
 /** Reports whether a registry refuses a manifest because of its media type, or of those that it lists. */
@@ -61,16 +61,16 @@ function isTypeRefusal(error: unknown): error is RegistryError {
 
 /** @param lost the annotations that keep the merge from publishing a Docker manifest list */
 function refusedIndex(error: RegistryError, lost: readonly string[] = []): MergeError {
-  const { what, words } = error.parts
+  const { message, detail } = error.parts
   return new MergeError({
-    what: `${error.host} refuses an OCI index that lists Docker manifests`,
-    words: [what, words].filter(Boolean).join('\n'),
-    help: [
+    message: `${error.host} refuses an OCI index that lists Docker manifests`,
+    detail: [message, detail].filter(Boolean).join('\n'),
+    hint: [
       'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
       ...(lost.length === 0
         ? []
         : [
-            `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${oneLine(lost.join(', '))}`,
+            `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${sanitizeLine(lost.join(', '))}`,
           ]),
     ].join('\n'),
   })
@@ -80,7 +80,7 @@ function refusedIndex(error: RegistryError, lost: readonly string[] = []): Merge
 async function readBack(registry: Registry, image: Repository, { digest }: StoredManifest): Promise<void> {
   if ((await registry.getManifest(image, digest, { written: true })) !== undefined) return
   throw new MergeError({
-    what: `${image.host} took the index ${printRepository(image)}@${digest}, but does not have it`,
-    help: 'No tag has moved. Run the job again: this is a fault of the registry.',
+    message: `${image.host} took the index ${formatRepository(image)}@${digest}, but does not have it`,
+    hint: 'No tag has moved. Run the job again: this is a fault of the registry.',
   })
 }

@@ -1,8 +1,8 @@
 import type { Relation } from '../actions/commits.ts'
 import type { TagReference } from '../inputs/tags.ts'
 import type { Digest } from '../oci/digest.ts'
-import { type Platform, platformKey, printPlatform } from '../oci/platform.ts'
-import { printReference } from '../oci/reference.ts'
+import { formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
+import { formatReference } from '../oci/reference.ts'
 import { MergeError } from './merge-error.ts'
 import type { PublishedTag } from './published.ts'
 
@@ -73,17 +73,17 @@ export function refuseLoss(plans: readonly TagPlan[], state = ''): void {
   const [first, ...more] = losing(plans)
   if (first === undefined) return
   throw new MergeError({
-    what:
+    message:
       first.before.unreadable === undefined
-        ? `${printReference(first.tag)} would lose ${first.lost.map(printPlatform).join(', ')}, which it has now`
-        : `Whether ${printReference(first.tag)} would lose a platform is not known: its index can't be read`,
-    words: [first, ...more].map(describeLoss).join('\n'),
-    help: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
+        ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}, which it has now`
+        : `Whether ${formatReference(first.tag)} would lose a platform is not known: its index can't be read`,
+    detail: [first, ...more].map(describeLoss).join('\n'),
+    hint: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
   })
 }
 
 /** One line on what a tag would lose. */
 export function describeLoss({ tag, before, lost }: TagPlan): string {
   if (before.unreadable !== undefined) return before.unreadable
-  return `${printReference(tag)} has ${before.platforms.map(printPlatform).join(', ')}; not built: ${lost.map(printPlatform).join(', ')}`
+  return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; not built: ${lost.map(formatPlatform).join(', ')}`
 }

@@ -1,13 +1,13 @@
-import { allOf } from '../all-of.ts'
 import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from '../cache/build-info.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
-import { fits, type Platform, platformKey, printPlatform } from '../oci/platform.ts'
-import { printRepository, type Repository } from '../oci/reference.ts'
+import { fits, formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
+import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { DigestRecord } from '../record/record.ts'
 import { absent, findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import { settleAll } from '../settle-all.ts'
 import type { Candidate } from './collect.ts'
 import { MergeError } from './merge-error.ts'
 
@@ -29,9 +29,9 @@ export interface Member {
 export async function verify(candidate: Candidate, images: readonly Repository[], registry: Registry): Promise<Member> {
   // A registry may take seconds until it shows what a build has pushed.
   const home =
-    images.length === 1 ? images[0] : images.find((image) => printRepository(image) === candidate.record?.image)
+    images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image)
   const lookAtAll = (isHome: (image: Repository) => boolean) =>
-    allOf(images.map((image) => look(candidate, image, registry, isHome(image))))
+    settleAll(images.map((image) => look(candidate, image, registry, isHome(image))))
   const first = await lookAtAll((image) => image === home)
   // A bare digest may be in any of them.
   const found = home !== undefined || first.some(isWhole) ? first : await lookAtAll(() => true)
@@ -72,30 +72,30 @@ async function look(
 function incomplete({ digest, record }: Candidate, images: readonly Repository[], found: readonly Look[]): Error {
   const half = found.find(({ image }) => image !== undefined)
   const [first] = images
-  const home = images.find((image) => printRepository(image) === record?.image) ?? first
+  const home = images.find((image) => formatRepository(image) === record?.image) ?? first
   if (home === undefined) throw new Error('there is no image, though inputs have one at least')
-  if (half?.image === undefined) return absent(home, digest, `${printRepository(home)}@${digest}`)
+  if (half?.image === undefined) return absent(home, digest, `${formatRepository(home)}@${digest}`)
   return new MergeError({
-    what: `${printRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
-    words: half.missing.join('\n'),
-    help: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
+    message: `${formatRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
+    detail: half.missing.join('\n'),
+    hint: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
   })
 }
 
 function describe({ digest, record, origin }: Candidate, image: PublishedImage): Omit<Member, 'image' | 'absentFrom'> {
-  const name = `${printRepository(image.repository)}@${digest}`
+  const name = `${formatRepository(image.repository)}@${digest}`
   const system = record?.system ?? systemOf(image.platform)
   if (system === undefined)
     throw new MergeError({
-      what: `${name} is for ${printPlatform(image.platform)}, which is no system of Nix's`,
-      words: origin,
+      message: `${name} is for ${formatPlatform(image.platform)}, which is no system of Nix's`,
+      detail: origin,
     })
   const wanted = platformOf(system)
   if (!fits(image.platform, wanted))
     throw new MergeError({
-      what: `${name} is not what its record says`,
-      words: `${origin} says ${system}, which is ${printPlatform(wanted)}, and the image is for ${printPlatform(image.platform)}`,
-      help: 'Nothing was published. Run the build of this system again.',
+      message: `${name} is not what its record says`,
+      detail: `${origin} says ${system}, which is ${formatPlatform(wanted)}, and the image is for ${formatPlatform(image.platform)}`,
+      hint: 'Nothing was published. Run the build of this system again.',
     })
   const { size, mediaType } = image
   if (
@@ -104,17 +104,17 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
     (record.size !== size || record.mediaType !== mediaType)
   )
     throw new MergeError({
-      what: `${name} is not what its record says`,
-      words: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
-      help: 'Nothing was published. Run the build of this system again.',
+      message: `${name} is not what its record says`,
+      detail: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
+      hint: 'Nothing was published. Run the build of this system again.',
     })
   const info = fromAnnotations(image.own.annotations)
   const claimed = record && buildInfoOf(record)
   if (info && claimed && !sameBuild(info, claimed))
     throw new MergeError({
-      what: `${name} is not what its record says`,
-      words: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
-      help: 'Nothing was published. Run the build of this system again.',
+      message: `${name} is not what its record says`,
+      detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
+      hint: 'Nothing was published. Run the build of this system again.',
     })
   const variant = image.platform.variant ?? wanted.variant
   const { os, architecture } = wanted
@@ -139,19 +139,20 @@ export function checkMembers(
   images: readonly Repository[],
   systems: readonly string[],
 ): void {
-  const name = images.map(printRepository).join(', ')
+  const name = images.map(formatRepository).join(', ')
   const there = members.map(({ system }) => system)
   for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
     const [first, ...more] = rivals
     if (first === undefined || more.length === 0) continue
     throw new MergeError({
-      what: `There are ${rivals.length} images of ${name} for ${printPlatform(first.platform)}, and an index has one`,
-      words: rivals
+      message: `There are ${rivals.length} images of ${name} for ${formatPlatform(first.platform)}, and an index has one`,
+      detail: rivals
         .map(
-          ({ image, platform: own }) => `${printRepository(image.repository)}@${image.digest} (${printPlatform(own)})`,
+          ({ image, platform: own }) =>
+            `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`,
         )
         .join('\n'),
-      help: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
+      hint: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
     })
   }
   if (systems.length === 0) return
@@ -159,13 +160,13 @@ export function checkMembers(
   const extra = there.filter((system) => !systems.includes(system))
   if (missing.length > 0)
     throw new MergeError({
-      what: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
-      words: `there is ${there.join(', ')}`,
-      help: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
+      message: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
+      detail: `there is ${there.join(', ')}`,
+      hint: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
     })
   if (extra.length > 0)
     throw new MergeError({
-      what: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
-      help: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
+      message: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
+      hint: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
     })
 }

@@ -1,4 +1,3 @@
-import { allOf } from '../all-of.ts'
 import { describeBuild, sameBuild } from '../cache/build-info.ts'
 import type { UnchangedImage } from '../cache/unchanged.ts'
 import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
@@ -7,6 +6,7 @@ import { copyImages, putEverywhere } from '../registry/copy.ts'
 import { fetchImage, hasWhole, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { putTags } from '../registry/tags.ts'
+import { settleAll } from '../settle-all.ts'
 import { type Labels, labelledConfig, rewriteManifest } from './manifest.ts'
 import { checkReplaced } from './tag.ts'
 
@@ -47,7 +47,7 @@ export async function publishUnchanged(
   tag: string,
 ): Promise<number> {
   const { repository, digest, own, platform } = published
-  const whole = await allOf(
+  const whole = await settleAll(
     repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)),
   )
   const sent = await copyImages(

@@ -42,9 +42,9 @@ export function checkDiffId(
   const expected = config.diffIds[at]
   if (diffId === expected) return
   throw new ImageError({
-    what: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
-    words: `its diff ID is ${diffId}, and should be ${expected}`,
-    help: ANEW,
+    message: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
+    detail: `its diff ID is ${diffId}, and should be ${expected}`,
+    hint: ANEW,
   })
 }
 
@@ -63,8 +63,8 @@ export function checkBlob(
   if (blob === undefined || listed === undefined) return
   if (format !== listed)
     throw new ImageError({
-      what: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
-      help: ANEW,
+      message: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
+      hint: ANEW,
     })
   if (digest !== blob.digest) throw otherContent(path, name, digest)
 }
@@ -83,15 +83,15 @@ export function checkName(name: string, { digest, format }: ReadLayer, { path }:
 
 function otherContent(path: string, name: string | undefined, digest: Digest): ImageError {
   return new ImageError({
-    what: `${path} is damaged: its layer ${name} has another content than its name says`,
-    words: `its digest is ${digest}`,
-    help: ANEW,
+    message: `${path} is damaged: its layer ${name} has another content than its name says`,
+    detail: `its digest is ${digest}`,
+    hint: ANEW,
   })
 }
 
 /** The error of a layer that the manifest names and the image does not have as a tar. */
 export function noTar(name: string, { path }: ImageSource): ImageError {
-  return new ImageError({ what: `${path} is damaged: its layer ${name} is no tar`, help: ANEW })
+  return new ImageError({ message: `${path} is damaged: its layer ${name} is no tar`, hint: ANEW })
 }
 
 /** How a layer is compressed that goes up as it is; registries take no xz. */

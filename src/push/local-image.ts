@@ -1,7 +1,7 @@
 import { access, stat } from 'node:fs/promises'
 import { dirname, join, relative, resolve } from 'node:path'
 import { lastLines } from '../errors.ts'
-import { freeSpace, printFreeSpace } from '../fs/disk.ts'
+import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
 import { FileError, resolveWithin } from '../fs/regular-file.ts'
 import { ImageError } from '../image/image-error.ts'
 import { findSource } from '../image/source.ts'
@@ -67,8 +67,8 @@ async function placeWithin(path: string, name: string): Promise<string> {
   } catch (error) {
     if (!(error instanceof FileError)) throw error
     throw new FileError({
-      what: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
-      help: 'Nothing was read. Copy the file to where the link is.',
+      message: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
+      hint: 'Nothing was read. Copy the file to where the link is.',
       cause: error,
     })
   }
@@ -79,8 +79,8 @@ async function checkFormat(place: string, name: string): Promise<void> {
   const { format } = await findSource(place)
   if (format !== 'script' && format !== 'nix2container') return
   throw new ImageError({
-    what: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
-    help: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
+    message: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
+    hint: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
   })
 }
 
@@ -90,10 +90,10 @@ async function addToStore(place: string, name: string, runnerSystem: string): Pr
   if (result === undefined) throw nixMissing()
   const storePath = result.stdout.trim()
   if (result.exitCode === 0 && isStorePath(storePath)) return storePath
-  const space = printFreeSpace(await freeSpace([storeFolder()]))
+  const space = formatFreeSpace(await freeSpace([storeFolder()]))
   throw new NixError({
-    what: `Nix could not add ${name} to its store`,
-    words: lastLines(result.log, 20),
-    help: explainBuildFailure(result.log, { runnerSystem, space }),
+    message: `Nix could not add ${name} to its store`,
+    detail: lastLines(result.log, 20),
+    hint: explainBuildFailure(result.log, { runnerSystem, space }),
   })
 }

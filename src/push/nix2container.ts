@@ -1,4 +1,4 @@
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 import { ImageError } from '../image/image-error.ts'
 import { type ImageSource, readImage } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
@@ -16,9 +16,9 @@ export async function writeLayout({ path, diffIds = [] }: ImageSource, call: Cop
   const difference = firstDifference(config.diffIds, diffIds)
   if (difference === undefined) return layout
   throw new ImageError({
-    what: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
-    words: difference,
-    help: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
+    message: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
+    detail: difference,
+    hint: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
   })
 }
 
@@ -27,11 +27,11 @@ async function readWritten(layout: ImageSource, { installable }: CopyCall): Prom
   try {
     return await readImage(layout)
   } catch (error) {
-    if (!(error instanceof Failure)) throw error
+    if (!(error instanceof ActionError)) throw error
     throw new ImageError({
-      what: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
-      words: error.message.replaceAll(layout.path, 'what it wrote'),
-      help: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
+      message: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
+      detail: error.message.replaceAll(layout.path, 'what it wrote'),
+      hint: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
       cause: error,
     })
   }

@@ -10,11 +10,11 @@ import type { Log } from '../log.ts'
 import type { Tools } from '../modes/mode.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { Platform } from '../oci/platform.ts'
-import { printReference, type Repository } from '../oci/reference.ts'
+import { formatReference, type Repository } from '../oci/reference.ts'
 import { fetchImage, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 import type { Pushed, Pushing } from './pushing.ts'
 import { checkReplaced } from './tag.ts'
 
@@ -34,8 +34,8 @@ export async function pushWithDocker({ source, images, tag, platform, check }: P
   check(archive)
   if (archive.manifest?.alone === false)
     throw new ImageError({
-      what: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
-      help: PUSH_STRAIGHT,
+      message: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
+      hint: PUSH_STRAIGHT,
     })
   sizes?.warn(archive, tools.log)
   const name = await loadedImage(archive.configDigest, archive.names)
@@ -53,16 +53,16 @@ async function load(source: ImageSource, take: TakeLayer): Promise<SourceImage> 
     isLayout = archive.manifest !== undefined
     return archive
   }
-  return loadImage(feed, (words) => adviceOn(words, isLayout))
+  return loadImage(feed, (detail) => adviceOn(detail, isLayout))
 }
 
 /** What helps, by Docker's words on why it can't load an image. */
-function adviceOn(words: string, isLayout: boolean): string | undefined {
-  if (/no space left on device/i.test(words))
+function adviceOn(detail: string, isLayout: boolean): string | undefined {
+  if (/no space left on device/i.test(detail))
     return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${MORE_SPACE}`
   // containerd's image store takes layouts, and Docker's own does not. Older versions take it for an archive of the oldest
   // form, in which files are missing.
-  if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(words))
+  if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(detail))
     return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`
   return undefined
 }
@@ -81,8 +81,8 @@ function createSizes(): Sizes {
     },
     warn({ layers }, log) {
       const known = layers.flatMap(({ name }) => sizes.get(name) ?? [])
-      const plain = printBytes(known.reduce((sum, one) => sum + one.plain, 0))
-      const compressed = printBytes(known.reduce((sum, one) => sum + one.compressed, 0))
+      const plain = formatBytes(known.reduce((sum, one) => sum + one.plain, 0))
+      const compressed = formatBytes(known.reduce((sum, one) => sum + one.compressed, 0))
       log.warning(
         `This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`,
       )
@@ -104,7 +104,7 @@ async function push(
   { image, tag, platform, archive, size }: ImagePush,
   { registry, log }: Tools,
 ): Promise<PublishedImage> {
-  const reference = printReference({ repository: image, tag })
+  const reference = formatReference({ repository: image, tag })
   const place = { repository: image, tag }
   const there = await registry.getManifest(image, tag)
   if (there !== undefined) await checkReplaced(registry, there, place, platform)
@@ -124,9 +124,9 @@ async function push(
     throw new RegistryError({
       host: image.host,
       problem: 'other',
-      what: `${reference} is not the image that Nix built`,
-      words: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-      help: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+      message: `${reference} is not the image that Nix built`,
+      detail: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
+      hint: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
     })
   log.info(`${reference} is ${published.digest}`)
   return published

@@ -1,6 +1,6 @@
 import type { Tools } from '../modes/mode.ts'
-import { printReference, printRepository } from '../oci/reference.ts'
-import { printBytes } from '../units.ts'
+import { formatReference, formatRepository } from '../oci/reference.ts'
+import { formatBytes } from '../units.ts'
 import { type PushCall, pushImage } from './push.ts'
 import { bytesOf, type Pushed, type PushedLayer } from './pushing.ts'
 
@@ -11,7 +11,7 @@ export async function pushWithRegistry(call: PushCall, { registry, log }: Tools)
   const { image, manifest, layers, info, milliseconds } = pushed
   log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`)
   for (const repository of images) {
-    const name = tag === '' ? printRepository(repository) : printReference({ repository, tag })
+    const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag })
     log.info(`${name} is ${manifest.digest}`)
   }
   const { os, architecture, variant } = image.config
@@ -28,6 +28,6 @@ export async function pushWithRegistry(call: PushCall, { registry, log }: Tools)
 export function summarizeLayers(layers: readonly PushedLayer[]): string {
   const pushed = layers.filter(({ reused }) => !reused)
   const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`
-  const bytes = `${printBytes(bytesOf(pushed))} of ${printBytes(bytesOf(layers))}`
+  const bytes = `${formatBytes(bytesOf(pushed))} of ${formatBytes(bytesOf(layers))}`
   return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`
 }

@@ -1,8 +1,7 @@
-import { allOf } from '../all-of.ts'
 import { type BuildInfo, describeBuild } from '../cache/build-info.ts'
-import { type KnownBlob, NOTHING_PUBLISHED, type Published, reusableIn } from '../cache/layers.ts'
+import { type LayerCache, NOTHING_PUBLISHED, type ReusableBlob, reusableIn } from '../cache/layers.ts'
 import { hashLayer } from '../compress/compress.ts'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import { isBlobName } from '../image/oci-layout.ts'
 import { type ImageSource, isSeekable, readImage } from '../image/source.ts'
 import type { LayerMember, SourceImage, SourceLayer } from '../image/source-image.ts'
@@ -15,6 +14,7 @@ import { putEverywhere } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { putTags, type TagPlace } from '../registry/tags.ts'
+import { settleAll } from '../settle-all.ts'
 import { checkBlob, checkDiffId, checkName, noTar, type ReadLayer, readLayer } from './layer.ts'
 import { keptBlob, type Labels, labelledConfig, manifestOf } from './manifest.ts'
 import type { PushedLayer, Pushing } from './pushing.ts'
@@ -23,7 +23,7 @@ import { startUploads, type Taken, type UploadCall, type Uploads } from './uploa
 
 /** What goes where: one manifest, the same digest, for all `images`. */
 export interface PushCall extends Pushing, UploadCall {
-  readonly published: Published
+  readonly published: LayerCache
   /** Added to the image's config. None leave its bytes as Nix made them. */
   readonly labels: Labels
   /** What Nix built, for the annotations of the manifest. */
@@ -46,7 +46,7 @@ export interface PushedImage {
  */
 export async function pushImage(call: PushCall, registry: Registry, log: Log): Promise<PushedImage> {
   const started = performance.now()
-  const attempt = async (published: Published) => {
+  const attempt = async (published: LayerCache) => {
     const { image, layers } = await pushLayers({ ...call, published }, registry, log)
     const formats = layers.map(({ format }) => format)
     const info = describeBuild(call.storePath, call.labels, call.compression.format, formats)
@@ -55,7 +55,7 @@ export async function pushImage(call: PushCall, registry: Registry, log: Log): P
   const pushed = await attempt(call.published).catch((error: unknown) => {
     // A layer that a published image lists may be gone all the same, by a clean-up that went wrong.
     if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? '')) throw error
-    log.info(`${oneLine(error.message)}; checking all layers again`)
+    log.info(`${sanitizeLine(error.message)}; checking all layers again`)
     return attempt(NOTHING_PUBLISHED)
   })
   return { ...pushed, milliseconds: performance.now() - started }
@@ -156,8 +156,8 @@ async function pushStreamed({ call, uploads, taken }: PushUnderWay): Promise<Sou
   return image
 }
 
-function reusable({ published, images, compression }: PushCall, diffId: Digest | undefined): KnownBlob | undefined {
-  const fits = ({ mediaType }: KnownBlob) => layerFormat(mediaType) === compression.format
+function reusable({ published, images, compression }: PushCall, diffId: Digest | undefined): ReusableBlob | undefined {
+  const fits = ({ mediaType }: ReusableBlob) => layerFormat(mediaType) === compression.format
   return diffId && reusableIn(published, diffId, images, fits)
 }
 
@@ -204,7 +204,7 @@ async function pushManifest(
   image: SourceImage,
   layers: readonly PushedLayer[],
   info: BuildInfo,
-  published: Published,
+  published: LayerCache,
   registry: Registry,
 ): Promise<StoredManifest> {
   const config = labelledConfig(image.configBytes, labels)
@@ -213,7 +213,7 @@ async function pushManifest(
   const without = images.filter((repository) => !published.has(repository, config.digest))
   await putEverywhere(registry, without, config)
   // Also where it is there already: a registry that takes it once more says whether it still has all the layers.
-  await allOf(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
+  await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
   // Tags only when every registry has everything.
   const check = (stored: StoredManifest, place: TagPlace) => checkReplaced(registry, stored, place, platform)
   if (tag !== '') await putTags(registry, images, tag, manifest, check)

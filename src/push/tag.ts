@@ -4,8 +4,8 @@ import { platformOf } from '../nix/system.ts'
 import { isAttestation, parseManifest } from '../oci/document.ts'
 import { FormatError } from '../oci/format-error.ts'
 import { isIndexType } from '../oci/media-type.ts'
-import { fits, type Platform, printPlatform } from '../oci/platform.ts'
-import { printReference } from '../oci/reference.ts'
+import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatReference } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
@@ -30,10 +30,10 @@ export function chooseTag(inputs: TagInputs, revision: string): ChosenTag {
   const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs
   const tag = fillPlaceholders('tag', pattern, { revision, variant, system })
   if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system)) return { tag }
-  const what = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`
-  const help = adviseOwnTag(pattern)
-  if (pushWith === 'docker') throw new InputError({ what, help })
-  return { tag: '', warning: `${what}. This build pushes its image without a tag. ${help}` }
+  const message = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`
+  const hint = adviseOwnTag(pattern)
+  if (pushWith === 'docker') throw new InputError({ message, hint })
+  return { tag: '', warning: `${message}. This build pushes its image without a tag. ${hint}` }
 }
 
 function adviseOwnTag(pattern: string): string {
@@ -73,15 +73,15 @@ export async function checkReplaced(
 ): Promise<void> {
   const platforms = await platformsOf(registry, stored, place)
   if (platforms?.every((one) => one !== undefined && fits(one, platform))) return
-  const what = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored)
+  const message = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored)
   throw new InputError({
-    what: `The build for ${printPlatform(platform)} can't write the tag ${printReference(place)}: it points to ${what}`,
-    help: adviseOwnTag(place.tag),
+    message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${message}`,
+    hint: adviseOwnTag(place.tag),
   })
 }
 
 function describePlatforms(platforms: readonly (Platform | undefined)[], { mediaType }: StoredManifest): string {
-  const names = platforms.map((one) => (one ? printPlatform(one) : 'an unknown platform')).join(', ')
+  const names = platforms.map((one) => (one ? formatPlatform(one) : 'an unknown platform')).join(', ')
   return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`
 }
 
@@ -95,7 +95,7 @@ async function platformsOf(
   place: TagPlace,
 ): Promise<readonly (Platform | undefined)[] | undefined> {
   try {
-    const content = parseManifest(bytes, mediaType, printReference(place))
+    const content = parseManifest(bytes, mediaType, formatReference(place))
     if (content.kind === 'index')
       return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform)
     const image = await findImage(registry, place.repository, digest)

@@ -1,6 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { allOf } from '../all-of.ts'
-import type { KnownBlob } from '../cache/layers.ts'
+import type { ReusableBlob } from '../cache/layers.ts'
 import { createBlobStore } from '../compress/blob-store.ts'
 import {
   type Compressing,
@@ -10,7 +9,7 @@ import {
   type UncompressedLayer,
   type Write,
 } from '../compress/compress.ts'
-import { createSlots } from '../compress/semaphore.ts'
+import { createSemaphore } from '../compress/semaphore.ts'
 import { probe } from '../image/probe.ts'
 import type { LayerMember } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
@@ -21,7 +20,8 @@ import { type Repository, sameRepository } from '../oci/reference.ts'
 import { putEverywhere } from '../registry/copy.ts'
 import type { Blob, Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { printBytes } from '../units.ts'
+import { settleAll } from '../settle-all.ts'
+import { formatBytes } from '../units.ts'
 import { keptFormat, plain, type ReadLayer } from './layer.ts'
 import type { PushedLayer, Pushing } from './pushing.ts'
 
@@ -51,7 +51,7 @@ export interface Uploads {
    */
   push(member: LayerMember, check: (layer: ReadLayer) => void): Promise<Required<Taken>>
   /** Makes every registry have a layer that was published before. */
-  reuse(diffId: Digest, blob: KnownBlob, member: LayerMember): Promise<PushedLayer>
+  reuse(diffId: Digest, blob: ReusableBlob, member: LayerMember): Promise<PushedLayer>
   /** Tells of a layer that every registry has already. */
   leave(diffId: Digest, blob: Descriptor): Promise<PushedLayer>
   /** Resolves when nothing is under way any more, however it ended. */
@@ -64,10 +64,10 @@ export function startUploads(
   registry: Registry,
   log: Log,
 ): Uploads {
-  const places = createSlots(LAYERS_AT_ONCE)
+  const places = createSemaphore(LAYERS_AT_ONCE)
   // Some more blocks than there are cores, so that a core that is done need not wait for the next to be read; of many
   // cores only those that one thread can keep busy.
-  const blocks = createSlots(Math.min(availableParallelism(), 8) + 3)
+  const blocks = createSemaphore(Math.min(availableParallelism(), 8) + 3)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
   let failure: unknown
@@ -96,15 +96,15 @@ export function startUploads(
     const started = performance.now()
     const reused = !(await putEverywhere(registry, images, blob))
     const seconds = (performance.now() - started) / 1000
-    const speed = `${printBytes(blob.size / seconds)}/s`
+    const speed = `${formatBytes(blob.size / seconds)}/s`
     const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`
-    log.info(`${shorten(diffId)}: ${printBytes(size)} → ${printBytes(blob.size)}, ${how}`)
+    log.info(`${shorten(diffId)}: ${formatBytes(size)} → ${formatBytes(blob.size)}, ${how}`)
     return { diffId, digest: blob.digest, size: blob.size, reused }
   }
 
   return {
     async push(member, check) {
-      await places.take()
+      await places.acquire()
       const writer = store.create()
       try {
         if (failure !== undefined) throw failure
@@ -116,28 +116,28 @@ export function startUploads(
             check({ diffId: layer.diffId, digest: blob.digest, format: kept })
             return { ...(await upload(blob, layer)), format: kept ?? compression.format }
           } finally {
-            places.give()
+            places.release()
             await writer.release()
           }
         }
         return { diffId: layer.diffId, layer: watch(uploaded()) }
       } catch (error) {
-        places.give()
+        places.release()
         await writer.release()
         throw error
       }
     },
     reuse(diffId, blob, { size }) {
-      const mounted = allOf(images.map((image) => mountIfElsewhere(registry, image, blob)))
+      const mounted = settleAll(images.map((image) => mountIfElsewhere(registry, image, blob)))
       return watch(
         mounted.then(() => {
-          log.info(`${shorten(diffId)}: ${printBytes(size)}, reused (${printBytes(blob.size)})`)
+          log.info(`${shorten(diffId)}: ${formatBytes(size)}, reused (${formatBytes(blob.size)})`)
           return reusedLayer(diffId, blob)
         }),
       )
     },
     async leave(diffId, blob) {
-      log.info(`${shorten(diffId)}: ${printBytes(blob.size)}, is there already`)
+      log.info(`${shorten(diffId)}: ${formatBytes(blob.size)}, is there already`)
       return reusedLayer(diffId, blob)
     },
     settled: () => Promise.allSettled(pending),
@@ -150,7 +150,7 @@ function reusedLayer(diffId: Digest, { digest, size, mediaType }: Descriptor): P
   return { diffId, digest, size, format, reused: true }
 }
 
-async function mountIfElsewhere(registry: Registry, image: Repository, blob: KnownBlob): Promise<void> {
+async function mountIfElsewhere(registry: Registry, image: Repository, blob: ReusableBlob): Promise<void> {
   if (blob.repositories.some((one) => sameRepository(one, image))) return
   if (await registry.hasBlob(image, blob.digest)) return
   const from = blob.repositories.find(({ host }) => host === image.host)
@@ -160,7 +160,7 @@ async function mountIfElsewhere(registry: Registry, image: Repository, blob: Kno
     host: image.host,
     problem: 'other',
     code: 'BLOB_UNKNOWN',
-    what: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
+    message: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
   })
 }
 

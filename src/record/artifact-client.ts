@@ -6,12 +6,12 @@ import type { DefaultArtifactClient } from '@actions/artifact'
 import * as v from 'valibot'
 import { jobLog } from '../actions/log.ts'
 import { startActivity } from '../activity.ts'
-import { firstLine, messageOf, oneLine } from '../errors.ts'
+import { firstLine, messageOf, sanitizeLine } from '../errors.ts'
 import { isDiskError } from '../fs/disk.ts'
 import { createBackOffs } from '../http/back-off.ts'
 import { createBudgets, STALL, type Work } from '../http/budget.ts'
 import { createClock } from '../http/clock.ts'
-import { isPassing, retryDelay } from '../http/retry.ts'
+import { isRetryable, retryDelay } from '../http/retry.ts'
 import { readJson } from '../json.ts'
 import { readErrorAnswer } from '../registry/registry-error.ts'
 import { RecordError } from './record.ts'
@@ -39,7 +39,7 @@ export class ArtifactError extends RecordError {
  * @throws ArtifactError or NoArtifactService
  */
 export type CallClient = <Result>(
-  purpose: string,
+  operation: string,
   start: (client: DefaultArtifactClient) => Promise<Result>,
 ) => Promise<Result>
 
@@ -72,14 +72,14 @@ export async function openArtifactCalls({ wait = sleep, timeout = STALL }: CallS
   const backOffs = createBackOffs(clock, jobLog)
 
   function callsOf(work: Work): CallClient {
-    return async (purpose, start) => {
+    return async (operation, start) => {
       const attempt = budgets.startAttempt(SERVICE, work)
       try {
-        const result = await callWithin(attempt.limit(timeout), purpose, () => start(client))
+        const result = await callWithin(attempt.limit(timeout), operation, () => start(client))
         attempt.answered()
         return result
       } catch (error) {
-        const failure = explain(purpose, error)
+        const failure = explain(operation, error)
         if (failure instanceof ArtifactError && failure.attempts === 1) attempt.answered()
         else attempt.failed()
         throw failure
@@ -96,7 +96,7 @@ export async function openArtifactCalls({ wait = sleep, timeout = STALL }: CallS
     const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random())
     const left = budgets.left(SERVICE, work) - LAST_ATTEMPT
     if (work.count >= attempts || delay > left) throw withTries(error, work, clock.now())
-    const why = `${parts.what}: ${firstLine(parts.words)}`
+    const why = `${parts.message}: ${firstLine(parts.detail)}`
     await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why })
   }
 
@@ -125,7 +125,7 @@ const LAST_ATTEMPT = 5_000
 function withTries(error: ArtifactError, { count, start }: Work, now: number): ArtifactError {
   if (count === 1) return error
   const tries = `${count} attempts in ${Math.round((now - start) / 1000)} s`
-  return new ArtifactError({ ...error.parts, what: `${error.parts.what} (${tries})` }, error.attempts)
+  return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${tries})` }, error.attempts)
 }
 
 /** A call into the client that is under way, or that nothing waits for any more. */
@@ -139,12 +139,12 @@ interface Call {
 const calls = new AsyncLocalStorage<Call>()
 
 /** Makes a call that ends with the first of its requests that fails, whatever the client makes of that. */
-async function callWithin<Result>(limit: number, purpose: string, start: () => Promise<Result>): Promise<Result> {
+async function callWithin<Result>(limit: number, operation: string, start: () => Promise<Result>): Promise<Result> {
   const { promise, reject } = Promise.withResolvers<never>()
   const call: Call = { ended: false, requests: new Set(), fail: reject }
   const late = new Error(`the connection stalled: no answer within ${Math.round(limit / 1000)} s`)
   const timer = setTimeout(() => reject(late), limit)
-  const activity = startActivity(`the artifact service to ${purpose}`)
+  const activity = startActivity(`the artifact service to ${operation}`)
   try {
     return await Promise.race([calls.run(call, start), promise])
   } finally {
@@ -280,8 +280,8 @@ class Refusal extends Error {
   constructor(status: number, operation: string | undefined, text: string, retryAfter: string | undefined) {
     const said = wordsOf(text)
     const where = operation === undefined ? 'the blob store' : operation
-    const what = `${status} ${STATUS_CODES[status] ?? ''}`.trim()
-    super(`${where} answered ${what}${status < 400 ? ', but not with JSON' : ''}${said === '' ? '' : `: ${said}`}`)
+    const message = `${status} ${STATUS_CODES[status] ?? ''}`.trim()
+    super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${said === '' ? '' : `: ${said}`}`)
     this.status = status
     this.operation = operation
     this.text = text
@@ -294,7 +294,7 @@ const TWIRP_ERROR = v.object({ msg: v.string() })
 /** https://twitchtv.github.io/twirp/docs/spec_v7.html#error-codes, or what a proxy or the blob store says instead. */
 function wordsOf(text: string): string {
   const twirp = readJson(TWIRP_ERROR, text)
-  return twirp.ok ? oneLine(twirp.value.msg) : readErrorAnswer(text).words
+  return twirp.ok ? sanitizeLine(twirp.value.msg) : readErrorAnswer(text).detail
 }
 
 /** Returns whether an artifact could not be created because its name is taken. */
@@ -304,23 +304,23 @@ export function isNameTaken(error: unknown): boolean {
 }
 
 /** Returns the error for what the client, or one of its requests, failed with. */
-function explain(purpose: string, error: unknown): unknown {
-  const words = messageOf(error)
-  if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(words) || nameOf(error) === 'GHESNotSupportedError')
+function explain(operation: string, error: unknown): unknown {
+  const detail = messageOf(error)
+  if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || nameOf(error) === 'GHESNotSupportedError')
     return new NoArtifactService({
-      what: `Can't ${purpose}: there is no artifact service here`,
-      words,
-      help: HAND_OVER_OUTPUTS,
+      message: `Can't ${operation}: there is no artifact service here`,
+      detail,
+      hint: HAND_OVER_OUTPUTS,
     })
   if (isGitea() && error instanceof Refusal && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
     return new NoArtifactService({
-      what: `Can't ${purpose}: this server has no artifact service of the current version`,
-      words,
-      help: HAND_OVER_OUTPUTS,
+      message: `Can't ${operation}: this server has no artifact service of the current version`,
+      detail,
+      hint: HAND_OVER_OUTPUTS,
     })
   // Whoever made the folder knows what to say.
   if (isDiskError(error)) return error
-  const parts = { what: `Can't ${purpose}`, words, help: helpFor(words), cause: error }
+  const parts = { message: `Can't ${operation}`, detail, hint: helpFor(detail), cause: error }
   return new ArtifactError(parts, attemptsFor(error), error instanceof Refusal ? error.retryAfter : undefined)
 }
 
@@ -332,7 +332,7 @@ function attemptsFor(error: unknown): number {
   if (!(error instanceof Refusal)) return Number.POSITIVE_INFINITY
   const { status, operation, text } = error
   if (isNameTaken(error) || QUOTA.test(text)) return 1
-  if (status < 400 || isPassing(status, text)) return Number.POSITIVE_INFINITY
+  if (status < 400 || isRetryable(status, text)) return Number.POSITIVE_INFINITY
   // A signed URL that has expired: the next attempt gets another one.
   if (operation === undefined || status === 404 || status === 409) return FEW_ATTEMPTS
   return 1
@@ -347,8 +347,8 @@ const QUOTA = /insufficient usage|storage quota/i
 const HAND_OVER_OUTPUTS =
   'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.'
 
-function helpFor(words: string): string {
-  if (QUOTA.test(words)) return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`
+function helpFor(detail: string): string {
+  if (QUOTA.test(detail)) return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`
   return `Re-run this job. ${WITHOUT_ARTIFACTS}`
 }
 

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { allOf } from '../all-of.ts'
-import { messageOf, oneLine } from '../errors.ts'
+import { messageOf, sanitizeLine } from '../errors.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
 import { type Digest, isDigest } from '../oci/digest.ts'
-import { printBytes } from '../units.ts'
+import { settleAll } from '../settle-all.ts'
+import { formatBytes } from '../units.ts'
 import {
   ArtifactError,
   type CallClient,
@@ -17,7 +17,7 @@ import {
   openArtifactCalls,
   reservesNames,
 } from './artifact-client.ts'
-import { type DigestRecord, parseRecord, printRecord, RecordError, replacedBy, sameJob } from './record.ts'
+import { type DigestRecord, parseRecord, RecordError, replacedBy, sameJob, serializeRecord } from './record.ts'
 import { readZip, type ZipFile } from './zip.ts'
 
 export { NoArtifactService }
@@ -40,7 +40,7 @@ export interface FoundDigest {
 
 /** Names an artifact in a message. Other jobs choose its name. */
 export function originOfArtifact(name: string): string {
-  return `the artifact ${oneLine(name)}`
+  return `the artifact ${sanitizeLine(name)}`
 }
 
 /** What an artifact is named after. */
@@ -74,7 +74,7 @@ export function readFoundRecord({ artifact, text }: FoundRecord, run: DigestReco
 function assertBelongs(record: DigestRecord, artifact: string, run: DigestRecord['run']): void {
   const { image, system, variant } = record
   const wrong = [
-    record.run.id === run.id ? [] : `its run is ${oneLine(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
+    record.run.id === run.id ? [] : `its run is ${sanitizeLine(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
     // Gitea counts the attempts of each job.
     record.run.attempt <= run.attempt || !reservesNames()
       ? []
@@ -85,9 +85,9 @@ function assertBelongs(record: DigestRecord, artifact: string, run: DigestRecord
   ].flat()
   if (wrong.length === 0) return
   throw new RecordError({
-    what: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
-    words: wrong.join('\n'),
-    help: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
+    message: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
+    detail: wrong.join('\n'),
+    hint: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
   })
 }
 
@@ -107,7 +107,7 @@ export async function writeRecord(
   await withTempFolder(tempFolder, async (folder) => {
     const calls = await openArtifactCalls(settings)
     const file = join(folder, FILE)
-    await writeFile(file, `${printRecord(record)}\n`)
+    await writeFile(file, `${serializeRecord(record)}\n`)
     const taken = new Set<string>()
     // Each repetition looks at what is there: if only an answer was lost, this job's record is there.
     await calls.persist((call) => hand({ record, file, retentionDays, taken, call }))
@@ -142,7 +142,7 @@ export async function readRecords(
       .filter(isOwn)
       .map(async (one) => [await calls.persist((call) => download(call, one, folder))])
     const digests = artifacts.filter(isOther).map((one) => calls.persist((call) => downloadDigests(call, one, folder)))
-    return (await allOf<readonly (FoundRecord | FoundDigest)[]>([...records, ...digests])).flat()
+    return (await settleAll<readonly (FoundRecord | FoundDigest)[]>([...records, ...digests])).flat()
   })
 }
 
@@ -185,8 +185,8 @@ async function listTwice(
   const chosen = async () => (await list(call)).filter(choose)
   const [first, second] = [await chosen(), await chosen()]
   if (fingerprint(first) === fingerprint(second)) return second
-  const words = 'two lists in a row differ'
-  throw new ArtifactError({ what: `Can't ${LIST}`, words, help: 'Re-run this job.' }, Number.POSITIVE_INFINITY)
+  const detail = 'two lists in a row differ'
+  throw new ArtifactError({ message: `Can't ${LIST}`, detail, hint: 'Re-run this job.' }, Number.POSITIVE_INFINITY)
 }
 
 function fingerprint(artifacts: readonly ListedArtifact[]): string {
@@ -320,7 +320,7 @@ async function download(call: CallClient, artifact: ListedArtifact, folder: stri
   const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'))
   if (file === undefined || more.length > 0)
     throw new RecordError({
-      what: `${origin} should hold one file of JSON, and holds ${oneLine(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
+      message: `${origin} should hold one file of JSON, and holds ${sanitizeLine(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
     })
   return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') }
 }
@@ -336,8 +336,8 @@ async function downloadDigests(
   const odd = names.filter((name) => !isDigest(`sha256:${name}`))
   if (names.length === 0 || odd.length > 0)
     throw new RecordError({
-      what: `${origin} should hold files named by digests, and holds ${oneLine(odd.join(', ')) || 'nothing'}`,
-      help: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
+      message: `${origin} should hold files named by digests, and holds ${sanitizeLine(odd.join(', ')) || 'nothing'}`,
+      hint: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
     })
   return digests.map((digest) => ({ kind: 'digest', digest, origin }))
 }
@@ -355,9 +355,9 @@ async function readFiles(
   const origin = originOfArtifact(name)
   if (size > limit)
     throw new RecordError({
-      what: `Can't read ${origin}: it is too large`,
-      words: `it has ${printBytes(size)}, and at most ${printBytes(limit)} are read`,
-      help: OTHER_ARTIFACT,
+      message: `Can't read ${origin}: it is too large`,
+      detail: `it has ${formatBytes(size)}, and at most ${formatBytes(limit)} are read`,
+      hint: OTHER_ARTIFACT,
     })
   // A new one for each attempt: an earlier download may have left part of a file.
   const folder = await mkdtemp(join(parent, `${id}-`))
@@ -374,8 +374,8 @@ async function readFiles(
     throw damaged(messageOf(error), digest === undefined ? FEW_ATTEMPTS : 1, error)
   }
 
-  function damaged(words: string, attempts: number, cause: unknown = new Error(words)): ArtifactError {
-    return new ArtifactError({ what: `Can't read ${origin}`, words, help: DAMAGED, cause }, attempts)
+  function damaged(detail: string, attempts: number, cause: unknown = new Error(detail)): ArtifactError {
+    return new ArtifactError({ message: `Can't read ${origin}`, detail, hint: DAMAGED, cause }, attempts)
   }
 }
 
@@ -398,7 +398,7 @@ async function readRival({ record, call, file }: Writing, artifact: ListedArtifa
     if (!(error instanceof RecordError)) throw error
     // Of what did not arrive it is not known whose it is, unless another build has deleted it in the meantime.
     if (!(error instanceof ArtifactError) || !(await isListed(call, artifact))) return undefined
-    throw new ArtifactError({ ...error.parts, help: RIVAL_UNKNOWN }, error.attempts, error.retryAfter)
+    throw new ArtifactError({ ...error.parts, hint: RIVAL_UNKNOWN }, error.attempts, error.retryAfter)
   })
   if (found !== undefined) assertBelongs(found, artifact.name, record.run)
   return found
@@ -415,7 +415,7 @@ function compare(
   own: readonly DigestRecord[],
 ): 'equal' | 'replaceable' | 'other' | RecordError {
   if (found === undefined || own.includes(found)) return 'replaceable'
-  if (printRecord(found) === printRecord(record)) return 'equal'
+  if (serializeRecord(found) === serializeRecord(record)) return 'equal'
   if (found.digest === record.digest) return 'replaceable'
   return sameJob(record, found) ? conflictOf(record, found) : 'other'
 }
@@ -424,9 +424,9 @@ function compare(
 function conflictOf(record: DigestRecord, found: DigestRecord): RecordError {
   const { image, system } = record
   return new RecordError({
-    what: `Two jobs of this run have pushed an image of ${image} for ${system}`,
-    words: `${found.digest} by the job "${oneLine(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
-    help: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
+    message: `Two jobs of this run have pushed an image of ${image} for ${system}`,
+    detail: `${found.digest} by the job "${sanitizeLine(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
+    hint: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
   variant: debug
 or an \`image\` of its own. If it is one job, which has built another commit than in an earlier attempt, nothing is wrong. In both cases, start a new run: this one keeps both records.`,
   })

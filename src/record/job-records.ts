@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { diskFailure } from '../fs/disk.ts'
-import { type DigestRecord, parseRecord, printRecord } from './record.ts'
+import { type DigestRecord, parseRecord, serializeRecord } from './record.ts'
 
 /** A record that a build of this job has left, for a merge in the same job. */
 export interface JobRecord {
@@ -20,13 +20,13 @@ const FOLDER = 'nix-image-action-records'
  */
 export async function writeJobRecord(record: DigestRecord, tempFolder: string): Promise<void> {
   const folder = join(tempFolder, FOLDER)
-  const hash = createHash('sha256').update(printRecord(record)).digest('hex')
+  const hash = createHash('sha256').update(serializeRecord(record)).digest('hex')
   const file = join(folder, `${hash}.json`)
   try {
     await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error
     })
-    await writeFile(file, `${printRecord(record)}\n`)
+    await writeFile(file, `${serializeRecord(record)}\n`)
   } catch (error) {
     throw await diskFailure(`Can't write the digest record to ${file}`, tempFolder, error)
   }

@@ -1,15 +1,15 @@
 import * as v from 'valibot'
-import { Failure } from '../errors.ts'
+import { ActionError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import { platformOf } from '../nix/system.ts'
 import type { Digest } from '../oci/digest.ts'
 import { isLayerFormat, isManifestType, type LayerFormat } from '../oci/media-type.ts'
-import { fits, type Platform, printPlatform } from '../oci/platform.ts'
-import { parseReference, printRepository } from '../oci/reference.ts'
+import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatRepository, parseReference } from '../oci/reference.ts'
 import { DIGEST, PLATFORM } from '../oci/schema.ts'
 
 /** A digest record, or the set of them, that merge can't go by. */
-export class RecordError extends Failure {
+export class RecordError extends ActionError {
   override readonly name = 'RecordError'
 }
 
@@ -84,7 +84,7 @@ export function isCommitId(text: string): boolean {
 }
 
 /** The record as one line of JSON. */
-export function printRecord(record: DigestRecord): string {
+export function serializeRecord(record: DigestRecord): string {
   return JSON.stringify(record)
 }
 
@@ -102,15 +102,15 @@ export function parseRecord(text: string, origin: string): DigestRecord {
   const { platform, system } = result.value
   const expected = platformOf(system)
   if (!fits(platform, expected))
-    throw invalid(origin, `"platform" is ${printPlatform(platform)}, and ${system} is ${printPlatform(expected)}`)
+    throw invalid(origin, `"platform" is ${formatPlatform(platform)}, and ${system} is ${formatPlatform(expected)}`)
   return result.value
 }
 
 function invalid(origin: string, why: string): RecordError {
   return new RecordError({
-    what: `The digest record in ${origin} is not valid`,
-    words: why,
-    help: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
+    message: `The digest record in ${origin} is not valid`,
+    detail: why,
+    hint: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
   })
 }
 
@@ -146,7 +146,7 @@ function isImageName(text: string): boolean {
 }
 
 function canonicalName(text: string): string {
-  return printRepository(parseReference(text).repository)
+  return formatRepository(parseReference(text).repository)
 }
 
 function isSystem(text: string): boolean {

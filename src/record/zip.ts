@@ -1,5 +1,5 @@
 import { unzipSync } from 'fflate'
-import { printBytes } from '../units.ts'
+import { formatBytes } from '../units.ts'
 
 /** A file of a zip archive. */
 export interface ZipFile {
@@ -19,7 +19,7 @@ export function readZip(archive: Uint8Array, limit: number): readonly ZipFile[] 
     // fflate unpacks no more of a file than the archive says that it has.
     filter({ name, originalSize }) {
       size += originalSize
-      if (size > limit) throw new Error(`unpacked, it has more than ${printBytes(limit)}`)
+      if (size > limit) throw new Error(`unpacked, it has more than ${formatBytes(limit)}`)
       return !name.endsWith('/')
     },
   })

@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
-import { oneLine } from '../errors.ts'
+import { sanitizeLine } from '../errors.ts'
 import type { Http, HttpFailure, HttpSuccess } from '../http/client.ts'
 import { retryDoubtful } from '../http/retry.ts'
 import { readJson } from '../json.ts'
-import { printRepository, type Repository } from '../oci/reference.ts'
+import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
 import { realmProblem } from './realm.ts'
@@ -93,7 +93,7 @@ export function createAuthorization(settings: RegistrySettings): Authorization {
 
   /** Finds the header of an earlier request, or of one that is waiting for it. */
   function cachedHeader(repository: Repository, access: Access, from: Repository | undefined) {
-    const keyOf = (one: Access) => `${one} ${printRepository(repository)} ${from?.path ?? ''}`
+    const keyOf = (one: Access) => `${one} ${formatRepository(repository)} ${from?.path ?? ''}`
     // Who may push may pull as well, and a token costs a round trip.
     const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access
     const key = keyOf(asked)
@@ -266,16 +266,16 @@ function realmOf({ challenge, registry, credential, repository }: TokenCall): UR
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
-    what: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
-    help: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
+    message: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
+    hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
   })
 }
 
 /** A URL for a message. Its query, user name and password may be secret. */
 function withoutQuery(text: string): string {
-  if (!URL.canParse(text)) return `"${oneLine(text.replace(/\?.*$/s, ''))}"`
+  if (!URL.canParse(text)) return `"${sanitizeLine(text.replace(/\?.*$/s, ''))}"`
   const { protocol, host, pathname } = new URL(text)
-  return oneLine(`${protocol}//${host}${pathname}`)
+  return sanitizeLine(`${protocol}//${host}${pathname}`)
 }
 
 /** Nothing where there is no identity token, or where the service knows only the older way. */
@@ -294,13 +294,13 @@ async function exchangeIdentityToken(call: TokenCall, realm: URL): Promise<HttpS
     url: realm,
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
     body: Buffer.from(form.toString()),
-    purpose: purposeOf(call),
+    operation: operationOf(call),
     registry: call.registry,
     limit: TOKEN_LIMIT,
   })
   if (reply.ok) return reply
   if (reply.status === 404 || reply.status === 405) return undefined
-  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply)
+  throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply)
 }
 
 async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
@@ -314,12 +314,12 @@ async function getToken(call: TokenCall, realm: URL): Promise<HttpSuccess> {
     method: 'GET',
     url,
     headers,
-    purpose: purposeOf(call),
+    operation: operationOf(call),
     registry,
     limit: TOKEN_LIMIT,
   })
   if (reply.ok) return reply
-  throw tokenError(call, realm, readErrorAnswer(reply.text).words, reply)
+  throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply)
 }
 
 function scopesOf({ repository, access, from }: TokenCall): readonly string[] {
@@ -327,40 +327,40 @@ function scopesOf({ repository, access, from }: TokenCall): readonly string[] {
   return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`]
 }
 
-function purposeOf({ repository }: TokenCall): string {
-  return `get a token for ${printRepository(repository)}`
+function operationOf({ repository }: TokenCall): string {
+  return `get a token for ${formatRepository(repository)}`
 }
 
-function tokenError(call: TokenCall, realm: URL, words: string, reply?: HttpFailure): RegistryError {
+function tokenError(call: TokenCall, realm: URL, detail: string, reply?: HttpFailure): RegistryError {
   const { repository, credential } = call
   const status = reply?.status
   const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`
   const refused = status === 400 || status === 401 || status === 403
   const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token'
-  const what = `Can't ${purposeOf(call)}: `
+  const message = `Can't ${operationOf(call)}: `
   if (!refused)
     return new RegistryError({
       host: repository.host,
       problem: status === undefined ? 'doubtful' : status === 429 ? 'rate-limited' : 'other',
       status,
-      what: `${what}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
-      words,
+      message: `${message}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
+      detail,
     })
   if (credential === undefined)
     return new RegistryError({
       host: repository.host,
       problem: 'no-credentials',
       status,
-      what: `${what}${repository.host} wants a login, and there are no credentials for it`,
-      words,
+      message: `${message}${repository.host} wants a login, and there are no credentials for it`,
+      detail,
     })
   const refusal = refusalOf(call, status)
   return new RegistryError({
     host: repository.host,
     problem: refusal,
     status,
-    what: `${what}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
-    words,
+    message: `${message}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
+    detail,
   })
 }
 

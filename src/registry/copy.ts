@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import { allOf } from '../all-of.ts'
 import { messageOf } from '../errors.ts'
 import type { Descriptor } from '../oci/document.ts'
-import { printRepository, type Repository } from '../oci/reference.ts'
+import { formatRepository, type Repository } from '../oci/reference.ts'
+import { settleAll } from '../settle-all.ts'
 import type { ManifestContent, PublishedImage } from './image.ts'
 import type { Blob, Registry } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
@@ -31,7 +31,7 @@ export async function copyImages(registry: Registry, copies: readonly Copy[]): P
     contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))),
   )
   // What several images have is sent once.
-  const waiting = [...new Map(blobs.map((one) => [`${printRepository(one.to)}@${one.blob.digest}`, one])).values()]
+  const waiting = [...new Map(blobs.map((one) => [`${formatRepository(one.to)}@${one.blob.digest}`, one])).values()]
   let sent = 0
   const copyNext = async (): Promise<void> => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
@@ -47,8 +47,8 @@ export async function copyImages(registry: Registry, copies: readonly Copy[]): P
       waiting.length = 0
     }
   }
-  await allOf(Array.from({ length: BLOBS_AT_ONCE }, copyRest))
-  await allOf(copies.map((copy) => putManifests(registry, copy)))
+  await settleAll(Array.from({ length: BLOBS_AT_ONCE }, copyRest))
+  await settleAll(copies.map((copy) => putManifests(registry, copy)))
   return sent
 }
 
@@ -63,13 +63,13 @@ async function putManifests(registry: Registry, { image, to }: Copy): Promise<vo
 
 /** Reads a blob of another repository. Holds back its end until its size and digest are right. */
 function streamed(registry: Registry, { digest, size }: Descriptor, from: Repository): Blob {
-  const broken = (words: string, cause?: unknown) =>
+  const broken = (detail: string, cause?: unknown) =>
     new RegistryError({
       host: from.host,
       problem: cause === undefined ? 'doubtful' : 'other',
-      what: `Can't read the blob ${printRepository(from)}@${digest} to its end`,
-      words,
-      ...(cause !== undefined && { help: 'Run the job again later.' }),
+      message: `Can't read the blob ${formatRepository(from)}@${digest} to its end`,
+      detail,
+      ...(cause !== undefined && { hint: 'Run the job again later.' }),
       cause,
     })
   async function* content(): AsyncGenerator<Buffer> {
@@ -114,11 +114,11 @@ export async function putEverywhere(
   blob: Blob,
 ): Promise<boolean> {
   const registries = [...Map.groupBy(repositories, ({ host }) => host).values()]
-  const sent = await allOf(
+  const sent = await settleAll(
     registries.map(async ([first, ...others]) => {
       if (first === undefined) return []
       const before = await putIfAbsent(registry, first, blob)
-      return [before, ...(await allOf(others.map((other) => putIfAbsent(registry, other, blob, first))))]
+      return [before, ...(await settleAll(others.map((other) => putIfAbsent(registry, other, blob, first))))]
     }),
   )
   return sent.flat().includes(true)

@@ -122,9 +122,9 @@ function unreadable(file: string, host: string, why: string): RegistryError {
   return new RegistryError({
     host,
     problem: 'other',
-    what: `The credentials for ${host} can't be read from ${file}`,
-    words: why,
-    help: `Fix or remove the file, then log in to ${host} again.`,
+    message: `The credentials for ${host} can't be read from ${file}`,
+    detail: why,
+    hint: `Fix or remove the file, then log in to ${host} again.`,
   })
 }
 
@@ -186,7 +186,7 @@ function helperFailed(program: string, file: string, host: string, why: string):
   return new RegistryError({
     host,
     problem: 'other',
-    what: `The credential helper ${program}, which ${file} names for ${host}, failed`,
-    words: why,
+    message: `The credential helper ${program}, which ${file} names for ${host}, failed`,
+    detail: why,
   })
 }

@@ -1,4 +1,3 @@
-import { allOf } from '../all-of.ts'
 import { type Digest, digestOf } from '../oci/digest.ts'
 import {
   type Descriptor,
@@ -9,8 +8,9 @@ import {
   parseManifest,
 } from '../oci/document.ts'
 import { isForeignLayer, OCI_MANIFEST } from '../oci/media-type.ts'
-import { type Platform, printPlatform } from '../oci/platform.ts'
-import { printRepository, type Repository } from '../oci/reference.ts'
+import { formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatRepository, type Repository } from '../oci/reference.ts'
+import { settleAll } from '../settle-all.ts'
 import type { Look, Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
@@ -76,7 +76,7 @@ export async function findImage(
   const only = onlyImage(parsed, repository, digest)
   const name = nameOf(repository, digest)
   const attested = attestationsOf(parsed, only, name, repository)
-  const [[own] = [], attestations = []] = await allOf([
+  const [[own] = [], attestations = []] = await settleAll([
     readListed(registry, repository, [only], look, name),
     readListed(registry, repository, attested, look, name),
   ])
@@ -101,7 +101,7 @@ export async function missingBlobs(registry: Registry, image: PublishedImage, lo
   const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)))
   // It was read when the image was.
   digests.delete(image.configDigest)
-  const looked = await allOf(
+  const looked = await settleAll(
     [...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })),
   )
   return looked.filter(({ found }) => !found).map(({ digest }) => digest)
@@ -119,14 +119,14 @@ export async function hasWhole(registry: Registry, repository: Repository, diges
 }
 
 /** The error of an image that nothing in its repository answers for. */
-export function absent(repository: Repository, digest: Digest, what: string): RegistryError {
+export function absent(repository: Repository, digest: Digest, message: string): RegistryError {
   return new RegistryError({
     host: repository.host,
     problem: 'not-found',
     // A host name keeps its case.
-    what: `${what.replace(/^the /, 'The ')} is not in the registry`,
-    words: `${repository.host} has no ${digest} in ${repository.path}`,
-    help: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
+    message: `${message.replace(/^the /, 'The ')} is not in the registry`,
+    detail: `${repository.host} has no ${digest} in ${repository.path}`,
+    hint: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
   })
 }
 
@@ -190,7 +190,7 @@ function onlyImage(index: Index, repository: Repository, digest: Digest): Descri
   const images = index.manifests.filter((one) => !isAttestation(one))
   const [only, ...more] = images
   if (only !== undefined && more.length === 0) return only
-  const platforms = images.map(({ platform }) => (platform ? printPlatform(platform) : 'no platform'))
+  const platforms = images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'))
   throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`)
 }
 
@@ -216,8 +216,8 @@ function tooMuchAttested({ host }: Repository, name: string, why: string): Regis
   return new RegistryError({
     host,
     problem: 'other',
-    what: `Can't read ${name}: its attestations are ${why}`,
-    help: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
+    message: `Can't read ${name}: its attestations are ${why}`,
+    hint: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
   })
 }
 
@@ -225,11 +225,11 @@ function refersTo({ annotations }: Descriptor, digest: Digest): boolean {
   return annotations?.['vnd.docker.reference.digest'] === digest
 }
 
-function notOneImage(repository: Repository, digest: Digest, words: string): RegistryError {
-  const what = `${nameOf(repository, digest)} is not the image of one platform`
-  return new RegistryError({ host: repository.host, problem: 'other', what, words })
+function notOneImage(repository: Repository, digest: Digest, detail: string): RegistryError {
+  const message = `${nameOf(repository, digest)} is not the image of one platform`
+  return new RegistryError({ host: repository.host, problem: 'other', message, detail })
 }
 
 function nameOf(repository: Repository, digest: Digest): string {
-  return `${printRepository(repository)}@${digest}`
+  return `${formatRepository(repository)}@${digest}`
 }

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { Failure, type FailureParts, oneLine } from '../errors.ts'
+import { ActionError, type FailureParts, sanitizeLine } from '../errors.ts'
 import { readJson } from '../json.ts'
 
 /** What a user can do about a failure depends on which of these it is. */
@@ -35,7 +35,7 @@ export interface RegistryErrorParts extends FailureParts {
 }
 
 /** A registry that could not be reached, refused, or answered something else than it should. */
-export class RegistryError extends Failure {
+export class RegistryError extends ActionError {
   override readonly name = 'RegistryError'
   readonly host: string
   readonly problem: RegistryProblem
@@ -57,7 +57,7 @@ export class RegistryError extends Failure {
 export interface ErrorAnswer {
   readonly code?: string
   /** The registry's own words, on few lines: its errors' messages, or its text or HTML without the tags. */
-  readonly words: string
+  readonly detail: string
 }
 
 /**
@@ -66,13 +66,13 @@ export interface ErrorAnswer {
  */
 export function readErrorAnswer(body: string): ErrorAnswer {
   const errors = errorsOf(body)
-  if (errors.length === 0) return { words: oneLine(withoutTags(body.slice(0, 8192))) }
-  const words = errors.slice(0, 5).map(({ code, message, detail }) => {
-    const more = detail === undefined || detail === null || detail === message ? '' : ` (${printDetail(detail)})`
-    return oneLine(`${[code, message].filter(Boolean).join(': ')}${more}`)
+  if (errors.length === 0) return { detail: sanitizeLine(withoutTags(body.slice(0, 8192))) }
+  const detail = errors.slice(0, 5).map(({ code, message, detail }) => {
+    const more = detail === undefined || detail === null || detail === message ? '' : ` (${formatDetail(detail)})`
+    return sanitizeLine(`${[code, message].filter(Boolean).join(': ')}${more}`)
   })
   const code = errors[0]?.code
-  return { ...(code !== undefined && { code }), words: words.join('\n') }
+  return { ...(code !== undefined && { code }), detail: detail.join('\n') }
 }
 
 function withoutTags(html: string): string {
@@ -104,6 +104,6 @@ function wireError({ code, message, detail }: Readonly<Record<string, unknown>>)
   }
 }
 
-function printDetail(detail: unknown): string {
+function formatDetail(detail: unknown): string {
   return typeof detail === 'string' ? detail : JSON.stringify(detail)
 }

@@ -3,8 +3,8 @@ import { firstLine } from '../errors.ts'
 import type { Work } from '../http/budget.ts'
 import type { HttpReply, HttpSuccess } from '../http/client.ts'
 import {
-  isPassing,
-  isPassingError,
+  isRetryable,
+  isRetryableError,
   LOST_PAUSES,
   pauseFor as pauseAndLog,
   retryDoubtful as retryWork,
@@ -12,7 +12,7 @@ import {
 import { codeOf } from '../http/unanswered.ts'
 import { type Digest, digestOf, isDigest } from '../oci/digest.ts'
 import { MANIFEST_TYPES } from '../oci/media-type.ts'
-import { printRepository, type Repository } from '../oci/reference.ts'
+import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { RegistrySettings } from './authorization.ts'
 import { parseChallenge } from './challenge.ts'
 import { type ErrorAnswer, RegistryError, type RegistryProblem, readErrorAnswer } from './registry-error.ts'
@@ -237,8 +237,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
   }
 
   async function findBlob(repository: Repository, digest: Digest, written: boolean): Promise<true | undefined> {
-    const purpose = `look for the blob ${printRepository(repository)}@${digest}`
-    const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose } as const
+    const operation = `look for the blob ${formatRepository(repository)}@${digest}`
+    const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation } as const
     const read = async (): Promise<true | undefined> => {
       const reply = await find(call)
       if (reply === undefined) return undefined
@@ -251,17 +251,17 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
   /** Asks once whether a blob has arrived, after an upload whose answer does not say so. */
   async function findUploaded(
-    { repository, purpose }: Asked,
+    { repository, operation }: Asked,
     digest: Digest,
     work: Work,
   ): Promise<HttpReply | undefined> {
-    const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, purpose, work } as const
+    const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work } as const
     const { value: reply } = await settle(transport.send(call))
     return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined
   }
 
   async function uploadOnce(upload: UploadRequest, blob: Blob): Promise<HttpReply> {
-    const { repository, purpose } = upload
+    const { repository, operation } = upload
     const begun = await transport.send({
       ...upload,
       method: 'POST',
@@ -274,8 +274,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
       throw new RegistryError({
         host: repository.host,
         problem: 'doubtful',
-        what: `Can't ${purpose}: ${repository.host} does not say where to send it`,
-        words: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
+        message: `Can't ${operation}: ${repository.host} does not say where to send it`,
+        detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
       })
     return sendBlob(upload, location, blob)
   }
@@ -289,7 +289,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
     const { value: reply, error } = await settle(transport.send(call))
     if (reply !== undefined && (provesBlob(reply, digest) || isRefusal(reply))) return reply
     // An error of another kind has not been the registry's.
-    if (reply === undefined && !isPassingError(codeOf(error), true)) throw error
+    if (reply === undefined && !isRetryableError(codeOf(error), true)) throw error
     const found = await findUploaded(upload, digest, upload.work)
     if (found !== undefined) return found
     if (reply === undefined) throw error
@@ -302,7 +302,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
     const { value: reply, error } = await settle(transport.send(call))
     if (reply !== undefined && (reply.ok || isRefusal(reply))) return drain(reply)
     // An error of another kind has not been the registry's.
-    if (reply === undefined && !isPassingError(codeOf(error), true)) throw error
+    if (reply === undefined && !isRetryableError(codeOf(error), true)) throw error
     const { body: _, ...look } = call
     const headers = { accept: MANIFEST_TYPES.join(', ') }
     const { value: found } = await settle(transport.send({ ...look, method: 'HEAD', headers }))
@@ -317,13 +317,13 @@ export function createRegistry(settings: RegistrySettings): Registry {
    * @param from the repository that a blob was to be mounted from, when the upload was begun
    */
   function cancelUpload(repository: Repository, path: URL, from?: Repository): void {
-    const purpose = `cancel an upload to ${printRepository(repository)}`
+    const operation = `cancel an upload to ${formatRepository(repository)}`
     transport.sendInBackground({
       method: 'DELETE',
       repository,
       access: 'pull,push',
       path,
-      purpose,
+      operation,
       ...(from && { from }),
     })
   }
@@ -346,7 +346,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
       from,
       path: `blobs/uploads/?${query}`,
       headers: { 'content-length': '0' },
-      purpose: `mount ${digest} in ${printRepository(repository)}`,
+      operation: `mount ${digest} in ${formatRepository(repository)}`,
       // Without it the blob is uploaded, which is no loss that is worth a minute.
       attempts: 2,
     } as const
@@ -358,7 +358,7 @@ export function createRegistry(settings: RegistrySettings): Registry {
       return undefined
     }
     drain(reply)
-    if (!reply.ok) log.debug(`Can't ${call.purpose}: status ${reply.status}`)
+    if (!reply.ok) log.debug(`Can't ${call.operation}: status ${reply.status}`)
     if (reply.status === 201) return 'mounted'
     return reply.status === 202 ? locationOf(reply, call) : undefined
   }
@@ -385,7 +385,9 @@ export function createRegistry(settings: RegistrySettings): Registry {
       const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) }
       const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes }
       const write = async (): Promise<HttpReply> => {
-        const reply = await transport.retry(repository, call.purpose, (work) => sendManifest({ ...call, work }, digest))
+        const reply = await transport.retry(repository, call.operation, (work) =>
+          sendManifest({ ...call, work }, digest),
+        )
         if (!reply.ok || provesManifest(reply, digest)) return reply
         // A proxy may have answered in the registry's place. What the registry holds is what counts.
         if ((await findDigest(repository, reference)) === digest) return reply
@@ -414,8 +416,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
     async getBlob(repository, digest, limit, look) {
       const name = nameOf(repository, digest)
-      const purpose = `read the blob ${name}`
-      const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, purpose } as const
+      const operation = `read the blob ${name}`
+      const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, operation } as const
       const readBlob = async () => {
         const reply = await find(call)
         if (reply === undefined) return undefined
@@ -434,8 +436,8 @@ export function createRegistry(settings: RegistrySettings): Registry {
 
     async openBlob(repository, digest) {
       const name = nameOf(repository, digest)
-      const purpose = `read the blob ${name}`
-      const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, purpose } as const
+      const operation = `read the blob ${name}`
+      const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation } as const
       return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)))
     },
 
@@ -448,16 +450,16 @@ export function createRegistry(settings: RegistrySettings): Registry {
     async putBlob(repository, blob, from) {
       let begun = from && (await askToMount(repository, blob.digest, from))
       if (begun === 'mounted') return begun
-      const purpose = `upload the blob ${printRepository(repository)}@${blob.digest}`
+      const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`
       const uploadOne = async (work: Work): Promise<HttpReply> => {
-        const upload = { repository, access: 'pull,push', purpose, work } as const
+        const upload = { repository, access: 'pull,push', operation, work } as const
         const location = begun
         // Once bytes have arrived at an upload it can't be sent them again: each attempt begins a new one.
         begun = undefined
         const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined
         return reply ?? uploadOnce(upload, blob)
       }
-      const upload = () => retryDoubtful(() => transport.retry(repository, purpose, uploadOne))
+      const upload = () => retryDoubtful(() => transport.retry(repository, operation, uploadOne))
       const send = async () => {
         const reply = await upload()
         // A token that ran out between the first request and the second.
@@ -465,12 +467,12 @@ export function createRegistry(settings: RegistrySettings): Registry {
       }
       const reply = await retryRefused(nameOf(repository, blob.digest), send)
       if (isSuccess(drain(reply))) return 'uploaded'
-      throw await refusal({ method: 'PUT', repository, purpose }, reply)
+      throw await refusal({ method: 'PUT', repository, operation }, reply)
     },
 
     async checkPush(repository) {
-      const name = printRepository(repository)
-      const upload = { repository, access: 'pull,push', purpose: `push to ${name}` } as const
+      const name = formatRepository(repository)
+      const upload = { repository, access: 'pull,push', operation: `push to ${name}` } as const
       const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } } as const
       const begun = await retryDoubtful(async () => {
         const reply = await retryRefused(name, () => transport.send(call))
@@ -498,7 +500,7 @@ function manifestCall(
   const name = nameOf(repository, reference)
   const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method]
   const access = ({ GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' } as const)[method]
-  return { method, repository, access, path: `manifests/${reference}`, headers, purpose: `${verb} ${name}` }
+  return { method, repository, access, path: `manifests/${reference}`, headers, operation: `${verb} ${name}` }
 }
 
 /** A proxy that changes an answer, such as by compressing it, makes its ETag a weak one, which `If-Match` never matches. */
@@ -508,14 +510,14 @@ function strongEtag(headers: Headers): string | undefined {
 }
 
 function nameOf(repository: Repository, reference: string): string {
-  return `${printRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
+  return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`
 }
 
 /**
  * Where an upload that has begun goes on; where the registry is reached by https, so is that. Registries behind a proxy
  * that ends TLS often name themselves by http: https://github.com/distribution/distribution/issues/479
  */
-function locationOf(reply: HttpReply, { repository, purpose }: Asked): URL | undefined {
+function locationOf(reply: HttpReply, { repository, operation }: Asked): URL | undefined {
   const location = reply.headers.get('location')
   if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
   const url = new URL(location, reply.url)
@@ -525,19 +527,19 @@ function locationOf(reply: HttpReply, { repository, purpose }: Asked): URL | und
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
-    what: `Can't ${purpose}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
+    message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
   })
 }
 
 /** What a failure tells of a request. */
-interface Asked extends Pick<TransportRequest, 'repository' | 'purpose'> {
+interface Asked extends Pick<TransportRequest, 'repository' | 'operation'> {
   readonly method?: TransportRequest['method']
   /** Of the manifest that was to be written. */
   readonly mediaType?: string
 }
 
 /** What the requests of an upload share. */
-interface UploadRequest extends Pick<TransportRequest, 'repository' | 'access' | 'purpose'> {
+interface UploadRequest extends Pick<TransportRequest, 'repository' | 'access' | 'operation'> {
   readonly work: Work
 }
 
@@ -545,28 +547,28 @@ function isSuccess(reply: HttpReply): reply is HttpSuccess {
   return reply.ok && reply.status < 300
 }
 
-function contentOf(reply: HttpSuccess, { repository, purpose, limit = 0 }: TransportRequest): Buffer {
+function contentOf(reply: HttpSuccess, { repository, operation, limit = 0 }: TransportRequest): Buffer {
   if (reply.content !== undefined) return reply.content
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
-    what: `Can't ${purpose}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
+    message: `Can't ${operation}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
   })
 }
 
-function wrongDigest({ repository, purpose }: Asked, expected: Digest, actual: Digest): RegistryError {
+function wrongDigest({ repository, operation }: Asked, expected: Digest, actual: Digest): RegistryError {
   return new RegistryError({
     host: repository.host,
     problem: 'doubtful',
-    what: `Can't ${purpose}: its digest should be ${expected}, but is ${actual}`,
+    message: `Can't ${operation}: its digest should be ${expected}, but is ${actual}`,
   })
 }
 
-function notJson({ repository, purpose }: Asked): RegistryError {
+function notJson({ repository, operation }: Asked): RegistryError {
   return new RegistryError({
     host: repository.host,
     problem: 'doubtful',
-    what: `Can't ${purpose}: the answer is not a manifest`,
+    message: `Can't ${operation}: the answer is not a manifest`,
   })
 }
 
@@ -605,7 +607,7 @@ function isRefusal({ status }: HttpReply): boolean {
 
 /** Returns the error of an answer that claims a success which it does not prove. */
 function unproven(
-  { repository: { host }, purpose }: Asked,
+  { repository: { host }, operation }: Asked,
   { status, headers }: HttpReply,
   digest: Digest,
 ): RegistryError {
@@ -615,7 +617,7 @@ function unproven(
     host,
     problem: 'doubtful',
     status,
-    what: `Can't ${purpose}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
+    message: `Can't ${operation}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
   })
 }
 
@@ -625,7 +627,7 @@ function withState(failure: unknown, name: string, current: Settled<Digest | und
   const { host, problem, status, code, mediaType, parts } = failure
   const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`
   const known = current.error === undefined ? state : `what ${name} points to now is unknown`
-  return new RegistryError({ ...parts, host, problem, status, code, mediaType, what: `${parts.what}; ${known}` })
+  return new RegistryError({ ...parts, host, problem, status, code, mediaType, message: `${parts.message}; ${known}` })
 }
 
 interface Settled<Value> {
@@ -649,7 +651,7 @@ function mayBeOfTag(failure: unknown): boolean {
   if (!(failure instanceof RegistryError)) return false
   const { problem, status = 0, code = '', parts } = failure
   if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type') return false
-  return ![404, 415].includes(status) && !isPassing(status, parts.words ?? '') && !/BLOB|DIGEST|SIZE/.test(code)
+  return ![404, 415].includes(status) && !isRetryable(status, parts.detail ?? '') && !/BLOB|DIGEST|SIZE/.test(code)
 }
 
 /**
@@ -659,14 +661,14 @@ function mayBeOfTag(failure: unknown): boolean {
 function tagExists(failure: unknown, name: string, current: Digest | undefined, wanted: Digest): unknown {
   if (!(failure instanceof RegistryError) || current === undefined || current === wanted) return failure
   const { host, status, code, parts } = failure
-  const immutable = /immutable|overwrit/i.test(parts.words ?? '')
+  const immutable = /immutable|overwrit/i.test(parts.detail ?? '')
   return new RegistryError({
     host,
     problem: 'tag-exists',
     status,
     code,
-    what: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
-    words: parts.words,
+    message: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
+    detail: parts.detail,
   })
 }
 
@@ -682,17 +684,17 @@ const REASONS: Readonly<Partial<Record<RegistryProblem, string>>> = {
 function refusalError(asked: Asked, reply: HttpReply, login: Login): RegistryError {
   const {
     repository: { host },
-    purpose,
+    operation,
     mediaType,
   } = asked
-  const answer = reply.ok ? { words: 'unexpected status for this request' } : readErrorAnswer(reply.text)
+  const answer = reply.ok ? { detail: 'unexpected status for this request' } : readErrorAnswer(reply.text)
   // No login of the registry counts at an object store that it points to.
   const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host
   const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host
   const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403)
   const problem = wantsLogin ? loginProblem(reply, login) : problemOf(asked, reply, answer)
   // Quay names the type of an entry of an index.
-  const refused = /'(application\/[^']+)' is not one of/.exec(answer.words)?.[1] ?? mediaType
+  const refused = /'(application\/[^']+)' is not one of/.exec(answer.detail)?.[1] ?? mediaType
   const known =
     problem === 'unsupported-type' ? `it may not support manifests of the type ${refused}` : REASONS[problem]
   const reason = known === undefined ? '' : `: ${known}`
@@ -703,8 +705,8 @@ function refusalError(asked: Asked, reply: HttpReply, login: Login): RegistryErr
     status: reply.status,
     code: answer.code,
     ...(problem === 'unsupported-type' && { mediaType: refused }),
-    what: `Can't ${purpose}: ${who} answered with status ${reply.status}${reason}${tries}`,
-    words: answer.words === '' ? undefined : answer.words,
+    message: `Can't ${operation}: ${who} answered with status ${reply.status}${reason}${tries}`,
+    detail: answer.detail === '' ? undefined : answer.detail,
   })
 }
 
@@ -731,12 +733,12 @@ function problemOf({ method, mediaType }: Asked, reply: HttpReply, answer: Error
  * Reports whether a manifest was refused for its media type: zot answers 415, Quay 400 with the types that it expects,
  * and old versions of Gitea and Artifactory 404 or 400, without a reason.
  */
-function isUnsupportedType(status: number, { code = '', words }: ErrorAnswer): boolean {
+function isUnsupportedType(status: number, { code = '', detail }: ErrorAnswer): boolean {
   if (status === 415) return true
   if (status === 404) return !/NAME_|BLOB|DENIED|UNAUTHORIZED/.test(code)
   if (status !== 400 && status !== 406 && status !== 422) return false
   return (
     code === 'UNSUPPORTED' ||
-    (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(words))
+    (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(detail))
   )
 }

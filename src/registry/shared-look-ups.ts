@@ -1,5 +1,5 @@
 import { isDigest } from '../oci/digest.ts'
-import { printRepository } from '../oci/reference.ts'
+import { formatRepository } from '../oci/reference.ts'
 import type { Look, Registry } from './registry.ts'
 
 interface Asked {
@@ -39,15 +39,15 @@ export function shareLookUps(registry: Registry): Registry {
     ...registry,
     getManifest(repository, reference, look) {
       const ask = () => registry.getManifest(repository, reference, look)
-      return isDigest(reference) ? share(`manifest ${printRepository(repository)}@${reference}`, look, ask) : ask()
+      return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, look, ask) : ask()
     },
     getBlob(repository, digest, limit, look) {
       const ask = () => registry.getBlob(repository, digest, limit, look)
-      return share(`blob of at most ${limit} bytes ${printRepository(repository)}@${digest}`, look, ask)
+      return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, look, ask)
     },
     async hasBlob(repository, digest, look) {
       const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined
-      return (await share(`blob ${printRepository(repository)}@${digest}`, look, ask)) === true
+      return (await share(`blob ${formatRepository(repository)}@${digest}`, look, ask)) === true
     },
   }
 }

@@ -1,8 +1,8 @@
-import { allOf } from '../all-of.ts'
-import { Failure, firstLine, messageOf } from '../errors.ts'
+import { ActionError, firstLine, messageOf } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
-import { printReference, type Repository } from '../oci/reference.ts'
+import { formatReference, type Repository } from '../oci/reference.ts'
 import { untilAborted } from '../process/cancellation.ts'
+import { settleAll } from '../settle-all.ts'
 import type { Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
@@ -20,7 +20,7 @@ export interface TagMove {
 }
 
 /** Some tags could not be moved. */
-export class TagError extends Failure {
+export class TagError extends ActionError {
   override readonly name: string = 'TagError'
 }
 
@@ -31,9 +31,9 @@ export class TagConflict extends TagError {
   /** @param now what it points to now. Undefined if it does not exist. */
   constructor({ tag, before }: TagMove, now: Digest | undefined) {
     super({
-      what: `${printReference(tag)} was updated by another run while this job was running`,
-      words: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
-      help: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
+      message: `${formatReference(tag)} was updated by another run while this job was running`,
+      detail: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
+      hint: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
     })
   }
 }
@@ -54,8 +54,8 @@ export async function readStored(registry: Registry, reference: TagPlace): Promi
   throw new RegistryError({
     host: repository.host,
     problem: 'other',
-    what: `${repository.host} says that ${printReference(reference)} points to ${digest}, but does not return it`,
-    help: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
+    message: `${repository.host} says that ${formatReference(reference)} points to ${digest}, but does not return it`,
+    hint: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
   })
 }
 
@@ -72,7 +72,7 @@ export async function putTags(
   check: (stored: StoredManifest, place: TagPlace) => Promise<void>,
 ): Promise<void> {
   const several = repositories.length > 1
-  const all = await allOf(
+  const all = await settleAll(
     repositories.map(async (repository): Promise<readonly TagMove[]> => {
       // A tag may be immutable: then even the same image can't be pushed to it again.
       const digest = await registry.findDigest(repository, tag)
@@ -91,9 +91,9 @@ export async function putTags(
   if (!several) throw outcome.reason
   const left = await restoreTags(registry, moves, manifest.digest)
   throw new TagError({
-    what: `The tag ${printReference(failed.tag)} could not be moved to ${manifest.digest}`,
-    words: messageOf(outcome.reason),
-    help: `${printTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
+    message: `The tag ${formatReference(failed.tag)} could not be moved to ${manifest.digest}`,
+    detail: messageOf(outcome.reason),
+    hint: `${formatTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
     cause: outcome.reason,
   })
 }
@@ -169,9 +169,9 @@ export async function restoreTags(
 ): Promise<readonly string[]> {
   const lines = moves.map(async (move) => {
     const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move))
-    const late = () => new TagError({ what: `may point to ${moved}: the registry did not answer in time` })
+    const late = () => new TagError({ message: `may point to ${moved}: the registry did not answer in time` })
     const state = await untilAborted(restoring, deadline, late).catch(messageOf)
-    return state === undefined ? [] : [`${printReference(move.tag)}: ${state}`]
+    return state === undefined ? [] : [`${formatReference(move.tag)}: ${state}`]
   })
   return (await Promise.all(lines)).flat()
 }
@@ -214,7 +214,7 @@ function afterOutcome(outcome: WriteOutcome, now: Digest | undefined, moved: Dig
 }
 
 /** Says where tags are after a failure. */
-export function printTagsLeft(left: readonly string[], which = 'All tags'): string {
+export function formatTagsLeft(left: readonly string[], which = 'All tags'): string {
   if (left.length === 0) return `${which} are as they were.`
   return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`
 }

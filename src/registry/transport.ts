@@ -33,7 +33,7 @@ export interface TransportRequest {
   /** What it is part of, which is tried again as a whole. */
   readonly work?: Work
   /** What the request is for, in a form that fits after "can't". */
-  readonly purpose: string
+  readonly operation: string
 }
 
 /** Requests with what every one of them needs: the registry's address, a login, redirects followed. */
@@ -48,7 +48,7 @@ export interface Transport {
   /** Returns what is known of the login to a registry that has refused a request with this status. */
   loginTo(repository: Repository, status: number): Promise<Login>
   /** Does again what fails in passing, for work of several requests that are to be tried again together. */
-  retry(repository: Repository, purpose: string, attempt: (work: Work) => Promise<HttpReply>): Promise<HttpReply>
+  retry(repository: Repository, operation: string, attempt: (work: Work) => Promise<HttpReply>): Promise<HttpReply>
 }
 
 /** `unknown`: there are credentials, and the registry has not accepted them so far. */
@@ -106,14 +106,14 @@ export function createTransport(settings: RegistrySettings): Transport {
   }
 
   async function sendOnce(call: TransportRequest): Promise<void> {
-    const { repository, access, from, purpose } = call
+    const { repository, access, from, operation } = call
     const { url: base } = await baseOf(repository.host)
     const url = urlOf(call, base)
     const ours = url.origin === base.origin
     if (!ours) maskSignature(settings, url)
     const header = ours ? authorization.headerAtHand(repository, access, from) : undefined
     const status = await http.sendOnce(requestOf(call, url, base, header))
-    if (status >= 300) http.log.debug(`Can't ${purpose}: status ${status}`)
+    if (status >= 300) http.log.debug(`Can't ${operation}: status ${status}`)
   }
 
   /** Asks a registry that has refused a password before it accepted it. What it answers at `/v2/` is about that alone. */
@@ -121,8 +121,8 @@ export function createTransport(settings: RegistrySettings): Transport {
     const { url: base, challenge } = await baseOf(repository.host)
     const header = await authorization.header(repository, 'pull')
     if (challenge?.scheme !== 'basic' || header === undefined) return false
-    const purpose = `log in to ${repository.host}`
-    const call = { method: 'GET', registry: base, purpose, attempts: 1 } as const
+    const operation = `log in to ${repository.host}`
+    const call = { method: 'GET', registry: base, operation, attempts: 1 } as const
     const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } })
     if (http.drain(reply).ok) authorization.accepted(repository.host, header.value)
     return reply.ok
@@ -131,7 +131,7 @@ export function createTransport(settings: RegistrySettings): Transport {
   return {
     send,
     sendInBackground(call) {
-      sendOnce(call).catch((error: unknown) => http.log.debug(`Can't ${call.purpose}: ${firstLine(error)}`))
+      sendOnce(call).catch((error: unknown) => http.log.debug(`Can't ${call.operation}: ${firstLine(error)}`))
     },
     async loginTo(repository, status) {
       const { host } = repository
@@ -141,7 +141,7 @@ export function createTransport(settings: RegistrySettings): Transport {
       const accepted = status === 401 && (await acceptsPassword(repository).catch(() => false))
       return accepted ? 'accepted' : 'unknown'
     },
-    retry: async ({ host }, purpose, attempt) => http.retry({ url: (await baseOf(host)).url, purpose }, attempt),
+    retry: async ({ host }, operation, attempt) => http.retry({ url: (await baseOf(host)).url, operation }, attempt),
   }
 }
 
@@ -176,7 +176,7 @@ export function wireHost(host: string): string {
 /** The registry's address, and its answer to a first look. Plain http is for this machine only, where https is not spoken. */
 async function findBase(http: Http, host: string): Promise<{ url: URL; reply: HttpReply }> {
   const url = new URL(`https://${wireHost(host)}/v2/`)
-  const look = { method: 'GET', headers: {}, purpose: `talk to the registry ${host}` } as const
+  const look = { method: 'GET', headers: {}, operation: `talk to the registry ${host}` } as const
   const loopback = isLoopback(url.hostname)
   try {
     return {
@@ -253,10 +253,10 @@ function locationOf(reply: HttpReply, request: HttpRequest): URL | undefined {
   return URL.canParse(location, url.href) ? new URL(location, url) : undefined
 }
 
-function strayed({ purpose }: HttpRequest, base: URL, why: string): RegistryError {
+function strayed({ operation }: HttpRequest, base: URL, why: string): RegistryError {
   return new RegistryError({
     host: base.host,
     problem: 'other',
-    what: `Can't ${purpose}: ${base.host} is not followed: ${why}`,
+    message: `Can't ${operation}: ${base.host} is not followed: ${why}`,
   })
 }

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 import { readJson } from '../../../src/json.ts'
 import { isDigest } from '../../../src/oci/digest.ts'
 import { parseConfig, parseManifest } from '../../../src/oci/document.ts'
-import { parseRecord, printRecord } from '../../../src/record/record.ts'
+import { parseRecord, serializeRecord } from '../../../src/record/record.ts'
 import { credentialsFrom } from '../../../src/registry/credentials.ts'
 import { readErrorAnswer } from '../../../src/registry/registry-error.ts'
 import { makeArchive } from '../../support/image.ts'
@@ -22,9 +22,9 @@ export const records = defineTarget(
   'record',
   (random) => mutateJson(random, RECORD, RECORD_WORDS, limitsOf(random)),
   (text) => {
-    const printed = printRecord(parseRecord(text, 'a file'))
+    const printed = serializeRecord(parseRecord(text, 'a file'))
     check(!printed.includes('\n'), 'A record has more than one line', printed)
-    check(printRecord(parseRecord(printed, 'a file')) === printed, 'A record is read as another one', printed)
+    check(serializeRecord(parseRecord(printed, 'a file')) === printed, 'A record is read as another one', printed)
   },
 )
 
@@ -101,10 +101,10 @@ export const errorAnswers = defineTarget(
           answerLimits(random),
         ),
   (body) => {
-    const { words } = readErrorAnswer(body)
-    check(words.split('\n').length <= 5, 'There are too many lines', words)
-    check(words.length <= 5 * 502, 'The words are too long', words)
-    check(!/[^\P{Cc}\n]|^::|##\[/mu.test(words), 'There is a control character or a command', words)
+    const { detail } = readErrorAnswer(body)
+    check(detail.split('\n').length <= 5, 'There are too many lines', detail)
+    check(detail.length <= 5 * 502, 'The words are too long', detail)
+    check(!/[^\P{Cc}\n]|^::|##\[/mu.test(detail), 'There is a control character or a command', detail)
   },
 )
 

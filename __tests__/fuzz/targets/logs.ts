@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { oneLine } from '../../../src/errors.ts'
+import { sanitizeLine } from '../../../src/errors.ts'
 import { explainBuildFailure } from '../../../src/nix/explain.ts'
 import { endNixLog, failureIn, readNixLine, remind, startNixLog } from '../../../src/nix/nix-log.ts'
 import { sanitize, withoutCommands, withoutEscapes, withoutHidden } from '../../../src/text.ts'
@@ -34,8 +34,8 @@ export const nixLogs = defineTarget('nix-log', makeLog, (lines) => {
   check(odd === undefined, 'A line has control characters', odd)
   const wrong = shown.find((line) => /^Nix: .*(NaN|undefined|Infinity|-\d)/.test(line))
   check(wrong === undefined, 'A line on progress has what is not a number', wrong)
-  const { words, evidence } = failureIn(log)
-  check(words.length + evidence.length < 50e6, 'The end of a log is not small', words.length, evidence.length)
+  const { detail, evidence } = failureIn(log)
+  check(detail.length + evidence.length < 50e6, 'The end of a log is not small', detail.length, evidence.length)
   explainBuildFailure(evidence, CONTEXT)
 })
 
@@ -131,18 +131,18 @@ export const failures = defineTarget(
 
 /** Returns words of Nix's errors: in any order, or one of them again and again, which slows a bad pattern down. */
 function badLine(random: Random, most: number): string {
-  const words = Array.from({ length: 1 + fewOf(random, 6) }, () => random.pick(ERROR_WORDS))
-  const [word = '', other = ''] = words
+  const detail = Array.from({ length: 1 + fewOf(random, 6) }, () => random.pick(ERROR_WORDS))
+  const [word = '', other = ''] = detail
   const times = (text: string) => text.repeat(Math.ceil(lengthOf(random, most) / text.length))
   return random
     .pick<() => string>([
-      () => words.join(''),
-      () => words.join(' '),
+      () => detail.join(''),
+      () => detail.join(' '),
       () => word + times(other || 'a'),
       () => times(word),
       () => times(word + other),
       () => word + times('1') + other,
-      () => mutateText(random, words.join(''), ERROR_WORDS, { most }),
+      () => mutateText(random, detail.join(''), ERROR_WORDS, { most }),
     ])()
     .slice(0, most)
 }
@@ -201,7 +201,7 @@ export const texts = defineTarget(
     check(!/[^\P{Cc}\t\n]|\p{Cf}/u.test(clean), 'There is a control character', clean)
     check(!clean.split('\n').some((line) => COMMAND.test(line)), 'There is a command to the runner', clean)
     check(clean.length <= 2 * 64 * 1024 + 1, 'The text is too long', clean.length)
-    const line = oneLine(text)
+    const line = sanitizeLine(text)
     check(!/[\p{Cc}\p{Cf}]/u.test(line), 'There is a control character in a line', line)
     check(!COMMAND.test(line), 'A line is a command to the runner', line)
     check(line.length <= 501, 'A line is too long', line.length)

@@ -2,7 +2,7 @@ import { parseAnnotation, placeAnnotations } from '../../../src/oci/annotation.t
 import { composeIndex } from '../../../src/oci/image-index.ts'
 import { OCI_MANIFEST } from '../../../src/oci/media-type.ts'
 import { type Platform, platformKey } from '../../../src/oci/platform.ts'
-import { parseReference, printReference } from '../../../src/oci/reference.ts'
+import { formatReference, parseReference } from '../../../src/oci/reference.ts'
 import { parseChallenge } from '../../../src/registry/challenge.ts'
 import { mutateText, ODD_TEXTS } from '../mutate.ts'
 import { fewOf, type Random } from '../random.ts'
@@ -16,9 +16,9 @@ export const references = defineTarget(
   (random) => sentence(random, REFERENCE_WORDS, REFERENCES),
   (text) => {
     const reference = parseReference(text)
-    const printed = printReference(reference)
+    const printed = formatReference(reference)
     checkSame(parseReference(printed), reference, 'What is printed is read as another reference')
-    check(printReference(parseReference(printed)) === printed, 'Printing again prints something else', printed)
+    check(formatReference(parseReference(printed)) === printed, 'Printing again prints something else', printed)
     check(/^[\x21-\x7e]+$/.test(printed), 'A reference has characters that none has', printed)
     const { host, path } = reference.repository
     const url = new URL(`https://${host}/v2/${path}/`)
@@ -117,10 +117,10 @@ function sorted(annotations: object = {}): readonly (readonly [string, unknown])
 }
 
 /** Returns words of a grammar in any order, or a text of it, changed. */
-function sentence(random: Random, words: readonly string[], texts: readonly string[], most = 20_000): string {
+function sentence(random: Random, detail: readonly string[], texts: readonly string[], most = 20_000): string {
   if (random.oneIn(3))
     return Array.from({ length: fewOf(random, 20) }, () =>
-      random.oneIn(8) ? random.pick(ODD_TEXTS) : random.pick(words),
+      random.oneIn(8) ? random.pick(ODD_TEXTS) : random.pick(detail),
     ).join('')
-  return random.oneIn(20) ? random.pick(texts) : mutateText(random, random.pick(texts), words, { most })
+  return random.oneIn(20) ? random.pick(texts) : mutateText(random, random.pick(texts), detail, { most })
 }
