@@ -12,7 +12,7 @@ let service: ArtifactService
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'artifact-service-'))
-  // The client tells all it does on standard output.
+  // The client writes its log to standard output.
   jest.spyOn(process.stdout, 'write').mockReturnValue(true)
   await start()
 })
@@ -25,7 +25,7 @@ afterEach(async () => {
 })
 
 describe('with the client of @actions/artifact', () => {
-  test('what is uploaded can be read by the test, and downloaded again', async () => {
+  test('an uploaded artifact can be read by the test, and downloaded', async () => {
     const uploaded = await upload('image-digest-app', {
       'record.json': '{"schema":1}',
       'sub/ünïcode.txt': 'x'.repeat(9000),
@@ -69,7 +69,7 @@ describe('with the client of @actions/artifact', () => {
     expect(await readFile(join(path, 'b/c.json'), 'utf8')).toBe('{}')
   })
 
-  test('an artifact is found by its whole name only', async () => {
+  test('an artifact is found only by its complete name', async () => {
     await service.put('app', { a: '' })
     await service.put('app-api', { a: '' })
 
@@ -77,14 +77,14 @@ describe('with the client of @actions/artifact', () => {
     await expect(client.getArtifact('ap')).rejects.toThrow('Artifact not found for name: ap')
   })
 
-  test('the days to keep an artifact are recorded', async () => {
+  test('the retention days of an artifact are recorded', async () => {
     await upload('short', { a: 'a' }, { retentionDays: 1 })
     await upload('long', { a: 'a' }, { retentionDays: 90 })
 
     expect((await service.artifacts()).map(({ retentionDays }) => retentionDays)).toEqual([1, 90])
   })
 
-  test("a name is taken until it is deleted: the same one again is refused in GitHub's words", async () => {
+  test("a name can't be used again until it is deleted, and the error is GitHub's", async () => {
     await upload('record', { a: 'first' })
     await expect(upload('record', { a: 'second' })).rejects.toThrow(
       'Failed to CreateArtifact: Received non-retryable error: Failed request: (409) Conflict: ' +
@@ -99,7 +99,7 @@ describe('with the client of @actions/artifact', () => {
     expect(text((await service.artifacts())[0]?.files)).toEqual({ a: 'second' })
   })
 
-  test('an upload that was never finalized is not listed, not deletable, and holds its name', async () => {
+  test('an upload that was never finalized is not listed, can’t be deleted, and reserves its name', async () => {
     service.setFault(({ method }) => (method === 'FinalizeArtifact' ? { status: 403 } : undefined))
     await expect(upload('record', { a: 'a' })).rejects.toThrow('Failed to FinalizeArtifact')
     service.setFault()
@@ -122,13 +122,13 @@ describe('with the client of @actions/artifact', () => {
     await other.close()
   })
 
-  test('an upload to a URL that has expired is refused', async () => {
+  test('an upload to an expired URL is refused', async () => {
     await service.close()
     await start({ signedUrlSeconds: 0 })
     await expect(upload('record', { a: 'a' })).rejects.toThrow('Server failed to authenticate the request.')
   })
 
-  test('a fault breaks one request: an answer of its own, or a connection reset', async () => {
+  test('a fault changes one request: a different answer, or a connection reset', async () => {
     service.setFault(({ method, name, count }) => {
       if (method === 'CreateArtifact' && name === 'record') {
         return count === 1 ? { status: 403, body: '{"msg":"not today"}' } : 'reset'
@@ -167,7 +167,7 @@ describe('on the wire', () => {
     expect(status).toBe(401)
   })
 
-  test('a signed URL holds for its blob and its purpose only', async () => {
+  test('a signed URL is valid only for its blob and its purpose', async () => {
     await service.put('one', { a: 'a' })
     await service.put('two', { a: 'a' })
     const { body } = await twirp('GetSignedArtifactURL', { name: 'one' })
@@ -180,7 +180,7 @@ describe('on the wire', () => {
     expect((await fetch(url.replace(/&sig=.*/, ''))).status).toBe(403)
   })
 
-  test('a blob may also be put in one piece', async () => {
+  test('a blob can also be uploaded in one request', async () => {
     const { body } = await twirp('CreateArtifact', { name: 'whole' })
     const { signed_upload_url: url } = body as { signed_upload_url: string }
 
@@ -195,7 +195,7 @@ describe('on the wire', () => {
     expect(await service.artifacts()).toMatchObject([{ name: 'whole', files: new Map() }])
   })
 
-  test('a block list naming a block that is not there is refused', async () => {
+  test('a block list with a missing block is refused', async () => {
     const { body } = await twirp('CreateArtifact', { name: 'blocks' })
     const { signed_upload_url: url } = body as { signed_upload_url: string }
     const list = '<?xml version="1.0"?><BlockList><Latest>YQ==</Latest></BlockList>'

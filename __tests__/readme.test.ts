@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from '@jest/globals'
 import { parse } from 'yaml'
 
-// What people copy from the documents is what integration tests run, and what the documents name is there.
+// The code in the documents is the code that integration tests run, and everything that the documents link to exists.
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string) => readFile(join(checkout, path), 'utf8')
@@ -13,15 +13,15 @@ const read = (path: string) => readFile(join(checkout, path), 'utf8')
 const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'docs/workflows.md']
 const others = ['docs/unchanged.md', 'docs/guarantees.md', 'BENCHMARKS.md']
 
-/** `<!-- examples/… -->` before a block of code says that it is that file, `<!-- part of examples/… -->` lines of it. */
+/** A code block follows `<!-- examples/… -->` if it is that file, or `<!-- part of examples/… -->` if it is part of it. */
 const BLOCK = /(?:<!-- (part of )?(examples\/\S+) -->\n)?```(?:yaml|nix)\n(.*?)```/gs
 
 describe.each(['README.md', 'docs/workflows.md'])('the code in %s', (document) => {
-  test('is that of the examples', async () => {
+  test('is the code of the examples', async () => {
     const blocks = [...(await read(document)).matchAll(BLOCK)]
     expect(blocks).not.toEqual([])
     for (const [block, part, path, code] of blocks) {
-      if (path === undefined) throw new Error(`${document} does not say which example this is of:\n${block}`)
+      if (path === undefined) throw new Error(`${document} does not name the example of this code:\n${block}`)
       const file = withoutHeading(await read(path))
       if (part === undefined) expect(code).toBe(file)
       else expect(`\n${file}`).toContain(`\n${code}`)
@@ -29,7 +29,7 @@ describe.each(['README.md', 'docs/workflows.md'])('the code in %s', (document) =
   })
 })
 
-/** The comment that a file begins with, which the document has in words of its own. */
+/** Removes the comment at the beginning of a file, which the document replaces with its text. */
 function withoutHeading(text: string): string {
   return text.replace(/^(#.*\n)+/, '')
 }
@@ -40,7 +40,7 @@ test('README.md names each example of a workflow', async () => {
   expect(names.filter((name) => !readme.includes(`examples/workflows/${name}`))).toEqual([])
 })
 
-describe('the job that merges waits for those of other branches and tags', () => {
+describe('the merge job waits for those of other branches and tags', () => {
   test.each(readdirSync(join(checkout, 'examples/workflows')))('in %s', async (name) => {
     const workflow = parse(await read(`examples/workflows/${name}`))
     const jobs = Object.values<{ concurrency?: Record<string, string>; steps: { with?: { mode?: string } }[] }>(
@@ -51,14 +51,14 @@ describe('the job that merges waits for those of other branches and tags', () =>
     const { group, queue } = merging[0]?.concurrency ?? {}
     expect(group).toMatch(/^image-merge/)
     expect(group?.replace("github.event_name == 'pull_request' && github.ref", '')).not.toContain('github.ref')
-    // Otherwise, GitHub cancels a merge that waits when another one comes.
+    // Otherwise, GitHub cancels a waiting merge when another one starts to wait.
     expect(queue).toBe(['without-artifacts.yml', 'gitea.yml'].includes(name) ? undefined : 'max')
-    // GitHub Enterprise Server and Gitea have no such queue. With one branch, the later merge is the one to keep.
+    // GitHub Enterprise Server and Gitea do not support `queue`. With a single branch, only the latest merge matters.
     if (queue === undefined) expect(workflow.on).toEqual({ push: { branches: ['main'] } })
   })
 })
 
-test('action.yml has expressions where the runner takes them, which is in defaults alone', async () => {
+test('action.yml has expressions only in defaults, where the runner evaluates them', async () => {
   const { inputs, ...others } = parse(await read('action.yml'))
   const texts = Object.values<{ description: string }>(inputs).map(({ description }) => description)
   expect(JSON.stringify([others, texts])).not.toContain('${{')
@@ -67,9 +67,20 @@ test('action.yml has expressions where the runner takes them, which is in defaul
 test('README.md has all inputs and outputs, and no others', async () => {
   const { inputs, outputs } = parse(await read('action.yml'))
   const readme = await read('README.md')
-  const forPeople = Object.keys(inputs).filter((name) => !['job-total', 'job-index'].includes(name))
-  expect(firstColumn(readme, 'Inputs').toSorted()).toEqual(forPeople.toSorted())
+  const documented = Object.keys(inputs).filter((name) => !['job-total', 'job-index'].includes(name))
+  expect(firstColumn(readme, 'Inputs').toSorted()).toEqual(documented.toSorted())
   expect(firstColumn(readme, 'Outputs').toSorted()).toEqual(Object.keys(outputs).toSorted())
+})
+
+test("README.md's troubleshooting quotes errors that the action reports", async () => {
+  const files = (await readdir(join(checkout, 'src'), { recursive: true })).filter((name) => name.endsWith('.ts'))
+  const source = (await Promise.all(files.map((name) => read(join('src', name))))).join('\n')
+  const quotes = firstColumn(await read('README.md'), 'Troubleshooting')
+  // Examples of values, such as a number, are not in the source.
+  const pieces = quotes.flatMap((quote) => quote.split(/…|\d+|, |ghcr\.io|linux\/arm64|'aarch64-linux'/))
+  const texts = pieces.map((piece) => piece.trim()).filter((piece) => piece.length > 8)
+  expect(texts.length).toBeGreaterThan(20)
+  expect(texts.filter((text) => !source.includes(text))).toEqual([])
 })
 
 function firstColumn(markdown: string, heading: string): readonly string[] {
@@ -78,16 +89,16 @@ function firstColumn(markdown: string, heading: string): readonly string[] {
   return cells.flatMap((cell) => [...cell.matchAll(/`([^`]+)`/g)].flatMap(([, name]) => name ?? []))
 }
 
-test.each([...documents, ...others])('the links of %s lead somewhere', async (document) => {
+test.each([...documents, ...others])('the links of %s have targets', async (document) => {
   const links = [...(await read(document)).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)]
   for (const [link, path = '', anchor] of links) {
     const target = path === '' ? document : join(dirname(document), path)
-    if (!existsSync(join(checkout, target))) throw new Error(`${document} has ${link}, which is not there`)
+    if (!existsSync(join(checkout, target))) throw new Error(`${document} has ${link}, which does not exist`)
     if (anchor !== undefined) expect(anchorsOf(await read(target))).toContain(anchor)
   }
 })
 
-/** As GitHub makes them of headings. */
+/** The anchors that GitHub creates for headings. */
 function anchorsOf(markdown: string): readonly string[] {
   return [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
     heading

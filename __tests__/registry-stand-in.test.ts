@@ -19,7 +19,7 @@ import {
 } from './support/registry/wire.ts'
 import { type Fault, type RegistryOptions, startRegistry, type TestRegistry } from './support/registry.ts'
 
-// What the stand-in has that no registry has; what it shares with one is in registry-contract.test.ts.
+// The features of the stand-in that real registries lack. registry-contract.test.ts tests the features they share.
 
 const account = { user: 'octocat', password: 'correct horse: battery' }
 
@@ -35,8 +35,8 @@ async function start(options?: RegistryOptions): Promise<TestRegistry & Client> 
   return { ...registry, ...createClient(() => `http://${registry.host}`) }
 }
 
-describe('contents', () => {
-  test('shows what a client pushed', async () => {
+describe('its content', () => {
+  test('contains everything that a client pushed', async () => {
     const registry = await start()
     const { bytes, digest, mediaType } = await registry.pushImage('app', mediaTypes.ociManifest, 'latest')
     expect([...registry.tags('app')]).toEqual([['latest', digest]])
@@ -45,14 +45,14 @@ describe('contents', () => {
     expect(await registry.blob('app', digestOf(layer))).toEqual(layer)
   })
 
-  test('shows nothing where nothing is', async () => {
+  test('is empty for an unknown repository', async () => {
     const registry = await start()
     expect(registry.tags('app').size).toBe(0)
     expect(registry.manifest('app', 'latest')).toBeUndefined()
     expect(await registry.blob('app', absent)).toBeUndefined()
   })
 
-  test('serves what a test put there, even what no registry would have taken', async () => {
+  test('includes everything that a test added, even if no registry would accept it', async () => {
     const registry = await start()
     const digest = await registry.seedBlob('app', layer)
     const nonsense = Buffer.from('nonsense')
@@ -61,7 +61,7 @@ describe('contents', () => {
     expectBody(await registry.request('GET', '/v2/app/manifests/latest', acceptAll), 200, nonsense)
   })
 
-  test('moves a tag behind the back of a client', async () => {
+  test('lets a test move a tag', async () => {
     const registry = await start()
     const first = await registry.pushImage('app', mediaTypes.ociManifest, 'latest')
     await registry.pushImage('app', mediaTypes.dockerManifest, 'latest')
@@ -69,7 +69,7 @@ describe('contents', () => {
     expectBody(await registry.request('GET', '/v2/app/manifests/latest', acceptAll), 200, first.bytes)
   })
 
-  test('tells which requests came, how many alike, how large, and how each was answered', async () => {
+  test('records each request with its count, size and answer', async () => {
     const registry = await start()
     await registry.push('owner/app', layer)
     await registry.request('GET', '/v2/owner/app/manifests/latest', { headers: { authorization: 'Basic x' } })
@@ -95,7 +95,7 @@ describe('faults', () => {
     return { ...registry, path: `/v2/app/blobs/${await registry.seedBlob('app', layer)}` }
   }
 
-  test('answers in place of the registry', async () => {
+  test('can answer instead of the registry', async () => {
     const headers = { 'retry-after': '12.5ms', 'content-type': 'text/html' }
     const { request, path } = await startWithBlob({ kind: 'status', status: 429, body: '<p>slow down</p>', headers })
     const answer = await request('GET', path)
@@ -104,7 +104,7 @@ describe('faults', () => {
     expect(answer.headers.get('retry-after')).toBe('12.5ms')
   })
 
-  test('breaks one request of a route and lets the next through', async () => {
+  test('can break one request of a route and let the next one through', async () => {
     const registry = await start({
       fault: ({ route, count }) => (route === 'manifest' && count === 1 ? { kind: 'status', status: 502 } : undefined),
     })
@@ -113,7 +113,7 @@ describe('faults', () => {
     expect(await registry.request('GET', '/v2/app/manifests/latest', acceptAll)).toMatchObject({ status: 200 })
   })
 
-  test('breaks what worked, and mends it again, while it runs', async () => {
+  test('can start and stop while the registry runs', async () => {
     const registry = await start()
     registry.setFault(() => ({ kind: 'status', status: 503 }))
     expect(await registry.request('GET', '/v2/')).toMatchObject({ status: 503 })
@@ -121,7 +121,7 @@ describe('faults', () => {
     expect(await registry.request('GET', '/v2/')).toMatchObject({ status: 200 })
   })
 
-  test('resets the connection before the request has an effect', async () => {
+  test('can reset the connection before the request takes effect', async () => {
     const registry = await start({ fault: ({ method }) => (method === 'PUT' ? { kind: 'reset' } : undefined) })
     const location = await registry.startUpload('app')
     await expect(registry.finishUpload(location, layer)).rejects.toThrow('fetch failed')
@@ -130,13 +130,13 @@ describe('faults', () => {
     expect(await registry.finishUpload(location, layer)).toMatchObject({ status: 201 })
   })
 
-  test('loses the answer when the request has had its effect', async () => {
+  test('can lose the answer after the request has taken effect', async () => {
     const registry = await start({ fault: ({ method }) => (method === 'PUT' ? { kind: 'lose' } : undefined) })
     await expect(registry.finishUpload(await registry.startUpload('app'), layer)).rejects.toThrow('fetch failed')
     expect(await registry.blob('app', digestOf(layer))).toEqual(layer)
   })
 
-  test('keeps a client waiting until it is closed', async () => {
+  test('can keep a client waiting until the registry is closed', async () => {
     const arrived = Promise.withResolvers<void>()
     const registry = await startRegistry({
       fault: () => {
@@ -150,21 +150,21 @@ describe('faults', () => {
     await waiting
   })
 
-  test('gives one byte other than it was', async () => {
+  test('can change one byte', async () => {
     const { request, path } = await startWithBlob({ kind: 'corrupt' })
     const { body } = await request('GET', path)
     expect(body).toHaveLength(layer.length)
     expect([...body].filter((byte, at) => byte !== layer[at])).toHaveLength(1)
   })
 
-  test('breaks off in the middle of a body', async () => {
+  test('can break the connection in the middle of a body', async () => {
     const { host, path } = await startWithBlob({ kind: 'truncate' })
     const response = await fetch(`http://${host}${path}`)
     expect(response.headers.get('content-length')).toBe(String(layer.length))
     await expect(response.arrayBuffer()).rejects.toThrow('terminated')
   })
 
-  test('changes and takes away headers', async () => {
+  test('can change and remove headers', async () => {
     const headers = { 'docker-content-digest': absent, etag: undefined }
     const { request, path } = await startWithBlob({ kind: 'headers', headers })
     const answer = await request('GET', path)
@@ -184,14 +184,14 @@ describe('tokens', () => {
     return (await request(path.endsWith('/') ? 'POST' : 'GET', path, { headers })).status
   }
 
-  test('gives none to those who do not say who they are, or wrongly', async () => {
+  test('are refused without credentials, or with wrong ones', async () => {
     const { request } = await start({ auth: { kind: 'bearer', ...account } })
     const headers = { authorization: basic({ user: account.user, password: 'wrong' }) }
     expect(await request('GET', `/token?${pull}`)).toMatchObject({ status: 401, codes: ['UNAUTHORIZED'] })
     expect(await request('GET', `/token?${pull}`, { headers })).toMatchObject({ status: 401 })
   })
 
-  test('gives one that pulls and does not push to anyone, if told to', async () => {
+  test('are given to anonymous clients for pulling, if configured', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account, anonymousPull: true } })
     await registry.seedBlob('app', layer)
     const { body } = await registry.request('GET', `/token?${pull},push`)
@@ -199,27 +199,27 @@ describe('tokens', () => {
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('grants no more than it is told to', async () => {
+  test('grant only the configured actions', async () => {
     const grants = (repository: string): boolean => repository !== 'app'
     const registry = await start({ auth: { kind: 'bearer', ...account, grants } })
     const { body } = await registry.request('GET', `/token?${pull},push`, identified)
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('names the token as it is told to, and says how long it is good for', async () => {
+  test('are in the configured field, with their lifetime', async () => {
     const tokenField = 'access_token'
     const { request } = await start({ auth: { kind: 'bearer', ...account, tokenField, expiresIn: 300 } })
     const { body } = await request('GET', `/token?${pull}`, identified)
     expect(JSON.parse(body.toString())).toEqual({ access_token: expect.any(String), expires_in: 300 })
   })
 
-  test('takes no token that has expired', async () => {
+  test('are refused after they have expired', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account, expiresIn: 0 } })
     const { body } = await registry.request('GET', `/token?${pull},push`, identified)
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('lets tokens expire when a test wants it', async () => {
+  test('expire when a test asks for it', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account } })
     const { body } = await registry.request('GET', `/token?${pull},push`, identified)
     expect(await tryToken(registry, body)).toBe(202)
@@ -227,7 +227,7 @@ describe('tokens', () => {
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('changes an identity token for one, by POST', async () => {
+  test('are given for an identity token, by POST', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account, identityToken: 'identity' } })
     const post = async (token: string) =>
       await registry.request('POST', '/token', {
@@ -239,14 +239,14 @@ describe('tokens', () => {
     expect(await post('other')).toMatchObject({ status: 401 })
   })
 
-  test('has no POST without identity tokens, as many realms', async () => {
+  test('can’t be requested by POST without identity tokens, as with many realms', async () => {
     const { request } = await start({ auth: { kind: 'bearer', ...account } })
     expect(await request('POST', '/token')).toMatchObject({ status: 404 })
   })
 })
 
-describe('where things lie', () => {
-  test('keeps blobs as files, named by their digest, and nothing of an upload that failed', async () => {
+describe('locations', () => {
+  test('keeps blobs as files named after their digests, and nothing of a failed upload', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'registry-'))
     cleanups.push(() => rm(folder, { recursive: true }))
     const registry = await start({ folder })
@@ -265,14 +265,14 @@ describe('where things lie', () => {
     expect(await readdir(join(folder, 'incoming'))).toEqual([])
   })
 
-  test('gives Locations without a host', async () => {
+  test('returns Locations without a host', async () => {
     const { startUpload, finishUpload } = await start({ relativeLocations: true })
     const location = await startUpload('app')
     expect(location).toMatch(/^\/v2\/app\/blobs\/uploads\//)
     expect(await finishUpload(location, layer)).toMatchObject({ status: 201 })
   })
 
-  test('sends uploads and downloads to a host that wants no credentials', async () => {
+  test('redirects uploads and downloads to a host without credentials', async () => {
     const { request, blob } = await start({ objectStore: true, auth: { kind: 'basic', ...account } })
     expect(await request('POST', '/v2/app/blobs/uploads/')).toMatchObject({ status: 401 })
     const known = { headers: { authorization: basic(account) } }
@@ -288,7 +288,7 @@ describe('where things lie', () => {
     expect(await request('GET', download.headers.get('location') ?? '', known)).toMatchObject({ status: 400 })
   })
 
-  test('speaks https', async () => {
+  test('serves HTTPS', async () => {
     const tls = selfSigned()
     const registry = await start({ tls })
     const response = Promise.withResolvers<string>()

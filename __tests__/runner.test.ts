@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(() => rm(actionFolder, { recursive: true }))
 
 describe('inputs', () => {
-  test('are the given ones, else the defaults with the values of the job', async () => {
+  test('are the given values, or else the defaults with the values of the job', async () => {
     const env = await environment({
       inputs: { 'name of it': 'a b' },
       matrix: { system: 'aarch64-linux' },
@@ -43,17 +43,17 @@ describe('inputs', () => {
     })
   })
 
-  test('are empty where they have no default or the job has no such value', async () => {
+  test('are empty if they have no default or the job has no such value', async () => {
     const env = await environment({ inputs: {} })
     expect(inputs(env)).toMatchObject({ INPUT_NAME_OF_IT: '', INPUT_SYSTEM: '', INPUT_TOKEN: '' })
   })
 
-  test('given as an empty text stay empty', async () => {
+  test('that are set to an empty text stay empty', async () => {
     const env = await environment({ inputs: { 'kebab-case': '' } })
     expect(env['INPUT_KEBAB-CASE']).toBe('')
   })
 
-  test('that the action does not have are an error', async () => {
+  test('that the action does not define are an error', async () => {
     await expect(environment({ inputs: { kebabCase: 'x' } })).rejects.toThrow("Unexpected input(s) 'kebabCase'")
   })
 
@@ -71,7 +71,7 @@ describe('inputs', () => {
 })
 
 describe('the environment', () => {
-  test("tells the job, and nothing of the developer's own", async () => {
+  test("describes the job, and contains nothing of the developer's environment", async () => {
     const env = await environment({
       inputs: {},
       job: 'image',
@@ -106,20 +106,20 @@ describe('the environment', () => {
     )
   })
 
-  test('is changed by the call: variables added, replaced, removed', async () => {
+  test('can be changed by the caller, who can add, replace and remove variables', async () => {
     const env = await environment({ inputs: {}, env: { EXTRA: '1', RUNNER_OS: 'macOS', GITHUB_SHA: undefined } })
     expect(env).toMatchObject({ EXTRA: '1', RUNNER_OS: 'macOS' })
     expect(env).not.toHaveProperty('GITHUB_SHA')
   })
 
-  test("leads to the run's artifacts where there is a service", async () => {
+  test("includes the run's artifact service, if any", async () => {
     const artifacts = await startArtifactService()
     expect(await environment({ inputs: {}, artifacts })).toMatchObject(artifacts.env)
     expect(await environment({ inputs: {} })).not.toHaveProperty('ACTIONS_RESULTS_URL')
     await artifacts.close()
   })
 
-  test('serves code that is called in process: its files can be read, and are gone afterwards', async () => {
+  test('also works for code in this process: its files can be read, and are removed afterwards', async () => {
     const runner = await prepareRunner({ inputs: {}, actionFolder })
     await writeFile(String(runner.env.GITHUB_OUTPUT), 'digest=sha256:1\n')
     await writeFile(String(runner.env.GITHUB_STEP_SUMMARY), '# Done\n')
@@ -145,7 +145,7 @@ describe('a run', () => {
     expect(env).not.toHaveProperty('NODE_OPTIONS')
   })
 
-  test('reports exit code, outputs, summary and what is left in RUNNER_TEMP', async () => {
+  test('reports exit code, outputs, summary and the remaining files in RUNNER_TEMP', async () => {
     const { exitCode, outputs, summary, tempLeft } = await run(`
       import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs'
       appendFileSync(process.env.GITHUB_OUTPUT, 'one=a=b<<c\\ntwo<<EOF\\n\\nx=1\\n\\nEOF\\nempty=\\nnothing<<E\\nE\\n')
@@ -216,7 +216,7 @@ describe('a run', () => {
     expect((await run(script, { env: { RUNNER_DEBUG: '1' } })).log).toContain('##[debug]detail\n')
   })
 
-  test('hides a secret from where it is masked, not before', async () => {
+  test('hides a secret only after it is masked', async () => {
     const { log, masks, warnings, summary } = await run(`
       import { appendFileSync } from 'node:fs'
       console.log('hunter2')
@@ -242,7 +242,7 @@ describe('a run', () => {
     await artifacts.close()
   })
 
-  test('takes no commands while they are stopped', async () => {
+  test('ignores commands while they are stopped', async () => {
     const { errors, log } = await run(`
       console.log('::stop-commands::some-token\\n::error::from a build\\n::some-token::\\n::error::from the action')
     `)
@@ -250,7 +250,7 @@ describe('a run', () => {
     expect(log).toBe('::error::from a build\n##[error]from the action\n')
   })
 
-  test('can be cancelled, and told so by a signal', async () => {
+  test('can be cancelled, and receives a signal', async () => {
     const controller = new AbortController()
     const script = `
       process.on('SIGINT', () => { console.log('cancelled'); process.exit(130) })
@@ -262,11 +262,11 @@ describe('a run', () => {
     expect(log).toBe('ready\ncancelled\n')
   })
 
-  test('that dies of a signal has the exit code of one', async () => {
+  test('that is killed by a signal has its exit code', async () => {
     expect((await run(`process.kill(process.pid, 'SIGKILL'); setInterval(() => {}, 1000)`)).exitCode).toBe(137)
   })
 
-  test('leaves nothing on the disk', async () => {
+  test('leaves no files', async () => {
     const { log } = await run(`console.log(process.env.RUNNER_TEMP); console.log(process.env.HOME)`)
     for (const path of log.trim().split('\n')) await expect(access(path)).rejects.toThrow('ENOENT')
   })

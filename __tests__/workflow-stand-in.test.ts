@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals'
 import { type ActionStep, runWorkflow } from './support/workflow.ts'
 
-// The stand-in for what runs a workflow's jobs. A slip in an example must not pass because the stand-in is lenient.
+// The stand-in for running a workflow's jobs. It must be strict, so that a mistake in an example fails a test.
 
 const STEP = '{ uses: owner/action@v1, with: { value: VALUE } }'
 
@@ -23,7 +23,7 @@ function jobWith(value: string): string {
   return `  one: { runs-on: linux, steps: [${STEP.replace('VALUE', JSON.stringify(value))}] }`
 }
 
-test('evaluates contexts, and hands outputs from step to step and from job to job', async () => {
+test('evaluates contexts, and passes outputs between steps and jobs', async () => {
   const { values, steps, jobs } = await run(
     `
   one:
@@ -63,7 +63,7 @@ const MADE = `
     runs-on: "\${{ matrix.runner }}"
     steps: [${STEP.replace('VALUE', '"${{ matrix.system }} on ${{ matrix.runner }}"')}]`
 
-test('makes the jobs of a matrix that a job before has put together', async () => {
+test('creates the jobs of a matrix from an earlier job', async () => {
   const include = [
     { system: 'x', runner: 'intel' },
     { system: 'y', runner: 'arm', unchanged: true },
@@ -84,7 +84,7 @@ test.each([
   await expect(run(MADE, { matrix })).rejects.toThrow(detail)
 })
 
-test('lets the last job of a matrix win an output of one name', async () => {
+test('uses the output of the last job if several jobs of a matrix set it', async () => {
   const { jobs } = await run(`
   one:
     strategy: { matrix: { include: [{ system: x }, { system: y }] } }
@@ -111,7 +111,7 @@ test('compares a value with a text', async () => {
   expect(values).toEqual(['false'])
 })
 
-test('keeps back an output of a job with a secret in it', async () => {
+test('drops an output of a job that contains a secret', async () => {
   const { jobs } = await run(
     `
   one:

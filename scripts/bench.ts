@@ -1,11 +1,11 @@
-// Measures pushing images, and merging them: this action's dist/index.js beside the other tools that are there, against
-// Docker Distribution on this machine, in turn, several runs each.
+// Measures how long it takes to push and merge images: compares this action's dist/index.js with other installed tools,
+// in alternating runs against Docker Distribution on this machine.
 //
 //   npm run bench                        images of 600 MB, 5 runs
-//   npm run bench -- --size 100 --runs 3 smaller, fewer
-//   npm run bench -- --only zstd         the cases that have this in their names
-//   npm run bench -- --only merge        those that need no large images
-//   npm run bench -- --json              the figures as JSON alone
+//   npm run bench -- --size 100 --runs 3 smaller images, fewer runs
+//   npm run bench -- --only zstd         only cases with this text in their names
+//   npm run bench -- --only merge        only merges, which need no large images
+//   npm run bench -- --json              prints only the figures, as JSON
 import { execFile } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os'
@@ -67,7 +67,7 @@ async function bench(): Promise<void> {
   else process.stdout.write(`\n${machine}; ${size / 1e6} MB, medians of ${runs} runs\n\n${table(rows)}\n`)
 }
 
-/** What a commit costs that changes nothing of an image: one evaluation, and a second for all the rest. */
+/** The cost of a commit that does not change the image: one evaluation, and one second for everything else. */
 async function measureUnchanged(): Promise<Row> {
   progress('unchanged commit')
   const { build, evaluate, close } = await publishExample()
@@ -87,7 +87,7 @@ async function measureUnchanged(): Promise<Row> {
   }
 }
 
-/** A merge takes as long as the requests that wait for each other; those that don't must not count. */
+/** The duration of a merge depends on the requests that wait for each other; parallel requests must not count. */
 async function measureMerges(): Promise<readonly Row[]> {
   const rows: Row[] = []
   const buildx = await findBuildx()
@@ -130,7 +130,7 @@ async function makeImages(): Promise<Images> {
   await run('sh', ['-c', 'gzip -1 -c "$1" > "$2"', 'sh', layered.path, at('layered.tar.gz')])
   await writeFile(at('stream'), `#!/bin/sh\nexec cat '${layered.path}'\n`)
   await chmod(at('stream'), 0o755)
-  // The action asks Nix for the image; what Nix does is not what is measured.
+  // The action asks Nix for the image. The benchmark does not measure Nix.
   await mkdir(at('bin'))
   await writeFile(at('bin/nix'), `#!/bin/sh\nprintf '[{"drvPath":"","outputs":{"out":"%s"}}]' "$IMAGE"\n`)
   await chmod(at('bin/nix'), 0o755)
@@ -143,7 +143,7 @@ async function makeImages(): Promise<Images> {
   }
 }
 
-/** What measures a case beside another, where it is asked for, and adds its row. */
+/** Returns a function that compares a case with another one, if it is selected, and adds its row. */
 function besideOthers(
   rows: Row[],
 ): (name: string, bound: number, tool: string, own: Attempt, other: Attempt) => Promise<void> {
@@ -157,7 +157,7 @@ function besideOthers(
 function add(rows: Row[], row: Row): void {
   rows.push(row)
   progress(
-    `  ${row.ratio.toFixed(2)} ${row.unit} (${row.own.seconds.toFixed(2)} s${row.other ? ` beside ${row.other.seconds.toFixed(2)} s` : ''})`,
+    `  ${row.ratio.toFixed(2)} ${row.unit} (${row.own.seconds.toFixed(2)} s${row.other ? ` compared with ${row.other.seconds.toFixed(2)} s` : ''})`,
   )
 }
 
@@ -188,7 +188,7 @@ async function measureAll(images: Images, docker: Docker | undefined): Promise<r
   return rows
 }
 
-/** A script may take what it takes by itself, and what its image takes as a file. */
+/** A streaming script may take the time of the script itself plus the time of its image as a file. */
 async function measureStreamed(images: Images): Promise<Row> {
   progress('streamed script')
   const script = median(await times(() => measure('sh', ['-c', '"$1" > /dev/null', 'sh', images.script])))
@@ -231,12 +231,12 @@ function cold(image: string, compression = 'gzip', delay?: number): Attempt {
   }
 }
 
-/** A registry that has an image already. */
+/** A registry that already has an image. */
 function warm(images: Images, image: string): Attempt {
   return async () => {
     const registry = await startDistribution()
     await push(registry.host, images.layered, 'gzip')
-    // Only what follows is counted; the registry knows its images by their paths, whatever name it is reached by.
+    // Count only the following requests. The registry identifies images by path, whatever host name is used.
     const proxy = await startProxy(registry.host, 0)
     const measured = await push(proxy.host, image, 'gzip')
     const requests = proxy.count()
@@ -278,7 +278,7 @@ function warmSkopeo(images: Images): Attempt {
   return async () => {
     const registry = await startDistribution()
     await skopeo(registry.host, images.layered, 'gzip')
-    // A fresh machine: what skopeo remembers of blobs is elsewhere than in this run's home.
+    // Like on a fresh machine: skopeo's cache of blobs is outside this run's home.
     const measured = await skopeo(registry.host, images.changed, 'gzip')
     await registry.close()
     return measured
@@ -295,11 +295,11 @@ async function skopeo(host: string, image: string, format: string): Promise<Run>
     TMPDIR: folder,
     BLOB_INFO_CACHE_DIR: home,
   }
-  // Some versions of skopeo (1.9 among them) can't read a docker archive in gzip. What the others do with it, which is
-  // to unpack it into a file first, is then done for them.
+  // Some versions of skopeo, such as 1.9, can't read Docker archives compressed with gzip. The benchmark decompresses
+  // the archive into a file for them, as other versions do.
   const unpack = image.endsWith('.gz') ? 'gzip -dc "$1" > "$3" && ' : ''
   const source = image.endsWith('.gz') ? join(home, 'unpacked.tar') : image
-  // What root's skopeo remembers of blobs is here; a fresh machine remembers nothing.
+  // The cache of root's skopeo is here; a fresh machine has none.
   const fresh = process.getuid?.() === 0 ? 'mount -t tmpfs none /var/lib && ' : ''
   const copy = `${fresh}${unpack}exec skopeo copy --quiet --dest-tls-verify=false --dest-compress-format "$2" "docker-archive:$3" "$4"`
   const args = ['sh', '-c', copy, 'sh', image, format, source, `docker://${host}/bench/skopeo:latest`]
@@ -319,7 +319,7 @@ function coldDocker(image: string, docker: Docker): Attempt {
     const measured = await measure('sh', ['-c', script, 'sh', image, reference], env)
     await run('docker', ['image', 'rm', '--force', reference, 'bench:nix'], { env })
     await registry.close()
-    // What the daemon does is not its client's: its processor time is not known here.
+    // The daemon does the work, so the client's processor time is meaningless.
     return { seconds: measured.seconds, cpuSeconds: undefined, memory: undefined, output: measured.output }
   }
 }
@@ -335,7 +335,7 @@ async function skopeoVersion(): Promise<string> {
   return (await run('skopeo', ['--version'])).stdout.trim()
 }
 
-/** One after the other, so that both see the machine in the same mood. */
+/** Runs alternate, so that both tools see the same conditions. */
 async function inTurn(own: Attempt, other: Attempt): Promise<readonly [readonly Run[], readonly Run[]]> {
   const [ownRuns, otherRuns]: [Run[], Run[]] = [[], []]
   for (let count = 0; count < runs; count++) {

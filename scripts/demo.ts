@@ -1,5 +1,5 @@
-// The whole way on this machine: the example flake is built for two systems, pushed to a registry, and merged into one
-// image by the action that users run. Needs Nix alone, and leaves nothing behind.
+// Builds the example flake for two systems, pushes the images to a local registry, and merges them into one image, with
+// the action that users run. Needs only Nix, and removes everything when it ends.
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { distributionProgram, startDistribution } from '../__tests__/support/distribution.ts'
@@ -12,7 +12,7 @@ const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
 await demonstrate()
 
 async function demonstrate(): Promise<void> {
-  heading('Starting a registry, and what the runner has')
+  heading('Starting a registry and a stand-in for the runner')
   const lab = await startLab({ startRegistry: startSomeRegistry })
   try {
     await publish(lab)
@@ -21,16 +21,16 @@ async function demonstrate(): Promise<void> {
     await lab.close()
   }
   heading('Done')
-  say('The registry has ended; nothing is left behind.')
+  say('Stopped the registry and removed all files.')
 }
 
-/** Docker Distribution where it is installed, else the registry that is part of this project's tests. */
+/** Starts Docker Distribution if it is installed, otherwise the in-process registry of the tests. */
 async function startSomeRegistry(folder: string): Promise<LabRegistry> {
   const blobs = join(folder, 'blobs')
   await mkdir(blobs)
   const distribution = hasDistribution()
   const registry = distribution ? await startDistribution() : await startRegistry({ folder: blobs })
-  say(`${distribution ? 'Docker Distribution' : 'The embedded registry'} listens on ${registry.host}`)
+  say(`${distribution ? 'Docker Distribution' : 'The in-process registry'} listens on ${registry.host}`)
   return registry
 }
 
@@ -55,17 +55,17 @@ async function publish(lab: Lab): Promise<void> {
 
 async function show(lab: Lab): Promise<void> {
   const { host } = lab.registry
-  heading('The index, as the registry has it')
+  heading('The index at the registry')
   const accept = 'application/vnd.oci.image.index.v1+json'
   const response = await fetch(`http://${host}/v2/owner/hello/manifests/latest`, { headers: { accept } })
   say(`${response.headers.get('docker-content-digest')}\n${await response.text()}`)
-  heading('To pull it, while the registry runs')
+  heading('Commands to pull the image while the registry runs')
   say(`docker pull ${host}/owner/hello:latest\nskopeo inspect --tls-verify=false docker://${host}/owner/hello:latest`)
 }
 
 function finished(step: ActionRun): ActionRun {
   if (step.exitCode === 0) return step
-  throw new Error(`The step failed with exit code ${step.exitCode}; its log above says why.`)
+  throw new Error(`The step failed with exit code ${step.exitCode}; see its log above.`)
 }
 
 function heading(text: string): void {

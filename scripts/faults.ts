@@ -1,15 +1,15 @@
-// Runs the matrix of faults: each request that the action makes, broken in each way, once and for good.
+// Runs the fault tests: every request that the action sends, failing in every way, once and permanently.
 //
 //   npm run test:faults                             all cells
-//   npm run test:faults -- --only "PUT blob"        those that have this in their names; one alone prints its log
+//   npm run test:faults -- --only "PUT blob"        cells with this text in their names; a single one prints its log
 //   npm run test:faults -- --cells 500 --seed 7     a sample
-//   npm run test:faults -- --registry distribution  before Docker Distribution
+//   npm run test:faults -- --registry distribution  against Docker Distribution
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Cell, printCell, sample } from '../__tests__/faults/cells.ts'
 import { type Judged, runMatrix } from '../__tests__/faults/run.ts'
 
-/** The share of cells that may be wrong. */
+/** The fraction of cells that may be wrong. */
 const TOLERATED = 0.002
 
 const { values } = parseArgs({

@@ -1,8 +1,8 @@
-// Gives random input to everything that reads what others have written, until the time is over or a case crashes, hangs
-// or needs too much memory.
+// Gives random input to all code that reads external data, until the time is over or a case crashes, hangs or needs too
+// much memory.
 //
 //   npm run fuzz -- --seconds 1800            rounds over all targets, for half an hour
-//   npm run fuzz -- --target tar --seed 1     one target, with cases that were run before
+//   npm run fuzz -- --target tar --seed 1     one target, repeating the cases of an earlier run
 //   npm run fuzz -- --target tar --seed 1 --case 17   one case
 import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -19,9 +19,9 @@ import { formatBytes } from '../src/units.ts'
 
 /** The most memory that a process with cases of one target may use, in bytes. */
 const MEMORY_LIMIT = 350e6
-/** Keeps garbage from counting as memory in use; a case that needs more than this ends the process. */
+/** Keeps garbage from counting as used memory. A case that needs more than this ends the process. */
 const HEAP = ['--max-old-space-size=160', '--max-semi-space-size=4']
-/** How long one target has its turn, in seconds. */
+/** The duration of one target's turn, in seconds. */
 const TURN = 15
 
 const { values } = parseArgs({
@@ -81,7 +81,7 @@ async function runRounds(): Promise<number> {
 }
 
 interface Turn extends Campaign {
-  /** The most that the process has used, in bytes. */
+  /** The peak memory of the process, in bytes. */
   readonly memory: number
 }
 
@@ -91,7 +91,7 @@ interface TurnOptions {
   readonly seconds: number
 }
 
-/** Runs cases of a target in a process that can be ended whatever it does. */
+/** Runs cases of a target in a separate process, which can be ended at any time. */
 async function takeTurn(target: Target, { first, count, seconds }: TurnOptions): Promise<Turn> {
   const file = join(folder, 'case')
   const program = fileURLToPath(new URL('fuzz/campaign.ts', import.meta.url))
@@ -109,7 +109,7 @@ async function takeTurn(target: Target, { first, count, seconds }: TurnOptions):
   if (end === '0') return JSON.parse((await output).split('\n').at(-1) ?? '')
   const number = await caseIn(file)
   const error = (await hung)
-    ? `It has not ended after ${HANG / 1000} s`
+    ? `The case has not ended after ${HANG / 1000} s`
     : `The process ended with ${end}\n${(await log).slice(-5000)}`
   const finding: Finding = { number, error, input: target.make(randomOf(seed, number)).print() }
   return { cases: number - first + 1, slowest: HANG, slowestCase: number, memory: 0, finding }
@@ -131,7 +131,7 @@ async function caseIn(file: string): Promise<number> {
   return Number(await readFile(file, 'utf8').catch(() => '0'))
 }
 
-/** Says what is wrong, if anything is. */
+/** Prints the problem, if any. */
 function report(target: Target, { cases, finding, memory }: Turn): boolean {
   if (finding !== undefined) process.stdout.write(`\n${printFinding(target, seed, finding)}\n`)
   else if (memory > MEMORY_LIMIT)

@@ -1,5 +1,5 @@
-// Writes the licences of all packages that dist/ may hold into dist/licenses.txt, in the order of the lock file's paths.
-// The bundler could do it, but where two versions of a package have different files it takes now one, now the other.
+// Writes the licenses of all packages that dist/ may contain to dist/licenses.txt, in the order of the lock file's
+// paths. The bundler could do this, but its result varies if two versions of a package have different license files.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,10 +1,10 @@
-// Tests the action against real registries, which it builds from their Go modules first.
+// Builds registries from their Go modules, and tests the action against them.
 //
-//   npm run test:registries                   all of them
-//   npm run test:registries -- zot gitea      the test files with one of these in their names
-//   npm run test:registries -- zot -t zstd    also takes Jest's options
+//   npm run test:registries                   all registries
+//   npm run test:registries -- zot gitea      only test files with one of these names
+//   npm run test:registries -- zot -t zstd    with Jest's options
 //
-// Programs go to .cache/registries and are built once. A program that is already there is used as it is.
+// Programs are built once, into .cache/registries. Existing programs are used as they are.
 import { type SpawnSyncOptions, spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -13,10 +13,10 @@ import { allPrograms, type Program, programFolder } from '../__tests__/registrie
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
 const args = process.argv.slice(2)
-// Up to the first option of Jest's, arguments are parts of file names.
+// Arguments before Jest's first option are parts of file names.
 const optionsAt = args.findIndex((arg) => arg.startsWith('-'))
 const names = optionsAt < 0 ? args : args.slice(0, optionsAt)
-// The files of Gitea also test its runner, and every file has a second registry, which is Distribution.
+// Gitea's files also test its runner. Every file uses a second registry, which is Distribution.
 const isNeeded = ({ name }: Program): boolean =>
   names.length === 0 ||
   name === 'distribution' ||
@@ -31,8 +31,8 @@ for (const program of missing) {
   try {
     build(program)
   } catch (error) {
-    // The tests of the other registries are worth running; those of this one fail.
-    console.error(`${program.name} could not be built: ${error instanceof Error ? error.message : error}`)
+    // Continue with the tests of other registries; those of this one will fail.
+    console.error(`${program.name} failed to build: ${error instanceof Error ? error.message : error}`)
   }
 }
 
@@ -51,11 +51,11 @@ function requireGo(): void {
   process.exit(1)
 }
 
-/** Builds a program in its module's folder, where the module's own `replace` directives and checksums apply. */
+/** Builds a program in its module's folder, where the module's `replace` directives and checksums apply. */
 function build(program: Program): void {
   const folder = programFolder(program)
   mkdirSync(dirname(folder), { recursive: true })
-  // A name of its own until it is complete, so that a build that was interrupted is repeated.
+  // A temporary name until it is complete, so that an interrupted build is repeated.
   const incomplete = mkdtempSync(`${folder}-`)
   try {
     const module = download(program, incomplete)

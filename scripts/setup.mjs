@@ -1,11 +1,11 @@
-// Sets a fresh checkout up: npm packages, Nix, Docker, a registry and the tools that the tests and the demo use.
+// Sets up a fresh checkout: npm packages, Nix, Docker, a registry and the tools that the tests and the demo use.
 //
-//   node scripts/setup.mjs               everything
-//   node scripts/setup.mjs nix docker    only these of the requirements below
-//   node scripts/setup.mjs nix registry? the registry where it can be had, and without it otherwise
-//   node scripts/setup.mjs --check       says what is missing, and installs nothing
+//   node scripts/setup.mjs                installs all requirements
+//   node scripts/setup.mjs nix docker     installs only these requirements
+//   node scripts/setup.mjs nix registry?  installs Nix, and the registry if apt is available
+//   node scripts/setup.mjs --check        lists what is missing, and installs nothing
 //
-// Runs before anything is installed: plain JavaScript, Node's own modules only, any supported version of Node.
+// Runs before anything is installed, so it is plain JavaScript for any supported version of Node, without dependencies.
 import { spawnSync } from 'node:child_process'
 import {
   accessSync,
@@ -27,13 +27,13 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * @typedef {object} Requirement
- * @property {string} what - for people
- * @property {string} why - what it is used for
+ * @property {string} what - the name that messages show
+ * @property {string} why - its purpose
  * @property {() => boolean} found
- * @property {'npm' | 'apt' | 'unpack'} by - how it gets here: `unpack` puts a Debian package into the checkout, not on the system
+ * @property {'npm' | 'apt' | 'unpack'} by - how to install it: `unpack` extracts a Debian package into the checkout
  * @property {readonly string[]} packages - Debian packages
- * @property {readonly string[]} [extras] - Debian packages that not every release has
- * @property {string} elsewhere - what to install on a system without apt
+ * @property {readonly string[]} [extras] - Debian packages that only some releases have
+ * @property {string} elsewhere - how to install it on a system without apt
  */
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
@@ -60,29 +60,29 @@ const requirements = {
   docker: {
     what: 'Docker',
     why: 'loads and pushes the images',
-    // The command alone is not enough: it needs a daemon that answers, or one that can be started.
+    // The command alone is not enough: it needs a running daemon, or one that can be started.
     found: () => onPath('docker') && (onPath('dockerd') || succeeds('docker', ['version'])),
     by: 'apt',
     packages: ['docker.io'],
-    // Newer releases have the command itself in a package of its own.
+    // Newer releases have the command in a separate package.
     extras: ['docker-cli', 'docker-buildx'],
     elsewhere: 'Docker Engine: https://docs.docker.com/engine/install/',
   },
   registry: {
     what: 'Docker Distribution',
-    why: 'the registry that images are pushed to',
+    why: 'receives the images',
     found: () =>
       onPath('docker-registry') ||
       onPath('registry') ||
       isProgram(join(tools, 'docker-registry/usr/bin/docker-registry')),
-    // Installed on the system, its package would run a registry on port 5000 from then on.
+    // Installing the package would permanently run a registry on port 5000.
     by: 'unpack',
     packages: ['docker-registry'],
-    elsewhere: 'go install github.com/distribution/distribution/v3/cmd/registry@latest   (its folder on PATH)',
+    elsewhere: 'go install github.com/distribution/distribution/v3/cmd/registry@latest   (add its folder to PATH)',
   },
   skopeo: {
     what: 'skopeo',
-    why: 'a second opinion on what was published',
+    why: 'verifies published images',
     found: () => onPath('skopeo'),
     by: 'apt',
     packages: ['skopeo'],
@@ -90,7 +90,7 @@ const requirements = {
   },
   podman: {
     what: 'podman',
-    why: 'a third one, with another way to unpack it',
+    why: 'pulls published images',
     found: () => onPath('podman'),
     by: 'apt',
     packages: ['podman'],
@@ -98,7 +98,7 @@ const requirements = {
   },
   xz: {
     what: 'xz',
-    why: 'unpacks images that were packed with it',
+    why: 'decompresses images',
     found: () => onPath('xz'),
     by: 'apt',
     packages: ['xz-utils'],
@@ -106,7 +106,7 @@ const requirements = {
   },
   zstd: {
     what: 'zstd',
-    why: 'unpacks what the compressor made, in its tests',
+    why: 'decompresses layers in the tests',
     found: () => onPath('zstd'),
     by: 'apt',
     packages: ['zstd'],
@@ -122,10 +122,10 @@ const requirements = {
   },
 }
 
-/** What went wrong, and what to do about it, without a stack trace. */
+/** An error that the user can fix, printed without a stack trace. */
 class SetupError extends Error {}
 
-// A signal ends the command under way; this process stays to clean up, and then fails as the command did.
+// A signal ends the running command. This process cleans up, then fails like the command.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {})
 
 try {
@@ -136,22 +136,24 @@ try {
   process.exitCode = 1
 }
 
-/** @param {readonly string[]} args - `--check`, and names of requirements; none: all of them */
+/** @param {readonly string[]} args - `--check`, and names of requirements; by default all of them */
 function setUp(args) {
   const wishes = args.filter((arg) => arg.endsWith('?')).map((arg) => arg.slice(0, -1))
   const names = args.filter((arg) => arg !== '--check' && !arg.endsWith('?'))
   if (onPath('apt-get') && onPath('dpkg-deb')) names.push(...wishes)
   const unknown = names.find((name) => !Object.hasOwn(requirements, name))
   if (unknown !== undefined) {
-    throw new SetupError(`There is no requirement "${unknown}". There are: ${Object.keys(requirements).join(', ')}.`)
+    throw new SetupError(
+      `Unknown requirement "${unknown}". Known requirements: ${Object.keys(requirements).join(', ')}.`,
+    )
   }
   const wanted = Object.keys(requirements).filter((name) => names.length === 0 || names.includes(name))
   const missing = wanted.map((name) => requirements[name]).filter((requirement) => !requirement.found())
-  if (missing.length === 0) return console.log(`Nothing to set up: ${wanted.join(', ')} found.`)
+  if (missing.length === 0) return console.log(`Already installed: ${wanted.join(', ')}.`)
 
   console.log('Missing:')
   for (const { what, why } of missing) console.log(`  ${what.padEnd(20)} ${why}`)
-  if (args.includes('--check')) throw new SetupError('Install it with `node scripts/setup.mjs`.')
+  if (args.includes('--check')) throw new SetupError('Run `node scripts/setup.mjs` to install them.')
   const inCheckout = missing.filter(({ by }) => by === 'npm')
   const onSystem = missing.filter(({ by }) => by !== 'npm')
   const root = onSystem.length > 0 ? wayToInstall(onSystem) : undefined
@@ -162,21 +164,23 @@ function setUp(args) {
     if (onSystem.length > 0) installDebianPackages(onSystem, root, folder)
     rmSync(folder, { recursive: true })
   } catch (error) {
-    // The message names the log, so that stays.
+    // Keep the log, because the message refers to it.
     if (!existsSync(logOf(folder))) rmSync(folder, { recursive: true })
     throw error
   }
   const still = missing.filter((requirement) => !requirement.found())
   if (still.length > 0) {
-    throw new SetupError(`Installed, and still not found: ${still.map(({ what }) => what).join(', ')}.`)
+    throw new SetupError(
+      `Not found after the installation: ${still.map(({ what }) => what).join(', ')}. Check your PATH.`,
+    )
   }
 }
 
-// What is there
+// Detection
 
 /** @param {string} program */
 function onPath(program) {
-  // An ordinary user's PATH has no sbin, which is where dockerd may be.
+  // dockerd may be in an sbin folder, which is not on the PATH of ordinary users.
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
   return folders.some((folder) => folder !== '' && isProgram(join(folder, program)))
 }
@@ -199,7 +203,7 @@ function succeeds(program, args) {
   return spawnSync(program, args, { stdio: 'ignore' }).status === 0
 }
 
-/** Whether node_modules holds what package-lock.json says, by the list that npm itself leaves there. */
+/** Reports whether node_modules matches package-lock.json, according to npm's own list of installed packages. */
 function npmPackagesMatchLock() {
   const installed = join(checkout, 'node_modules/.package-lock.json')
   if (!existsSync(installed)) return false
@@ -222,10 +226,10 @@ function lockedPackages(file) {
   return JSON.parse(readFileSync(file, 'utf8')).packages
 }
 
-// What gets it here
+// Installation
 
 /**
- * How to become root here, as the beginning of a command line; undefined where that can't be done and need not be.
+ * Returns the command prefix that runs a command as root; undefined if no requirement needs root and sudo is not available.
  *
  * @param {readonly Requirement[]} missing
  * @returns {readonly string[] | undefined}
@@ -234,7 +238,7 @@ function wayToInstall(missing) {
   if (!onPath('apt-get') || !onPath('dpkg-deb')) throw new SetupError(instructions(missing))
   if (process.getuid?.() === 0) return []
   if (onPath('sudo')) {
-    // sudo asks for its password on the terminal, once.
+    // sudo asks for the password once, on the terminal.
     const allowed =
       succeeds('sudo', ['-n', 'true']) ||
       (process.stdin.isTTY && spawnSync('sudo', ['-v'], { stdio: 'inherit' }).status === 0)
@@ -243,7 +247,7 @@ function wayToInstall(missing) {
   const packages = missing.filter(({ by }) => by === 'apt').flatMap((requirement) => requirement.packages)
   if (packages.length === 0) return undefined
   throw new SetupError(
-    'Installing needs root, or sudo. Let an administrator run this, then try again:\n\n' +
+    'Installing packages requires root or sudo. Ask an administrator to run this command, then try again:\n\n' +
       `  apt-get update && apt-get install --no-install-recommends ${packages.join(' ')}`,
   )
 }
@@ -254,14 +258,14 @@ function instructions(missing) {
   const linux =
     process.platform === 'linux'
       ? ''
-      : '\nThe example images are packed by Linux programs: use a Linux machine, or a virtual one.\n'
-  return `This installs by itself only on Debian and Ubuntu. Please install, then try again:\n${linux}\n${lines.join('\n')}`
+      : '\nThe example images require Linux. Use a Linux machine or a virtual machine.\n'
+  return `Automatic installation is only supported on Debian and Ubuntu. Install these programs, then try again:\n${linux}\n${lines.join('\n')}`
 }
 
 /** @param {string} folder - for the log */
 function installNpmPackages(folder) {
-  // Installs what the lock file says and leaves that as it is, as `npm ci` does, which refuses a lock file that was made
-  // where the registry lacks another platform's optional packages (https://github.com/npm/cli/issues/9846).
+  // Installs the locked versions without changing the lock file. Unlike `npm ci`, it accepts lock files without optional
+  // packages of other platforms (https://github.com/npm/cli/issues/9846).
   const install = ['npm', 'install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund']
   step('npm install', () => run(install, folder, { cwd: checkout }))
 }
@@ -272,7 +276,7 @@ function installNpmPackages(folder) {
  * @param {string} folder - for the log and temporary files
  */
 function installDebianPackages(missing, root, folder) {
-  // A source that is out of reach need not be the one that matters: the installation tells.
+  // Ignore unreachable sources: the installation fails if one of them is needed.
   if (root) step('apt-get update', () => run([...root, 'apt-get', 'update'], folder, { mayFail: true }))
 
   const installed = missing.filter(({ by }) => by === 'apt')
@@ -295,7 +299,7 @@ function installDebianPackages(missing, root, folder) {
 }
 
 /**
- * Debian starts a package's service as it is installed, unless this file forbids it.
+ * Debian starts a package's service during the installation unless this file forbids it.
  *
  * @param {readonly string[]} root
  * @param {string} folder
@@ -303,7 +307,7 @@ function installDebianPackages(missing, root, folder) {
  */
 function withoutStartingServices(root, folder, install) {
   const policy = '/usr/sbin/policy-rc.d'
-  // Where there is one already, the machine's own rule holds.
+  // Respect an existing policy.
   if (existsSync(policy)) return install()
   const ours = join(folder, 'policy-rc.d')
   writeFileSync(ours, '#!/bin/sh\nexit 101\n')
@@ -341,7 +345,7 @@ function step(title, work) {
 }
 
 /**
- * Runs a command with its output in the log, whose end is shown if it fails.
+ * Runs a command and writes its output to the log. If it fails, the error contains the last lines.
  *
  * @param {readonly string[]} command
  * @param {string} folder
@@ -355,9 +359,7 @@ function run([program, ...args], folder, { cwd, mayFail = false } = {}) {
   if (status === 0 || mayFail) return
   const tail = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-15).join('\n')
   const how = error?.message ?? (signal ? `ended by ${signal}` : `exit code ${status}`)
-  throw new SetupError(
-    `${[program, ...args].join(' ')}\nfailed: ${how}. Its last lines (all of them: ${log}):\n\n${tail}`,
-  )
+  throw new SetupError(`${[program, ...args].join(' ')} failed: ${how}\n\n${tail}\n\nFull log: ${log}`)
 }
 
 /** @param {string} folder */

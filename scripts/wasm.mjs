@@ -1,4 +1,4 @@
-// Compiles wasm/ to WebAssembly, and writes it into a source file, so that dist/ has no file beside its program.
+// Compiles wasm/ to WebAssembly and writes it into a source file, so that dist/ needs no additional file.
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import asc from 'assemblyscript/asc'
@@ -10,7 +10,7 @@ const { error, stderr } = await asc.main(
   [
     'wasm/deflate.ts',
     ...['--outFile', 'deflate.wasm', '--runtime', 'stub', '--noAssert', '-O3'],
-    // What --noAssert leaves to import, and nothing calls.
+    // The only import that remains with --noAssert. Nothing calls it.
     ...['--use', 'abort='],
   ],
   { baseDir: checkout, writeFile: (_name, contents) => keep(contents) },

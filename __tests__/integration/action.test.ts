@@ -6,23 +6,23 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { type Lab, startLab } from '../support/lab.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
-// dist/index.js as the runner runs it, with real Nix, a real Docker daemon and a real registry.
+// Runs dist/index.js like the runner does, with real Nix, a real Docker daemon and a real registry.
 
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux'] as const
-/** What `push-with` can be. */
+/** The values of `push-with`. */
 const WAYS = ['docker', 'registry'] as const
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const docker = { DOCKER_HOST, DOCKER_CONFIG }
 const run = promisify(execFile)
 
-describe('two systems, built and merged', () => {
+describe('building and merging two systems', () => {
   let lab: Lab
   beforeEach(async () => {
     lab = await startLab({ docker })
   })
   afterEach(() => lab.close())
 
-  test.each(WAYS)('are one image, which skopeo and Docker take, pushed by %s', async (by) => {
+  test.each(WAYS)('publishes one image that skopeo and Docker can read, pushed by %s', async (by) => {
     const inputs = { 'push-with': by }
     const built = [
       passed(await lab.build('x86_64-linux', { inputs })),
@@ -55,7 +55,7 @@ describe('two systems, built and merged', () => {
   test.each([
     ['docker', 'application/vnd.docker.distribution.manifest.v2+json'],
     ['registry', 'application/vnd.oci.image.manifest.v1+json'],
-  ])('hand over a record in one artifact each, with what merge and people need, by %s', async (by, mediaType) => {
+  ])('hands over each record in one artifact, with a summary for users, by %s', async (by, mediaType) => {
     const inputs = { 'push-with': by }
     const step = await lab.build('aarch64-linux', { inputs, runAttempt: 2, job: 'images' })
     const { outputs, summary, tempLeft } = passed(step)
@@ -74,7 +74,7 @@ describe('two systems, built and merged', () => {
       mediaType,
       size: expect.any(Number),
       storePath: outputs['store-path'],
-      // Docker writes the manifest, which says nothing of them.
+      // Docker writes the manifest, without the annotations.
       ...(by === 'registry' && { labels: [] }),
       revision: '0123456789abcdef0123456789abcdef01234567',
       job: { id: 'images', total: 2, inputs: expect.stringMatching(/^[0-9a-f]{16}$/) },
@@ -86,7 +86,7 @@ describe('two systems, built and merged', () => {
     expect(tempLeft).toEqual([])
   })
 
-  test('have the same index when the run is repeated, and one artifact for each system', async () => {
+  test('publishes the same index when the run is repeated, with one artifact per system', async () => {
     const digests: (string | undefined)[] = []
     for (const runAttempt of [1, 2]) {
       for (const system of SYSTEMS) passed(await lab.build(system, { runAttempt }))
@@ -99,7 +99,7 @@ describe('two systems, built and merged', () => {
 
   test.each(
     WAYS.flatMap((by) => ['plainImage', 'layeredImage', 'streamedImage'].map((attribute) => [attribute, by] as const)),
-  )('work for a %s as well, pushed by %s', async (attribute, by) => {
+  )('supports a %s as well, pushed by %s', async (attribute, by) => {
     for (const system of SYSTEMS) passed(await lab.build(system, { inputs: { attribute, 'push-with': by } }))
     const { outputs } = passed(await lab.merge())
     await run('docker', ['pull', outputs.image ?? ''])
@@ -107,7 +107,7 @@ describe('two systems, built and merged', () => {
     expect(stdout.trim()).toBe('[/bin/hello]')
   })
 
-  test('publish nothing with push: false, for which no Docker is needed', async () => {
+  test('publishes nothing with push: false, and needs no Docker', async () => {
     const { outputs, log } = passed(
       await lab.build('aarch64-linux', { inputs: { push: 'false' }, env: { DOCKER_HOST: 'unix:///nowhere' } }),
     )
@@ -120,7 +120,7 @@ describe('two systems, built and merged', () => {
     ])
   })
 
-  test('are of the commit that is checked out, whichever the run is of', async () => {
+  test('uses the commit that is checked out, whichever commit the run is for', async () => {
     const git = (...args: readonly string[]) =>
       run('git', ['-C', lab.hello, '-c', 'user.email=a@example.com', '-c', 'user.name=a', ...args])
     await git('init', '-q')
@@ -138,7 +138,7 @@ describe('two systems, built and merged', () => {
     })
   })
 
-  test('have no tag where all jobs of the matrix would write the same: a warning says what to write', async () => {
+  test('pushes without a tag if all jobs of the matrix would write the same one, and warns with the fix', async () => {
     for (const system of SYSTEMS) {
       const { warnings } = passed(await lab.build(system, { inputs: { tag: 'latest' } }))
       expect(warnings).toContainEqual(
@@ -149,7 +149,7 @@ describe('two systems, built and merged', () => {
     passed(await lab.merge({ inputs: { tags: 'latest' } }))
     const { manifests } = await skopeo(lab, 'latest')
     expect(manifests).toHaveLength(2)
-    // Nor does a build of one system alone make an index the image of its own.
+    // A build of one system does not replace an index with its image either.
     const alone = await lab.build('x86_64-linux', { jobTotal: 1, inputs: { tag: 'latest' }, runId: '2' })
     expect(alone.errors).toEqual([
       expect.stringMatching(/can't write the tag \S+:latest: it points to an index of linux\/amd64, linux\/arm64\n/),
@@ -157,7 +157,7 @@ describe('two systems, built and merged', () => {
     expect((await skopeo(lab, 'latest')).manifests).toEqual(manifests)
   })
 
-  test('are handed over as text where there are no artifacts to read', async () => {
+  test('passes records as text if there are no artifacts', async () => {
     const env = { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' }
     const records: string[] = []
     for (const system of SYSTEMS) {
@@ -172,7 +172,7 @@ describe('two systems, built and merged', () => {
     expect(outputs.digest).toMatch(/^sha256:/)
   })
 
-  test('are not pushed by Docker a second time, for a tag may be immutable', async () => {
+  test('lets Docker push only once, because the tag may be immutable', async () => {
     const inputs = { 'push-with': 'docker' }
     const first = passed(await lab.build('x86_64-linux', { inputs }))
     const second = passed(await lab.build('x86_64-linux', { inputs, runAttempt: 2 }))
@@ -183,7 +183,7 @@ describe('two systems, built and merged', () => {
     expect(second.outputs.digest).toBe(first.outputs.digest)
   })
 
-  test.each(WAYS)('go to several images, with tags and records for each, pushed by %s', async (by) => {
+  test.each(WAYS)('publishes to several images, with tags and records for each, pushed by %s', async (by) => {
     const images = [imageOf(lab), `${lab.registry.host}/owner/other`]
     const inputs = { image: images.join('\n') }
     const built: ActionRun[] = []
@@ -206,7 +206,7 @@ describe('two systems, built and merged', () => {
     )
   })
 
-  test('give the runner no commands, whatever the flake prints', async () => {
+  test('keeps the output of the flake from running workflow commands', async () => {
     const step = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs: { attribute: 'shouting' } }))
     expect(step.log).toContain('\n::error::from the flake\n::set-output name=digest::x')
     expect(step.errors).toEqual([])
@@ -215,14 +215,14 @@ describe('two systems, built and merged', () => {
     expect(await tagsOf(lab)).toEqual(['0123456-x86_64-linux'])
   })
 
-  test.each(WAYS)('need no name within the archive, pushed by %s', async (by) => {
+  test.each(WAYS)('accepts archives without an image name, pushed by %s', async (by) => {
     const inputs = { attribute: 'zeroNames', 'push-with': by }
     const { outputs } = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs }))
     const { stdout } = await run('docker', ['pull', outputs.image ?? ''])
     expect(stdout).toContain(`Digest: ${outputs.digest}`)
   })
 
-  test('can be any installable, and lower-case the name that the repository has', async () => {
+  test('builds any installable, and lower-cases the repository name', async () => {
     const inputs = {
       installable: `path:${lab.hello}#packages.{system}.plainImage`,
       image: imageOf(lab).replace('owner/hello', 'Owner/Hello'),
@@ -237,7 +237,7 @@ describe('two systems, built and merged', () => {
   })
 })
 
-describe('what fails says why, and publishes nothing', () => {
+describe('a failure explains its cause, and publishes nothing', () => {
   let lab: Lab
   beforeAll(async () => {
     lab = await startLab({ docker })
@@ -279,17 +279,17 @@ describe('what fails says why, and publishes nothing', () => {
       ],
     ],
     [
-      'a text file in place of an image',
+      'a text file instead of an image',
       broken('notAnImage'),
       [/notes\.txt is no image/, 'the file is text', 'dockerTools.buildImage'],
     ],
     [
-      'an OCI layout, where Docker is to push it',
+      'an OCI layout with `push-with: docker`',
       { inputs: { attribute: 'ociLayout', 'push-with': 'docker' } },
       [/Docker can't load \S+, which is an OCI layout\n.*Leave `push-with: docker` out/],
     ],
     [
-      'a tar that is an OCI layout, where Docker is to push it',
+      'an OCI layout in a tar with `push-with: docker`',
       { inputs: { attribute: 'ociArchive', 'push-with': 'docker' } },
       [
         'Docker could not load the image that Nix built\n',
@@ -298,7 +298,7 @@ describe('what fails says why, and publishes nothing', () => {
       ],
     ],
     [
-      'a folder in place of an image',
+      'a folder instead of an image',
       broken('folder'),
       [/-folder is a folder with no image in it/, 'it holds notes.txt'],
     ],
@@ -317,7 +317,7 @@ describe('what fails says why, and publishes nothing', () => {
       [/two-images\.tar holds 2 images, and only one can be pushed/, 'other:nix', 'its own attribute'],
     ],
     [
-      'a registry that nobody answers at',
+      'a registry that does not answer',
       { inputs: { image: '127.0.0.1:1/app' } },
       [
         "Can't talk to the registry 127.0.0.1:1: 127.0.0.1:1 can't be reached",
@@ -335,17 +335,17 @@ describe('what fails says why, and publishes nothing', () => {
       ],
     ],
     [
-      'Docker that is not there',
+      'Docker that is not installed',
       { inputs: { 'push-with': 'docker' }, env: { PATH: '/nowhere' } },
       ['Docker is not installed on this runner', 'hosted Linux runners'],
     ],
     [
-      'Nix that is not there',
+      'Nix that is not installed',
       { inputs: { push: 'false' }, env: { PATH: '/nowhere' } },
       ['Nix is not installed on this runner', 'cachix/install-nix-action'],
     ],
     [
-      'a mode that is none',
+      'an invalid mode',
       { inputs: { mode: 'publish' } },
       ['The input `mode` is "publish", which is no mode', '`mode: merge`'],
     ],
@@ -355,12 +355,12 @@ describe('what fails says why, and publishes nothing', () => {
       ['The input `image` is "ghcr.io/owner/app:v1", which has a tag', '`image: ghcr.io/owner/app`'],
     ],
     [
-      'a system of macOS',
+      'a macOS system',
       { inputs: { system: 'aarch64-darwin' } },
       [/"aarch64-darwin" is macOS's/, 'runs-on: ubuntu-24.04-arm'],
     ],
     [
-      'a tag that is none',
+      'an invalid tag',
       { inputs: { tag: 'feature/{system}' } },
       ['The input `tag` is not valid: "feature/x86_64-linux" is not a tag'],
     ],
@@ -373,7 +373,7 @@ describe('what fails says why, and publishes nothing', () => {
     expect(await lab.artifacts.artifacts()).toEqual([])
   })
 
-  test('a flake that Git does not know', async () => {
+  test('a flake that Git does not track', async () => {
     const folder = await mkdtemp(join(lab.folder, 'untracked-'))
     await run('git', ['init', '--quiet', folder])
     await cp(lab.hello, folder, { recursive: true })
@@ -381,7 +381,7 @@ describe('what fails says why, and publishes nothing', () => {
     expectFailure(step, [/is the file committed/])
   })
 
-  test('a file of a flake that Git does not know', async () => {
+  test('a file of a flake that Git does not track', async () => {
     const folder = await mkdtemp(join(lab.folder, 'untracked-'))
     await run('git', ['init', '--quiet', folder])
     await cp(lab.hello, folder, { recursive: true })
@@ -392,7 +392,7 @@ describe('what fails says why, and publishes nothing', () => {
     passed(await lab.build('x86_64-linux', { cwd: folder, inputs: { push: 'false' } }))
   })
 
-  test('merge without any record', async () => {
+  test('merge without records', async () => {
     expectFailure(await lab.merge(), [
       `No build of this run has handed over a digest for ${imageOf(lab)}`,
       'needs: build',
@@ -400,7 +400,7 @@ describe('what fails says why, and publishes nothing', () => {
   })
 })
 
-describe('a registry that wants a login', () => {
+describe('a registry that requires authentication', () => {
   let lab: Lab
   const auth = { kind: 'basic', user: 'someone', password: 'p4ssw0rd-of-someone' } as const
   beforeEach(async () => {
@@ -408,7 +408,7 @@ describe('a registry that wants a login', () => {
   })
   afterEach(() => lab.close())
 
-  test.each(WAYS)('gets it from where docker/login-action leaves it, and no log shows it, pushed by %s', async (by) => {
+  test.each(WAYS)('receives the login of docker/login-action, which no log shows, pushed by %s', async (by) => {
     const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`) }
     const step = passed(
       await lab.build('x86_64-linux', { jobTotal: 1, env, inputs: { tag: 'with-login', 'push-with': by } }),
@@ -421,7 +421,7 @@ describe('a registry that wants a login', () => {
     }
   })
 
-  test('gives tokens for it, which no log shows either, though Nix prints at the same time', async () => {
+  test('issues tokens, which no log shows, even while Nix prints', async () => {
     const tokens = await startLab({ docker, registry: { auth: { ...auth, kind: 'token' } } })
     try {
       const env = { DOCKER_CONFIG: await login(`${auth.user}:${auth.password}`, tokens) }
@@ -429,7 +429,7 @@ describe('a registry that wants a login', () => {
         passed(await tokens.build('x86_64-linux', { jobTotal: 1, env })),
         passed(await tokens.merge({ env })),
       ]) {
-        // What is masked while the runner takes no commands is shown instead.
+        // Masking commands are printed instead of executed while workflow commands are stopped.
         expect(step.log).not.toContain('::add-mask::')
         expect(step.masks).toContain(auth.password)
       }
@@ -438,7 +438,7 @@ describe('a registry that wants a login', () => {
     }
   })
 
-  test('gets no image without one, and says which step to add', async () => {
+  test('receives no image without a login, and the error names the step to add', async () => {
     const step = await lab.build('x86_64-linux', { cwd: lab.broken, inputs: { attribute: 'failing' } })
     expectFailure(step, [
       `Can't push to ${imageOf(lab)}: ${lab.registry.host} answered with status 401`,
@@ -446,11 +446,11 @@ describe('a registry that wants a login', () => {
       'UNAUTHORIZED: authentication required',
       `docker/login-action@v4\n    with:\n      registry: ${lab.registry.host}`,
     ])
-    // The build would have failed: that is not found out by waiting for it.
+    // The build itself would fail. The login is checked first.
     expect(step.log).not.toContain('nix build')
   })
 
-  test('gets no image with a wrong one', async () => {
+  test('receives no image with a wrong login', async () => {
     const env = { DOCKER_CONFIG: await login(`${auth.user}:wrong`) }
     expectFailure(await lab.build('x86_64-linux', { jobTotal: 1, env }), [
       'does not accept the credentials',
@@ -466,14 +466,14 @@ describe('a registry that wants a login', () => {
     const folder = await mkdtemp(join(parent, 'login-'))
     const auths = { [registry.host]: { auth: Buffer.from(credentials).toString('base64') } }
     await writeFile(join(folder, 'config.json'), JSON.stringify({ auths }))
-    // Docker finds its plugins in the same folder.
+    // Docker looks for its plugins in the same folder.
     const plugins = join(DOCKER_CONFIG ?? '', 'cli-plugins')
     await symlink(plugins, join(folder, 'cli-plugins'))
     return folder
   }
 })
 
-test('the bundle keeps the artifact client in a file of its own, which is loaded where it is needed', async () => {
+test('the bundle keeps the artifact client in a separate file, which is loaded on demand', async () => {
   const folder = new URL('../../dist/', import.meta.url)
   const files = (await readdir(folder)).filter((name) => name.endsWith('.js'))
   const withClient: string[] = []
@@ -488,7 +488,7 @@ interface Failing extends Partial<Omit<ActionCall, 'cwd'>> {
   readonly cwd?: string
 }
 
-/** One error, with these texts, and no more than a person can use. */
+/** Expects a single error that contains these texts and is short enough to read. */
 function expectFailure(step: ActionRun, messages: readonly (string | RegExp)[]): void {
   expect({ exitCode: step.exitCode, errors: step.errors }).toEqual({ exitCode: 1, errors: [expect.any(String)] })
   for (const message of messages) {
@@ -510,7 +510,7 @@ async function tagsOf({ registry }: Lab, path = 'owner/hello'): Promise<readonly
   return [...(tags ?? [])].sort()
 }
 
-/** What another tool reads. */
+/** The output of another tool. */
 async function skopeo(lab: Lab, tag: string): Promise<{ readonly manifests: readonly unknown[] }> {
   const { stdout } = await run('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${imageOf(lab)}:${tag}`])
   return JSON.parse(stdout)

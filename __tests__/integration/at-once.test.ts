@@ -3,7 +3,7 @@ import { type Lab, startLab } from '../support/lab.ts'
 import { startRegistry, type TestRegistry } from '../support/registry.ts'
 import { type ActionRun, passed } from '../support/runner.ts'
 
-// Equal steps at once on one machine, as of jobs that share a self-hosted runner: one Nix store, one registry, one
+// Runs equal steps at once on one machine, like jobs that share a self-hosted runner: one Nix store, one registry, one
 // artifact service, one workflow run.
 
 const AT_ONCE = 10
@@ -29,7 +29,7 @@ function digestsOf(steps: readonly ActionRun[]): ReadonlySet<string | undefined>
 }
 
 test.each(['containerImage', 'streamedImage'])(
-  'ten builds of one system at once all push the same %s, and hand over the same record',
+  'ten concurrent builds of one system all push the same %s, and hand over the same record',
   async (attribute) => {
     const steps = await tenTimes(() => lab.build('x86_64-linux', { jobTotal: 1, inputs: { attribute } }))
     const [digest, ...others] = digestsOf(steps)
@@ -43,7 +43,7 @@ test.each(['containerImage', 'streamedImage'])(
   120_000,
 )
 
-test('ten equal merges at once all end with the tags at the one index', async () => {
+test('ten equal concurrent merges all point the tags to the same index', async () => {
   const build = async (inputs: Readonly<Record<string, string>> = {}) => {
     for (const system of ['x86_64-linux', 'aarch64-linux']) passed(await lab.build(system, { inputs }))
   }
@@ -53,8 +53,8 @@ test('ten equal merges at once all end with the tags at the one index', async ()
   expect(tags()).toMatchObject({ latest: first, '0123456': first })
 }, 120_000)
 
-test('ten equal merges at once all move tags that are at another index', async () => {
-  // Two runs, handed over as text: the artifacts here are those of one.
+test('ten equal concurrent merges all move tags that point to another index', async () => {
+  // Two runs, with records passed as text, because the artifacts here belong to a single run.
   const env = { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' }
   for (const [runId, attribute, sha] of [
     ['1', 'layeredImage', '1'.repeat(40)],

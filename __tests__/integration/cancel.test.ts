@@ -8,8 +8,8 @@ import { type Lab, startLab } from '../support/lab.ts'
 import { type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
 import type { ActionCall, ActionRun } from '../support/runner.ts'
 
-// A step that is cancelled, whatever it does at that moment, with real Nix. The runner's stand-in kills a step that goes
-// on for ten seconds, which then ends with 137.
+// Cancels a step at different moments, with real Nix. The stand-in for the runner kills a step that keeps running for
+// ten seconds; the exit code is then 137.
 
 let registry: TestRegistry
 let lab: Lab
@@ -23,13 +23,13 @@ describe.each([
   ['SIGINT', {}, 130],
   ['SIGTERM', { cancelBy: 'SIGTERM' }, 143],
 ] as const)('a step that gets %s', (_, signal, exitCode) => {
-  /** Runs a step until `until` has come to pass, and cancels it then. */
+  /** Runs a step until `until` resolves, then cancels it. */
   async function cancelled(call: Partial<ActionCall>, until: Promise<unknown>): Promise<ActionRun> {
     const cancel = new AbortController()
     const system = 'x86_64-linux'
     const step = call.inputs?.mode === 'merge' ? lab.merge : (one: Partial<ActionCall>) => lab.build(system, one)
     const running = step({ jobTotal: 1, ...signal, ...call, signal: cancel.signal })
-    // If it ends before, the assertions say how.
+    // If the step ends early, the assertions report it.
     await Promise.race([until, running])
     cancel.abort()
     return running
@@ -53,7 +53,7 @@ describe.each([
     const pipe = join(cwd, 'pipe')
     await promisify(execFile)('mkfifo', [pipe])
     await writeFile(join(cwd, 'default.nix'), `{ image = builtins.readFile ${pipe}; }`)
-    // Resolves once Nix reads.
+    // Resolves as soon as Nix reads the pipe.
     const opened = open(pipe, 'w')
     const inputs = { file: 'default.nix', attribute: 'image' }
     expectEnd(await cancelled({ cwd, inputs }, opened))
@@ -74,12 +74,12 @@ describe.each([
     )
     const step = await cancelled({ cwd }, written(pids))
     expectEnd(step)
-    // Nix was at it, and so the runner took no commands.
+    // Nix was building, so workflow commands were stopped.
     expect(step.raw).toContain('::stop-commands::')
     await expectEnded(pids, marker)
   })
 
-  test('while a script streams that ignores signals ends the script, and what it has started', async () => {
+  test('while a streaming script ignores signals ends the script and its child processes', async () => {
     const cwd = await project()
     const { pids, marker } = filesIn(cwd)
     await flake(cwd, streamed(`trap "" INT TERM; sleep 600 & echo $$ $! > ${pids}; wait; echo > ${marker}`))
@@ -87,7 +87,7 @@ describe.each([
     await expectEnded(pids, marker)
   })
 
-  test('while a script streams that has ended ends what it has left behind', async () => {
+  test('after a streaming script has ended ends its remaining child processes', async () => {
     const cwd = await project()
     const { pids, marker } = filesIn(cwd)
     const left = `(trap "" INT TERM; sleep 600 && echo > ${marker}) &`
@@ -96,13 +96,13 @@ describe.each([
     await expectEnded(pids, marker)
   })
 
-  test('while an upload hangs ends', async () => {
+  test('while an upload hangs ends the step', async () => {
     const image = `${registry.host}/owner/upload`
     const hanging = hangAt(({ method, route }) => route === 'upload' && method !== 'GET')
     expectEnd(await cancelled({ inputs: { image } }, hanging))
   })
 
-  test('while merge waits for the registry ends', async () => {
+  test('while a merge waits for the registry ends the step', async () => {
     const image = `${registry.host}/owner/merged`
     const hanging = hangAt(({ method, route }) => route === 'manifest' && method === 'GET')
     const inputs = { mode: 'merge', image, digests: `sha256:${'0'.repeat(64)}` }
@@ -110,7 +110,7 @@ describe.each([
   })
 })
 
-/** Lets the registry answer no request of that kind; resolves at the first of them. */
+/** Makes the registry answer no request of this kind. Resolves at the first one. */
 function hangAt(kind: (request: Parameters<FaultOf>[0]) => boolean): Promise<void> {
   return new Promise((resolve) => {
     registry.setFault((request) => {
@@ -128,7 +128,7 @@ async function project(): Promise<string> {
   return cwd
 }
 
-/** Where programs write their process IDs, and that they went on to their end. */
+/** The files where programs write their process IDs, and a note if they ran to completion. */
 function filesIn(cwd: string) {
   return { pids: join(cwd, 'pids'), marker: join(cwd, 'marker') }
 }
@@ -137,7 +137,7 @@ async function flake(cwd: string, image: string): Promise<void> {
   await writeFile(join(cwd, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${image}; }; }`)
 }
 
-/** A script in place of an image, as an expression. */
+/** A Nix expression for a script instead of an image. */
 function streamed(command: string): string {
   return `derivation {
     name = "stream-image"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
@@ -156,14 +156,14 @@ async function written(file: string): Promise<void> {
 async function expectEnded(pids: string, marker: string): Promise<void> {
   const numbers = (await readFile(pids, 'utf8')).trim().split(' ')
   expect(numbers).toHaveLength(2)
-  // Nix waits for the builder, and not for what the builder has started, which the same signal ends. What goes on in
-  // spite of it makes the test time out.
+  // Nix waits for the builder, but not for its child processes, which the same signal ends. If one keeps running, the
+  // test times out.
   while ((await Promise.all(numbers.map(isRunning))).includes(true)) await sleep(20)
   await expect(readFile(marker)).rejects.toThrow('ENOENT')
 }
 
 async function isRunning(pid: string): Promise<boolean> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
-  // A zombie has ended; whoever should have waited for it has not yet.
+  // A zombie has ended, even if its parent has not collected it yet.
   return stat !== undefined && !/^\d+ \(.*\) [ZX]/.test(stat)
 }

@@ -4,7 +4,7 @@ import { which } from '@actions/io'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 
-// What `push-with: docker` has to say of the daemon that it pushes with.
+// The messages of `push-with: docker` about the daemon.
 
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 
@@ -15,7 +15,7 @@ beforeAll(async () => {
 })
 afterAll(() => lab.close())
 
-/** A PATH on which Docker answers `docker info` as told, and everything else as it is. */
+/** A PATH on which `docker info` returns the given answer, and all other Docker commands are real. */
 async function pathWhereInfoIs(driverStatus: string): Promise<string> {
   const folder = await mkdtemp(join(lab.folder, 'bin-'))
   const script = `#!/bin/sh\nif [ "$1" = info ]; then echo '${driverStatus}'; else exec '${await which('docker', true)}' "$@"; fi\n`
@@ -32,7 +32,7 @@ async function warningsWhereInfoIs(driverStatus: string): Promise<readonly strin
   return step.warnings
 }
 
-test('a daemon with the containerd image store is warned of, with the size with and without compression', async () => {
+test('a daemon with the containerd image store causes a warning, with the sizes with and without compression', async () => {
   const [warning, ...more] = await warningsWhereInfoIs('[["driver-type","io.containerd.snapshotter.v1"]]')
   expect(more).toEqual([])
   expect(warning).toMatch(
@@ -40,6 +40,6 @@ test('a daemon with the containerd image store is warned of, with the size with 
   )
 })
 
-test('one with a store of its own is not', async () => {
+test('a daemon with its own image store causes no warning', async () => {
   expect(await warningsWhereInfoIs('[["Backing Filesystem","extfs"],["Supports d_type","true"]]')).toEqual([])
 })

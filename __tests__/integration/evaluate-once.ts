@@ -1,6 +1,6 @@
 import { evaluateStorePath } from '../../src/nix/evaluate.ts'
 
-// A program of its own: Nix takes its folders from the environment of the process, and Jest's is not that of a test.
+// A separate program, because Nix reads its folders from the process environment, which tests in Jest can't set.
 
 const [system = '', runnerSystem = '', nixArgs = '[]', ...given] = process.argv.slice(2)
 const text = given.at(-1) ?? ''

@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { nixEnvironment, removeNixFolder } from '../support/nix.ts'
 
-// With real Nix: the store path that is evaluated is the one that is built, or none.
+// With real Nix: the evaluated store path is the one that Nix builds, or undefined.
 
 const run = promisify(execFile)
 let folder: string
@@ -76,13 +76,13 @@ describe('the store path is known before the build', () => {
     expect(await evaluate([...file, '--argstr', 'name', 'third', 'images.app'])).toMatch(/-third$/)
   })
 
-  test('of another system’s', async () => {
+  test('of another system', async () => {
     const path = await evaluate([`path:${folder}/flake#image`], { runnerSystem: 'aarch64-linux' })
     expect(path).toMatch(/-image\.tar\.gz$/)
   })
 
-  test('of another system’s that is built from what an evaluation builds first', async () => {
-    // No machine that runs tests is one.
+  test('of another system whose evaluation builds a derivation first', async () => {
+    // No machine that runs the tests has this system.
     const system = 'riscv64-linux'
     const shell = (attributes: string) => `derivation { system = "${system}"; builder = "/bin/sh"; ${attributes} }`
     const named = shell(`name = "name"; args = [ "-c" "echo '\\"image-by-name\\"' > $out" ];`)
@@ -90,7 +90,7 @@ describe('the store path is known before the build', () => {
     expect(await evaluate(['--file', join(folder, 'imported.nix'), ''], { system })).toMatch(/-image-by-name$/)
   })
 
-  test('of one that is given', async () => {
+  test('of a given store path', async () => {
     const path = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
     expect(await evaluate([path])).toBe(path)
   })
@@ -98,11 +98,11 @@ describe('the store path is known before the build', () => {
 
 describe('the store path is not known before the build', () => {
   test.each([
-    ['of what is addressed by its content', '#addressed'],
-    ['of what fails', '#failing'],
-    ['of what is not there', '#nonesuch'],
-    ['of what is no derivation', '#text'],
-    ['of chosen outputs', '#image^out'],
+    ['of a content-addressed derivation', '#addressed'],
+    ['of an expression that fails', '#failing'],
+    ['of a missing attribute', '#nonesuch'],
+    ['of a value that is not a derivation', '#text'],
+    ['of selected outputs', '#image^out'],
   ])('%s', async (_, attribute) => {
     expect(await evaluate([`path:${folder}/flake${attribute}`])).toBeUndefined()
   })
@@ -111,7 +111,7 @@ describe('the store path is not known before the build', () => {
     expect(await evaluate([`/nix/store/${'0'.repeat(32)}-image.tar.gz.drv`])).toBeUndefined()
   })
 
-  test('with an argument that only builds take', async () => {
+  test('with an argument that only `nix build` accepts', async () => {
     expect(await evaluate([`path:${folder}/flake#image`], { nixArgs: ['--rebuild'] })).toBeUndefined()
   })
 })

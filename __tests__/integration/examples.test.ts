@@ -8,8 +8,8 @@ import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 import { type ActionStep, runWorkflow, type StepResult, type WorkflowRun } from '../support/workflow.ts'
 
-// The workflows of examples/workflows as they stand, but for the registry's name: this action's steps with real Nix and a real registry, their `run:` steps by bash, and other actions by
-// what they leave behind.
+// Runs the workflows of examples/workflows unchanged, except for the registry's name: this action's steps with real
+// Nix and a real registry, `run:` steps with bash, and stand-ins for the other actions.
 
 let lab: Lab
 beforeEach(async () => {
@@ -22,12 +22,12 @@ test('simple.yml publishes `latest` and the commit', async () => {
   for (const tag of ['latest', '0123456']) expect(await read(tag)).toMatchObject(TWO)
 })
 
-test('qemu.yml publishes what one kind of runner has built for all systems', async () => {
+test('qemu.yml publishes images that one kind of runner has built for all systems', async () => {
   await run('qemu.yml', { 'docker/setup-qemu-action': nothing })
   expect(await read('latest')).toMatchObject(TWO)
 })
 
-test('cross.yml publishes images for all systems, each built on the runner’s own', async () => {
+test('cross.yml publishes images for all systems, each built on the runner’s system', async () => {
   const logs: string[] = []
   await run('cross.yml', {}, { onLog: (log) => logs.push(log) })
   expect(await read('latest')).toMatchObject(TWO)
@@ -36,12 +36,12 @@ test('cross.yml publishes images for all systems, each built on the runner’s o
   expect(arm).toContain('Build .#legacyPackages.x86_64-linux.aarch64-linux.containerImage for aarch64-linux')
 })
 
-test('one-system.yml publishes the image of its one job as `latest` and as the version', async () => {
+test('one-system.yml publishes the image of its job as `latest` and as the version', async () => {
   await run('one-system.yml', {})
   for (const tag of ['latest', 'v1.2.3']) expect(await read(tag)).toMatchObject({ manifests: [{ platform: AMD64 }] })
 })
 
-test('one-system.yml needs no artifact service: the merge finds what the build of its job has left', async () => {
+test('one-system.yml needs no artifact service: the merge finds the record of its own job', async () => {
   await run('one-system.yml', {}, { env: { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' } })
   expect(await lab.artifacts.artifacts()).toEqual([])
   expect(await read('latest')).toMatchObject({ manifests: [{ platform: AMD64 }] })
@@ -49,7 +49,7 @@ test('one-system.yml needs no artifact service: the merge finds what the build o
 
 test.each([
   ['logs in and publishes for pushes', 'push', ['owner/app'], 2, ['build', 'build', 'merge']],
-  ['passes for pull requests, does not log in, and publishes nothing', 'pull_request', [], 0, []],
+  ['succeeds for pull requests, does not log in, and publishes nothing', 'pull_request', [], 0, []],
 ])('pull-request.yml %s', async (_what, eventName, repositories, records, loggedIn) => {
   const logins: string[] = []
   const logIn = async ({ job }: ActionStep) => {
@@ -74,7 +74,7 @@ test.each(['x86_64-linux', 'aarch64-linux'])('the minimal flake has an image for
   expect(await read(system)).toMatchObject({ layers: expect.any(Array) })
 })
 
-/** As much of nixpkgs as the minimal flake takes, without the network. */
+/** The parts of nixpkgs that the minimal flake uses, without network access. */
 const NIXPKGS = `{
   outputs = { self }: {
     lib.genAttrs = names: value: builtins.listToAttrs (map (name: { inherit name; value = value name; }) names);
@@ -88,7 +88,7 @@ const NIXPKGS = `{
 }
 `
 
-test('image.yml publishes what docker/metadata-action says', async () => {
+test('image.yml publishes the tags and annotations of docker/metadata-action', async () => {
   await run('image.yml', {
     'docker/metadata-action': async ({ with: { images } }) => {
       const tags = ['latest', 'main', 'sha-0123456'].map((tag) => `${images}:${tag}`)
@@ -104,7 +104,7 @@ test('image.yml publishes what docker/metadata-action says', async () => {
   }
 })
 
-test('plan.yml builds for each system that the flake has the image for, and sees what is unchanged', async () => {
+test('plan.yml builds for every system in the flake, and detects unchanged images', async () => {
   const [first, second] = [await run('plan.yml', {}), await run('plan.yml', {})]
   const systems = [
     { system: 'aarch64-linux', runner: 'ubuntu-24.04-arm' },
@@ -125,7 +125,7 @@ function matrixOf(jobs: Awaited<ReturnType<typeof run>>): unknown {
 test.each([
   ['one image', ['owner/app']],
   ['several images', ['owner/app', 'owner/other']],
-])('without-artifacts.yml hands the records of %s over as outputs, and no artifact', async (_count, paths) => {
+])('without-artifacts.yml passes the records of %s as outputs, without artifacts', async (_count, paths) => {
   const names = paths.map((path) => `${lab.registry.host}/${path}`)
   const jobs = await run(
     'without-artifacts.yml',
@@ -151,7 +151,7 @@ test.each([
   }
 })
 
-test('mixed.yml publishes an image of a Dockerfile beside one of Nix, with what BuildKit attests', async () => {
+test('mixed.yml publishes images from a Dockerfile and from Nix, with BuildKit’s attestations', async () => {
   const built = Promise.withResolvers<AttestedImage>()
   await run('mixed.yml', {
     'docker/setup-buildx-action': nothing,
@@ -187,19 +187,19 @@ const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
 const TWO = { manifests: [{ platform: AMD64 }, { platform: ARM64 }] }
 
-/** An action that leaves nothing that matters here. */
+/** An action without outputs or side effects. */
 async function nothing(): Promise<StepResult> {
   return {}
 }
 
 interface Circumstances {
-  /** Of this action's steps. */
+  /** The results of this action's steps. */
   readonly env?: Readonly<Record<string, string>>
-  /** What the run was triggered by. */
+  /** The event that triggered the run. */
   readonly eventName?: string
-  /** Gets the log of each of this action's steps. */
+  /** Receives the log of each of this action's steps. */
   readonly onLog?: (log: string) => void
-  /** Changes the workflow first. */
+  /** Changes the workflow before the run. */
   readonly change?: (text: string) => string
 }
 
@@ -242,7 +242,7 @@ async function runThisAction(
   return { outputs, masks }
 }
 
-/** Takes the files of one folder, as `<folder>/*` names them. */
+/** Returns the files of one folder, like the pattern `<folder>/*`. */
 async function uploadArtifact({ with: { name = '', path = '' } }: ActionStep): Promise<StepResult> {
   const { stdout } = await promisify(execFile)('bash', ['-ec', 'cd "$1" && ls', 'bash', path.replace(/\/\*$/, '')])
   await lab.artifacts.put(
@@ -257,7 +257,7 @@ async function uploadArtifact({ with: { name = '', path = '' } }: ActionStep): P
   return {}
 }
 
-/** What another tool reads. */
+/** The output of another tool. */
 async function read(tag: string, path = 'owner/app'): Promise<{ readonly manifests: readonly unknown[] }> {
   const reference = `docker://${lab.registry.host}/${path}:${tag}`
   const { stdout } = await promisify(execFile)('skopeo', ['inspect', '--raw', '--tls-verify=false', reference])

@@ -3,11 +3,11 @@ import { fileURLToPath } from 'node:url'
 import { type Docker, startDocker } from '../support/docker.ts'
 
 declare global {
-  // How jest hands something from its global set-up to the teardown.
+  // Jest passes values from global setup to teardown on globalThis.
   var integrationDocker: Docker | undefined
 }
 
-/** Before all integration tests: one Docker daemon for them, in the environment that their processes inherit. */
+/** Starts one Docker daemon for all integration tests, in the environment that their processes inherit. */
 export default async function setUp(): Promise<void> {
   requireParts()
   const docker = await startDocker()
@@ -15,7 +15,7 @@ export default async function setUp(): Promise<void> {
   Object.assign(process.env, docker.env)
 }
 
-/** A test that is skipped for want of a tool would look like one that passes. */
+/** Fails if a tool is missing, because a skipped test would look like a passing one. */
 function requireParts(): void {
   const script = fileURLToPath(new URL('../../scripts/setup.mjs', import.meta.url))
   const { status, stdout, stderr } = spawnSync(process.execPath, [script, '--check'], { encoding: 'utf8' })

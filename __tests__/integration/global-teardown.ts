@@ -1,4 +1,4 @@
-/** After all integration tests: ends what global-setup.ts started. */
+/** Stops everything that global-setup.ts started, after all integration tests. */
 export default async function tearDown(): Promise<void> {
   await globalThis.integrationDocker?.close()
 }

@@ -8,7 +8,7 @@ import { type Lab, startLab } from '../support/lab.ts'
 import { filesOf, type PulledImage, pullWithSkopeo } from '../support/pulled.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
-// What can be built beside a flake's packages, with real Nix and a real registry.
+// Everything that can be built besides a flake's packages, with real Nix and a real registry.
 
 let lab: Lab
 let names = 0
@@ -55,16 +55,16 @@ test.each([
     /^There is no imgae of default\.nix\n {2}error: attribute 'imgae' .*not found\n(?: {2}.*\n)*The file has these attributes: image, other\. /,
   ],
   [
-    'is not given, and the file is the image itself',
+    'is not set, and the file is the image itself',
     { file: 'image-itself.nix' },
     /^There is no containerImage of image-itself\.nix\n.*\nThe value of the file is a derivation itself, and has no such attribute\. If it is the image, set\n {2}attribute: ""$/,
   ],
   [
-    'is not given, and the file is no set',
+    'is not set, and the file is not an attribute set',
     { file: 'text.nix' },
     /^There is no containerImage of text\.nix\n.* should be a set but is a string\nThe input `attribute`, which is containerImage unless/,
   ],
-])('what a file has is told where the attribute %s', async (_, inputs, message) => {
+])('the error describes the content of a file if the attribute %s', async (_, inputs, message) => {
   const cwd = await folder()
   const image = '(import ./image.nix { inherit system; architecture = "amd64"; }).tar'
   await writeFile(join(cwd, 'default.nix'), `{ system, ... }: { image = ${image}; other = 1; }`)
@@ -105,7 +105,7 @@ in (import ./image.nix { inherit system architecture; }).tarGz
     expect(step.log).toContain(`Build docker.nix for ${system}`)
   })
 
-  test('is cross-built, its argument `system` being the builder’s, and is unchanged the next time', async () => {
+  test('is cross-built with the builder’s `system` as its argument, and is unchanged the next time', async () => {
     const image = `${lab.registry.host}/owner/cross-built`
     const first = passed(await buildFile('aarch64-linux', crossBuilt, { image, tag: 'first' }))
     expect((await pulled(first)).architecture).toBe('arm64')
@@ -114,14 +114,14 @@ in (import ./image.nix { inherit system architecture; }).tarGz
     expect(second.outputs).toMatchObject({ unchanged: 'true', 'store-path': first.outputs['store-path'] })
   })
 
-  test('is told so where the attribute is not given', async () => {
+  test('is suggested in the error if the attribute is not set', async () => {
     const { errors } = await buildFile('x86_64-linux', given, { attribute: 'containerImage' })
     expect(errors).toEqual([
       expect.stringMatching(/^There is no containerImage of docker\.nix\n[\s\S]* attribute: ""$/),
     ])
   })
 
-  test('of nix2container is written by its own program', async () => {
+  test('of nix2container is written by its `copyTo`', async () => {
     await writeFile(join(cwd, 'flake.nix'), nix2container('x86_64-linux', 'amd64'))
     const expression = '{ system }: ((import ./flake.nix).outputs { self = null; }).packages."${system}".containerImage'
     await writeFile(join(cwd, 'nix2container.nix'), expression)
@@ -130,7 +130,7 @@ in (import ./image.nix { inherit system architecture; }).tarGz
     expect(step.log).toContain('Have nix2container.nix write its layers')
   })
 
-  test('and is several images is an error that says to name one', async () => {
+  test('with several images is an error that asks for an attribute', async () => {
     const image = (architecture: string) =>
       `(import ./image.nix { system = "x86_64-linux"; architecture = "${architecture}"; }).tar`
     await writeFile(join(cwd, 'two.nix'), `{ one = ${image('amd64')}; two = ${image('arm64')}; }`)
@@ -143,7 +143,7 @@ in (import ./image.nix { inherit system architecture; }).tarGz
   })
 })
 
-test('legacyPackages are built', async () => {
+test('legacyPackages can be built', async () => {
   const cwd = await folder()
   const outputs =
     '{ outputs = _: { legacyPackages.aarch64-linux.deep.image = (import ./image.nix { system = "aarch64-linux"; architecture = "arm64"; }).tar; }; }'
@@ -158,14 +158,14 @@ test.each([
   ['an installable', { installable: '.#image' }, 'packages.aarch64-linux.image'],
   ['the default of the flake', { installable: './' }, 'packages.aarch64-linux.default'],
   ['legacyPackages', { installable: '.#legacyPackages.{system}.image' }, 'legacyPackages.aarch64-linux.image'],
-])('a flake without any packages is told to have what was asked for: %s', async (_, inputs, missing) => {
+])('the error for a flake without packages names the missing attribute: %s', async (_, inputs, missing) => {
   const cwd = await folder()
   await writeFile(join(cwd, 'flake.nix'), '{ outputs = _: { }; }')
   const { errors } = await build('aarch64-linux', { cwd, inputs })
   expect(errors).toEqual([expect.stringContaining(`has no "packages" at all. Add ${missing} to its outputs.`)])
 })
 
-describe('of a derivation with several outputs', () => {
+describe('a derivation with several outputs', () => {
   let cwd: string
 
   beforeAll(async () => {
@@ -183,12 +183,12 @@ describe('of a derivation with several outputs', () => {
     )
   })
 
-  test('the main one is published, whichever of them Nix builds', async () => {
+  test('has its main output published, whichever outputs Nix builds', async () => {
     const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { attribute: 'two' } }))
     expect(outputs['store-path']).toMatch(/-two-image$/)
   })
 
-  test('more than one that are chosen are an error, and so are any with a Nix that can’t choose', async () => {
+  test('is an error if several are selected, or if any is selected with a Nix that does not support it', async () => {
     const step = await build('x86_64-linux', { cwd, inputs: { installable: '.#two^*' } })
     expect(step.outputs).toEqual({})
     expect(step.errors).toEqual([
@@ -197,7 +197,7 @@ describe('of a derivation with several outputs', () => {
   })
 })
 
-test('what was built before is taken by its store path, and by a link to it', async () => {
+test('an existing store path can be published, by its path or by a link to it', async () => {
   const first = passed(await build('x86_64-linux', {}))
   const storePath = first.outputs['store-path'] ?? ''
   const cwd = await folder()
@@ -208,7 +208,7 @@ test('what was built before is taken by its store path, and by a link to it', as
   }
 })
 
-describe('an image in the work space is pushed as it is', () => {
+describe('an image in the workspace is pushed as it is', () => {
   let cwd: string
   let built: ActionRun
   beforeAll(async () => {
@@ -233,7 +233,7 @@ describe('an image in the work space is pushed as it is', () => {
     expect(step.log).not.toContain('##[group]Build')
   })
 
-  test('and is unchanged the next time, until the file changes', async () => {
+  test('and is unchanged until the file changes', async () => {
     const image = `${lab.registry.host}/owner/archive`
     const call = { cwd, jobTotal: 1, inputs: { image, installable: 'images/aarch64-linux.tar.gz' } }
     passed(await build('aarch64-linux', call))
@@ -245,7 +245,7 @@ describe('an image in the work space is pushed as it is', () => {
     expect(passed(await build('aarch64-linux', changed)).outputs.unchanged).toBe('false')
   })
 
-  test('from a folder that is an OCI layout, though a flake is in the folder above', async () => {
+  test('from a folder that is an OCI layout, even if the parent folder has a flake', async () => {
     const { outputs } = passed(await build('aarch64-linux', { inputs: { attribute: 'ociLayout' } }))
     await cp(outputs['store-path'] ?? '', join(cwd, 'layout'), { recursive: true })
     for (const installable of ['./layout', 'layout/']) {
@@ -255,7 +255,7 @@ describe('an image in the work space is pushed as it is', () => {
     }
   })
 
-  test('by Docker as well, and with `push: false` it is checked', async () => {
+  test('by Docker as well, and is checked with `push: false`', async () => {
     const inputs = { installable: './images/aarch64-linux.tar.gz' }
     const checked = passed(await build('aarch64-linux', { cwd, inputs: { ...inputs, push: 'false' } }))
     expect(Object.keys(checked.outputs)).toEqual(['store-path'])
@@ -265,7 +265,7 @@ describe('an image in the work space is pushed as it is', () => {
     expect((await pulled(step)).architecture).toBe('arm64')
   })
 
-  test('but not one for another system', async () => {
+  test('unless it is for another system', async () => {
     const inputs = { installable: './images/aarch64-linux.tar.gz' }
     const { errors } = await build('x86_64-linux', { cwd, inputs })
     expect(errors).toEqual([expect.stringContaining('The image is for linux/arm64, and x86_64-linux is linux/amd64')])
@@ -283,7 +283,7 @@ describe('an image in the work space is pushed as it is', () => {
   })
 })
 
-test('an image of nix2container is written by its own program, and goes up as that has it', async () => {
+test('an image of nix2container is written by its `copyTo`, and pushed unchanged', async () => {
   const cwd = await folder()
   await writeFile(join(cwd, 'flake.nix'), nix2container('x86_64-linux', 'amd64'))
   const step = passed(await build('x86_64-linux', { cwd }))
@@ -307,16 +307,19 @@ test('an image of nix2container is written by its own program, and goes up as th
 })
 
 test.each([
-  ['of another system', 'riscv64-linux', 'riscv64', '', 'null'],
+  ['for another system', 'riscv64-linux', 'riscv64', '', 'null'],
   ['that needs `nix-args`', 'x86_64-linux', 'amd64', '--impure', 'builtins.currentSystem'],
-])('an image of nix2container %s is written as it is built', async (_, system, architecture, nixArgs, needed) => {
-  const cwd = await folder()
-  await writeFile(join(cwd, 'flake.nix'), nix2container(system, architecture, needed))
-  const step = passed(await build(system, { cwd, inputs: { 'nix-args': nixArgs } }))
-  expect((await pulled(step)).architecture).toBe(architecture)
-})
+])(
+  'an image of nix2container %s is written with the settings of its build',
+  async (_, system, architecture, nixArgs, needed) => {
+    const cwd = await folder()
+    await writeFile(join(cwd, 'flake.nix'), nix2container(system, architecture, needed))
+    const step = passed(await build(system, { cwd, inputs: { 'nix-args': nixArgs } }))
+    expect((await pulled(step)).architecture).toBe(architecture)
+  },
+)
 
-test('an image of nix2container whose program is missing, or writes nothing, is told of by that program', async () => {
+test('the error names the `copyTo` of a nix2container image that is missing or writes nothing', async () => {
   const cwd = await folder()
   const packages = `
     bare = builtins.removeAttrs (let it = image "amd64" true; in described it it) [ "copyTo" ];
@@ -342,8 +345,8 @@ test('an image of nix2container whose program is missing, or writes nothing, is 
   }
 })
 
-describe('an image of nix2container is not taken for another one', () => {
-  test('where it is named by its store path, or by a link to it: its program can’t be found from there', async () => {
+describe('an image of nix2container is not mistaken for another one', () => {
+  test('if it is named by its store path or a link to it, from which its `copyTo` can’t be found', async () => {
     const cwd = await folder()
     const packages = ['server', 'default'].map(
       (name) => `${name} = let it = image "amd64" ${name === 'server'}; in described it it;`,
@@ -362,7 +365,7 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
     }
   })
 
-  test('where its program writes another image than it describes', async () => {
+  test('if its `copyTo` writes a different image than it describes', async () => {
     const cwd = await folder()
     const packages = `
       fewer = described (image "amd64" true) (image "amd64" false);
@@ -385,7 +388,7 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
   })
 })
 
-test('where the program of nix2container finds the disk full, that is told with what is left, and where', async () => {
+test('if nix2container’s `copyTo` runs out of disk space, the error says how much is left, and where', async () => {
   const cwd = await folder()
   const full = `echo 'FATA[0000] writing blob: write /t/oci-put-blob1: no space left on device' >&2; exit 1`
   const flake = nix2container('x86_64-linux', 'amd64').replace('exec skopeo', () => `${full.replaceAll("'", '')} #`)
@@ -399,7 +402,7 @@ test('where the program of nix2container finds the disk full, that is told with 
   expect(tempLeft).toEqual([])
 })
 
-test('a file in a folder that was built is refused, by a link as well: Nix builds store paths as a whole', async () => {
+test('a file within a store path is refused, also through a link: Nix builds only complete store paths', async () => {
   const cwd = await folder()
   await writeFile(
     join(cwd, 'flake.nix'),
@@ -428,9 +431,9 @@ Name the attribute of the image, or the store path itself, if it has one image i
 })
 
 test.each([
-  ['of something else', 'echo {} > $out', ': \\S'],
-  ['of more than a description has', 'echo { > $out; truncate -s 70000000 $out', ': it has 70\\.0 MB$'],
-])('JSON %s is an error that says so', async (_, command, why) => {
+  ['with other content', 'echo {} > $out', ': \\S'],
+  ['that is too large for a description', 'echo { > $out; truncate -s 70000000 $out', ': it has 70\\.0 MB$'],
+])('a JSON file %s is an error that says so', async (_, command, why) => {
   const cwd = await folder()
   const built = `derivation {
     name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ];
@@ -445,7 +448,7 @@ test.each([
   }
 })
 
-/** A Docker that says that it runs, and has no more to do. */
+/** A Docker whose daemon is running and that does nothing else. */
 async function withDocker(): Promise<Readonly<Record<string, string>>> {
   const bin = await mkdtemp(join(lab.folder, 'bin-'))
   await mkdir(bin, { recursive: true })
@@ -454,8 +457,8 @@ async function withDocker(): Promise<Readonly<Record<string, string>>> {
 }
 
 /**
- * A flake with an image as nix2container makes them.
- * @param needed an expression that has to have a value
+ * A flake with an image in nix2container's format.
+ * @param needed an expression that must have a value
  */
 function nix2container(system: string, architecture: string, needed = 'null'): string {
   return nix2containerFlake(
@@ -465,8 +468,8 @@ function nix2container(system: string, architecture: string, needed = 'null'): s
 }
 
 /**
- * In place of nix2container's own: `described`, a description of an image, and a program that writes the same layout as
- * its own would, of the same image or another.
+ * A stand-in for nix2container: `described`, the description of an image, and a program that writes the layout that
+ * nix2container would write, of the same image or another one.
  */
 function nix2containerFlake(system: string, packages: string): string {
   return `{

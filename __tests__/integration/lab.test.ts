@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { copyExample } from '../support/lab.ts'
 import { nixEnvironment, removeNixFolder } from '../support/nix.ts'
 
-// The real parts by themselves: where these fail, so does every other integration test, and not for the action's sake.
+// Tests the real components by themselves. If these fail, every other integration test fails for the same reason.
 
 const run = promisify(execFile)
 const example = fileURLToPath(new URL('../../examples/hello', import.meta.url))

@@ -3,8 +3,8 @@ import { openRegistry, push, records } from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 import { type ActionRun, runAction } from '../support/runner.ts'
 
-// dist/index.js as a process that gets the signals of a cancelled step. The runner's stand-in kills one that goes on for ten
-// seconds, which then ends with 137.
+// Runs dist/index.js as a process that receives the signals of a cancelled step. The stand-in for the runner kills a
+// process that keeps running for ten seconds; the exit code is then 137.
 
 const TAGS = ['v1', 'v2', 'latest']
 
@@ -25,7 +25,7 @@ const tags = () => Object.fromEntries(registry.tags('app'))
 const allAt = (digest: string) => Object.fromEntries(TAGS.map((tag) => [tag, digest]))
 const isPut = ({ method, reference }: SeenRequest, tag: string) => method === 'PUT' && reference === tag
 
-/** Merges, and cancels the step at the first request of this kind, to which and to later ones of it this is the answer. */
+/** Merges, and cancels the step at the first request of this kind. All requests of this kind get the given answer. */
 async function cancelAt(
   kind: (request: SeenRequest) => boolean,
   answer: FaultOf,
@@ -44,11 +44,11 @@ async function cancelAt(
 }
 
 const errorsOf = ({ errors }: ActionRun) => errors.join('\n')
-/** Answers when the step has certainly got the signal. */
+/** Answers after the step has received the signal. */
 const hold: FaultOf = () => ({ kind: 'hold', until: new Promise((resolve) => setTimeout(resolve, 500)) })
 
-describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) => {
-  test('before a tag moves says so, and ends', async () => {
+describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that receives %s', (signal) => {
+  test('before a tag moves says so and ends', async () => {
     const isBlob = ({ route, method }: SeenRequest) => route === 'blob' && method === 'HEAD'
     const run = await cancelAt(isBlob, () => ({ kind: 'hang' }), signal)
     expect(run.errors).toEqual([])
@@ -56,7 +56,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) =
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('while tags are written ends those writes, and moves the tags back', async () => {
+  test('while it writes tags stops and moves the tags back', async () => {
     let first = true
     const isFirst = (request: SeenRequest) => isPut(request, 'v2') && first
     const once: FaultOf = (request) => {
@@ -68,7 +68,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) =
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('between two waves moves the tags of the first back', async () => {
+  test('between two groups of tags moves the first group back', async () => {
     const isBetween = ({ method, reference }: SeenRequest) =>
       method === 'HEAD' && reference === 'latest' && registry.tags('app').get('v1') !== old
     const run = await cancelAt(isBetween, hold, signal)
@@ -86,7 +86,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) =
     for (const tag of TAGS) expect(run.log).toContain(`${registry.host}/app:${tag} is moved to it`)
   })
 
-  test('while it waits to retry a write retries nothing, and moves the tags back', async () => {
+  test('while it waits to retry a write stops retrying and moves the tags back', async () => {
     let first = true
     const run = await cancelAt(
       (request) => isPut(request, 'latest'),
@@ -101,7 +101,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) =
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('while the registry answers no write says which tags may still move', async () => {
+  test('while writes are unanswered says which tags may still move', async () => {
     const run = await cancelAt(
       (request) => isPut(request, 'v1'),
       () => ({ kind: 'hang' }),
@@ -111,7 +111,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that gets %s', (signal) =
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('while the registry answers nothing any more ends in time', async () => {
+  test('while the registry has stopped answering ends in time', async () => {
     let silent = false
     const run = await cancelAt(
       (request) => {

@@ -3,11 +3,11 @@ import { openRegistry, platformsOf, push, records } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { runAction } from '../support/runner.ts'
 
-// dist/index.js as a process, which is killed as when its machine goes away.
+// Kills dist/index.js, as when its machine disappears.
 
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
 const TAGS = ['new', 'v1', 'latest']
-/** As many processes as small machines have processors. */
+/** The number of parallel processes, suitable for small machines. */
 const AT_ONCE = 2
 
 let registry: TestRegistry
@@ -18,11 +18,11 @@ beforeEach(async () => {
 interface Scene {
   readonly repository: string
   readonly inputs: Readonly<Record<string, string>>
-  /** What the tags that are there point to. */
+  /** The digests that the existing tags point to. */
   readonly old: string
 }
 
-/** Images to merge, in a repository of their own, and tags of which the first is new. */
+/** Images to merge in a separate repository, and tags, of which the first is new. */
 async function prepare(repository: string): Promise<Scene> {
   const images = await push(registry, repository, SYSTEMS)
   const [{ image }] = await push(registry, repository, ['x86_64-linux'], { content: 'old' })
@@ -36,7 +36,7 @@ async function prepare(repository: string): Promise<Scene> {
   return { repository, inputs, old: image.digest }
 }
 
-/** Merges, and kills the process at that request, which has no effect. Returns whether it ended before. */
+/** Merges, and kills the process at the given request, which has no effect. Returns whether it ended before that. */
 async function mergeUntil(last: number, { inputs, repository }: Scene): Promise<boolean> {
   const kill = new AbortController()
   let asked = 0
@@ -50,10 +50,10 @@ async function mergeUntil(last: number, { inputs, repository }: Scene): Promise<
   return !kill.signal.aborted
 }
 
-/** By repository: whether its next request comes to nothing. */
+/** By repository: whether its next request has no effect. */
 const faults = new Map<string, () => boolean>()
 
-/** Of a merge that is killed at that request, and run again. Returns whether it had ended before. */
+/** Kills a merge at the given request, and runs it again. Returns whether the first run ended before that. */
 async function killAndRepeat(last: number): Promise<boolean> {
   const scene = await prepare(`app-${last}`)
   const { repository, inputs, old } = scene
@@ -70,7 +70,7 @@ async function killAndRepeat(last: number): Promise<boolean> {
   return finished
 }
 
-test('a merge that is killed at any request leaves each tag where it was or at the whole index, and a re-run finishes', async () => {
+test('a merge that is killed at any request leaves each tag unchanged or at the complete index, and a re-run finishes', async () => {
   registry.setFault(({ repository = '' }) => (faults.get(repository)?.() ? { kind: 'hang' } : undefined))
   let last = 0
   for (let finished = false; !finished; last += AT_ONCE) {

@@ -7,7 +7,7 @@ import { nixEnvironment } from '../support/nix.ts'
 import { withFiles } from '../support/preload.ts'
 import { type ActionRun, passed } from '../support/runner.ts'
 
-// What a person reads while real Nix builds, and when it fails.
+// The log that users read while real Nix builds, and the error when it fails.
 
 let lab: Lab
 let flake: string
@@ -53,25 +53,25 @@ async function build(attribute: string, env: Readonly<Record<string, string>> = 
   return lab.build('x86_64-linux', { cwd: flake, env, inputs: { attribute, push: 'false' } })
 }
 
-test('the error has the end of the log of what failed, and none of what else was built', async () => {
+test('the error has the last lines of the failed derivation, and none of other derivations', async () => {
   const { errors, warnings, log } = await build('image')
   const [error = ''] = errors
   const lines = error.split('\n')
   expect(lines[0]).toBe('Nix could not build .#packages.x86_64-linux.image')
   expect(lines.slice(1, 20)).toEqual(Array.from({ length: 19 }, (_, at) => `  failing> step ${at + 22}`))
   expect(lines[20]).toBe('  failing> hello.c:1: no such thing')
-  // Newer versions of Nix go on with the reason and the outputs.
+  // Newer versions of Nix add the reason and the outputs.
   expect(lines.filter((line) => line.includes('error:'))).toEqual([
     expect.stringMatching(/^ {2}error: .*-failing\.drv.*/),
   ])
   expect(error).not.toMatch(/image\.drv|log lines/)
   expect(warnings).toEqual([])
-  // All of it is in the log, though.
+  // The log has all lines.
   for (const line of ['noisy> noise: No space left on device', 'failing> step 1', 'failing> step 40'])
     expect(log).toContain(`\n${line}\n`)
 })
 
-test('a full disk is told with what is left, and where', async () => {
+test('the error for a full disk says how much is left, and where', async () => {
   const { errors } = await build('full')
   expect(errors).toEqual([
     expect.stringMatching(/full> tar: .*\n(?:.*\n)+The disk is full \(by now [\d.]+ .?B are free for .*\/store/),
@@ -80,9 +80,9 @@ test('a full disk is told with what is left, and where', async () => {
 
 test.each([
   ['before', () => 'true'],
-  // Nix makes its store when it runs for the first time.
+  // Nix creates its store when it first runs.
   ['after', (store: string) => `existsSync(${JSON.stringify(store)})`],
-])('a disk that is nearly full %s the build is warned of, and once', async (when, full) => {
+])('a nearly full disk %s the build causes one warning', async (when, full) => {
   const nix = await nixEnvironment(await mkdtemp(join(lab.folder, 'nix-')))
   const store = nix.NIX_STORE_DIR as string
   const statfs = `async () => ({ bavail: ${full(store)} ? 1 : 100, bsize: 1e9 })`
@@ -97,7 +97,7 @@ test.each([
   expect(log).toMatch(/^Disk space after the build: 1\.0 GB are free for /m)
 })
 
-test('the group says what is built and how far it is, and gives the runner no commands', async () => {
+test('the group shows the progress of the build, and runs no workflow commands', async () => {
   const { log, errors } = await build('archive')
   const group = log.slice(log.indexOf('##[group]Build .#packages.x86_64-linux.archive for x86_64-linux\n'))
   expect(group).toMatch(/\n\[command\].*nix .*build /)
@@ -107,11 +107,11 @@ test('the group says what is built and how far it is, and gives the runner no co
   expect(log).not.toContain('@nix')
   expect(log).not.toContain('\u001b[2K')
   expect(log).toMatch(/^Disk space before the build: [\d.]+ .?B are free for .*\n(?:.*\n)*Disk space after the build: /)
-  // It is no image: that is the one error.
+  // The result is not an image, which is the only error.
   expect(errors).toEqual([expect.stringContaining('docker-image-app.tar')])
 })
 
-test('a Nix that does not know the format of its log builds all the same', async () => {
+test('a Nix that does not support the log format still builds', async () => {
   const folder = await mkdtemp(join(lab.folder, 'bin-'))
   const script = `#!/bin/sh
 case " $* " in *internal-json*) echo "error: option 'log-format' has an invalid value 'internal-json'" >&2; exit 1 ;; esac

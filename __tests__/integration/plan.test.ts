@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
-// dist/index.js as the runner runs it, in the job before those that build: real Nix, a real registry.
+// Runs dist/index.js like the runner does, in the job before the builds, with real Nix and a real registry.
 
 let lab: Lab
 beforeEach(async () => {
@@ -12,7 +12,7 @@ beforeEach(async () => {
 })
 afterEach(() => lab.close())
 
-/** What Nix could build. */
+/** A derivation that Nix could build. */
 const IMAGE = '(derivation { name = "image"; system = "x86_64-linux"; builder = "/bin/sh"; })'
 
 const HELLO = [
@@ -35,13 +35,13 @@ function matrixOf({ outputs }: ActionRun): unknown {
   return JSON.parse(outputs.matrix ?? '').include
 }
 
-/** As a run of the workflow does. */
+/** Runs the steps of one workflow run. */
 async function publish(inputs: Readonly<Record<string, string>> = {}): Promise<void> {
   for (const { system } of HELLO) passed(await lab.build(system, { inputs, jobTotal: HELLO.length }))
   passed(await lab.merge())
 }
 
-/** The folder of a new flake. */
+/** Returns the folder of a new flake. */
 async function flake(text: string): Promise<string> {
   const folder = await mkdtemp(join(lab.folder, 'flake-'))
   await writeFile(join(folder, 'flake.nix'), text)
@@ -49,7 +49,7 @@ async function flake(text: string): Promise<string> {
 }
 
 describe('the matrix', () => {
-  test('has the systems that the flake has the image for, each with its runner', async () => {
+  test('contains the systems that the flake has the image for, with their runners', async () => {
     const step = passed(await run())
     expect(matrixOf(step)).toEqual(HELLO)
     expect(step.notices).toEqual([
@@ -59,7 +59,7 @@ describe('the matrix', () => {
     expect(step.summary).toContain('| aarch64-linux | `ubuntu-24.04-arm` | to be built |\n')
   })
 
-  test('has the runners that are given', async () => {
+  test('uses the given runners', async () => {
     const runners = 'aarch64-linux=self-hosted-arm\narmv7l-linux = my own'
     const step = passed(await run({ inputs: { runners } }))
     expect(matrixOf(step)).toEqual([
@@ -75,7 +75,7 @@ describe('the matrix', () => {
     ])
   })
 
-  test('is without systems of macOS, those without the image, and those that fail, which are told', async () => {
+  test('omits macOS systems, systems without the image, and systems that fail, which are logged', async () => {
     const cwd = await flake(
       `{
       outputs = _: {
@@ -102,7 +102,7 @@ describe('the matrix', () => {
     expect(matrixOf(quoted)).toEqual([{ system: 'i686-linux', runner: 'ubuntu-24.04' }])
   })
 
-  test('is without systems for which the image is nothing that can be built, which is told', async () => {
+  test('omits systems whose image can’t be built, which is logged', async () => {
     const cwd = await flake(`{
       outputs = _: {
         packages = {
@@ -132,7 +132,7 @@ describe('the matrix', () => {
     expect(step.errors).toEqual([])
   })
 
-  test('has the systems whose image only their own machines can tell: nothing is built for a look', async () => {
+  test('contains systems whose image only their own machines can evaluate: plan builds nothing', async () => {
     const cwd = await flake(`{
       outputs = _: {
         packages = {
@@ -160,7 +160,7 @@ describe('the matrix', () => {
     expect(await readdir(lab.folder)).not.toContain('built')
   })
 
-  test('is of a flake that is evaluated with `nix-args`', async () => {
+  test('evaluates the flake with `nix-args`', async () => {
     const packages = 'builtins.seq builtins.currentSystem { x86_64-linux.containerImage = "image"; }'
     const cwd = await flake(`{ outputs = _: { packages = ${packages}; }; }`)
     const [error, ...more] = (await run({ cwd })).errors
@@ -171,15 +171,15 @@ describe('the matrix', () => {
   })
 })
 
-describe('what is unchanged since it was published', () => {
-  test('is marked, until the flake changes', async () => {
+describe('an unchanged published image', () => {
+  test('is marked until the flake changes', async () => {
     expect(await planned()).toEqual(HELLO)
     await publish()
     const step = passed(await run())
     expect(matrixOf(step)).toEqual(HELLO_UNCHANGED)
     expect(step.summary).toContain('| aarch64-linux | `ubuntu-24.04-arm` | unchanged |\n')
 
-    // The image of x86_64-linux alone.
+    // Only the image of x86_64-linux.
     const file = join(lab.hello, 'flake.nix')
     const text = await readFile(file, 'utf8')
     await writeFile(file, text.replace('x86_64-linux = "amd64"', 'x86_64-linux = "386"'))
@@ -187,7 +187,7 @@ describe('what is unchanged since it was published', () => {
     expect(await planned()).toEqual([arm64, arm, HELLO[2]])
   }, 120_000)
 
-  test('is built all the same with `rebuild`, by another compression, or without `push`', async () => {
+  test('is not marked with `rebuild`, another compression, or `push: false`', async () => {
     await publish()
     expect(await planned({ inputs: { push: 'false' } })).toEqual(HELLO)
     expect(await planned({ inputs: { rebuild: 'true' } })).toEqual(HELLO)
@@ -195,13 +195,13 @@ describe('what is unchanged since it was published', () => {
     expect(await planned({ inputs: { 'push-with': 'docker' } })).toEqual(HELLO_UNCHANGED)
   }, 120_000)
 
-  test('may have other values of its labels, but none that are not given now', async () => {
+  test('may have different label values, but no labels that are not set now', async () => {
     await publish({ labels: 'org.example.commit=1' })
     expect(await planned({ inputs: { labels: 'org.example.commit=2\norg.example.more=1' } })).toEqual(HELLO_UNCHANGED)
     expect(await planned()).toEqual(HELLO)
   }, 120_000)
 
-  test('is looked for where `reuse-from` says, but only in the images to publish', async () => {
+  test('is found through `reuse-from`, but only in the repositories of `image`', async () => {
     await publish()
     expect(await planned({ inputs: { 'reuse-from': '0123456' } })).toEqual(HELLO_UNCHANGED)
     expect(await planned({ inputs: { 'reuse-from': 'none' } })).toEqual(HELLO)
@@ -210,14 +210,14 @@ describe('what is unchanged since it was published', () => {
     expect(await planned({ inputs })).toEqual(HELLO)
   }, 120_000)
 
-  test('is not known where the registry does not answer: all is built', async () => {
+  test('is unknown if the registry does not answer: everything is built', async () => {
     const step = passed(await run({ inputs: { image: '127.0.0.1:1/app' } }))
     expect(matrixOf(step)).toEqual(HELLO)
     expect(step.log).toContain('Nothing to reuse from 127.0.0.1:1/app:latest: ')
     expect(step.warnings).toEqual([])
   })
 
-  test('is not known where the registry wants a login: all is built', async () => {
+  test('is unknown if the registry requires authentication: everything is built', async () => {
     const auth = { kind: 'basic', user: 'someone', password: 'p4ssw0rd-of-someone' } as const
     const closed = await startLab({ registry: { auth } })
     try {
@@ -231,10 +231,10 @@ describe('what is unchanged since it was published', () => {
   })
 })
 
-describe('what fails says why', () => {
+describe('a failure explains its cause', () => {
   test.each<[string, Partial<ActionCall> & { readonly text?: string }, readonly (string | RegExp)[]]>([
     [
-      'an image that the flake has for no system',
+      'an image that the flake lacks for every system',
       { inputs: { attribute: 'image' } },
       [
         'The flake . has no packages.<system>.image for any system that images can be for',
@@ -243,7 +243,7 @@ describe('what fails says why', () => {
       ],
     ],
     [
-      'a flake for macOS alone, or that fails',
+      'a flake that supports only macOS, or fails',
       { text: '{ outputs = _: { packages = { aarch64-darwin.image = 1; i686-linux = throw "not this one"; }; }; }' },
       ['aarch64-darwin: no container images are for it', "i686-linux: can't be evaluated: error: not this one"],
     ],

@@ -7,7 +7,7 @@ import type { PreflightReport } from '../../src/nix/preflight.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { withFiles } from '../support/preload.ts'
 
-// What real Nix says of a derivation before it is built, on a machine without /dev/kvm.
+// The information that real Nix gives about a derivation before building it, on a machine without /dev/kvm.
 
 const run = promisify(execFile)
 const preflight = new URL('../../src/nix/preflight.ts', import.meta.url).href
@@ -44,7 +44,7 @@ const FLAKE = `{
 }
 `
 
-/** In a process of its own, for Nix is given the environment of the process. */
+/** Runs in a separate process, because Nix uses the environment of the process. */
 async function reported(attribute: string, features: string): Promise<readonly string[]> {
   const call = {
     installable: { options: [], text: `path:${flake}#packages.x86_64-linux.${attribute}`, name: attribute },
@@ -53,8 +53,8 @@ async function reported(attribute: string, features: string): Promise<readonly s
     nixArgs: [],
     folders: [],
   }
-  const script = `import { foresee } from ${JSON.stringify(preflight)}
-    console.log(JSON.stringify(await foresee(${JSON.stringify(call)}, ${JSON.stringify(machine)})))`
+  const script = `import { checkPrerequisites } from ${JSON.stringify(preflight)}
+    console.log(JSON.stringify(await checkPrerequisites(${JSON.stringify(call)}, ${JSON.stringify(machine)})))`
   const { stdout } = await run(process.execPath, ['--input-type=module', '--eval', script], {
     env: { ...process.env, ...lab.nix, NIX_CONFIG: `system-features = ${features}` },
   })
@@ -65,8 +65,8 @@ async function reported(attribute: string, features: string): Promise<readonly s
 
 test.each([
   ['the image itself', 'structured', /-structured\.drv needs a virtual machine/],
-  ['what it is made from', 'asRoot', /-layer\.drv needs a virtual machine/],
-])('a virtual machine that %s needs is warned of, with what to add', async (_, attribute, need) => {
+  ['one of its dependencies', 'asRoot', /-layer\.drv needs a virtual machine/],
+])('there is a warning if %s needs a virtual machine, with the fix', async (_, attribute, need) => {
   const [warning, ...more] = await reported(attribute, 'benchmark')
   expect(more).toEqual([])
   expect(warning).toMatch(need)
@@ -75,15 +75,15 @@ test.each([
 })
 
 test.each([
-  ['none is needed', 'plain', 'benchmark'],
-  ['Nix has been told that it can', 'asRoot', 'benchmark kvm'],
-  ['the evaluation fails, which the build tells', 'wrong', 'benchmark'],
-  ['there is no such image, which the build tells', 'nonesuch', 'benchmark'],
-])('nothing is said where %s', async (_, attribute, features) => {
+  ['no virtual machine is needed', 'plain', 'benchmark'],
+  ['Nix is configured to support them', 'asRoot', 'benchmark kvm'],
+  ['the evaluation fails, which the build reports', 'wrong', 'benchmark'],
+  ['the image does not exist, which the build reports', 'nonesuch', 'benchmark'],
+])('there is no warning if %s', async (_, attribute, features) => {
   expect(await reported(attribute, features)).toEqual([])
 })
 
-test('the job is warned before the build, and its error says what to add', async () => {
+test('the job gets a warning before the build, and its error says what to add', async () => {
   const noKvm = withFiles({ access: "(path) => real.access(path === '/dev/kvm' ? '/nowhere' : path)" })
   const env = { ...noKvm, NIX_CONFIG: 'system-features =' }
   const step = await lab.build('x86_64-linux', { cwd: flake, env, inputs: { attribute: 'asRoot', push: 'false' } })

@@ -7,11 +7,11 @@ import { type Lab, startLab } from '../support/lab.ts'
 import { type RegistryOptions, type SeenRequest, startRegistry, type TestRegistry } from '../support/registry.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
-// Every mode under debug logging, against each way that registries authenticate: no secret is in anything that is left
-// behind, and none among the arguments of a program.
+// Runs every mode with debug logging, against each way that registries authenticate, and searches everything that
+// remains, including the arguments of programs, for secrets.
 
 const USER = 'octocat'
-/** Each form of it is another text. */
+/** Each encoded form of it is a different text. */
 const PASSWORD = 'pa&ss/w?rd+>~ of "octocat"'
 const IDENTITY_TOKEN = 'identity/token+of&octocat=='
 const STEP = {
@@ -25,9 +25,9 @@ const bearer = { kind: 'bearer', ...login } as const
 
 interface Setting {
   readonly options: RegistryOptions
-  /** How the credentials get to the action. */
+  /** Passes the credentials to the action. */
   readonly from: 'file' | 'helper' | 'identity-token' | 'helper with an identity token'
-  /** Whether Docker pushes there, too. */
+  /** Whether to test pushing with Docker too. */
   readonly docker: boolean
 }
 
@@ -49,7 +49,7 @@ const SETTINGS: readonly (readonly [string, Setting])[] = [
 ]
 
 let lab: Lab
-/** For each test; the lab's own stays unused. */
+/** The state of each test; the lab's own artifacts stay unused. */
 const registries: TestRegistry[] = []
 beforeAll(async () => {
   lab = await startLab()
@@ -66,7 +66,7 @@ async function openRegistry(options: RegistryOptions): Promise<TestRegistry> {
 }
 
 describe.each(SETTINGS)('with %s', (_, setting) => {
-  test('no secret is printed, written down or given to a program as an argument by what succeeds', async () => {
+  test('steps that succeed neither print a secret, write it to a file, nor pass it as an argument', async () => {
     const registry = await openRegistry(setting.options)
     const watched = await watch([registry], setting.from)
     const image = `${registry.host}/owner/app`
@@ -88,7 +88,7 @@ describe.each(SETTINGS)('with %s', (_, setting) => {
     await watched.expectNoSecrets()
   }, 120_000)
 
-  test('nor by what fails, though the registry repeats what it was sent', async () => {
+  test('nor do steps that fail, even if the registry repeats the request', async () => {
     const registry = await openRegistry(setting.options)
     const watched = await watch([registry], setting.from)
     const image = `${registry.host}/owner/app`
@@ -104,7 +104,7 @@ describe.each(SETTINGS)('with %s', (_, setting) => {
     const credential = isIdentity(setting.from) ? IDENTITY_TOKEN : PASSWORD
     const repeat = (status: number, request: SeenRequest) => echo(status, request, credential)
 
-    // Uploads that fail at their end, at an object store if there is one.
+    // Uploads that fail at their end, at an object store if the registry has one.
     registry.setFault((request) =>
       request.method === 'PUT' && request.route === 'upload' ? repeat(400, request) : undefined,
     )
@@ -116,18 +116,18 @@ describe.each(SETTINGS)('with %s', (_, setting) => {
       request.method === 'GET' && request.route === 'blob' ? repeat(403, request) : undefined,
     )
     await failing(watched.run('merge', { inputs: { image } }))
-    // Bytes that change on their way.
+    // Bytes that change in transit.
     registry.setFault((request) => (request.route === 'blob' ? { kind: 'corrupt' } : undefined))
     await failing(watched.run('merge', { inputs: { image } }), /digest|damaged|bytes/i)
-    // A manifest that is missing.
+    // A missing manifest.
     registry.setFault((request) => (request.route === 'manifest' ? repeat(404, request) : undefined))
     await failing(merge(`sha256:${'0'.repeat(64)}`), /is not in the registry/)
-    // Busy for once: what is tried again is told, too.
+    // A temporary failure, so that the retry is logged.
     registry.setFault((request) =>
       request.method === 'POST' && request.count % 2 === 1 ? repeat(503, request) : undefined,
     )
     await build({ rebuild: 'true' })
-    // A login that is refused, by the registry and by its tokens' realm.
+    // A login that the registry and its token realm refuse.
     registry.setFault((request) => (request.route === 'token' ? repeat(403, request) : undefined))
     if (setting.options.auth?.kind === 'bearer') await failing(build())
     registry.setFault((request) => (request.authorization === undefined ? undefined : repeat(403, request)))
@@ -165,7 +165,7 @@ test('a credential helper that fails with a secret on its output prints none', a
   await watched.expectNoSecrets([])
 })
 
-test('no secret is printed when images are copied from one registry to another', async () => {
+test('copying images between registries prints no secret', async () => {
   const [basic, tokens] = [
     await openRegistry({ auth: { kind: 'basic', ...login } }),
     await openRegistry({ auth: bearer, objectStore: true }),
@@ -185,7 +185,7 @@ test('no secret is printed when images are copied from one registry to another',
   await watched.expectNoSecrets()
 })
 
-/** Answers with what a request has sent, and with the credential of who has sent it, in several forms. */
+/** Answers with the content of the request and the credentials of its sender, in several forms. */
 function echo(status: number, { path, headers, authorization = '' }: SeenRequest, credential: string) {
   const [scheme, ...rest] = authorization.split(' ')
   const decoded = scheme === 'Basic' ? Buffer.from(rest.join(' '), 'base64').toString() : ''
@@ -201,14 +201,14 @@ function isIdentity(from: Setting['from']): boolean {
 }
 
 interface Watched {
-  /** Where the programs are that write down what they are called with. */
+  /** The folder of the programs that record their arguments. */
   readonly programs: string
   run(mode: string, call: Partial<ActionCall>): Promise<ActionRun>
-  /** Searches all that the steps have left behind. `more` are secrets besides the usual ones. */
+  /** Searches everything that the steps have left behind. `more` are additional secrets. */
   expectNoSecrets(more?: readonly string[]): Promise<void>
 }
 
-/** Runs steps with programs on the PATH that write down their arguments, and the files in RUNNER_TEMP. */
+/** Runs steps with programs on the PATH that record their arguments, and the files in RUNNER_TEMP. */
 async function watch(
   registries: readonly TestRegistry[],
   from: Setting['from'],
@@ -259,7 +259,7 @@ async function watch(
         ...registries.flatMap(({ requests }) => requests.flatMap(secretsOf)),
         ...more,
       ]
-      // The artifact client prints its answers for debugging, and leaves it to the runner to mask these.
+      // The artifact client prints its responses for debugging, and relies on the runner to mask them.
       const { signatures } = lab.artifacts
       const places = [
         findSecrets([await readFile(notes, 'utf8')], [...secrets, ...signatures]),
@@ -280,13 +280,13 @@ async function writeProgram(folder: string, name: string, notes: string, script:
   await chmod(path, 0o755)
 }
 
-/** What logs a request in: the header's value, and the signature of a signed URL. */
+/** The credentials of a request: the header's value, and the signature of a signed URL. */
 function secretsOf({ authorization, path }: SeenRequest): readonly string[] {
   const signature = new URL(path, 'http://localhost').searchParams.get('signature')
   return [authorization?.replace(/^\S+ /, ''), signature ?? undefined].flatMap((secret) => secret ?? [])
 }
 
-/** Describes each place at which a secret is, in any form. */
+/** Describes each place that contains a secret in any form. */
 function findSecrets(texts: readonly string[], secrets: readonly string[]): readonly string[] {
   const forms = [...new Set(secrets)].flatMap(formsOf)
   return texts.flatMap((text) =>
@@ -294,12 +294,12 @@ function findSecrets(texts: readonly string[], secrets: readonly string[]): read
   )
 }
 
-/** As the runner sees it: masking commands are carried out and not shown. */
+/** The output as the runner shows it, after processing the masking commands. */
 function withoutMasking(raw: string): string {
   return raw.replace(/^::add-mask::.*\n/gm, '')
 }
 
-/** As it may be written, by this action or by somebody else. */
+/** The forms in which this action or another program may write a secret. */
 function formsOf(secret: string): readonly string[] {
   const bytes = Buffer.from(secret)
   const forms = [

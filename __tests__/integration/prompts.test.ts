@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 import { passed } from '../support/runner.ts'
 
-// What asks a person at a terminal fails at once in a step, with real Nix, Git and SSH.
+// Programs that would prompt on a terminal fail immediately in a step, with real Nix, Git and SSH.
 
 let lab: Lab
 let server: Server
@@ -31,7 +31,7 @@ async function flakeWith(text: string): Promise<string> {
   return cwd
 }
 
-/** A program that would ask in a window: it leaves a file, and answers nothing. */
+/** A program that would ask in a window: it creates a file and does not answer. */
 async function askingProgram(): Promise<{ readonly program: string; readonly asked: () => Promise<boolean> }> {
   const folder = await mkdtemp(join(lab.folder, 'askpass-'))
   const program = join(folder, 'askpass')
@@ -39,7 +39,7 @@ async function askingProgram(): Promise<{ readonly program: string; readonly ask
   return { program, asked: async () => (await readdir(folder)).includes('asked') }
 }
 
-test('a Git repository that needs a login is an error that says how to give it one', async () => {
+test('the error for a Git repository that requires a login says how to add one', async () => {
   const { program, asked } = await askingProgram()
   const cwd = await flakeWith(
     `{ inputs.private.url = "git+http://${host}/owner/private.git"; outputs = { private, ... }: { packages = private; }; }`,
@@ -50,7 +50,7 @@ test('a Git repository that needs a login is an error that says how to give it o
   expect(await asked()).toBe(false)
 })
 
-describe('a flake that asks for settings', () => {
+describe('a flake with settings', () => {
   const flake = (command: string): string => `{
     nixConfig.extra-substituters = "https://cache.example.org";
     outputs = _: { packages.x86_64-linux.containerImage =
@@ -71,12 +71,12 @@ describe('a flake that asks for settings', () => {
     expect(passed(await build('cp $image $out')).log).toContain(ADVICE)
   })
 
-  test('is built with them where they are allowed', async () => {
+  test('is built with them if they are allowed', async () => {
     const { log } = passed(await build('cp $image $out', '--accept-flake-config'))
     expect(log).not.toContain('Nix ignores settings')
   })
 
-  test('and can’t be built without them is an error that says so', async () => {
+  test('that can’t be built without them fails with an error that says so', async () => {
     expect((await build('exit 1')).errors).toEqual([expect.stringContaining(ADVICE)])
   })
 })

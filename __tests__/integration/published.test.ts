@@ -10,7 +10,7 @@ import { type Lab, startLab } from '../support/lab.ts'
 import { passed } from '../support/runner.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 
-// A published index, as other tools read it. Nothing here reads it by this action's own code.
+// Reads a published index with other tools, never with this action's code.
 
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const run = promisify(execFile)
@@ -24,14 +24,14 @@ beforeAll(async () => {
 })
 afterAll(() => lab.close())
 
-/** What was merged, and what it is expected to hold. */
+/** A merged image and its expected content. */
 interface LayerCache {
   /** Host and path. */
   readonly name: string
   readonly digest: string
-  /** Of the images, by their architectures. */
+  /** The digests of the images by architecture. */
   readonly images: Readonly<Record<string, string>>
-  /** The digest of what each attestation is about, by that of the attestation. */
+  /** The digest of each attestation's subject, by the digest of the attestation. */
   readonly attestations: Readonly<Record<string, string>>
 }
 
@@ -39,7 +39,7 @@ describe.each([
   ['Nix', publishNix],
   ['BuildKit, with attestations', () => publishBuildKit('image')],
   ['BuildKit, with attestations as artifacts', () => publishBuildKit('artifact')],
-])('an index of two images of %s', (_builder, publish) => {
+])('an index of two images from %s', (_builder, publish) => {
   let published: LayerCache
   let tagged: string
   beforeAll(async () => {
@@ -47,7 +47,7 @@ describe.each([
     tagged = `${published.name}:v1`
   })
 
-  test('holds together, down to the layers', async () => {
+  test('is consistent, down to the layers', async () => {
     const { name, digest, images, attestations } = published
     const index: Index = JSON.parse((await fetchContent(name, 'manifests', { digest })).toString())
     expect(index).toMatchObject({ schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json' })
@@ -72,7 +72,7 @@ describe.each([
     }
   })
 
-  test('is read and copied whole by skopeo', async () => {
+  test('is read and copied completely by skopeo', async () => {
     const { stdout } = await run('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${tagged}`])
     expect(digestOf(Buffer.from(stdout))).toBe(published.digest)
     const folder = await mkdtemp(join(lab.folder, 'layout-'))
@@ -109,7 +109,7 @@ describe.each([
     if (buildx === undefined) return
     const [program, ...args] = buildx
     const inspect = [...args, 'imagetools', 'inspect', tagged, '--format']
-    // Each is found only by way of the image that it says it is about.
+    // Each can be found only through the image that is its subject.
     const { stdout } = await run(program, [...inspect, '{{json .Provenance}}'])
     const attested = Object.keys(attestations).length > 0 ? ['linux/amd64', 'linux/arm64'] : []
     expect(Object.keys(JSON.parse(stdout) ?? {}).sort()).toEqual(attested)
@@ -131,7 +131,7 @@ async function publishBuildKit(attestedBy: 'image' | 'artifact'): Promise<LayerC
   const name = `${lab.registry.host}/owner/buildkit-${attestedBy}`
   const built: (AttestedImage & { readonly architecture: string })[] = []
   for (const architecture of ARCHITECTURES) {
-    // Docker's daemon may be the machine's; by this label it is rid of them in the end.
+    // The daemon may be the machine's own. This label allows removing the images afterwards.
     const config = { config: { Labels: { 'org.opencontainers.image.title': 'nix-image-action-example' } } }
     const layers = ['lower', `upper of ${architecture}`]
     built.push({ architecture, ...(await uploadAttestedImage(name, { architecture, layers, config, attestedBy })) })
@@ -146,14 +146,14 @@ async function publishBuildKit(attestedBy: 'image' | 'artifact'): Promise<LayerC
   }
 }
 
-// As Docker's tools list it
+// Docker's tools
 
 async function listByBuildx([program, ...args]: readonly [string, ...string[]], name: string): Promise<Listed> {
   const { stdout } = await run(program, [...args, 'imagetools', 'inspect', '--format', '{{json .Manifest}}', name])
   return JSON.parse(stdout).manifests
 }
 
-/** Docker's older command for the same, where there is no buildx (Debian 12 has none). */
+/** Docker's older command, for systems without buildx such as Debian 12. */
 async function listByDocker(name: string): Promise<Listed> {
   const { stdout } = await run('docker', ['manifest', 'inspect', '--insecure', name])
   return JSON.parse(stdout).manifests
@@ -161,7 +161,7 @@ async function listByDocker(name: string): Promise<Listed> {
 
 type Listed = readonly Entry[]
 
-// As the registry has it, by nothing but the specification
+// The registry's content, read according to the specification
 
 interface Content {
   readonly digest: string
@@ -201,7 +201,7 @@ interface Config extends Platform {
   readonly rootfs?: { readonly diff_ids: readonly string[] }
 }
 
-/** Whatever points to something says its digest and size, and both must be right. */
+/** A descriptor's digest and size must both match its target. */
 async function fetchContent(name: string, kind: 'manifests' | 'blobs', { digest, size }: Content): Promise<Buffer> {
   const accept = 'application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json'
   const response = await fetch(`http://${name.replace('/', '/v2/')}/${kind}/${digest}`, { headers: { accept } })
@@ -211,7 +211,7 @@ async function fetchContent(name: string, kind: 'manifests' | 'blobs', { digest,
   return bytes
 }
 
-/** As `crane validate` does it, which takes no attestations, and the platform besides. */
+/** Checks like `crane validate`, and also attestations and the platform. */
 async function validateImage(name: string, entry: Entry): Promise<void> {
   const { manifest, config, diffIds } = await readImage(name, entry.digest, entry.size)
   expect(manifest.mediaType).toBe(entry.mediaType)
@@ -232,7 +232,7 @@ async function validateAttestation(name: string, entry: Entry): Promise<void> {
   const subject = entry.annotations?.['vnd.docker.reference.digest']
   const layers = manifest.layers.map(({ digest }) => digest)
   if (manifest.subject === undefined) {
-    // Statements are not packed: their digests are those of their own bytes.
+    // Attestation statements are not compressed: their diff IDs are their digests.
     expect(config).toMatchObject({ ...UNKNOWN, rootfs: { diff_ids: layers } })
   } else {
     expect(manifest.artifactType).toBe('application/vnd.docker.attestation.manifest.v1+json')

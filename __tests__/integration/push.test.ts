@@ -19,7 +19,7 @@ import { startRegistry } from '../support/registry.ts'
 import { passed, prepareRunner } from '../support/runner.ts'
 import { OCI_MANIFEST } from '../support/seed.ts'
 
-// What `push-with: registry` puts into a real registry, as other tools read it.
+// The images that `push-with: registry` pushes to a real registry, read with other tools.
 
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const run = promisify(execFile)
@@ -29,7 +29,7 @@ const ATTRIBUTES = ['containerImage', 'plainImage', 'layeredImage', 'streamedIma
 let lab: Lab
 let names = 0
 
-/** Each tag here is of one system's image alone. */
+/** Every tag here belongs to one system's image. */
 const build: Lab['build'] = (system, call) => lab.build(system, { jobTotal: 1, ...call })
 
 beforeAll(async () => {
@@ -37,7 +37,7 @@ beforeAll(async () => {
 })
 afterAll(() => lab.close())
 
-/** A repository of its own for each test. */
+/** A separate repository for each test. */
 function newImage(): string {
   return `${lab.registry.host}/owner/image-${names++}`
 }
@@ -50,37 +50,34 @@ interface Descriptor {
   readonly digest: string
 }
 
-/** As the registry has it. */
+/** The image at the registry. */
 async function configDigestOf(reference: string): Promise<string> {
   const { stdout } = await run('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${reference}`])
   const { config }: { readonly config: Descriptor } = JSON.parse(stdout)
   return config.digest
 }
 
-/** What is in the image that Nix built. */
+/** The content of the image that Nix built. */
 async function built(storePath = ''): Promise<{ configDigest: string; diffIds: readonly string[] }> {
   const { configDigest, config } = await readImage(await findSource(storePath))
   return { configDigest, diffIds: config.diffIds }
 }
 
-test.each(ATTRIBUTES)(
-  'pushed with docker and with registry, a %s has the same config and the same layers',
-  async (attribute) => {
-    const byDocker = newImage()
-    const byRegistry = newImage()
-    passed(await build('x86_64-linux', { inputs: { attribute, image: byDocker, 'push-with': 'docker', tag: 'v1' } }))
-    passed(await build('x86_64-linux', { inputs: { attribute, image: byRegistry, tag: 'v1' } }))
-    const [first, second] = [await copied(`${byDocker}:v1`), await copied(`${byRegistry}:v1`)]
-    // Not what was copied: to an OCI layout skopeo rewrites a config that Docker has pushed.
-    expect(second.configDigest).toBe(await configDigestOf(`${byDocker}:v1`))
-    expect(await configDigestOf(`${byRegistry}:v1`)).toBe(second.configDigest)
-    expect(second.diffIds).toEqual(first.diffIds)
-    expect(second.unpacked).toEqual(first.unpacked)
-  },
-)
+test.each(ATTRIBUTES)('a %s has the same config and layers whether docker or registry pushes it', async (attribute) => {
+  const byDocker = newImage()
+  const byRegistry = newImage()
+  passed(await build('x86_64-linux', { inputs: { attribute, image: byDocker, 'push-with': 'docker', tag: 'v1' } }))
+  passed(await build('x86_64-linux', { inputs: { attribute, image: byRegistry, tag: 'v1' } }))
+  const [first, second] = [await copied(`${byDocker}:v1`), await copied(`${byRegistry}:v1`)]
+  // The digest at the registry, because skopeo rewrites a Docker config when it copies to an OCI layout.
+  expect(second.configDigest).toBe(await configDigestOf(`${byDocker}:v1`))
+  expect(await configDigestOf(`${byRegistry}:v1`)).toBe(second.configDigest)
+  expect(second.diffIds).toEqual(first.diffIds)
+  expect(second.unpacked).toEqual(first.unpacked)
+})
 
 test.each(ATTRIBUTES.flatMap((attribute) => ['gzip', 'zstd'].map((compression) => [attribute, compression] as const)))(
-  'skopeo reads a %s in %s, and unpacks what Nix made',
+  'skopeo reads a %s in %s, and extracts the layers that Nix built',
   async (attribute, compression) => {
     const image = newImage()
     const { outputs } = passed(await build('aarch64-linux', { inputs: { attribute, compression, image, tag: 'v1' } }))
@@ -98,7 +95,7 @@ test.each(
     ['gzip', 'zstd'].map((compression) => [attribute, compression] as const),
   ),
 )(
-  'skopeo reads an %s with the blobs and the manifest that it came with, though layers are to be in %s',
+  'skopeo reads an %s with its original blobs and manifest, even if `compression` is %s',
   async (attribute, compression) => {
     const inputs = { attribute, compression, image: newImage(), tag: 'v1' }
     const { outputs } = passed(await build('aarch64-linux', { inputs }))
@@ -120,7 +117,7 @@ test.each(
   },
 )
 
-test('an OCI layout and the docker archive of the same layers have the same files', async () => {
+test('an OCI layout and a Docker archive of the same layers have the same files', async () => {
   const files = []
   for (const attribute of ['layeredImage', 'ociLayout', 'ociArchive']) {
     const inputs = { attribute, image: newImage(), tag: 'v1' }
@@ -131,7 +128,7 @@ test('an OCI layout and the docker archive of the same layers have the same file
   expect(files.slice(1)).toEqual([files[0], files[0]])
 })
 
-test('an OCI layout that is pushed again is not sent again', async () => {
+test('an OCI layout is not uploaded again', async () => {
   const inputs = { attribute: 'ociLayout', image: newImage(), tag: 'v1' }
   const first = passed(await build('x86_64-linux', { inputs }))
   const second = passed(await build('x86_64-linux', { inputs }))
@@ -139,27 +136,33 @@ test('an OCI layout that is pushed again is not sent again', async () => {
   expect(second.outputs).toEqual({ ...first.outputs, 'pushed-bytes': '0', 'reused-layers': '2' })
 })
 
-test.each(['xzImage', 'imageInFolder'])('skopeo reads an %s, and unpacks what Nix made', async (attribute) => {
-  const inputs = { attribute, image: newImage(), tag: 'v1' }
-  const { outputs } = passed(await build('x86_64-linux', { cwd: lab.broken, inputs }))
-  const nix = await built(outputs['store-path'])
-  const read = await copied(outputs.image ?? '')
-  expect(read.configDigest).toBe(nix.configDigest)
-  expect(read.unpacked).toEqual(nix.diffIds)
-  expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
-})
+test.each(['xzImage', 'imageInFolder'])(
+  'skopeo reads an %s, and extracts the files that Nix built',
+  async (attribute) => {
+    const inputs = { attribute, image: newImage(), tag: 'v1' }
+    const { outputs } = passed(await build('x86_64-linux', { cwd: lab.broken, inputs }))
+    const nix = await built(outputs['store-path'])
+    const read = await copied(outputs.image ?? '')
+    expect(read.configDigest).toBe(nix.configDigest)
+    expect(read.unpacked).toEqual(nix.diffIds)
+    expect(read.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
+  },
+)
 
-test.each(['xz', 'zstd'])('Docker loads an archive in %s, though its version may not know that', async (packing) => {
-  const made = makeArchive({ layers: ['lower', 'upper'] })
-  const bytes = packing === 'xz' ? await packWithXz(made.bytes) : zstdCompressSync(made.bytes)
-  const inputs = { image: newImage(), tag: 'v1', 'push-with': 'docker' }
-  const { outputs } = passed(await build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
-  const read = await copied(outputs.image ?? '')
-  expect(read.configDigest).toBe(made.configDigest)
-  expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
-})
+test.each(['xz', 'zstd'])(
+  'Docker loads an archive in %s, even if its version does not support that',
+  async (packing) => {
+    const made = makeArchive({ layers: ['lower', 'upper'] })
+    const bytes = packing === 'xz' ? await packWithXz(made.bytes) : zstdCompressSync(made.bytes)
+    const inputs = { image: newImage(), tag: 'v1', 'push-with': 'docker' }
+    const { outputs } = passed(await build('x86_64-linux', { cwd: await wrapImage(lab, bytes), inputs }))
+    const read = await copied(outputs.image ?? '')
+    expect(read.configDigest).toBe(made.configDigest)
+    expect(read.unpacked).toEqual(made.layers.map(({ diffId }) => diffId))
+  },
+)
 
-test('skopeo reads an archive in zstd, and unpacks what was packed', async () => {
+test('skopeo reads an archive in zstd, and extracts the original files', async () => {
   const made = makeArchive({ layers: ['lower', writeTar([{ name: 'noise', content: noise(3_000_000) }])] })
   const cwd = await wrapImage(lab, zstdCompressSync(made.bytes))
   const { outputs } = passed(await build('x86_64-linux', { cwd, inputs: { image: newImage(), tag: 'v1' } }))
@@ -174,7 +177,7 @@ test('skopeo reads an archive in zstd, and unpacks what was packed', async () =>
   )
 })
 
-test('Docker pulls and saves it with the layers that Nix made', async () => {
+test('Docker pulls and saves it with the layers that Nix built', async () => {
   const { outputs } = passed(
     await build('x86_64-linux', { inputs: { attribute: 'layeredImage', image: newImage(), tag: 'v1' } }),
   )
@@ -197,7 +200,7 @@ test.each(['gzip', 'zstd'])('podman pulls it in %s', async (compression) => {
   const nix = await built(outputs['store-path'])
   const folder = await mkdtemp(join(lab.folder, 'podman-'))
   const own = ['--root', join(folder, 'root'), '--runroot', join(folder, 'run'), '--storage-driver', 'vfs']
-  // Docker's folder for configuration is there, but empty, which podman does not take.
+  // podman does not accept Docker's configuration folder, which exists but is empty.
   const env = { ...process.env, DOCKER_CONFIG: undefined, HOME: folder }
   const reference = outputs.image ?? ''
   await run('podman', [...own, 'pull', '--quiet', '--tls-verify=false', reference], { env })
@@ -210,11 +213,11 @@ test.each(['gzip', 'zstd'])('podman pulls it in %s', async (compression) => {
 })
 
 test.each(['gzip', 'zstd'])(
-  'containerd unpacks it in %s to the very files of the layers',
+  'containerd extracts exactly the files of the layers from %s',
   async (compression) => {
     const lower = writeTar([
       { name: 'usr/', type: 'folder' },
-      // Of several blocks, each compressed by itself, and some that are not compressed at all.
+      // Several blocks, each compressed separately, some of them incompressible.
       { name: 'usr/share/mixed', content: Buffer.concat([detail(3_000_000), noise(3_000_000), detail(500_000)]) },
       { name: 'usr/share/same', type: 'hard-link', linkName: 'usr/share/mixed' },
       { name: 'usr/bin', type: 'symbolic-link', linkName: 'share' },
@@ -250,7 +253,7 @@ function detail(size: number): Buffer {
   return Buffer.alloc(size, 'many words, again and again\n')
 }
 
-test('a streamed image of 1.2 GB, most of it one layer, takes less than 350 MB of memory', async () => {
+test('a streamed image of 1.2 GB with one large layer takes less than 350 MB of memory', async () => {
   const script = await readFile(new URL('../fixtures/streamed-image.cjs', import.meta.url), 'utf8')
   const status = join(lab.folder, 'status')
   const { outputs } = passed(
@@ -265,28 +268,28 @@ test('a streamed image of 1.2 GB, most of it one layer, takes less than 350 MB o
 
   const { diffIds, layers } = await published(outputs.image ?? '')
   expect(layers.map(({ diffId }) => diffId)).toEqual(diffIds)
-  // None of them is small enough to wait in memory.
+  // None of them is small enough to be held in memory.
   for (const { size } of layers) expect(size).toBeGreaterThan(16 * 1024 * 1024)
 }, 120_000)
 
-/** `NODE_OPTIONS` for a process that leaves in a file what Linux has counted of it by its end. */
+/** `NODE_OPTIONS` for a process that writes Linux's statistics to a file when it ends. */
 function keepStatus(file: string): string {
   const module = `
     import { readFileSync, writeFileSync } from 'node:fs'
-    // Not what it starts, which may be Node as well.
+    // Only for this process, not for its child processes, which may be Node as well.
     delete process.env.NODE_OPTIONS
     process.on('exit', () => writeFileSync(${JSON.stringify(file)}, readFileSync('/proc/self/status')))`
   return `--import=data:text/javascript,${encodeURIComponent(module)}`
 }
 
 interface PublishedLayers {
-  /** As the config lists them. */
+  /** The digests in the config. */
   readonly diffIds: readonly string[]
-  /** As they are, unpacked. */
+  /** The digests of the decompressed layers. */
   readonly layers: readonly { readonly size: number; readonly diffId: string }[]
 }
 
-/** What the registry has of an image, however large. */
+/** The content of an image at the registry, of any size. */
 async function published(image: string): Promise<PublishedLayers> {
   const [, host, path, reference] = /^([^/]+)\/(.+)@(.+)$/.exec(image) ?? []
   const get = (message: string) => fetch(`http://${host}/v2/${path}/${message}`, { headers: { accept: OCI_MANIFEST } })
@@ -305,7 +308,7 @@ async function published(image: string): Promise<PublishedLayers> {
   return { diffIds: rootfs.diff_ids, layers: await Promise.all(unpacked) }
 }
 
-test('a second run reuses all that the first has pushed, as its outputs and summary say', async () => {
+test('a second run reuses everything that the first has pushed, and reports it in outputs and summary', async () => {
   const inputs = { attribute: 'layeredImage', image: newImage(), tag: 'latest' }
   const first = passed(await build('x86_64-linux', { inputs }))
   const second = passed(await build('x86_64-linux', { inputs }))
@@ -328,7 +331,7 @@ test('an empty tag pushes by digest alone, and merge publishes it', async () => 
   expect((await copied(`${image}:v1`)).unpacked).toHaveLength(1)
 })
 
-test('killed in the middle, it has moved no tag and left no file, and a second run completes', async () => {
+test('a killed push has moved no tag and left no files, and a second run completes', async () => {
   const stuck = Promise.withResolvers<void>()
   const registry = await startRegistry({
     fault: ({ method, route, count }) => {

@@ -5,9 +5,9 @@ import { type Lab, startLab } from '../support/lab.ts'
 import { type NixDaemon, startNixDaemon } from '../support/nix-daemon.ts'
 import { passed } from '../support/runner.ts'
 
-// What the programs that a flake brings, and Nix itself, see of the step's environment, with real Nix.
+// The environment of the step that Nix and the programs of a flake can see, with real Nix.
 
-/** Secrets of the step, and the files by which it gives the runner commands. */
+/** Secrets of the step, and the files for its workflow commands. */
 const OF_THE_STEP = {
   INPUT_TOKEN: 'secret-of-the-input',
   ACTIONS_RUNTIME_TOKEN: 'secret-of-the-runtime',
@@ -21,7 +21,7 @@ const OF_THE_STEP = {
 const COMMAND_FILES = ['GITHUB_ENV', 'GITHUB_PATH', 'GITHUB_OUTPUT', 'GITHUB_STATE', 'GITHUB_STEP_SUMMARY']
 const REGISTRY_LOGINS = ['DOCKER_CONFIG', 'REGISTRY_AUTH_FILE']
 const WITHHELD = [...Object.keys(OF_THE_STEP), ...COMMAND_FILES]
-/** Set for the whole job: it is there, so that a test which sees nothing at all fails. */
+/** A variable of the whole job, which is visible. Without it, a program that sees no variables would pass the test. */
 const OF_THE_JOB = { OF_THE_JOB: 'set-for-the-job' }
 
 let lab: Lab
@@ -35,7 +35,7 @@ afterAll(async () => {
   await lab.close()
 })
 
-describe.each(['by itself', 'through a daemon'])('with Nix that builds %s', (how) => {
+describe.each(['by itself', 'through a daemon'])('with Nix building %s', (how) => {
   test('evaluation sees none of the step’s secrets', async () => {
     const { cwd, seen } = await project()
     const names = [...WITHHELD, 'OF_THE_JOB'].map((name) => JSON.stringify(name)).join(' ')
@@ -71,7 +71,7 @@ describe.each(['by itself', 'through a daemon'])('with Nix that builds %s', (how
       }`,
     )
     await build(how, cwd)
-    // The variables that Nix passes on are there, though they may be empty.
+    // The variables that Nix passes on exist, but may be empty.
     await expectNothingOf(seen, WITHHELD, ({ value }) => value !== '')
   })
 
@@ -118,12 +118,12 @@ describe.each(['by itself', 'through a daemon'])('with Nix that builds %s', (how
   })
 })
 
-/** The image of the example, as an expression. */
+/** The example's image, as an expression. */
 const TAR = '(import ./image.nix { inherit system; architecture = "amd64"; }).tar'
 
 interface Project {
   readonly cwd: string
-  /** Where what is seen is to be written. */
+  /** The file for the variables that the program sees. */
   readonly seen: string
 }
 

@@ -3,7 +3,7 @@ import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { copyExample, type Lab, startLab } from '../support/lab.ts'
 
-// The shell that this action replaces, as workflows have it, beside the action, on the same images.
+// Compares the action with the shell script that it replaces, on the same images.
 
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const docker = { DOCKER_HOST, DOCKER_CONFIG }
@@ -30,7 +30,7 @@ const MERGE_WITH_BUILDX = `
   done
 `
 
-// Docker's older command for the same, where there is no buildx (Debian 12 has none).
+// Docker's older command, for systems without buildx such as Debian 12.
 const MERGE_WITH_DOCKER = `
   cd digests
   for tag in latest "$SHA"; do
@@ -46,7 +46,7 @@ beforeEach(async () => {
 })
 afterEach(() => lab.close())
 
-test('two steps of the action publish the same tags and platforms as the shell did', async () => {
+test('two steps of the action publish the same tags and platforms as the shell script', async () => {
   const byShell = `${lab.registry.host}/seed/hello`
   for (const system of ['aarch64-linux', 'x86_64-linux']) await shell(BUILD, byShell, { SYSTEM: system })
   const hasBuildx = await run('docker', ['buildx', 'version'], { env: { ...process.env, ...docker } }).then(

@@ -5,13 +5,13 @@ import { copyExample, type Lab, startLab } from '../support/lab.ts'
 import { startRegistry } from '../support/registry.ts'
 import type { ActionCall, ActionRun } from '../support/runner.ts'
 
-// Commits that change nothing of the image: real Nix, whose builder leaves a mark when it runs, and a real registry.
+// Commits that do not change the image: real Nix, whose builder leaves a mark when it runs, and a real registry.
 
 const { DOCKER_HOST, DOCKER_CONFIG } = process.env
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
 
 let lab: Lab
-/** What the image's builder appends to. */
+/** The file that the image's builder appends to. */
 let mark: string
 let flake: string
 
@@ -23,7 +23,7 @@ beforeEach(async () => {
 })
 afterEach(() => lab.close())
 
-/** The example's images, packed by a builder that leaves the mark; `content` makes other store paths of them. */
+/** The example's images, packed by a builder that leaves the mark. A different `content` changes their store paths. */
 async function writeFlake(content: string): Promise<void> {
   await mkdir(flake, { recursive: true })
   const text = `{
@@ -46,13 +46,13 @@ async function writeImages(content: string): Promise<void> {
   await writeExpression('images.nix', 'image.tar.gz', `cp \${images.tarGz} $out # ${content}`)
 }
 
-/** An OCI layout of one layer, compressed with zstd. */
+/** An OCI layout with one layer, compressed with zstd. */
 async function writeLayout(): Promise<void> {
   const pack = '--dest-compress --dest-compress-format zstd docker-archive:${images.tar} oci:$out:image'
   await writeExpression('layout.nix', 'layout', `mkdir $out; skopeo --insecure-policy --tmpdir . copy --quiet ${pack}`)
 }
 
-/** A file whose `image` is made by a builder that leaves the mark, of the example's `images`. */
+/** A file whose `image` is one of the example's `images`, made by a builder that leaves the mark. */
 async function writeExpression(file: string, name: string, script: string): Promise<void> {
   const text = `{ system ? builtins.currentSystem }:
 let
@@ -68,7 +68,7 @@ in {
   await writeFile(join(flake, file), text)
 }
 
-/** The systems for which the builder has run since the last look. */
+/** The systems for which the builder has run since the last call. */
 async function builtFor(): Promise<readonly string[]> {
   const text = await readFile(mark, 'utf8').catch(() => '')
   await writeFile(mark, '')
@@ -90,7 +90,7 @@ function merge(steps: readonly ActionRun[], call: Partial<ActionCall> = {}): Pro
   return lab.merge({ ...call, inputs: { digests, ...call.inputs } })
 }
 
-/** As a run of the workflow does. */
+/** Builds and merges like a workflow run. */
 async function publish(call: Partial<ActionCall> = {}): Promise<readonly ActionRun[]> {
   const steps = []
   for (const system of SYSTEMS) steps.push(await build(system, call))
@@ -100,7 +100,7 @@ async function publish(call: Partial<ActionCall> = {}): Promise<readonly ActionR
   return [...steps, merged]
 }
 
-/** What makes Nix forget all that it has built: paths in its store folder hang on that folder, and so stay the same. */
+/** Makes Nix forget all builds. Store paths depend on the location of the store, which stays the same. */
 async function forgetting(): Promise<Readonly<Record<string, string>>> {
   return { NIX_STATE_DIR: await mkdtemp(join(lab.folder, 'state-')) }
 }
@@ -133,7 +133,7 @@ test('a commit that changes nothing builds nothing, on a machine that has built 
   expect(headers.get('docker-content-digest')).toBe(arm64?.outputs.digest)
 })
 
-test('with `push: false` what is published already is built all the same, and nothing becomes of it', async () => {
+test('with `push: false`, published images are built again, and nothing is published', async () => {
   await publish()
   await builtFor()
   const tags = `http://${lab.registry.host}/v2/owner/hello/tags/list`
@@ -150,7 +150,7 @@ test('with `push: false` what is published already is built all the same, and no
   expect(await published()).toEqual(before)
 }, 60_000)
 
-test('a change is built, and so is all with `rebuild`', async () => {
+test('a changed image is built, and `rebuild` builds every image', async () => {
   await publish()
   await builtFor()
   await writeFlake('second')
@@ -162,7 +162,7 @@ test('a change is built, and so is all with `rebuild`', async () => {
   expect((await build('x86_64-linux')).outputs.unchanged).toBe('true')
 })
 
-test('labels that say other things with each commit are renewed without a build, as a build would have them', async () => {
+test('labels with new values are updated without a build, with the same result as a build', async () => {
   const labelled = (revision: string) => `org.opencontainers.image.revision=${revision}\nfixed=1`
   await publish()
   for (const revision of ['one', 'two']) {
@@ -190,19 +190,19 @@ test('labels that say other things with each commit are renewed without a build,
   expect(log).toMatch(/^Nix built /m)
 }, 120_000)
 
-test('what was published in another form than is asked for now is built', async () => {
+test('an image that was published with different settings is built', async () => {
   await publish()
   expect((await build('x86_64-linux', { inputs: { compression: 'zstd' } })).outputs.unchanged).toBe('false')
 })
 
-test('what Docker has pushed is always built: its manifest does not say what it was built from', async () => {
+test('an image that Docker has pushed is always built, because its manifest does not contain the store path', async () => {
   await copyExample(lab.hello, 'hello:unchanged')
   const docker = { env: { DOCKER_HOST, DOCKER_CONFIG }, inputs: { 'push-with': 'docker' } }
   await publish(docker)
   expect((await build('x86_64-linux', docker)).outputs.unchanged).toBe('false')
   expect((await build('aarch64-linux')).outputs.unchanged).toBe('false')
 
-  // What was pushed without Docker is not built again. Docker asks for no compression, so that any will do.
+  // An image pushed without Docker is not rebuilt. Docker has no compression setting, so any compression matches.
   const [amd64, arm64] = await publish({ inputs: { compression: 'zstd', rebuild: 'true' } })
   const again = await build('x86_64-linux', docker)
   expect(again.outputs).toMatchObject({ unchanged: 'true', digest: amd64?.outputs.digest })
@@ -212,7 +212,7 @@ test('what Docker has pushed is always built: its manifest does not say what it 
   expect((await build('aarch64-linux', docker)).outputs.unchanged).toBe('false')
 }, 120_000)
 
-test('an image whose manifest says nothing, as those of earlier versions, is built once', async () => {
+test('an image without the annotations, as from earlier versions, is built once', async () => {
   const registry = await startRegistry()
   try {
     const inputs = { image: `${registry.host}/owner/hello` }
@@ -238,7 +238,7 @@ test('an image whose manifest says nothing, as those of earlier versions, is bui
   }
 })
 
-test('layers that came compressed by another compression are no reason to build again', async () => {
+test('layers that were already compressed differently do not cause a build', async () => {
   await writeLayout()
   const inputs = { file: 'layout.nix', attribute: 'image' }
   const [first] = await publish({ inputs })
@@ -246,7 +246,7 @@ test('layers that came compressed by another compression are no reason to build 
   const [again] = await publish({ inputs, env: await forgetting() })
   expect(await builtFor()).toEqual([])
   expect(again?.outputs).toMatchObject({ unchanged: 'true', digest: first?.outputs.digest })
-  // What was kept is handed over with that, too.
+  // The same applies to the image that was handed over without a build.
   expect((await build('aarch64-linux', { inputs, env: await forgetting() })).outputs.unchanged).toBe('true')
   expect(await builtFor()).toEqual([])
 }, 60_000)
@@ -266,13 +266,13 @@ test('an image of a file is not built again, until the file changes', async () =
   expect(await builtFor()).toEqual(['aarch64-linux'])
 })
 
-test('who may not push is told so before anything is evaluated', async () => {
+test('a job without write access fails before the evaluation', async () => {
   const registry = await startRegistry()
   try {
     const inputs = { image: `${registry.host}/owner/hello` }
     await publish({ inputs })
     const seen = registry.requests.length
-    // Only when what was published has long been read.
+    // Answers only after the earlier images have been read.
     registry.setFault(({ method, route }) => {
       if (method !== 'POST' || route !== 'uploads') return undefined
       const { length } = registry.requests.slice(seen).filter((request) => request.route === 'uploads')
@@ -293,7 +293,7 @@ test('who may not push is told so before anything is evaluated', async () => {
   }
 })
 
-test('what is kept goes to every image', async () => {
+test('an unchanged image is handed over for every `image`', async () => {
   await publish()
   const mirror = `${lab.registry.host}/owner/mirror`
   const inputs = {
@@ -310,7 +310,7 @@ test('what is kept goes to every image', async () => {
   expect((await fetch(kept, { headers: { accept: 'application/vnd.oci.image.manifest.v1+json' } })).status).toBe(200)
 })
 
-test('a flake that can’t be evaluated says why, as a build does', async () => {
+test('a flake that fails to evaluate causes the same error as a build', async () => {
   await publish()
   await writeFile(join(flake, 'flake.nix'), '{ outputs = _: throw "not today"; }')
   const step = await lab.build('x86_64-linux', { cwd: flake })

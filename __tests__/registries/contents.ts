@@ -3,7 +3,7 @@ import { Agent, request } from 'undici'
 import { digestOf } from '../support/digest.ts'
 import type { Login, RealRegistry } from './server.ts'
 
-// What a registry holds, read by requests of the tests' own.
+// Reads the content of a registry with plain requests.
 
 export interface Descriptor {
   readonly mediaType: string
@@ -24,7 +24,7 @@ export interface PublishedImage {
   readonly labels: Readonly<Record<string, string>>
 }
 
-/** Reads the index that a tag points to, and all that it refers to, of which every digest and size must be right. */
+/** Reads the index of a tag and everything that it references, and verifies all digests and sizes. */
 export async function readIndex(registry: RealRegistry, repository: string, tag: string): Promise<PublishedIndex> {
   return withClient(registry, repository, async (get) => {
     const { bytes, mediaType } = await get(`manifests/${tag}`)
@@ -40,7 +40,7 @@ export async function readIndex(registry: RealRegistry, repository: string, tag:
   })
 }
 
-/** The status with which a registry answers for a tag. */
+/** The status of a registry's answer for a tag. */
 export async function statusOfTag(registry: RealRegistry, repository: string, tag: string): Promise<number> {
   return withClient(registry, repository, async (get) => (await get(`manifests/${tag}`, [200, 401, 403, 404])).status)
 }

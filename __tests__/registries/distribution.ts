@@ -5,14 +5,14 @@ import { findPlace, type Login, type Place, passwordFile, type RealRegistry, sta
 
 const login: Login = { user: 'writer', password: 'the right password' }
 
-/** Docker Distribution 3 that everyone may write to. */
+/** Docker Distribution 3 without authentication. */
 export async function startOpenDistribution(): Promise<RealRegistry> {
   const place = await findPlace()
   const close = await serve(place, {})
   return { host: place.host, owner: 'owner', readers: [], close }
 }
 
-/** Docker Distribution 3 with a password file, over https with a certificate authority of its own. */
+/** Docker Distribution 3 with a password file, over HTTPS with a private certificate authority. */
 export async function startDistributionWithPasswords(): Promise<RealRegistry> {
   const place = await findPlace()
   const { key, cert } = selfSigned()
@@ -20,11 +20,11 @@ export async function startDistributionWithPasswords(): Promise<RealRegistry> {
   const tls = { certificate: file, key: await place.write('key.pem', key) }
   const auth = { htpasswd: { realm: 'registry', path: await place.write('htpasswd', await passwordFile([login])) } }
   const close = await serve(place, { http: { tls }, auth, certificate: cert })
-  // Everyone in the password file may write everywhere.
+  // Every user in the password file may write everywhere.
   return { host: place.host, owner: 'owner', login, readers: [], authority: { file, certificate: cert }, close }
 }
 
-/** Docker Distribution 3 with a token service that lets the login write below `owner/`, and read everywhere. */
+/** Docker Distribution 3 with a token service whose login may write below `owner/`, and read everywhere. */
 export async function startDistributionWithTokens(): Promise<RealRegistry> {
   const grants = (repository: string, action: string) => action === 'pull' || repository.startsWith('owner/')
   const tokens = await startTokenServer({ ...login, grants })

@@ -5,7 +5,7 @@ import { type Gitea, startGitea } from './gitea.ts'
 import { openWorkflowRepository, type WorkflowRepository } from './gitea-workflow.ts'
 import type { Login } from './server.ts'
 
-// The example for Gitea on a real Gitea with its runner, in order: each test pushes one commit.
+// Runs the example for Gitea on a real Gitea with its runner. The tests run in order, and each pushes one commit.
 
 let gitea: Gitea
 let login: Login
@@ -20,7 +20,7 @@ afterAll(async () => {
   await gitea?.close()
 })
 
-/** Pushes a commit and returns it with the log of its run, all of whose jobs must succeed. */
+/** Pushes a commit and returns it with the log of its run, in which all jobs must succeed. */
 async function publish(
   files: Readonly<Record<string, string>>,
 ): Promise<{ readonly tag: string; readonly log: string }> {
@@ -38,7 +38,7 @@ function published(tag: string): Promise<PublishedIndex> {
   return readIndex(registry, 'writer/app', tag)
 }
 
-test('gitea.yml publishes an image for two systems, handed over by artifacts', async () => {
+test('gitea.yml publishes an image for two systems, passing digests in artifacts', async () => {
   const { tag, log } = await publish({})
   const index = await published('latest')
   expect([...index.images.keys()]).toEqual(['amd64', 'arm64'])
@@ -46,14 +46,14 @@ test('gitea.yml publishes an image for two systems, handed over by artifacts', a
   expect(log).not.toMatch(/::warning::|there is no artifact service/)
 })
 
-test('the next commit moves `latest`, and is known to be newer', async () => {
+test('the next commit is recognised as newer, and moves `latest`', async () => {
   const script = await readFile(new URL('../../examples/hello/make-image.sh', import.meta.url), 'utf8')
   const { tag, log } = await publish({ 'make-image.sh': `${script}# Changed.\n` })
   expect(await published('latest')).toEqual(await published(tag))
   expect(log).not.toMatch(/::warning::|did not say/)
 })
 
-test('a commit that changes nothing of the image builds nothing', async () => {
+test('a commit that does not change the image builds nothing', async () => {
   const before = await published('latest')
   const { log } = await publish({ 'README.md': 'A new file.\n' })
   expect(await published('latest')).toEqual(before)

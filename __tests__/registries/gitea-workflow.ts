@@ -16,7 +16,7 @@ const checkout = fileURLToPath(new URL('../..', import.meta.url))
 
 /** A repository of `writer` on a Gitea with a runner, which runs the workflow of examples/workflows/gitea.yml. */
 export interface WorkflowRepository {
-  /** Changes files, and pushes the commit; returns its full name. */
+  /** Changes files, and pushes the commit; returns its full SHA. */
   readonly push: (files: Readonly<Record<string, string>>) => Promise<string>
   /** Waits for the run of a commit to end. */
   readonly finished: (commit: string) => Promise<WorkflowRun>
@@ -26,7 +26,7 @@ export interface WorkflowRepository {
 export interface WorkflowRun {
   /** By the job's name. */
   readonly conclusions: Readonly<Record<string, string>>
-  /** Of all jobs, one after the other. */
+  /** The logs of all jobs, one after another. */
   readonly log: string
 }
 
@@ -54,14 +54,16 @@ export async function openWorkflowRepository(gitea: Gitea): Promise<WorkflowRepo
 
 interface Server {
   readonly host: string
-  /** An access token that may do everything. */
+  /** An access token with all permissions. */
   readonly token: string
   readonly folder: string
 }
 
 // The repositories
 
-/** Puts this checkout's action on the Gitea, and stand-ins for the others, which can't be fetched without network. */
+/**
+ * Puts this checkout's action on the Gitea, and stand-ins for other actions, which can't be fetched without network.
+ */
 async function publishActions(server: Server): Promise<void> {
   const action = join(server.folder, 'action')
   await mkdir(action)
@@ -125,7 +127,7 @@ async function publishAction(server: Server, name: string, tag: string, folder: 
   await git(folder, 'push', '--quiet', remote(server, name), 'main', tag)
 }
 
-/** Makes the repository `writer/app` of the example flake, with a login to the registry; returns its work tree. */
+/** Creates the repository `writer/app` with the example flake and a login to the registry. Returns its work tree. */
 async function createApp(server: Server, registryToken: string): Promise<string> {
   const folder = join(server.folder, 'app')
   await cp(join(checkout, 'examples/hello'), folder, { recursive: true })
@@ -174,7 +176,7 @@ async function startRunner(gitea: Gitea, parent: string): Promise<ReturnType<typ
     cache: { enabled: false },
     host: { workdir_parent: join(folder, 'work') },
   }
-  // JSON is YAML as well.
+  // JSON is valid YAML.
   await writeFile(config, JSON.stringify(settings))
   const token = await gitea.command('actions', 'generate-runner-token')
   const labels = ['--labels', 'ubuntu-24.04:host,ubuntu-24.04-arm:host']

@@ -10,9 +10,9 @@ const run = promisify(execFile)
 /** A Gitea with the users `writer` and `other`. */
 export interface Gitea {
   readonly host: string
-  /** Runs `gitea` and returns the last line that it prints. */
+  /** Runs `gitea` and returns the last line of its output. */
   readonly command: (...args: readonly string[]) => Promise<string>
-  /** Makes an access token of `writer`. */
+  /** Creates an access token for `writer`. */
   readonly login: (...scopes: readonly string[]) => Promise<Login>
   readonly close: () => Promise<void>
 }
@@ -22,7 +22,7 @@ export async function startGitea(): Promise<Gitea> {
   const config = await place.write('app.ini', configuration(place))
   const command: Gitea['command'] = async (...args) => {
     const { stdout } = await run(builtProgram('gitea').path, ['--config', config, ...args], { cwd: place.folder })
-    // Warnings, such as the one to root, are above the result.
+    // Warnings, such as the one about root, precede the result.
     return stdout.trim().split('\n').at(-1) ?? ''
   }
   await command('migrate')
@@ -35,7 +35,7 @@ export async function startGitea(): Promise<Gitea> {
   return { host: place.host, command, login: (...scopes) => accessToken(command, scopes.join()), close }
 }
 
-/** Gitea's registry, with a login by an access token. */
+/** Gitea's registry, with a login by access token. */
 export async function startGiteaRegistry(): Promise<RealRegistry> {
   const { host, close, login: makeLogin } = await startGitea()
   const login = await makeLogin('write:package')

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { shared } from '../../jest.config.js'
 
-// Apart from jest.config.js, so that `npm test` does not run these: they need programs that take minutes to build.
+// Separate from jest.config.js, so that `npm test` omits these tests. Their programs take minutes to build.
 export default {
   ...shared,
   rootDir: fileURLToPath(new URL('../..', import.meta.url)),

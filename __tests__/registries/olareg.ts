@@ -14,7 +14,7 @@ export async function startOlareg(): Promise<RealRegistry> {
       { repo: 'owner/*', access: ['read', 'write'], members: [login.user] },
     ],
   }
-  // JSON is YAML as well.
+  // JSON is valid YAML.
   const file = await place.write('access.yaml', JSON.stringify(access))
   const args = ['--addr', '127.0.0.1', '--port', String(place.port), '--dir', join(place.folder, 'storage')]
   const close = await startServer({ place, program: 'olareg', args: ['serve', ...args, '--auth-basic', file] })

@@ -7,10 +7,10 @@ export interface Program {
   readonly name: string
   readonly module: string
   readonly version: string
-  /** The package that is the program, relative to the module. */
+  /** The program's package, relative to the module. */
   readonly package: string
   readonly tags?: string
-  /** Folders of the module that the program reads when it runs. */
+  /** Folders of the module that the program reads at run time. */
   readonly resources?: readonly string[]
 }
 
@@ -38,7 +38,7 @@ export type ProgramName = keyof typeof programs
 
 export const allPrograms: readonly Program[] = Object.values(programs)
 
-/** The folder of a program, which holds the program by its own name, and its resources. */
+/** The folder of a program, which contains the program under its name, and its resources. */
 export function programFolder({ name, version }: Program): string {
   return join(fileURLToPath(new URL('../../.cache/registries', import.meta.url)), `${name}-${version}`)
 }

@@ -19,13 +19,13 @@ type Inputs = Readonly<Record<string, string>>
 
 export interface RegistryTests {
   readonly withLogin: boolean
-  /** The names of the registry's logins that may not write. */
+  /** The names of the registry's read-only logins. */
   readonly readers?: readonly string[]
-  /** Tests of this registry alone. */
+  /** Additional tests of this registry. */
   readonly more?: (bench: () => Bench) => void
 }
 
-/** What the action does at a registry: dist/index.js as the runner runs it, with real Nix. */
+/** Tests the action at a registry: runs dist/index.js like the runner does, with real Nix. */
 export function describeRegistry(
   name: string,
   start: () => Promise<RealRegistry>,
@@ -59,7 +59,7 @@ export function describeRegistry(
       expect(await read('again')).toEqual(first)
     })
 
-    test('of a changed image, only the changed layer is uploaded', async () => {
+    test('only the changed layer of an image is uploaded', async () => {
       const { publish, read } = bench()
       await publish('changed', await bench().flake(['base', 'app', 'files']))
       const before = await read('changed')
@@ -69,12 +69,12 @@ export function describeRegistry(
         const [old, now] = [layersOf(before, architecture), layersOf(after, architecture)]
         expect(now.map(({ digest }, layer) => digest === old[layer]?.digest)).toEqual([true, false, true])
         expect(built[at]?.outputs).toMatchObject({ unchanged: 'false', 'reused-layers': '2' })
-        // Nothing but the layer, the config and the manifest.
+        // Only the layer, the config and the manifest.
         expect(Number(built[at]?.outputs['pushed-bytes'])).toBeLessThan((now[1]?.size ?? 0) + 5000)
       }
     })
 
-    test('other labels give an image of the same layers, without a build', async () => {
+    test('changed labels give an image of the same layers, without a build', async () => {
       const { publish, read } = bench()
       const flake = await bench().flake(['base', 'app'])
       await publish('labels', flake, { labels: 'org.opencontainers.image.revision=1' })
@@ -123,7 +123,7 @@ export function describeRegistry(
       expect(await readIndex(other, 'owner/both', 'latest')).toEqual(index)
     })
 
-    test('images that are at one registry each are copied to the other', async () => {
+    test('images that only one of two registries has are copied to the other', async () => {
       const { build, merge, read, image, other } = bench()
       const flake = await bench().flake(['base', 'app'])
       const names = [image('copied'), `${other.host}/owner/copied`] as const
@@ -144,7 +144,7 @@ export function describeRegistry(
 }
 
 function describeLogins(bench: () => Bench): void {
-  test('a wrong password is said to be wrong', async () => {
+  test('a wrong password is reported as such', async () => {
     const { build, registry, image, loginFolder } = bench()
     const login = { user: registry.login?.user ?? '', password: 'not the password' }
     const env = { DOCKER_CONFIG: await loginFolder(login) }
@@ -155,7 +155,7 @@ function describeLogins(bench: () => Bench): void {
     expect(errors).toEqual([expect.stringMatching(/docker\/login-action/)])
   })
 
-  test('a build without a login is asked to log in', async () => {
+  test('a build without a login fails and asks for one', async () => {
     const { build, image, lab } = bench()
     const inputs = { image: image('no-login') }
     const env = { DOCKER_CONFIG: await mkdtemp(join(lab.folder, 'no-login-')) }
@@ -181,22 +181,22 @@ function describeReaders(bench: () => Bench, readers: readonly string[]): void {
   })
 }
 
-/** A registry, another one beside it, and steps that use them. */
+/** A registry, a second one, and steps that use them. */
 export interface Bench {
   readonly lab: Lab
   readonly registry: RealRegistry
-  /** Open to everyone. */
+  /** Without authentication. */
   readonly other: RealRegistry
   /** The name of an image in the registry. */
   image(name: string): string
-  /** Makes a flake of images with these layers, in a folder of its own. */
+  /** Creates a flake of images with these layers, in a separate folder. */
   flake(layers: readonly string[]): Promise<string>
   build(system: string, flake: string, inputs: Inputs, env?: Inputs): Promise<ActionRun>
   merge(inputs: Inputs): Promise<ActionRun>
-  /** Builds for both systems and merges, all in success. */
+  /** Builds for both systems and merges. All steps must succeed. */
   publish(name: string, flake: string, inputs?: Inputs): Promise<{ built: readonly ActionRun[]; merged: ActionRun }>
   read(name: string): Promise<PublishedIndex>
-  /** The digest of an image, all platforms included, that skopeo has copied. */
+  /** The digest of an image with all platforms, which skopeo has copied. */
   copyWithSkopeo(name: string): Promise<string>
   /** A folder for DOCKER_CONFIG with a login. */
   loginFolder(login: Login | undefined): Promise<string>
@@ -236,7 +236,7 @@ async function openBench(lab: Lab, registry: RealRegistry, other: RealRegistry):
     lab.build(system, { cwd: flake, inputs, env: { ...common, ...env } })
   const merge: Bench['merge'] = (inputs) => lab.merge({ inputs, env: common })
   const publish: Bench['publish'] = async (name, flake, inputs = {}) => {
-    // A workflow run of its own, with its own artifacts.
+    // A separate workflow run with separate artifacts.
     const artifacts = await startArtifactService()
     const step = { artifacts, env: common }
     const image = { image: imageOf(name), ...inputs }
@@ -270,7 +270,7 @@ async function openBench(lab: Lab, registry: RealRegistry, other: RealRegistry):
   }
 }
 
-/** Makes a flake whose `containerImage` is a docker archive, for each system one of its own. */
+/** Creates a flake whose `containerImage` is a different Docker archive for each system. */
 async function makeFlake(parent: string, layers: readonly string[]): Promise<string> {
   const folder = join(await mkdtemp(join(parent, 'flake-')), 'flake')
   await mkdir(folder)
@@ -288,7 +288,7 @@ async function makeFlake(parent: string, layers: readonly string[]): Promise<str
   return folder
 }
 
-/** Text of 100 kB that stays large when it is compressed, and is the same for the same seed. */
+/** Text of 100 kB that compresses poorly, and is the same for the same seed. */
 function incompressible(seed: string): string {
   const parts = Array.from({ length: 1600 }, (_, at) => createHash('sha256').update(`${seed} ${at}`).digest('hex'))
   return parts.join('')

@@ -17,7 +17,7 @@ export interface Login {
   readonly password: string
 }
 
-/** A login that may read a repository and not write to it. */
+/** A login that may read a repository but not write to it. */
 export interface Reader {
   /** Completes the sentence "a build is denied with …". */
   readonly name: string
@@ -25,16 +25,16 @@ export interface Reader {
   readonly repository: string
 }
 
-/** A registry that is running. */
+/** A running registry. */
 export interface RealRegistry {
-  /** As in an image's name: `127.0.0.1:43215`. */
+  /** Host and port, as in an image's name: `127.0.0.1:43215`. */
   readonly host: string
-  /** What repositories begin with that the login may write to. */
+  /** The prefix of the repositories that the login may write to. */
   readonly owner: string
-  /** Absent: the registry is open to everyone. */
+  /** Absent for a registry without authentication. */
   readonly login?: Login
   readonly readers: readonly Reader[]
-  /** The certificate authority of a registry that speaks https. */
+  /** The certificate authority of an HTTPS registry. */
   readonly authority?: { readonly file: string; readonly certificate: string }
   readonly close: () => Promise<void>
 }
@@ -71,7 +71,7 @@ export interface ProgramCall {
 }
 
 export interface RunningProgram {
-  /** Rejects with what the program printed when it ends before it is closed, and never resolves. */
+  /** Rejects with the program's output if it ends before it is closed. Never resolves. */
   readonly ended: Promise<never>
   /** Ends the program and deletes the folder. */
   readonly close: () => Promise<void>
@@ -90,7 +90,7 @@ export function startProgram({ place, program, args, env }: ProgramCall): Runnin
   const ended = once(child, 'exit').then(async ([code]) => {
     throw new Error(`${program} ended with ${code}:\n${(await log).join('')}`)
   })
-  // It also ends because it is closed.
+  // Closing it ends it as well.
   ended.catch(() => {})
   const close = async (): Promise<void> => {
     watch.kill('SIGKILL')
@@ -102,13 +102,13 @@ export function startProgram({ place, program, args, env }: ProgramCall): Runnin
 
 export interface ServerCall extends ProgramCall {
   readonly place: Place
-  /** In PEM; given, the server speaks https. */
+  /** In PEM format. If set, the server uses HTTPS. */
   readonly certificate?: string
 }
 
 /**
  * Starts a program and waits until it answers at `/v2/`.
- * @returns ends the program and deletes the folder
+ * @returns a function that ends the program and deletes the folder
  */
 export async function startServer({ certificate, ...call }: ServerCall): Promise<() => Promise<void>> {
   const { ended, close } = startProgram(call)
@@ -123,13 +123,15 @@ export async function startServer({ certificate, ...call }: ServerCall): Promise
   }
 }
 
-/** The lines of a password file: bcrypt at its lowest cost, as registries verify the password with every request. */
+/**
+ * The lines of a password file, with bcrypt's lowest cost, because registries verify the password for every request.
+ */
 export async function passwordFile(logins: readonly Login[]): Promise<string> {
   const lines = logins.map(async ({ user, password }) => `${user}:${await hash(password, 4)}\n`)
   return (await Promise.all(lines)).join('')
 }
 
-/** Resolves when a registry gives an answer, whichever it is. */
+/** Resolves when a registry gives any answer. */
 async function answers(host: string, certificate: string | undefined, signal: AbortSignal): Promise<void> {
   const url = `${certificate === undefined ? 'http' : 'https'}://${host}/v2/`
   const agent = new Agent({ connect: { ca: certificate } })
@@ -139,7 +141,7 @@ async function answers(host: string, certificate: string | undefined, signal: Ab
         await (await request(url, { dispatcher: agent, signal })).body.dump()
         return
       } catch {
-        // Refuses connections until it is ready.
+        // It refuses connections until it is ready.
         await delay(100, undefined, { signal })
       }
     }

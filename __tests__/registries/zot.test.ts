@@ -6,7 +6,7 @@ import { failDelay, startZot } from './zot.ts'
 describeRegistry('zot', startZot, { withLogin: true, readers: ['a user who may only read'], more: describeDelay })
 
 function describeDelay(bench: () => Bench): void {
-  test('a build does not wait for the refusal of a request to delete', async () => {
+  test('a build does not wait until a request to delete is refused', async () => {
     const { build, image } = bench()
     const flake = await bench().flake(['base'])
     const started = performance.now()

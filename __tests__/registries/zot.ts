@@ -3,7 +3,7 @@ import { findPlace, passwordFile, type RealRegistry, startServer } from './serve
 
 const login = { user: 'writer', password: 'the right password' }
 
-/** For how many seconds zot waits before it refuses a request. */
+/** How many seconds zot waits before it refuses a request. */
 export const failDelay = 20
 
 /** zot with a login that may read everywhere, write below `owner/`, and delete nothing. */

@@ -6,26 +6,30 @@ import { crc32, inflateRawSync } from 'node:zlib'
 import * as v from 'valibot'
 import { digestOf } from './digest.ts'
 
-/** A finished artifact, as a test reads it back. */
+/** A finished artifact, as a test reads it. */
 export interface StoredArtifact {
   readonly id: number
   readonly name: string
-  /** The days between creation and expiry that were asked for; undefined: the repository's own setting. */
+  /** The requested days between creation and expiry. Undefined means the repository's setting. */
   readonly retentionDays: number | undefined
-  /** The archive's files by path, unpacked. */
+  /** The archive's files by path, decompressed. */
   readonly files: ReadonlyMap<string, Buffer>
 }
 
-/** One request: a Twirp method (`CreateArtifact`, …) or a blob operation (`PutBlock`, `PutBlockList`, `PutBlob`, `GetBlob`). */
+/**
+ * One request: a Twirp method (`CreateArtifact`, …) or a blob operation (`PutBlock`, `PutBlockList`, `PutBlob`,
+ * `GetBlob`).
+ */
 export interface ArtifactCall {
   readonly method: string
-  /** The artifact's name, where the request is about one. */
+  /** The artifact's name, if the request concerns one. */
   readonly name?: string
 }
 
 /**
- * Decides what goes wrong: an answer in place of the real one, a connection reset before the request is carried out
- * (`reset`) or after that (`lost`), no answer at all (`stall`), half an answer (`truncated`), or nothing. `count` is how many requests of this method there were, this one included.
+ * Injects a fault: an answer instead of the real one, a connection reset before (`reset`) or after (`lost`) the request
+ * is processed, no answer at all (`stall`), or half an answer (`truncated`). `count` is the number of requests of this
+ * method, including this one.
  */
 export type ArtifactFault = (
   call: ArtifactCall & { readonly count: number },
@@ -39,43 +43,44 @@ export interface ArtifactFaultAnswer {
 
 /** GitHub's artifact service for one workflow run, in this process. */
 export interface ArtifactService {
-  /** What the runner gives a job so that it finds the service. */
+  /** The environment that the runner gives a job to find the service. */
   readonly env: { readonly ACTIONS_RESULTS_URL: string; readonly ACTIONS_RUNTIME_TOKEN: string }
-  /** Every request so far, refused ones included. */
+  /** Every request so far, including refused ones. */
   readonly calls: readonly ArtifactCall[]
-  /** The signatures of all URLs that it has given. */
+  /** The signatures of all URLs that it has issued. */
   readonly signatures: readonly string[]
   /** The finalized artifacts, oldest first. */
   artifacts(): Promise<readonly StoredArtifact[]>
   /**
-   * Stores an artifact as another job of the run would; `files` maps paths to text. Replaces one of the same name.
-   * @param links symbolic links, and where they lead
+   * Stores an artifact as another job of the run would. `files` maps paths to text. Replaces an artifact of the same
+   * name.
+   * @param links symbolic links and their targets
    */
   put(name: string, files: Readonly<Record<string, string>>, links?: Readonly<Record<string, string>>): Promise<void>
-  /** Stores these bytes as an artifact's archive, whatever they are. */
+  /** Stores any bytes as an artifact's archive. */
   putArchive(name: string, content: Buffer): Promise<void>
   setFault(fault?: ArtifactFault): void
   close(): Promise<void>
 }
 
 export interface ArtifactServiceOptions {
-  /** The run's backend id, as in the token's scope. */
+  /** The run's backend ID, as in the token's scope. */
   readonly runId?: string
-  /** How long a signed URL holds; 0: it has expired when it arrives. */
+  /** How long a signed URL is valid. With 0, it has expired when it arrives. */
   readonly signedUrlSeconds?: number
   /**
-   * Refuses fields that it does not know, and lists before the first upload, and has signatures with padding, as the
-   * artifact server of act.
+   * Behaves like the artifact server of act: refuses unknown fields and lists before the first upload, and pads
+   * signatures.
    */
   readonly act?: boolean
 }
 
 /**
- * Starts a stand-in for the service that `@actions/artifact` 6 talks to for the current run: Twirp over JSON, and
- * signed URLs into a blob store with Azure's block operations.
+ * Starts a stand-in for the service that `@actions/artifact` 6 uses for the current run: Twirp over JSON, and
+ * signed URLs of a blob store with Azure's block operations.
  *
- * As with GitHub's, a name belongs to a run from its creation on: an artifact that was never finalized is not listed,
- * can't be deleted by the client (which looks it up first), and still makes the same name conflict (seen in
+ * As with GitHub's service, a run owns a name as soon as it is created: an artifact that was never finalized is not
+ * listed, can't be deleted by the client (which looks it up first), and still makes the same name conflict (seen in
  * dotnet/orleans#10961).
  */
 export async function startArtifactService(options: ArtifactServiceOptions = {}): Promise<ArtifactService> {
@@ -142,7 +147,7 @@ export async function startArtifactService(options: ArtifactServiceOptions = {})
   }
 }
 
-/** https://github.com/nektos/act/issues/6022; seen with act 0.2.89 */
+/** https://github.com/nektos/act/issues/6022, observed with act 0.2.89 */
 function refuseAsAct({ body }: Received, { method }: ArtifactCall, { artifacts }: Store): Reply | undefined {
   const broken = { status: 500, headers: { 'content-type': 'text/plain' }, body: 'Error decode request body' }
   if (method === 'CreateArtifact' && body.includes('mime_type')) return broken
@@ -207,7 +212,7 @@ function answer(received: Received, call: ArtifactCall, store: Store): Reply {
 }
 
 function withFault({ status, headers = {}, body = '{}' }: ArtifactFaultAnswer): Reply {
-  // The client parses every answer of the service as JSON, so that an empty one would be an error of its own.
+  // The client parses every answer of the service as JSON, so an empty one would cause a different error.
   return { status, headers, body }
 }
 
@@ -323,7 +328,7 @@ function finalized(store: Store): readonly Artifact[] {
 
 function storedArtifact({ id, name, createdAt, expiresAt, blob }: Artifact): StoredArtifact {
   const day = 24 * 60 * 60 * 1000
-  // The client adds days on its local calendar: with a change of clocks between, they are not whole days of 24 hours.
+  // The client adds days in local time. If the clocks change in between, they are not all 24 hours long.
   const retentionDays = expiresAt && Math.round((expiresAt.getTime() - createdAt.getTime()) / day)
   return { id, name, retentionDays, files: unzip(blob.content ?? Buffer.alloc(0)) }
 }
@@ -365,7 +370,9 @@ function putBlock(blob: Artifact['blob'], { url, body }: Received): Reply {
   return created
 }
 
-/** https://learn.microsoft.com/rest/api/storageservices/put-block-list: the blob is the listed blocks in their order. */
+/**
+ * https://learn.microsoft.com/rest/api/storageservices/put-block-list: the blob is the listed blocks in their order.
+ */
 function putBlockList(blob: Artifact['blob'], { request, body }: Received): Reply {
   const ids = Array.from(body.toString().matchAll(/<(?:Latest|Uncommitted)>([^<]*)</g), ([, id]) => id ?? '')
   const blocks = ids.flatMap((id) => blob.blocks.get(id) ?? [])
@@ -407,7 +414,7 @@ interface UrlSigner {
   holds(url: URL, permission: 'r' | 'w'): boolean
 }
 
-/** @param act the padding of a signature is not escaped in URLs */
+/** @param act whether to leave the padding of a signature unescaped in URLs */
 function urlSigner(origin: string, lifetime: number, act: boolean): UrlSigner {
   const key = randomBytes(32)
   const signatures: string[] = []
@@ -462,7 +469,7 @@ async function listen(server: Server): Promise<string> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject).listen(0, '127.0.0.1', resolve)
   })
-  // A server that listens on a port always has an address of this shape.
+  // A server that listens on a port always has an address of this form.
   const { port } = server.address() as AddressInfo
   return `http://127.0.0.1:${port}`
 }
@@ -478,9 +485,9 @@ function counter(first: number): () => number {
   return () => next++
 }
 
-// Zip files, as far as artifacts need them: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+// The parts of zip that artifacts need: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 
-/** A zip of one file, with this content as it is. @param method what it says of the content: 8 for compressed */
+/** A zip of one file with this content. @param method the declared compression method: 8 for deflate */
 export function archiveOf(path: string, content: Buffer, method = 0): Buffer {
   const archive = zip({ [path]: content.toString('latin1') }, {}, 'latin1')
   const directory = archive.lastIndexOf('504b0102', undefined, 'hex')
@@ -488,7 +495,7 @@ export function archiveOf(path: string, content: Buffer, method = 0): Buffer {
   return archive
 }
 
-/** Writes a zip of stored (uncompressed) entries. The content of a symbolic link is where it leads. */
+/** Writes a zip of stored (uncompressed) entries. The content of a symbolic link is its target. */
 function zip(
   files: Readonly<Record<string, string>>,
   links: Readonly<Record<string, string>> = {},
@@ -531,7 +538,7 @@ function zipEntryFields(name: Buffer, content: Buffer): Buffer {
   return fields
 }
 
-/** Reads a zip by its central directory: a streamed one has the sizes nowhere else. */
+/** Reads a zip from its central directory, because a streamed zip has the sizes only there. */
 function unzip(archive: Buffer): ReadonlyMap<string, Buffer> {
   const files = new Map<string, Buffer>()
   const end = archive.lastIndexOf('504b0506', undefined, 'hex')

@@ -3,10 +3,10 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-/** The beginning of a command line that runs buildx. */
+/** The command prefix that runs buildx. */
 export type Buildx = readonly [program: string, ...args: readonly string[]]
 
-// Where Docker itself looks for plugins, and where packages put them; the last is the program by itself.
+// The folders where Docker looks for plugins and packages install them. The last entry is the standalone program.
 // https://github.com/docker/cli/blob/master/cli-plugins/manager/manager_unix.go
 const PLUGIN_FOLDERS = [
   join(process.env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'cli-plugins'),
@@ -21,14 +21,14 @@ const WAYS: readonly Buildx[] = [
   ['buildx'],
 ]
 
-/** Docker's buildx, as a plugin or a program by itself, which needs no Docker; nothing where there is none. */
+/** Finds Docker's buildx, as a plugin or as a standalone program, which needs no Docker. Undefined if not installed. */
 export async function findBuildx(): Promise<Buildx | undefined> {
   const answers = await Promise.all(WAYS.map(async (way) => ({ way, found: await answersAs(way) })))
   return answers.find(({ found }) => found)?.way
 }
 
 async function answersAs([program, ...args]: Buildx): Promise<boolean> {
-  // A Docker without the plugin takes the words for its own, and shows its help.
+  // Docker without the plugin ignores the arguments and shows its help.
   return promisify(execFile)(program, [...args, 'version']).then(
     ({ stdout }) => stdout.includes('docker/buildx'),
     () => false,

@@ -1,6 +1,6 @@
 import { generateKeyPairSync, type KeyObject, sign, X509Certificate } from 'node:crypto'
 
-/** In PEM. */
+/** In PEM format. */
 export interface Certified {
   readonly key: string
   readonly cert: string
@@ -13,8 +13,8 @@ export interface Days {
 }
 
 /**
- * A new key and its own certificate for `127.0.0.1` and a host (RFC 5280, section 4.1), written out by hand as
- * node:crypto reads certificates and makes none.
+ * Creates a key and a self-signed certificate for `127.0.0.1` and a host (RFC 5280, section 4.1). It is encoded by
+ * hand, because node:crypto can read certificates but not create them.
  */
 export function selfSigned(host = 'localhost', days: Days = { from: -1, to: 1 }, address = [127, 0, 0, 1]): Certified {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })

@@ -9,19 +9,19 @@ const run = promisify(execFile)
 
 export interface Containerd {
   /**
-   * Pulls an image by plain http, and unpacks its layers as for a container.
-   * @param to a tar that is written: the files as the container would see them
+   * Pulls an image over plain HTTP, and extracts its layers as for a container.
+   * @param to the tar to write, with the files that the container would see
    */
   readonly unpack: (reference: string, platform: string, to: string) => Promise<void>
-  /** Ends the process and deletes what it stored. */
+  /** Ends the process and deletes its files. */
   readonly close: () => Promise<void>
 }
 
 /**
- * Starts a containerd of its own, in a folder of its own, for its tool `ctr`: another one on the machine neither sees it
- * nor is touched. It also ends, and its files go, when this process is killed.
+ * Starts a separate containerd for its tool `ctr`, in a separate folder, isolated from any containerd of the machine.
+ * It also ends, and its files are removed, when this process is killed.
  *
- * Throws an error with its last log lines where it does not start.
+ * Throws an error with its last log lines if it does not start.
  */
 export async function startContainerd(): Promise<Containerd> {
   // A socket's path has at most 107 characters.
@@ -40,11 +40,11 @@ export async function startContainerd(): Promise<Containerd> {
   const close = async () => {
     child.stdin.end()
     await ended
-    // Where nothing ran that could have removed it.
+    // The folder still exists if nothing ran that could have removed it.
     await rm(folder, { recursive: true, force: true })
   }
   try {
-    // It waits for the socket by itself.
+    // `ctr` waits for the socket.
     await Promise.race([asRoot([...ctr, 'version']), ended.then(() => Promise.reject(new Error('is it there?')))])
   } catch (error) {
     const log = await readFile(join(folder, 'log'), 'utf8').catch(() => '')
@@ -67,7 +67,7 @@ export async function startContainerd(): Promise<Containerd> {
   }
 }
 
-// `opt` would be a folder of the machine otherwise.
+// Otherwise, `opt` would be a folder of the machine.
 function configOf(folder: string, socket: string): string {
   return `\
 version = 2
@@ -83,7 +83,7 @@ path = "${folder}/opt"
 `
 }
 
-/** Runs it until this shell's input ends, as it does when the process that started it is gone, however it went. */
+/** Runs it until this shell's input ends, which happens when the process that started it ends for any reason. */
 const WATCHED = `
 command -v containerd > "$0/log" || exit
 containerd --config "$0/config.toml" > "$0/log" 2>&1 < /dev/null &
@@ -93,7 +93,7 @@ kill $!
 wait
 rm -rf "$0"`
 
-/** In a mount namespace of its own: what is mounted there is gone when it has ended, in whatever way. */
+/** In a separate mount namespace, so that its mounts disappear when it ends for any reason. */
 const PACKED = `
 set -e
 to=$1

@@ -1,6 +1,6 @@
 import { BLOCK_LIMIT, deflateModule } from '../../src/compress/deflate/deflate.ts'
 
-/** What wasm/deflate.ts exports. */
+/** The exports of wasm/deflate.ts. */
 interface Exports {
   readonly memory: WebAssembly.Memory
   readonly input: WebAssembly.Global
@@ -8,7 +8,7 @@ interface Exports {
   readonly deflate: (length: number, level: number) => number
 }
 
-/** The compressor in this thread, at once: a worker of the pool does the same. */
+/** Compresses in this thread, synchronously, like a worker of the pool. */
 export function createDeflater(): (block: Uint8Array, level: number) => Uint8Array<ArrayBuffer> {
   const { exports } = new WebAssembly.Instance(deflateModule())
   const { memory, input, output, deflate } = exports as unknown as Exports

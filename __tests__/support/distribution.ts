@@ -11,22 +11,22 @@ import { hash } from 'bcryptjs'
 import { startTokenServer, type TokenServer } from './token-server.ts'
 
 export interface DistributionOptions {
-  /** `token` starts a token server in this process along with it. */
+  /** `token` also starts a token server in this process. */
   readonly auth?: { readonly kind: 'basic' | 'token'; readonly user: string; readonly password: string }
 }
 
 export interface Distribution {
-  /** As in an image's name: `127.0.0.1:43215`. */
+  /** Host and port, as in an image's name: `127.0.0.1:43215`. */
   readonly host: string
-  /** What it logged so far, a line of JSON or of its access log each. */
+  /** Its log so far: lines of JSON, or of its access log. */
   readonly logLines: readonly string[]
-  /** Ends the process and deletes what it stored. */
+  /** Ends the process and deletes its files. */
   readonly close: () => Promise<void>
 }
 
 /**
- * Starts Docker Distribution on a free port of 127.0.0.1, with its files in a new folder for temporary ones. It also
- * ends, and its files go, when this process is killed.
+ * Starts Docker Distribution on a free port of 127.0.0.1, with its files in a new temporary folder. It also ends, and
+ * its files are removed, when this process is killed.
  */
 export async function startDistribution({ auth }: DistributionOptions = {}): Promise<Distribution> {
   const program = distributionProgram()
@@ -51,7 +51,7 @@ export async function startDistribution({ auth }: DistributionOptions = {}): Pro
   }
 }
 
-/** The path of the registry's program, from PATH or from what `scripts/setup.mjs` installed in this checkout. */
+/** The path of the registry's program, on the PATH or installed by `scripts/setup.mjs` in this checkout. */
 export function distributionProgram(): string {
   const names = ['docker-registry', 'registry']
   const onPath = (process.env['PATH'] ?? '')
@@ -69,7 +69,7 @@ function installed(names: readonly string[]): readonly string[] {
   const tools = fileURLToPath(new URL('../../.cache/tools', import.meta.url))
   if (!existsSync(tools)) return []
   const files = readdirSync(tools, { recursive: true, encoding: 'utf8' })
-  // Debian's package has a service script of the same name as the program.
+  // Debian's package has a service script with the same name as the program.
   const programs = files.filter((file) => names.includes(basename(file)) && !file.includes(join('etc', 'init.d')))
   return programs.map((file) => join(tools, file))
 }
@@ -79,7 +79,7 @@ function isProgram(path: string): boolean {
     accessSync(path, constants.X_OK)
     return statSync(path).isFile()
   } catch {
-    // Absent, or another user's: not a program for us either way.
+    // The file is missing or belongs to another user. Either way, it can't be run.
     return false
   }
 }
@@ -101,7 +101,7 @@ async function configOf(
 
 async function passwordFile(folder: string, account: { readonly user: string; readonly password: string }) {
   const path = join(folder, 'htpasswd')
-  // The cheapest cost that bcrypt has: the registry verifies the password with every request.
+  // The lowest cost of bcrypt, because the registry verifies the password for every request.
   await writeFile(path, `${account.user}:${await hash(account.password, 4)}\n`)
   return { htpasswd: { realm: 'test registry', path } }
 }
@@ -112,7 +112,7 @@ async function tokenTrust(folder: string, { certificate, issuer, realm, service 
   return { token: { realm, service, issuer, rootcertbundle } }
 }
 
-/** The host it listens on, from its log. Throws with the log if it ends before. */
+/** Reads the host that the registry listens on from its log. Throws with the log if it ends before that. */
 async function listening(
   { stdout, stderr }: ChildProcessByStdio<null, Readable, Readable>,
   logLines: string[],
@@ -132,7 +132,7 @@ async function listening(
   return await found.promise
 }
 
-/** A shell that waits for this process to end, however it does, as that closes the shell's input. */
+/** A shell that waits for this process to end for any reason, which closes the shell's input. */
 export function watchOver({ pid }: ChildProcess, folder: string): ChildProcess {
   const script = 'trap "" HUP INT; read -r _; kill "$0"; rm -rf "$1"'
   return spawn('/bin/sh', ['-c', script, String(pid), folder], { stdio: ['pipe', 'ignore', 'ignore'] })

@@ -10,22 +10,22 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 
 export type Docker = {
-  /** What a process needs to reach the daemon: `DOCKER_HOST`, and `DOCKER_CONFIG`, an empty folder of its own. */
+  /** The environment to reach the daemon: `DOCKER_HOST`, and `DOCKER_CONFIG`, an empty folder. */
   readonly env: Readonly<Record<string, string>>
-  /** Whether the daemon was started here, or is the machine's. */
+  /** Whether the daemon was started here, rather than being the machine's. */
   readonly own: boolean
-  /** Ends what was started and removes every file of it. Never touches the machine's own daemon. */
+  /** Stops the daemon that was started, and removes its files. Never touches the machine's daemon. */
   readonly close: () => Promise<void>
 }
 
 /**
- * Docker: the daemon that the caller's environment reaches, or else one of its own, in a folder of its own and without
- * any network set-up. Such a daemon ends with this process, if it was not closed before.
+ * Returns the daemon that the caller's environment reaches, or starts one in a separate folder without any network
+ * setup. A daemon that was started ends with this process, unless it was closed before.
  *
- * Throws an error with the daemon's last log lines where it does not start.
+ * Throws an error with the daemon's last log lines if it does not start.
  */
 export async function startDocker(): Promise<Docker> {
-  // A socket's path has at most 107 characters, and that of containerd's is 51 longer than the temp folder's.
+  // A socket's path has at most 107 characters, and the path of containerd's is 51 longer than the temporary folder's.
   const folder = await mkdtemp(join(tmpdir().length < 50 ? tmpdir() : '/tmp', 'docker-'))
   try {
     const config = join(folder, 'config')
@@ -34,7 +34,7 @@ export async function startDocker(): Promise<Docker> {
     if (host === undefined) return await startDaemon(folder, config)
     const env = { DOCKER_HOST: host, DOCKER_CONFIG: config }
     const close = async () => {
-      // They would stay with the machine's daemon when all else is gone.
+      // They would otherwise stay with the machine's daemon.
       await removeImages(env, 'label=org.opencontainers.image.title=nix-image-action-example')
       rmSync(folder, { recursive: true, force: true })
     }
@@ -46,8 +46,8 @@ export async function startDocker(): Promise<Docker> {
 }
 
 /**
- * Removes images from a daemon, whatever names they have.
- * @param filter as `docker image ls --filter` takes it
+ * Removes images from a daemon, under all their names.
+ * @param filter for `docker image ls --filter`
  */
 async function removeImages(env: Readonly<Record<string, string | undefined>>, filter: string): Promise<void> {
   const options = { env: { ...process.env, ...env } }
@@ -56,7 +56,7 @@ async function removeImages(env: Readonly<Record<string, string | undefined>>, f
   if (ids.length > 0) await run('docker', ['image', 'rm', '--force', ...ids], options)
 }
 
-/** The address of the daemon that the caller uses: an own `DOCKER_CONFIG` would hide one that comes from a context. */
+/** The address of the caller's daemon. A different `DOCKER_CONFIG` would hide an address from a Docker context. */
 async function reachableDaemon(): Promise<string | undefined> {
   if (!(await answers(process.env))) return undefined
   const { stdout } = await run('docker', ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'])
@@ -73,7 +73,7 @@ async function answers(env: NodeJS.ProcessEnv): Promise<boolean> {
 type Daemon = {
   readonly folder: string
   readonly child: ChildProcess
-  /** The beginning of a command line that runs as root. */
+  /** The command prefix that runs a command as root. */
   readonly root: readonly string[]
   readonly newStrays: readonly string[]
 }
@@ -99,13 +99,13 @@ async function startDaemon(folder: string, config: string): Promise<Docker> {
   return { env, own: true, close }
 }
 
-// What the daemon makes outside its folder, empty, whatever its options say.
+// Folders that the daemon creates outside its own, regardless of its options. They stay empty.
 const strays = ['/run/docker', '/opt/containerd']
 
 function spawnDaemon(folder: string, socket: string): Daemon {
   const root = process.getuid?.() === 0 ? [] : ['sudo', '-n']
   const [program = '', ...args] = [
-    // In a mount namespace of its own: what it mounts is gone when it has ended, in whatever way.
+    // In a separate mount namespace, so that its mounts disappear when it ends for any reason.
     ...[...root, 'unshare', '--mount', dockerd()],
     ...['--config-file', join(folder, 'daemon.json'), '--pidfile', join(folder, 'pid')],
     ...['--host', `unix://${socket}`, '--group', String(process.getgid?.() ?? 0)],
@@ -115,13 +115,13 @@ function spawnDaemon(folder: string, socket: string): Daemon {
   const newStrays = strays.filter((stray) => !existsSync(stray))
   const log = openSync(join(folder, 'log'), 'w')
   const child = spawn(program, args, { stdio: ['ignore', log, log] })
-  // Such as a missing sudo: untilReady reports what the log says.
+  // For example, sudo is missing. untilReady reports the log.
   child.on('error', (error) => appendFileSync(join(folder, 'log'), `${error.message}\n`))
   closeSync(log)
   return { folder, child, root, newStrays }
 }
 
-/** An ordinary user's PATH has no sbin, which is where packages put it. */
+/** Packages install dockerd in sbin, which is not on the PATH of ordinary users. */
 function dockerd(): string {
   const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
   const found = folders.map((folder) => join(folder, 'dockerd')).find((file) => existsSync(file))
@@ -141,7 +141,7 @@ async function untilReady({ folder, child }: Daemon, env: NodeJS.ProcessEnv): Pr
   throw new Error(`dockerd did not start. Its last lines:\n${log.slice(-10).join('\n')}`)
 }
 
-/** Ends the daemon and removes its folder, at once: a process that is exiting can't wait for anything. */
+/** Stops the daemon and removes its folder synchronously, because an exiting process can't wait. */
 function stop(daemon: Daemon): void {
   const pid = pidOf(daemon)
   if (pid !== undefined) {
@@ -150,11 +150,11 @@ function stop(daemon: Daemon): void {
     endsWithin(pid, 5_000)
   }
   asRoot(daemon, ['rm', '-rf', daemon.folder])
-  // Not more than empty folders: another daemon may have come up meanwhile, and live there.
+  // Remove only empty folders: another daemon may have started in the meantime and use them.
   if (daemon.newStrays.length > 0) asRoot(daemon, ['find', ...daemon.newStrays, '-type', 'd', '-empty', '-delete'])
 }
 
-/** The daemon's own process id, which is not that of the `sudo` around it. */
+/** The daemon's process ID, rather than that of the `sudo` that started it. */
 function pidOf({ folder, child }: Daemon): number | undefined {
   const file = join(folder, 'pid')
   return existsSync(file) ? Number(readFileSync(file, 'utf8')) : child.pid
@@ -178,7 +178,7 @@ function endsWithin(pid: number, milliseconds: number): boolean {
   return true
 }
 
-/** A process that has ended stays listed until its parent looks, which this one does only after `stop`. */
+/** A process that has ended stays listed until its parent collects it, which this process does only after `stop`. */
 function alive(pid: number): boolean {
   try {
     return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
@@ -187,13 +187,13 @@ function alive(pid: number): boolean {
   }
 }
 
-/** Calls `end` when this process ends in any way but SIGKILL. Returns what takes that back. */
+/** Calls `end` when this process ends for any reason except SIGKILL. Returns a function that cancels this. */
 function atEndOfProcess(end: () => void): () => void {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   const onSignal = (name: NodeJS.Signals) => {
     forget()
     end()
-    // Nobody else handles it: then it ends the process, as it would have without this.
+    // There is no other handler: end the process, as the signal would have done.
     if (process.listenerCount(name) === 0) process.kill(process.pid, name)
   }
   const forget = () => {

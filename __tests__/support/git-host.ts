@@ -3,18 +3,21 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 
 export interface GitHostOptions {
-  /** `owner/name` of the one repository that it has. */
+  /** `owner/name` of its only repository. */
   readonly repository: string
-  /** The one token that may read it. */
+  /** The only token that may read it. */
   readonly token: string
-  /** Each commit of the repository, by the one before it; the first has none. */
+  /** The parent of each commit in the repository. The first has none. */
   readonly parents: Readonly<Record<string, string | undefined>>
-  /** Gitea and Forgejo don't say how two commits stand to each other: they list those that only the second one has. */
+  /**
+   * Gitea and Forgejo do not return the relation of two commits; they list the commits that only the second one
+   * contains.
+   */
   readonly countsOnly?: boolean
 }
 
 export interface GitHostRequest {
-  /** Without its query. */
+  /** Without the query. */
   readonly path: string
   readonly authorization: string | undefined
 }
@@ -26,16 +29,16 @@ export interface GitHostAnswer {
 }
 
 export interface GitHost {
-  /** As `GITHUB_API_URL`. */
+  /** The value of `GITHUB_API_URL`. */
   readonly api: string
   readonly requests: readonly GitHostRequest[]
-  /** Answers this in place of its own, or breaks the connection; only so many times, where it says how many. */
+  /** Returns this answer instead, or breaks the connection; for the given number of requests, or for all. */
   readonly setFault: (fault: GitHostAnswer | 'reset', times?: number) => void
   readonly close: () => Promise<void>
 }
 
 /**
- * Starts a stand-in for a Git host's API, on a free port of 127.0.0.1, that knows how two commits stand to each other:
+ * Starts a stand-in for a Git host's API on a free port of 127.0.0.1, which can compare two commits:
  * https://docs.github.com/en/rest/commits/commits#compare-two-commits
  */
 export async function startGitHost(options: GitHostOptions): Promise<GitHost> {
@@ -79,7 +82,7 @@ function answerTo(path: string, authorization: string | undefined, options: GitH
   return json(200, { url: path, status, total_commits: 0, commits: [], files: [] })
 }
 
-/** How the last commit of `head` stands to that of `base`. */
+/** The relation of the last commit of `head` to that of `base`. */
 function relationOf(base: readonly string[], head: readonly string[]): string {
   const [of, to] = [head[0] ?? '', base[0] ?? '']
   if (of === to) return 'identical'
@@ -87,7 +90,7 @@ function relationOf(base: readonly string[], head: readonly string[]): string {
   return head.includes(to) ? 'ahead' : 'diverged'
 }
 
-/** A commit and all before it, the latest first. */
+/** A commit and its ancestors, newest first. */
 function lineOf(commit: string | undefined, options: GitHostOptions): readonly string[] {
   return commit === undefined ? [] : [commit, ...lineOf(options.parents[commit], options)]
 }

@@ -1,35 +1,35 @@
 import { createHash } from 'node:crypto'
 
-/** One member of a tar to write. */
+/** A member of a tar to write. */
 export interface TarMember {
   readonly name: string
-  /** A file without it is empty. */
+  /** Absent for an empty file. */
   readonly content?: Buffer | string
   readonly type?: 'file' | 'hard-link' | 'symbolic-link' | 'folder' | 'character-device'
-  /** What a link points to. */
+  /** The target of a link. */
   readonly linkName?: string
   /**
-   * Where names, and the size, stand: in the header alone (`ustar`, names of at most 255 bytes), in a pax header in
-   * front of it, or in GNU's headers for long names. The header itself then has a name cut short and, with pax, no size.
+   * Where the name and the size are stored: only in the header (`ustar`, names of at most 255 bytes), in a preceding
+   * pax header, or in GNU's headers for long names. The header then has a truncated name and, with pax, no size.
    */
   readonly header?: 'ustar' | 'pax' | 'gnu'
-  /** Writes the size as GNU tar writes those that octal digits can't hold. */
+  /** Writes the size like GNU tar writes sizes that do not fit into octal digits. */
   readonly base256?: boolean
-  /** Pax records in addition to those that `header: 'pax'` writes, or in place of them; they need not be true. */
+  /** Pax records in addition to those of `header: 'pax'`, or instead of them. They may be false. */
   readonly pax?: Readonly<Record<string, string>>
-  /** Changes the header before its checksum is taken. */
+  /** Changes the header before its checksum is computed. */
   readonly alter?: (header: Buffer) => void
 }
 
 /**
  * Writes a tar.
- * @param zeros how many blocks of zeros end it: two by the standard, twenty blocks in all with GNU tar
+ * @param zeros the number of zero blocks at its end: the standard requires two, GNU tar pads to twenty blocks in total
  */
 export function writeTar(members: readonly TarMember[], zeros = 2): Buffer {
   return Buffer.concat([...members.map(writeMember), Buffer.alloc(zeros * BLOCK)])
 }
 
-/** Where the content of each member begins and ends: the places at which a cut tells. */
+/** The offsets where the content of each member begins and ends, at which tests truncate archives. */
 export function memberBounds(
   members: readonly TarMember[],
 ): readonly { readonly start: number; readonly end: number }[] {
@@ -45,18 +45,18 @@ export interface ArchiveOptions {
   readonly architecture?: string
   readonly os?: string
   readonly variant?: string
-  /** Each as a tar, or the text of the one file in it; those that are alike have one diff ID. */
+  /** Each layer as a tar, or as the text of its only file. Equal layers have the same diff ID. */
   readonly layers?: readonly (Buffer | string)[]
   readonly repoTags?: readonly string[] | null
-  /** Whether manifest.json is the first member; else it is the last. */
+  /** Whether manifest.json is the first member rather than the last. */
   readonly manifestFirst?: boolean
-  /** Writes layers that are like an earlier one as links to that. */
+  /** Writes a layer that equals an earlier one as a link to it. */
   readonly links?: 'hard-link' | 'symbolic-link'
-  /** In front of the members' names, though not in manifest.json: `./`. */
+  /** The prefix of the members' names, which manifest.json omits: `./`. */
   readonly prefix?: string
-  /** The layer's name, by default one that is not its diff ID, as buildImage does it. */
+  /** The layer's name. By default it differs from its diff ID, as with buildImage. */
   readonly layerName?: (diffId: string, index: number) => string
-  /** How all headers are written. */
+  /** The format of all headers. */
   readonly header?: TarMember['header']
   readonly base256?: boolean
   /** Changes fields of the config. */
@@ -66,18 +66,18 @@ export interface ArchiveOptions {
 }
 
 export interface MadeLayer {
-  /** As manifest.json has it. */
+  /** The name in manifest.json. */
   readonly name: string
-  /** The member that holds its bytes: another one where `name` is a link. */
+  /** The member that contains its bytes, which is a different one if `name` is a link. */
   readonly file: string
   readonly bytes: Buffer
   readonly diffId: string
 }
 
-/** A docker archive and what is in it. */
+/** A Docker archive and its content. */
 export interface MadeArchive {
   readonly bytes: Buffer
-  /** In their order; to be changed and given to `writeTar` for an archive that is broken. */
+  /** In order. To create a broken archive, change them and pass them to `writeTar`. */
   readonly members: readonly TarMember[]
   readonly layers: readonly MadeLayer[]
   readonly config: Buffer
@@ -87,7 +87,7 @@ export interface MadeArchive {
   readonly manifest: Readonly<Record<string, unknown>>
 }
 
-/** Makes a docker archive as Nix's dockerTools write it, in memory. */
+/** Creates a Docker archive in memory, as Nix's dockerTools write it. */
 export function makeArchive(options: ArchiveOptions = {}): MadeArchive {
   const { prefix = '', header, base256 } = options
   const layers = makeLayers(options)
@@ -154,7 +154,7 @@ function makeConfig(options: ArchiveOptions, layers: readonly MadeLayer[]): Buff
 function layerMembers(layers: readonly MadeLayer[], { links = 'hard-link' }: ArchiveOptions): readonly TarMember[] {
   return layers.map(({ name, file, bytes }) => {
     if (file === name) return { name, content: bytes }
-    // A symbolic link starts from its own folder.
+    // A symbolic link is relative to its folder.
     const up = '../'.repeat(name.split('/').length - 1)
     return { name, type: links, linkName: links === 'symbolic-link' ? up + file : file }
   })
@@ -164,7 +164,7 @@ function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 
-// Tar, as far as archives need it: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
+// The parts of tar that archives need: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
 
 const BLOCK = 512
 
@@ -202,7 +202,7 @@ function writeExtension(flag: string, name: string, content: Buffer): Buffer {
   return Buffer.concat([writeHeader({ flag, name, size: content.length }), padded(content)])
 }
 
-/** `<length> <key>=<value>\n`, where the length counts its own digits. */
+/** `<length> <key>=<value>\n`, where the length includes its own digits. */
 function paxRecord([key, value]: readonly [string, string]): string {
   const rest = Buffer.byteLength(` ${key}=${value}\n`)
   const digits = String(rest + String(rest).length).length
@@ -244,7 +244,7 @@ function writeHeader({ flag, name, prefix = '', linkName = '', size, gnu, base25
   return header
 }
 
-/** A name of more than 100 bytes is split at a slash, its front going into another field. */
+/** A name of more than 100 bytes is split at a slash, with the first part in a separate field. */
 function splitName(name: string): { readonly name: string; readonly prefix: string } {
   if (Buffer.byteLength(name) <= 100) return { name, prefix: '' }
   const slash = name.indexOf('/', name.length - 101)

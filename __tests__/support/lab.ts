@@ -7,41 +7,41 @@ import { type Distribution, type DistributionOptions, startDistribution } from '
 import { nixEnvironment, removeNixFolder } from './nix.ts'
 import { type ActionCall, type ActionRun, runAction } from './runner.ts'
 
-/** One workflow run with all that it talks to: real Nix, a real registry, and the artifacts of the run. */
+/** One workflow run and the services it uses: real Nix, a real registry, and the run's artifacts. */
 export interface Lab {
   readonly registry: LabRegistry
   readonly artifacts: ArtifactService
-  /** What Nix needs to work in this lab's folder. */
+  /** The environment in which Nix works in this lab's folder. */
   readonly nix: Readonly<Record<string, string>>
-  /** A folder for whatever a test needs; it goes with the lab. */
+  /** A folder for the files of a test. It is removed with the lab. */
   readonly folder: string
-  /** A copy of examples/hello, outside of any Git repository. */
+  /** A copy of examples/hello, outside any Git repository. */
   readonly hello: string
   /** A copy of the flake whose builds fail. */
   readonly broken: string
-  /** Runs dist/index.js as a step that builds; `matrix.system` is the system. */
+  /** Runs dist/index.js as a build step. `matrix.system` is the system. */
   build(system: string, call?: Partial<ActionCall>): Promise<ActionRun>
-  /** Runs dist/index.js as a step that merges. */
+  /** Runs dist/index.js as a merge step. */
   merge(call?: Partial<ActionCall>): Promise<ActionRun>
   close(): Promise<void>
 }
 
-/** A registry by the name that images have there. */
+/** A registry, by its host in image names. */
 export type LabRegistry = Pick<Distribution, 'host' | 'close'>
 
 export interface LabOptions {
-  /** What reaches a Docker daemon; absent: there is none, and none is needed. */
+  /** The environment to reach a Docker daemon. Without it, no Docker is available. */
   readonly docker?: Readonly<Record<string, string | undefined>>
   /** The repository's path in the registry. */
   readonly path?: string
-  /** How Docker Distribution is to be run. */
+  /** The options of Docker Distribution. */
   readonly registry?: DistributionOptions
-  /** A registry in place of Docker Distribution. */
+  /** A registry to use instead of Docker Distribution. */
   readonly startRegistry?: (folder: string) => Promise<LabRegistry>
 }
 
 export async function startLab({ docker, path = 'owner/hello', ...options }: LabOptions = {}): Promise<Lab> {
-  // Nix takes no flake from below a symbolic link, which a folder for temporary files is on some systems.
+  // Nix refuses flakes below a symbolic link, which the temporary folder is on some systems.
   const folder = await mkdtemp(join(await realpath(tmpdir()), 'nix-image-lab-'))
   const [registry, artifacts, nix] = await Promise.all([
     options.startRegistry?.(folder) ?? startDistribution(options.registry),
@@ -73,7 +73,7 @@ export async function startLab({ docker, path = 'owner/hello', ...options }: Lab
         env: { ...env, ...call.env },
         inputs: { mode: 'build', image, ...call.inputs },
       }),
-    // Merge has neither Nix nor Docker: an empty PATH shows that it needs none.
+    // A merge needs neither Nix nor Docker, as the empty PATH shows.
     merge: (call = {}) =>
       runAction({
         artifacts,
@@ -90,8 +90,8 @@ export async function startLab({ docker, path = 'owner/hello', ...options }: Lab
 }
 
 /**
- * Copies examples/hello, its image under another name than "hello:nix": Docker's daemon may be shared with tests that
- * run at the same time, and a name is whoever's loaded it last.
+ * Copies examples/hello under a different image name than "hello:nix", because tests that run at the same time may
+ * share a Docker daemon, in which a name refers to the image that was loaded last.
  */
 export async function copyExample(to: string, imageName: string): Promise<void> {
   await cp(checkout('examples/hello'), to, { recursive: true })
@@ -100,9 +100,9 @@ export async function copyExample(to: string, imageName: string): Promise<void> 
 }
 
 /**
- * Makes a flake of an image that is at hand.
- * @param image the docker archive, or the script that writes one
- * @returns the folder of the flake, which is new; its `containerImage` for x86_64-linux is a copy of the image
+ * Creates a flake for an existing image.
+ * @param image the Docker archive, or the script that streams one
+ * @returns the new folder of the flake, whose `containerImage` for x86_64-linux is a copy of the image
  */
 export async function wrapImage(lab: Lab, image: Buffer | string): Promise<string> {
   const folder = await mkdtemp(join(lab.folder, 'wrapped-'))

@@ -11,42 +11,42 @@ import { type ArchiveOptions, makeArchive, type TarMember, writeTar } from './im
 export type Packing = 'gzip' | 'zstd' | 'plain'
 
 export interface LayoutOptions extends Pick<ArchiveOptions, 'architecture' | 'config' | 'layers'> {
-  /** How each layer is compressed, lowest first; by default with gzip. */
+  /** The compression of each layer, lowest first. The default is gzip. */
   readonly packings?: readonly Packing[]
-  /** How many indexes there are between index.json and the image. */
+  /** The number of indexes between index.json and the image. */
   readonly nested?: number
-  /** Whether the image has an attestation beside it, as BuildKit writes it. */
+  /** Whether the image has an attestation, as BuildKit writes it. */
   readonly attested?: boolean
   /** Changes fields of the manifest. */
   readonly manifest?: Readonly<Record<string, unknown>>
-  /** Changes what index.json says of the image. */
+  /** Changes the image's entry in index.json. */
   readonly entry?: Readonly<Record<string, unknown>>
 }
 
 export interface LayoutLayer {
-  /** In the layout. */
+  /** The path in the layout. */
   readonly name: string
-  /** Of the blob. */
+  /** The digest of the blob. */
   readonly digest: string
   readonly blob: Buffer
   readonly diffId: string
-  /** The tar that the blob holds. */
+  /** The tar in the blob. */
   readonly tar: Buffer
 }
 
-/** A file's bytes, or where a symbolic link leads. */
+/** A file's bytes, or the target of a symbolic link. */
 export type LayoutFile = Buffer | { readonly linkName: string }
 
-/** An OCI layout and what is in it. */
+/** An OCI layout and its content. */
 export interface MadeLayout {
-  /** By their names; to be changed for a layout that is broken. */
+  /** Files by name. Change them to create a broken layout. */
   readonly files: ReadonlyMap<string, LayoutFile>
   readonly layers: readonly LayoutLayer[]
   readonly config: Buffer
   readonly configDigest: string
   readonly manifest: Buffer
   readonly manifestDigest: string
-  /** What index.json, or the index that leads there, says of the image. */
+  /** The image's descriptor in index.json or the index that it refers to. */
   readonly entry: Readonly<Record<string, unknown>>
 }
 
@@ -57,7 +57,7 @@ const TYPES: Readonly<Record<Packing, string>> = {
   plain: `${OCI}.layer.v1.tar`,
 }
 
-/** Makes an OCI layout in memory, its JSON indented, as this action would not write it. */
+/** Creates an OCI layout in memory. Its JSON is indented, unlike this action's. */
 export function makeLayout(options: LayoutOptions = {}): MadeLayout {
   const { packings = [], architecture = 'amd64' } = options
   const archive = makeArchive(options)
@@ -101,7 +101,7 @@ export function makeLayout(options: LayoutOptions = {}): MadeLayout {
   }
 }
 
-/** The manifest that is published of a layout: its own, on one line, with these annotations after those that it has. */
+/** The manifest that is published from a layout: the original one on one line, with these annotations appended. */
 export function annotatedManifest(
   { manifest }: Pick<MadeLayout, 'manifest'>,
   added: Readonly<Record<string, string>>,
@@ -115,14 +115,14 @@ export function indexOf(manifests: readonly unknown[]): Buffer {
   return json({ schemaVersion: 2, mediaType: `${OCI}.index.v1+json`, manifests })
 }
 
-/** In a layout. */
+/** A file in a layout. */
 export function blobName(digest: string): string {
   return `blobs/${digest.replace(':', '/')}`
 }
 
 /**
- * A layout with something beside its image that is none, as `cosign` and `oras` add it.
- * @param content of its one blob
+ * A layout with an additional entry that is not an image, as `cosign` and `oras` add them.
+ * @param content the content of its only blob
  */
 export function withArtifact(
   layout: MadeLayout,
@@ -151,8 +151,8 @@ export function withArtifact(
 }
 
 /**
- * A layout of several images, by an index for all of them.
- * @param entryOf what the index says of an image, such as nothing of its platform
+ * A layout of several images, with one index for all of them.
+ * @param entryOf changes the descriptor of an image, for example to omit its platform
  */
 export function layoutOf(
   layouts: readonly MadeLayout[],
@@ -164,7 +164,7 @@ export function layoutOf(
   return new Map([...files, [blobName(entry.digest), index], ['index.json', indexOf([entry])]])
 }
 
-/** A layout with other files in place of its own, or, where there are none, without them. */
+/** A layout with some files replaced, or removed if the value is undefined. */
 export function withFiles(
   { files }: Pick<MadeLayout, 'files'>,
   others: Readonly<Record<string, LayoutFile | undefined>>,
@@ -178,7 +178,7 @@ export type LayoutForm = (typeof LAYOUT_FORMS)[number]
 
 /**
  * Writes a layout in one of the forms in which Nix may have built it.
- * @param parent of what is written, which has a name that says nothing
+ * @param parent the folder to write to, whose name gives nothing away
  * @returns its path
  */
 export async function storeLayout(
@@ -197,7 +197,7 @@ export async function storeLayout(
   return script
 }
 
-/** A tar of a layout, its files in their order. */
+/** A tar of a layout, with its files in order. */
 export function layoutTar(files: ReadonlyMap<string, LayoutFile>): Buffer {
   const members = [...files].map(([name, file]): TarMember => {
     if (Buffer.isBuffer(file)) return { name, content: file }

@@ -23,11 +23,11 @@ const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
 export const REVISION = 'org.opencontainers.image.revision'
 export const SOURCE = 'org.opencontainers.image.source'
 
-/** Of the run, by default: the commit, and the annotations that tell where it is from. */
+/** The run's commit and the annotations for its source, by default. */
 export const COMMIT = '0123456789abcdef0123456789abcdef01234567'
 export const ORIGIN = { [REVISION]: COMMIT, [SOURCE]: 'https://github.com/Owner/App' }
 
-/** What merges of this test have told, and what was written down beside it. */
+/** The log of this test's merges, and files that they wrote. */
 export const said: string[] = []
 export const lines: string[] = []
 
@@ -41,7 +41,7 @@ afterEach(async () => {
   lines.length = 0
 })
 
-/** Runs after the test, the last one given first. */
+/** Cleanup functions that run after the test, last one first. */
 export function afterwards(cleanup: () => Promise<unknown>): void {
   cleanups.push(cleanup)
 }
@@ -57,24 +57,24 @@ export async function openRegistry(options?: RegistryOptions): Promise<TestRegis
 export interface Pushed {
   readonly image: SeededImage
   readonly platform: SeedPlatform
-  /** As an index lists it. */
+  /** The entry in an index. */
   readonly entry: SeededEntry
-  /** As build's output. */
+  /** The output of a build. */
   readonly record: string
 }
 
 export type AtLeastOne<Item> = readonly [Item, ...Item[]] & { readonly 1: Item }
 
 export interface PushDetails extends SeedDetails {
-  /** Told apart by it: the same gives the same digests. */
+  /** Distinguishes images: equal values give equal digests. */
   readonly content?: string
-  /** Whether the config leaves the variant out that the platform has. */
+  /** Whether the config omits the platform's variant. */
   readonly withoutVariant?: boolean
   /** Fields of the record. */
   readonly record?: Readonly<Record<string, unknown>>
 }
 
-/** Puts an image for each system into a registry, as if build jobs had pushed them. */
+/** Pushes an image for each system to a registry, as build jobs would. */
 export async function push(
   registry: TestRegistry,
   repository: string,
@@ -107,7 +107,7 @@ export function recordOf(image: string, system: string, platform: SeedPlatform, 
   })
 }
 
-/** The record with other values in these fields. */
+/** Returns the record with different values for these fields. */
 export function rewrite(record: string, fields: Readonly<Record<string, unknown>>): string {
   return JSON.stringify({ ...JSON.parse(record), ...fields })
 }
@@ -121,7 +121,7 @@ export interface MergeCall extends Omit<ActionCall, 'inputs'> {
   readonly cancellation?: Cancellation
 }
 
-/** Merges into `app` of the registry, where the inputs name no other image. */
+/** Merges into `app` of the registry, unless the inputs name another image. */
 export async function mergeWith(
   registry: TestRegistry,
   inputs: Readonly<Record<string, string>>,
@@ -140,7 +140,7 @@ export async function mergeWith(
   }
 }
 
-/** Merges in vain, and expects every tag of its images to be as it was. Returns the message. */
+/** Runs a merge that must fail, and expects all tags to be unchanged. Returns the message. */
 export async function refusalOf(
   registry: TestRegistry,
   inputs: Readonly<Record<string, string>>,
@@ -174,7 +174,7 @@ const log: JobLog = {
   mask: () => undefined,
 }
 
-/** What is asked of a registry beyond reading, apart from an upload that is begun and cancelled. */
+/** The requests to a registry other than reads, without uploads that are started and cancelled. */
 export function writesTo({ requests }: TestRegistry): readonly string[] {
   const writes = requests.filter(({ method }) => !/^(GET|HEAD)$/.test(method))
   return writes.flatMap(({ method, path }) =>
@@ -182,13 +182,13 @@ export function writesTo({ requests }: TestRegistry): readonly string[] {
   )
 }
 
-/** Takes a blob away, as a clean-up of the registry does. */
+/** Removes a blob, like a registry's garbage collection. */
 export async function loseBlob(registry: TestRegistry, repository: string, digest: string): Promise<void> {
   const { status } = await fetch(`http://${registry.host}/v2/${repository}/blobs/${digest}`, { method: 'DELETE' })
   expect(status).toBe(202)
 }
 
-/** The blobs that a manifest names, its config first. */
+/** The blobs that a manifest references, config first. */
 export function blobsOf(registry: TestRegistry, repository: string, digest: string): AtLeastOne<string> {
   const { config, layers } = JSON.parse(String(registry.manifest(repository, digest)?.bytes))
   return [config, ...layers].map((one: { readonly digest: string }) => one.digest) as unknown as AtLeastOne<string>
@@ -203,7 +203,7 @@ export function indexAt(registry: TestRegistry, reference: string, repository = 
   return JSON.parse(String(registry.manifest(repository, reference)?.bytes))
 }
 
-/** In the words of `docker manifest inspect`: `linux/arm/v7`. */
+/** The format of `docker manifest inspect`: `linux/arm/v7`. */
 export function platformsOf(registry: TestRegistry, reference: string, repository = 'app'): readonly string[] {
   return indexAt(registry, reference, repository).manifests.map(({ platform: { os, architecture, variant } }) =>
     [os, architecture, variant].filter(Boolean).join('/'),

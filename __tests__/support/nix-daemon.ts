@@ -7,21 +7,21 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface NixDaemon {
-  /** What makes Nix talk to it. */
+  /** The environment that makes Nix use it. */
   readonly env: { readonly NIX_REMOTE: string }
   close(): Promise<void>
 }
 
 /**
- * Starts a Nix daemon, which is this machine's own to no other test.
- * @param env its whole environment, with the folders of `nixEnvironment`
+ * Starts a separate Nix daemon for one test.
+ * @param env its complete environment, with the folders of `nixEnvironment`
  */
 export async function startNixDaemon(env: Readonly<Record<string, string>>): Promise<NixDaemon> {
   // The path of a socket has at most 107 characters.
   const folder = await mkdtemp(join(tmpdir().length < 50 ? tmpdir() : '/tmp', 'nix-daemon-'))
   const socket = join(folder, 'socket')
   const child = spawn('nix-daemon', [], {
-    // It opens the store itself.
+    // The daemon opens the store directly.
     env: { ...env, NIX_REMOTE: 'local', NIX_DAEMON_SOCKET_PATH: socket },
     stdio: ['ignore', 'ignore', 'pipe'],
   })

@@ -1,7 +1,7 @@
 import { chmod, mkdir, readdir, realpath, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-// No substituters: nothing is looked for on the network. No build users and no sandbox: neither needs root.
+// No substituters: Nix uses no network. No build users and no sandbox: neither needs root.
 const configuration = `\
 experimental-features = nix-command flakes
 sandbox = false
@@ -11,13 +11,13 @@ flake-registry =
 `
 
 /**
- * The environment in which Nix works offline, without root and without a daemon, and writes nothing outside `folder`,
- * which is made if it is not there: store, state, logs, cache, and a home of its own.
+ * The environment in which Nix works offline, without root or a daemon, and writes nothing outside `folder`: store,
+ * state, logs, cache and home. Creates the folder if needed.
  */
 export async function nixEnvironment(folder: string): Promise<Record<string, string>> {
   await mkdir(join(folder, 'home'), { recursive: true })
   await mkdir(join(folder, 'conf'), { recursive: true })
-  // Nix refuses a store below a symlink, such as /tmp is on some systems.
+  // Nix refuses a store below a symlink, such as /tmp on some systems.
   const root = await realpath(folder)
   const conf = join(root, 'conf/nix.conf')
   await writeFile(conf, configuration)

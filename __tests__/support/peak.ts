@@ -1,21 +1,21 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 
-/** The most memory that this action takes for any input, in bytes. */
+/** The most memory that this action uses for any input, in bytes. */
 export const MEMORY_LIMIT = 350_000_000
 
-/** What has come of code that ran in a process of its own. */
+/** The result of code that ran in a separate process. */
 export interface Measured {
-  /** What it returned, as JSON has it. */
+  /** The value that it returned, as JSON. */
   readonly value?: unknown
-  /** What it failed with. */
+  /** The error that it threw. */
   readonly error?: { readonly name: string; readonly message: string }
-  /** The most memory that the process had, in bytes. */
+  /** The peak memory of the process, in bytes. */
   readonly peak: number
 }
 
 /**
- * Runs code in a process of its own, and measures its memory.
+ * Runs code in a separate process, and measures its memory.
  * @param code of an async function. `load('json.ts')` imports a module of `src`, `args` are the arguments
  */
 export async function measure(code: string, ...args: readonly string[]): Promise<Measured> {
@@ -30,7 +30,7 @@ export async function measure(code: string, ...args: readonly string[]): Promise
     )
     const [, peak] = /^VmHWM:\\s+(\\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))
     writeSync(1, '\\n' + JSON.stringify({ ...result, peak: peak * 1024 }))`
-  // As the action itself runs: see index.ts.
+  // The same settings as in index.ts.
   const node = ['--heap-growing-percent=500', '--input-type=module', '--eval', script, ...args]
   const { stdout } = await promisify(execFile)(process.execPath, node, { maxBuffer: 64 * 1024 * 1024 })
   return JSON.parse(stdout.slice(stdout.lastIndexOf('\n')))

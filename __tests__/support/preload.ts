@@ -1,7 +1,7 @@
 /**
- * The environment by which a Node process has other functions in `node:fs/promises`. What it starts, which may be Node
- * as well, has them as they are.
- * @param functions by name, in JavaScript, where `real` has them as they are, and `existsSync` is there as well
+ * Returns the environment that replaces functions of `node:fs/promises` in a Node process, but not in its child
+ * processes, which may be Node as well.
+ * @param functions JavaScript code by name, in which `real` contains the original functions; `existsSync` is available
  */
 export function withFiles(functions: Readonly<Record<string, string>>): { readonly NODE_OPTIONS: string } {
   const replaced = Object.entries(functions).map(([name, code]) => `files.${name} = ${code}`)

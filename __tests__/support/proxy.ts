@@ -2,22 +2,22 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface TestProxy {
-  /** As in a URL: `127.0.0.1:43215`. */
+  /** Host and port, as in a URL: `127.0.0.1:43215`. */
   readonly host: string
-  /** Where it was asked to make a way to, as it was asked. */
+  /** The requested destinations, as the client wrote them. */
   readonly targets: readonly string[]
   /** The `Proxy-Authorization` of each request that had one. */
   readonly logins: readonly string[]
   readonly close: () => Promise<void>
 }
 
-/** A status that is none of 2xx refuses; `silence` is no answer at all, and `break` ends the connection without one. */
+/** A status other than 2xx refuses the request; `silence` never answers, and `break` closes the connection. */
 export type ProxyAnswer = 'tunnel' | 'silence' | 'break' | number
 
 /**
- * Starts a proxy for tunnels (RFC 9110, section 9.3.6, and without a login RFC 1928) in this process.
- * @param to the host that every tunnel leads to, whatever was asked for
- * @param answerTo says what to do with a request, 1 being the first
+ * Starts a tunnelling proxy (RFC 9110, section 9.3.6; without a login, RFC 1928) in this process.
+ * @param to the destination of every tunnel, regardless of the request
+ * @param answerTo decides the answer to a request, counting from 1
  */
 export async function startProxy(to: string, answerTo: (count: number) => ProxyAnswer): Promise<TestProxy> {
   const sockets = new Set<Socket>()
@@ -67,7 +67,7 @@ export async function startProxy(to: string, answerTo: (count: number) => ProxyA
 const SOCKS5 = 5
 const SOCKS5_WELCOME = Buffer.of(SOCKS5, 0, 0, 1, 0, 0, 0, 0, 0, 0)
 
-/** Asks for no login, then takes a request for a host by its name: anything else is not understood. */
+/** Requests no login, then accepts a request for a host by its name. Refuses anything else. */
 function greet(socket: Socket, asked: (target: string) => void): void {
   socket.write(Buffer.of(SOCKS5, 0))
   socket.once('data', (data) => {

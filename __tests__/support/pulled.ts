@@ -15,10 +15,10 @@ export interface PulledImage {
   readonly configDigest: string
   readonly architecture: string
   readonly diffIds: readonly string[]
-  /** Of the layers, unpacked and hashed. */
+  /** The digests of the decompressed layers. */
   readonly unpacked: readonly string[]
   readonly mediaTypes: readonly string[]
-  /** Whatever is in the layers, one over the other. */
+  /** The files of all layers combined. */
   readonly files: readonly string[]
 }
 
@@ -33,8 +33,8 @@ interface Config {
 }
 
 /**
- * What skopeo makes of an image: it checks the digest of each blob that it copies.
- * @param parent a folder to work in, which somebody else removes
+ * Copies an image with skopeo, which verifies the digest of each blob.
+ * @param parent a temporary folder, which the caller removes
  */
 export async function pullWithSkopeo(reference: string, parent: string): Promise<PulledImage> {
   const folder = await mkdtemp(join(parent, 'pulled-'))
@@ -64,8 +64,8 @@ export async function pullWithSkopeo(reference: string, parent: string): Promise
 }
 
 /**
- * What tar makes of layers, one over the other: names, types, modes, and what is in the files.
- * @param parent a folder to work in, which somebody else removes
+ * Extracts layers on top of each other with tar: names, types, modes, and the content of files.
+ * @param parent a temporary folder, which the caller removes
  */
 export async function filesOf(layers: readonly Buffer[], parent: string): Promise<readonly string[]> {
   const folder = await mkdtemp(join(parent, 'files-'))

@@ -19,15 +19,15 @@ import {
   octets,
 } from './registry/wire.ts'
 
-/** A registry to hold to the contract. */
+/** A registry to verify against the contract. */
 export interface ContractSubject {
   readonly host: string
   readonly close: () => Promise<void>
 }
 
 /**
- * What this project relies on a registry for, on the wire: Docker Distribution 2.8's behaviour, which the stand-in of
- * the unit tests shares. `account` is of a registry that wants a password.
+ * The behaviour that this project relies on, which is Docker Distribution 2.8's and that of the in-process registry.
+ * `account` is the account of a registry that requires a password.
  */
 export function describeRegistryContract(name: string, start: () => Promise<ContractSubject>, account?: Login): void {
   describe(name, () => {
@@ -48,7 +48,7 @@ export function describeRegistryContract(name: string, start: () => Promise<Cont
   })
 }
 
-/** What a registry with `htpasswd` does for those who don't give the password. */
+/** The behaviour of a registry with `htpasswd` for requests without the password. */
 export function describeBasicAuthContract(name: string, start: () => Promise<ContractSubject>, account: Login): void {
   describe(name, () => {
     const client = useSubject(start, {})
@@ -67,13 +67,13 @@ export function describeBasicAuthContract(name: string, start: () => Promise<Con
       expect(await client.request('GET', '/v2/', { headers })).toMatchObject({ status: 401, codes: ['UNAUTHORIZED'] })
     })
 
-    test('takes no upload without the password', async () => {
+    test('accepts no upload without the password', async () => {
       expect(await client.request('POST', '/v2/basic/blobs/uploads/')).toMatchObject({ status: 401 })
     })
   })
 }
 
-/** What a registry with a token realm does: challenges that say what to get, and tokens good for just that. */
+/** The behaviour of a registry with a token realm: challenges with the scope, and tokens that are valid only for it. */
 export function describeTokenAuthContract(name: string, start: () => Promise<ContractSubject>, account: Login): void {
   describe(name, () => {
     const client = useSubject(start, {})
@@ -83,14 +83,14 @@ export function describeTokenAuthContract(name: string, start: () => Promise<Con
 }
 
 function describeFrame({ request }: Client): void {
-  test('says that it speaks the protocol on /v2/', async () => {
+  test('announces the protocol on /v2/', async () => {
     const answer = await request('GET', '/v2/')
     expect(answer.status).toBe(200)
     expect(answer.headers.get('docker-distribution-api-version')).toBe('registry/2.0')
     expect(answer.body.toString()).toBe('{}')
   })
 
-  test('leads from a URL without the slash at its end to the one with it', async () => {
+  test('redirects a URL without a trailing slash to the one with it', async () => {
     const answer = await request('GET', '/v2')
     expect(answer.status).toBe(301)
     expect(answer.headers.get('location')).toMatch(/\/v2\/$/)
@@ -103,7 +103,7 @@ function describeFrame({ request }: Client): void {
     '/v2/frame/manifests/.no-tag',
     `/v2/frame/manifests/${'t'.repeat(129)}`,
     `/v2/frame/referrers/${digestOf(layer)}`,
-  ])('answers with a page in plain text where there is no route: %s', async (path) => {
+  ])('answers with plain text if there is no route: %s', async (path) => {
     const answer = await request('GET', path)
     expect(answer.status).toBe(404)
     expect(answer.headers.get('content-type')).toBe('text/plain; charset=utf-8')
@@ -114,7 +114,7 @@ function describeFrame({ request }: Client): void {
     ['POST', '/v2/frame/tags/list', 'GET'],
     ['POST', '/v2/frame/manifests/latest', 'DELETE, GET, HEAD, PUT'],
     ['PUT', `/v2/frame/blobs/${digestOf(layer)}`, 'DELETE, GET, HEAD'],
-  ])('says which methods there are in place of %s %s', async (method, path, allowed) => {
+  ])('lists the supported methods instead of %s %s', async (method, path, allowed) => {
     const answer = await request(method, path)
     expect(answer.status).toBe(405)
     expect(answer.headers.get('allow')).toBe(allowed)
@@ -128,7 +128,7 @@ function describeFrame({ request }: Client): void {
 }
 
 function describeBlobs({ request, push }: Client): void {
-  test('gives back the bytes of a blob, with its digest, size and type', async () => {
+  test('returns the bytes of a blob, with its digest, size and type', async () => {
     const digest = await push('blobs', layer)
     const answer = await request('GET', `/v2/blobs/blobs/${digest}`)
     expect(answer.status).toBe(200)
@@ -138,7 +138,7 @@ function describeBlobs({ request, push }: Client): void {
     ).toEqual([String(layer.length), 'application/octet-stream', digest, `"${digest}"`, 'bytes'])
   })
 
-  test('says by HEAD what GET would give', async () => {
+  test('answers HEAD with the headers of GET', async () => {
     const digest = await push('blobs', layer)
     const answer = await request('HEAD', `/v2/blobs/blobs/${digest}`)
     expect(answer.status).toBe(200)
@@ -146,26 +146,26 @@ function describeBlobs({ request, push }: Client): void {
     expect(headersOf(answer, 'content-length', 'docker-content-digest')).toEqual([String(layer.length), digest])
   })
 
-  test('holds an empty blob', async () => {
+  test('stores an empty blob', async () => {
     const digest = await push('blobs', Buffer.alloc(0))
     const answer = await request('GET', `/v2/blobs/blobs/${digest}`)
     expectBody(answer, 200, Buffer.alloc(0))
   })
 
-  test('holds a blob of some megabytes', async () => {
+  test('stores a blob of some megabytes', async () => {
     const large = Buffer.alloc(5_000_000, 'large')
     const digest = await push('blobs', large)
     const answer = await request('GET', `/v2/blobs/blobs/${digest}`)
     expect(answer.body.equals(large)).toBe(true)
   })
 
-  test('does not send what the client has, by its etag', async () => {
+  test('does not send a blob that the client already has, by its etag', async () => {
     const digest = await push('blobs', layer)
     const answer = await request('GET', `/v2/blobs/blobs/${digest}`, { headers: { 'if-none-match': `"${digest}"` } })
     expectBody(answer, 304, Buffer.alloc(0))
   })
 
-  test('knows no blob that was never pushed', async () => {
+  test('has no blob that was never pushed', async () => {
     const answer = await request('GET', `/v2/blobs/blobs/${absent}`)
     expect(answer).toMatchObject({ status: 404, codes: ['BLOB_UNKNOWN'], details: [absent] })
     expectBody(await request('HEAD', `/v2/blobs/blobs/${absent}`), 404, Buffer.alloc(0))
@@ -193,7 +193,7 @@ function describeRanges({ request, push }: Client): void {
     ['bytes=10-', 10, layer.length - 1],
     ['bytes=-4', layer.length - 4, layer.length - 1],
     ['bytes=5-100000', 5, layer.length - 1],
-  ])('gives the part of a blob that %s asks for', async (range, start, end) => {
+  ])('returns the part of a blob that %s requests', async (range, start, end) => {
     const digest = await push('ranges', layer)
     const answer = await request('GET', `/v2/ranges/blobs/${digest}`, { headers: { range } })
     expect(answer.status).toBe(206)
@@ -204,9 +204,9 @@ function describeRanges({ request, push }: Client): void {
     ])
   })
 
-  test('gives nothing for a range beyond the end of a blob', async () => {
+  test('returns nothing for a range beyond the end of a blob', async () => {
     const digest = await push('ranges', layer)
-    // Docker Distribution 2.8 breaks the connection, as its 416 says the length of the whole blob.
+    // Docker Distribution 2.8 breaks the connection, because its 416 announces the length of the complete blob.
     const headers = { range: 'bytes=100000-' }
     const status = await request('GET', `/v2/ranges/blobs/${digest}`, { headers }).then(
       (answer) => answer.status,
@@ -217,7 +217,7 @@ function describeRanges({ request, push }: Client): void {
 }
 
 function describeUploads({ request, startUpload, finishUpload }: Client): void {
-  test('takes a blob by POST and one PUT', async () => {
+  test('accepts a blob by POST and one PUT', async () => {
     const started = await request('POST', '/v2/uploads/blobs/uploads/')
     expect(started.status).toBe(202)
     expect(headersOf(started, 'range', 'content-length')).toEqual(['0-0', '0'])
@@ -228,7 +228,7 @@ function describeUploads({ request, startUpload, finishUpload }: Client): void {
     expect(locationOf(finished)).toMatch(new RegExp(`/v2/uploads/blobs/${digestOf(layer)}$`))
   })
 
-  test('tells how far an upload has come', async () => {
+  test('reports the progress of an upload', async () => {
     const location = await startUpload('uploads')
     const answer = await request('GET', location)
     expectBody(answer, 204, Buffer.alloc(0))
@@ -236,7 +236,7 @@ function describeUploads({ request, startUpload, finishUpload }: Client): void {
     expect((await finishUpload(locationOf(answer), layer)).status).toBe(201)
   })
 
-  test('takes a blob in the POST itself, or goes on as if it had come without', async () => {
+  test('accepts a blob in the POST, or continues as if it had no body', async () => {
     const answer = await request('POST', `/v2/uploads/posted/blobs/uploads/?digest=${digestOf(layer)}`, octets(layer))
     expect([201, 202]).toContain(answer.status)
     const finished = answer.status === 201 ? answer : await finishUpload(locationOf(answer), layer)
@@ -244,12 +244,12 @@ function describeUploads({ request, startUpload, finishUpload }: Client): void {
     expect(await request('HEAD', `/v2/uploads/posted/blobs/${digestOf(layer)}`)).toMatchObject({ status: 200 })
   })
 
-  test('takes the same blob twice', async () => {
+  test('accepts the same blob twice', async () => {
     await finishUpload(await startUpload('uploads/twice'), layer)
     expect((await finishUpload(await startUpload('uploads/twice'), layer)).status).toBe(201)
   })
 
-  test('forgets an upload that is cancelled', async () => {
+  test('discards a cancelled upload', async () => {
     const location = await startUpload('uploads')
     expect(await request('DELETE', location)).toMatchObject({ status: 204 })
     const gone = { status: 404, codes: ['BLOB_UPLOAD_UNKNOWN'] }
@@ -258,7 +258,7 @@ function describeUploads({ request, startUpload, finishUpload }: Client): void {
     expect(await finishUpload(location, layer)).toMatchObject(gone)
   })
 
-  test('forgets an upload that is finished', async () => {
+  test('discards a finished upload', async () => {
     const location = await startUpload('uploads')
     await finishUpload(location, layer)
     expect(await request('GET', location)).toMatchObject({ status: 404, codes: ['BLOB_UPLOAD_UNKNOWN'] })
@@ -266,7 +266,7 @@ function describeUploads({ request, startUpload, finishUpload }: Client): void {
 }
 
 function describeChunks({ request, startUpload, finishUpload }: Client): void {
-  test('puts a blob together from chunks', async () => {
+  test('assembles a blob from chunks', async () => {
     const first = await request('PATCH', await startUpload('chunks'), octets(layer.subarray(0, 5)))
     expect(first.status).toBe(202)
     expect(headersOf(first, 'range')).toEqual(['0-4'])
@@ -279,13 +279,13 @@ function describeChunks({ request, startUpload, finishUpload }: Client): void {
     expectBody(await request('GET', `/v2/chunks/blobs/${digestOf(layer)}`), 200, layer)
   })
 
-  test('takes a last PUT without bytes', async () => {
+  test('accepts a last PUT without bytes', async () => {
     const patched = await request('PATCH', await startUpload('chunks/closed'), octets(layer))
     const finished = await finishUpload(locationOf(patched), Buffer.alloc(0), digestOf(layer))
     expect(finished.status).toBe(201)
   })
 
-  test('goes on only from the Location that the last chunk gave', async () => {
+  test('continues only from the Location of the last chunk', async () => {
     const location = await startUpload('chunks')
     await request('PATCH', location, octets(layer))
     const invalid = { status: 404, codes: ['BLOB_UPLOAD_INVALID'] }
@@ -295,7 +295,7 @@ function describeChunks({ request, startUpload, finishUpload }: Client): void {
 }
 
 function describeRefusedUploads({ request, startUpload, finishUpload }: Client): void {
-  test('refuses bytes of another digest, and goes on with that upload no more', async () => {
+  test('refuses bytes with a different digest, and ends that upload', async () => {
     const location = await startUpload('refused')
     const refused = await finishUpload(location, layer, absent)
     expect(refused).toMatchObject({ status: 400, codes: ['DIGEST_INVALID'] })
@@ -313,7 +313,7 @@ function describeRefusedUploads({ request, startUpload, finishUpload }: Client):
     expect(answer).toMatchObject({ status: 400, codes: ['DIGEST_INVALID'], details: [detail] })
   })
 
-  test('refuses a URL that the client made up, without the query of the Location', async () => {
+  test('refuses a URL without the query of the Location', async () => {
     const [path] = (await startUpload('refused')).split('?')
     const answer = await request('PUT', `${path}?digest=${digestOf(layer)}`, octets(layer))
     expect(answer).toMatchObject({ status: 404, codes: ['BLOB_UPLOAD_INVALID'] })
@@ -325,7 +325,7 @@ function describeRefusedUploads({ request, startUpload, finishUpload }: Client):
     expect(answer).toMatchObject({ status: 404, codes: ['BLOB_UPLOAD_INVALID'] })
   })
 
-  test('knows no upload that was never started', async () => {
+  test('has no upload that was never started', async () => {
     const answer = await request('GET', '/v2/refused/blobs/uploads/2b5b0d1e-1111-4222-8333-944444444444')
     expect(answer).toMatchObject({ status: 404, codes: ['BLOB_UPLOAD_INVALID'] })
   })
@@ -346,7 +346,7 @@ function describeMounts({ request, push, finishUpload }: Client): void {
     ['of a repository that has another', absent, '&from=mounts/other'],
     ['from nowhere', digestOf(layer), ''],
     ['of a malformed digest', 'nonsense', '&from=mounts/other'],
-  ])('starts an ordinary upload in place of a mount %s', async (_, digest, from) => {
+  ])('starts an ordinary upload instead of a mount %s', async (_, digest, from) => {
     await push('mounts/other', layer)
     const answer = await request('POST', `/v2/mounts/unmounted/blobs/uploads/?mount=${digest}${from}`)
     expect(answer.status).toBe(202)
@@ -355,7 +355,7 @@ function describeMounts({ request, push, finishUpload }: Client): void {
 }
 
 function describeManifests({ request, push, pushImage, putManifest }: Client): void {
-  test('gives back the bytes of a manifest, by tag and by digest, with its type', async () => {
+  test('returns the bytes of a manifest, by tag and by digest, with its type', async () => {
     const { bytes, digest } = await pushImage('manifests', mediaTypes.ociManifest, 'latest')
     for (const reference of ['latest', digest]) {
       const answer = await request('GET', `/v2/manifests/manifests/${reference}`, acceptAll)
@@ -369,7 +369,7 @@ function describeManifests({ request, push, pushImage, putManifest }: Client): v
     }
   })
 
-  test('says by HEAD what GET would give', async () => {
+  test('answers HEAD with the headers of GET', async () => {
     const { bytes, digest } = await pushImage('manifests', mediaTypes.dockerManifest, 'docker')
     const answer = await request('HEAD', '/v2/manifests/manifests/docker', acceptAll)
     expectBody(answer, 200, Buffer.alloc(0))
@@ -380,7 +380,7 @@ function describeManifests({ request, push, pushImage, putManifest }: Client): v
     ])
   })
 
-  test('says what it stored, and where', async () => {
+  test('reports the digest and location of a stored manifest', async () => {
     await push('manifests', config)
     const bytes = manifest(mediaTypes.ociManifest, { layers: [] })
     for (const reference of ['stored', digestOf(bytes)]) {
@@ -391,7 +391,7 @@ function describeManifests({ request, push, pushImage, putManifest }: Client): v
     }
   })
 
-  test('keeps the bytes as they came, spaces and all', async () => {
+  test('preserves the bytes, including white space', async () => {
     await push('manifests', config)
     const bytes = Buffer.from(
       JSON.stringify(JSON.parse(String(manifest(mediaTypes.ociManifest, { layers: [] }))), null, 7),
@@ -403,19 +403,19 @@ function describeManifests({ request, push, pushImage, putManifest }: Client): v
     expect(answer.headers.get('content-type')).toBe(mediaTypes.ociManifest)
   })
 
-  test('does not send what the client has, by its etag', async () => {
+  test('does not send a manifest that the client already has, by its etag', async () => {
     const { digest } = await pushImage('manifests', mediaTypes.ociManifest, 'latest')
     const headers = { ...acceptAll.headers, 'if-none-match': `"${digest}"` }
     expect(await request('GET', '/v2/manifests/manifests/latest', { headers })).toMatchObject({ status: 304 })
   })
 
-  test('lets an OCI manifest leave out its own media type', async () => {
+  test('accepts an OCI manifest without its media type', async () => {
     await push('manifests', config)
     const bytes = manifest(mediaTypes.ociManifest, { layers: [], mediaType: undefined })
     expect(await putManifest('manifests', 'untyped', bytes, mediaTypes.ociManifest)).toMatchObject({ status: 201 })
   })
 
-  test('knows no manifest that was never pushed', async () => {
+  test('has no manifest that was never pushed', async () => {
     await pushImage('manifests', mediaTypes.ociManifest, 'latest')
     expect(await request('GET', '/v2/manifests/manifests/absent', acceptAll)).toMatchObject({
       status: 404,
@@ -438,7 +438,7 @@ function describeManifests({ request, push, pushImage, putManifest }: Client): v
 }
 
 function describeRefusedManifests({ request, push, putManifest }: Client): void {
-  test('refuses a manifest whose config and layers are not there, and names them', async () => {
+  test('refuses a manifest whose config and layers are missing, and names them', async () => {
     const bytes = manifest(mediaTypes.ociManifest)
     expect(await putManifest('unready', 'latest', bytes, mediaTypes.ociManifest)).toMatchObject({
       status: 400,
@@ -451,7 +451,7 @@ function describeRefusedManifests({ request, push, putManifest }: Client): void 
     expect(await request('GET', '/v2/unready/manifests/latest', acceptAll)).toMatchObject({ status: 404 })
   })
 
-  test('refuses a manifest whose config and layers another repository has', async () => {
+  test('refuses a manifest whose config and layers are in another repository', async () => {
     await push('unready/other', config)
     await push('unready/other', layer)
     const answer = await putManifest('unready/none', 'latest', manifest(mediaTypes.ociManifest), mediaTypes.ociManifest)
@@ -522,7 +522,7 @@ function describeIndexes({ request, pushImage, putManifest }: Client): void {
     },
   )
 
-  test('takes an index of an index, and an empty one', async () => {
+  test('accepts an index of an index, and an empty one', async () => {
     const empty = index(mediaTypes.ociIndex, [])
     expect(await putManifest('indexes', 'empty', empty, mediaTypes.ociIndex)).toMatchObject({ status: 201 })
     const nested = index(mediaTypes.ociIndex, [
@@ -531,14 +531,14 @@ function describeIndexes({ request, pushImage, putManifest }: Client): void {
     expect(await putManifest('indexes', 'nested', nested, mediaTypes.ociIndex)).toMatchObject({ status: 201 })
   })
 
-  test('refuses an index of a manifest that is not there, and names it', async () => {
+  test('refuses an index of a missing manifest, and names it', async () => {
     const child = descriptor({ bytes: layer, digest: absent, mediaType: mediaTypes.ociManifest }, 'amd64')
     const answer = await putManifest('indexes', 'holey', index(mediaTypes.ociIndex, [child]), mediaTypes.ociIndex)
     expect(answer).toMatchObject({ status: 400, codes: ['MANIFEST_BLOB_UNKNOWN'], details: [absent] })
     expect(await request('GET', '/v2/indexes/manifests/holey', acceptAll)).toMatchObject({ status: 404 })
   })
 
-  test('refuses an index of a manifest that another repository has', async () => {
+  test('refuses an index of a manifest in another repository', async () => {
     const child = descriptor(await pushImage('indexes/other', mediaTypes.ociManifest), 'amd64')
     const answer = await putManifest('indexes/none', 'latest', index(mediaTypes.ociIndex, [child]), mediaTypes.ociIndex)
     expect(answer.codes).toEqual(['MANIFEST_BLOB_UNKNOWN'])
@@ -571,7 +571,7 @@ function describeNegotiation({ request, pushImage, putManifest }: Client): void 
     expect(answer).toMatchObject({ status: 404, codes: ['MANIFEST_UNKNOWN'] })
   })
 
-  test('gives the linux/amd64 manifest of a Docker list to a client that accepts no list, by tag', async () => {
+  test('returns the linux/amd64 manifest of a Docker list to a client that accepts no list, by tag', async () => {
     const image = await pushImage('accept', mediaTypes.dockerManifest)
     const list = index(mediaTypes.dockerList, [descriptor(image, 'amd64')])
     await putManifest('accept', 'list', list, mediaTypes.dockerList)
@@ -583,7 +583,7 @@ function describeNegotiation({ request, pushImage, putManifest }: Client): void 
     expectBody(byDigest, 200, list)
   })
 
-  test('does not give a Docker manifest as it is to a client that accepts just OCI', async () => {
+  test('does not return an unchanged Docker manifest to a client that accepts only OCI', async () => {
     const { bytes } = await pushImage('accept', mediaTypes.dockerManifest, 'docker')
     const headers = { accept: mediaTypes.ociManifest }
     const answer = await request('GET', '/v2/accept/manifests/docker', { headers })
@@ -598,11 +598,11 @@ function describeTags({ request, push, pushImage }: Client): void {
     await pushImage('tags/two', mediaTypes.dockerManifest, 'Two_2.0-x')
     const answer = await request('GET', '/v2/tags/two/tags/list')
     expect(answer.status).toBe(200)
-    // In any order: the specification wants them sorted, Docker Distribution 2.8 does not sort.
+    // In any order: the specification requires sorting, Docker Distribution 2.8 does not sort.
     expect(tagsOf(answer)).toEqual({ name: 'tags/two', tags: ['Two_2.0-x', 'one'] })
   })
 
-  test('moves a tag to what was pushed last, and keeps what it pointed to before', async () => {
+  test('moves a tag to the last push, and keeps the previous manifest', async () => {
     const before = await pushImage('tags/moved', mediaTypes.ociManifest, 'latest')
     const after = await pushImage('tags/moved', mediaTypes.dockerManifest, 'latest')
     const answer = await request('GET', '/v2/tags/moved/manifests/latest', acceptAll)
@@ -610,7 +610,7 @@ function describeTags({ request, push, pushImage }: Client): void {
     expect(await request('GET', `/v2/tags/moved/manifests/${before.digest}`, acceptAll)).toMatchObject({ status: 200 })
   })
 
-  test('knows no repository without a tag', async () => {
+  test('does not list a repository without tags', async () => {
     await push('tags/blobs', layer)
     await pushImage('tags/digests', mediaTypes.ociManifest)
     for (const name of ['tags/never', 'tags/blobs', 'tags/digests']) {
@@ -621,7 +621,7 @@ function describeTags({ request, push, pushImage }: Client): void {
 }
 
 function describeDeletion({ request, push, pushImage, putManifest }: Client): void {
-  test('deletes a blob, from one repository alone', async () => {
+  test('deletes a blob from one repository only', async () => {
     const digest = await push('deleted/one', layer)
     await push('deleted/other', layer)
     expect(await request('DELETE', `/v2/deleted/one/blobs/${digest}`)).toMatchObject({ status: 202 })
@@ -645,7 +645,7 @@ function describeDeletion({ request, push, pushImage, putManifest }: Client): vo
     expect(again).toMatchObject({ status: 404, codes: ['MANIFEST_UNKNOWN'] })
   })
 
-  test('lists null where all tags are deleted', async () => {
+  test('lists null if all tags are deleted', async () => {
     const { digest } = await pushImage('deleted/all', mediaTypes.ociManifest, 'latest')
     await request('DELETE', `/v2/deleted/all/manifests/${digest}`)
     expect(tagsOf(await request('GET', '/v2/deleted/all/tags/list'))).toEqual({ name: 'deleted/all', tags: null })
@@ -658,7 +658,7 @@ function describeDeletion({ request, push, pushImage, putManifest }: Client): vo
     expect(await request('GET', '/v2/deleted/tag/manifests/latest', acceptAll)).toMatchObject({ status: 200 })
   })
 
-  test('leaves an index as it is when a manifest of it is deleted', async () => {
+  test('keeps an index unchanged when one of its manifests is deleted', async () => {
     const image = await pushImage('deleted/child', mediaTypes.ociManifest)
     const bytes = index(mediaTypes.ociIndex, [descriptor(image, 'amd64')])
     await putManifest('deleted/child', 'latest', bytes, mediaTypes.ociIndex)
@@ -668,7 +668,7 @@ function describeDeletion({ request, push, pushImage, putManifest }: Client): vo
 }
 
 function describeChallenges({ request }: Client): void {
-  test('says where to get a token, and asks for no scope, on /v2/', async () => {
+  test('names the token realm, without a scope, on /v2/', async () => {
     const answer = await request('GET', '/v2/')
     expect(answer).toMatchObject({ status: 401, codes: ['UNAUTHORIZED'] })
     expect(challengeOf(answer)).toEqual({ realm: expect.stringMatching(/^https?:/), service: expect.any(String) })
@@ -685,19 +685,19 @@ function describeChallenges({ request }: Client): void {
       `/v2/owner/app/blobs/uploads/?mount=${absent}&from=owner/base`,
       ['repository:owner/app:pull,push', 'repository:owner/base:pull'],
     ],
-  ])('says which scope %s %s needs', async (method, path, scopes) => {
+  ])('names the scope that %s %s needs', async (method, path, scopes) => {
     const answer = await request(method, path)
     expect(answer.status).toBe(401)
     expect(challengeOf(answer).scope?.split(' ').sort()).toEqual(scopes)
   })
 
-  test('says that a token is none', async () => {
+  test('rejects an invalid token', async () => {
     const answer = await request('GET', '/v2/app/tags/list', { headers: { authorization: 'Bearer nonsense' } })
     expect(answer).toMatchObject({ status: 401, codes: ['UNAUTHORIZED'] })
     expect(challengeOf(answer)).toMatchObject({ scope: 'repository:app:pull', error: 'invalid_token' })
   })
 
-  test('takes no password itself', async () => {
+  test('does not accept a password directly', async () => {
     const headers = { authorization: 'Basic dXNlcjpwYXNz' }
     const answer = await request('GET', '/v2/', { headers })
     expect(answer.status).toBe(401)
@@ -715,7 +715,7 @@ function describeTokens({ request }: Client, account: Login): void {
     return new Headers({ authorization: `Bearer ${token}` })
   }
 
-  test('lets a token do what it is for', async () => {
+  test('accepts a token within its scope', async () => {
     const headers = await bearer('repository:app:pull,push')
     expect(await request('GET', '/v2/', { headers })).toMatchObject({ status: 200 })
     expect(await request('POST', '/v2/app/blobs/uploads/', { headers })).toMatchObject({ status: 202 })
@@ -725,7 +725,7 @@ function describeTokens({ request }: Client, account: Login): void {
     ['POST', '/v2/app/blobs/uploads/', 'repository:app:pull,push'],
     ['GET', '/v2/app/api/tags/list', 'repository:app/api:pull'],
     ['DELETE', `/v2/app/manifests/${absent}`, 'repository:app:delete'],
-  ])('refuses %s %s to a token that is for pulling from app, and says what it lacks', async (method, path, scope) => {
+  ])('refuses %s %s with a token for pulling from app, and names the missing scope', async (method, path, scope) => {
     const answer = await request(method, path, { headers: await bearer('repository:app:pull') })
     expect(answer).toMatchObject({ status: 401, codes: ['UNAUTHORIZED'] })
     expect(challengeOf(answer)).toMatchObject({ scope, error: 'insufficient_scope' })
@@ -740,7 +740,7 @@ function describeTokens({ request }: Client, account: Login): void {
   })
 }
 
-/** Starts the registry before the tests of this block and ends it after them. */
+/** Starts the registry before the tests of this block and stops it after them. */
 function useSubject(start: () => Promise<ContractSubject>, headers: Readonly<Record<string, string>>): Client {
   let subject: ContractSubject | undefined
   beforeAll(async () => {
@@ -761,7 +761,10 @@ function tagsOf({ body }: Answer): { readonly name: string; readonly tags: reado
   return { name, tags: tags?.sort() ?? null }
 }
 
-/** The parameters of a Bearer challenge, with the actions of a scope sorted: Docker Distribution gives them in any order. */
+/**
+ * The parameters of a Bearer challenge, with sorted actions of a scope, because Docker Distribution does not order
+ * them.
+ */
 function challengeOf({ headers }: Answer): Readonly<Record<string, string>> {
   const challenge = headers.get('www-authenticate') ?? ''
   expect(challenge).toMatch(/^Bearer /)

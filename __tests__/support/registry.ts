@@ -17,26 +17,26 @@ import { createStore, type Manifest, type Store, sha256 } from './registry/store
 export type { BasicAuth, BearerAuth, Fault, Manifest, RouteName }
 
 export interface RegistryOptions {
-  /** Store blobs in files here rather than in memory. The folder is the caller's to delete. */
+  /** Stores blobs in files here rather than in memory. The caller removes the folder. */
   readonly folder?: string
-  /** With `bearer` the same server is also the token realm, at `/token`. */
+  /** With `bearer`, the same server is also the token realm, at `/token`. */
   readonly auth?: BasicAuth | BearerAuth
-  /** Says for each request, before it is handled, what goes wrong with it. */
+  /** Decides the fault of each request before it is handled. */
   readonly fault?: FaultOf
-  /** Added to each request, in milliseconds. */
+  /** The delay of each request, in milliseconds. */
   readonly delayMs?: number
-  /** Serve https, with this key and certificate in PEM. */
+  /** Serves HTTPS with this key and certificate in PEM format. */
   readonly tls?: { readonly key: string; readonly cert: string }
-  /** Answer with a `Location` that is a path, as the specification allows. */
+  /** Answers with a `Location` that is a path, as the specification allows. */
   readonly relativeLocations?: boolean
-  /** Write `http:` into each `Location`, as behind a proxy that ends TLS and does not say so. */
+  /** Writes `http:` into each `Location`, like behind a proxy that terminates TLS and does not say so. */
   readonly unawareOfTls?: boolean
   /**
-   * Send clients to an object store for uploads and downloads, as large registries do: the same server under the name
-   * `localhost`, where the URL is the permission and an `Authorization` header is refused, as by Amazon S3.
+   * Redirects clients to an object store for uploads and downloads, as large registries do: the same server under the
+   * name `localhost`, where the URL grants access and an `Authorization` header is refused, as by Amazon S3.
    */
   readonly objectStore?: boolean
-  /** Refuse to write a tag with status 412 if it points to something else than `If-Match` says, as the proposal has it. */
+  /** Refuses to write a tag, with status 412, if it does not point to the digest in `If-Match`, as proposed. */
   readonly preconditions?: boolean
 }
 
@@ -44,24 +44,24 @@ export type FaultOf = (request: SeenRequest) => Fault | undefined
 
 export interface SeenRequest {
   readonly method: string
-  /** With its query. */
+  /** Includes the query. */
   readonly path: string
   readonly route: RouteName
   readonly repository?: string
-  /** Tag, digest or upload id. */
+  /** Tag, digest or upload ID. */
   readonly reference?: string
   readonly authorization?: string
   readonly headers: IncomingHttpHeaders
-  /** 1 for the first request of this method and route, 2 for the next. */
+  /** Counts from 1 for each method and route. */
   readonly count: number
-  /** Bytes of the body read so far; all of them once the request was answered, unless by a fault. */
+  /** Bytes of the body read so far; all of them after the answer, unless a fault prevents it. */
   readonly bodyBytes: number
-  /** Of the answer; undefined before it, and without one. */
+  /** The status of the answer; undefined before it, and if there is none. */
   readonly status: number | undefined
 }
 
 export interface TestRegistry {
-  /** As in an image's name: `127.0.0.1:43215`. */
+  /** Host and port, as in an image's name: `127.0.0.1:43215`. */
   readonly host: string
   readonly requests: readonly SeenRequest[]
   /** Tag → digest. */
@@ -69,28 +69,28 @@ export interface TestRegistry {
   /** By tag or digest. */
   readonly manifest: (repository: string, reference: string) => Manifest | undefined
   readonly blob: (repository: string, digest: string) => Promise<Buffer | undefined>
-  /** Puts a blob there without a request; returns its digest. */
+  /** Adds a blob without a request. Returns its digest. */
   readonly seedBlob: (repository: string, bytes: Buffer) => Promise<string>
-  /** Puts a manifest there, unchecked, and tags it if there is a tag; returns its digest. */
+  /** Adds a manifest without checks, and sets the tag if there is one. Returns its digest. */
   readonly seedManifest: (repository: string, bytes: Buffer, mediaType: string, tag?: string) => string
-  /** Points a tag to a digest, as if somebody else had moved it. */
+  /** Points a tag to a digest, like another client would. */
   readonly seedTag: (repository: string, tag: string, digest: string) => void
   readonly setFault: (fault: FaultOf | undefined) => void
-  /** Makes all tokens given so far as good as expired. */
+  /** Makes all tokens that were issued so far expire. */
   readonly expireTokens: () => void
-  /** Breaks what is still under way. */
+  /** Closes all connections. */
   readonly close: () => Promise<void>
 }
 
 /**
- * Starts a registry in this process, on a free port of 127.0.0.1. It behaves as Docker Distribution 2.8 does, which
- * registry-contract.ts holds it to, and is stricter where the specification is: names in lower case, chunks in order,
- * an index only of manifests that are there.
+ * Starts a registry in this process, on a free port of 127.0.0.1. It behaves like Docker Distribution 2.8, which
+ * registry-contract.ts verifies, and is stricter where the specification is: lower-case names, chunks in order,
+ * an index only of existing manifests.
  */
 export async function startRegistry(options: RegistryOptions = {}): Promise<TestRegistry> {
   const listener = (request: IncomingMessage, response: ServerResponse): void => void serve(state, request, response)
   const server = options.tls === undefined ? createServer(listener) : createSecureServer(options.tls, listener)
-  // A connection that the server ends on its own would look to a client like a fault that no test asked for.
+  // If the server closed a connection by itself, clients would see a fault that no test asked for.
   server.keepAliveTimeout = 0
   server.requestTimeout = 0
   server.listen(0, '127.0.0.1')
@@ -120,7 +120,7 @@ interface State {
   readonly store: Store
   readonly guard: Guard
   readonly requests: Seen[]
-  /** In a URL, in place of credentials. */
+  /** In a URL, instead of credentials. */
   readonly signature: string
   fault: FaultOf | undefined
 }
@@ -177,7 +177,7 @@ async function serve(state: State, request: IncomingMessage, response: ServerRes
     const handle = async (): Promise<Reply> => await answer(state, route, url, request, seen)
     await send(request, response, await underFault(state.fault?.(seen), handle), seen)
   } catch (error) {
-    // A client that has gone gets no answer; what breaks in here is to be seen in the test that it breaks.
+    // A client that has disconnected gets no answer. Other errors must fail the test that causes them.
     if (response.destroyed || response.headersSent) response.destroy()
     else await send(request, response, refuse(500, { code: 'UNKNOWN', detail: String(error) }), seen)
   }
@@ -231,7 +231,7 @@ async function* countBytes(request: IncomingMessage, seen: Seen): AsyncGenerator
   }
 }
 
-/** As in Docker Distribution, a URL without the slash at its end leads to the one with it. */
+/** Like Docker Distribution, redirects a URL without a trailing slash to the one with it. */
 function notFound({ pathname }: URL): Reply {
   const withSlash = `${pathname}/`
   if (routeOf(withSlash).name === 'other') return replyText(404, '404 page not found')
@@ -244,7 +244,7 @@ function locations(
   signed: boolean,
 ): Pick<Call, 'locate' | 'locateBytes' | 'servesBytes'> {
   const own = new URL(origin)
-  // The host that the client knows this server by, as Docker Distribution has it.
+  // The host by which the client addresses this server, like Docker Distribution.
   const base =
     options.relativeLocations === true
       ? ''
@@ -257,7 +257,7 @@ function locations(
 }
 
 async function send(request: IncomingMessage, response: ServerResponse, outcome: Outcome, seen: Seen): Promise<void> {
-  // Without an answer the connection stays open until the client or `close` ends it.
+  // Without an answer, the connection stays open until the client or `close` closes it.
   if (outcome === 'hang') return
   if (outcome === 'reset') return reset(request)
   const { body, headers, status } = outcome
@@ -269,7 +269,7 @@ async function send(request: IncomingMessage, response: ServerResponse, outcome:
 }
 
 function reset({ socket }: IncomingMessage): void {
-  // Node has no way to reset a TLS connection.
+  // Node can't reset a TLS connection.
   if (socket instanceof TLSSocket) socket.destroy()
   else socket.resetAndDestroy()
 }

@@ -12,13 +12,13 @@ import * as v from 'valibot'
 import { parse } from 'yaml'
 import type { ArtifactService } from './artifact-service.ts'
 
-/** A step that uses the action, with as much of its job as the action can see. */
+/** A step that uses the action, with the parts of its job that the action can see. */
 export interface ActionCall {
-  /** The step's `with:`. An input that `action.yml` does not have throws, where the runner would only warn. */
+  /** The step's `with:`. Inputs that `action.yml` does not define throw, while the runner only warns. */
   readonly inputs: Readonly<Record<string, string>>
-  /** Merged over the runner's own variables; undefined removes one. */
+  /** Merged over the runner's own variables. Undefined removes a variable. */
   readonly env?: Readonly<Record<string, string | undefined>>
-  /** The workspace, which is also the working directory; an empty one if absent. */
+  /** The workspace, which is also the working directory. The default is an empty folder. */
   readonly cwd?: string
   readonly matrix?: Readonly<Record<string, string>>
   readonly jobTotal?: number
@@ -30,28 +30,28 @@ export interface ActionCall {
   readonly repository?: string
   readonly ref?: string
   readonly eventName?: string
-  /** The job's `github.token`, masked from the start as the runner does it. */
+  /** The job's `github.token`, masked from the start, as the runner does. */
   readonly token?: string
   readonly artifacts?: ArtifactService
-  /** Cancels the step: SIGINT, and if that does not end it, SIGTERM and SIGKILL, at the runner's intervals. */
+  /** Cancels the step with SIGINT and, if it keeps running, SIGTERM and SIGKILL, at the runner's intervals. */
   readonly signal?: AbortSignal
-  /** The first signal that cancels the step, in place of SIGINT. */
+  /** The first signal that cancels the step, instead of SIGINT. */
   readonly cancelBy?: 'SIGTERM'
-  /** Ends the step's process at once (SIGKILL), as when its machine goes away. */
+  /** Kills the step's process immediately (SIGKILL), as when its machine disappears. */
   readonly kill?: AbortSignal
-  /** Called with each line of `log` as it comes. */
+  /** Receives each line of `log` as it is written. */
   readonly onLog?: (line: string) => void
-  /** The folder that holds `action.yml`; this checkout's if absent. */
+  /** The folder of `action.yml`. The default is this checkout. */
   readonly actionFolder?: string
 }
 
-/** What is left of a step when it has ended. */
+/** The result of a step. */
 export interface ActionRun {
   readonly exitCode: number
   /**
-   * What a person reads on the run's page: standard output and error in the order they were written, secrets as
-   * `***`, workflow commands as the runner shows them (`##[error]…`, `##[group]…`), masking commands and, without
-   * `RUNNER_DEBUG`, debug messages left out.
+   * The log on the run's page: standard output and error in the order in which they were written, secrets as `***`,
+   * workflow commands as the runner shows them (`##[error]…`, `##[group]…`), without masking commands and, without
+   * `RUNNER_DEBUG`, without debug messages.
    */
   readonly log: string
   readonly outputs: Readonly<Record<string, string>>
@@ -60,40 +60,40 @@ export interface ActionRun {
   readonly errors: readonly string[]
   readonly warnings: readonly string[]
   readonly notices: readonly string[]
-  /** The values that the action asked to be masked. */
+  /** The values that the action asked the runner to mask. */
   readonly masks: readonly string[]
-  /** Everything in `RUNNER_TEMP`, relative to it. */
+  /** All paths in `RUNNER_TEMP`, relative to it. */
   readonly tempLeft: readonly string[]
-  /** Standard output and error as the process wrote them, secrets and commands included. */
+  /** Standard output and error as the process wrote them, including secrets and commands. */
   readonly raw: string
-  /** The contents of all files that are left: in `RUNNER_TEMP`, in the home, and what commands to the runner are in. */
+  /** The contents of all remaining files: in `RUNNER_TEMP`, in the home, and the files for workflow commands. */
   readonly filesLeft: string
 }
 
-/** A place for a step to run in, and what it wrote there. */
+/** The environment of a step, and the results that it wrote there. */
 export interface PreparedRunner {
-  /** The whole environment of the action's process. */
+  /** The complete environment of the action's process. */
   readonly env: Readonly<Record<string, string>>
   readonly cwd: string
   /** The script that `action.yml` names. */
   readonly main: string
-  /** Throws as the runner fails the step if the file is not in its format. */
+  /** Throws if the file is not in its format, for which the runner fails the step. */
   readOutputs(): Promise<Readonly<Record<string, string>>>
   readSummary(): Promise<string>
   readFiles(): Promise<string>
   tempLeft(): Promise<readonly string[]>
-  /** Deletes all that was made for the step. */
+  /** Deletes everything that was created for the step. */
   close(): Promise<void>
 }
 
-/** A step that has succeeded and left nothing behind; any other fails the test, with what it said. */
+/** Returns a step that has succeeded and left nothing behind. Fails the test otherwise, with the step's output. */
 export function passed(step: ActionRun): ActionRun {
   const { exitCode, errors, tempLeft, log } = step
   if (exitCode === 0 && errors.length === 0 && tempLeft.length === 0) return step
   throw new Error(`The step ended with ${exitCode}, and left ${tempLeft.join(', ') || 'nothing'}:\n${log}`)
 }
 
-/** Runs the action as GitHub's runner does: in a process of its own, which knows nothing but its environment. */
+/** Runs the action as GitHub's runner does, in a separate process with a fresh environment. */
 export async function runAction(call: ActionCall): Promise<ActionRun> {
   const runner = await prepareRunner(call)
   try {
@@ -118,7 +118,7 @@ export async function runAction(call: ActionCall): Promise<ActionRun> {
 }
 
 /**
- * Makes the folders and the environment that the runner gives a step, for `runAction` and for tests that call the
+ * Creates the folders and the environment that the runner gives a step, for `runAction` and for tests that call the
  * action's code in this process. Close it afterwards.
  */
 export async function prepareRunner(call: ActionCall): Promise<PreparedRunner> {
@@ -137,7 +137,7 @@ export async function prepareRunner(call: ActionCall): Promise<PreparedRunner> {
       readFiles: () => readAllFiles(folder),
       tempLeft: async () => {
         const names = await readdir(join(folder, 'temp'), { recursive: true })
-        // For a merge in the same job, and so left on purpose.
+        // Kept on purpose, for a merge in the same job.
         return names.filter((name) => !name.startsWith('nix-image-action-records')).sort()
       },
       close,
@@ -164,12 +164,12 @@ const actionMetadata = v.object({
 })
 type ActionMetadata = v.InferOutput<typeof actionMetadata>
 
-/** The runner takes every scalar as it is written: `default: true` is the text `true`. */
+/** The runner reads every scalar as text: `default: true` is the text `true`. */
 const yamlAsText = { schema: 'failsafe' } as const
 
 /**
- * The `INPUT_` variables: each input of `action.yml`, as given or else its default. An input given as an empty text is
- * empty: its default does not come back.
+ * The `INPUT_` variables: each input of `action.yml`, either as given or its default. An empty text counts as given, so
+ * the default does not apply.
  */
 function inputVariables(
   inputs: ActionCall['inputs'],
@@ -189,7 +189,7 @@ function inputVariables(
   )
 }
 
-/** The contexts that an input's default may use. What one of them does not hold is empty. */
+/** The contexts that an input's default may use. Missing values are empty. */
 type Contexts = Readonly<Record<'github' | 'matrix' | 'runner' | 'strategy' | 'job', ContextLookup>>
 type ContextLookup = (key: string) => string | undefined
 
@@ -204,7 +204,7 @@ function stepContexts(call: ActionCall, env: Readonly<Record<string, string>>): 
   }
 }
 
-/** Evaluates `${{ context.key }}`; throws on any other expression, which would need more of a runner than this is. */
+/** Evaluates `${{ context.key }}`. Throws for any other expression, which this stand-in does not support. */
 function evaluate(text: string, contexts: Contexts): string {
   return text.replaceAll(/\$\{\{(.*?)\}\}/g, (expression, inner: string) => {
     const [, name, key] = /^\s*(github|matrix|runner|strategy|job)\.([\w-]+)\s*$/.exec(inner) ?? []
@@ -219,7 +219,7 @@ interface StepFolders {
   readonly home: string
   readonly temp: string
   readonly workspace: string
-  /** `GITHUB_OUTPUT` and the like. */
+  /** The folder of the files behind `GITHUB_OUTPUT` and similar variables. */
   readonly files: Readonly<Record<string, string>>
 }
 
@@ -253,7 +253,7 @@ function stepEnvironment(
       LANG: process.env.LANG,
       NODE_EXTRA_CA_CERTS: process.env.NODE_EXTRA_CA_CERTS,
     }),
-    // Not the developer's own, whose registry credentials no test may use.
+    // Not the developer's home, because tests must not use its registry credentials.
     HOME: folders.home,
     ...jobVariables(call),
     GITHUB_WORKSPACE: folders.workspace,
@@ -273,7 +273,7 @@ function jobVariables(call: ActionCall): Readonly<Record<string, string>> {
     GITHUB_ACTIONS: 'true',
     GITHUB_ACTION: '__self',
     GITHUB_ACTOR: 'octocat',
-    // Nobody answers there, so that no test talks to the world.
+    // An address without a service, so that no test connects to the internet.
     GITHUB_API_URL: 'http://127.0.0.1:1',
     GITHUB_EVENT_NAME: call.eventName ?? 'push',
     GITHUB_JOB: call.job ?? 'build',
@@ -301,7 +301,7 @@ function defined(variables: Readonly<Record<string, string | undefined>>): Recor
   )
 }
 
-// What the action writes
+// The action's output
 
 /**
  * Reads `GITHUB_OUTPUT`: `name=value`, or `name<<delimiter`, lines, `delimiter`.
@@ -334,13 +334,13 @@ interface ActionLog {
   readonly raw: readonly string[]
   readonly annotations: Readonly<Record<Level, readonly string[]>>
   readonly masks: readonly string[]
-  /** Takes one line as the process wrote it. */
+  /** Processes one line as the process wrote it. */
   readonly read: (line: string) => void
-  /** Replaces the secrets known by now. */
+  /** Replaces the secrets known so far. */
   readonly mask: (text: string) => string
 }
 
-/** Reads a step's output line by line, so that a secret is hidden only from where the action asked for it. */
+/** Reads a step's output line by line, so that a secret is hidden only after the action asked for it. */
 function actionLog(call: ActionCall, env: Readonly<Record<string, string>>): ActionLog {
   const lines: string[] = []
   const raw: string[] = []
@@ -387,14 +387,14 @@ function actionLog(call: ActionCall, env: Readonly<Record<string, string>>): Act
   return { lines, raw, annotations, masks, read, mask }
 }
 
-/** Hides secrets, and each line of one that has several, as a log is hidden line by line. */
+/** Hides secrets, and each line of a multi-line secret, because the log is masked line by line. */
 function secretMasker(...known: readonly (string | undefined)[]): {
   readonly mask: (text: string) => string
   readonly addSecret: (value: string) => void
 } {
   const secrets = new Set(known.filter((secret) => secret !== undefined))
   return {
-    // The longest first: a secret within another one must not leave the rest of that one behind.
+    // Longest first: if a secret contains another one, nothing of the longer one must remain.
     mask: (text) =>
       [...secrets]
         .sort((a, b) => b.length - a.length)
@@ -411,7 +411,10 @@ interface WorkflowCommand {
   readonly message: string
 }
 
-/** `::name key=value,key=value::message`, see https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs */
+/**
+ * `::name key=value,key=value::message`, see
+ * https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+ */
 function parseCommand(line: string): WorkflowCommand | undefined {
   const [, name, list = '', message] = /^\s*::([^\s:]+)(?:\s+(.*?))?::(.*)$/.exec(line) ?? []
   if (name === undefined || message === undefined) return undefined
@@ -422,7 +425,7 @@ function parseCommand(line: string): WorkflowCommand | undefined {
   return { name, properties: new Map(properties), message: decodeMessage(message) }
 }
 
-/** A message keeps `%3A` and `%2C`, which only mean something in a property. */
+/** A message keeps `%3A` and `%2C`, which are escapes only in properties. */
 function decodeMessage(text: string): string {
   return text.replaceAll('%0D', '\r').replaceAll('%0A', '\n').replaceAll('%25', '%')
 }
@@ -433,13 +436,13 @@ function decodeProperty(text: string): string {
 
 // The process
 
-/** Runs the action's script to its end and the end of its output, and returns its exit code. */
+/** Runs the action's script until it and its output end, and returns its exit code. */
 async function execute(
   { env, cwd, main }: PreparedRunner,
   onLine: (line: string) => void,
   { signal, cancelBy, kill }: Pick<ActionCall, 'signal' | 'cancelBy' | 'kill'>,
 ): Promise<number> {
-  // Both streams in one pipe, for only then is the order in which they come the order in which they were written.
+  // One pipe for both streams, because only that preserves the order in which they were written.
   const { input, output } = await openPipe()
   const child = spawn(process.execPath, [main], { cwd, env, stdio: ['ignore', output, output] })
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
@@ -448,7 +451,7 @@ async function execute(
   createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }).on('line', onLine)
   const send = (name: NodeJS.Signals) => {
     child.kill(name)
-    // What the action started and left behind would hold the pipe open.
+    // Remaining child processes of the action would keep the pipe open.
     if (name === 'SIGKILL') input.destroy()
   }
   const stopCancelling = onCancel(signal, cancelBy ?? 'SIGINT', send)
@@ -461,7 +464,7 @@ async function execute(
   return code ?? 128 + (killedBy === null ? 0 : constants.signals[killedBy])
 }
 
-/** A pipe of the system's: its reading end, and the file descriptor of its writing end. */
+/** A pipe: its reading end, and the file descriptor of its writing end. */
 async function openPipe(): Promise<{ readonly input: Socket; readonly output: number }> {
   const folder = await mkdtemp(join(tmpdir(), 'pipe-'))
   try {

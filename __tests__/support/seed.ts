@@ -15,20 +15,20 @@ export interface SeedPlatform {
 export interface SeededImage {
   readonly digest: string
   readonly mediaType: string
-  /** Of the manifest. */
+  /** Annotations of the manifest. */
   readonly size: number
 }
 
-/** What else an image has. */
+/** Optional properties of an image. */
 export interface SeedDetails {
   readonly labels?: Readonly<Record<string, string>>
-  /** Of the manifest. */
+  /** Annotations of the manifest. */
   readonly annotations?: Readonly<Record<string, string>> | undefined
   /** Docker's manifest type rather than OCI's. */
   readonly docker?: boolean
 }
 
-/** Puts a small but whole image of one platform into a registry. The same arguments give the same digest. */
+/** Pushes a small but complete image of one platform to a registry. The same arguments give the same digest. */
 export async function seedImage(
   registry: TestRegistry,
   repository: string,
@@ -66,13 +66,13 @@ export async function seedImage(
   return { digest, mediaType, size: manifest.length }
 }
 
-/** An image as an index lists it. */
+/** An image's entry in an index. */
 export interface SeededEntry extends SeededImage {
   readonly platform: SeedPlatform
   readonly annotations?: Readonly<Record<string, string>>
 }
 
-/** Puts an index of images that are there under a tag, and returns its digest. */
+/** Pushes an index of existing images under a tag, and returns its digest. */
 export function seedIndex(
   registry: TestRegistry,
   repository: string,
@@ -85,7 +85,7 @@ export function seedIndex(
 }
 
 /**
- * Puts there what BuildKit attests about an image, and returns it as BuildKit's index lists it:
+ * Pushes BuildKit's attestations of an image, and returns their entry in BuildKit's index:
  * https://docs.docker.com/build/metadata/attestations/attestation-storage/
  */
 export async function seedAttestation(

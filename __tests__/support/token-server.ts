@@ -7,17 +7,17 @@ import { type Access, type Account, answerTokenRequest, tokenService } from './r
 import { readAll } from './registry/reply.ts'
 
 export interface TokenServer {
-  /** The URL for tokens. */
+  /** The URL of the token endpoint. */
   readonly realm: string
   readonly service: string
   readonly issuer: string
-  /** That a registry has to trust, in PEM. */
+  /** The certificate that a registry must trust, in PEM format. */
   readonly certificate: string
   readonly close: () => Promise<void>
 }
 
 /**
- * A token realm for a registry of its own process: the tokens are signed JWTs, as Docker Distribution takes them
+ * A token realm for a registry in a separate process. The tokens are signed JWTs, as Docker Distribution accepts them
  * (distribution/docs/spec/auth/jwt.md), with the certificate of the key in `x5c`.
  */
 export async function startTokenServer(account: Account): Promise<TokenServer> {

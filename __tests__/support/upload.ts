@@ -2,8 +2,8 @@ import { gzipSync } from 'node:zlib'
 import { digestOf } from './digest.ts'
 import { type ArchiveOptions, makeArchive } from './image.ts'
 
-// Images put into a real registry by nothing of this action's, as other builders leave them there. Those that have blobs
-// in common go one after the other: Docker Distribution may lose a blob that arrives twice at the same time.
+// Pushes images to a real registry without this action's code, as other builders do. Push images that share blobs one
+// after another: Docker Distribution may lose a blob that is uploaded twice at the same time.
 
 export interface UploadedManifest {
   readonly mediaType: string
@@ -12,7 +12,7 @@ export interface UploadedManifest {
   readonly size: number
 }
 
-/** As BuildKit pushes the image of one platform: an index of the image and of what it attests about it. */
+/** The image of one platform as BuildKit pushes it: an index of the image and its attestations. */
 export interface AttestedImage extends UploadedManifest {
   readonly image: UploadedManifest
   readonly attestation: UploadedManifest
@@ -22,7 +22,7 @@ const OCI = 'application/vnd.oci.image'
 const INDEX = `${OCI}.index.v1+json`
 
 /**
- * Uploads a small image, its layers in gzip.
+ * Uploads a small image with gzip layers.
  * @param name the repository, host and path
  */
 export async function uploadImage(name: string, options: ArchiveOptions = {}): Promise<UploadedManifest> {
@@ -35,12 +35,15 @@ export async function uploadImage(name: string, options: ArchiveOptions = {}): P
 }
 
 export interface AttestedOptions extends ArchiveOptions {
-  /** How the attestation is written: BuildKit made it an image, and makes it an artifact that refers to its subject. */
+  /**
+   * The form of the attestation: older BuildKit versions push an image, newer ones an artifact that refers to its
+   * subject.
+   */
   readonly attestedBy?: 'image' | 'artifact'
 }
 
 /**
- * Uploads an image with its provenance, by digest, as BuildKit does:
+ * Uploads an image with its provenance by digest, as BuildKit does:
  * https://docs.docker.com/build/metadata/attestations/attestation-storage/
  */
 export async function uploadAttestedImage(

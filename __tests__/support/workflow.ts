@@ -7,13 +7,13 @@ import * as v from 'valibot'
 import { parse } from 'yaml'
 import { parseOutputs } from './runner.ts'
 
-// Runs a workflow's jobs, as far as the examples need more than a step: matrices, `needs`, outputs, `run:`. What it does
-// not know it refuses, rather than to run something else than GitHub would.
+// Runs a workflow's jobs, with the features that the examples need: matrices, `needs`, outputs, `run:`. It refuses
+// unsupported features rather than behaving differently from GitHub.
 
-/** A step that uses an action, everything in it evaluated. */
+/** A step that uses an action, with all expressions evaluated. */
 export interface ActionStep {
   readonly with: Readonly<Record<string, string>>
-  /** What the steps before have set for all that follow. */
+  /** The environment that earlier steps have set. */
   readonly env: Readonly<Record<string, string>>
   readonly job: string
   readonly matrix: Readonly<Record<string, string>>
@@ -23,24 +23,24 @@ export interface ActionStep {
   readonly temp: string
 }
 
-/** What a step leaves to those after it. */
+/** The result of a step. */
 export interface StepResult {
   readonly outputs?: Readonly<Record<string, string>>
-  /** For all later steps of the job. */
+  /** Environment variables for all later steps of the job. */
   readonly env?: Readonly<Record<string, string>>
-  /** Secrets: the runner keeps back an output of the job that has one in it. */
+  /** Secrets: the runner drops job outputs that contain one. */
   readonly masks?: readonly string[]
 }
 
 export interface WorkflowRun {
-  /** `github.…`; one that is not here is refused. */
+  /** Values of `github.…`; all others are refused. */
   readonly github: Readonly<Record<string, string>>
-  /** What stands in for each action, by its name without the version. */
+  /** The stand-in for each action, by its name without the version. */
   readonly actions: Readonly<Record<string, (step: ActionStep) => Promise<StepResult>>>
 }
 
 /**
- * Runs all jobs of a workflow, one after the other in the order they are written in, and the jobs of a matrix too.
+ * Runs all jobs of a workflow one after another, in the order of the file. The same applies to the jobs of a matrix.
  * @returns the outputs of each job
  */
 export async function runWorkflow(text: string, run: WorkflowRun): Promise<Needs> {
@@ -92,7 +92,7 @@ type Job = v.InferOutput<typeof JOB>
 type Step = v.InferOutput<typeof STEP>
 
 function readWorkflow(text: string): v.InferOutput<typeof WORKFLOW> {
-  // As the runner takes it: every scalar as it is written.
+  // Like the runner, read every scalar as text.
   const result = v.safeParse(WORKFLOW, parse(text, { schema: 'failsafe' }))
   if (result.success) return result.output
   const [issue] = result.issues
@@ -104,13 +104,13 @@ async function runJob(id: string, job: Job, needs: Needs, run: WorkflowRun): Pro
   const outputs: Record<string, string> = {}
   for (const [jobIndex, matrix] of legs.entries()) {
     const leg = await runLeg(job, { job: id, matrix, jobTotal: legs.length, jobIndex, needs }, run)
-    // One name for all jobs of the matrix: whichever ends last has it, unless it has nothing to say.
+    // The jobs of a matrix share output names. The last job with a value for an output wins.
     for (const [name, value] of Object.entries(leg)) if (value !== '' || !(name in outputs)) outputs[name] = value
   }
   return outputs
 }
 
-/** The jobs of a matrix, which may be the output of a job before: `${{ fromJSON(needs.plan.outputs.matrix) }}`. */
+/** The jobs of a matrix, which may be the output of an earlier job: `${{ fromJSON(needs.plan.outputs.matrix) }}`. */
 function legsOf({ strategy }: Job, needs: Needs): readonly Outputs[] {
   if (strategy === undefined) return [{}]
   const { matrix } = strategy
@@ -120,7 +120,7 @@ function legsOf({ strategy }: Job, needs: Needs): readonly Outputs[] {
   const json = evaluate(`\${{ ${path} }}`, lookupIn({}, { matrix: {}, needs }, '', new Map()))
   const { include } = v.parse(v.pipe(v.string(), v.parseJson(), MATRIX), json)
   if (include.length === 0) throw new Error(`the matrix ${matrix} has no jobs`)
-  // In a context, whatever is not a text is used as one.
+  // Contexts convert every value to text.
   return include.map((leg) => Object.fromEntries(Object.entries(leg).map(([key, value]) => [key, String(value)])))
 }
 
@@ -172,15 +172,15 @@ async function runStep(step: Step, place: StepPlace, { actions }: WorkflowRun): 
   return action({ ...leg, with: mapValues(step.with, evaluator), env, temp })
 }
 
-/** Decides whether a step runs. GitHub takes a condition with and without `${{ }}`. */
+/** Decides whether a step runs. GitHub accepts conditions with and without `${{ }}`. */
 function holds(condition: string, evaluator: (text: string) => string): boolean {
   const value = evaluator(/^\$\{\{.*\}\}$/s.test(condition) ? condition : `\${{ ${condition} }}`)
-  // GitHub takes any other text for true; only a mistake leads to one.
+  // GitHub treats any other text as true, which can only be a mistake.
   if (value !== 'true' && value !== 'false') throw new Error(`the condition ${condition} is neither true nor false`)
   return value === 'true'
 }
 
-/** As the runner does where a step names no shell. */
+/** Uses the runner's shell for steps that do not name one. */
 async function runScript(
   script: string,
   env: Readonly<Record<string, string>>,
@@ -201,7 +201,7 @@ function withoutSecrets(output: string, masks: readonly string[]): string {
 
 type Lookup = (path: readonly string[]) => string
 
-/** Evaluates `${{ a.b.c }}` and `${{ a.b.c != 'text' }}`; refuses any other expression. */
+/** Evaluates `${{ a.b.c }}` and `${{ a.b.c != 'text' }}`. Refuses any other expression. */
 function evaluate(text: string, lookup: Lookup): string {
   return text.replaceAll(/\$\{\{(.*?)\}\}/gs, (expression, inner: string) => {
     const [, name = '', operator, literal = ''] = /^\s*([\w.-]+)\s*(?:([!=]=)\s*'([^']*)'\s*)?$/.exec(inner) ?? []
@@ -209,13 +209,13 @@ function evaluate(text: string, lookup: Lookup): string {
     if (!path.every((part) => /^[A-Za-z_][\w-]*$/.test(part))) throw new Error(`can't evaluate ${expression}`)
     const value = lookup(path)
     if (operator === undefined) return value
-    // GitHub compares texts without regard to case.
+    // GitHub ignores case when it compares texts.
     const equal = value.toLowerCase() === literal.toLowerCase()
     return String(equal === (operator === '=='))
   })
 }
 
-/** What GitHub takes for empty is refused as well, where it can be nothing but a slip of the pen. */
+/** Refuses missing values, which GitHub treats as empty, if they can only be a typing mistake. */
 function lookupIn(
   github: Readonly<Record<string, string>>,
   { matrix, needs }: Pick<Leg, 'matrix' | 'needs'>,
@@ -224,7 +224,7 @@ function lookupIn(
 ): Lookup {
   const plain: Readonly<Record<string, Outputs>> = { github, matrix, runner: { temp } }
   const outputOf = (context: string, id: string, output: string, where: string): string | undefined => {
-    // A step may have set it or not; which outputs a job has stands in the workflow.
+    // Earlier steps may or may not have set these. The workflow lists a job's outputs.
     if (context === 'steps') return found(steps, id, where)[output] ?? ''
     return context === 'needs' ? found(needs, id, where)[output] : undefined
   }

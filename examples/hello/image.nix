@@ -1,5 +1,5 @@
-# An image of a small "hello", in five packagings. The builders only pack files, with the machine's own tar, so
-# they need no emulation, whatever the system.
+# An image of a small "hello" program, in five formats. The builders only pack files with the machine's tar, so they need
+# no emulation for any system.
 {
   system,
   architecture,
@@ -26,10 +26,10 @@ let
     chmod 755 $out/bin/hello
   '';
 
-  # What the archive holds, as a folder.
+  # The content of the archive, as a folder.
   content = shell "image-content" [ ./make-image.sh ] { inherit architecture hello layered tar; };
 
-  # The files of the image are named by their hashes. manifest.json comes last, as in Nix's layered images.
+  # Files are named after their hashes. manifest.json comes last, as in Nix's layered images.
   pack = "cd ${content} && ${tar} [0-9a-f]* manifest.json";
 
   ociLayout = shell "oci-layout-hello" [ ./make-layout.sh ] { inherit content; };

@@ -1,11 +1,11 @@
-# Makes the content of a Docker image archive in $out: the layers, the config, manifest.json. Run by image.nix, whose
-# variables $tar, $hello, $architecture and $layered are.
+# Creates the content of a Docker image archive in $out: the layers, the config and manifest.json. image.nix runs it and
+# sets $tar, $hello, $architecture and $layered.
 set -eu
 umask 022
 created=1970-01-01T00:00:01Z
 diff_ids='' layers='' history=''
 
-# add_layer <what tar is told to pack>
+# add_layer <arguments for tar>
 add_layer() {
   $tar -f layer.tar "$@"
   id=$(sha256sum layer.tar | cut -d ' ' -f 1)

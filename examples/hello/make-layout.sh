@@ -1,9 +1,9 @@
-# Makes an OCI layout in $out of the image whose files are in $content, its layers compressed. Run by image.nix.
+# Creates an OCI layout in $out from the image files in $content, with compressed layers. image.nix runs it.
 set -eu
 umask 022
 mkdir -p "$out/blobs/sha256"
 
-# add_blob <media type> <file>: prints what a manifest or an index says of it
+# add_blob <media type> <file>: adds a blob and prints its descriptor
 add_blob() {
   digest=$(sha256sum "$2" | cut -d ' ' -f 1)
   cp "$2" "$out/blobs/sha256/$digest"

@@ -1,8 +1,8 @@
 import { type Measured, median } from './measure.ts'
 
-/** What one run of one tool took. */
+/** The cost of one run of one tool. */
 export interface Run extends Measured {
-  /** Uploaded, in bytes, where it is known. */
+  /** Uploaded bytes, if known. */
   readonly bytes?: number
   readonly requests?: number
 }
@@ -19,11 +19,11 @@ export interface Row {
   readonly name: string
   readonly own: Figures
   readonly other?: Figures & { readonly tool: string }
-  /** Own time over the other's, or what the case asks for. */
+  /** The action's time divided by the other tool's, or the measure of the case. */
   readonly ratio: number
   readonly bound: number
   readonly unit: '×' | 's'
-  /** Own bytes over the other's. */
+  /** The action's bytes divided by the other tool's. */
   readonly bytesRatio?: number
 }
 
@@ -55,7 +55,7 @@ export function compare(
   [own, other]: readonly [readonly Run[], readonly Run[]],
 ): Row {
   const [ours, theirs] = [figures(own), figures(other)]
-  // Pair by pair: what slows the machine down slows both.
+  // Pair by pair, because a slow machine slows both.
   const ratio = median(own.map((one, at) => one.seconds / (other[at]?.seconds ?? Number.NaN)))
   const bytesRatio = ours.pushedMB && theirs.pushedMB ? ours.pushedMB / theirs.pushedMB : undefined
   return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: '×', ...(bytesRatio && { bytesRatio }) }
@@ -69,11 +69,11 @@ export function table(rows: readonly Row[]): string {
     'pushed',
     'CPU',
     'memory',
-    'beside',
+    'compared with',
     'its time',
-    'it pushed',
-    'figure',
-    'must be',
+    'its pushed',
+    'result',
+    'limit',
     '',
   ]
   const lines = rows.map(({ name, own, other, ratio, bound, unit }) => [

@@ -3,7 +3,7 @@ import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeTar } from '../../__tests__/support/image.ts'
 
-/** A docker archive on disk. */
+/** A Docker archive on disk. */
 export interface BenchImage {
   readonly path: string
   /** Uncompressed, in bytes. */
@@ -16,8 +16,8 @@ interface SourceFile {
 }
 
 /**
- * Files as images hold them: the programs and texts that are in node_modules, with some that don't compress, as much as
- * is asked for. Where node_modules is smaller, its files come again, changed.
+ * Realistic files of the requested total size: the programs and texts in node_modules, and some that don't compress.
+ * If node_modules is smaller, its files are repeated with changes.
  */
 export async function collectFiles(folder: string, size: number): Promise<readonly SourceFile[]> {
   const paths = (await readdir(folder, { recursive: true, withFileTypes: true }))
@@ -45,7 +45,7 @@ async function readRound(
     if (collected >= wanted) break
     if ((await stat(path)).size > largest) continue
     const content = await readFile(path)
-    // Changed here and there, so that no two rounds are alike.
+    // Changed in some places, so that no two repetitions are equal.
     if (round > 0) for (let at = round; at < content.length; at += 4096) content[at] = (content[at] ?? 0) ^ round
     files.push({ name: `store/${round}/${files.length}`, content })
     collected += content.length
@@ -53,7 +53,7 @@ async function readRound(
   return files
 }
 
-/** Writes an image whose files are spread over so many layers of about the same size. */
+/** Writes an image whose files are distributed over the given number of layers of similar size. */
 export async function writeImage(path: string, files: readonly SourceFile[], count: number): Promise<BenchImage> {
   const total = files.reduce((sum, { content }) => sum + content.length, 0)
   const layers: Buffer[] = []
@@ -70,7 +70,7 @@ export async function writeImage(path: string, files: readonly SourceFile[], cou
   return writeArchive(path, layers)
 }
 
-/** Writes the same image with one layer changed: a new file in the layer in the middle. */
+/** Writes the same image with one changed layer: a new file in the middle layer. */
 export async function changeOneLayer(path: string, files: readonly SourceFile[], count: number): Promise<BenchImage> {
   const middle = Math.floor(files.length / 2)
   const changed = files.toSpliced(middle, 0, { name: 'store/changed', content: Buffer.from('changed') })
@@ -100,7 +100,7 @@ async function writeArchive(path: string, layers: readonly Buffer[]): Promise<Be
   return { path, size: bytes.length }
 }
 
-/** Bytes that look random and are the same each time (xorshift). */
+/** Pseudorandom bytes, the same each time (xorshift). */
 function createNoise(size: number, seed: number): Buffer {
   const noise = Buffer.allocUnsafe(Math.floor(size / 4) * 4)
   let state = 0x9e3779b9 ^ (seed + 1)

@@ -1,19 +1,19 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 
-/** A finished process, as the system accounts for it. */
+/** A finished process, with the system's accounting. */
 export interface Measured {
   readonly seconds: number
-  /** Of all processors together; nothing without GNU time. */
+  /** The total of all processors; undefined without GNU time. */
   readonly cpuSeconds: number | undefined
-  /** The largest resident size, in bytes; nothing without GNU time. */
+  /** The largest resident size, in bytes; undefined without GNU time. */
   readonly memory: number | undefined
   readonly output: string
 }
 
 const TIME = '/usr/bin/time'
 
-/** Runs a program to its end. Throws with what it said where it fails. */
+/** Runs a program to its end. Throws with its output if it fails. */
 export async function measure(
   program: string,
   args: readonly string[],

@@ -9,15 +9,15 @@ import type { Run } from './figures.ts'
 import { measure } from './measure.ts'
 import { startProxy } from './proxy.ts'
 
-/** What is merged: images of small layers, each of which has its own, and tags that are new. */
+/** The images of a merge, each with separate small layers, and the new tags. */
 export interface MergeSize {
   readonly platforms: number
   readonly tags: number
-  /** Of each image. */
+  /** The number of layers of each image. */
   readonly layers: number
 }
 
-/** As a registry on the internet answers, in milliseconds. */
+/** The latency of a registry on the internet, in milliseconds. */
 const DELAY = 50
 
 const SYSTEMS = [
@@ -35,9 +35,9 @@ interface Member extends UploadedManifest {
   readonly at: (typeof SYSTEMS)[number]
 }
 
-/** What a merge has before it: images that are pushed already, in a repository of its own. */
+/** The state before a merge: pushed images in a separate repository. */
 interface Built {
-  /** The repository, by way of the proxy. */
+  /** The repository, through the proxy. */
   readonly image: string
   readonly members: readonly Member[]
   readonly tags: readonly string[]
@@ -45,7 +45,7 @@ interface Built {
 
 let repositories = 0
 
-/** Merges with this action, the digest records given as text. */
+/** Merges with this action, with the digest records as text. */
 export async function mergeWithAction(registry: Distribution, size: MergeSize): Promise<Run> {
   return behindProxy(registry, size, async ({ image, members, tags }) => {
     const digests = members.map((member) => recordOf(image, member, members.length)).join('\n')
@@ -108,12 +108,12 @@ async function behindProxy(
 
 function uploadMember(name: string, at: Member['at'], count: number): Promise<UploadedManifest> {
   const { system, ...platform } = at
-  // None in common, for they are uploaded at the same time.
+  // Images share no layers, because they are uploaded at the same time.
   const layers = Array.from({ length: count }, (_, index) => `layer ${index} for ${system}`)
   return uploadImage(name, { ...platform, layers })
 }
 
-/** As a build leaves it. */
+/** The record of a build. */
 function recordOf(image: string, { at: { system, ...platform }, ...manifest }: Member, total: number): string {
   return JSON.stringify({
     schema: 1,
@@ -127,7 +127,7 @@ function recordOf(image: string, { at: { system, ...platform }, ...manifest }: M
   })
 }
 
-/** A merge that has published less would be quick for that. */
+/** An incomplete merge would be fast, so check the result. */
 async function checkTags(url: string, expected: readonly string[]): Promise<void> {
   const { tags } = (await (await fetch(url)).json()) as { readonly tags: readonly string[] }
   const missing = expected.filter((tag) => !tags.includes(tag))

@@ -3,14 +3,14 @@ import { createServer, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** A way to a registry that takes longer, and counts. */
+/** A proxy for a registry that adds latency and counts requests. */
 export interface Proxy {
   readonly host: string
   count(): number
   close(): Promise<void>
 }
 
-/** Passes requests on to a registry, each after so many milliseconds. */
+/** Forwards requests to a registry, each after the given number of milliseconds. */
 export async function startProxy(target: string, delay: number): Promise<Proxy> {
   let count = 0
   const server = createServer(async (incoming, outgoing) => {

@@ -3,18 +3,18 @@ import { prepareRunner } from '../../__tests__/support/runner.ts'
 import type { Run } from './figures.ts'
 import { measure } from './measure.ts'
 
-/** A commit that changes nothing of an image that is published. */
+/** A commit that does not change a published image. */
 export interface UnchangedCommit {
-  /** Has the action build it. */
+  /** Builds it with the action. */
   readonly build: () => Promise<Run>
-  /** Has Nix evaluate it, and nothing else. */
+  /** Only evaluates it with Nix. */
   readonly evaluate: () => Promise<Run>
   readonly close: () => Promise<void>
 }
 
 const SYSTEM = 'x86_64-linux'
 
-/** Publishes the example's image, as a run of the workflow does, with real Nix and a real registry. */
+/** Publishes the example's image like a workflow run, with real Nix and a real registry. */
 export async function publishExample(): Promise<UnchangedCommit> {
   const lab = await startLab()
   const built = await lab.build(SYSTEM, { jobTotal: 1 })
@@ -32,7 +32,7 @@ export async function publishExample(): Promise<UnchangedCommit> {
         inputs: { mode: 'build', image: `${lab.registry.host}/owner/hello` },
       })
       try {
-        // In the checkout, as a step is. A shell would lose inputs with hyphens in their names.
+        // In the checkout, like a step. A shell would drop inputs with hyphens in their names.
         const inFolder = [`--chdir=${runner.cwd}`, process.execPath, runner.main]
         const measured = await measure('env', inFolder, runner.env)
         const { unchanged } = await runner.readOutputs()

@@ -1,4 +1,4 @@
-// Runs cases of one target, in a process that may hang, crash or run out of memory: scripts/fuzz.ts watches it.
+// Runs cases of one target in a process that may hang, crash or run out of memory. scripts/fuzz.ts monitors it.
 import { openSync, writeSync } from 'node:fs'
 import { runCampaign } from '../../__tests__/fuzz/campaign.ts'
 import { TARGETS } from '../../__tests__/fuzz/targets.ts'
@@ -12,9 +12,9 @@ const campaign = await runCampaign(target, {
   first: Number(first),
   count: Number(count),
   seconds: Number(seconds),
-  // Written at once: a case that hangs lets nothing else happen.
+  // Written synchronously, because a case that hangs blocks everything else.
   onCase: (number) => writeSync(progress, `${number}\n`.padStart(16), 0),
 })
 const memory = process.resourceUsage().maxRSS * 1024
-// On the last line: what runs here may write others before.
+// On the last line, because the code under test may write lines before it.
 process.stdout.write(`\n${JSON.stringify({ ...campaign, memory })}`)

@@ -44,7 +44,7 @@ export function runnerFor(system: string, own: ReadonlyMap<string, string>): str
 }
 
 function adviseEmulation(systems: readonly string[]): string {
-  return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY_RUNNER}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "On one kind of runner, with QEMU"). For runners of your own, give this step
+  return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY_RUNNER}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "Emulation with QEMU"). For runners of your own, give this step
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`
 }

@@ -12,19 +12,22 @@ export interface BearerAuth extends Account {
   readonly kind: 'bearer'
 }
 
-/** Who gets tokens, and which. */
+/** The rules for issuing tokens. */
 export interface Account {
   readonly user: string
   readonly password: string
-  /** What `POST grant_type=refresh_token` takes. Without it the realm knows no `POST`, as many don't. */
+  /**
+   * The token that `POST grant_type=refresh_token` accepts. Without it, the realm does not support `POST`, like many
+   * realms.
+   */
   readonly identityToken?: string
-  /** Seconds. Without it the answer doesn't say, which means 60. */
+  /** In seconds. Without it, the answer omits it, which means 60. */
   readonly expiresIn?: number
-  /** Whether a token to pull is given to those who don't say who they are. */
+  /** Whether anonymous clients get a token to pull. */
   readonly anonymousPull?: boolean
-  /** The field of the answer to a `GET` that holds the token: `token` unless told. */
+  /** The field of the answer to a `GET` that contains the token. The default is `token`. */
   readonly tokenField?: 'token' | 'access_token'
-  /** Which of the actions asked for are granted; all unless told. A realm grants less without saying so. */
+  /** Selects the granted actions from the requested ones; by default all. A realm may grant fewer without saying so. */
   readonly grants?: (repository: string, action: string) => boolean
 }
 
@@ -34,10 +37,10 @@ export interface Access {
 }
 
 export interface Guard {
-  /** The answer to a request that may not do what it needs to, and undefined to one that may. */
+  /** Returns the answer to an unauthorized request, and undefined for an authorized one. */
   readonly check: (authorization: string | undefined, needs: readonly Access[]) => Reply | undefined
   readonly answerTokenRequest: (request: TokenRequest) => Promise<Reply>
-  /** Makes all tokens given so far as good as expired. */
+  /** Makes all tokens that were issued so far expire. */
   readonly expireTokens: () => void
 }
 
@@ -50,7 +53,7 @@ export interface TokenRequest {
 
 export const tokenService = 'test-registry'
 
-/** Lets everyone in, or those with the password, or those with a token of `realm`. */
+/** Accepts everyone, or requests with the password, or requests with a token of `realm`. */
 export function createGuard(auth: BasicAuth | BearerAuth | undefined, realm: string): Guard {
   const withoutTokens = { answerTokenRequest: async () => replyText(404, '404 page not found'), expireTokens: () => {} }
   if (auth === undefined) return { check: () => undefined, ...withoutTokens }
@@ -60,7 +63,7 @@ export function createGuard(auth: BasicAuth | BearerAuth | undefined, realm: str
   return { check, ...withoutTokens }
 }
 
-/** The actions that a request needs, in the words of Docker Distribution's app.go. */
+/** The actions that a request needs, in the terms of Docker Distribution's app.go. */
 export function needsOf(method: string, repository: string, query: URLSearchParams): readonly Access[] {
   if (repository === '') return []
   const from = query.get('from')
@@ -68,7 +71,7 @@ export function needsOf(method: string, repository: string, query: URLSearchPara
   return [{ repository, actions: actionsOf(method) }, ...mounted]
 }
 
-/** What a token realm answers; `issue` makes the token. */
+/** The answer of a token realm; `issue` creates the token. */
 export async function answerTokenRequest(
   account: Account,
   request: TokenRequest,
@@ -131,7 +134,7 @@ function granted(account: Account, scopes: readonly string[], known: boolean): r
   }))
 }
 
-/** `repository:owner/app:pull,push`, several of them as several parameters or with spaces in between. */
+/** `repository:owner/app:pull,push`. Several scopes are separate parameters, or separated by spaces. */
 function parseScopes(scopes: readonly string[]): readonly Access[] {
   return scopes
     .flatMap((text) => text.split(' '))

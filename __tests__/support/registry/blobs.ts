@@ -2,7 +2,7 @@ import { type Call, isDigest } from './call.ts'
 import { type ByteRange, type Content, type Reply, refuse, reply, replyWith } from './reply.ts'
 import type { Upload } from './store.ts'
 
-/** `GET` and `HEAD` of a blob, whole or one range of it. */
+/** `GET` and `HEAD` of a blob, complete or one range of it. */
 export function getBlob(call: Call): Reply {
   const { reference, repository } = call
   if (!isDigest(reference)) return refuse(400, { code: 'DIGEST_INVALID', detail: {} })
@@ -26,7 +26,7 @@ export function deleteBlob({ reference, repository, store }: Call): Reply {
   return deleted ? reply(202, { 'docker-content-digest': reference }) : refuse(404, { code: 'BLOB_UNKNOWN' })
 }
 
-/** Begins an upload, or mounts (`?mount=&from=`), or takes the whole blob at once (`?digest=`). */
+/** Starts an upload, mounts a blob (`?mount=&from=`), or accepts the complete blob at once (`?digest=`). */
 export async function startUpload(call: Call): Promise<Reply> {
   const { query, repository, store } = call
   const mounted = mount(call)
@@ -43,7 +43,7 @@ export function getUpload(call: Call): Reply {
 
 export async function patchUpload(call: Call): Promise<Reply> {
   return await withUpload(call, async (upload) => {
-    // Docker Distribution 2.8 disregards Content-Range; the specification wants 416 for a chunk out of order.
+    // Docker Distribution 2.8 ignores Content-Range; the specification requires 416 for a chunk out of order.
     const start = call.headers['content-range']?.match(/^(\d+)-/)?.[1]
     if (start !== undefined && Number(start) !== upload.size()) return refuse(416, { code: 'RANGE_INVALID' })
     await upload.write(call.body)
@@ -97,8 +97,8 @@ function uploadState(call: Call, upload: Upload, status: number): Reply {
 }
 
 /**
- * As in Docker Distribution, a Location is good for one step: it says in `_state` how far the upload had come.
- * A client that makes up its own URL, drops the query or goes on with an old Location is refused.
+ * Like in Docker Distribution, a Location is valid for one step: `_state` contains the progress of the upload.
+ * A client that constructs the URL itself, drops the query or continues with an old Location is refused.
  */
 function withUpload<T>(call: Call, handle: (upload: Upload) => T): T | Reply {
   const upload = call.store.uploads.get(call.reference)
@@ -121,7 +121,7 @@ function replyRange(blob: Content, range: ByteRange | 'none' | 'beyond', headers
   return replyWith(206, part, { ...headers, 'content-range': `bytes ${range.start}-${range.end}/${blob.size}` })
 }
 
-/** One range (RFC 9110, section 14); several at once, or what is no range of bytes, get the whole. */
+/** One range (RFC 9110, section 14). Several ranges, or invalid ones, return the complete blob. */
 function requestedRange(header: string | undefined, size: number): ByteRange | 'none' | 'beyond' {
   const [, first, last] = header?.match(/^bytes=(\d*)-(\d*)$/) ?? []
   if (first === undefined || last === undefined || first + last === '') return 'none'

@@ -2,22 +2,22 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Reply } from './reply.ts'
 import type { Store } from './store.ts'
 
-/** A request, taken apart for the handler of its route. */
+/** A parsed request for the handler of its route. */
 export interface Call {
   readonly method: string
   readonly query: URLSearchParams
   readonly headers: IncomingHttpHeaders
-  /** Empty for the routes that have none. */
+  /** Empty for routes without a repository. */
   readonly repository: string
-  /** A tag, a digest or the id of an upload; empty for the routes that have none. */
+  /** A tag, a digest or an upload ID; empty for routes without one. */
   readonly reference: string
   readonly body: AsyncIterable<Buffer>
   readonly store: Store
-  /** The `Location` for a path of this registry. */
+  /** Returns the `Location` for a path of this registry. */
   readonly locate: (path: string) => string
-  /** The `Location` for bytes, which may lie on another host. */
+  /** Returns the `Location` for bytes, which may be on another host. */
   readonly locateBytes: (path: string) => string
-  /** Whether bytes are served right here, rather than by a redirect to where they lie. */
+  /** Whether this server returns bytes directly, rather than redirecting to their location. */
   readonly servesBytes: boolean
 }
 

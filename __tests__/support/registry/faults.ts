@@ -2,32 +2,32 @@ import { Readable } from 'node:stream'
 import { type Content, contentOf, type Reply, reply, replyWith } from './reply.ts'
 
 export type Fault =
-  /** Answered in the registry's place, as by a proxy in front of it. The request has no effect. */
+  /** Answers instead of the registry, like a proxy. The request has no effect. */
   | {
       readonly kind: 'status'
       readonly status: number
       readonly body?: string
       readonly headers?: Readonly<Record<string, string>>
     }
-  /** The connection breaks before the body of the request is read. The request has no effect. */
+  /** Breaks the connection before the request's body is read. The request has no effect. */
   | { readonly kind: 'reset' }
-  /** The connection breaks in place of the answer, when the request has had its effect. */
+  /** Breaks the connection instead of answering, after the request has taken effect. */
   | { readonly kind: 'lose' }
-  /** No answer comes until the client gives up or the registry is closed. The request has no effect. */
+  /** Does not answer until the client disconnects or the registry is closed. The request has no effect. */
   | { readonly kind: 'hang' }
-  /** The request is handled only once this has settled. */
+  /** Handles the request only after this promise has settled. */
   | { readonly kind: 'hold'; readonly until: Promise<unknown> }
-  /** The byte in the middle of the answer's body is another. */
+  /** Changes the byte in the middle of the answer's body. */
   | { readonly kind: 'corrupt' }
-  /** The connection breaks halfway through the answer's body. */
+  /** Breaks the connection halfway through the answer's body. */
   | { readonly kind: 'truncate' }
-  /** The answer has these headers, names in lower case, in place of its own; undefined takes one away. */
+  /** Replaces these headers of the answer, names in lower case; undefined removes one. */
   | { readonly kind: 'headers'; readonly headers: Readonly<Record<string, string | undefined>> }
 
-/** What the client gets: an answer, or none. */
+/** The result for the client: an answer, or none. */
 export type Outcome = Reply | 'reset' | 'hang'
 
-/** Handles the request as the fault has it. */
+/** Handles the request with the fault. */
 export async function underFault(fault: Fault | undefined, handle: () => Promise<Reply>): Promise<Outcome> {
   if (fault === undefined) return await handle()
   switch (fault.kind) {
@@ -90,6 +90,6 @@ function truncated(body: Content): Content {
 async function* firstHalf(body: Content): AsyncGenerator<Buffer> {
   const half = body.size >> 1
   if (half > 0) yield* body.open({ start: 0, end: half - 1 })
-  // Ends the connection: the sender has promised more by content-length.
+  // Ends the connection, because the content-length promises more.
   throw new Error('The answer was to be cut off here')
 }

@@ -24,7 +24,7 @@ export function getManifest(call: Call): Reply {
   return replyWith(200, contentOf(bytes), headers)
 }
 
-/** Stores a manifest once everything that it names is there, and moves the tag to it if it came by tag. */
+/** Stores a manifest if everything that it references exists, and moves the tag to it if it was pushed by tag. */
 export async function putManifest(call: Call): Promise<Reply> {
   const { locate, reference, repository, store } = call
   if (isMalformed(reference)) return refuse(400, { code: 'DIGEST_INVALID' })
@@ -41,7 +41,7 @@ export async function putManifest(call: Call): Promise<Reply> {
   return reply(201, { 'docker-content-digest': digest, location: locate(`/v2/${repository}/manifests/${digest}`) })
 }
 
-/** By digest alone, and with it go the tags that point to it. Docker Distribution 2.8 deletes no tag by its name. */
+/** By digest only, including the tags that point to it. Docker Distribution 2.8 does not delete tags by name. */
 export function deleteManifest({ reference, repository, store }: Call): Reply {
   if (!isDigest(reference)) return refuse(400, { code: 'DIGEST_INVALID' })
   const found = store.find(repository)
@@ -71,7 +71,7 @@ export function tagManifest(repository: Repository, tag: string, digest: string)
   repository.tagged = true
 }
 
-/** Of Docker Distribution, as of most registries. */
+/** The limit of Docker Distribution and most registries. */
 const sizeLimit = 4 * 1024 * 1024
 
 async function readLimited(body: AsyncIterable<Buffer>): Promise<Buffer | undefined> {
@@ -94,13 +94,13 @@ function unknown({ reference, repository }: Call): Reply {
 }
 
 /**
- * What Docker Distribution 2.8 answers to an `Accept` that lacks the manifest's type, the wildcard included
- * (registry/handlers/manifests.go): not an OCI one, and of a Docker list by tag the linux/amd64 one.
+ * Docker Distribution 2.8's answer to an `Accept` without the manifest's type, including wildcards
+ * (registry/handlers/manifests.go): no OCI manifest, and for a Docker list by tag, the linux/amd64 manifest.
  */
 function acceptable(call: Call, repository: Repository, manifest: Manifest): Manifest | Reply {
   const accepted = (call.headers.accept ?? '').split(',').map((type) => type.replace(/;.*/, '').trim())
   if (accepted.includes(manifest.mediaType)) return manifest
-  // The other registry would convert it to schema 1, which nobody here wants to read.
+  // The real registry would convert it to schema 1, which no test reads.
   if (manifest.mediaType === mediaTypes.dockerManifest) return refuse(400, { code: 'MANIFEST_INVALID', detail: {} })
   if (manifest.mediaType !== mediaTypes.dockerList) return refuse(404, { code: 'MANIFEST_UNKNOWN' })
   if (isDigest(call.reference)) return manifest
@@ -131,7 +131,7 @@ interface Parts {
   readonly manifests: readonly Descriptor[]
 }
 
-/** What has to be there before the manifest; undefined if it isn't one of its media type. */
+/** The blobs and manifests that must exist before the manifest; undefined if it is not of its media type. */
 function partsOf(bytes: Buffer, mediaType: string): Parts | undefined {
   const document = parse(bytes)
   if (document?.schemaVersion !== 2 || !isDeclared(document, mediaType)) return undefined
@@ -147,7 +147,7 @@ function partsOf(bytes: Buffer, mediaType: string): Parts | undefined {
   }
 }
 
-/** OCI allows to leave the type out of the document; Docker doesn't. */
+/** The document may omit the type in OCI, but not in Docker's format. */
 function isDeclared(document: Document, mediaType: string): boolean {
   return document.mediaType === mediaType || (document.mediaType === undefined && mediaType.includes('.oci.'))
 }
@@ -165,7 +165,7 @@ function parse(bytes: Buffer): Document | undefined {
     const document: Document | null = JSON.parse(bytes.toString())
     return document ?? undefined
   } catch {
-    // What is no JSON is no manifest; the caller says so.
+    // Invalid JSON is not a manifest, which the caller reports.
     return undefined
   }
 }

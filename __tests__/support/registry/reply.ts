@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 
-/** Bytes that can be read from their start as often as needed. */
+/** Bytes that can be read from the start any number of times. */
 export interface Content {
   readonly size: number
-  /** Streams the bytes, or those from `start` to `end`, both included. */
+  /** Streams all bytes, or those from `start` to `end`, inclusive. */
   readonly open: (range?: ByteRange) => Readable
 }
 
@@ -12,7 +12,7 @@ export interface ByteRange {
   readonly end: number
 }
 
-/** What a handler answers. Nothing is on the wire yet, so that a fault can still change it. */
+/** A handler's answer. It has not been sent yet, so that a fault can still change it. */
 export interface Reply {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
@@ -24,7 +24,7 @@ export function reply(status: number, headers: Readonly<Record<string, string>> 
   return { status, headers }
 }
 
-/** An answer with a body. `content-length` is set by whoever sends it. */
+/** An answer with a body. The sender sets `content-length`. */
 export function replyWith(status: number, body: Content, headers: Readonly<Record<string, string>>): Reply {
   return { status, headers, body }
 }
@@ -44,7 +44,7 @@ export interface RegistryError {
   readonly detail?: unknown
 }
 
-/** The answer of the specification for what went wrong: `{"errors": [{code, message, detail}]}`. */
+/** The error answer of the specification: `{"errors": [{code, message, detail}]}`. */
 export function refuse(status: number, ...errors: readonly RegistryError[]): Reply {
   return replyJson(status, { errors: errors.map(({ code, detail }) => ({ code, message: messages[code], detail })) })
 }
@@ -56,14 +56,14 @@ export function contentOf(bytes: Buffer): Content {
   }
 }
 
-/** All the bytes of a content, for what is known to be small. */
+/** Reads all bytes of a content that is known to be small. */
 export async function readAll(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
   const all: Buffer[] = []
   for await (const chunk of chunks) all.push(chunk)
   return Buffer.concat(all)
 }
 
-// In the words of Docker Distribution 2.8, registry/api/v2/errors.go.
+// The messages of Docker Distribution 2.8, registry/api/v2/errors.go.
 const messages = {
   BLOB_UNKNOWN: 'blob unknown to registry',
   BLOB_UPLOAD_INVALID: 'blob upload invalid',

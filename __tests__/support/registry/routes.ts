@@ -20,7 +20,9 @@ export function routeOf(path: string): Route {
   return { name: 'other', repository: '', reference: '' }
 }
 
-/** What answers a method on a route; for one that the route has not, an answer that says which it has. */
+/**
+ * Returns the handler of a method on a route. For unsupported methods, it returns an answer with the supported ones.
+ */
 export function handlerOf(route: RouteName, method: string): Handler {
   const methods: Readonly<Record<string, Handler>> = handlers[route]
   const handler = methods[method]
@@ -32,7 +34,7 @@ function withName(handler: Handler): Handler {
   return (call) => (call.repository.length > 255 ? refuse(400, { code: 'NAME_INVALID' }) : handler(call))
 }
 
-// distribution/reference's grammar, but for its optional host name, which lets some upper case through.
+// The grammar of distribution/reference without its optional host name, which allows some upper case.
 const part = '[a-z0-9]+(?:(?:[_.]|__|-+)[a-z0-9]+)*'
 const name = `(?<name>${part}(?:/${part})*)`
 const tag = '[\\w][\\w.-]{0,127}'

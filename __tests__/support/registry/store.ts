@@ -12,35 +12,35 @@ export interface Manifest {
   readonly digest: string
 }
 
-/** What one repository holds. A blob of another repository is not visible here until it is mounted. */
+/** The content of a repository. A blob of another repository is not visible here until it is mounted. */
 export interface Repository {
   readonly blobs: Map<string, Content>
   readonly manifests: Map<string, Manifest>
   readonly tags: Map<string, string>
-  /** Whether it ever had a tag: Docker Distribution lists none differently before and after. */
+  /** Whether it ever had a tag: Docker Distribution's list differs before and after. */
   tagged: boolean
 }
 
-/** A blob on its way in. Its bytes are hashed as they come, so that they are read once only. */
+/** A blob during its upload. Its bytes are hashed as they arrive, so that they are read only once. */
 export interface Upload {
   readonly id: string
   readonly repository: string
   readonly size: () => number
   readonly write: (chunks: AsyncIterable<Buffer> | Iterable<Buffer>) => Promise<void>
-  /** Stores what came under its digest and makes it visible in the repository. Refuses another digest. */
+  /** Stores the content under its digest and makes it visible in the repository. Refuses a different digest. */
   readonly finish: (digest: string) => Promise<'stored' | 'other-digest'>
   readonly cancel: () => Promise<void>
 }
 
 export interface Store {
   readonly repository: (name: string) => Repository
-  /** Whether anything was pushed there, without making it so. */
+  /** Reports whether anything was pushed to a repository, without creating it. */
   readonly find: (name: string) => Repository | undefined
   readonly uploads: ReadonlyMap<string, Upload>
   readonly startUpload: (repository: string) => Promise<Upload>
 }
 
-/** Keeps blobs in memory, or as files in `folder`, which stay there. Manifests and tags are in memory. */
+/** Keeps blobs in memory, or as files in `folder`, which remain. Manifests and tags are in memory. */
 export function createStore(folder?: string): Store {
   const repositories = new Map<string, Repository>()
   const uploads = new Map<string, Upload>()
@@ -106,7 +106,7 @@ function digestOf(hash: Hash): string {
   return `sha256:${hash.digest('hex')}`
 }
 
-/** Where the bytes of an upload go. */
+/** The destination of an upload's bytes. */
 interface Sink {
   readonly write: (chunk: Buffer) => Promise<void>
   readonly keep: (digest: string) => Promise<Content>
@@ -128,7 +128,7 @@ async function fileSink(folder: string): Promise<Sink> {
   const temporary = join(incoming, randomUUID())
   const file = createWriteStream(temporary, { flags: 'wx', highWaterMark: 4 * 1024 * 1024 })
   const closed = finished(file)
-  // Whoever writes or keeps sees the error; without this, it would end the process before.
+  // The writer and the reader receive the error. Without this handler, it would end the process first.
   closed.catch(() => {})
   return {
     write: async (chunk) => {
@@ -144,7 +144,7 @@ async function fileSink(folder: string): Promise<Sink> {
     },
     discard: async () => {
       file.destroy()
-      // That it was not finished is no news here.
+      // An unfinished upload is expected here.
       await closed.catch(() => {})
       await rm(temporary, { force: true })
     },

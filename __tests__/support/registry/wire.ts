@@ -6,7 +6,7 @@ export interface Answer {
   readonly status: number
   readonly headers: Headers
   readonly body: Buffer
-  /** Of the errors in the body, if that is what it holds. */
+  /** The code of the errors in the body, if it contains any. */
   readonly codes: readonly string[]
   readonly details: readonly unknown[]
 }
@@ -28,7 +28,7 @@ export interface Pushed {
 }
 
 export interface Client {
-  /** To a path of the registry, or a URL that it gave. */
+  /** A path of the registry, or a URL that it returned. */
   readonly request: (method: string, target: string, parts?: RequestParts) => Promise<Answer>
   readonly startUpload: (repository: string) => Promise<string>
   readonly finishUpload: (location: string, bytes: Buffer, digest?: string) => Promise<Answer>
@@ -39,7 +39,7 @@ export interface Client {
   readonly pushImage: (repository: string, mediaType: string, tag?: string) => Promise<Pushed>
 }
 
-/** Speaks the protocol by plain requests, as no test of a registry should by the client that is tested with it. */
+/** Speaks the protocol in plain requests, independently of the client under test. */
 export function createClient(origin: () => string, always: Readonly<Record<string, string>> = {}): Client {
   const request: Client['request'] = async (method, target, { headers, body } = {}) => {
     const init = { method, headers: { ...always, ...Object.fromEntries(new Headers(headers)) }, body: body ?? null }
@@ -86,7 +86,7 @@ interface Errors {
   readonly errors?: readonly { readonly code: string; readonly detail?: unknown }[]
 }
 
-/** Compares all bytes; `toMatchObject` would be content if the body began with the right ones. */
+/** Compares all bytes; `toMatchObject` would accept a body that only begins with the right ones. */
 export function expectBody({ status, body }: Answer, expectedStatus: number, bytes: Buffer): void {
   expect({ status, body }).toEqual({ status: expectedStatus, body: bytes })
 }
