@@ -1,8 +1,8 @@
 import { describe, expect, test } from '@jest/globals'
 import { ActionError, messageOf } from '../src/errors.ts'
 
-describe('the message of a failure', () => {
-  test('is what failed, the other side’s words set in, and what to do', () => {
+describe('the message of an error', () => {
+  test('has the message, the indented detail and the hint', () => {
     const { message } = new ActionError({
       message: 'Nix could not build x',
       detail: 'error: a\n\n  b\n',
@@ -12,10 +12,10 @@ describe('the message of a failure', () => {
   })
 
   test.each([
-    ['nothing but what failed', {}, 'x failed'],
-    ['no words', { detail: undefined, hint: 'Do y.' }, 'x failed\nDo y.'],
-    ['empty words', { detail: '', hint: 'Do y.' }, 'x failed\nDo y.'],
-    ['no help', { detail: 'no' }, 'x failed\n  no'],
+    ['only a message', {}, 'x failed'],
+    ['no detail', { detail: undefined, hint: 'Do y.' }, 'x failed\nDo y.'],
+    ['an empty detail', { detail: '', hint: 'Do y.' }, 'x failed\nDo y.'],
+    ['no hint', { detail: 'no' }, 'x failed\n  no'],
   ])('with %s has no empty lines', (_, parts, message) => {
     expect(new ActionError({ message: 'x failed', ...parts }).message).toBe(message)
   })
@@ -26,24 +26,24 @@ describe('the message of a failure', () => {
   })
 })
 
-describe('the text of anything that was thrown', () => {
+describe('messageOf returns the message of', () => {
   test.each([
     ['an error', new Error('no'), 'no'],
-    ['a text', 'no', 'no'],
-    ['nothing', undefined, 'undefined'],
+    ['a string', 'no', 'no'],
+    ['undefined', undefined, 'undefined'],
     [
-      'the addresses that Node has tried',
+      'an AggregateError of Node, which has no message',
       new AggregateError([new Error('::1 refused'), new Error('127.0.0.1 refused')]),
       '::1 refused; 127.0.0.1 refused',
     ],
-    ['errors with a message of their own', new AggregateError([new Error('a')], 'both failed'), 'both failed'],
+    ['an AggregateError with a message', new AggregateError([new Error('a')], 'both failed'), 'both failed'],
   ])('%s', (_, thrown, text) => {
     expect(messageOf(thrown)).toBe(text)
   })
 })
 
-describe('a failure with names or an answer of any length', () => {
-  test('still says what to do, and is short enough for the log', () => {
+describe('an error with very long parts', () => {
+  test('keeps its hint, and is short enough for the log', () => {
     const long = 'n'.repeat(1_000_000)
     const { message, parts } = new ActionError({
       message: `${long} failed`,

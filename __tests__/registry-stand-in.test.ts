@@ -45,14 +45,14 @@ describe('its content', () => {
     expect(await registry.blob('app', digestOf(layer))).toEqual(layer)
   })
 
-  test('is empty for an unknown repository', async () => {
+  test('is empty at first', async () => {
     const registry = await start()
     expect(registry.tags('app').size).toBe(0)
     expect(registry.manifest('app', 'latest')).toBeUndefined()
     expect(await registry.blob('app', absent)).toBeUndefined()
   })
 
-  test('includes everything that a test added, even if no registry would accept it', async () => {
+  test('serves what a test put there, even if a registry would refuse it', async () => {
     const registry = await start()
     const digest = await registry.seedBlob('app', layer)
     const nonsense = Buffer.from('nonsense')
@@ -61,7 +61,7 @@ describe('its content', () => {
     expectBody(await registry.request('GET', '/v2/app/manifests/latest', acceptAll), 200, nonsense)
   })
 
-  test('lets a test move a tag', async () => {
+  test('moves a tag without the client', async () => {
     const registry = await start()
     const first = await registry.pushImage('app', mediaTypes.ociManifest, 'latest')
     await registry.pushImage('app', mediaTypes.dockerManifest, 'latest')
@@ -69,7 +69,7 @@ describe('its content', () => {
     expectBody(await registry.request('GET', '/v2/app/manifests/latest', acceptAll), 200, first.bytes)
   })
 
-  test('records each request with its count, size and answer', async () => {
+  test('lists the requests with their counts, sizes and answers', async () => {
     const registry = await start()
     await registry.push('owner/app', layer)
     await registry.request('GET', '/v2/owner/app/manifests/latest', { headers: { authorization: 'Basic x' } })
@@ -95,7 +95,7 @@ describe('faults', () => {
     return { ...registry, path: `/v2/app/blobs/${await registry.seedBlob('app', layer)}` }
   }
 
-  test('can answer instead of the registry', async () => {
+  test('answers instead of the registry', async () => {
     const headers = { 'retry-after': '12.5ms', 'content-type': 'text/html' }
     const { request, path } = await startWithBlob({ kind: 'status', status: 429, body: '<p>slow down</p>', headers })
     const answer = await request('GET', path)
@@ -113,7 +113,7 @@ describe('faults', () => {
     expect(await registry.request('GET', '/v2/app/manifests/latest', acceptAll)).toMatchObject({ status: 200 })
   })
 
-  test('can start and stop while the registry runs', async () => {
+  test('can be set and removed while it runs', async () => {
     const registry = await start()
     registry.setFault(() => ({ kind: 'status', status: 503 }))
     expect(await registry.request('GET', '/v2/')).toMatchObject({ status: 503 })
@@ -150,7 +150,7 @@ describe('faults', () => {
     await waiting
   })
 
-  test('can change one byte', async () => {
+  test('changes one byte', async () => {
     const { request, path } = await startWithBlob({ kind: 'corrupt' })
     const { body } = await request('GET', path)
     expect(body).toHaveLength(layer.length)
@@ -164,7 +164,7 @@ describe('faults', () => {
     await expect(response.arrayBuffer()).rejects.toThrow('terminated')
   })
 
-  test('can change and remove headers', async () => {
+  test('changes and removes headers', async () => {
     const headers = { 'docker-content-digest': absent, etag: undefined }
     const { request, path } = await startWithBlob({ kind: 'headers', headers })
     const answer = await request('GET', path)
@@ -184,14 +184,14 @@ describe('tokens', () => {
     return (await request(path.endsWith('/') ? 'POST' : 'GET', path, { headers })).status
   }
 
-  test('are refused without credentials, or with wrong ones', async () => {
+  test('issues none without valid credentials', async () => {
     const { request } = await start({ auth: { kind: 'bearer', ...account } })
     const headers = { authorization: basic({ user: account.user, password: 'wrong' }) }
     expect(await request('GET', `/token?${pull}`)).toMatchObject({ status: 401, codes: ['UNAUTHORIZED'] })
     expect(await request('GET', `/token?${pull}`, { headers })).toMatchObject({ status: 401 })
   })
 
-  test('are given to anonymous clients for pulling, if configured', async () => {
+  test('issues one for pulling without credentials, if configured', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account, anonymousPull: true } })
     await registry.seedBlob('app', layer)
     const { body } = await registry.request('GET', `/token?${pull},push`)
@@ -199,27 +199,27 @@ describe('tokens', () => {
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('grant only the configured actions', async () => {
+  test('grants no more than configured', async () => {
     const grants = (repository: string): boolean => repository !== 'app'
     const registry = await start({ auth: { kind: 'bearer', ...account, grants } })
     const { body } = await registry.request('GET', `/token?${pull},push`, identified)
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('are in the configured field, with their lifetime', async () => {
+  test('names the token field as configured, and its lifetime', async () => {
     const tokenField = 'access_token'
     const { request } = await start({ auth: { kind: 'bearer', ...account, tokenField, expiresIn: 300 } })
     const { body } = await request('GET', `/token?${pull}`, identified)
     expect(JSON.parse(body.toString())).toEqual({ access_token: expect.any(String), expires_in: 300 })
   })
 
-  test('are refused after they have expired', async () => {
+  test('accepts no token that has expired', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account, expiresIn: 0 } })
     const { body } = await registry.request('GET', `/token?${pull},push`, identified)
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('expire when a test asks for it', async () => {
+  test('expires tokens when a test asks for it', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account } })
     const { body } = await registry.request('GET', `/token?${pull},push`, identified)
     expect(await tryToken(registry, body)).toBe(202)
@@ -227,7 +227,7 @@ describe('tokens', () => {
     expect(await tryToken(registry, body)).toBe(401)
   })
 
-  test('are given for an identity token, by POST', async () => {
+  test('exchanges an identity token for one, by POST', async () => {
     const registry = await start({ auth: { kind: 'bearer', ...account, identityToken: 'identity' } })
     const post = async (token: string) =>
       await registry.request('POST', '/token', {
@@ -239,14 +239,14 @@ describe('tokens', () => {
     expect(await post('other')).toMatchObject({ status: 401 })
   })
 
-  test('can’t be requested by POST without identity tokens, as with many realms', async () => {
+  test('has no POST without identity tokens, like many realms', async () => {
     const { request } = await start({ auth: { kind: 'bearer', ...account } })
     expect(await request('POST', '/token')).toMatchObject({ status: 404 })
   })
 })
 
 describe('locations', () => {
-  test('keeps blobs as files named after their digests, and nothing of a failed upload', async () => {
+  test('keeps blobs as files named by their digest, and nothing of a failed upload', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'registry-'))
     cleanups.push(() => rm(folder, { recursive: true }))
     const registry = await start({ folder })
@@ -272,7 +272,7 @@ describe('locations', () => {
     expect(await finishUpload(location, layer)).toMatchObject({ status: 201 })
   })
 
-  test('redirects uploads and downloads to a host without credentials', async () => {
+  test('redirects uploads and downloads to a host without authentication', async () => {
     const { request, blob } = await start({ objectStore: true, auth: { kind: 'basic', ...account } })
     expect(await request('POST', '/v2/app/blobs/uploads/')).toMatchObject({ status: 401 })
     const known = { headers: { authorization: basic(account) } }

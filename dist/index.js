@@ -45492,6 +45492,13 @@ module.exports = {
 
 /***/ }),
 
+/***/ 22404:
+/***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
+
+module.exports = __nccwpck_require__.p + "de0be29e5e9163626919.js";
+
+/***/ }),
+
 /***/ 42613:
 /***/ ((module) => {
 
@@ -45859,8 +45866,8 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 /* harmony export */ });
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var _fs_temp_folder_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(61622);
-/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(1775);
-/* harmony import */ var _process_command_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(67892);
+/* harmony import */ var _process_cancellation_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(91254);
+/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(1775);
 /* harmony import */ var _log_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(1633);
 
 
@@ -45888,15 +45895,15 @@ const cancellation = {
 };
 async function endOn(signal) {
     const first = ending === undefined;
-    ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal);
+    ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_3__/* .endChildren */ .PH)(signal);
     if (!first) {
         setTimeout(hurry.resolve, HURRY);
-        return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_2__/* .endChildren */ .PH)(signal, 0);
+        return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_3__/* .endChildren */ .PH)(signal, 0);
     }
-    _log_js__WEBPACK_IMPORTED_MODULE_4__/* .jobLog */ .W.info(`Cancelled by ${signal}: ending what is under way`);
+    _log_js__WEBPACK_IMPORTED_MODULE_4__/* .jobLog */ .W.info(`Cancelled by ${signal}: stopping`);
     controller.abort();
     const settled = Promise.allSettled(unfinished);
-    await Promise.all([ending, (0,_process_command_js__WEBPACK_IMPORTED_MODULE_3__/* .waitUpTo */ .ob)(FINISH, Promise.race([settled, hurry.promise]))]);
+    await Promise.all([ending, (0,_process_cancellation_js__WEBPACK_IMPORTED_MODULE_2__/* .waitUpTo */ .ob)(FINISH, Promise.race([settled, hurry.promise]))]);
     (0,_log_js__WEBPACK_IMPORTED_MODULE_4__/* .resumeCommands */ .Q)();
     (0,_fs_temp_folder_js__WEBPACK_IMPORTED_MODULE_1__/* .removeTempFolders */ .k)();
     process.exit(128 + node_os__WEBPACK_IMPORTED_MODULE_0__.constants.signals[signal]);
@@ -45926,11 +45933,11 @@ function isCancelled() {
 const unmasked = [];
 let commandsStopped;
 const jobLog = {
-    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(printable(message)),
-    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm(printable(message)),
-    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e(printable(message)),
-    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz(printable(message)),
-    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3(printable(message)),
+    info: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(safeForLog(message)),
+    notice: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .notice */ .lm(safeForLog(message)),
+    warning: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .warning */ .$e(safeForLog(message)),
+    debug: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .debug */ .Yz(safeForLog(message)),
+    error: (message) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .error */ .z3(safeForLog(message)),
     mask(secret) {
         for (const form of (0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .addSecret */ .C)(secret)) {
             if (commandsStopped)
@@ -45939,8 +45946,8 @@ const jobLog = {
                 _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(form);
         }
     },
-    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), work),
-    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(printable(title), async () => {
+    group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(safeForLog(title), work),
+    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(safeForLog(title), async () => {
         const token = (0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.randomUUID)();
         _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::stop-commands::${token}`);
         commandsStopped = token;
@@ -45952,7 +45959,7 @@ const jobLog = {
         }
     }),
 };
-function printable(message) {
+function safeForLog(message) {
     return (0,_text_js__WEBPACK_IMPORTED_MODULE_3__/* .sanitize */ .aj)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutSecrets */ .c)(message));
 }
 function resumeCommands() {
@@ -45967,68 +45974,37 @@ function resumeCommands() {
 
 /***/ }),
 
-/***/ 14350:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   C: () => (/* binding */ startActivity),
-/* harmony export */   Q: () => (/* binding */ reportSilence)
-/* harmony export */ });
-const activities = new Set();
-function startActivity(message) {
-    const started = { message, lastProgress: performance.now() };
-    activities.add(started);
-    return {
-        progress() {
-            started.lastProgress = performance.now();
-        },
-        end: () => void activities.delete(started),
-    };
-}
-const SILENCE = 60_000;
-function reportSilence(info, silence = SILENCE) {
-    const reported = new WeakMap();
-    const timer = setInterval(() => {
-        const now = performance.now();
-        for (const activity of activities) {
-            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
-            if (now - since < silence)
-                continue;
-            reported.set(activity, now);
-            const seconds = Math.round((now - activity.lastProgress) / 1000);
-            info(`Still waiting for ${activity.message}: no progress for ${seconds} s`);
-        }
-    }, silence / 12);
-    timer.unref();
-    return () => clearInterval(timer);
-}
-
-
-/***/ }),
-
 /***/ 452:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Bi: () => (/* binding */ DockerError),
+/* harmony export */   C8: () => (/* binding */ ImageError),
+/* harmony export */   FB: () => (/* binding */ ReuseError),
+/* harmony export */   IF: () => (/* binding */ FormatError),
+/* harmony export */   PC: () => (/* binding */ TagError),
+/* harmony export */   Q6: () => (/* binding */ DiskError),
 /* harmony export */   TM: () => (/* binding */ firstLine),
+/* harmony export */   VX: () => (/* binding */ MergeError),
+/* harmony export */   W1: () => (/* binding */ RecordError),
+/* harmony export */   Yq: () => (/* binding */ NixError),
 /* harmony export */   bD: () => (/* binding */ messageOf),
-/* harmony export */   g$: () => (/* binding */ sanitizeLine),
+/* harmony export */   dz: () => (/* binding */ InputError),
+/* harmony export */   f6: () => (/* binding */ FileError),
 /* harmony export */   jg: () => (/* binding */ failureSummary),
-/* harmony export */   lZ: () => (/* binding */ ActionError),
-/* harmony export */   w$: () => (/* binding */ lastLines)
+/* harmony export */   lZ: () => (/* binding */ ActionError)
 /* harmony export */ });
-/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(80150);
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(68804);
-
+/* unused harmony export BlobError */
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(68804);
 
 class ActionError extends Error {
     name = 'ActionError';
     parts;
     constructor({ message, detail, hint, cause }) {
         const parts = {
-            message: (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(message, PART_LIMIT),
-            detail: detail && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(detail, WORDS_LIMIT),
-            hint: hint && (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .cut */ .Jj)(hint, PART_LIMIT),
+            message: (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(message, PART_LIMIT),
+            detail: detail && (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(detail, DETAIL_LIMIT),
+            hint: hint && (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .cut */ .Jj)(hint, PART_LIMIT),
             cause,
         };
         super([parts.message, parts.detail && indent(parts.detail), parts.hint].filter(Boolean).join('\n'), cause === undefined ? undefined : { cause });
@@ -46036,7 +46012,40 @@ class ActionError extends Error {
     }
 }
 const PART_LIMIT = 8 * 1024;
-const WORDS_LIMIT = 32 * 1024;
+const DETAIL_LIMIT = 32 * 1024;
+class InputError extends ActionError {
+    name = 'InputError';
+}
+class NixError extends ActionError {
+    name = 'NixError';
+}
+class DockerError extends ActionError {
+    name = 'DockerError';
+}
+class ImageError extends ActionError {
+    name = 'ImageError';
+}
+class FormatError extends ActionError {
+    name = 'FormatError';
+}
+class FileError extends ActionError {
+    name = 'FileError';
+}
+class BlobError extends (/* unused pure expression or super */ null && (ActionError)) {
+    name = 'BlobError';
+}
+class ReuseError extends ActionError {
+    name = 'ReuseError';
+}
+class RecordError extends ActionError {
+    name = 'RecordError';
+}
+class MergeError extends ActionError {
+    name = 'MergeError';
+}
+class TagError extends ActionError {
+    name = 'TagError';
+}
 function messageOf(error) {
     if (typeof error !== 'object' || error === null || !('message' in error))
         return String(error);
@@ -46044,21 +46053,13 @@ function messageOf(error) {
         return error.errors.map(messageOf).join('; ');
     return String(error.message);
 }
-function sanitizeLine(text) {
-    const detail = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutEscapes */ .Lx)((0,_secrets_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutSecrets */ .c)(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
-    const line = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutCommands */ .Df)((0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .withoutHidden */ .P)(detail).trim());
-    return line.length > 500 ? `${line.slice(0, 500)}…` : line;
-}
 function firstLine(error) {
-    return sanitizeLine(messageOf(error).split('\n')[0] ?? '');
+    return (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .sanitizeLine */ .g$)(messageOf(error).split('\n')[0] ?? '');
 }
 function failureSummary(error) {
     if (error instanceof ActionError)
         return firstLine(error);
     throw error;
-}
-function lastLines(log, count) {
-    return log.trimEnd().split('\n').slice(-count).join('\n');
 }
 function indent(detail) {
     return detail
@@ -46066,6 +46067,16 @@ function indent(detail) {
         .split('\n')
         .map((line) => `  ${line}`.trimEnd())
         .join('\n');
+}
+class DiskError extends ActionError {
+    name = 'DiskError';
+    problem;
+    folder;
+    constructor(parts) {
+        super(parts);
+        this.problem = parts.problem;
+        this.folder = parts.folder;
+    }
 }
 
 
@@ -46079,14 +46090,12 @@ function indent(detail) {
 /* harmony export */   FP: () => (/* binding */ freeSpace),
 /* harmony export */   Mi: () => (/* binding */ isDiskError),
 /* harmony export */   YK: () => (/* binding */ shortOfSpace),
-/* harmony export */   ew: () => (/* binding */ MORE_FILES),
-/* harmony export */   p8: () => (/* binding */ MORE_SPACE),
 /* harmony export */   wg: () => (/* binding */ formatFreeSpace)
 /* harmony export */ });
 /* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(51455);
 /* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(76760);
 /* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(452);
-/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(83052);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(68804);
 
 
 
@@ -46094,7 +46103,7 @@ function indent(detail) {
 async function freeSpace(folders) {
     const disks = new Map();
     for (const folder of folders) {
-        const existing = await nearest(folder);
+        const existing = await nearestExisting(folder);
         const [{ dev }, { bavail, bsize }] = await Promise.all([(0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(existing), (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.statfs)(existing)]);
         disks.set(dev, { folders: [...(disks.get(dev)?.folders ?? []), folder], free: bavail * bsize });
     }
@@ -46102,50 +46111,45 @@ async function freeSpace(folders) {
 }
 function formatFreeSpace(disks) {
     return disks
-        .map(({ folders, free }, at) => `${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
+        .map(({ folders, free }, at) => `${(0,_text_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z3)(free)} ${at === 0 ? 'are free ' : ''}for ${folders.join(' and ')}`)
         .join(', ');
 }
+const LOW_SPACE = 2e9;
 function shortOfSpace(disks) {
-    return disks.filter(({ free }) => free < LITTLE);
+    return disks.filter(({ free }) => free < LOW_SPACE);
 }
-const LITTLE = 2e9;
-const MORE_SPACE = 'Hosted runners guarantee 14 GB: free some before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On one of your own, nix-collect-garbage removes what no build needs any more.';
 function isDiskError(error) {
     return reasonFor(error) !== undefined;
 }
 async function diskFailure(message, folder, error) {
-    const found = reasonFor(error);
+    const { problem, reason } = reasonFor(error) ?? { problem: 'other' };
     const free = await freeSpace([folder]).catch(() => []);
-    const detail = [(0,_errors_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? formatFreeSpace(free) : []].flat().join('\n');
-    if (found === undefined)
-        return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .ActionError */ .lZ({ message, detail, hint: 'Re-run this job.', cause: error });
-    const hint = `${found.advise(folder)} Then re-run this job.`;
-    return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .ActionError */ .lZ({ message: `${message}: ${found.reason}`, detail, hint, cause: error });
+    return new _errors_js__WEBPACK_IMPORTED_MODULE_2__/* .DiskError */ .Q6({
+        message: reason === undefined ? message : `${message}: ${reason}`,
+        detail: [(0,_errors_js__WEBPACK_IMPORTED_MODULE_2__/* .messageOf */ .bD)(error), free.length > 0 ? formatFreeSpace(free) : []].flat().join('\n'),
+        cause: error,
+        problem,
+        folder,
+    });
 }
-const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
 function reasonFor(error) {
     const { code } = (error ?? {});
     return typeof code === 'string' ? REASONS.get(code) : undefined;
 }
-const FULL = { reason: 'the disk is full', advise: () => MORE_SPACE };
-const DENIED = {
-    reason: 'permission denied',
-    advise: (folder) => `Let the runner's user write to ${folder}.`,
-};
-const MISSING = { reason: 'it does not exist', advise: (folder) => `Create ${folder} before this step.` };
-const TOO_MANY = { reason: 'the runner has reached its limit of open files', advise: () => MORE_FILES };
+const DENIED = { problem: 'denied', reason: 'permission denied' };
+const TOO_MANY_FILES = { problem: 'too-many-files', reason: 'the limit of open files is reached' };
 const REASONS = new Map([
-    ['ENOSPC', FULL],
-    ['EDQUOT', { ...FULL, reason: "the disk quota of the runner's user is used up" }],
-    ['EROFS', { reason: 'the file system is read-only', advise: (folder) => `Make ${folder} writable.` }],
+    ['ENOSPC', { problem: 'full', reason: 'the disk is full' }],
+    ['EDQUOT', { problem: 'full', reason: 'the disk quota of this user is exhausted' }],
+    ['EROFS', { problem: 'read-only', reason: 'the file system is read-only' }],
     ['EACCES', DENIED],
     ['EPERM', DENIED],
-    ['ENOENT', MISSING],
-    ['ENOTDIR', { ...MISSING, reason: 'it is not a folder' }],
-    ['EMFILE', TOO_MANY],
-    ['ENFILE', TOO_MANY],
+    ['ENOENT', { problem: 'missing', reason: 'it does not exist' }],
+    ['ENOTDIR', { problem: 'missing', reason: 'it is not a folder' }],
+    ['EMFILE', TOO_MANY_FILES],
+    ['ENFILE', TOO_MANY_FILES],
 ]);
-async function nearest(folder) {
+async function nearestExisting(folder) {
     try {
         await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_0__.stat)(folder);
         return folder;
@@ -46154,7 +46158,7 @@ async function nearest(folder) {
         const parent = (0,node_path__WEBPACK_IMPORTED_MODULE_1__.dirname)(folder);
         if (parent === folder)
             throw error;
-        return nearest(parent);
+        return nearestExisting(parent);
     }
 }
 
@@ -46180,31 +46184,21 @@ async function nearest(folder) {
 
 async function withTempFolder(parent, work) {
     try {
-        await removeLeft(parent);
-        const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, `${PREFIX}${process.pid}-`));
+        const folder = await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdtemp)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, 'nix-image-action-'));
         folders.add(folder);
         try {
             return await work(folder);
         }
         finally {
-            await remove(folder);
+            await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true }).catch(() => undefined);
             folders.delete(folder);
         }
     }
     catch (error) {
-        if (!isAbout(parent, error))
+        if (!concerns(parent, error))
             throw error;
         throw await (0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .diskFailure */ .C9)(`Can't write temporary files to ${parent}`, parent, error);
     }
-}
-function isAbout(parent, error) {
-    if (error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_3__/* .ActionError */ .lZ || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .isDiskError */ .Mi)(error))
-        return false;
-    const { path } = error;
-    return typeof path !== 'string' || `${path}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`.startsWith(parent.endsWith(node_path__WEBPACK_IMPORTED_MODULE_2__.sep) ? parent : `${parent}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`);
-}
-async function remove(folder) {
-    await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.rm)(folder, { recursive: true, force: true }).catch(() => undefined);
 }
 const folders = new Set();
 function removeTempFolders() {
@@ -46216,22 +46210,11 @@ function removeTempFolders() {
         }
     }
 }
-const PREFIX = 'nix-image-action-';
-const LEFT = new RegExp(`^${PREFIX}(\\d+)-`);
-async function removeLeft(parent) {
-    for (const name of await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.readdir)(parent)) {
-        const [, pid] = LEFT.exec(name) ?? [];
-        if (pid !== undefined && !runs(Number(pid)))
-            await remove((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(parent, name));
-    }
-}
-function runs(pid) {
-    try {
-        return process.kill(pid, 0);
-    }
-    catch (error) {
-        return error.code === 'EPERM';
-    }
+function concerns(folder, error) {
+    if (error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_3__/* .ActionError */ .lZ || !(0,_disk_js__WEBPACK_IMPORTED_MODULE_4__/* .isDiskError */ .Mi)(error))
+        return false;
+    const { path } = error;
+    return typeof path !== 'string' || `${path}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`.startsWith(folder.endsWith(node_path__WEBPACK_IMPORTED_MODULE_2__.sep) ? folder : `${folder}${node_path__WEBPACK_IMPORTED_MODULE_2__.sep}`);
 }
 
 
@@ -46244,7 +46227,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(34430);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(23082);
 
 
 
@@ -46259,6 +46242,60 @@ if (!(0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .mm)()
 
 __webpack_async_result__();
 } catch(e) { __webpack_async_result__(e); } }, 1);
+
+/***/ }),
+
+/***/ 91254:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   $e: () => (/* binding */ finishUp),
+/* harmony export */   Eu: () => (/* binding */ untilAborted),
+/* harmony export */   Tj: () => (/* binding */ waitUnlessCancelled),
+/* harmony export */   ob: () => (/* binding */ waitUpTo),
+/* harmony export */   vc: () => (/* binding */ NOT_CANCELLABLE)
+/* harmony export */ });
+/* harmony import */ var node_async_hooks__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(16698);
+/* harmony import */ var node_timers_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(58500);
+
+
+const NOT_CANCELLABLE = { signal: new AbortController().signal, finish: (work) => work };
+const finishing = new node_async_hooks__WEBPACK_IMPORTED_MODULE_0__.AsyncLocalStorage();
+function finishUp(work) {
+    return finishing.run(true, work);
+}
+async function waitUnlessCancelled(milliseconds, signal) {
+    await (0,node_timers_promises__WEBPACK_IMPORTED_MODULE_1__.setTimeout)(milliseconds, undefined, finishing.getStore() ? {} : { signal });
+}
+async function waitUpTo(milliseconds, work) {
+    const waiting = new AbortController();
+    const time = (0,node_timers_promises__WEBPACK_IMPORTED_MODULE_1__.setTimeout)(milliseconds, undefined, { signal: waiting.signal }).catch(() => undefined);
+    await Promise.race([work, time]);
+    waiting.abort();
+}
+async function untilAborted(work, signal, stopped, milliseconds = 0) {
+    const aborted = Promise.withResolvers();
+    const settled = new AbortController();
+    const onAbort = () => aborted.resolve();
+    if (signal.aborted)
+        onAbort();
+    else
+        signal.addEventListener('abort', onAbort, { once: true });
+    const stop = async () => {
+        await aborted.promise;
+        if (milliseconds > 0)
+            await (0,node_timers_promises__WEBPACK_IMPORTED_MODULE_1__.setTimeout)(milliseconds, undefined, { signal: settled.signal });
+        throw stopped();
+    };
+    try {
+        return await Promise.race([work, stop()]);
+    }
+    finally {
+        settled.abort();
+        signal.removeEventListener('abort', onAbort);
+    }
+}
+
 
 /***/ }),
 
@@ -46287,12 +46324,12 @@ var errors = __nccwpck_require__(452);
 function environmentFor(trust, env = process.env) {
     if (trust === 'everything')
         return env;
-    const withheld = trust === 'nix' ? [OF_THE_STEP] : [OF_THE_STEP, REGISTRY_LOGINS];
+    const withheld = trust === 'nix' ? [STEP_SECRETS] : [STEP_SECRETS, REGISTRY_LOGINS];
     const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)));
-    return { ...NO_QUESTIONS, ...Object.fromEntries(given) };
+    return { ...NO_PROMPTS, ...Object.fromEntries(given) };
 }
-const NO_QUESTIONS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
-const OF_THE_STEP = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
+const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
+const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
 
 ;// CONCATENATED MODULE: ./lib/process/child.js
@@ -46309,6 +46346,8 @@ function startChild(path, args, trust, stdin) {
         return { exited: Promise.resolve({ code: 126, error: 'the step is cancelled' }) };
     try {
         const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true });
+        for (const pipe of [child.stdin, child.stdout, child.stderr])
+            pipe?.on('error', () => undefined);
         running.add(child);
         return { process: child, exited: exitOf(child, trust) };
     }
@@ -46354,11 +46393,11 @@ async function endChildren(signal, grace = GRACE) {
             signalGroup(pid, signal);
     const deadline = performance.now() + grace;
     while (children.some(isGroupAlive) && performance.now() < deadline)
-        await (0,promises_.setTimeout)(POLL);
+        await (0,promises_.setTimeout)(POLL_INTERVAL);
     for (const child of children)
         endGroup(child);
 }
-const POLL = 50;
+const POLL_INTERVAL = 50;
 function isGroupAlive({ pid }) {
     return pid !== undefined && signalGroup(pid, 0);
 }
@@ -46366,180 +46405,13 @@ function isGroupAlive({ pid }) {
 
 /***/ }),
 
-/***/ 67892:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   d1: () => (/* binding */ runCommand),
-/* harmony export */   ob: () => (/* binding */ waitUpTo),
-/* harmony export */   pJ: () => (/* binding */ endOf),
-/* harmony export */   wi: () => (/* binding */ printLine)
-/* harmony export */ });
-/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
-/* harmony import */ var node_string_decoder__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(46193);
-/* harmony import */ var node_timers_promises__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(58500);
-/* harmony import */ var _actions_io__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88701);
-/* harmony import */ var _activity_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(14350);
-/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(80150);
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(68804);
-/* harmony import */ var _child_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(1775);
-
-
-
-
-
-
-
-
-const LOG_LIMIT = 256 * 1024;
-const OUTPUT_LIMIT = 16 * 1024 * 1024;
-const LINGER = 10_000;
-async function runCommand(program, args, { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
-    const path = await (0,_actions_io__WEBPACK_IMPORTED_MODULE_3__/* .which */ .K7)(program);
-    if (path === '')
-        return undefined;
-    if (shown !== false)
-        printLine(`[command]${[path, ...args].join(' ')}`);
-    const output = collector(OUTPUT_LIMIT);
-    const log = endOf(LOG_LIMIT);
-    const outputLines = shown === true ? lineSplitter(printPlain) : undefined;
-    const errorLines = shown === false ? undefined : lineSplitter(shown === true ? printPlain : shown);
-    const activity = typeof shown === 'function' ? undefined : (0,_activity_js__WEBPACK_IMPORTED_MODULE_4__/* .startActivity */ .C)(`${program} ${args[0] ?? ''}`.trim());
-    const { process: child, exited } = (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .startChild */ .v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
-    const silence = watchSilence(silenceMs, () => (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child));
-    const closed = Promise.withResolvers();
-    child?.once('close', () => closed.resolve());
-    child?.stdout?.on('data', (chunk) => {
-        activity?.progress();
-        silence.progress();
-        onOutput?.(chunk.toString('utf8'));
-        outputLines?.write(chunk);
-        if (!output.add(chunk))
-            (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child);
-    });
-    child?.stderr?.on('data', (chunk) => {
-        activity?.progress();
-        silence.progress();
-        errorLines?.write(chunk);
-        log.add(chunk);
-    });
-    child?.stdin?.on('error', () => undefined);
-    child?.stdin?.end(input);
-    const overdue = timeoutMs === undefined ? undefined : setTimeout(() => (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child), timeoutMs);
-    const { code, error } = await exited;
-    clearTimeout(overdue);
-    silence.end();
-    if (child?.pid !== undefined)
-        await waitUpTo(lingerMs, closed.promise);
-    if (trust !== 'everything')
-        (0,_child_js__WEBPACK_IMPORTED_MODULE_7__/* .endGroup */ .N4)(child);
-    child?.stdout?.destroy();
-    child?.stderr?.destroy();
-    activity?.end();
-    outputLines?.end();
-    errorLines?.end();
-    if (error !== undefined)
-        log.add(Buffer.from(`${error}\n`));
-    if (output.full)
-        log.add(Buffer.from(`\nIt wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
-    return {
-        exitCode: output.full ? 125 : code,
-        stdout: output.read().toString('utf8'),
-        log: (0,_text_js__WEBPACK_IMPORTED_MODULE_6__/* .withoutEscapes */ .Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
-        stalled: silence.broken(),
-    };
-}
-function watchSilence(limit, onSilence) {
-    let broken = false;
-    const stall = () => {
-        broken = true;
-        onSilence();
-    };
-    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
-    return { progress: () => void timer?.refresh(), broken: () => broken, end: () => clearTimeout(timer) };
-}
-function printLine(line) {
-    process.stdout.write(`${(0,_secrets_js__WEBPACK_IMPORTED_MODULE_5__/* .withoutSecrets */ .c)(line)}${node_os__WEBPACK_IMPORTED_MODULE_0__.EOL}`);
-}
-function printPlain(line) {
-    printLine((0,_text_js__WEBPACK_IMPORTED_MODULE_6__/* .withoutHidden */ .P)((0,_text_js__WEBPACK_IMPORTED_MODULE_6__/* .withoutEscapes */ .Lx)(line)));
-}
-async function waitUpTo(milliseconds, work) {
-    const waiting = new AbortController();
-    const time = (0,node_timers_promises__WEBPACK_IMPORTED_MODULE_2__.setTimeout)(milliseconds, undefined, { signal: waiting.signal }).catch(() => undefined);
-    await Promise.race([work, time]);
-    waiting.abort();
-}
-function collector(limit) {
-    let kept = Buffer.alloc(1024);
-    let size = 0;
-    return {
-        get full() {
-            return size > limit;
-        },
-        add(chunk) {
-            const start = size;
-            size += chunk.length;
-            if (size > limit)
-                return false;
-            if (size > kept.length)
-                kept = Buffer.concat([kept], Math.max(size, 2 * kept.length));
-            chunk.copy(kept, start);
-            return true;
-        },
-        read: () => kept.subarray(0, Math.min(size, limit, kept.length)),
-    };
-}
-function endOf(limit) {
-    const kept = Buffer.alloc(2 * limit);
-    let size = 0;
-    return {
-        add(chunk) {
-            const end = chunk.subarray(-limit);
-            if (size + end.length > kept.length) {
-                kept.copyWithin(0, size - limit, size);
-                size = limit;
-            }
-            size += end.copy(kept, size);
-        },
-        read: () => Buffer.from(kept.subarray(Math.max(0, size - limit), size)),
-    };
-}
-const LINE_LIMIT = 256 * 1024;
-function lineSplitter(onLine) {
-    const decoder = new node_string_decoder__WEBPACK_IMPORTED_MODULE_1__.StringDecoder('utf8');
-    let rest = '';
-    const add = (text) => {
-        const [first = '', ...more] = text.split('\n');
-        const lines = [rest + first, ...more];
-        rest = lines.pop() ?? '';
-        for (const line of lines)
-            onLine(line);
-        if (rest.length <= LINE_LIMIT)
-            return;
-        onLine(rest);
-        rest = '';
-    };
-    return {
-        write: (chunk) => add(decoder.write(chunk)),
-        end: () => {
-            add(decoder.end());
-            if (rest !== '')
-                onLine(rest);
-        },
-    };
-}
-
-
-/***/ }),
-
-/***/ 34430:
+/***/ 23082:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
 // EXPORTS
 __nccwpck_require__.d(__webpack_exports__, {
-  e: () => (/* binding */ run_run)
+  e: () => (/* binding */ run)
 });
 
 // EXTERNAL MODULE: external "node:fs/promises"
@@ -46600,65 +46472,83 @@ function adviceFor(error, mode) {
         case 'no-credentials':
             return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd();
         case 'wrong-credentials':
-            return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`;
         case 'refused-login':
-            return `Check the user name and the password or token of the login step before this one:\n${loginStep(host)}\nIf they are right, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`;
         case 'tag-exists':
-            return mode === 'merge' ? TAKE_TAG_OUT : OTHER_TAG;
+            return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
         case 'unsupported-type':
             return adviseType(mediaType);
         case 'read-only':
-            return `Push to the registry itself, not to a mirror or proxy cache of it. If ${host} is the registry itself, ask its operator to allow pushes.`;
+            return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`;
         case 'denied':
             return permissions(host) || WRITE_ACCESS;
         case 'unreachable':
-            return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`;
+            return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`;
         case 'untrusted-certificate':
-            return "Name the file with your certificate authority in the environment variable NODE_EXTRA_CA_CERTS, on the job or the runner. Certificate checks can't be turned off.";
+            return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off.";
         case 'rate-limited':
-            return 'Log in if this job is not logged in (the limits are higher then), or run it again later.';
+            return 'Log in if this job is not logged in: the limits are higher then. Or run this job again later.';
         case 'not-found':
             return code === 'NAME_UNKNOWN'
-                ? 'Create the repository in the registry first; this one does not create it by itself.'
-                : 'Run the job again: a registry may need some seconds to show what was pushed. If that does not help, check the name, and that the login may see it.';
+                ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
+                : 'Run this job again: the registry may need some seconds to return what was pushed. If that does not help, check the name, and that the login has read access.';
         case 'doubtful':
-            return replacedAnswer(host);
+            return unexpectedResponse(host);
         case 'other':
             if (status === undefined)
                 return undefined;
             if (status < 400)
-                return replacedAnswer(host);
+                return unexpectedResponse(host);
             return status >= 500 || status === 408
-                ? 'The registry has a fault of its own. Run the job again later.'
-                : `Run the job again. If that does not help, ask the operator of ${host} what the answer means.`;
+                ? 'The registry has an internal error. Run this job again later.'
+                : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`;
+    }
+}
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
+const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
+function adviceForDisk({ problem, folder }) {
+    switch (problem) {
+        case 'full':
+            return `${MORE_SPACE} Then re-run this job.`;
+        case 'read-only':
+            return `Make ${folder} writable. Then re-run this job.`;
+        case 'denied':
+            return `Let the runner's user write to ${folder}. Then re-run this job.`;
+        case 'missing':
+            return `Create ${folder} before this step. Then re-run this job.`;
+        case 'too-many-files':
+            return `${MORE_FILES} Then re-run this job.`;
+        case 'other':
+            return 'Re-run this job.';
     }
 }
 const WRITE_ACCESS = 'Give the login write access to the repository.';
-const OTHER_TAG = `Push the image by digest alone, which is all that merge needs:
+const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""
 Or set a \`tag\` that is different for each run:
   tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
-const TAKE_TAG_OUT = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced, and run the job again.';
+const REMOVE_TAG = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.';
 function adviseType(mediaType = '') {
     const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry';
     if (mediaType.includes('docker'))
         return registry;
     if (mediaType !== OCI_INDEX)
         return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`;
-    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and give the merge no \`annotations\`.`;
+    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and remove \`annotations\` from the merge.`;
 }
-function replacedAnswer(host) {
-    return `Run the job again. If that does not help, check whether a proxy in front of ${host} changes its answers, or answers in its place.`;
+function unexpectedResponse(host) {
+    return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
 }
 function permissions(host) {
     if (host !== 'ghcr.io')
         return '';
-    return `Let the job's token write packages:
+    return `Give the token of the job write access to packages:
   permissions:
     contents: read
     packages: write
-A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").
-In pull requests from forks and of Dependabot the token can't write at all: give this step
+If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
+In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
   push: \${{ github.event_name != 'pull_request' }}`;
 }
 
@@ -46666,8 +46556,6 @@ In pull requests from forks and of Dependabot the token can't write at all: give
 var cancel = __nccwpck_require__(77849);
 // EXTERNAL MODULE: ./lib/actions/log.js
 var log = __nccwpck_require__(1633);
-// EXTERNAL MODULE: ./lib/activity.js
-var lib_activity = __nccwpck_require__(14350);
 // EXTERNAL MODULE: external "node:fs"
 var external_node_fs_ = __nccwpck_require__(73024);
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
@@ -54327,13 +54215,7 @@ const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
 // EXTERNAL MODULE: ./lib/errors.js
-var lib_errors = __nccwpck_require__(452);
-;// CONCATENATED MODULE: ./lib/nix/nix-error.js
-
-class NixError extends lib_errors/* ActionError */.lZ {
-    name = 'NixError';
-}
-
+var errors = __nccwpck_require__(452);
 ;// CONCATENATED MODULE: ./lib/nix/system.js
 
 const PLATFORMS = new Map(Object.entries({
@@ -54353,12 +54235,12 @@ function platformOf(system) {
         return platform;
     const linux = system.replace(/-darwin$/, '-linux');
     if (linux !== system)
-        throw new NixError({
-            message: `The system "${system}" is macOS's, and containers run Linux`,
+        throw new errors/* NixError */.Yq({
+            message: `The system "${system}" is macOS, but containers run Linux`,
             hint: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
         });
-    throw new NixError({
-        message: `"${system}" is not a system that images can be built for`,
+    throw new errors/* NixError */.Yq({
+        message: `Images can't be built for the system "${system}"`,
         hint: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
     });
 }
@@ -54393,245 +54275,202 @@ function runnerSystem(os, reported, own) {
     return `${processor}-${os.toLowerCase().replace('macos', 'darwin')}`;
 }
 
-;// CONCATENATED MODULE: ./lib/oci/platform.js
-const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
-const PLATFORM_WORD = /^[A-Za-z0-9._-]*$/;
-const PLATFORM_WORD_LENGTH = 64;
-function formatPlatform(platform) {
-    return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
+// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
+var io = __nccwpck_require__(88701);
+;// CONCATENATED MODULE: ./lib/log.js
+const activities = new Set();
+function startActivity(message) {
+    const activity = { message, lastProgress: performance.now() };
+    activities.add(activity);
+    return {
+        progress() {
+            activity.lastProgress = performance.now();
+        },
+        end: () => void activities.delete(activity),
+    };
 }
-function byPlatform(one, other) {
-    return compare(formatPlatform(one.platform), formatPlatform(other.platform)) || compare(one.digest, other.digest);
-}
-function compare(one, other) {
-    return one < other ? -1 : one > other ? 1 : 0;
-}
-function platformKey(platform) {
-    return formatPlatform(normalized(platform));
-}
-function samePlatform(one, other) {
-    return platformKey(one) === platformKey(other);
-}
-const IMPLIED_VARIANT = new Map([
-    ['arm64', 'v8'],
-    ['arm', 'v7'],
-    ['amd64', 'v1'],
-]);
-function normalized(platform) {
-    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
-}
-function fits(actual, wanted) {
-    if (!actual.variant || !wanted.variant)
-        return actual.os === wanted.os && actual.architecture === wanted.architecture;
-    return samePlatform(actual, wanted);
-}
-
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(77598);
-;// CONCATENATED MODULE: ./lib/oci/digest.js
-
-const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
-function isDigest(text) {
-    return DIGEST_PATTERN.test(text);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
+const REPORT_INTERVAL = 60_000;
+function reportSilence(info, interval = REPORT_INTERVAL) {
+    const reported = new WeakMap();
+    const timer = setInterval(() => {
+        const now = performance.now();
+        for (const activity of activities) {
+            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
+            if (now - since < interval)
+                continue;
+            reported.set(activity, now);
+            const seconds = Math.round((now - activity.lastProgress) / 1000);
+            info(`Still waiting for ${activity.message}: no progress for ${seconds} s`);
+        }
+    }, interval / 12);
+    timer.unref();
+    return () => clearInterval(timer);
 }
 
-;// CONCATENATED MODULE: ./lib/oci/format-error.js
+// EXTERNAL MODULE: ./lib/text.js
+var lib_text = __nccwpck_require__(68804);
+// EXTERNAL MODULE: ./lib/process/cancellation.js
+var cancellation = __nccwpck_require__(91254);
+// EXTERNAL MODULE: ./lib/process/child.js + 2 modules
+var process_child = __nccwpck_require__(1775);
+// EXTERNAL MODULE: external "node:string_decoder"
+var external_node_string_decoder_ = __nccwpck_require__(46193);
+// EXTERNAL MODULE: ./lib/secrets.js
+var secrets = __nccwpck_require__(80150);
+;// CONCATENATED MODULE: ./lib/process/output.js
 
-class FormatError extends lib_errors/* ActionError */.lZ {
-    name = 'FormatError';
-}
-
-;// CONCATENATED MODULE: ./lib/oci/reference.js
 
 
-const HUB = 'docker.io';
-const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io']);
-const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/;
-const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
-function parseReference(text) {
-    if (/^[a-z]+:\/\//i.test(text))
-        throw new FormatError({ message: `"${text}" is a URL; leave out "${schemeOf(text)}"` });
-    const [beforeDigest = '', digest, ...more] = text.split('@');
-    if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
-        throw new FormatError({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
-    const colon = beforeDigest.lastIndexOf(':');
-    const tagged = colon > beforeDigest.lastIndexOf('/');
-    const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
-    const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
-    if (tag !== undefined && !isTag(tag))
-        throw new FormatError({ message: `"${text}": ${tagProblem(tag)}` });
-    return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+function printLine(line) {
+    process.stdout.write(`${(0,secrets/* withoutSecrets */.c)(line)}${external_node_os_.EOL}`);
 }
-function isReference(text) {
-    try {
-        parseReference(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
+function collectOutput(limit) {
+    let kept = Buffer.alloc(1024);
+    let size = 0;
+    return {
+        get full() {
+            return size > limit;
+        },
+        add(chunk) {
+            const start = size;
+            size += chunk.length;
+            if (size > limit)
+                return false;
+            if (size > kept.length)
+                kept = Buffer.concat([kept], Math.max(size, 2 * kept.length));
+            chunk.copy(kept, start);
+            return true;
+        },
+        read: () => kept.subarray(0, Math.min(size, limit, kept.length)),
+    };
 }
-function formatRepository(repository) {
-    return `${repository.host}/${repository.path}`;
+function keepTail(limit) {
+    const kept = Buffer.alloc(2 * limit);
+    let size = 0;
+    return {
+        add(chunk) {
+            const end = chunk.subarray(-limit);
+            if (size + end.length > kept.length) {
+                kept.copyWithin(0, size - limit, size);
+                size = limit;
+            }
+            size += end.copy(kept, size);
+        },
+        read: () => Buffer.from(kept.subarray(Math.max(0, size - limit), size)),
+    };
 }
-function formatReference({ repository, tag, digest }) {
-    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+const LINE_LIMIT = 256 * 1024;
+function splitLines(onLine) {
+    const decoder = new external_node_string_decoder_.StringDecoder('utf8');
+    let rest = '';
+    const add = (text) => {
+        const [first = '', ...more] = text.split('\n');
+        const lines = [rest + first, ...more];
+        rest = lines.pop() ?? '';
+        for (const line of lines)
+            onLine(line);
+        if (rest.length <= LINE_LIMIT)
+            return;
+        onLine(rest);
+        rest = '';
+    };
+    return {
+        write: (chunk) => add(decoder.write(chunk)),
+        end: () => {
+            add(decoder.end());
+            if (rest !== '')
+                onLine(rest);
+        },
+    };
 }
-function sameRepository(one, other) {
-    return one.host === other.host && one.path === other.path;
-}
-function isTag(text) {
-    return TAG.test(text);
-}
-function tagProblem(text) {
-    if (text === '')
-        return 'a tag must not be empty';
-    if (text.length > 128)
-        return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`;
-    return `"${text}" is not a tag: a tag has letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
-}
-function parseName(name, whole) {
-    const slash = name.indexOf('/');
-    if (slash === -1 && /\.|^localhost$/.test(name))
-        throw new FormatError({
-            message: `"${whole}" is not an image name: there is nothing after the host`,
-            hint: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
-        });
-    const first = slash === -1 ? '' : name.slice(0, slash);
-    const hosted = first === 'localhost' || /[.:]/.test(first);
-    const host = hosted ? first : HUB;
-    const rest = hosted ? name.slice(slash + 1) : name;
-    const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
-    const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
-    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
-        throw new FormatError({ message: `"${whole}": "${host}" is not a host name` });
-    if (!PATH.test(path))
-        throw new FormatError({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
-    if (path.length > 255)
-        throw new FormatError({ message: `"${whole}": an image name has at most 255 characters` });
-    return { host: canonicalHost, path };
-}
-function pathProblem(path) {
+
+;// CONCATENATED MODULE: ./lib/process/command.js
+
+
+
+
+
+
+const LOG_LIMIT = 256 * 1024;
+const OUTPUT_LIMIT = 16 * 1024 * 1024;
+const LINGER = 10_000;
+async function runCommand(program, args, { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
+    const path = await (0,io/* which */.K7)(program);
     if (path === '')
-        return 'there is nothing after the host';
-    const odd = path.match(/[^a-z0-9._/-]/);
-    if (odd)
-        return `"${odd[0]}" can't be in one`;
-    return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them';
+        return undefined;
+    if (shown !== false)
+        printLine(`[command]${[path, ...args].join(' ')}`);
+    const output = collectOutput(OUTPUT_LIMIT);
+    const log = keepTail(LOG_LIMIT);
+    const outputLines = shown === true ? splitLines(printPlain) : undefined;
+    const errorLines = shown === false ? undefined : splitLines(shown === true ? printPlain : shown);
+    const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim());
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
+    const silence = limitSilence(silenceMs, () => (0,process_child/* endGroup */.N4)(child));
+    const closed = Promise.withResolvers();
+    child?.once('close', () => closed.resolve());
+    child?.stdout?.on('data', (chunk) => {
+        activity?.progress();
+        silence.progress();
+        onOutput?.(chunk.toString('utf8'));
+        outputLines?.write(chunk);
+        if (!output.add(chunk))
+            (0,process_child/* endGroup */.N4)(child);
+    });
+    child?.stderr?.on('data', (chunk) => {
+        activity?.progress();
+        silence.progress();
+        errorLines?.write(chunk);
+        log.add(chunk);
+    });
+    child?.stdin?.end(input);
+    const timeout = timeoutMs === undefined ? undefined : setTimeout(() => (0,process_child/* endGroup */.N4)(child), timeoutMs);
+    const { code, error } = await exited;
+    clearTimeout(timeout);
+    silence.end();
+    if (child?.pid !== undefined)
+        await (0,cancellation/* waitUpTo */.ob)(lingerMs, closed.promise);
+    if (trust !== 'everything')
+        (0,process_child/* endGroup */.N4)(child);
+    child?.stdout?.destroy();
+    child?.stderr?.destroy();
+    activity?.end();
+    outputLines?.end();
+    errorLines?.end();
+    if (error !== undefined)
+        log.add(Buffer.from(`${error}\n`));
+    if (output.full)
+        log.add(Buffer.from(`\n${program} wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
+    return {
+        exitCode: output.full ? 125 : code,
+        stdout: output.read().toString('utf8'),
+        log: (0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
+        stalled: silence.exceeded(),
+    };
 }
-function schemeOf(text) {
-    return text.slice(0, text.indexOf('://') + 3);
+function limitSilence(limit, onSilence) {
+    let exceeded = false;
+    const stall = () => {
+        exceeded = true;
+        onSilence();
+    };
+    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
+    return { progress: () => void timer?.refresh(), exceeded: () => exceeded, end: () => clearTimeout(timer) };
+}
+function printPlain(line) {
+    printLine((0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(line)));
 }
 
-;// CONCATENATED MODULE: ./lib/oci/schema.js
+;// CONCATENATED MODULE: ./lib/process/git.js
 
-
-
-const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
-const WORD = pipe(string(), maxLength(PLATFORM_WORD_LENGTH, `is longer than ${PLATFORM_WORD_LENGTH} characters`), regex(PLATFORM_WORD, 'has characters that no platform has'));
-const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
-
-;// CONCATENATED MODULE: ./lib/record/record.js
-
-
-
-
-
-
-
-
-class RecordError extends lib_errors/* ActionError */.lZ {
-    name = 'RecordError';
-}
-function replaces(later, earlier) {
-    if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt)
-        return false;
-    if (later.digest === earlier.digest)
-        return true;
-    const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs;
-    return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision);
-}
-function replacedBy(later, earlier) {
-    const replaced = earlier.filter((one) => replaces(later, one));
-    const attempts = Map.groupBy(replaced, ({ run }) => run.attempt);
-    const contested = [...attempts.values()].some((some) => new Set(some.map(({ digest }) => digest)).size > 1);
-    return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced;
-}
-function sameJob({ job: one }, { job: other }) {
-    return one.id === other.id && one.total === other.total && one.index === other.index;
-}
-function isVariant(text) {
-    return /^[a-z0-9._-]{1,64}$/.test(text);
+async function readHead(folder) {
+    const args = ['-c', 'safe.directory=*', '-C', folder, 'rev-parse', '--verify', 'HEAD'];
+    const result = await runCommand('git', args, { trust: 'nix' });
+    const commit = result?.exitCode === 0 ? result.stdout.trim() : '';
+    return isCommitId(commit) ? commit : undefined;
 }
 function isCommitId(text) {
     return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
-}
-function serializeRecord(record) {
-    return JSON.stringify(record);
-}
-function parseRecord(text, origin) {
-    const result = readJson(RECORD, text);
-    if (!result.ok) {
-        const { place, problem } = result;
-        throw invalid(origin, place === undefined ? problem : `"${place}": ${problem}`);
-    }
-    const { platform, system } = result.value;
-    const expected = platformOf(system);
-    if (!fits(platform, expected))
-        throw invalid(origin, `"platform" is ${formatPlatform(platform)}, and ${system} is ${formatPlatform(expected)}`);
-    return result.value;
-}
-function invalid(origin, why) {
-    return new RecordError({
-        message: `The digest record in ${origin} is not valid`,
-        detail: why,
-        hint: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
-    });
-}
-const RECORD = object({
-    schema: literal(1, 'is not 1, the one version that is known'),
-    image: pipe(string(), check(isImageName, 'is not the name of an image'), transform(canonicalName)),
-    system: pipe(string(), check(isSystem, 'is not a system that images can be for')),
-    platform: PLATFORM,
-    digest: DIGEST,
-    mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
-    size: pipe(number(), safeInteger(), minValue(1)),
-    storePath: pipe(string(), regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
-    labels: optional(array(string())),
-    compression: optional(custom(isLayerFormat, 'is no compression of layers')),
-    variant: optional(pipe(string(), check(isVariant, 'is not the name of a variant'))),
-    revision: optional(pipe(string(), check(isCommitId, 'is not the ID of a commit'))),
-    job: object({
-        id: string(),
-        inputs: optional(string()),
-        total: optional(pipe(number(), safeInteger(), minValue(1))),
-        index: optional(pipe(number(), safeInteger(), minValue(0))),
-    }),
-    run: object({ id: string(), attempt: pipe(number(), safeInteger(), minValue(1)) }),
-});
-function isImageName(text) {
-    try {
-        const { tag, digest } = parseReference(text);
-        return tag === undefined && digest === undefined;
-    }
-    catch {
-        return false;
-    }
-}
-function canonicalName(text) {
-    return formatRepository(parseReference(text).repository);
-}
-function isSystem(text) {
-    try {
-        return platformOf(text) !== undefined;
-    }
-    catch {
-        return false;
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/context.js
@@ -54676,118 +54515,29 @@ function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file 
 
 // EXTERNAL MODULE: ./lib/fs/disk.js
 var disk = __nccwpck_require__(67002);
-// EXTERNAL MODULE: external "node:http"
-var external_node_http_ = __nccwpck_require__(37067);
-// EXTERNAL MODULE: external "node:stream"
-var external_node_stream_ = __nccwpck_require__(57075);
 // EXTERNAL MODULE: external "node:timers/promises"
 var external_node_timers_promises_ = __nccwpck_require__(58500);
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(57075);
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
-;// CONCATENATED MODULE: ./lib/registry/registry-error.js
-
-
-
-class RegistryError extends lib_errors/* ActionError */.lZ {
-    name = 'RegistryError';
-    host;
-    problem;
-    status;
-    code;
-    mediaType;
-    constructor(parts) {
-        super(parts);
-        this.host = parts.host;
-        this.problem = parts.problem;
-        this.status = parts.status;
-        this.code = parts.code;
-        this.mediaType = parts.mediaType;
-    }
-}
-function readErrorAnswer(body) {
-    const errors = errorsOf(body);
-    if (errors.length === 0)
-        return { detail: (0,lib_errors/* sanitizeLine */.g$)(withoutTags(body.slice(0, 8192))) };
-    const detail = errors.slice(0, 5).map(({ code, message, detail }) => {
-        const more = detail === undefined || detail === null || detail === message ? '' : ` (${formatDetail(detail)})`;
-        return (0,lib_errors/* sanitizeLine */.g$)(`${[code, message].filter(Boolean).join(': ')}${more}`);
-    });
-    const code = errors[0]?.code;
-    return { ...(code !== undefined && { code }), detail: detail.join('\n') };
-}
-function withoutTags(html) {
-    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
-}
-function errorsOf(body) {
-    const read = readJson(unknown(), body);
-    const answer = read.ok ? read.value : undefined;
-    if (typeof answer !== 'object' || answer === null)
-        return [];
-    const { errors, error, error_description, details, message } = answer;
-    if (Array.isArray(errors))
-        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
-    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
-    return said.length > 0 ? [{ message: said.join(': ') }] : [];
-}
-function wireError({ code, message, detail }) {
-    return {
-        code: typeof code === 'string' ? code : undefined,
-        message: typeof message === 'string' ? message : undefined,
-        detail,
-    };
-}
-function formatDetail(detail) {
-    return typeof detail === 'string' ? detail : JSON.stringify(detail);
-}
-
-;// CONCATENATED MODULE: ./lib/http/back-off.js
-const JITTER = 1000;
-function createBackOffs(clock, log) {
-    const rounds = new Map();
-    const closed = new Map();
-    function start(delay, pauses, key) {
-        const end = clock.now() + delay;
-        const over = clock.wait(delay).finally(() => {
-            if (pauses.get(key) === pause)
-                pauses.delete(key);
-        });
-        const pause = { end, over };
-        pauses.set(key, pause);
-        return pause;
-    }
-    return {
-        async wait({ origin, count, delay, asked, limited = false, why }) {
-            const round = `${origin} ${count}`;
-            const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round));
-            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
-                return shared.over;
-            log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
-            await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over;
-        },
-        async passed(origin) {
-            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
-                await pause.over;
-        },
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/http/body.js
 
 class LateAnswer extends Error {
     name = 'LateAnswer';
     code = 'ETIMEDOUT';
 }
-async function readWhole(body, limit, timeout) {
+async function readBody(body, limit, timeout) {
     const chunks = [];
-    const length = await collect(body, limit + 1, timeout, chunks);
+    const length = await collectChunks(body, limit + 1, timeout, chunks);
     return length > limit ? undefined : Buffer.concat(chunks, length);
 }
-async function readStart(body, limit, timeout) {
+async function readBodyStart(body, limit, timeout) {
     const chunks = [];
-    await collect(body, limit, timeout, chunks).catch(() => undefined);
+    await collectChunks(body, limit, timeout, chunks).catch(() => undefined);
     return Buffer.concat(chunks).subarray(0, limit);
 }
-async function collect(body, enough, timeout, chunks) {
+async function collectChunks(body, enough, timeout, chunks) {
     const late = new LateAnswer(`the answer did not arrive within ${timeout / 1000} s`);
     const timer = setTimeout(() => body.destroy(late), timeout);
     let length = 0;
@@ -54847,111 +54597,83 @@ async function* readSteadily(body, timeout) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/http/budget.js
-const BUDGET = 115_000;
-const SHORTEST_ATTEMPT = 10_000;
-const MOST_TRANSFERS = 6;
-function createBudgets(now) {
-    const hosts = new Map();
-    function hostOf(key) {
-        const host = hosts.get(key) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
-        hosts.set(key, host);
-        return host;
-    }
-    function hostsOf(origin, kind) {
-        return [hostOf(origin), hostOf(`${kind} ${origin}`)];
-    }
-    function left(origin, work, kind = '') {
-        const since = hostsOf(origin, kind).map(({ failingSince = Number.POSITIVE_INFINITY }) => failingSince);
-        const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred;
-        return Math.min(...since, own) + BUDGET - now();
-    }
-    function answered(origin, kind) {
-        for (const host of hostsOf(origin, kind)) {
-            host.heard = now();
-            host.failingSince = undefined;
-        }
-    }
-    function failed(origin, kind, last = now()) {
-        for (const host of hostsOf(origin, kind)) {
-            host.lastFailure = now();
-            host.failingSince ??= Math.max(last, host.heard ?? last);
-        }
-    }
+// EXTERNAL MODULE: external "node:http"
+var external_node_http_ = __nccwpck_require__(37067);
+;// CONCATENATED MODULE: ./lib/http/error-answer.js
+
+
+
+function readErrorAnswer(body) {
+    const errors = errorsOf(body);
+    if (errors.length === 0)
+        return { detail: (0,lib_text/* sanitizeLine */.g$)(withoutTags(body.slice(0, 8192))) };
+    const detail = errors.slice(0, 5).map(({ code, message, detail }) => {
+        const more = detail === undefined || detail === null || detail === message ? '' : ` (${formatDetail(detail)})`;
+        return (0,lib_text/* sanitizeLine */.g$)(`${[code, message].filter(Boolean).join(': ')}${more}`);
+    });
+    const code = errors[0]?.code;
+    return { ...(code !== undefined && { code }), detail: detail.join('\n') };
+}
+function withoutTags(html) {
+    return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
+}
+function errorsOf(body) {
+    const read = readJson(unknown(), body);
+    const answer = read.ok ? read.value : undefined;
+    if (typeof answer !== 'object' || answer === null)
+        return [];
+    const { errors, error, error_description, details, message } = answer;
+    if (Array.isArray(errors))
+        return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError);
+    const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '');
+    return said.length > 0 ? [{ message: said.join(': ') }] : [];
+}
+function wireError({ code, message, detail }) {
     return {
-        answered,
-        failed,
-        startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
-        startAttempt(origin, work, kind = '') {
-            const both = hostsOf(origin, kind);
-            const start = now();
-            let last = start;
-            for (const host of both)
-                if (start - host.lastFailure > BUDGET)
-                    host.failingSince = undefined;
-            return {
-                limit: (timeout) => {
-                    const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work, kind)));
-                    return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT));
-                },
-                progress() {
-                    last = now();
-                },
-                answered: () => answered(origin, kind),
-                failed() {
-                    failed(origin, kind, last);
-                    if (work.since === undefined)
-                        work.since = Math.max(last, both[1].heard ?? last);
-                    else if (work.count < MOST_TRANSFERS)
-                        work.transferred += last - start;
-                },
-            };
-        },
-        left,
-        hasAnswered: (origin) => hosts.get(origin)?.heard !== undefined,
+        code: typeof code === 'string' ? code : undefined,
+        message: typeof message === 'string' ? message : undefined,
+        detail,
     };
 }
-const STALL = 60_000;
-
-;// CONCATENATED MODULE: ./lib/http/clock.js
-const DAY = 86_400_000;
-function clockSkew(host, headers, now) {
-    const date = Date.parse(headers.get('date') ?? '');
-    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
-        return undefined;
-    return { host, milliseconds: date - now };
-}
-function formatTime(time) {
-    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
-}
-function createClock(now, wait) {
-    let skipped = 0;
-    const read = () => now() + skipped;
-    return {
-        now: read,
-        async wait(milliseconds) {
-            const end = read() + milliseconds;
-            await wait(milliseconds);
-            skipped += Math.max(0, end - read());
-        },
-    };
+function formatDetail(detail) {
+    return typeof detail === 'string' ? detail : JSON.stringify(detail);
 }
 
-// EXTERNAL MODULE: external "node:dns"
-var external_node_dns_ = __nccwpck_require__(40610);
-;// CONCATENATED MODULE: external "node:dns/promises"
-const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
+;// CONCATENATED MODULE: ./lib/http/http-error.js
+
+class HttpError extends errors/* ActionError */.lZ {
+    name = 'HttpError';
+    host;
+    problem;
+    constructor(parts) {
+        super(parts);
+        this.host = parts.host;
+        this.problem = parts.problem;
+    }
+    withMessage(message) {
+        const { parts, host, problem } = this;
+        return new HttpError({ ...parts, host, problem, message });
+    }
+}
+function causeOf(error) {
+    return error instanceof HttpError && error.cause !== undefined ? causeOf(error.cause) : error;
+}
+function errorCode(error) {
+    const { code, cause } = error;
+    if (typeof code === 'string')
+        return code;
+    return typeof cause === 'object' && cause !== null ? errorCode(cause) : undefined;
+}
+
 // EXTERNAL MODULE: external "node:net"
 var external_node_net_ = __nccwpck_require__(77030);
-// EXTERNAL MODULE: external "node:tls"
-var external_node_tls_ = __nccwpck_require__(41692);
 ;// CONCATENATED MODULE: ./lib/http/address.js
 
 const PUBLIC = { zone: 'public', name: 'a public address' };
 const PRIVATE = { zone: 'private', name: 'a private address' };
 const LOOPBACK = { zone: 'loopback', name: 'a loopback address' };
 const LINK_LOCAL = { zone: 'forbidden', name: 'a link-local address' };
-const address_PLATFORM = { zone: 'forbidden', name: 'an address for the metadata of cloud machines' };
+const CLOUD_METADATA = { zone: 'forbidden', name: 'a metadata address of a cloud' };
 const MULTICAST = { zone: 'forbidden', name: 'a multicast address' };
 const RESERVED = { zone: 'forbidden', name: 'a reserved address' };
 function classifyAddress(address) {
@@ -54988,10 +54710,10 @@ function blockList(networks) {
 }
 const THIS_MACHINE = blockList(['127.0.0.0/8', '::1/128']);
 const GLOBAL = blockList(['2000::/3']);
-const KINDS = [
+const ADDRESS_KINDS = [
     [LINK_LOCAL, blockList(['169.254.0.0/16', 'fe80::/10'])],
     [
-        address_PLATFORM,
+        CLOUD_METADATA,
         blockList([
             '168.63.129.16/32',
             '100.100.100.200/32',
@@ -55022,7 +54744,7 @@ const KINDS = [
     ],
 ];
 function listedKind(address, family) {
-    return KINDS.find(([, list]) => list.check(address, family))?.[0];
+    return ADDRESS_KINDS.find(([, list]) => list.check(address, family))?.[0];
 }
 function embeddedAddress(groups) {
     const [first = 0, second = 0, third = 0, , , , seventh = 0, eighth = 0] = groups;
@@ -55052,6 +54774,513 @@ function groupsOf(address) {
     return [...before, ...Array(8 - before.length - after.length).fill(0), ...after];
 }
 
+;// CONCATENATED MODULE: ./lib/http/proxy.js
+
+
+
+
+function readProxies(env) {
+    const variableOf = (name) => [name.toLowerCase(), name].find((one) => env[one]);
+    const proxyOf = (name) => {
+        const variable = variableOf(name);
+        return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') };
+    };
+    const except = env[variableOf('NO_PROXY') ?? ''] ?? '';
+    return { http: proxyOf('HTTP_PROXY'), https: proxyOf('HTTPS_PROXY'), except: except.split(/[\s,]+/) };
+}
+const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:']);
+function readProxy(value) {
+    const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:');
+    if (!URL.canParse(text))
+        return undefined;
+    const url = new URL(text);
+    const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== '';
+    return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined;
+}
+function isDecodable(text) {
+    try {
+        decodeURIComponent(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+function proxyFor(url, { http, https, except }) {
+    if (isLoopback(url.hostname))
+        return undefined;
+    const host = unbracketed(url.hostname).replace(/\.$/, '');
+    const port = url.port || (url.protocol === 'https:' ? '443' : '80');
+    if (except.some((entry) => covers(entry, host, port)))
+        return undefined;
+    return url.protocol === 'https:' ? https : http;
+}
+function covers(entry, host, port) {
+    const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? [];
+    if (onlyPort !== port)
+        return false;
+    const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/');
+    if ((0,external_node_net_.isIP)(network) !== 0)
+        return isInNetwork(host, network, prefix);
+    const domain = name
+        .replace(/^\*?\./, '')
+        .replace(/\.$/, '')
+        .toLowerCase();
+    if (domain === '')
+        return false;
+    return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'));
+}
+function isInNetwork(host, network, prefix) {
+    const [bits, family] = (0,external_node_net_.isIP)(network) === 6 ? [128, 'ipv6'] : [32, 'ipv4'];
+    const length = prefix === undefined ? bits : Number(prefix);
+    if ((0,external_node_net_.isIP)(host) !== (0,external_node_net_.isIP)(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
+        return false;
+    const list = new external_node_net_.BlockList();
+    list.addSubnet(network, length, family);
+    return list.check(host, family);
+}
+function unusableProxy(variable, { url, operation }) {
+    return new HttpError({
+        host: url.host,
+        problem: 'other',
+        message: `Can't ${operation}: the environment variable ${variable} is not a valid proxy URL`,
+        hint: `Use one of these forms. In the user name and password, write %25 for %, %40 for @ and %2F for /:
+  ${variable}: http://proxy.example:3128
+  ${variable}: http://user:password@proxy.example:3128
+  ${variable}: socks5://proxy.example:1080
+${goDirect(url)}`,
+    });
+}
+function goDirect({ hostname }) {
+    return `Or add ${hostname} to NO_PROXY, if the runner can reach it without a proxy.`;
+}
+function proxyStatus(error) {
+    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec((0,errors/* messageOf */.bD)(error)) ?? [];
+    return status === undefined ? undefined : Number(status);
+}
+function refusedByProxy(proxy, variable, status, { url, operation }, cause) {
+    const hint = status === 407
+        ? `Set its user name and password:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
+        : `Allow connections to ${url.host} in the proxy's configuration.`;
+    return new HttpError({
+        host: url.host,
+        problem: 'other',
+        message: `Can't ${operation}: the proxy ${proxy.host} answered the request to connect to ${url.host} with status ${status}`,
+        hint: `${hint}\n${goDirect(url)}`,
+        cause,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/http/retry.js
+const LONGEST_RETRY_AFTER = 60_000;
+const LONGEST_BACK_OFF = 15_000;
+const CLOUDFLARE = [520, 521, 522, 523, 524, 525, 526, 527];
+const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504, ...CLOUDFLARE]);
+const RETRIED_ERRORS = new Set([
+    'ECONNRESET',
+    'ECONNABORTED',
+    'EPIPE',
+    'ETIMEDOUT',
+    'EAI_AGAIN',
+    'UND_ERR_SOCKET',
+    'UND_ERR_CONNECT_TIMEOUT',
+    'UND_ERR_HEADERS_TIMEOUT',
+    'UND_ERR_BODY_TIMEOUT',
+    'UND_ERR_PRX_CONN',
+]);
+const RETRIED_ONCE_ANSWERED = new Set([
+    'ECONNREFUSED',
+    'EHOSTUNREACH',
+    'ENETUNREACH',
+    'ENOTFOUND',
+    'EPROTO',
+    'EMFILE',
+    'ENFILE',
+]);
+function isRetryable(status, body) {
+    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
+}
+function isRetryableError(code, answered) {
+    if (code === undefined)
+        return false;
+    if (RETRIED_ERRORS.has(code))
+        return true;
+    return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'));
+}
+function formatRetry(why, delay) {
+    return `${why}; retrying in ${(delay / 1000).toFixed(1)} s`;
+}
+function formatAttempts(count, duration) {
+    return `${count} attempts in ${Math.round(duration / 1000)} s`;
+}
+const RETRY_PAUSES = [500, 2000];
+async function pauseBeforeRetry(why, milliseconds, { log, pause }) {
+    log.info(formatRetry(why, milliseconds));
+    await pause(milliseconds);
+}
+function retryDelay(attempt, retryAfter, now, random) {
+    const asked = parseRetryAfter(retryAfter, now);
+    if (asked !== undefined)
+        return Math.min(asked + 1000 * random, LONGEST_RETRY_AFTER);
+    return Math.min(1000 * 2 ** (attempt - 1) * (1 + random / 2), LONGEST_BACK_OFF * (1 - random / 5));
+}
+function parseRetryAfter(header, now) {
+    if (header === undefined)
+        return undefined;
+    if (/^\d+(\.\d+)?$/.test(header))
+        return Number(header) * 1000;
+    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
+    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+;// CONCATENATED MODULE: ./lib/http/outcome.js
+
+
+
+
+
+
+
+
+async function outcomeOf(sent) {
+    try {
+        return { reply: await sent };
+    }
+    catch (error) {
+        return { error };
+    }
+}
+function answeringHost({ reply, error }) {
+    return error instanceof HttpError ? error.host : reply?.url.host;
+}
+function retryReason({ reply, error }, answered) {
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && isRetryable(refused, ''))
+        return `the proxy answered with status ${refused}`;
+    if (reply === undefined)
+        return isRetryableError(errorCode(error), answered) || isProtocolError(error)
+            ? (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(causeOf(error)))
+            : undefined;
+    if (reply.ok)
+        return undefined;
+    if (reply.status < 400)
+        return `unexpected answer: ${statusLine(reply)}`;
+    return isRetryable(reply.status, reply.text) ? statusLine(reply) : undefined;
+}
+function statusLine({ status, text }) {
+    const { detail } = readErrorAnswer(text);
+    const reason = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+    if (detail === '')
+        return reason;
+    return (0,lib_text/* sanitizeLine */.g$)(detail.startsWith(String(status)) ? detail : `${status} ${detail}`);
+}
+function attemptLimit({ reply }, answered, attempts) {
+    if (reply?.status === 429)
+        return Number.POSITIVE_INFINITY;
+    if (reply === undefined || reply.status >= 400)
+        return attempts;
+    return answered && reply.status < 300 ? attempts : Math.min(attempts, 3);
+}
+function isRateLimited(reply) {
+    return reply?.status === 429 || reply?.status === 403;
+}
+function isRedirect({ status, headers }) {
+    return status >= 300 && status < 400 && headers.has('location');
+}
+function isProtocolError(error) {
+    return causeOf(error) instanceof undici.errors.HTTPParserError;
+}
+function requestKind({ method = 'PUT', url, }) {
+    const [, part = url.pathname.split('/')[1]] = /\/(manifests|blobs)\//.exec(url.pathname) ?? [];
+    return `${method} ${part}`;
+}
+const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i;
+function isHtml(content) {
+    return HTML.test(content.subarray(0, 256).toString('latin1'));
+}
+function isHeadOfPage({ method }, { status, headers }) {
+    const type = headers.get('content-type') ?? '';
+    return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest');
+}
+
+;// CONCATENATED MODULE: ./lib/http/attempt.js
+
+
+
+
+
+function createSender(connections, userAgent, stall) {
+    const headBodyOrigins = new Set();
+    return async (call, attempt) => {
+        const { method, url, headers, body } = call;
+        const dispatcher = await connections.dispatcherFor(call).catch((error) => {
+            if (body instanceof external_node_stream_.Readable)
+                body.destroy();
+            throw error;
+        });
+        const timeoutMs = attempt.limit(timeoutFor(call, stall));
+        const timer = createTimer();
+        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, timeoutMs, stall) : body;
+        try {
+            const answer = await (0,undici.request)(url, {
+                method,
+                headers: { 'user-agent': userAgent, ...headers },
+                body: sent ?? null,
+                dispatcher,
+                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : timeoutMs,
+                signal: timer.signal,
+                onInfo() {
+                    if (!timer.running() && !(body instanceof external_node_stream_.Readable))
+                        timer.start(timeoutMs, `only interim answers arrived within ${timeoutMs / 1000} s`);
+                },
+                reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
+            });
+            return { status: answer.statusCode, headers: new Headers(attempt_flatten(answer.headers)), body: answer.body };
+        }
+        catch (error) {
+            if (isProtocolError(error))
+                headBodyOrigins.add(url.origin);
+            if (error instanceof undici.errors.HeadersTimeoutError)
+                throw new LateAnswer(noAnswerWithin(timeoutMs));
+            throw error;
+        }
+        finally {
+            timer.end();
+        }
+    };
+}
+function attempt_flatten(headers) {
+    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
+}
+function watchUpload(body, timer, attempt, timeoutMs, stall) {
+    const limit = attempt.limit(stall);
+    return watchBody(body, {
+        start() {
+            attempt.progress();
+            if (body.readableEnded)
+                timer.start(timeoutMs, noAnswerWithin(timeoutMs));
+            else
+                timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
+        },
+        stop: timer.stop,
+    });
+}
+const COPY_SPEED = 20_000;
+function timeoutFor({ timeoutMs, body, headers }, usual) {
+    if (timeoutMs !== undefined || !(body instanceof external_node_stream_.Readable))
+        return timeoutMs ?? usual;
+    return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
+}
+function noAnswerWithin(timeoutMs) {
+    return `no answer arrived within ${Math.round(timeoutMs) / 1000} s`;
+}
+function startRequestActivity({ url, operation, body }) {
+    let activity;
+    let ended = false;
+    const start = () => {
+        if (!ended)
+            activity = startActivity(`${url.host} to ${operation}`);
+    };
+    if (body instanceof external_node_stream_.Readable)
+        body.once('close', start);
+    else
+        start();
+    return () => {
+        ended = true;
+        activity?.end();
+    };
+}
+function createTimer() {
+    const late = new AbortController();
+    let timer;
+    let ended = false;
+    const stop = () => {
+        clearTimeout(timer);
+        timer = undefined;
+    };
+    return {
+        signal: late.signal,
+        start(milliseconds, reason) {
+            stop();
+            if (!ended)
+                timer = setTimeout(() => late.abort(new LateAnswer(reason)), milliseconds);
+        },
+        stop,
+        end() {
+            ended = true;
+            stop();
+        },
+        running: () => timer !== undefined,
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/http/back-off.js
+
+const JITTER = 1000;
+function createBackOffs(clock, log) {
+    const rounds = new Map();
+    const closed = new Map();
+    function start(delay, pauses, key) {
+        const end = clock.now() + delay;
+        const over = clock.wait(delay).finally(() => {
+            if (pauses.get(key) === pause)
+                pauses.delete(key);
+        });
+        const pause = { end, over };
+        pauses.set(key, pause);
+        return pause;
+    }
+    return {
+        async wait({ origin, count, delay, asked, limited = false, why }) {
+            const round = `${origin} ${count}`;
+            const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round));
+            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
+                return shared.over;
+            log.info(formatRetry(why, delay));
+            await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over;
+        },
+        async ready(origin) {
+            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
+                await pause.over;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/http/budget.js
+const RETRY_BUDGET = 115_000;
+const MIN_ATTEMPT_TIMEOUT = 10_000;
+const MAX_TRANSFERS = 6;
+function createBudgets(now) {
+    const hosts = new Map();
+    function hostOf(key) {
+        const host = hosts.get(key) ?? { heard: undefined, failingSince: undefined, lastFailure: 0 };
+        hosts.set(key, host);
+        return host;
+    }
+    function hostsOf(origin, kind) {
+        return [hostOf(origin), hostOf(`${kind} ${origin}`)];
+    }
+    function left(origin, work, kind = '') {
+        const since = hostsOf(origin, kind).map(({ failingSince = Number.POSITIVE_INFINITY }) => failingSince);
+        const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred;
+        return Math.min(...since, own) + RETRY_BUDGET - now();
+    }
+    function answered(origin, kind) {
+        for (const host of hostsOf(origin, kind)) {
+            host.heard = now();
+            host.failingSince = undefined;
+        }
+    }
+    function failed(origin, kind, last = now()) {
+        for (const host of hostsOf(origin, kind)) {
+            host.lastFailure = now();
+            host.failingSince ??= Math.max(last, host.heard ?? last);
+        }
+    }
+    return {
+        answered,
+        failed,
+        startWork: () => ({ start: now(), count: 0, since: undefined, transferred: 0 }),
+        startAttempt(origin, work, kind = '') {
+            const both = hostsOf(origin, kind);
+            const start = now();
+            let last = start;
+            for (const host of both)
+                if (start - host.lastFailure > RETRY_BUDGET)
+                    host.failingSince = undefined;
+            return {
+                limit: (timeout) => {
+                    const cut = Math.max(0, STALL - Math.max(MIN_ATTEMPT_TIMEOUT, left(origin, work, kind)));
+                    return Math.max(timeout - cut, Math.min(timeout, MIN_ATTEMPT_TIMEOUT));
+                },
+                progress() {
+                    last = now();
+                },
+                answered: () => answered(origin, kind),
+                failed() {
+                    failed(origin, kind, last);
+                    if (work.since === undefined)
+                        work.since = Math.max(last, both[1].heard ?? last);
+                    else if (work.count < MAX_TRANSFERS)
+                        work.transferred += last - start;
+                },
+            };
+        },
+        left,
+        hasAnswered: (origin) => hosts.get(origin)?.heard !== undefined,
+    };
+}
+const STALL = 60_000;
+
+;// CONCATENATED MODULE: ./lib/http/clock.js
+const DAY = 86_400_000;
+function clockSkew(host, headers, now) {
+    const date = Date.parse(headers.get('date') ?? '');
+    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
+        return undefined;
+    return { host, milliseconds: date - now };
+}
+function formatTime(time) {
+    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+}
+function createClock(now, wait) {
+    let skipped = 0;
+    const read = () => now() + skipped;
+    return {
+        now: read,
+        async wait(milliseconds) {
+            const end = read() + milliseconds;
+            await wait(milliseconds);
+            skipped += Math.max(0, end - read());
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/http/connections.js
+
+
+const CONNECTIONS = 64;
+const OPTIONS = { allowH2: false, connections: CONNECTIONS };
+function createConnections(network, proxies, tunnelTimeout) {
+    const direct = new Map();
+    const proxied = new Map();
+    let closed = false;
+    const clientFactory = (origin, options) => new undici.Pool(origin, { ...options, headersTimeout: tunnelTimeout });
+    function agentFor(reach) {
+        const agent = direct.get(reach) ?? new undici.Agent({ ...OPTIONS, connect: network.connector(reach) });
+        direct.set(reach, agent);
+        return agent;
+    }
+    function proxyAgentFor(uri) {
+        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...OPTIONS, uri, clientFactory });
+        proxied.set(uri, agent);
+        return agent;
+    }
+    return {
+        async dispatcherFor(call) {
+            const proxy = proxyFor(call.url, proxies);
+            if (proxy !== undefined && proxy.url === undefined)
+                throw unusableProxy(proxy.variable, call);
+            const reach = await network.reachFor(call);
+            if (proxy?.url !== undefined)
+                await network.checkProxied(call.url, reach);
+            if (closed)
+                throw new Error('the client is closed');
+            return proxy?.url === undefined ? agentFor(reach) : proxyAgentFor(proxy.url.href);
+        },
+        async close() {
+            closed = true;
+            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
+        },
+    };
+}
+
+// EXTERNAL MODULE: external "node:dns"
+var external_node_dns_ = __nccwpck_require__(40610);
+;// CONCATENATED MODULE: external "node:dns/promises"
+const external_node_dns_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:dns/promises");
+// EXTERNAL MODULE: external "node:tls"
+var external_node_tls_ = __nccwpck_require__(41692);
 ;// CONCATENATED MODULE: ./lib/http/network.js
 
 
@@ -55112,11 +55341,11 @@ function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_n
         resolved.set(host, addresses);
         return addresses;
     }
-    async function zoneOf(registry) {
-        const connected = zones.get(registry.origin);
+    async function zoneOf(server) {
+        const connected = zones.get(server.origin);
         if (connected !== undefined)
             return connected;
-        const all = (await addressesOf(registry.hostname)).map((address) => classify(address).zone);
+        const all = (await addressesOf(server.hostname)).map((address) => classify(address).zone);
         return all.toSorted((one, other) => NEARNESS[one] - NEARNESS[other])[0] ?? 'public';
     }
     return {
@@ -55141,12 +55370,12 @@ function createNetwork({ resolve = (hostname) => (0,external_node_dns_promises_n
                     });
             };
         },
-        async reachFor({ url, registry }) {
-            if (registry === undefined)
+        async reachFor({ url, initiator }) {
+            if (initiator === undefined)
                 return undefined;
-            if (url.origin === registry.origin)
+            if (url.origin === initiator.origin)
                 return 'loopback';
-            const zone = await zoneOf(registry);
+            const zone = await zoneOf(initiator);
             return zone === 'forbidden' ? 'public' : zone;
         },
         async checkProxied(url, reach) {
@@ -55172,195 +55401,27 @@ async function within(milliseconds, work) {
         clearTimeout(timer);
     }
 }
-function refusedAddress({ url, operation, registry = url }, { address, kind }, reach) {
-    const { host } = registry;
-    const own = url.origin === registry.origin;
+function refusedAddress({ url, operation, initiator = url }, { address, kind }, reach) {
+    const { host } = initiator;
+    const own = url.origin === initiator.origin;
     const target = (0,external_node_net_.isIP)(unbracketed(url.hostname)) === 0 ? `${url.host} (${address})` : url.host;
     const leads = own ? `${target} is` : `${host} points to ${target},`;
     if (kind.zone === 'forbidden' || reach === undefined)
-        return new RegistryError({
+        return new HttpError({
             host,
             problem: 'other',
-            message: `Can't ${operation}: ${leads} ${kind.name}, and this action never connects to those`,
+            message: `Can't ${operation}: ${leads} ${kind.name}, which this action never connects to`,
             hint: own
-                ? "Check the registry's name, and the address that it resolves to on the runner."
-                : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
+                ? `Check the name ${host}, and the address that it resolves to on the runner.`
+                : `Check that ${host} is the host you mean. If it is, report this to its operator.`,
         });
     const near = kind.zone === 'loopback' ? 'a loopback address' : 'a private address';
-    return new RegistryError({
+    return new HttpError({
         host,
         problem: 'other',
         message: `Can't ${operation}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
-        hint: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
+        hint: `If you operate ${host}, make it point to a public address, or make the runner reach ${host} at ${near}.`,
     });
-}
-
-;// CONCATENATED MODULE: ./lib/http/proxy.js
-
-
-
-
-function readProxies(env) {
-    const variableOf = (name) => [name.toLowerCase(), name].find((one) => env[one]);
-    const proxyOf = (name) => {
-        const variable = variableOf(name);
-        return variable === undefined ? undefined : { variable, url: readProxy(env[variable] ?? '') };
-    };
-    const except = env[variableOf('NO_PROXY') ?? ''] ?? '';
-    return { http: proxyOf('HTTP_PROXY'), https: proxyOf('HTTPS_PROXY'), except: except.split(/[\s,]+/) };
-}
-const PROXY_PROTOCOLS = new Set(['http:', 'https:', 'socks:', 'socks5:']);
-function readProxy(value) {
-    const text = (value.includes('://') ? value : `http://${value.trim()}`).replace(/^\s*socks5h:/i, 'socks5:');
-    if (!URL.canParse(text))
-        return undefined;
-    const url = new URL(text);
-    const bare = /^\/?$/.test(url.pathname + url.search + url.hash) && url.hostname !== '';
-    return bare && PROXY_PROTOCOLS.has(url.protocol) && isDecodable(url.username + url.password) ? url : undefined;
-}
-function isDecodable(text) {
-    try {
-        decodeURIComponent(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-function proxyFor(url, { http, https, except }) {
-    if (isLoopback(url.hostname))
-        return undefined;
-    const host = unbracketed(url.hostname).replace(/\.$/, '');
-    const port = url.port || (url.protocol === 'https:' ? '443' : '80');
-    if (except.some((entry) => covers(entry, host, port)))
-        return undefined;
-    return url.protocol === 'https:' ? https : http;
-}
-function covers(entry, host, port) {
-    const [, name = entry, onlyPort = port] = /^(\[.+\]|[^:]+):(\d+)$/.exec(entry) ?? [];
-    if (onlyPort !== port)
-        return false;
-    const [network = '', prefix] = name.replace(/^\[|\]$/g, '').split('/');
-    if ((0,external_node_net_.isIP)(network) !== 0)
-        return isWithin(host, network, prefix);
-    const domain = name
-        .replace(/^\*?\./, '')
-        .replace(/\.$/, '')
-        .toLowerCase();
-    if (domain === '')
-        return false;
-    return domain === '*' || host.endsWith(`.${domain}`) || (host === domain && !name.startsWith('*'));
-}
-function isWithin(host, network, prefix) {
-    const [bits, family] = (0,external_node_net_.isIP)(network) === 6 ? [128, 'ipv6'] : [32, 'ipv4'];
-    const length = prefix === undefined ? bits : Number(prefix);
-    if ((0,external_node_net_.isIP)(host) !== (0,external_node_net_.isIP)(network) || prefix === '' || !Number.isInteger(length) || length < 0 || length > bits)
-        return false;
-    const list = new external_node_net_.BlockList();
-    list.addSubnet(network, length, family);
-    return list.check(host, family);
-}
-function unusableProxy(variable, { url, operation }) {
-    return new RegistryError({
-        host: url.host,
-        problem: 'other',
-        message: `Can't ${operation}: the environment variable ${variable} holds no address of a proxy that can be used`,
-        hint: `Give it one of these forms, with %25 for a % in the user name or password, %40 for an @ and %2F for a /:
-  ${variable}: http://proxy.example:3128
-  ${variable}: http://user:password@proxy.example:3128
-  ${variable}: socks5://proxy.example:1080
-${goDirect(url)}`,
-    });
-}
-function goDirect({ hostname }) {
-    return `Or add ${hostname} to NO_PROXY, where the runner can reach it without a proxy.`;
-}
-function proxyStatus(error) {
-    const [, status] = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec((0,lib_errors/* messageOf */.bD)(error)) ?? [];
-    return status === undefined ? undefined : Number(status);
-}
-function refusedByProxy(proxy, variable, status, { url, operation }, cause) {
-    const hint = status === 407
-        ? `Give it the user name and password that it wants:\n  ${variable}: ${proxy.protocol}//user:password@${proxy.host}`
-        : `Have the proxy allow connections to ${url.host}.`;
-    return new RegistryError({
-        host: url.host,
-        problem: 'other',
-        message: `Can't ${operation}: the proxy ${proxy.host} answered with status ${status}, and makes no way to ${url.host}`,
-        hint: `${hint}\n${goDirect(url)}`,
-        cause,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/http/retry.js
-
-
-const LONGEST_RETRY_AFTER = 60_000;
-const LONGEST_BACK_OFF = 15_000;
-const CLOUDFLARE = [520, 521, 522, 523, 524, 525, 526, 527];
-const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504, ...CLOUDFLARE]);
-const RETRIED_ERRORS = new Set([
-    'ECONNRESET',
-    'ECONNABORTED',
-    'EPIPE',
-    'ETIMEDOUT',
-    'EAI_AGAIN',
-    'UND_ERR_SOCKET',
-    'UND_ERR_CONNECT_TIMEOUT',
-    'UND_ERR_HEADERS_TIMEOUT',
-    'UND_ERR_BODY_TIMEOUT',
-    'UND_ERR_PRX_CONN',
-]);
-const RETRIED_ONCE_ANSWERED = new Set([
-    'ECONNREFUSED',
-    'EHOSTUNREACH',
-    'ENETUNREACH',
-    'ENOTFOUND',
-    'EPROTO',
-    'EMFILE',
-    'ENFILE',
-]);
-function isRetryable(status, body) {
-    return RETRIED_STATUSES.has(status) || (status === 403 && /secondary rate limit/i.test(body));
-}
-function isRetryableError(code, answered) {
-    if (code === undefined)
-        return false;
-    if (RETRIED_ERRORS.has(code))
-        return true;
-    return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'));
-}
-const LOST_PAUSES = [500, 2000];
-async function retry_pauseFor(why, milliseconds, { log, pause }) {
-    log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
-    await pause(milliseconds);
-}
-async function retry_retryDoubtful(work, waiting) {
-    for (const milliseconds of LOST_PAUSES) {
-        try {
-            return await work();
-        }
-        catch (error) {
-            if (!(error instanceof RegistryError) || error.problem !== 'doubtful')
-                throw error;
-            await retry_pauseFor((0,lib_errors/* firstLine */.TM)(error), milliseconds, waiting);
-        }
-    }
-    return work();
-}
-function retryDelay(attempt, retryAfter, now, random) {
-    const asked = parseRetryAfter(retryAfter, now);
-    if (asked !== undefined)
-        return Math.min(asked + 1000 * random, LONGEST_RETRY_AFTER);
-    return Math.min(1000 * 2 ** (attempt - 1) * (1 + random / 2), LONGEST_BACK_OFF * (1 - random / 5));
-}
-function parseRetryAfter(header, now) {
-    if (header === undefined)
-        return undefined;
-    if (/^\d+(\.\d+)?$/.test(header))
-        return Number(header) * 1000;
-    const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
-    return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
 ;// CONCATENATED MODULE: ./lib/http/unanswered.js
@@ -55376,29 +55437,29 @@ function unanswered(call) {
     const refused = proxyStatus(causeOf(error));
     if (refused !== undefined && proxy?.url !== undefined)
         return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
-    const { message, ...explanation } = explain(call);
-    return new RegistryError({
+    const { message, ...explanation } = explainUnanswered(call);
+    return new HttpError({
         host,
         ...explanation,
         message: `Can't ${operation}: ${message}`,
-        detail: (0,lib_errors/* messageOf */.bD)(error),
+        detail: (0,errors/* messageOf */.bD)(error),
         cause: error,
     });
 }
-function explain(call) {
+function explainUnanswered(call) {
     const { error, proxy, answered } = call;
     const { host } = call.url;
-    const code = codeOf(error) ?? '';
+    const code = errorCode(error) ?? '';
     if (error instanceof LateAnswer)
         return { problem: 'other', message: `the connection to ${host} stalled`, hint: 'Run the job again later.' };
     if (code === 'EMFILE' || code === 'ENFILE')
         return {
             problem: 'other',
             message: 'the runner has reached its limit of open files',
-            hint: disk/* MORE_FILES */.ew,
+            hint: MORE_FILES,
         };
     if (TIME_ERRORS.has(code))
-        return explainTime(call, code);
+        return explainCertificateTime(call, code);
     if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
         return {
             problem: 'other',
@@ -55407,7 +55468,7 @@ function explain(call) {
         };
     if (CERTIFICATE_ERROR.test(code))
         return { problem: 'untrusted-certificate', message: `the certificate of ${host} is not trusted`, hint: undefined };
-    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`;
+    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host} (from ${proxy.variable})`;
     return {
         problem: 'unreachable',
         message: `${host} can't be reached${through}`,
@@ -55416,7 +55477,7 @@ function explain(call) {
 }
 const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
 const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function explainTime({ url: { host }, validity, skew }, code) {
+function explainCertificateTime({ url: { host }, validity, skew }, code) {
     const now = Date.now();
     const expired = code === 'CERT_HAS_EXPIRED';
     const message = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
@@ -55430,20 +55491,11 @@ function explainTime({ url: { host }, validity, skew }, code) {
     const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
     const clock = `The runner's clock says ${formatTime(now)}`;
     const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
-    const far = limit !== undefined && Math.abs(limit - now) >= DAY;
+    const longAgo = limit !== undefined && Math.abs(limit - now) >= DAY;
     const hint = expired
-        ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
-        : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`;
+        ? `${fact}${clock}. ${longAgo ? 'If that is wrong, set the clock. Otherwise: ' : ''}${renew}`
+        : `${fact}${clock}. Check the runner's clock, and set it if it is wrong.`;
     return { problem: 'other', message, hint };
-}
-function causeOf(error) {
-    return error instanceof RegistryError && error.cause !== undefined ? error.cause : error;
-}
-function codeOf(error) {
-    const { code, cause } = error;
-    if (typeof code === 'string')
-        return code;
-    return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/http/client.js
@@ -55460,10 +55512,7 @@ function codeOf(error) {
 
 
 
-
-
 const TIMEOUTS = { stall: STALL, tunnel: 30_000, drain: 5_000 };
-const CONNECTIONS = 64;
 function createHttp(settings) {
     const closing = new AbortController();
     const pause = (milliseconds) => (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
@@ -55471,116 +55520,39 @@ function createHttp(settings) {
     const clock = createClock(settings.now ?? (() => performance.now()), settings.wait ?? pause);
     const budgets = createBudgets(clock.now);
     const backOffs = createBackOffs(clock, log);
-    let skew;
     const timeouts = { ...TIMEOUTS, ...settings.timeouts };
     const network = createNetwork(settings);
-    const options = { allowH2: false, connections: CONNECTIONS };
     const proxies = readProxies(env);
-    const direct = new Map();
-    const proxied = new Map();
-    const clientFactory = (origin, one) => new undici.Pool(origin, { ...one, headersTimeout: timeouts.tunnel });
+    const connections = createConnections(network, proxies, timeouts.tunnel);
+    const sendRequest = createSender(connections, userAgent, timeouts.stall);
+    let skew;
     const exhausted = new WeakSet();
-    const headBodyOrigins = new Set();
-    async function dispatcherFor(call) {
-        const proxy = proxyFor(call.url, proxies);
-        if (proxy !== undefined && proxy.url === undefined)
-            throw unusableProxy(proxy.variable, call);
-        const reach = await network.reachFor(call);
-        if (proxy?.url !== undefined)
-            await network.checkProxied(call.url, reach);
-        closing.signal.throwIfAborted();
-        return proxy?.url === undefined ? directly(reach) : through(proxy.url.href);
-    }
-    function directly(reach) {
-        const agent = direct.get(reach) ?? new undici.Agent({ ...options, connect: network.connector(reach) });
-        direct.set(reach, agent);
-        return agent;
-    }
-    function through(uri) {
-        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...options, uri, clientFactory });
-        proxied.set(uri, agent);
-        return agent;
-    }
-    async function begin(call, attempt) {
-        const { method, url, headers, body } = call;
-        const dispatcher = await dispatcherFor(call).catch((error) => {
-            if (body instanceof external_node_stream_.Readable)
-                body.destroy();
-            throw error;
-        });
-        const timeoutMs = attempt.limit(timeoutFor(call, timeouts.stall));
-        const timer = createTimer();
-        const sent = body instanceof external_node_stream_.Readable ? watchUpload(body, timer, attempt, timeoutMs) : body;
-        try {
-            return await (0,undici.request)(url, {
-                method,
-                headers: { 'user-agent': userAgent, ...headers },
-                body: sent ?? null,
-                dispatcher,
-                headersTimeout: body instanceof external_node_stream_.Readable ? 0 : timeoutMs,
-                signal: timer.signal,
-                onInfo() {
-                    if (!timer.running() && !(body instanceof external_node_stream_.Readable))
-                        timer.start(timeoutMs, `only interim answers arrived within ${timeoutMs / 1000} s`);
-                },
-                reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
-            });
-        }
-        catch (error) {
-            if (isProtocolError(error))
-                headBodyOrigins.add(url.origin);
-            if (error instanceof undici.errors.HeadersTimeoutError)
-                throw noAnswer(timeoutMs);
-            throw error;
-        }
-        finally {
-            timer.end();
-        }
-    }
-    function watchUpload(body, timer, attempt, timeoutMs) {
-        const limit = attempt.limit(timeouts.stall);
-        return watchBody(body, {
-            start() {
-                attempt.progress();
-                if (body.readableEnded)
-                    timer.start(timeoutMs, noAnswer(timeoutMs).message);
-                else
-                    timer.start(limit, `nothing more of the upload was taken within ${limit / 1000} s`);
-            },
-            stop: timer.stop,
-        });
-    }
-    async function sendApart(call) {
-        const { statusCode, body } = await begin({ ...call, timeoutMs: BACKGROUND_LIMIT }, APART);
-        body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
-        return statusCode;
-    }
     async function sendAttempt(call, work) {
         const { origin } = call.url;
-        await backOffs.passed(origin);
-        const attempt = budgets.startAttempt(origin, work, kindOf(call));
-        const endActivity = watchSilence(call);
-        const outcome = await settle(answerTo(call, attempt));
+        await backOffs.ready(origin);
+        const attempt = budgets.startAttempt(origin, work, requestKind(call));
+        const endActivity = startRequestActivity(call);
+        const outcome = await outcomeOf(readReply(call, attempt));
         endActivity();
         if (retryReason(outcome, budgets.hasAnswered(origin)) !== undefined)
             attempt.failed();
         else if (outcome.reply !== undefined && !isRedirect(outcome.reply))
             attempt.answered();
-        return conclude(call, outcome);
+        return replyOrThrow(call, outcome);
     }
-    async function answerTo(call, attempt) {
-        const { statusCode: status, headers, body } = await begin(call, attempt);
-        const answer = { url: call.url, status, headers: new Headers(client_flatten(headers)) };
+    async function readReply(call, attempt) {
+        const { status, headers, body } = await sendRequest(call, attempt);
+        const answer = { url: call.url, status, headers };
         compareClocks(call.url.host, answer.headers);
         const limit = attempt.limit(timeouts.stall);
-        if (status >= 400 || isPage(call, answer)) {
-            const text = (await readStart(body, ERROR_LIMIT, limit)).toString('utf8');
+        if (status >= 400 || isHeadOfPage(call, answer)) {
+            const text = (await readBodyStart(body, ERROR_LIMIT, limit)).toString('utf8');
             return { ok: false, ...answer, text };
         }
         if (call.limit === undefined)
             return { ok: true, ...answer, body };
-        const content = await readWhole(body, call.limit, limit);
-        if (content !== undefined && HTML.test(content.subarray(0, 256).toString('latin1')))
+        const content = await readBody(body, call.limit, limit);
+        if (content !== undefined && isHtml(content))
             return { ok: false, ...answer, text: content.subarray(0, ERROR_LIMIT).toString('utf8') };
         return { ok: true, ...answer, body, content };
     }
@@ -55592,111 +55564,94 @@ function createHttp(settings) {
         skew = found;
         log.warning(`The clocks of this runner and of ${host} differ: the runner's says ${formatTime(now)}, ${host}'s says ${formatTime(now + found.milliseconds)}. Correct the wrong one: certificates and logins depend on it.`);
     }
-    async function conclude(call, { reply, error }) {
+    async function replyOrThrow(call, { reply, error }) {
         if (reply !== undefined)
             return reply;
         if (error instanceof RefusedAddress)
             throw refusedAddress(call, error, await network.reachFor(call));
-        if (error instanceof RegistryError)
+        if (error instanceof HttpError)
             throw error;
         const { url, operation } = call;
         const answered = budgets.hasAnswered(url.origin);
         const validity = network.certificateOf(url.origin);
         throw unanswered({ url, operation, error, proxy: proxyFor(url, proxies), answered, validity, skew });
     }
-    function note(call, { reply }, why, { since }) {
+    function countOutcome(call, { reply }, reason, { since }) {
         const { origin } = call.url;
-        if (why !== undefined)
-            budgets.failed(origin, kindOf(call), since);
+        if (reason !== undefined)
+            budgets.failed(origin, requestKind(call), since);
         else if (reply !== undefined)
-            budgets.answered(origin, kindOf(call));
+            budgets.answered(origin, requestKind(call));
     }
     async function retry(call, attempt, attempts = Number.POSITIVE_INFINITY) {
         const { host, origin } = call.url;
         const work = budgets.startWork();
         while (true) {
-            const outcome = await settle(attempt(work));
+            const outcome = await outcomeOf(attempt(work));
             work.count++;
             const { reply, error } = outcome;
             const answered = budgets.hasAnswered(origin);
-            const why = retryReason(outcome, answered);
-            const most = mostAttempts(outcome, answered, attempts);
-            note(call, outcome, why, work);
-            if (why === undefined || work.count >= most || isExhausted(error))
-                return withTries(outcome, work);
+            const reason = retryReason(outcome, answered);
+            const limit = attemptLimit(outcome, answered, attempts);
+            countOutcome(call, outcome, reason, work);
+            if (reason === undefined || work.count >= limit || isExhausted(error))
+                return withAttempts(outcome, work);
             work.since ??= clock.now();
             const retryAfter = reply?.headers.get('retry-after') ?? undefined;
             const now = Date.parse(reply?.headers.get('date') ?? '') || Date.now();
             const delay = retryDelay(work.count, retryAfter, now, Math.random());
-            if (delay > budgets.left(origin, work, kindOf(call)))
-                return withTries(outcome, work);
-            const asked = parseRetryAfter(retryAfter, now) !== undefined;
-            const whose = hostOf(outcome) ?? host;
+            if (delay > budgets.left(origin, work, requestKind(call)))
+                return withAttempts(outcome, work);
             await backOffs.wait({
                 origin,
                 count: work.count,
                 delay,
-                asked,
-                limited: isLimited(reply),
-                why: `${whose}: ${why}`,
+                asked: parseRetryAfter(retryAfter, now) !== undefined,
+                limited: isRateLimited(reply),
+                why: `${answeringHost(outcome) ?? host}: ${reason}`,
             });
         }
     }
-    function withTries({ reply, error }, { count, start }) {
-        const tries = `${count} attempts in ${Math.round((clock.now() - start) / 1000)} s`;
+    function withAttempts({ reply, error }, { count, start }) {
+        const tries = formatAttempts(count, clock.now() - start);
         if (reply !== undefined)
             return reply.ok || count === 1 ? reply : { ...reply, tries };
-        if (!(error instanceof RegistryError) || isExhausted(error))
+        if (!(error instanceof HttpError) || isExhausted(error))
             throw error;
-        const { host, problem, status, code, parts } = error;
-        const message = count === 1 ? parts.message : `${parts.message} (${tries})`;
-        const last = new RegistryError({ ...parts, host, problem, status, code, message });
+        const { message } = error.parts;
+        const last = error.withMessage(count === 1 ? message : `${message} (${tries})`);
         exhausted.add(last);
         throw last;
     }
     function isExhausted(error) {
-        if (!(error instanceof Error))
-            return false;
-        return exhausted.has(error) || isExhausted(error.cause);
+        return error instanceof Error && (exhausted.has(error) || isExhausted(error.cause));
     }
     return {
         send: (call) => call.work === undefined
             ? retry(call, (work) => sendAttempt(call, work), call.attempts)
             : sendAttempt(call, call.work),
-        sendOnce: sendApart,
+        async sendOnce(call) {
+            const { status, body } = await sendRequest({ ...call, timeoutMs: BACKGROUND_TIMEOUT }, UNCOUNTED);
+            discard(body, timeouts.drain);
+            return status;
+        },
         retry,
         read: ({ body }) => readSteadily(body, timeouts.stall),
         drain(reply) {
             if (reply.ok && reply.content === undefined)
-                reply.body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeouts.drain) }).catch(() => undefined);
+                discard(reply.body, timeouts.drain);
             return reply;
         },
         pause: clock.wait,
         log,
         async close() {
             closing.abort();
-            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
+            await connections.close();
         },
     };
 }
-function watchSilence({ url, operation, body }) {
-    let activity;
-    let ended = false;
-    const start = () => {
-        if (!ended)
-            activity = (0,lib_activity/* startActivity */.C)(`${url.host} to ${operation}`);
-    };
-    if (body instanceof external_node_stream_.Readable)
-        body.once('close', start);
-    else
-        start();
-    return () => {
-        ended = true;
-        activity?.end();
-    };
-}
-const BACKGROUND_LIMIT = 10_000;
-const APART = {
+const BACKGROUND_TIMEOUT = 10_000;
+const UNCOUNTED = {
     limit: (timeout) => timeout,
     progress: () => undefined,
     answered: () => undefined,
@@ -55704,105 +55659,12 @@ const APART = {
 };
 const ERROR_LIMIT = 64 * 1024;
 const DRAIN_LIMIT = 64 * 1024;
-async function settle(sent) {
-    try {
-        return { reply: await sent };
-    }
-    catch (error) {
-        return { error };
-    }
-}
-function kindOf({ method = 'PUT', url }) {
-    const [, part = url.pathname.split('/')[1]] = /\/(manifests|blobs)\//.exec(url.pathname) ?? [];
-    return `${method} ${part}`;
-}
-function isRedirect({ status, headers }) {
-    return status >= 300 && status < 400 && headers.has('location');
-}
-function hostOf({ reply, error }) {
-    return error instanceof RegistryError ? error.host : reply?.url.host;
-}
-function retryReason({ reply, error }, answered) {
-    const refused = proxyStatus(causeOf(error));
-    if (refused !== undefined && isRetryable(refused, ''))
-        return `the proxy answered with status ${refused}`;
-    if (reply === undefined)
-        return isRetryableError(codeOf(error), answered) || isProtocolError(error)
-            ? (0,lib_errors/* sanitizeLine */.g$)((0,lib_errors/* messageOf */.bD)(causeOf(error)))
-            : undefined;
-    if (reply.ok)
-        return undefined;
-    if (reply.status < 400)
-        return `unexpected answer: ${statusLine(reply)}`;
-    return isRetryable(reply.status, reply.text) ? statusLine(reply) : undefined;
-}
-function statusLine({ status, text }) {
-    const { detail } = readErrorAnswer(text);
-    const reason = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-    if (detail === '')
-        return reason;
-    return (0,lib_errors/* sanitizeLine */.g$)(detail.startsWith(String(status)) ? detail : `${status} ${detail}`);
-}
-function mostAttempts({ reply }, answered, attempts) {
-    if (reply?.status === 429)
-        return Number.POSITIVE_INFINITY;
-    if (reply === undefined || reply.status >= 400)
-        return attempts;
-    return answered && reply.status < 300 ? attempts : Math.min(attempts, 3);
-}
-function isLimited(reply) {
-    return reply?.status === 429 || reply?.status === 403;
-}
-const HTML = /^\s*<(!doctype html|html|head|body|title|h1)\b/i;
-function isPage({ method }, { status, headers }) {
-    const type = headers.get('content-type') ?? '';
-    return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest');
-}
-function client_flatten(headers) {
-    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
-}
-function isProtocolError(error) {
-    return causeOf(error) instanceof undici.errors.HTTPParserError;
-}
-const COPY_SPEED = 20_000;
-function timeoutFor({ timeoutMs, body, headers }, usual) {
-    if (timeoutMs !== undefined || !(body instanceof external_node_stream_.Readable))
-        return timeoutMs ?? usual;
-    return usual + Number(headers['content-length'] ?? 0) / COPY_SPEED;
-}
-function noAnswer(timeoutMs) {
-    return new LateAnswer(`no answer arrived within ${Math.round(timeoutMs) / 1000} s`);
-}
-function createTimer() {
-    const late = new AbortController();
-    let timer;
-    let ended = false;
-    const stop = () => {
-        clearTimeout(timer);
-        timer = undefined;
-    };
-    return {
-        signal: late.signal,
-        start(milliseconds, reason) {
-            stop();
-            if (!ended)
-                timer = setTimeout(() => late.abort(new LateAnswer(reason)), milliseconds);
-        },
-        stop,
-        end() {
-            ended = true;
-            stop();
-        },
-        running: () => timer !== undefined,
-    };
+function discard(body, timeout) {
+    body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeout) }).catch(() => undefined);
 }
 
 ;// CONCATENATED MODULE: ./lib/inputs/field.js
 
-
-class InputError extends lib_errors/* ActionError */.lZ {
-    name = 'InputError';
-}
 function inputOf(env, name) {
     return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
 }
@@ -55812,7 +55674,7 @@ function readBoolean(env, name, fallback) {
         return fallback;
     if (/^(true|false)$/i.test(text))
         return text.toLowerCase() === 'true';
-    throw new InputError({ message: `The input \`${name}\` is "${text}"; it is \`true\` or \`false\`` });
+    throw new errors/* InputError */.dz({ message: `The input \`${name}\` is "${text}"; it must be \`true\` or \`false\`` });
 }
 function readChoice(env, name, choices) {
     const text = inputOf(env, name);
@@ -55821,8 +55683,8 @@ function readChoice(env, name, choices) {
     const choice = choices.find((one) => one === text);
     if (choice !== undefined)
         return choice;
-    throw new InputError({
-        message: `The input \`${name}\` is "${text}"; it can be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    throw new errors/* InputError */.dz({
+        message: `The input \`${name}\` is "${text}"; it must be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
     });
 }
 function valid(input, read) {
@@ -55833,10 +55695,10 @@ function validFrom(origin, read) {
         return read();
     }
     catch (error) {
-        if (!(error instanceof lib_errors/* ActionError */.lZ) || error instanceof InputError)
+        if (!(error instanceof errors/* ActionError */.lZ) || error instanceof errors/* InputError */.dz)
             throw error;
         const { message, hint } = error.parts;
-        throw new InputError({ message: `${origin}: ${message}`, hint, cause: error });
+        throw new errors/* InputError */.dz({ message: `${origin}: ${message}`, hint, cause: error });
     }
 }
 function linesOf(text) {
@@ -55845,7 +55707,7 @@ function linesOf(text) {
         .map((line) => line.trim())
         .filter((line) => line !== '');
 }
-function listOf(text) {
+function splitList(text) {
     return linesOf(text.replaceAll(',', '\n'));
 }
 function unique(texts) {
@@ -55854,6 +55716,384 @@ function unique(texts) {
 function uniqueBy(items, key) {
     return [...new Map(items.map((item) => [key(item), item])).values()];
 }
+
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(77598);
+;// CONCATENATED MODULE: ./lib/oci/digest.js
+
+
+const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
+function isDigest(text) {
+    return DIGEST_PATTERN.test(text);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
+
+;// CONCATENATED MODULE: ./lib/oci/reference.js
+
+
+const HUB = 'docker.io';
+const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io']);
+const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/;
+const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
+function parseReference(text) {
+    if (/^[a-z]+:\/\//i.test(text))
+        throw new errors/* FormatError */.IF({ message: `"${text}" is a URL; remove "${schemeOf(text)}"` });
+    const [beforeDigest = '', digest, ...more] = text.split('@');
+    if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
+        throw new errors/* FormatError */.IF({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
+    const colon = beforeDigest.lastIndexOf(':');
+    const tagged = colon > beforeDigest.lastIndexOf('/');
+    const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
+    const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
+    if (tag !== undefined && !isTag(tag))
+        throw new errors/* FormatError */.IF({ message: `"${text}": ${tagProblem(tag)}` });
+    return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+}
+function isReference(text) {
+    try {
+        parseReference(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+function formatRepository(repository) {
+    return `${repository.host}/${repository.path}`;
+}
+function formatReference({ repository, tag, digest }) {
+    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+function sameRepository(one, other) {
+    return one.host === other.host && one.path === other.path;
+}
+function isTag(text) {
+    return TAG.test(text);
+}
+function tagProblem(text) {
+    if (text === '')
+        return 'a tag must not be empty';
+    if (text.length > 128)
+        return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`;
+    return `"${text}" is not a tag: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
+}
+function parseName(name, whole) {
+    const slash = name.indexOf('/');
+    if (slash === -1 && /\.|^localhost$/.test(name))
+        throw new errors/* FormatError */.IF({
+            message: `"${whole}" is not an image name: there is nothing after the host`,
+            hint: `Add the name of the image: ${whole}/owner/app. For an image on Docker Hub, write the full name: docker.io/library/${name}.`,
+        });
+    const first = slash === -1 ? '' : name.slice(0, slash);
+    const hosted = first === 'localhost' || /[.:]/.test(first);
+    const host = hosted ? first : HUB;
+    const rest = hosted ? name.slice(slash + 1) : name;
+    const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
+    const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
+    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
+        throw new errors/* FormatError */.IF({ message: `"${whole}": "${host}" is not a host name` });
+    if (!PATH.test(path))
+        throw new errors/* FormatError */.IF({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
+    if (path.length > 255)
+        throw new errors/* FormatError */.IF({ message: `"${whole}": an image name has at most 255 characters` });
+    return { host: canonicalHost, path };
+}
+function pathProblem(path) {
+    if (path === '')
+        return 'there is nothing after the host';
+    const odd = path.match(/[^a-z0-9._/-]/);
+    if (odd)
+        return `it can't contain "${odd[0]}"`;
+    return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them';
+}
+function schemeOf(text) {
+    return text.slice(0, text.indexOf('://') + 3);
+}
+
+;// CONCATENATED MODULE: ./lib/oci/platform.js
+
+const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
+const WORD_LENGTH = 64;
+const WORD = pipe(string(), maxLength(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), regex(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
+const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
+function formatPlatform(platform) {
+    return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
+}
+function byPlatform(one, other) {
+    return (compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest));
+}
+function compareText(one, other) {
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+function platformKey(platform) {
+    return formatPlatform(withImpliedVariant(platform));
+}
+function samePlatform(one, other) {
+    return platformKey(one) === platformKey(other);
+}
+const IMPLIED_VARIANT = new Map([
+    ['arm64', 'v8'],
+    ['arm', 'v7'],
+    ['amd64', 'v1'],
+]);
+function withImpliedVariant(platform) {
+    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
+}
+function fits(actual, wanted) {
+    if (!actual.variant || !wanted.variant)
+        return actual.os === wanted.os && actual.architecture === wanted.architecture;
+    return samePlatform(actual, wanted);
+}
+
+;// CONCATENATED MODULE: ./lib/record/record.js
+
+
+
+
+
+
+
+
+
+function replaces(later, earlier) {
+    if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt)
+        return false;
+    if (later.digest === earlier.digest)
+        return true;
+    const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs;
+    return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision);
+}
+function replacedBy(later, earlier) {
+    const replaced = earlier.filter((one) => replaces(later, one));
+    const attempts = Map.groupBy(replaced, ({ run }) => run.attempt);
+    const contested = [...attempts.values()].some((some) => new Set(some.map(({ digest }) => digest)).size > 1);
+    return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced;
+}
+function sameJob({ job: one }, { job: other }) {
+    return one.id === other.id && one.total === other.total && one.index === other.index;
+}
+function isVariant(text) {
+    return /^[a-z0-9._-]{1,64}$/.test(text);
+}
+function serializeRecord(record) {
+    return JSON.stringify(record);
+}
+function parseRecord(text, origin) {
+    const result = readJson(RECORD, text);
+    if (!result.ok) {
+        const { place, problem } = result;
+        throw invalidRecord(origin, place === undefined ? problem : `"${place}": ${problem}`);
+    }
+    const { platform, system } = result.value;
+    const expected = platformOf(system);
+    if (!fits(platform, expected))
+        throw invalidRecord(origin, `"platform" is ${formatPlatform(platform)}, but ${system} is ${formatPlatform(expected)}`);
+    return result.value;
+}
+function invalidRecord(origin, why) {
+    return new errors/* RecordError */.W1({
+        message: `The digest record in ${origin} is not valid`,
+        detail: why,
+        hint: 'Use the same version of this action in build and merge. Rename other artifacts whose names begin with image-digest-.',
+    });
+}
+const RECORD = object({
+    schema: literal(1, 'is not 1, the only supported version'),
+    image: pipe(string(), check(isImageName, 'is not the name of an image'), transform(canonicalName)),
+    system: pipe(string(), check(isSystem, 'is not a supported system')),
+    platform: PLATFORM,
+    digest: DIGEST,
+    mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
+    size: pipe(number(), safeInteger(), minValue(1)),
+    storePath: pipe(string(), regex(/^\/[^\p{Cc}]*$/u, 'is not an absolute path')),
+    labels: optional(array(string())),
+    compression: optional(custom(isLayerFormat, 'is not a layer compression')),
+    variant: optional(pipe(string(), check(isVariant, 'is not the name of a variant'))),
+    revision: optional(pipe(string(), check(isCommitId, 'is not a commit ID'))),
+    job: object({
+        id: string(),
+        inputs: optional(string()),
+        total: optional(pipe(number(), safeInteger(), minValue(1))),
+        index: optional(pipe(number(), safeInteger(), minValue(0))),
+    }),
+    run: object({ id: string(), attempt: pipe(number(), safeInteger(), minValue(1)) }),
+});
+function isImageName(text) {
+    try {
+        const { tag, digest } = parseReference(text);
+        return tag === undefined && digest === undefined;
+    }
+    catch {
+        return false;
+    }
+}
+function canonicalName(text) {
+    return formatRepository(parseReference(text).repository);
+}
+function isSystem(text) {
+    try {
+        return platformOf(text) !== undefined;
+    }
+    catch {
+        return false;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/common.js
+
+
+
+
+function readCommonInputs(env) {
+    const names = linesOf(inputOf(env, 'image'));
+    if (names.length === 0)
+        throw new errors/* InputError */.dz({
+            message: 'The input `image` is missing',
+            hint: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
+        });
+    const lowered = names.filter((name) => name !== name.toLowerCase());
+    const listed = names.find((name) => name.includes(','));
+    if (listed !== undefined)
+        throw new errors/* InputError */.dz({
+            message: `The input \`image\` is not valid: "${listed}" contains a comma`,
+            hint: 'Write one name per line, without commas.',
+        });
+    const images = names.map((name) => valid('image', () => readImageName(name)));
+    return {
+        images: uniqueBy(images, formatRepository),
+        push: readBoolean(env, 'push', true),
+        notices: [],
+        notes: lowered.map((name) => `Using "${name.toLowerCase()}" for "${name}": image names are lowercase`),
+    };
+}
+function readImageName(name) {
+    const { repository, tag, digest } = parseReference(name.toLowerCase());
+    if (tag === undefined && digest === undefined)
+        return repository;
+    throw new errors/* InputError */.dz({
+        message: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
+        hint: `Remove it: \`image: ${formatRepository(repository)}\`. Set tags in \`tag\` (build) or \`tags\` (merge).`,
+    });
+}
+function readVariant(env) {
+    const variant = inputOf(env, 'variant');
+    if (variant === '' || isVariant(variant))
+        return variant;
+    throw new errors/* InputError */.dz({
+        message: `The input \`variant\` is "${variant}"; it must have at most 64 characters: lowercase letters, digits, ".", "_" and "-"`,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/mode.js
+
+
+function readMode(env) {
+    const mode = inputOf(env, 'mode');
+    if (mode === 'build' || mode === 'merge' || mode === 'plan')
+        return mode;
+    throw new errors/* InputError */.dz({
+        message: mode === ''
+            ? 'The input `mode` is missing'
+            : `The input \`mode\` is "${mode}"; it must be \`build\`, \`merge\` or \`plan\``,
+        hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them.',
+    });
+}
+const IN_FLAKE = 'plan finds the systems in the flake. Set `flake` and `attribute`, or remove this job and write the matrix by hand.';
+const TAGS = 'build pushes the image of one system with one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job.';
+const DEFAULT_TAG = '{sha}-{system}';
+const PARTIAL_INPUTS = {
+    flake: { modes: ['build', 'plan'], default: '.' },
+    attribute: { modes: ['build', 'plan'], default: 'containerImage' },
+    installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
+    file: { modes: ['build'], refused: { plan: IN_FLAKE } },
+    'nix-args': { modes: ['build', 'plan'] },
+    variant: { modes: ['build', 'merge'] },
+    tag: {
+        modes: ['build'],
+        default: DEFAULT_TAG,
+        refused: { merge: 'Set the tags that merge publishes in `tags`.' },
+    },
+    'push-with': { modes: ['build', 'plan'], default: 'registry' },
+    compression: { modes: ['build', 'plan'], default: 'gzip' },
+    'compression-level': { modes: ['build'] },
+    'reuse-from': { modes: ['build', 'plan'], default: 'latest' },
+    labels: { modes: ['build', 'plan'] },
+    rebuild: { modes: ['build', 'plan'], default: 'false' },
+    'retention-days': { modes: ['build'], default: '1' },
+    runners: { modes: ['plan'] },
+    tags: { modes: ['merge'], refused: { build: TAGS } },
+    annotations: { modes: ['merge'] },
+    systems: { modes: ['merge'], refused: { build: 'build builds the image of one `system`.', plan: IN_FLAKE } },
+    digests: { modes: ['merge'] },
+    'artifact-pattern': { modes: ['merge'] },
+    'allow-missing-platforms': { modes: ['merge'], default: 'false' },
+    'allow-older': { modes: ['merge'], default: 'false' },
+    republish: { modes: ['merge'], default: 'false' },
+};
+function noticesOfOtherModes(env, mode) {
+    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, default: usual = '' }]) => {
+        const text = inputOf(env, name);
+        return !modes.includes(mode) && text !== '' && text !== usual;
+    });
+    return given.map(([name, { modes, refused }]) => {
+        const message = `The input \`${name}\` does not apply to \`mode: ${mode}\``;
+        const owners = `It applies to ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
+        const instead = refused?.[mode];
+        if (instead !== undefined)
+            throw new errors/* InputError */.dz({ message, hint: `${owners} ${instead}` });
+        return `${message} and is ignored. ${owners}`;
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/nix.js
+
+
+function readFlake(env) {
+    const flake = rejectOption('flake', inputOf(env, 'flake') || '.');
+    if (!flake.includes('#'))
+        return flake;
+    throw new errors/* InputError */.dz({
+        message: `The input \`flake\` is "${flake}", which also names an attribute`,
+        hint: 'Move the part after "#" to `attribute`, or use `installable` (build) for the whole.',
+    });
+}
+function readAttribute(env) {
+    const attribute = rejectOption('attribute', inputOf(env, 'attribute') || 'containerImage');
+    const hash = attribute.indexOf('#');
+    if (hash === -1)
+        return attribute;
+    throw new errors/* InputError */.dz({
+        message: `The input \`attribute\` is "${attribute}", which also names a flake`,
+        hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+    });
+}
+function rejectOption(input, text) {
+    if (!text.startsWith('-'))
+        return text;
+    throw new errors/* InputError */.dz({
+        message: `The input \`${input}\` is "${text}", which Nix would read as an option`,
+        hint: `Set \`${input}\` to what to build, and move options for Nix to \`nix-args\`, one per line.`,
+    });
+}
+function checkNixArg(line) {
+    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
+        return line;
+    throw new errors/* InputError */.dz({
+        message: `The input \`nix-args\` contains "${line}" on one line, but each line is one argument`,
+        hint: `Write each argument on its own line:\n  nix-args: |\n${line
+            .split(/\s+/)
+            .map((one) => `    ${one}`)
+            .join('\n')}`,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/placeholders.js
+
+
 function fillPlaceholders(input, pattern, { revision, variant, system }) {
     const values = { sha: revision?.slice(0, 7), variant, system };
     return Object.entries(values).reduce((text, [name, value]) => {
@@ -55873,15 +56113,167 @@ function withSampleSha(pattern) {
 }
 function unknownValue(input, name) {
     if (name === 'variant')
-        return new InputError({
-            message: `The input \`${input}\` has {variant}, and the input \`variant\` is empty`,
-            hint: 'Set `variant` to the name of the image, or leave {variant} out.',
+        return new errors/* InputError */.dz({
+            message: `The input \`${input}\` contains {variant}, but the input \`variant\` is empty`,
+            hint: 'Set `variant` to the name of the image, or remove {variant}.',
         });
-    return new InputError({
-        message: `The input \`${input}\` has {${name}}, and the commit is unknown`,
-        detail: 'the runner names none in GITHUB_SHA, and no Git work tree has one checked out',
-        hint: 'Write the tag without {sha}.',
+    return new errors/* InputError */.dz({
+        message: `The input \`${input}\` contains {${name}}, but the commit is unknown`,
+        detail: 'GITHUB_SHA is empty, and the source is not in a Git work tree',
+        hint: 'Remove {sha} from the tag.',
     });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/push.js
+
+
+
+function readPushWith(env) {
+    return readChoice(env, 'push-with', ['registry', 'docker']);
+}
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
+function readCompression(env, pushWith) {
+    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
+    const { most, usual } = LEVELS[format];
+    const text = inputOf(env, 'compression-level');
+    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+        throw new errors/* InputError */.dz({
+            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker chooses the compression itself`,
+            hint: 'Remove `compression` and `compression-level`, or remove `push-with`.',
+        });
+    const level = text === '' ? usual : Number(text);
+    if (Number.isInteger(level) && level >= 1 && level <= most)
+        return { format, level };
+    throw new errors/* InputError */.dz({
+        message: `The input \`compression-level\` is "${text}"; for ${format}, it must be a number from 1 to ${most}`,
+    });
+}
+function readReuseFrom(env, images, variant = '') {
+    const given = splitList(inputOf(env, 'reuse-from'));
+    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
+    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
+        if (isTag(text))
+            return images.map((repository) => ({ repository, tag: text }));
+        const reference = valid('reuse-from', () => parseReference(lowercaseName(text)));
+        if (reference.tag !== undefined || reference.digest !== undefined)
+            return [reference];
+        throw new errors/* InputError */.dz({
+            message: `The input \`reuse-from\` contains "${text}", which has no tag`,
+            hint: 'Write `name:tag`, or only the tag.',
+        });
+    });
+}
+function lowercaseName(reference) {
+    const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? [];
+    return name.toLowerCase() + reference.slice(name.length);
+}
+function readLabels(env, pushWith) {
+    const lines = linesOf(inputOf(env, 'labels'));
+    if (lines.length > 0 && pushWith === 'docker')
+        throw new errors/* InputError */.dz({
+            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image unchanged',
+            hint: 'Remove `labels` or `push-with`, or set the labels in Nix (config.Labels).',
+        });
+    return Object.fromEntries(lines.map(readLabel));
+}
+function readLabel(line) {
+    const equals = line.indexOf('=');
+    if (equals > 0)
+        return [line.slice(0, equals), line.slice(equals + 1)];
+    throw new errors/* InputError */.dz({ message: `The input \`labels\` contains "${line}", which does not have the form key=value` });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/build.js
+
+
+
+
+
+
+
+
+
+
+function readBuildInputs(env) {
+    const common = readCommonInputs(env);
+    const system = readSystem(env);
+    const flake = readFlake(env);
+    const file = readFile(env);
+    const pushWith = readPushWith(env);
+    const variant = readVariant(env);
+    return {
+        ...common,
+        notices: [...common.notices, ...noticesOfIgnored(env)],
+        mode: 'build',
+        variant,
+        system,
+        flake,
+        attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
+        installable: rejectOption('installable', inputOf(env, 'installable')),
+        file,
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        tag: readTagInput(env, { system, variant }, pushWith),
+        pushWith,
+        compression: readCompression(env, pushWith),
+        reuseFrom: readReuseFrom(env, common.images, variant),
+        labels: readLabels(env, pushWith),
+        rebuild: readBoolean(env, 'rebuild', false),
+        retentionDays: readRetention(env),
+        jobTotal: Number(inputOf(env, 'job-total')) || undefined,
+        jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
+    };
+}
+function noticesOfIgnored(env) {
+    const isGiven = (name) => !['', PARTIAL_INPUTS[name]?.default].includes(inputOf(env, name));
+    const instead = isGiven('installable') ? 'installable' : 'file';
+    if (!isGiven(instead))
+        return [];
+    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
+    return names.filter(isGiven).map((name) => `Ignoring \`${name}\`: \`${instead}\` is set`);
+}
+function readSystem(env) {
+    const given = inputOf(env, 'system');
+    const system = given || ownSystem(env);
+    const origin = given === ''
+        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
+        : 'The input `system` (default: `matrix.system`) is not valid';
+    validFrom(origin, () => platformOf(system));
+    return system;
+}
+function readFile(env) {
+    const file = inputOf(env, 'file');
+    if (file !== '' && inputOf(env, 'installable') !== '')
+        throw new errors/* InputError */.dz({
+            message: 'The inputs `file` and `installable` are both set',
+            hint: 'Remove `installable`, and set `attribute` to an attribute of the file.',
+        });
+    return file;
+}
+function readTagInput(env, placeholders, pushWith) {
+    const given = inputOf(env, 'tag');
+    if (given === '' && pushWith === 'registry')
+        return '';
+    if (given === '')
+        throw new errors/* InputError */.dz({
+            message: 'The input `tag` is empty, but Docker can push only with a tag',
+            hint: 'Remove `tag` to use its default, {sha}-{system}, or set `push-with: registry`.',
+        });
+    const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
+    const tag = fillPlaceholders('tag', pattern, placeholders);
+    if (isTagPattern(tag))
+        return pattern;
+    const hint = /[\s,:/]/.test(tag) ? TAGS : undefined;
+    throw new errors/* InputError */.dz({
+        message: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
+        hint,
+    });
+}
+function readRetention(env) {
+    const text = inputOf(env, 'retention-days') || '1';
+    const days = Number(text);
+    if (Number.isInteger(days) && days >= 1 && days <= 90)
+        return days;
+    throw new errors/* InputError */.dz({ message: `The input \`retention-days\` is "${text}"; it must be a number from 1 to 90` });
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/annotation.js
@@ -55894,7 +56286,7 @@ const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za
 function parseAnnotation(text) {
     const equals = text.indexOf('=');
     if (equals < 1)
-        throw new FormatError({ message: `the annotation "${text}" is not of the form key=value` });
+        throw new errors/* FormatError */.IF({ message: `the annotation "${text}" is not of the form key=value` });
     const name = text.slice(0, equals);
     const value = text.slice(equals + 1);
     const colon = name.indexOf(':');
@@ -55903,11 +56295,11 @@ function parseAnnotation(text) {
         return [{ key: name, value }];
     const key = name.slice(colon + 1);
     if (key === '')
-        throw new FormatError({ message: `the annotation "${text}" has no key` });
+        throw new errors/* FormatError */.IF({ message: `the annotation "${text}" has no key` });
     return levels.map((level) => ({ ...level, key, value }));
 }
 function placeAnnotations(annotations, platforms) {
-    const placeOf = (annotation) => placeIn(annotation, platforms);
+    const placeOf = (annotation) => placeInIndex(annotation, platforms);
     const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
     const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
     return {
@@ -55919,7 +56311,7 @@ function placeAnnotations(annotations, platforms) {
         unsupported: annotations.filter((one) => placeOf(one) === 'nowhere').map(formatAnnotation),
     };
 }
-function placeIn({ level, platform }, platforms) {
+function placeInIndex({ level, platform }, platforms) {
     if (level === 'index-descriptor')
         return 'nowhere';
     if (level !== 'manifest-descriptor')
@@ -55951,6 +56343,8 @@ function toRecord(annotations) {
 
 
 
+
+
 function fillTags(tags, revision) {
     const filled = tags.map((one) => ({
         ...one,
@@ -55958,31 +56352,31 @@ function fillTags(tags, revision) {
     }));
     return uniqueBy(filled, formatReference);
 }
-function readTags(env, images, metadata, variant) {
-    const given = listOf(inputOf(env, 'tags'));
+function readTagsInput(env, images, metadata, variant) {
+    const given = splitList(inputOf(env, 'tags'));
     const own = given.length > 0 || metadata?.tags === undefined;
-    const usual = usualTags(env, variant);
-    const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts);
+    const defaults = defaultTags(env, variant);
+    const texts = given.length > 0 ? given : (metadata?.tags ?? defaults.texts);
     const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
     const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
     if (own && foreign[0] !== undefined)
-        throw new InputError({
-            message: `The input \`tags\` has ${formatReference(foreign[0])}, which is none of the images of \`image\``,
-            hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+        throw new errors/* InputError */.dz({
+            message: `The input \`tags\` contains ${formatReference(foreign[0])}, which is not in \`image\``,
+            hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write only the tag.`,
         });
     const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), formatReference);
     if (tags.length > 0) {
         checkEachTagged(images, tags);
-        return { tags, notices: texts === usual.texts ? usual.notices : [] };
+        return { tags, notices: texts === defaults.texts ? defaults.notices : [] };
     }
-    throw new InputError({
-        message: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-        detail: foreign.length > 0 ? `it gave ${foreign.map(formatReference).join(', ')}` : 'it gave no tags at all',
-        hint: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+    throw new errors/* InputError */.dz({
+        message: 'No tags to publish: docker/metadata-action created none for `image`',
+        detail: foreign.length > 0 ? `it created ${foreign.map(formatReference).join(', ')}` : 'it created no tags',
+        hint: 'Use the same repositories in `images` of docker/metadata-action and `image` of this step, and add a rule for this event to its `tags`. Or set `tags` in this step.',
     });
 }
 const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
-function usualTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
+function defaultTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
     const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
     if (!BEFORE_MERGE.test(event))
         return { texts: [main, ofCommit], notices: [] };
@@ -55993,26 +56387,26 @@ function checkEachTagged(images, tags) {
     const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
     if (untagged === undefined)
         return;
-    throw new InputError({
-        message: `There is no tag for ${formatRepository(untagged)}`,
-        hint: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+    throw new errors/* InputError */.dz({
+        message: `No tag to publish for ${formatRepository(untagged)}`,
+        hint: 'Write a tag without a name to publish it for every image, or add this image to `images` of docker/metadata-action.',
     });
 }
 function readTagReferences(text, images) {
     if (isTagPattern(text))
         return images.map((repository) => ({ repository, tag: text }));
     if (!text.includes(':'))
-        throw new InputError({
+        throw new errors/* InputError */.dz({
             message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-            hint: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+            hint: 'To create tags from branch names, use docker/metadata-action. For another repository, write `name:tag`.',
         });
     const colon = text.lastIndexOf(':');
     const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
     if (tag !== undefined && digest === undefined)
         return [{ repository, tag: text.slice(colon + 1) }];
-    throw new InputError({
-        message: `The input \`tags\` has "${text}", which has no tag`,
-        hint: 'Write `name:tag`, or the tag alone.',
+    throw new errors/* InputError */.dz({
+        message: `The input \`tags\` contains "${text}", which has no tag`,
+        hint: 'Write `name:tag`, or only the tag.',
     });
 }
 const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
@@ -56023,17 +56417,103 @@ function readMetadata(env) {
     const result = readJson(METADATA, json);
     if (result.ok)
         return { tags: result.value.tags, annotations: result.value.annotations };
-    throw new InputError({
-        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+    throw new errors/* InputError */.dz({
+        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
         detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-        hint: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+        hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
     });
 }
 
+;// CONCATENATED MODULE: ./lib/inputs/merge.js
+
+
+
+
+
+
+function readMergeInputs(env) {
+    const common = readCommonInputs(env);
+    const metadata = readMetadata(env);
+    const annotations = linesOf(inputOf(env, 'annotations'));
+    const systems = unique(splitList(inputOf(env, 'systems')));
+    for (const system of systems)
+        valid('systems', () => platformOf(system));
+    const variant = readVariant(env);
+    const { tags, notices } = readTagsInput(env, common.images, metadata, variant);
+    return {
+        ...common,
+        mode: 'merge',
+        variant,
+        notices: common.push ? [...common.notices, ...notices] : common.notices,
+        tags,
+        annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
+        systems,
+        digests: readDigests(env, common.push),
+        artifactPattern: inputOf(env, 'artifact-pattern'),
+        allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
+        allowOlder: readBoolean(env, 'allow-older', false),
+        republish: readBoolean(env, 'republish', false),
+        token: inputOf(env, 'token'),
+    };
+}
+function readDigests(env, push) {
+    const digests = linesOf(inputOf(env, 'digests'));
+    if (digests.length > 0)
+        return digests;
+    if ((env.INPUT_DIGESTS ?? '') === '')
+        return undefined;
+    if (!push)
+        return [];
+    throw new errors/* InputError */.dz({
+        message: 'The input `digests` contains only empty lines',
+        hint: 'Check whether the builds failed or pushed nothing. The runner also drops outputs that contain a secret: if the name of the image contains one, such as a user name, store it in `vars` instead of `secrets`.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/plan.js
+
+
+
+
+
+
+function readPlanInputs(env) {
+    const common = readCommonInputs(env);
+    const pushWith = readPushWith(env);
+    const { format } = readCompression(env, pushWith);
+    return {
+        ...common,
+        mode: 'plan',
+        flake: readFlake(env),
+        attribute: readAttribute(env),
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        reuseFrom: readReuseFrom(env, common.images),
+        format: pushWith === 'registry' ? format : undefined,
+        labels: readLabels(env, pushWith),
+        rebuild: readBoolean(env, 'rebuild', false),
+        runners: readRunners(env),
+    };
+}
+function readRunners(env) {
+    const runners = linesOf(inputOf(env, 'runners')).map(readRunner);
+    const duplicate = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
+    if (duplicate === undefined)
+        return new Map(runners);
+    throw new errors/* InputError */.dz({ message: `The input \`runners\` contains two runners for ${duplicate[0]}`, hint: ONE_RUNNER });
+}
+const ONE_RUNNER = 'Write one system per line, with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
+function readRunner(line) {
+    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
+    if (system === undefined || runner === undefined || runner.includes(','))
+        throw new errors/* InputError */.dz({
+            message: `The input \`runners\` contains "${line}", which does not have the form system=label`,
+            hint: ONE_RUNNER,
+        });
+    valid('runners', () => platformOf(system));
+    return [system, runner];
+}
+
 ;// CONCATENATED MODULE: ./lib/inputs/inputs.js
-
-
-
 
 
 
@@ -56054,344 +56534,8 @@ function readInputsOf(env, mode) {
             return readPlanInputs(env);
     }
 }
-function readMode(env) {
-    const mode = inputOf(env, 'mode');
-    if (mode === 'build' || mode === 'merge' || mode === 'plan')
-        return mode;
-    throw new InputError({
-        message: mode === '' ? 'The input `mode` is missing' : `The input \`mode\` is "${mode}", which is no mode`,
-        hint: 'Add `mode: build` to the jobs that build the image of one system, and `mode: merge` to the job that publishes them together; `mode: plan` to one before them, if it is to make their matrix.',
-    });
-}
-function readBuildInputs(env) {
-    const common = readCommonInputs(env);
-    const system = readSystem(env);
-    const flake = readFlake(env);
-    const file = readFile(env);
-    const pushWith = readPushWith(env);
-    const variant = readVariant(env);
-    return {
-        ...common,
-        notices: [...common.notices, ...noticesOfPassedOver(env)],
-        mode: 'build',
-        variant,
-        system,
-        flake,
-        attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
-        installable: refuseOption('installable', inputOf(env, 'installable')),
-        file,
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        tag: readTag(env, { system, variant }, pushWith),
-        pushWith,
-        compression: readCompression(env, pushWith),
-        reuseFrom: readReuseFrom(env, common.images, variant),
-        labels: readLabels(env, pushWith),
-        rebuild: readBoolean(env, 'rebuild', false),
-        retentionDays: readRetention(env),
-        jobTotal: Number(inputOf(env, 'job-total')) || undefined,
-        jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
-    };
-}
-function readMergeInputs(env) {
-    const common = readCommonInputs(env);
-    const metadata = readMetadata(env);
-    const annotations = linesOf(inputOf(env, 'annotations'));
-    const systems = unique(listOf(inputOf(env, 'systems')));
-    for (const system of systems)
-        valid('systems', () => platformOf(system));
-    const variant = readVariant(env);
-    const { tags, notices } = readTags(env, common.images, metadata, variant);
-    return {
-        ...common,
-        mode: 'merge',
-        variant,
-        notices: common.push ? [...common.notices, ...notices] : common.notices,
-        tags,
-        annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
-        systems,
-        digests: readDigests(env, common.push),
-        artifactPattern: inputOf(env, 'artifact-pattern'),
-        allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
-        allowOlder: readBoolean(env, 'allow-older', false),
-        republish: readBoolean(env, 'republish', false),
-        token: inputOf(env, 'token'),
-    };
-}
-function readPlanInputs(env) {
-    const common = readCommonInputs(env);
-    const pushWith = readPushWith(env);
-    const { format } = readCompression(env, pushWith);
-    return {
-        ...common,
-        mode: 'plan',
-        flake: readFlake(env),
-        attribute: readAttribute(env),
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        reuseFrom: readReuseFrom(env, common.images),
-        format: pushWith === 'registry' ? format : undefined,
-        labels: readLabels(env, pushWith),
-        rebuild: readBoolean(env, 'rebuild', false),
-        runners: readRunners(env),
-    };
-}
-const IN_FLAKE = 'plan looks for the systems in the flake: name the flake in `flake` and the image in `attribute`; or leave this job out, and write the matrix by hand.';
-const TAGS = 'build gives the image of its system one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job.';
-const DEFAULT_TAG = '{sha}-{system}';
-const PARTIAL_INPUTS = {
-    flake: { modes: ['build', 'plan'], usual: '.' },
-    attribute: { modes: ['build', 'plan'], usual: 'containerImage' },
-    installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
-    file: { modes: ['build'], refused: { plan: IN_FLAKE } },
-    'nix-args': { modes: ['build', 'plan'] },
-    variant: { modes: ['build', 'merge'] },
-    tag: {
-        modes: ['build'],
-        usual: DEFAULT_TAG,
-        refused: { merge: 'The tags that merge publishes are `tags`.' },
-    },
-    'push-with': { modes: ['build', 'plan'], usual: 'registry' },
-    compression: { modes: ['build', 'plan'], usual: 'gzip' },
-    'compression-level': { modes: ['build'] },
-    'reuse-from': { modes: ['build', 'plan'], usual: 'latest' },
-    labels: { modes: ['build', 'plan'] },
-    rebuild: { modes: ['build', 'plan'], usual: 'false' },
-    'retention-days': { modes: ['build'], usual: '1' },
-    runners: { modes: ['plan'] },
-    tags: { modes: ['merge'], refused: { build: TAGS } },
-    annotations: { modes: ['merge'] },
-    systems: { modes: ['merge'], refused: { build: 'build makes the image of one `system`.', plan: IN_FLAKE } },
-    digests: { modes: ['merge'] },
-    'artifact-pattern': { modes: ['merge'] },
-    'allow-missing-platforms': { modes: ['merge'], usual: 'false' },
-    'allow-older': { modes: ['merge'], usual: 'false' },
-    republish: { modes: ['merge'], usual: 'false' },
-};
-function noticesOfOtherModes(env, mode) {
-    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, usual = '' }]) => {
-        const text = inputOf(env, name);
-        return !modes.includes(mode) && text !== '' && text !== usual;
-    });
-    return given.map(([name, { modes, refused }]) => {
-        const message = `The input \`${name}\` is not for \`mode: ${mode}\``;
-        const owners = `\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
-        const instead = refused?.[mode];
-        if (instead !== undefined)
-            throw new InputError({ message, hint: `${owners} ${instead}` });
-        return `${message}, which does without it. ${owners}`;
-    });
-}
-function noticesOfPassedOver(env) {
-    const isGiven = (name) => !['', PARTIAL_INPUTS[name]?.usual].includes(inputOf(env, name));
-    const instead = isGiven('installable') ? 'installable' : 'file';
-    if (!isGiven(instead))
-        return [];
-    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
-    return names.filter(isGiven).map((name) => `\`${name}\` is passed over: \`${instead}\` says what is built`);
-}
-function readDigests(env, push) {
-    const digests = linesOf(inputOf(env, 'digests'));
-    if (digests.length > 0)
-        return digests;
-    if ((env.INPUT_DIGESTS ?? '') === '')
-        return undefined;
-    if (!push)
-        return [];
-    throw new InputError({
-        message: 'The input `digests` has only empty lines: the outputs that it is made of are empty',
-        hint: 'Did the builds fail, or push nothing? Or does a record hold a secret, such as the user name in the name of the image? The runner drops such outputs: keep that in `vars`, not in `secrets`.',
-    });
-}
-function readRunners(env) {
-    const runners = linesOf(inputOf(env, 'runners')).map(readRunner);
-    const twice = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
-    if (twice === undefined)
-        return new Map(runners);
-    throw new InputError({ message: `The input \`runners\` has two runners for ${twice[0]}`, hint: ONE_RUNNER });
-}
-const ONE_RUNNER = 'Write one system a line, each with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
-function readRunner(line) {
-    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
-    if (system === undefined || runner === undefined || runner.includes(','))
-        throw new InputError({
-            message: `The input \`runners\` has "${line}", which is not of the form system=label`,
-            hint: ONE_RUNNER,
-        });
-    valid('runners', () => platformOf(system));
-    return [system, runner];
-}
-function readSystem(env) {
-    const given = inputOf(env, 'system');
-    const system = given || ownSystem(env);
-    const origin = given === ''
-        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
-        : 'The input `system` (default: `matrix.system`) is not valid';
-    validFrom(origin, () => platformOf(system));
-    return system;
-}
-function readFlake(env) {
-    const flake = refuseOption('flake', inputOf(env, 'flake') || '.');
-    if (!flake.includes('#'))
-        return flake;
-    throw new InputError({
-        message: `The input \`flake\` is "${flake}", which names an attribute too`,
-        hint: 'Put what follows the "#" into `attribute`, or the whole into `installable` (build).',
-    });
-}
-function readAttribute(env) {
-    const attribute = refuseOption('attribute', inputOf(env, 'attribute') || 'containerImage');
-    const hash = attribute.indexOf('#');
-    if (hash === -1)
-        return attribute;
-    throw new InputError({
-        message: `The input \`attribute\` is "${attribute}", which names a flake too`,
-        hint: `Leave the flake to \`flake\`, or put the whole into \`installable\` (build):\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
-    });
-}
-function refuseOption(input, text) {
-    if (!text.startsWith('-'))
-        return text;
-    throw new InputError({
-        message: `The input \`${input}\` is "${text}", which Nix would take for an option`,
-        hint: `Name what to build in \`${input}\`, and give options for Nix in \`nix-args\`, one per line.`,
-    });
-}
-function readPushWith(env) {
-    return readChoice(env, 'push-with', ['registry', 'docker']);
-}
-function readCommonInputs(env) {
-    const names = linesOf(inputOf(env, 'image'));
-    if (names.length === 0)
-        throw new InputError({
-            message: 'The input `image` is missing',
-            hint: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
-        });
-    const lowered = names.filter((name) => name !== name.toLowerCase());
-    const listed = names.find((name) => name.includes(','));
-    if (listed !== undefined)
-        throw new InputError({
-            message: `The input \`image\` is not valid: "${listed}" has a comma`,
-            hint: 'Write one name a line, without commas.',
-        });
-    const images = names.map((name) => valid('image', () => readImageName(name)));
-    return {
-        images: uniqueBy(images, formatRepository),
-        push: readBoolean(env, 'push', true),
-        notices: [],
-        notes: lowered.map((name) => `Image names are lower case: "${name}" is taken as "${name.toLowerCase()}"`),
-    };
-}
-function readImageName(name) {
-    const { repository, tag, digest } = parseReference(name.toLowerCase());
-    if (tag === undefined && digest === undefined)
-        return repository;
-    throw new InputError({
-        message: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
-        hint: `Leave that out: \`image: ${formatRepository(repository)}\`. Tags belong into \`tag\` (build) and \`tags\` (merge).`,
-    });
-}
-function readFile(env) {
-    const file = inputOf(env, 'file');
-    if (file !== '' && inputOf(env, 'installable') !== '')
-        throw new InputError({
-            message: 'The inputs `file` and `installable` are both given, and each says what to build',
-            hint: 'Leave `installable` out, and name what the file has in `attribute`.',
-        });
-    return file;
-}
-function readVariant(env) {
-    const variant = inputOf(env, 'variant');
-    if (variant === '' || isVariant(variant))
-        return variant;
-    throw new InputError({
-        message: `The input \`variant\` is "${variant}"; it can have lower-case letters, digits, ".", "_" and "-", at most 64 of them`,
-    });
-}
-function readTag(env, placeholders, pushWith) {
-    const given = inputOf(env, 'tag');
-    if (given === '' && pushWith === 'registry')
-        return '';
-    if (given === '')
-        throw new InputError({
-            message: 'The input `tag` is empty, and Docker can push nothing without a tag',
-            hint: 'Leave `tag` out (its default is {sha}-{system}), or let `push-with` be `registry`.',
-        });
-    const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
-    const tag = fillPlaceholders('tag', pattern, placeholders);
-    if (isTagPattern(tag))
-        return pattern;
-    const hint = /[\s,:/]/.test(tag) ? TAGS : undefined;
-    throw new InputError({
-        message: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
-        hint,
-    });
-}
-const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
-function readCompression(env, pushWith) {
-    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
-    const { most, usual } = LEVELS[format];
-    const text = inputOf(env, 'compression-level');
-    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
-        throw new InputError({
-            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker compresses layers as it likes`,
-            hint: 'Leave `compression` and `compression-level`, or `push-with`, out.',
-        });
-    const level = text === '' ? usual : Number(text);
-    if (Number.isInteger(level) && level >= 1 && level <= most)
-        return { format, level };
-    throw new InputError({
-        message: `The input \`compression-level\` is "${text}"; for ${format} it is a number from 1 to ${most}`,
-    });
-}
-function readReuseFrom(env, images, variant = '') {
-    const given = listOf(inputOf(env, 'reuse-from'));
-    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
-    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
-        if (isTag(text))
-            return images.map((repository) => ({ repository, tag: text }));
-        const reference = valid('reuse-from', () => parseReference(text));
-        if (reference.tag !== undefined || reference.digest !== undefined)
-            return [reference];
-        throw new InputError({
-            message: `The input \`reuse-from\` has "${text}", which has no tag`,
-            hint: 'Write `name:tag`, or the tag alone.',
-        });
-    });
-}
-function readLabels(env, pushWith) {
-    const lines = linesOf(inputOf(env, 'labels'));
-    if (lines.length > 0 && pushWith === 'docker')
-        throw new InputError({
-            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image as Nix made it',
-            hint: 'Leave `labels` or `push-with` out, or set the labels in Nix (config.Labels).',
-        });
-    return Object.fromEntries(lines.map(readLabel));
-}
-function readLabel(line) {
-    const equals = line.indexOf('=');
-    if (equals > 0)
-        return [line.slice(0, equals), line.slice(equals + 1)];
-    throw new InputError({ message: `The input \`labels\` has "${line}", which is not of the form key=value` });
-}
-function checkNixArg(line) {
-    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
-        return line;
-    throw new InputError({
-        message: `The input \`nix-args\` has "${line}" on one line, which is one argument`,
-        hint: `Write each argument on a line of its own:\n  nix-args: |\n${line
-            .split(/\s+/)
-            .map((one) => `    ${one}`)
-            .join('\n')}`,
-    });
-}
-function readRetention(env) {
-    const text = inputOf(env, 'retention-days') || '1';
-    const days = Number(text);
-    if (Number.isInteger(days) && days >= 1 && days <= 90)
-        return days;
-    throw new InputError({ message: `The input \`retention-days\` is "${text}"; it is a number from 1 to 90` });
-}
 
-;// CONCATENATED MODULE: ./lib/oci/document.js
+;// CONCATENATED MODULE: ./lib/oci/manifest.js
 
 
 
@@ -56405,31 +56549,21 @@ function isAttestation({ platform }) {
 function parseManifest(bytes, mediaType, name) {
     const type = mediaTypeOf(bytes, mediaType, name);
     if (isIndexType(type)) {
-        const index = parseAs(INDEX, bytes, name, 'image index');
+        const index = parseDocument(INDEX, bytes, name, 'image index');
         return {
             kind: 'index',
             mediaType: type,
-            manifests: index.manifests.map(descriptorOf),
+            manifests: index.manifests.map(toDescriptor),
             annotations: index.annotations ?? {},
         };
     }
-    const { config, layers, annotations } = parseAs(MANIFEST, bytes, name, 'image manifest');
+    const { config, layers, annotations } = parseDocument(MANIFEST, bytes, name, 'image manifest');
     return {
         kind: 'manifest',
         mediaType: type,
-        config: descriptorOf(config),
-        layers: layers.map(descriptorOf),
+        config: toDescriptor(config),
+        layers: layers.map(toDescriptor),
         annotations: annotations ?? {},
-    };
-}
-function parseConfig(bytes, name) {
-    const config = parseAs(CONFIG, bytes, name, 'image config');
-    return {
-        os: config.os,
-        architecture: config.architecture,
-        ...(config.variant && { variant: config.variant }),
-        diffIds: config.rootfs.diff_ids,
-        labels: config.config?.Labels ?? {},
     };
 }
 const STRINGS = nullish(record(string(), string()));
@@ -56443,51 +56577,114 @@ const DESCRIPTOR = object({
 });
 const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
 const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
-const CONFIG = object({
-    ...PLATFORM.entries,
-    config: nullish(object({ Labels: STRINGS })),
-    rootfs: object({ diff_ids: array(DIGEST) }),
-});
 const TYPED = object({
     mediaType: optional(string()),
     manifests: optional(unknown()),
     config: optional(unknown()),
     layers: optional(unknown()),
 });
-function descriptorOf({ annotations, platform, ...rest }) {
+function toDescriptor({ annotations, platform, ...rest }) {
     return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
 }
-function mediaTypeOf(bytes, named, name) {
-    const sent = named.split(';')[0]?.trim().toLowerCase() ?? '';
-    const document = parseAs(TYPED, bytes, name, 'image manifest');
+function mediaTypeOf(bytes, contentType, name) {
+    const sent = contentType.split(';')[0]?.trim().toLowerCase() ?? '';
+    const document = parseDocument(TYPED, bytes, name, 'image manifest');
     const own = document.mediaType;
-    const type = isKnown(sent) ? sent : own;
-    if (type === undefined || !isKnown(type))
-        throw new FormatError({ message: `${name} is not an image: its media type is "${(0,lib_errors/* sanitizeLine */.g$)(own ?? sent)}"` });
+    const type = isManifestOrIndexType(sent) ? sent : own;
+    if (type === undefined || !isManifestOrIndexType(type))
+        throw new errors/* FormatError */.IF({ message: `${name} is not an image: its media type is "${(0,lib_text/* sanitizeLine */.g$)(own ?? sent)}"` });
     if (own !== undefined && own !== type)
-        throw new FormatError({
-            message: `${name} contradicts itself: it is sent as "${sent}" and calls itself "${(0,lib_errors/* sanitizeLine */.g$)(own)}"`,
+        throw new errors/* FormatError */.IF({
+            message: `${name} contradicts itself: it was sent as "${sent}", but its mediaType is "${(0,lib_text/* sanitizeLine */.g$)(own)}"`,
         });
     const hasImage = document.config !== undefined || document.layers !== undefined;
     if (isIndexType(type) ? hasImage : document.manifests !== undefined)
-        throw new FormatError({ message: `${name} contradicts itself: it has the fields of an image and of an index` });
+        throw new errors/* FormatError */.IF({ message: `${name} contradicts itself: it has the fields of both a manifest and an index` });
     return type;
 }
-function isKnown(mediaType) {
+function isManifestOrIndexType(mediaType) {
     return isIndexType(mediaType) || isManifestType(mediaType);
 }
-function parseAs(schema, bytes, name, kind) {
+function parseDocument(schema, bytes, name, kind) {
     const read = readJson(schema, bytes);
     if (read.ok)
         return read.value;
     const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
-    throw new FormatError({ message: `${name} is not a valid ${kind}: ${(0,lib_errors/* sanitizeLine */.g$)(problem)}` });
+    throw new errors/* FormatError */.IF({ message: `${name} is not a valid ${kind}: ${(0,lib_text/* sanitizeLine */.g$)(problem)}` });
 }
+
+;// CONCATENATED MODULE: ./lib/oci/config.js
+
+
+
+
+function parseConfig(bytes, name) {
+    const config = parseDocument(CONFIG, bytes, name, 'image config');
+    return {
+        os: config.os,
+        architecture: config.architecture,
+        ...(config.variant && { variant: config.variant }),
+        diffIds: config.rootfs.diff_ids,
+        labels: config.config?.Labels ?? {},
+    };
+}
+const CONFIG = object({
+    ...PLATFORM.entries,
+    config: nullish(object({ Labels: STRINGS })),
+    rootfs: object({ diff_ids: array(DIGEST) }),
+});
 
 ;// CONCATENATED MODULE: ./lib/settle-all.js
 async function settleAll(promises) {
     await Promise.allSettled(promises);
     return Promise.all(promises);
+}
+async function settled(promise) {
+    try {
+        return { value: await promise };
+    }
+    catch (error) {
+        return { error };
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/registry/registry-error.js
+
+
+
+class RegistryError extends HttpError {
+    name = 'RegistryError';
+    status;
+    code;
+    mediaType;
+    constructor(parts) {
+        super(parts);
+        this.status = parts.status;
+        this.code = parts.code;
+        this.mediaType = parts.mediaType;
+    }
+    withMessage(message) {
+        const { parts, host, problem, status, code, mediaType } = this;
+        return new RegistryError({ ...parts, host, problem, status, code, mediaType, message });
+    }
+}
+function throwAsRegistryError(error) {
+    if (!(error instanceof HttpError) || error instanceof RegistryError)
+        throw error;
+    throw new RegistryError({ ...error.parts, host: error.host, problem: error.problem, cause: error });
+}
+async function retryDoubtful(work, http) {
+    for (const milliseconds of RETRY_PAUSES) {
+        try {
+            return await work();
+        }
+        catch (error) {
+            if (!(error instanceof RegistryError) || error.problem !== 'doubtful')
+                throw error;
+            await pauseBeforeRetry((0,errors/* firstLine */.TM)(error), milliseconds, http);
+        }
+    }
+    return work();
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/image.js
@@ -56498,40 +56695,41 @@ async function settleAll(promises) {
 
 
 
+
 const CONFIG_LIMIT = 4 * 1024 * 1024;
 const ATTESTATIONS_LIMIT = 64;
 const ATTESTATIONS_SIZE_LIMIT = 16 * 1024 * 1024;
-async function findImage(registry, repository, digest, look) {
-    const outer = await registry.getManifest(repository, digest, look);
+async function findImage(registry, repository, digest, options) {
+    const outer = await registry.getManifest(repository, digest, options);
     if (outer === undefined)
         return undefined;
-    const parsed = parseManifest(outer.bytes, outer.mediaType, nameOf(repository, digest));
+    const parsed = parseManifest(outer.bytes, outer.mediaType, formatReference({ repository, digest }));
     if (parsed.kind === 'manifest')
-        return describe(registry, repository, contentOf(outer, parsed), [], look);
-    const only = onlyImage(parsed, repository, digest);
-    const name = nameOf(repository, digest);
+        return describeImage(registry, repository, manifestContent(outer, parsed), [], options);
+    const only = singleImage(parsed, repository, digest);
+    const name = formatReference({ repository, digest });
     const attested = attestationsOf(parsed, only, name, repository);
     const [[own] = [], attestations = []] = await settleAll([
-        readListed(registry, repository, [only], look, name),
-        readListed(registry, repository, attested, look, name),
+        readListed(registry, repository, [only], options, name),
+        readListed(registry, repository, attested, options, name),
     ]);
     if (own === undefined)
         throw new Error('one manifest was read for each that was listed');
-    return describe(registry, repository, own, attestations, look);
+    return describeImage(registry, repository, own, attestations, options);
 }
-async function fetchImage(registry, repository, digest, look) {
-    const image = await findImage(registry, repository, digest, look);
+async function fetchImage(registry, repository, digest, options) {
+    const image = await findImage(registry, repository, digest, options);
     if (image === undefined)
-        throw absent(repository, digest, nameOf(repository, digest));
+        throw notInRegistry(repository, digest, formatReference({ repository, digest }));
     return image;
 }
-async function missingBlobs(registry, image, look) {
+async function missingBlobs(registry, image, options) {
     const digests = new Set([image.own, ...image.attestations].flatMap(({ blobs }) => blobs.map(({ digest }) => digest)));
     digests.delete(image.configDigest);
-    const looked = await settleAll([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, look) })));
+    const looked = await settleAll([...digests].map(async (digest) => ({ digest, found: await registry.hasBlob(image.repository, digest, options) })));
     return looked.filter(({ found }) => !found).map(({ digest }) => digest);
 }
-async function hasWhole(registry, repository, digest) {
+async function isImageComplete(registry, repository, digest) {
     try {
         const image = await findImage(registry, repository, digest);
         return image !== undefined && (await missingBlobs(registry, image)).length === 0;
@@ -56542,7 +56740,7 @@ async function hasWhole(registry, repository, digest) {
         throw error;
     }
 }
-function absent(repository, digest, message) {
+function notInRegistry(repository, digest, message) {
     return new RegistryError({
         host: repository.host,
         problem: 'not-found',
@@ -56551,25 +56749,25 @@ function absent(repository, digest, message) {
         hint: 'It is not visible yet, was deleted (clean-up jobs often delete images without tags), or was pushed to another repository. Run the job again. If that does not help, push the image again.',
     });
 }
-async function readListed(registry, repository, descriptors, look, name) {
+async function readListed(registry, repository, descriptors, options, name) {
     const contents = [];
     let size = 0;
     for (const descriptor of descriptors) {
         const { digest } = descriptor;
-        const stored = await registry.getManifest(repository, digest, look);
+        const stored = await registry.getManifest(repository, digest, options);
         if (stored === undefined)
-            throw absent(repository, digest, nameOf(repository, digest));
-        const manifest = parseManifest(stored.bytes, stored.mediaType, nameOf(repository, digest));
+            throw notInRegistry(repository, digest, formatReference({ repository, digest }));
+        const manifest = parseManifest(stored.bytes, stored.mediaType, formatReference({ repository, digest }));
         if (manifest.kind === 'index')
-            throw notOneImage(repository, digest, 'it is an index of an index');
+            throw notSingleImage(repository, digest, 'it is an index of an index');
         size += stored.bytes.length;
         if (size > ATTESTATIONS_SIZE_LIMIT)
-            throw tooMuchAttested(repository, name, TOO_LARGE);
-        contents.push(contentOf(stored, manifest, descriptor));
+            throw attestationsError(repository, name, TOO_LARGE);
+        contents.push(manifestContent(stored, manifest, descriptor));
     }
     return contents;
 }
-function contentOf(manifest, parsed, listed) {
+function manifestContent(manifest, parsed, listed) {
     const { mediaType, config, layers } = parsed;
     const { platform, annotations: ofEntry } = listed ?? {};
     const descriptor = {
@@ -56583,82 +56781,76 @@ function contentOf(manifest, parsed, listed) {
     const blobs = [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))];
     return { manifest, descriptor, annotations, blobs };
 }
-async function describe(registry, repository, own, attestations, look) {
+async function describeImage(registry, repository, own, attestations, options) {
     const { digest, mediaType, size } = own.descriptor;
     const [config] = own.blobs;
-    const name = `the config of ${nameOf(repository, digest)}`;
-    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, look));
+    const name = `the config of ${formatReference({ repository, digest })}`;
+    const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, options));
     if (bytes === undefined)
-        throw absent(repository, config?.digest ?? digest, name);
+        throw notInRegistry(repository, config?.digest ?? digest, name);
     const { os, architecture, variant, labels } = parseConfig(bytes, name);
     const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const told = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
-    return { repository, digest, mediaType, size, ...told, own, attestations };
+    const details = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
+    return { repository, digest, mediaType, size, ...details, own, attestations };
 }
-function onlyImage(index, repository, digest) {
+function singleImage(index, repository, digest) {
     const images = index.manifests.filter((one) => !isAttestation(one));
     const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
         return only;
     const platforms = images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'));
-    throw notOneImage(repository, digest, `it is an index of ${platforms.join(', ') || 'nothing'}`);
+    throw notSingleImage(repository, digest, `it is an index of ${platforms.join(', ') || 'no images'}`);
 }
 function attestationsOf(index, { digest: image }, name, repository) {
     const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     if (distinct.length > ATTESTATIONS_LIMIT)
-        throw tooMuchAttested(repository, name, `${distinct.length}, and at most ${ATTESTATIONS_LIMIT} are read`);
+        throw attestationsError(repository, name, `it has ${distinct.length} attestations, and at most ${ATTESTATIONS_LIMIT} are supported`);
     if (distinct.reduce((sum, { size }) => sum + size, 0) > ATTESTATIONS_SIZE_LIMIT)
-        throw tooMuchAttested(repository, name, TOO_LARGE);
+        throw attestationsError(repository, name, TOO_LARGE);
     return distinct;
 }
-const TOO_LARGE = `larger than ${ATTESTATIONS_SIZE_LIMIT / 1024 / 1024} MiB together`;
-function tooMuchAttested({ host }, name, why) {
+const TOO_LARGE = `its attestations are larger than ${ATTESTATIONS_SIZE_LIMIT / 1024 / 1024} MiB in total`;
+function attestationsError({ host }, name, why) {
     return new RegistryError({
         host,
         problem: 'other',
-        message: `Can't read ${name}: its attestations are ${why}`,
+        message: `Can't read ${name}: ${why}`,
         hint: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
     });
 }
 function refersTo({ annotations }, digest) {
     return annotations?.['vnd.docker.reference.digest'] === digest;
 }
-function notOneImage(repository, digest, detail) {
-    const message = `${nameOf(repository, digest)} is not the image of one platform`;
+function notSingleImage(repository, digest, detail) {
+    const message = `${formatReference({ repository, digest })} is not the image of one platform`;
     return new RegistryError({ host: repository.host, problem: 'other', message, detail });
-}
-function nameOf(repository, digest) {
-    return `${formatRepository(repository)}@${digest}`;
-}
-
-;// CONCATENATED MODULE: ./lib/cache/reuse-error.js
-
-class ReuseError extends lib_errors/* ActionError */.lZ {
-    name = 'ReuseError';
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/previous-image.js
 
 
 
-
 async function readPreviousImages(registry, references, log) {
     const items = references.map((reference) => ({ reference }));
-    return readEach(items, log, async ({ reference }) => {
+    return readReusable(items, log, async ({ reference }) => {
         const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
         if (stored === undefined)
-            throw new ReuseError({ message: 'it is not there yet' });
+            throw new errors/* ReuseError */.FB({ message: 'does not exist yet' });
         return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, formatReference(reference)) };
     });
 }
-async function readEach(items, log, read) {
+async function readReusable(items, log, read) {
     const found = await Promise.all(items.map(async (item) => {
         try {
             return [await read(item)];
         }
         catch (error) {
-            log.info(`Nothing to reuse from ${formatReference(item.reference)}: ${(0,lib_errors/* failureSummary */.jg)(error)}`);
+            const name = formatReference(item.reference);
+            const reason = (0,errors/* failureSummary */.jg)(error);
+            log.info(error instanceof errors/* ReuseError */.FB
+                ? `${name} ${reason}; no layers are reused`
+                : `Not reusing layers of ${name}: ${reason}`);
             return [];
         }
     }));
@@ -56672,39 +56864,40 @@ async function readEach(items, log, read) {
 
 
 
+
 const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, isOfUse) {
+function reusableIn(published, diffId, images, isUsable) {
     return published
         .blobsOf(diffId)
-        .filter(isOfUse)
+        .filter(isUsable)
         .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
 }
 async function findPublished(registry, earlier, platform, log) {
-    const found = await readEach(earlier, log, (one) => readLayersOf(registry, one, platform));
+    const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform));
     const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
-    const blobs = Map.groupBy([...known.values()].flatMap(joined), ({ diffId }) => diffId);
+    const blobs = Map.groupBy([...known.values()].flatMap(mergeRepositories), ({ diffId }) => diffId);
     return {
         blobsOf: (diffId) => blobs.get(diffId) ?? [],
         has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
     };
 }
-function joined(same) {
+function mergeRepositories(same) {
     return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
 }
 async function readLayersOf(registry, { reference, stored, content }, platform) {
     const { repository } = reference;
     const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
     if (image === undefined)
-        throw new ReuseError({ message: 'it has no image for this platform' });
+        throw new errors/* ReuseError */.FB({ message: 'has no image for this platform' });
     const manifest = parseManifest(image.bytes, image.mediaType, formatReference(reference));
     if (manifest.kind === 'index')
-        throw new ReuseError({ message: 'it is an index of an index' });
+        throw new errors/* ReuseError */.FB({ message: 'is an index of indexes' });
     const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
     if (bytes === undefined)
-        throw new ReuseError({ message: 'its config is not there' });
+        throw new errors/* ReuseError */.FB({ message: 'has no config in the registry' });
     const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
     if (diffIds.length !== manifest.layers.length)
-        throw new ReuseError({ message: 'its config lists other layers than its manifest' });
+        throw new errors/* ReuseError */.FB({ message: 'has a config that does not match its manifest' });
     const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
         return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
     });
@@ -56719,6 +56912,9 @@ async function imageIn({ manifests }, registry, repository, platform) {
 
 
 const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function storeFolder() {
+    return process.env.NIX_STORE_DIR || '/nix/store';
+}
 function isStorePath(text) {
     return STORE_PATH.test(text) && !text.split('/').includes('..');
 }
@@ -56751,21 +56947,21 @@ function installableOf(inputs, runnerSystem) {
             name: attribute === '' ? file : `${attribute} of ${file}`,
         };
     const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
-    refuseBelow(text);
+    refusePartOfStorePath(text);
     return { options: [], text, name: text };
 }
-function placeOf({ options, text }) {
+function storePlaceOf({ options, text }) {
     if (options.length > 0 || text.includes('#') || !text.includes('/'))
         return undefined;
     return placeInStore(text.replace(/\^[^/]*$/, ''));
 }
-function refuseBelow(text) {
-    const place = placeOf({ options: [], text });
+function refusePartOfStorePath(text) {
+    const place = storePlaceOf({ options: [], text });
     if (!place?.below)
         return;
-    throw new NixError({
-        message: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
-        hint: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
+    throw new errors/* NixError */.Yq({
+        message: `The input \`installable\` is "${text}", which is inside of ${place.storePath}: Nix can't build a part of a store path`,
+        hint: 'Set `installable` to the attribute of the image, or to the store path itself if it contains only one image.',
     });
 }
 function fileOptions({ file, system, nixArgs }, runnerSystem) {
@@ -56781,9 +56977,9 @@ function fileOptions({ file, system, nixArgs }, runnerSystem) {
         ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
     ];
 }
-function valueAfter(args, ...detail) {
-    const at = args.findLastIndex((_, start) => detail.every((word, offset) => args[start + offset] === word));
-    return at < 0 ? undefined : args[at + detail.length];
+function valueAfter(args, ...sequence) {
+    const at = args.findLastIndex((_, start) => sequence.every((word, offset) => args[start + offset] === word));
+    return at < 0 ? undefined : args[at + sequence.length];
 }
 function attributeOf({ options, text, name }, attribute) {
     const plain = text.replace(/\^[^#]*$/, '');
@@ -56795,21 +56991,19 @@ function attributeOf({ options, text, name }, attribute) {
     return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
 }
 
-// EXTERNAL MODULE: ./lib/process/command.js
-var process_command = __nccwpck_require__(67892);
 ;// CONCATENATED MODULE: ./lib/nix/nix.js
 
 
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
 async function runNix(args, shown, trust = 'nix') {
-    const result = await (0,process_command/* runCommand */.d1)('nix', [...FEATURES, ...args], { trust, shown });
+    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown });
     if (result !== undefined)
         return result;
     throw nixMissing();
 }
 function nixMissing() {
-    return new NixError({
+    return new errors/* NixError */.Yq({
         message: 'Nix is not installed on this runner',
         hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
     });
@@ -56819,7 +57013,7 @@ function foreignOptions({ system, runnerSystem }) {
 }
 function errorIn(log) {
     const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,lib_errors/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_errors/* lastLines */.w$)(log, 3));
+    return (0,lib_text/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_text/* lastLines */.w$)(log, 3));
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/evaluate.js
@@ -56833,19 +57027,19 @@ async function evaluateStorePath(call) {
     if (text.includes('^'))
         return undefined;
     const isFile = call.installable.options.length > 0;
-    return evaluate(call, isFile ? 'outPath' : 'image: image.outPath');
+    return evaluatePath(call, isFile ? 'outPath' : 'image: image.outPath');
 }
 async function evaluateDerivation(call) {
     const { options, text } = call.installable;
     if (isStorePath(text) && text.endsWith('.drv'))
         return text;
     const isNamed = options.length > 0 || /#./.test(text);
-    return evaluate(call, isNamed ? 'drvPath' : 'image: image.drvPath');
+    return evaluatePath(call, isNamed ? 'drvPath' : 'image: image.drvPath');
 }
-async function evaluate(call, message) {
+async function evaluatePath(call, expression) {
     const { installable, nixArgs } = call;
-    const apply = message.includes(':') ? ['--apply', message] : [];
-    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, message);
+    const apply = expression.includes(':') ? ['--apply', expression] : [];
+    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, expression);
     const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
     const { exitCode, stdout } = await runNix(args, false);
     const path = stdout.trim();
@@ -56860,8 +57054,8 @@ const build_info_STORE_PATH = 'io.github.nix-image-action.store-path';
 const LABELS = 'io.github.nix-image-action.labels';
 const COMPRESSION = 'io.github.nix-image-action.compression';
 function describeBuild(storePath, labels, asked, formats) {
-    const leftSome = formats.some((format) => format !== asked);
-    return { storePath, labels: Object.keys(labels), ...(leftSome && { compression: asked }) };
+    const keptSome = formats.some((format) => format !== asked);
+    return { storePath, labels: Object.keys(labels), ...(keptSome && { compression: asked }) };
 }
 function toAnnotations({ storePath, labels, compression }) {
     return {
@@ -56886,7 +57080,7 @@ function sameBuild(one, other) {
 }
 function formatBuildInfo({ storePath, labels, compression }) {
     const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : '';
-    return (0,lib_errors/* sanitizeLine */.g$)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
+    return (0,lib_text/* sanitizeLine */.g$)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
 }
 function parseKeys(text) {
     try {
@@ -56908,6 +57102,7 @@ function parseKeys(text) {
 
 
 
+
 async function lookForUnchanged(question, earlier, registry, log, ready = Promise.resolve()) {
     const { system, installable, images, labels, format, rebuild } = question;
     if (rebuild)
@@ -56917,10 +57112,10 @@ async function lookForUnchanged(question, earlier, registry, log, ready = Promis
     if (!namesStorePath(indexes, platform))
         return undefined;
     await ready;
-    log.info(`Evaluating ${installable.name}, to see whether it is published already`);
+    log.info(`Evaluating ${installable.name} to check whether it is already published`);
     const storePath = await evaluateStorePath(question);
     if (storePath === undefined) {
-        log.info(`Whether ${installable.name} is unchanged can't be told before the build: \`nix eval\` gives no store path`);
+        log.info(`Can't check whether ${installable.name} is already published: \`nix eval\` returned no store path`);
         return undefined;
     }
     return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
@@ -56940,167 +57135,46 @@ async function findUnchanged(registry, indexes, wanted, log) {
         const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
         if (entry === undefined)
             continue;
-        const looked = await look(registry, reference.repository, entry, entries.length, wanted).catch(lib_errors/* failureSummary */.jg);
-        if (typeof looked !== 'string')
-            return looked;
-        log.info(`The image for ${formatPlatform(wanted.platform)} is built, though ${formatReference(reference)} has it: ${looked}`);
+        const result = await checkUnchanged(registry, reference.repository, entry, entries.length, wanted).catch(errors/* failureSummary */.jg);
+        if (typeof result !== 'string')
+            return result;
+        log.info(`Building the image for ${formatPlatform(wanted.platform)}, although ${formatReference(reference)} names its store path: ${result}`);
     }
     return undefined;
 }
-async function look(registry, repository, { digest, annotations = {} }, rivals, { platform, labels, format }) {
-    if (rivals > 1)
-        return `the index has ${rivals} images for that platform`;
+async function checkUnchanged(registry, repository, { digest, annotations = {} }, count, { platform, labels, format }) {
+    if (count > 1)
+        return `the index has ${count} images for this platform`;
     const hint = fromAnnotations(annotations);
     const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
     if (more.length > 0)
-        return `its ${formatKeys(more)} not in \`labels\` now`;
+        return `its ${formatKeys(more)} no longer in \`labels\``;
     const image = await findImage(registry, repository, digest);
     if (image?.digest !== digest)
-        return 'it lists an image that is not there';
+        return 'the image is missing from the registry';
     const info = fromAnnotations(image.own.annotations);
     if (info === undefined)
-        return 'its own manifest does not say what it was built from';
+        return 'the manifest of the image does not name a store path';
     if (hint === undefined || !sameBuild(info, hint))
-        return `its own manifest says ${formatBuildInfo(info)}`;
+        return `the manifest of the image names ${formatBuildInfo(info)}`;
     if (!fits(image.platform, platform))
-        return `the image there is for ${formatPlatform(image.platform)}`;
+        return `the image is for ${formatPlatform(image.platform)}`;
     const missing = await missingBlobs(registry, image);
     if (missing.length > 0)
-        return `of its layers ${missing.length} ${missing.length === 1 ? 'is' : 'are'} not there`;
+        return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`;
     const { bytes, mediaType } = image.own.manifest;
     const manifest = parseManifest(bytes, mediaType, digest);
     const layers = manifest.kind === 'manifest' ? manifest.layers : [];
     const sameSetting = info.compression === format;
     if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
-        return `its layers are not compressed by ${format}`;
+        return `its layers are not compressed with ${format}`;
     return { image, info };
 }
 function entriesFor(manifests, wanted) {
     return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
 }
 function formatKeys(keys) {
-    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_errors/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
-}
-
-// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
-var io = __nccwpck_require__(88701);
-// EXTERNAL MODULE: ./lib/text.js
-var lib_text = __nccwpck_require__(68804);
-// EXTERNAL MODULE: ./lib/process/child.js + 2 modules
-var process_child = __nccwpck_require__(1775);
-;// CONCATENATED MODULE: ./lib/process/stream.js
-
-
-
-
-
-
-const LOG_LIMIT = 64 * 1024;
-const LOG_LINES = 15;
-const LINGER = 5000;
-const LINGER_IN_ALL = 12;
-function startStreaming(path, args, { trust, reads = false, lingerMs = LINGER }) {
-    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
-    const log = (0,process_command/* endOf */.pJ)(LOG_LIMIT);
-    child?.stderr?.on('data', (chunk) => log.add(chunk));
-    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
-    child?.stdin?.on('error', () => undefined);
-    child?.stdout?.on('error', () => undefined);
-    let exitedAt;
-    let waitingSince;
-    let waited = 0;
-    let abandoned = false;
-    let overdue;
-    let wentOn = false;
-    function watchPipes() {
-        const timer = setInterval(() => {
-            if (waitingSince === undefined)
-                return;
-            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
-            if (silent < lingerMs && waited + silent < lingerMs * LINGER_IN_ALL)
-                return;
-            abandoned = true;
-            end();
-        }, lingerMs / 5);
-        child?.stdout?.once('close', () => clearInterval(timer));
-        if (child?.stdout?.destroyed !== false)
-            clearInterval(timer);
-    }
-    async function next(chunks) {
-        const since = performance.now();
-        waitingSince = since;
-        const waiting = (0,lib_activity/* startActivity */.C)(`the output of ${path}`);
-        try {
-            const { done, value } = await chunks.next();
-            return done ? undefined : value;
-        }
-        finally {
-            waiting.end();
-            waitingSince = undefined;
-            if (exitedAt !== undefined)
-                waited += performance.now() - Math.max(since, exitedAt);
-        }
-    }
-    async function* output() {
-        if (child?.stdout == null)
-            return;
-        const chunks = child.stdout[Symbol.asyncIterator]();
-        try {
-            for (let chunk = await next(chunks); chunk !== undefined; chunk = await next(chunks))
-                yield chunk;
-            if (exitedAt === undefined)
-                overdue = setTimeout(endOverdue, lingerMs * LINGER_IN_ALL);
-        }
-        catch (error) {
-            if (!abandoned)
-                throw error;
-        }
-        finally {
-            child.stdout.destroy();
-        }
-    }
-    function endOverdue() {
-        wentOn = true;
-        (0,process_child/* endGroup */.N4)(child);
-    }
-    function end() {
-        clearTimeout(overdue);
-        (0,process_child/* endGroup */.N4)(child);
-        child?.stdout?.destroy();
-        child?.stderr?.destroy();
-        child?.stdin?.destroy();
-    }
-    async function settle() {
-        const { code, error } = await exited;
-        exitedAt = performance.now();
-        clearTimeout(overdue);
-        if (child?.pid !== undefined) {
-            watchPipes();
-            await (0,process_command/* waitUpTo */.ob)(lingerMs, logClosed);
-        }
-        const text = (0,lib_errors/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
-        if (code === 0)
-            return { log: text };
-        if (wentOn)
-            return { failure: 'it closed its standard output, but did not end', log: text };
-        return { failure: error ?? stream_describe(code, child?.signalCode ?? null), log: text };
-    }
-    return { input: child?.stdin ?? closedInput(), output: output(), ended: settle(), end };
-}
-function stream_describe(code, signal) {
-    return `it ended with ${signal ?? `status ${code}`}`;
-}
-function closedInput() {
-    const input = new external_node_stream_.PassThrough();
-    input.on('error', () => undefined);
-    input.destroy();
-    return input;
-}
-
-;// CONCATENATED MODULE: ./lib/docker/docker-error.js
-
-class DockerError extends lib_errors/* ActionError */.lZ {
-    name = 'DockerError';
+    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/docker/docker.js
@@ -57109,258 +57183,112 @@ class DockerError extends lib_errors/* ActionError */.lZ {
 
 
 
-
-
-
-
-
-
-const PUSH_STRAIGHT = 'Leave `push-with: docker` out: without it, the image is pushed straight from what Nix built.';
+const PUSH_WITHOUT_DOCKER = 'To push without Docker, remove `push-with: docker`.';
+const DOCKER_SILENCE = 60_000;
 async function checkDocker({ silence } = {}) {
-    const { exitCode, log } = await docker(['version', '--format', '{{.Server.Version}}'], silence);
+    const { exitCode, log } = await runDocker(['version', '--format', '{{.Server.Version}}'], silence);
     if (exitCode === 0)
         return;
-    throw new DockerError({
+    throw new errors/* DockerError */.Bi({
         message: 'Docker is not running on this runner',
-        detail: (0,lib_errors/* lastLines */.w$)(log, 5),
-        hint: WHERE_DOCKER_IS,
+        detail: (0,lib_text/* lastLines */.w$)(log, 5),
+        hint: DOCKER_RUNNERS,
     });
 }
 async function keepsLayersUncompressed() {
-    const { exitCode, stdout } = await docker(['info', '--format', '{{json .DriverStatus}}']);
+    const { exitCode, stdout } = await runDocker(['info', '--format', '{{json .DriverStatus}}']);
     return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
-async function loadImage(feed, advise = () => undefined, { silence = SILENCE } = {}) {
-    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
-    const progress = watchLoad(docker, silence);
-    try {
-        const [fed] = await Promise.allSettled([feed(docker.input)]);
-        const brokenPipe = fed.status === 'rejected' && PIPE_ERRORS.has(String(fed.reason.code));
-        if (fed.status === 'rejected' && !brokenPipe && progress.stalled() === undefined)
-            throw fed.reason;
-        const loading = (0,lib_activity/* startActivity */.C)('docker load');
-        const { failure, log } = await docker.ended.finally(loading.end);
-        if (fed.status === 'fulfilled' && failure === undefined)
-            return fed.value;
-        const said = (0,lib_errors/* lastLines */.w$)(log || (failure ?? ''), 10);
-        const message = 'Docker could not load the image that Nix built';
-        if (progress.stalled() !== undefined)
-            throw docker_noAnswer(message, `docker load ${progress.stalled()}`);
-        throw new DockerError({ message, detail: said, hint: advise(said) ?? adviceOnDaemon(said) });
-    }
-    finally {
-        progress.end();
-        docker.end();
-        await docker.ended;
-    }
-}
-function watchLoad(docker, silence) {
-    let stalled;
-    let last = performance.now();
-    let seen = 0;
-    const written = () => Number(docker.input.bytesWritten ?? 0);
-    const timer = setInterval(() => {
-        const { input } = docker;
-        const waits = input.writableLength > 0 || input.writableFinished;
-        if (!waits || written() !== seen)
-            last = performance.now();
-        seen = written();
-        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
-        if (performance.now() - last < limit)
-            return;
-        stalled = input.writableFinished
-            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
-            : `read nothing for ${Math.round(limit / 1000)} s`;
-        docker.end();
-    }, silence / 12);
-    const reading = async () => {
-        for await (const _ of docker.output)
-            last = performance.now();
-    };
-    reading().catch(() => undefined);
-    return { stalled: () => stalled, end: () => clearInterval(timer) };
-}
-const SILENCE = 60_000;
-const LOAD_SPEED = 10_000;
-const PUSH_SPEED = 1_000;
-const docker_BUDGET = 120_000;
-const docker_SHORTEST_ATTEMPT = 10_000;
 async function loadedImage(configDigest, names) {
     const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
     for (const name of candidates) {
-        const { exitCode, log } = await docker(['image', 'inspect', '--format', '{{.Id}}', name]);
+        const { exitCode, log } = await runDocker(['image', 'inspect', '--format', '{{.Id}}', name]);
         if (exitCode === 0)
             return name;
-        if (adviceOnDaemon(log) !== undefined)
-            throw failed('Docker could not look up the image that it has loaded', log);
+        if (daemonHint(log) !== undefined)
+            throw dockerFailed('Docker could not inspect the image that it has loaded', log);
     }
-    throw new DockerError({
+    throw new errors/* DockerError */.Bi({
         message: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
-        hint: names.length > 0 ? undefined : 'Give the image a name and a tag in Nix, so that Docker can find it.',
+        hint: names.length > 0 ? undefined : 'Set `name` and `tag` of the image in Nix, so that Docker can find it.',
     });
 }
 const NAMES_LIMIT = 8;
 async function tagImage(image, reference) {
-    const { exitCode, log } = await docker(['tag', image, reference]);
+    const { exitCode, log } = await runDocker(['tag', image, reference]);
     if (exitCode !== 0)
-        throw failed(`Docker could not tag the image as ${reference}`, log);
+        throw dockerFailed(`Docker could not tag the image as ${reference}`, log);
 }
-async function pushTag(push, log, { wait = external_node_timers_promises_.setTimeout, silence = SILENCE } = {}) {
-    const { reference, size } = push;
-    const clock = createClock(() => performance.now(), wait);
-    const start = clock.now();
-    let failing;
-    for (let count = 1;; count++) {
-        const left = failing === undefined ? silence : Math.max(failing + docker_BUDGET - clock.now(), docker_SHORTEST_ATTEMPT);
-        const limit = Math.min(silence, left) + size / PUSH_SPEED;
-        const onOutput = (text) => {
-            if (failing !== undefined && /: Pushed$/m.test(text))
-                failing = clock.now();
-        };
-        const result = await docker(['push', reference], limit, { shown: true, onOutput });
-        if (result.exitCode === 0)
-            return digestIn(result.stdout, reference);
-        failing ??= result.stalled ? clock.now() - limit : clock.now();
-        const delay = retryDelay(count, undefined, Date.now(), Math.random());
-        if (!mayPass(result) || clock.now() + delay > failing + docker_BUDGET) {
-            const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
-            throw pushError(`Docker could not push ${reference}${tries}`, result, limit, push);
-        }
-        const why = result.stalled ? silentFor('docker push', limit) : (0,lib_errors/* sanitizeLine */.g$)((0,lib_errors/* lastLines */.w$)(result.log, 1));
-        log.info(`docker push ${reference}: ${why}; retrying in ${(delay / 1000).toFixed(1)} s`);
-        await clock.wait(delay);
-    }
-}
-function digestIn(stdout, reference) {
-    const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
-    if (digest !== undefined && isDigest(digest))
-        return digest;
-    throw new DockerError({
-        message: `Docker has pushed ${reference}, but did not say its digest`,
-        detail: (0,lib_errors/* lastLines */.w$)(stdout, 5),
-    });
-}
-function mayPass({ stalled, log }) {
-    if (stalled || /secondary rate limit/i.test(log))
-        return true;
-    return !REFUSED.test(log) && (DAEMON_GONE.test(log) || PASSING.test(log));
-}
-const REFUSED = /denied|unauthorized|authentication required|no basic auth/i;
-const PASSING = new RegExp([
-    'toomanyrequests|too many requests',
-    String.raw `(status|code|HTTP)[^\n]{0,30}\b(408|429|50[0234]|52[0-7])\b`,
-    'internal server error|bad gateway|service unavailable|gateway time-?out',
-    'connection (was )?(reset|refused|aborted)|broken pipe|use of closed network connection',
-    String.raw `\bEOF\b|TLS handshake|time-?out|timed out|deadline exceeded|server misbehaving|no such host`,
-    'temporary failure|network is unreachable|no route to host',
-    'blob upload (unknown|invalid)|blob unknown',
-].join('|'), 'i');
-function pushError(message, { stalled, log }, limit, { loginHelp, existing }) {
-    if (stalled)
-        return docker_noAnswer(message, silentFor('docker push', limit));
-    const detail = (0,lib_errors/* lastLines */.w$)(log, 5);
-    const refused = REFUSED.test(log);
-    if (IMMUTABLE.test(log) || (refused && existing !== undefined))
-        return new DockerError({
-            message: `${message}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
-            detail,
-            hint: docker_OTHER_TAG,
-        });
-    if (refused)
-        return new DockerError({ message, detail, hint: loginHelp });
-    if (UNSUPPORTED.test(log))
-        return new DockerError({ message, detail, hint: PUSH_OCI });
-    return failed(message, log, mayPass({ exitCode: 1, stdout: '', stalled, log }) ? LATER : undefined);
-}
-const IMMUTABLE = /immutable|overwrit/i;
-const docker_OTHER_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
-Or push by digest alone, without Docker:
-  push-with: registry
-  tag: ""`;
-const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i;
-const PUSH_OCI = "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry";
-const LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
-function silentFor(command, limit) {
-    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
-}
-function failed(message, log, hint) {
-    return new DockerError({ message, detail: (0,lib_errors/* lastLines */.w$)(log, 5), hint: adviceOnDaemon(log) ?? hint });
-}
-function docker_noAnswer(message, detail) {
-    return new DockerError({ message: `${message}: the Docker daemon does not answer`, detail, hint: RESTART });
-}
-function adviceOnDaemon(detail) {
-    return DAEMON_GONE.test(detail) ? `The Docker daemon has ended, or can't be reached. ${RESTART}` : undefined;
-}
-const DAEMON_GONE = /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i;
-const RESTART = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_STRAIGHT}`;
-const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
-const WHERE_DOCKER_IS = 'Use a runner with Docker: the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it, those with macOS have not. On a self-hosted one, start it and let the runner\'s user reach it ("docker version" shows whether it does).';
-async function docker(args, silenceMs = SILENCE, options = {}) {
-    const result = await (0,process_command/* runCommand */.d1)('docker', args, { trust: 'everything', silenceMs, ...options });
+async function runDocker(args, silenceMs = DOCKER_SILENCE, options = {}) {
+    const result = await runCommand('docker', args, { trust: 'everything', silenceMs, ...options });
     if (result === undefined)
-        throw missing();
+        throw dockerMissing();
     const [command = ''] = args;
     if (result.stalled && !options.shown)
-        throw docker_noAnswer(`Can't run docker ${command}`, silentFor(`docker ${command}`, silenceMs));
+        throw daemonStalled(`Can't run docker ${command}`, formatSilence(`docker ${command}`, silenceMs));
     return result;
 }
 async function dockerPath() {
     const path = await (0,io/* which */.K7)('docker');
     if (path === '')
-        throw missing();
+        throw dockerMissing();
     return path;
 }
-function missing() {
-    return new DockerError({ message: 'Docker is not installed on this runner', hint: WHERE_DOCKER_IS });
+function dockerMissing() {
+    return new errors/* DockerError */.Bi({ message: 'Docker is not installed on this runner', hint: DOCKER_RUNNERS });
 }
+const DOCKER_RUNNERS = "Use a runner that has Docker, such as the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm). Hosted macOS runners do not have Docker. On a self-hosted runner, start Docker and give the runner's user access to it. To check this, run:\n  docker version";
+function dockerFailed(message, log, hint) {
+    return new errors/* DockerError */.Bi({ message, detail: (0,lib_text/* lastLines */.w$)(log, 5), hint: daemonHint(log) ?? hint });
+}
+function daemonStalled(message, detail) {
+    return new errors/* DockerError */.Bi({ message: `${message}: the Docker daemon does not respond`, detail, hint: RESTART_DOCKER });
+}
+function formatSilence(command, limit) {
+    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
+}
+function daemonHint(log) {
+    return isDaemonGone(log) ? `The Docker daemon has stopped or can't be reached. ${RESTART_DOCKER}` : undefined;
+}
+function isDaemonGone(log) {
+    return /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i.test(log);
+}
+const RESTART_DOCKER = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_WITHOUT_DOCKER}`;
 
 // EXTERNAL MODULE: ./lib/fs/temp-folder.js
 var temp_folder = __nccwpck_require__(61622);
-;// CONCATENATED MODULE: ./lib/image/image-error.js
-
-class ImageError extends lib_errors/* ActionError */.lZ {
-    name = 'ImageError';
-}
-
-;// CONCATENATED MODULE: external "node:stream/promises"
-const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
 ;// CONCATENATED MODULE: ./lib/fs/regular-file.js
 
 
 
 
-class FileError extends lib_errors/* ActionError */.lZ {
-    name = 'FileError';
-}
 async function resolveWithin(path, root) {
     try {
-        const [place, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
-        if (regular_file_isWithin(place, folder))
-            return place;
+        const [target, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
+        if (isWithin(target, folder))
+            return target;
     }
     catch (error) {
         if (isCode(error, 'ENOENT', 'ENOTDIR'))
             return undefined;
         throw unreadable(path, error);
     }
-    throw leadsOut(path, root);
+    throw linkOutside(path, root);
 }
 async function openRegularFile(path, root) {
-    const place = await resolveWithin(path, root);
-    if (place === undefined)
-        throw new FileError({ message: `There is no ${path}` });
+    const target = await resolveWithin(path, root);
+    if (target === undefined)
+        throw new errors/* FileError */.f6({ message: `${path} does not exist` });
     const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
-    const handle = await (0,promises_.open)(place, flags).catch((error) => {
+    const handle = await (0,promises_.open)(target, flags).catch((error) => {
         throw unreadable(path, error);
     });
     try {
         const file = await handle.stat();
         if (!file.isFile())
-            throw new FileError({ message: `${path} is not a regular file` });
+            throw new errors/* FileError */.f6({ message: `${path} is not a regular file` });
         if (!(await isStillWithin(handle, root)))
-            throw leadsOut(path, root);
+            throw linkOutside(path, root);
         return { handle, size: file.size };
     }
     catch (error) {
@@ -57368,7 +57296,7 @@ async function openRegularFile(path, root) {
         throw error;
     }
 }
-async function regular_file_readWhole({ handle, size }, path) {
+async function readWhole({ handle, size }, path) {
     const bytes = Buffer.alloc(size);
     let length = 0;
     try {
@@ -57385,7 +57313,7 @@ async function regular_file_readWhole({ handle, size }, path) {
     return bytes.subarray(0, length);
 }
 const CHUNK = 1024 * 1024;
-async function* regular_file_contentOf({ handle, size }, path) {
+async function* contentOf({ handle, size }, path) {
     if (size === 0)
         return handle.close();
     try {
@@ -57405,12 +57333,12 @@ async function isFolder(path) {
 }
 const regular_file_NAMES_LIMIT = 10_000;
 async function listFolder(path, root) {
-    const place = await resolveWithin(path, root);
-    if (place === undefined)
-        throw new FileError({ message: `There is no ${path}` });
+    const target = await resolveWithin(path, root);
+    if (target === undefined)
+        throw new errors/* FileError */.f6({ message: `${path} does not exist` });
     const names = [];
     try {
-        for await (const { name } of await (0,promises_.opendir)(place, { bufferSize: 512 })) {
+        for await (const { name } of await (0,promises_.opendir)(target, { bufferSize: 512 })) {
             names.push(name);
             if (names.length > regular_file_NAMES_LIMIT)
                 break;
@@ -57421,582 +57349,28 @@ async function listFolder(path, root) {
     }
     if (names.length <= regular_file_NAMES_LIMIT)
         return names.sort();
-    throw new FileError({ message: `${path} is a folder with more than ${regular_file_NAMES_LIMIT} files in it` });
+    throw new errors/* FileError */.f6({ message: `The folder ${path} has more than ${regular_file_NAMES_LIMIT} files` });
 }
 async function isStillWithin({ fd }, root) {
-    const place = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
-    return place === undefined || regular_file_isWithin(place, await (0,promises_.realpath)(root));
+    const target = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
+    return target === undefined || isWithin(target, await (0,promises_.realpath)(root));
 }
-function regular_file_isWithin(path, folder) {
+function isWithin(path, folder) {
     const below = (0,external_node_path_.relative)(folder, path);
     return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
 }
 function unreadable(path, cause) {
-    return new FileError({ message: `${path} can't be read`, detail: (0,lib_errors/* messageOf */.bD)(cause), cause });
+    return new errors/* FileError */.f6({ message: `${path} can't be read`, detail: (0,errors/* messageOf */.bD)(cause), cause });
 }
-function leadsOut(path, root) {
-    return new FileError({
+function linkOutside(path, root) {
+    return new errors/* FileError */.f6({
         message: `${path} is a link that leads out of ${root}`,
-        hint: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+        hint: 'The file was not read. All files of an image must be in its output or in other store paths. Copy the file to the output, or link to a store path.',
     });
 }
 function isCode(error, ...codes) {
     return codes.includes(String(error.code));
 }
-
-// EXTERNAL MODULE: ./lib/units.js
-var units = __nccwpck_require__(83052);
-;// CONCATENATED MODULE: ./lib/image/source-image.js
-
-function damaged(path, why, cause) {
-    return new ImageError({ message: `${path} is not a whole image: ${why}`, cause });
-}
-function memberName(name) {
-    const parts = [];
-    for (const part of name.split('/')) {
-        if (part === '' || part === '.')
-            continue;
-        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
-            parts.pop();
-        else
-            parts.push(part);
-    }
-    return parts.join('/');
-}
-function source_image_listOf(names, separator = ', ') {
-    const shown = names.slice(0, 8).join(separator);
-    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
-}
-
-;// CONCATENATED MODULE: ./lib/image/config.js
-
-
-
-const LAYERS_LIMIT = 1000;
-function tooManyLayers(count) {
-    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
-}
-function readConfig(bytes, name, path) {
-    const config = config_parse(bytes, name, path);
-    if (config.diffIds.length > LAYERS_LIMIT)
-        throw damaged(path, tooManyLayers(config.diffIds.length));
-    return config;
-}
-function config_parse(bytes, name, path) {
-    try {
-        return parseConfig(bytes, `the config ${name}`);
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            throw damaged(path, error.parts.message, error);
-        throw error;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/documents.js
-
-
-const DOCUMENT_LIMIT = 4 * 1024 * 1024;
-const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
-function isDocument(name, bytes) {
-    if (name === 'manifest.json' || name === 'index.json')
-        return bytes.length > 0;
-    const first = bytes.find((byte) => !isSpace(byte));
-    return first === 0x7b || first === 0x5b;
-}
-async function documentCalled(name, contents, message, path) {
-    const bytes = await contents.document(name);
-    if (bytes !== undefined)
-        return bytes;
-    const member = await contents.member(name);
-    if (member?.type !== 'file')
-        throw damaged(path, `${message} is missing`);
-    if (member.size === 0)
-        throw damaged(path, `${message} is empty`);
-    if (member.size > DOCUMENT_LIMIT)
-        throw damaged(path, `${message} is too large (${(0,units/* formatBytes */.z)(member.size)}, at most ${(0,units/* formatBytes */.z)(DOCUMENT_LIMIT)})`);
-    throw damaged(path, `${message} is not JSON`);
-}
-function isSpace(byte) {
-    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
-}
-
-;// CONCATENATED MODULE: ./lib/image/docker-archive.js
-
-
-
-
-
-
-
-async function imageOfDockerArchive(contents, path) {
-    const document = async (name, message) => documentCalled(await resolve(name, contents), contents, message, path);
-    const manifest = docker_archive_parseManifest(await document('manifest.json', 'its manifest.json'), path);
-    const config = await document(manifest.Config, `its config ${manifest.Config}`);
-    const image = readConfig(config, manifest.Config, path);
-    if (manifest.Layers.length !== image.diffIds.length)
-        throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`);
-    const layers = [];
-    const missing = [];
-    for (const layer of manifest.Layers) {
-        const name = await resolve(layer, contents);
-        layers.push(name);
-        if ((await contents.member(name))?.type !== 'file')
-            missing.push(layer);
-    }
-    if (missing.length > 0)
-        throw damaged(path, `these layers are missing: ${source_image_listOf(missing)}`);
-    return {
-        names: manifest.RepoTags ?? [],
-        config: image,
-        configDigest: digestOf(config),
-        configBytes: config,
-        layers: layers.map((name) => ({ name })),
-    };
-}
-const docker_archive_MANIFEST = array(object({
-    Config: string(),
-    RepoTags: nullish(array(string())),
-    Layers: nullish(array(string()), []),
-}));
-function docker_archive_parseManifest(bytes, path) {
-    const read = readJson(docker_archive_MANIFEST, bytes);
-    if (!read.ok)
-        throw damaged(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`);
-    const [entry, ...more] = read.value;
-    if (entry === undefined)
-        throw damaged(path, 'its manifest.json lists no image');
-    if (more.length > 0)
-        throw new ImageError({
-            message: `${path} holds ${more.length + 1} images, and only one can be pushed`,
-            detail: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
-            hint: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
-        });
-    return { ...entry, Layers: entry.Layers ?? [] };
-}
-async function resolve(name, contents) {
-    let at = memberName(name);
-    for (let hops = 0; hops < 16; hops++) {
-        const member = await contents.member(at);
-        if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
-            return at;
-        at = member.target;
-    }
-    return at;
-}
-
-;// CONCATENATED MODULE: ./lib/image/oci-layout.js
-
-
-
-
-
-
-
-
-
-
-
-async function imageOfLayout(contents, path, wanted) {
-    const index = await documentCalled('index.json', contents, 'its index.json', path);
-    const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
-    const descriptor = await chooseImage(images, contents, path, wanted);
-    const bytes = await documentOf(contents, descriptor, path);
-    const manifest = oci_layout_parse(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
-    if (manifest.kind === 'index')
-        throw damaged(path, `its manifest ${descriptor.digest} is an index`);
-    const configBytes = await documentOf(contents, manifest.config, path);
-    const config = readConfig(configBytes, manifest.config.digest, path);
-    if (manifest.layers.length !== config.diffIds.length)
-        throw damaged(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`);
-    const layers = [];
-    for (const blob of manifest.layers)
-        layers.push({ name: await existing(contents, blob, path), blob });
-    return {
-        names: [],
-        config,
-        configDigest: manifest.config.digest,
-        configBytes,
-        layers,
-        manifest: { bytes, mediaType: manifest.mediaType, annotations: manifest.annotations, alone: images.length === 1 },
-    };
-}
-async function readLayoutFolder(path, root, take = async () => undefined, wanted) {
-    const image = await imageOfLayout(contentsOfFolder(path, root), path, wanted);
-    for (const { name, blob } of new Map(image.layers.map((layer) => [layer.name, layer])).values())
-        await take({ name, size: blob?.size ?? 0, content: () => contentAt((0,external_node_path_.join)(path, name), root) });
-    return image;
-}
-async function* contentAt(path, root) {
-    yield* regular_file_contentOf(await openRegularFile(path, root), path);
-}
-function contentsOfFolder(path, root) {
-    let read = 0;
-    async function open(name) {
-        const place = await resolveWithin((0,external_node_path_.join)(path, name), root);
-        return place === undefined ? undefined : openRegularFile(place, root);
-    }
-    return {
-        async member(name) {
-            const file = await open(name);
-            await file?.handle.close();
-            return file && { type: 'file', target: '', size: file.size };
-        },
-        async document(name) {
-            const file = await open(name);
-            try {
-                if (file === undefined || file.size > DOCUMENT_LIMIT)
-                    return undefined;
-                read += file.size;
-                if (read > DOCUMENTS_LIMIT)
-                    throw damaged(path, `it has more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-                const bytes = await regular_file_readWhole(file, (0,external_node_path_.join)(path, name));
-                return isDocument(name, bytes) ? bytes : undefined;
-            }
-            finally {
-                await file?.handle.close();
-            }
-        },
-    };
-}
-const LISTED_LIMIT = 1000;
-async function listImages(contents, index, path, seen = new Set(), depth = 0) {
-    const images = [];
-    for (const one of await listedBy(index, contents, path)) {
-        if (seen.has(one.digest))
-            continue;
-        seen.add(one.digest);
-        if (seen.size > LISTED_LIMIT)
-            throw damaged(path, `it lists more than ${LISTED_LIMIT} manifests`);
-        if (!isListOfImages(one))
-            images.push(one);
-        else {
-            if (depth > 2)
-                throw damaged(path, 'its indexes lead to one another');
-            const bytes = await documentOf(contents, one, path);
-            const inner = { bytes, mediaType: one.mediaType, name: `its index ${one.digest}` };
-            images.push(...(await listImages(contents, inner, path, seen, depth + 1)));
-        }
-    }
-    return images;
-}
-function isListOfImages({ mediaType }) {
-    return mediaType.includes('index') || mediaType.includes('manifest.list');
-}
-async function listedBy({ bytes, mediaType, name }, contents, path) {
-    const index = oci_layout_parse(bytes, mediaType, name, path);
-    if (index.kind === 'manifest')
-        throw damaged(path, `${name} is no index`);
-    if (index.manifests.length > LISTED_LIMIT)
-        throw damaged(path, `${name} lists ${index.manifests.length} manifests, at most ${LISTED_LIMIT} are read`);
-    const listed = index.manifests.filter((one) => !isAttestation(one));
-    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
-    if (distinct.length === 1)
-        return distinct;
-    const images = [];
-    for (const one of distinct)
-        if (await mayBeImage(one, contents, path))
-            images.push(one);
-    return images;
-}
-async function chooseImage(images, contents, path, wanted) {
-    const [only, ...more] = images;
-    if (only === undefined)
-        throw damaged(path, 'its index.json lists no image');
-    if (more.length === 0)
-        return only;
-    const placed = await placeImages(images, contents);
-    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted));
-    const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted));
-    const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
-    if (chosen !== undefined)
-        return chosen.image;
-    const suffix = wanted === undefined ? '' : ` for ${formatPlatform(wanted)}`;
-    if (fitting.length === 0)
-        throw new ImageError({
-            message: `${path} has no image${suffix}`,
-            detail: formatImages(placed),
-            hint: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
-        });
-    throw new ImageError({
-        message: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
-        detail: formatImages(placed),
-        hint: 'Build each image by its own attribute.',
-    });
-}
-async function placeImages(images, contents) {
-    const placed = [];
-    const known = new Map();
-    for (const image of images) {
-        const config = image.platform === undefined ? await configOf(image, contents) : undefined;
-        if (config !== undefined && !known.has(config))
-            known.set(config, await configPlatform(config, contents));
-        placed.push({ image, platform: image.platform ?? (config && known.get(config)) });
-    }
-    return placed;
-}
-async function configOf({ digest, mediaType }, contents) {
-    const bytes = await contents.document(oci_layout_nameOf(digest));
-    const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest));
-    return manifest?.kind === 'manifest' ? manifest.config.digest : undefined;
-}
-async function configPlatform(config, contents) {
-    const bytes = await contents.document(oci_layout_nameOf(config));
-    return bytes && ifValid(() => parseConfig(bytes, config));
-}
-function ifValid(read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            return undefined;
-        throw error;
-    }
-}
-function formatImages(images) {
-    return source_image_listOf(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${formatPlatform(platform)}` : ''}`), '\n');
-}
-async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
-    if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
-        return false;
-    if (!isManifestType(mediaType) && !isIndexType(mediaType))
-        return false;
-    const bytes = await contents.document(oci_layout_nameOf(digest));
-    if (bytes === undefined)
-        return true;
-    const manifest = oci_layout_parse(bytes, mediaType, `its manifest ${digest}`, path);
-    if (manifest.kind === 'index')
-        return true;
-    const { config, layers } = manifest;
-    return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)));
-}
-const IMAGE_CONFIGS = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json']);
-function isLayer(mediaType) {
-    return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType);
-}
-function oci_layout_parse(bytes, mediaType, name, path) {
-    try {
-        return parseManifest(bytes, mediaType, name);
-    }
-    catch (error) {
-        if (error instanceof FormatError)
-            throw damaged(path, error.parts.message, error);
-        throw error;
-    }
-}
-async function documentOf(contents, { digest, size }, path) {
-    const bytes = await documentCalled(oci_layout_nameOf(digest), contents, digest, path);
-    if (bytes.length !== size)
-        throw damaged(path, `${digest} has ${bytes.length} bytes, and what lists it says ${size}`);
-    if (digestOf(bytes) !== digest)
-        throw damaged(path, `${digest} has another content than its name says`);
-    return bytes;
-}
-async function existing(contents, { digest, size }, path) {
-    const name = oci_layout_nameOf(digest);
-    const member = await contents.member(name);
-    if (member?.type !== 'file')
-        throw damaged(path, `its layer ${digest} is missing`);
-    if (member.size !== size)
-        throw damaged(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`);
-    return name;
-}
-function oci_layout_nameOf(digest) {
-    return `blobs/${digest.replace(':', '/')}`;
-}
-function isBlobName(name) {
-    return name.startsWith('blobs/sha256/');
-}
-
-// EXTERNAL MODULE: external "node:zlib"
-var external_node_zlib_ = __nccwpck_require__(38522);
-;// CONCATENATED MODULE: ./lib/image/zstd-frames.js
-async function* splitFrames(bytes) {
-    const endOfFrame = followFrames();
-    for await (const chunk of bytes) {
-        for (let at = 0; at < chunk.length;) {
-            const end = endOfFrame(chunk, at);
-            yield chunk.subarray(at, end);
-            at = end;
-        }
-    }
-}
-function followFrames() {
-    const parts = partsOf();
-    let part = parts.next(NONE).value;
-    let head = NONE;
-    let left = part.size;
-    function finishParts() {
-        let ended = false;
-        while (left === 0) {
-            ended ||= part.last === true;
-            part = parts.next(head).value;
-            head = NONE;
-            left = part.size;
-        }
-        return ended;
-    }
-    return (chunk, start) => {
-        for (let at = start; at < chunk.length;) {
-            const piece = chunk.subarray(at, at + left);
-            at += piece.length;
-            left -= piece.length;
-            if (part.read)
-                head = Buffer.concat([head, piece]);
-            if (finishParts())
-                return at;
-        }
-        return chunk.length;
-    };
-}
-const NONE = Buffer.alloc(0);
-function* partsOf() {
-    for (;;) {
-        const magic = (yield { size: 4, read: true }).readUInt32LE();
-        if (magic === 0xfd2fb528)
-            yield* blocksOfFrame();
-        else if (magic >>> 4 === 0x184d2a5)
-            yield { size: (yield { size: 4, read: true }).readUInt32LE(), last: true };
-        else
-            yield { size: Number.POSITIVE_INFINITY };
-    }
-}
-function* blocksOfFrame() {
-    const descriptor = (yield { size: 1, read: true }).readUInt8();
-    const isSingle = (descriptor & 0x20) !== 0;
-    const contentSize = [isSingle ? 1 : 0, 2, 4, 8][descriptor >> 6] ?? 0;
-    const dictionary = [0, 1, 2, 4][descriptor & 3] ?? 0;
-    yield { size: (isSingle ? 0 : 1) + dictionary + contentSize };
-    for (let isLast = false; !isLast;) {
-        const header = (yield { size: 3, read: true }).readUIntLE(0, 3);
-        isLast = (header & 1) !== 0;
-        yield { size: ((header >> 1) & 3) === 1 ? 1 : header >> 3 };
-    }
-    yield { size: (descriptor & 4) === 0 ? 0 : 4, last: true };
-}
-
-;// CONCATENATED MODULE: ./lib/image/decompress.js
-
-
-
-
-
-
-
-
-function compressionOf(start) {
-    const hex = start.toString('hex', 0, 6);
-    if (hex.startsWith('1f8b'))
-        return 'gzip';
-    if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex))
-        return 'zstd';
-    return hex === 'fd377a585a00' ? 'xz' : undefined;
-}
-function isTar(start) {
-    return start.toString('latin1', 257, 262) === 'ustar';
-}
-function decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
-    const options = { chunkSize: 1024 * 1024 };
-    if (compression === 'xz')
-        return byXz(bytes, path);
-    return compression === 'gzip'
-        ? byStream((0,external_node_zlib_.createGunzip)(options), bytes, path)
-        : byStream((0,external_node_zlib_.createZstdDecompress)({ ...options, params: { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: windowLog } }), splitFrames(bytes), path, windowLog);
-}
-const WINDOW_LOG = 27;
-const INNER_WINDOW_LOG = 23;
-async function* byStream(plain, bytes, path, windowLog = WINDOW_LOG) {
-    const failure = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), plain));
-    try {
-        yield* plain;
-    }
-    catch (error) {
-        throw explained((await failure) ?? error, path, windowLog);
-    }
-    const error = await failure;
-    if (error !== undefined && decompress_codeOf(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
-        throw explained(error, path, windowLog);
-}
-function decompress_codeOf(error) {
-    return String(error.code);
-}
-function explained(error, path, windowLog) {
-    if (decompress_codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
-        return new ImageError({
-            message: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
-            detail: (0,lib_errors/* messageOf */.bD)(error),
-            hint: windowLog === WINDOW_LOG
-                ? 'Compress it without `--long`, or with at most `--long=27`.'
-                : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
-            cause: error,
-        });
-    return /^(Z_|ZSTD_)/.test(decompress_codeOf(error)) ? decompress_damaged(path, (0,lib_errors/* messageOf */.bD)(error), error) : error;
-}
-const XZ_MEMORY = '160MiB';
-async function* byXz(bytes, path) {
-    const program = await (0,io/* which */.K7)('xz');
-    if (program === '')
-        throw new ImageError({
-            message: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-            hint: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
-        });
-    const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
-    const xz = startStreaming(program, args, { trust: 'nix', reads: true });
-    const fed = settled((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), xz.input));
-    try {
-        yield* xz.output;
-        const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
-        if (feeding !== undefined && !GIVEN_UP.has(decompress_codeOf(feeding)))
-            throw feeding;
-        if (failure !== undefined)
-            throw decompress_damaged(path, log === '' ? failure : log);
-        if (feeding !== undefined)
-            throw feeding;
-    }
-    finally {
-        xz.end();
-    }
-}
-const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
-function decompress_damaged(path, detail, cause) {
-    return new ImageError({ message: `${path} is damaged: it can't be decompressed`, detail, cause });
-}
-async function settled(work) {
-    try {
-        await work;
-        return undefined;
-    }
-    catch (error) {
-        return error;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/probe.js
-
-async function probe(content) {
-    const chunks = content[Symbol.asyncIterator]();
-    let start = Buffer.alloc(0);
-    while (start.length < HEADER) {
-        const { done, value } = await chunks.next();
-        if (done)
-            break;
-        start = Buffer.concat([start, value]);
-    }
-    async function* whole() {
-        try {
-            if (start.length > 0)
-                yield start;
-            for (let next = await chunks.next(); !next.done; next = await chunks.next())
-                yield next.value;
-        }
-        finally {
-            await chunks.return?.();
-        }
-    }
-    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
-}
-const HEADER = 512;
 
 ;// CONCATENATED MODULE: ./lib/image/byte-reader.js
 
@@ -58063,6 +57437,397 @@ function fileReader(file, size) {
     };
 }
 
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
+// EXTERNAL MODULE: external "node:zlib"
+var external_node_zlib_ = __nccwpck_require__(38522);
+;// CONCATENATED MODULE: ./lib/process/stream.js
+
+
+
+
+
+
+function isBrokenPipe(error) {
+    return PIPE_ERRORS.has(String(error?.code));
+}
+const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
+const stream_LOG_LIMIT = 64 * 1024;
+const LOG_LINES = 15;
+const stream_LINGER = 5000;
+const LINGER_TOTAL = 12;
+function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
+    const log = keepTail(stream_LOG_LIMIT);
+    child?.stderr?.on('data', (chunk) => log.add(chunk));
+    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
+    let exitedAt;
+    let waitingSince;
+    let waited = 0;
+    let outputAbandoned = false;
+    let exitTimer;
+    let exitOverdue = false;
+    function watchOutput() {
+        const timer = setInterval(() => {
+            if (waitingSince === undefined)
+                return;
+            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
+            if (silent < lingerMs && waited + silent < lingerMs * LINGER_TOTAL)
+                return;
+            outputAbandoned = true;
+            end();
+        }, lingerMs / 5);
+        child?.stdout?.once('close', () => clearInterval(timer));
+        if (child?.stdout?.destroyed !== false)
+            clearInterval(timer);
+    }
+    async function nextChunk(chunks) {
+        const since = performance.now();
+        waitingSince = since;
+        const waiting = startActivity(`the output of ${path}`);
+        try {
+            const { done, value } = await chunks.next();
+            return done ? undefined : value;
+        }
+        finally {
+            waiting.end();
+            waitingSince = undefined;
+            if (exitedAt !== undefined)
+                waited += performance.now() - Math.max(since, exitedAt);
+        }
+    }
+    async function* output() {
+        if (child?.stdout == null)
+            return;
+        const chunks = child.stdout[Symbol.asyncIterator]();
+        try {
+            for (let chunk = await nextChunk(chunks); chunk !== undefined; chunk = await nextChunk(chunks))
+                yield chunk;
+            if (exitedAt === undefined)
+                exitTimer = setTimeout(endOverdue, lingerMs * LINGER_TOTAL);
+        }
+        catch (error) {
+            if (!outputAbandoned)
+                throw error;
+        }
+        finally {
+            child.stdout.destroy();
+        }
+    }
+    function endOverdue() {
+        exitOverdue = true;
+        (0,process_child/* endGroup */.N4)(child);
+    }
+    function end() {
+        clearTimeout(exitTimer);
+        (0,process_child/* endGroup */.N4)(child);
+        child?.stdout?.destroy();
+        child?.stderr?.destroy();
+        child?.stdin?.destroy();
+    }
+    async function ended() {
+        const { code, error } = await exited;
+        exitedAt = performance.now();
+        clearTimeout(exitTimer);
+        if (child?.pid !== undefined) {
+            watchOutput();
+            await (0,cancellation/* waitUpTo */.ob)(lingerMs, logClosed);
+        }
+        const text = (0,lib_text/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
+        if (code === 0)
+            return { log: text };
+        if (exitOverdue)
+            return { failure: 'it closed its standard output, but did not end', log: text };
+        return { failure: error ?? `it ended with ${child?.signalCode ?? `status ${code}`}`, log: text };
+    }
+    return { input: child?.stdin ?? closedInput(), output: output(), ended: ended(), end };
+}
+function closedInput() {
+    const input = new external_node_stream_.PassThrough();
+    input.on('error', () => undefined);
+    input.destroy();
+    return input;
+}
+
+;// CONCATENATED MODULE: ./lib/image/decompress.js
+
+
+
+
+
+
+function compressionOf(start) {
+    const hex = start.toString('hex', 0, 6);
+    if (hex.startsWith('1f8b'))
+        return 'gzip';
+    if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex))
+        return 'zstd';
+    return hex === 'fd377a585a00' ? 'xz' : undefined;
+}
+function isTar(start) {
+    return start.toString('latin1', 257, 262) === 'ustar';
+}
+async function peekCompression(content) {
+    const chunks = content[Symbol.asyncIterator]();
+    let start = Buffer.alloc(0);
+    while (start.length < TAR_HEADER) {
+        const { done, value } = await chunks.next();
+        if (done)
+            break;
+        start = Buffer.concat([start, value]);
+    }
+    async function* whole() {
+        try {
+            if (start.length > 0)
+                yield start;
+            for (let next = await chunks.next(); !next.done; next = await chunks.next())
+                yield next.value;
+        }
+        finally {
+            await chunks.return?.();
+        }
+    }
+    return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() };
+}
+const TAR_HEADER = 512;
+function decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
+    if (compression === 'xz')
+        return decompressXz(bytes, path);
+    if (compression === 'zstd')
+        return decompressZstd(bytes, path, windowLog);
+    return decompressGzip(bytes, path);
+}
+const decompress_CHUNK = 1024 * 1024;
+const WINDOW_LOG = 27;
+const INNER_WINDOW_LOG = 23;
+async function* decompressGzip(bytes, path) {
+    const gunzip = (0,external_node_zlib_.createGunzip)({ chunkSize: decompress_CHUNK });
+    const failure = errorOf((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), gunzip));
+    try {
+        yield* gunzip;
+    }
+    catch (error) {
+        throw explainZlibError((await failure) ?? error, path);
+    }
+    const error = await failure;
+    if (error !== undefined && decompress_errorCode(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
+        throw explainZlibError(error, path);
+}
+async function* decompressZstd(bytes, path, windowLog) {
+    const chunks = bytes[Symbol.asyncIterator]();
+    const params = { [external_node_zlib_.constants.ZSTD_d_windowLogMax]: windowLog };
+    let rest = Buffer.alloc(0);
+    try {
+        do {
+            const decompressor = (0,external_node_zlib_.createZstdDecompress)({ chunkSize: decompress_CHUNK, params });
+            const feeding = feed(decompressor, rest, chunks);
+            feeding.catch(() => undefined);
+            yield* decompressor;
+            rest = await feeding;
+        } while (rest.length > 0);
+    }
+    catch (error) {
+        throw explainZlibError(error, path, windowLog);
+    }
+    finally {
+        chunks.return?.().catch(() => undefined);
+    }
+}
+async function feed(decompressor, first, chunks) {
+    try {
+        for (let chunk = first; chunk !== undefined; chunk = await nextChunk(chunks)) {
+            if (chunk.length === 0)
+                continue;
+            const before = decompressor.bytesWritten;
+            await new Promise((resolve, reject) => {
+                decompressor.write(chunk, (error) => (error ? reject(error) : resolve()));
+            });
+            const read = decompressor.bytesWritten - before;
+            if (read < chunk.length)
+                return chunk.subarray(read);
+        }
+        decompressor.end();
+        return Buffer.alloc(0);
+    }
+    catch (error) {
+        decompressor.destroy(error instanceof Error ? error : new Error((0,errors/* messageOf */.bD)(error)));
+        throw error;
+    }
+}
+async function nextChunk(chunks) {
+    const { done, value } = await chunks.next();
+    return done ? undefined : value;
+}
+function decompress_errorCode(error) {
+    return String(error.code);
+}
+function explainZlibError(error, path, windowLog = WINDOW_LOG) {
+    if (decompress_errorCode(error) === 'ZSTD_error_frameParameter_windowTooLarge')
+        return new errors/* ImageError */.C8({
+            message: `${path} can't be decompressed: its zstd window is larger than ${2 ** windowLog / 1024 / 1024} MiB`,
+            detail: (0,errors/* messageOf */.bD)(error),
+            hint: windowLog === WINDOW_LOG
+                ? 'Compress it without `--long`, or with at most `--long=27`.'
+                : 'Compress its layers without `--long` and with a level of at most 19, or leave the archive uncompressed.',
+            cause: error,
+        });
+    return /^(Z_|ZSTD_)/.test(decompress_errorCode(error)) ? decompressionError(path, (0,errors/* messageOf */.bD)(error), error) : error;
+}
+const XZ_MEMORY = '160MiB';
+async function* decompressXz(bytes, path) {
+    const program = await (0,io/* which */.K7)('xz');
+    if (program === '')
+        throw new errors/* ImageError */.C8({
+            message: `${path} is compressed with xz, but the program "xz" is not installed`,
+            hint: 'Install it (on Debian and Ubuntu: apt-get install xz-utils), or compress with gzip or zstd: set `compressor` of dockerTools.',
+        });
+    const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
+    const xz = startStreaming(program, args, { trust: 'nix', reads: true });
+    const fed = errorOf((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), xz.input));
+    try {
+        yield* xz.output;
+        const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
+        if (feeding !== undefined && !INPUT_CLOSED.has(decompress_errorCode(feeding)))
+            throw feeding;
+        if (failure !== undefined)
+            throw decompressionError(path, log === '' ? failure : log);
+        if (feeding !== undefined)
+            throw feeding;
+    }
+    finally {
+        xz.end();
+    }
+}
+const INPUT_CLOSED = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
+function decompressionError(path, detail, cause) {
+    return new errors/* ImageError */.C8({ message: `${path} is damaged: it can't be decompressed`, detail, cause });
+}
+async function errorOf(work) {
+    try {
+        await work;
+        return undefined;
+    }
+    catch (error) {
+        return error;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/source-image.js
+
+function openImageReader(reader) {
+    let image;
+    async function* readLayers() {
+        image = yield* reader;
+    }
+    const layers = readLayers();
+    return {
+        layers,
+        async image() {
+            while (!(await layers.next()).done)
+                ;
+            if (image === undefined)
+                throw new Error('the image was closed before its end');
+            return image;
+        },
+    };
+}
+function damagedImage(path, problem, cause) {
+    return new errors/* ImageError */.C8({ message: `${path} is not a complete image: ${problem}`, cause });
+}
+function memberName(name) {
+    const parts = [];
+    for (const part of name.split('/')) {
+        if (part === '' || part === '.')
+            continue;
+        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
+            parts.pop();
+        else
+            parts.push(part);
+    }
+    return parts.join('/');
+}
+function formatNames(names, separator = ', ') {
+    const shown = names.slice(0, 8).join(separator);
+    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
+}
+
+;// CONCATENATED MODULE: ./lib/image/documents.js
+
+
+
+
+const DOCUMENT_LIMIT = 4 * 1024 * 1024;
+const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
+function isDocument(name, bytes) {
+    if (name === 'manifest.json' || name === 'index.json')
+        return bytes.length > 0;
+    const first = bytes.find((byte) => !isJsonSpace(byte));
+    return first === 0x7b || first === 0x5b;
+}
+function isJsonSpace(byte) {
+    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+async function requireDocument(name, contents, description, path) {
+    const bytes = await contents.document(name);
+    if (bytes !== undefined)
+        return bytes;
+    const member = await contents.member(name);
+    if (member?.type !== 'file')
+        throw damagedImage(path, `${description} is missing`);
+    if (member.size === 0)
+        throw damagedImage(path, `${description} is empty`);
+    if (member.size > DOCUMENT_LIMIT)
+        throw damagedImage(path, `${description} is too large (${(0,lib_text/* formatBytes */.z3)(member.size)}, at most ${(0,lib_text/* formatBytes */.z3)(DOCUMENT_LIMIT)})`);
+    throw damagedImage(path, `${description} is not JSON`);
+}
+const LAYERS_LIMIT = 1000;
+function tooManyLayers(count) {
+    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
+}
+function readImageConfig(bytes, name, path) {
+    const config = parseImageConfig(bytes, name, path);
+    if (config.diffIds.length > LAYERS_LIMIT)
+        throw damagedImage(path, tooManyLayers(config.diffIds.length));
+    return config;
+}
+function parseImageConfig(bytes, name, path) {
+    try {
+        return parseConfig(bytes, `the config ${name}`);
+    }
+    catch (error) {
+        if (error instanceof errors/* FormatError */.IF)
+            throw damagedImage(path, error.parts.message, error);
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/description.js
+
+
+
+
+
+const DESCRIPTION_LIMIT = 8 * 1024 * 1024;
+const DESCRIPTION = object({
+    'image-config': looseObject({}),
+    layers: nullable(array(object({ diff_ids: string() })), []),
+});
+async function readDescription(path, root) {
+    const file = await openRegularFile(path, root);
+    try {
+        if (file.size > DESCRIPTION_LIMIT)
+            return { fault: `it has ${(0,lib_text/* formatBytes */.z3)(file.size)}` };
+        const read = readJson(DESCRIPTION, await readWhole(file, path));
+        if (!read.ok)
+            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
+        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
+    }
+    finally {
+        await file.handle.close();
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/image/tar.js
 
 
@@ -58075,21 +57840,21 @@ async function* tarEntries(reader, archive) {
         const header = await readHeader(reader, archive);
         if (header === undefined) {
             if (Object.keys(extension).length > 0)
-                throw truncated(archive, 'a header');
+                throw truncatedTar(archive, 'a header');
             return;
         }
         if (isExtension(header.flag)) {
             if (++extensions > EXTENSIONS_LIMIT)
-                throw new ImageError({
+                throw new errors/* ImageError */.C8({
                     message: `${archive} is damaged: its tar has more than ${EXTENSIONS_LIMIT} headers for one file`,
                 });
             extension = { ...extension, ...(await readExtension(reader, header, global, archive)) };
             continue;
         }
-        const entry = tar_describe(header, global, extension, archive);
+        const entry = entryOf(header, global, extension, archive);
         extension = {};
         extensions = 0;
-        yield* visit(reader, entry, archive);
+        yield* visitEntry(reader, entry, archive);
     }
 }
 const BLOCK = 512;
@@ -58099,7 +57864,7 @@ function mayBeTar(start) {
 const EXTENSION_LIMIT = 256 * 1024;
 const EXTENSIONS_LIMIT = 100;
 const NAME_LIMIT = 4096;
-async function* visit(reader, entry, archive) {
+async function* visitEntry(reader, entry, archive) {
     let unread = entry.size;
     yield {
         ...entry,
@@ -58107,31 +57872,31 @@ async function* visit(reader, entry, archive) {
             while (unread > 0) {
                 const chunk = await reader.next(unread);
                 if (chunk.length === 0)
-                    throw truncated(archive, entry.name);
+                    throw truncatedTar(archive, entry.name);
                 unread -= chunk.length;
                 yield chunk;
             }
         },
     };
-    const rest = unread + padding(entry.size);
+    const rest = unread + paddingOf(entry.size);
     if ((await reader.skip(rest)) < rest)
-        throw truncated(archive, entry.name);
+        throw truncatedTar(archive, entry.name);
 }
 async function readHeader(reader, archive) {
     const block = await readExactly(reader, BLOCK);
     if (block.length === 0 || (block.length === BLOCK && isEnd(block)))
         return undefined;
     if (block.length < BLOCK)
-        throw truncated(archive, 'a header');
+        throw truncatedTar(archive, 'a header');
     if (!checksumFits(block))
-        throw new ImageError({ message: `${archive} is damaged: a header in its tar is not one` });
-    const prefix = tar_text(block, 257, 6) === 'ustar' ? tar_text(block, 345, 155) : '';
-    const name = tar_text(block, 0, 100);
+        throw new errors/* ImageError */.C8({ message: `${archive} is damaged: a header in its tar is invalid` });
+    const prefix = textField(block, 257, 6) === 'ustar' ? textField(block, 345, 155) : '';
+    const name = textField(block, 0, 100);
     return {
         name: prefix === '' ? name : `${prefix}/${name}`,
-        size: checkedSize(tar_number(block, 124, 12), archive),
+        size: checkedSize(numberField(block, 124, 12), archive),
         flag: String.fromCharCode(block[156] ?? 0),
-        linkName: tar_text(block, 157, 100),
+        linkName: textField(block, 157, 100),
     };
 }
 function isEnd(block) {
@@ -58142,22 +57907,22 @@ function checksumFits(block) {
     for (let at = 0; at < BLOCK; at++)
         if (at < 148 || at >= 156)
             sum += block[at] ?? 0;
-    return sum === tar_number(block, 148, 8);
+    return sum === numberField(block, 148, 8);
 }
 function isExtension(flag) {
     return 'xgLK'.includes(flag);
 }
 async function readExtension(reader, header, global, archive) {
     if (header.size > EXTENSION_LIMIT)
-        throw new ImageError({ message: `${archive} is damaged: a header of ${header.size} bytes` });
+        throw new errors/* ImageError */.C8({ message: `${archive} is damaged: a header of ${header.size} bytes` });
     const content = await readContent(reader, header.size, header.name, archive);
-    const rest = padding(header.size);
+    const rest = paddingOf(header.size);
     if ((await reader.skip(rest)) < rest)
-        throw truncated(archive, 'a header');
+        throw truncatedTar(archive, 'a header');
     if (header.flag === 'L')
-        return { name: tar_text(content, 0, content.length) };
+        return { name: textField(content, 0, content.length) };
     if (header.flag === 'K')
-        return { linkName: tar_text(content, 0, content.length) };
+        return { linkName: textField(content, 0, content.length) };
     const records = parsePax(content, archive);
     if (header.flag === 'x')
         return { pax: records };
@@ -58175,7 +57940,7 @@ function parsePax(content, archive) {
         const equals = record.indexOf('=');
         const whole = at + length <= content.length && content[at + length - 1] === 0x0a;
         if (space === -1 || !Number.isInteger(length) || length < 5 || equals < 1 || !whole)
-            throw new ImageError({ message: `${archive} is damaged: a pax header in its tar can't be read` });
+            throw new errors/* ImageError */.C8({ message: `${archive} is damaged: a pax header in its tar can't be read` });
         const key = record.slice(0, equals);
         if (PAX_KEYS.has(key))
             records.set(key, record.slice(equals + 1));
@@ -58183,31 +57948,31 @@ function parsePax(content, archive) {
     }
     return records;
 }
-function tar_describe(header, global, { name, linkName, pax }, archive) {
-    const said = (key) => pax?.get(key) ?? global.get(key);
-    const size = said('size');
-    const type = typeOf(header.flag);
+function entryOf(header, global, { name, linkName, pax }, archive) {
+    const record = (key) => pax?.get(key) ?? global.get(key);
+    const size = record('size');
+    const type = entryType(header.flag);
     return {
-        name: checkedName(said('path') ?? name ?? header.name, archive),
-        linkName: checkedName(said('linkpath') ?? linkName ?? header.linkName, archive),
-        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : sizeOf(size, archive)) : 0,
+        name: checkedName(record('path') ?? name ?? header.name, archive),
+        linkName: checkedName(record('linkpath') ?? linkName ?? header.linkName, archive),
+        size: type === 'file' || type === 'other' ? (size === undefined ? header.size : parseSize(size, archive)) : 0,
         type,
     };
 }
 function checkedName(name, archive) {
     if (name.length <= NAME_LIMIT)
         return name;
-    throw new ImageError({ message: `${archive} is damaged: a name in its tar has ${name.length} characters` });
+    throw new errors/* ImageError */.C8({ message: `${archive} is damaged: a name in its tar has ${name.length} characters` });
 }
-function sizeOf(text, archive) {
-    return /^\d+$/.test(text) ? checkedSize(Number(text), archive) : checkedSize(Number.NaN, archive);
+function parseSize(textField, archive) {
+    return /^\d+$/.test(textField) ? checkedSize(Number(textField), archive) : checkedSize(Number.NaN, archive);
 }
 function checkedSize(size, archive) {
     if (Number.isSafeInteger(size) && size >= 0)
         return size;
-    throw new ImageError({ message: `${archive} is damaged: a size in its tar is no number of bytes` });
+    throw new errors/* ImageError */.C8({ message: `${archive} is damaged: a size in its tar is invalid` });
 }
-function typeOf(flag) {
+function entryType(flag) {
     if (flag === '0' || flag === '\0' || flag === '7')
         return 'file';
     if (flag === '1')
@@ -58219,17 +57984,17 @@ function typeOf(flag) {
 async function readContent(reader, size, name, archive) {
     const content = await readExactly(reader, size);
     if (content.length < size)
-        throw truncated(archive, name);
+        throw truncatedTar(archive, name);
     return content;
 }
-function padding(size) {
+function paddingOf(size) {
     return (BLOCK - (size % BLOCK)) % BLOCK;
 }
-function tar_text(block, start, length) {
+function textField(block, start, length) {
     const end = block.indexOf(0, start);
     return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
 }
-function tar_number(block, start, length) {
+function numberField(block, start, length) {
     if ((block[start] ?? 0) & 0x80) {
         let value = (block[start] ?? 0) & 0x7f;
         for (let at = start + 1; at < start + length; at++)
@@ -58241,130 +58006,11 @@ function tar_number(block, start, length) {
         .replaceAll('\0', ' ')
         .trim() || '0', 8);
 }
-function truncated(archive, name) {
-    return new ImageError({
+function truncatedTar(archive, name) {
+    return new errors/* ImageError */.C8({
         message: `${archive} is damaged: it ends in the middle of ${name}`,
-        hint: 'It was cut short when it was written or copied. Remove it from the store (nix store delete) and build again.',
+        hint: 'It was truncated when it was written or copied. Remove it from the store (nix store delete) and build again.',
     });
-}
-
-;// CONCATENATED MODULE: ./lib/image/archive.js
-
-
-
-
-
-
-
-async function readArchive(reader, path, take = async () => undefined, wanted) {
-    const { members, documents } = await archive_collect(reader, path, take);
-    const contents = {
-        member: async (name) => members.get(name),
-        document: async (name) => documents.get(name),
-    };
-    if (members.has('manifest.json'))
-        return imageOfDockerArchive(contents, path);
-    if (members.has('index.json'))
-        return imageOfLayout(contents, path, wanted);
-    throw new ImageError({
-        message: `${path} is a tar, but no image: it has neither manifest.json nor index.json`,
-        detail: `it holds ${source_image_listOf([...members.keys()])}`,
-        hint: 'Build an image, with dockerTools.buildImage, buildLayeredImage or streamLayeredImage for example. If this was one, it has been cut short: remove it from the store (nix store delete) and build again.',
-    });
-}
-async function archive_collect(reader, path, take) {
-    const collection = createCollection(path);
-    for await (const entry of tarEntries(reader, path)) {
-        const name = memberName(entry.name);
-        if (name.split('/').includes('..'))
-            throw damaged(path, `its member ${entry.name} points out of it`);
-        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
-        const document = small !== undefined && isDocument(name, small) ? small : undefined;
-        collection.add(name, entry, document);
-        const content = await layerIn({ ...entry, ...(small && { content: () => once(small) }) }, name, document);
-        if (content !== undefined)
-            await take({ name, size: entry.size, content });
-    }
-    return collection;
-}
-const archive_NAMES_LIMIT = 8 * 1024 * 1024;
-function createCollection(path) {
-    const members = new Map();
-    const documents = new Map();
-    let namesLength = 0;
-    let documentsLength = 0;
-    return {
-        members,
-        documents,
-        add(name, entry, document) {
-            namesLength += name.length + entry.linkName.length + 64;
-            if (namesLength > archive_NAMES_LIMIT)
-                throw damaged(path, 'it has more files than any image');
-            members.set(name, { type: entry.type, target: targetOf(name, entry), size: entry.size });
-            documents.delete(name);
-            if (document === undefined)
-                return;
-            documents.set(name, document);
-            documentsLength += document.length;
-            if (documentsLength > DOCUMENTS_LIMIT)
-                throw damaged(path, `it holds more than ${DOCUMENTS_LIMIT} bytes of JSON`);
-        },
-    };
-}
-function targetOf(name, { type, linkName }) {
-    const folder = type === 'symbolic-link' ? name.slice(0, name.lastIndexOf('/') + 1) : '';
-    return memberName(folder + linkName);
-}
-async function readAll(content) {
-    const chunks = [];
-    for await (const chunk of content)
-        chunks.push(Buffer.from(chunk));
-    return Buffer.concat(chunks);
-}
-async function* once(bytes) {
-    yield bytes;
-}
-async function layerIn({ type, size, content }, name, document) {
-    if (type !== 'file' || size === 0)
-        return undefined;
-    if (size % 512 === 0)
-        return content;
-    if (document !== undefined)
-        return undefined;
-    if (isBlobName(name))
-        return content;
-    const probed = await probe(content());
-    return probed.compression === undefined ? undefined : () => probed.content;
-}
-function mayBeDocument({ type, size }, name) {
-    return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name);
-}
-
-;// CONCATENATED MODULE: ./lib/image/description.js
-
-
-
-
-
-const LIMIT = 8 * 1024 * 1024;
-const DESCRIPTION = object({
-    'image-config': looseObject({}),
-    layers: nullable(array(object({ diff_ids: string() })), []),
-});
-async function readDescription(path, root) {
-    const file = await openRegularFile(path, root);
-    try {
-        if (file.size > LIMIT)
-            return { fault: `it has ${(0,units/* formatBytes */.z)(file.size)}` };
-        const read = readJson(DESCRIPTION, await regular_file_readWhole(file, path));
-        if (!read.ok)
-            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
-        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
-        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
-    }
-    finally {
-        await file.handle.close();
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
@@ -58378,79 +58024,61 @@ async function readDescription(path, root) {
 
 
 
-
-
-
-
-
-
 async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
-    const start = await source_readStart(path, root);
+    const start = await readFileStart(path, root);
     if (start === 'folder')
         return findInFolder(path, root);
     const format = formatOf(start);
     if (format === undefined)
-        throw new ImageError({ message: `${path} is no image`, detail: describeStart(start, 'the file'), hint: BUILDERS });
+        throw new errors/* ImageError */.C8({
+            message: `${path} is not an image`,
+            detail: describeStart(start, 'the file'),
+            hint: BUILDERS,
+        });
     if (format === 'nix2container')
-        return describedBy(path, root);
-    const unpacked = await readUnpackedStart(path, root, format);
-    if (unpacked !== undefined && !mayBeTar(unpacked))
-        throw new ImageError({
-            message: `${path} is no image: it is compressed with ${format}, and what is in it is no tar`,
-            detail: describeStart(unpacked, 'unpacked, it'),
+        return describedSource(path, root);
+    const content = await readDecompressedStart(path, root, format);
+    if (content !== undefined && !mayBeTar(content))
+        throw new errors/* ImageError */.C8({
+            message: `${path} is not an image: it is compressed with ${format}, but does not contain a tar`,
+            detail: describeStart(content, 'decompressed, it'),
             hint: BUILDERS,
         });
     return { path, root, format };
 }
-function isSeekable({ format }) {
-    return format === 'tar' || format === 'layout';
-}
-async function readImage(source, { copy, take } = {}) {
-    if (source.format === 'layout')
-        return readLayoutFolder(source.path, source.root, take, source.platform);
-    const reader = await openReader(source, copy);
-    try {
-        const archive = await readArchive(reader, source.path, take, source.platform);
-        await readToEnd(reader, source.path);
-        return archive;
-    }
-    finally {
-        await reader.close();
-    }
-}
 const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
-async function describedBy(path, root) {
+async function describedSource(path, root) {
     const description = await readDescription(path, root);
     if ('diffIds' in description)
         return { path, root, format: 'nix2container', ...description };
-    throw new ImageError({
-        message: `${path} is no image`,
-        detail: `it begins like JSON, and is not what nix2container's buildImage makes: ${description.fault}`,
+    throw new errors/* ImageError */.C8({
+        message: `${path} is not an image`,
+        detail: `it begins like JSON, but nix2container's buildImage did not write it: ${description.fault}`,
         hint: BUILDERS,
     });
 }
-async function source_readStart(path, root, most = BLOCK) {
+async function readFileStart(path, root, most = BLOCK) {
     const place = await resolveWithin(path, root);
     if (place === undefined)
-        throw new ImageError({ message: `There is no image at ${path}`, hint: BUILDERS });
+        throw new errors/* ImageError */.C8({ message: `There is no image at ${path}`, hint: BUILDERS });
     if (await isFolder(place))
         return 'folder';
     const { handle, size } = await openRegularFile(place, root);
     try {
-        return await regular_file_readWhole({ handle, size: Math.min(most, size) }, path);
+        return await readWhole({ handle, size: Math.min(most, size) }, path);
     }
     finally {
         await handle.close();
     }
 }
-const PACKED_START = 256 * 1024;
-async function readUnpackedStart(path, root, format) {
+const COMPRESSED_START = 256 * 1024;
+async function readDecompressedStart(path, root, format) {
     if (!isCompressed(format))
         return undefined;
-    const packed = await source_readStart(path, root, PACKED_START);
-    if (packed === 'folder')
+    const compressed = await readFileStart(path, root, COMPRESSED_START);
+    if (compressed === 'folder')
         return undefined;
-    const reader = streamReader(decompress(format, external_node_stream_.Readable.from([packed]), path));
+    const reader = streamReader(decompress(format, external_node_stream_.Readable.from([compressed]), path));
     try {
         return await readExactly(reader, BLOCK);
     }
@@ -58472,30 +58100,30 @@ async function findInFolder(path, root) {
         if (source && place && !sources.has(place))
             sources.set(place, source);
     }
-    const images = [...sources.values()].filter((source) => !isForItself(source));
+    const images = [...sources.values()].filter((source) => !countsOnlyAlone(source));
     const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
         return only;
     if (only !== undefined)
-        throw new ImageError({
-            message: `${path} is a folder with ${images.length} images in it`,
-            detail: `by their first bytes: ${source_image_listOf(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
-            hint: 'Build each of them by its own attribute.',
+        throw new errors/* ImageError */.C8({
+            message: `${path} is a folder that contains ${images.length} images`,
+            detail: `by their first bytes: ${formatNames(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
+            hint: 'Build each image by its own attribute.',
         });
     const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
-    throw new ImageError({
-        message: `${path} is a folder with no image in it`,
-        detail: `it holds ${source_image_listOf(names)}`,
+    throw new errors/* ImageError */.C8({
+        message: `${path} is a folder that contains no image`,
+        detail: `it contains ${formatNames(names)}`,
         hint: others.length === 0
             ? BUILDERS
-            : `In a folder an archive or an OCI layout counts. A script that streams an image, and what nix2container's buildImage makes, count only as the result itself: if ${source_image_listOf(others)} is one, build that, not a folder around it.`,
+            : `In a folder, only an archive or an OCI layout counts as an image. If ${formatNames(others)} is a script that streams an image, or an image of nix2container, build it directly instead of a folder that contains it.`,
     });
 }
-function isForItself({ format }) {
+function countsOnlyAlone({ format }) {
     return format === 'nix2container' || format === 'script';
 }
 async function sourceAt(path, root) {
-    const start = await source_readStart(path, root).catch(() => undefined);
+    const start = await readFileStart(path, root).catch(() => undefined);
     if (start === 'folder') {
         const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin((0,external_node_path_.join)(path, name), root));
         const found = await Promise.all(parts).catch(() => [undefined]);
@@ -58504,8 +58132,8 @@ async function sourceAt(path, root) {
     const format = start && formatOf(start);
     if (format === undefined)
         return undefined;
-    const unpacked = await readUnpackedStart(path, root, format);
-    return unpacked === undefined || mayBeTar(unpacked) ? { path, root, format } : undefined;
+    const content = await readDecompressedStart(path, root, format);
+    return content === undefined || mayBeTar(content) ? { path, root, format } : undefined;
 }
 function formatOf(start) {
     if (isTar(start))
@@ -58540,67 +58168,6 @@ const KNOWN_STARTS = [
     ['514649fb', 'a disk image (QCOW2)'],
     ['68737173', 'a file system (squashfs)'],
 ];
-async function openReader(source, copy) {
-    const { path, root, format } = source;
-    if (format === 'layout' || format === 'nix2container')
-        throw new Error(`${path} is not an archive`);
-    if (format === 'tar' && copy === undefined) {
-        const { handle, size } = await openRegularFile(path, root);
-        return fileReader(handle, size);
-    }
-    const { compression, content } = format === 'script'
-        ? await probe(outputOf(source))
-        : {
-            compression: format === 'tar' ? undefined : format,
-            content: regular_file_contentOf(await openRegularFile(path, root), path),
-        };
-    const plain = compression === undefined ? content : decompress(compression, content, path);
-    return streamReader(copy === undefined ? plain : copyTo(copy, plain));
-}
-const PADDING_LIMIT = 16 * 1024 * 1024;
-async function readToEnd(reader, path) {
-    for (let read = 0; read <= PADDING_LIMIT;) {
-        const skipped = await reader.skip(1024 * 1024);
-        if (skipped === 0)
-            return;
-        read += skipped;
-    }
-    throw new ImageError({
-        message: `${path} goes on for more than ${(0,units/* formatBytes */.z)(PADDING_LIMIT)} after the end of the image's tar`,
-        hint: 'Nothing was published. Write nothing after the tar.',
-    });
-}
-async function* copyTo(copy, bytes) {
-    for await (const chunk of bytes) {
-        await new Promise((resolve, reject) => {
-            copy.write(chunk, (error) => (error ? reject(error) : resolve()));
-        });
-        yield chunk;
-    }
-    copy.end();
-    await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
-}
-const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/;
-const FOREIGN_SCRIPT = 'Is it for another system than this runner is? The script runs here, though it may have been built elsewhere: for that, add docker/setup-qemu-action before Nix is installed, take a runner of that system, or build the image with dockerTools.buildLayeredImage.';
-async function* outputOf({ path, root }) {
-    const place = await resolveWithin(path, root);
-    const script = startStreaming(place ?? path, [], { trust: 'script' });
-    try {
-        yield* script.output;
-        const { failure, log } = await script.ended;
-        if (failure === undefined)
-            return;
-        const detail = [failure, log].filter(Boolean).join('\n');
-        throw new ImageError({
-            message: `${path} should write an image to its standard output, but failed`,
-            detail,
-            hint: OTHER_PROCESSOR.test(detail) ? FOREIGN_SCRIPT : undefined,
-        });
-    }
-    finally {
-        script.end();
-    }
-}
 
 ;// CONCATENATED MODULE: ./lib/nix/explain.js
 
@@ -58618,28 +58185,28 @@ function explainBuildFailure(log, context) {
 }
 const LINE_LENGTH = 2000;
 const REQUIRED = "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}";
-const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
+const ALLOW_KVM = `Use a runner that has /dev/kvm, and add the feature to Nix:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: extra-system-features = kvm`;
 const SYMPTOMS = [
     {
         pattern: /No space left on device/i,
-        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${disk/* MORE_SPACE */.p8}`,
+        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (now ${space})`}. ${MORE_SPACE}`,
     },
     {
         pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-        hint: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
+        hint: () => `The build needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}`,
     },
     {
         pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
         hint: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
             const system = match[1] ?? match[2] ?? runnerSystem;
             if (system.endsWith('-darwin') && system !== runnerSystem)
-                return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`;
+                return `A dependency of the image is built for macOS (${system}), but images run Linux. In packages.${wanted}, use the \`pkgs\` of ${wanted}, and packages.${wanted} of the flake's inputs.`;
             if (system === runnerSystem)
-                return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.';
-            return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
+                return 'This runner lacks a system feature that the build requires. If the runner supports it, add it to `extra-system-features` in `extra_nix_config` of cachix/install-nix-action.';
+            return `This runner is ${runnerSystem}, and Nix can't build for ${system} on it. Use a runner for ${system}, or emulation:
   - uses: docker/setup-qemu-action@v4
   - uses: cachix/install-nix-action@v31
     with:
@@ -58650,9 +58217,9 @@ const SYMPTOMS = [
         pattern: /unable to load seccomp BPF program/,
         hint: ({ system, runnerSystem }) => {
             const where = system === undefined || system === runnerSystem
-                ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
+                ? 'on this runner, which is emulated, or a container that does not allow it. Use another runner'
                 : `under emulation. Build for ${system} on ${describeRunner(system)}`;
-            return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
+            return `Nix's sandbox can't filter system calls ${where}, or turn the filter off:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: filter-syscalls = false`;
@@ -58661,14 +58228,14 @@ const SYMPTOMS = [
     {
         pattern: /Exec format error|cannot execute binary file/i,
         hint: ({ system, runnerSystem }) => system === runnerSystem
-            ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
-            : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+            ? `The build runs a program that is not for ${system}, or that is damaged. Check whether it takes tools from the \`pkgs\` of another system, or downloads a program for another system.`
+            : `This runner can't run programs for ${system ?? 'another system'}: no emulation is registered for them. Add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
-or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
+Or ${system === undefined ? 'use a runner for that system' : `build on ${describeRunner(system)}`}.`,
     },
     {
         pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
-        hint: () => 'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
+        hint: () => "The GitHub token that Nix uses can't read that repository. Authorize the token for the organization (SSO), or give Nix another token (`github_access_token` of cachix/install-nix-action).",
     },
     {
         pattern: /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
@@ -58680,377 +58247,82 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
     },
     {
         pattern: /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
-        hint: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
+        hint: (_, [, scheme, host]) => `Git needs a login for ${host}: the repository is private or does not exist. Give Git a token in a step before this one:
   - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
     env:
       TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
-An input such as \`github:owner/name\` needs no login for Git, only a token in Nix's \`access-tokens\`.`,
+An input such as \`github:owner/name\` does not use Git. It only needs a token in Nix's \`access-tokens\`.`,
     },
     {
         pattern: /Host key verification failed/i,
-        hint: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+        hint: () => `SSH does not know the host's key. webfactory/ssh-agent adds the key of github.com. For another host, add to a step before this one:
   run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
     },
     {
         pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
-        hint: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+        hint: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key:
   - uses: webfactory/ssh-agent@v0.9.1
     with:
       ssh-private-key: \${{ secrets.DEPLOY_KEY }}
-or write the input as \`github:owner/name\`, and give Nix a token (its \`access-tokens\`).`,
+Or write the input as \`github:owner/name\`, and give Nix a token (\`access-tokens\`).`,
     },
     {
         pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-        hint: () => `GitHub limits requests without a login. Give Nix the token:
+        hint: () => `GitHub limits requests without a token. Give Nix the token of the job:
   - uses: cachix/install-nix-action@v31
     with:
       github_access_token: \${{ github.token }}`,
     },
     {
         pattern: /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
-        hint: (_, [, host]) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
+        hint: (_, [, host]) => `${host} limits requests without a token. Give Nix a token for ${host}, with the prefix \`PAT:\` for a personal access token, or \`OAuth2:\`:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
     },
     {
         pattern: /'[^'^]+\^[^']*' is not a valid URL/,
-        hint: () => 'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
+        hint: () => 'This version of Nix does not support `^`, which selects outputs in newer versions. Name the output as an attribute (`.#image.out` instead of `.#image^out`), or install a newer Nix.',
     },
     {
         pattern: /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
-        hint: () => 'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+        hint: () => 'Nix found no flake.nix. In a Git repository, Nix only sees files that Git tracks. Commit the file, and make actions/checkout the first step.',
     },
     {
         pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
         hint: (_, [, ...names]) => {
             const name = names.find((one) => one !== undefined);
-            return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
+            return `Nix does not see ${name}. In a Git repository, Nix only sees files that Git tracks. Commit the file. If an earlier step creates it, add to that step:
   run: git add -N ${name}`;
         },
     },
     {
         pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-        hint: (_, [, name]) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
+        hint: (_, [, name]) => `Nix looks for "${name}" in the flake registry. If it is a path, write:
   ./${name}`,
     },
     {
         pattern: /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
-        hint: (_, [, path]) => `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
+        hint: (_, [, path]) => `${path} does not exist on this runner. Check that an earlier step creates it, and that actions/checkout is the first step.`,
     },
 ];
-function explainPrivate(host, repository, kind = '') {
+function explainPrivate(host, repository, prefix = '') {
     const setting = host === 'github.com'
         ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
-        : `extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`;
-    const own = host === 'github.com' ? " The job's own `github.token` reads only its own repository." : '';
-    return `${host} has no ${repository} that Nix may read: the name or the revision is wrong, or the repository is private.${own} Give Nix a token that may read it (its \`access-tokens\`):
+        : `extra_nix_config: extra-access-tokens = ${host}=${prefix}\${{ secrets.FLAKE_INPUTS_TOKEN }}`;
+    const own = host === 'github.com' ? " The job's `github.token` can only read the job's own repository." : '';
+    return `Nix can't read ${repository} from ${host}: the name or the revision is wrong, or the repository is private.${own} Give Nix a token (\`access-tokens\`) that can read it:
   - uses: cachix/install-nix-action@v31
     with:
       ${setting}`;
 }
+function explainIgnoredSettings(names) {
+    return `Nix ignores settings in the flake's nixConfig: ${names.join(', ')}. If you trust the flake, allow them:
+  nix-args: --accept-flake-config`;
+}
 function describeRunner(system) {
     const label = hostedRunner(system);
     return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
-}
-
-;// CONCATENATED MODULE: ./lib/nix/progress.js
-
-const progress_KINDS = new Map([
-    [100, 'bytes'],
-    [103, 'copies'],
-    [104, 'builds'],
-]);
-const NO_AMOUNT = { done: 0, expected: 0 };
-const NOTHING = { done: 0, announced: 0, running: new Map() };
-const NO_PROGRESS = { builds: NOTHING, copies: NOTHING, bytes: NOTHING };
-function started(progress, id, type) {
-    return change(progress, progress_KINDS.get(type), (tally) => (tally.running.size < MOST ? run(tally, id, NO_AMOUNT) : tally));
-}
-const MOST = 1000;
-function advanced(progress, id, amount) {
-    return change(progress, progress_kindOf(progress, id), (tally) => run(tally, id, amount));
-}
-function announced(progress, type, expected) {
-    return change(progress, progress_KINDS.get(type), (tally) => ({ ...tally, announced: expected }));
-}
-function stopped(progress, id) {
-    const kind = progress_kindOf(progress, id);
-    return change(progress, kind, (tally) => {
-        const { done, expected } = tally.running.get(id) ?? NO_AMOUNT;
-        const running = new Map(tally.running);
-        running.delete(id);
-        return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
-    });
-}
-function formatProgress({ builds, copies, bytes }) {
-    const [built, fetched] = [total(builds), total(copies)];
-    const left = built.expected - built.done + fetched.expected - fetched.done;
-    const parts = [
-        built.expected > 0 && `${built.done} of ${built.expected} built`,
-        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${formatFetched(total(bytes))}`,
-    ].filter((part) => part !== false);
-    return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
-}
-function formatFetched({ done, expected }) {
-    return done === 0 ? '' : ` (${(0,units/* formatBytes */.z)(done)} of ${(0,units/* formatBytes */.z)(expected)})`;
-}
-function total({ done, announced, running }) {
-    const amounts = [...running.values()];
-    const all = done + amounts.reduce((sum, amount) => sum + amount.done, 0);
-    const expected = done + amounts.reduce((sum, amount) => sum + amount.expected, 0);
-    return { done: all, expected: Math.max(all, expected, announced) };
-}
-function progress_kindOf(progress, id) {
-    return [...progress_KINDS.values()].find((kind) => progress[kind].running.has(id));
-}
-function run(tally, id, amount) {
-    return { ...tally, running: new Map(tally.running).set(id, amount) };
-}
-function change(progress, kind, by) {
-    return kind === undefined ? progress : { ...progress, [kind]: by(progress[kind]) };
-}
-
-;// CONCATENATED MODULE: ./lib/nix/nix-log.js
-
-
-
-
-function startNixLog(now) {
-    const told = { at: now, line: undefined };
-    const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] };
-    return { structured: false, progress: NO_PROGRESS, told, shownAt: now, ...nothing };
-}
-function readNixLine(log, line, now) {
-    const read = readLine(log, line, now);
-    return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } };
-}
-function remind(log, now) {
-    if (now - log.shownAt < nix_log_SILENCE)
-        return { log, shown: [] };
-    const progress = formatProgress(log.progress);
-    const running = [...log.builds.values()].filter((build) => build.running).map(nix_log_nameOf);
-    const names = running.length > SHOWN_BUILDS ? [...running.slice(0, SHOWN_BUILDS), '…'] : running;
-    const at = names.length === 0 ? 'at work' : `building ${names.join(', ')}`;
-    const shown = `${progress ?? 'Nix'}${progress === undefined ? ' is' : ';'} still ${at}`;
-    return { log: { ...log, shownAt: now, told: { at: now, line: progress } }, shown: [shown] };
-}
-function endNixLog({ progress, told }) {
-    const line = formatProgress(progress);
-    return line === undefined || line === told.line ? [] : [line];
-}
-function failureIn({ builds, errors, others }) {
-    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
-    const told = causes.length > 0 ? causes : errors;
-    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && told.some((error) => error.includes(derivation)));
-    const evident = failed.slice(0, KEPT_BUILDS);
-    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => logOf(build, SHOWN_LINES));
-    const messages = told.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? withoutLog(error) : error);
-    const detail = [...shown, ...messages];
-    return {
-        detail: plain((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
-        evidence: plain([...others, ...errors, ...evident.flatMap((build) => logOf(build, KEPT_LINES))].join('\n')),
-    };
-}
-const PROGRESS_INTERVAL = 10_000;
-const nix_log_SILENCE = 60_000;
-const KEPT_LINES = 200;
-const KEPT_BUILDS = 30;
-const KEPT_ERRORS = 20;
-const MOST_BUILDS = 200;
-const KEPT_LENGTH = 2000;
-const KEPT_CHARACTERS = 64 * 1024;
-const ID_LENGTH = 40;
-const PATH_LENGTH = 1000;
-const SHOWN_LINES = 20;
-const SHOWN_BUILDS = 3;
-const ID = /"(id|parent)":(\d+)/g;
-const fields = optional(array(union([string(), number()])), []);
-const nix_log_event = variant('action', [
-    object({
-        action: literal('start'),
-        id: string(),
-        type: number(),
-        level: number(),
-        text: string(),
-        fields,
-    }),
-    object({ action: literal('stop'), id: string() }),
-    object({ action: literal('result'), id: string(), type: number(), fields }),
-    object({ action: literal('msg'), level: number(), msg: string() }),
-]);
-function parseEvent(line) {
-    if (!line.startsWith('@nix {'))
-        return undefined;
-    const read = readJson(nix_log_event, line.slice(5).replace(ID, '"$1":"$2"'));
-    return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined;
-}
-function readLine(log, line, now) {
-    const event = parseEvent(line);
-    if (event === undefined) {
-        const shown = printable(line);
-        return { log: keepOther(log, shown), shown: [shown] };
-    }
-    const read = take({ ...log, structured: true }, event);
-    const progress = formatProgress(read.log.progress);
-    if (progress === undefined || progress === log.told.line || now - log.told.at < PROGRESS_INTERVAL)
-        return read;
-    return { log: { ...read.log, told: { at: now, line: progress } }, shown: [...read.shown, progress] };
-}
-function take(log, event) {
-    switch (event.action) {
-        case 'start':
-            return start(log, event);
-        case 'result':
-            return result(log, event);
-        case 'msg':
-            return nix_log_message(log, event.msg);
-        case 'stop': {
-            const build = log.builds.get(event.id);
-            const builds = build === undefined ? log.builds : forget(new Map(log.builds), event.id, build);
-            return { log: { ...log, builds, progress: stopped(log.progress, event.id) }, shown: [] };
-        }
-    }
-}
-const BUILD = 105;
-const COPY_PATH = 100;
-const LOG_LINE = 101;
-const PROGRESS = 105;
-const EXPECTED = 106;
-const POST_BUILD_LINE = 107;
-const INFO = 3;
-function start(log, { id, type, level, text, fields: [derivation] }) {
-    const builds = type === BUILD &&
-        typeof derivation === 'string' &&
-        derivation.length <= PATH_LENGTH &&
-        log.builds.size < MOST_BUILDS
-        ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
-        : log.builds;
-    const shown = level <= INFO && text !== '' && type !== COPY_PATH ? lines(text) : [];
-    return { log: { ...log, builds, progress: started(log.progress, id, type) }, shown };
-}
-function result(log, { id, type, fields: [first, second] }) {
-    if (type === LOG_LINE && typeof first === 'string')
-        return buildLine(log, id, printable(first));
-    if (type === POST_BUILD_LINE && typeof first === 'string')
-        return { log, shown: [`post-build-hook> ${printable(first)}`] };
-    if (!isCount(first) || !isCount(second))
-        return { log, shown: [] };
-    if (type === PROGRESS)
-        return { log: { ...log, progress: advanced(log.progress, id, { done: first, expected: second }) }, shown: [] };
-    if (type === EXPECTED)
-        return { log: { ...log, progress: announced(log.progress, first, second) }, shown: [] };
-    return { log, shown: [] };
-}
-function isCount(field) {
-    return Number.isSafeInteger(field) && Number(field) >= 0;
-}
-function buildLine(log, id, line) {
-    const build = log.builds.get(id);
-    if (build === undefined)
-        return { log: keepOther(log, line), shown: [line] };
-    const builds = new Map(log.builds).set(id, { ...build, lines: keep(build.lines, line) });
-    return { log: { ...log, builds }, shown: [`${nix_log_nameOf(build)}> ${line}`] };
-}
-function nix_log_message(log, text) {
-    const shown = lines(text);
-    const isError = plain(text).startsWith('error:');
-    if (!isError)
-        return { log: shown.reduce(keepOther, { ...log, ignoredSettings: ignoredSettings(log, text) }), shown };
-    const error = shown
-        .map(plain)
-        .map(cut)
-        .join('\n')
-        .slice(0, KEPT_LENGTH * 4);
-    const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
-    return { log: { ...log, errors }, shown };
-}
-function ignoredSettings({ ignoredSettings: known }, text) {
-    const [, name] = /ignoring untrusted flake configuration setting '([\w-]{1,100})'/.exec(text) ?? [];
-    if (name === undefined || known.includes(name) || known.length >= KEPT_ERRORS)
-        return known;
-    return [...known, name];
-}
-function forget(builds, id, build) {
-    builds.set(id, { ...build, running: false });
-    const ended = [...builds].filter(([, { running }]) => !running);
-    for (const [old] of ended.slice(0, -KEPT_BUILDS))
-        builds.delete(old);
-    return builds;
-}
-function keepOther(log, line) {
-    return { ...log, others: keep(log.others, line) };
-}
-function keep(lines, line) {
-    const kept = [...lines, cut(line)].slice(-KEPT_LINES);
-    let characters = kept.reduce((sum, { length }) => sum + length, 0);
-    while (characters > KEPT_CHARACTERS)
-        characters -= kept.shift()?.length ?? 0;
-    return kept;
-}
-const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
-const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
-function withoutLog(error) {
-    return error.replace(REPEATED_LOG, '');
-}
-function logOf(build, count) {
-    return build.lines.slice(-count).map((line) => `${nix_log_nameOf(build)}> ${line}`);
-}
-function nix_log_nameOf({ derivation }) {
-    return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '');
-}
-function lines(text) {
-    return text.trimEnd().split('\n').map(printable);
-}
-function plain(text) {
-    return (0,lib_text/* withoutEscapes */.Lx)(text);
-}
-function cut(line) {
-    return line.length > KEPT_LENGTH ? `${Buffer.from(line.slice(0, KEPT_LENGTH)).toString()}…` : line;
-}
-const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
-function printable(text) {
-    const end = text.endsWith('\r') ? withoutCarriageReturns(text) : text;
-    const line = end.slice(end.lastIndexOf('\r') + 1);
-    return line
-        .split(COLOUR)
-        .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
-        .join('');
-}
-function withoutCarriageReturns(text) {
-    let end = text.length;
-    while (end > 0 && text[end - 1] === '\r')
-        end--;
-    return text.slice(0, end);
-}
-function withoutControls(text) {
-    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
-}
-
-;// CONCATENATED MODULE: ./lib/nix/nearest.js
-
-const SHOWN = 20;
-const nearest_NAME_LIMIT = 100;
-function formatNearest(all, wanted) {
-    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, nearest_NAME_LIMIT));
-    if (names.length <= SHOWN)
-        return names.join(', ');
-    const distances = new Map(names.map((name) => [name, distance(name.toLowerCase(), wanted.slice(0, nearest_NAME_LIMIT).toLowerCase())]));
-    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
-    return `${nearest.slice(0, SHOWN).join(', ')} and ${names.length - SHOWN} more`;
-}
-function distance(from, to) {
-    const target = [...to];
-    let row = [0, ...target.map((_, at) => at + 1)];
-    for (const character of from) {
-        const next = [(row[0] ?? 0) + 1];
-        for (const [at, other] of target.entries()) {
-            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
-            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
-        }
-        row = next;
-    }
-    return row[target.length] ?? 0;
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/packages.js
@@ -59061,21 +58333,20 @@ function distance(from, to) {
 
 
 
-
 async function readPackages(call) {
     const path = attributeNames(call.attribute);
     const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
-    const all = await packages_evaluate(call, '', `packages: {
+    const all = await evaluate(call, '', `packages: {
     systems = builtins.attrNames packages;
     packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
   }`, WITHOUT_BUILDS);
     const found = readJson(ALL, all.stdout);
     if (!found.ok)
-        return packages_readEach(call, path);
+        return readSystems(call, path);
     const read = [];
     for (const system of found.value.systems) {
         const packages = found.value.packages[system];
-        read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages));
+        read.push(packages === undefined ? { kind: 'unsupported', system } : await examined(call, path, system, packages));
     }
     return read;
 }
@@ -59083,50 +58354,50 @@ function formatPackages(packages, attribute) {
     const { system, kind } = packages;
     if (kind === 'failed')
         return `${system}: can't be evaluated: ${packages.why}`;
-    if (kind === 'foreign')
-        return `${system}: no container images are for it`;
+    if (kind === 'unsupported')
+        return `${system}: container images can't be built for it`;
     return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
 }
 const PACKAGES = object({ names: array(string()), found: string() });
 const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
 const NAMES = array(string());
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function packages_readEach(call, path) {
-    const listed = await packages_evaluate(call, '', 'builtins.attrNames');
+async function readSystems(call, path) {
+    const listed = await evaluate(call, '', 'builtins.attrNames');
     const systems = readJson(NAMES, listed.stdout);
     if (!systems.ok)
         throw notEvaluated(call, listed);
     const read = [];
     for (const system of systems.value)
-        read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system });
+        read.push(SYSTEMS.includes(system) ? await packages_readSystem(call, path, system) : { kind: 'unsupported', system });
     return read;
 }
-async function readOne(call, path, system) {
-    const looked = await packages_evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
+async function packages_readSystem(call, path, system) {
+    const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
     const seen = readJson(PACKAGES, looked.stdout);
     if (seen.ok)
-        return evaluated(call, path, system, seen.value);
-    const { stdout, log } = await packages_evaluate(call, `.${system}`, describeSet(path, 'list'));
+        return examined(call, path, system, seen.value);
+    const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
     const listed = readJson(PACKAGES, stdout);
-    return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
+    return listed.ok ? examined(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
 }
 const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
-async function evaluated(call, path, system, { names, found }) {
+async function examined(call, path, system, { names, found }) {
     const offered = BUILDABLE.includes(found);
     if (offered || found === 'absent')
         return { kind: 'evaluated', system, names, offered };
     const name = `packages.${system}.${call.attribute}`;
     const why = found === 'throw'
-        ? `can't be evaluated: ${errorIn((await packages_evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
+        ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
         : `is ${TYPES[found] ?? `of type ${found}`}`;
     return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
 }
 const TYPES = {
     null: 'null',
-    set: 'a set, and no derivation',
-    lambda: 'a function, and no derivation',
+    set: 'a set, not a derivation',
+    lambda: 'a function, not a derivation',
 };
-function packages_evaluate({ flake, nixArgs }, of, apply, options = []) {
+function evaluate({ flake, nixArgs }, of, apply, options = []) {
     return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
 }
 function describeSet(path, how) {
@@ -59154,26 +58425,48 @@ function nixString(text) {
 }
 function notEvaluated({ flake, runnerSystem, missing }, { log }) {
     if (/does not provide attribute/.test(log))
-        return new NixError({
-            message: `The flake ${flake} has no "packages" at all`,
-            hint: `Add ${missing} to its outputs.`,
+        return new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no output "packages"`,
+            hint: `Add ${missing} to the outputs of the flake.`,
         });
-    return new NixError({
+    return new errors/* NixError */.Yq({
         message: `Nix could not evaluate ${flake}#packages`,
-        detail: (0,lib_errors/* lastLines */.w$)(log, 20),
+        detail: (0,lib_text/* lastLines */.w$)(log, 20),
         hint: explainBuildFailure(log, { runnerSystem }),
     });
 }
+const SHOWN_NAMES = 20;
+const packages_NAME_LIMIT = 100;
+function formatNearest(all, wanted) {
+    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, packages_NAME_LIMIT));
+    if (names.length <= SHOWN_NAMES)
+        return names.join(', ');
+    const distances = new Map(names.map((name) => [name, editDistance(name.toLowerCase(), wanted.slice(0, packages_NAME_LIMIT).toLowerCase())]));
+    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
+    return `${nearest.slice(0, SHOWN_NAMES).join(', ')} and ${names.length - SHOWN_NAMES} more`;
+}
+function editDistance(from, to) {
+    const target = [...to];
+    let row = [0, ...target.map((_, at) => at + 1)];
+    for (const character of from) {
+        const next = [(row[0] ?? 0) + 1];
+        for (const [at, other] of target.entries()) {
+            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
+            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
+        }
+        row = next;
+    }
+    return row[target.length] ?? 0;
+}
 
-;// CONCATENATED MODULE: ./lib/nix/what-there-is.js
+;// CONCATENATED MODULE: ./lib/nix/missing-attribute.js
 
 
 
 
 
 
-
-async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
+async function suggestPackages({ installable, system, nixArgs, runnerSystem }) {
     const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
     const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
     try {
@@ -59181,21 +58474,21 @@ async function whatFlakeHas({ installable, system, nixArgs, runnerSystem }) {
         return [
             'The flake has these packages:',
             ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
-            'Name one of them in the inputs `attribute` and `system`, or add the one that is missing to the flake.',
+            'Set `attribute` and `system` to one of them, or add the missing package to the flake.',
         ].join('\n');
     }
     catch (error) {
-        if (!(error instanceof NixError))
+        if (!(error instanceof errors/* NixError */.Yq))
             throw error;
-        return [`${error.parts.message}.`, error.parts.detail && (0,lib_errors/* sanitizeLine */.g$)(error.parts.detail), error.parts.hint]
+        return [`${error.parts.message}.`, error.parts.detail && (0,lib_text/* sanitizeLine */.g$)(error.parts.detail), error.parts.hint]
             .filter(Boolean)
             .join(' ');
     }
 }
-async function whatFileHas({ installable, system, nixArgs }) {
+async function suggestFileAttributes({ installable, system, nixArgs }) {
     const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
     if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
-        return `The value of the file is a derivation itself, and has no such attribute. If it is the image, set
+        return `The file evaluates to a derivation, which has no such attribute. If the derivation is the image, set:
   attribute: ""`;
     const describe = `file:
     let
@@ -59207,13 +58500,286 @@ async function whatFileHas({ installable, system, nixArgs }) {
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     }`;
     const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
-    const file = readJson(FILE, stdout);
-    const rule = 'The input `attribute`, which is containerImage unless it is given, names an attribute of the set that the file has, or that its function makes.';
+    const file = readJson(FILE_VALUE, stdout);
+    const rule = 'Set `attribute` (default: containerImage) to an attribute of the set that the file contains or its function returns.';
     if (!file.ok || file.value.is !== 'set')
         return rule;
     return `The file has these attributes: ${formatNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
 }
-const FILE = object({ is: string(), names: array(string()) });
+const FILE_VALUE = object({ is: string(), names: array(string()) });
+
+;// CONCATENATED MODULE: ./lib/nix/nix-log-event.js
+
+
+const fields = optional(array(union([string(), number()])), []);
+const NIX_EVENT = variant('action', [
+    object({
+        action: literal('start'),
+        id: string(),
+        type: number(),
+        level: number(),
+        text: string(),
+        fields,
+    }),
+    object({ action: literal('stop'), id: string() }),
+    object({ action: literal('result'), id: string(), type: number(), fields }),
+    object({ action: literal('msg'), level: number(), msg: string() }),
+]);
+const ACTIVITY = { copyPath: 100, build: 105 };
+const RESULT = { buildLogLine: 101, progress: 105, setExpected: 106, postBuildLogLine: 107 };
+const LEVEL_INFO = 3;
+const ID = /"(id|parent)":(\d+)/g;
+const ID_LENGTH = 40;
+function parseNixEvent(line) {
+    if (!line.startsWith('@nix {'))
+        return undefined;
+    const read = readJson(NIX_EVENT, line.slice(5).replace(ID, '"$1":"$2"'));
+    return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/progress.js
+
+const KINDS = new Map([
+    [100, 'bytes'],
+    [103, 'copies'],
+    [104, 'builds'],
+]);
+const NO_AMOUNT = { done: 0, expected: 0 };
+const NOTHING = { done: 0, announced: 0, running: new Map() };
+const NO_PROGRESS = { builds: NOTHING, copies: NOTHING, bytes: NOTHING };
+function addActivity(progress, id, type) {
+    return changeTally(progress, KINDS.get(type), (tally) => tally.running.size < RUNNING_LIMIT ? setAmount(tally, id, NO_AMOUNT) : tally);
+}
+const RUNNING_LIMIT = 1000;
+function updateActivity(progress, id, amount) {
+    return changeTally(progress, kindOfActivity(progress, id), (tally) => setAmount(tally, id, amount));
+}
+function announceActivities(progress, type, expected) {
+    return changeTally(progress, KINDS.get(type), (tally) => ({ ...tally, announced: expected }));
+}
+function stopActivity(progress, id) {
+    const kind = kindOfActivity(progress, id);
+    return changeTally(progress, kind, (tally) => {
+        const { done, expected } = tally.running.get(id) ?? NO_AMOUNT;
+        const running = new Map(tally.running);
+        running.delete(id);
+        return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
+    });
+}
+function formatProgress({ builds, copies, bytes }) {
+    const [built, fetched] = [totalOf(builds), totalOf(copies)];
+    const left = built.expected - built.done + fetched.expected - fetched.done;
+    const parts = [
+        built.expected > 0 && `${built.done} of ${built.expected} built`,
+        fetched.expected > 0 && `${fetched.done} of ${fetched.expected} fetched${formatFetched(totalOf(bytes))}`,
+    ].filter((part) => part !== false);
+    return parts.length === 0 ? undefined : `Nix: ${[...parts, `${left} left`].join(', ')}`;
+}
+function formatFetched({ done, expected }) {
+    return done === 0 ? '' : ` (${(0,lib_text/* formatBytes */.z3)(done)} of ${(0,lib_text/* formatBytes */.z3)(expected)})`;
+}
+function totalOf({ done, announced, running }) {
+    const amounts = [...running.values()];
+    const all = done + amounts.reduce((sum, amount) => sum + amount.done, 0);
+    const expected = done + amounts.reduce((sum, amount) => sum + amount.expected, 0);
+    return { done: all, expected: Math.max(all, expected, announced) };
+}
+function kindOfActivity(progress, id) {
+    return [...KINDS.values()].find((kind) => progress[kind].running.has(id));
+}
+function setAmount(tally, id, amount) {
+    return { ...tally, running: new Map(tally.running).set(id, amount) };
+}
+function changeTally(progress, kind, by) {
+    return kind === undefined ? progress : { ...progress, [kind]: by(progress[kind]) };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/nix-log.js
+
+
+
+function startNixLog(now) {
+    const shownProgress = { at: now, line: undefined };
+    const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] };
+    return { structured: false, progress: NO_PROGRESS, shownProgress, shownAt: now, ...nothing };
+}
+function readNixLine(log, line, now) {
+    const read = readLine(log, line, now);
+    return read.shown.length === 0 ? read : { ...read, log: { ...read.log, shownAt: now } };
+}
+function remind(log, now) {
+    if (now - log.shownAt < REMINDER_INTERVAL)
+        return { log, shown: [] };
+    const progress = formatProgress(log.progress);
+    const running = [...log.builds.values()].filter((build) => build.running).map(derivationName);
+    const names = running.length > NAMED_BUILDS ? [...running.slice(0, NAMED_BUILDS), '…'] : running;
+    const activity = names.length === 0 ? 'still running' : `still building ${names.join(', ')}`;
+    const shown = progress === undefined ? `Nix is ${activity}` : `${progress}; ${activity}`;
+    return { log: { ...log, shownAt: now, shownProgress: { at: now, line: progress } }, shown: [shown] };
+}
+function endNixLog({ progress, shownProgress }) {
+    const line = formatProgress(progress);
+    return line === undefined || line === shownProgress.line ? [] : [line];
+}
+function derivationName({ derivation }) {
+    return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '');
+}
+const PROGRESS_INTERVAL = 10_000;
+const REMINDER_INTERVAL = 60_000;
+const NAMED_BUILDS = 3;
+const KEPT_LINES = 200;
+const KEPT_BUILDS = 30;
+const KEPT_ERRORS = 20;
+const BUILDS_LIMIT = 200;
+const KEPT_LENGTH = 2000;
+const KEPT_CHARACTERS = 64 * 1024;
+const PATH_LENGTH = 1000;
+function readLine(log, line, now) {
+    const event = parseNixEvent(line);
+    if (event === undefined) {
+        const shown = printableLine(line);
+        return { log: keepOther(log, shown), shown: [shown] };
+    }
+    const read = readEvent({ ...log, structured: true }, event);
+    const progress = formatProgress(read.log.progress);
+    if (progress === undefined || progress === log.shownProgress.line || now - log.shownProgress.at < PROGRESS_INTERVAL)
+        return read;
+    return { log: { ...read.log, shownProgress: { at: now, line: progress } }, shown: [...read.shown, progress] };
+}
+function readEvent(log, event) {
+    switch (event.action) {
+        case 'start':
+            return readStartEvent(log, event);
+        case 'result':
+            return readResultEvent(log, event);
+        case 'msg':
+            return readMessage(log, event.msg);
+        case 'stop': {
+            const build = log.builds.get(event.id);
+            const builds = build === undefined ? log.builds : endBuild(new Map(log.builds), event.id, build);
+            return { log: { ...log, builds, progress: stopActivity(log.progress, event.id) }, shown: [] };
+        }
+    }
+}
+function readStartEvent(log, { id, type, level, text, fields: [derivation] }) {
+    const builds = type === ACTIVITY.build &&
+        typeof derivation === 'string' &&
+        derivation.length <= PATH_LENGTH &&
+        log.builds.size < BUILDS_LIMIT
+        ? new Map(log.builds).set(id, { derivation, running: true, lines: [] })
+        : log.builds;
+    const shown = level <= LEVEL_INFO && text !== '' && type !== ACTIVITY.copyPath ? printableLines(text) : [];
+    return { log: { ...log, builds, progress: addActivity(log.progress, id, type) }, shown };
+}
+function readResultEvent(log, { id, type, fields: [first, second] }) {
+    if (type === RESULT.buildLogLine && typeof first === 'string')
+        return readBuildLine(log, id, printableLine(first));
+    if (type === RESULT.postBuildLogLine && typeof first === 'string')
+        return { log, shown: [`post-build-hook> ${printableLine(first)}`] };
+    if (!isCount(first) || !isCount(second))
+        return { log, shown: [] };
+    if (type === RESULT.progress)
+        return { log: { ...log, progress: updateActivity(log.progress, id, { done: first, expected: second }) }, shown: [] };
+    if (type === RESULT.setExpected)
+        return { log: { ...log, progress: announceActivities(log.progress, first, second) }, shown: [] };
+    return { log, shown: [] };
+}
+function isCount(field) {
+    return Number.isSafeInteger(field) && Number(field) >= 0;
+}
+function readBuildLine(log, id, line) {
+    const build = log.builds.get(id);
+    if (build === undefined)
+        return { log: keepOther(log, line), shown: [line] };
+    const builds = new Map(log.builds).set(id, { ...build, lines: addLine(build.lines, line) });
+    return { log: { ...log, builds }, shown: [`${derivationName(build)}> ${line}`] };
+}
+function readMessage(log, text) {
+    const shown = printableLines(text);
+    const isError = (0,lib_text/* withoutEscapes */.Lx)(text).startsWith('error:');
+    if (!isError)
+        return { log: shown.reduce(keepOther, { ...log, ignoredSettings: ignoredSettings(log, text) }), shown };
+    const error = shown
+        .map(lib_text/* withoutEscapes */.Lx)
+        .map(cutCopy)
+        .join('\n')
+        .slice(0, KEPT_LENGTH * 4);
+    const errors = [...log.errors.filter((one) => one !== error), error].slice(-KEPT_ERRORS);
+    return { log: { ...log, errors }, shown };
+}
+function ignoredSettings({ ignoredSettings: known }, text) {
+    const [, name] = /ignoring untrusted flake configuration setting '([\w-]{1,100})'/.exec(text) ?? [];
+    if (name === undefined || known.includes(name) || known.length >= KEPT_ERRORS)
+        return known;
+    return [...known, name];
+}
+function endBuild(builds, id, build) {
+    builds.set(id, { ...build, running: false });
+    const ended = [...builds].filter(([, { running }]) => !running);
+    for (const [old] of ended.slice(0, -KEPT_BUILDS))
+        builds.delete(old);
+    return builds;
+}
+function keepOther(log, line) {
+    return { ...log, others: addLine(log.others, line) };
+}
+function addLine(lines, line) {
+    const kept = [...lines, cutCopy(line)].slice(-KEPT_LINES);
+    let characters = kept.reduce((sum, { length }) => sum + length, 0);
+    while (characters > KEPT_CHARACTERS)
+        characters -= kept.shift()?.length ?? 0;
+    return kept;
+}
+function cutCopy(line) {
+    return line.length > KEPT_LENGTH ? `${Buffer.from(line.slice(0, KEPT_LENGTH)).toString()}…` : line;
+}
+function printableLines(text) {
+    return text.trimEnd().split('\n').map(printableLine);
+}
+const COLOUR = /(\p{Cc}\[[\d;]*m)/u;
+function printableLine(text) {
+    const end = text.endsWith('\r') ? withoutCarriageReturns(text) : text;
+    const line = end.slice(end.lastIndexOf('\r') + 1);
+    return line
+        .split(COLOUR)
+        .map((part, at) => (at % 2 === 1 && part.startsWith('\u001b') ? part : withoutControls(part)))
+        .join('');
+}
+function withoutCarriageReturns(text) {
+    let end = text.length;
+    while (end > 0 && text[end - 1] === '\r')
+        end--;
+    return text.slice(0, end);
+}
+function withoutControls(text) {
+    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
+}
+
+;// CONCATENATED MODULE: ./lib/nix/nix-failure.js
+
+
+function failureIn({ builds, errors, others }) {
+    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
+    const reported = causes.length > 0 ? causes : errors;
+    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && reported.some((error) => error.includes(derivation)));
+    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => lastLinesOf(build, SHOWN_LINES));
+    const messages = reported.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? error.replace(REPEATED_LOG, '') : error);
+    const detail = [...shown, ...messages];
+    const evident = failed.slice(0, EVIDENT_BUILDS).flatMap((build) => lastLinesOf(build, EVIDENT_LINES));
+    return {
+        detail: (0,lib_text/* withoutEscapes */.Lx)((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
+        evidence: (0,lib_text/* withoutEscapes */.Lx)([...others, ...errors, ...evident].join('\n')),
+    };
+}
+const SHOWN_LINES = 20;
+const SHOWN_BUILDS = 3;
+const EVIDENT_LINES = 200;
+const EVIDENT_BUILDS = 30;
+const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
+function lastLinesOf(build, count) {
+    return build.lines.slice(-count).map((line) => `${derivationName(build)}> ${line}`);
+}
 
 ;// CONCATENATED MODULE: ./lib/nix/build.js
 
@@ -59228,32 +58794,26 @@ const FILE = object({ is: string(), names: array(string()) });
 
 
 
+
 async function buildInstallable(call) {
     const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
-    const message = [...call.nixArgs, ...call.installable.options, call.installable.text];
-    const build = await runShown([...args, '--log-format', 'internal-json', ...message]);
-    const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...message]);
+    const target = [...call.nixArgs, ...call.installable.options, call.installable.text];
+    const build = await runShown([...args, '--log-format', 'internal-json', ...target]);
+    const { result, log } = supportsLogFormat(build) ? build : await runShown([...args, '--print-build-logs', ...target]);
     if (result.exitCode !== 0)
         throw await buildFailed(call, result, log);
-    return { storePath: await build_outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings };
-}
-function adviseOnSettings(names) {
-    return `Nix ignores settings that the flake asks for (nixConfig): ${names.join(', ')}. If you trust the flake, allow them:
-  nix-args: --accept-flake-config`;
-}
-function storeFolder() {
-    return process.env.NIX_STORE_DIR || '/nix/store';
+    return { storePath: await builtPath(result.stdout, call), ignoredSettings: log.ignoredSettings };
 }
 async function runShown(args) {
     let log = startNixLog(performance.now());
-    const show = (lines) => lines.forEach(process_command/* printLine */.wi);
-    const take = (read) => {
+    const show = (lines) => lines.forEach(printLine);
+    const update = (read) => {
         log = read.log;
         show(read.shown);
     };
-    const reminder = setInterval(() => take(remind(log, performance.now())), 1000);
+    const reminder = setInterval(() => update(remind(log, performance.now())), 1000);
     try {
-        const result = await runNix(args, (line) => take(readNixLine(log, line, performance.now())));
+        const result = await runNix(args, (line) => update(readNixLine(log, line, performance.now())));
         if (result.exitCode === 0)
             show(endNixLog(log));
         return { result, log };
@@ -59262,7 +58822,7 @@ async function runShown(args) {
         clearInterval(reminder);
     }
 }
-function knowsFormat({ result, log }) {
+function supportsLogFormat({ result, log }) {
     return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
 }
 const BUILD_RESULT = array(union([
@@ -59270,26 +58830,26 @@ const BUILD_RESULT = array(union([
     pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
     pipe(string(), transform((path) => ({ out: path }))),
 ]));
-async function build_outputOf(json, call) {
+async function builtPath(json, call) {
     const { name } = call.installable;
     const result = readJson(BUILD_RESULT, json);
     if (!result.ok)
-        throw new NixError({ message: `Nix built ${name}, but its answer can't be read`, detail: json.trim() });
+        throw new errors/* NixError */.Yq({ message: `Nix built ${name}, but its JSON output can't be read`, detail: json.trim() });
     const built = result.value;
     const [outputs, ...more] = built;
     if (outputs !== undefined && more.length === 0)
         return oneOutput(outputs, call);
-    throw new NixError({
-        message: `${name} is ${built.length} derivations, and an image is one`,
+    throw new errors/* NixError */.Yq({
+        message: `${name} evaluates to ${built.length} derivations instead of one image`,
         detail: built.flatMap((one) => Object.values(one)).join('\n'),
-        hint: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
+        hint: call.installable.text === '' ? 'Set `attribute` to the derivation that is the image.' : undefined,
     });
 }
 async function oneOutput(outputs, call) {
     const { text, name } = call.installable;
-    const odd = Object.values(outputs).find((path) => !isStorePath(path));
-    if (odd !== undefined)
-        throw new NixError({ message: `Nix built ${name}, but its answer names what is not a store path`, detail: odd });
+    const invalid = Object.values(outputs).find((path) => !isStorePath(path));
+    if (invalid !== undefined)
+        throw new errors/* NixError */.Yq({ message: `Nix built ${name}, but its output is not a store path`, detail: invalid });
     const [path, ...more] = Object.values(outputs);
     if (path !== undefined && more.length === 0)
         return path;
@@ -59297,33 +58857,37 @@ async function oneOutput(outputs, call) {
     if (main !== undefined && Object.values(outputs).includes(main))
         return main;
     const names = Object.keys(outputs);
-    throw new NixError({
-        message: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+    throw new errors/* NixError */.Yq({
+        message: `Nix built ${names.length} outputs of ${name} instead of one image`,
         detail: Object.entries(outputs)
             .map(([output, path]) => `${output}: ${path}`)
             .join('\n'),
-        hint: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
+        hint: `Select the output that is the image, for example:\n  installable: ${text.replace(/\^[^#]*$/, '')}^${names[0]}`,
     });
 }
 async function buildFailed(call, result, log) {
     const { installable, system, runnerSystem } = call;
     const { detail, evidence } = log.structured
         ? failureIn(log)
-        : { detail: (0,lib_errors/* lastLines */.w$)(result.log, 20), evidence: result.log };
-    const told = detail.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : detail;
+        : { detail: (0,lib_text/* lastLines */.w$)(result.log, 20), evidence: result.log };
+    const shownDetail = detail.trim() === '' ? `nix exited with code ${result.exitCode} and printed no error` : detail;
     if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
-        return new NixError({
+        return new errors/* NixError */.Yq({
             message: `There is no ${installable.name}`,
-            detail: told,
-            hint: await whatFlakeHas(call),
+            detail: shownDetail,
+            hint: await suggestPackages(call),
         });
     if (installable.options.length > 0 && /\bselection path '/.test(evidence))
-        return new NixError({ message: `There is no ${installable.name}`, detail: told, hint: await whatFileHas(call) });
+        return new errors/* NixError */.Yq({
+            message: `There is no ${installable.name}`,
+            detail: shownDetail,
+            hint: await suggestFileAttributes(call),
+        });
     const disks = await (0,disk/* freeSpace */.FP)(call.folders);
     const { ignoredSettings } = log;
     const hint = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* formatFreeSpace */.wg)(disks) }) ??
-        (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined);
-    return new NixError({ message: `Nix could not build ${installable.name}`, detail: told, hint });
+        (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined);
+    return new errors/* NixError */.Yq({ message: `Nix could not build ${installable.name}`, detail: shownDetail, hint });
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
@@ -59340,9 +58904,9 @@ async function buildFailed(call, result, log) {
 async function checkPrerequisites(call, root = '/') {
     if (!call.runnerSystem.endsWith('-linux'))
         return preflight_NOTHING;
-    if (placeOf(call.installable)?.storePath.endsWith('.drv') === false)
+    if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false)
         return preflight_NOTHING;
-    const hasKvm = (await quietly((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
+    const hasKvm = (await orUndefined((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
     if (hasKvm && (await checkEmulation(call.system, call, root)) === preflight_NOTHING)
         return preflight_NOTHING;
     const derivation = await findDerivation(call);
@@ -59377,30 +58941,30 @@ async function checkEmulation(system, { runnerSystem }, root) {
     const machine = MACHINES[system];
     if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
         return preflight_NOTHING;
-    const registered = await emulates(machine, root);
+    const registered = await isEmulationRegistered(machine, root);
     if (registered === true)
         return preflight_NOTHING;
-    const hint = `A build that does more than pack files needs, before Nix is installed,
+    const hint = `Unless the build only packs files, add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
-or ${describeRunner(system)}, or a remote builder for ${system}.`;
+Or use ${describeRunner(system)}, or a remote builder for ${system}.`;
     if (registered === false)
         return {
-            warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${hint}`],
+            warnings: [`No emulation is registered for ${system} on this runner, which is ${runnerSystem}. ${hint}`],
             notes: [],
         };
-    return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${hint}`] };
+    return { warnings: [], notes: [`Can't determine whether this runner emulates ${system}. ${hint}`] };
 }
-async function emulates(machine, root) {
+async function isEmulationRegistered(machine, root) {
     const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
-    const names = await quietly((0,promises_.readdir)(folder));
+    const names = await orUndefined((0,promises_.readdir)(folder));
     if (!names?.includes('status')) {
-        const kinds = await quietly((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
+        const kinds = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
         return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
     }
-    const status = await quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
+    const status = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
     if (status?.trim() === 'disabled')
         return false;
-    const entries = await Promise.all(names.map((name) => quietly((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
+    const entries = await Promise.all(names.map((name) => orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
     return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
 }
 async function checkKvm(call, { path: image, text }) {
@@ -59410,14 +58974,14 @@ async function checkKvm(call, { path: image, text }) {
             needing.push(path);
     if (needing.length === 0 || (await hasKvmFeature()))
         return [];
-    const message = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
-    const plan = await nixSays(['build', '--dry-run', ...message]);
+    const target = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
+    const plan = await queryNix(['build', '--dry-run', ...target]);
     const [built] = needing.filter((path) => plan?.log.includes(path));
     if (built === undefined)
         return [];
     return [
-        `This runner has no /dev/kvm, and ${built} needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}
-A remote builder that has the feature kvm does as well.`,
+        `This runner has no /dev/kvm, and ${built} needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}
+Or use a remote builder that has the feature kvm.`,
     ];
 }
 async function needsKvm(path) {
@@ -59429,11 +58993,11 @@ function requiresKvm(derivation) {
 }
 const SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
 async function hasKvmFeature() {
-    const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']));
+    const answer = (await queryNix(['config', 'show', '--json'])) ?? (await queryNix(['show-config', '--json']));
     const settings = readJson(SETTINGS, answer?.stdout ?? '');
     return !settings.ok || settings.value['system-features'].value.includes('kvm');
 }
-async function nixSays(args) {
+async function queryNix(args) {
     const result = await runNix(args, false);
     return result.exitCode === 0 ? result : undefined;
 }
@@ -59449,17 +59013,17 @@ const DERIVATION_LIMIT = 16 * 1024 * 1024;
 async function readDerivation(path) {
     if (!isStorePath(path))
         return undefined;
-    const file = await quietly(openRegularFile(path, (0,external_node_path_.dirname)(path)));
+    const file = await orUndefined(openRegularFile(path, (0,external_node_path_.dirname)(path)));
     try {
         if (file === undefined || file.size > DERIVATION_LIMIT)
             return undefined;
-        return (await quietly(regular_file_readWhole(file, path)))?.toString('utf8');
+        return (await orUndefined(readWhole(file, path)))?.toString('utf8');
     }
     finally {
         await file?.handle.close();
     }
 }
-async function quietly(reading) {
+async function orUndefined(reading) {
     try {
         return await reading;
     }
@@ -59468,78 +59032,73 @@ async function quietly(reading) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/compress/deflate/module.js
-const DEFLATE_MODULE = 'AGFzbQEAAAABRAtgA39/fwBgAABgAX8AYAJ/fwF/YAJ/fwBgBH9/f38AYAJ/fwF+YAV/f39/fwF/YAABf2AGf39/f39/AGAFf39/f38AAxIRBAAFBgcAAQEIAgMDAgkKAAEFAwEAAQZHDX4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AEGAgAQLfwBBgIDIAAsHJQQFaW5wdXQDCwZvdXRwdXQDDAdkZWZsYXRlAAoGbWVtb3J5AgAIAQYMAQYKpksR2QEBAX8DQEH//wMgASAAayICIAJB//8DThshAiMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMBQQBKBEAjAUEIIwFraiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELIwAgAiACQf//A3NBEHRyrSMBrIaEJAAjAUEgaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAiAAIAL8CgAAIwIgAmokAiABIAAgAmoiAEoNAAsLsQIBBH9BtPy0AUEAQcAA/AsAA0AgASADSgRAIAAgA2otAABBAnRBtPy0AWoiBSAFKAIAQQFqNgIAIANBAWohAwwBCwtBtPy0AUEANgIAQQEhAwNAIANBEEgEQCAEIANBAnQiBUGw/LQBaigCAGpBAXQhBCAFQfT8tAFqIAQ2AgAgA0EBaiEDDAELC0EAIQMDQCABIANKBEAgACADai0AACIFQQJ0QfT8tAFqIgYoAgAhBCAGIARBAWo2AgAgAiADQQJ0aiAFBH8gBUEYdCAEQQF2QdWqAXEgBEHVqgFxQQF0ciIEQQJ2QbPmAHEgBEGz5gBxQQJ0ciIEQQR2QY8ecSAEQY8ecUEEdHIiBEH/AXFBCHQgBEEIdnJBECAFa3ZyBUEACzYCACADQQFqIQMMAQsLC8kCAQN/IANBACAB/AsAIAAgARALIgAQDEG0/LQBQQBBwAD8CwBBACEBA0AgACAESgRAIARBAnRBtOu0AWooAgAiBSACIAIgBUobIgVBAnRBtPy0AWoiBiAGKAIAQQFqNgIAIAFBASACIAVrdGohASAEQQFqIQQMAQsLA0AgAUEBIAJ0SgRAIAJBAWshAANAIABBAnRBtPy0AWooAgBFBEAgAEEBayEADAELCyAAQQJ0QbT8tAFqIgAgACgCAEEBazYCACAAIAAoAgRBAmo2AgQgAkECdEG0/LQBaiIAIAAoAgBBAWs2AgAgAUEBayEBDAELC0G02bQBIQADQCACQQBKBEAgAkECdEG0/LQBaigCACEBA0AgAUEASgRAIAMgACgCAEH/A3FqIAI6AAAgAEEEaiEAIAFBAWshAQwBCwsgAkEBayECDAELCwvZAgIBfgZ/A0AgACABSARAIAMgAEGAgLQBaigCACIFaiEDIAQgAEGAirQBaigCACIGaiEEIAVFIAZFckUEQEEVIAUgBmoiB2drIghBACAIQQBOGyEIIAIgBawgBUEVIAVnayIFQQAgBUEAThsiBXZBAXQvAYCctAEgBUELdGqsfiAGrCAGQRUgBmdrIgVBACAFQQBOGyIFdkEBdC8BgJy0ASAFQQt0aqx+fCAHrCAHIAh2QQF0LwGAnLQBIAhBC3RqrH59fCECCyAAQQRqIQAMAQsLQRUgAyAEaiIAZ2siAUEAIAFBAE4bIQEgAiAArCAAIAF2QQF0LwGAnLQBIAFBC3RqrH58IAOsIANBFSADZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59IASsIARBFSAEZ2siAEEAIABBAE4bIgB2QQF0LwGAnLQBIABBC3RqrH59C8QDAgZ/AX4gACAAKAIAIgVBgOLmuwNsQRJ2QQF0QYCAnAFqIgYvAQBrQQFrQf//A3FBAWohCSAAIAVBsfPd8XlsQRF2QQF0QYCAjAFqIgovAQBrQQFrQf//A3FBAWohByAAQf//AXFBAXRBgICgAWogCi8BADsBACAKIAA7AQAgBiAAOwEAQYCAAiAAQYCABGsiBiAGQYCAAk4bIQogAkEDSAR/IAlBgCAgCiAKQYAgThtMBUEACwRAIAUgACAJaygCAHNB////B3FFBEAgCUGAgAxyIQhBAyECCwtBAyACIAJBA0wbIQIDQCAHIApMIANBAEpxBEACQCAAIAJqQQNrIgUoAgAgBSAHaygCAEYEQCAAIAdrIQlBACEGAkADQCAGQYICSARAIAYgACAGaikDACAGIAlqKQMAhSILeqdBA3ZqIQUgC0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIAEgASAFShsiBSACSgRAIAUiAkEQdCAHciEIIAIgBCABIAEgBEobTg0CCwsgACAAIAciBWtB//8BcUEBdEGAgKABai8BAGtBAWtB//8DcUEBaiIHIAVMDQAgA0EBayEDDAILCwsgCAvwBgEFfyAAIAFGBEAPC0GAiLQBQQE2AgADQCAEQR1IBEAgBSAEQbT/tAFqLQAAIARBAnRBhIi0AWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g7UBai0AACAEQQJ0QYCJtAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJtAFqKAIAIAZBoL60AWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgLQBaigCACAGQYC8tAFqLQAAbGohAyAGQQFqIQYMAQsLQYCAtAFBoAJBDkGAvLQBEAJBgIm0AUEeQQ9BoL60ARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJtAFqKAIAIAVBoL60AWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgIC0AWooAgAgBUGAvLQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8tAFBCEGQAfwLAEGQvbQBQQlB8AD8CwBBgL60AUEHQRj8CwBBmL60AUKIkKDAgIGChAg3AABBoL60AUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLy0AUGgAkG0x7QBEAFBoL60AUEeQbTQtAEQAUEAIQQDQCAEQYACSARAIAQtALT9tAEiA0ECdEG4z7QBaigCACIFQRh2IQYgBEECdEG00bQBaiAFQf///wdxIAQgA0HU/7QBai0AAGsgBnRyIAYgA0G0/7QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDwsEABAQC8wDAQN/IwAjBEGBAmutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwVBAWutIwGshoQkACMBQQVqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIwNBBGutIwGshoQkACMBQQRqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQNAIAAjA0gEQCMAIABBgAhqLQAAQdDGtAFqMQAAIwGshoQkACMBQQNqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQFqIQAMAQsLQYDBtAEhAANAIAAjBkgEQCMAIAAtAAAiAUECdEHkxrQBaigCACICQf///wdxrSMBrIaEJAAjASACQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjACAAMQABIwGshoQkACABQRBJBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIwFqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASAAQQJqIQAMAQsLC/0FAQZ/QZ4CIQADQCAAQYECSgR/IABB/7u0AWotAAAFQQELRQRAIABBAWshAAwBCwsgACQEQR4hAANAIABBAUoEfyAAQZ++tAFqLQAABUEBC0UEQCAAQQFrIQAMAQsLIAAkBUHAvrQBQYC8tAEjBPwKAAAjBEHAvrQBaiIAQaC+tAEjBfwKAABBgMa0AUEAQcwA/AsAQYDBtAEkBiMFIABqIQNBwL60ASEBA0AgASADSARAIAEtAAAhAiABQQFqIQADQCAAIANIBH8gAC0AACACRgVBAAsEQCAAQQFqIQAMAQsLIAAgAWsiBCEAIAEtAAAiAgRAIABBBE4EQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQADQCAAQQNOBEAjBkEQOgAAIwZBBiAAIABBBk4bIgVBA2s6AAEjBkECaiQGQcDGtAFBwMa0ASgCAEEBajYCACAAIAVrIQAMAQsLCwUDQCAAQQtOBEAjBkESOgAAIwZBigEgACAAQYoBThsiBUELazoAASMGQQJqJAZByMa0AUHIxrQBKAIAQQFqNgIAIAAgBWshAAwBCwsgAEEDTgRAIwZBEToAACMGIABBA2s6AAEjBkECaiQGQcTGtAFBxMa0ASgCAEEBajYCAEEAIQALCwNAIABBAEoEQCMGIAI6AAAjBkEAOgABIwZBAmokBiACQQJ0QYDGtAFqIgUgBSgCAEEBajYCACAAQQFrIQAMAQsLIAEgBGohAQwBCwtBgMa0AUETQQdB0Ma0ARACQdDGtAFBE0HkxrQBEAFBEyQDA0AjA0EESgR/IwMtAP8HQdDGtAFqLQAABUEBC0UEQCMDQQFrJAMMAQsLIwNBA2xBDmohAEEAIQEDQCABQRNIBEAgAUHQxrQBai0AACECIAAgAUECdEGAxrQBaigCACABQRBIBH9BAAUgAUEQRgR/QQIFQQNBByABQRFGGwsLIAJqbGohACABQQFqIQEMAQsLIAAL7AMBBn9BgIAEIQJBgIC0AUEAQYAK/AsAQYCABCEBQYCABCQHQYCABCQIQYCApAEkCQNAIAAgAkoEQCACIwhrIQQjCSEGQYCKtAFBAEGACvwLAEGAlLQBQQBBgAj8CwAgACACQYCAAWoiAyAAIANIGyEDIwpBBEwEQCACIAMgACMKQQFrIgNBACADQQBOGyIDQZMIai0AACADQZcIai0AABAOBSACIAMgAEEJIwoiAyADQQlOG0EFa0EBdCIDQZwIai8BACADQaYIai8BACADQbAIai8BABANC0EAIQMDQCADQYACSARAIAMtALT9tAFBAnRBhJK0AWoiBSAFKAIAIANBAnRBgJS0AWooAgBqNgIAIANBAWohAwwBCwsgASACSAR/IwlB0KqxAUpBAEGACRADQYAJQYAKEAN8QguHQqYEVXIFQQALBEAgASACIAYQBUGAgLQBQQBBgAr8CwAjCSAGayIBQQBKBEAgBiAGKQMAIASsQiCGfTcDAAtBgICkASAGIAH8CgAAIwgiAyACIAIgA0gbJAggAUGAgKQBaiQJIAIhAQtBACECA0AgAkGACkgEQCACQYCAtAFqIgMgAygCACACQYCKtAFqKAIAajYCACACQQRqIQIMAQsLIwchAgwBCwsgASAAIwkQBQvYAQBCACQAQQAkAUGAgMgAJAIgASQKIAFBBEwEQEGAgIwBQQBBgIAI/AsABUGAgIwBQQBBgIAE/AsAQYCAnAFBAEGAgAL8CwBBgICgAUEAQYCABPwLAAsgAEGAgARqEAlBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC44EAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNm0AWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02bQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNm0AWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2QQBHIABBIEhxBEBBtPS0AUEAQYAI/AsAQbTitAFBtNm0ASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04rQBaigCACAAdkH/AXFBAnRBtPS0AWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0tAEhAQNAIAFBtPy0AUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTitAFqKAIAIgIgAHZB/wFxQQJ0QbT0tAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02bQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G067QBaiADQbTZtAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrtAFqKAIAIAJBAnRBtOu0AWooAgBIBUEACwsEQCAGIAFBAnRBtOu0AWooAgBqIQYgASIDQQFqIQEgA0ECdEG067QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOu0AWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG067QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs67QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrtAFqIgIgAigCAEECdEG067QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOu0AWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOu0AWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC9IEAQd/IwkhCSMIIQggAkEIayIGIAEgASAGShshCgNAIAAgCkgEQCAAQYICIAIgAGsiASABQYICThtBACADIAUQBCIBRQRAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAILIABBAWohBwNAIABBAWoiBiAKSCABQRB2IgsgBEhxBEACQCAAQQJqIQcgBkGCAiACIABrQQFrIgYgBkGCAk4bIAsgC0EISQR/IAMFQQEgA0ECdSIGIAZBAEwbCyAFEAQiBkUNACAAIgFBAWohACABLQAAQQJ0QYCKtAFqIgEgASgCAEEBajYCACAGIQEMAgsLCyAJIAFBEHYiBkEDayILIAFB//8DcUEBayIMIAxBB3VBgAJqIAxBgAJIGy0A9P+0ASIBQRd0IAxBCHRycqwgACAIa6xCIIaENwMAIAtBAnRBgJS0AWoiCCAIKAIAQQFqNgIAIAFBAnRBgJO0AWoiASABKAIAQQFqNgIAIAlBCGohCSAAIAZqIgEgAkEEayIAIAAgAUobIQYgByEAA0AgACAGSARAIABB//8BcUEBdEGAgKABaiAAKAIAIgdBsfPd8XlsQRF2QQF0QYCAjAFqIggvAQA7AQAgCCAAOwEAIAdBgOLmuwNsQRJ2QQF0QYCAnAFqIAA7AQAgAEEBaiEADAELCyABIgAhCAwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIq0AWoiASABKAIAQQFqNgIADAELCwsgACQHIAgkCCAJJAkLuhMCEn8CfiMJIRYjCCEJIAJBCGsiBSABIAEgBUobIRUDQCAAIBVIBEBBggIgAiAAayIBIAFBggJOGyEQIAApAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIABB//8DcawgF0IQhoQ3AwACf0EAIBggACAAIBena0EBa0H//wNxQQFqIg9rKQMAhXqnQQBBgIACIABBgIAEayIBIAFBgIACThsiASAPThsiByAYIAAgACAXQhCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAEgDk4bIgYgBiAHSBsiBSAYIAAgACAXQiCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAEgDU4bIgwgGCAAIAAgF0IwiKdrQQFrQf//A3FBAWoiC2spAwCFeqdBACABIAtOGyIKIAogDEgbIgEgASAFSBsiAUEDdkEDTQ0AGiABQcAASARAIAFBeHEiAUEDdkEQdCAPIA4gDSALIAEgDEwbIAEgBkwbIAEgB0wbcgwBCwJ/QQAgB0HAAEgNABpBACAAKAIAIAAgD2siASgCAEcNABpBACEHAkADQCAHQYICSARAIAcgACAHaikDACABIAdqKQMAhSIXeqdBA3ZqIQggF0IAUg0CIAdBCGohBwwBCwsgByEICyAIIBAgCCAQSBsiAUEQdCAPckEAIAFBA0obCyEBAkAgBkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgDmsoAgBHDQAgACAOayEHQQAhBgJAA0AgBkGCAkgEQCAGIAAgBmopAwAgBiAHaikDAIUiF3qnQQN2aiEFIBdCAFINAiAGQQhqIQYMAQsLIAYhBQsgBSAQIAUgEEgbIgVBEHQgDnIgASAFIAhKGyEBCwJAIAxBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA1rKAIARw0AIAAgDWshBkEAIQcCQANAIAdBggJIBEAgByAAIAdqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgB0EIaiEHDAELCyAHIQULIAUgECAFIBBIGyIFQRB0IA1yIAEgBSAIShshAQsCQCAKQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSALaygCAEcNACAAIAtrIQZBACEFAkADQCAFQYICSARAIAUgACAFaikDACAFIAZqKQMAhSIXeqdBA3ZqIQcgF0IAUg0CIAVBCGohBQwBCwsgBSEHCyAHIBAgByAQSBsiBUEQdCALciABIAUgCEobIQELIAELIghFBEAgACAJa0EHdUEBaiIFIBUgAGsiASABIAVKGyEIA0AgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAgCEEBayIIQQBKDQALDAILIABBAWohBwNAIABBAWoiCiAVSCAIQRB2IhIgA0hxBEACQCAAQQJqIQdBggIgAiAAa0EBayIBIAFBggJOGyERIAopAwAiGKdBsfPd8XlsQRJ2QQN0QYCAjAFqIgEpAwAhFyABIApB//8DcawgF0IQhoQ3AwBBACEBAkAgGCAKIAogF6drQQFrQf//A3FBAWoiEGspAwCFeqdBAEGAgAIgCkGAgARrIgUgBUGAgAJOGyIFIBBOGyIMIBggCiAKIBdCEIina0EBa0H//wNxQQFqIg9rKQMAhXqnQQAgBSAPThsiCyALIAxIGyIGIBggCiAKIBdCIIina0EBa0H//wNxQQFqIg5rKQMAhXqnQQAgBSAOThsiFCAYIAogCiAXQjCIp2tBAWtB//8DcUEBaiINaykDAIV6p0EAIAUgDU4bIhMgEyAUSBsiBSAFIAZIGyIFQQN2QQcgEiASQQdPG0wNACAFQcAASARAIAVBeHEiAUEDdkEQdCAQIA8gDiANIAEgFEwbIAEgC0wbIAEgDEwbciEBDAELAn9BACAMQcAASA0AGkEAIAogEmpBA2siASgCACABIBBrKAIARw0AGiAKIBBrIQVBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAFIAZqKQMAhSIXeqdBA3ZqIQEgF0IAUg0CIAZBCGohBgwBCwsgBiEBCyABIBEgASARSBsiAUEQdCAQckEAIAEgEkobCyEBAkAgC0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgD2soAgBHDQAgCiAPayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgD3IgASAFIAxKGyEBCwJAIBRBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA5rKAIARw0AIAogDmshC0EAIQYCQANAIAZBggJIBEAgBiAGIApqKQMAIAYgC2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgESAFIBFIGyIFQRB0IA5yIAEgBSAMShshAQsCQCATQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSANaygCAEcNACAKIA1rIQtBACEFAkADQCAFQYICSARAIAUgBSAKaikDACAFIAtqKQMAhSIXeqdBA3ZqIQYgF0IAUg0CIAVBCGohBQwBCwsgBSEGCyAGIBEgBiARSBsiBUEQdCANciABIAUgDEobIQELCyABRQ0AIAAiBUEBaiEAIAUtAABBAnRBgIq0AWoiBSAFKAIAQQFqNgIAIAEhCAwCCwsLIBYgCEEQdiIKQQNrIgYgCEH//wNxQQFrIgEgAUEHdUGAAmogAUGAAkgbLQD0/7QBIgVBF3QgAUEIdHJyrCAAIAlrrEIghoQ3AwAgBkECdEGAlLQBaiIBIAEoAgBBAWo2AgAgBUECdEGAk7QBaiIBIAEoAgBBAWo2AgAgFkEIaiEWIAAgCmoiACACQQRrIgEgACABSBsiCCAHIgFrIARBAXRKBEAgASAEaiEGA0AgASAGSARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAggBGshAQsDQCABIAhIBEAgASgCAEGx893xeWxBEnZBA3RBgICMAWoiBSABQf//A3GsIAUpAwBCEIaENwMAIAFBAWohAQwBCwsgACEJDAELCyACIABrQQhMBEADQCAAIAJIBEAgACIBQQFqIQAgAS0AAEECdEGAirQBaiIBIAEoAgBBAWo2AgAMAQsLCyAAJAcgCSQIIBYkCQvyBAILfwJ+IwAhDiMBIQQjAiEFQYCApAEhBgNAIAAgAiAGSiIHBH4gBikDAAVCAAsiD0IgiKdqIAEgBxshCANAIABBBGoiAyAITARAIAQgAC0AAEECdCgCtMe0ASIJQRh2aiIKIAAtAAFBAnQoArTHtAEiC0EYdmohDCAFIA4gCUH///8HcawgBKyGhCALQf///wdxrCAKrIaEIAAtAAJBAnQoArTHtAEiBEH///8HcawgDKyGhCAALQADQQJ0KAK0x7QBIgBB////B3GsIAwgBEEYdmoiBKyGhCIONwMAIAUgBCAAQRh2aiIAQQN1aiEFIA4gAEF4cayIIQ4gAEEHcSEEIAMhAAwBCwsDQCAAIAhIBEAgDiAALQAAQQJ0KAK0x7QBIgNB////B3GsIASshoQhDiAAQQFqIQAgBSAONwMAIAUgBCADQRh2aiIDQQN1aiEFIA4gA0F4cayIIQ4gA0EHcSEEDAELCyAHBEAgBCAPpyIHQf8BcSIIQQJ0KAK00bQBIglBGHZqIgogB0EXdiILQQJ0IgwoArTQtAEiDUEYdmoiAyALLQD0g7UBaiELIAAgCEEDamohACAFIA4gCUH///8HcawgBKyGhCANQf///wdxrCAKrIaEIAdBCHZB//8BcSAMKAKUhLUBa6wgA6yGhCIONwMAIAUgC0EDdWohBSAOIAtBeHGsiCEOIAtBB3EhBCAGQQhqIQYMAQsLIA4kACAEJAEgBSQCIwBBtM+0ASgCACIAQf///wdxrSMBrIaEJAAjASAAQRh2aiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAELrAMCBH8BfkGAgMgAJAJBBCQKQS4/AGtAABoDQCAAQRxIBEAgAEG0/7QBaiAAQQJ1QQFrQQAgAEEEThsiAjoAACAAQdT/tAFqIAE6AAAgAUEBIAJ0aiECA0AgASACSARAIAFBtP20AWogADoAACABQQFqIQEMAQsLIABBAWohAAwBCwtB0P+0AUEAOgAAQfD/tAFB/wE6AABBs/+0AUEcOgAAQQAhAEEAIQEDQCABQR5IBEAgAUH0g7UBaiABQQF1QQFrQQAgAUECThsiAjoAACABQQJ0QZSEtQFqIAA2AgAgAEEBIAJ0aiECA0AgACACSARAIAAgAEEHdUGAAmogAEGAAkgiAxtB9P+0AWogAToAACAAQQFBgAEgAxtqIQAMAQsLIAFBAWohAQwBCwtBgJy0AUEAOwEAQQEhAANAIABBgBBIBEAgAKxCHkEfIABnayIBrH2GIQRBACECA0AgAkELSARAIAQgBH5CHogiBEIfiKchAyAEIAOsiCEEIAFBAXQgA3IhASACQQFqIQIMAQsLIABBAXRBgJy0AWogATsBACAAQQFqIQAMAQsLCwtcBgBBgAgLExAREgAIBwkGCgULBAwDDQIOAQ8AQZUICwIGCABBlwgLBAIECAwAQZwICwoMABgAQAAAAQAEAEGmCAsKDAAYADAAgAACAQBBsAgLCiAAQACAAAIBAgE=';
-
-;// CONCATENATED MODULE: ./lib/compress/deflate/deflate.js
-
-const BLOCK_LIMIT = 1024 * 1024;
-let compiled;
-function deflateModule() {
-    compiled ??= new WebAssembly.Module(Buffer.from(DEFLATE_MODULE, 'base64'));
-    return compiled;
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(57975);
+;// CONCATENATED MODULE: ./lib/compress/codec.js
+function createBlockBuffers(size) {
+    const spare = [];
+    return {
+        take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
+        giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
+    };
 }
 
 // EXTERNAL MODULE: external "node:worker_threads"
 var external_node_worker_threads_ = __nccwpck_require__(75919);
-;// CONCATENATED MODULE: ./lib/compress/deflate/pool.js
+;// CONCATENATED MODULE: ./lib/compress/deflate-module.js
+const DEFLATE_MODULE = 'AGFzbQEAAAABMglgA39/fwBgAABgAn9/AX9gAn9/AGAEf39/fwBgAn9/AX5gBX9/f39/AGAAAX9gAX8AAw8OAwAEBQABBgEHAgIIAAEFAwEAAQZCDH4BQgALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwFBAAt/AUEAC38BQQALfwBBgIAEC38AQYCAyAALByUEBWlucHV0AwoGb3V0cHV0AwsHZGVmbGF0ZQAJBm1lbW9yeQIACAEFDAEDCppCDtkBAQF/A0BB//8DIAEgAGsiAiACQf//A04bIQIjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEjAUEASgRAIwFBCCMBa2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBCyMAIAIgAkH//wNzQRB0cq0jAayGhCQAIwFBIGokASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBIwIgACAC/AoAACMCIAJqJAIgASAAIAJqIgBKDQALC7ECAQR/QbT8pAFBAEHAAPwLAANAIAEgA0oEQCAAIANqLQAAQQJ0QbT8pAFqIgUgBSgCAEEBajYCACADQQFqIQMMAQsLQbT8pAFBADYCAEEBIQMDQCADQRBIBEAgBCADQQJ0IgVBsPykAWooAgBqQQF0IQQgBUH0/KQBaiAENgIAIANBAWohAwwBCwtBACEDA0AgASADSgRAIAAgA2otAAAiBUECdEH0/KQBaiIGKAIAIQQgBiAEQQFqNgIAIAIgA0ECdGogBQR/IAVBGHQgBEEBdkHVqgFxIARB1aoBcUEBdHIiBEECdkGz5gBxIARBs+YAcUECdHIiBEEEdkGPHnEgBEGPHnFBBHRyIgRB/wFxQQh0IARBCHZyQRAgBWt2cgVBAAs2AgAgA0EBaiEDDAELCwvJAgEDfyADQQAgAfwLACAAIAEQCiIAEAtBtPykAUEAQcAA/AsAQQAhAQNAIAAgBEoEQCAEQQJ0QbTrpAFqKAIAIgUgAiACIAVKGyIFQQJ0QbT8pAFqIgYgBigCAEEBajYCACABQQEgAiAFa3RqIQEgBEEBaiEEDAELCwNAIAFBASACdEoEQCACQQFrIQADQCAAQQJ0QbT8pAFqKAIARQRAIABBAWshAAwBCwsgAEECdEG0/KQBaiIAIAAoAgBBAWs2AgAgACAAKAIEQQJqNgIEIAJBAnRBtPykAWoiACAAKAIAQQFrNgIAIAFBAWshAQwBCwtBtNmkASEAA0AgAkEASgRAIAJBAnRBtPykAWooAgAhAQNAIAFBAEoEQCADIAAoAgBB/wNxaiACOgAAIABBBGohACABQQFrIQEMAQsLIAJBAWshAgwBCwsL2QICAX4GfwNAIAAgAUgEQCADIABBgICkAWooAgAiBWohAyAEIABBgIqkAWooAgAiBmohBCAFRSAGRXJFBEBBFSAFIAZqIgdnayIIQQAgCEEAThshCCACIAWsIAVBFSAFZ2siBUEAIAVBAE4bIgV2QQF0LwGAnKQBIAVBC3RqrH4gBqwgBkEVIAZnayIFQQAgBUEAThsiBXZBAXQvAYCcpAEgBUELdGqsfnwgB6wgByAIdkEBdC8BgJykASAIQQt0aqx+fXwhAgsgAEEEaiEADAELC0EVIAMgBGoiAGdrIgFBACABQQBOGyEBIAIgAKwgACABdkEBdC8BgJykASABQQt0aqx+fCADrCADQRUgA2drIgBBACAAQQBOGyIAdkEBdC8BgJykASAAQQt0aqx+fSAErCAEQRUgBGdrIgBBACAAQQBOGyIAdkEBdC8BgJykASAAQQt0aqx+fQvwBgEFfyAAIAFGBEAPC0GAiKQBQQE2AgADQCAEQR1IBEAgBSAEQbT/pAFqLQAAIARBAnRBhIikAWooAgBsaiEFIARBAWohBAwBCwtBACEEA0AgBEEeSARAIAUgBEH0g6UBai0AACAEQQJ0QYCJpAFqKAIAbGohBSAEQQFqIQQMAQsLQYC8pAFBCEGQAfwLAEGQvaQBQQlB8AD8CwBBgL6kAUEHQRj8CwBBmL6kAUKIkKDAgIGChAg3AABBoL6kAUEFQR78CwADQCAGQR5IBEAgAyAGQQJ0QYCJpAFqKAIAIAZBoL6kAWotAABsaiEDIAZBAWohBgwBCwsgAyEEQQAhA0EAIQYDQCAGQZ4CSARAIAMgBkECdEGAgKQBaigCACAGQYC8pAFqLQAAbGohAyAGQQFqIQYMAQsLQYCApAFBoAJBDkGAvKQBEAJBgImkAUEeQQ9BoL6kARACQQEgASAAayIGQf7/A2pB//8DbSIHIAdBAEwbQShsIAZBA3RqIAUgBCADQQNqamoiBhAIIAVqQQAhBUEAIQMDQCAFQR5IBEAgAyAFQQJ0QYCJpAFqKAIAIAVBoL6kAWotAABsaiEDIAVBAWohBQwBCwsgA0EAIQNBACEFA0AgBUGeAkgEQCADIAVBAnRBgICkAWooAgAgBUGAvKQBai0AAGxqIQMgBUEBaiEFDAELCyADQQNqamoiAyADIAZKG0wEQCAAIAEQAA8LIAMgBk4EQCMAQgIjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBQYC8pAFBCEGQAfwLAEGQvaQBQQlB8AD8CwBBgL6kAUEHQRj8CwBBmL6kAUKIkKDAgIGChAg3AABBoL6kAUEFQR78CwAFIwBCBCMBrIaEJAAjAUEDaiQBIwIjADcDACMCIwFBA3VqJAIjACMBQXhxrIgkACMBQQdxJAEQBwtBgLykAUGgAkG0x6QBEAFBoL6kAUEeQbTQpAEQAUEAIQQDQCAEQYACSARAIAQtALT9pAEiA0ECdEG4z6QBaigCACIFQRh2IQYgBEECdEG00aQBaiAFQf///wdxIAQgA0HU/6QBai0AAGsgBnRyIAYgA0G0/6QBai0AAGpBGHRyNgIAIARBAWohBAwBCwsgACABIAIQDAsEABANC7oTAhJ/An4jCSEWIwghCSACQQhrIgUgASABIAVKGyEVA0AgACAVSARAQYICIAIgAGsiASABQYICThshECAAKQMAIhinQbHz3fF5bEESdkEDdEGAgIwBaiIBKQMAIRcgASAAQf//A3GsIBdCEIaENwMAAn9BACAYIAAgACAXp2tBAWtB//8DcUEBaiIPaykDAIV6p0EAQYCAAiAAQYCABGsiASABQYCAAk4bIgEgD04bIgcgGCAAIAAgF0IQiKdrQQFrQf//A3FBAWoiDmspAwCFeqdBACABIA5OGyIGIAYgB0gbIgUgGCAAIAAgF0IgiKdrQQFrQf//A3FBAWoiDWspAwCFeqdBACABIA1OGyIMIBggACAAIBdCMIina0EBa0H//wNxQQFqIgtrKQMAhXqnQQAgASALThsiCiAKIAxIGyIBIAEgBUgbIgFBA3ZBA00NABogAUHAAEgEQCABQXhxIgFBA3ZBEHQgDyAOIA0gCyABIAxMGyABIAZMGyABIAdMG3IMAQsCf0EAIAdBwABIDQAaQQAgACgCACAAIA9rIgEoAgBHDQAaQQAhBwJAA0AgB0GCAkgEQCAHIAAgB2opAwAgASAHaikDAIUiF3qnQQN2aiEIIBdCAFINAiAHQQhqIQcMAQsLIAchCAsgCCAQIAggEEgbIgFBEHQgD3JBACABQQNKGwshAQJAIAZBwABIDQAgAUEQdkEDIAEbIgggAGpBA2siBSgCACAFIA5rKAIARw0AIAAgDmshB0EAIQYCQANAIAZBggJIBEAgBiAAIAZqKQMAIAYgB2opAwCFIhd6p0EDdmohBSAXQgBSDQIgBkEIaiEGDAELCyAGIQULIAUgECAFIBBIGyIFQRB0IA5yIAEgBSAIShshAQsCQCAMQcAASA0AIAFBEHZBAyABGyIIIABqQQNrIgUoAgAgBSANaygCAEcNACAAIA1rIQZBACEHAkADQCAHQYICSARAIAcgACAHaikDACAGIAdqKQMAhSIXeqdBA3ZqIQUgF0IAUg0CIAdBCGohBwwBCwsgByEFCyAFIBAgBSAQSBsiBUEQdCANciABIAUgCEobIQELAkAgCkHAAEgNACABQRB2QQMgARsiCCAAakEDayIFKAIAIAUgC2soAgBHDQAgACALayEGQQAhBQJAA0AgBUGCAkgEQCAFIAAgBWopAwAgBSAGaikDAIUiF3qnQQN2aiEHIBdCAFINAiAFQQhqIQUMAQsLIAUhBwsgByAQIAcgEEgbIgVBEHQgC3IgASAFIAhKGyEBCyABCyIIRQRAIAAgCWtBB3VBAWoiBSAVIABrIgEgASAFShshCANAIAAiAUEBaiEAIAEtAABBAnRBgIqkAWoiASABKAIAQQFqNgIAIAhBAWsiCEEASg0ACwwCCyAAQQFqIQcDQCAAQQFqIgogFUggCEEQdiISIANIcQRAAkAgAEECaiEHQYICIAIgAGtBAWsiASABQYICThshESAKKQMAIhinQbHz3fF5bEESdkEDdEGAgIwBaiIBKQMAIRcgASAKQf//A3GsIBdCEIaENwMAQQAhAQJAIBggCiAKIBena0EBa0H//wNxQQFqIhBrKQMAhXqnQQBBgIACIApBgIAEayIFIAVBgIACThsiBSAQThsiDCAYIAogCiAXQhCIp2tBAWtB//8DcUEBaiIPaykDAIV6p0EAIAUgD04bIgsgCyAMSBsiBiAYIAogCiAXQiCIp2tBAWtB//8DcUEBaiIOaykDAIV6p0EAIAUgDk4bIhQgGCAKIAogF0IwiKdrQQFrQf//A3FBAWoiDWspAwCFeqdBACAFIA1OGyITIBMgFEgbIgUgBSAGSBsiBUEDdkEHIBIgEkEHTxtMDQAgBUHAAEgEQCAFQXhxIgFBA3ZBEHQgECAPIA4gDSABIBRMGyABIAtMGyABIAxMG3IhAQwBCwJ/QQAgDEHAAEgNABpBACAKIBJqQQNrIgEoAgAgASAQaygCAEcNABogCiAQayEFQQAhBgJAA0AgBkGCAkgEQCAGIAYgCmopAwAgBSAGaikDAIUiF3qnQQN2aiEBIBdCAFINAiAGQQhqIQYMAQsLIAYhAQsgASARIAEgEUgbIgFBEHQgEHJBACABIBJKGwshAQJAIAtBwABIDQAgAUEQdiASIAEbIgwgCmpBA2siBSgCACAFIA9rKAIARw0AIAogD2shC0EAIQUCQANAIAVBggJIBEAgBSAFIApqKQMAIAUgC2opAwCFIhd6p0EDdmohBiAXQgBSDQIgBUEIaiEFDAELCyAFIQYLIAYgESAGIBFIGyIFQRB0IA9yIAEgBSAMShshAQsCQCAUQcAASA0AIAFBEHYgEiABGyIMIApqQQNrIgUoAgAgBSAOaygCAEcNACAKIA5rIQtBACEGAkADQCAGQYICSARAIAYgBiAKaikDACAGIAtqKQMAhSIXeqdBA3ZqIQUgF0IAUg0CIAZBCGohBgwBCwsgBiEFCyAFIBEgBSARSBsiBUEQdCAOciABIAUgDEobIQELAkAgE0HAAEgNACABQRB2IBIgARsiDCAKakEDayIFKAIAIAUgDWsoAgBHDQAgCiANayELQQAhBQJAA0AgBUGCAkgEQCAFIAUgCmopAwAgBSALaikDAIUiF3qnQQN2aiEGIBdCAFINAiAFQQhqIQUMAQsLIAUhBgsgBiARIAYgEUgbIgVBEHQgDXIgASAFIAxKGyEBCwsgAUUNACAAIgVBAWohACAFLQAAQQJ0QYCKpAFqIgUgBSgCAEEBajYCACABIQgMAgsLCyAWIAhBEHYiCkEDayIGIAhB//8DcUEBayIBIAFBB3VBgAJqIAFBgAJIGy0A9P+kASIFQRd0IAFBCHRycqwgACAJa6xCIIaENwMAIAZBAnRBgJSkAWoiASABKAIAQQFqNgIAIAVBAnRBgJOkAWoiASABKAIAQQFqNgIAIBZBCGohFiAAIApqIgAgAkEEayIBIAAgAUgbIgggByIBayAEQQF0SgRAIAEgBGohBgNAIAEgBkgEQCABKAIAQbHz3fF5bEESdkEDdEGAgIwBaiIFIAFB//8DcawgBSkDAEIQhoQ3AwAgAUEBaiEBDAELCyAIIARrIQELA0AgASAISARAIAEoAgBBsfPd8XlsQRJ2QQN0QYCAjAFqIgUgAUH//wNxrCAFKQMAQhCGhDcDACABQQFqIQEMAQsLIAAhCQwBCwsgAiAAa0EITARAA0AgACACSARAIAAiAUEBaiEAIAEtAABBAnRBgIqkAWoiASABKAIAQQFqNgIADAELCwsgACQHIAkkCCAWJAkLzAMBA38jACMEQYECa60jAayGhCQAIwFBBWokASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBIwAjBUEBa60jAayGhCQAIwFBBWokASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBIwAjA0EEa60jAayGhCQAIwFBBGokASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBA0AgACMDSARAIwAgAEGACGotAABB0MakAWoxAAAjAayGhCQAIwFBA2okASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBIABBAWohAAwBCwtBgMGkASEAA0AgACMGSARAIwAgAC0AACIBQQJ0QeTGpAFqKAIAIgJB////B3GtIwGshoQkACMBIAJBGHZqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkASMAIAAxAAEjAayGhCQAIAFBEEkEf0EABSABQRBGBH9BAgVBA0EHIAFBEUYbCwsjAWokASMCIwA3AwAjAiMBQQN1aiQCIwAjAUF4cayIJAAjAUEHcSQBIABBAmohAAwBCwsL/QUBBn9BngIhAANAIABBgQJKBH8gAEH/u6QBai0AAAVBAQtFBEAgAEEBayEADAELCyAAJARBHiEAA0AgAEEBSgR/IABBn76kAWotAAAFQQELRQRAIABBAWshAAwBCwsgACQFQcC+pAFBgLykASME/AoAACMEQcC+pAFqIgBBoL6kASMF/AoAAEGAxqQBQQBBzAD8CwBBgMGkASQGIwUgAGohA0HAvqQBIQEDQCABIANIBEAgAS0AACECIAFBAWohAANAIAAgA0gEfyAALQAAIAJGBUEACwRAIABBAWohAAwBCwsgACABayIEIQAgAS0AACICBEAgAEEETgRAIwYgAjoAACMGQQA6AAEjBkECaiQGIAJBAnRBgMakAWoiBSAFKAIAQQFqNgIAIABBAWshAANAIABBA04EQCMGQRA6AAAjBkEGIAAgAEEGThsiBUEDazoAASMGQQJqJAZBwMakAUHAxqQBKAIAQQFqNgIAIAAgBWshAAwBCwsLBQNAIABBC04EQCMGQRI6AAAjBkGKASAAIABBigFOGyIFQQtrOgABIwZBAmokBkHIxqQBQcjGpAEoAgBBAWo2AgAgACAFayEADAELCyAAQQNOBEAjBkEROgAAIwYgAEEDazoAASMGQQJqJAZBxMakAUHExqQBKAIAQQFqNgIAQQAhAAsLA0AgAEEASgRAIwYgAjoAACMGQQA6AAEjBkECaiQGIAJBAnRBgMakAWoiBSAFKAIAQQFqNgIAIABBAWshAAwBCwsgASAEaiEBDAELC0GAxqQBQRNBB0HQxqQBEAJB0MakAUETQeTGpAEQAUETJAMDQCMDQQRKBH8jAy0A/wdB0MakAWotAAAFQQELRQRAIwNBAWskAwwBCwsjA0EDbEEOaiEAQQAhAQNAIAFBE0gEQCABQdDGpAFqLQAAIQIgACABQQJ0QYDGpAFqKAIAIAFBEEgEf0EABSABQRBGBH9BAgVBA0EHIAFBEUYbCwsgAmpsaiEAIAFBAWohAQwBCwsgAAvYBAEIf0IAJABBACQBQYCAyAAkAkGAgIwBQQBBgIAI/AsAIABBgIAEaiEEQQRBASABIAFBAUwbIgEgAUEEThshAkGAgAQhASACQZIIai0AACEFIAJBlghqLQAAIQZBgICkAUEAQYAK/AsAQYCABCECQYCABCQHQYCABCQIQYCAlAEkCQNAIAEgBEgEQCABIwhrIQcjCSEJQYCKpAFBAEGACvwLAEGAlKQBQQBBgAj8CwAgASAEIAFBgIABaiIDIAMgBEobIAQgBSAGEAZBACEDA0AgA0GAAkgEQCADLQC0/aQBQQJ0QYSSpAFqIgggCCgCACADQQJ0QYCUpAFqKAIAajYCACADQQFqIQMMAQsLIAEgAkoEfyMJQdCqoQFKQQBBgAkQA0GACUGAChADfEILh0KmBFVyBUEACwRAIAIgASAJEARBgICkAUEAQYAK/AsAIwkgCWsiAkEASgRAIAkgCSkDACAHrEIghn03AwALQYCAlAEgCSAC/AoAACMIIgMgASABIANIGyQIIAJBgICUAWokCSABIQILQQAhAQNAIAFBgApIBEAgAUGAgKQBaiIDIAMoAgAgAUGAiqQBaigCAGo2AgAgAUEEaiEBDAELCyMHIQEMAQsLIAIgBCMJEARBgIAEQYCABBAAIAAEf0EBIABB/v8DakH//wNtIgEgAUEATBtBKGwgAEEDdGpBA3UFQQALQQVqIwJBgIDIAGtIBEBCACQAQQAkAUGAgMgAJAJBgIAEIABBgIAEahAAIABBAEoEQEGAgARBgIAEEAALCyMCQYCAyABrC44EAQV/A0AgASADSgRAIAAgA0ECdGooAgAiBQRAIAJBAnRBtNmkAWogBUEJdCADcjYCACACQQFqIQILIANBAWohAwwBCwsgAkECSAR/QQAhAwNAIANBAkgEQCAAIANBAnRqIgIoAgBFBEAgAkEBNgIACyADQQFqIQMMAQsLQQAhAkEAIQMDQCABIANKBEAgACADQQJ0aigCACIFBEAgAkECdEG02aQBaiAFQQl0IANyNgIAIAJBAWohAgsgA0EBaiEDDAELCyACBSACCyEDQQAhAANAIAAgA0gEQCAEIABBAnRBtNmkAWooAgByIQQgAEEBaiEADAELC0EJIQADQCAEIAB2QQBHIABBIEhxBEBBtPSkAUEAQYAI/AsAQbTipAFBtNmkASADQQJ0/AoAAEEAIQEDQCABIANIBEAgAUECdEG04qQBaigCACAAdkH/AXFBAnRBtPSkAWoiAiACKAIAQQFqNgIAIAFBAWohAQwBCwtBACECQbT0pAEhAQNAIAFBtPykAUgEQCABKAIAIQUgASACNgIAIAIgBWohAiABQQRqIQEMAQsLQQAhAQNAIAEgA0gEQCABQQJ0QbTipAFqKAIAIgIgAHZB/wFxQQJ0QbT0pAFqIgUoAgAhBiAFIAZBAWo2AgAgBkECdEG02aQBaiACNgIAIAFBAWohAQwBCwsgAEEIaiEADAELCyADC9sDAQd/A0AgACABSgRAIAFBAnQiA0G066QBaiADQbTZpAFqKAIAQQl2NgIAIAFBAWohAQwBCwtBACEBA0AgBSAAQQFrSARAQQAhBkEAIQcDQCAHQQJIBEAgACACTAR/QQEFIAEgBUgEfyABQQJ0QbTrpAFqKAIAIAJBAnRBtOukAWooAgBIBUEACwsEQCAGIAFBAnRBtOukAWooAgBqIQYgASIDQQFqIQEgA0ECdEG066QBaiAFNgIABSACIgNBAWohAiAGIANBAnRBtOukAWooAgBqIQYLIAdBAWohBwwBCwsgBUECdEG066QBaiAGNgIAIAVBAWohBQwBCwsgAEECdEGs66QBakEANgIAIABBA2shAQNAIAFBAE4EQCABQQJ0QbTrpAFqIgIgAigCAEECdEG066QBaigCAEEBajYCACABQQFrIQEMAQsLQQEhAiAAQQJrIQYgAEEBayEAA0AgAkEASgRAQQAhBQNAIAZBAE4EfyAEIAZBAnRBtOukAWooAgBGBUEACwRAIAVBAWohBSAGQQFrIQYMAQsLA0AgAiAFSgRAIAAiAUEBayEAIAFBAnRBtOukAWogBDYCACACQQFrIQIMAQsLIAVBAXQhAiAEQQFqIQQMAQsLC/IEAgt/An4jACEOIwEhBCMCIQVBgICUASEGA0AgACACIAZKIgcEfiAGKQMABUIACyIPQiCIp2ogASAHGyEIA0AgAEEEaiIDIAhMBEAgBCAALQAAQQJ0KAK0x6QBIglBGHZqIgogAC0AAUECdCgCtMekASILQRh2aiEMIAUgDiAJQf///wdxrCAErIaEIAtB////B3GsIAqshoQgAC0AAkECdCgCtMekASIEQf///wdxrCAMrIaEIAAtAANBAnQoArTHpAEiAEH///8HcawgDCAEQRh2aiIErIaEIg43AwAgBSAEIABBGHZqIgBBA3VqIQUgDiAAQXhxrIghDiAAQQdxIQQgAyEADAELCwNAIAAgCEgEQCAOIAAtAABBAnQoArTHpAEiA0H///8HcawgBKyGhCEOIABBAWohACAFIA43AwAgBSAEIANBGHZqIgNBA3VqIQUgDiADQXhxrIghDiADQQdxIQQMAQsLIAcEQCAEIA+nIgdB/wFxIghBAnQoArTRpAEiCUEYdmoiCiAHQRd2IgtBAnQiDCgCtNCkASINQRh2aiIDIAstAPSDpQFqIQsgACAIQQNqaiEAIAUgDiAJQf///wdxrCAErIaEIA1B////B3GsIAqshoQgB0EIdkH//wFxIAwoApSEpQFrrCADrIaEIg43AwAgBSALQQN1aiEFIA4gC0F4cayIIQ4gC0EHcSEEIAZBCGohBgwBCwsgDiQAIAQkASAFJAIjAEG0z6QBKAIAIgBB////B3GtIwGshoQkACMBIABBGHZqJAEjAiMANwMAIwIjAUEDdWokAiMAIwFBeHGsiCQAIwFBB3EkAQuoAwIEfwF+QYCAyAAkAkEqPwBrQAAaA0AgAEEcSARAIABBtP+kAWogAEECdUEBa0EAIABBBE4bIgI6AAAgAEHU/6QBaiABOgAAIAFBASACdGohAgNAIAEgAkgEQCABQbT9pAFqIAA6AAAgAUEBaiEBDAELCyAAQQFqIQAMAQsLQdD/pAFBADoAAEHw/6QBQf8BOgAAQbP/pAFBHDoAAEEAIQBBACEBA0AgAUEeSARAIAFB9IOlAWogAUEBdUEBa0EAIAFBAk4bIgI6AAAgAUECdEGUhKUBaiAANgIAIABBASACdGohAgNAIAAgAkgEQCAAIABBB3VBgAJqIABBgAJIIgMbQfT/pAFqIAE6AAAgAEEBQYABIAMbaiEADAELCyABQQFqIQEMAQsLQYCcpAFBADsBAEEBIQADQCAAQYAQSARAIACsQh5BHyAAZ2siAax9hiEEQQAhAgNAIAJBC0gEQCAEIAR+Qh6IIgRCH4inIQMgBCADrIghBCABQQF0IANyIQEgAkEBaiECDAELCyAAQQF0QYCcpAFqIAE7AQAgAEEBaiEADAELCwsLLAMAQYAICxMQERIACAcJBgoFCwQMAw0CDgEPAEGVCAsCBggAQZcICwQCBAgM';
+
+;// CONCATENATED MODULE: ./lib/compress/deflate-pool.js
 
 
 
-const MOST_WORKERS = 4;
-const QUEUE = 2;
-const PROGRAM = `
-const { parentPort, workerData } = require('node:worker_threads')
-const { memory, input, output, deflate } = new WebAssembly.Instance(workerData).exports
-parentPort.on('message', (request) => {
-  const block = new Uint8Array(request.memory, request.offset, request.length)
-  new Uint8Array(memory.buffer).set(block, input.value)
-  const size = deflate(block.length, request.level)
-  const compressed = memory.buffer.slice(output.value, output.value + size)
-  parentPort.postMessage({ ...request, compressed }, [request.memory, compressed])
-})
-`;
-function createDeflatePool(size = Math.min((0,external_node_os_.availableParallelism)(), MOST_WORKERS)) {
-    const lanes = new Set();
+const BLOCK_LIMIT = 1024 * 1024;
+const WORKERS_LIMIT = 4;
+const QUEUE_LIMIT = 2;
+function createDeflatePool(size = Math.min((0,external_node_os_.availableParallelism)(), WORKERS_LIMIT)) {
+    const workers = new Set();
     const waiting = [];
     function distribute() {
-        for (let lane = nextLane(); lane !== undefined; lane = nextLane()) {
+        for (let worker = nextWorker(); worker !== undefined; worker = nextWorker()) {
             const job = waiting.shift();
             if (job !== undefined)
-                send(lane, job);
+                send(worker, job);
         }
     }
-    function nextLane() {
+    function nextWorker() {
         if (waiting.length === 0)
             return undefined;
-        const least = [...lanes].reduce((best, lane) => (best === undefined || lane.jobs.length < best.jobs.length ? lane : best), undefined);
-        if (least === undefined || (least.jobs.length > 0 && lanes.size < size))
+        const leastBusy = [...workers].reduce((best, worker) => (best === undefined || worker.jobs.length < best.jobs.length ? worker : best), undefined);
+        if (leastBusy === undefined || (leastBusy.jobs.length > 0 && workers.size < size))
             return start();
-        return least.jobs.length < QUEUE ? least : undefined;
+        return leastBusy.jobs.length < QUEUE_LIMIT ? leastBusy : undefined;
     }
     function start() {
-        const worker = new external_node_worker_threads_.Worker(PROGRAM, { eval: true, execArgv: [], workerData: deflateModule() });
-        const lane = { worker, jobs: [] };
-        lanes.add(lane);
-        worker.unref();
-        worker.on('message', (answer) => {
-            finish(lane, answer);
+        const thread = new external_node_worker_threads_.Worker(new URL(/* asset import */ __nccwpck_require__(22404), __nccwpck_require__.b), {
+            execArgv: [],
+            workerData: deflateModule(),
+        });
+        const worker = { thread, jobs: [] };
+        workers.add(worker);
+        thread.unref();
+        thread.on('message', (response) => {
+            finish(worker, response);
             distribute();
         });
-        worker.on('error', (error) => end(lane, error));
-        worker.on('exit', () => end(lane, new Error('A compressor ended before its work')));
-        return lane;
+        thread.on('error', (error) => end(worker, error));
+        thread.on('exit', () => end(worker, new Error('a worker thread exited before it had compressed its blocks')));
+        return worker;
     }
-    function end(lane, error) {
-        lanes.delete(lane);
-        for (const { done } of lane.jobs.splice(0))
+    function end(worker, error) {
+        workers.delete(worker);
+        for (const { done } of worker.jobs.splice(0))
             done.reject(error);
         distribute();
     }
     return {
         async compress(block, level) {
             if (block.length > BLOCK_LIMIT)
-                throw new RangeError(`A block has ${BLOCK_LIMIT} bytes at most`);
+                throw new RangeError(`a block has at most ${BLOCK_LIMIT} bytes`);
             const done = Promise.withResolvers();
             waiting.push({ block, level, done });
             distribute();
@@ -59547,114 +59106,52 @@ function createDeflatePool(size = Math.min((0,external_node_os_.availableParalle
         },
         async close() {
             for (const { done } of waiting.splice(0))
-                done.reject(new Error('The compressors were closed'));
-            await Promise.all([...lanes].map(({ worker }) => worker.terminate()));
+                done.reject(new Error('the pool was closed'));
+            await Promise.all([...workers].map(({ thread }) => thread.terminate()));
         },
     };
 }
-function send({ worker, jobs }, job) {
+function send({ thread, jobs }, job) {
     const { buffer: memory, byteOffset: offset, length } = job.block;
     const request = { memory, offset, length, level: job.level };
     try {
-        worker.postMessage(request, memory instanceof ArrayBuffer ? [memory] : []);
+        thread.postMessage(request, memory instanceof ArrayBuffer ? [memory] : []);
     }
     catch (error) {
         job.done.reject(error);
         return;
     }
-    worker.ref();
+    thread.ref();
     jobs.push(job);
 }
-function finish({ worker, jobs }, { memory, offset, length, compressed }) {
+function finish({ thread, jobs }, { memory, offset, length, compressed }) {
     const job = jobs.shift();
     if (jobs.length === 0)
-        worker.unref();
+        thread.unref();
     job?.done.resolve({ compressed: Buffer.from(compressed), block: Buffer.from(memory, offset, length) });
 }
-
-;// CONCATENATED MODULE: ./lib/compress/compress.js
-
-
-
-
-async function compressLayer(content, compression, slots, write) {
-    const diffId = (0,external_node_crypto_.createHash)('sha256');
-    const codec = compression.format === 'gzip' ? gzip(compression.level) : zstd(compression.level);
-    let size = 0;
-    let chain = write(codec.header);
-    chain.catch(() => undefined);
-    try {
-        for await (const block of blocksOf(content, codec.blocks)) {
-            size += block.length;
-            diffId.update(block);
-            await slots.acquire();
-            chain = writeNext(chain, codec.compress(block), slots, write);
-            chain.catch(() => undefined);
-        }
-    }
-    catch (error) {
-        await chain.catch(() => undefined);
-        throw error;
-    }
-    const written = chain.then(() => write(codec.trailer(size)));
-    written.catch(() => undefined);
-    return { layer: { diffId: digestFrom(diffId), size }, written };
+let compiled;
+function deflateModule() {
+    compiled ??= new WebAssembly.Module(Buffer.from(DEFLATE_MODULE, 'base64'));
+    return compiled;
 }
-async function writeNext(before, compressed, slots, write) {
-    try {
-        await Promise.allSettled([before, compressed]);
-        await before;
-        await write(await compressed);
-    }
-    finally {
-        slots.release();
-    }
-}
-async function hashLayer(content) {
-    const hash = (0,external_node_crypto_.createHash)('sha256');
-    let size = 0;
-    for await (const chunk of content) {
-        hash.update(chunk);
-        size += chunk.length;
-    }
-    return { diffId: digestFrom(hash), size };
-}
-function createBlocks(size) {
-    const spare = [];
-    return {
-        take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
-        giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
-    };
-}
-async function* blocksOf(content, blocks) {
-    let block = blocks.take();
-    let filled = 0;
-    for await (const chunk of content) {
-        for (let at = 0; at < chunk.length;) {
-            const copied = chunk.copy(block, filled, at);
-            at += copied;
-            filled += copied;
-            if (filled < block.length)
-                continue;
-            yield block;
-            block = blocks.take();
-            filled = 0;
-        }
-    }
-    if (filled > 0)
-        yield block.subarray(0, filled);
-    else
-        blocks.giveBack(block);
-}
-const GZIP_BLOCKS = createBlocks(BLOCK_LIMIT);
-function gzip(level) {
+
+;// CONCATENATED MODULE: ./lib/compress/gzip.js
+
+
+
+
+const BUFFERS = createBlockBuffers(BLOCK_LIMIT);
+function createGzipCodec(level) {
     let checksum = 0;
     return {
-        blocks: GZIP_BLOCKS,
+        buffers: BUFFERS,
         header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
         async compress(block) {
             checksum = (0,external_node_zlib_.crc32)(block, checksum);
-            return isIncompressible(block) ? storedBlocks(block) : deflateBlock(block, level);
+            if (isIncompressible(block))
+                return storeBlock(block);
+            return level <= FAST_LEVELS ? deflateFast(block, level) : deflateWithZlib(block, level);
         },
         trailer(size) {
             const trailer = Buffer.alloc(10);
@@ -59665,43 +59162,39 @@ function gzip(level) {
         },
     };
 }
-const ZSTD_BLOCK = 2 * 1024 * 1024;
-const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK);
-function zstd(level) {
-    const empty = Buffer.alloc(0);
-    return {
-        blocks: ZSTD_BLOCKS,
-        header: empty,
-        compress: (block) => compressFrame(block, level),
-        trailer: () => empty,
-    };
-}
-const OUTPUT = ZSTD_BLOCK / 2;
-const spareCompressors = new Map();
-async function compressFrame(block, level) {
-    const spare = spareCompressors.get(level) ?? [];
-    spareCompressors.set(level, spare);
-    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
-    const compressor = spare.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: OUTPUT });
-    const chunks = [];
-    const collect = (chunk) => void chunks.push(chunk);
-    const done = Promise.withResolvers();
-    compressor.on('data', collect).once('error', done.reject);
-    compressor.write(block);
-    compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done.resolve);
-    await done.promise;
-    compressor.off('data', collect).off('error', done.reject);
-    spare.push(compressor);
-    ZSTD_BLOCKS.giveBack(block);
-    return Buffer.concat(chunks);
-}
+const FAST_LEVELS = 4;
+const VERIFICATION_PERIOD = 64;
 const deflatePool = createDeflatePool();
-async function deflateBlock(filled, level) {
-    const { compressed, block } = await deflatePool.compress(filled, level);
-    GZIP_BLOCKS.giveBack(block);
+const verifiedDeflate = verifySample(deflatePool.compress);
+async function deflateFast(filled, level) {
+    const { compressed, block } = await verifiedDeflate(filled, level);
+    BUFFERS.giveBack(block);
     return compressed;
 }
-function storedBlocks(block) {
+function verifySample(compress) {
+    let count = 0;
+    return async (filled, level) => {
+        const isVerified = count++ % VERIFICATION_PERIOD === 0;
+        const deflated = await compress(filled, level);
+        if (isVerified)
+            await assertInflatesTo(deflated.block, deflated.compressed, level);
+        return deflated;
+    };
+}
+async function assertInflatesTo(block, compressed, level) {
+    const options = { finishFlush: external_node_zlib_.constants.Z_SYNC_FLUSH, chunkSize: BLOCK_LIMIT, maxOutputLength: BLOCK_LIMIT };
+    const inflated = await (0,external_node_util_.promisify)(external_node_zlib_.inflateRaw)(compressed, options).catch(() => undefined);
+    if (inflated?.equals(block))
+        return;
+    throw new Error(`a block of a layer, compressed at level ${level}, does not decompress to its original content. The image was not published. Levels from ${FAST_LEVELS + 1} on use another compressor`);
+}
+async function deflateWithZlib(block, level) {
+    const options = { level, finishFlush: external_node_zlib_.constants.Z_SYNC_FLUSH, chunkSize: BLOCK_LIMIT };
+    const compressed = await (0,external_node_util_.promisify)(external_node_zlib_.deflateRaw)(block, options);
+    BUFFERS.giveBack(block);
+    return Buffer.from(compressed);
+}
+function storeBlock(block) {
     const parts = [];
     for (let at = 0; at < block.length; at += 0xffff) {
         const bytes = block.subarray(at, at + 0xffff);
@@ -59711,7 +59204,7 @@ function storedBlocks(block) {
         parts.push(header, bytes);
     }
     const stored = Buffer.concat(parts);
-    GZIP_BLOCKS.giveBack(block);
+    BUFFERS.giveBack(block);
     return stored;
 }
 const SAMPLE = 16 * 1024;
@@ -59730,11 +59223,112 @@ function isIncompressible(block) {
     const middle = Math.floor(block.length / 2);
     return (0,external_node_zlib_.deflateRawSync)(block.subarray(middle, middle + SAMPLE), { level: 1 }).length > 0.98 * SAMPLE;
 }
+
+;// CONCATENATED MODULE: ./lib/compress/zstd.js
+
+
+const BLOCK_SIZE = 2 * 1024 * 1024;
+const zstd_BUFFERS = createBlockBuffers(BLOCK_SIZE);
+function createZstdCodec(level) {
+    const empty = Buffer.alloc(0);
+    return {
+        buffers: zstd_BUFFERS,
+        header: empty,
+        compress: (block) => compressFrame(block, level),
+        trailer: () => empty,
+    };
+}
+const zstd_CHUNK = BLOCK_SIZE / 2;
+const idleCompressors = new Map();
+async function compressFrame(block, level) {
+    const idle = idleCompressors.get(level) ?? [];
+    idleCompressors.set(level, idle);
+    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
+    const compressor = idle.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: zstd_CHUNK });
+    const chunks = [];
+    const collect = (chunk) => void chunks.push(chunk);
+    const done = Promise.withResolvers();
+    compressor.on('data', collect).once('error', done.reject);
+    compressor.write(block);
+    compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done.resolve);
+    await done.promise;
+    compressor.off('data', collect).off('error', done.reject);
+    idle.push(compressor);
+    zstd_BUFFERS.giveBack(block);
+    return Buffer.concat(chunks);
+}
+
+;// CONCATENATED MODULE: ./lib/compress/compress.js
+
+
+
+async function compressLayer(content, { format, level }, blocks, write) {
+    const diffId = (0,external_node_crypto_.createHash)('sha256');
+    const codec = format === 'gzip' ? createGzipCodec(level) : createZstdCodec(level);
+    let size = 0;
+    let chain = write(codec.header);
+    chain.catch(() => undefined);
+    try {
+        for await (const block of splitIntoBlocks(content, codec.buffers)) {
+            size += block.length;
+            diffId.update(block);
+            await blocks.acquire();
+            chain = writeNext(chain, codec.compress(block), blocks, write);
+            chain.catch(() => undefined);
+        }
+    }
+    catch (error) {
+        await chain.catch(() => undefined);
+        throw error;
+    }
+    const written = chain.then(() => write(codec.trailer(size)));
+    written.catch(() => undefined);
+    return { layer: { diffId: digestFrom(diffId), size }, written };
+}
+async function writeNext(before, compressed, blocks, write) {
+    try {
+        await Promise.allSettled([before, compressed]);
+        await before;
+        await write(await compressed);
+    }
+    finally {
+        blocks.release();
+    }
+}
+async function hashLayer(content) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    let size = 0;
+    for await (const chunk of content) {
+        hash.update(chunk);
+        size += chunk.length;
+    }
+    return { diffId: digestFrom(hash), size };
+}
+async function* splitIntoBlocks(content, buffers) {
+    let block = buffers.take();
+    let filled = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const copied = chunk.copy(block, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled < block.length)
+                continue;
+            yield block;
+            block = buffers.take();
+            filled = 0;
+        }
+    }
+    if (filled > 0)
+        yield block.subarray(0, filled);
+    else
+        buffers.giveBack(block);
+}
 function digestFrom(hash) {
     return `sha256:${hash.digest('hex')}`;
 }
 
-;// CONCATENATED MODULE: ./lib/push/layer.js
+;// CONCATENATED MODULE: ./lib/image/oci-layout.js
 
 
 
@@ -59742,91 +59336,562 @@ function digestFrom(hash) {
 
 
 
-const ANEW = 'Nothing was published. Build it anew: nix build --rebuild';
-async function readLayer({ content }, source) {
-    const hash = (0,external_node_crypto_.createHash)('sha256');
-    const probed = await probe(content());
-    const { diffId } = await hashLayer(layer_plain(probed, source, async (chunk) => void hash.update(chunk)));
-    const digest = probed.compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-    return { diffId, digest, format: keptFormat(probed) };
+
+async function imageOfLayout(contents, path, platform) {
+    const index = await requireDocument('index.json', contents, 'its index.json', path);
+    const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const descriptor = await chooseImage(images, contents, path, platform);
+    const bytes = await documentOf(contents, descriptor, path);
+    const manifest = parseLayoutManifest(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
+    if (manifest.kind === 'index')
+        throw damagedImage(path, `its manifest ${descriptor.digest} is an index`);
+    const configBytes = await documentOf(contents, manifest.config, path);
+    const config = readImageConfig(configBytes, manifest.config.digest, path);
+    if (manifest.layers.length !== config.diffIds.length)
+        throw damagedImage(path, `it has ${manifest.layers.length} layers, and its config lists ${config.diffIds.length}`);
+    for (const layer of manifest.layers)
+        await requireLayer(contents, layer, path);
+    return {
+        names: [],
+        config,
+        configDigest: manifest.config.digest,
+        configBytes,
+        layerNames: manifest.layers.map(({ digest }) => blobName(digest)),
+        manifest: {
+            bytes,
+            mediaType: manifest.mediaType,
+            annotations: manifest.annotations,
+            layers: manifest.layers,
+            alone: images.length === 1,
+        },
+    };
 }
-function checkDiffId({ config, layers }, at, diffId, source) {
-    const expected = config.diffIds[at];
-    if (diffId === expected)
-        return;
-    throw new ImageError({
-        message: `${source.path} is damaged: its layer ${layers[at]?.name} is not the one that its config lists`,
-        detail: `its diff ID is ${diffId}, and should be ${expected}`,
-        hint: ANEW,
-    });
+const LISTED_LIMIT = 1000;
+async function listImages(contents, index, path, seen = new Set(), depth = 0) {
+    const images = [];
+    for (const one of await listedBy(index, contents, path)) {
+        if (seen.has(one.digest))
+            continue;
+        seen.add(one.digest);
+        if (seen.size > LISTED_LIMIT)
+            throw damagedImage(path, `it lists more than ${LISTED_LIMIT} manifests`);
+        if (!isIndexDescriptor(one))
+            images.push(one);
+        else {
+            if (depth > 2)
+                throw damagedImage(path, 'its indexes are nested too deeply');
+            const bytes = await documentOf(contents, one, path);
+            const inner = { bytes, mediaType: one.mediaType, name: `its index ${one.digest}` };
+            images.push(...(await listImages(contents, inner, path, seen, depth + 1)));
+        }
+    }
+    return images;
 }
-function checkBlob({ layers }, at, { digest, format }, { path }) {
-    const { name, blob } = layers[at] ?? {};
-    const listed = blob && layerFormat(blob.mediaType);
-    if (blob === undefined || listed === undefined)
-        return;
-    if (format !== listed)
-        throw new ImageError({
-            message: `${path} is damaged: its layer ${name} is ${format ?? 'not compressed so'}, and its manifest says ${listed}`,
-            hint: ANEW,
+function isIndexDescriptor({ mediaType }) {
+    return mediaType.includes('index') || mediaType.includes('manifest.list');
+}
+async function listedBy({ bytes, mediaType, name }, contents, path) {
+    const index = parseLayoutManifest(bytes, mediaType, name, path);
+    if (index.kind === 'manifest')
+        throw damagedImage(path, `${name} is not an index`);
+    if (index.manifests.length > LISTED_LIMIT)
+        throw damagedImage(path, `${name} lists ${index.manifests.length} manifests; the limit is ${LISTED_LIMIT}`);
+    const listed = index.manifests.filter((one) => !isAttestation(one));
+    const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
+    if (distinct.length === 1)
+        return distinct;
+    const images = [];
+    for (const one of distinct)
+        if (await mayBeImage(one, contents, path))
+            images.push(one);
+    return images;
+}
+async function chooseImage(images, contents, path, wanted) {
+    const [only, ...more] = images;
+    if (only === undefined)
+        throw damagedImage(path, 'its index.json lists no image');
+    if (more.length === 0)
+        return only;
+    const placed = await placeImages(images, contents);
+    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted));
+    const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted));
+    const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
+    if (chosen !== undefined)
+        return chosen.image;
+    const suffix = wanted === undefined ? '' : ` for ${formatPlatform(wanted)}`;
+    if (fitting.length === 0)
+        throw new errors/* ImageError */.C8({
+            message: `${path} has no image${suffix}`,
+            detail: formatImages(placed),
+            hint: 'Nothing was pushed. Add the image for that platform to what Nix builds, or build only for the systems that are listed.',
         });
-    if (digest !== blob.digest)
-        throw otherContent(path, name, digest);
-}
-function checkName(name, { digest, format }, { path }) {
-    const [, hex] = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(name) ?? [];
-    if (hex === undefined || format === undefined || digest === `sha256:${hex}`)
-        return;
-    throw otherContent(path, name, digest);
-}
-function otherContent(path, name, digest) {
-    return new ImageError({
-        message: `${path} is damaged: its layer ${name} has another content than its name says`,
-        detail: `its digest is ${digest}`,
-        hint: ANEW,
+    throw new errors/* ImageError */.C8({
+        message: `${path} has ${fitting.length} images${suffix}, and only one can be pushed`,
+        detail: formatImages(placed),
+        hint: 'Build each image by its own attribute.',
     });
 }
-function noTar(name, { path }) {
-    return new ImageError({ message: `${path} is damaged: its layer ${name} is no tar`, hint: ANEW });
+async function placeImages(images, contents) {
+    const placed = [];
+    const known = new Map();
+    for (const image of images) {
+        const config = image.platform === undefined ? await configOf(image, contents) : undefined;
+        if (config !== undefined && !known.has(config))
+            known.set(config, await configPlatform(config, contents));
+        placed.push({ image, platform: image.platform ?? (config && known.get(config)) });
+    }
+    return placed;
 }
-function keptFormat({ compression }) {
+async function configOf({ digest, mediaType }, contents) {
+    const bytes = await contents.document(blobName(digest));
+    const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest));
+    return manifest?.kind === 'manifest' ? manifest.config.digest : undefined;
+}
+async function configPlatform(config, contents) {
+    const bytes = await contents.document(blobName(config));
+    return bytes && ifValid(() => parseConfig(bytes, config));
+}
+function ifValid(read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (error instanceof errors/* FormatError */.IF)
+            return undefined;
+        throw error;
+    }
+}
+function formatImages(images) {
+    return formatNames(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${formatPlatform(platform)}` : ''}`), '\n');
+}
+async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
+    if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
+        return false;
+    if (!isManifestType(mediaType) && !isIndexType(mediaType))
+        return false;
+    const bytes = await contents.document(blobName(digest));
+    if (bytes === undefined)
+        return true;
+    const manifest = parseLayoutManifest(bytes, mediaType, `its manifest ${digest}`, path);
+    if (manifest.kind === 'index')
+        return true;
+    const { config, layers } = manifest;
+    return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)));
+}
+const IMAGE_CONFIGS = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json']);
+function isLayer(mediaType) {
+    return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType);
+}
+function parseLayoutManifest(bytes, mediaType, name, path) {
+    try {
+        return parseManifest(bytes, mediaType, name);
+    }
+    catch (error) {
+        if (error instanceof errors/* FormatError */.IF)
+            throw damagedImage(path, error.parts.message, error);
+        throw error;
+    }
+}
+async function documentOf(contents, { digest, size }, path) {
+    const bytes = await requireDocument(blobName(digest), contents, digest, path);
+    if (bytes.length !== size)
+        throw damagedImage(path, `${digest} has ${bytes.length} bytes instead of ${size}`);
+    if (digestOf(bytes) !== digest)
+        throw damagedImage(path, `the content of ${digest} does not match its digest`);
+    return bytes;
+}
+async function requireLayer(contents, { digest, size }, path) {
+    const member = await contents.member(blobName(digest));
+    if (member?.type !== 'file')
+        throw damagedImage(path, `its layer ${digest} is missing`);
+    if (member.size !== size)
+        throw damagedImage(path, `its layer ${digest} has ${member.size} bytes, and its manifest says ${size}`);
+}
+function blobName(digest) {
+    return `blobs/${digest.replace(':', '/')}`;
+}
+function isBlobName(name) {
+    return name.startsWith('blobs/sha256/');
+}
+
+;// CONCATENATED MODULE: ./lib/image/docker-archive.js
+
+
+
+
+
+
+async function imageOfDockerArchive(contents, path) {
+    const document = async (name, description) => requireDocument(await followLinks(name, contents), contents, description, path);
+    const manifest = parseDockerManifest(await document('manifest.json', 'its manifest.json'), path);
+    const configBytes = await document(manifest.Config, `its config ${manifest.Config}`);
+    const config = readImageConfig(configBytes, manifest.Config, path);
+    if (manifest.Layers.length !== config.diffIds.length)
+        throw damagedImage(path, `it has ${manifest.Layers.length} layers, and its config lists ${config.diffIds.length}`);
+    const layerNames = [];
+    const missing = [];
+    for (const layer of manifest.Layers) {
+        const name = await followLinks(layer, contents);
+        layerNames.push(name);
+        if ((await contents.member(name))?.type !== 'file')
+            missing.push(layer);
+    }
+    if (missing.length > 0)
+        throw damagedImage(path, `these layers are missing: ${formatNames(missing)}`);
+    return { names: manifest.RepoTags ?? [], config, configDigest: digestOf(configBytes), configBytes, layerNames };
+}
+const docker_archive_MANIFEST = array(object({
+    Config: string(),
+    RepoTags: nullish(array(string())),
+    Layers: nullish(array(string()), []),
+}));
+function parseDockerManifest(bytes, path) {
+    const read = readJson(docker_archive_MANIFEST, bytes);
+    if (!read.ok)
+        throw damagedImage(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`);
+    const [entry, ...more] = read.value;
+    if (entry === undefined)
+        throw damagedImage(path, 'its manifest.json lists no image');
+    if (more.length > 0)
+        throw new errors/* ImageError */.C8({
+            message: `${path} has ${more.length + 1} images, and only one can be pushed`,
+            detail: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
+            hint: 'Build each image by its own attribute (dockerTools.mergeImages joins several into one file).',
+        });
+    return { ...entry, Layers: entry.Layers ?? [] };
+}
+async function followLinks(name, contents) {
+    let at = memberName(name);
+    for (let hops = 0; hops < 16; hops++) {
+        const member = await contents.member(at);
+        if (member?.type !== 'hard-link' && member?.type !== 'symbolic-link')
+            return at;
+        at = member.target;
+    }
+    return at;
+}
+
+;// CONCATENATED MODULE: ./lib/image/archive.js
+
+
+
+
+
+
+
+async function* readArchive(reader, path, platform) {
+    const members = createMembers(path);
+    for await (const entry of tarEntries(reader, path)) {
+        const name = memberName(entry.name);
+        if (name.split('/').includes('..'))
+            throw damagedImage(path, `its member ${entry.name} points outside the archive`);
+        const small = mayBeDocument(entry, name) ? await readAll(entry.content()) : undefined;
+        const document = small !== undefined && isDocument(name, small) ? small : undefined;
+        members.add(name, entry, document);
+        const layer = await layerIn({ ...entry, name, ...(small && { content: () => once(small) }) }, document);
+        if (layer !== undefined)
+            yield layer;
+    }
+    return archivedImage(members, path, platform);
+}
+async function archivedImage({ members, documents }, path, platform) {
+    const contents = {
+        member: async (name) => members.get(name),
+        document: async (name) => documents.get(name),
+    };
+    if (members.has('manifest.json'))
+        return imageOfDockerArchive(contents, path);
+    if (members.has('index.json'))
+        return imageOfLayout(contents, path, platform);
+    throw new errors/* ImageError */.C8({
+        message: `${path} is a tar but not an image: it has neither manifest.json nor index.json`,
+        detail: `it contains ${formatNames([...members.keys()])}`,
+        hint: 'Build an image, for example with dockerTools.buildImage, buildLayeredImage or streamLayeredImage. If it was an image, it is truncated: remove it from the store (nix store delete) and build again.',
+    });
+}
+const archive_NAMES_LIMIT = 8 * 1024 * 1024;
+function createMembers(path) {
+    const members = new Map();
+    const documents = new Map();
+    let namesLength = 0;
+    let documentsLength = 0;
+    return {
+        members,
+        documents,
+        add(name, entry, document) {
+            namesLength += name.length + entry.linkName.length + 64;
+            if (namesLength > archive_NAMES_LIMIT)
+                throw damagedImage(path, 'it has more files than any image');
+            members.set(name, { type: entry.type, target: targetOf(name, entry), size: entry.size });
+            documents.delete(name);
+            if (document === undefined)
+                return;
+            documents.set(name, document);
+            documentsLength += document.length;
+            if (documentsLength > DOCUMENTS_LIMIT)
+                throw damagedImage(path, `it contains more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+        },
+    };
+}
+function targetOf(name, { type, linkName }) {
+    const folder = type === 'symbolic-link' ? name.slice(0, name.lastIndexOf('/') + 1) : '';
+    return memberName(folder + linkName);
+}
+async function readAll(content) {
+    const chunks = [];
+    for await (const chunk of content)
+        chunks.push(Buffer.from(chunk));
+    return Buffer.concat(chunks);
+}
+async function* once(bytes) {
+    yield bytes;
+}
+async function layerIn({ name, type, size, content }, document) {
+    if (type !== 'file' || size === 0)
+        return undefined;
+    const isWholeBlocks = size % BLOCK === 0;
+    if (document !== undefined)
+        return isWholeBlocks && mayBeTar(document.subarray(0, BLOCK)) ? { name, size, content } : undefined;
+    if (isWholeBlocks || isBlobName(name))
+        return { name, size, content };
+    const peeked = await peekCompression(content());
+    return peeked.compression === undefined ? undefined : { name, size, content: () => peeked.content };
+}
+function mayBeDocument({ type, size }, name) {
+    return type === 'file' && size <= DOCUMENT_LIMIT && !/\.(tar|gz|tgz|zst|xz)$/.test(name);
+}
+
+;// CONCATENATED MODULE: ./lib/image/layout-folder.js
+
+
+
+
+
+async function* readLayoutFolder(path, root, platform) {
+    const image = await imageOfLayout(contentsOfFolder(path, root), path, platform);
+    const sizes = new Map(image.layerNames.map((name, at) => [name, image.manifest?.layers[at]?.size ?? 0]));
+    for (const [name, size] of sizes)
+        yield { name, size, content: () => readFileWithin((0,external_node_path_.join)(path, name), root) };
+    return image;
+}
+async function* readFileWithin(path, root) {
+    yield* contentOf(await openRegularFile(path, root), path);
+}
+function contentsOfFolder(path, root) {
+    let read = 0;
+    async function open(name) {
+        const place = await resolveWithin((0,external_node_path_.join)(path, name), root);
+        return place === undefined ? undefined : openRegularFile(place, root);
+    }
+    return {
+        async member(name) {
+            const file = await open(name);
+            await file?.handle.close();
+            return file && { type: 'file', target: '', size: file.size };
+        },
+        async document(name) {
+            const file = await open(name);
+            try {
+                if (file === undefined || file.size > DOCUMENT_LIMIT)
+                    return undefined;
+                read += file.size;
+                if (read > DOCUMENTS_LIMIT)
+                    throw damagedImage(path, `it contains more than ${DOCUMENTS_LIMIT} bytes of JSON`);
+                const bytes = await readWhole(file, (0,external_node_path_.join)(path, name));
+                return isDocument(name, bytes) ? bytes : undefined;
+            }
+            finally {
+                await file?.handle.close();
+            }
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/open-image.js
+
+
+
+
+
+
+
+
+
+
+function openImage(source, options = {}) {
+    const { format, path, root } = source;
+    return openImageReader(format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options));
+}
+async function readImage(source, options = {}) {
+    return openImage(source, options).image();
+}
+function isSeekable({ format }) {
+    return format === 'tar' || format === 'layout';
+}
+async function* readArchiveAt(source, { platform, copy }) {
+    const reader = await openByteReader(source, copy);
+    try {
+        const image = yield* readArchive(reader, source.path, platform);
+        await readPadding(reader, source.path);
+        return image;
+    }
+    finally {
+        await reader.close();
+    }
+}
+async function openByteReader(source, copy) {
+    const { path, root, format } = source;
+    if (format === 'layout' || format === 'nix2container')
+        throw new Error(`${path} is not an archive`);
+    if (format === 'tar' && copy === undefined) {
+        const { handle, size } = await openRegularFile(path, root);
+        return fileReader(handle, size);
+    }
+    const { compression, content } = format === 'script'
+        ? await peekCompression(runScript(source))
+        : {
+            compression: format === 'tar' ? undefined : format,
+            content: contentOf(await openRegularFile(path, root), path),
+        };
+    const tar = compression === undefined ? content : decompress(compression, content, path);
+    return streamReader(copy === undefined ? tar : copyTo(copy, tar));
+}
+const PADDING_LIMIT = 16 * 1024 * 1024;
+async function readPadding(reader, path) {
+    for (let read = 0; read <= PADDING_LIMIT;) {
+        const skipped = await reader.skip(1024 * 1024);
+        if (skipped === 0)
+            return;
+        read += skipped;
+    }
+    throw new errors/* ImageError */.C8({
+        message: `${path} continues for more than ${(0,lib_text/* formatBytes */.z3)(PADDING_LIMIT)} after the end of the image's tar`,
+        hint: 'Nothing was published. Write nothing after the tar.',
+    });
+}
+async function* copyTo(copy, bytes) {
+    for await (const chunk of bytes) {
+        await new Promise((resolve, reject) => {
+            copy.write(chunk, (error) => (error ? reject(error) : resolve()));
+        });
+        yield chunk;
+    }
+    copy.end();
+    await (0,external_node_stream_promises_namespaceObject.finished)(copy, { readable: false });
+}
+const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not found|[Ss]yntax error/;
+const FOREIGN_SCRIPT = 'The script runs on this runner. If it was built for another system, add docker/setup-qemu-action before Nix is installed, use a runner of that system, or build the image with dockerTools.buildLayeredImage.';
+async function* runScript({ path, root }) {
+    const place = await resolveWithin(path, root);
+    const script = startStreaming(place ?? path, [], { trust: 'script' });
+    try {
+        yield* script.output;
+        const { failure, log } = await script.ended;
+        if (failure === undefined)
+            return;
+        const detail = [failure, log].filter(Boolean).join('\n');
+        throw new errors/* ImageError */.C8({
+            message: `${path} should write an image to its standard output, but failed`,
+            detail,
+            hint: OTHER_PROCESSOR.test(detail) ? FOREIGN_SCRIPT : undefined,
+        });
+    }
+    finally {
+        script.end();
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/push/check.js
+
+
+
+
+
+
+
+async function checkImage(source, platform) {
+    const layers = new Map();
+    const opened = openImage(source, { platform });
+    for await (const file of opened.layers)
+        if (!isBlobName(file.name))
+            layers.set(file.name, await readLayer(file, source));
+    const image = await opened.image();
+    for await (const file of layerFiles(source, platform, image.layerNames, layers))
+        layers.set(file.name, await readLayer(file, source));
+    for (const [at, name] of image.layerNames.entries()) {
+        const layer = layers.get(name);
+        if (layer === undefined)
+            throw notATar(name, source);
+        checkLayer(image, at, layer, source);
+    }
+    return image;
+}
+async function* layerFiles(source, platform, names, except = new Map()) {
+    const wanted = new Set(names.filter((name) => !except.has(name)));
+    if (wanted.size === 0)
+        return;
+    for await (const file of openImage(source, { platform }).layers)
+        if (wanted.has(file.name))
+            yield file;
+}
+async function readLayer(file, source) {
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    const { compression, content } = await peekCompression(file.content());
+    const update = async (chunk) => void hash.update(chunk);
+    const { diffId } = await hashLayer(decompressLayer(compression, content, source, update));
+    const digest = compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
+    return { diffId, digest, format: uploadFormat(compression) };
+}
+function uploadFormat(compression) {
     return compression === 'xz' ? undefined : compression;
 }
-function layer_plain({ compression, content }, source, write = async () => undefined) {
+function decompressLayer(compression, content, source, write = async () => undefined) {
     if (compression === undefined)
         return content;
     const windowLog = isSeekable(source) ? undefined : INNER_WINDOW_LOG;
-    return decompress(compression, layer_copyTo(write, content), source.path, windowLog);
+    return decompress(compression, writeThrough(content, write), source.path, windowLog);
 }
-async function* layer_copyTo(write, content) {
+async function* writeThrough(content, write) {
     for await (const chunk of content) {
-        const own = Buffer.from(chunk);
-        await write(own);
-        yield own;
+        const copy = Buffer.from(chunk);
+        await write(copy);
+        yield copy;
     }
 }
-
-;// CONCATENATED MODULE: ./lib/push/check-image.js
-
-
-
-async function checkImage(source) {
-    const read = new Map();
-    const take = async (member) => void read.set(member.name, await readLayer(member, source));
-    const image = await readImage(source, {
-        take: async (member) => (isBlobName(member.name) ? undefined : take(member)),
+const REBUILD = 'Nothing was published. Build it again: nix build --rebuild';
+function checkLayer(image, at, layer, source) {
+    checkDiffId(image, at, layer.diffId, source);
+    checkBlob(image, at, layer, source);
+}
+function checkDiffId({ config, layerNames }, at, diffId, { path }) {
+    const expected = config.diffIds[at];
+    if (diffId === expected)
+        return;
+    throw new errors/* ImageError */.C8({
+        message: `${path} is damaged: its layer ${layerNames[at]} does not match its config`,
+        detail: `the diff ID is ${diffId} instead of ${expected}`,
+        hint: REBUILD,
     });
-    const unread = new Set(image.layers.flatMap(({ name }) => (read.has(name) ? [] : [name])));
-    if (unread.size > 0)
-        await readImage(source, { take: async (member) => (unread.has(member.name) ? take(member) : undefined) });
-    for (const [at, { name }] of image.layers.entries()) {
-        const layer = read.get(name);
-        if (layer === undefined)
-            throw noTar(name, source);
-        checkDiffId(image, at, layer.diffId, source);
-        checkBlob(image, at, layer, source);
-    }
-    return image;
+}
+function checkBlob({ layerNames, manifest }, at, { digest, format }, { path }) {
+    const blob = manifest?.layers[at];
+    const listed = blob && layerFormat(blob.mediaType);
+    if (listed === undefined)
+        return;
+    if (format !== listed)
+        throw new errors/* ImageError */.C8({
+            message: `${path} is damaged: its layer ${layerNames[at]} is ${format ?? 'not compressed'}, but its manifest lists ${listed}`,
+            hint: REBUILD,
+        });
+    if (digest !== blob?.digest)
+        throw new errors/* ImageError */.C8({
+            message: `${path} is damaged: the content of its layer ${layerNames[at]} does not match its name`,
+            detail: `the digest is ${digest}`,
+            hint: REBUILD,
+        });
+}
+function notATar(name, { path }) {
+    return new errors/* ImageError */.C8({ message: `${path} is damaged: its layer ${name} is not a tar`, hint: REBUILD });
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/copy.js
@@ -59836,7 +59901,7 @@ async function checkImage(source) {
 
 
 
-const BLOBS_AT_ONCE = 16;
+const CONCURRENT_BLOBS = 16;
 async function copyImages(registry, copies) {
     const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
     const waiting = [...new Map(blobs.map((one) => [`${formatRepository(one.to)}@${one.blob.digest}`, one])).values()];
@@ -59844,7 +59909,7 @@ async function copyImages(registry, copies) {
     const copyNext = async () => {
         for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
             const { blob, from, to } = next;
-            if (await putIfAbsent(registry, to, streamed(registry, blob, from), from))
+            if (await putIfAbsent(registry, to, streamedBlob(registry, blob, from), from))
                 sent += blob.size;
         }
     };
@@ -59856,7 +59921,7 @@ async function copyImages(registry, copies) {
             waiting.length = 0;
         }
     };
-    await settleAll(Array.from({ length: BLOBS_AT_ONCE }, copyRest));
+    await settleAll(Array.from({ length: CONCURRENT_BLOBS }, copyRest));
     await settleAll(copies.map((copy) => putManifests(registry, copy)));
     return sent;
 }
@@ -59867,11 +59932,11 @@ async function putManifests(registry, { image, to }) {
     for (const { manifest } of contentsOf(image).toReversed())
         await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes);
 }
-function streamed(registry, { digest, size }, from) {
-    const broken = (detail, cause) => new RegistryError({
+function streamedBlob(registry, { digest, size }, from) {
+    const failure = (detail, cause) => new RegistryError({
         host: from.host,
         problem: cause === undefined ? 'doubtful' : 'other',
-        message: `Can't read the blob ${formatRepository(from)}@${digest} to its end`,
+        message: `Can't read all of the blob ${formatRepository(from)}@${digest}`,
         detail,
         ...(cause !== undefined && { hint: 'Run the job again later.' }),
         cause,
@@ -59890,13 +59955,13 @@ function streamed(registry, { digest, size }, from) {
             }
         }
         catch (error) {
-            throw broken((0,lib_errors/* messageOf */.bD)(error), error);
+            throw failure((0,errors/* messageOf */.bD)(error), error);
         }
         if (read !== size)
-            throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`);
+            throw failure(`it has ${read < size ? read : 'more'} bytes, but its manifest says ${size}`);
         const actual = `sha256:${hash.digest('hex')}`;
         if (actual !== digest)
-            throw broken(`its digest should be ${digest}, but is ${actual}`);
+            throw failure(`its digest should be ${digest}, but is ${actual}`);
     }
     return { digest, size, open: () => external_node_stream_.Readable.from(holdBack(content()), { objectMode: false }) };
 }
@@ -59926,52 +59991,13 @@ async function putIfAbsent(registry, to, blob, from) {
     return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded';
 }
 
-// EXTERNAL MODULE: external "node:async_hooks"
-var external_node_async_hooks_ = __nccwpck_require__(16698);
-;// CONCATENATED MODULE: ./lib/process/cancellation.js
-
-
-const NOT_CANCELLABLE = { signal: new AbortController().signal, finish: (work) => work };
-const finishing = new external_node_async_hooks_.AsyncLocalStorage();
-function finishUp(work) {
-    return finishing.run(true, work);
-}
-async function waitUnlessCancelled(milliseconds, signal) {
-    await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, finishing.getStore() ? {} : { signal });
-}
-async function untilAborted(work, signal, stopped, milliseconds = 0) {
-    const aborted = Promise.withResolvers();
-    const settled = new AbortController();
-    const onAbort = () => aborted.resolve();
-    if (signal.aborted)
-        onAbort();
-    else
-        signal.addEventListener('abort', onAbort, { once: true });
-    const stop = async () => {
-        await aborted.promise;
-        if (milliseconds > 0)
-            await (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: settled.signal });
-        throw stopped();
-    };
-    try {
-        return await Promise.race([work, stop()]);
-    }
-    finally {
-        settled.abort();
-        signal.removeEventListener('abort', onAbort);
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/tags.js
 
 
 
 
 
-class TagError extends lib_errors/* ActionError */.lZ {
-    name = 'TagError';
-}
-class TagConflict extends TagError {
+class TagConflict extends errors/* TagError */.PC {
     name = 'TagConflict';
     constructor({ tag, before }, now) {
         super({
@@ -59989,7 +60015,7 @@ async function readStored(registry, reference) {
     const digest = await registry.findDigest(repository, tag);
     if (digest === undefined)
         return undefined;
-    const again = await registry.getManifest(repository, tag, { written: true });
+    const again = await registry.getManifest(repository, tag, { retryNotFound: true });
     if (again !== undefined)
         return again;
     throw new RegistryError({
@@ -60020,9 +60046,9 @@ async function putTags(registry, repositories, tag, manifest, check) {
     if (!several)
         throw outcome.reason;
     const left = await restoreTags(registry, moves, manifest.digest);
-    throw new TagError({
+    throw new errors/* TagError */.PC({
         message: `The tag ${formatReference(failed.tag)} could not be moved to ${manifest.digest}`,
-        detail: (0,lib_errors/* messageOf */.bD)(outcome.reason),
+        detail: (0,errors/* messageOf */.bD)(outcome.reason),
         hint: `${formatTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
         cause: outcome.reason,
     });
@@ -60041,7 +60067,7 @@ async function writeTag(registry, { tag: place, before }, { digest, mediaType, b
             return 'refused';
         if (status !== 412 || etag === undefined)
             throw error;
-        const confirmed = await registry.getManifest(repository, tag, { written: true });
+        const confirmed = await registry.getManifest(repository, tag, { retryNotFound: true });
         if (confirmed?.digest === digest)
             return 'refused';
         if (confirmed?.digest !== before?.digest || confirmed?.etag !== etag)
@@ -60049,17 +60075,17 @@ async function writeTag(registry, { tag: place, before }, { digest, mediaType, b
         return writeTag(registry, { tag: place }, { digest, mediaType, bytes });
     }
 }
-async function tags_readTag(registry, { repository, tag }, expected, outdated) {
+async function readTagDigest(registry, { repository, tag }, expected, outdated) {
     const seen = await registry.findDigest(repository, tag);
     if (expected.includes(seen))
         return seen;
-    return (await registry.getManifest(repository, tag, { written: true, outdated }))?.digest;
+    return (await registry.getManifest(repository, tag, { retryNotFound: true, outdated }))?.digest;
 }
 async function restoreTags(registry, moves, moved, { keep = false, deadline = new AbortController().signal, outcomeOf = () => undefined } = {}) {
     const lines = moves.map(async (move) => {
         const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move));
-        const late = () => new TagError({ message: `may point to ${moved}: the registry did not answer in time` });
-        const state = await untilAborted(restoring, deadline, late).catch(lib_errors/* messageOf */.bD);
+        const late = () => new errors/* TagError */.PC({ message: `may point to ${moved}: the registry did not answer in time` });
+        const state = await (0,cancellation/* untilAborted */.Eu)(restoring, deadline, late).catch(errors/* messageOf */.bD);
         return state === undefined ? [] : [`${formatReference(move.tag)}: ${state}`];
     });
     return (await Promise.all(lines)).flat();
@@ -60068,10 +60094,10 @@ async function restoreTag(registry, { tag, before }, moved, keep, outcome) {
     const { repository } = tag;
     let now;
     try {
-        now = await tags_readTag(registry, tag, [before?.digest, moved]);
+        now = await readTagDigest(registry, tag, [before?.digest, moved]);
     }
     catch (error) {
-        return `what it points to now is unknown: ${(0,lib_errors/* firstLine */.TM)(error)}`;
+        return `what it points to now is unknown: ${(0,errors/* firstLine */.TM)(error)}`;
     }
     if (now === before?.digest && outcome !== 'confirmed')
         return outcome && afterOutcome(outcome, now, moved);
@@ -60089,7 +60115,7 @@ async function restoreTag(registry, { tag, before }, moved, keep, outcome) {
         return `is new and points to ${moved}; ${repository.host} can't delete tags`;
     }
     catch (error) {
-        return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,lib_errors/* messageOf */.bD)(error)}`;
+        return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,errors/* messageOf */.bD)(error)}`;
     }
 }
 function afterOutcome(outcome, now, moved) {
@@ -60121,13 +60147,14 @@ function withLabels(bytes, labels) {
     const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
     return Buffer.from(JSON.stringify({ ...image, config }));
 }
-function keptBlob(layer) {
-    return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined;
+function reusableDescriptor({ manifest }, at) {
+    const descriptor = manifest?.layers[at];
+    return descriptor && layerFormat(descriptor.mediaType) !== undefined ? descriptor : undefined;
 }
 function manifestOf(image, config, layers, info) {
     const { manifest } = image;
-    const kept = image.layers.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest);
-    if (manifest === undefined || !kept)
+    const unchanged = layers.every((layer, at) => reusableDescriptor(image, at)?.digest === layer.digest);
+    if (manifest === undefined || !unchanged)
         return composeManifest(image, config, layers, info);
     if (manifest.mediaType === OCI_MANIFEST)
         return rewriteManifest(manifest, config, info);
@@ -60136,23 +60163,24 @@ function manifestOf(image, config, layers, info) {
     return composeManifest(image, config, layers, info);
 }
 function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
-    const said = JSON.parse(bytes.toString('utf8'));
-    const config = said.config.digest === digest ? said.config : { ...said.config, digest, size, data: undefined };
-    const annotations = withBuildInfo(said.annotations ?? {}, info);
-    const rewritten = Buffer.from(JSON.stringify({ ...said, config, annotations }));
+    const original = JSON.parse(bytes.toString('utf8'));
+    const config = original.config.digest === digest ? original.config : { ...original.config, digest, size, data: undefined };
+    const annotations = withBuildInfo(original.annotations ?? {}, info);
+    const rewritten = Buffer.from(JSON.stringify({ ...original, config, annotations }));
     return { bytes: rewritten, digest: digestOf(rewritten), mediaType };
 }
-function composeManifest({ manifest, layers: own }, config, layers, info) {
-    const said = (annotations = {}) => Object.keys(annotations).length > 0 ? { annotations } : undefined;
+function composeManifest(image, config, layers, info) {
     const bytes = Buffer.from(JSON.stringify({
         schemaVersion: 2,
         mediaType: OCI_MANIFEST,
         config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
         layers: layers.map(({ digest, size, format }, at) => {
-            const kept = keptBlob(own[at]);
-            return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) };
+            const original = reusableDescriptor(image, at);
+            const annotations = original?.digest === digest ? (original.annotations ?? {}) : {};
+            const annotated = Object.keys(annotations).length > 0 && { annotations };
+            return { mediaType: layerType(format), digest, size, ...annotated };
         }),
-        annotations: withBuildInfo(manifest?.annotations ?? {}, info),
+        annotations: withBuildInfo(image.manifest?.annotations ?? {}, info),
     }));
     return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
 }
@@ -60176,13 +60204,13 @@ function chooseTag(inputs, revision) {
     const message = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
     const hint = adviseOwnTag(pattern);
     if (pushWith === 'docker')
-        throw new InputError({ message, hint });
+        throw new errors/* InputError */.dz({ message, hint });
     return { tag: '', warning: `${message}. This build pushes its image without a tag. ${hint}` };
 }
 function adviseOwnTag(pattern) {
     return `Give each system its own tag, or none:
   tag: ${pattern}-{system}
-A step with \`mode: merge\` publishes the tags that users pull: its input \`tags\`.`;
+A step with \`mode: merge\` publishes the tags that users pull, from its input \`tags\`.`;
 }
 function namesPlatform(tag, system) {
     const { architecture, variant = '' } = platformOf(system);
@@ -60204,7 +60232,7 @@ async function checkReplaced(registry, stored, place, platform) {
     if (platforms?.every((one) => one !== undefined && fits(one, platform)))
         return;
     const message = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
-    throw new InputError({
+    throw new errors/* InputError */.dz({
         message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${message}`,
         hint: adviseOwnTag(place.tag),
     });
@@ -60224,13 +60252,13 @@ async function platformsOf(registry, { bytes, digest, mediaType }, place) {
     catch (error) {
         if (error instanceof RegistryError && error.problem === 'not-found')
             return [];
-        if (!(error instanceof FormatError))
+        if (!(error instanceof errors/* FormatError */.IF))
             throw error;
         return isIndexType(mediaType) ? undefined : [];
     }
 }
 
-;// CONCATENATED MODULE: ./lib/push/keep.js
+;// CONCATENATED MODULE: ./lib/push/existing.js
 
 
 
@@ -60240,318 +60268,28 @@ async function platformsOf(registry, { bytes, digest, mediaType }, place) {
 
 
 
-async function relabel(registry, { image, info }, labels, asked) {
+async function relabel(registry, { image, info }, labels, format) {
     const { repository, own } = image;
     const config = labelledConfig(image.configBytes, labels);
     const formats = own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType));
-    const wanted = asked === undefined ? info : describeBuild(info.storePath, labels, asked, formats);
+    const wanted = format === undefined ? info : describeBuild(info.storePath, labels, format, formats);
     if (config.digest === image.configDigest && sameBuild(wanted, info))
         return { image, info };
     const manifest = rewriteManifest(own.manifest, config, wanted);
     await putEverywhere(registry, [repository], config);
     await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes);
-    return { image: await fetchImage(registry, repository, manifest.digest, { written: true }), info: wanted };
+    return { image: await fetchImage(registry, repository, manifest.digest, { retryNotFound: true }), info: wanted };
 }
 async function publishUnchanged(registry, published, repositories, tag) {
     const { repository, digest, own, platform } = published;
-    const whole = await settleAll(repositories.map(async (to) => sameRepository(to, repository) || hasWhole(registry, to, digest)));
-    const sent = await copyImages(registry, repositories.filter((_, at) => !whole[at]).map((to) => ({ image: published, to })));
+    const complete = await settleAll(repositories.map(async (to) => sameRepository(to, repository) || isImageComplete(registry, to, digest)));
+    const sent = await copyImages(registry, repositories.filter((_, at) => !complete[at]).map((to) => ({ image: published, to })));
     if (tag !== '')
         await putTags(registry, repositories, tag, own.manifest, (stored, place) => checkReplaced(registry, stored, place, platform));
     return sent;
 }
 
-;// CONCATENATED MODULE: ./lib/push/local-image.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function addLocalImage(installable, runnerSystem, log) {
-    const path = await localPath(installable);
-    if (path === undefined)
-        return undefined;
-    const { name } = installable;
-    const place = await placeWithin(path, name);
-    await checkFormat(place, name);
-    const storePath = await addToStore(place, name, runnerSystem);
-    log.info(`Nix builds nothing: ${name} is an image already. It is in the Nix store as ${storePath}`);
-    return { options: [], text: storePath, name };
-}
-async function localPath(installable) {
-    const { options, text } = installable;
-    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || placeOf(installable) !== undefined)
-        return undefined;
-    const path = (0,external_node_path_.resolve)(text);
-    const found = await (0,promises_.stat)(path).catch(() => undefined);
-    if (found?.isFile())
-        return path;
-    if (!found?.isDirectory() || (await exists((0,external_node_path_.join)(path, 'flake.nix'))))
-        return undefined;
-    return (await exists((0,external_node_path_.join)(path, 'oci-layout'))) ? path : undefined;
-}
-const FLAKE_ID = /^[A-Za-z][\w-]*$/;
-async function exists(path) {
-    return (0,promises_.access)(path).then(() => true, () => false);
-}
-async function placeWithin(path, name) {
-    const workspace = process.cwd();
-    const root = (0,external_node_path_.relative)(workspace, path).startsWith('..') ? (0,external_node_path_.dirname)(path) : workspace;
-    try {
-        return (await resolveWithin(path, root)) ?? path;
-    }
-    catch (error) {
-        if (!(error instanceof FileError))
-            throw error;
-        throw new FileError({
-            message: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
-            hint: 'Nothing was read. Copy the file to where the link is.',
-            cause: error,
-        });
-    }
-}
-async function checkFormat(place, name) {
-    const { format } = await findSource(place);
-    if (format !== 'script' && format !== 'nix2container')
-        return;
-    throw new ImageError({
-        message: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
-        hint: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
-    });
-}
-async function addToStore(place, name, runnerSystem) {
-    const result = await (0,process_command/* runCommand */.d1)('nix-store', ['--add', place], { trust: 'nix' });
-    if (result === undefined)
-        throw nixMissing();
-    const storePath = result.stdout.trim();
-    if (result.exitCode === 0 && isStorePath(storePath))
-        return storePath;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
-    throw new NixError({
-        message: `Nix could not add ${name} to its store`,
-        detail: (0,lib_errors/* lastLines */.w$)(result.log, 20),
-        hint: explainBuildFailure(result.log, { runnerSystem, space }),
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/copy-to.js
-
-
-
-
-
-
-
-
-async function copyToLayout(call) {
-    const { installable, nixArgs, layout } = call;
-    if (placeOf(installable) !== undefined)
-        throw new NixError({
-            message: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
-            hint: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
-        });
-    const program = attributeOf(installable, 'copyTo');
-    const args = [
-        'run',
-        ...foreignOptions(call),
-        ...nixArgs,
-        ...program.options,
-        program.text,
-        '--',
-        `oci:${layout}:image`,
-    ];
-    const { exitCode, log } = await runNix(args, true, 'script');
-    if (exitCode === 0)
-        return;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
-    throw new NixError({
-        message: `${program.name} could not write the image as an OCI layout`,
-        detail: (0,lib_errors/* lastLines */.w$)(log, 20),
-        hint: explainBuildFailure(log, { ...call, space }) ??
-            (/attribute '[^']*copyTo/.test(log)
-                ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
-                : undefined) ??
-            'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/push/nix2container.js
-
-
-
-
-async function writeLayout({ path, diffIds = [] }, call) {
-    await copyToLayout(call);
-    const layout = { path: call.layout, root: call.layout, format: 'layout' };
-    const { config } = await readWritten(layout, call);
-    const difference = firstDifference(config.diffIds, diffIds);
-    if (difference === undefined)
-        return layout;
-    throw new ImageError({
-        message: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
-        detail: difference,
-        hint: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
-    });
-}
-async function readWritten(layout, { installable }) {
-    try {
-        return await readImage(layout);
-    }
-    catch (error) {
-        if (!(error instanceof lib_errors/* ActionError */.lZ))
-            throw error;
-        throw new ImageError({
-            message: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
-            detail: error.message.replaceAll(layout.path, 'what it wrote'),
-            hint: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
-            cause: error,
-        });
-    }
-}
-function firstDifference(written, described) {
-    if (written.length !== described.length)
-        return `it has ${written.length} layers, and the description lists ${described.length}`;
-    const at = written.findIndex((diffId, index) => diffId !== described[index]);
-    return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
-}
-
-;// CONCATENATED MODULE: ./lib/compress/estimate.js
-
-const PERIOD = 1024 * 1024;
-const estimate_SAMPLE = 64 * 1024;
-async function estimateCompressed(content) {
-    let size = 0;
-    let sampled = 0;
-    let compressed = 0;
-    for await (const chunk of content) {
-        for (let at = 0; at < chunk.length;) {
-            const inPeriod = (size + at) % PERIOD;
-            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
-            const sample = chunk.subarray(at, at + wanted);
-            if (sample.length > 0) {
-                sampled += sample.length;
-                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
-            }
-            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
-        }
-        size += chunk.length;
-    }
-    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
-}
-
-;// CONCATENATED MODULE: ./lib/push/push-with-docker.js
-
-
-
-
-
-
-
-
-
-
-
-async function pushWithDocker({ source, images, tag, platform, check }, tools) {
-    tools.log.info(`Docker loads ${source.path}`);
-    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    let size = 0;
-    const take = async (layer) => {
-        size += layer.size;
-        await sizes?.take(layer);
-    };
-    const archive = await load(source, take);
-    check(archive);
-    if (archive.manifest?.alone === false)
-        throw new ImageError({
-            message: `${source.path} has images for several platforms, and Docker can't push one of them alone`,
-            hint: PUSH_STRAIGHT,
-        });
-    sizes?.warn(archive, tools.log);
-    const name = await loadedImage(archive.configDigest, archive.names);
-    const pushed = [];
-    for (const image of images)
-        pushed.push(await push(name, { image, tag, platform, archive, size }, tools));
-    return { images: pushed };
-}
-async function load(source, take) {
-    let isLayout = false;
-    const feed = async (stdin) => {
-        const archive = await readImage(source, { copy: stdin, take });
-        isLayout = archive.manifest !== undefined;
-        return archive;
-    };
-    return loadImage(feed, (detail) => adviceOn(detail, isLayout));
-}
-function adviceOn(detail, isLayout) {
-    if (/no space left on device/i.test(detail))
-        return `The disk that Docker keeps images on is full. ${PUSH_STRAIGHT} Or make room: docker image prune --all removes the images that no container uses. ${disk/* MORE_SPACE */.p8}`;
-    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(detail))
-        return `It is an OCI layout, which this Docker does not load. ${PUSH_STRAIGHT}`;
-    return undefined;
-}
-function createSizes() {
-    const sizes = new Map();
-    return {
-        async take({ name, size, content }) {
-            sizes.set(name, { plain: size, compressed: await estimateCompressed(content()) });
-        },
-        warn({ layers }, log) {
-            const known = layers.flatMap(({ name }) => sizes.get(name) ?? []);
-            const plain = (0,units/* formatBytes */.z)(known.reduce((sum, one) => sum + one.plain, 0));
-            const compressed = (0,units/* formatBytes */.z)(known.reduce((sum, one) => sum + one.compressed, 0));
-            log.warning(`This Docker keeps images in containerd's store, and pushes layers as Nix made them: ${plain} in place of about ${compressed}. Leave \`push-with: docker\` out, and they are compressed.`);
-        },
-    };
-}
-async function push(name, { image, tag, platform, archive, size }, { registry, log }) {
-    const reference = formatReference({ repository: image, tag });
-    const place = { repository: image, tag };
-    const there = await registry.getManifest(image, tag);
-    if (there !== undefined)
-        await checkReplaced(registry, there, place, platform);
-    const same = there && (await findSame(image, there.digest, archive, registry));
-    if (same !== undefined) {
-        log.info(`${reference} is this image already: ${same.digest}`);
-        return same;
-    }
-    await tagImage(name, reference);
-    const loginHelp = `Log in before this step:\n${loginStep(image.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp, existing: there?.digest }, log));
-    const published = await fetchImage(registry, image, digest, { written: true });
-    if (published.configDigest !== archive.configDigest)
-        throw new RegistryError({
-            host: image.host,
-            problem: 'other',
-            message: `${reference} is not the image that Nix built`,
-            detail: `its config is ${published.configDigest}, and should be ${archive.configDigest}`,
-            hint: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
-        });
-    log.info(`${reference} is ${published.digest}`);
-    return published;
-}
-async function findSame(image, digest, { configDigest }, registry) {
-    const published = await fetchImage(registry, image, digest).catch(() => undefined);
-    return published?.configDigest === configDigest ? published : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/compress/blob-error.js
-
-class BlobError extends lib_errors/* ActionError */.lZ {
-    name = 'BlobError';
-}
-
 ;// CONCATENATED MODULE: ./lib/compress/blob-store.js
-
-
 
 
 
@@ -60567,33 +60305,33 @@ function createBlobStore(folder) {
             const hash = (0,external_node_crypto_.createHash)('sha256');
             let chunks = [];
             let size = 0;
-            let own = 0;
+            let ownMemory = 0;
             let file;
             let released = false;
-            async function spill() {
-                const opened = await openNameless(folder);
+            async function moveToFile() {
+                const opened = await openUnlinkedFile(folder);
                 if (released)
                     return opened.close();
                 file = opened;
                 for (const chunk of chunks)
                     writeWhole(opened, chunk);
                 chunks = [];
-                inMemory -= own;
-                own = 0;
+                inMemory -= ownMemory;
+                ownMemory = 0;
             }
-            async function keep(bytes) {
+            async function append(bytes) {
                 if (file !== undefined)
                     return writeWhole(file, bytes);
                 chunks.push(bytes);
-                own += bytes.length;
+                ownMemory += bytes.length;
                 inMemory += bytes.length;
-                if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
-                    await spill();
+                if (ownMemory > BLOB_LIMIT || inMemory > MEMORY_LIMIT)
+                    await moveToFile();
             }
             async function release() {
                 released = true;
-                inMemory -= own;
-                own = 0;
+                inMemory -= ownMemory;
+                ownMemory = 0;
                 chunks = [];
                 const opened = file;
                 file = undefined;
@@ -60606,16 +60344,16 @@ function createBlobStore(folder) {
                     hash.update(bytes);
                     size += bytes.length;
                     try {
-                        await keep(bytes);
+                        await append(bytes);
                     }
                     catch (error) {
-                        throw await notKept(folder, error);
+                        throw await (0,disk/* diskFailure */.C9)(`Can't write a compressed layer to ${folder} before its upload`, folder, error);
                     }
                 },
                 finish() {
                     if (released)
-                        throw new Error('a blob that was given up has no bytes to be read');
-                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : blob_store_contentOf(file, size), { objectMode: false });
+                        throw new Error('a released blob has no content');
+                    const open = () => external_node_stream_.Readable.from(file === undefined ? chunks : readUnlinkedFile(file, size), { objectMode: false });
                     return { digest: `sha256:${hash.digest('hex')}`, size, open };
                 },
                 release,
@@ -60623,30 +60361,21 @@ function createBlobStore(folder) {
         },
     };
 }
-async function notKept(folder, cause) {
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([folder]));
-    return new BlobError({
-        message: `A layer can't be kept in ${folder} until it is uploaded`,
-        detail: (0,lib_errors/* messageOf */.bD)(cause),
-        hint: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${disk/* MORE_SPACE */.p8}`,
-        cause,
-    });
-}
 function writeWhole({ fd }, bytes) {
     for (let written = 0; written < bytes.length;)
         written += (0,external_node_fs_.writeSync)(fd, bytes, written);
 }
 const blob_store_CHUNK = 1024 * 1024;
-async function* blob_store_contentOf(file, size) {
+async function* readUnlinkedFile(file, size) {
     for (let position = 0; position < size;) {
         const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(blob_store_CHUNK), 0, blob_store_CHUNK, position);
         if (bytesRead === 0)
-            throw new Error('a file for temporary data has been cut short');
+            throw new Error('a temporary file is shorter than what was written to it');
         position += bytesRead;
         yield buffer.subarray(0, bytesRead);
     }
 }
-async function openNameless(folder) {
+async function openUnlinkedFile(folder) {
     const path = (0,external_node_path_.join)(folder, `nix-image-action-${(0,external_node_crypto_.randomUUID)()}`);
     const file = await (0,promises_.open)(path, 'wx+', 0o600);
     await (0,promises_.unlink)(path);
@@ -60690,75 +60419,80 @@ function createSemaphore(count) {
 
 
 
+function totalSize(layers) {
+    return layers.reduce((sum, { size }) => sum + size, 0);
+}
 const LAYERS_AT_ONCE = 12;
 function startUploads({ source, images, compression, tempFolder }, registry, log) {
-    const places = createSemaphore(LAYERS_AT_ONCE);
+    const slots = createSemaphore(LAYERS_AT_ONCE);
     const blocks = createSemaphore(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
     const store = createBlobStore(tempFolder);
     const pending = [];
     let failure;
-    function watch(work) {
+    function track(work) {
         work.catch((error) => {
             failure ??= error;
         });
         pending.push(work);
         return work;
     }
-    async function pack(content, write) {
-        const probed = await probe(content);
-        const kept = keptFormat(probed);
-        if (kept === undefined)
-            return { ...(await compressLayer(layer_plain(probed, source), compression, blocks, write)), kept };
-        const layer = await hashLayer(layer_plain(probed, source, write));
-        return { layer, written: Promise.resolve(), kept };
+    async function pack(file, write) {
+        const { compression: stored, content } = await peekCompression(file.content());
+        const format = uploadFormat(stored);
+        const tar = decompressLayer(stored, content, source, format === undefined ? undefined : write);
+        if (format === undefined)
+            return { ...(await compressLayer(tar, compression, blocks, write)), format };
+        return { layer: await hashLayer(tar), written: Promise.resolve(), format };
     }
-    async function upload(blob, { diffId, size }) {
-        const started = performance.now();
-        const reused = !(await putEverywhere(registry, images, blob));
-        const seconds = (performance.now() - started) / 1000;
-        const speed = `${(0,units/* formatBytes */.z)(blob.size / seconds)}/s`;
-        const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
-        log.info(`${shorten(diffId)}: ${(0,units/* formatBytes */.z)(size)} → ${(0,units/* formatBytes */.z)(blob.size)}, ${how}`);
-        return { diffId, digest: blob.digest, size: blob.size, reused };
+    async function push(file, check) {
+        await slots.acquire();
+        const writer = store.create();
+        const release = async () => {
+            slots.release();
+            await writer.release();
+        };
+        try {
+            if (failure !== undefined)
+                throw failure;
+            const { layer, written, format } = await pack(file, writer.write);
+            const { diffId } = layer;
+            const upload = async () => {
+                try {
+                    await written;
+                    const blob = writer.finish();
+                    check?.({ diffId, digest: blob.digest, format });
+                    const started = performance.now();
+                    const reused = !(await putEverywhere(registry, images, blob));
+                    const seconds = (performance.now() - started) / 1000;
+                    const speed = `${(0,lib_text/* formatBytes */.z3)(blob.size / seconds)}/s`;
+                    const result = reused ? 'already exists' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
+                    log.info(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(layer.size)} → ${(0,lib_text/* formatBytes */.z3)(blob.size)}, ${result}`);
+                    return { diffId, digest: blob.digest, format: format ?? compression.format, size: blob.size, reused };
+                }
+                finally {
+                    await release();
+                }
+            };
+            return { diffId, uploaded: track(upload()) };
+        }
+        catch (error) {
+            await release();
+            throw error;
+        }
     }
     return {
-        async push(member, check) {
-            await places.acquire();
-            const writer = store.create();
-            try {
-                if (failure !== undefined)
-                    throw failure;
-                const { layer, written, kept } = await pack(member.content(), writer.write);
-                const uploaded = async () => {
-                    try {
-                        await written;
-                        const blob = writer.finish();
-                        check({ diffId: layer.diffId, digest: blob.digest, format: kept });
-                        return { ...(await upload(blob, layer)), format: kept ?? compression.format };
-                    }
-                    finally {
-                        places.release();
-                        await writer.release();
-                    }
-                };
-                return { diffId: layer.diffId, layer: watch(uploaded()) };
-            }
-            catch (error) {
-                places.release();
-                await writer.release();
-                throw error;
-            }
-        },
+        push,
         reuse(diffId, blob, { size }) {
-            const mounted = settleAll(images.map((image) => mountIfElsewhere(registry, image, blob)));
-            return watch(mounted.then(() => {
-                log.info(`${shorten(diffId)}: ${(0,units/* formatBytes */.z)(size)}, reused (${(0,units/* formatBytes */.z)(blob.size)})`);
+            const mount = async () => {
+                await settleAll(images.map((image) => mountIfMissing(registry, image, blob)));
+                log.info(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(size)}, reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
                 return reusedLayer(diffId, blob);
-            }));
+            };
+            return { diffId, uploaded: track(mount()) };
         },
-        async leave(diffId, blob) {
-            log.info(`${shorten(diffId)}: ${(0,units/* formatBytes */.z)(blob.size)}, is there already`);
-            return reusedLayer(diffId, blob);
+        skip(diffId, blob) {
+            log.info(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(blob.size)}, already exists`);
+            return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) };
         },
         settled: () => Promise.allSettled(pending),
     };
@@ -60766,10 +60500,10 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
 function reusedLayer(diffId, { digest, size, mediaType }) {
     const format = layerFormat(mediaType);
     if (format === undefined)
-        throw new Error(`a layer of the type ${mediaType} is not reused`);
+        throw new Error(`a layer of the type ${mediaType} can't be reused`);
     return { diffId, digest, size, format, reused: true };
 }
-async function mountIfElsewhere(registry, image, blob) {
+async function mountIfMissing(registry, image, blob) {
     if (blob.repositories.some((one) => sameRepository(one, image)))
         return;
     if (await registry.hasBlob(image, blob.digest))
@@ -60781,14 +60515,14 @@ async function mountIfElsewhere(registry, image, blob) {
         host: image.host,
         problem: 'other',
         code: 'BLOB_UNKNOWN',
-        message: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
+        message: `${image.host} does not mount ${blob.digest} from ${from?.path} in ${image.path}`,
     });
 }
-function shorten(digest) {
+function shortDigest(digest) {
     return digest.slice('sha256:'.length, 'sha256:'.length + 12);
 }
 
-;// CONCATENATED MODULE: ./lib/push/push.js
+;// CONCATENATED MODULE: ./lib/push/image.js
 
 
 
@@ -60804,146 +60538,18 @@ function shorten(digest) {
 
 
 
-async function pushImage(call, registry, log) {
+
+async function pushImage(request, registry, log) {
+    const { images, tag } = request;
     const started = performance.now();
-    const attempt = async (published) => {
-        const { image, layers } = await pushLayers({ ...call, published }, registry, log);
-        const formats = layers.map(({ format }) => format);
-        const info = describeBuild(call.storePath, call.labels, call.compression.format, formats);
-        return { image, layers, info, manifest: await pushManifest(call, image, layers, info, published, registry) };
-    };
-    const pushed = await attempt(call.published).catch((error) => {
+    const pushed = await pushOnce(request, registry, log).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
             throw error;
-        log.info(`${(0,lib_errors/* sanitizeLine */.g$)(error.message)}; checking all layers again`);
-        return attempt(NOTHING_PUBLISHED);
+        log.info(`${(0,lib_text/* sanitizeLine */.g$)(error.message)}; checking all layers again`);
+        return pushOnce({ ...request, published: NOTHING_PUBLISHED }, registry, log);
     });
-    return { ...pushed, milliseconds: performance.now() - started };
-}
-async function pushLayers(call, registry, log) {
-    const underWay = { call, registry, uploads: startUploads(call, registry, log), taken: new Map() };
-    try {
-        const image = isSeekable(call.source) ? await pushSeekable(underWay) : await pushStreamed(underWay);
-        const layers = image.layers.map(({ name }, at) => layerOf(image, at, underWay.taken.get(name), call.source));
-        return { image, layers: await Promise.all(layers) };
-    }
-    finally {
-        await underWay.uploads.settled();
-    }
-}
-async function pushSeekable(underWay) {
-    const { call, registry, uploads, taken } = underWay;
-    const { source, images, published } = call;
-    const image = await readImage(source);
-    call.check(image);
-    const publishedAs = (kept, diffId) => reusableIn(published, diffId, images, ({ digest }) => digest === kept.digest);
-    const asked = image.layers.filter((layer, at) => {
-        const [kept, diffId] = [keptBlob(layer), image.config.diffIds[at]];
-        return kept && diffId && publishedAs(kept, diffId) === undefined;
-    });
-    const there = lookForKept(asked, images, registry);
-    const take = async (member) => {
-        const at = image.layers.findIndex(({ name }) => name === member.name);
-        const diffId = image.config.diffIds[at];
-        if (diffId === undefined)
-            return;
-        const kept = keptBlob(image.layers[at]);
-        const blob = kept ? publishedAs(kept, diffId) : reusable(call, diffId);
-        if (blob !== undefined)
-            taken.set(member.name, { diffId, layer: uploads.reuse(diffId, blob, member) });
-        else if (kept && (await there.get(kept.digest)))
-            await leave(underWay, image, at, member, kept);
-        else
-            taken.set(member.name, await uploads.push(member, (layer) => checkLayer(image, at, layer, source)));
-    };
-    return readImage(source, { take });
-}
-async function leave({ call, uploads, taken }, image, at, member, blob) {
-    const read = await readLayer(member, call.source);
-    checkBlob(image, at, read, call.source);
-    taken.set(member.name, { diffId: read.diffId, layer: uploads.leave(read.diffId, blob) });
-}
-function checkLayer(image, at, layer, source) {
-    checkDiffId(image, at, layer.diffId, source);
-    checkBlob(image, at, layer, source);
-}
-async function pushStreamed({ call, uploads, taken }) {
-    const { source } = call;
-    const push = async (member) => {
-        const check = (layer) => checkName(member.name, layer, source);
-        taken.set(member.name, await uploads.push(member, check));
-    };
-    const take = async (member) => {
-        if (isBlobName(member.name))
-            return;
-        if (reusable(call, diffIdInName(member.name)) === undefined)
-            return push(member);
-        const { diffId } = await hashLayer(member.content());
-        const blob = reusable(call, diffId);
-        taken.set(member.name, { diffId, ...(blob && { layer: uploads.reuse(diffId, blob, member) }) });
-    };
-    const image = await readImage(source, { take });
-    call.check(image);
-    const missed = image.layers.filter(({ name }) => taken.get(name)?.layer === undefined);
-    const isMissed = (member) => missed.some(({ name }) => name === member.name);
-    if (missed.length > 0)
-        await readImage(source, { take: async (member) => (isMissed(member) ? push(member) : undefined) });
-    return image;
-}
-function reusable({ published, images, compression }, diffId) {
-    const fits = ({ mediaType }) => layerFormat(mediaType) === compression.format;
-    return diffId && reusableIn(published, diffId, images, fits);
-}
-function lookForKept(layers, images, registry) {
-    const kept = new Set(layers.flatMap((layer) => keptBlob(layer)?.digest ?? []));
-    return new Map([...kept].map((digest) => {
-        const looks = Promise.all(images.map((repository) => registry.hasBlob(repository, digest)));
-        const everywhere = looks.then((found) => !found.includes(false));
-        everywhere.catch(() => undefined);
-        return [digest, everywhere];
-    }));
-}
-async function layerOf(image, at, taken, source) {
-    const { name = '' } = image.layers[at] ?? {};
-    if (taken?.layer === undefined)
-        throw noTar(name, source);
-    checkDiffId(image, at, taken.diffId, source);
-    const layer = await taken.layer;
-    checkBlob(image, at, layer, source);
-    return layer;
-}
-function diffIdInName(name) {
-    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
-    return hex === undefined ? undefined : `sha256:${hex}`;
-}
-async function pushManifest({ images, tag, platform, labels }, image, layers, info, published, registry) {
-    const config = labelledConfig(image.configBytes, labels);
-    const manifest = manifestOf(image, config, layers, info);
-    const { bytes, digest, mediaType } = manifest;
-    const without = images.filter((repository) => !published.has(repository, config.digest));
-    await putEverywhere(registry, without, config);
-    await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
-    const check = (stored, place) => checkReplaced(registry, stored, place, platform);
-    if (tag !== '')
-        await putTags(registry, images, tag, manifest, check);
-    return manifest;
-}
-
-;// CONCATENATED MODULE: ./lib/push/pushing.js
-function bytesOf(layers) {
-    return layers.reduce((sum, { size }) => sum + size, 0);
-}
-
-;// CONCATENATED MODULE: ./lib/push/push-with-registry.js
-
-
-
-
-async function pushWithRegistry(call, { registry, log }) {
-    const { images, tag } = call;
-    const pushed = await pushImage(call, registry, log);
-    const { image, manifest, layers, info, milliseconds } = pushed;
-    log.info(`${summarizeLayers(layers)} in ${(milliseconds / 1000).toFixed(1)} s`);
+    const { image, layers, info, manifest } = pushed;
+    log.info(`${summarizeLayers(layers)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
     for (const repository of images) {
         const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
         log.info(`${name} is ${manifest.digest}`);
@@ -60960,111 +60566,567 @@ async function pushWithRegistry(call, { registry, log }) {
 function summarizeLayers(layers) {
     const pushed = layers.filter(({ reused }) => !reused);
     const count = layers.length === 1 ? '1 layer' : `${layers.length} layers`;
-    const bytes = `${(0,units/* formatBytes */.z)(bytesOf(pushed))} of ${(0,units/* formatBytes */.z)(bytesOf(layers))}`;
+    const bytes = `${(0,lib_text/* formatBytes */.z3)(totalSize(pushed))} of ${(0,lib_text/* formatBytes */.z3)(totalSize(layers))}`;
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
 }
-
-// EXTERNAL MODULE: external "node:diagnostics_channel"
-var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
-;// CONCATENATED MODULE: ./lib/record/artifact-client.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-class NoArtifactService extends RecordError {
-}
-class ArtifactError extends RecordError {
-    attempts;
-    retryAfter;
-    constructor(parts, attempts, retryAfter) {
-        super(parts);
-        this.attempts = attempts;
-        this.retryAfter = retryAfter;
+async function pushOnce(request, registry, log) {
+    const { source, storePath, labels, compression } = request;
+    const uploads = startUploads(request, registry, log);
+    try {
+        const { image, started } = isSeekable(source)
+            ? await pushSeekable(request, uploads, registry)
+            : await pushStreamed(request, uploads);
+        const layers = await Promise.all(image.layerNames.map((name, at) => layerOf(image, at, started.get(name), request)));
+        const formats = layers.map(({ format }) => format);
+        const info = describeBuild(storePath, labels, compression.format, formats);
+        const manifest = await pushManifest(request, image, layers, info, registry);
+        return { image, layers, info, manifest };
+    }
+    finally {
+        await uploads.settled();
     }
 }
-const FEW_ATTEMPTS = 5;
-async function openArtifactCalls({ wait = external_node_timers_promises_.setTimeout, timeout = STALL }) {
-    if (isGitea())
-        process.env.GITHUB_SERVER_URL = 'https://github.com';
-    const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
-    const client = new DefaultArtifactClient();
-    watchClient();
-    const clock = createClock(() => performance.now(), wait);
-    const budgets = createBudgets(clock.now);
-    const backOffs = createBackOffs(clock, log/* jobLog */.W);
-    function callsOf(work) {
-        return async (operation, start) => {
-            const attempt = budgets.startAttempt(SERVICE, work);
-            try {
-                const result = await callWithin(attempt.limit(timeout), operation, () => start(client));
-                attempt.answered();
-                return result;
-            }
-            catch (error) {
-                const failure = artifact_client_explain(operation, error);
-                if (failure instanceof ArtifactError && failure.attempts === 1)
-                    attempt.answered();
-                else
-                    attempt.failed();
-                throw failure;
-            }
-        };
+async function pushSeekable(request, uploads, registry) {
+    const { source, platform } = request;
+    const image = await readImage(source, { platform });
+    request.check(image);
+    const existing = lookUpBlobs(request, image, registry);
+    const started = new Map();
+    for await (const file of layerFiles(source, platform, image.layerNames)) {
+        const at = image.layerNames.indexOf(file.name);
+        const diffId = image.config.diffIds[at];
+        if (diffId === undefined)
+            continue;
+        const blob = reusableLayer(request, image, at);
+        const unchanged = reusableDescriptor(image, at);
+        if (blob !== undefined)
+            started.set(file.name, uploads.reuse(diffId, blob, file));
+        else if (unchanged && (await existing.get(unchanged.digest))) {
+            const layer = await readLayer(file, source);
+            checkLayer(image, at, layer, source);
+            started.set(file.name, uploads.skip(diffId, unchanged));
+        }
+        else
+            started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
     }
-    async function pause(error, work) {
-        work.count++;
-        if (!(error instanceof ArtifactError))
+    return { image, started };
+}
+async function pushStreamed(request, uploads) {
+    const { source, platform } = request;
+    const started = new Map();
+    const opened = openImage(source, { platform });
+    for await (const file of opened.layers) {
+        if (isBlobName(file.name))
+            continue;
+        if (reusableBlob(request, diffIdInName(file.name)) === undefined) {
+            started.set(file.name, await uploads.push(file));
+            continue;
+        }
+        const { diffId } = await hashLayer(file.content());
+        const blob = reusableBlob(request, diffId);
+        if (blob !== undefined)
+            started.set(file.name, uploads.reuse(diffId, blob, file));
+    }
+    const image = await opened.image();
+    request.check(image);
+    for await (const file of layerFiles(source, platform, image.layerNames, started)) {
+        const at = image.layerNames.indexOf(file.name);
+        started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
+    }
+    return { image, started };
+}
+function diffIdInName(name) {
+    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
+    return hex === undefined ? undefined : `sha256:${hex}`;
+}
+function reusableLayer(request, image, at) {
+    const diffId = image.config.diffIds[at];
+    const unchanged = reusableDescriptor(image, at);
+    if (unchanged === undefined)
+        return reusableBlob(request, diffId);
+    return diffId && reusableIn(request.published, diffId, request.images, ({ digest }) => digest === unchanged.digest);
+}
+function reusableBlob({ published, images, compression }, diffId) {
+    const matches = ({ mediaType }) => layerFormat(mediaType) === compression.format;
+    return diffId && reusableIn(published, diffId, images, matches);
+}
+function lookUpBlobs(request, image, registry) {
+    const digests = image.layerNames.flatMap((_, at) => reusableLayer(request, image, at) === undefined ? (reusableDescriptor(image, at)?.digest ?? []) : []);
+    return new Map([...new Set(digests)].map((digest) => {
+        const lookUps = Promise.all(request.images.map((repository) => registry.hasBlob(repository, digest)));
+        const everywhere = lookUps.then((found) => !found.includes(false));
+        everywhere.catch(() => undefined);
+        return [digest, everywhere];
+    }));
+}
+async function layerOf(image, at, upload, { source }) {
+    if (upload === undefined)
+        throw notATar(image.layerNames[at] ?? '', source);
+    const layer = await upload.uploaded;
+    checkLayer(image, at, layer, source);
+    return layer;
+}
+async function pushManifest({ images, tag, platform, labels, published }, image, layers, info, registry) {
+    const config = labelledConfig(image.configBytes, labels);
+    const manifest = manifestOf(image, config, layers, info);
+    const { bytes, digest, mediaType } = manifest;
+    const missing = images.filter((repository) => !published.has(repository, config.digest));
+    await putEverywhere(registry, missing, config);
+    await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
+    const check = (stored, place) => checkReplaced(registry, stored, place, platform);
+    if (tag !== '')
+        await putTags(registry, images, tag, manifest, check);
+    return manifest;
+}
+
+;// CONCATENATED MODULE: ./lib/push/local-image.js
+
+
+
+
+
+
+
+
+
+
+
+
+async function addLocalImage(installable, runnerSystem, log) {
+    const path = await localPath(installable);
+    if (path === undefined)
+        return undefined;
+    const { name } = installable;
+    const place = await placeWithin(path, name);
+    await checkFormat(place, name);
+    const storePath = await addToStore(place, name, runnerSystem);
+    log.info(`${name} is an image already, so Nix does not build it. It was added to the Nix store as ${storePath}`);
+    return { options: [], text: storePath, name };
+}
+async function localPath(installable) {
+    const { options, text } = installable;
+    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || storePlaceOf(installable) !== undefined)
+        return undefined;
+    const path = (0,external_node_path_.resolve)(text);
+    const found = await (0,promises_.stat)(path).catch(() => undefined);
+    if (found?.isFile())
+        return path;
+    if (!found?.isDirectory() || (await exists((0,external_node_path_.join)(path, 'flake.nix'))))
+        return undefined;
+    return (await exists((0,external_node_path_.join)(path, 'oci-layout'))) ? path : undefined;
+}
+const FLAKE_ID = /^[A-Za-z][\w-]*$/;
+async function exists(path) {
+    return (0,promises_.access)(path).then(() => true, () => false);
+}
+async function placeWithin(path, name) {
+    const workspace = process.cwd();
+    const root = (0,external_node_path_.relative)(workspace, path).startsWith('..') ? (0,external_node_path_.dirname)(path) : workspace;
+    try {
+        return (await resolveWithin(path, root)) ?? path;
+    }
+    catch (error) {
+        if (!(error instanceof errors/* FileError */.f6))
             throw error;
-        work.since ??= clock.now();
-        const { attempts, retryAfter, parts } = error;
-        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
-        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
-        if (work.count >= attempts || delay > left)
-            throw withTries(error, work, clock.now());
-        const why = `${parts.message}: ${(0,lib_errors/* firstLine */.TM)(parts.detail)}`;
-        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
+        throw new errors/* FileError */.f6({
+            message: `The input \`installable\` is "${name}", a link that leads out of ${root}`,
+            hint: 'Nothing was read. Copy the file to where the link is.',
+            cause: error,
+        });
     }
-    return {
-        async persist(doWork) {
-            const work = budgets.startWork();
-            const call = callsOf(work);
-            while (true) {
-                try {
-                    return await doWork(call);
-                }
-                catch (error) {
-                    await pause(error, work);
-                }
+}
+async function checkFormat(place, name) {
+    const { format } = await findSource(place);
+    if (format !== 'script' && format !== 'nix2container')
+        return;
+    throw new errors/* ImageError */.C8({
+        message: `The input \`installable\` is "${name}", which is ${format === 'script' ? 'a script' : 'JSON'}, not an archive of an image`,
+        hint: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
+    });
+}
+async function addToStore(place, name, runnerSystem) {
+    const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' });
+    if (result === undefined)
+        throw nixMissing();
+    const storePath = result.stdout.trim();
+    if (result.exitCode === 0 && isStorePath(storePath))
+        return storePath;
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
+    throw new errors/* NixError */.Yq({
+        message: `Nix could not add ${name} to its store`,
+        detail: (0,lib_text/* lastLines */.w$)(result.log, 20),
+        hint: explainBuildFailure(result.log, { runnerSystem, space }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/nix/copy-to.js
+
+
+
+
+
+
+
+
+async function copyToLayout(call) {
+    const { installable, nixArgs, layout } = call;
+    if (storePlaceOf(installable) !== undefined)
+        throw new errors/* NixError */.Yq({
+            message: `${installable.name} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image`,
+            hint: 'Set `installable` or `attribute` to the attribute of the image, for example:\n  attribute: server',
+        });
+    const program = attributeOf(installable, 'copyTo');
+    const args = [
+        'run',
+        ...foreignOptions(call),
+        ...nixArgs,
+        ...program.options,
+        program.text,
+        '--',
+        `oci:${layout}:image`,
+    ];
+    const { exitCode, log } = await runNix(args, true, 'script');
+    if (exitCode === 0)
+        return;
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    throw new errors/* NixError */.Yq({
+        message: `${program.name} could not write the image as an OCI layout`,
+        detail: (0,lib_text/* lastLines */.w$)(log, 20),
+        hint: explainBuildFailure(log, { ...call, space }) ??
+            (/attribute '[^']*copyTo/.test(log)
+                ? `The result of nix2container's buildImage has an attribute \`copyTo\`. Let ${installable.name} be that result, not a wrapper around it.`
+                : undefined) ??
+            'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/push/nix2container.js
+
+
+
+async function writeLayout({ path, diffIds = [] }, call) {
+    await copyToLayout(call);
+    const layout = { path: call.layout, root: call.layout, format: 'layout' };
+    const { config } = await readWritten(layout, call);
+    const difference = firstDifference(config.diffIds, diffIds);
+    if (difference === undefined)
+        return layout;
+    throw new errors/* ImageError */.C8({
+        message: `The copyTo of ${call.installable.name} did not write the image that Nix built, ${path}`,
+        detail: difference,
+        hint: `Nothing was pushed. Check that ${call.installable.name} and its copyTo belong to the same image.`,
+    });
+}
+async function readWritten(layout, { installable }) {
+    try {
+        return await readImage(layout);
+    }
+    catch (error) {
+        if (!(error instanceof errors/* ActionError */.lZ))
+            throw error;
+        throw new errors/* ImageError */.C8({
+            message: `The copyTo of ${installable.name} succeeded, but did not write a complete OCI layout`,
+            detail: error.message.replaceAll(layout.path, 'the layout'),
+            hint: 'Nothing was pushed. Use the copyTo that nix2container adds to the image.',
+            cause: error,
+        });
+    }
+}
+function firstDifference(written, described) {
+    if (written.length !== described.length)
+        return `it has ${written.length} layers, and the description lists ${described.length}`;
+    const at = written.findIndex((diffId, index) => diffId !== described[index]);
+    return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
+}
+
+;// CONCATENATED MODULE: ./lib/compress/estimate.js
+
+const PERIOD = 1024 * 1024;
+const estimate_SAMPLE = 64 * 1024;
+async function estimateCompressed(content) {
+    let size = 0;
+    let sampled = 0;
+    let compressed = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const inPeriod = (size + at) % PERIOD;
+            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
+            const sample = chunk.subarray(at, at + wanted);
+            if (sample.length > 0) {
+                sampled += sample.length;
+                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
             }
+            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
+        }
+        size += chunk.length;
+    }
+    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
+}
+
+;// CONCATENATED MODULE: ./lib/docker/load.js
+
+
+
+
+
+async function loadImage(feed, hintFor = () => undefined, { silence = DOCKER_SILENCE } = {}) {
+    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
+    const progress = watchLoad(docker, silence);
+    try {
+        const [fed] = await Promise.allSettled([feed(docker.input)]);
+        if (fed.status === 'rejected' && !isBrokenPipe(fed.reason) && progress.stalled() === undefined)
+            throw fed.reason;
+        const loading = startActivity('docker load');
+        const { failure, log } = await docker.ended.finally(loading.end);
+        if (fed.status === 'fulfilled' && failure === undefined)
+            return fed.value;
+        const detail = (0,lib_text/* lastLines */.w$)(log || (failure ?? ''), 10);
+        const message = 'Docker could not load the image that Nix built';
+        if (progress.stalled() !== undefined)
+            throw daemonStalled(message, `docker load ${progress.stalled()}`);
+        throw new errors/* DockerError */.Bi({ message, detail, hint: hintFor(detail) ?? daemonHint(detail) });
+    }
+    finally {
+        progress.end();
+        docker.end();
+        await docker.ended;
+    }
+}
+function watchLoad(docker, silence) {
+    let stalled;
+    let lastProgress = performance.now();
+    let seen = 0;
+    const written = () => Number(docker.input.bytesWritten ?? 0);
+    const timer = setInterval(() => {
+        const { input } = docker;
+        const isWaiting = input.writableLength > 0 || input.writableFinished;
+        if (!isWaiting || written() !== seen)
+            lastProgress = performance.now();
+        seen = written();
+        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
+        if (performance.now() - lastProgress < limit)
+            return;
+        stalled = input.writableFinished
+            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
+            : `read nothing for ${Math.round(limit / 1000)} s`;
+        docker.end();
+    }, silence / 12);
+    const drainOutput = async () => {
+        for await (const _ of docker.output)
+            lastProgress = performance.now();
+    };
+    drainOutput().catch(() => undefined);
+    return { stalled: () => stalled, end: () => clearInterval(timer) };
+}
+const LOAD_SPEED = 10_000;
+
+;// CONCATENATED MODULE: ./lib/docker/push.js
+
+
+
+
+
+
+
+async function pushTag(push, log, { wait = external_node_timers_promises_.setTimeout, silence = DOCKER_SILENCE } = {}) {
+    const { reference, size } = push;
+    const clock = createClock(() => performance.now(), wait);
+    const start = clock.now();
+    let failing;
+    for (let count = 1;; count++) {
+        const left = failing === undefined ? silence : Math.max(failing + push_RETRY_BUDGET - clock.now(), SHORTEST_ATTEMPT);
+        const limit = Math.min(silence, left) + size / PUSH_SPEED;
+        const onOutput = (text) => {
+            if (failing !== undefined && /: Pushed$/m.test(text))
+                failing = clock.now();
+        };
+        const result = await runDocker(['push', reference], limit, { shown: true, onOutput });
+        if (result.exitCode === 0)
+            return pushedDigest(result.stdout, reference);
+        failing ??= result.stalled ? clock.now() - limit : clock.now();
+        const delay = retryDelay(count, undefined, Date.now(), Math.random());
+        if (!isTransient(result) || clock.now() + delay > failing + push_RETRY_BUDGET) {
+            const tries = count === 1 ? '' : ` (${count} attempts in ${Math.round((clock.now() - start) / 1000)} s)`;
+            throw pushFailed(`Docker could not push ${reference}${tries}`, result, limit, push);
+        }
+        const reason = result.stalled ? formatSilence('docker push', limit) : (0,lib_text/* sanitizeLine */.g$)((0,lib_text/* lastLines */.w$)(result.log, 1));
+        log.info(`docker push ${reference}: ${reason}; retrying in ${(delay / 1000).toFixed(1)} s`);
+        await clock.wait(delay);
+    }
+}
+const PUSH_SPEED = 1_000;
+const push_RETRY_BUDGET = 120_000;
+const SHORTEST_ATTEMPT = 10_000;
+function pushedDigest(stdout, reference) {
+    const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
+    if (digest !== undefined && isDigest(digest))
+        return digest;
+    throw new errors/* DockerError */.Bi({
+        message: `Docker pushed ${reference}, but did not print its digest`,
+        detail: (0,lib_text/* lastLines */.w$)(stdout, 5),
+    });
+}
+function isTransient({ stalled, log }) {
+    if (stalled || /secondary rate limit/i.test(log))
+        return true;
+    return !ACCESS_DENIED.test(log) && (isDaemonGone(log) || TRANSIENT.test(log));
+}
+const ACCESS_DENIED = /denied|unauthorized|authentication required|no basic auth/i;
+const TRANSIENT = new RegExp([
+    'toomanyrequests|too many requests',
+    String.raw `(status|code|HTTP)[^\n]{0,30}\b(408|429|50[0234]|52[0-7])\b`,
+    'internal server error|bad gateway|service unavailable|gateway time-?out',
+    'connection (was )?(reset|refused|aborted)|broken pipe|use of closed network connection',
+    String.raw `\bEOF\b|TLS handshake|time-?out|timed out|deadline exceeded|server misbehaving|no such host`,
+    'temporary failure|network is unreachable|no route to host',
+    'blob upload (unknown|invalid)|blob unknown',
+].join('|'), 'i');
+function pushFailed(message, result, limit, { loginHelp, existing }) {
+    const { stalled, log } = result;
+    if (stalled)
+        return daemonStalled(message, formatSilence('docker push', limit));
+    const detail = (0,lib_text/* lastLines */.w$)(log, 5);
+    const denied = ACCESS_DENIED.test(log);
+    if (IMMUTABLE.test(log) || (denied && existing !== undefined))
+        return new errors/* DockerError */.Bi({
+            message: `${message}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
+            detail,
+            hint: UNIQUE_TAG,
+        });
+    if (denied)
+        return new errors/* DockerError */.Bi({ message, detail, hint: loginHelp });
+    if (UNSUPPORTED.test(log))
+        return new errors/* DockerError */.Bi({ message, detail, hint: PUSH_OCI });
+    return dockerFailed(message, log, isTransient(result) ? RERUN_LATER : undefined);
+}
+const IMMUTABLE = /immutable|overwrit/i;
+const UNIQUE_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
+Or push by digest only, without Docker:
+  push-with: registry
+  tag: ""`;
+const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i;
+const PUSH_OCI = "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry";
+const RERUN_LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
+
+;// CONCATENATED MODULE: ./lib/push/with-docker.js
+
+
+
+
+
+
+
+
+
+
+
+
+async function pushWithDocker(request, registry, log) {
+    const { source, images, check } = request;
+    log.info(`Docker loads ${source.path}`);
+    const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
+    const { image, size } = await loadIntoDocker(request, sizes);
+    check(image);
+    if (image.manifest?.alone === false)
+        throw new errors/* ImageError */.C8({
+            message: `${source.path} has images for several platforms, and Docker can't push only one of them`,
+            hint: PUSH_WITHOUT_DOCKER,
+        });
+    sizes?.warn(image, log);
+    const name = await loadedImage(image.configDigest, image.names);
+    const pushed = [];
+    for (const repository of images)
+        pushed.push(await pushTo(repository, name, { request, image, size }, registry, log));
+    return { images: pushed };
+}
+async function loadIntoDocker({ source, platform }, sizes) {
+    let isLayout = false;
+    const feed = async (copy) => {
+        const opened = openImage(source, { platform, copy });
+        let size = 0;
+        for await (const file of opened.layers) {
+            size += file.size;
+            await sizes?.add(file);
+        }
+        const image = await opened.image();
+        isLayout = image.manifest !== undefined;
+        return { image, size };
+    };
+    return loadImage(feed, (detail) => adviceOnLoading(detail, isLayout));
+}
+function adviceOnLoading(detail, isLayout) {
+    if (/no space left on device/i.test(detail))
+        return `The disk on which Docker stores images is full. ${PUSH_WITHOUT_DOCKER} Or free space: docker image prune --all removes the images that no container uses. ${MORE_SPACE}`;
+    if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(detail))
+        return `It is an OCI layout, which this version of Docker can't load. ${PUSH_WITHOUT_DOCKER}`;
+    return undefined;
+}
+function createSizes() {
+    const sizes = new Map();
+    return {
+        async add({ name, size, content }) {
+            sizes.set(name, { stored: size, compressed: await estimateCompressed(content()) });
+        },
+        warn({ layerNames }, log) {
+            const known = layerNames.flatMap((name) => sizes.get(name) ?? []);
+            const stored = (0,lib_text/* formatBytes */.z3)(known.reduce((sum, one) => sum + one.stored, 0));
+            const compressed = (0,lib_text/* formatBytes */.z3)(known.reduce((sum, one) => sum + one.compressed, 0));
+            log.warning(`This Docker uses containerd's image store, which pushes layers uncompressed: ${stored} instead of about ${compressed}. Remove \`push-with: docker\` to push them compressed.`);
         },
     };
 }
-const SERVICE = 'artifacts';
-const LAST_ATTEMPT = 5_000;
-function withTries(error, { count, start }, now) {
-    if (count === 1)
-        return error;
-    const tries = `${count} attempts in ${Math.round((now - start) / 1000)} s`;
-    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${tries})` }, error.attempts);
+async function pushTo(repository, name, { request: { tag, platform }, image, size }, registry, log) {
+    const place = { repository, tag };
+    const reference = formatReference(place);
+    const existing = await registry.getManifest(repository, tag);
+    if (existing !== undefined)
+        await checkReplaced(registry, existing, place, platform);
+    const same = existing && (await findSameImage(repository, existing.digest, image, registry));
+    if (same !== undefined) {
+        log.info(`${reference} is this image already: ${same.digest}`);
+        return same;
+    }
+    await tagImage(name, reference);
+    const loginHelp = `Log in before this step:\n${loginStep(repository.host)}`;
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp, existing: existing?.digest }, log));
+    const published = await fetchImage(registry, repository, digest, { retryNotFound: true });
+    if (published.configDigest !== image.configDigest)
+        throw new RegistryError({
+            host: repository.host,
+            problem: 'other',
+            message: `${reference} is not the image that Nix built`,
+            detail: `its config is ${published.configDigest} instead of ${image.configDigest}`,
+            hint: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
+        });
+    log.info(`${reference} is ${published.digest}`);
+    return published;
 }
+async function findSameImage(repository, digest, { configDigest }, registry) {
+    const published = await fetchImage(registry, repository, digest).catch(() => undefined);
+    return published?.configDigest === configDigest ? published : undefined;
+}
+
+// EXTERNAL MODULE: external "node:async_hooks"
+var external_node_async_hooks_ = __nccwpck_require__(16698);
+// EXTERNAL MODULE: external "node:diagnostics_channel"
+var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
+;// CONCATENATED MODULE: ./lib/record/artifact-requests.js
+
+
+
+
+
+
+
+
 const calls = new external_node_async_hooks_.AsyncLocalStorage();
-async function callWithin(limit, operation, start) {
+async function callWithin(timeoutMs, operation, start) {
     const { promise, reject } = Promise.withResolvers();
     const call = { ended: false, requests: new Set(), fail: reject };
-    const late = new Error(`the connection stalled: no answer within ${Math.round(limit / 1000)} s`);
-    const timer = setTimeout(() => reject(late), limit);
-    const activity = (0,lib_activity/* startActivity */.C)(`the artifact service to ${operation}`);
+    const late = new Error(`the connection stalled: no response within ${Math.round(timeoutMs / 1000)} s`);
+    const timer = setTimeout(() => reject(late), timeoutMs);
+    const activity = startActivity(`the artifact service to ${operation}`);
     try {
         return await Promise.race([calls.run(call, start), promise]);
     }
@@ -61126,15 +61188,15 @@ function watchRequest(request, call) {
     request.once('response', (response) => {
         response.once('close', () => {
             if (!response.complete)
-                call.fail(new Error('the connection ended in the middle of the answer'));
+                call.fail(new Error('the connection closed before the response was complete'));
         });
         const operation = /\/twirp\/.*\/(\w+)$/.exec(request.path)?.[1];
         const { statusCode: status = 0, headers } = response;
-        const fail = (text) => call.fail(new Refusal(status, operation, text, headers['retry-after']));
+        const fail = (text) => call.fail(new ErrorResponse(status, operation, text, headers['retry-after']));
         if (status >= 400)
-            readText(response, fail);
+            readResponse(response, fail);
         else if (status === 200 && operation !== undefined)
-            whenRead(response, () => readText(response, (text) => {
+            whenRead(response, () => readResponse(response, (text) => {
                 if (!isJson(text))
                     fail(text);
             }));
@@ -61152,11 +61214,11 @@ function whenRead(response, onRead) {
         onRead();
     });
 }
-function readText(response, onEnd) {
+function readResponse(response, onEnd) {
     const chunks = [];
     let size = 0;
     response.on('data', (chunk) => {
-        if (size < ANSWER_LIMIT)
+        if (size < RESPONSE_LIMIT)
             chunks.push(chunk);
         size += chunk.length;
     });
@@ -61171,17 +61233,17 @@ function isJson(text) {
         return false;
     }
 }
-const ANSWER_LIMIT = 4 * 1024 * 1024;
-class Refusal extends Error {
+const RESPONSE_LIMIT = 4 * 1024 * 1024;
+class ErrorResponse extends Error {
     status;
     operation;
     text;
     retryAfter;
     constructor(status, operation, text, retryAfter) {
-        const said = wordsOf(text);
-        const where = operation === undefined ? 'the blob store' : operation;
+        const reason = errorText(text);
+        const where = operation ?? 'the blob store';
         const message = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${said === '' ? '' : `: ${said}`}`);
+        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${reason === '' ? '' : `: ${reason}`}`);
         this.status = status;
         this.operation = operation;
         this.text = text;
@@ -61189,38 +61251,122 @@ class Refusal extends Error {
     }
 }
 const TWIRP_ERROR = object({ msg: string() });
-function wordsOf(text) {
+function errorText(text) {
     const twirp = readJson(TWIRP_ERROR, text);
-    return twirp.ok ? (0,lib_errors/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
+    return twirp.ok ? (0,lib_text/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
+}
+
+;// CONCATENATED MODULE: ./lib/record/artifact-client.js
+
+
+
+
+
+
+
+
+class NoArtifactService extends errors/* RecordError */.W1 {
+}
+class ArtifactError extends errors/* RecordError */.W1 {
+    attempts;
+    retryAfter;
+    constructor(parts, attempts, retryAfter) {
+        super(parts);
+        this.attempts = attempts;
+        this.retryAfter = retryAfter;
+    }
+}
+const FEW_ATTEMPTS = 5;
+async function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
+    if (isGitea())
+        process.env.GITHUB_SERVER_URL = 'https://github.com';
+    const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
+    const client = new DefaultArtifactClient();
+    watchClient();
+    const clock = createClock(() => performance.now(), wait);
+    const budgets = createBudgets(clock.now);
+    const backOffs = createBackOffs(clock, log);
+    function callsOf(work) {
+        return async (operation, start) => {
+            const attempt = budgets.startAttempt(SERVICE, work);
+            try {
+                const result = await callWithin(attempt.limit(timeoutMs), operation, () => start(client));
+                attempt.answered();
+                return result;
+            }
+            catch (error) {
+                const failure = explainArtifactError(operation, error);
+                if (failure instanceof ArtifactError && failure.attempts === 1)
+                    attempt.answered();
+                else
+                    attempt.failed();
+                throw failure;
+            }
+        };
+    }
+    async function pause(error, work) {
+        work.count++;
+        if (!(error instanceof ArtifactError))
+            throw error;
+        work.since ??= clock.now();
+        const { attempts, retryAfter, parts } = error;
+        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
+        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
+        if (work.count >= attempts || delay > left)
+            throw withTries(error, work, clock.now());
+        const why = `${parts.message}: ${(0,errors/* firstLine */.TM)(parts.detail)}`;
+        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
+    }
+    return {
+        async persist(doWork) {
+            const work = budgets.startWork();
+            const call = callsOf(work);
+            while (true) {
+                try {
+                    return await doWork(call);
+                }
+                catch (error) {
+                    await pause(error, work);
+                }
+            }
+        },
+    };
+}
+const SERVICE = 'artifacts';
+const LAST_ATTEMPT = 5_000;
+function withTries(error, { count, start }, now) {
+    if (count === 1)
+        return error;
+    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${formatAttempts(count, now - start)})` }, error.attempts);
 }
 function isNameTaken(error) {
     const { cause } = error;
-    return cause instanceof Refusal && cause.status === 409 && cause.operation === 'CreateArtifact';
+    return cause instanceof ErrorResponse && cause.status === 409 && cause.operation === 'CreateArtifact';
 }
-function artifact_client_explain(operation, error) {
-    const detail = (0,lib_errors/* messageOf */.bD)(error);
-    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || artifact_client_nameOf(error) === 'GHESNotSupportedError')
+function explainArtifactError(operation, error) {
+    const detail = (0,errors/* messageOf */.bD)(error);
+    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || errorName(error) === 'GHESNotSupportedError')
         return new NoArtifactService({
-            message: `Can't ${operation}: there is no artifact service here`,
+            message: `Can't ${operation}: this runner has no artifact service`,
             detail,
             hint: HAND_OVER_OUTPUTS,
         });
-    if (isGitea() && error instanceof Refusal && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
+    if (isGitea() && error instanceof ErrorResponse && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
         return new NoArtifactService({
-            message: `Can't ${operation}: this server has no artifact service of the current version`,
+            message: `Can't ${operation}: this server does not support the current version of the artifact service`,
             detail,
             hint: HAND_OVER_OUTPUTS,
         });
     if ((0,disk/* isDiskError */.Mi)(error))
         return error;
-    const parts = { message: `Can't ${operation}`, detail, hint: helpFor(detail), cause: error };
-    return new ArtifactError(parts, attemptsFor(error), error instanceof Refusal ? error.retryAfter : undefined);
+    const parts = { message: `Can't ${operation}`, detail, hint: artifactHint(detail), cause: error };
+    return new ArtifactError(parts, attemptsAfter(error), error instanceof ErrorResponse ? error.retryAfter : undefined);
 }
 const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
-function attemptsFor(error) {
-    if (artifact_client_nameOf(error) === 'ArtifactNotFoundError')
+function attemptsAfter(error) {
+    if (errorName(error) === 'ArtifactNotFoundError')
         return FEW_ATTEMPTS;
-    if (!(error instanceof Refusal))
+    if (!(error instanceof ErrorResponse))
         return Number.POSITIVE_INFINITY;
     const { status, operation, text } = error;
     if (isNameTaken(error) || QUOTA.test(text))
@@ -61231,17 +61377,104 @@ function attemptsFor(error) {
         return FEW_ATTEMPTS;
     return 1;
 }
-function artifact_client_nameOf(error) {
+function errorName(error) {
     return error?.name;
 }
 const QUOTA = /insufficient usage|storage quota/i;
-const HAND_OVER_OUTPUTS = 'Hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml of this action shows how.';
-function helpFor(detail) {
+const HAND_OVER_OUTPUTS = 'Pass the `record` outputs of the build jobs to the `digests` input of the merge. See examples/workflows/without-artifacts.yml in the repository of this action.';
+function artifactHint(detail) {
     if (QUOTA.test(detail))
         return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
     return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
 }
-const WITHOUT_ARTIFACTS = `To do without artifacts: ${HAND_OVER_OUTPUTS.replace('Hand', 'hand')}`;
+const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
+
+;// CONCATENATED MODULE: ./lib/record/job-records.js
+
+
+
+
+
+const FOLDER = 'nix-image-action-records';
+async function writeJobRecord(record, tempFolder) {
+    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
+    const file = (0,external_node_path_.join)(folder, `${hash}.json`);
+    try {
+        await (0,promises_.mkdir)(folder).catch((error) => {
+            if (error.code !== 'EEXIST')
+                throw error;
+        });
+        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
+    }
+    catch (error) {
+        throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
+    }
+}
+async function readJobRecords(tempFolder, run) {
+    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const names = await (0,promises_.readdir)(folder).catch(() => []);
+    const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
+    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
+    return texts.flatMap(({ file, text }) => {
+        const origin = `the file ${(0,external_node_path_.basename)(file)} of this job`;
+        const record = parseRecord(text, origin);
+        return record.run.id === run.id && record.run.attempt === run.attempt ? [{ record, origin }] : [];
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/record/artifact-name.js
+
+
+
+
+
+function originOfArtifact(name) {
+    return `the artifact ${(0,lib_text/* sanitizeLine */.g$)(name)}`;
+}
+function artifactName({ image, system, variant }, suffix = 1) {
+    const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
+    const hashed = variant === undefined ? image : `${image} ${variant}`;
+    const hash = (0,external_node_crypto_.createHash)('sha256').update(hashed).digest('hex').slice(0, 8);
+    const parts = [readable, `${hash}${suffix === 1 ? '' : `.${suffix}`}`, variant, system];
+    return `${PREFIX}${parts.filter((part) => part !== undefined).join('-')}`;
+}
+function readFoundRecord({ artifact, text }, run) {
+    const record = parseRecord(text, originOfArtifact(artifact));
+    assertBelongs(record, artifact, run);
+    return record;
+}
+function assertBelongs(record, artifact, run) {
+    const { image, system, variant } = record;
+    const wrong = [
+        record.run.id === run.id
+            ? []
+            : `it is of run ${(0,lib_text/* sanitizeLine */.g$)(record.run.id).slice(0, 64)}, but this is run ${run.id}`,
+        record.run.attempt <= run.attempt || !reservesNames()
+            ? []
+            : `it is of attempt ${record.run.attempt}, but this is attempt ${run.attempt}`,
+        [...numberedNames(record), jobArtifactName(record)].includes(artifact)
+            ? []
+            : `it is of ${image} for ${system}${variant === undefined ? '' : `, variant ${variant}`}, which belongs in ${artifactName(record)}`,
+    ].flat();
+    if (wrong.length === 0)
+        return;
+    throw new errors/* RecordError */.W1({
+        message: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
+        detail: wrong.join('\n'),
+        hint: 'It was not written by a build of this run. Rename other artifacts of the workflow whose names begin with image-digest-, delete this artifact on the page of the run, and run this job again.',
+    });
+}
+const PREFIX = 'image-digest-';
+const MOST_NAMES = 60;
+function jobArtifactName(record) {
+    const { job, revision } = record;
+    const text = JSON.stringify([job.id, job.total, job.index, job.inputs, revision]);
+    return artifactName(record, (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 8));
+}
+function numberedNames(record) {
+    return Array.from({ length: MOST_NAMES }, (_, at) => artifactName(record, at + 1));
+}
 
 ;// CONCATENATED MODULE: external "module"
 const external_module_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("module");
@@ -62546,7 +62779,7 @@ var AsyncGzip = /*#__PURE__*/ ((/* unused pure expression or super */ null && (f
     return AsyncGzip;
 }())));
 
-function esm_gzip(data, opts, cb) {
+function gzip(data, opts, cb) {
     if (!cb)
         cb = opts, opts = {};
     if (typeof cb != 'function')
@@ -63966,14 +64199,14 @@ function readZip(archive, limit) {
         filter({ name, originalSize }) {
             size += originalSize;
             if (size > limit)
-                throw new Error(`unpacked, it has more than ${(0,units/* formatBytes */.z)(limit)}`);
+                throw new Error(`its unpacked size exceeds ${(0,lib_text/* formatBytes */.z3)(limit)}`);
             return !name.endsWith('/');
         },
     });
     return Object.entries(files).map(([path, content]) => ({ path, content: Buffer.from(content) }));
 }
 
-;// CONCATENATED MODULE: ./lib/record/artifacts.js
+;// CONCATENATED MODULE: ./lib/record/read-artifacts.js
 
 
 
@@ -63985,128 +64218,145 @@ function readZip(archive, limit) {
 
 
 
-
-function originOfArtifact(name) {
-    return `the artifact ${(0,lib_errors/* sanitizeLine */.g$)(name)}`;
-}
-function artifactName({ image, system, variant }, place = 1) {
-    const readable = image.replace(/[^a-z0-9.-]+/g, '-').slice(0, 120);
-    const whole = variant === undefined ? image : `${image} ${variant}`;
-    const hash = (0,external_node_crypto_.createHash)('sha256').update(whole).digest('hex').slice(0, 8);
-    const parts = [readable, `${hash}${place === 1 ? '' : `.${place}`}`, variant, system];
-    return `${PREFIX}${parts.filter((part) => part !== undefined).join('-')}`;
-}
-function readFoundRecord({ artifact, text }, run) {
-    const record = parseRecord(text, originOfArtifact(artifact));
-    assertBelongs(record, artifact, run);
-    return record;
-}
-function assertBelongs(record, artifact, run) {
-    const { image, system, variant } = record;
-    const wrong = [
-        record.run.id === run.id ? [] : `its run is ${(0,lib_errors/* sanitizeLine */.g$)(record.run.id).slice(0, 64)}, and this run is ${run.id}`,
-        record.run.attempt <= run.attempt || !reservesNames()
-            ? []
-            : `its attempt is ${record.run.attempt}, and this attempt is ${run.attempt}`,
-        [...candidateNames(record), artifactName(record, placeOfJob(record))].includes(artifact)
-            ? []
-            : `it is of ${image} for ${system}${variant === undefined ? '' : `, variant ${variant}`}, whose artifact is ${artifactName(record)}`,
-    ].flat();
-    if (wrong.length === 0)
-        return;
-    throw new RecordError({
-        message: `The digest record in ${originOfArtifact(artifact)} does not belong there`,
-        detail: wrong.join('\n'),
-        hint: 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…, delete this artifact on the page of the run, and run this job again.',
-    });
-}
-async function writeRecord(record, retentionDays, tempFolder, settings = {}) {
-    await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
-        const calls = await openArtifactCalls(settings);
-        const file = (0,external_node_path_.join)(folder, artifacts_FILE);
-        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
-        const taken = new Set();
-        await calls.persist((call) => hand({ record, file, retentionDays, taken, call }));
-    });
-}
-async function readRecords({ own, pattern }, tempFolder, settings = {}) {
-    return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
+async function readRecords({ own, pattern }, settings) {
+    return (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
         const calls = await openArtifactCalls(settings);
         const isOwn = ({ name }) => own && name.startsWith(PREFIX);
-        const isOther = ({ name }) => !name.startsWith(PREFIX) && matches(name, pattern);
-        const artifacts = await calls.persist((call) => listTwice(call, (one) => isOwn(one) || isOther(one)));
+        const isOther = ({ name }) => !name.startsWith(PREFIX) && matchesPattern(name, pattern);
+        const artifacts = await calls.persist((call) => listUntilStable(call, (one) => isOwn(one) || isOther(one)));
         const records = artifacts
             .filter(isOwn)
-            .map(async (one) => [await calls.persist((call) => download(call, one, folder))]);
+            .map(async (one) => [await calls.persist((call) => downloadRecord(call, one, folder))]);
         const digests = artifacts.filter(isOther).map((one) => calls.persist((call) => downloadDigests(call, one, folder)));
         return (await settleAll([...records, ...digests])).flat();
     });
 }
-function matches(name, pattern) {
+function matchesPattern(name, pattern) {
     const parts = pattern.split('*').map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
     return new RegExp(`^${parts.join('.*')}$`, 's').test(name);
 }
-const PREFIX = 'image-digest-';
-const artifacts_FILE = 'digest.json';
 const UNPACKED_LIMIT = 64 * 1024;
 const RECORD_ARTIFACT_LIMIT = 256 * 1024;
 const DIGESTS_ARTIFACT_LIMIT = 1024 * 1024;
-const PLACES = 60;
-async function list(call) {
+async function listArtifacts(call) {
     const { artifacts } = await call(LIST, (client) => client.listArtifacts({ latest: true }));
     return artifacts;
 }
 const LIST = 'list the artifacts of the run';
-async function listTwice(call, choose) {
-    const chosen = async () => (await list(call)).filter(choose);
+async function listUntilStable(call, choose) {
+    const chosen = async () => (await listArtifacts(call)).filter(choose);
     const [first, second] = [await chosen(), await chosen()];
     if (fingerprint(first) === fingerprint(second))
         return second;
-    const detail = 'two lists in a row differ';
+    const detail = 'two consecutive lists differ';
     throw new ArtifactError({ message: `Can't ${LIST}`, detail, hint: 'Re-run this job.' }, Number.POSITIVE_INFINITY);
 }
 function fingerprint(artifacts) {
     return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]));
 }
-function placeOfJob({ job: { id, total, index, inputs }, revision }) {
-    const text = JSON.stringify([id, total, index, inputs, revision]);
-    return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 8);
+async function downloadRecord(call, artifact, folder) {
+    const origin = originOfArtifact(artifact.name);
+    const files = await readArtifactFiles(call, artifact, RECORD_ARTIFACT_LIMIT, folder);
+    const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'));
+    if (file === undefined || more.length > 0)
+        throw new errors/* RecordError */.W1({
+            message: `${origin} must contain one JSON file, but contains ${(0,lib_text/* sanitizeLine */.g$)(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
+        });
+    return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') };
 }
-function candidateNames(record) {
-    return Array.from({ length: PLACES }, (_, at) => artifactName(record, at + 1));
+async function downloadDigests(call, artifact, folder) {
+    const origin = originOfArtifact(artifact.name);
+    const names = (await readArtifactFiles(call, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => (0,external_node_path_.basename)(path));
+    const digests = names.map((name) => `sha256:${name}`).filter(isDigest);
+    const odd = names.filter((name) => !isDigest(`sha256:${name}`));
+    if (names.length === 0 || odd.length > 0)
+        throw new errors/* RecordError */.W1({
+            message: `${origin} must contain files named after digests, but contains ${(0,lib_text/* sanitizeLine */.g$)(odd.join(', ')) || 'nothing'}`,
+            hint: 'Write one file per digest: touch "digests/${digest#sha256:}". Make sure that `artifact-pattern` matches no other artifacts.',
+        });
+    return digests.map((digest) => ({ kind: 'digest', digest, origin }));
 }
-async function hand(writing) {
+async function readArtifactFiles(call, { id, name, size, digest }, limit, parent) {
+    const origin = originOfArtifact(name);
+    if (size > limit)
+        throw new errors/* RecordError */.W1({
+            message: `Can't read ${origin}: it is too large`,
+            detail: `it has ${(0,lib_text/* formatBytes */.z3)(size)}; the limit is ${(0,lib_text/* formatBytes */.z3)(limit)}`,
+            hint: OTHER_ARTIFACT,
+        });
+    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${id}-`));
+    await call(`read ${origin}`, (client) => client.downloadArtifact(id, { path: folder, skipDecompress: true }));
+    const [file = ''] = await (0,promises_.readdir)(folder);
+    const archive = await (0,promises_.readFile)((0,external_node_path_.join)(folder, file));
+    const received = `sha256:${(0,external_node_crypto_.createHash)('sha256').update(archive).digest('hex')}`;
+    if (digest !== undefined && digest !== received)
+        throw damagedArtifact(`its digest is ${received}, but should be ${digest}`, Number.POSITIVE_INFINITY);
+    try {
+        return readZip(archive, UNPACKED_LIMIT);
+    }
+    catch (error) {
+        throw damagedArtifact((0,errors/* messageOf */.bD)(error), digest === undefined ? FEW_ATTEMPTS : 1, error);
+    }
+    function damagedArtifact(detail, attempts, cause = new Error(detail)) {
+        return new ArtifactError({ message: `Can't read ${origin}`, detail, hint: DAMAGED, cause }, attempts);
+    }
+}
+const DAMAGED = 'Re-run the job that wrote the artifact, and then this job.';
+const OTHER_ARTIFACT = 'It does not contain a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
+
+;// CONCATENATED MODULE: ./lib/record/write-artifact.js
+
+
+
+
+
+
+
+
+
+
+async function writeRecord(record, retentionDays, settings) {
+    await (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
+        const calls = await openArtifactCalls(settings);
+        const file = (0,external_node_path_.join)(folder, FILE);
+        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
+        const taken = new Set();
+        await calls.persist((call) => writeArtifact({ record, file, retentionDays, taken, call }));
+    });
+}
+const FILE = 'digest.json';
+async function writeArtifact(writing) {
     if (!reservesNames())
-        return void (await create(writing, artifactName(writing.record, placeOfJob(writing.record))));
+        return void (await uploadAs(writing, jobArtifactName(writing.record)));
     const others = { names: new Set(writing.taken), conflicts: [] };
-    const there = writing.record.run.attempt === 1 ? [] : await listOwn(writing);
-    if (!(await makeRoom(writing, there, others)))
+    const existing = writing.record.run.attempt === 1 ? [] : await listNumbered(writing);
+    if (!(await replaceEarlier(writing, existing, others)))
         await upload(writing, others);
     const [conflict] = others.conflicts;
     if (conflict !== undefined)
         throw conflict;
 }
-async function makeRoom(writing, artifacts, others) {
+async function replaceEarlier(writing, artifacts, others) {
     const found = [];
     for (const artifact of artifacts)
-        found.push({ artifact, held: await readRival(writing, artifact) });
-    const records = found.flatMap(({ held }) => held ?? []);
+        found.push({ artifact, content: await readExisting(writing, artifact) });
+    const records = found.flatMap(({ content }) => content ?? []);
     const own = replacedBy(writing.record, records);
     let written = false;
-    for (const { artifact, held } of found) {
-        const relation = artifacts_compare(writing.record, held, own);
+    for (const { artifact, content } of found) {
+        const relation = relationTo(writing.record, content, own);
         if (relation === 'equal')
             written = true;
         else if (relation === 'replaceable')
-            await remove(writing.call, artifact);
+            await deleteArtifact(writing.call, artifact);
         else
             others.names.add(artifact.name);
-        if (relation instanceof RecordError)
+        if (relation instanceof errors/* RecordError */.W1)
             others.conflicts.push(relation);
     }
     return written;
 }
-async function remove(call, artifact) {
+async function deleteArtifact(call, artifact) {
     try {
         await call(`replace the artifact ${artifact.name}`, (client) => client.deleteArtifact(artifact.name));
     }
@@ -64115,38 +64365,38 @@ async function remove(call, artifact) {
             throw error;
     }
 }
-async function listOwn({ record, call }) {
-    const names = candidateNames(record);
-    return (await list(call)).filter(({ name }) => names.includes(name));
+async function listNumbered({ record, call }) {
+    const names = numberedNames(record);
+    return (await listArtifacts(call)).filter(({ name }) => names.includes(name));
 }
 async function isListed(call, { id }) {
-    return (await list(call)).some((artifact) => artifact.id === id);
+    return (await listArtifacts(call)).some((artifact) => artifact.id === id);
 }
 async function upload(writing, others) {
     const { call, taken } = writing;
     let refusal;
-    for (const name of candidateNames(writing.record)) {
+    for (const name of numberedNames(writing.record)) {
         if (others.names.has(name))
             continue;
-        refusal = await create(writing, name);
+        refusal = await uploadAs(writing, name);
         if (refusal === undefined)
             return;
-        const there = (await list(call)).find((artifact) => artifact.name === name);
-        if (there === undefined) {
+        const existing = (await listArtifacts(call)).find((artifact) => artifact.name === name);
+        if (existing === undefined) {
             taken.add(name);
             continue;
         }
-        if (await makeRoom(writing, [there], others))
+        if (await replaceEarlier(writing, [existing], others))
             return;
         if (others.names.has(name))
             continue;
-        refusal = await create(writing, name);
+        refusal = await uploadAs(writing, name);
         if (refusal === undefined)
             return;
     }
     throw refusal;
 }
-async function create({ call, file, retentionDays }, name) {
+async function uploadAs({ call, file, retentionDays }, name) {
     try {
         const options = { retentionDays: isGitea() ? retentionDays + 1 : retentionDays };
         await call(`write the artifact ${name}`, (client) => client.uploadArtifact(name, [file], (0,external_node_path_.dirname)(file), options));
@@ -64158,91 +64408,42 @@ async function create({ call, file, retentionDays }, name) {
         return error;
     }
 }
-async function download(call, artifact, folder) {
-    const origin = originOfArtifact(artifact.name);
-    const files = await readFiles(call, artifact, RECORD_ARTIFACT_LIMIT, folder);
-    const [file, ...more] = files.filter(({ path }) => path.endsWith('.json'));
-    if (file === undefined || more.length > 0)
-        throw new RecordError({
-            message: `${origin} should hold one file of JSON, and holds ${(0,lib_errors/* sanitizeLine */.g$)(files.map(({ path }) => path).join(', ')) || 'nothing'}`,
-        });
-    return { kind: 'record', artifact: artifact.name, text: file.content.toString('utf8') };
-}
-async function downloadDigests(call, artifact, folder) {
-    const origin = originOfArtifact(artifact.name);
-    const names = (await readFiles(call, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => (0,external_node_path_.basename)(path));
-    const digests = names.map((name) => `sha256:${name}`).filter(isDigest);
-    const odd = names.filter((name) => !isDigest(`sha256:${name}`));
-    if (names.length === 0 || odd.length > 0)
-        throw new RecordError({
-            message: `${origin} should hold files named by digests, and holds ${(0,lib_errors/* sanitizeLine */.g$)(odd.join(', ')) || 'nothing'}`,
-            hint: 'Each build leaves one: touch "digests/${digest#sha256:}". Does `artifact-pattern` match other artifacts as well?',
-        });
-    return digests.map((digest) => ({ kind: 'digest', digest, origin }));
-}
-async function readFiles(call, { id, name, size, digest }, limit, parent) {
-    const origin = originOfArtifact(name);
-    if (size > limit)
-        throw new RecordError({
-            message: `Can't read ${origin}: it is too large`,
-            detail: `it has ${(0,units/* formatBytes */.z)(size)}, and at most ${(0,units/* formatBytes */.z)(limit)} are read`,
-            hint: OTHER_ARTIFACT,
-        });
-    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${id}-`));
-    await call(`read ${origin}`, (client) => client.downloadArtifact(id, { path: folder, skipDecompress: true }));
-    const [file = ''] = await (0,promises_.readdir)(folder);
-    const archive = await (0,promises_.readFile)((0,external_node_path_.join)(folder, file));
-    const received = `sha256:${(0,external_node_crypto_.createHash)('sha256').update(archive).digest('hex')}`;
-    if (digest !== undefined && digest !== received)
-        throw damaged(`what arrived is ${received}, and should be ${digest}`, Number.POSITIVE_INFINITY);
-    try {
-        return readZip(archive, UNPACKED_LIMIT);
-    }
-    catch (error) {
-        throw damaged((0,lib_errors/* messageOf */.bD)(error), digest === undefined ? FEW_ATTEMPTS : 1, error);
-    }
-    function damaged(detail, attempts, cause = new Error(detail)) {
-        return new ArtifactError({ message: `Can't read ${origin}`, detail, hint: DAMAGED, cause }, attempts);
-    }
-}
-const DAMAGED = 'Re-run the job that wrote it, and then this job.';
-const OTHER_ARTIFACT = 'It is not the artifact of a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
-const RIVAL_UNKNOWN = 'It may be the record of another job of this run, so it is not replaced. Run this job again; if that does not help, and no other job builds this system, delete the artifact on the page of the run.';
-async function readRival({ record, call, file }, artifact) {
-    const found = await download(call, artifact, (0,external_node_path_.dirname)(file)).then(readable, async (error) => {
-        if (!(error instanceof RecordError))
+const NOT_REPLACED = 'It may contain the record of another job of this run, so it is not replaced. Run this job again. If that does not help and no other job builds this system, delete the artifact on the page of the run.';
+async function readExisting({ record, call, file }, artifact) {
+    const found = await downloadRecord(call, artifact, (0,external_node_path_.dirname)(file)).then(parseIfValid, async (error) => {
+        if (!(error instanceof errors/* RecordError */.W1))
             throw error;
         if (!(error instanceof ArtifactError) || !(await isListed(call, artifact)))
             return undefined;
-        throw new ArtifactError({ ...error.parts, hint: RIVAL_UNKNOWN }, error.attempts, error.retryAfter);
+        throw new ArtifactError({ ...error.parts, hint: NOT_REPLACED }, error.attempts, error.retryAfter);
     });
     if (found !== undefined)
         assertBelongs(found, artifact.name, record.run);
     return found;
 }
-function artifacts_compare(record, found, own) {
+function relationTo(record, found, own) {
     if (found === undefined || own.includes(found))
         return 'replaceable';
     if (serializeRecord(found) === serializeRecord(record))
         return 'equal';
     if (found.digest === record.digest)
         return 'replaceable';
-    return sameJob(record, found) ? conflictOf(record, found) : 'other';
+    return sameJob(record, found) ? conflictError(record, found) : 'other';
 }
-function conflictOf(record, found) {
+function conflictError(record, found) {
     const { image, system } = record;
-    return new RecordError({
+    return new errors/* RecordError */.W1({
         message: `Two jobs of this run have pushed an image of ${image} for ${system}`,
-        detail: `${found.digest} by the job "${(0,lib_errors/* sanitizeLine */.g$)(found.job.id)}"${ofAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
-        hint: `If the workflow builds several images of ${image}, give each its own name in this step and in its merge, such as
+        detail: `${found.digest} by the job "${(0,lib_text/* sanitizeLine */.g$)(found.job.id)}"${formatAttempt(found)}\n${record.digest} by the job "${record.job.id}", this one`,
+        hint: `If the workflow builds several images of ${image}, give each its own name in the build and the merge:
   variant: debug
-or an \`image\` of its own. If it is one job, which has built another commit than in an earlier attempt, nothing is wrong. In both cases, start a new run: this one keeps both records.`,
+If a single job has built a different commit than in an earlier attempt, change nothing. In both cases, start a new run: this run keeps both records.`,
     });
 }
-function ofAttempt({ run }) {
+function formatAttempt({ run }) {
     return run.attempt === 1 ? '' : `, attempt ${run.attempt}`;
 }
-function readable({ text, artifact }) {
+function parseIfValid({ text, artifact }) {
     try {
         return parseRecord(text, originOfArtifact(artifact));
     }
@@ -64251,45 +64452,61 @@ function readable({ text, artifact }) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/record/job-records.js
+;// CONCATENATED MODULE: ./lib/modes/build-record.js
 
 
 
 
 
-const FOLDER = 'nix-image-action-records';
-async function writeJobRecord(record, tempFolder) {
-    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
-    const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
-    const file = (0,external_node_path_.join)(folder, `${hash}.json`);
+
+function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant: ownVariant = own.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
+    const { system, variant, jobTotal, jobIndex } = inputs;
+    return {
+        schema: 1,
+        image: formatRepository(repository),
+        system,
+        platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
+        digest,
+        mediaType,
+        size,
+        storePath,
+        ...(info && { labels: info.labels }),
+        ...(info?.compression && { compression: info.compression }),
+        ...(variant !== '' && { variant }),
+        ...(revision !== '' && { revision }),
+        job: {
+            id: job,
+            inputs: hashInputs(inputs),
+            ...(jobTotal !== undefined && { total: jobTotal }),
+            ...(jobIndex !== undefined && { index: jobIndex }),
+        },
+        run,
+    };
+}
+function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }) {
+    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)]);
+    return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
+}
+async function handOver(records, retentionDays, tempFolder, log) {
+    await settleAll(records.map((record) => writeJobRecord(record, tempFolder)));
     try {
-        await (0,promises_.mkdir)(folder).catch((error) => {
-            if (error.code !== 'EEXIST')
-                throw error;
+        await log.group('Hand over the digest', async () => {
+            await settleAll(records.map((record) => writeRecord(record, retentionDays, { tempFolder, log })));
         });
-        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
     }
     catch (error) {
-        throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
+        if (!(error instanceof NoArtifactService))
+            throw error;
+        const { detail, hint } = error.parts;
+        log.info(`This runner has no artifact service (${detail}). A merge in the same job finds the digest without it. For a merge in another job: ${hint}`);
     }
-}
-async function readJobRecords(tempFolder, run) {
-    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
-    const names = await (0,promises_.readdir)(folder).catch(() => []);
-    const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
-    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
-    return texts.flatMap(({ file, text }) => {
-        const origin = `the file ${(0,external_node_path_.basename)(file)} of this job`;
-        const record = parseRecord(text, origin);
-        return record.run.id === run.id && record.run.attempt === run.attempt ? [{ record, origin }] : [];
-    });
 }
 
 ;// CONCATENATED MODULE: ./lib/actions/markdown.js
 function code(text) {
     return `\`${text.replaceAll('`', '')}\``;
 }
-function markdown_lines(...all) {
+function joinLines(...all) {
     return `${all.join('\n').trimEnd()}\n`;
 }
 
@@ -64303,13 +64520,13 @@ function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
     const result = rows.length > 0
         ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
         : ['Nothing was pushed: `push` is `false`.'];
-    return markdown_lines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    return joinLines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
 }
 function describeOrigin(storePath, kept) {
     if (kept === undefined)
         return `Nix built ${code(storePath)}.`;
-    const labels = kept === 'relabelled' ? ' Its labels are new.' : '';
-    return `${code(storePath)} is published already; nothing was built.${labels}`;
+    const labels = kept === 'relabelled' ? ' Its labels were updated.' : '';
+    return `${code(storePath)} is already published, so nothing was built.${labels}`;
 }
 function describeLayers(layers) {
     const rows = [
@@ -64319,18 +64536,8 @@ function describeLayers(layers) {
     return [
         '| layers | number | compressed |',
         '|---|---|---|',
-        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,units/* formatBytes */.z)(bytesOf(some))} |`),
+        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,lib_text/* formatBytes */.z3)(totalSize(some))} |`),
     ];
-}
-
-;// CONCATENATED MODULE: ./lib/process/git.js
-
-
-async function readHead(folder) {
-    const args = ['-c', 'safe.directory=*', '-C', folder, 'rev-parse', '--verify', 'HEAD'];
-    const result = await (0,process_command/* runCommand */.d1)('git', args, { trust: 'nix' });
-    const commit = result?.exitCode === 0 ? result.stdout.trim() : '';
-    return isCommitId(commit) ? commit : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/revision.js
@@ -64342,7 +64549,7 @@ async function findRevision(source, workflow, log) {
     const folder = sourceFolder(source);
     const revision = chooseRevision(folder === undefined ? undefined : await readHead(folder), workflow);
     if (revision !== commitOfRun(workflow) && workflow.revision !== '')
-        log.notice(`The image is built from the commit that is checked out, ${revision}, and this run is of ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`);
+        log.notice(`Building commit ${revision}, which is checked out, instead of the commit of this run, ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`);
     return revision;
 }
 function chooseRevision(head, workflow) {
@@ -64418,74 +64625,74 @@ async function build(inputs, workflow, tools) {
         pushable,
     ]);
     if (unchanged !== undefined)
-        return build_keep(unchanged, inputs, identity, tools);
+        return reuseImage(unchanged, inputs, identity, tools);
     const storePath = local?.text ?? (await buildWithNix(installable, inputs, workflow, log));
     const check = (image) => checkPlatform(image, platform, system, storePath);
     const source = { ...(await findSource(storePath)), platform };
-    return withReadable(source, installable, inputs, workflow, log, async (source) => {
+    return withReadableSource(source, installable, inputs, workflow, log, async (source) => {
         const built = { system, platform, storePath };
         if (!push) {
             check(await checkImage(source));
-            log.info('Nothing is pushed: `push` is `false`');
+            log.info('Not pushing the image: `push` is `false`');
             return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const pushed = inputs.pushWith === 'docker'
-            ? await pushWithDocker(pushing, tools)
-            : await pushWithRegistry({
+            ? await pushWithDocker(pushing, registry, log)
+            : await pushImage({
                 ...pushing,
                 published,
                 compression: inputs.compression,
                 labels: inputs.labels,
                 storePath,
                 tempFolder: workflow.tempFolder,
-            }, tools);
+            }, registry, log);
         const { layers, info } = pushed;
         const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, identity));
-        await handOver(records, inputs, workflow, log);
-        return report(pushed.images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
+        await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
+        return reportBuild(pushed.images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
 }
-async function build_keep(found, inputs, identity, { registry, log }) {
+async function reuseImage(found, inputs, identity, { registry, log }) {
     const { system, images } = inputs;
     const { tag, workflow } = identity;
     const platform = platformOf(system);
-    const { image: there, info: { storePath }, } = found;
-    log.info(`Nothing to build: ${formatRepository(there.repository)}@${there.digest} is of ${storePath}`);
+    const { image: published, info: { storePath }, } = found;
+    log.info(`Skipping the build: ${formatRepository(published.repository)}@${published.digest} was built from ${storePath}`);
     const asked = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
     const { image, info } = await relabel(registry, found, inputs.labels, asked);
-    const unchanged = image.digest === there.digest;
+    const unchanged = image.digest === published.digest;
     if (!unchanged)
-        log.info(`With the labels of this run it is ${image.digest}; its layers are the same`);
+        log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`);
     const sent = await publishUnchanged(registry, image, images, tag);
     const kept = images.map((repository) => ({ ...image, repository }));
     const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity));
-    await handOver(records, inputs, workflow, log);
+    await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
     const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' };
-    return report(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
+    return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
 }
-async function withReadable(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
+async function withReadableSource(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
     if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
-        throw new ImageError({
-            message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
-            hint: PUSH_STRAIGHT,
+        throw new errors/* ImageError */.C8({
+            message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : 'an image of nix2container'}`,
+            hint: PUSH_WITHOUT_DOCKER,
         });
     if (source.format !== 'nix2container')
         return work(source);
     return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const layout = (0,external_node_path_.join)(folder, 'layout');
         const call = { installable, nixArgs, system, runnerSystem, layout };
-        return work(await log.foreignGroup(`Have ${installable.name} write its layers`, () => writeLayout(source, call)));
+        return work(await log.foreignGroup(`Write the layers of ${installable.name}`, () => writeLayout(source, call)));
     });
 }
 function trafficOf(layers) {
     const sent = layers.filter(({ reused }) => !reused);
-    return { sent: bytesOf(sent), reusedLayers: layers.length - sent.length };
+    return { sent: totalSize(sent), reusedLayers: layers.length - sent.length };
 }
-function report(images, records, tag, built, traffic) {
+function reportBuild(images, records, tag, built, traffic) {
     const [first] = images;
     if (first === undefined)
-        throw new Error('nothing was pushed, though inputs name one image at least');
+        throw new Error('inputs name at least one image');
     const pushed = images.map(({ repository, digest }) => ({
         reference: tag === '' ? formatRepository(repository) : formatReference({ repository, tag }),
         digest,
@@ -64524,7 +64731,7 @@ async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runn
     const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call));
     log.info(`Nix built ${storePath}`);
     if (ignoredSettings.length > 0)
-        log.info(adviseOnSettings(ignoredSettings));
+        log.info(explainIgnoredSettings(ignoredSettings));
     await logDiskSpace('after', folders, log, short);
     return storePath;
 }
@@ -64533,215 +64740,94 @@ async function logDiskSpace(when, folders, log, warned = false) {
     log.info(`Disk space ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(disks)}`);
     const short = (0,disk/* shortOfSpace */.YK)(disks);
     if (short.length > 0 && !warned)
-        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${disk/* MORE_SPACE */.p8}`);
+        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${MORE_SPACE}`);
     return short.length > 0;
 }
 function checkPlatform({ config }, wanted, system, storePath) {
     if (fits(config, wanted))
         return;
-    throw new ImageError({
-        message: `The image is for ${formatPlatform(config)}, and ${system} is ${formatPlatform(wanted)}`,
+    throw new errors/* ImageError */.C8({
+        message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
         detail: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-        hint: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
+        hint: `Nothing was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
     });
-}
-async function handOver(records, { retentionDays }, { tempFolder }, log) {
-    await settleAll(records.map((record) => writeJobRecord(record, tempFolder)));
-    try {
-        await log.group('Hand the digest over', async () => {
-            await settleAll(records.map((record) => writeRecord(record, retentionDays, tempFolder)));
-        });
-    }
-    catch (error) {
-        if (!(error instanceof NoArtifactService))
-            throw error;
-        const { detail, hint } = error.parts;
-        log.info(`This runner has no artifact service (${detail}). A merge in this job finds the digest. For a merge in another job: ${hint}`);
-    }
-}
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant: ownVariant = own.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
-    const { system, variant, jobTotal, jobIndex } = inputs;
-    return {
-        schema: 1,
-        image: formatRepository(repository),
-        system,
-        platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
-        digest,
-        mediaType,
-        size,
-        storePath,
-        ...(info && { labels: info.labels }),
-        ...(info?.compression && { compression: info.compression }),
-        ...(variant !== '' && { variant }),
-        ...(revision !== '' && { revision }),
-        job: {
-            id: job,
-            inputs: hashInputs(inputs),
-            ...(jobTotal !== undefined && { total: jobTotal }),
-            ...(jobIndex !== undefined && { index: jobIndex }),
-        },
-        run,
-    };
-}
-function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }) {
-    const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)]);
-    return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
-}
-
-;// CONCATENATED MODULE: ./lib/actions/commits.js
-
-
-
-const ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
-const COUNT = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
-const commits_ANSWER_LIMIT = 16 * 1024 * 1024;
-const PAUSES = [500, 2000];
-async function compareCommits(question, http) {
-    const { api, repository, token, base, head } = question;
-    if (base === head)
-        return 'identical';
-    if (!isCommit(base) || !isCommit(head))
-        return { unknown: `"${(0,lib_errors/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is no commit` };
-    if (token === '')
-        return { unknown: 'there is no token to ask with' };
-    if (!URL.canParse(api) || repository === '')
-        return { unknown: 'the runner does not say where to ask' };
-    const ask = (from, to) => askFor(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
-    try {
-        const answer = await ask(base, head);
-        if (typeof answer !== 'number')
-            return answer;
-        const behind = await ask(head, base);
-        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
-    }
-    catch (error) {
-        return { unknown: (0,lib_errors/* sanitizeLine */.g$)((0,lib_errors/* messageOf */.bD)(error)) };
-    }
-}
-function relationOf(ahead, behind) {
-    if (ahead > 0)
-        return behind > 0 ? 'diverged' : 'ahead';
-    return behind > 0 ? 'behind' : 'identical';
-}
-async function askFor(repository, base, head, token, http) {
-    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const operation = `compare ${base} with ${head}`;
-    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: commits_ANSWER_LIMIT });
-    for (const milliseconds of PAUSES) {
-        const relation = readRelation(await ask());
-        if (relation.passing !== true)
-            return relation.relation;
-        http.log.info(`Can't ${operation}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`);
-        await http.pause(milliseconds);
-    }
-    return readRelation(await ask()).relation;
-}
-function readRelation(reply) {
-    const { host } = reply.url;
-    if (!reply.ok) {
-        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
-        const unknown = `${host} answered with status ${reply.status} (${commits_wordsOf(reply.text)}${tries})`;
-        return reply.status === 404 ? { relation: { unknown }, passing: true } : { relation: { unknown } };
-    }
-    const answer = readJson(ANSWER, reply.content ?? '');
-    if (answer.ok)
-        return { relation: answer.value.status };
-    const counted = readJson(COUNT, reply.content ?? '');
-    if (counted.ok)
-        return { relation: counted.value.total_commits };
-    return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true };
-}
-function isCommit(text) {
-    return /^[0-9a-f]{7,64}$/.test(text);
-}
-function commits_wordsOf(text) {
-    try {
-        const { message } = JSON.parse(text);
-        return (0,lib_errors/* sanitizeLine */.g$)(String(message));
-    }
-    catch {
-        return (0,lib_errors/* sanitizeLine */.g$)(text).slice(0, 80);
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/choose.js
 
 
 
-function choose(handed, { images, variant }, { run }) {
+
+function chooseCandidates(candidates, { images, variant }, run) {
     const names = images.map(formatRepository);
-    const latest = latestAttempts(handed);
+    const latest = latestAttempts(candidates);
     const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image) && (record.variant ?? '') === variant);
     const known = new Set(recorded.map(({ digest }) => digest));
     const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest));
-    const ours = [...recorded, ...bare];
-    if (ours.length === 0)
-        throw noRecords(handed, names, variant, run.attempt);
-    return onePerSystem(ours, names);
+    const chosen = [...recorded, ...bare];
+    if (chosen.length === 0)
+        throw noRecordsError(candidates, names, variant, run.attempt);
+    return onePerSystem(chosen, names);
 }
-function latestAttempts(handed) {
-    const records = handed.flatMap(({ record }) => record ?? []);
-    const replaced = [...Map.groupBy(records, choose_placeOf).values()].flatMap((some) => some.flatMap((record) => replacedBy(record, some)));
-    return handed.filter(({ record }) => record === undefined || !replaced.includes(record));
+function latestAttempts(candidates) {
+    const records = candidates.flatMap(({ record }) => record ?? []);
+    const replaced = [...Map.groupBy(records, imageKey).values()].flatMap((some) => some.flatMap((record) => replacedBy(record, some)));
+    return candidates.filter(({ record }) => record === undefined || !replaced.includes(record));
 }
-function choose_placeOf({ image, system, variant }) {
+function imageKey({ image, system, variant }) {
     return JSON.stringify([image, system, variant]);
 }
-function onePerSystem(ours, names) {
-    const different = [...new Map(ours.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()];
-    return [...Map.groupBy(different, ({ record }) => record?.system)].flatMap(([system, rivals]) => {
-        if (system === undefined || rivals.length === 1)
-            return rivals;
-        const ofNames = names.map((name) => rivals.filter(({ record }) => record?.image === name));
-        const paths = new Set(rivals.map(({ record }) => record?.storePath));
+function onePerSystem(candidates, names) {
+    const different = [...new Map(candidates.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()];
+    return [...Map.groupBy(different, ({ record }) => record?.system)].flatMap(([system, same]) => {
+        if (system === undefined || same.length === 1)
+            return same;
+        const ofNames = names.map((name) => same.filter(({ record }) => record?.image === name));
+        const paths = new Set(same.map(({ record }) => record?.storePath));
         if (paths.size === 1 && ofNames.every(({ length }) => length <= 1))
             return ofNames.flat();
-        throw severalForSystem(system, rivals);
+        throw ambiguousSystemError(system, same);
     });
 }
-function severalForSystem(system, rivals) {
-    const images = [...new Set(rivals.map(imageOf))];
+function ambiguousSystemError(system, candidates) {
+    const images = [...new Set(candidates.map(({ record }) => record?.image ?? ''))];
     const hint = images.length > 1
-        ? 'Publish images of different content by a merge each, with an `image` of its own.'
-        : `If the workflow builds several images of ${images[0]}, give each its own name, in its build and in its merge:
+        ? 'Use a separate merge for each of these images, each with its own `image`.'
+        : `If the workflow builds several images of ${images[0]}, give each its own name in the build and the merge:
   variant: debug
 To publish only one of them, set \`digests\` to its records.`;
-    return new RecordError({
-        message: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
-        detail: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
+    return new errors/* RecordError */.W1({
+        message: `There are ${candidates.length} images of ${images.join(' and ')} for ${system}, but an index can have only one`,
+        detail: candidates.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
         hint: `No tag has moved. ${hint}`,
     });
 }
-function imageOf({ record }) {
-    return record?.image ?? '';
-}
-function checkComplete(chosen, handed, { run }) {
-    const all = latestAttempts(handed).flatMap(({ record }) => record ?? []);
+function checkComplete(chosen, candidates, run) {
+    const all = latestAttempts(candidates).flatMap(({ record }) => record ?? []);
     const matrices = new Map(chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])));
     for (const [matrix, { id, total = 0 }] of matrices) {
         const records = withoutOtherCalls(all.filter((record) => matrixOf(record) === matrix), chosen);
         const jobs = new Set(records.map(matrixJobOf));
         if (jobs.size >= total)
             continue;
-        const there = [...new Set(records.map((record) => `${record.system} of ${choose_nameOf(record)}`))];
-        throw new RecordError({
-            message: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_errors/* sanitizeLine */.g$)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
-            detail: `there is ${there.join(', ')}`,
+        const found = [...new Set(records.map((record) => `${record.system} of ${formatImageName(record)}`))];
+        throw new errors/* RecordError */.W1({
+            message: `Only ${jobs.size} of the ${total} jobs of "${(0,lib_text/* sanitizeLine */.g$)(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
+            detail: `found ${found.join(', ')}`,
             hint: [
-                'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
-                ...ofRerun(run.attempt),
-                `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+                'No tag has moved. Check the other jobs of that matrix: they failed, were skipped, pushed nothing, or built the same system twice.',
+                ...rerunHint(run.attempt),
+                `If they build no image, list the systems in this step:\n  systems: ${systemsOf(chosen).join(',')}`,
             ].join('\n'),
         });
     }
 }
 function withoutOtherCalls(records, chosen) {
-    const own = records.filter((record) => chosen.some((one) => one.record && choose_nameOf(one.record) === choose_nameOf(record)));
+    const own = records.filter((record) => chosen.some((one) => one.record && formatImageName(one.record) === formatImageName(record)));
     const isOfOtherCall = (record) => own.some(({ job, digest }) => job.index !== undefined && job.index === record.job.index && digest !== record.digest);
     return records.some((record) => !own.includes(record) && isOfOtherCall(record)) ? own : records;
 }
-function choose_nameOf({ image, variant }) {
+function formatImageName({ image, variant }) {
     return variant === undefined ? image : `${image} (variant ${variant})`;
 }
 function matrixOf({ job: { id, total } }) {
@@ -64753,64 +64839,28 @@ function matrixJobOf({ job, system, digest }) {
 function systemsOf(candidates) {
     return [...new Set(candidates.flatMap(({ record }) => record?.system ?? []))];
 }
-function noRecords(handed, names, variant, attempt) {
-    const records = handed.flatMap(({ record }) => record ?? []);
-    const others = [...new Set(records.map(choose_nameOf))];
+function noRecordsError(candidates, names, variant, attempt) {
+    const records = candidates.flatMap(({ record }) => record ?? []);
+    const others = [...new Set(records.map(formatImageName))];
     const otherVariant = records.some(({ image }) => names.includes(image));
     const wanted = `${names.join(', ')}${variant === '' ? '' : ` (variant ${variant})`}`;
-    return new RecordError({
+    return new errors/* RecordError */.W1({
         message: `No build of this run has handed over a digest for ${wanted}`,
-        detail: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
+        detail: others.length > 0 ? `found digests for ${others.join(', ')}` : 'found no digests',
         hint: [
             otherVariant
-                ? 'Give the build and the merge of an image the same `variant`.'
-                : 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
-            ...ofRerun(attempt),
+                ? 'Set the same `variant` in the build and the merge of an image.'
+                : 'Make this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+            ...rerunHint(attempt),
         ].join('\n'),
     });
 }
-function ofRerun(attempt) {
+function rerunHint(attempt) {
     if (attempt <= 1)
         return [];
     return [
-        `This is a re-run (attempt ${attempt}): what earlier attempts handed over is kept for the \`retention-days\` of the builds, 1 if they don't say. If it has expired, re-run all jobs.`,
+        `This is a re-run (attempt ${attempt}). Digests of earlier attempts expire after the \`retention-days\` of the builds (1 by default). If they have expired, re-run all jobs.`,
     ];
-}
-
-;// CONCATENATED MODULE: ./lib/publish/collect.js
-
-
-
-
-async function collect_collect(inputs, workflow, log) {
-    const { digests = [], artifactPattern } = inputs;
-    const handed = digests.map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
-    if (inputs.digests !== undefined && artifactPattern === '')
-        return handed;
-    const own = inputs.digests === undefined;
-    const local = own ? await readJobRecords(workflow.tempFolder, workflow.run) : [];
-    const found = await collectArtifacts({ own, pattern: artifactPattern }, workflow, log).catch((error) => {
-        if (own && error instanceof NoArtifactService && (local.length > 0 || !inputs.push))
-            return [];
-        throw error;
-    });
-    return [...handed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found];
-}
-async function collectArtifacts(choice, { run, tempFolder }, log) {
-    const found = await log.group('Collect the digests of the run', () => readRecords(choice, tempFolder));
-    return found.map((one) => {
-        if (one.kind === 'digest')
-            return { digest: one.digest, origin: one.origin };
-        const record = readFoundRecord(one, run);
-        return { digest: record.digest, record, origin: originOfArtifact(one.artifact) };
-    });
-}
-function candidateOf(text, origin) {
-    const digest = `sha256:${text.replace(/^sha256:/, '')}`;
-    if (isDigest(digest))
-        return { digest, origin };
-    const record = parseRecord(text, origin);
-    return { digest: record.digest, record, origin };
 }
 
 ;// CONCATENATED MODULE: ./lib/oci/image-index.js
@@ -64869,8 +64919,8 @@ function compose(members, annotations, origin) {
     const ofIndex = { ...labels.same, ...given };
     const bytes = Buffer.from(composeIndex(entries, ofIndex));
     const warnings = [
-        ...placed.unsupported.map((text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`),
-        ...labels.different.map((key) => `The label ${(0,lib_errors/* sanitizeLine */.g$)(key)} differs between the images; the index, which all of them share, is without it`),
+        ...placed.unsupported.map((text) => `Skipping the annotation ${text}: it is not for the index, and the images are already pushed`),
+        ...labels.different.map((key) => `Not adding the label ${(0,lib_text/* sanitizeLine */.g$)(key)} to the index: its value differs between the images`),
     ];
     const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
         ? { ...dockerListOf(entries), lost: lostBy(members, entries, ofIndex) }
@@ -64918,16 +64968,7 @@ function stableAnnotations(annotations) {
         .sort(([one], [other]) => (one < other ? -1 : 1));
 }
 
-;// CONCATENATED MODULE: ./lib/publish/merge-error.js
-
-class MergeError extends lib_errors/* ActionError */.lZ {
-    name = 'MergeError';
-}
-
 ;// CONCATENATED MODULE: ./lib/publish/move-tags.js
-
-
-
 
 
 
@@ -64936,7 +64977,7 @@ class MergeError extends lib_errors/* ActionError */.lZ {
 const MOST_REPLANS = 3;
 const FINISH_WAVE = 3000;
 const RESTORE = 3000;
-async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELLABLE.signal } = {}) {
+async function moveTags(registry, planned, index, { replan, signal = cancellation/* NOT_CANCELLABLE */.vc.signal } = {}) {
     const state = { written: new Map(), byOthers: [] };
     let which = 'All tags';
     try {
@@ -64949,20 +64990,20 @@ async function moveTags(registry, planned, index, { replan, signal = NOT_CANCELL
             if (replan === undefined || replans === MOST_REPLANS)
                 throw conflict;
             const done = [...state.written.keys()].map(({ tag }) => tag);
-            moves = await untilAborted(replan(conflict, done), signal, cancelled);
+            moves = await (0,cancellation/* untilAborted */.Eu)(replan(conflict, done), signal, cancelledWhileMoving);
         }
     }
     catch (error) {
-        const reason = signal.aborted && !(error instanceof lib_errors/* ActionError */.lZ) ? cancelled() : error;
+        const reason = signal.aborted && !(error instanceof errors/* ActionError */.lZ) ? cancelledWhileMoving() : error;
         const touched = [...new Set([...state.written.keys(), ...state.byOthers])];
         const options = {
             keep: state.byOthers.length > 0,
             outcomeOf: (move) => state.written.get(move),
             ...(signal.aborted && { deadline: AbortSignal.timeout(RESTORE) }),
         };
-        const left = await finishUp(() => restoreTags(registry, touched, index.digest, options));
+        const left = await (0,cancellation/* finishUp */.$e)(() => restoreTags(registry, touched, index.digest, options));
         const nothing = state.written.size === 0 && left.length === 0;
-        throw move_tags_stopped(reason, nothing ? 'No tag has moved.' : formatTagsLeft(left, which));
+        throw withTagState(reason, nothing ? 'No tag has moved.' : formatTagsLeft(left, which));
     }
 }
 async function moveInWaves(registry, moves, index, state, signal) {
@@ -64970,9 +65011,9 @@ async function moveInWaves(registry, moves, index, state, signal) {
     let waiting = moves;
     try {
         for (const wave of wavesOf(moves.filter(({ before }) => before?.digest !== index.digest))) {
-            const there = await untilAborted(findMoved(registry, waiting, index), signal, cancelled);
-            byOthers.push(...there);
-            waiting = waiting.filter((move) => !wave.includes(move) && !there.includes(move));
+            const moved = await (0,cancellation/* untilAborted */.Eu)(findMovedByOthers(registry, waiting, index), signal, cancelledWhileMoving);
+            byOthers.push(...moved);
+            waiting = waiting.filter((move) => !wave.includes(move) && !moved.includes(move));
             const writing = wave.filter((move) => !byOthers.includes(move));
             await writeWave(registry, writing, index, state, signal);
         }
@@ -64984,8 +65025,8 @@ async function moveInWaves(registry, moves, index, state, signal) {
         throw error;
     }
 }
-function cancelled() {
-    return new MergeError({ message: 'The step was cancelled before all tags had moved' });
+function cancelledWhileMoving() {
+    return new errors/* MergeError */.VX({ message: 'The step was cancelled before all tags had moved' });
 }
 async function writeWave(registry, wave, index, { written, byOthers }, signal) {
     const failures = [];
@@ -65005,20 +65046,20 @@ async function writeWave(registry, wave, index, { written, byOthers }, signal) {
             failures.push({ move, error });
         }
     });
-    await untilAborted(Promise.all(writes), signal, cancelled, FINISH_WAVE);
+    await (0,cancellation/* untilAborted */.Eu)(Promise.all(writes), signal, cancelledWhileMoving, FINISH_WAVE);
     const failed = failures.find(({ error }) => !(error instanceof TagConflict)) ?? failures[0];
     if (failed === undefined)
         return;
     const { move, error } = failed;
     if (error instanceof TagConflict)
         throw error;
-    if (signal.aborted && !(error instanceof lib_errors/* ActionError */.lZ))
-        throw cancelled();
-    throw new MergeError({
-        message: `The tag ${formatReference(move.tag)} could not be moved to ${index.digest}`,
-        detail: (0,lib_errors/* messageOf */.bD)(error),
+    if (signal.aborted && !(error instanceof errors/* ActionError */.lZ))
+        throw cancelledWhileMoving();
+    throw new errors/* MergeError */.VX({
+        message: `Can't move the tag ${formatReference(move.tag)} to ${index.digest}`,
+        detail: (0,errors/* messageOf */.bD)(error),
         cause: error,
-        hint: 'Run the job again once the cause is fixed. The index is already in the registry.',
+        hint: 'Fix the cause, and run this job again. The index is already in the registry.',
     });
 }
 function wavesOf(moves) {
@@ -65028,10 +65069,10 @@ function wavesOf(moves) {
     const moving = others.filter(({ before }) => before !== undefined);
     return [fresh, moving, latest].filter(({ length }) => length > 0);
 }
-async function findMoved(registry, moves, index) {
+async function findMovedByOthers(registry, moves, index) {
     const moved = await settleAll(moves.map(async (move) => {
         const { tag, before } = move;
-        const now = await tags_readTag(registry, tag, [before?.digest, index.digest]);
+        const now = await readTagDigest(registry, tag, [before?.digest, index.digest]);
         if (now === before?.digest)
             return [];
         if (now === index.digest)
@@ -65040,11 +65081,48 @@ async function findMoved(registry, moves, index) {
     }));
     return moved.flat();
 }
-function move_tags_stopped(error, where) {
-    if (!(error instanceof lib_errors/* ActionError */.lZ))
+function withTagState(error, where) {
+    if (!(error instanceof errors/* ActionError */.lZ))
         return error;
-    const { message, detail, hint = 'Run the job again. The index is already in the registry.' } = error.parts;
-    return new MergeError({ message, detail, hint: `${where}\n${hint}`, cause: error });
+    const { message, detail, hint = 'Run this job again. The index is already in the registry.' } = error.parts;
+    return new errors/* MergeError */.VX({ message, detail, hint: `${where}\n${hint}`, cause: error });
+}
+
+;// CONCATENATED MODULE: ./lib/publish/publish-tags.js
+
+
+
+
+
+
+
+
+async function publishTags(registry, index, planned, { replan, signal, log }) {
+    let plans = planned;
+    const replanMoves = async ({ parts }, done) => {
+        log.info(`${parts.message}: ${parts.detail}. Reading the tags again`);
+        const tags = plans.map(({ tag }) => tag);
+        const again = await replan(tags.filter((tag) => !done.includes(tag)));
+        plans = plans.map((plan) => again.find(({ tag }) => tag === plan.tag) ?? plan);
+        return movesOf(again);
+    };
+    await moveTags(registry, movesOf(planned), index, { replan: replanMoves, signal });
+    const checking = findOvertaken(registry, movesOf(plans), index, log);
+    const cancelled = () => new errors/* MergeError */.VX({ message: 'The step was cancelled' });
+    const overtaken = await (0,cancellation/* untilAborted */.Eu)(checking, signal, cancelled).catch((error) => {
+        if (!signal.aborted)
+            throw error;
+        log.info('Cancelled: all tags have moved');
+        return [];
+    });
+    return plans.map((plan) => withOutcome(plan, overtaken));
+}
+function movesOf(plans) {
+    return plans.filter(({ action }) => action !== 'skipped').map(({ tag, before }) => ({ tag, before: before.stored }));
+}
+function withOutcome(plan, overtaken) {
+    const found = overtaken.find(({ tag }) => tag === plan.tag);
+    return found === undefined ? plan : { ...plan, action: 'overtaken', now: found.now };
 }
 async function findOvertaken(registry, moves, index, log) {
     const found = moves.map(async (move) => {
@@ -65052,7 +65130,7 @@ async function findOvertaken(registry, moves, index, log) {
             return await overtakenBy(registry, move, index, log);
         }
         catch (error) {
-            log.info(`Can't check whether another run has moved ${formatReference(move.tag)} since: ${(0,lib_errors/* firstLine */.TM)(error)}`);
+            log.info(`Can't check whether another run has moved ${formatReference(move.tag)} since: ${(0,errors/* firstLine */.TM)(error)}`);
             return [];
         }
     });
@@ -65061,31 +65139,31 @@ async function findOvertaken(registry, moves, index, log) {
 async function overtakenBy(registry, { tag, before }, index, log) {
     const name = formatReference(tag);
     const outdated = before?.digest === index.digest ? undefined : before?.digest;
-    const now = await tags_readTag(registry, tag, [index.digest], outdated);
+    const now = await readTagDigest(registry, tag, [index.digest], outdated);
     if (now === index.digest)
         return [];
     if (now === before?.digest) {
-        const [seen, cause] = now === undefined ? ['does not return it yet', 'deleted it'] : [`still returns ${now}`, 'moved it back'];
-        log.warning(`${name} was pointed to ${index.digest}, but the registry ${seen}. If that does not change within a few minutes, another run has ${cause}.`);
+        const [answer, cause] = now === undefined ? ['does not return it yet', 'deleted it'] : [`still returns ${now}`, 'moved it back'];
+        log.warning(`${name} was pointed to ${index.digest}, but the registry ${answer}. If that does not change within a few minutes, another run has ${cause}.`);
         return [];
     }
     const commit = now && (await readCommit(registry, tag, now));
-    if (commit !== undefined && commit === commitOf(index))
-        log.info(`${name} points to ${now}: another run of the same commit has published that since`);
+    if (commit !== undefined && commit === indexCommit(index))
+        log.info(`${name} points to ${now}, which another run of the same commit has published since`);
     else
-        log.warning(`${name} was updated by another run after this one had pointed it to ${index.digest}: now it ${now === undefined ? 'no longer exists' : `points to ${now}`}${commit ? ` (commit ${(0,lib_errors/* sanitizeLine */.g$)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
+        log.warning(`${name} was updated by another run after this run had pointed it to ${index.digest}: it ${now === undefined ? 'no longer exists' : `now points to ${now}`}${commit ? ` (commit ${(0,lib_text/* sanitizeLine */.g$)(commit)})` : ''}. Use a \`concurrency\` group for the merge job so that its runs wait for each other.`);
     return [{ tag, now }];
 }
 async function readCommit(registry, { repository }, digest) {
     try {
         const stored = await registry.getManifest(repository, digest);
-        return stored && commitOf(stored);
+        return stored && indexCommit(stored);
     }
     catch {
         return undefined;
     }
 }
-function commitOf({ bytes, mediaType, digest }) {
+function indexCommit({ bytes, mediaType, digest }) {
     return parseManifest(bytes, mediaType, digest).annotations[REVISION];
 }
 
@@ -65099,52 +65177,52 @@ function commitOf({ bytes, mediaType, digest }) {
 
 
 
-async function published_readTags(registry, tags) {
+async function readPublishedTags(registry, tags) {
     const descriptions = new Map();
     return settleAll(tags.map(async (tag) => {
         const stored = await readStored(registry, tag);
         if (stored === undefined)
             return { tag, platforms: [] };
         const key = `${formatRepository(tag.repository)}@${stored.digest}`;
-        const description = descriptions.get(key) ?? published_describe(registry, tag, stored);
+        const description = descriptions.get(key) ?? describeTagged(registry, tag, stored);
         descriptions.set(key, description);
         return { tag, stored, ...(await description) };
     }));
 }
-async function published_describe(registry, tag, stored) {
+async function describeTagged(registry, tag, stored) {
     try {
         const parsed = parseManifest(stored.bytes, stored.mediaType, formatReference(tag));
         if (parsed.kind === 'index') {
             const images = parsed.manifests.filter((one) => !isAttestation(one));
             const platforms = images.flatMap(({ platform }) => platform ?? []);
             const labels = parsed.mediaType === DOCKER_INDEX ? await labelsOf(registry, tag, images[0]) : {};
-            return { index: parsed, platforms, ...published_commitOf({ ...labels, ...parsed.annotations }) };
+            return { index: parsed, platforms, ...originOf({ ...labels, ...parsed.annotations }) };
         }
-        const image = await findImage(registry, tag.repository, stored.digest, { written: true });
+        const image = await findImage(registry, tag.repository, stored.digest, { retryNotFound: true });
         return image === undefined
             ? { platforms: [] }
-            : { platforms: [image.platform], ...published_commitOf({ ...image.labels, ...parsed.annotations }) };
+            : { platforms: [image.platform], ...originOf({ ...image.labels, ...parsed.annotations }) };
     }
     catch (error) {
         const gone = error instanceof RegistryError && error.problem === 'not-found';
-        if (!gone && !(error instanceof FormatError))
+        if (!gone && !(error instanceof errors/* FormatError */.IF))
             throw error;
         const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
-        return { platforms: [], ...(isIndex && error instanceof FormatError && { unreadable: error.message }) };
+        return { platforms: [], ...(isIndex && error instanceof errors/* FormatError */.IF && { unreadable: error.message }) };
     }
 }
 async function labelsOf(registry, { repository }, image) {
     try {
-        return (image && (await findImage(registry, repository, image.digest, { written: true })))?.labels ?? {};
+        return (image && (await findImage(registry, repository, image.digest, { retryNotFound: true })))?.labels ?? {};
     }
     catch (error) {
         const gone = error instanceof RegistryError && error.problem === 'not-found';
-        if (!gone && !(error instanceof FormatError))
+        if (!gone && !(error instanceof errors/* FormatError */.IF))
             throw error;
         return {};
     }
 }
-function published_commitOf(annotations) {
+function originOf(annotations) {
     return { revision: annotations[REVISION], source: annotations[SOURCE] };
 }
 
@@ -65156,7 +65234,7 @@ function published_commitOf(annotations) {
 
 
 
-async function storeIndex(index, { dockerList }, plans, members, { images }, { registry, log }) {
+async function storeIndex(registry, images, { index, composed: { dockerList }, plans, members }, log) {
     await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
     const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
     try {
@@ -65178,7 +65256,7 @@ async function storeIndex(index, { dockerList }, plans, members, { images }, { r
 }
 async function putIndex(registry, images, index) {
     await settleAll(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
-    await settleAll(images.map((image) => readBack(registry, image, index)));
+    await settleAll(images.map((image) => assertStored(registry, image, index)));
 }
 function isTypeRefusal(error) {
     if (!(error instanceof RegistryError))
@@ -65188,25 +65266,25 @@ function isTypeRefusal(error) {
 }
 function refusedIndex(error, lost = []) {
     const { message, detail } = error.parts;
-    return new MergeError({
+    return new errors/* MergeError */.VX({
         message: `${error.host} refuses an OCI index that lists Docker manifests`,
         detail: [message, detail].filter(Boolean).join('\n'),
         hint: [
-            'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
+            'No tag has moved. Push OCI manifests. In the build step, set:\n  push-with: registry',
             ...(lost.length === 0
                 ? []
                 : [
-                    `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${(0,lib_errors/* sanitizeLine */.g$)(lost.join(', '))}`,
+                    `To publish a Docker manifest list, which has no annotations, give every image these labels: ${(0,lib_text/* sanitizeLine */.g$)(lost.join(', '))}`,
                 ]),
         ].join('\n'),
     });
 }
-async function readBack(registry, image, { digest }) {
-    if ((await registry.getManifest(image, digest, { written: true })) !== undefined)
+async function assertStored(registry, image, { digest }) {
+    if ((await registry.getManifest(image, digest, { retryNotFound: true })) !== undefined)
         return;
-    throw new MergeError({
-        message: `${image.host} took the index ${formatRepository(image)}@${digest}, but does not have it`,
-        hint: 'No tag has moved. Run the job again: this is a fault of the registry.',
+    throw new errors/* MergeError */.VX({
+        message: `${image.host} accepted the index ${formatRepository(image)}@${digest} but does not return it`,
+        hint: 'No tag has moved. The registry is at fault. Run this job again.',
     });
 }
 
@@ -65214,45 +65292,45 @@ async function readBack(registry, image, { digest }) {
 
 
 
-function planTags(published, index, platforms, relations) {
+function planTags(published, index, platforms, newer) {
     return published.map((before) => ({
         tag: before.tag,
         before,
-        action: actionFor(before, index, relations),
-        gained: before.stored === undefined ? [] : without(platforms, before.platforms),
-        lost: without(before.platforms, platforms),
+        action: actionFor(before, index, newer),
+        gained: before.stored === undefined ? [] : platformsWithout(platforms, before.platforms),
+        lost: platformsWithout(before.platforms, platforms),
     }));
 }
-function actionFor({ stored, revision }, index, relations) {
+function actionFor({ stored, revision }, index, newer) {
     if (stored === undefined)
         return 'created';
     if (stored.digest === index)
         return 'kept';
-    return revision !== undefined && relations.get(revision) === 'behind' ? 'skipped' : 'moved';
+    return revision !== undefined && newer.has(revision) ? 'skipped' : 'moved';
 }
-function without(platforms, others) {
+function platformsWithout(platforms, others) {
     const keys = new Set(others.map(platformKey));
     return platforms.filter((platform) => !keys.has(platformKey(platform)));
 }
-function losing(plans) {
+function plansWithLoss(plans) {
     return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
 }
-function refuseLoss(plans, state = '') {
-    const [first, ...more] = losing(plans);
+function assertNoPlatformLost(plans, state = '') {
+    const [first, ...more] = plansWithLoss(plans);
     if (first === undefined)
         return;
-    throw new MergeError({
+    throw new errors/* MergeError */.VX({
         message: first.before.unreadable === undefined
-            ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}, which it has now`
-            : `Whether ${formatReference(first.tag)} would lose a platform is not known: its index can't be read`,
-        detail: [first, ...more].map(describeLoss).join('\n'),
-        hint: `${state} Did the build of that platform fail, or is it no longer in the matrix? If it is to go, say so in this step:\n  allow-missing-platforms: true`.trimStart(),
+            ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}`
+            : `${formatReference(first.tag)} may lose a platform: the index it points to can't be read`,
+        detail: [first, ...more].map(formatLoss).join('\n'),
+        hint: `${state} Check whether the build of that platform failed or is missing from the matrix. To remove the platform from the tag, set in this step:\n  allow-missing-platforms: true`.trimStart(),
     });
 }
-function describeLoss({ tag, before, lost }) {
+function formatLoss({ tag, before, lost }) {
     if (before.unreadable !== undefined)
         return before.unreadable;
-    return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; not built: ${lost.map(formatPlatform).join(', ')}`;
+    return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; this run did not build ${lost.map(formatPlatform).join(', ')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/verify.js
@@ -65265,76 +65343,95 @@ function describeLoss({ tag, before, lost }) {
 
 
 
-async function verify(candidate, images, registry) {
-    const home = images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image);
-    const lookAtAll = (isHome) => settleAll(images.map((image) => verify_look(candidate, image, registry, isHome(image))));
-    const first = await lookAtAll((image) => image === home);
-    const found = home !== undefined || first.some(isWhole) ? first : await lookAtAll(() => true);
-    const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks;
-    const whole = found.find((one, at) => isWhole(one) && images[at] === home) ?? found.find(isWhole);
-    if (whole?.image === undefined)
-        throw problem ?? incomplete(candidate, images, found);
-    const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
-    return { ...verify_describe(candidate, whole.image), image: whole.image, absentFrom };
+async function verifyCandidates(candidates, { images, systems }, registry) {
+    const verified = await settleAll(candidates.map((candidate) => verifyCandidate(candidate, images, registry)));
+    const members = withoutDuplicates(verified);
+    checkMembers(members, images, systems);
+    const sortKey = ({ platform, image: { digest } }) => ({ platform, digest });
+    return members.toSorted((one, other) => byPlatform(sortKey(one), sortKey(other)));
 }
-function isWhole({ image, missing }) {
+function withoutDuplicates(members) {
+    const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
+    const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]));
+    const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`);
+    return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
+}
+function hasOnePerRepository(members) {
+    return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length;
+}
+async function verifyCandidate(candidate, images, registry) {
+    const home = images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image);
+    const findIn = (isHome) => settleAll(images.map((image) => findCandidate(candidate, image, registry, isHome(image))));
+    const first = await findIn((image) => image === home);
+    const found = home !== undefined || first.some(isComplete) ? first : await findIn(() => true);
+    const problem = found.find(({ notFound }) => notFound !== undefined)?.notFound;
+    const complete = found.find((one, at) => isComplete(one) && images[at] === home) ?? found.find(isComplete);
+    if (complete?.image === undefined)
+        throw problem ?? incompleteError(candidate, images, found);
+    const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
+    return { ...describeMember(candidate, complete.image), image: complete.image, absentFrom };
+}
+function isComplete({ image, missing }) {
     return image !== undefined && missing.length === 0;
 }
-async function verify_look({ digest }, repository, registry, written) {
+async function findCandidate({ digest }, repository, registry, written) {
     try {
-        const image = await findImage(registry, repository, digest, { written });
-        return { image, missing: image === undefined ? [] : await missingBlobs(registry, image, { written }) };
+        const image = await findImage(registry, repository, digest, { retryNotFound: written });
+        return {
+            image,
+            missing: image === undefined ? [] : await missingBlobs(registry, image, { retryNotFound: written }),
+        };
     }
     catch (error) {
         if (error instanceof RegistryError && error.problem === 'not-found')
-            return { missing: [], lacks: error };
+            return { missing: [], notFound: error };
         throw error;
     }
 }
-function incomplete({ digest, record }, images, found) {
-    const half = found.find(({ image }) => image !== undefined);
+function incompleteError({ digest, record }, images, found) {
+    const partial = found.find(({ image }) => image !== undefined);
     const [first] = images;
     const home = images.find((image) => formatRepository(image) === record?.image) ?? first;
     if (home === undefined)
-        throw new Error('there is no image, though inputs have one at least');
-    if (half?.image === undefined)
-        return absent(home, digest, `${formatRepository(home)}@${digest}`);
-    return new MergeError({
-        message: `${formatRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
-        detail: half.missing.join('\n'),
-        hint: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
+        throw new Error('inputs name at least one image');
+    if (partial?.image === undefined)
+        return notInRegistry(home, digest, `${formatRepository(home)}@${digest}`);
+    return new errors/* MergeError */.VX({
+        message: `${formatRepository(partial.image.repository)}@${digest} is incomplete: ${partial.missing.length} of its layers ${partial.missing.length === 1 ? 'is' : 'are'} missing from the registry`,
+        detail: partial.missing.join('\n'),
+        hint: 'Nothing was published. The registry may not return the layers yet, or they were deleted. Run this job again. If that does not help, run the build of this system again. If it still fails, set `reuse-from: ""` in the build so that it checks every layer.',
     });
 }
-function verify_describe({ digest, record, origin }, image) {
+function describeMember({ digest, record, origin }, image) {
     const name = `${formatRepository(image.repository)}@${digest}`;
     const system = record?.system ?? systemOf(image.platform);
     if (system === undefined)
-        throw new MergeError({
-            message: `${name} is for ${formatPlatform(image.platform)}, which is no system of Nix's`,
+        throw new errors/* MergeError */.VX({
+            message: `${name} is for ${formatPlatform(image.platform)}, which is not a Nix system`,
             detail: origin,
         });
     const wanted = platformOf(system);
     if (!fits(image.platform, wanted))
-        throw new MergeError({
-            message: `${name} is not what its record says`,
-            detail: `${origin} says ${system}, which is ${formatPlatform(wanted)}, and the image is for ${formatPlatform(image.platform)}`,
+        throw new errors/* MergeError */.VX({
+            message: `${name} does not match its record`,
+            detail: `${origin} says ${system} (${formatPlatform(wanted)}), but the image is for ${formatPlatform(image.platform)}`,
             hint: 'Nothing was published. Run the build of this system again.',
         });
     const { size, mediaType } = image;
     if (record !== undefined &&
         record.digest === image.digest &&
         (record.size !== size || record.mediaType !== mediaType))
-        throw new MergeError({
-            message: `${name} is not what its record says`,
-            detail: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
+        throw new errors/* MergeError */.VX({
+            message: `${name} does not match its record`,
+            detail: `${origin} says that its manifest has ${record.size} bytes of type ${record.mediaType}, but it has ${size} bytes of type ${mediaType}`,
             hint: 'Nothing was published. Run the build of this system again.',
         });
     const info = fromAnnotations(image.own.annotations);
     const claimed = record && buildInfoOf(record);
     if (info && claimed && !sameBuild(info, claimed))
-        throw new MergeError({
-            message: `${name} is not what its record says`,
-            detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
+        throw new errors/* MergeError */.VX({
+            message: `${name} does not match its record`,
+            detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nbut its manifest says ${formatBuildInfo(info)}`,
             hint: 'Nothing was published. Run the build of this system again.',
         });
     const variant = image.platform.variant ?? wanted.variant;
@@ -65350,34 +65447,71 @@ function buildInfoOf({ storePath, labels, compression }) {
 }
 function checkMembers(members, images, systems) {
     const name = images.map(formatRepository).join(', ');
-    const there = members.map(({ system }) => system);
-    for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
-        const [first, ...more] = rivals;
+    const built = members.map(({ system }) => system);
+    for (const duplicates of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+        const [first, ...more] = duplicates;
         if (first === undefined || more.length === 0)
             continue;
-        throw new MergeError({
-            message: `There are ${rivals.length} images of ${name} for ${formatPlatform(first.platform)}, and an index has one`,
-            detail: rivals
+        throw new errors/* MergeError */.VX({
+            message: `There are ${duplicates.length} images of ${name} for ${formatPlatform(first.platform)}, but an index can have only one`,
+            detail: duplicates
                 .map(({ image, platform: own }) => `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`)
                 .join('\n'),
-            hint: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
+            hint: 'No tag has moved. Hand over one digest for each platform. Use a separate merge for each image with different content.',
         });
     }
     if (systems.length === 0)
         return;
-    const missing = systems.filter((system) => !there.includes(system));
-    const extra = there.filter((system) => !systems.includes(system));
+    const missing = systems.filter((system) => !built.includes(system));
+    const extra = built.filter((system) => !systems.includes(system));
     if (missing.length > 0)
-        throw new MergeError({
-            message: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
-            detail: `there is ${there.join(', ')}`,
-            hint: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
+        throw new errors/* MergeError */.VX({
+            message: `${name} has no image for ${missing.join(', ')}, which \`systems\` lists`,
+            detail: `it has ${built.join(', ')}`,
+            hint: 'No tag has moved. Check the build job of each missing system: it failed, was skipped, or pushed to another `image`.',
         });
     if (extra.length > 0)
-        throw new MergeError({
-            message: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
-            hint: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
+        throw new errors/* MergeError */.VX({
+            message: `${name} has an image for ${extra.join(', ')}, which \`systems\` does not list`,
+            hint: 'No tag has moved. Add these systems to `systems`, or remove `systems` to publish everything that was built.',
         });
+}
+
+;// CONCATENATED MODULE: ./lib/record/collect.js
+
+
+
+
+
+
+async function collectCandidates({ digests, artifactPattern, push }, job, log) {
+    const listed = (digests ?? []).map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
+    if (digests !== undefined && artifactPattern === '')
+        return listed;
+    const own = digests === undefined;
+    const local = own ? await readJobRecords(job.tempFolder, job.run) : [];
+    const found = await collectArtifacts({ own, pattern: artifactPattern }, job, log).catch((error) => {
+        if (own && error instanceof NoArtifactService && (local.length > 0 || !push))
+            return [];
+        throw error;
+    });
+    return [...listed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found];
+}
+async function collectArtifacts(choice, { run, tempFolder }, log) {
+    const found = await log.group('Collect the digests of the run', () => readRecords(choice, { tempFolder, log }));
+    return found.map((one) => {
+        if (one.kind === 'digest')
+            return { digest: one.digest, origin: one.origin };
+        const record = readFoundRecord(one, run);
+        return { digest: record.digest, record, origin: originOfArtifact(one.artifact) };
+    });
+}
+function candidateOf(text, origin) {
+    const digest = `sha256:${text.replace(/^sha256:/, '')}`;
+    if (isDigest(digest))
+        return { digest, origin };
+    const record = parseRecord(text, origin);
+    return { digest: record.digest, record, origin };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/shared-look-ups.js
@@ -65385,12 +65519,12 @@ function checkMembers(members, images, systems) {
 
 function shareLookUps(registry) {
     const asked = new Map();
-    function share(key, { written = false } = {}, ask) {
+    function share(key, { retryNotFound = false } = {}, ask) {
         const known = asked.get(key);
-        if (known !== undefined && (known.written || !written))
+        if (known !== undefined && (known.retryNotFound || !retryNotFound))
             return known.found;
         const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
-        const own = { written, found };
+        const own = { retryNotFound, found };
         asked.set(key, own);
         const forget = () => {
             if (asked.get(key) === own)
@@ -65401,19 +65535,140 @@ function shareLookUps(registry) {
     }
     return {
         ...registry,
-        getManifest(repository, reference, look) {
-            const ask = () => registry.getManifest(repository, reference, look);
-            return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, look, ask) : ask();
+        getManifest(repository, reference, options) {
+            const ask = () => registry.getManifest(repository, reference, options);
+            return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, options, ask) : ask();
         },
-        getBlob(repository, digest, limit, look) {
-            const ask = () => registry.getBlob(repository, digest, limit, look);
-            return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, look, ask);
+        getBlob(repository, digest, limit, options) {
+            const ask = () => registry.getBlob(repository, digest, limit, options);
+            return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, options, ask);
         },
-        async hasBlob(repository, digest, look) {
-            const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined;
-            return (await share(`blob ${formatRepository(repository)}@${digest}`, look, ask)) === true;
+        async hasBlob(repository, digest, options) {
+            const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
+            return (await share(`blob ${formatRepository(repository)}@${digest}`, options, ask)) === true;
         },
     };
+}
+
+;// CONCATENATED MODULE: ./lib/actions/commits.js
+
+
+
+
+
+const GITHUB_ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
+const GITEA_ANSWER = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
+const COMPARISON_LIMIT = 16 * 1024 * 1024;
+async function compareCommits(question, http) {
+    const { api, repository, token, base, head } = question;
+    if (base === head)
+        return 'identical';
+    if (!isCommit(base) || !isCommit(head))
+        return { unknown: `"${(0,lib_text/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is not a commit` };
+    if (token === '')
+        return { unknown: 'there is no token for the API' };
+    if (!URL.canParse(api) || repository === '')
+        return { unknown: 'the runner does not provide the address of the API' };
+    const ask = (from, to) => requestComparison(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
+    try {
+        const answer = await ask(base, head);
+        if (typeof answer !== 'number')
+            return answer;
+        const behind = await ask(head, base);
+        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
+    }
+    catch (error) {
+        return { unknown: (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error)) };
+    }
+}
+function relationOf(ahead, behind) {
+    if (ahead > 0)
+        return behind > 0 ? 'diverged' : 'ahead';
+    return behind > 0 ? 'behind' : 'identical';
+}
+async function requestComparison(repository, base, head, token, http) {
+    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const operation = `compare ${base} with ${head}`;
+    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
+    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: COMPARISON_LIMIT });
+    for (const milliseconds of RETRY_PAUSES) {
+        const relation = readRelation(await ask());
+        if (relation.transient !== true)
+            return relation.relation;
+        await pauseBeforeRetry(`Can't ${operation}: ${relation.relation.unknown}`, milliseconds, http);
+    }
+    return readRelation(await ask()).relation;
+}
+function readRelation(reply) {
+    const { host } = reply.url;
+    if (!reply.ok) {
+        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
+        const unknown = `${host} answered with status ${reply.status} (${errorMessageOf(reply.text)}${tries})`;
+        return reply.status === 404 ? { relation: { unknown }, transient: true } : { relation: { unknown } };
+    }
+    const answer = readJson(GITHUB_ANSWER, reply.content ?? '');
+    if (answer.ok)
+        return { relation: answer.value.status };
+    const counted = readJson(GITEA_ANSWER, reply.content ?? '');
+    if (counted.ok)
+        return { relation: counted.value.total_commits };
+    return {
+        relation: { unknown: `the answer of ${host} has neither a status nor a number of commits` },
+        transient: true,
+    };
+}
+function isCommit(text) {
+    return /^[0-9a-f]{7,64}$/.test(text);
+}
+function errorMessageOf(text) {
+    try {
+        const { message } = JSON.parse(text);
+        return (0,lib_text/* sanitizeLine */.g$)(String(message));
+    }
+    catch {
+        return (0,lib_text/* sanitizeLine */.g$)(text).slice(0, 80);
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge-commits.js
+
+
+
+
+function findBuiltCommit(records, annotations, workflow, log) {
+    const revision = builtRevision(records, workflow, log);
+    const { source } = workflow;
+    const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
+    const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION];
+    return { revision, origin, head };
+}
+function builtRevision(records, workflow, log) {
+    const ofRun = commitOfRun(workflow);
+    const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision);
+    const [first = ofRun, ...more] = [...byCommit.keys()];
+    if (more.length === 0)
+        return first;
+    const revision = byCommit.has(ofRun) ? ofRun : first;
+    const systems = [...byCommit].map(([commit, some]) => `${some.map(({ system }) => system).join(', ')}: ${commit}`);
+    log.warning(`The images were built from different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
+    return revision;
+}
+async function relateCommits(published, origin, question, http) {
+    const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
+    const relations = [...bases].map(async ([base, [first]]) => {
+        const source = first?.source;
+        if (source !== undefined && !sameSource(source, origin[SOURCE]))
+            return [base, { unknown: `commit ${(0,lib_text/* sanitizeLine */.g$)(base)} is from another repository, ${(0,lib_text/* sanitizeLine */.g$)(source)}` }];
+        return [base, await compareCommits({ ...question, base }, http)];
+    });
+    return new Map(await Promise.all(relations));
+}
+function sameSource(one, other = '') {
+    const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
+    return plain(one) === plain(other);
+}
+function newerCommits(relations) {
+    return new Set([...relations].flatMap(([commit, relation]) => (relation === 'behind' ? [commit] : [])));
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/merge-summary.js
@@ -65422,7 +65677,7 @@ function shareLookUps(registry) {
 
 function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
     const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return markdown_lines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
+    return joinLines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
 }
 function describeTag({ tag, before, action, gained, lost, now }, digest) {
     const from = before.stored === undefined ? '' : code(before.stored.digest);
@@ -65436,6 +65691,83 @@ function signed(sign) {
 function pullCommand(plans) {
     const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
     return first === undefined ? [] : ['```sh', `docker pull ${formatReference(first.tag)}`, '```', ''];
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge-report.js
+
+
+
+
+
+function reportNothing(log) {
+    const why = 'builds with `push: false` push no images and hand over no digests';
+    log.notice(`Nothing to check: ${why}`);
+    return { outputs: {}, summary: `# Nothing to check\n\nNo digests were handed over: ${why}.\n` };
+}
+function logOnce(log) {
+    const logged = new Set();
+    const once = (print) => (message) => {
+        if (!logged.has(message))
+            print(message);
+        logged.add(message);
+    };
+    return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) };
+}
+function logTagPlan(plans, { allowOlder, push }, head, relations, log) {
+    for (const plan of plansWithLoss(plans))
+        log.warning(`${formatLoss(plan)}. \`allow-missing-platforms: true\` permits this.`);
+    for (const { tag, before, action } of plans) {
+        const name = formatReference(tag);
+        const relation = before.revision === undefined ? undefined : relations.get(before.revision);
+        if (action === 'skipped')
+            log.warning(`Not moving ${name}: it points to commit ${before.revision}, which is newer than ${head}. Set \`allow-older: true\` to move it anyway.`);
+        else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
+            logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log);
+    }
+}
+function logUnknownOrder(moving, from, to, relation, log) {
+    const why = relation?.unknown ?? 'the runner did not report the commit of this run';
+    if (from === undefined)
+        log.info(`${moving}; what it points to now names no commit`);
+    else
+        log.warning(`${moving} from commit ${(0,lib_text/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
+}
+const TAG_RESULTS = {
+    kept: ['already points to it', 'already points to it'],
+    created: ['created', 'would be created'],
+    moved: ['moved', 'would be moved'],
+    skipped: ['not moved', 'would not be moved'],
+    overtaken: ['updated by another run', 'would be updated by another run'],
+};
+function logMergeResult(index, members, plans, { images, push }, log) {
+    const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
+    for (const image of images)
+        log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
+    for (const { tag, action } of plans)
+        log.info(`${formatReference(tag)}: ${TAG_RESULTS[action][push ? 0 : 1]}`);
+}
+function reportMerge(index, members, plans, unchanged, { images, push }) {
+    const [first] = images;
+    if (first === undefined)
+        throw new Error('inputs name at least one image');
+    const skipped = plans.filter(({ action }) => action === 'skipped');
+    const overtaken = plans.some(({ action }) => action === 'overtaken');
+    const published = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
+    const existed = unchanged || plans.some(({ action }) => action === 'kept');
+    const allOvertaken = overtaken && published.every(({ action }) => action === 'kept');
+    const changed = !allOvertaken && (!existed || plans.some(({ action }) => action === 'moved'));
+    const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
+    return {
+        outputs: {
+            digest: index.digest,
+            image: `${formatRepository(first)}@${index.digest}`,
+            tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
+            'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
+            changed: String(changed),
+            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+        },
+        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/merge.js
@@ -65454,76 +65786,54 @@ function pullCommand(plans) {
 
 
 
-
-
-
-
-
 async function merge(inputs, workflow, tools) {
-    const { finish, signal } = tools.cancellation ?? NOT_CANCELLABLE;
+    const { finish, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
     return finish(mergeImages(inputs, workflow, tools, signal));
 }
 async function mergeImages(inputs, workflow, tools, signal) {
-    const { images, push } = inputs;
     const { registry, log } = tools;
-    const collecting = collect_collect(inputs, workflow, log);
-    if (!push && (await beforeTags(collecting, signal, log)).length === 0)
-        return nothingToCheck(log);
-    const checking = push ? settleAll(images.map((image) => registry.checkPush(image))) : Promise.resolve([]);
-    const choosing = collecting.then((handed) => chooseHanded(handed, inputs, workflow, log));
-    const gathering = choosing.then((chosen) => gather(chosen, inputs, shareLookUps(registry)));
-    const commit = choosing.then((chosen) => findBuiltCommit(chosen, inputs, workflow, log));
-    const looking = commit.then((built) => {
-        const tags = fillTags(inputs.tags, built.revision);
-        return lookAtTags(built, { ...inputs, tags }, workflow, tools);
-    });
-    const reading = settleAll([gathering, looking]);
-    await beforeTags(afterCheck(checking, collecting, reading), signal, log);
-    const [members, built, [published, relations]] = await Promise.all([gathering, commit, looking]);
-    const { origin, head } = built;
-    const composed = compose(members, inputs.annotations, origin);
+    const collecting = collectCandidates(inputs, workflow, log);
+    if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0)
+        return reportNothing(log);
+    const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log);
+    const { members, commit, published, relations } = found;
+    const composed = compose(members, inputs.annotations, commit.origin);
     for (const warning of composed.warnings)
         log.warning(warning);
     const unchanged = inputs.republish ? undefined : findSameIndex(composed, published);
     const platforms = members.map(({ platform }) => platform);
-    const plan = (index) => planTags(published, index.digest, platforms, relations);
+    const plan = (index) => planTags(published, index.digest, platforms, newerCommits(relations));
     const plans = plan(unchanged ?? composed);
     if (!inputs.allowMissingPlatforms)
-        refuseLoss(plans, 'No tag has moved.');
-    const said = new Set();
-    logTagPlan(plans, inputs, head, relations, tools, said);
-    if (!push) {
-        logResult(unchanged ?? composed, members, plans, inputs, tools);
-        return merge_report(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
+        assertNoPlatformLost(plans, 'No tag has moved.');
+    const once = logOnce(log);
+    logTagPlan(plans, inputs, commit.head, relations, once);
+    if (!inputs.push) {
+        logMergeResult(unchanged ?? composed, members, plans, inputs, log);
+        return reportMerge(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
     }
-    const storing = storeIndex(unchanged ?? composed, composed, plans, members, inputs, tools);
+    const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
     const index = await beforeTags(storing, signal, log);
     const replan = async (tags) => {
-        const [now, relationsNow] = await lookAtTags(built, { ...inputs, tags }, workflow, tools);
-        const again = planTags(now, index.digest, platforms, relationsNow);
+        const now = await readTags(tags, commit, inputs, workflow, tools);
+        const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations));
         if (!inputs.allowMissingPlatforms)
-            refuseLoss(again);
-        logTagPlan(again, inputs, head, relationsNow, tools, said);
+            assertNoPlatformLost(again);
+        logTagPlan(again, inputs, commit.head, now.relations, once);
         return again;
     };
-    const results = await publishTags(index, plan(index), replan, tools, signal);
-    logResult(index, members, results, inputs, tools);
-    return merge_report(index, members, results, index === unchanged, inputs);
-}
-async function afterCheck(checking, collecting, reading) {
-    reading.catch(() => undefined);
-    try {
-        await checking;
-    }
-    catch (error) {
-        await Promise.allSettled([collecting]);
+    const results = await publishTags(registry, index, plan(index), { replan, signal, log }).catch((error) => {
+        if (signal.aborted)
+            log.error((0,errors/* messageOf */.bD)(error));
         throw error;
-    }
-    await reading;
+    });
+    logMergeResult(index, members, results, inputs, log);
+    return reportMerge(index, members, results, index === unchanged, inputs);
 }
 async function beforeTags(work, signal, log) {
+    const cancelled = () => new errors/* MergeError */.VX({ message: 'The step was cancelled' });
     try {
-        return await untilAborted(work, signal, merge_cancelled);
+        return await (0,cancellation/* untilAborted */.Eu)(work, signal, cancelled);
     }
     catch (error) {
         if (signal.aborted)
@@ -65531,183 +65841,55 @@ async function beforeTags(work, signal, log) {
         throw error;
     }
 }
-function merge_cancelled() {
-    return new MergeError({ message: 'The step was cancelled' });
+async function readAndVerify(collecting, inputs, workflow, tools) {
+    const { registry, log } = tools;
+    const checking = inputs.push ? settleAll(inputs.images.map((image) => registry.checkPush(image))) : Promise.resolve();
+    const choosing = collecting.then((candidates) => chooseComplete(candidates, inputs, workflow, log));
+    const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, shareLookUps(registry)));
+    const reading = choosing.then(async (chosen) => {
+        const records = chosen.flatMap(({ record }) => record ?? []);
+        const commit = findBuiltCommit(records, inputs.annotations, workflow, log);
+        const tags = fillTags(inputs.tags, commit.revision);
+        return { commit, ...(await readTags(tags, commit, inputs, workflow, tools)) };
+    });
+    const all = settleAll([verifying, reading]);
+    all.catch(() => undefined);
+    try {
+        await checking;
+    }
+    catch (error) {
+        await Promise.allSettled([collecting]);
+        throw error;
+    }
+    await all;
+    return { members: await verifying, ...(await reading) };
 }
-function nothingToCheck(log) {
-    const why = 'builds with `push: false` push nothing, so that there is nothing to merge';
-    log.notice(`There is nothing to check: no digest was handed over; ${why}`);
-    return { outputs: {}, summary: `# Nothing to check\n\nNo digest was handed over: ${why}.\n` };
-}
-async function chooseHanded(handed, inputs, workflow, log) {
-    const chosen = choose(handed, inputs, workflow);
+async function chooseComplete(candidates, inputs, workflow, log) {
+    const chosen = chooseCandidates(candidates, inputs, workflow.run);
     if (inputs.systems.length > 0)
         return chosen;
     try {
-        checkComplete(chosen, handed, workflow);
+        checkComplete(chosen, candidates, workflow.run);
     }
     catch (error) {
         if (inputs.digests === undefined)
             throw error;
         const others = await collectArtifacts({ own: true, pattern: '' }, workflow, log).catch(() => []);
-        checkComplete(chosen, [...handed, ...others], workflow);
+        checkComplete(chosen, [...candidates, ...others], workflow.run);
     }
     return chosen;
 }
-async function gather(candidates, inputs, registry) {
-    const verified = await settleAll(candidates.map((candidate) => verify(candidate, inputs.images, registry)));
-    const members = withoutDoubles(verified);
-    checkMembers(members, inputs.images, inputs.systems);
-    return members.toSorted((one, other) => byPlatform(merge_placeOf(one), merge_placeOf(other)));
-}
-function withoutDoubles(members) {
-    const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
-    const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]));
-    const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`);
-    return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
-}
-function hasOnePerRepository(members) {
-    return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length;
-}
-function merge_placeOf({ platform, image: { digest } }) {
-    return { platform, digest };
-}
-async function lookAtTags({ origin, head }, { tags, token, allowOlder }, { api, repository }, { registry, http }) {
-    const published = await published_readTags(registry, tags);
+async function readTags(tags, { origin, head }, { token, allowOlder }, { api, repository }, { registry, http }) {
+    const published = await readPublishedTags(registry, tags);
     if (allowOlder || head === undefined)
-        return [published, new Map()];
-    const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
-    const relations = [...bases].map(async ([base, [first]]) => {
-        const elsewhere = first?.source !== undefined && !sameSource(first.source, origin[SOURCE]);
-        if (elsewhere)
-            return [base, { unknown: `that commit is of another repository, ${(0,lib_errors/* sanitizeLine */.g$)(first.source ?? '')}` }];
-        return [base, await compareCommits({ api, repository, token, base, head }, http)];
-    });
-    return [published, new Map(await Promise.all(relations))];
-}
-function sameSource(one, other = '') {
-    const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
-    return plain(one) === plain(other);
-}
-function findBuiltCommit(chosen, { annotations }, workflow, log) {
-    const revision = builtRevision(chosen, workflow, log);
-    const { source } = workflow;
-    const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
-    const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION];
-    return { revision, origin, head };
-}
-function builtRevision(chosen, workflow, log) {
-    const ofRun = commitOfRun(workflow);
-    const records = chosen.flatMap(({ record }) => record ?? []);
-    const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision);
-    const [first = ofRun, ...more] = [...byCommit.keys()];
-    if (more.length === 0)
-        return first;
-    const revision = byCommit.has(ofRun) ? ofRun : first;
-    const systems = [...byCommit].map(([commit, some]) => `${some.map(({ system }) => system).join(', ')}: ${commit}`);
-    log.warning(`The images are of different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
-    return revision;
-}
-function logTagPlan(plans, { allowOlder, push }, head, relations, { log: everything }, said) {
-    const log = sayOnce(everything, said);
-    for (const plan of losing(plans))
-        log.warning(`${describeLoss(plan)}, which \`allow-missing-platforms\` allows`);
-    for (const { tag, before, action } of plans) {
-        const name = formatReference(tag);
-        const relation = before.revision === undefined ? undefined : relations.get(before.revision);
-        if (action === 'skipped')
-            log.warning(`${name} is left alone: it is of the commit ${before.revision}, and this run's, ${head}, is behind that one. \`allow-older: true\` moves it all the same.`);
-        else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
-            logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log);
-    }
-}
-function sayOnce(log, said) {
-    const once = (print) => (message) => {
-        if (!said.has(message))
-            print(message);
-        said.add(message);
-    };
-    return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) };
-}
-function logUnknownOrder(moving, from, to, relation, log) {
-    const why = relation?.unknown ?? 'the runner does not name the commit of this run';
-    if (from === undefined)
-        log.info(`${moving}, which names no commit`);
-    else
-        log.warning(`${moving} from commit ${(0,lib_errors/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'}, though it is unknown which of them is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
-}
-async function publishTags(index, planned, planAgain, { registry, log }, signal) {
-    let plans = planned;
-    const replan = async ({ parts }, done) => {
-        log.info(`${parts.message}: ${parts.detail}. Reading the tags again`);
-        const tags = plans.map(({ tag }) => tag);
-        const again = await planAgain(tags.filter((tag) => !done.includes(tag)));
-        plans = plans.map((plan) => again.find(({ tag }) => tag === plan.tag) ?? plan);
-        return movesOf(again);
-    };
-    await moveTags(registry, movesOf(planned), index, { replan, signal }).catch((error) => {
-        if (signal.aborted)
-            log.error((0,lib_errors/* messageOf */.bD)(error));
-        throw error;
-    });
-    const looking = findOvertaken(registry, movesOf(plans), index, log);
-    const overtaken = await untilAborted(looking, signal, merge_cancelled).catch((error) => {
-        if (!signal.aborted)
-            throw error;
-        log.info('Cancelled: all tags have moved');
-        return [];
-    });
-    return plans.map((plan) => withOutcome(plan, overtaken));
-}
-function movesOf(plans) {
-    return plans.filter(({ action }) => action !== 'skipped').map(({ tag, before }) => ({ tag, before: before.stored }));
-}
-function withOutcome(plan, overtaken) {
-    const found = overtaken.find(({ tag }) => tag === plan.tag);
-    return found === undefined ? plan : { ...plan, action: 'overtaken', now: found.now };
-}
-const VERBS = {
-    kept: ['is that already', 'is that already'],
-    created: ['is new', 'would be new'],
-    moved: ['is moved to it', 'would be moved to it'],
-    skipped: ['is left alone', 'would be left alone'],
-    overtaken: ['was updated by another run', 'would be updated by another run'],
-};
-function logResult(index, members, plans, { images, push }, { log }) {
-    const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
-    for (const image of images)
-        log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
-    for (const { tag, action } of plans)
-        log.info(`${formatReference(tag)} ${VERBS[action][push ? 0 : 1]}`);
-}
-function merge_report(index, members, plans, unchanged, { images, push }) {
-    const [first] = images;
-    if (first === undefined)
-        throw new Error('no image, though inputs have one at least');
-    const skipped = plans.filter(({ action }) => action === 'skipped');
-    const overtaken = plans.some(({ action }) => action === 'overtaken');
-    const standing = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    const there = unchanged || plans.some(({ action }) => action === 'kept');
-    const lost = overtaken && standing.every(({ action }) => action === 'kept');
-    const changed = !lost && (!there || plans.some(({ action }) => action === 'moved'));
-    const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
-    return {
-        outputs: {
-            digest: index.digest,
-            image: `${formatRepository(first)}@${index.digest}`,
-            tags: push ? standing.map(({ tag }) => formatReference(tag)).join('\n') : '',
-            'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
-            changed: String(changed),
-            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
-        },
-        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
-    };
+        return { published, relations: new Map() };
+    return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) };
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/plan-summary.js
 
 function summarizePlan(builds) {
-    return markdown_lines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
+    return joinLines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/plan.js
@@ -65726,9 +65908,9 @@ async function plan(inputs, workflow, tools) {
     const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
     if (emulated.length > 0)
         log.notice(adviseEmulation(emulated));
-    const idle = [...inputs.runners.keys()].filter((system) => !systems.includes(system));
-    if (idle.length > 0)
-        log.notice(`\`runners\` has a runner for ${idle.join(', ')}, for which the flake has no ${inputs.attribute}`);
+    const unused = [...inputs.runners.keys()].filter((system) => !systems.includes(system));
+    if (unused.length > 0)
+        log.notice(`Ignoring the runner for ${unused.join(', ')} in \`runners\`: the flake has no ${inputs.attribute} for it`);
     const builds = systems.map((system) => {
         const runner = runnerFor(system, inputs.runners);
         return { system, runner, ...(unchanged.has(system) && { unchanged: true }) };
@@ -65741,7 +65923,7 @@ function runnerFor(system, own) {
     return own.get(system) ?? hostedRunner(system) ?? ANY_RUNNER;
 }
 function adviseEmulation(systems) {
-    return `GitHub has no runners for ${systems.join(', ')}: the matrix has ${ANY_RUNNER}, which emulates them. The build job needs docker/setup-qemu-action and \`extra-platforms\` for that (README, "Emulation with QEMU"). For runners of your own, give this step
+    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${ANY_RUNNER} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 }
@@ -65751,16 +65933,16 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
     const failed = packages.filter((one) => one.kind === 'failed');
     const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
     if (systems.length === 0)
-        throw new NixError({
-            message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images can be for`,
+        throw new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images support`,
             detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
-            hint: 'Name what it has in `attribute`, or add the one that is missing to the flake.',
+            hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
         });
     for (const { system, why } of failed)
-        log.warning(`packages.${system} can't be evaluated, and ${system} is left out: ${why}`);
+        log.warning(`Skipping ${system}: packages.${system} can't be evaluated: ${why}`);
     for (const one of packages)
         if (one.kind === 'evaluated' && one.refused !== undefined)
-            log.warning(`${one.system} is left out: ${one.refused}`);
+            log.warning(`Skipping ${one.system}: ${one.refused}`);
     return systems;
 }
 async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
@@ -65778,8 +65960,6 @@ async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registr
     return unchanged;
 }
 
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(57975);
 ;// CONCATENATED MODULE: ./lib/registry/credentials.js
 
 
@@ -65787,82 +65967,65 @@ var external_node_util_ = __nccwpck_require__(57975);
 
 
 
-
-const KEPT_FOR = 5 * 60_000;
 function credentialsFrom(files, onSecret) {
-    const found = new Map();
-    return (host, refused) => {
-        const known = found.get(host);
-        const stands = refused === undefined || !(0,external_node_util_.isDeepStrictEqual)(known?.credential, refused);
-        if (known !== undefined && known.expires > Date.now() && stands)
-            return known.answer;
-        const fresh = credentials_keep(lookUp([files.docker, ...files.podman], host, onSecret));
-        found.set(host, fresh);
-        fresh.answer.catch(() => found.get(host) === fresh && found.delete(host));
-        return fresh.answer;
-    };
-}
-function credentials_keep(asked) {
-    const found = {
-        expires: Date.now() + KEPT_FOR,
-        answer: asked.then((credential) => {
-            found.credential = credential;
+    return async (repository) => {
+        const { host } = repository;
+        for (const file of [files.docker, ...files.podman]) {
+            const config = await readCredentialFile(file, host);
+            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
+                (await fromHelper(config.credsStore, file, host)) ??
+                fromAuths(config.auths ?? {}, repository, onSecret);
+            if (credential === undefined)
+                continue;
+            onSecret(credential.kind === 'password' ? credential.password : credential.token);
             return credential;
-        }),
+        }
+        return undefined;
     };
-    return found;
 }
-async function lookUp(files, host, onSecret) {
-    for (const file of files) {
-        const config = await credentials_readConfig(file, host);
-        const credential = (await fromHelper(config.credHelpers?.[keyOf(host)] ?? config.credHelpers?.[host], file, host)) ??
-            (await fromHelper(config.credsStore, file, host)) ??
-            fromAuths(config.auths ?? {}, host, onSecret);
-        if (credential === undefined)
-            continue;
-        onSecret(credential.kind === 'password' ? credential.password : credential.token);
-        return credential;
-    }
-    return undefined;
-}
-const AUTH = object({
+const AUTH_ENTRY = object({
     auth: nullish(string()),
     identitytoken: nullish(string()),
     username: nullish(string()),
     password: nullish(string()),
 });
-const credentials_CONFIG = object({
-    auths: nullish(record(string(), nullish(AUTH))),
+const CREDENTIAL_FILE = object({
+    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
     credHelpers: nullish(record(string(), string())),
     credsStore: nullish(string()),
 });
 const HELPER_ANSWER = object({ Username: string(), Secret: string() });
-function keyOf(host) {
-    return host === 'docker.io' ? 'https://index.docker.io/v1/' : host;
+function registryKeys(host) {
+    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
 }
-async function credentials_readConfig(file, host) {
+const HUB_KEY = 'https://index.docker.io/v1/';
+function helperFor(host, helpers) {
+    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
+    return key === undefined ? undefined : helpers[key];
+}
+async function readCredentialFile(file, host) {
     const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return '{}';
-        throw credentials_unreadable(file, host, error.message);
+        throw unreadableCredentials(file, host, error.message);
     });
-    const result = readJson(credentials_CONFIG, text.trim() === '' ? '{}' : text);
+    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
     if (result.ok)
         return result.value;
     const { place } = result;
-    throw credentials_unreadable(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" is not of the form that Docker writes`);
+    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
 }
-function credentials_unreadable(file, host, why) {
+function unreadableCredentials(file, host, why) {
     return new RegistryError({
         host,
         problem: 'other',
-        message: `The credentials for ${host} can't be read from ${file}`,
+        message: `Can't read the credentials for ${host} from ${file}`,
         detail: why,
         hint: `Fix or remove the file, then log in to ${host} again.`,
     });
 }
-function fromAuths(auths, host, onSecret) {
-    const entry = auths[keyOf(host)] ?? Object.entries(auths).find(([key]) => hostOfKey(key) === host)?.[1];
+function fromAuths(auths, repository, onSecret) {
+    const entry = findEntry(auths, repository);
     if (!entry)
         return undefined;
     if (entry.identitytoken)
@@ -65879,29 +66042,42 @@ function fromAuths(auths, host, onSecret) {
         return undefined;
     return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
 }
-function hostOfKey(key) {
-    return key.replace(/^https?:\/\//, '').replace(/\/(v[12]\/?)?$/, '');
+function findEntry(auths, { host, path }) {
+    const parts = path.split('/');
+    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
+    const keys = registryKeys(host);
+    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
+    if (exact !== undefined)
+        return auths[exact];
+    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
+}
+function hostOfUrl(key) {
+    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
 }
 async function fromHelper(name, file, host) {
     if (!name)
         return undefined;
     const program = `docker-credential-${name}`;
     if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
-        throw helperFailed(program, file, host, 'this is not the name of a program');
-    const result = await (0,process_command/* runCommand */.d1)(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 });
+        throw helperFailed(program, file, host, 'this is not a program name');
+    const result = await runCommand(program, ['get'], {
+        trust: 'everything',
+        input: registryKeys(host)[0] ?? host,
+        timeoutMs: 60_000,
+    });
     if (result === undefined)
-        throw helperFailed(program, file, host, 'there is no such program on the PATH');
+        throw helperFailed(program, file, host, 'the program is not on the PATH');
     const { exitCode, stdout, log } = result;
     if (exitCode === 0)
         return readHelperAnswer(stdout, program, file, host);
     if (/credentials not found/i.test(`${stdout}${log}`))
         return undefined;
-    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it ended with status ${exitCode}`);
+    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
 }
 function readHelperAnswer(stdout, program, file, host) {
     const answer = readJson(HELPER_ANSWER, stdout);
     if (!answer.ok)
-        throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper');
+        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
     const { Username: username, Secret: secret } = answer.value;
     if (secret === '')
         return undefined;
@@ -65913,12 +66089,13 @@ function helperFailed(program, file, host, why) {
     return new RegistryError({
         host,
         problem: 'other',
-        message: `The credential helper ${program}, which ${file} names for ${host}, failed`,
+        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
         detail: why,
     });
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
+
 function parseChallenge(header) {
     const challenges = splitChallenges(header ?? '');
     const bearer = challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.get('realm'))?.parameters;
@@ -65933,6 +66110,19 @@ function parseChallenge(header) {
         ...(error !== undefined && { error }),
     };
 }
+function realmProblem(realm, registry, withSecret) {
+    if (!URL.canParse(realm))
+        return URL.canParse(realm, registry.href)
+            ? 'it must be an absolute URL, such as https://auth.example.org/token'
+            : 'it is not a URL';
+    const url = new URL(realm);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:')
+        return 'its scheme must be https or http';
+    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
+    if (withSecret && url.protocol === 'http:' && !sameLoopback)
+        return 'the credentials would be sent unencrypted';
+    return undefined;
+}
 const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy;
 function splitChallenges(header) {
     const challenges = [];
@@ -65945,160 +66135,47 @@ function splitChallenges(header) {
     return challenges;
 }
 
-;// CONCATENATED MODULE: ./lib/registry/realm.js
-
-function realmProblem(realm, registry, withSecret) {
-    if (!URL.canParse(realm))
-        return URL.canParse(realm, registry.href)
-            ? 'it is a relative URL, and clients need a complete one, such as https://auth.example.org/token'
-            : 'it is not a URL';
-    const url = new URL(realm);
-    if (url.protocol !== 'https:' && url.protocol !== 'http:')
-        return 'it is neither https nor http';
-    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
-    if (withSecret && url.protocol === 'http:' && !sameLoopback)
-        return 'the credentials would go there unencrypted';
-    return undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/authorization.js
-
-
-
-
-
-
-
-
-function createAuthorization(settings) {
-    const challenges = new Map();
-    const headers = new Map();
-    const refusedLogins = new Map();
-    const acceptedLogins = new Set();
-    async function fetchHeader(repository, access, from) {
-        const asked = challenges.get(repository.host);
-        if (asked === undefined)
-            return undefined;
-        const { challenge, registry } = asked;
-        const credential = await settings.credentials(repository.host, refusedLogins.get(repository.host));
-        if (challenge.scheme === 'basic')
-            return basicHeader(credential, settings.onSecret);
-        const accepted = acceptedLogins.has(repository.host);
-        const call = { ...settings, challenge, registry, repository, access, from, accepted };
-        const fetchWith = async (one) => {
-            const token = await fetchToken({ ...call, credential: one });
-            if (one !== undefined)
-                acceptedLogins.add(repository.host);
-            return token;
-        };
-        try {
-            return await fetchWith(credential);
-        }
-        catch (error) {
-            if (credential === undefined || !isRefusal(error))
-                throw error;
-            const renewed = await settings.credentials(repository.host, credential);
-            if ((0,external_node_util_.isDeepStrictEqual)(renewed, credential))
-                throw error;
-            return fetchWith(renewed);
-        }
-    }
-    function forget(host, key, token) {
-        headers.delete(key);
-        if (token?.login !== undefined)
-            refusedLogins.set(host, token.login);
-    }
-    function cachedHeader(repository, access, from) {
-        const keyOf = (one) => `${one} ${formatRepository(repository)} ${from?.path ?? ''}`;
-        const asked = access === 'pull' && headers.has(keyOf('pull,push')) ? 'pull,push' : access;
-        const key = keyOf(asked);
-        const cached = headers.get(key);
-        return { asked, key, cached: cached !== undefined && cached.expires > Date.now() ? cached : undefined };
+;// CONCATENATED MODULE: ./lib/registry/expiring-cache.js
+function createExpiringCache() {
+    const entries = new Map();
+    function current(key) {
+        const entry = entries.get(key);
+        return entry?.fetched === undefined || entry.fetched.expires > Date.now() ? entry : undefined;
     }
     return {
-        async header(repository, access, from) {
-            const { asked, key, cached } = cachedHeader(repository, access, from);
-            if (cached === undefined && !challenges.has(repository.host))
-                return undefined;
-            const known = cached?.token;
+        get(key, fetch) {
+            const known = current(key);
             if (known !== undefined)
-                return { value: known.header, fresh: false };
-            const fetched = cached ?? cacheHeader(fetchHeader(repository, asked, from));
-            if (fetched !== cached)
-                headers.set(key, fetched);
-            const value = await fetched.header;
-            return value === undefined ? undefined : { value, fresh: true };
+                return known.pending;
+            const entry = {
+                pending: fetch().then((fetched) => {
+                    entry.fetched = fetched;
+                    return fetched.value;
+                }),
+            };
+            entries.set(key, entry);
+            entry.pending.catch(() => entries.get(key) === entry && entries.delete(key));
+            return entry.pending;
         },
-        headerAtHand: (repository, access, from) => cachedHeader(repository, access, from).cached?.token?.header,
-        challenged(host, challenge, registry, refused) {
-            const before = challenges.get(host)?.challenge;
-            const cached = [...headers].filter(([, { token }]) => token?.header === refused?.value);
-            const next = refused === undefined ? 'another' : nextAfter(challenge, before, refused, cached);
-            if (next === 'none')
-                for (const [, one] of cached)
-                    one.denied = !one.accepted;
-            if (next !== 'another')
-                return next;
-            challenges.set(host, { challenge, registry });
-            if (refused !== undefined)
-                for (const [key, { token }] of cached)
-                    forget(host, key, token);
-            return next;
+        peek: (key) => current(key)?.fetched?.value,
+        has: (key) => current(key) !== undefined,
+        values: () => [...entries.values()].flatMap(({ fetched }) => (fetched === undefined ? [] : [fetched.value])),
+        delete(condition) {
+            for (const [key, { fetched }] of entries)
+                if (fetched !== undefined && condition(fetched.value))
+                    entries.delete(key);
         },
-        accepted(host, header) {
-            for (const cached of headers.values()) {
-                const { token } = cached;
-                if (token?.header !== header)
-                    continue;
-                cached.accepted = true;
-                if (token.login !== undefined)
-                    acceptedLogins.add(host);
-            }
-        },
-        isLoginAccepted: (host) => acceptedLogins.has(host),
     };
 }
-function nextAfter(challenge, before, { value, fresh, again = false }, cached) {
-    if (challenge.scheme === 'basic')
-        return value.startsWith('Bearer ') ? 'none' : 'another';
-    if (before?.scheme !== 'bearer' || before.realm !== challenge.realm || before.service !== challenge.service)
-        return 'another';
-    if (challenge.error === 'insufficient_scope')
-        return 'none';
-    if (cached.length === 0 || cached.some(([, { accepted }]) => accepted))
-        return 'another';
-    if (again || cached.some(([, { denied }]) => denied))
-        return 'none';
-    return fresh ? 'same' : 'another';
-}
-function cacheHeader(fetched) {
-    const cached = {
-        expires: Number.POSITIVE_INFINITY,
-        accepted: false,
-        denied: false,
-        header: fetched.then((token) => {
-            cached.expires = token?.expires ?? Number.POSITIVE_INFINITY;
-            cached.token = token;
-            return token?.header;
-        }),
-    };
-    cached.header.catch(() => {
-        cached.expires = 0;
-    });
-    return cached;
-}
-function isRefusal(error) {
-    return error instanceof RegistryError && REFUSALS.has(error.problem);
-}
-const REFUSALS = new Set(['wrong-credentials', 'refused-login', 'denied']);
-const LOGIN_LIFETIME = 60_000;
-function basicHeader(credential, onSecret) {
-    if (credential?.kind !== 'password')
-        return undefined;
-    const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64');
-    onSecret(encoded);
-    return { header: `Basic ${encoded}`, login: credential, expires: Date.now() + LOGIN_LIFETIME };
-}
+
+;// CONCATENATED MODULE: ./lib/registry/token.js
+
+
+
+
+
+
+
 const TOKEN_ANSWER = object({
     token: nullish(string()),
     access_token: nullish(string()),
@@ -66107,7 +66184,7 @@ const TOKEN_ANSWER = object({
 const TOKEN_LIMIT = 1024 * 1024;
 const SHORTEST_TOKEN = 16;
 function fetchToken(call) {
-    return retry_retryDoubtful(() => fetchTokenOnce(call), call.http);
+    return retryDoubtful(() => fetchTokenOnce(call), call.http);
 }
 async function fetchTokenOnce(call) {
     const realm = realmOf(call);
@@ -66116,7 +66193,7 @@ async function fetchTokenOnce(call) {
     const answer = readJson(TOKEN_ANSWER, reply.content ?? '');
     const secret = answer.ok ? answer.value.token || answer.value.access_token : undefined;
     if (!answer.ok || !secret)
-        throw tokenError(call, realm, `the answer of ${realm.host} holds no token`);
+        throw tokenError(call, realm, '');
     if (secret.length >= SHORTEST_TOKEN)
         call.onSecret(secret);
     const lifetime = (answer.value.expires_in ?? 60) * 1000;
@@ -66130,15 +66207,15 @@ function realmOf({ challenge, registry, credential, repository }) {
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        message: `${repository.host} asks to fetch a token from ${withoutQuery(realm)}, which is refused: ${problem}`,
+        message: `Can't get a token from ${formatRealm(realm)}, the realm that ${repository.host} specifies: ${problem}`,
         hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
     });
 }
-function withoutQuery(text) {
+function formatRealm(text) {
     if (!URL.canParse(text))
-        return `"${(0,lib_errors/* sanitizeLine */.g$)(text.replace(/\?.*$/s, ''))}"`;
+        return `"${(0,lib_text/* sanitizeLine */.g$)(text.replace(/\?.*$/s, ''))}"`;
     const { protocol, host, pathname } = new URL(text);
-    return (0,lib_errors/* sanitizeLine */.g$)(`${protocol}//${host}${pathname}`);
+    return (0,lib_text/* sanitizeLine */.g$)(`${protocol}//${host}${pathname}`);
 }
 async function exchangeIdentityToken(call, realm) {
     const { credential, challenge, http } = call;
@@ -66156,8 +66233,8 @@ async function exchangeIdentityToken(call, realm) {
         url: realm,
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
         body: Buffer.from(form.toString()),
-        operation: operationOf(call),
-        registry: call.registry,
+        operation: tokenOperation(call),
+        initiator: call.registry,
         limit: TOKEN_LIMIT,
     });
     if (reply.ok)
@@ -66173,14 +66250,14 @@ async function getToken(call, realm) {
         url.searchParams.set('service', challenge.service);
     for (const scope of scopesOf(call))
         url.searchParams.append('scope', scope);
-    const basic = basicHeader(credential, onSecret);
-    const headers = basic === undefined ? {} : { authorization: basic.header };
+    const basic = encodeBasic(credential, onSecret);
+    const headers = basic === undefined ? {} : { authorization: basic };
     const reply = await http.send({
         method: 'GET',
         url,
         headers,
-        operation: operationOf(call),
-        registry,
+        operation: tokenOperation(call),
+        initiator: registry,
         limit: TOKEN_LIMIT,
     });
     if (reply.ok)
@@ -66191,48 +66268,173 @@ function scopesOf({ repository, access, from }) {
     const scope = `repository:${repository.path}:${access}`;
     return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`];
 }
-function operationOf({ repository }) {
+function tokenOperation({ repository }) {
     return `get a token for ${formatRepository(repository)}`;
 }
 function tokenError(call, realm, detail, reply) {
-    const { repository, credential } = call;
+    const { host } = call.repository;
     const status = reply?.status;
-    const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
-    const refused = status === 400 || status === 401 || status === 403;
-    const who = credential?.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
-    const message = `Can't ${operationOf(call)}: `;
-    if (!refused)
-        return new RegistryError({
-            host: repository.host,
-            problem: status === undefined ? 'doubtful' : status === 429 ? 'rate-limited' : 'other',
-            status,
-            message: `${message}${realm.host} gave none${status === undefined ? '' : `: it answered with status ${status}`}${tries}`,
-            detail,
-        });
-    if (credential === undefined)
-        return new RegistryError({
-            host: repository.host,
-            problem: 'no-credentials',
-            status,
-            message: `${message}${repository.host} wants a login, and there are no credentials for it`,
-            detail,
-        });
-    const refusal = refusalOf(call, status);
-    return new RegistryError({
-        host: repository.host,
-        problem: refusal,
-        status,
-        message: `${message}${repository.host} ${refusal === 'denied' ? `does not allow that to ${who}` : `does not accept the credentials of ${who}`}${refusal === 'refused-login' ? ', or they may not do this' : ''}`,
-        detail,
-    });
+    const error = (problem, reason) => new RegistryError({ host, problem, status, message: `Can't ${tokenOperation(call)}: ${reason}`, detail });
+    if (status === undefined)
+        return error('doubtful', `the answer of ${realm.host} contains no token`);
+    if (status !== 400 && status !== 401 && status !== 403) {
+        const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
+        return error(status === 429 ? 'rate-limited' : 'other', `${realm.host} answered with status ${status}${tries}`);
+    }
+    return error(...loginRefusal(call, status));
 }
-function refusalOf({ accepted }, status) {
+function loginRefusal({ repository, credential, accepted }, status) {
+    const { host } = repository;
+    if (credential === undefined)
+        return ['no-credentials', `authentication required, but no credentials were found for ${host}`];
+    const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
     if (accepted)
-        return 'denied';
-    return status === 403 ? 'refused-login' : 'wrong-credentials';
+        return ['denied', `${host} denied access to ${login}`];
+    const refused = `${host} did not accept the credentials of ${login}`;
+    return status === 403
+        ? ['refused-login', `${refused}, or they have no access to the repository`]
+        : ['wrong-credentials', refused];
+}
+function isLoginRefusal(error) {
+    return error instanceof RegistryError && LOGIN_REFUSALS.has(error.problem);
+}
+const LOGIN_REFUSALS = new Set(['wrong-credentials', 'refused-login', 'denied']);
+function encodeBasic(credential, onSecret = () => undefined) {
+    if (credential?.kind !== 'password')
+        return undefined;
+    const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64');
+    onSecret(encoded);
+    return `Basic ${encoded}`;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/authorization.js
+
+
+
+
+const CREDENTIAL_LIFETIME = 5 * 60_000;
+function createAuthorization({ http, credentials, onSecret }) {
+    const challenges = new Map();
+    const tokens = createExpiringCache();
+    const logins = createExpiringCache();
+    const acceptedLogins = new Set();
+    function loginOf(repository) {
+        return logins.get(formatRepository(repository), async () => ({
+            value: await credentials(repository),
+            expires: Date.now() + CREDENTIAL_LIFETIME,
+        }));
+    }
+    async function fetchWithLogin({ repository, access, from }, challenge, registry) {
+        const { host } = repository;
+        const fetchWith = async (credential) => {
+            const accepted = credential !== undefined && acceptedLogins.has(loginKey(host, credential));
+            const call = { http, onSecret, challenge, registry, repository, access, from, credential, accepted };
+            const token = await fetchToken(call);
+            if (credential !== undefined)
+                acceptedLogins.add(loginKey(host, credential));
+            return token;
+        };
+        const credential = await loginOf(repository);
+        try {
+            return await fetchWith(credential);
+        }
+        catch (error) {
+            if (credential === undefined || !isLoginRefusal(error))
+                throw error;
+            logins.delete((login) => login === credential);
+            const renewed = await loginOf(repository);
+            if ((0,external_node_util_.isDeepStrictEqual)(renewed, credential))
+                throw error;
+            return fetchWith(renewed);
+        }
+    }
+    function widen(scope) {
+        const push = { ...scope, access: 'pull,push' };
+        return scope.access === 'pull' && tokens.has(tokenKey(push)) ? push : scope;
+    }
+    async function tokenFor(scope, challenge, registry) {
+        const wanted = widen(scope);
+        const known = tokens.peek(tokenKey(wanted));
+        if (known !== undefined)
+            return { value: known.header, fresh: false };
+        const token = await tokens.get(tokenKey(wanted), async () => {
+            const fetched = await fetchWithLogin(wanted, challenge, registry);
+            return { value: { ...fetched, accepted: false, denied: false }, expires: fetched.expires };
+        });
+        return { value: token.header, fresh: true };
+    }
+    return {
+        async header(repository, access, from) {
+            const asked = challenges.get(repository.host);
+            if (asked === undefined)
+                return undefined;
+            const { challenge, registry } = asked;
+            if (challenge.scheme === 'bearer')
+                return tokenFor({ repository, access, from }, challenge, registry);
+            const value = encodeBasic(await loginOf(repository), onSecret);
+            return value === undefined ? undefined : { value, fresh: false };
+        },
+        cachedHeader(repository, access, from) {
+            if (challenges.get(repository.host)?.challenge.scheme === 'basic')
+                return encodeBasic(logins.peek(formatRepository(repository)), onSecret);
+            return tokens.peek(tokenKey(widen({ repository, access, from })))?.header;
+        },
+        challenged(host, challenge, registry, refused) {
+            if (refused === undefined) {
+                challenges.set(host, { challenge, registry });
+                return 'another';
+            }
+            const sent = tokens.values().filter(({ header }) => header === refused.value);
+            const next = nextAfter(challenge, challenges.get(host)?.challenge, refused, sent);
+            if (next === 'none')
+                for (const token of sent)
+                    token.denied = !token.accepted;
+            if (next !== 'another')
+                return next;
+            challenges.set(host, { challenge, registry });
+            tokens.delete(({ header }) => header === refused.value);
+            logins.delete((login) => encodeBasic(login) === refused.value);
+            return next;
+        },
+        accepted(host, header) {
+            for (const token of tokens.values())
+                if (token.header === header)
+                    token.accepted = true;
+            for (const login of logins.values())
+                if (login !== undefined && encodeBasic(login) === header)
+                    acceptedLogins.add(loginKey(host, login));
+        },
+        async loginState(repository) {
+            const login = await loginOf(repository);
+            if (login === undefined)
+                return 'none';
+            return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown';
+        },
+    };
+}
+function tokenKey({ repository, access, from }) {
+    return `${access} ${formatRepository(repository)} ${from?.path ?? ''}`;
+}
+function loginKey(host, credential) {
+    return JSON.stringify([host, credential]);
+}
+function nextAfter(challenge, before, { value, fresh, again = false }, tokens) {
+    if (challenge.scheme === 'basic')
+        return value.startsWith('Bearer ') ? 'none' : 'another';
+    if (before?.scheme !== 'bearer' || before.realm !== challenge.realm || before.service !== challenge.service)
+        return 'another';
+    if (challenge.error === 'insufficient_scope')
+        return 'none';
+    if (tokens.length === 0 || tokens.some(({ accepted }) => accepted))
+        return 'another';
+    if (again || tokens.some(({ denied }) => denied))
+        return 'none';
+    return fresh ? 'same' : 'another';
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/transport.js
+
+
 
 
 
@@ -66257,12 +66459,12 @@ function createTransport(settings) {
         base.catch(() => bases.delete(host));
         return base;
     }
-    async function send(call) {
+    async function sendAuthorized(call) {
         const { repository, access, from } = call;
         const { url: base } = await baseOf(repository.host);
         const url = urlOf(call, base);
-        const ours = url.origin === base.origin;
-        const header = ours ? await authorization.header(repository, access, from) : undefined;
+        const trusted = url.origin === base.origin;
+        const header = trusted ? await authorization.header(repository, access, from) : undefined;
         const request = { call, url, base };
         const { reply, next } = await sendWith(header, request);
         if (next === 'none' || call.body instanceof external_node_stream_.Readable)
@@ -66287,10 +66489,10 @@ function createTransport(settings) {
         const { repository, access, from, operation } = call;
         const { url: base } = await baseOf(repository.host);
         const url = urlOf(call, base);
-        const ours = url.origin === base.origin;
-        if (!ours)
+        const trusted = url.origin === base.origin;
+        if (!trusted)
             maskSignature(settings, url);
-        const header = ours ? authorization.headerAtHand(repository, access, from) : undefined;
+        const header = trusted ? authorization.cachedHeader(repository, access, from) : undefined;
         const status = await http.sendOnce(requestOf(call, url, base, header));
         if (status >= 300)
             http.log.debug(`Can't ${operation}: status ${status}`);
@@ -66301,58 +66503,62 @@ function createTransport(settings) {
         if (challenge?.scheme !== 'basic' || header === undefined)
             return false;
         const operation = `log in to ${repository.host}`;
-        const call = { method: 'GET', registry: base, operation, attempts: 1 };
+        const call = { method: 'GET', initiator: base, operation, attempts: 1 };
         const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } });
         if (http.drain(reply).ok)
             authorization.accepted(repository.host, header.value);
         return reply.ok;
     }
     return {
-        send,
+        send: (call) => (call.work === undefined ? sendAuthorized(call).catch(throwAsRegistryError) : sendAuthorized(call)),
         sendInBackground(call) {
-            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.operation}: ${(0,lib_errors/* firstLine */.TM)(error)}`));
+            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.operation}: ${(0,errors/* firstLine */.TM)(error)}`));
         },
         async loginTo(repository, status) {
-            const { host } = repository;
-            if ((await settings.credentials(host)) === undefined)
-                return 'none';
-            if (authorization.isLoginAccepted(host))
-                return 'accepted';
-            const accepted = status === 401 && (await acceptsPassword(repository).catch(() => false));
-            return accepted ? 'accepted' : 'unknown';
+            const state = await authorization.loginState(repository);
+            if (state !== 'unknown' || status !== 401)
+                return state;
+            return (await acceptsPassword(repository).catch(() => false)) ? 'accepted' : 'unknown';
         },
-        retry: async ({ host }, operation, attempt) => http.retry({ url: (await baseOf(host)).url, operation }, attempt),
+        async retry({ host }, operation, attempt) {
+            try {
+                return await http.retry({ url: (await baseOf(host)).url, operation }, attempt);
+            }
+            catch (error) {
+                return throwAsRegistryError(error);
+            }
+        },
     };
 }
 function urlOf({ repository, path }, base) {
     return path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
 }
-function requestOf(call, url, registry, authorization) {
+function requestOf(call, url, initiator, authorization) {
     const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call;
-    return { ...rest, url, registry, headers: { ...headers, ...(authorization && { authorization }) } };
+    return { ...rest, url, initiator, headers: { ...headers, ...(authorization && { authorization }) } };
 }
 function wireHost(host) {
     return host === 'docker.io' ? 'registry-1.docker.io' : host;
 }
 async function findBase(http, host) {
     const url = new URL(`https://${wireHost(host)}/v2/`);
-    const look = { method: 'GET', headers: {}, operation: `talk to the registry ${host}` };
+    const call = { method: 'GET', headers: {}, operation: `connect to the registry ${host}` };
     const loopback = isLoopback(url.hostname);
     try {
         return {
             url,
-            reply: http.drain(await http.send({ ...look, url, registry: url, ...(loopback && { attempts: 1 }) })),
+            reply: http.drain(await http.send({ ...call, url, initiator: url, ...(loopback && { attempts: 1 }) })),
         };
     }
     catch (error) {
-        if (!loopback || !(error instanceof RegistryError) || error.problem !== 'unreachable')
+        if (!loopback || !(error instanceof HttpError) || error.problem !== 'unreachable')
             throw error;
         const plain = new URL(`http://${wireHost(host)}/v2/`);
-        return { url: plain, reply: http.drain(await http.send({ ...look, url: plain, registry: plain })) };
+        return { url: plain, reply: http.drain(await http.send({ ...call, url: plain, initiator: plain })) };
     }
 }
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-const MOST_REDIRECTS = 5;
+const MAX_REDIRECTS = 5;
 async function follow(settings, first) {
     const { http } = settings;
     if (first.work !== undefined || !isFollowed(first))
@@ -66362,21 +66568,21 @@ async function follow(settings, first) {
 async function followOnce(settings, first) {
     const { http } = settings;
     let request = first;
-    const base = first.registry;
-    for (let redirects = 0; redirects < MOST_REDIRECTS; redirects++) {
+    const base = first.initiator;
+    for (let redirects = 0; redirects < MAX_REDIRECTS; redirects++) {
         if (request.url.origin !== base.origin)
             maskSignature(settings, request.url);
         const reply = await http.send(request);
-        const target = locationOf(reply, request);
+        const target = redirectTarget(reply, request);
         if (target === undefined)
             return reply;
         http.drain(reply);
         if (!isAsSafe(target, request.url))
-            throw strayed(first, base, `it points to ${target.protocol}//${target.host}, which is not encrypted`);
+            throw refusedRedirect(first, base, `to ${target.protocol}//${target.host}, which is not encrypted`);
         const { authorization: _, ...anonymous } = request.headers;
         request = { ...request, url: target, headers: target.origin === base.origin ? request.headers : anonymous };
     }
-    throw strayed(first, base, `it points elsewhere ${MOST_REDIRECTS} times in a row`);
+    throw refusedRedirect(first, base, `${MAX_REDIRECTS} times in a row`);
 }
 function isAsSafe(target, source) {
     return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:');
@@ -66393,493 +66599,36 @@ const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state
 function isFollowed({ method }) {
     return method === 'GET' || method === 'HEAD';
 }
-function locationOf(reply, request) {
+function redirectTarget(reply, request) {
     const { url } = request;
     const location = reply.headers.get('location');
     if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request))
         return undefined;
     return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
 }
-function strayed({ operation }, base, why) {
+function refusedRedirect({ operation }, base, where) {
     return new RegistryError({
         host: base.host,
         problem: 'other',
-        message: `Can't ${operation}: ${base.host} is not followed: ${why}`,
+        message: `Can't ${operation}: ${base.host} redirects ${where}`,
     });
 }
 
-;// CONCATENATED MODULE: ./lib/registry/registry.js
+;// CONCATENATED MODULE: ./lib/registry/refusal.js
 
 
 
 
 
-
-
-
-
-const MANIFEST_LIMIT = 4 * 1024 * 1024;
-const MOST_HEAD_FAILURES = 2;
-const WRITTEN_PAUSES = [500, 1000, 2000, 4000];
-const EMPTY_BLOB = digestOf(new Uint8Array());
-function createRegistry(settings) {
-    const { drain, read, log } = settings.http;
-    const transport = createTransport(settings);
-    const pauseFor = (why, milliseconds) => retry_pauseFor(why, milliseconds, settings.http);
-    const retryDoubtful = (work) => retry_retryDoubtful(work, settings.http);
-    const withoutMount = new Set();
-    const headFailures = new Map();
-    async function refusal(asked, reply) {
-        const { status } = reply;
-        const login = status === 401 || status === 403 ? await transport.loginTo(asked.repository, status) : 'unknown';
-        return refusalError(asked, reply, login);
-    }
-    async function demand(call) {
-        const reply = await transport.send(call);
-        if (isSuccess(reply))
-            return reply;
-        throw await refusal(call, drain(reply));
-    }
-    async function find(call) {
-        const reply = await transport.send(call);
-        if (reply.status === 404)
-            return undefined;
-        if (isSuccess(reply))
-            return reply;
-        throw await refusal(call, drain(reply));
-    }
-    async function retryRefused(name, send) {
-        for (const milliseconds of LOST_PAUSES) {
-            const reply = await send();
-            const reason = passingRefusal(reply);
-            if (reason === undefined)
-                return reply;
-            await pauseFor(`${name}: ${reason}`, milliseconds);
-        }
-        return send();
-    }
-    async function lookAgain(name, look, { written = false } = {}, isOutdated = () => false) {
-        for (const milliseconds of written ? WRITTEN_PAUSES : []) {
-            const found = await look();
-            if (found !== undefined && !isOutdated(found))
-                return found;
-            await pauseFor(`${name} is not ${found === undefined ? 'there' : 'up to date'} yet`, milliseconds);
-        }
-        return look();
-    }
-    async function look(call, found, read) {
-        const { host } = call.repository;
-        const failures = headFailures.get(host) ?? 0;
-        if (failures >= MOST_HEAD_FAILURES)
-            return read();
-        const { value: reply } = await registry_settle(transport.send({ ...call, method: 'HEAD', attempts: 1 }));
-        if (reply?.status === 404)
-            return undefined;
-        if (reply !== undefined && isSuccess(reply)) {
-            drain(reply);
-            headFailures.delete(host);
-            return found(reply) ?? read();
-        }
-        const certain = await read();
-        headFailures.set(host, failures + 1);
-        return certain;
-    }
-    async function readManifest(repository, reference) {
-        const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
-        const reply = await find(call);
-        if (reply === undefined)
-            return undefined;
-        const bytes = registry_contentOf(reply, call);
-        const digest = digestOf(bytes);
-        const expected = isDigest(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
-        if (isDigest(expected) && expected !== digest)
-            throw wrongDigest(call, expected, digest);
-        if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
-            throw notJson(call);
-        const etag = isDigest(reference) ? undefined : strongEtag(reply.headers);
-        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) };
-    }
-    function getManifest(repository, reference) {
-        return retryDoubtful(() => readManifest(repository, reference));
-    }
-    function findDigest(repository, reference) {
-        const digestIn = ({ headers }) => {
-            const digest = headers.get('docker-content-digest') ?? '';
-            return isDigest(digest) ? digest : undefined;
-        };
-        const read = async () => (await getManifest(repository, reference))?.digest;
-        return look(manifestCall('HEAD', repository, reference), digestIn, read);
-    }
-    async function findBlob(repository, digest, written) {
-        const operation = `look for the blob ${formatRepository(repository)}@${digest}`;
-        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
-        const read = async () => {
-            const reply = await find(call);
-            if (reply === undefined)
-                return undefined;
-            drain(reply);
-            return hasContent(reply, digest) || undefined;
-        };
-        const found = await look(call, (reply) => hasContent(reply, digest) || undefined, read);
-        return found === undefined && written ? read() : found;
-    }
-    async function findUploaded({ repository, operation }, digest, work) {
-        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
-        const { value: reply } = await registry_settle(transport.send(call));
-        return reply !== undefined && isSuccess(drain(reply)) && hasContent(reply, digest) ? reply : undefined;
-    }
-    async function uploadOnce(upload, blob) {
-        const { repository, operation } = upload;
-        const begun = await transport.send({
-            ...upload,
-            method: 'POST',
-            path: 'blobs/uploads/',
-            headers: { 'content-length': '0' },
-        });
-        if (!drain(begun).ok)
-            return begun;
-        const location = registry_locationOf(begun, upload);
-        if (location === undefined)
-            throw new RegistryError({
-                host: repository.host,
-                problem: 'doubtful',
-                message: `Can't ${operation}: ${repository.host} does not say where to send it`,
-                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
-            });
-        return sendBlob(upload, location, blob);
-    }
-    async function sendBlob(upload, location, { digest, size, open }) {
-        const path = new URL(location);
-        path.searchParams.set('digest', digest);
-        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
-        const call = { ...upload, method: 'PUT', path, headers, body: open() };
-        const { value: reply, error } = await registry_settle(transport.send(call));
-        if (reply !== undefined && (provesBlob(reply, digest) || registry_isRefusal(reply)))
-            return reply;
-        if (reply === undefined && !isRetryableError(codeOf(error), true))
-            throw error;
-        const found = await findUploaded(upload, digest, upload.work);
-        if (found !== undefined)
-            return found;
-        if (reply === undefined)
-            throw error;
-        if (reply.ok)
-            throw unproven(upload, drain(reply), digest);
-        return reply;
-    }
-    async function sendManifest(call, digest) {
-        const { value: reply, error } = await registry_settle(transport.send(call));
-        if (reply !== undefined && (reply.ok || registry_isRefusal(reply)))
-            return drain(reply);
-        if (reply === undefined && !isRetryableError(codeOf(error), true))
-            throw error;
-        const { body: _, ...look } = call;
-        const headers = { accept: MANIFEST_TYPES.join(', ') };
-        const { value: found } = await registry_settle(transport.send({ ...look, method: 'HEAD', headers }));
-        if (found !== undefined && provesManifest(drain(found), digest))
-            return found;
-        if (reply === undefined)
-            throw error;
-        return reply;
-    }
-    function cancelUpload(repository, path, from) {
-        const operation = `cancel an upload to ${formatRepository(repository)}`;
-        transport.sendInBackground({
-            method: 'DELETE',
-            repository,
-            access: 'pull,push',
-            path,
-            operation,
-            ...(from && { from }),
-        });
-    }
-    async function askToMount(repository, digest, from) {
-        if (withoutMount.has(repository.host))
-            return undefined;
-        const query = new URLSearchParams({ mount: digest, from: from.path });
-        const call = {
-            method: 'POST',
-            repository,
-            access: 'pull,push',
-            from,
-            path: `blobs/uploads/?${query}`,
-            headers: { 'content-length': '0' },
-            operation: `mount ${digest} in ${formatRepository(repository)}`,
-            attempts: 2,
-        };
-        const { value: reply, error } = await registry_settle(transport.send(call));
-        if (reply === undefined) {
-            log.debug((0,lib_errors/* firstLine */.TM)(error));
-            if (!(error instanceof RegistryError) || error.status === undefined)
-                withoutMount.add(repository.host);
-            return undefined;
-        }
-        drain(reply);
-        if (!reply.ok)
-            log.debug(`Can't ${call.operation}: status ${reply.status}`);
-        if (reply.status === 201)
-            return 'mounted';
-        return reply.status === 202 ? registry_locationOf(reply, call) : undefined;
-    }
-    async function finishUpload(upload, location, blob) {
-        const { value: reply } = await registry_settle(sendBlob(upload, location, blob));
-        return reply !== undefined && isSuccess(drain(reply)) ? reply : undefined;
-    }
-    return {
-        getManifest: (repository, reference, look) => lookAgain(registry_nameOf(repository, reference), () => getManifest(repository, reference), look, ({ digest }) => digest === look?.outdated),
-        findDigest,
-        async putManifest(repository, reference, mediaType, bytes, etag) {
-            const digest = digestOf(bytes);
-            const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
-            const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
-            const write = async () => {
-                const reply = await transport.retry(repository, call.operation, (work) => sendManifest({ ...call, work }, digest));
-                if (!reply.ok || provesManifest(reply, digest))
-                    return reply;
-                if ((await findDigest(repository, reference)) === digest)
-                    return reply;
-                throw unproven(call, reply, digest);
-            };
-            const { value: reply, error } = await registry_settle(retryDoubtful(() => retryRefused(registry_nameOf(repository, reference), write)));
-            if (reply?.ok)
-                return;
-            const failure = reply === undefined ? error : await refusal({ ...call, mediaType }, reply);
-            const refused = reply !== undefined && registry_isRefusal(reply) && reply.tries === undefined;
-            if (refused && (isDigest(reference) || !mayBeOfTag(failure)))
-                throw failure;
-            const current = await registry_settle(findDigest(repository, reference));
-            if (refused)
-                throw tagExists(failure, registry_nameOf(repository, reference), current.value, digest);
-            if (current.value === digest)
-                return;
-            throw withState(failure, registry_nameOf(repository, reference), current);
-        },
-        async deleteTag(repository, tag) {
-            const reply = drain(await transport.send(manifestCall('DELETE', repository, tag)));
-            if (!isSuccess(reply))
-                return false;
-            return reply.status === 202 || (await findDigest(repository, tag)) === undefined;
-        },
-        async getBlob(repository, digest, limit, look) {
-            const name = registry_nameOf(repository, digest);
-            const operation = `read the blob ${name}`;
-            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, operation };
-            const readBlob = async () => {
-                const reply = await find(call);
-                if (reply === undefined)
-                    return undefined;
-                const bytes = registry_contentOf(reply, call);
-                const actual = digestOf(bytes);
-                if (actual !== digest)
-                    throw wrongDigest(call, digest, actual);
-                return bytes;
-            };
-            return lookAgain(name, () => retryDoubtful(readBlob), look);
-        },
-        async hasBlob(repository, digest, look = {}) {
-            const find = () => findBlob(repository, digest, look.written === true);
-            return (await lookAgain(registry_nameOf(repository, digest), find, look)) === true;
-        },
-        async openBlob(repository, digest) {
-            const name = registry_nameOf(repository, digest);
-            const operation = `read the blob ${name}`;
-            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
-            return read((await lookAgain(name, () => find(call), { written: true })) ?? (await demand(call)));
-        },
-        async mountBlob(repository, digest, from) {
-            const begun = await askToMount(repository, digest, from);
-            if (begun instanceof URL)
-                cancelUpload(repository, begun, from);
-            return begun === 'mounted';
-        },
-        async putBlob(repository, blob, from) {
-            let begun = from && (await askToMount(repository, blob.digest, from));
-            if (begun === 'mounted')
-                return begun;
-            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
-            const uploadOne = async (work) => {
-                const upload = { repository, access: 'pull,push', operation, work };
-                const location = begun;
-                begun = undefined;
-                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
-                return reply ?? uploadOnce(upload, blob);
-            };
-            const upload = () => retryDoubtful(() => transport.retry(repository, operation, uploadOne));
-            const send = async () => {
-                const reply = await upload();
-                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
-            };
-            const reply = await retryRefused(registry_nameOf(repository, blob.digest), send);
-            if (isSuccess(drain(reply)))
-                return 'uploaded';
-            throw await refusal({ method: 'PUT', repository, operation }, reply);
-        },
-        async checkPush(repository) {
-            const name = formatRepository(repository);
-            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
-            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
-            const begun = await retryDoubtful(async () => {
-                const reply = await retryRefused(name, () => transport.send(call));
-                if (isSuccess(drain(reply)))
-                    return reply;
-                throw await refusal(call, reply);
-            });
-            const location = registry_locationOf(begun, call);
-            if (location !== undefined)
-                cancelUpload(repository, location);
-        },
-    };
-}
-function hasContent({ headers }, digest) {
-    if (headers.get('content-type')?.startsWith('text/html'))
-        return false;
-    return headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
-}
-function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
-    const name = registry_nameOf(repository, reference);
-    const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
-    const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
-    return { method, repository, access, path: `manifests/${reference}`, headers, operation: `${verb} ${name}` };
-}
-function strongEtag(headers) {
-    const etag = headers.get('etag') ?? '';
-    return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
-}
-function registry_nameOf(repository, reference) {
-    return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
-}
-function registry_locationOf(reply, { repository, operation }) {
-    const location = reply.headers.get('location');
-    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
-        return undefined;
-    const url = new URL(location, reply.url);
-    if (isAsSafe(url, reply.url))
-        return url;
-    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
-        return new URL(`${url.pathname}${url.search}`, reply.url);
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
-    });
-}
-function isSuccess(reply) {
-    return reply.ok && reply.status < 300;
-}
-function registry_contentOf(reply, { repository, operation, limit = 0 }) {
-    if (reply.content !== undefined)
-        return reply.content;
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `Can't ${operation}: it is larger than ${limit / 1024} KiB, which nothing of its kind should be`,
-    });
-}
-function wrongDigest({ repository, operation }, expected, actual) {
-    return new RegistryError({
-        host: repository.host,
-        problem: 'doubtful',
-        message: `Can't ${operation}: its digest should be ${expected}, but is ${actual}`,
-    });
-}
-function notJson({ repository, operation }) {
-    return new RegistryError({
-        host: repository.host,
-        problem: 'doubtful',
-        message: `Can't ${operation}: the answer is not a manifest`,
-    });
-}
-function provesManifest({ status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    if (isDigest(stored))
-        return stored === digest && (status === 200 || status === 201 || status === 202);
-    return status === 201;
-}
-function provesBlob({ ok, status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    if (isDigest(stored))
-        return stored === digest && ok && status < 300;
-    return status === 201 || status === 204;
-}
-function passingRefusal(reply) {
-    if (reply.ok)
-        return undefined;
-    if (/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
-        return 'the registry has forgotten the upload';
-    if (/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
-        return 'the registry does not know all blobs of the manifest yet';
-    const passes = reply.status === 404 && !/NAME_UNKNOWN/.test(reply.text);
-    return passes ? 'the registry answered with status 404' : undefined;
-}
-function registry_isRefusal({ status }) {
-    return status >= 400 && status < 500;
-}
-function unproven({ repository: { host }, operation }, { status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    const wrong = isDigest(stored) && stored !== digest;
-    return new RegistryError({
-        host,
-        problem: 'doubtful',
-        status,
-        message: `Can't ${operation}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
-    });
-}
-function withState(failure, name, current) {
-    if (!(failure instanceof RegistryError))
-        return failure;
-    const { host, problem, status, code, mediaType, parts } = failure;
-    const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
-    const known = current.error === undefined ? state : `what ${name} points to now is unknown`;
-    return new RegistryError({ ...parts, host, problem, status, code, mediaType, message: `${parts.message}; ${known}` });
-}
-async function registry_settle(work) {
-    try {
-        return { value: await work };
-    }
-    catch (error) {
-        return { error };
-    }
-}
-function mayBeOfTag(failure) {
-    if (!(failure instanceof RegistryError))
-        return false;
-    const { problem, status = 0, code = '', parts } = failure;
-    if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type')
-        return false;
-    return ![404, 415].includes(status) && !isRetryable(status, parts.detail ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
-}
-function tagExists(failure, name, current, wanted) {
-    if (!(failure instanceof RegistryError) || current === undefined || current === wanted)
-        return failure;
-    const { host, status, code, parts } = failure;
-    const immutable = /immutable|overwrit/i.test(parts.detail ?? '');
-    return new RegistryError({
-        host,
-        problem: 'tag-exists',
-        status,
-        code,
-        message: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
-        detail: parts.detail,
-    });
-}
-const REASONS = {
-    'no-credentials': 'it wants a login, and there are no credentials for it',
-    'wrong-credentials': 'it does not accept the credentials',
-    'read-only': 'it does not accept pushes; it is read-only, or a proxy cache',
-    denied: 'it does not allow that',
-    'not-found': 'it does not know that',
-    'rate-limited': 'it limits how often it is asked',
-};
-function refusalError(asked, reply, login) {
-    const { repository: { host }, operation, mediaType, } = asked;
+function refusalError(call, reply, login) {
+    const { repository: { host }, operation, mediaType, } = call;
     const answer = reply.ok ? { detail: 'unexpected status for this request' } : readErrorAnswer(reply.text);
     const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
-    const who = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
-    const wantsLogin = !elsewhere && (reply.status === 401 || reply.status === 403);
-    const problem = wantsLogin ? loginProblem(reply, login) : problemOf(asked, reply, answer);
+    const responder = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
+    const unauthorized = !elsewhere && (reply.status === 401 || reply.status === 403);
+    const problem = unauthorized ? loginProblem(reply, login) : problemOf(call, reply, answer);
     const refused = /'(application\/[^']+)' is not one of/.exec(answer.detail)?.[1] ?? mediaType;
-    const known = problem === 'unsupported-type' ? `it may not support manifests of the type ${refused}` : REASONS[problem];
-    const reason = known === undefined ? '' : `: ${known}`;
+    const reason = PROBLEM_REASONS[problem]?.(host, refused);
     const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : '';
     return new RegistryError({
         host,
@@ -66887,11 +66636,20 @@ function refusalError(asked, reply, login) {
         status: reply.status,
         code: answer.code,
         ...(problem === 'unsupported-type' && { mediaType: refused }),
-        message: `Can't ${operation}: ${who} answered with status ${reply.status}${reason}${tries}`,
+        message: `Can't ${operation}: ${responder} answered with status ${reply.status}${reason === undefined ? '' : `: ${reason}`}${tries}`,
         detail: answer.detail === '' ? undefined : answer.detail,
     });
 }
-const PROBLEMS = new Map([
+const PROBLEM_REASONS = {
+    'no-credentials': (host) => `authentication required, but no credentials were found for ${host}`,
+    'wrong-credentials': () => 'invalid credentials',
+    'read-only': () => 'pushes are not accepted; the registry is read-only or a proxy cache',
+    denied: () => 'access denied',
+    'not-found': () => 'not found',
+    'rate-limited': () => 'rate limit exceeded',
+    'unsupported-type': (_, mediaType) => `manifests of the type ${mediaType} may not be supported`,
+};
+const STATUS_PROBLEMS = new Map([
     [404, 'not-found'],
     [429, 'rate-limited'],
 ]);
@@ -66907,7 +66665,7 @@ function problemOf({ method, mediaType }, reply, answer) {
         return 'read-only';
     if (mediaType !== undefined && isUnsupportedType(status, answer))
         return 'unsupported-type';
-    return PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other');
+    return STATUS_PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other');
 }
 function isUnsupportedType(status, { code = '', detail }) {
     if (status === 415)
@@ -66919,9 +66677,507 @@ function isUnsupportedType(status, { code = '', detail }) {
     return (code === 'UNSUPPORTED' ||
         (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(detail)));
 }
+function withCurrentState(failure, name, current) {
+    if (!(failure instanceof RegistryError))
+        return failure;
+    const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
+    const known = current.error === undefined ? state : `it is unknown what ${name} points to now`;
+    return failure.withMessage(`${failure.parts.message}; ${known}`);
+}
+function mayBeImmutableTag(failure) {
+    if (!(failure instanceof RegistryError))
+        return false;
+    const { problem, status = 0, code = '', parts } = failure;
+    if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type')
+        return false;
+    return ![404, 415].includes(status) && !isRetryable(status, parts.detail ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
+}
+function immutableTagError(failure, name, current, wanted) {
+    if (!(failure instanceof RegistryError) || current === undefined || current === wanted)
+        return failure;
+    const { host, status, code, parts } = failure;
+    const immutable = /immutable|overwrit/i.test(parts.detail ?? '');
+    return new RegistryError({
+        host,
+        problem: 'tag-exists',
+        status,
+        code,
+        message: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
+        detail: parts.detail,
+    });
+}
 
-// EXTERNAL MODULE: ./lib/secrets.js
-var secrets = __nccwpck_require__(80150);
+;// CONCATENATED MODULE: ./lib/registry/requests.js
+
+
+
+
+
+
+
+const HEAD_FAILURE_LIMIT = 2;
+const NOT_FOUND_PAUSES = [500, 1000, 2000, 4000];
+function createRequests(settings) {
+    const { http } = settings;
+    const transport = createTransport(settings);
+    const headFailures = new Map();
+    async function errorOf(call, reply) {
+        const { status } = reply;
+        const login = status === 401 || status === 403 ? await transport.loginTo(call.repository, status) : 'unknown';
+        return refusalError(call, reply, login);
+    }
+    async function demand(call) {
+        const reply = await transport.send(call);
+        if (isSuccess(reply))
+            return reply;
+        throw await errorOf(call, http.drain(reply));
+    }
+    return {
+        http,
+        transport,
+        errorOf,
+        demand,
+        async find(call) {
+            const reply = await transport.send(call);
+            if (reply.status === 404)
+                return undefined;
+            if (isSuccess(reply))
+                return reply;
+            throw await errorOf(call, http.drain(reply));
+        },
+        async look(call, found, read) {
+            const { host } = call.repository;
+            const failures = headFailures.get(host) ?? 0;
+            if (failures >= HEAD_FAILURE_LIMIT)
+                return read();
+            const { value: reply } = await settled(transport.send({ ...call, method: 'HEAD', attempts: 1 }));
+            if (reply?.status === 404)
+                return undefined;
+            if (reply !== undefined && isSuccess(reply)) {
+                http.drain(reply);
+                headFailures.delete(host);
+                return found(reply) ?? read();
+            }
+            const certain = await read();
+            headFailures.set(host, failures + 1);
+            return certain;
+        },
+        async retryNotFound(name, read, { retryNotFound = false } = {}, isOutdated = () => false) {
+            for (const milliseconds of retryNotFound ? NOT_FOUND_PAUSES : []) {
+                const found = await read();
+                if (found !== undefined && !isOutdated(found))
+                    return found;
+                const state = found === undefined ? 'is not there yet' : 'is not up to date yet';
+                await pauseBeforeRetry(`${name} ${state}`, milliseconds, http);
+            }
+            return read();
+        },
+        async retryRefused(name, send) {
+            for (const milliseconds of RETRY_PAUSES) {
+                const reply = await send();
+                const reason = transientRefusal(reply);
+                if (reason === undefined)
+                    return reply;
+                await pauseBeforeRetry(`${name}: ${reason}`, milliseconds, http);
+            }
+            return send();
+        },
+        retryDoubtful: (work) => retryDoubtful(work, http),
+    };
+}
+function transientRefusal(reply) {
+    if (reply.ok)
+        return undefined;
+    if (/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
+        return 'the registry has lost the upload';
+    if (/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
+        return 'the registry does not know all blobs of the manifest yet';
+    const passes = reply.status === 404 && !/NAME_UNKNOWN/.test(reply.text);
+    return passes ? 'the registry answered with status 404' : undefined;
+}
+function isSuccess(reply) {
+    return reply.ok && reply.status < 300;
+}
+function isClientError({ status }) {
+    return status >= 400 && status < 500;
+}
+function formatContentName(repository, reference) {
+    return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
+}
+function contentWithinLimit(reply, { repository, operation, limit = 0 }) {
+    if (reply.content !== undefined)
+        return reply.content;
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `Can't ${operation}: it is larger than ${limit / 1024} KiB`,
+    });
+}
+function wrongDigest({ repository, operation }, expected, actual) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'doubtful',
+        message: `Can't ${operation}: its digest should be ${expected}, but is ${actual}`,
+    });
+}
+function notStored({ repository: { host }, operation }, { status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    const wrong = isDigest(stored) && stored !== digest;
+    return new RegistryError({
+        host,
+        problem: 'doubtful',
+        status,
+        message: `Can't ${operation}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/blobs.js
+
+
+
+const EMPTY_BLOB = digestOf(new Uint8Array());
+function createBlobReader(requests) {
+    const { http } = requests;
+    async function findBlob(repository, digest, exists) {
+        const operation = `look for the blob ${formatRepository(repository)}@${digest}`;
+        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
+        const read = async () => {
+            const reply = await requests.find(call);
+            if (reply === undefined)
+                return undefined;
+            http.drain(reply);
+            return isBlobAnswer(reply, digest) || undefined;
+        };
+        const found = await requests.look(call, (reply) => isBlobAnswer(reply, digest) || undefined, read);
+        return found === undefined && exists ? read() : found;
+    }
+    return {
+        async getBlob(repository, digest, limit, options) {
+            const name = formatContentName(repository, digest);
+            const operation = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, operation };
+            const readBlob = async () => {
+                const reply = await requests.find(call);
+                if (reply === undefined)
+                    return undefined;
+                const bytes = contentWithinLimit(reply, call);
+                const actual = digestOf(bytes);
+                if (actual !== digest)
+                    throw wrongDigest(call, digest, actual);
+                return bytes;
+            };
+            return requests.retryNotFound(name, () => requests.retryDoubtful(readBlob), options);
+        },
+        async hasBlob(repository, digest, options = {}) {
+            const find = () => findBlob(repository, digest, options.retryNotFound === true);
+            return (await requests.retryNotFound(formatContentName(repository, digest), find, options)) === true;
+        },
+        async openBlob(repository, digest) {
+            const name = formatContentName(repository, digest);
+            const operation = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
+            const found = await requests.retryNotFound(name, () => requests.find(call), { retryNotFound: true });
+            return http.read(found ?? (await requests.demand(call)));
+        },
+    };
+}
+function isBlobAnswer({ headers }, digest) {
+    if (headers.get('content-type')?.startsWith('text/html'))
+        return false;
+    return headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/manifests.js
+
+
+
+
+
+
+
+
+const MANIFEST_LIMIT = 4 * 1024 * 1024;
+function createManifestClient(requests) {
+    const { transport, http, retryDoubtful } = requests;
+    async function readManifest(repository, reference) {
+        const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
+        const reply = await requests.find(call);
+        if (reply === undefined)
+            return undefined;
+        const bytes = contentWithinLimit(reply, call);
+        const digest = digestOf(bytes);
+        const expected = isDigest(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
+        if (isDigest(expected) && expected !== digest)
+            throw wrongDigest(call, expected, digest);
+        if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
+            throw notManifest(call);
+        const etag = isDigest(reference) ? undefined : strongEtag(reply.headers);
+        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) };
+    }
+    function findDigest(repository, reference) {
+        const digestIn = ({ headers }) => {
+            const digest = headers.get('docker-content-digest') ?? '';
+            return isDigest(digest) ? digest : undefined;
+        };
+        const read = async () => (await retryDoubtful(() => readManifest(repository, reference)))?.digest;
+        return requests.look(manifestCall('HEAD', repository, reference), digestIn, read);
+    }
+    async function sendManifest(call, digest) {
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply !== undefined && (reply.ok || isClientError(reply)))
+            return http.drain(reply);
+        if (reply === undefined && !isRetryableError(errorCode(error), true))
+            throw error;
+        const { body: _, ...look } = call;
+        const headers = { accept: MANIFEST_TYPES.join(', ') };
+        const { value: found } = await settled(transport.send({ ...look, method: 'HEAD', headers }));
+        if (found !== undefined && provesManifest(http.drain(found), digest))
+            return found;
+        if (reply === undefined)
+            throw error;
+        return reply;
+    }
+    return {
+        getManifest: (repository, reference, options) => requests.retryNotFound(formatContentName(repository, reference), () => retryDoubtful(() => readManifest(repository, reference)), options, ({ digest }) => digest === options?.outdated),
+        findDigest,
+        async putManifest(repository, reference, mediaType, bytes, etag) {
+            const digest = digestOf(bytes);
+            const name = formatContentName(repository, reference);
+            const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
+            const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
+            const write = async () => {
+                const send = () => transport.retry(repository, call.operation, (work) => sendManifest({ ...call, work }, digest));
+                const reply = await send();
+                if (!reply.ok || provesManifest(reply, digest))
+                    return reply;
+                if ((await findDigest(repository, reference)) === digest)
+                    return reply;
+                throw notStored(call, reply, digest);
+            };
+            const { value: reply, error } = await settled(retryDoubtful(() => requests.retryRefused(name, write)));
+            if (reply?.ok)
+                return;
+            const failure = reply === undefined ? error : await requests.errorOf({ ...call, mediaType }, reply);
+            const refused = reply !== undefined && isClientError(reply) && reply.tries === undefined;
+            if (refused && (isDigest(reference) || !mayBeImmutableTag(failure)))
+                throw failure;
+            const current = await settled(findDigest(repository, reference));
+            if (refused)
+                throw immutableTagError(failure, name, current.value, digest);
+            if (current.value === digest)
+                return;
+            throw withCurrentState(failure, name, current);
+        },
+        async deleteTag(repository, tag) {
+            const reply = http.drain(await transport.send(manifestCall('DELETE', repository, tag)));
+            if (!isSuccess(reply))
+                return false;
+            return reply.status === 202 || (await findDigest(repository, tag)) === undefined;
+        },
+    };
+}
+function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
+    const name = formatContentName(repository, reference);
+    const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
+    const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
+    return { method, repository, access, path: `manifests/${reference}`, headers, operation: `${verb} ${name}` };
+}
+function strongEtag(headers) {
+    const etag = headers.get('etag') ?? '';
+    return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
+}
+function notManifest({ repository, operation }) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'doubtful',
+        message: `Can't ${operation}: the answer is not a manifest`,
+    });
+}
+function provesManifest({ status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if (isDigest(stored))
+        return stored === digest && (status === 200 || status === 201 || status === 202);
+    return status === 201;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/uploads.js
+
+
+
+
+
+
+
+
+
+
+function createBlobWriter(requests) {
+    const { transport, http } = requests;
+    const hostsWithoutMount = new Set();
+    async function findUploaded({ repository, operation }, digest, work) {
+        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
+        const { value: reply } = await settled(transport.send(call));
+        return reply !== undefined && isSuccess(http.drain(reply)) && isBlobAnswer(reply, digest) ? reply : undefined;
+    }
+    async function uploadOnce(upload, blob) {
+        const { repository, operation } = upload;
+        const begun = await transport.send({
+            ...upload,
+            method: 'POST',
+            path: 'blobs/uploads/',
+            headers: { 'content-length': '0' },
+        });
+        if (!http.drain(begun).ok)
+            return begun;
+        const location = uploadLocation(begun, upload);
+        if (location === undefined)
+            throw new RegistryError({
+                host: repository.host,
+                problem: 'doubtful',
+                message: `Can't ${operation}: ${repository.host} did not return an upload location`,
+                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
+            });
+        return sendBlob(upload, location, blob);
+    }
+    async function sendBlob(upload, location, { digest, size, open }) {
+        const path = new URL(location);
+        path.searchParams.set('digest', digest);
+        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
+        const call = { ...upload, method: 'PUT', path, headers, body: open() };
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply !== undefined && (provesBlob(reply, digest) || isClientError(reply)))
+            return reply;
+        if (reply === undefined && !isRetryableError(errorCode(error), true))
+            throw error;
+        const found = await findUploaded(upload, digest, upload.work);
+        if (found !== undefined)
+            return found;
+        if (reply === undefined)
+            throw error;
+        if (reply.ok)
+            throw notStored(upload, http.drain(reply), digest);
+        return reply;
+    }
+    function cancelUpload(repository, path, from) {
+        const operation = `cancel an upload to ${formatRepository(repository)}`;
+        transport.sendInBackground({
+            method: 'DELETE',
+            repository,
+            access: 'pull,push',
+            path,
+            operation,
+            ...(from && { from }),
+        });
+    }
+    async function askToMount(repository, digest, from) {
+        if (hostsWithoutMount.has(repository.host))
+            return undefined;
+        const query = new URLSearchParams({ mount: digest, from: from.path });
+        const call = {
+            method: 'POST',
+            repository,
+            access: 'pull,push',
+            from,
+            path: `blobs/uploads/?${query}`,
+            headers: { 'content-length': '0' },
+            operation: `mount ${digest} in ${formatRepository(repository)}`,
+            attempts: 2,
+        };
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply === undefined) {
+            http.log.debug((0,errors/* firstLine */.TM)(error));
+            if (!(error instanceof RegistryError) || error.status === undefined)
+                hostsWithoutMount.add(repository.host);
+            return undefined;
+        }
+        http.drain(reply);
+        if (!reply.ok)
+            http.log.debug(`Can't ${call.operation}: status ${reply.status}`);
+        if (reply.status === 201)
+            return 'mounted';
+        return reply.status === 202 ? uploadLocation(reply, call) : undefined;
+    }
+    async function finishUpload(upload, location, blob) {
+        const { value: reply } = await settled(sendBlob(upload, location, blob));
+        return reply !== undefined && isSuccess(http.drain(reply)) ? reply : undefined;
+    }
+    return {
+        async mountBlob(repository, digest, from) {
+            const begun = await askToMount(repository, digest, from);
+            if (begun instanceof URL)
+                cancelUpload(repository, begun, from);
+            return begun === 'mounted';
+        },
+        async putBlob(repository, blob, from) {
+            let begun = from && (await askToMount(repository, blob.digest, from));
+            if (begun === 'mounted')
+                return begun;
+            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
+            const attempt = async (work) => {
+                const upload = { repository, access: 'pull,push', operation, work };
+                const location = begun;
+                begun = undefined;
+                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
+                return reply ?? uploadOnce(upload, blob);
+            };
+            const upload = () => requests.retryDoubtful(() => transport.retry(repository, operation, attempt));
+            const send = async () => {
+                const reply = await upload();
+                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
+            };
+            const reply = await requests.retryRefused(formatContentName(repository, blob.digest), send);
+            if (isSuccess(http.drain(reply)))
+                return 'uploaded';
+            throw await requests.errorOf({ method: 'PUT', repository, operation }, reply);
+        },
+        async checkPush(repository) {
+            const name = formatRepository(repository);
+            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
+            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
+            const begun = await requests.retryDoubtful(async () => {
+                const reply = await requests.retryRefused(name, () => transport.send(call));
+                if (isSuccess(http.drain(reply)))
+                    return reply;
+                throw await requests.errorOf(call, reply);
+            });
+            const location = uploadLocation(begun, call);
+            if (location !== undefined)
+                cancelUpload(repository, location);
+        },
+    };
+}
+function uploadLocation(reply, { repository, operation }) {
+    const location = reply.headers.get('location');
+    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
+        return undefined;
+    const url = new URL(location, reply.url);
+    if (isAsSafe(url, reply.url))
+        return url;
+    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
+        return new URL(`${url.pathname}${url.search}`, reply.url);
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
+    });
+}
+function provesBlob({ ok, status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if (isDigest(stored))
+        return stored === digest && ok && status < 300;
+    return status === 201 || status === 204;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/registry.js
+
+
+
+
+function createRegistry(settings) {
+    const requests = createRequests(settings);
+    return { ...createManifestClient(requests), ...createBlobReader(requests), ...createBlobWriter(requests) };
+}
+
 ;// CONCATENATED MODULE: ./lib/run.js
 
 
@@ -66946,8 +67202,8 @@ var secrets = __nccwpck_require__(80150);
 
 
 
-async function run_run(env) {
-    const stopReports = (0,lib_activity/* reportSilence */.Q)(log/* jobLog */.W.info);
+async function run(env) {
+    const stopReports = reportSilence(log/* jobLog */.W.info);
     try {
         const inputs = readInputs(env);
         if (inputs.mode === 'merge' && inputs.token !== '')
@@ -66964,7 +67220,7 @@ async function run_run(env) {
     catch (error) {
         if ((0,cancel/* isCancelled */.mm)())
             return new Promise(() => undefined);
-        log/* jobLog */.W.error(await run_explain(error, env));
+        log/* jobLog */.W.error(await explainError(error, env));
         if (error instanceof Error)
             log/* jobLog */.W.debug(error.stack ?? error.message);
         return 1;
@@ -66992,7 +67248,7 @@ async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }) {
     catch (error) {
         const failure = await (0,disk/* diskFailure */.C9)(`Can't write the summary of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
         const { message, detail } = failure.parts;
-        log/* jobLog */.W.warning(new lib_errors/* ActionError */.lZ({ message, detail, hint: 'The step has succeeded all the same.' }).message);
+        log/* jobLog */.W.warning(new errors/* ActionError */.lZ({ message, detail, hint: 'The step has succeeded.' }).message);
     }
 }
 function forSummary(text) {
@@ -67000,7 +67256,7 @@ function forSummary(text) {
 }
 const SUMMARY_LIMIT = 256 * 1024;
 async function runMode(inputs, env) {
-    const wait = (milliseconds) => waitUnlessCancelled(milliseconds, cancel/* cancellation */.WN.signal);
+    const wait = (milliseconds) => (0,cancellation/* waitUnlessCancelled */.Tj)(milliseconds, cancel/* cancellation */.WN.signal);
     const http = createHttp({ log: log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
     const tools = { http, registry: openRegistry(http, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
     const workflow = readWorkflow(env);
@@ -67023,12 +67279,14 @@ function openRegistry(http, env) {
     const credentials = credentialsFrom(files, onSecret);
     return createRegistry({ http, credentials, onSecret });
 }
-async function run_explain(error, env) {
+async function explainError(error, env) {
     const { RUNNER_TEMP = (0,external_node_os_.tmpdir)() } = env;
-    if (!(error instanceof lib_errors/* ActionError */.lZ) && isShortage(error))
-        return (await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error)).message;
-    if (!(error instanceof lib_errors/* ActionError */.lZ))
-        return `This is a defect of nix-image-action, please report it: ${(0,lib_errors/* messageOf */.bD)(error)}`;
+    if (!(error instanceof errors/* ActionError */.lZ) && isShortage(error))
+        return explainError(await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error), env);
+    if (!(error instanceof errors/* ActionError */.lZ))
+        return `This is a bug in nix-image-action. Please report it: ${(0,errors/* messageOf */.bD)(error)}`;
+    if (error instanceof errors/* DiskError */.Q6)
+        return `${error.message}\n${adviceForDisk(error)}`;
     const advice = registryErrorIn(error);
     return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n');
 }
@@ -67038,7 +67296,7 @@ function isShortage(error) {
 function registryErrorIn(error) {
     if (error instanceof RegistryError)
         return error.parts.hint === undefined ? error : undefined;
-    return error instanceof lib_errors/* ActionError */.lZ ? registryErrorIn(error.cause) : undefined;
+    return error instanceof errors/* ActionError */.lZ ? registryErrorIn(error.cause) : undefined;
 }
 
 
@@ -67085,12 +67343,38 @@ function formsOf(secret) {
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   Df: () => (/* binding */ withoutCommands),
 /* harmony export */   Jj: () => (/* binding */ cut),
 /* harmony export */   Lx: () => (/* binding */ withoutEscapes),
 /* harmony export */   P: () => (/* binding */ withoutHidden),
-/* harmony export */   aj: () => (/* binding */ sanitize)
+/* harmony export */   aj: () => (/* binding */ sanitize),
+/* harmony export */   g$: () => (/* binding */ sanitizeLine),
+/* harmony export */   w$: () => (/* binding */ lastLines),
+/* harmony export */   z3: () => (/* binding */ formatBytes)
 /* harmony export */ });
+/* unused harmony export withoutCommands */
+/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(80150);
+
+function sanitize(text) {
+    const lines = withoutHidden(withoutEscapes(cut(text, TEXT_LIMIT)))
+        .split('\n')
+        .map((line) => withoutCommands(cut(line, LINE_LIMIT)));
+    return lines.join('\n');
+}
+const LINE_LIMIT = 2000;
+const TEXT_LIMIT = 64 * 1024;
+function sanitizeLine(text) {
+    const visible = withoutEscapes((0,_secrets_js__WEBPACK_IMPORTED_MODULE_0__/* .withoutSecrets */ .c)(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ');
+    return cut(withoutCommands(withoutHidden(visible).trim()), 500);
+}
+function cut(text, limit) {
+    return text.length > limit ? `${text.slice(0, limit)}…` : text;
+}
+function lastLines(log, count) {
+    return log.trimEnd().split('\n').slice(-count).join('\n');
+}
+function withoutCommands(line) {
+    return line.replace(/^(\s*):(?=:)/, '$1: ').replaceAll('##[', '# [');
+}
 function withoutEscapes(text) {
     return text.includes('\u001b') || text.includes('\u009b') ? text.replace(ESCAPE, '') : text;
 }
@@ -67103,35 +67387,11 @@ function withoutHidden(text) {
     return text.replace(HIDDEN, '');
 }
 const HIDDEN = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}]|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu;
-const LINE_LIMIT = 2000;
-const TEXT_LIMIT = 64 * 1024;
-function sanitize(text) {
-    const lines = withoutHidden(withoutEscapes(cut(text, TEXT_LIMIT)))
-        .split('\n')
-        .map((line) => withoutCommands(cut(line, LINE_LIMIT)));
-    return lines.join('\n');
-}
-function withoutCommands(line) {
-    return line.replace(/^(\s*):(?=:)/, '$1: ').replaceAll('##[', '# [');
-}
-function cut(text, limit) {
-    return text.length > limit ? `${text.slice(0, limit)}…` : text;
-}
-
-
-/***/ }),
-
-/***/ 83052:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   z: () => (/* binding */ formatBytes)
-/* harmony export */ });
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 function formatBytes(bytes) {
-    const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+    const step = Math.min(BYTE_UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
     const amount = bytes / 1000 ** step;
-    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${UNITS[step]}`;
+    return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${BYTE_UNITS[step]}`;
 }
 
 
@@ -70361,9 +70621,20 @@ function copyFile(srcFile, destFile, force) {
 /******/ 	};
 /******/ })();
 /******/ 
+/******/ /* webpack/runtime/publicPath */
+/******/ (() => {
+/******/ 	var scriptUrl;
+/******/ 	if (typeof import.meta.url === "string") scriptUrl = import.meta.url
+/******/ 	// When supporting browsers where an automatic publicPath is not supported you must specify an output.publicPath manually via configuration
+/******/ 	// or pass an empty string ("") and set the __webpack_public_path__ variable from your code to use your own logic.
+/******/ 	if (!scriptUrl) throw new Error("Automatic publicPath is not supported in this browser");
+/******/ 	scriptUrl = scriptUrl.replace(/#.*$/, "").replace(/\?.*$/, "").replace(/\/[^\/]+$/, "/");
+/******/ 	__nccwpck_require__.p = scriptUrl;
+/******/ })();
+/******/ 
 /******/ /* webpack/runtime/import chunk loading */
 /******/ (() => {
-/******/ 	// no baseURI
+/******/ 	__nccwpck_require__.b = new URL("./", import.meta.url);
 /******/ 	
 /******/ 	// object to store loaded and loading chunks
 /******/ 	// undefined = chunk not loaded, null = chunk preloaded/prefetched

@@ -1,9 +1,9 @@
-// Measures how long it takes to push and merge images: compares this action's dist/index.js with other installed tools,
-// in alternating runs against Docker Distribution on this machine.
+// Measures how long it takes to push and merge images: dist/index.js compared with the other tools that are installed,
+// with Docker Distribution on this machine, in interleaved runs.
 //
 //   npm run bench                        images of 600 MB, 5 runs
 //   npm run bench -- --size 100 --runs 3 smaller images, fewer runs
-//   npm run bench -- --only zstd         only cases with this text in their names
+//   npm run bench -- --only zstd         only cases with this in their names
 //   npm run bench -- --only merge        only merges, which need no large images
 //   npm run bench -- --json              prints only the figures, as JSON
 import { execFile } from 'node:child_process'
@@ -67,12 +67,12 @@ async function bench(): Promise<void> {
   else process.stdout.write(`\n${machine}; ${size / 1e6} MB, medians of ${runs} runs\n\n${table(rows)}\n`)
 }
 
-/** The cost of a commit that does not change the image: one evaluation, and one second for everything else. */
+/** Measures a commit that does not change the image: one evaluation, and at most a second for everything else. */
 async function measureUnchanged(): Promise<Row> {
   progress('unchanged commit')
   const { build, evaluate, close } = await publishExample()
   try {
-    const [own, other] = await inTurn(build, evaluate)
+    const [own, other] = await interleave(build, evaluate)
     const [ours, theirs] = [figures(own), figures(other)]
     return {
       name: 'unchanged commit, more time',
@@ -87,21 +87,21 @@ async function measureUnchanged(): Promise<Row> {
   }
 }
 
-/** The duration of a merge depends on the requests that wait for each other; parallel requests must not count. */
+/** Measures merges. Requests that don't depend on each other must run in parallel, so that their number hardly matters. */
 async function measureMerges(): Promise<readonly Row[]> {
   const rows: Row[] = []
   const buildx = await findBuildx()
   const registry = await startDistribution()
   const own = (merged: MergeSize) => () => mergeWithAction(registry, merged)
-  const beside = besideOthers(rows)
+  const compareWith = comparison(rows)
   try {
-    if (buildx === undefined) progress('There is no buildx, which merging would be compared with')
+    if (buildx === undefined) progress('buildx is not installed: skipping the comparison of merges')
     else {
       const other = (merged: MergeSize) => () => mergeWithBuildx(buildx, registry, merged)
-      await beside('merge, 2 platforms to 3 tags', 1, 'buildx imagetools', own(FEW), other(FEW))
-      await beside('merge, the same with 60 layers each', 1, 'buildx imagetools', own(LAYERED), other(LAYERED))
+      await compareWith('merge, 2 platforms to 3 tags', 1, 'buildx imagetools', own(FEW), other(FEW))
+      await compareWith('merge, the same with 60 layers each', 1, 'buildx imagetools', own(LAYERED), other(LAYERED))
     }
-    await beside('merge, 8 platforms to 10 tags', 1.5, '2 platforms to 3 tags', own(MANY), own(FEW))
+    await compareWith('merge, 8 platforms to 10 tags', 1.5, '2 platforms to 3 tags', own(MANY), own(FEW))
   } finally {
     await registry.close()
   }
@@ -109,7 +109,7 @@ async function measureMerges(): Promise<readonly Row[]> {
 }
 
 async function measurePushes(): Promise<readonly Row[]> {
-  progress(`Making the images of ${size / 1e6} MB`)
+  progress(`Creating images of ${size / 1e6} MB`)
   const images = await makeImages()
   const docker = await startDocker().catch(() => undefined)
   try {
@@ -121,7 +121,9 @@ async function measurePushes(): Promise<readonly Row[]> {
 
 async function makeImages(): Promise<Images> {
   const files = await collectFiles(fileURLToPath(new URL('../node_modules', import.meta.url)), size)
-  const at = (name: string) => join(folder, name)
+  // The action accepts only store paths from Nix.
+  await mkdir(join(folder, 'store'))
+  const at = (name: string) => join(folder, 'store', `${'0'.repeat(32)}-${name}`)
   const [layered, changed, single] = await Promise.all([
     writeImage(at('layered.tar'), files, LAYERS),
     changeOneLayer(at('changed.tar'), files, LAYERS),
@@ -130,10 +132,10 @@ async function makeImages(): Promise<Images> {
   await run('sh', ['-c', 'gzip -1 -c "$1" > "$2"', 'sh', layered.path, at('layered.tar.gz')])
   await writeFile(at('stream'), `#!/bin/sh\nexec cat '${layered.path}'\n`)
   await chmod(at('stream'), 0o755)
-  // The action asks Nix for the image. The benchmark does not measure Nix.
-  await mkdir(at('bin'))
-  await writeFile(at('bin/nix'), `#!/bin/sh\nprintf '[{"drvPath":"","outputs":{"out":"%s"}}]' "$IMAGE"\n`)
-  await chmod(at('bin/nix'), 0o755)
+  // Stands in for Nix, whose time is not measured.
+  await mkdir(join(folder, 'bin'))
+  await writeFile(join(folder, 'bin/nix'), `#!/bin/sh\nprintf '[{"drvPath":"","outputs":{"out":"%s"}}]' "$IMAGE"\n`)
+  await chmod(join(folder, 'bin/nix'), 0o755)
   return {
     layered: layered.path,
     changed: changed.path,
@@ -143,14 +145,14 @@ async function makeImages(): Promise<Images> {
   }
 }
 
-/** Returns a function that compares a case with another one, if it is selected, and adds its row. */
-function besideOthers(
+/** Returns a function that compares two ways to do something, if the case is wanted, and adds a row. */
+function comparison(
   rows: Row[],
 ): (name: string, bound: number, tool: string, own: Attempt, other: Attempt) => Promise<void> {
   return async (name, bound, tool, own, other) => {
     if (!name.includes(values.only)) return
     progress(name)
-    add(rows, compare(name, bound, tool, await inTurn(own, other)))
+    add(rows, compare(name, bound, tool, await interleave(own, other)))
   }
 }
 
@@ -163,20 +165,20 @@ function add(rows: Row[], row: Row): void {
 
 async function measureAll(images: Images, docker: Docker | undefined): Promise<readonly Row[]> {
   const rows: Row[] = []
-  const beside = besideOthers(rows)
-  await beside('cold, 60 layers', 1, 'skopeo', cold(images.layered), coldSkopeo(images.layered))
-  await beside('cold, one layer', 1, 'skopeo', cold(images.single), coldSkopeo(images.single))
-  await beside('cold, zstd', 0.9, 'skopeo zstd', cold(images.layered, 'zstd'), coldSkopeo(images.layered, 'zstd'))
+  const compareWith = comparison(rows)
+  await compareWith('cold, 60 layers', 1, 'skopeo', cold(images.layered), coldSkopeo(images.layered))
+  await compareWith('cold, one layer', 1, 'skopeo', cold(images.single), coldSkopeo(images.single))
+  await compareWith('cold, zstd', 0.9, 'skopeo zstd', cold(images.layered, 'zstd'), coldSkopeo(images.layered, 'zstd'))
   if (docker)
-    await beside(
+    await compareWith(
       'cold, against Docker',
       0.3,
       'load, tag, push',
       cold(images.layered),
       coldDocker(images.layered, docker),
     )
-  await beside('one layer of 60 changed', 0.25, 'skopeo', warm(images, images.changed), warmSkopeo(images))
-  await beside('.tar.gz, cold', 1.1, 'skopeo', cold(images.compressed), coldSkopeo(images.compressed))
+  await compareWith('one layer of 60 changed', 0.25, 'skopeo', warm(images, images.changed), warmSkopeo(images))
+  await compareWith('.tar.gz, cold', 1.1, 'skopeo', cold(images.compressed), coldSkopeo(images.compressed))
 
   if ('streamed script'.includes(values.only)) add(rows, await measureStreamed(images))
   if ('nothing changed'.includes(values.only)) {
@@ -188,11 +190,11 @@ async function measureAll(images: Images, docker: Docker | undefined): Promise<r
   return rows
 }
 
-/** A streaming script may take the time of the script itself plus the time of its image as a file. */
+/** Measures a streaming script. It may take as long as running the script alone and pushing its image from a file. */
 async function measureStreamed(images: Images): Promise<Row> {
   progress('streamed script')
   const script = median(await times(() => measure('sh', ['-c', '"$1" > /dev/null', 'sh', images.script])))
-  const [streamed, plain] = await inTurn(cold(images.script), cold(images.layered))
+  const [streamed, plain] = await interleave(cold(images.script), cold(images.layered))
   const allowed = figures(plain).seconds + script
   return {
     name: 'streamed script',
@@ -206,7 +208,7 @@ async function measureStreamed(images: Images): Promise<Row> {
 
 async function measureDelay(images: Images): Promise<Row> {
   progress('20 ms for each request')
-  const [late, prompt] = await inTurn(cold(images.layered, 'gzip', 20), cold(images.layered, 'gzip', 0))
+  const [late, prompt] = await interleave(cold(images.layered, 'gzip', 20), cold(images.layered, 'gzip', 0))
   return {
     name: '20 ms for each request',
     own: figures(late),
@@ -219,7 +221,7 @@ async function measureDelay(images: Images): Promise<Row> {
 
 type Attempt = () => Promise<Run>
 
-/** A fresh registry for each run. */
+/** Pushes an image to an empty registry. */
 function cold(image: string, compression = 'gzip', delay?: number): Attempt {
   return async () => {
     const registry = await startDistribution()
@@ -231,12 +233,12 @@ function cold(image: string, compression = 'gzip', delay?: number): Attempt {
   }
 }
 
-/** A registry that already has an image. */
+/** Pushes an image to a registry that already has another one. */
 function warm(images: Images, image: string): Attempt {
   return async () => {
     const registry = await startDistribution()
     await push(registry.host, images.layered, 'gzip')
-    // Count only the following requests. The registry identifies images by path, whatever host name is used.
+    // Counts only the requests of the second push. The registry identifies images by their paths, not by its host name.
     const proxy = await startProxy(registry.host, 0)
     const measured = await push(proxy.host, image, 'gzip')
     const requests = proxy.count()
@@ -278,7 +280,7 @@ function warmSkopeo(images: Images): Attempt {
   return async () => {
     const registry = await startDistribution()
     await skopeo(registry.host, images.layered, 'gzip')
-    // Like on a fresh machine: skopeo's cache of blobs is outside this run's home.
+    // skopeo's cache of blobs is in the home folder, which differs for each run.
     const measured = await skopeo(registry.host, images.changed, 'gzip')
     await registry.close()
     return measured
@@ -295,11 +297,11 @@ async function skopeo(host: string, image: string, format: string): Promise<Run>
     TMPDIR: folder,
     BLOB_INFO_CACHE_DIR: home,
   }
-  // Some versions of skopeo, such as 1.9, can't read Docker archives compressed with gzip. The benchmark decompresses
-  // the archive into a file for them, as other versions do.
+  // Some versions of skopeo, such as 1.9, can't read a compressed docker archive. Decompress it to a file first, as other
+  // versions do.
   const unpack = image.endsWith('.gz') ? 'gzip -dc "$1" > "$3" && ' : ''
   const source = image.endsWith('.gz') ? join(home, 'unpacked.tar') : image
-  // The cache of root's skopeo is here; a fresh machine has none.
+  // Hides the cache of blobs that skopeo keeps for root.
   const fresh = process.getuid?.() === 0 ? 'mount -t tmpfs none /var/lib && ' : ''
   const copy = `${fresh}${unpack}exec skopeo copy --quiet --dest-tls-verify=false --dest-compress-format "$2" "docker-archive:$3" "$4"`
   const args = ['sh', '-c', copy, 'sh', image, format, source, `docker://${host}/bench/skopeo:latest`]
@@ -319,7 +321,7 @@ function coldDocker(image: string, docker: Docker): Attempt {
     const measured = await measure('sh', ['-c', script, 'sh', image, reference], env)
     await run('docker', ['image', 'rm', '--force', reference, 'bench:nix'], { env })
     await registry.close()
-    // The daemon does the work, so the client's processor time is meaningless.
+    // The work is done by the daemon, whose CPU time is unknown.
     return { seconds: measured.seconds, cpuSeconds: undefined, memory: undefined, output: measured.output }
   }
 }
@@ -335,8 +337,8 @@ async function skopeoVersion(): Promise<string> {
   return (await run('skopeo', ['--version'])).stdout.trim()
 }
 
-/** Runs alternate, so that both tools see the same conditions. */
-async function inTurn(own: Attempt, other: Attempt): Promise<readonly [readonly Run[], readonly Run[]]> {
+/** Interleaves the runs, so that other load on the machine affects both. */
+async function interleave(own: Attempt, other: Attempt): Promise<readonly [readonly Run[], readonly Run[]]> {
   const [ownRuns, otherRuns]: [Run[], Run[]] = [[], []]
   for (let count = 0; count < runs; count++) {
     ownRuns.push(await own())

@@ -1,5 +1,5 @@
-// Builds the example flake for two systems, pushes the images to a local registry, and merges them into one image, with
-// the action that users run. Needs only Nix, and removes everything when it ends.
+// Demonstrates the action on this machine: builds the example flake for two systems, pushes the images to a registry, and
+// merges them into one multi-platform image. Needs only Nix, and leaves no files behind.
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { distributionProgram, startDistribution } from '../__tests__/support/distribution.ts'
@@ -12,7 +12,7 @@ const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
 await demonstrate()
 
 async function demonstrate(): Promise<void> {
-  heading('Starting a registry and a stand-in for the runner')
+  heading('Starting a registry and the runner’s services')
   const lab = await startLab({ startRegistry: startSomeRegistry })
   try {
     await publish(lab)
@@ -21,10 +21,10 @@ async function demonstrate(): Promise<void> {
     await lab.close()
   }
   heading('Done')
-  say('Stopped the registry and removed all files.')
+  say('The registry has been stopped. No files are left behind.')
 }
 
-/** Starts Docker Distribution if it is installed, otherwise the in-process registry of the tests. */
+/** Starts Docker Distribution if it is installed, and the tests' in-process registry otherwise. */
 async function startSomeRegistry(folder: string): Promise<LabRegistry> {
   const blobs = join(folder, 'blobs')
   await mkdir(blobs)
@@ -55,11 +55,11 @@ async function publish(lab: Lab): Promise<void> {
 
 async function show(lab: Lab): Promise<void> {
   const { host } = lab.registry
-  heading('The index at the registry')
+  heading('The index in the registry')
   const accept = 'application/vnd.oci.image.index.v1+json'
   const response = await fetch(`http://${host}/v2/owner/hello/manifests/latest`, { headers: { accept } })
   say(`${response.headers.get('docker-content-digest')}\n${await response.text()}`)
-  heading('Commands to pull the image while the registry runs')
+  heading('To pull the image while the registry runs')
   say(`docker pull ${host}/owner/hello:latest\nskopeo inspect --tls-verify=false docker://${host}/owner/hello:latest`)
 }
 

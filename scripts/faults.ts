@@ -1,15 +1,15 @@
-// Runs the fault tests: every request that the action sends, failing in every way, once and permanently.
+// Runs the fault matrix: each request of the action fails in each way, once or always.
 //
 //   npm run test:faults                             all cells
-//   npm run test:faults -- --only "PUT blob"        cells with this text in their names; a single one prints its log
+//   npm run test:faults -- --only "PUT blob"        only cells with this in their names; a single one prints its log
 //   npm run test:faults -- --cells 500 --seed 7     a sample
-//   npm run test:faults -- --registry distribution  against Docker Distribution
+//   npm run test:faults -- --registry distribution  with Docker Distribution
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Cell, printCell, sample } from '../__tests__/faults/cells.ts'
 import { type Judged, runMatrix } from '../__tests__/faults/run.ts'
 
-/** The fraction of cells that may be wrong. */
+/** The share of cells that may fail. */
 const TOLERATED = 0.002
 
 const { values } = parseArgs({
@@ -34,7 +34,7 @@ const [only] = judged
 if (only !== undefined && judged.length === 1) console.log(only.log)
 const wrong = judged.filter(({ verdict }) => verdict !== undefined)
 for (const [kind, ones] of Map.groupBy(wrong, ({ verdict }) => verdict?.wrong)) console.log(`${kind}: ${ones.length}`)
-console.log(`${judged.length} cells, ${judged.length - wrong.length} right, ${wrong.length} wrong`)
+console.log(`${judged.length} cells: ${judged.length - wrong.length} passed, ${wrong.length} failed`)
 process.exitCode = wrong.length > judged.length * TOLERATED ? 1 : 0
 
 function choose(cells: readonly Cell[]): readonly Cell[] {

@@ -1,8 +1,8 @@
-// Gives random input to all code that reads external data, until the time is over or a case crashes, hangs or needs too
+// Feeds random input to all code that parses untrusted data, until the time is over or a case fails, hangs or uses too
 // much memory.
 //
 //   npm run fuzz -- --seconds 1800            rounds over all targets, for half an hour
-//   npm run fuzz -- --target tar --seed 1     one target, repeating the cases of an earlier run
+//   npm run fuzz -- --target tar --seed 1     one target, repeating the cases of a seed
 //   npm run fuzz -- --target tar --seed 1 --case 17   one case
 import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -15,13 +15,13 @@ import { type Campaign, type Finding, HANG, printFinding } from '../__tests__/fu
 import { randomOf } from '../__tests__/fuzz/random.ts'
 import type { Target } from '../__tests__/fuzz/target.ts'
 import { TARGETS } from '../__tests__/fuzz/targets.ts'
-import { formatBytes } from '../src/units.ts'
+import { formatBytes } from '../src/text.ts'
 
-/** The most memory that a process with cases of one target may use, in bytes. */
+/** The memory limit of a process that runs cases of one target, in bytes. */
 const MEMORY_LIMIT = 350e6
-/** Keeps garbage from counting as used memory. A case that needs more than this ends the process. */
+/** Limits the heap, so that garbage hardly counts as memory in use. */
 const HEAP = ['--max-old-space-size=160', '--max-semi-space-size=4']
-/** The duration of one target's turn, in seconds. */
+/** How long one target runs at a time, in seconds. */
 const TURN = 15
 
 const { values } = parseArgs({
@@ -91,7 +91,7 @@ interface TurnOptions {
   readonly seconds: number
 }
 
-/** Runs cases of a target in a separate process, which can be ended at any time. */
+/** Runs cases of a target in a process that can be killed. */
 async function takeTurn(target: Target, { first, count, seconds }: TurnOptions): Promise<Turn> {
   const file = join(folder, 'case')
   const program = fileURLToPath(new URL('fuzz/campaign.ts', import.meta.url))
@@ -109,13 +109,13 @@ async function takeTurn(target: Target, { first, count, seconds }: TurnOptions):
   if (end === '0') return JSON.parse((await output).split('\n').at(-1) ?? '')
   const number = await caseIn(file)
   const error = (await hung)
-    ? `The case has not ended after ${HANG / 1000} s`
-    : `The process ended with ${end}\n${(await log).slice(-5000)}`
+    ? `The case did not finish within ${HANG / 1000} s`
+    : `The process exited with ${end}\n${(await log).slice(-5000)}`
   const finding: Finding = { number, error, input: target.make(randomOf(seed, number)).print() }
   return { cases: number - first + 1, slowest: HANG, slowestCase: number, memory: 0, finding }
 }
 
-/** Returns whether a case takes too long. */
+/** Reports whether a case hangs. */
 async function watch(file: string, signal: AbortSignal): Promise<boolean> {
   let [current, since] = [-1, performance.now()]
   while (!signal.aborted) {
@@ -131,7 +131,7 @@ async function caseIn(file: string): Promise<number> {
   return Number(await readFile(file, 'utf8').catch(() => '0'))
 }
 
-/** Prints the problem, if any. */
+/** Prints a problem, and reports whether there is one. */
 function report(target: Target, { cases, finding, memory }: Turn): boolean {
   if (finding !== undefined) process.stdout.write(`\n${printFinding(target, seed, finding)}\n`)
   else if (memory > MEMORY_LIMIT)

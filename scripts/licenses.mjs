@@ -1,5 +1,5 @@
-// Writes the licenses of all packages that dist/ may contain to dist/licenses.txt, in the order of the lock file's
-// paths. The bundler could do this, but its result varies if two versions of a package have different license files.
+// Writes the licenses of all packages that dist/ may contain to dist/licenses.txt, in the order of the lock file's paths.
+// ncc can do this too, but its output varies if two versions of a package have different license files.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,8 +1,8 @@
 // Builds registries from their Go modules, and tests the action against them.
 //
 //   npm run test:registries                   all registries
-//   npm run test:registries -- zot gitea      only test files with one of these names
-//   npm run test:registries -- zot -t zstd    with Jest's options
+//   npm run test:registries -- zot gitea      only test files with one of these in their names
+//   npm run test:registries -- zot -t zstd    also takes Jest's options
 //
 // Programs are built once, into .cache/registries. Existing programs are used as they are.
 import { type SpawnSyncOptions, spawnSync } from 'node:child_process'
@@ -13,10 +13,10 @@ import { allPrograms, type Program, programFolder } from '../__tests__/registrie
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
 const args = process.argv.slice(2)
-// Arguments before Jest's first option are parts of file names.
+// Arguments before the first option of Jest are parts of file names.
 const optionsAt = args.findIndex((arg) => arg.startsWith('-'))
 const names = optionsAt < 0 ? args : args.slice(0, optionsAt)
-// Gitea's files also test its runner. Every file uses a second registry, which is Distribution.
+// The tests of Gitea also need its runner, and all tests need Distribution as a second registry.
 const isNeeded = ({ name }: Program): boolean =>
   names.length === 0 ||
   name === 'distribution' ||
@@ -31,8 +31,8 @@ for (const program of missing) {
   try {
     build(program)
   } catch (error) {
-    // Continue with the tests of other registries; those of this one will fail.
-    console.error(`${program.name} failed to build: ${error instanceof Error ? error.message : error}`)
+    // Continue: only the tests of this registry fail.
+    console.error(`${program.name} could not be built: ${error instanceof Error ? error.message : error}`)
   }
 }
 
@@ -55,7 +55,7 @@ function requireGo(): void {
 function build(program: Program): void {
   const folder = programFolder(program)
   mkdirSync(dirname(folder), { recursive: true })
-  // A temporary name until it is complete, so that an interrupted build is repeated.
+  // Renamed only when complete, so that an interrupted build is repeated.
   const incomplete = mkdtempSync(`${folder}-`)
   try {
     const module = download(program, incomplete)

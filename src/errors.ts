@@ -1,30 +1,28 @@
-import { withoutSecrets } from './secrets.ts'
-import { cut, withoutCommands, withoutEscapes, withoutHidden } from './text.ts'
+import { cut, sanitizeLine } from './text.ts'
 
-/** The parts of an explained failure, in the order in which a person needs them. */
+/** The parts of an error message, in the order in which they are shown. */
 export interface FailureParts {
-  /** What failed, and on what: one sentence that names the image, record, tag or file. */
+  /** Says what failed and on what, in one sentence that names the image, record, tag or file. */
   readonly message: string
-  /** The other side's own words (Nix's, Docker's, the registry's), unabridged where they are short. */
+  /** The output of Nix or Docker, or the answer of the registry. */
   readonly detail?: string | undefined
-  /** What the user can do now: the YAML to add or the command to run. */
+  /** Says what the user can do: the YAML to add or the command to run. */
   readonly hint?: string | undefined
   readonly cause?: unknown
 }
 
 /**
- * A failure that has been understood and is told to the user as it stands. Each room has its own subclass; whatever
- * else is thrown is a defect of this action.
+ * An error whose message is written for the user of the action. Anything else that is thrown is a defect of the action.
  */
 export class ActionError extends Error {
   override readonly name: string = 'ActionError'
   readonly parts: FailureParts
 
   constructor({ message, detail, hint, cause }: FailureParts) {
-    // Each may have names in it, or an answer, of any length: it must not push the others out of the log.
+    // Names and answers can have any length. A long part must not push the others out of the log.
     const parts = {
       message: cut(message, PART_LIMIT),
-      detail: detail && cut(detail, WORDS_LIMIT),
+      detail: detail && cut(detail, DETAIL_LIMIT),
       hint: hint && cut(hint, PART_LIMIT),
       cause,
     }
@@ -36,44 +34,83 @@ export class ActionError extends Error {
   }
 }
 
-/** In characters; the log takes more than all of them together. */
+/** In characters. All parts together fit into the runner's log. */
 const PART_LIMIT = 8 * 1024
-const WORDS_LIMIT = 32 * 1024
+const DETAIL_LIMIT = 32 * 1024
 
-/** The text of anything that was thrown, for use inside another message. */
+/** An input that is missing, malformed or in conflict with another input. */
+export class InputError extends ActionError {
+  override readonly name = 'InputError'
+}
+
+/** Nix is missing, or failed to evaluate or build something. */
+export class NixError extends ActionError {
+  override readonly name = 'NixError'
+}
+
+/** Docker is missing, is not running, or failed to load, tag or push an image. */
+export class DockerError extends ActionError {
+  override readonly name = 'DockerError'
+}
+
+/** A build result that is not a valid container image. */
+export class ImageError extends ActionError {
+  override readonly name = 'ImageError'
+}
+
+/** A name, digest or document that violates the OCI specifications. */
+export class FormatError extends ActionError {
+  override readonly name = 'FormatError'
+}
+
+/** A file that can't be read, or that leads outside the folder it must stay in. */
+export class FileError extends ActionError {
+  override readonly name = 'FileError'
+}
+
+/** A blob that can't be stored before its upload. */
+export class BlobError extends ActionError {
+  override readonly name = 'BlobError'
+}
+
+/** An earlier image that can't be reused. The build continues without it. */
+export class ReuseError extends ActionError {
+  override readonly name = 'ReuseError'
+}
+
+/** A digest record, or a set of them, that can't be written or merged. */
+export class RecordError extends ActionError {
+  override readonly name = 'RecordError'
+}
+
+/** Images that can't be published together under one tag. */
+export class MergeError extends ActionError {
+  override readonly name = 'MergeError'
+}
+
+/** A tag that could not be moved. */
+export class TagError extends ActionError {
+  override readonly name: string = 'TagError'
+}
+
+/** Returns the message of anything that was thrown, for use in another message. */
 export function messageOf(error: unknown): string {
-  // Not instanceof: errors of another realm are errors as well.
+  // Not instanceof, which is false for errors of another realm.
   if (typeof error !== 'object' || error === null || !('message' in error)) return String(error)
-  // Node joins the addresses it tried in an AggregateError whose own message is empty.
+  // If all addresses of a host fail, Node throws an AggregateError with an empty message.
   if (error.message === '' && error instanceof AggregateError) return error.errors.map(messageOf).join('; ')
   return String(error.message)
 }
 
-/**
- * Somebody else's text on one line of at most 500 characters, without control characters: a line of the job's log that
- * begins with `::`, and any text with `##[`, is a command to the runner.
- */
-export function sanitizeLine(text: string): string {
-  // Secrets first: the cut must not leave a part of one.
-  const detail = withoutEscapes(withoutSecrets(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
-  const line = withoutCommands(withoutHidden(detail).trim())
-  return line.length > 500 ? `${line.slice(0, 500)}…` : line
-}
-
-/** What an error begins with, for a line of the log. */
+/** Returns the first line of an error's message, sanitized for the job's log. */
 export function firstLine(error: unknown): string {
   return sanitizeLine(messageOf(error).split('\n')[0] ?? '')
 }
 
-/** What a failure begins with, for a line of the log where there is another way; a defect is thrown on. */
+/** Returns the first line of an `ActionError`, sanitized for the job's log. @throws any other error */
 export function failureSummary(error: unknown): string {
   if (error instanceof ActionError) return firstLine(error)
   throw error
-}
-
-/** The last lines of a program's log. */
-export function lastLines(log: string, count: number): string {
-  return log.trimEnd().split('\n').slice(-count).join('\n')
 }
 
 function indent(detail: string): string {
@@ -82,4 +119,24 @@ function indent(detail: string): string {
     .split('\n')
     .map((line) => `  ${line}`.trimEnd())
     .join('\n')
+}
+
+export type DiskProblem = 'full' | 'read-only' | 'denied' | 'missing' | 'too-many-files' | 'other'
+
+interface DiskErrorParts extends Omit<FailureParts, 'hint'> {
+  readonly problem: DiskProblem
+  readonly folder: string
+}
+
+/** Files can't be written to a folder. The hint depends on where the process runs, and is left to the caller. */
+export class DiskError extends ActionError {
+  override readonly name = 'DiskError'
+  readonly problem: DiskProblem
+  readonly folder: string
+
+  constructor(parts: DiskErrorParts) {
+    super(parts)
+    this.problem = parts.problem
+    this.folder = parts.folder
+  }
 }

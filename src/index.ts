@@ -3,19 +3,20 @@ import { setFlagsFromString } from 'node:v8'
 import { endOnSignals, isCancelled } from './actions/cancel.ts'
 import { run } from './run.ts'
 
-// Compression goes to libuv's threads, of which there are four however many cores there are. More than one for each core
-// would keep this thread, which feeds them, from its turn. It counts only until the first of them has work.
+// libuv's threads compress. By default there are four of them, however many cores there are; more threads than cores
+// would take time from this thread, which feeds them. Has an effect only before the first thread has work.
 process.env.UV_THREADPOOL_SIZE ??= String(availableParallelism())
 
-// An image goes by in buffers, and little else is in memory: V8 collects after every few of them, which takes a tenth of
-// the time that pushing a streamed image does. So that it waits for six times what is in use, not for one and a half.
+// Images pass through short-lived buffers, which make V8 collect garbage very often. Lets the heap grow by 500 % before
+// the next collection: pushing a streamed image of 300 MB then takes 16 % (gzip) or 25 % (zstd) less CPU time, and 50 MB
+// more memory. The flag is internal to V8: a test fails if Node drops it.
 setFlagsFromString('--heap-growing-percent=500')
 
-// Deprecated calls in dependencies are this project's concern, not that of who reads the log.
+// Warnings about deprecated calls in dependencies are of no use to readers of the log.
 process.noDeprecation = true
 
 endOnSignals()
 const exitCode = await run(process.env)
-// At once: a registry that does not end its answer, or a program that does not end, must not keep the step from ending.
-// A cancelled step ends once its programs have ended.
+// Exit immediately: open connections and programs that don't exit must not delay the end of the step. A cancelled step
+// exits when its programs have exited.
 if (!isCancelled()) process.exit(exitCode)

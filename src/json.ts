@@ -1,15 +1,14 @@
 import * as v from 'valibot'
 
-/** JSON that has been read, or why it can't be: in words that hold nothing of it but the names of fields. */
+/** Parsed JSON, or the reason why it was refused. The reason quotes nothing of the JSON except the names of fields. */
 export type Parsed<Value> =
   | { readonly ok: true; readonly value: Value }
   | { readonly ok: false; readonly problem: string; readonly place?: string }
 
 /**
- * Reads JSON that somebody else has written: it need not be JSON, nor what it should be. Takes time and memory in
- * proportion to its size: it stops at the first thing that does not fit, and reads nothing that is nested deeper, or has
- * more values, than documents have.
- * @param json as text, or as bytes, which must be UTF-8
+ * Parses and validates untrusted JSON. Takes time and memory in proportion to its size: stops at the first error, and
+ * refuses JSON that is nested deeper or has more values than real documents.
+ * @param json a string, or bytes in UTF-8
  */
 export function readJson<Schema extends v.GenericSchema>(
   schema: Schema,
@@ -23,26 +22,26 @@ export function readJson<Schema extends v.GenericSchema>(
   if (success) return { ok: true, value: output }
   const [issue] = issues
   const place = v.getDotPath(issue)
-  // valibot's own messages end in the value, which may be anything.
+  // The messages of valibot end with the value, which may be a secret.
   const problem = issue.message.replace(/ but received .*$/s, '')
   return { ok: false, problem, ...(place !== null && { place }) }
 }
 
-/** No document that is read here has half as many; functions that walk through values take a stack frame for each. */
+/** More than twice the depth of any real document. Recursive functions take a stack frame per level. */
 const DEPTH_LIMIT = 100
-/** In memory, each value takes up to 30 times the space that it takes as text: `{}` does. */
+/** A value takes up to 30 times as much memory as its text, as with `{}`. */
 const VALUES_LIMIT = 1_000_000
 
 function decode(bytes: Uint8Array): string | undefined {
   try {
-    // JSON has no byte order mark; what is read again elsewhere must not differ by it.
+    // Refuse a byte order mark, which is invalid in JSON and which other parsers might ignore.
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch {
     return undefined
   }
 }
 
-/** Returns the value, why the text is not read, or nothing if it is not JSON. */
+/** Returns the value, a reason to refuse the text, or undefined if it is not JSON. */
 function parseJson(text: string): { readonly value: unknown } | string | undefined {
   const { depth, values } = measure(text)
   if (depth > DEPTH_LIMIT) return `it is nested more than ${DEPTH_LIMIT} levels deep`
@@ -54,7 +53,7 @@ function parseJson(text: string): { readonly value: unknown } | string | undefin
   }
 }
 
-/** Returns how deep arrays and objects are nested, and how many values there are; for what is not JSON, any numbers. */
+/** Returns the nesting depth and the number of values. The result is meaningless if the text is not JSON. */
 function measure(text: string): { readonly depth: number; readonly values: number } {
   let depth = 0
   let deepest = 0
@@ -80,7 +79,7 @@ function measure(text: string): { readonly depth: number; readonly values: numbe
   return { depth: deepest, values }
 }
 
-/** Returns where the string ends that begins at `start`. */
+/** Returns the end of the string that starts at `start`. */
 function endOfString(text: string, start: number): number {
   let at = start + 1
   while (at < text.length && text.charCodeAt(at) !== QUOTE) at += text.charCodeAt(at) === BACKSLASH ? 2 : 1

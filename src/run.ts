@@ -2,16 +2,19 @@ import { appendFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import * as core from '@actions/core'
-import { adviceFor } from './actions/advice.ts'
+import { adviceFor, adviceForDisk } from './actions/advice.ts'
 import { cancellation, isCancelled } from './actions/cancel.ts'
 import { jobLog } from './actions/log.ts'
-import { reportSilence } from './activity.ts'
-import { readWorkflow } from './context.ts'
-import { ActionError, messageOf } from './errors.ts'
+import { type Environment, readWorkflow } from './context.ts'
+import { ActionError, DiskError, messageOf } from './errors.ts'
 import { diskFailure } from './fs/disk.ts'
 import { createHttp, type Http } from './http/client.ts'
-import { type Environment, inputOf } from './inputs/field.ts'
-import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from './inputs/inputs.ts'
+import type { BuildInputs } from './inputs/build.ts'
+import { inputOf } from './inputs/field.ts'
+import { readInputs } from './inputs/inputs.ts'
+import type { MergeInputs } from './inputs/merge.ts'
+import type { PlanInputs } from './inputs/plan.ts'
+import { reportSilence } from './log.ts'
 import { build } from './modes/build.ts'
 import { merge } from './modes/merge.ts'
 import type { Result } from './modes/mode.ts'
@@ -24,9 +27,13 @@ import { withoutSecrets } from './secrets.ts'
 import { withoutEscapes, withoutHidden } from './text.ts'
 
 /**
- * Runs the action: inputs in, outputs and the summary out. A failure is explained by one error.
+ * Runs the action: reads the inputs, runs the mode, and writes its outputs and summary. Reports a failure as one error.
+ *
+ * - `inputs/` parses and validates inputs; `context.ts` reads what the runner says about the run.
+ * - `modes/build.ts`, `modes/merge.ts` and `modes/plan.ts` are the three modes, top to bottom.
+ * - `actions/` talks to GitHub Actions. Nothing below the modes does.
  * @param env the runner's environment
- * @returns the exit code. Connections and programs may still be open then: nothing that is worth waiting for
+ * @returns the exit code. Connections and child processes may still be open
  */
 export async function run(env: Environment): Promise<number> {
   const stopReports = reportSilence(jobLog.info)
@@ -40,9 +47,9 @@ export async function run(env: Environment): Promise<number> {
     await writeSummary(summary, env)
     return 0
   } catch (error) {
-    // The signal's handler ends the process, once the programs have ended that failed because of it.
+    // The signal handler ends the process after its child processes.
     if (isCancelled()) return new Promise(() => undefined)
-    jobLog.error(await explain(error, env))
+    jobLog.error(await explainError(error, env))
     if (error instanceof Error) jobLog.debug(error.stack ?? error.message)
     return 1
   } finally {
@@ -59,7 +66,7 @@ async function writeOutputs(outputs: Result['outputs'], env: Environment): Promi
   }
 }
 
-/** Warns where the summary can't be written: what it reports has been done. */
+/** Only warns if the summary can't be written: the step has done its work. */
 async function writeSummary(summary: string, { GITHUB_STEP_SUMMARY: file }: Environment): Promise<void> {
   if (!file) return
   try {
@@ -67,7 +74,7 @@ async function writeSummary(summary: string, { GITHUB_STEP_SUMMARY: file }: Envi
   } catch (error) {
     const failure = await diskFailure(`Can't write the summary of this step to ${file}`, dirname(file), error)
     const { message, detail } = failure.parts
-    jobLog.warning(new ActionError({ message, detail, hint: 'The step has succeeded all the same.' }).message)
+    jobLog.warning(new ActionError({ message, detail, hint: 'The step has succeeded.' }).message)
   }
 }
 
@@ -75,7 +82,7 @@ function forSummary(text: string): string {
   return withoutHidden(withoutEscapes(withoutSecrets(text))).slice(0, SUMMARY_LIMIT)
 }
 
-/** The runner takes no summary of more than 1 MiB; a character has up to four bytes. */
+/** In characters, of up to four bytes. The runner accepts at most 1 MiB. */
 const SUMMARY_LIMIT = 256 * 1024
 
 async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Environment): Promise<Result> {
@@ -104,23 +111,23 @@ function openRegistry(http: Http, env: Environment): Registry {
   return createRegistry({ http, credentials, onSecret })
 }
 
-/** The message of an error, for a person who reads it in the log of a workflow. */
-async function explain(error: unknown, env: Environment): Promise<string> {
+/** Returns the message of an error, with advice for the workflow. */
+async function explainError(error: unknown, env: Environment): Promise<string> {
   const { RUNNER_TEMP = tmpdir() } = env
   if (!(error instanceof ActionError) && isShortage(error))
-    return (await diskFailure("This step can't continue", RUNNER_TEMP, error)).message
-  if (!(error instanceof ActionError))
-    return `This is a defect of nix-image-action, please report it: ${messageOf(error)}`
+    return explainError(await diskFailure("This step can't continue", RUNNER_TEMP, error), env)
+  if (!(error instanceof ActionError)) return `This is a bug in nix-image-action. Please report it: ${messageOf(error)}`
+  if (error instanceof DiskError) return `${error.message}\n${adviceForDisk(error)}`
   const advice = registryErrorIn(error)
   return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n')
 }
 
-/** Reports whether the runner lacks disk space or file handles, wherever that was noticed. */
+/** Reports whether the runner has run out of disk space or file handles. */
 function isShortage(error: unknown): boolean {
   return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String((error as NodeJS.ErrnoException | undefined)?.code))
 }
 
-/** The registry's refusal that led to an error and says nothing itself of what to do. */
+/** Returns the registry error that caused an error, if it has no hint yet. */
 function registryErrorIn(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error.parts.hint === undefined ? error : undefined
   return error instanceof ActionError ? registryErrorIn(error.cause) : undefined

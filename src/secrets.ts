@@ -1,7 +1,6 @@
 /**
- * The shortest text that counts as a secret, in characters. A secret is hidden wherever it occurs, and the runner drops
- * outputs that contain it: with an ordinary word for a password, such as `sha256`, neither the log nor a digest would be
- * left. Passwords so short protect nothing.
+ * The length of the shortest secret that is masked, in characters. Secrets are masked everywhere, and the runner drops
+ * outputs that contain them: a password such as `sha256` would garble the log and remove digests.
  */
 const SHORTEST_SECRET = 8
 
@@ -9,7 +8,7 @@ const known = new Set<string>()
 
 /**
  * Registers a secret of this process.
- * @returns the forms of it that are to be masked, without those that were registered before
+ * @returns the forms of the secret to mask, except those that were registered before
  */
 export function addSecret(secret: string): readonly string[] {
   const added = formsOf(secret).filter((form) => !known.has(form))
@@ -17,14 +16,14 @@ export function addSecret(secret: string): readonly string[] {
   return added
 }
 
-/** Returns a text with `***` in place of each secret, in any of its forms. */
+/** Replaces every secret in a text, in any of its forms, with `***`. */
 export function withoutSecrets(text: string): string {
-  // The longest first: a secret within another one must not leave the rest of that one behind.
+  // Longest first: replacing a secret that is part of another one would leave the rest of that one.
   const forms = [...known].filter((form) => text.includes(form)).sort((a, b) => b.length - a.length)
   return forms.reduce((redacted, form) => redacted.replaceAll(form, '***'), text)
 }
 
-/** Returns a secret as it may occur in a URL, a form, a header, JSON, or in what another program prints. */
+/** Returns the forms of a secret in URLs, form data, headers, JSON and the output of other programs. */
 function formsOf(secret: string): readonly string[] {
   if (secret.length < SHORTEST_SECRET) return []
   const bytes = Buffer.from(secret)
@@ -33,7 +32,7 @@ function formsOf(secret: string): readonly string[] {
     encodeURIComponent(secret),
     new URLSearchParams([['', secret]]).toString().slice(1),
     JSON.stringify(secret).slice(1, -1),
-    // Without its padding, which not everybody writes.
+    // Without padding, which is optional.
     bytes.toString('base64').replace(/=+$/, ''),
     bytes.toString('base64url'),
   ]

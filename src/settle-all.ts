@@ -3,3 +3,17 @@ export async function settleAll<Value>(promises: readonly Promise<Value>[]): Pro
   await Promise.allSettled(promises)
   return Promise.all(promises)
 }
+
+/** The value of a promise, or the error that it was rejected with. */
+export interface Settled<Value> {
+  readonly value?: Value
+  readonly error?: unknown
+}
+
+export async function settled<Value>(promise: Promise<Value>): Promise<Settled<Value>> {
+  try {
+    return { value: await promise }
+  } catch (error) {
+    return { error }
+  }
+}

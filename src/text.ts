@@ -1,13 +1,55 @@
+import { withoutSecrets } from './secrets.ts'
+
 /**
- * Returns a text without the sequences by which programs give a terminal commands: colours, titles, links, moves of the
- * cursor. Takes time in proportion to the text's length, whatever is in it.
+ * Returns text from another program or service in a form that is safe to print to the job's log: without escape
+ * sequences, invisible characters and workflow commands (lines that begin with `::`, and `##[` anywhere). Truncates long
+ * lines and long texts.
+ */
+export function sanitize(text: string): string {
+  const lines = withoutHidden(withoutEscapes(cut(text, TEXT_LIMIT)))
+    .split('\n')
+    .map((line) => withoutCommands(cut(line, LINE_LIMIT)))
+  return lines.join('\n')
+}
+
+/** In characters. */
+const LINE_LIMIT = 2000
+const TEXT_LIMIT = 64 * 1024
+
+/**
+ * Returns text from another program or service as one line of at most 500 characters that is safe to print to the job's
+ * log: without secrets, control characters and workflow commands.
+ */
+export function sanitizeLine(text: string): string {
+  // Remove secrets before truncating, which could leave a part of one.
+  const visible = withoutEscapes(withoutSecrets(text).slice(0, 8192)).replace(/[\s\p{Cc}]+/gu, ' ')
+  return cut(withoutCommands(withoutHidden(visible).trim()), 500)
+}
+
+/** Truncates a text to a number of characters, and marks the cut with an ellipsis. */
+export function cut(text: string, limit: number): string {
+  return text.length > limit ? `${text.slice(0, limit)}…` : text
+}
+
+/** Returns the last lines of a log. */
+export function lastLines(log: string, count: number): string {
+  return log.trimEnd().split('\n').slice(-count).join('\n')
+}
+
+/** Returns a line without workflow commands: the runner executes `::` at the start of a line, and `##[` anywhere. */
+export function withoutCommands(line: string): string {
+  return line.replace(/^(\s*):(?=:)/, '$1: ').replaceAll('##[', '# [')
+}
+
+/**
+ * Removes terminal escape sequences: colours, titles, links, cursor movements. Takes linear time for any input.
  * https://www.ecma-international.org/publications-and-standards/standards/ecma-48/
  */
 export function withoutEscapes(text: string): string {
   return text.includes('\u001b') || text.includes('\u009b') ? text.replace(ESCAPE, '') : text
 }
 
-/** A command of an operating system's, which ends with BEL or ST; a control sequence; an escape of a few characters. */
+/** Operating system commands, which end with BEL or ST; control sequences; other escape sequences. */
 const ESCAPE = new RegExp(
   [
     String.raw`\u001b[\]PX^_][^\u0007\u001b\u009c\n]*(?:\u0007|\u001b\\|\u009c)?`,
@@ -18,8 +60,8 @@ const ESCAPE = new RegExp(
 )
 
 /**
- * Returns a text without characters that are not seen and change how the others are read: control characters but for
- * tab and line feed, those that change the direction of text, and those without width.
+ * Removes invisible characters that change how the rest of a text reads: control characters other than tab and line
+ * feed, bidirectional controls, and zero-width characters.
  * https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing
  */
 export function withoutHidden(text: string): string {
@@ -27,32 +69,16 @@ export function withoutHidden(text: string): string {
 }
 
 /**
- * `Cc` without tab and line feed, `Cf` (directions, zero widths, tags), line and paragraph separators, and `Cs`: halves
- * of characters, which would make a hidden one once what is between them is gone.
+ * `Cc` except tab and line feed; `Cf` (bidirectional controls, zero-width characters, tags); line and paragraph
+ * separators; and `Cs`, because two lone surrogates would form a new character once the text between them is removed.
  */
 const HIDDEN = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}]|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu
 
-/** In characters. */
-const LINE_LIMIT = 2000
-const TEXT_LIMIT = 64 * 1024
+const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
 
-/**
- * Returns a text of anybody's as it may stand in the job's log: without escape sequences, hidden characters and commands
- * to the runner, which are lines that begin with `::` and any `##[`; its lines and itself cut where they are too long.
- */
-export function sanitize(text: string): string {
-  const lines = withoutHidden(withoutEscapes(cut(text, TEXT_LIMIT)))
-    .split('\n')
-    .map((line) => withoutCommands(cut(line, LINE_LIMIT)))
-  return lines.join('\n')
-}
-
-/** Returns a line in which the runner finds no command. */
-export function withoutCommands(line: string): string {
-  return line.replace(/^(\s*):(?=:)/, '$1: ').replaceAll('##[', '# [')
-}
-
-/** Returns a text without what is beyond so many characters. */
-export function cut(text: string, limit: number): string {
-  return text.length > limit ? `${text.slice(0, limit)}…` : text
+/** Formats a number of bytes in decimal units: `3.1 MB`. */
+export function formatBytes(bytes: number): string {
+  const step = Math.min(BYTE_UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)))
+  const amount = bytes / 1000 ** step
+  return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${BYTE_UNITS[step]}`
 }

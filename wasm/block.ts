@@ -22,25 +22,25 @@ import { distanceLess1Of, distanceSymbolOf, lengthLess3Of, literalsOf } from './
 
 const STORED: i32 = 0
 const FIXED: i32 = 1
-const OWN: i32 = 2
-/** Before each block: whether it's the last one, which none is here, and its kind. */
-const KIND_BITS: i32 = 3
+const DYNAMIC: i32 = 2
+/** The first bits of a block: whether it is final (here always 0), and its type. */
+const TYPE_BITS: i32 = 3
 
-/** The fixed code has two symbols more, which are never there. */
+/** The fixed code has two more symbols, which never occur. */
 const FIXED_LITERALS: i32 = 288
 
-/** The most bytes of a stored block. */
+/** The largest stored block, in bytes. */
 const STORED_LIMIT: i32 = 0xffff
 
-/** The counts of the block. */
+/** The symbol frequencies of the block. */
 const LITERALS: i32 = BLOCK_COUNTS + LITERAL_COUNTS
 const DISTANCES: i32 = BLOCK_COUNTS + DISTANCE_COUNTS
 
-/** One less than the format allows: so four literals fit into a word beside 7 bits that are pending. */
+/** One less than the format allows, so that four literals and 7 pending bits fit into a 64-bit word. */
 const LITERAL_LIMIT: i32 = 14
 const DISTANCE_LIMIT: i32 = 15
 
-/** Writes a part of the input, whose tokens end at the address, as it is shortest. Counts are of no use afterwards. */
+/** Writes a range of the input as a stored, fixed or dynamic block, whichever is smallest. Overwrites the counts. */
 export function writeBlock(from: i32, to: i32, tokensEnd: i32): void {
   if (from === to) return
   store<i32>(LITERALS + (END << 2), 1)
@@ -48,13 +48,16 @@ export function writeBlock(from: i32, to: i32, tokensEnd: i32): void {
   const fixed = extra + measureFixed()
   chooseBits(LITERALS, FIXED_LITERALS, LITERAL_LIMIT, LITERAL_BITS)
   chooseBits(DISTANCES, DISTANCE_SYMBOLS_COUNT, DISTANCE_LIMIT, DISTANCE_BITS)
-  const own = extra + planHeader() + measureOwn()
-  if (measureStored(to - from) <= min(fixed, own)) return writeStored(from, to)
-  if (fixed <= own) {
-    writeBits(FIXED << 1, KIND_BITS)
+  const dynamic = extra + planHeader() + measureCodes()
+  if (measureStored(to - from) <= min(fixed, dynamic)) {
+    writeStored(from, to)
+    return
+  }
+  if (fixed <= dynamic) {
+    writeBits(FIXED << 1, TYPE_BITS)
     setFixedBits()
   } else {
-    writeBits(OWN << 1, KIND_BITS)
+    writeBits(DYNAMIC << 1, TYPE_BITS)
     writeHeader()
   }
   numberCodes(LITERAL_BITS, FIXED_LITERALS, LITERAL_CODES)
@@ -74,9 +77,9 @@ function measureExtra(): i32 {
   return total
 }
 
-function measureOwn(): i32 {
+function measureCodes(): i32 {
   return (
-    KIND_BITS +
+    TYPE_BITS +
     measureSymbols(LITERALS, LITERAL_BITS, LITERAL_SYMBOLS) +
     measureSymbols(DISTANCES, DISTANCE_BITS, DISTANCE_SYMBOLS_COUNT)
   )
@@ -84,7 +87,7 @@ function measureOwn(): i32 {
 
 function measureFixed(): i32 {
   setFixedBits()
-  return measureOwn()
+  return measureCodes()
 }
 
 function measureSymbols(counts: i32, bits: i32, symbols: i32): i32 {
@@ -93,7 +96,7 @@ function measureSymbols(counts: i32, bits: i32, symbols: i32): i32 {
   return total
 }
 
-/** How many bits a part of the input has when it's stored, if it begins on a byte. */
+/** Returns the size in bits of stored input, if it begins at a byte boundary. */
 export function measureStored(length: i32): i32 {
   const blocks = max(1, (length + STORED_LIMIT - 1) / STORED_LIMIT)
   return 8 * length + 40 * blocks
@@ -107,12 +110,12 @@ function setFixedBits(): void {
   memory.fill(DISTANCE_BITS, 5, DISTANCE_SYMBOLS_COUNT)
 }
 
-/** Writes a part of the input as it is; nothing of it makes an empty block, whose end is on a byte's border. */
+/** Writes a range of the input as stored blocks. An empty range makes one empty block, which ends at a byte boundary. */
 export function writeStored(from: i32, to: i32): void {
   let at = from
   do {
     const length = min(to - at, STORED_LIMIT)
-    writeBits(STORED << 1, KIND_BITS)
+    writeBits(STORED << 1, TYPE_BITS)
     alignOutput()
     writeBits(length | ((length ^ 0xffff) << 16), 32)
     writeBytes(at, length)
@@ -120,7 +123,7 @@ export function writeStored(from: i32, to: i32): void {
   } while (at < to)
 }
 
-/** Puts together the code of each length and its extra bits. */
+/** Combines the code of each length with its extra bits. */
 function joinLengthCodes(): void {
   for (let length = 0; length < 256; length++) {
     const symbol = lengthSymbol(length)
@@ -132,13 +135,12 @@ function joinLengthCodes(): void {
   }
 }
 
-// @ts-ignore: decorator
-@inline
+// @inline
 function literalCode(at: i32, offset: usize): i32 {
   return load<i32>((<i32>load<u8>(at + <i32>offset)) << 2, LITERAL_CODES)
 }
 
-/** Writes literals and matches. The output's bits are in local variables, for these loops are where the time goes. */
+/** Writes literals and matches. Keeps the state of the output in local variables: this loop takes most of the time. */
 function writeTokens(from: i32, to: i32, tokensEnd: i32): void {
   let bits = pending
   let count = pendingBits

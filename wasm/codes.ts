@@ -1,26 +1,27 @@
-// Huffman codes of limited length.
+// Huffman codes with limited code lengths.
 import { BITS_COUNTS, BUCKETS, NEXT_CODES, SORTED, SORTED_BEFORE, WEIGHTS } from './memory'
 
-/** Bits in the lower 24 of a code's word, their number in the upper 8. */
+/** A code: its bits in the lower 24 bits of a word, their number in the upper 8. */
 export const BITS_SHIFT: i32 = 24
 export const CODE_MASK: i32 = (1 << BITS_SHIFT) - 1
 
-/** In a word that is sorted: the symbol below, how often it is above. */
+/** A word that is sorted: the symbol in the lower bits, its frequency in the upper ones. */
 const SYMBOL_BITS: i32 = 9
 const SYMBOL_MASK: i32 = (1 << SYMBOL_BITS) - 1
 
 /**
- * Finds how many bits each symbol has in the best code for these counts that has no more than so many bits, or nearly
- * the best. Symbols that aren't there have none; there are always two symbols at least, for some readers need them.
- * @param counts 4 bytes each; the first two may be raised to 1
- * @param bits 1 byte each
+ * Computes the code lengths of an optimal or, where the limit matters, nearly optimal Huffman code. Unused symbols have
+ * length 0. At least two symbols get a code, because some decoders require that.
+ * @param counts frequencies, 4 bytes each; the first two may be raised to 1
+ * @param limit the largest code length
+ * @param bits the resulting lengths, 1 byte each
  */
 export function chooseBits(counts: i32, symbols: i32, limit: i32, bits: i32): void {
   memory.fill(bits, 0, symbols)
   const used = sortSymbols(counts, symbols)
   measureDepths(used)
   countDepths(used, limit)
-  // The rarest symbols get the most bits.
+  // The rarest symbols get the longest codes.
   let at = SORTED
   for (let length = limit; length > 0; length--) {
     for (let left = load<i32>(BITS_COUNTS + (length << 2)); left > 0; left--) {
@@ -30,7 +31,7 @@ export function chooseBits(counts: i32, symbols: i32, limit: i32, bits: i32): vo
   }
 }
 
-/** Puts the symbols that are there in order, the rarest first. */
+/** Sorts the symbols that occur, the rarest first, and returns their number. */
 function sortSymbols(counts: i32, symbols: i32): i32 {
   let used = collectSymbols(counts, symbols)
   if (used < 2) {
@@ -41,7 +42,7 @@ function sortSymbols(counts: i32, symbols: i32): i32 {
   }
   let seen = 0
   for (let at = 0; at < used; at++) seen |= load<i32>(SORTED + (at << 2))
-  // A shift by 32 is one by 0.
+  // The bound is needed because a shift by 32 shifts by 0.
   for (let shift = SYMBOL_BITS; shift < 32 && seen >>> shift !== 0; shift += 8) sortByByte(used, shift)
   return used
 }
@@ -57,7 +58,7 @@ function collectSymbols(counts: i32, symbols: i32): i32 {
   return used
 }
 
-/** One round of a radix sort. */
+/** One pass of a radix sort. */
 function sortByByte(used: i32, shift: i32): void {
   memory.fill(BUCKETS, 0, 4 * 256)
   memory.copy(SORTED_BEFORE, SORTED, used << 2)
@@ -80,29 +81,27 @@ function sortByByte(used: i32, shift: i32): void {
   }
 }
 
-// @ts-ignore: decorator
-@inline
+// @inline
 function weight(at: i32): i32 {
   return load<i32>(WEIGHTS + (at << 2))
 }
 
-// @ts-ignore: decorator
-@inline
+// @inline
 function setWeight(at: i32, value: i32): void {
   store<i32>(WEIGHTS + (at << 2), value)
 }
 
 /**
- * Replaces the weights of the sorted symbols by the depths of a Huffman tree's leaves, without a tree: A. Moffat and
+ * Replaces the weights of the sorted symbols with the depths of a Huffman tree's leaves, in place: A. Moffat and
  * J. Katajainen, In-Place Calculation of Minimum-Redundancy Codes, 1995.
  */
 function measureDepths(used: i32): void {
   for (let at = 0; at < used; at++) setWeight(at, load<i32>(SORTED + (at << 2)) >>> SYMBOL_BITS)
   joinWeights(used)
-  // Depths of inner nodes, from the parents that they now hold.
+  // Depths of inner nodes, each of which now holds its parent.
   setWeight(used - 2, 0)
   for (let at = used - 3; at >= 0; at--) setWeight(at, weight(weight(at)) + 1)
-  // Depths of leaves: what inner nodes leave free at each depth.
+  // Depths of leaves: the nodes at each depth that are not inner nodes.
   let free = 1
   let depth = 0
   let inner = used - 2
@@ -116,7 +115,7 @@ function measureDepths(used: i32): void {
   }
 }
 
-/** Joins the two lightest nodes again and again, leaves or inner ones; a node that is joined then holds its parent. */
+/** Repeatedly joins the two lightest nodes, leaves or inner ones. A joined inner node then holds its parent. */
 function joinWeights(used: i32): void {
   let leaf = 0
   let inner = 0
@@ -132,7 +131,7 @@ function joinWeights(used: i32): void {
   }
 }
 
-/** Counts the leaves at each depth, and lets those that are too deep rise until all have a place. */
+/** Counts the leaves at each depth, and moves leaves until none is deeper than the limit. */
 function countDepths(used: i32, limit: i32): void {
   memory.fill(BITS_COUNTS, 0, 4 * 16)
   let space = 0
@@ -142,7 +141,7 @@ function countDepths(used: i32, limit: i32): void {
     store<i32>(count, load<i32>(count) + 1)
     space += 1 << (limit - depth)
   }
-  // A leaf goes one down, and makes room beside it for one of the deepest.
+  // Move a leaf one level down, and put one of the deepest leaves beside it.
   for (; space > 1 << limit; space--) {
     let depth = limit - 1
     while (load<i32>(BITS_COUNTS + (depth << 2)) === 0) depth--
@@ -154,7 +153,7 @@ function countDepths(used: i32, limit: i32): void {
   }
 }
 
-/** Numbers the symbols: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.2 */
+/** Assigns the codes: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.2 */
 export function numberCodes(bits: i32, symbols: i32, codes: i32): void {
   memory.fill(BITS_COUNTS, 0, 4 * 16)
   for (let symbol = 0; symbol < symbols; symbol++) {
@@ -176,9 +175,8 @@ export function numberCodes(bits: i32, symbols: i32, codes: i32): void {
   }
 }
 
-/** 16 bits, the last first: codes are the only numbers whose upper bits come first. */
-// @ts-ignore: decorator
-@inline
+/** Reverses 16 bits: deflate writes codes from their most significant bit, and all other numbers from their least. */
+// @inline
 function reverse(bits: i32): i32 {
   let mixed = ((bits & 0x5555) << 1) | ((bits >>> 1) & 0x5555)
   mixed = ((mixed & 0x3333) << 2) | ((mixed >>> 2) & 0x3333)

@@ -1,10 +1,11 @@
+// The module's interface: compresses one block of a layer into deflate blocks. See README.md.
 import { measureStored, writeBlock, writeStored } from './block'
-import { addPartToBlock, resetBlockCounts, resetPartCounts, sumLengths } from './counts'
-import { parsePart, setLevel } from './level'
+import { addSegmentToBlock, countLengthSymbols, resetBlockCounts, resetSegmentCounts } from './counts'
+import { literalsFrom, parsedEnd, setParsed, tokensEnd } from './match'
+import { parseSegment, resetHashTable } from './matcher'
 import { INPUT, MEMORY_END, OUTPUT, TOKENS, TOKENS_LIMIT } from './memory'
 import { end, resetOutput } from './output'
-import { literalsFrom, parsedEnd, setParsed, tokensEnd } from './parse'
-import { differs, prepareLogarithms } from './split'
+import { isWorthNewBlock, prepareLogarithms } from './split'
 import { prepareSymbols } from './symbols'
 import { dropLiterals } from './tokens'
 
@@ -12,68 +13,75 @@ memory.grow(((MEMORY_END + 0xffff) >>> 16) - memory.size())
 prepareSymbols()
 prepareLogarithms()
 
-/** Where the input is to be put. */
+/** The address of the input. */
 export const input: i32 = INPUT
-/** Where the output is found. */
+/** The address of the output. */
 export const output: i32 = OUTPUT
 
-/** The input is parsed in parts of so many bytes, from which deflate blocks are made. */
-const PART: i32 = 16 * 1024
-/** No more tokens are begun with than leave room for those of a part. */
-const TOKENS_FULL: i32 = TOKENS + 8 * (TOKENS_LIMIT - PART / 3 - 1)
+/** The arguments of parseSegment for levels 1 to 4. */
+const MAX_LAZY = memory.data<u8>([0, 0, 6, 8])
+const INSERTED = memory.data<u8>([2, 4, 8, 12])
+const LEVELS: i32 = 4
+
+/** Bytes that are parsed at once. Deflate blocks consist of whole segments. */
+const SEGMENT: i32 = 16 * 1024
+/** A deflate block ends when its tokens reach this address: the tokens of another segment might not fit. */
+const TOKENS_FULL: i32 = TOKENS + 8 * (TOKENS_LIMIT - SEGMENT / 3 - 1)
 
 /**
- * Compresses the input as deflate blocks, of which none is the last, and which end in an empty stored one: so they end
- * on a byte's border, and others can follow.
- * @returns how many bytes the output has
+ * Compresses the input into deflate blocks, none of which is final. They end with an empty stored block, so that the
+ * output ends at a byte boundary and further blocks can be appended.
+ * @returns the size of the output in bytes
  */
 export function deflate(length: i32, level: i32): i32 {
   resetOutput()
-  setLevel(level)
-  writeParts(INPUT, INPUT + length)
+  resetHashTable()
+  writeSegments(INPUT, INPUT + length, min(max(level, 1), LEVELS))
   writeStored(INPUT, INPUT)
   if (end - OUTPUT > storedSize(length)) storeAll(length)
   return end - OUTPUT
 }
 
-/** Parses part after part, and writes those that are alike as one block. */
-function writeParts(from: i32, to: i32): void {
+/** Parses segment after segment, and writes similar ones as one deflate block. */
+function writeSegments(from: i32, to: i32, level: i32): void {
+  const maxLazy: i32 = load<u8>(MAX_LAZY + level - 1)
+  const inserted: i32 = load<u8>(INSERTED + level - 1)
   let blockFrom = from
-  let partFrom = from
+  let segmentFrom = from
   resetBlockCounts()
   setParsed(from, from, TOKENS)
-  while (partFrom < to) {
-    const literalsBefore = partFrom - literalsFrom
-    const partTokens = tokensEnd
-    resetPartCounts()
-    parsePart(partFrom, min(to, partFrom + PART), to)
-    sumLengths()
-    if (partFrom > blockFrom && (differs() || tokensEnd > TOKENS_FULL)) {
-      writeBlock(blockFrom, partFrom, partTokens)
+  while (segmentFrom < to) {
+    const literalsBefore = segmentFrom - literalsFrom
+    const segmentTokens = tokensEnd
+    resetSegmentCounts()
+    parseSegment(segmentFrom, min(to, segmentFrom + SEGMENT), to, maxLazy, inserted)
+    countLengthSymbols()
+    if (segmentFrom > blockFrom && (isWorthNewBlock() || tokensEnd > TOKENS_FULL)) {
+      writeBlock(blockFrom, segmentFrom, segmentTokens)
       resetBlockCounts()
-      restartTokens(partTokens, partFrom, literalsBefore)
-      blockFrom = partFrom
+      moveTokensToFront(segmentTokens, segmentFrom, literalsBefore)
+      blockFrom = segmentFrom
     }
-    addPartToBlock()
-    partFrom = parsedEnd
+    addSegmentToBlock()
+    segmentFrom = parsedEnd
   }
   writeBlock(blockFrom, to, tokensEnd)
 }
 
-/** Makes the tokens of the part that was parsed last the first ones of a block. */
-function restartTokens(partTokens: i32, partFrom: i32, literalsBefore: i32): void {
-  const size = tokensEnd - partTokens
-  if (size > 0) dropLiterals(partTokens, literalsBefore)
-  memory.copy(TOKENS, partTokens, size)
-  setParsed(parsedEnd, max(literalsFrom, partFrom), TOKENS + size)
+/** Makes the last segment's tokens the first ones of a new block. */
+function moveTokensToFront(segmentTokens: i32, segmentFrom: i32, literalsBefore: i32): void {
+  const size = tokensEnd - segmentTokens
+  if (size > 0) dropLiterals(segmentTokens, literalsBefore)
+  memory.copy(TOKENS, segmentTokens, size)
+  setParsed(parsedEnd, max(literalsFrom, segmentFrom), TOKENS + size)
 }
 
-/** How many bytes the output has when all is stored. */
+/** Returns the size of the output in bytes if all of the input is stored. */
 function storedSize(length: i32): i32 {
   return (length === 0 ? 0 : measureStored(length) >> 3) + (measureStored(0) >> 3)
 }
 
-/** The way out for what only grows: parts that are stored one by one have more headers. */
+/** Stores all of the input. For input that grows: blocks that are stored one by one have more headers. */
 function storeAll(length: i32): void {
   resetOutput()
   writeStored(INPUT, INPUT + length)

@@ -1,4 +1,4 @@
-// The header of a deflate block with codes of its own: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.7
+// The header of a deflate block with dynamic Huffman codes: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.7
 import { BITS_SHIFT, CODE_MASK, chooseBits, numberCodes } from './codes'
 import {
   DISTANCE_BITS,
@@ -14,26 +14,27 @@ import { DISTANCE_SYMBOLS_COUNT, FIRST_LENGTH, LITERAL_SYMBOLS } from './symbols
 
 const SYMBOLS: i32 = 19
 const LIMIT: i32 = 7
-/** The same again, 3 to 6 times. */
+/** Repeats the previous code length 3 to 6 times. */
 const REPEAT: i32 = 16
-/** No bits, 3 to 10 times. */
+/** Repeats a zero length 3 to 10 times. */
 const ZEROS: i32 = 17
-/** No bits, 11 to 138 times. */
+/** Repeats a zero length 11 to 138 times. */
 const MANY_ZEROS: i32 = 18
 
-/** The order in which the header tells the bits of its own code. */
+/** The order in which the header lists the lengths of the code length code. */
 const ORDER = memory.data<u8>([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15])
 
-/** How many of its own symbols the header tells of, of literals and lengths, of distances; and where its symbols end. */
-let ownCount: i32 = 0
+/** The lengths that the header lists: of the code length code, of literals and lengths, of distances. */
+let codeLengthCount: i32 = 0
 let literalCount: i32 = 0
 let distanceCount: i32 = 0
+/** The end of HEADER_SYMBOLS. */
 let symbolsEnd: i32 = 0
 
-/** Makes ready the header for LITERAL_BITS and DISTANCE_BITS, and tells how many bits it has. */
+/** Prepares the header for LITERAL_BITS and DISTANCE_BITS, and returns its size in bits. */
 export function planHeader(): i32 {
-  literalCount = trimmed(LITERAL_BITS, LITERAL_SYMBOLS, FIRST_LENGTH)
-  distanceCount = trimmed(DISTANCE_BITS, DISTANCE_SYMBOLS_COUNT, 1)
+  literalCount = countUsed(LITERAL_BITS, LITERAL_SYMBOLS, FIRST_LENGTH)
+  distanceCount = countUsed(DISTANCE_BITS, DISTANCE_SYMBOLS_COUNT, 1)
   memory.copy(HEADER_BITS, LITERAL_BITS, literalCount)
   memory.copy(HEADER_BITS + literalCount, DISTANCE_BITS, distanceCount)
   memory.fill(HEADER_COUNTS, 0, 4 * SYMBOLS)
@@ -41,18 +42,18 @@ export function planHeader(): i32 {
   const bitsEnd = HEADER_BITS + literalCount + distanceCount
   for (let at = HEADER_BITS; at < bitsEnd; ) {
     const run = runLength(at, bitsEnd)
-    addRun(load<u8>(at), run)
+    addCodeLengths(load<u8>(at), run)
     at += run
   }
   chooseBits(HEADER_COUNTS, SYMBOLS, LIMIT, HEADER_CODE_BITS)
   numberCodes(HEADER_CODE_BITS, SYMBOLS, HEADER_CODES)
-  ownCount = SYMBOLS
-  while (ownCount > 4 && ownBits(ownCount - 1) === 0) ownCount--
+  codeLengthCount = SYMBOLS
+  while (codeLengthCount > 4 && codeLengthBits(codeLengthCount - 1) === 0) codeLengthCount--
   return measureHeader()
 }
 
-/** How many symbols are left without those at the end that have no bits. */
-function trimmed(bits: i32, symbols: i32, least: i32): i32 {
+/** Counts the symbols up to the last one with a code. */
+function countUsed(bits: i32, symbols: i32, least: i32): i32 {
   let count = symbols
   while (count > least && load<u8>(bits + count - 1) === 0) count--
   return count
@@ -65,7 +66,7 @@ function runLength(from: i32, end: i32): i32 {
   return at - from
 }
 
-function addRun(bits: i32, run: i32): void {
+function addCodeLengths(bits: i32, run: i32): void {
   let left = run
   if (bits === 0) {
     while (left >= 11) {
@@ -101,13 +102,13 @@ function extraBits(symbol: i32): i32 {
   return symbol < REPEAT ? 0 : symbol === REPEAT ? 2 : symbol === ZEROS ? 3 : 7
 }
 
-/** How many bits the header's own code has for the symbol at this place of the order. */
-function ownBits(at: i32): i32 {
+/** Returns the length of the code length code's symbol at an index of ORDER. */
+function codeLengthBits(at: i32): i32 {
   return load<u8>(HEADER_CODE_BITS + <i32>load<u8>(ORDER + at))
 }
 
 function measureHeader(): i32 {
-  let total = 14 + 3 * ownCount
+  let total = 14 + 3 * codeLengthCount
   for (let symbol = 0; symbol < SYMBOLS; symbol++) {
     const bits = <i32>load<u8>(HEADER_CODE_BITS + symbol)
     total += load<i32>(HEADER_COUNTS + (symbol << 2)) * (bits + extraBits(symbol))
@@ -115,12 +116,12 @@ function measureHeader(): i32 {
   return total
 }
 
-/** Writes the header that was planned last. */
+/** Writes the header that planHeader prepared. */
 export function writeHeader(): void {
   writeBits(literalCount - 257, 5)
   writeBits(distanceCount - 1, 5)
-  writeBits(ownCount - 4, 4)
-  for (let at = 0; at < ownCount; at++) writeBits(ownBits(at), 3)
+  writeBits(codeLengthCount - 4, 4)
+  for (let at = 0; at < codeLengthCount; at++) writeBits(codeLengthBits(at), 3)
   for (let at = HEADER_SYMBOLS; at < symbolsEnd; at += 2) {
     const symbol = <i32>load<u8>(at)
     const code = load<i32>(HEADER_CODES + (symbol << 2))

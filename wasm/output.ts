@@ -1,20 +1,19 @@
-// The bits that are written.
+// The bit stream that is written.
 import { OUTPUT } from './memory'
 
-/** Bits that make no whole byte yet, fewer than 8 between two calls. */
+/** Bits that don't fill a byte yet; fewer than 8 between two calls. */
 export let pending: u64 = 0
 export let pendingBits: i32 = 0
-/** Where the next byte goes. */
+/** The address of the next byte. */
 export let end: i32 = OUTPUT
 
-/** Begins anew. */
 export function resetOutput(): void {
   pending = 0
   pendingBits = 0
   end = OUTPUT
 }
 
-/** Goes on from where a loop that had the output to itself has ended. */
+/** Sets the state of the stream after a loop that kept it in local variables. */
 export function setOutput(bits: u64, count: i32, at: i32): void {
   pending = bits
   pendingBits = count
@@ -31,12 +30,12 @@ export function writeBits(bits: i32, count: i32): void {
   pendingBits &= 7
 }
 
-/** Fills the byte that was begun. */
+/** Pads with zeros to the next byte boundary. */
 export function alignOutput(): void {
   if (pendingBits > 0) writeBits(0, 8 - pendingBits)
 }
 
-/** Writes bytes; there must be no bits pending. */
+/** Writes bytes. The stream must be at a byte boundary. */
 export function writeBytes(from: i32, length: i32): void {
   memory.copy(end, from, length)
   end += length

@@ -1,4 +1,5 @@
-// Whether a part of the input has symbols so unlike those of the deflate block before it that a new block pays.
+// Decides whether a segment's symbol frequencies differ so much from the current deflate block's that a new block, with
+// separate Huffman codes, is smaller.
 import {
   BLOCK_COUNTS,
   COUNTS_SIZE,
@@ -6,25 +7,25 @@ import {
   LITERAL_COUNTS,
   LOGARITHMS,
   LOGARITHMS_COUNT,
-  PART_COUNTS,
+  SEGMENT_COUNTS,
 } from './memory'
 
-/** Binary logarithms have so many bits after the point. */
+/** Fractional bits of the binary logarithms. */
 const FRACTION_BITS: i32 = 11
-/** About what a header takes, in bits. */
+/** The size of a typical block header, in bits. */
 const HEADER_COST: i64 = 550
 
-/** Makes the table of logarithms; once. */
+/** Fills the table of logarithms. Called once. */
 export function prepareLogarithms(): void {
   store<u16>(LOGARITHMS, 0)
   for (let value = 1; value < LOGARITHMS_COUNT; value++) store<u16>(LOGARITHMS + (value << 1), slowLogarithm(value))
 }
 
-/** Bit by bit: the logarithm of the square is twice as large. */
+/** Computes a logarithm bit by bit: squaring a number doubles its logarithm. */
 function slowLogarithm(value: i32): i32 {
   const whole = 31 - clz(value)
   let logarithm = whole
-  // From 1 to 2, with 30 bits after the point.
+  // Between 1 and 2, with 30 fractional bits.
   let rest: u64 = (<u64>value) << (30 - whole)
   for (let bit = 0; bit < FRACTION_BITS; bit++) {
     rest = (rest * rest) >>> 30
@@ -35,33 +36,32 @@ function slowLogarithm(value: i32): i32 {
   return logarithm
 }
 
-/** A number times its logarithm. */
-// @ts-ignore: decorator
-@inline
+/** Returns a number times its logarithm. */
+// @inline
 function weighted(value: i32): i64 {
   const excess = max(0, 21 - <i32>clz(value))
   const logarithm = <i32>load<u16>((value >>> excess) << 1, LOGARITHMS) + (excess << FRACTION_BITS)
   return <i64>value * <i64>logarithm
 }
 
-/** Whether the part had better begin a new block than belong to the last. */
-export function differs(): bool {
-  const apart = saved(LITERAL_COUNTS, DISTANCE_COUNTS) + saved(DISTANCE_COUNTS, COUNTS_SIZE)
-  return apart >> FRACTION_BITS > HEADER_COST
+/** Reports whether starting a new deflate block with the segment saves more than the block's header costs. */
+export function isWorthNewBlock(): bool {
+  const bits = savedBits(LITERAL_COUNTS, DISTANCE_COUNTS) + savedBits(DISTANCE_COUNTS, COUNTS_SIZE)
+  return bits >> FRACTION_BITS > HEADER_COST
 }
 
-/** How many bits fewer two codes would take for some of the symbols than one for both, in theory. */
-function saved(from: i32, to: i32): i64 {
+/** Estimates, from the entropy, how many bits two separate codes save over a common one for a range of symbols. */
+function savedBits(from: i32, to: i32): i64 {
   let block = 0
-  let part = 0
+  let segment = 0
   let bits: i64 = 0
   for (let at = from; at < to; at += 4) {
     const inBlock = load<i32>(BLOCK_COUNTS + at)
-    const inPart = load<i32>(PART_COUNTS + at)
+    const inSegment = load<i32>(SEGMENT_COUNTS + at)
     block += inBlock
-    part += inPart
-    if (inPart === 0 || inBlock === 0) continue
-    bits += weighted(inBlock) + weighted(inPart) - weighted(inBlock + inPart)
+    segment += inSegment
+    if (inSegment === 0 || inBlock === 0) continue
+    bits += weighted(inBlock) + weighted(inSegment) - weighted(inBlock + inSegment)
   }
-  return bits + weighted(block + part) - weighted(block) - weighted(part)
+  return bits + weighted(block + segment) - weighted(block) - weighted(segment)
 }

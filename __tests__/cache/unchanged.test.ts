@@ -7,9 +7,9 @@ import { readPreviousImages } from '../../src/cache/previous-image.ts'
 import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/cache/unchanged.ts'
 import { findSource } from '../../src/image/source.ts'
 import type { Reference } from '../../src/oci/reference.ts'
-import { publishUnchanged, relabel } from '../../src/push/keep.ts'
+import { publishUnchanged, relabel } from '../../src/push/existing.ts'
+import { pushImage } from '../../src/push/image.ts'
 import type { Labels } from '../../src/push/manifest.ts'
-import { pushImage } from '../../src/push/push.ts'
 import { type Client, connect, open, start } from '../registry/connect.ts'
 import { type MadeLayout, makeLayout, storeLayout } from '../support/layout.ts'
 import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
@@ -119,7 +119,7 @@ test('nothing is evaluated before it is known that it may be pushed, and then fo
     info: { storePath: PATH, labels: [] },
     image: { digest: first.digest },
   })
-  expect(lines).toEqual([`Evaluating ${PATH}, to see whether it is published already`])
+  expect(lines).toEqual([`Evaluating ${PATH} to check whether it is already published`])
 })
 
 test('with other labels it is waited for where the registry has it a moment later', async () => {
@@ -164,18 +164,18 @@ test('labels added then may have other values now, and more may be added', async
   expect((await ask(client, { labels: { a: '1', b: '2', c: '3' } })).digest).toBe(first.digest)
 })
 
-test('of several references one that is not there or of something else does no harm', async () => {
+test('finds the image among several references, some of which do not exist or name another image', async () => {
   const { server, client, first } = await published()
   const { repository } = client
   server.seedTag('app', 'single', first.digest)
   const tags = ['none', 'single', 'latest'].map((tag) => ({ repository, tag }))
   expect(await ask(client, { references: tags })).toMatchObject({
     digest: first.digest,
-    lines: [`Nothing to reuse from ${server.host}/app:none: it is not there yet`],
+    lines: [`${server.host}/app:none does not exist yet; no layers are reused`],
   })
 })
 
-describe('there is something to build, of which nothing need be said', () => {
+describe('builds without a log line', () => {
   test('where another store path was published', async () => {
     const { client } = await published()
     const other = PATH.replace('0', '1')
@@ -200,22 +200,22 @@ describe('there is something to build, of which nothing need be said', () => {
   })
 })
 
-describe('there is something to build, and why is said in a line', () => {
+describe('builds, and logs why', () => {
   test('where nothing was published', async () => {
     const { server, client } = await connect()
-    const lines = [`Nothing to reuse from ${server.host}/app:latest: it is not there yet`]
+    const lines = [`${server.host}/app:latest does not exist yet; no layers are reused`]
     expect(await ask(client)).toEqual({ worthwhile: false, lines })
   })
 
   test('where the image has gone', async () => {
     const { server, client, first } = await published()
     server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 404 } : undefined))
-    expectBuilt(await ask(client), 'it lists an image that is not there')
+    expectBuilt(await ask(client), 'the image is missing from the registry')
   })
 
   test('where its own manifest says nothing, as those of earlier versions and of Docker', async () => {
     const { client } = await published([{ own: {} }])
-    expectBuilt(await ask(client), 'its own manifest does not say what it was built from')
+    expectBuilt(await ask(client), 'the manifest of the image does not name a store path')
   })
 
   test.each([
@@ -226,14 +226,14 @@ describe('there is something to build, and why is said in a line', () => {
     const { client } = await published([{ own }])
     const built = await ask(client, { labels: { a: '1' } })
     expect(built.digest).toBeUndefined()
-    expect(built.lines).toEqual([expect.stringMatching(/its own manifest says \S/)])
-    expect(built.lines[0]?.endsWith(` says ${said}`)).toBe(true)
+    expect(built.lines).toEqual([expect.stringMatching(/the manifest of the image names \S/)])
+    expect(built.lines[0]?.endsWith(` names ${said}`)).toBe(true)
   })
 
   test('where one of its layers has gone', async () => {
     const { server, client, first } = await published()
     await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[1])
-    expectBuilt(await ask(client), 'of its layers 1 is not there')
+    expectBuilt(await ask(client), '1 of its layers is missing from the registry')
   })
 
   test('where its config has gone', async () => {
@@ -243,8 +243,8 @@ describe('there is something to build, and why is said in a line', () => {
   })
 
   test.each([
-    [{}, 'its labels a, toString are not in `labels` now'],
-    [{ a: '1' }, 'its label toString is not in `labels` now'],
+    [{}, 'its labels a, toString are no longer in `labels`'],
+    [{ a: '1' }, 'its label toString is no longer in `labels`'],
   ])('where labels were added that are not now: %j', async (labels, why) => {
     const { client } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","toString"]' } }])
     expectBuilt(await ask(client, { labels }), why)
@@ -252,26 +252,28 @@ describe('there is something to build, and why is said in a line', () => {
 
   test('where its layers are compressed otherwise', async () => {
     const { client } = await published()
-    expectBuilt(await ask(client, { format: 'zstd' }), 'its layers are not compressed by zstd')
+    expectBuilt(await ask(client, { format: 'zstd' }), 'its layers are not compressed with zstd')
   })
 
   test('where it is for another platform than the index says', async () => {
     const { client } = await published([{ platform: ARM64 }])
     const built = await ask(client, { platform: ARM64 })
-    expect(built.lines).toEqual([expect.stringMatching(/^The image for linux\/arm64 is built, though .*linux\/amd64$/)])
+    expect(built.lines).toEqual([
+      expect.stringMatching(/^Building the image for linux\/arm64, although .*linux\/amd64$/),
+    ])
     expect(built.digest).toBeUndefined()
   })
 
   test('where the index has two images for the platform', async () => {
     const { client } = await published([{}, { layer: 'zstd', annotations: {} }])
-    expectBuilt(await ask(client), 'the index has 2 images for that platform')
+    expectBuilt(await ask(client), 'the index has 2 images for this platform')
   })
 
   test('where what it lists is an index', async () => {
     const { server, client, first } = await published()
     const digest = seedIndex(server, 'app', [first])
     seedIndex(server, 'app', [{ ...first, digest }], 'latest')
-    expectBuilt(await ask(client), 'it lists an image that is not there')
+    expectBuilt(await ask(client), 'the image is missing from the registry')
   })
 
   test('where the registry fails', async () => {
@@ -282,13 +284,17 @@ describe('there is something to build, and why is said in a line', () => {
 
   test.each<[string, RegistryOptions, RegExp]>([
     ['does not answer', { fault: () => ({ kind: 'reset' }) }, /can't be reached|reset/],
-    ['wants a login', { auth: { kind: 'basic', user: 'a', password: 'b' } }, /there are no credentials for it$/],
+    [
+      'requires authentication',
+      { auth: { kind: 'basic', user: 'a', password: 'b' } },
+      /no credentials were found for \S+$/,
+    ],
   ])('where the registry %s', async (_, options, why) => {
     const { server } = await published([{}], options)
     const { lines, digest, worthwhile } = await ask(open(server.host))
     expect({ digest, worthwhile }).toEqual({ digest: undefined, worthwhile: false })
     expect(lines).toEqual([expect.stringMatching(why)])
-    expect(lines[0]).toContain(`Nothing to reuse from ${server.host}/app:latest: `)
+    expect(lines[0]).toContain(`Not reusing layers of ${server.host}/app:latest: `)
   })
 
   test('where the index is none that can be read', async () => {
@@ -296,7 +302,7 @@ describe('there is something to build, and why is said in a line', () => {
     server.seedManifest('app', Buffer.from('nonsense'), OCI_MANIFEST, 'latest')
     const { lines, digest } = await ask(client)
     expect(digest).toBeUndefined()
-    expect(lines).toEqual([expect.stringMatching(/^Nothing to reuse from .*it is not JSON$/)])
+    expect(lines).toEqual([expect.stringMatching(/^Not reusing layers of .*it is not JSON$/)])
   })
 })
 
@@ -306,7 +312,9 @@ describe('other labels give the very image that a build would push', () => {
     const { server, client } = await connect()
     const folder = await mkdtemp(join(tmpdir(), 'relabel-'))
     try {
-      const { manifest } = await pushImage(
+      const {
+        images: [image],
+      } = await pushImage(
         {
           source: await findSource(await storeLayout(folder, layout.files, 'folder')),
           images: [client.repository],
@@ -322,10 +330,12 @@ describe('other labels give the very image that a build would push', () => {
         client,
         { info: () => undefined, warning: fail, debug: () => undefined },
       )
-      const entry = { digest: manifest.digest, mediaType: OCI_MANIFEST, size: manifest.bytes.length, platform: AMD64 }
-      const { annotations } = JSON.parse(String(manifest.bytes))
+      const digest = image?.digest ?? ''
+      const bytes = server.manifest('app', digest)?.bytes ?? Buffer.alloc(0)
+      const entry = { digest, mediaType: OCI_MANIFEST, size: bytes.length, platform: AMD64 }
+      const { annotations } = JSON.parse(String(bytes))
       seedIndex(server, 'app', [{ ...entry, annotations }], 'latest')
-      return { client, digest: manifest.digest }
+      return { client, digest }
     } finally {
       await rm(folder, { recursive: true })
     }
@@ -420,6 +430,8 @@ describe('a mirror of the image', () => {
 function expectBuilt({ digest, lines }: Awaited<ReturnType<typeof ask>>, why: string | RegExp): void {
   expect(digest).toBeUndefined()
   expect(lines).toHaveLength(1)
-  expect(lines[0]).toMatch(/^The image for linux\/amd64 is built, though 127\.0\.0\.1:\d+\/app:latest has it: /)
+  expect(lines[0]).toMatch(
+    /^Building the image for linux\/amd64, although 127\.0\.0\.1:\d+\/app:latest names its store path: /,
+  )
   expect(lines[0]).toMatch(why)
 }

@@ -15,9 +15,10 @@ import { noise, unzstd } from '../support/layer-content.ts'
 const MIB = 1024 * 1024
 const GZIP: Compression = { format: 'gzip', level: 4 }
 const ZSTD: Compression = { format: 'zstd', level: 3 }
-const BOTH = [GZIP, ZSTD] as const
+/** Gzip levels from 5 on use another compressor. */
+const COMPRESSIONS = [GZIP, { format: 'gzip', level: 5 }, ZSTD] as const
 
-/** Hands content on as a file's reader does: each chunk is overwritten when the next is asked for. */
+/** Yields content like a file reader: each chunk is overwritten when the next one is requested. */
 async function* inChunks(content: Buffer, sizes: readonly number[]): AsyncGenerator<Buffer> {
   const buffer = Buffer.alloc(Math.max(...sizes))
   for (let at = 0, turn = 0; at < content.length; turn++) {
@@ -57,7 +58,7 @@ const text = Buffer.from('some words of which no two in a row are alike 01234567
   0,
   3 * MIB + 7,
 )
-/** As layers are: parts that compress, and parts that don't. */
+/** Parts that compress and parts that don't, like a layer. */
 const mixed = Buffer.concat([text, noise(2 * MIB), text.subarray(0, 1000), noise(700_000, 2)])
 
 const SIZES = [0, 1, 511, MIB - 1, MIB, MIB + 1, 3 * MIB - 1, 3 * MIB, 3 * MIB + 5]
@@ -67,9 +68,9 @@ const KINDS = [
   ['zeros', (size: number) => Buffer.alloc(size)],
 ] as const
 
-describe.each(BOTH)('a layer in $format', (compression) => {
+describe.each(COMPRESSIONS)('a layer in $format, level $level,', (compression) => {
   test.each(SIZES.flatMap((size) => KINDS.map(([kind, make]) => [size, kind, make] as const)))(
-    'of %d bytes of %s is the same again when it is unpacked',
+    'of %d bytes of %s can be decompressed',
     async (size, _, make) => {
       const content = make(size)
       const { bytes, diffId, size: counted } = await compress(content, compression)
@@ -78,12 +79,12 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     },
   )
 
-  test('has the same bytes, however its content comes', async () => {
+  test('does not depend on how the content is split into chunks', async () => {
     const whole = digestOf((await compress(mixed, compression, { chunks: [mixed.length] })).bytes)
     const chunk = fc.oneof(fc.integer({ min: 1, max: 3 * MIB }), fc.constantFrom(MIB - 1, MIB, MIB + 1))
     await fc.assert(
       fc.asyncProperty(fc.array(chunk, { minLength: 1, maxLength: 5 }), async (sizes) => {
-        // Small chunks alone would take as many steps as there are bytes.
+        // Small chunks alone would take too long.
         const { bytes } = await compress(mixed, compression, { chunks: [...sizes, 100_000] })
         expect(digestOf(bytes)).toBe(whole)
       }),
@@ -91,13 +92,13 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     )
   })
 
-  test('has the same bytes, however many blocks are compressed at once', async () => {
+  test('does not depend on how many blocks are compressed at once', async () => {
     const digests = new Set<string>()
     for (const slots of [1, 2, 8, 64]) digests.add(digestOf((await compress(mixed, compression, { slots })).bytes))
     expect(digests.size).toBe(1)
   })
 
-  test('has the same bytes beside others that are compressed at the same time, and again later', async () => {
+  test('does not depend on other layers that are compressed at the same time or before', async () => {
     const alone = digestOf((await compress(mixed, compression)).bytes)
     const slots = createSemaphore(3)
     const digests = await Promise.all(
@@ -112,13 +113,13 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     expect(digestOf((await compress(mixed, compression)).bytes)).toBe(alone)
   })
 
-  test('is smaller where it can be, and hardly larger where it can’t', async () => {
+  test('is much smaller than text, and hardly larger than incompressible content', async () => {
     expect((await compress(text, compression)).bytes.length).toBeLessThan(text.length / 20)
     const random = noise(3 * MIB)
     expect((await compress(random, compression)).bytes.length).toBeLessThan(random.length * 1.001)
   })
 
-  test('that can’t be read to its end fails, in the reader’s words', async () => {
+  test('that can’t be read to its end fails with the reader’s error', async () => {
     async function* broken(): AsyncGenerator<Buffer> {
       yield noise(3 * MIB)
       throw new Error('cut short')
@@ -126,7 +127,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     const slots = createSemaphore(2)
     const compressing = compressLayer(broken(), compression, slots, async () => undefined)
     await expect(compressing).rejects.toThrow('cut short')
-    // All places are free again: another layer can be compressed.
+    // All permits are free again: another layer can be compressed.
     const parts: Buffer[] = []
     const next = await compressLayer(
       inChunks(mixed, [MIB]),
@@ -138,7 +139,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     expect(decompress(Buffer.concat(parts), compression).equals(mixed)).toBe(true)
   })
 
-  test.each([1, 2, 3])('that can’t be written fails, at write %d, and keeps no place', async (which) => {
+  test.each([1, 2, 3])('that can’t be written fails at write %d and releases its permits', async (which) => {
     const slots = createSemaphore(2)
     let writes = 0
     const { layer, written } = await compressLayer(inChunks(mixed, [MIB]), compression, slots, async () => {
@@ -151,8 +152,8 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     await Promise.all([slots.acquire(), slots.acquire()])
   })
 
-  test('that can’t be written is an error for whoever waits for it alone, however late that is', async () => {
-    // Time in which an error that nobody looks after would end the process.
+  test('that can’t be written causes no unhandled rejection before its result is awaited', async () => {
+    // Enough time for an unhandled rejection to be noticed.
     async function* slow(): AsyncGenerator<Buffer> {
       for (let at = 0; at < 4; at++) {
         yield noise(MIB, at)
@@ -165,7 +166,7 @@ describe.each(BOTH)('a layer in $format', (compression) => {
     await expect(written).rejects.toThrow('no space left')
   })
 
-  test.each([1, 9])('can be compressed at level %d', async (level) => {
+  test.each([1, 6, 9])('can be compressed at level %d', async (level) => {
     const { bytes } = await compress(mixed, { ...compression, level })
     expect(decompress(bytes, compression).equals(mixed)).toBe(true)
   })
@@ -175,14 +176,14 @@ test.each([
   ['gzip', GZIP, ['-t']],
   ['gzip', GZIP, ['-l']],
   ['zstd', ZSTD, ['-t']],
-] as const)('the %s program finds nothing wrong with it (%j %j)', async (program, compression, args) => {
+] as const)('the %s program accepts a layer (%j %j)', async (program, compression, args) => {
   const folder = await mkdtemp(join(tmpdir(), 'compress-'))
   try {
     const path = join(folder, program === 'gzip' ? 'layer.gz' : 'layer.zst')
     const { bytes } = await compress(mixed, compression)
     await writeFile(path, bytes)
     const { stdout } = await promisify(execFile)(program, [...args, path])
-    // As many bytes as the one member, or all, have.
+    // The sizes of the single member.
     if (args[0] === '-l') expect(stdout).toContain(` ${bytes.length} `)
     if (args[0] === '-l') expect(stdout).toContain(` ${mixed.length} `)
   } finally {
@@ -190,18 +191,18 @@ test.each([
   }
 })
 
-test('a layer in gzip is one member without time or name', async () => {
+test('a layer in gzip is one member without time or file name', async () => {
   const { bytes } = await compress(mixed, GZIP)
   expect(bytes.subarray(0, 10).toString('hex')).toBe('1f8b08000000000000ff')
   expect(bytes.readUInt32LE(bytes.length - 4)).toBe(mixed.length)
 })
 
-test('a layer that is only looked at has the diff ID that it has when compressed', async () => {
+test('hashing a layer returns the same diff ID as compressing it', async () => {
   expect(await hashLayer(inChunks(mixed, [12_345]))).toEqual({ diffId: digestOf(mixed), size: mixed.length })
 })
 
-describe('places', () => {
-  test('are given to whoever waits longest, no more than there are', async () => {
+describe('a semaphore', () => {
+  test('grants its permits in the order of the calls, and never more than it has', async () => {
     const slots = createSemaphore(2)
     const order: number[] = []
     let now = 0

@@ -17,7 +17,7 @@ test.each([
     async () =>
       Buffer.concat(Array.from({ length: 64 }, (_, at) => (at % 2 ? randomBytes(100_000) : Buffer.alloc(100_000)))),
   ],
-])('what %s come to in gzip is told within a sixth', async (_, make) => {
+])('the compressed size of %s is estimated within a sixth', async (_, make) => {
   const content = await make()
   const estimate = await estimateCompressed(inChunks(content, 65536))
   const actual = gzipSync(content, { level: 4 }).length
@@ -25,7 +25,7 @@ test.each([
   expect(estimate).toBeLessThan(actual * 1.16)
 })
 
-test('it hangs little on the chunks in which the content comes', async () => {
+test('the estimate depends little on the size of the chunks', async () => {
   const content = (await readFile(process.execPath)).subarray(0, 3_000_000)
   const whole = await estimateCompressed(inChunks(content, content.length))
   await fc.assert(
@@ -37,6 +37,6 @@ test('it hangs little on the chunks in which the content comes', async () => {
   )
 })
 
-test('nothing comes to nothing', async () => {
+test('the estimate of an empty layer is 0', async () => {
   expect(await estimateCompressed(inChunks(Buffer.alloc(0), 1))).toBe(0)
 })

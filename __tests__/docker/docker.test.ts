@@ -5,8 +5,10 @@ import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
-import { checkDocker, loadedImage, loadImage, pushTag, tagImage } from '../../src/docker/docker.ts'
-import { DockerError } from '../../src/docker/docker-error.ts'
+import { checkDocker, loadedImage, tagImage } from '../../src/docker/docker.ts'
+import { loadImage } from '../../src/docker/load.ts'
+import { pushTag } from '../../src/docker/push.ts'
+import { DockerError } from '../../src/errors.ts'
 import { type Digest, digestOf } from '../../src/oci/digest.ts'
 
 const path = process.env.PATH
@@ -32,14 +34,14 @@ afterEach(async () => {
   await rm(folder, { recursive: true })
 })
 
-/** Puts a shell script first on the PATH in place of Docker. `$files` is where it leaves what a test looks at. */
+/** Installs a shell script as Docker. It leaves files for the test in the folder `$files`. */
 async function dockerIs(script: string): Promise<void> {
   const start = `#!/bin/sh\nfiles='${folder}'\n`
   await writeFile(join(folder, 'docker'), `${start}${script}\n`, { mode: 0o755 })
   process.env.PATH = `${folder}${delimiter}${path}`
 }
 
-/** Pushes the tag. No time passes while it waits; what it logs is in `shown`. */
+/** Pushes the tag without waiting between attempts. Adds the log to `shown`. */
 function push(loginHelp = 'Log in', silence?: number, existing?: Digest): Promise<string> {
   const info = (line: string) => {
     shown += `${line}\n`
@@ -54,7 +56,7 @@ function push(loginHelp = 'Log in', silence?: number, existing?: Digest): Promis
   )
 }
 
-/** Has Docker do something once, and push the tag from then on. */
+/** Makes Docker run a script the first time, and push the tag after that. */
 function dockerOnce(script: string): Promise<void> {
   return dockerIs(
     `echo "$1" >> "$files/asked"\nif [ ! -e "$files/failed" ]; then touch "$files/failed"; ${script}; fi\necho "v1: digest: ${digest} size: 856"`,
@@ -65,7 +67,7 @@ async function timesAsked(): Promise<number> {
   return (await readFile(join(folder, 'asked'), 'utf8')).trim().split('\n').length
 }
 
-/** The message of what is thrown, which has to be a DockerError. */
+/** Returns the message of the DockerError that is thrown. */
 async function refusal(work: Promise<unknown>): Promise<string> {
   const error = await work.then(
     () => undefined,
@@ -75,11 +77,11 @@ async function refusal(work: Promise<unknown>): Promise<string> {
   return (error as DockerError).message
 }
 
-/** What a feed fails by that has read a damaged image. */
+/** The error of a feed that reads a damaged image. */
 const DAMAGED = new Error('the image is damaged')
 
-test('a damaged image is told of, however long Docker puts off its end', async () => {
-  // As the newer ones, which look for what they are told between two reads.
+test('a damaged image is reported even if Docker ignores SIGTERM', async () => {
+  // Newer versions of Docker only check for signals between two reads.
   await dockerIs("trap '' TERM; cat > /dev/null; exit 1")
   const feed = async (stdin: Writable) => {
     await write(stdin, Buffer.from('the first part'))
@@ -88,7 +90,7 @@ test('a damaged image is told of, however long Docker puts off its end', async (
   await expect(loadImage(feed)).rejects.toBe(DAMAGED)
 })
 
-/** Writes as `readImage` does: each chunk once the one before is taken, and a failure to write is thrown. */
+/** Writes one chunk, and waits until it has been taken, as `readImage` does. */
 async function write(stdin: Writable, chunk: Buffer): Promise<void> {
   await promisify((done: (error?: Error | null) => void) => stdin.write(chunk, done))()
 }
@@ -100,40 +102,40 @@ async function feedAll(stdin: Writable): Promise<string> {
   return 'what was read'
 }
 
-/** More than all buffers on the way to Docker hold: one that has ended is noticed. */
+/** Writes until the pipe is closed. */
 async function feedForever(stdin: Writable): Promise<never> {
   for (;;) await write(stdin, Buffer.alloc(64 * 1024))
 }
 
-describe('a runner is checked before a long build', () => {
-  test('with Docker all is well', async () => {
+describe('checking Docker before a build', () => {
+  test('succeeds if Docker is running', async () => {
     await dockerIs('[ "$1" = version ] && echo 28.0.4')
     await expect(checkDocker()).resolves.toBeUndefined()
   })
 
-  test('Docker that is not running is told in its own words, and where there is one', async () => {
+  test('fails with the output of Docker if its daemon is not running, and says which runners have Docker', async () => {
     await dockerIs('echo "Cannot connect to the Docker daemon at unix:///x. Is it running?" >&2; exit 1')
     const message = await refusal(checkDocker())
     expect(message).toMatch(/^Docker is not running on this runner\n {2}Cannot connect to the Docker daemon at unix:/)
-    expect(message).toContain('the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm) have it')
-    expect(message).toContain('"docker version" shows whether it does')
+    expect(message).toContain('such as the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm)')
+    expect(message).toContain('To check this, run:\n  docker version')
   })
 
   test.each<[string, () => Promise<unknown>]>([
     ['before the build', checkDocker],
-    ['when an image is to be loaded', () => loadImage(feedAll)],
-    ['when it is to be pushed', () => push()],
-  ])('Docker that is not there is missed %s', async (_, work) => {
+    ['when loading an image', () => loadImage(feedAll)],
+    ['when pushing a tag', () => push()],
+  ])('fails if Docker is not installed: %s', async (_, work) => {
     process.env.PATH = folder
     const message = await refusal(work())
     expect(message).toMatch(
-      /^Docker is not installed on this runner\nUse a runner with Docker: the hosted Linux runners/,
+      /^Docker is not installed on this runner\nUse a runner that has Docker, such as the hosted Linux runners/,
     )
   })
 })
 
-describe('an image that is loaded', () => {
-  test('comes to Docker whole, and its reader’s result back', async () => {
+describe('loading an image', () => {
+  test('gives Docker the whole archive, and returns the result of the feed', async () => {
     await dockerIs('echo "$@" > "$files/args"; cat > "$files/received"')
     expect(await loadImage(feedAll)).toBe('what was read')
     expect(await readFile(join(folder, 'received'), 'utf8')).toBe('the whole archive')
@@ -144,18 +146,18 @@ describe('an image that is loaded', () => {
     ['before it has read anything', '', feedForever],
     ['in the middle', 'head -c 100000 > /dev/null', feedForever],
     ['after all of it', 'cat > /dev/null', feedAll],
-  ])('which Docker refuses %s, fails with Docker’s words, not with a broken pipe', async (_, reading, feed) => {
+  ])('fails with the error of Docker, not with a broken pipe, if Docker fails %s', async (_, reading, feed) => {
     await dockerIs(`${reading}\necho "open /var/lib/docker: no space left on device" >&2; exit 1`)
     expect(await refusal(loadImage(feed))).toBe(
       'Docker could not load the image that Nix built\n  open /var/lib/docker: no space left on device',
     )
   })
 
-  test('which can’t be read to its end fails with the reason, and Docker gets no end that it could take', async () => {
+  test('fails with the error of the feed, and does not end Docker’s input as if the archive were complete', async () => {
     await dockerIs('echo $$ > "$files/pid"; exec cat > "$files/received"')
     const damaged = new Error('the archive is damaged')
     const feed = async (stdin: Writable): Promise<never> => {
-      // So much that Docker has begun to read.
+      // More than a pipe holds, so Docker has started to read.
       await write(stdin, Buffer.alloc(4 * 1024 * 1024))
       throw damaged
     }
@@ -164,7 +166,7 @@ describe('an image that is loaded', () => {
     await expect(access(`/proc/${pid}`)).rejects.toThrow('ENOENT')
   })
 
-  test('which proves damaged after its last byte fails with the reason, though Docker may have taken it', async () => {
+  test('fails with the error of the feed even if Docker has loaded the archive', async () => {
     await dockerIs('cat > /dev/null')
     const damaged = new Error('the checksum of the archive is wrong')
     const feed = async (stdin: Writable): Promise<never> => {
@@ -176,32 +178,32 @@ describe('an image that is loaded', () => {
   })
 })
 
-test('Docker may name any number of tags that it has loaded', async () => {
-  // More than a pipe holds: Docker would wait for somebody to read it.
+test('loading does not block if Docker prints many tags', async () => {
+  // More than a pipe holds: Docker would block if nothing read it.
   await dockerIs('cat > "$files/received"; yes "Loaded image: app:nix" | head -c 10000000')
   expect(await loadImage(feedAll)).toBe('what was read')
 })
 
-describe('an image that Docker has loaded is found', () => {
+describe('a loaded image is found', () => {
   const knows = (...names: readonly string[]): Promise<void> =>
     dockerIs(
       `for name; do :; done\ncase "$name" in ${names.join('|')}) echo sha256:0;; *) echo "No such image" >&2; exit 1;; esac`,
     )
 
-  test('by its ID, which no other job can take over', async () => {
+  test('by its ID, which no other job can replace', async () => {
     await knows(id, 'app:nix')
     expect(await loadedImage(id, ['app:nix'])).toBe(id)
   })
 
   test.each([
     ['by the name in the archive', ['app:nix']],
-    ['by the one of its names that is there', ['gone:nix', 'app:nix']],
-  ])('%s, where Docker has other IDs (containerd image store)', async (_, names) => {
+    ['by the name that Docker knows', ['gone:nix', 'app:nix']],
+  ])('%s if Docker uses other IDs (containerd image store)', async (_, names) => {
     await knows('app:nix')
     expect(await loadedImage(id, names)).toBe('app:nix')
   })
 
-  test('by the first names alone, of an archive with any number of them', async () => {
+  test('by one of the first valid names of an archive that has very many', async () => {
     await dockerIs('for name; do :; done; echo "$name" >> "$files/asked"; exit 1')
     const names = Array.from({ length: 10_000 }, (_, at) => `app:v${at}`)
     const message = await refusal(loadedImage(id, ['--help', ':', 'n'.repeat(1_000_000), ...names]))
@@ -210,22 +212,22 @@ describe('an image that Docker has loaded is found', () => {
     expect(await readFile(join(folder, 'asked'), 'utf8')).toBe(`${asked.join('\n')}\n`)
   })
 
-  test('or all that was looked for is told', async () => {
+  test('or the error lists the names that were tried', async () => {
     await knows('another')
     expect(await refusal(loadedImage(id, ['app:nix', 'app:v1']))).toBe(
       `Docker loaded the image, but can't find it as ${id} or app:nix or app:v1`,
     )
   })
 
-  test('or, where the archive has no names, the user is told to give it one', async () => {
+  test('or the error says to set a name if the archive has none', async () => {
     await knows('another')
     const message = await refusal(loadedImage(id, []))
     expect(message).toContain(id)
-    expect(message).toContain('Give the image a name and a tag in Nix')
+    expect(message).toContain('Set `name` and `tag` of the image in Nix')
   })
 })
 
-test('a tag that Docker refuses is told in its words', async () => {
+test('an error while tagging includes the output of Docker', async () => {
   await dockerIs('echo "Error response from daemon: No such image: $2 for $3" >&2; exit 1')
   expect(await refusal(tagImage(id, reference))).toBe(
     `Docker could not tag the image as ${reference}\n  Error response from daemon: No such image: ${id} for ${reference}`,
@@ -233,7 +235,7 @@ test('a tag that Docker refuses is told in its words', async () => {
 })
 
 describe('a push', () => {
-  test('tells the digest that the registry has, the last that Docker names, and shows how it goes', async () => {
+  test('returns the last digest that Docker prints, and shows the progress', async () => {
     await dockerIs(`echo "$@"\necho "v0: digest: ${older} size: 1234"\necho "v1: digest: ${digest} size: 856"`)
     expect(await push()).toBe(digest)
     expect(shown).toContain(`push ${reference}\nv0: digest: ${older} size: 1234\nv1: digest: ${digest} size: 856`)
@@ -244,7 +246,7 @@ describe('a push', () => {
     'unauthorized: authentication required',
     'Error response from daemon: no basic auth credentials',
     'Error response from daemon: Head "https://ghcr.io/v2/": denied: denied',
-  ])('that is refused for want of a login says how to log in: %s', async (detail) => {
+  ])('without a login fails with a hint on how to log in: %s', async (detail) => {
     await dockerIs(`echo '${detail}' >&2; exit 1`)
     expect(await refusal(push('Log in before this step'))).toBe(
       `Docker could not push ${reference}\n  ${detail}\nLog in before this step`,
@@ -256,7 +258,7 @@ describe('a push', () => {
     [
       'failed to push: unexpected status from PUT request to https://zot.example/v2/app/manifests/v1: 415 Unsupported Media Type',
     ],
-  ])('of a type that the registry does not support says what to push instead: %s', async (detail) => {
+  ])('of an unsupported media type fails with a hint to push OCI manifests: %s', async (detail) => {
     await dockerIs(`echo '${detail}' >&2; exit 1`)
     expect(await refusal(push())).toMatch(
       /\nThe registry may not support Docker's manifests\. .*\n {2}push-with: registry$/,
@@ -269,7 +271,7 @@ describe('a push', () => {
       undefined,
     ],
     ['denied: requested access to the resource is denied', older],
-  ])('of a tag that may be immutable says so, and nothing of logins: %s', async (detail, existing) => {
+  ])('of a tag that may be immutable fails with a hint on tags, not on logins: %s', async (detail, existing) => {
     await dockerIs(`echo '${detail}' >&2; exit 1`)
     const message = await refusal(push('Log in', undefined, existing as Digest | undefined))
     expect(message).toContain('\nThe tag may be immutable. Set a `tag` that is different for each run:\n  tag: ')
@@ -277,7 +279,7 @@ describe('a push', () => {
     if (existing !== undefined) expect(message).toContain(`: the tag exists and points to ${existing}\n`)
   })
 
-  test('that fails for another reason says nothing of logins', async () => {
+  test('that fails for another reason has no hint on logins', async () => {
     await dockerIs('echo "manifest invalid: the layers are not known" >&2; exit 1')
     expect(await refusal(push())).toBe(
       `Docker could not push ${reference}\n  manifest invalid: the layers are not known`,
@@ -285,16 +287,16 @@ describe('a push', () => {
   })
 
   test.each([
-    ['none', 'v1: pushed'],
-    ['one cut short', `v1: digest: ${digest.slice(0, -1)} size: 856`],
-    ['one of another kind', `v1: digest: ${digest.replace('sha256', 'sha512')} size: 856`],
-  ])('after which there is no digest is no success: %s', async (_, detail) => {
+    ['no digest', 'v1: pushed'],
+    ['a truncated digest', `v1: digest: ${digest.slice(0, -1)} size: 856`],
+    ['a digest of another algorithm', `v1: digest: ${digest.replace('sha256', 'sha512')} size: 856`],
+  ])('fails if Docker prints %s', async (_, detail) => {
     await dockerIs(`echo '${detail}'`)
-    expect(await refusal(push())).toBe(`Docker has pushed ${reference}, but did not say its digest\n  ${detail}`)
+    expect(await refusal(push())).toBe(`Docker pushed ${reference}, but did not print its digest\n  ${detail}`)
   })
 })
 
-describe('a push that fails in passing', () => {
+describe('a push with a transient failure', () => {
   test.each([
     'received unexpected HTTP status: 503 Service Unavailable',
     'error parsing HTTP 502 response body: invalid character',
@@ -308,20 +310,20 @@ describe('a push that fails in passing', () => {
     'blob upload unknown',
     'blob upload invalid: the digest differs',
     'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?',
-  ])('is done again, and the log says why: %s', async (detail) => {
+  ])('is retried, and the log has the reason: %s', async (detail) => {
     await dockerOnce(`echo '${detail}' >&2; exit 1`)
     expect(await push()).toBe(digest)
     expect(await timesAsked()).toBe(2)
     expect(shown).toContain(`docker push ${reference}: ${detail}; retrying in 1.`)
   })
 
-  test('is done again if Docker stops answering', async () => {
+  test('is retried if Docker stops responding', async () => {
     await dockerOnce('exec sleep 1000')
     expect(await push('Log in', 1000)).toBe(digest)
     expect(shown).toContain(`docker push ${reference}: docker push wrote nothing for 1 s; retrying in 1.`)
   })
 
-  test('is done for two minutes, and then says how often it was tried and what to do', async () => {
+  test('is retried for two minutes; the error then has the number of attempts and a hint', async () => {
     await dockerIs('echo "received unexpected HTTP status: 503 Service Unavailable" >&2; exit 1')
     expect(await refusal(push())).toMatch(
       /^Docker could not push .* \((9|1\d) attempts in (9\d|1[01]\d|120) s\)\n {2}received .* 503 .*\n.*Re-run this job later\.$/,
@@ -333,23 +335,23 @@ test.each([
   'denied: requested access to the resource is denied',
   'unauthorized: authentication required; error 503',
   'tls: failed to verify certificate: x509: certificate signed by unknown authority',
-])('a push that would fail again is not repeated: %s', async (detail) => {
+])('a push with a permanent failure is not retried: %s', async (detail) => {
   await dockerOnce(`echo '${detail}' >&2; exit 1`)
   expect(await refusal(push())).toContain(detail)
   expect(await timesAsked()).toBe(1)
 })
 
-describe('a daemon that is gone', () => {
+describe('a stopped daemon', () => {
   const gone = 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?'
   const hint =
-    /\nThe Docker daemon has ended, or can't be reached\. Restart Docker on the runner, check that its disk is not full.*Leave `push-with: docker` out/
+    /\nThe Docker daemon has stopped or can't be reached\. Restart Docker on the runner, check that its disk is not full.*remove `push-with: docker`/
 
   test.each<[string, () => Promise<unknown>]>([
     ['loads an image', () => loadImage(feedAll)],
     ['looks up an image', () => loadedImage(id, ['app:nix'])],
     ['tags an image', () => tagImage(id, reference)],
     ['pushes an image', () => push()],
-  ])('while Docker %s is named as the cause, with advice', async (_, work) => {
+  ])('is named as the cause, with a hint, while Docker %s', async (_, work) => {
     await dockerIs(`[ "$1" = load ] && cat > /dev/null; echo '${gone}' >&2; exit 1`)
     const message = await refusal(work())
     expect(message).toContain(gone)
@@ -357,11 +359,11 @@ describe('a daemon that is gone', () => {
   })
 })
 
-describe('a daemon that stops answering', () => {
+describe('a daemon that stops responding', () => {
   const timing = { silence: 1000 }
 
   test.each<[string, string, string, () => Promise<unknown>]>([
-    ['is asked whether it runs', '', 'docker version wrote nothing', () => checkDocker(timing)],
+    ['is checked', '', 'docker version wrote nothing', () => checkDocker(timing)],
     [
       'has read an image',
       'cat > /dev/null',
@@ -370,15 +372,15 @@ describe('a daemon that stops answering', () => {
     ],
     ['reads an image', '', 'docker load read nothing', () => loadImage(feedForever, undefined, timing)],
     ['pushes an image', '', 'docker push wrote nothing', () => push('Log in', 200)],
-  ])('when it %s does not keep the step from ending', async (_, reading, detail, work) => {
+  ])('ends the step with an error while it %s', async (_, reading, detail, work) => {
     await dockerIs(`${reading}\nexec sleep 1000`)
     const message = await refusal(work())
-    expect(message).toMatch(/the Docker daemon does not answer\n/)
+    expect(message).toMatch(/the Docker daemon does not respond\n/)
     expect(message).toContain(detail)
     expect(message).toContain('Restart Docker on the runner')
   })
 
-  test('is waited for as long as it reads', async () => {
+  test('is not killed while it still reads', async () => {
     await dockerIs('for at in 1 2 3 4 5 6; do sleep 0.4; head -c 100000 > /dev/null; done; cat > /dev/null')
     const feed = async (stdin: Writable) => {
       for (let at = 0; at < 16; at++) await write(stdin, Buffer.alloc(64 * 1024))

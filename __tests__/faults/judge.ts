@@ -39,7 +39,7 @@ export function judge(cell: Cell, play: Play, clean: Play, scenario: Scenario): 
   if (play.hang !== undefined) return { wrong: 'hang', why: play.hang }
   if (play.crash !== undefined) return { wrong: 'defect', why: play.crash }
   const error = play.errors.join('\n')
-  if (/defect of nix-image-action/.test(error)) return { wrong: 'defect', why: error }
+  if (/bug in nix-image-action/.test(error)) return { wrong: 'defect', why: error }
   if (play.broken.length > 0) return { wrong: 'damage', why: play.broken.join('; ') }
   const result = play.exitCode === 0 ? success(play, clean, scenario) : failure(cell, play, clean)
   return result ?? slowness(cell, play, clean)
@@ -87,7 +87,7 @@ function isFirstContact({ kind, nth, fault }: Cell): boolean {
 }
 
 const ADVICE =
-  /the registry's address, and can|needs write access|running the job again|\b(Add|Check|Delete|Give|Grant|Hand|Have|Install|Leave|Let|Log in|Look|Make|Name|Put|Re-run|Remove|Restart|Retry|Run|Set|Start|Try|Use|Wait)\b/
+  /the registry's address, and can|needs write access|running the job again|\b(Add|Check|Create|Delete|Fix|Give|Grant|Hand|Have|Install|Leave|Let|Log in|Look|Make|Name|Pass|Push|Put|Re-run|Rename|Remove|Restart|Retry|Run|Set|Start|Try|Use|Wait)\b/
 
 function clarity({ service }: Cell, { errors, host }: Play, error: string): Verdict | undefined {
   if (errors.length !== 1) return { wrong: 'unclear', why: `there are ${errors.length} errors: ${error}` }

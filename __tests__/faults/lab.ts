@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { artifactName } from '../../src/record/artifacts.ts'
+import { artifactName } from '../../src/record/artifact-name.ts'
 import { run } from '../../src/run.ts'
 import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
 import { digestOf } from '../support/digest.ts'

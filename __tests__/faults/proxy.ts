@@ -9,8 +9,7 @@ import {
 } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { buffer } from 'node:stream/consumers'
-import type { FaultName } from './faults.ts'
-import { FAULTS } from './faults.ts'
+import { FAULTS, type FaultName } from './faults.ts'
 
 /** A request that a fault is to hit. */
 export interface Target {

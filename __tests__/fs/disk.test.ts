@@ -10,8 +10,8 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true }))
 
-describe('what is free on the disks of folders', () => {
-  test('is told once for those on the same one, be they there or not', async () => {
+describe('free space', () => {
+  test('is returned once per file system, even for folders that do not exist', async () => {
     const folders = [folder, join(folder, 'not/there/yet')]
     const [disk, ...more] = await freeSpace(folders)
     expect(more).toEqual([])
@@ -21,7 +21,7 @@ describe('what is free on the disks of folders', () => {
     expect(disk?.free).toBeLessThanOrEqual(blocks * bsize)
   })
 
-  test('is told apart where they are on several', async () => {
+  test('is returned for each file system', async () => {
     const disks = await freeSpace([folder, '/proc'])
     expect(disks.map(({ folders }) => folders)).toEqual([[folder], ['/proc']])
   })
@@ -29,14 +29,14 @@ describe('what is free on the disks of folders', () => {
 
 const gigabytes = (free: number, ...folders: readonly string[]) => ({ folders, free: free * 1e9 })
 
-test('a person reads how much there is, and where', () => {
+test('free space is formatted with the folders', () => {
   expect(formatFreeSpace([gigabytes(70.94, '/nix/store', '/tmp')])).toBe('70.9 GB are free for /nix/store and /tmp')
   expect(formatFreeSpace([gigabytes(0.02, '/nix/store'), gigabytes(3, '/tmp')])).toBe(
     '20.0 MB are free for /nix/store, 3.0 GB for /tmp',
   )
 })
 
-test('less than 2 GB are little', () => {
-  const little = gigabytes(1.99, '/nix/store')
-  expect(shortOfSpace([little, gigabytes(2, '/tmp')])).toEqual([little])
+test('less than 2 GB are short', () => {
+  const short = gigabytes(1.99, '/nix/store')
+  expect(shortOfSpace([short, gigabytes(2, '/tmp')])).toEqual([short])
 })

@@ -5,14 +5,8 @@ import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import {
-  contentOf,
-  FileError,
-  listFolder,
-  openRegularFile,
-  readWhole,
-  resolveWithin,
-} from '../../src/fs/regular-file.ts'
+import { FileError } from '../../src/errors.ts'
+import { contentOf, listFolder, openRegularFile, readWhole, resolveWithin } from '../../src/fs/regular-file.ts'
 
 let folder: string
 let root: string
@@ -33,7 +27,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true })
 })
 
-/** Makes a link in the root. */
+/** Creates a link in `root`. */
 async function link(name: string, target: string): Promise<string> {
   await symlink(target, join(root, name))
   return join(root, name)
@@ -56,7 +50,7 @@ describe('a path', () => {
     expect(await read(join(root, name))).toBe(content)
   })
 
-  test('may be links, as long as they stay in the folder', async () => {
+  test('may have links that stay in the folder', async () => {
     await link('first', 'second')
     await link('second', join(root, 'inner/../file'))
     await link('folder-link', 'inner')
@@ -69,35 +63,35 @@ describe('a path', () => {
     ['a relative link', () => link('relative', '../secret'), ''],
     ['a link to a link', async () => link('twice', await link('once', join(folder, 'secret'))), ''],
     ['a link to a folder', () => link('up', '..'), 'secret'],
-    ['a link to a folder whose name begins alike', () => link('alike', '../store-secrets'), 'secret'],
+    ['a link to a folder whose name has the same beginning', () => link('alike', '../store-secrets'), 'secret'],
     ['a link to the environment', () => link('environment', '/proc/self/environ'), ''],
     ['a link to a device', () => link('device', '/dev/zero'), ''],
   ])('that leads out of the folder by %s is not read', async (_, make, name) => {
     const path = join(await make(), name)
     const reading = read(path)
-    await expect(reading).rejects.toThrow(`${path} is a link that leads out of ${root}\nNothing of it was read`)
+    await expect(reading).rejects.toThrow(`${path} is a link that leads out of ${root}\nThe file was not read.`)
     await expect(reading).rejects.toBeInstanceOf(FileError)
     await expect(listFolder(path, root)).rejects.toThrow('is a link that leads out of')
   })
 
-  test('with nothing at it is no place', async () => {
+  test('that does not exist is reported', async () => {
     expect(await resolveWithin(join(root, 'absent'), root)).toBeUndefined()
     expect(await resolveWithin(join(root, 'file/below'), root)).toBeUndefined()
-    await expect(read(join(root, 'absent'))).rejects.toThrow(`There is no ${join(root, 'absent')}`)
+    await expect(read(join(root, 'absent'))).rejects.toThrow(`${join(root, 'absent')} does not exist`)
   })
 
   test.each([
-    ['a pipe that nobody writes to', 'pipe', 'is not a regular file'],
+    ['a pipe without a writer', 'pipe', 'is not a regular file'],
     ['a folder', 'inner', 'is not a regular file'],
-    ['a name that no file has', 'a\0b', "can't be read"],
+    ['a name that no file can have', 'a\0b', "can't be read"],
     ['a name that is too long', 'n'.repeat(5000), "can't be read"],
-  ])('to %s is an error that says so, at once', async (_, name, message) => {
+  ])('to %s fails immediately with an error that says so', async (_, name, message) => {
     const reading = read(join(root, name))
     await expect(reading).rejects.toThrow(message)
     await expect(reading).rejects.toBeInstanceOf(FileError)
   })
 
-  test('of links in a circle is an error that says so', async () => {
+  test('with a loop of links fails with an error that says so', async () => {
     await link('here', 'there')
     const reading = read(await link('there', 'here'))
     await expect(reading).rejects.toThrow(/there can't be read\n {2}ELOOP/)
@@ -105,8 +99,8 @@ describe('a path', () => {
   })
 })
 
-describe('a file that grows while it is read', () => {
-  test('is read to the end that it had when it was opened', async () => {
+describe('a file that changes while it is read', () => {
+  test('is read up to the size that it had when it was opened', async () => {
     const path = join(root, 'growing')
     await writeFile(path, 'before')
     const first = await openRegularFile(path, root)
@@ -117,7 +111,7 @@ describe('a file that grows while it is read', () => {
     expect((await buffer(contentOf(second, path))).toString()).toBe('before')
   })
 
-  test('or has become shorter, is read to its end', async () => {
+  test('is read to its new end if it was truncated', async () => {
     const path = join(root, 'shrinking')
     await writeFile(path, 'before')
     const file = await openRegularFile(path, root)
@@ -128,7 +122,7 @@ describe('a file that grows while it is read', () => {
     await file.handle.close()
   })
 
-  test('is closed at its end, also if it is empty', async () => {
+  test('is closed at its end, even if it is empty', async () => {
     await writeFile(join(root, 'empty'), '')
     for (const name of ['empty', 'file']) {
       const path = join(root, name)
@@ -140,20 +134,20 @@ describe('a file that grows while it is read', () => {
 })
 
 describe('a folder', () => {
-  test('is listed, its names sorted', async () => {
+  test('is listed in sorted order', async () => {
     expect(await listFolder(join(root, 'inner'), root)).toEqual(['file'])
     await expect(listFolder(join(root, 'absent'), root)).rejects.toBeInstanceOf(FileError)
     await expect(listFolder(join(root, 'file'), root)).rejects.toThrow("can't be read")
   })
 
-  test('with more files than an image has is not read to its end', async () => {
+  test('with more files than an image can have is refused', async () => {
     const crowded = join(root, 'crowded')
     await mkdir(crowded)
     for (let at = 0; at < 10_000; at++) await symlink('x', join(crowded, `file-${at}`))
     expect(await listFolder(crowded, root)).toHaveLength(10_000)
     await symlink('x', join(crowded, 'one-more'))
     const listing = listFolder(crowded, root)
-    await expect(listing).rejects.toThrow(`${crowded} is a folder with more than 10000 files in it`)
+    await expect(listing).rejects.toThrow(`The folder ${crowded} has more than 10000 files`)
     await expect(listing).rejects.toBeInstanceOf(FileError)
   })
 })

@@ -1,11 +1,11 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { spawnSync } from 'node:child_process'
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import { ActionError } from '../../src/errors.ts'
-import { withTempFolder } from '../../src/fs/temp-folder.ts'
+import { adviceForDisk } from '../../src/actions/advice.ts'
+import { DiskError } from '../../src/errors.ts'
+import { removeTempFolders, withTempFolder } from '../../src/fs/temp-folder.ts'
 
 let parent: string
 
@@ -14,7 +14,7 @@ beforeEach(async () => {
 })
 afterEach(() => rm(parent, { recursive: true }))
 
-test('a folder is there while it is worked with, and gone afterwards', async () => {
+test('a temporary folder exists while it is used, and is removed afterwards', async () => {
   const files = await withTempFolder(parent, async (folder) => {
     await writeFile(join(folder, 'file'), '')
     return readdir(folder)
@@ -23,26 +23,26 @@ test('a folder is there while it is worked with, and gone afterwards', async () 
   expect(await readdir(parent)).toEqual([])
 })
 
-test('it is gone after a failure, too', async () => {
+test('a temporary folder is removed after a failure', async () => {
   const work = withTempFolder(parent, () => Promise.reject(new Error('broken')))
   await expect(work).rejects.toThrow('broken')
   expect(await readdir(parent)).toEqual([])
 })
 
-test('what a process has left that was killed is taken away, and nothing else', async () => {
-  const ended = spawn(process.execPath, ['--version'], { stdio: 'ignore' })
-  await once(ended, 'exit')
-  for (const name of [
-    `nix-image-action-${ended.pid}-left`,
-    `nix-image-action-${process.ppid}-used`,
-    'nix-image-action-mine',
-    'other',
-  ])
-    await mkdir(join(parent, name, 'deep'), { recursive: true })
+test('the folders of other processes are left to the runner', async () => {
+  const ended = spawnSync(process.execPath, ['--version'])
+  const names = [`nix-image-action-${ended.pid}-left`, 'nix-image-action-mine', 'other']
+  for (const name of names) await mkdir(join(parent, name, 'deep'), { recursive: true })
   await withTempFolder(parent, async () => undefined)
-  expect((await readdir(parent)).sort()).toEqual(
-    [`nix-image-action-${process.ppid}-used`, 'nix-image-action-mine', 'other'].sort(),
-  )
+  expect((await readdir(parent)).sort()).toEqual(names.sort())
+})
+
+test('folders in use are removed when the process is about to exit', async () => {
+  await withTempFolder(parent, async (folder) => {
+    await writeFile(join(folder, 'file'), '')
+    removeTempFolders()
+    expect(await readdir(parent)).toEqual([])
+  })
 })
 
 const inWork = (code: string, path?: string) => () =>
@@ -50,27 +50,28 @@ const inWork = (code: string, path?: string) => () =>
 
 test.each([
   ['the disk is full', 'ENOSPC', 'Hosted runners guarantee 14 GB'],
-  ["the disk quota of the runner's user is used up", 'EDQUOT', 'Hosted runners guarantee 14 GB'],
+  ['the disk quota of this user is exhausted', 'EDQUOT', 'Hosted runners guarantee 14 GB'],
   ['the file system is read-only', 'EROFS', 'Make /'],
   ['permission denied', 'EACCES', "Let the runner's user write to /"],
-  ['the runner has reached its limit of open files', 'EMFILE', 'ulimit -n 1024'],
-])('a folder that can’t be written to is named, with what is free and what to do: %s', async (reason, code, hint) => {
+  ['the limit of open files is reached', 'EMFILE', 'ulimit -n 1024'],
+])('a failed write is explained with the folder, the free space and what to do: %s', async (reason, code, advice) => {
   const failure = await inWork(code)().catch((error: unknown) => error)
-  expect(failure).toBeInstanceOf(ActionError)
-  const { message } = failure as ActionError
+  if (!(failure instanceof DiskError)) throw failure
+  const { message } = failure
   expect(message).toContain(`Can't write temporary files to ${parent}: ${reason}\n  ${code}: so it is\n`)
   expect(message).toMatch(/B are free for/)
-  expect(message).toContain(hint)
-  expect(message).toMatch(/Then re-run this job\.$/)
+  expect(message).not.toMatch(/runner/)
+  expect(adviceForDisk(failure)).toContain(advice)
+  expect(adviceForDisk(failure)).toMatch(/Then re-run this job\.$/)
 })
 
-test('a folder that does not exist is named', async () => {
+test('the error about a missing parent folder names it', async () => {
   const missing = join(parent, 'missing')
   await expect(withTempFolder(missing, async () => undefined)).rejects.toThrow(
     `Can't write temporary files to ${missing}: it does not exist`,
   )
 })
 
-test('an error about files elsewhere is not about the folder', async () => {
-  await expect(inWork('ENOENT', '/nix/store/app')()).rejects.not.toBeInstanceOf(ActionError)
+test('an error about files elsewhere is not blamed on the temporary folder', async () => {
+  await expect(inWork('ENOENT', '/nix/store/app')()).rejects.not.toBeInstanceOf(DiskError)
 })

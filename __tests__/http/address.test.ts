@@ -2,7 +2,7 @@ import { expect, test } from '@jest/globals'
 import { classifyAddress, isLoopback } from '../../src/http/address.ts'
 
 const linkLocal = 'a link-local address'
-const platform = 'an address for the metadata of cloud machines'
+const platform = 'a metadata address of a cloud'
 
 test.each([
   ['8.8.8.8', 'public', 'a public address'],
@@ -57,7 +57,7 @@ const forms: readonly (readonly [string, (high: string, low: string) => string])
   ['6to4', (high, low) => `2002:${high}:${low}::1`],
 ]
 
-test.each(forms)('an address in the form of %s is of the kind of the IPv4 address in it', (_, write) => {
+test.each(forms)('an address in the form of %s has the kind of the IPv4 address in it', (_, write) => {
   expect(classifyAddress(write('a9fe', 'a9fe')).name).toBe(linkLocal)
   expect(classifyAddress(write('a83f', '8110')).name).toBe(platform)
   expect(classifyAddress(write('7f00', '2')).zone).toBe('loopback')
@@ -70,7 +70,7 @@ test.each([
   ['64:ff9b::10.0.0.1', 'private'],
   ['2001:0:808:808::5601:5601', 'forbidden'],
   ['2001:0:a9fe:a9fe::f7f7:f7f7', 'public'],
-])('the address that counts is that of the receiver: %s is %s', (address, zone) => {
+])('the embedded address of the receiver decides: %s is %s', (address, zone) => {
   expect(classifyAddress(address).zone).toBe(zone)
 })
 
@@ -87,6 +87,6 @@ test.each([
   ['localhost.example', false],
   ['127.0.0.1.example', false],
   ['ghcr.io', false],
-])('plain http may be spoken to %s: %p', (host, expected) => {
+])('plain http is allowed for %s: %p', (host, expected) => {
   expect(isLoopback(host)).toBe(expected)
 })

@@ -41,7 +41,7 @@ describe('an outage', () => {
     expect(time()).toBeLessThan(76_000)
   })
 
-  test('that lasts is not tried again for each of many requests', async () => {
+  test('that lasts does not use up a budget for each of many requests', async () => {
     const { server, client, time, pass } = await connectWithOutage(1, Number.POSITIVE_INFINITY)
     await read(client)
     pass(1)
@@ -56,7 +56,7 @@ describe('an outage', () => {
     expect(server.requests.length - before).toBeLessThan(15)
   })
 
-  test('of long ago takes nothing from the budget of a later one', async () => {
+  test('of long ago does not reduce the budget of a later one', async () => {
     const { server, client, pass } = await connectWithOutage(0, 0)
     await read(client)
     server.setFault(() => busy)
@@ -67,7 +67,7 @@ describe('an outage', () => {
     expect(await read(client)).toMatchObject({ digest })
   })
 
-  test('of one kind of request ends in an error, though the registry answers others', async () => {
+  test('of one kind of request ends in an error, even if the registry answers others', async () => {
     const { server, client, time } = await connectWithOutage(0, 0)
     server.setFault(({ method, route }) => (method === 'PUT' && route === 'upload' ? busy : undefined))
     const open = () => Readable.from([bytes], { objectMode: false })
@@ -88,7 +88,7 @@ describe('a budget', () => {
     return { pass, ...createBudgets(() => time) }
   }
 
-  test('of one kind of requests lasts while others succeed, and that of the host ends with any success', () => {
+  test('of one kind of request lasts while others succeed, and that of the host ends with any success', () => {
     const { startWork, startAttempt, left, pass } = budgets()
     startAttempt(host, startWork(), 'PUT').failed()
     pass(100_000)
@@ -101,7 +101,7 @@ describe('a budget', () => {
     expect(left(host, startWork(), 'PUT')).toBe(Number.POSITIVE_INFINITY)
   })
 
-  test('leaves an attempt what is left of it, and 10 s at least', () => {
+  test('gives an attempt the rest of it, but at least 10 s', () => {
     const { startWork, startAttempt, pass } = budgets()
     const work = startWork()
     const first = startAttempt(host, work)
@@ -123,7 +123,7 @@ describe('a budget', () => {
     expect(startAttempt(host, work).limit(60_000 + 500_000)).toBe(10_000 + 500_000)
   })
 
-  test('begins when bytes went over last, so that a long upload that breaks is sent again', () => {
+  test('begins with the last transferred byte, so that a long upload that breaks is sent again', () => {
     const { startWork, startAttempt, pass, left } = budgets()
     const work = startWork()
     for (let count = 1; count <= 3; count++) {
@@ -229,7 +229,7 @@ describe('parallel requests', () => {
     },
   )
 
-  test('with HEAD wait, and are not sent again as GET, where the host limits them', async () => {
+  test('with HEAD wait, and are not sent again as GET, if the host limits them', async () => {
     const { server, client } = await connectWithOutage(0, 0)
     server.setFault(({ route, count }) =>
       route === 'manifest' && count <= 2 ? { kind: 'status', status: 429 } : undefined,
@@ -258,7 +258,7 @@ describe('parallel requests', () => {
 })
 
 describe('a registry that restarts', () => {
-  test('is asked again, though nobody listens for a while', async () => {
+  test('gets the request again until it listens', async () => {
     const server = await startRegistry()
     const client = open(server.host)
     await client.getManifest(client.repository, 'latest')
@@ -299,7 +299,7 @@ describe('an upload that stalls', () => {
     )
   }
 
-  test('while it is sent is begun again', async () => {
+  test('while it is sent is repeated', async () => {
     let puts = 0
     const { client } = await openUploading((socket) => {
       if (++puts === 1) socket.pause()
@@ -311,20 +311,20 @@ describe('an upload that stalls', () => {
     ])
   })
 
-  test('when all is sent is begun again', async () => {
+  test('after it has been sent is repeated', async () => {
     let puts = 0
     const { client } = await openUploading((socket) => void (++puts > 1 && socket.write(stored)))
     await client.putBlob(client.repository, blobOf(bytes))
     expect(client.lines).toEqual([expect.stringMatching(/: no answer arrived within 0\.1 s; retrying in 1\.\d s$/)])
   })
 
-  test('for good is an error that says so', async () => {
+  test('permanently is an error that says so', async () => {
     const { client } = await openUploading(() => undefined)
     const { message } = await failureOf(client.putBlob(client.repository, blobOf(bytes)))
     expect(message).toMatch(/the connection to [\d.:]+ stalled \(\d+ attempts in 1[012]\d s\)/)
   })
 
-  test('because its source is slow has not stalled', async () => {
+  test('because its source is slow does not count as stalled', async () => {
     const server = await start()
     const client = open(server.host, undefined, { timeouts: { stall: 100 } })
     async function* slow() {

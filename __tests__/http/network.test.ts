@@ -139,14 +139,14 @@ describe.each([
   const within = combinations.filter(([from, , to]) => allowed[from]?.includes(to))
   const beyond = combinations.filter(([from, , to]) => !allowed[from]?.includes(to))
 
-  test.each(within)('of a registry at a %s address is asked for %s at a %s one', async (from, key, to) => {
+  test.each(within)('is reached from a registry at a %s address for %s at a %s one', async (from, key, to) => {
     const way = ways[key] as Way
     const { client, target } = await send(from, way, to, name)
     await way.go(client)
     expect(target.connections()).toBe(1)
   })
 
-  test.each(beyond)('of a registry at a %s address is not asked for %s at a %s one', async (from, key, to) => {
+  test.each(beyond)('is not reached from a registry at a %s address for %s at a %s one', async (from, key, to) => {
     const way = ways[key] as Way
     const { client, server, target } = await send(from, way, to, name)
     const { message, problem } = await failureOf(way.go(client))
@@ -154,11 +154,11 @@ describe.each([
     expect(problem).toBe('other')
     expect(message).toContain(
       to === 'forbidden'
-        ? `${server.host} points to ${place}, a link-local address, and this action never connects to those`
+        ? `${server.host} points to ${place}, a link-local address, which this action never connects to`
         : `${server.host} points to ${place}, a ${to} address, but ${server.host} itself is at a ${from} address`,
     )
     expect(message).toContain(
-      to === 'forbidden' ? 'report this to its operator' : `have the runner reach ${server.host}`,
+      to === 'forbidden' ? 'report this to its operator' : `make the runner reach ${server.host}`,
     )
     expect(message).not.toContain('b3d1c4')
     expect(target.connections()).toBe(0)
@@ -173,9 +173,9 @@ test.each([
   ['[fe80::1]', 'a link-local address'],
   ['[::ffff:169.254.169.254]', 'a link-local address'],
   ['[64:ff9b::a9fe:a9fe]', 'a link-local address'],
-  ['168.63.129.16', 'an address for the metadata of cloud machines'],
+  ['168.63.129.16', 'a metadata address of a cloud'],
   ['[ff02::1]', 'a multicast address'],
-])('a registry on this machine can’t lead to %s', async (host, kind) => {
+])('a registry on this machine can’t direct requests to %s', async (host, kind) => {
   for (const way of Object.values(ways)) {
     const server = await start({ fault: way.fault(host) })
     const { message } = await failureOf(way.go(open(server.host)))
@@ -183,16 +183,16 @@ test.each([
   }
 })
 
-test('a registry at a link-local address is not asked itself', async () => {
+test('a registry at a link-local address is not connected to', async () => {
   const server = await start()
   const client = open(server.host, undefined, { classify: classified({ '127.0.0.1': 'forbidden' }) })
   const { message } = await failureOf(read(client))
-  expect(message).toContain(`Can't talk to the registry ${server.host}: ${server.host} is a link-local address`)
-  expect(message).toContain("Check the registry's name")
+  expect(message).toContain(`Can't connect to the registry ${server.host}: ${server.host} is a link-local address`)
+  expect(message).toContain('Check the name ')
   expect(server.requests).toEqual([])
 })
 
-test('of several addresses that a name has, only those that are allowed are connected to', async () => {
+test('of several addresses of a name, only allowed ones are connected to', async () => {
   const target = await serve('127.0.0.2', answerAll)
   const hidden = await serve('127.0.0.3', answerAll, target.port)
   const server = await start({ fault: redirect('manifest')(`elsewhere.test:${target.port}`) })
@@ -204,7 +204,7 @@ test('of several addresses that a name has, only those that are allowed are conn
   expect([target.connections(), hidden.connections()]).toEqual([1, 0])
 })
 
-test('a name that has another address the next time is judged by that', async () => {
+test('a name whose address changes is judged by the new address', async () => {
   const target = await serve('127.0.0.2', closing)
   const hidden = await serve('127.0.0.3', answerAll, target.port)
   const server = await start({ fault: redirect('manifest')(`elsewhere.test:${target.port}`) })
@@ -218,7 +218,7 @@ test('a name that has another address the next time is judged by that', async ()
   expect([target.connections(), hidden.connections()]).toEqual([1, 0])
 })
 
-test('a registry that has been at a public address leads to no nearer one, wherever it is later', async () => {
+test('a registry that was at a public address can’t direct requests to a nearer one later', async () => {
   const target = await serve('127.0.0.2', answerAll)
   const answer = ({ url = '' }: IncomingMessage, response: ServerResponse): void => {
     const location = { location: `http://${target.host}/` }
@@ -237,7 +237,7 @@ test('a registry that has been at a public address leads to no nearer one, where
   expect(target.connections()).toBe(0)
 })
 
-test('a connection to which one registry led is not there for another registry that may not', async () => {
+test('a connection that one registry caused is not reused for a registry that may not reach it', async () => {
   const target = await serve('127.0.0.2', answerAll)
   const location = `http://${target.host}/`
   const near = await start({ fault: redirect('manifest')(target.host) })
@@ -250,7 +250,7 @@ test('a connection to which one registry led is not there for another registry t
   expect(message).toContain(`points to ${target.host}, a loopback address`)
 })
 
-test('a request that no registry causes goes to any address', async () => {
+test('a request without an initiator may go to any address', async () => {
   const target = await serve('127.0.0.2', answerAll)
   const { http } = open('127.0.0.1', undefined, { classify: classified({ '127.0.0.2': 'forbidden' }) })
   const url = new URL(`http://${target.host}/`)
@@ -291,7 +291,7 @@ describe('through a proxy', () => {
     ['unknown.invalid', '10.0.0.1', 'a private address, but unknown.invalid itself is at a public address'],
     ['private.invalid', 'metadata.invalid (169.254.169.254)', 'a link-local address'],
     ['private.invalid', '169.254.169.254', 'a link-local address'],
-  ])('%s can’t lead to %s', async (registry, place, why) => {
+  ])('%s can’t direct requests to %s', async (registry, place, why) => {
     const { asked, message } = await goThrough(registry, place.split(' ')[0] ?? '')
     expect(message).toContain(`${registry} points to ${place}, ${why}`)
     expect(asked).toBe(false)
@@ -302,14 +302,14 @@ describe('through a proxy', () => {
     ['public.invalid', '203.0.113.9'],
     ['private.invalid', '10.0.0.1'],
     ['private.invalid', 'mixed.invalid'],
-  ])('%s can lead to %s', async (registry, target) => {
+  ])('%s can direct requests to %s', async (registry, target) => {
     const { asked, message } = await goThrough(registry, target)
     expect(message).not.toContain('points to')
     expect(asked).toBe(true)
   })
 })
 
-describe('the query of a URL, which may be a permission,', () => {
+describe('the query of a URL, which may grant access,', () => {
   const signature = 'f00dfeedf00dfeedf00dfeed'
 
   test.each(['the location of an upload', 'a redirect of a manifest'])(
@@ -336,24 +336,24 @@ describe('the query of a URL, which may be a permission,', () => {
     },
   )
 
-  test('is not masked at the registry itself, which asks for a login', async () => {
+  test('is not masked at the registry itself, which requires a login', async () => {
     const server = await start()
     const client = open(server.host)
     await client.putBlob(client.repository, { digest, size: bytes.length, open: () => Readable.from([bytes]) })
     expect(client.secrets).toEqual([])
   })
 
-  test('is no part of an error about a realm', async () => {
+  test('is not in an error about a realm', async () => {
     const realm = `ftp://user:pass@files.example/token?sig=${signature}`
     const headers = { 'www-authenticate': `Bearer realm="${realm}"` }
     const server = await start({ fault: on('base', { kind: 'status', status: 401, headers }) })
     const { message } = await failureOf(read(open(server.host)))
-    expect(message).toContain('asks to fetch a token from ftp://files.example/token, which is refused')
+    expect(message).toContain("Can't get a token from ftp://files.example/token, the realm that ")
     expect(message).not.toMatch(/f00d|user:pass/)
   })
 })
 
-test('a token that is a short word is not masked, as the word would be hidden from the log', async () => {
+test('a token that is a short word is not masked, because that would garble the log', async () => {
   const headers = (host: string) => ({ 'www-authenticate': `Bearer realm="http://${host}/token"` })
   const server = await start({
     fault: ({ route, headers: { host = '' } }) =>
@@ -381,5 +381,5 @@ test('a redirect to another protocol is refused', async () => {
   const headers = { location: 'ftp://files.example/it?a=b' }
   const server = await start({ fault: on('manifest', { kind: 'status', status: 307, headers }) })
   const { message } = await failureOf(read(open(server.host)))
-  expect(message).toContain('it points to ftp://files.example, which is not encrypted')
+  expect(message).toContain('redirects to ftp://files.example, which is not encrypted')
 })

@@ -51,7 +51,7 @@ describe('a proxy is taken from the environment', () => {
     expect(new Set(proxy.targets)).toEqual(new Set([`${host}:443`]))
   })
 
-  test('not as that for http alone, through which curl and Go ask nothing by https', async () => {
+  test('but not for https from HTTP_PROXY, as in curl and Go', async () => {
     const proxy = await proxied()
     await failureOf(read(openWith({ HTTP_PROXY: proxy.host })))
     expect(proxy.targets).toEqual([])
@@ -67,7 +67,7 @@ describe('a proxy is taken from the environment', () => {
   })
 })
 
-describe('a proxy that can’t be understood', () => {
+describe('an invalid proxy URL', () => {
   const values = [
     ['a % that stands for nothing', 'http://octocat:50%off@proxy.example:3128'],
     ['a slash in the password', 'http://octocat:50/off@proxy.example:3128'],
@@ -81,7 +81,7 @@ describe('a proxy that can’t be understood', () => {
       const client = openWith({ https_proxy: value })
       const error = await failureOf(client.checkPush(client.repository))
       expect(error.message).toContain(
-        `Can't talk to the registry ${host}: the environment variable https_proxy holds no address of a proxy`,
+        `Can't connect to the registry ${host}: the environment variable https_proxy is not a valid proxy URL`,
       )
       expect(error.message).toContain('https_proxy: http://user:password@proxy.example:3128')
       expect(error.message).toContain(`add ${host} to NO_PROXY`)
@@ -90,7 +90,7 @@ describe('a proxy that can’t be understood', () => {
     },
   )
 
-  test('does no harm where none is wanted', async () => {
+  test('does not matter for a host in NO_PROXY', async () => {
     const env = { HTTPS_PROXY: 'socks4://proxy.example', HTTP_PROXY: 'http://%@', NO_PROXY: host }
     const server = await start()
     server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
@@ -99,7 +99,7 @@ describe('a proxy that can’t be understood', () => {
   })
 })
 
-describe('a proxy that makes no way', () => {
+describe('a proxy that opens no tunnel', () => {
   /** The first two requests get the answer, the others a way. */
   function twice(answer: ProxyAnswer): (count: number) => ProxyAnswer {
     return (count) => (count <= 2 ? answer : 'tunnel')
@@ -132,32 +132,32 @@ describe('a proxy that makes no way', () => {
     expect(client.waits).toHaveLength(1)
   })
 
-  test('and says nothing is not waited for, but asked again', async () => {
+  test('and does not answer gets the request again', async () => {
     const proxy = await proxied((count) => (count === 1 ? 'silence' : 'tunnel'))
     const client = openWith({ HTTPS_PROXY: proxy.host }, host, { timeouts: { tunnel: 100 } })
     expect(await read(client)).toEqual(bytes)
     expect(client.lines[0]).toContain('retrying in')
   })
 
-  test('as it can’t be reached is named, with the variable', async () => {
+  test('because it can’t be reached is named, with the variable', async () => {
     const proxy = await proxied()
     await proxy.close()
     const error = await failureOf(read(openWith({ HTTPS_PROXY: `octocat:secret@${proxy.host}` })))
     expect(error).toMatchObject({ problem: 'unreachable', host })
-    expect(error.message).toContain(`can't be reached through the proxy ${proxy.host}, which HTTPS_PROXY names`)
+    expect(error.message).toContain(`can't be reached through the proxy ${proxy.host} (from HTTPS_PROXY)`)
     expect(error.message).not.toMatch(/octocat|secret/)
   })
 
   test.each([
     [407, 'HTTPS_PROXY: http://user:password@'],
-    [403, `Have the proxy allow connections to ${host}.`],
-    [400, `Have the proxy allow connections to ${host}.`],
-  ])('for good is named as the one that refuses, with what to do: %d', async (status, hint) => {
+    [403, `Allow connections to ${host} in the proxy's configuration.`],
+    [400, `Allow connections to ${host} in the proxy's configuration.`],
+  ])('permanently is named, with a hint: %d', async (status, hint) => {
     const proxy = await proxied(() => status)
     const client = openWith({ HTTPS_PROXY: `octocat:secret@${proxy.host}` })
     const error = await failureOf(read(client))
     expect(error.message).toContain(
-      `Can't talk to the registry ${host}: the proxy ${proxy.host} answered with status ${status}`,
+      `Can't connect to the registry ${host}: the proxy ${proxy.host} answered the request to connect to ${host} with status ${status}`,
     )
     expect(error.message).toContain(hint)
     expect(error.message).toContain(`add ${host} to NO_PROXY`)
@@ -165,17 +165,19 @@ describe('a proxy that makes no way', () => {
     expect(client.waits).toEqual([])
   })
 
-  test('again and again is asked for two minutes', async () => {
+  test('again and again gets requests for two minutes', async () => {
     const proxy = await proxied(() => 503)
     const client = openWith({ HTTPS_PROXY: proxy.host })
     const error = await failureOf(read(client))
-    expect(error.message).toContain(`the proxy ${proxy.host} answered with status 503`)
+    expect(error.message).toContain(
+      `the proxy ${proxy.host} answered the request to connect to ${host} with status 503`,
+    )
     expect(error.message).toMatch(/\(\d+ attempts in 1[01]\d s\)/)
     expect(proxy.targets).toHaveLength(client.waits.length + 1)
   })
 })
 
-describe('no proxy is asked', () => {
+describe('no proxy is used', () => {
   test('for a registry on this machine', async () => {
     const proxy = await startProxy('', () => 403)
     afterwards(proxy.close)
@@ -214,7 +216,7 @@ describe('no proxy is asked', () => {
     ['.invalid', host],
     ['*.invalid', host],
     ['a.example .invalid', host],
-  ])('where NO_PROXY is %s, for %s', async (noProxy, registry) => {
+  ])('if NO_PROXY is %s, for %s', async (noProxy, registry) => {
     expect(await targetsOf(registry, noProxy)).toEqual([])
   })
 
@@ -231,7 +233,7 @@ describe('no proxy is asked', () => {
     [`${host}:80`, host],
     ['0.0.0.0/0', host],
     ['.', host],
-  ])('but one is where it is %p, for %s', async (noProxy, registry) => {
+  ])('but one is used if it is %p, for %s', async (noProxy, registry) => {
     expect(await targetsOf(registry, noProxy)).toEqual([registry.includes(':') ? registry : `${registry}:443`])
   })
 })

@@ -10,7 +10,7 @@ const secondary = '{"errors":[{"code":"DENIED","message":"You have exceeded a se
 const bytes = index(mediaTypes.ociIndex, [])
 const now = Date.parse('2026-02-03T04:05:06Z')
 
-describe('what passes by itself', () => {
+describe('transient failures', () => {
   test.each([408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527])('status %d does', (status) => {
     expect(isRetryable(status, '')).toBe(true)
   })
@@ -19,7 +19,7 @@ describe('what passes by itself', () => {
     expect(isRetryable(status, 'rate limit')).toBe(false)
   })
 
-  test('GHCR’s secondary rate limit does, and no other 403 or 401', () => {
+  test('include GHCR’s secondary rate limit, but no other 403 or 401', () => {
     expect(isRetryable(403, secondary)).toBe(true)
     expect(isRetryable(401, secondary)).toBe(false)
   })
@@ -32,7 +32,7 @@ describe('what passes by itself', () => {
     'UND_ERR_SOCKET',
     'UND_ERR_HEADERS_TIMEOUT',
     'UND_ERR_PRX_CONN',
-  ])('the error %s does', (code) => {
+  ])('include the error %s', (code) => {
     expect(isRetryableError(code, false)).toBe(true)
   })
 
@@ -51,12 +51,12 @@ describe('what passes by itself', () => {
     'EMFILE',
     'EPROTO',
     'ERR_SSL_WRONG_VERSION_NUMBER',
-  ])('the error %s does once the host has answered', (code) => {
+  ])('include the error %s once the host has answered', (code) => {
     expect([isRetryableError(code, false), isRetryableError(code, true)]).toEqual([false, true])
   })
 })
 
-describe('how long is waited', () => {
+describe('the wait before a retry', () => {
   test.each([
     [1, undefined, 0, 1000],
     [1, undefined, 1, 1500],
@@ -76,12 +76,12 @@ describe('how long is waited', () => {
     [2, '-1', 0, 2000],
     [1, 'soon', 0, 1000],
     [1, '', 0, 1000],
-  ])('after attempt %d, told %p, with chance %d: %d ms', (attempt, retryAfter, random, expected) => {
+  ])('after attempt %d, with Retry-After %p and jitter %d: %d ms', (attempt, retryAfter, random, expected) => {
     expect(retryDelay(attempt, retryAfter, now, random)).toBe(expected)
   })
 })
 
-describe('a request that fails in passing is sent again', () => {
+describe('a request with a transient failure is sent again', () => {
   const faults: readonly (readonly [string, Fault])[] = [
     ['429 with a broken Retry-After', { kind: 'status', status: 429, headers: { 'retry-after': '12.5ms' } }],
     ['503 in HTML', { kind: 'status', status: 503, body: '<h1>Service Unavailable</h1>' }],
@@ -133,7 +133,7 @@ describe('a request that fails in passing is sent again', () => {
     for (const wait of client.waits) expect(Math.floor(wait / 1000)).toBe(30)
   })
 
-  test('for two minutes, and then the error has the registry’s words and the number of attempts', async () => {
+  test('for two minutes; the error then has the registry’s words and the number of attempts', async () => {
     const fault: FaultOf = ({ route }) =>
       route === 'manifest' ? { kind: 'status', status: 429, body: 'toomanyrequests: slow down\n' } : undefined
     const { server, client } = await connect({ fault })
@@ -145,7 +145,7 @@ describe('a request that fails in passing is sent again', () => {
     expect(client.waits.reduce((sum, wait) => sum + wait)).toBeLessThan(120_000)
   })
 
-  test('with one line in the log, whatever the registry says, so that it can give the runner no command', async () => {
+  test('with one line in the log, in which the registry can’t give the runner commands', async () => {
     const body = '{"errors":[{"message":"busy\\r\\n::error::a"},{"message":"::stop-commands::b"}]}'
     const { client } = await connect({ fault: twice('manifest', { kind: 'status', status: 503, body }) })
     await client.getManifest(client.repository, 'latest')
@@ -154,7 +154,7 @@ describe('a request that fails in passing is sent again', () => {
   })
 })
 
-describe('a request that fails for good is not sent again', () => {
+describe('a request with a permanent failure is not sent again', () => {
   test.each([400, 401, 403, 405, 409, 412, 501])('status %d', async (status) => {
     const { server, client } = await connect({
       fault: ({ route }) => (route === 'manifest' ? { kind: 'status', status, body: 'because' } : undefined),

@@ -25,7 +25,7 @@ describe('a certificate', () => {
   test('that has expired is named, with both times', async () => {
     const { error, server } = await errorWith('localhost', { from: -90, to: -0.5 })
     expect(error.message).toContain(
-      `Can't talk to the registry ${server.host}: the certificate of ${server.host} has expired`,
+      `Can't connect to the registry ${server.host}: the certificate of ${server.host} has expired`,
     )
     expect(error.message).toMatch(/It expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC. The runner's clock says \d{4}-/)
     expect(error.message).toContain(`Ask the operator of ${server.host} to renew the certificate.`)
@@ -34,14 +34,14 @@ describe('a certificate', () => {
 
   test('that expired days ago by this clock raises doubts about the clock', async () => {
     const { error } = await errorWith('localhost', { from: -90, to: -5 })
-    expect(error.message).toContain('If that is wrong, set the clock. If it is right: Ask the operator')
+    expect(error.message).toContain('If that is wrong, set the clock. Otherwise: Ask the operator')
   })
 
   test('that is not valid yet raises doubts about the clock', async () => {
     const { error, server } = await errorWith('localhost', { from: 2, to: 90 })
     expect(error.message).toContain(`the certificate of ${server.host} is not valid yet`)
     expect(error.message).toMatch(/It becomes valid on \d{4}-.* The runner's clock says \d{4}-/)
-    expect(error.message).toContain("check the runner's clock, and set it if it is wrong")
+    expect(error.message).toContain("Check the runner's clock, and set it if it is wrong")
   })
 
   test('for another host is named', async () => {
@@ -52,7 +52,7 @@ describe('a certificate', () => {
   })
 })
 
-describe('a clock that is wrong', () => {
+describe('a wrong clock', () => {
   function answerFrom(date: number, more = '') {
     const header = `date: ${new Date(date).toUTCString()}\r\n${more}`
     return openRaw((socket) => socket.write(`HTTP/1.1 404 Not Found\r\n${header}content-length: 0\r\n\r\n`))
@@ -61,7 +61,7 @@ describe('a clock that is wrong', () => {
   test.each([
     ['behind', 2 * DAY],
     ['years ahead', -1000 * DAY],
-  ])('is told by a server: %s', async (_, skew) => {
+  ])('is detected from a server’s: %s', async (_, skew) => {
     const now = Date.now()
     const { client } = await answerFrom(now + skew)
     for (let count = 0; count < 2; count++) await client.findDigest(client.repository, 'latest')
@@ -78,13 +78,13 @@ describe('a clock that is wrong', () => {
   test.each([
     ['by less than a day', 0.9 * DAY, ''],
     ['by the answer that a cache has kept', -9 * DAY, 'age: 777600\r\n'],
-  ])('is not: %s', async (_, skew, more) => {
+  ])('is not detected: %s', async (_, skew, more) => {
     const { client } = await answerFrom(Date.now() + skew, more)
     await client.findDigest(client.repository, 'latest')
     expect(client.lines).toEqual([])
   })
 
-  test('is named where a certificate seems to have expired because of it', async () => {
+  test('is named if a certificate seems to have expired because of it', async () => {
     const own = selfSigned('localhost', { from: -90, to: -5 })
     setDefaultCACertificates([...usual, own.cert])
     const { client } = await answerFrom(Date.now() - 30 * DAY)
@@ -117,7 +117,7 @@ test.each(['EMFILE', 'ENFILE'])('the limit of open files is named: %s', async (c
   })
   const error = await failureOf(client.checkPush(client.repository))
   expect(error.message).toContain(
-    "Can't talk to the registry registry.invalid: the runner has reached its limit of open files",
+    "Can't connect to the registry registry.invalid: the runner has reached its limit of open files",
   )
   expect(error.message).toContain('`ulimit -n')
   expect(error.message).not.toContain("can't be reached")

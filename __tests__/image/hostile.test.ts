@@ -9,20 +9,21 @@ import { promisify } from 'node:util'
 import { constants, createZstdCompress, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { ActionError } from '../../src/errors.ts'
-import { findSource, type ImageSource, readImage } from '../../src/image/source.ts'
-import { checkImage } from '../../src/push/check-image.ts'
+import { readImage } from '../../src/image/open-image.ts'
+import { findSource, type ImageSource } from '../../src/image/source.ts'
+import { checkImage } from '../../src/push/check.ts'
 import { digestOf } from '../support/digest.ts'
 import { makeArchive, type TarMember, writeTar } from '../support/image.ts'
 import { blobName, indexOf, type LayoutFile, makeLayout, storeLayout, withFiles } from '../support/layout.ts'
 import { MEMORY_LIMIT, type Measured, measure } from '../support/peak.ts'
 
-// A flake decides every byte of its image, every link in it, and what its script does. The worst that may come of it is
-// an error that explains itself.
+// A flake controls every byte of its image, every link in it, and what its script does. It may cause nothing worse than
+// an explained error.
 
 const SECRET = 'hunter2-hunter2'
 
 let folder: string
-/** Stands for the Nix store. */
+/** Serves as the Nix store. */
 let store: string
 let files = 0
 
@@ -59,7 +60,7 @@ async function pipe(): Promise<string> {
   return path
 }
 
-/** The message of an explained failure; anything else that is thrown, or nothing, is this test's failure. */
+/** Returns the message of an explained error, and fails the test for any other result. */
 async function refusal(work: Promise<unknown>): Promise<string> {
   const error = await work.then(
     () => undefined,
@@ -80,9 +81,9 @@ const layout = makeLayout()
 
 describe('a result that is a link', () => {
   test.each<[string, () => Promise<string>, RegExp]>([
-    ['to a file of the machine', () => linkTo(join(folder, 'secret')), /is a link that leads out of/],
+    ['to a file of the runner', () => linkTo(join(folder, 'secret')), /is a link that leads out of/],
     ['to the environment', () => linkTo('/proc/self/environ'), /is a link that leads out of/],
-    ['to a folder of the machine', () => linkTo('..'), /is a link that leads out of/],
+    ['to a folder of the runner', () => linkTo('..'), /is a link that leads out of/],
     ['to a pipe', async () => linkTo(await pipe()), /is not a regular file/],
     ['to itself', () => linkTo(`result-${files}`), /can't be read\n {2}ELOOP/],
     ['to nothing', () => linkTo('absent'), /There is no image at/],
@@ -90,24 +91,24 @@ describe('a result that is a link', () => {
     expect(await refusal(check(await make()))).toMatch(message)
   })
 
-  test('to another store path is that', async () => {
+  test('to another store path is followed', async () => {
     await expect(check(await linkTo(await file(archive.bytes)))).resolves.toMatchObject({ names: ['app:nix'] })
   })
 
-  test('or a folder with such links in it, is refused', async () => {
+  test('in a folder, out of the store, is refused', async () => {
     const path = newPath()
     await mkdir(path)
     await symlink('/proc/self/environ', join(path, 'image.tar'))
     await symlink(await pipe(), join(path, 'pipe.tar'))
     await symlink('/etc', join(path, 'folder'))
     expect(await refusal(check(path))).toMatch(
-      /is a folder with no image in it\n {2}it holds folder, image\.tar, pipe\.tar/,
+      /is a folder that contains no image\n {2}it contains folder, image\.tar, pipe\.tar/,
     )
   })
 
-  test('or a text, is told by its kind alone', async () => {
+  test('or a text file is described without quoting it', async () => {
     for (const content of [SECRET, gzipSync(`${SECRET}\n`), `{"${SECRET}":"${SECRET}"}`, `{${SECRET}`])
-      expect(await refusal(check(await file(content)))).toContain('no image')
+      expect(await refusal(check(await file(content)))).toContain('not an image')
   })
 })
 
@@ -130,7 +131,7 @@ describe('a file of an OCI layout that is a link', () => {
     }
   })
 
-  test('that copyTo has written, out of the layout, is refused, though it stays in its folder', async () => {
+  test('out of the layout that copyTo wrote is refused, even within its folder', async () => {
     const [layer] = layout.layers
     const other = await file(layer?.blob ?? Buffer.alloc(0))
     const path = await storeLayout(store, withFiles(layout, { [layer?.name ?? '']: { linkName: other } }), 'folder')
@@ -141,7 +142,7 @@ describe('a file of an OCI layout that is a link', () => {
 })
 
 describe('a script', () => {
-  /** `$0` is the script, whose file has `.pid` beside it, and `$tar` an image. */
+  /** Writes a script. `$tar` in it is the path of an image; the script's process ID is in a file with the suffix `.pid`. */
   async function script(lines: string): Promise<string> {
     return file(`#!/bin/sh\ntar='${await file(archive.bytes)}'\necho $$ > "$0.pid"\n${lines}\n`, 0o555)
   }
@@ -161,14 +162,14 @@ describe('a script', () => {
     for (const copy of [undefined, new PassThrough().resume()]) {
       const reading = readImage(await findSource(path, store), { ...(copy && { copy }) })
       expect(await refusal(reading)).toMatch(
-        /goes on for more than 16\.8 MB after the end of the image's tar\nNothing was published/,
+        /continues for more than 16\.8 MB after the end of the image's tar\nNothing was published/,
       )
       copy?.destroy()
       await expectGone(path)
     }
   })
 
-  test('that leaves a child with its output is waited for no longer than that is silent', async () => {
+  test('whose child keeps the output open is waited for only until the output is silent', async () => {
     const path = await script('sleep 600 & cat "$tar"')
     await expect(readImage(await findSource(path, store))).resolves.toMatchObject({ names: ['app:nix'] })
   })
@@ -181,18 +182,18 @@ describe('a script', () => {
     await expect(readFile(join(folder, 'was-run'))).rejects.toThrow('ENOENT')
   })
 
-  test('whose interpreter is a circle of links is an error that says so', async () => {
+  test('whose interpreter is a loop of links is an error that says so', async () => {
     const path = await linkTo(`result-${files}`)
     const reading = readImage(await findSource(await file(`#!${path}\n`, 0o555), store))
     expect(await refusal(reading)).toMatch(/should write an image to its standard output, but failed\n {2}.*ELOOP/)
   })
 
-  test('that writes byte by byte is read like others', async () => {
+  test('may write byte by byte', async () => {
     const bytes = `exec '${process.execPath}' -e 'for (const b of fs.readFileSync("'$tar'")) fs.writeSync(1, Buffer.of(b))'`
     await expect(check(await script(bytes))).resolves.toMatchObject({ names: ['app:nix'] })
   })
 
-  test('has its words in the error without commands, colours and hidden characters', async () => {
+  test('is quoted in the error without workflow commands, colours and hidden characters', async () => {
     const path = await script('printf "\\033[31m::error::a\\342\\200\\256b\\033[0m\\n" >&2; exit 1')
     expect(await refusal(readImage(await findSource(path, store)))).not.toContain('\u001b')
   })
@@ -217,7 +218,7 @@ describe('more layers than a runtime runs', () => {
     expect(await refusal(check(await make()))).toMatch(/it has 1001 layers/)
   })
 
-  test('as many as one runs are read, also of one digest', async () => {
+  test('the largest number of layers that a runtime runs is read, also if all are the same', async () => {
     const many = makeLayout({ layers: Array.from({ length: 1000 }, () => 'same') })
     await expect(check(await storeLayout(store, many.files, 'folder'))).resolves.toMatchObject({
       configDigest: many.configDigest,
@@ -225,24 +226,25 @@ describe('more layers than a runtime runs', () => {
   })
 })
 
-test('an index that lists more manifests than an image has is refused', async () => {
+test('an index that lists too many manifests is refused', async () => {
   const entries = Array.from({ length: 1001 }, (_, at) => ({ ...layout.entry, digest: digestOf(Buffer.from(`${at}`)) }))
   const path = await storeLayout(store, withFiles(layout, { 'index.json': indexOf(entries) }), 'folder')
-  expect(await refusal(check(path))).toMatch(/its index\.json lists 1001 manifests, at most 1000 are read/)
+  expect(await refusal(check(path))).toMatch(/its index\.json lists 1001 manifests; the limit is 1000/)
 })
 
-describe('no more memory is taken than there is, nor another kind of error made, by', () => {
-  /** Reads an image in a process of its own. */
+describe('memory is limited, and the error explained, for', () => {
+  /** Reads an image in a separate process. */
   function readMeasured(path: string): Promise<Measured> {
     return measure(
-      `const { findSource, readImage } = await load('image/source.ts')
+      `const { findSource } = await load('image/source.ts')
+      const { readImage } = await load('image/open-image.ts')
       const { names } = await readImage(await findSource(args[0]))
       return names`,
       path,
     )
   }
 
-  /** Writes a tar, compressed, of any number of parts. */
+  /** Writes a compressed tar. */
   async function packed(parts: Iterable<Buffer>): Promise<string> {
     const path = newPath()
     const out = await open(path, 'w')
@@ -270,7 +272,7 @@ describe('no more memory is taken than there is, nor another kind of error made,
       /is damaged: a header of \d+ bytes/,
     ],
     [
-      'GNU names as long as they may be',
+      'GNU names of the maximum length',
       () => packed(tars(10_000, (at) => ({ name: `${at}${long}`, header: 'gnu' }))),
       /it has more files than any image/,
     ],
@@ -279,11 +281,7 @@ describe('no more memory is taken than there is, nor another kind of error made,
       () => packed(tars(130_000, (at) => ({ name: `${at}` }))),
       /it has more files than any image/,
     ],
-    [
-      'one name again and again',
-      () => packed(tars(130_000, () => ({ name: 'same' }))),
-      /it has more files than any image/,
-    ],
+    ['one name repeated', () => packed(tars(130_000, () => ({ name: 'same' }))), /it has more files than any image/],
     [
       'pax keys for all files',
       () =>
@@ -306,7 +304,7 @@ describe('no more memory is taken than there is, nor another kind of error made,
             alter: (block) => void (at % 2 && block.write('g', 156)),
           })),
         ),
-      /is a tar, but no image/,
+      /is a tar but not an image/,
     ],
     [
       'a million wrong elements in manifest.json',
@@ -335,14 +333,14 @@ describe('no more memory is taken than there is, nor another kind of error made,
     [
       'a million wrong elements in a description',
       () => file(`${json('{"image-config":{},"layers":', '0')}}`),
-      /buildImage makes: layers\.0: Invalid type/,
+      /buildImage did not write it: layers\.0: Invalid type/,
     ],
     [
       'millions of values in a description',
       () => file(`{"image-config":{},"layers":[${'{},'.repeat(2_500_000)}{}]}`),
-      /buildImage makes: it has more than 1000000 values/,
+      /buildImage did not write it: it has more than 1000000 values/,
     ],
-    ['thousands of links to one JSON', linksToOne, /it has more than 67108864 bytes of JSON/],
+    ['thousands of links to one JSON file', linksToOne, /it contains more than 67108864 bytes of JSON/],
   ])('%s', async (_, make, message) => {
     const { error, value, peak } = await readMeasured(await make())
     expect(value).toBeUndefined()
@@ -357,7 +355,7 @@ describe('no more memory is taken than there is, nor another kind of error made,
     return keys.map((key) => `30 ${key}=v\n`).join('')
   }
 
-  /** A layout whose index lists a thousand manifests, all of which are links to one of 4 MB. */
+  /** Writes a layout whose index lists a thousand manifests, all of them links to one of 4 MB. */
   async function linksToOne(): Promise<string> {
     const manifest = Buffer.from(
       JSON.stringify({ ...JSON.parse(layout.manifest.toString()), annotations: { a: 'x'.repeat(4_000_000) } }),
@@ -369,9 +367,9 @@ describe('no more memory is taken than there is, nor another kind of error made,
     return storeLayout(store, withFiles(layout, all), 'folder')
   }
 
-  test('a layer with a large window in an archive with one', async () => {
+  test('a layer with a large zstd window in an archive with a large window', async () => {
     const pack = (bytes: Buffer) => {
-      // Of a stream, whose length it does not know, zstd keeps the window that it is given.
+      // As a stream, because zstd reduces the window for content of a known, smaller size.
       const compressor = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 27 } })
       compressor.end(bytes)
       return buffer(compressor)
@@ -380,13 +378,13 @@ describe('no more memory is taken than there is, nor another kind of error made,
     const path = await file(await pack(makeArchive({ layers: [large, await pack(large)] }).bytes))
     const { error, peak } = await measure(
       `const { findSource } = await load('image/source.ts')
-      const { checkImage } = await load('push/check-image.ts')
+      const { checkImage } = await load('push/check.ts')
       await checkImage(await findSource(args[0]))`,
       path,
     )
     expect(error).toMatchObject({
       name: 'ImageError',
-      message: expect.stringMatching(/more than 8 MiB of memory for its window[\s\S]*a level of at most 19/),
+      message: expect.stringMatching(/its zstd window is larger than 8 MiB[\s\S]*a level of at most 19/),
     })
     expect(peak).toBeLessThan(MEMORY_LIMIT)
   })

@@ -9,10 +9,11 @@ import { promisify } from 'node:util'
 import { constants, createZstdCompress, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { ImageError } from '../../src/image/image-error.ts'
-import { findSource, isSeekable, readImage } from '../../src/image/source.ts'
+import { ImageError } from '../../src/errors.ts'
+import { isSeekable, openImage, readImage } from '../../src/image/open-image.ts'
+import { findSource } from '../../src/image/source.ts'
 import type { SourceImage } from '../../src/image/source-image.ts'
-import { makeArchive, writeTar } from '../support/image.ts'
+import { makeArchive, readLayerFiles, writeTar } from '../support/image.ts'
 import { packWithXz } from '../support/layout.ts'
 
 const run = promisify(execFile)
@@ -28,7 +29,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true })
 })
 
-/** Writes a file under a name that says nothing of what it is. */
+/** Writes a file under a meaningless name. */
 async function file(content: Buffer | string, mode = 0o444): Promise<string> {
   const path = join(folder, `result-${files++}`)
   await writeFile(path, content)
@@ -36,7 +37,7 @@ async function file(content: Buffer | string, mode = 0o444): Promise<string> {
   return path
 }
 
-/** A program as streamLayeredImage makes it; `$tar` in it is the path of a file with these bytes. */
+/** Writes a script like those of streamLayeredImage. `$tar` in it is the path of a file with these bytes. */
 async function script(lines: string, tar: Buffer = made.bytes): Promise<string> {
   return file(`#!/bin/sh\ntar='${await file(tar)}'\n${lines}\n`, 0o555)
 }
@@ -45,7 +46,7 @@ async function readBuilt(path: string, copy?: PassThrough): Promise<SourceImage>
   return readImage(await findSource(path), copy === undefined ? {} : { copy })
 }
 
-// Its layer is larger than the buffers of pipes and streams, and does not compress away.
+// Its layer is larger than the buffers of pipes and streams, even compressed.
 const noise = Buffer.alloc(3_000_000, createNoise())
 const made = makeArchive({ layers: ['small', writeTar([{ name: 'noise', content: noise }])] })
 
@@ -58,9 +59,9 @@ function createNoise(): Buffer {
 interface Form {
   readonly form: string
   readonly path: () => Promise<string>
-  /** What the copy is to be. */
+  /** The expected copy. */
   readonly tar: Buffer
-  /** So well compressed that all of it is read at once. */
+  /** Compressed to so few bytes that all of them are read at once. */
   readonly small?: boolean
 }
 
@@ -126,11 +127,11 @@ describe('an image that Nix built', () => {
     expect(await readBuilt(await path())).toMatchObject({
       names: ['app:nix'],
       configDigest: made.configDigest,
-      layers: made.layers.map(({ name }) => ({ name })),
+      layerNames: made.layers.map(({ name }) => name),
     })
   })
 
-  test.each(FORMS)('as $form is handed on as a plain tar, byte for byte', async ({ path, tar }) => {
+  test.each(FORMS)('as $form is copied as a plain tar, byte for byte', async ({ path, tar }) => {
     const built = await path()
     const copy = new PassThrough()
     const [archive, bytes] = await Promise.all([readBuilt(built, copy), buffer(copy)])
@@ -139,7 +140,7 @@ describe('an image that Nix built', () => {
   })
 
   test.each(FORMS.filter(({ small }) => small !== true))(
-    'as $form fails, rather than waits, when whoever gets the copy goes away early',
+    'as $form fails when the reader of the copy closes it early',
     async ({ path }) => {
       const copy = new PassThrough()
       copy.once('data', () => copy.destroy())
@@ -154,51 +155,46 @@ describe('an image that Nix built', () => {
   })
 })
 
-describe('whoever takes the layers', () => {
-  test.each(FORMS)('of $form gets each with all of its bytes, in the archive’s order', async ({ path }) => {
-    const taken: [string, number, Buffer][] = []
-    const archive = await readImage(await findSource(await path()), {
-      take: async ({ name, size, content }) => {
-        const chunks: Buffer[] = []
-        for await (const chunk of content()) chunks.push(Buffer.from(chunk))
-        taken.push([name, size, Buffer.concat(chunks)])
-      },
-    })
-    expect(taken.map(([name, size]) => [name, size])).toEqual(
-      made.layers.map(({ name, bytes }) => [name, bytes.length]),
-    )
-    expect(taken.every(([, , bytes], at) => bytes.equals(made.layers[at]?.bytes ?? Buffer.alloc(0)))).toBe(true)
-    expect(archive.configDigest).toBe(made.configDigest)
+describe('the layers', () => {
+  test.each(FORMS)('of $form are yielded with all their bytes, in the order of the archive', async ({ path }) => {
+    const opened = openImage(await findSource(await path()))
+    const files = await readLayerFiles(opened)
+    expect(files.map(([name]) => name)).toEqual(made.layers.map(({ name }) => name))
+    expect(files.every(([, bytes], at) => bytes.equals(made.layers[at]?.bytes ?? Buffer.alloc(0)))).toBe(true)
+    expect((await opened.image()).configDigest).toBe(made.configDigest)
   })
 
-  test.each(FORMS)('of $form may leave them, or the rest of them, unread', async ({ path }) => {
-    const archive = await readImage(await findSource(await path()), {
-      take: async ({ name, content }) => {
-        if (name === made.layers[0]?.name) return
-        for await (const chunk of content()) if (chunk.length > 0) break
-      },
-    })
-    expect(archive.layers).toEqual(made.layers.map(({ name }) => ({ name })))
+  test.each(FORMS)('of $form may be skipped, or read in part', async ({ path }) => {
+    const opened = openImage(await findSource(await path()))
+    for await (const { name, content } of opened.layers) {
+      if (name === made.layers[0]?.name) continue
+      for await (const chunk of content()) if (chunk.length > 0) break
+    }
+    expect((await opened.image()).layerNames).toEqual(made.layers.map(({ name }) => name))
   })
 
-  test.each(FORMS)('of $form ends the reading when it fails', async ({ path }) => {
-    const take = () => Promise.reject(new Error('no place for it'))
-    await expect(readImage(await findSource(await path()), { take })).rejects.toThrow('no place for it')
+  test.each(FORMS)('of $form are no longer read when the consumer fails', async ({ path }) => {
+    const opened = openImage(await findSource(await path()))
+    const reading = async () => {
+      for await (const _ of opened.layers) throw new Error('no space left')
+    }
+    await expect(reading()).rejects.toThrow('no space left')
+    await expect(opened.image()).rejects.toThrow('the image was closed before its end')
   })
 
-  test('can have only a plain tar again at no cost', async () => {
+  test('can be read again only from a plain tar', async () => {
     const forms = [made.bytes, gzipSync(made.bytes)]
     const seekable = await Promise.all(forms.map(async (bytes) => isSeekable(await findSource(await file(bytes)))))
     expect([...seekable, isSeekable(await findSource(await script('')))]).toEqual([true, false, false])
   })
 })
 
-describe('what is no image', () => {
+describe('a file that is not an image', () => {
   test.each<[string, () => Promise<string>, RegExp]>([
-    ['a text', () => file('hello, world\n'), /is no image\n {2}the file is text\n/],
+    ['a text', () => file('hello, world\n'), /is not an image\n {2}the file is text\n/],
     ['an empty file', () => file(''), /the file is empty/],
     ['a program', () => file(Buffer.from('7f454c4602010100', 'hex'), 0o555), /the file is a program \(ELF\)\n/],
-    ['an archive cut in its first header', () => file(made.bytes.subarray(0, 200)), /is no image\n/],
+    ['an archive truncated in its first header', () => file(made.bytes.subarray(0, 200)), /is not an image\n/],
     [
       'a folder of other files',
       async () => {
@@ -206,7 +202,7 @@ describe('what is no image', () => {
         await writeFile(join(folder, 'texts', 'README'), 'hello')
         return join(folder, 'texts')
       },
-      /is a folder with no image in it\n {2}it holds README\n/,
+      /is a folder that contains no image\n {2}it contains README\n/,
     ],
     [
       'an empty folder',
@@ -214,38 +210,42 @@ describe('what is no image', () => {
         await mkdir(join(folder, 'empty'), { recursive: true })
         return join(folder, 'empty')
       },
-      /is a folder with no image in it\n {2}it holds nothing\n/,
+      /is a folder that contains no image\n {2}it contains nothing\n/,
     ],
     [
       'JSON',
       () => file('{"name":"app"}'),
-      /is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes: .*"image-config".*\n/,
+      /is not an image\n {2}it begins like JSON, but nix2container's buildImage did not write it: .*"image-config".*\n/,
     ],
-    ['JSON cut short', () => file('{"image-config": {'), /not what nix2container's buildImage makes: .*JSON.*\n/],
-    ['a large file like JSON', () => file(Buffer.alloc(70_000_000, '{')), /buildImage makes: it has 70\.0 MB\n/],
+    ['truncated JSON', () => file('{"image-config": {'), /nix2container's buildImage did not write it: .*JSON.*\n/],
+    [
+      'a large file like JSON',
+      () => file(Buffer.alloc(70_000_000, '{')),
+      /buildImage did not write it: it has 70\.0 MB\n/,
+    ],
     [
       'a compressed text',
       () => file(gzipSync('hello, world\n')),
-      /is no image: it is compressed with gzip, and what is in it is no tar\n {2}unpacked, it is text\n/,
+      /is not an image: it is compressed with gzip, but does not contain a tar\n {2}decompressed, it is text\n/,
     ],
     [
       'a long text with zstd',
       () => file(zstdCompressSync(Buffer.alloc(10_000_000, 'hello '))),
-      /compressed with zstd, and what is in it is no tar\n {2}unpacked, it is text\n/,
+      /compressed with zstd, but does not contain a tar\n {2}decompressed, it is text\n/,
     ],
     [
       'a long text with xz',
       async () => file(await packWithXz(noise)),
-      /compressed with xz, and what is in it is no tar\n {2}unpacked, it is binary data of an unknown format\n/,
+      /compressed with xz, but does not contain a tar\n {2}decompressed, it is binary data of an unknown format\n/,
     ],
-    ['JSON with xz', async () => file(await packWithXz(Buffer.from('{"a":1}'))), /unpacked, it is text\n/],
+    ['JSON with xz', async () => file(await packWithXz(Buffer.from('{"a":1}'))), /decompressed, it is text\n/],
     [
       'an image compressed twice',
       () => file(gzipSync(gzipSync(made.bytes))),
-      /is no tar\n {2}unpacked, it is compressed with gzip\n/,
+      /does not contain a tar\n {2}decompressed, it is compressed with gzip\n/,
     ],
-    ['a compressed nothing', () => file(gzipSync('')), /is no tar\n {2}unpacked, it is empty\n/],
-    ['nothing, which is how a build into another store looks', async () => join(folder, 'absent'), /absent/],
+    ['a compressed empty file', () => file(gzipSync('')), /does not contain a tar\n {2}decompressed, it is empty\n/],
+    ['a missing file, as after a build into another store', async () => join(folder, 'absent'), /absent/],
   ])('%s: the message says what it is, and which builders make one', async (_, path, message) => {
     const finding = findSource(await path())
     await expect(finding).rejects.toThrow(message)
@@ -253,48 +253,48 @@ describe('what is no image', () => {
     await expect(finding).rejects.toThrow(/buildLayeredImage.*streamLayeredImage/)
   })
 
-  test('a tar without an image names its members', async () => {
+  test('the error for a tar without an image names its members', async () => {
     const path = await file(gzipSync(writeTar([{ name: 'README', content: 'x' }])))
     await expect(readBuilt(path)).rejects.toThrow(
-      `${path} is a tar, but no image: it has neither manifest.json nor index.json\n  it holds README`,
+      `${path} is a tar but not an image: it has neither manifest.json nor index.json\n  it contains README`,
     )
   })
 })
 
-test('a tar whose zstd window fits into memory (`zstd --long=27`) is read, and a larger one is explained', async () => {
-  // Of a stream, whose length it does not know, zstd keeps the window that it is given.
+test('a tar with a zstd window of up to 128 MiB (`zstd --long=27`) is read, and the error for a larger one says so', async () => {
+  // As a stream, because zstd reduces the window for content of a known, smaller size.
   const packed = async (windowLog: number) => {
     const compressor = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: windowLog } })
     compressor.end(made.bytes)
     return file(await buffer(compressor))
   }
   expect((await readBuilt(await packed(27))).configDigest).toBe(made.configDigest)
-  await expect(readBuilt(await packed(28))).rejects.toThrow(/more than 128 MiB of memory[\s\S]*`--long=27`/)
+  await expect(readBuilt(await packed(28))).rejects.toThrow(/larger than 128 MiB[\s\S]*`--long=27`/)
 })
 
-test('what nix2container describes is told apart', async () => {
+test('a description of nix2container is recognized', async () => {
   const path = await file(
     '{"version":1,"image-config":{"Cmd":["app"]},"layers":[{"digest":"sha256:0","diff_ids":"sha256:1"}]}',
   )
   expect(await findSource(path)).toEqual({ path, root: folder, format: 'nix2container', diffIds: ['sha256:1'] })
-  // As Go writes an empty list.
+  // Go writes an empty list as null.
   const empty = await file('{"version":1,"image-config":{},"layers":null}')
   expect(await findSource(empty)).toMatchObject({ diffIds: [] })
 })
 
-test('a compressed tar as the oldest tars are, whose headers do not say so, is read', async () => {
+test('a compressed tar in the oldest format, without "ustar" in its headers, is read', async () => {
   const old = made.members.map((member) => ({ ...member, alter: (header: Buffer) => void header.fill(0, 257) }))
   expect((await readBuilt(await file(gzipSync(writeTar(old))))).configDigest).toBe(made.configDigest)
 })
 
-test('a folder with an image that has a second name has one image', async () => {
+test('a folder with two names of one image contains one image', async () => {
   const inner = await mkdtemp(join(folder, 'named-'))
   await writeFile(join(inner, 'image-1.0.tar'), made.bytes)
   await symlink('image-1.0.tar', join(inner, 'image.tar'))
   expect((await readBuilt(inner)).configDigest).toBe(made.configDigest)
 })
 
-test('a folder of more files than may be open at once has none of its images passed over', async () => {
+test('all images are found in a folder with more files than can be open at once', async () => {
   const crowded = await mkdtemp(join(folder, 'crowded-'))
   const page = gzipSync('.TH')
   for (let at = 0; at < 800; at++) await writeFile(join(crowded, `file-${at}`), at % 2 ? 'x' : page)
@@ -303,11 +303,11 @@ test('a folder of more files than may be open at once has none of its images pas
   const script = `import(${JSON.stringify(source.href)}).then(({ findSource }) => findSource(process.argv[1]))`
   const node = [process.execPath, '--input-type=module', '--eval', script, crowded]
   const finding = run('sh', ['-c', 'ulimit -n 200; exec "$@"', 'sh', ...node])
-  await expect(finding).rejects.toThrow('is a folder with 2 images in it')
+  await expect(finding).rejects.toThrow('is a folder that contains 2 images')
 })
 
 describe('a damaged file', () => {
-  test.each(['zstd', 'xz'])('with %s, cut, is an error that says so', async (form) => {
+  test.each(['zstd', 'xz'])('with %s, truncated, is an error that says so', async (form) => {
     const whole = form === 'zstd' ? zstdCompressSync(made.bytes) : await packWithXz(made.bytes)
     for (const length of [whole.length - 1, Math.floor(whole.length / 2), 12]) {
       const reading = readBuilt(await file(whole.subarray(0, length)))
@@ -316,18 +316,18 @@ describe('a damaged file', () => {
     }
   })
 
-  test('with xz, where there is no program for it, is an error that says what to install', async () => {
+  test('with xz, without the program xz, is an error that says what to install', async () => {
     const path = await file(await packWithXz(made.bytes))
-    const source = new URL('../../src/image/source.ts', import.meta.url)
+    const source = new URL('../../src/image/open-image.ts', import.meta.url)
     const script = `import(${JSON.stringify(source.href)}).then(({ readImage }) => readImage({ path: process.argv[1], root: process.argv[2], format: 'xz' }))`
-    // In a process of its own, whose PATH has nothing on it.
+    // In a separate process with an empty PATH.
     const reading = run(process.execPath, ['--input-type=module', '--eval', script, path, folder], {
       env: { PATH: folder },
     })
-    await expect(reading).rejects.toThrow(/no program "xz"[\s\S]*apt-get install xz-utils/)
+    await expect(reading).rejects.toThrow(/program "xz" is not installed[\s\S]*apt-get install xz-utils/)
   })
 
-  test('with gzip, cut anywhere, is an error that says so', async () => {
+  test('with gzip, truncated anywhere, is an error that says so', async () => {
     const whole = gzipSync(makeArchive().bytes)
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 2, max: whole.length - 1 }), async (length) => {
@@ -340,14 +340,14 @@ describe('a damaged file', () => {
     )
   })
 
-  test('compressed after it was cut is said to be cut, not to be something else', async () => {
+  test('compressed after it was truncated is reported as truncated', async () => {
     for (const length of [300, 512, 1000, 100_000]) {
       const path = await file(gzipSync(made.bytes.subarray(0, length)))
-      await expect(readBuilt(path)).rejects.toThrow(/is damaged: it ends in the middle of [\s\S]* was cut short/)
+      await expect(readBuilt(path)).rejects.toThrow(/is damaged: it ends in the middle of [\s\S]* was truncated/)
     }
   })
 
-  test('with gzip, a byte of it changed, is an error, in zlib’s own words', async () => {
+  test('with gzip, with a byte changed, is an error that quotes zlib', async () => {
     const bytes = Buffer.from(gzipSync(made.bytes))
     bytes.writeUInt8(bytes.readUInt8(bytes.length - 6) ^ 0xff, bytes.length - 6)
     await expect(readBuilt(await file(bytes))).rejects.toThrow(
@@ -355,7 +355,7 @@ describe('a damaged file', () => {
     )
   })
 
-  test.each(['with', 'without'])('cut anywhere is an error, %s a copy', async (how) => {
+  test.each(['with', 'without'])('truncated anywhere is an error, %s a copy', async (how) => {
     const { bytes } = makeArchive()
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 512, max: bytes.length - 1025 }), async (length) => {
@@ -379,7 +379,7 @@ describe('a script', () => {
     [
       'whose interpreter is for another processor',
       async () => file(`#!${await file('\x7fELF, but of no processor', 0o555)}\nimport sys\nsys.exit(0)\n`, 0o555),
-      /should write an image .*\n(?: {2}.*\n)+Is it for another system than this runner is\?.*docker\/setup-qemu-action/,
+      /should write an image .*\n(?: {2}.*\n)+The script runs on this runner\..*docker\/setup-qemu-action/,
     ],
     [
       'that fails halfway',
@@ -387,21 +387,25 @@ describe('a script', () => {
       /status 1\n {2}no space$/,
     ],
     [
-      'that fails after all is written',
+      'that fails after writing everything',
       () => script('cat "$tar"; echo "too late" >&2; exit 9'),
       /status 9\n {2}too late$/,
     ],
     ['that is killed', () => script('head -c 100000 "$tar"; kill -9 $$'), /it ended with SIGKILL/],
-    ['that ends well, but early', () => script('head -c 100000 "$tar"'), /is damaged: it ends in the middle of/],
+    [
+      'that succeeds, but writes too little',
+      () => script('head -c 100000 "$tar"'),
+      /is damaged: it ends in the middle of/,
+    ],
     ['that writes nothing', () => script('exit 0'), /neither manifest\.json nor index\.json/],
     [
       'that writes something else',
       () => script('head -c 100000 /dev/zero | tr "\\0" x'),
-      /is damaged: a header in its tar is not one/,
+      /is damaged: a header in its tar is invalid/,
     ],
     ['that is not executable', () => file('#!/bin/sh\n', 0o444), /failed\n {2}spawn .* EACCES/],
     [
-      'whose interpreter is not there',
+      'whose interpreter is missing',
       () => file('#!/nix/store/absent/bin/python\n', 0o555),
       /failed\n {2}spawn .* ENOENT/,
     ],
@@ -416,15 +420,15 @@ describe('a script', () => {
     }
   })
 
-  test('of what it says before it fails, the last lines are shown', async () => {
+  test('is quoted with its last lines if it fails', async () => {
     const path = await script('i=0; while [ $i -lt 500 ]; do echo "line $i" >&2; i=$((i+1)); done; exit 1')
     const error: unknown = await readBuilt(path).catch((thrown: unknown) => thrown)
     expect(error).toHaveProperty('message', expect.stringMatching(/status 1\n {2}line 485\n(.*\n)*.*line 499$/))
   })
 
   test.each([
-    ['of which the output is no tar', 'exec tr "\\0" x < /dev/zero'],
-    ['of which nobody takes the copy', 'exec cat "$tar" "$tar" "$tar"'],
+    ['whose output is not a tar', 'exec tr "\\0" x < /dev/zero'],
+    ['whose copy is not read', 'exec cat "$tar" "$tar" "$tar"'],
   ])('%s does not stay behind, where it would keep the job from ending', async (_, lines) => {
     const pipe = join(folder, `pipe-${files++}`)
     await promisify(execFile)('mkfifo', [pipe])
@@ -436,7 +440,7 @@ describe('a script', () => {
     copy.once('data', () => copy.destroy())
     try {
       await expect(readBuilt(path, lines.includes('tar"') ? copy : undefined)).rejects.toThrow()
-      // Its end of the pipe is closed when it has ended, and not before.
+      // Its end of the pipe is closed only when it has ended.
       await closed
     } finally {
       endQuietly(await pid)
@@ -448,6 +452,6 @@ function endQuietly(pid: number): void {
   try {
     process.kill(pid)
   } catch {
-    // It has ended, as it should.
+    // The script has ended.
   }
 }

@@ -1,8 +1,8 @@
 import { text } from 'node:stream/consumers'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
+import { ImageError } from '../../src/errors.ts'
 import { type ByteReader, streamReader } from '../../src/image/byte-reader.ts'
-import { ImageError } from '../../src/image/image-error.ts'
 import { tarEntries } from '../../src/image/tar.ts'
 import { memberBounds, type TarMember, writeTar } from '../support/image.ts'
 
@@ -13,7 +13,7 @@ interface Read {
   readonly content: string
 }
 
-/** Reads all members with their content. The bytes come in pieces of `chunk`. */
+/** Reads all members with their content, from chunks of `chunk` bytes. */
 async function read(bytes: Buffer, chunk = bytes.length): Promise<readonly Read[]> {
   return readFrom(streamReader(pieces(bytes, chunk)))
 }
@@ -27,7 +27,7 @@ async function readFrom(reader: ByteReader): Promise<readonly Read[]> {
   return all
 }
 
-/** Reads the members' names, and passes over what they hold. */
+/** Reads the members' names and skips their content. */
 async function namesFrom(reader: ByteReader): Promise<readonly string[]> {
   const names: string[] = []
   for await (const { name } of tarEntries(reader, 'image.tar')) names.push(name)
@@ -38,7 +38,7 @@ async function* pieces(bytes: Buffer, chunk: number): AsyncGenerator<Buffer> {
   for (let at = 0; at < bytes.length; at += chunk) yield bytes.subarray(at, at + chunk)
 }
 
-/** Reads as a file is read, where to skip is to move a position; gives up where that goes in circles. */
+/** Reads like a file, in which skipping moves the position. Fails if the position moves in circles. */
 function seekingReader(bytes: Buffer): ByteReader {
   let position = 0
   let steps = 0
@@ -78,11 +78,11 @@ const MEMBERS: readonly (readonly [string, TarMember])[] = [
   ['a long link by GNU', { name: 'soft', type: 'symbolic-link', linkName: long, header: 'gnu' }],
   ['a name beyond ASCII', { name: 'ünï/çødé/名前', content: 'n', header: 'pax' }],
   ['a size in base 256', { name: 'large', content: 'b'.repeat(600), base256: true }],
-  ['pax records that say nothing of use', { name: 'file', content: 'c', pax: { mtime: '1.5', comment: 'a=b\nc' } }],
+  ['irrelevant pax records', { name: 'file', content: 'c', pax: { mtime: '1.5', comment: 'a=b\nc' } }],
 ]
 
 describe('members', () => {
-  test.each(MEMBERS)('%s is read as it was written, and what follows it too', async (_, member) => {
+  test.each(MEMBERS)('%s is read as written, and so is the next member', async (_, member) => {
     const expected = [member, { name: 'next', content: 'after' }].map(
       ({ name, content, type, linkName }: TarMember) => ({
         name,
@@ -96,7 +96,7 @@ describe('members', () => {
     expect(await readFrom(seekingReader(bytes))).toEqual(expected)
   })
 
-  test('a device is neither file nor link, and does not disturb what follows', async () => {
+  test('a device is neither a file nor a link, and the next member is read', async () => {
     const all = await read(
       writeTar([
         { name: 'dev/null', type: 'character-device' },
@@ -109,17 +109,17 @@ describe('members', () => {
     ])
   })
 
-  test('a member of the same name comes twice, in order', async () => {
+  test('members with the same name are yielded in order', async () => {
     const twice = ['first', 'second'].map((content) => ({ name: 'same', content }))
     expect((await read(writeTar(twice))).map(({ content }) => content)).toEqual(['first', 'second'])
   })
 
-  test('what is not asked for is passed over', async () => {
+  test('content that is not requested is skipped', async () => {
     const bytes = writeTar(MEMBERS.map(([, member]) => member))
     expect(await namesFrom(streamReader(pieces(bytes, 333)))).toEqual(MEMBERS.map(([, { name }]) => name))
   })
 
-  test('a pax header speaks for the next member alone', async () => {
+  test('a pax header applies only to the next member', async () => {
     const members = [
       { name: 'short', content: 'a', pax: { path: 'said by pax' } },
       { name: 'own', content: 'b' },
@@ -127,7 +127,7 @@ describe('members', () => {
     expect((await read(writeTar(members))).map(({ name }) => name)).toEqual(['said by pax', 'own'])
   })
 
-  test('it does not matter in which pieces the bytes arrive', async () => {
+  test('the size of the chunks does not matter', async () => {
     const bytes = writeTar(MEMBERS.map(([, member]) => member))
     const whole = await read(bytes)
     await fc.assert(
@@ -151,15 +151,15 @@ describe('the end', () => {
     expect(await read(writeTar(two, zeros))).toHaveLength(2)
   })
 
-  test('whatever follows the zeros is not read', async () => {
+  test('data after the zeros is not read', async () => {
     expect(await read(Buffer.concat([writeTar(two), Buffer.from('no tar')]))).toHaveLength(2)
   })
 
-  test('a tar of zeros alone has no members', async () => {
+  test('a tar of only zeros has no members', async () => {
     expect(await read(Buffer.alloc(10240))).toEqual([])
   })
 
-  test('cut anywhere but between two members, it says that it is damaged and what to do', async () => {
+  test('a tar that is truncated in a member is an error that says what to do', async () => {
     const bytes = writeTar(two)
     const inside = Array.from({ length: end }, (_, at) => at).filter((at) => !bounds.some(({ start }) => start === at))
     const outcomes = await Promise.all(
@@ -180,18 +180,18 @@ describe('the end', () => {
   })
 })
 
-describe('damage and malice', () => {
+describe('a damaged or hostile tar', () => {
   const alter = (text: string, at: number) => (header: Buffer) => void header.fill(0, at, at + 12).write(text, at)
 
   test.each<[string, TarMember]>([
-    ['a negative pax size, which would lead back to the same header', { name: 'a', pax: { size: '-1536' } }],
+    ['a negative pax size, which would return to the same header', { name: 'a', pax: { size: '-1536' } }],
     ['a negative octal size', { name: 'a', alter: alter('-0000001000', 124) }],
-    ['a pax size that is no number', { name: 'a', content: 'x', pax: { size: 'many' } }],
+    ['a pax size that is not a number', { name: 'a', content: 'x', pax: { size: 'many' } }],
     ['a pax size with a fraction', { name: 'a', content: 'xx', pax: { size: '1.5' } }],
-    ['an octal size that is no number', { name: 'a', content: 'x', alter: alter('zzzzzzzzzzz', 124) }],
+    ['an octal size that is not a number', { name: 'a', content: 'x', alter: alter('zzzzzzzzzzz', 124) }],
     ['a size beyond the end', { name: 'a', pax: { size: '99999999999999999999' } }],
     ['a negative size in base 256', { name: 'a', alter: (header) => void header.fill(0xff, 124, 136) }],
-    ['a long name that is longer than any name', { name: `${'n/'.repeat(600 * 1024)}n`, header: 'gnu' }],
+    ['a name over the limit', { name: `${'n/'.repeat(600 * 1024)}n`, header: 'gnu' }],
   ])('%s is damage, not an endless loop', async (_, member) => {
     const bytes = writeTar([member, { name: 'next', content: 'n' }])
     for (const start of [
@@ -205,7 +205,7 @@ describe('damage and malice', () => {
     }
   })
 
-  /** A header that says something of the file behind it. */
+  /** Returns a header that applies to the next file. */
   const extension = (flag: string, content: string): Buffer =>
     writeTar([{ name: 'PaxHeaders/x', content, alter: (block) => void block.write(flag, 156) }], 0)
 
@@ -220,12 +220,12 @@ describe('damage and malice', () => {
     ],
     ['a pax header', [extension('x', `1000000 comment=${'n'.repeat(1_000_000)}`)], 'a header of 1000016 bytes'],
     [
-      'a row of headers for one file',
+      'too many headers for one file',
       Array.from({ length: 101 }, () => extension('x', '10 path=a\n')),
       'its tar has more than 100 headers for one file',
     ],
     [
-      'a row of headers for all files',
+      'too many headers for all files',
       Array.from({ length: 101 }, () => extension('g', '10 path=a\n')),
       'its tar has more than 100 headers for one file',
     ],
@@ -238,7 +238,7 @@ describe('damage and malice', () => {
     }
   })
 
-  test('names may be as long as Linux has them, and a file may have some headers', async () => {
+  test('names may be as long as in Linux, and a file may have several headers', async () => {
     const name = 'n'.repeat(4096)
     const headers = Array.from({ length: 50 }, () => extension('x', '19 comment=nothing\n'))
     const bytes = Buffer.concat([...headers, extension('L', name), writeTar([{ name: 'file' }])])
@@ -246,11 +246,11 @@ describe('damage and malice', () => {
   })
 
   test.each([
-    ['a length that is no number', 'xx path=a\n'],
+    ['a length that is not a number', 'xx path=a\n'],
     ['no length', 'path=a\n'],
     ['no equals sign', '10 pathhh\n'],
     ['a length beyond the header', '900 path=a\n'],
-    ['a length of nothing', '0 path=a\n'],
+    ['a length of zero', '0 path=a\n'],
   ])('a pax header with %s is damage', async (_, records) => {
     const header = writeTar(
       [{ name: 'PaxHeaders/x', content: records, alter: (block) => void block.write('x', 156) }],
@@ -261,7 +261,7 @@ describe('damage and malice', () => {
     await expect(reading).rejects.toBeInstanceOf(ImageError)
   })
 
-  test('a flipped bit in any header is damage, or reads as some tar, but is never another kind of error', async () => {
+  test('a flipped bit in a header is an ImageError or reads as another tar', async () => {
     const bytes = writeTar([
       { name: 'a', content: 'x' },
       { name: long, header: 'pax' },

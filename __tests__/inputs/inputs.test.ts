@@ -1,8 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
 import { parse } from 'yaml'
-import { InputError } from '../../src/inputs/field.ts'
-import { type BuildInputs, type MergeInputs, type PlanInputs, readInputs } from '../../src/inputs/inputs.ts'
+import { InputError } from '../../src/errors.ts'
+import type { BuildInputs } from '../../src/inputs/build.ts'
+import { readInputs } from '../../src/inputs/inputs.ts'
+import type { MergeInputs } from '../../src/inputs/merge.ts'
+import type { PlanInputs } from '../../src/inputs/plan.ts'
 import { fillTags } from '../../src/inputs/tags.ts'
 import { formatReference, formatRepository } from '../../src/oci/reference.ts'
 
@@ -149,8 +152,8 @@ describe('an input of another mode is not passed over in silence', () => {
         return String(error)
       }
     }
-    expect(told('2')).toContain(`The input \`${name}\` is not for \`mode: ${mode}\``)
-    expect(told('2')).toContain(`\`${name}\` is for ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`)
+    expect(told('2')).toContain(`The input \`${name}\` does not apply to \`mode: ${mode}\``)
+    expect(told('2')).toContain(`It applies to ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`)
     for (const text of ['', ` ${usual}\n`]) expect(told(text)).toBe('')
   })
 
@@ -161,21 +164,25 @@ describe('an input of another mode is not passed over in silence', () => {
   test('and those in whose place another says what is built', () => {
     const told = (inputs: Inputs) => readInputs(environment({ mode: 'build', ...inputs })).notices
     expect(told({ installable: '.#app', flake: './apps/a', attribute: 'app' })).toEqual([
-      '`flake` is passed over: `installable` says what is built',
-      '`attribute` is passed over: `installable` says what is built',
+      'Ignoring `flake`: `installable` is set',
+      'Ignoring `attribute`: `installable` is set',
     ])
     expect(told({ file: 'default.nix', flake: './apps/a', attribute: 'app' })).toEqual([
-      '`flake` is passed over: `file` says what is built',
+      'Ignoring `flake`: `file` is set',
     ])
     expect(told({ installable: '.#app', flake: '.', attribute: 'containerImage' })).toEqual([])
     expect(told({ flake: './apps/a', attribute: 'app' })).toEqual([])
   })
 
   test.each<[string, Inputs, string]>([
-    ['merge', { tag: 'v1.2.3-rc1' }, '`tag` is for `mode: build`. The tags that merge publishes are `tags`.'],
-    ['build', { tags: 'v1' }, 'users pull are `tags` of a step with `mode: merge`, which may follow in the same job'],
+    [
+      'merge',
+      { tag: 'v1.2.3-rc1' },
+      '`tag` does not apply to `mode: merge`\nIt applies to `mode: build`. Set the tags that merge publishes in `tags`.',
+    ],
+    ['build', { tags: 'v1' }, 'users pull in `tags` of a step with `mode: merge`, which may follow in the same job'],
     ['build', { systems: 'x86_64-linux' }, '`system`'],
-    ['plan', { systems: 'x86_64-linux' }, 'plan looks for the systems in the flake'],
+    ['plan', { systems: 'x86_64-linux' }, 'plan finds the systems in the flake'],
   ])('%s: %j would do something else than is meant, and is refused', (mode, inputs, instead) => {
     expectMessage(() => readInputs(environment({ mode, ...inputs })), [instead])
   })
@@ -204,7 +211,7 @@ describe('image', () => {
     const read = readBuild({ image: 'ghcr.io/Owner/App\nghcr.io/owner/other' })
     expect(read.images.map(formatRepository)).toEqual(['ghcr.io/owner/app', 'ghcr.io/owner/other'])
     expect(read.notices).toEqual([])
-    expect(read.notes).toEqual(['Image names are lower case: "ghcr.io/Owner/App" is taken as "ghcr.io/owner/app"'])
+    expect(read.notes).toEqual(['Using "ghcr.io/owner/app" for "ghcr.io/Owner/App": image names are lowercase'])
   })
 })
 
@@ -342,7 +349,10 @@ describe('tags', () => {
 
   test('{sha} is not known if no commit is', () => {
     const { tags } = readMerge({ tags: 'v1-{sha}' })
-    expectMessage(() => fillTags(tags, ''), ['The input `tags` has {sha}, and the commit is unknown', 'without {sha}'])
+    expectMessage(
+      () => fillTags(tags, ''),
+      ['The input `tags` contains {sha}, but the commit is unknown', 'Remove {sha}'],
+    )
   })
 
   test('a variant has tags of its own where none are given, and {variant} in those that are', () => {
@@ -413,31 +423,31 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'another mode',
       { mode: 'push' },
       {},
-      ['The input `mode` is "push", which is no mode', /mode: build.*mode: merge/],
+      ['The input `mode` is "push"; it must be `build`, `merge` or `plan`', /mode: build.*mode: merge/],
     ],
     [
       'an installable to plan for',
       { mode: 'plan', installable: '.#x' },
       {},
-      ['The input `installable` is not for `mode: plan`', '`attribute`'],
+      ['The input `installable` does not apply to `mode: plan`', '`attribute`'],
     ],
     [
       'a file to plan for, which has no systems to be looked for',
       { mode: 'plan', file: 'default.nix' },
       {},
-      ['The input `file` is not for `mode: plan`', 'write the matrix by hand'],
+      ['The input `file` does not apply to `mode: plan`', 'write the matrix by hand'],
     ],
     [
       'a flake to plan for that names an attribute',
       { mode: 'plan', flake: '.#x' },
       {},
-      ['The input `flake` is ".#x", which names an attribute too'],
+      ['The input `flake` is ".#x", which also names an attribute'],
     ],
     [
       'an attribute to plan for that names its flake',
       { mode: 'plan', attribute: '.#x' },
       {},
-      ['The input `attribute` is ".#x", which names a flake too'],
+      ['The input `attribute` is ".#x", which also names a flake'],
     ],
     [
       'a compression to plan for that Docker does not know',
@@ -450,7 +460,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
       { mode: 'plan', runners: 'self-hosted-arm' },
       {},
       [
-        'The input `runners` has "self-hosted-arm", which is not of the form system=label',
+        'The input `runners` contains "self-hosted-arm", which does not have the form system=label',
         'aarch64-linux=self-hosted-arm',
       ],
     ],
@@ -458,31 +468,31 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'two runners for a system',
       { mode: 'plan', runners: 'aarch64-linux=a\nx86_64-linux=b\naarch64-linux=c' },
       {},
-      ['The input `runners` has two runners for aarch64-linux', '    aarch64-linux=self-hosted-arm'],
+      ['The input `runners` contains two runners for aarch64-linux', '    aarch64-linux=self-hosted-arm'],
     ],
     [
       'several systems on one line',
       { mode: 'plan', runners: 'aarch64-linux=a,x86_64-linux=b' },
       {},
-      ['The input `runners` has "aarch64-linux=a,x86_64-linux=b"', 'one system a line, each with one label'],
+      ['The input `runners` contains "aarch64-linux=a,x86_64-linux=b"', 'one system per line, with one label'],
     ],
     [
       'several labels for a runner',
       { mode: 'plan', runners: 'aarch64-linux=["self-hosted","arm"]' },
       {},
-      ['one system a line, each with one label'],
+      ['one system per line, with one label'],
     ],
     [
       'a system without a runner',
       { mode: 'plan', runners: 'aarch64-linux=' },
       {},
-      ['The input `runners` has "aarch64-linux="'],
+      ['The input `runners` contains "aarch64-linux="'],
     ],
     [
       'a runner for a system of macOS',
       { mode: 'plan', runners: 'aarch64-darwin=macos-15' },
       {},
-      ['The input `runners` is not valid', 'aarch64-darwin" is macOS\'s'],
+      ['The input `runners` is not valid', 'aarch64-darwin" is macOS'],
     ],
     ['no image', { image: ' \n' }, {}, ['The input `image` is missing', 'image: ghcr.io/${{ github.repository }}']],
     [
@@ -501,7 +511,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'an image with a scheme',
       { image: 'https://ghcr.io/owner/app' },
       {},
-      ['The input `image` is not valid', 'leave out "https://"'],
+      ['The input `image` is not valid', 'remove "https://"'],
     ],
     [
       'an image with nothing behind its host',
@@ -519,19 +529,19 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'two images on one line',
       { image: 'owner/a,owner/b' },
       {},
-      ['The input `image` is not valid: "owner/a,owner/b" has a comma', 'one name a line'],
+      ['The input `image` is not valid: "owner/a,owner/b" contains a comma', 'one name per line'],
     ],
     [
       'a comma behind an image, whose upper case is not the fault',
       { image: 'ghcr.io/Owner/a,\nghcr.io/Owner/b' },
       {},
-      ['The input `image` is not valid: "ghcr.io/Owner/a," has a comma', 'one name a line'],
+      ['The input `image` is not valid: "ghcr.io/Owner/a," contains a comma', 'one name per line'],
     ],
     [
       'an image with odd characters',
       { image: 'owner/äpp' },
       {},
-      ['The input `image` is not valid', '"ä" can\'t be in one'],
+      ['The input `image` is not valid', 'it can\'t contain "ä"'],
     ],
     [
       'a host that is none',
@@ -583,7 +593,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
       `an option in \`${input}\``,
       { [input]: '--version' },
       {},
-      [`The input \`${input}\` is "--version", which Nix would take for an option`, '`nix-args`'],
+      [`The input \`${input}\` is "--version", which Nix would read as an option`, '`nix-args`'],
     ]),
     [
       'a flake with an attribute',
@@ -596,7 +606,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
       { 'nix-args': '-L\n--override-input nixpkgs   path:/x' },
       {},
       [
-        'The input `nix-args` has "--override-input nixpkgs   path:/x" on one line, which is one argument',
+        'The input `nix-args` contains "--override-input nixpkgs   path:/x" on one line, but each line is one argument',
         '\n  nix-args: |\n    --override-input\n    nixpkgs\n    path:/x',
       ],
     ],
@@ -604,13 +614,13 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'no tag for Docker',
       { tag: '', 'push-with': 'docker' },
       {},
-      ['The input `tag` is empty', 'Leave `tag` out', '`push-with` be `registry`'],
+      ['The input `tag` is empty', 'Remove `tag`', 'set `push-with: registry`'],
     ],
     [
       'a tag that breaks the grammar',
       { tag: 'a/b-{system}' },
       {},
-      ['The input `tag` is not valid', '"a/b-x86_64-linux"', 'a tag has letters'],
+      ['The input `tag` is not valid', '"a/b-x86_64-linux"', 'a tag consists of letters'],
     ],
     ...['v1,latest', 'v1\nlatest', 'v1 latest', 'ghcr.io/owner/app:v1'].map(
       (tag): [string, Inputs, Inputs, string[]] => [
@@ -619,7 +629,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
         {},
         [
           `The input \`tag\` is not valid: "${tag.replace('\n', ' ')}" is not a tag`,
-          'one tag, `tag`. The tags that users pull are `tags` of a step with `mode: merge`, which may follow in the same job',
+          'one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job',
         ],
       ],
     ),
@@ -628,7 +638,7 @@ describe('what is wrong is told in one message, with the input and what to do', 
       { attribute: '.#containerImage' },
       {},
       [
-        'The input `attribute` is ".#containerImage", which names a flake too',
+        'The input `attribute` is ".#containerImage", which also names a flake',
         '`installable`',
         /\n {2}attribute: containerImage$/,
       ],
@@ -644,9 +654,9 @@ describe('what is wrong is told in one message, with the input and what to do', 
       '{variant} without a variant',
       { tag: '{variant}-{system}' },
       {},
-      ['The input `tag` has {variant}, and the input `variant` is empty', 'Set `variant`'],
+      ['The input `tag` contains {variant}, but the input `variant` is empty', 'Set `variant`'],
     ],
-    ['a variant that no tag could have', { variant: 'De bug' }, {}, ['The input `variant` is "De bug"', 'lower-case']],
+    ['a variant that no tag could have', { variant: 'De bug' }, {}, ['The input `variant` is "De bug"', 'lowercase']],
     ['another way to push', { 'push-with': 'podman' }, {}, ['The input `push-with` is "podman"', '`docker`']],
     ['no days', { 'retention-days': '0' }, {}, ['The input `retention-days` is "0"', 'from 1 to 90']],
     ['too many days', { 'retention-days': '91' }, {}, ['The input `retention-days` is "91"', 'from 1 to 90']],
@@ -675,39 +685,56 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'a reference with a port and without a tag',
       { tags: '127.0.0.1:5000/owner/app' },
       {},
-      ['The input `tags` has "127.0.0.1:5000/owner/app", which has no tag', '`name:tag`'],
+      ['The input `tags` contains "127.0.0.1:5000/owner/app", which has no tag', '`name:tag`'],
     ],
     [
       'the name of a branch',
       { tags: 'latest\nfeature/login' },
       {},
-      ['The input `tags` is not valid: "feature/login" is not a tag', 'names of branches use docker/metadata-action'],
+      [
+        'The input `tags` is not valid: "feature/login" is not a tag',
+        'create tags from branch names, use docker/metadata-action',
+      ],
     ],
     [
       'tags for one of two images',
       { image: 'ghcr.io/owner/app\nghcr.io/owner/api', tags: 'ghcr.io/owner/app:v1, ghcr.io/owner/app:v2' },
       {},
-      ['There is no tag for ghcr.io/owner/api', 'Write a tag alone'],
+      ['No tag to publish for ghcr.io/owner/api', 'Write a tag without a name'],
     ],
     [
       'metadata that names one of two images',
       { image: 'ghcr.io/owner/app\nghcr.io/owner/api' },
       metadata({ tags: ['ghcr.io/owner/api:v1'] }),
-      ['There is no tag for ghcr.io/owner/app\n', 'let `images` of docker/metadata-action name this one too'],
+      ['No tag to publish for ghcr.io/owner/app\n', 'add this image to `images` of docker/metadata-action'],
     ],
     [
       'a tag for another image',
       { tags: 'ghcr.io/owner/other:v1' },
       {},
-      ['The input `tags` has ghcr.io/owner/other:v1', 'none of the images', 'Add ghcr.io/owner/other to `image`'],
+      [
+        'The input `tags` contains ghcr.io/owner/other:v1',
+        'which is not in `image`',
+        'Add ghcr.io/owner/other to `image`',
+      ],
     ],
     [
       'digests of which only empty lines are left',
       { digests: '\n  \n' },
       {},
-      ['The input `digests` has only empty lines', 'Did the builds fail', 'hold a secret', '`vars`, not in `secrets`'],
+      [
+        'The input `digests` contains only empty lines',
+        'Check whether the builds failed',
+        'contain a secret',
+        '`vars` instead of `secrets`',
+      ],
     ],
-    ['{variant} without a variant', { tags: '{variant}' }, {}, ['The input `tags` has {variant}', 'Set `variant`']],
+    [
+      '{variant} without a variant',
+      { tags: '{variant}' },
+      {},
+      ['The input `tags` contains {variant}', 'Set `variant`'],
+    ],
     [
       'an annotation without a value',
       { annotations: 'key' },
@@ -742,13 +769,13 @@ describe('what is wrong is told in one message, with the input and what to do', 
       'metadata without a tag',
       {},
       metadata({ tags: [] }),
-      ['There is no tag to publish', 'it gave no tags at all', 'docker/metadata-action', 'set `tags` here'],
+      ['No tags to publish', 'it created no tags', 'docker/metadata-action', 'set `tags` in this step'],
     ],
     [
       'metadata for other images alone',
       {},
       metadata({ tags: ['ghcr.io/owner/app-api:v1'] }),
-      ['There is no tag to publish', 'it gave ghcr.io/owner/app-api:v1', 'name the same repositories'],
+      ['No tags to publish', 'it created ghcr.io/owner/app-api:v1', 'Use the same repositories'],
     ],
   ])('merge: %s', (_, inputs, more, parts) => {
     expectMessage(() => readInputs(environment({ mode: 'merge', ...inputs }, more)), parts)
@@ -773,9 +800,9 @@ describe('pushing straight to the registry', () => {
   })
 
   test.each([
-    ['gzip', '0', '"0"; for gzip it is a number from 1 to 9'],
-    ['gzip', '10', '"10"; for gzip it is a number from 1 to 9'],
-    ['zstd', '20', '"20"; for zstd it is a number from 1 to 19'],
+    ['gzip', '0', '"0"; for gzip, it must be a number from 1 to 9'],
+    ['gzip', '10', '"10"; for gzip, it must be a number from 1 to 9'],
+    ['zstd', '20', '"20"; for zstd, it must be a number from 1 to 19'],
     ['zstd', '-1', 'from 1 to 19'],
     ['gzip', '2.5', 'from 1 to 9'],
     ['gzip', 'best', 'from 1 to 9'],
@@ -786,7 +813,7 @@ describe('pushing straight to the registry', () => {
   })
 
   test('a compression that there is not names those that there are', () => {
-    expect(() => readBuild({ compression: 'xz' })).toThrow('"xz"; it can be `gzip` or `zstd`')
+    expect(() => readBuild({ compression: 'xz' })).toThrow('"xz"; it must be `gzip` or `zstd`')
   })
 
   test.each([
@@ -803,6 +830,8 @@ describe('pushing straight to the registry', () => {
     ],
     [`ghcr.io/owner/base@sha256:${'1'.repeat(64)}`, [`ghcr.io/owner/base@sha256:${'1'.repeat(64)}`]],
     ['127.0.0.1:5000/base:edge', ['127.0.0.1:5000/base:edge']],
+    ['ghcr.io/Owner/App:Main', ['ghcr.io/owner/app:Main']],
+    [`localhost:5000/Owner/App@sha256:${'1'.repeat(64)}`, [`localhost:5000/owner/app@sha256:${'1'.repeat(64)}`]],
     ['', []],
   ])('reuse-from %j: a tag alone is that of every image', (text, expected) => {
     const { reuseFrom } = readBuild({ image: 'ghcr.io/owner/app\nowner/app', 'reuse-from': text })
@@ -835,7 +864,7 @@ describe('pushing straight to the registry', () => {
   })
 
   test.each(['no value', '=no key'])('labels have the form key=value: %j', (labels) => {
-    expect(() => readBuild({ labels })).toThrow(`"${labels}", which is not of the form key=value`)
+    expect(() => readBuild({ labels })).toThrow(`"${labels}", which does not have the form key=value`)
   })
 
   test('labels can’t be had with Docker, which the message says', () => {
@@ -846,12 +875,12 @@ describe('pushing straight to the registry', () => {
     [{ compression: 'zstd' }, 'The input `compression` needs `push-with: registry`'],
     [{ 'compression-level': '9' }, 'The input `compression-level` needs `push-with: registry`'],
   ])('nor can %j', (inputs, message) => {
-    expectMessage(() => readBuild({ ...inputs, 'push-with': 'docker' }), [message, /Leave .*`push-with`, out/])
+    expectMessage(() => readBuild({ ...inputs, 'push-with': 'docker' }), [message, /Remove .*`push-with`/])
     expect(readBuild({ compression: 'gzip', 'push-with': 'docker' }).pushWith).toBe('docker')
   })
 
   test('an empty tag means by digest alone, which Docker can’t', () => {
     expect(readBuild({ tag: '' }).tag).toBe('')
-    expect(() => readBuild({ tag: '', 'push-with': 'docker' })).toThrow('Docker can push nothing without a tag')
+    expect(() => readBuild({ tag: '', 'push-with': 'docker' })).toThrow('Docker can push only with a tag')
   })
 })

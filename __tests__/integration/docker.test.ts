@@ -36,7 +36,7 @@ test('a daemon with the containerd image store causes a warning, with the sizes 
   const [warning, ...more] = await warningsWhereInfoIs('[["driver-type","io.containerd.snapshotter.v1"]]')
   expect(more).toEqual([])
   expect(warning).toMatch(
-    /^This Docker keeps images in containerd's store, and pushes layers as Nix made them: [\d.]+ k?B in place of about [\d.]+ k?B\. Leave `push-with: docker` out/,
+    /^This Docker uses containerd's image store, which pushes layers uncompressed: [\d.]+ k?B instead of about [\d.]+ k?B\. Remove `push-with: docker` to push them compressed\.$/,
   )
 })
 

@@ -1,9 +1,8 @@
 import { cp, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { buffer } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { readImage } from '../../src/image/source.ts'
-import type { LayerMember } from '../../src/image/source-image.ts'
+import { openImage } from '../../src/image/open-image.ts'
+import { readLayerFiles } from '../support/image.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { filesOf, type PulledImage, pullWithSkopeo } from '../support/pulled.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
@@ -57,12 +56,12 @@ test.each([
   [
     'is not set, and the file is the image itself',
     { file: 'image-itself.nix' },
-    /^There is no containerImage of image-itself\.nix\n.*\nThe value of the file is a derivation itself, and has no such attribute\. If it is the image, set\n {2}attribute: ""$/,
+    /^There is no containerImage of image-itself\.nix\n.*\nThe file evaluates to a derivation, which has no such attribute\. If the derivation is the image, set:\n {2}attribute: ""$/,
   ],
   [
     'is not set, and the file is not an attribute set',
     { file: 'text.nix' },
-    /^There is no containerImage of text\.nix\n.* should be a set but is a string\nThe input `attribute`, which is containerImage unless/,
+    /^There is no containerImage of text\.nix\n.* should be a set but is a string\nSet `attribute` \(default: containerImage\) to/,
   ],
 ])('the error describes the content of a file if the attribute %s', async (_, inputs, message) => {
   const cwd = await folder()
@@ -127,7 +126,7 @@ in (import ./image.nix { inherit system architecture; }).tarGz
     await writeFile(join(cwd, 'nix2container.nix'), expression)
     const step = passed(await buildFile('x86_64-linux', [], { file: 'nix2container.nix' }))
     expect((await pulled(step)).architecture).toBe('amd64')
-    expect(step.log).toContain('Have nix2container.nix write its layers')
+    expect(step.log).toContain('Write the layers of nix2container.nix')
   })
 
   test('with several images is an error that asks for an attribute', async () => {
@@ -137,7 +136,7 @@ in (import ./image.nix { inherit system architecture; }).tarGz
     const { errors } = await buildFile('x86_64-linux', [], { file: 'two.nix' })
     expect(errors).toEqual([
       expect.stringMatching(
-        /^two\.nix is 2 derivations, and an image is one\n[\s\S]*\nName the one that is the image in `attribute`\.$/,
+        /^two\.nix evaluates to 2 derivations instead of one image\n[\s\S]*\nSet `attribute` to the derivation that is the image\.$/,
       ),
     ])
   })
@@ -162,7 +161,9 @@ test.each([
   const cwd = await folder()
   await writeFile(join(cwd, 'flake.nix'), '{ outputs = _: { }; }')
   const { errors } = await build('aarch64-linux', { cwd, inputs })
-  expect(errors).toEqual([expect.stringContaining(`has no "packages" at all. Add ${missing} to its outputs.`)])
+  expect(errors).toEqual([
+    expect.stringContaining(`has no output "packages". Add ${missing} to the outputs of the flake.`),
+  ])
 })
 
 describe('a derivation with several outputs', () => {
@@ -192,7 +193,7 @@ describe('a derivation with several outputs', () => {
     const step = await build('x86_64-linux', { cwd, inputs: { installable: '.#two^*' } })
     expect(step.outputs).toEqual({})
     expect(step.errors).toEqual([
-      expect.stringMatching(/Nix built 2 outputs of \.#two\^\*, and an image is one\n|does not know `\^`/),
+      expect.stringMatching(/Nix built 2 outputs of \.#two\^\* instead of one image\n|does not support `\^`/),
     ])
   })
 })
@@ -268,7 +269,7 @@ describe('an image in the workspace is pushed as it is', () => {
   test('unless it is for another system', async () => {
     const inputs = { installable: './images/aarch64-linux.tar.gz' }
     const { errors } = await build('x86_64-linux', { cwd, inputs })
-    expect(errors).toEqual([expect.stringContaining('The image is for linux/arm64, and x86_64-linux is linux/amd64')])
+    expect(errors).toEqual([expect.stringContaining('The image is for linux/arm64, but x86_64-linux is linux/amd64')])
   })
 
   test('while a folder with a flake is built', async () => {
@@ -290,9 +291,9 @@ test('an image of nix2container is written by its `copyTo`, and pushed unchanged
   const source = passed(
     await build('x86_64-linux', { cwd, inputs: { attribute: 'containerImage.image', tag: 'source' } }),
   ).outputs['store-path']
-  const layers: Buffer[] = []
-  const take = async ({ content }: LayerMember) => void layers.push(await buffer(content()))
-  const { config } = await readImage({ path: source ?? '', root: dirname(source ?? ''), format: 'tar' }, { take })
+  const opened = openImage({ path: source ?? '', root: dirname(source ?? ''), format: 'tar' })
+  const layers = (await readLayerFiles(opened)).map(([, content]) => content)
+  const { config } = await opened.image()
   const image = await pulled(step)
   expect(image.diffIds).toEqual(config.diffIds)
   expect(image.unpacked).toEqual(config.diffIds)
@@ -302,7 +303,7 @@ test('an image of nix2container is written by its `copyTo`, and pushed unchanged
 
   const docker = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': 'docker' } })
   expect(docker.errors.join()).toMatch(
-    /Docker can't load \S+-image-app\.json, which is nix2container's\n.*`push-with: docker` out/,
+    /Docker can't load \S+-image-app\.json, which is an image of nix2container\n.*remove `push-with: docker`/,
   )
 })
 
@@ -328,11 +329,11 @@ test('the error names the `copyTo` of a nix2container image that is missing or w
   for (const [attribute, detail] of [
     [
       'bare',
-      /^\S+#packages\.x86_64-linux\.bare\.copyTo could not write [\s\S]*\nWhat nix2container's buildImage returns has a copyTo\./,
+      /^\S+#packages\.x86_64-linux\.bare\.copyTo could not write [\s\S]*\nThe result of nix2container's buildImage has an attribute `copyTo`\./,
     ],
     [
       'idle',
-      /^The copyTo of \S+idle ended well, but wrote no whole OCI layout\n {2}what it wrote is not a whole image/,
+      /^The copyTo of \S+idle succeeded, but did not write a complete OCI layout\n {2}the layout is not a complete image/,
     ],
   ] as const) {
     const step = await build('x86_64-linux', { cwd, inputs: { attribute } })
@@ -359,8 +360,9 @@ describe('an image of nix2container is not mistaken for another one', () => {
       const step = await build('x86_64-linux', { cwd, inputs: { installable } })
       expect({ exitCode: step.exitCode, outputs: step.outputs }).toEqual({ exitCode: 1, outputs: {} })
       expect(step.errors).toEqual([
-        `${installable} is an image of nix2container, and from a path there is no way to the program that writes its layers
-Name the attribute of the image: \`installable: .#server\` for example, or \`attribute: server\`.`,
+        `${installable} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image
+Set \`installable\` or \`attribute\` to the attribute of the image, for example:
+  attribute: server`,
       ])
     }
   })
@@ -380,7 +382,7 @@ Name the attribute of the image: \`installable: .#server\` for example, or \`att
       expect(step.errors).toEqual([
         expect.stringMatching(
           new RegExp(
-            `The copyTo of \\S+ wrote another image than the one that Nix built, .*-image-app\\.json\n {2}${detail}\nNothing`,
+            `The copyTo of \\S+ did not write the image that Nix built, .*-image-app\\.json\n {2}${detail}\nNothing`,
           ),
         ),
       ])
@@ -396,7 +398,7 @@ test('if nix2container’s `copyTo` runs out of disk space, the error says how m
   const { errors, tempLeft } = await build('x86_64-linux', { cwd })
   expect(errors).toEqual([
     expect.stringMatching(
-      /could not write the image as an OCI layout\n(?: {2}.*\n)* {2}.*no space left on device\nThe disk is full \(by now [\d.]+ .?B are free for .*\/store/,
+      /could not write the image as an OCI layout\n(?: {2}.*\n)* {2}.*no space left on device\nThe disk is full \(now [\d.]+ .?B are free for .*\/store/,
     ),
   ])
   expect(tempLeft).toEqual([])
@@ -422,8 +424,8 @@ test('a file within a store path is refused, also through a link: Nix builds onl
     const step = await build('x86_64-linux', { cwd, inputs: { installable } })
     expect({ exitCode: step.exitCode, outputs: step.outputs }).toEqual({ exitCode: 1, outputs: {} })
     expect(step.errors).toEqual([
-      `The input \`installable\` is "${installable}", which is within ${outputs['store-path']}, and Nix builds no part of a store path
-Name the attribute of the image, or the store path itself, if it has one image in it.`,
+      `The input \`installable\` is "${installable}", which is inside of ${outputs['store-path']}: Nix can't build a part of a store path
+Set \`installable\` to the attribute of the image, or to the store path itself if it contains only one image.`,
     ])
   }
   const whole = passed(await build('x86_64-linux', { cwd, inputs: { installable: './result' } }))
@@ -439,7 +441,8 @@ test.each([
     name = "app.json"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ];
   }`
   await writeFile(join(cwd, 'flake.nix'), `{ outputs = _: { packages.x86_64-linux.containerImage = ${built}; }; }`)
-  const message = "-app\\.json is no image\n {2}it begins like JSON, and is not what nix2container's buildImage makes"
+  const message =
+    "-app\\.json is not an image\n {2}it begins like JSON, but nix2container's buildImage did not write it"
   for (const pushWith of ['registry', 'docker']) {
     const step = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': pushWith } })
     expect(step.exitCode).toBe(1)

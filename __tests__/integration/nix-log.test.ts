@@ -74,7 +74,7 @@ test('the error has the last lines of the failed derivation, and none of other d
 test('the error for a full disk says how much is left, and where', async () => {
   const { errors } = await build('full')
   expect(errors).toEqual([
-    expect.stringMatching(/full> tar: .*\n(?:.*\n)+The disk is full \(by now [\d.]+ .?B are free for .*\/store/),
+    expect.stringMatching(/full> tar: .*\n(?:.*\n)+The disk is full \(now [\d.]+ .?B are free for .*\/store/),
   ])
 })
 

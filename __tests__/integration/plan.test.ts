@@ -53,7 +53,7 @@ describe('the matrix', () => {
     const step = passed(await run())
     expect(matrixOf(step)).toEqual(HELLO)
     expect(step.notices).toEqual([
-      expect.stringMatching(/^GitHub has no runners for armv7l-linux: .*QEMU[\s\S]*armv7l-linux=label$/),
+      expect.stringMatching(/^GitHub has no runners for armv7l-linux, so .*QEMU[\s\S]*armv7l-linux=label$/),
     ])
     expect(step.warnings).toEqual([])
     expect(step.summary).toContain('| aarch64-linux | `ubuntu-24.04-arm` | to be built |\n')
@@ -71,7 +71,7 @@ describe('the matrix', () => {
     const more = passed(await run({ inputs: { runners: `${runners}\nriscv64-linux=board` } }))
     expect(matrixOf(more)).toEqual(matrixOf(step))
     expect(more.notices).toEqual([
-      '`runners` has a runner for riscv64-linux, for which the flake has no containerImage',
+      'Ignoring the runner for riscv64-linux in `runners`: the flake has no containerImage for it',
     ])
   })
 
@@ -94,8 +94,12 @@ describe('the matrix', () => {
     const step = passed(await run({ cwd, inputs: { attribute: 'images.app' } }))
     expect(matrixOf(step)).toEqual([{ system: 'x86_64-linux', runner: 'ubuntu-24.04' }])
     expect(step.warnings).toEqual([
-      expect.stringMatching(/^packages\.aarch64-linux can't be evaluated.*: error: attribute 'nonesuch' missing$/),
-      expect.stringMatching(/^packages\.armv7l-linux can't be evaluated.*: error: not for this one/),
+      expect.stringMatching(
+        /^Skipping aarch64-linux: packages\.aarch64-linux can't be evaluated.*: error: attribute 'nonesuch' missing$/,
+      ),
+      expect.stringMatching(
+        /^Skipping armv7l-linux: packages\.armv7l-linux can't be evaluated.*: error: not for this one/,
+      ),
     ])
     expect(step.errors).toEqual([])
     const quoted = passed(await run({ cwd, inputs: { attribute: '"images.app"' } }))
@@ -121,13 +125,13 @@ describe('the matrix', () => {
       { system: 'i686-linux', runner: 'ubuntu-24.04' },
       { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
     ])
-    const left = (system: string, why: string) => `${system} is left out: packages.${system}.containerImage ${why}`
+    const left = (system: string, why: string) => `Skipping ${system}: packages.${system}.containerImage ${why}`
     expect(step.warnings).toEqual([
       expect.stringContaining(left('aarch64-linux', "can't be evaluated: error: Package 'foo' is not available")),
       left('armv6l-linux', "can't be evaluated: error: of its own accord"),
-      left('powerpc64le-linux', 'is a set, and no derivation'),
+      left('powerpc64le-linux', 'is a set, not a derivation'),
       left('riscv64-linux', 'is null'),
-      left('s390x-linux', 'is a function, and no derivation'),
+      left('s390x-linux', 'is a function, not a derivation'),
     ])
     expect(step.errors).toEqual([])
   })
@@ -213,7 +217,7 @@ describe('an unchanged published image', () => {
   test('is unknown if the registry does not answer: everything is built', async () => {
     const step = passed(await run({ inputs: { image: '127.0.0.1:1/app' } }))
     expect(matrixOf(step)).toEqual(HELLO)
-    expect(step.log).toContain('Nothing to reuse from 127.0.0.1:1/app:latest: ')
+    expect(step.log).toContain('Not reusing layers of 127.0.0.1:1/app:latest: ')
     expect(step.warnings).toEqual([])
   })
 
@@ -224,7 +228,7 @@ describe('an unchanged published image', () => {
       const inputs = { mode: 'plan' }
       const step = passed(await closed.build('', { inputs }))
       expect(matrixOf(step)).toEqual(HELLO)
-      expect(step.log).toContain('there are no credentials for it')
+      expect(step.log).toContain('no credentials were found')
     } finally {
       await closed.close()
     }
@@ -237,7 +241,7 @@ describe('a failure explains its cause', () => {
       'an image that the flake lacks for every system',
       { inputs: { attribute: 'image' } },
       [
-        'The flake . has no packages.<system>.image for any system that images can be for',
+        'The flake . has no packages.<system>.image for any system that images support',
         'aarch64-linux: containerImage, layeredImage, ociArchive, ociLayout, plainImage, streamedImage',
         'Name what it has in `attribute`',
       ],
@@ -245,17 +249,17 @@ describe('a failure explains its cause', () => {
     [
       'a flake that supports only macOS, or fails',
       { text: '{ outputs = _: { packages = { aarch64-darwin.image = 1; i686-linux = throw "not this one"; }; }; }' },
-      ['aarch64-darwin: no container images are for it', "i686-linux: can't be evaluated: error: not this one"],
+      ["aarch64-darwin: container images can't be built for it", "i686-linux: can't be evaluated: error: not this one"],
     ],
     [
       'a flake without packages',
       { text: '{ outputs = _: { }; }', inputs: { attribute: 'image' } },
-      ['The flake . has no "packages" at all\nAdd packages.x86_64-linux.image to its outputs.'],
+      ['The flake . has no output "packages"\nAdd packages.x86_64-linux.image to the outputs of the flake.'],
     ],
     [
       'a flake without packages, on macOS',
       { text: '{ outputs = _: { }; }', env: { RUNNER_OS: 'macOS', RUNNER_ARCH: 'ARM64' } },
-      ['Add packages.aarch64-linux.containerImage to its outputs.'],
+      ['Add packages.aarch64-linux.containerImage to the outputs of the flake.'],
     ],
     [
       'a flake with many packages',
@@ -263,10 +267,10 @@ describe('a failure explains its cause', () => {
         text: `{ outputs = _: { packages.x86_64-linux = builtins.listToAttrs (map (name: { inherit name; value = 1; })
           ([ "container-image" ] ++ builtins.genList (at: "a-package-with-number-\${toString at}") 20000)); }; }`,
       },
-      [/\n {2}x86_64-linux: container-image(?:, a-package-with-number-\d+){19} and 19981 more\nName/],
+      [/\n {2}x86_64-linux: container-image(?:, a-package-with-number-\d+){19} and 19981 more\nSet `attribute`/],
     ],
     ['a flake that is none', { text: '{' }, ['Nix could not evaluate .#packages', 'syntax error']],
-    ['an installable', { inputs: { installable: '.#x' } }, ['`installable` is not for `mode: plan`']],
+    ['an installable', { inputs: { installable: '.#x' } }, ['`installable` does not apply to `mode: plan`']],
     ['Nix that is not there', { env: { PATH: '/nowhere' } }, ['Nix is not installed on this runner']],
   ])('%s', async (_, { text, ...call }, messages) => {
     const step = await run({ ...call, ...(text !== undefined && { cwd: await flake(text) }) })
@@ -281,6 +285,6 @@ describe('a failure explains its cause', () => {
   test('a folder without a flake', async () => {
     const cwd = await flake('')
     await rm(join(cwd, 'flake.nix'))
-    expect((await run({ cwd })).errors).toEqual([expect.stringContaining('is actions/checkout the first step')])
+    expect((await run({ cwd })).errors).toEqual([expect.stringContaining('make actions/checkout the first step')])
   })
 })

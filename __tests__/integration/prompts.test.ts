@@ -58,7 +58,7 @@ describe('a flake with settings', () => {
       in derivation { name = "image.tar"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ]; inherit image; };
     };
   }`
-  const ADVICE = `Nix ignores settings that the flake asks for (nixConfig): extra-substituters. If you trust the flake, allow them:
+  const ADVICE = `Nix ignores settings in the flake's nixConfig: extra-substituters. If you trust the flake, allow them:
   nix-args: --accept-flake-config`
 
   async function build(command: string, nixArgs = '') {

@@ -123,8 +123,8 @@ test('a commit that changes nothing builds nothing, on a machine that has built 
       'store-path': first?.outputs['store-path'],
     })
     expect(first?.outputs.unchanged).toBe('false')
-    expect(again?.log).toMatch(/^Nothing to build: \S+@sha256:\S+ is of \S+-image\.tar\.gz$/m)
-    expect(again?.summary).toContain('is published already; nothing was built')
+    expect(again?.log).toMatch(/^Skipping the build: \S+@sha256:\S+ was built from \S+-image\.tar\.gz$/m)
+    expect(again?.summary).toContain('is already published, so nothing was built')
     expect(again?.tempLeft).toEqual([])
   }
   expect(mergedAgain?.outputs).toMatchObject({ digest: merged?.outputs.digest, changed: 'false' })
@@ -145,7 +145,7 @@ test('with `push: false`, published images are built again, and nothing is publi
   const inputs = { push: 'false', labels: 'a=1' }
   const { outputs, log } = await build('x86_64-linux', { inputs, sha: '3'.repeat(40), env: await forgetting() })
   expect(Object.keys(outputs)).toEqual(['store-path'])
-  expect(log).toContain('Nothing is pushed: `push` is `false`')
+  expect(log).toContain('Not pushing the image: `push` is `false`')
   expect(await builtFor()).toEqual(['x86_64-linux'])
   expect(await published()).toEqual(before)
 }, 60_000)
@@ -174,9 +174,9 @@ test('labels with new values are updated without a build, with the same result a
       const step = steps[at]
       expect(step?.outputs).toMatchObject({ unchanged: 'false', 'pushed-bytes': '0', 'reused-layers': '1' })
       expect(step?.log).toMatch(
-        /^Nothing to build: .*\nWith the labels of this run it is sha256:\S+; its layers are the/m,
+        /^Skipping the build: .*\nWith the labels of this run, its digest is sha256:\S+; its layers are unchanged/m,
       )
-      expect(step?.summary).toContain('nothing was built. Its labels are new.')
+      expect(step?.summary).toContain('nothing was built. Its labels were updated.')
       const inputs = { ...call.inputs, rebuild: 'true', tag: '' }
       expect((await build(system, { inputs })).outputs.digest).toBe(step?.outputs.digest)
     }
@@ -186,7 +186,7 @@ test('labels with new values are updated without a build, with the same result a
   await builtFor()
   const { outputs, log } = await build('x86_64-linux', { inputs: { labels: 'fixed=1' } })
   expect(outputs.unchanged).toBe('false')
-  expect(log).toContain('its label org.opencontainers.image.revision is not in `labels` now')
+  expect(log).toContain('its label org.opencontainers.image.revision is no longer in `labels`')
   expect(log).toMatch(/^Nix built /m)
 }, 120_000)
 
@@ -229,7 +229,7 @@ test('an image without the annotations, as from earlier versions, is built once'
 
     const first = await build('x86_64-linux', { inputs })
     expect(first.outputs.unchanged).toBe('false')
-    expect(first.log).toContain('its own manifest does not say what it was built from')
+    expect(first.log).toContain('the manifest of the image does not name a store path')
     const second = await build('aarch64-linux', { inputs })
     expect((await merge([first, second], { inputs })).errors).toEqual([])
     for (const system of SYSTEMS) expect((await build(system, { inputs })).outputs.unchanged).toBe('true')

@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals'
 import { summarizeBuild } from '../../src/modes/build-summary.ts'
-import { summarizeLayers } from '../../src/push/push-with-registry.ts'
+import { summarizeLayers } from '../../src/push/image.ts'
 
 const digest = `sha256:${'1'.repeat(64)}` as const
 const built = {
@@ -44,9 +44,9 @@ test('says of what was published before that it was not built, and whether its l
   const pushed = [{ reference: 'ghcr.io/owner/app:abc', digest }]
   const whole = summarizeBuild({ ...built, pushed, kept: 'whole' })
   expect(whole).toContain('### Unchanged for armv7l-linux (linux/arm/v7)\n')
-  expect(whole).toContain('`/nix/store/x-app.tar.gz` is published already; nothing was built.\n\n| published as |')
+  expect(whole).toContain('`/nix/store/x-app.tar.gz` is already published, so nothing was built.\n\n| published as |')
   const relabelled = summarizeBuild({ ...built, pushed, kept: 'relabelled' })
-  expect(relabelled).toContain('nothing was built. Its labels are new.\n\n| pushed as |')
+  expect(relabelled).toContain('nothing was built. Its labels were updated.\n\n| pushed as |')
 })
 
 test('says so where nothing was pushed', () => {

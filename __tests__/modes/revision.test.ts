@@ -48,7 +48,7 @@ describe('the commit of a build', () => {
     expect(revision).toBe(head)
     expect(notices).toEqual([
       expect.stringContaining(
-        `The image is built from the commit that is checked out, ${head}, and this run is of ${RUN} (GITHUB_SHA).`,
+        `Building commit ${head}, which is checked out, instead of the commit of this run, ${RUN} (GITHUB_SHA).`,
       ),
     ])
   })

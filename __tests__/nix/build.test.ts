@@ -4,15 +4,15 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { NixError } from '../../src/errors.ts'
 import { buildInstallable } from '../../src/nix/build.ts'
-import { NixError } from '../../src/nix/nix-error.ts'
 
 const OUTPUT = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
-const REMINDER = 'Nix is still at work'
+const REMINDER = 'Nix is still running'
 const path = process.env.PATH
 
 let folder: string
-/** A pipe that the stub reads a line from before it ends. Held open at both ends: whoever opens it need not wait. */
+/** The stub reads a line from this pipe before it continues. Open for reading and writing, so that opening it never blocks. */
 let gate: FileHandle
 let shown: string
 
@@ -47,7 +47,7 @@ afterEach(async () => {
   await rm(folder, { recursive: true })
 })
 
-/** Puts a shell script first on the PATH in place of Nix, which waits at the gate. */
+/** Installs a shell script as Nix. It waits for a line from `gate` first. */
 async function nixIs(script: string): Promise<void> {
   const wait = `read -r word < '${join(folder, 'gate')}'`
   await writeFile(join(folder, 'nix'), `#!/bin/sh\n${wait}\n${script}\n`, { mode: 0o755 })
@@ -61,38 +61,39 @@ async function build(text = '.#app'): Promise<string> {
   return (await buildInstallable(call)).storePath
 }
 
-describe('of several outputs', () => {
+describe('a derivation with several outputs', () => {
   const image = `/nix/store/${'0'.repeat(32)}-app`
   const debug = `/nix/store/${'1'.repeat(32)}-app-debug`
   const built = JSON.stringify([{ drvPath: '/nix/store/x.drv', outputs: { debug, image } }])
 
-  /** What is built of them, where Nix evaluates `outPath` to this. */
+  /** Builds them with a Nix that evaluates `outPath` to this. */
   async function buildWith(outPath: string, text = '.#app'): Promise<string> {
     await nixIs(`case " $* " in *" eval "*) printf %s '${outPath}' ;; *) echo '${built}' ;; esac`)
     const building = build(text)
-    // One word for each time that Nix is run.
+    // One line for each run of Nix.
     return whileBuilding(building, () => void gate.write('on\n'))
   }
 
-  test.each([image, debug])('it is the one that stands for the derivation: %s', async (outPath) => {
+  test.each([image, debug])('results in its default output: %s', async (outPath) => {
     expect(await buildWith(outPath)).toBe(outPath)
   })
 
   test.each([
-    ['chosen by `^`', image, '.#app^*'],
-    ['of which none stands for the derivation', `/nix/store/${'2'.repeat(32)}-app`, '.#app'],
-    ['of which none is known to', '', '.#app'],
-  ])('none is taken on trust, and they are named: %s', async (_, outPath, text) => {
+    ['all outputs are selected', image, '.#app^*'],
+    ['none of them is the default output', `/nix/store/${'2'.repeat(32)}-app`, '.#app'],
+    ['the default output is unknown', '', '.#app'],
+  ])('is refused with a list of the outputs if %s', async (_, outPath, text) => {
     await expect(buildWith(outPath, text)).rejects.toThrow(
-      `Nix built 2 outputs of ${text}, and an image is one
+      `Nix built 2 outputs of ${text} instead of one image
   debug: ${debug}
   image: ${image}
-Name the one that is the image, for example by \`.#app^debug\`.`,
+Select the output that is the image, for example:
+  installable: .#app^debug`,
     )
   })
 })
 
-/** How often a person has been told, each time after so many milliseconds more. */
+/** Returns the number of reminders after each of several waits in milliseconds. */
 function remindersAfter(...waits: readonly number[]): readonly number[] {
   return waits.map((wait) => {
     jest.advanceTimersByTime(wait)
@@ -100,7 +101,7 @@ function remindersAfter(...waits: readonly number[]): readonly number[] {
   })
 }
 
-/** Whatever becomes of the work, the stub comes to its end. */
+/** Does work during a build, and then lets the stub end. */
 async function whileBuilding<Result>(building: Promise<Result>, work: () => void): Promise<Result> {
   try {
     work()
@@ -111,8 +112,8 @@ async function whileBuilding<Result>(building: Promise<Result>, work: () => void
   return building
 }
 
-describe('of a build that says nothing', () => {
-  test('a person is told each minute that Nix is at work, until it ends', async () => {
+describe('a silent build', () => {
+  test('logs a reminder each minute until it ends', async () => {
     await nixIs(`echo '[{"outputs":{"out":"${OUTPUT}"}}]'`)
     const output = await whileBuilding(build(), () => {
       expect(remindersAfter(59_000, 2000, 57_000, 2000)).toEqual([0, 1, 1, 2])
@@ -122,14 +123,14 @@ describe('of a build that says nothing', () => {
     expect(remindersAfter(120_000)).toEqual([2])
   })
 
-  test('nobody is told any more when it has failed', async () => {
+  test('logs no reminder after it has failed', async () => {
     await nixIs('exit 1')
     const failed = whileBuilding(build(), () => expect(remindersAfter(61_000)).toEqual([1]))
     await expect(failed).rejects.toBeInstanceOf(NixError)
     expect(jest.getTimerCount()).toBe(0)
   })
 
-  test('nobody is told where there is no Nix', async () => {
+  test('logs no reminder if Nix is not installed', async () => {
     process.env.PATH = folder
     await expect(build()).rejects.toThrow('Nix is not installed on this runner')
     expect(jest.getTimerCount()).toBe(0)

@@ -4,7 +4,7 @@ import { explainBuildFailure } from '../../src/nix/explain.ts'
 const onX86 = { system: 'aarch64-linux', runnerSystem: 'x86_64-linux' }
 const forX86 = { system: 'x86_64-linux', runnerSystem: 'x86_64-linux' }
 
-// Of Nix 2.8 and 2.26, and, by their source, of later ones.
+// The messages of Nix 2.8 and 2.26, and of later versions as in their source.
 const refused = (required: string, own: string): readonly string[] => [
   `error: a '${required.replace(' ', "' with features ")} is required to build '/nix/store/00-app.drv', but I am a 'x86_64-linux' with features ${own}`,
   `error: Cannot build '/nix/store/00-app.drv'.\n       Reason: required system or feature not available\n       Required system: '${required.replace(' ', "' with features ")}\n       Current system: 'x86_64-linux' with features ${own}`,
@@ -14,8 +14,8 @@ const refused = (required: string, own: string): readonly string[] => [
 const mismatch =
   "error: Cannot build '/nix/store/00-app.drv'.\n       Reason: platform mismatch\n       Required system: 'aarch64-linux'\n       Current system: 'x86_64-linux'"
 
-describe('another system than the runner’s', () => {
-  // The hosted runners have /dev/kvm, so that Nix names the feature in what it has.
+describe('a build for a system that the runner can’t build for', () => {
+  // Hosted runners have /dev/kvm, so Nix lists `kvm` among its features.
   const machines = [
     '{}',
     '{benchmark, big-parallel, nixos-test, uid-range}',
@@ -24,17 +24,17 @@ describe('another system than the runner’s', () => {
 
   test.each([...machines.flatMap((own) => refused('aarch64-linux {}', own)), mismatch])('%s', (log) => {
     const hint = explainBuildFailure(log, onX86)
-    expect(hint).toContain('This runner is a x86_64-linux, and its Nix does not build for aarch64-linux')
+    expect(hint).toContain("This runner is x86_64-linux, and Nix can't build for aarch64-linux on it")
     expect(hint).toContain('extra_nix_config: extra-platforms = aarch64-linux')
     expect(hint).toContain('docker/setup-qemu-action')
   })
 })
 
 test.each([...refused('x86_64-darwin {}', '{kvm}'), mismatch.replace('aarch64-linux', 'x86_64-darwin')])(
-  'what is for macOS can’t be built or emulated by a Linux runner: %s',
+  'a dependency for macOS can’t be emulated: %s',
   (log) => {
     const hint = explainBuildFailure(log, onX86)
-    expect(hint).toContain('Something that the image needs is for macOS (x86_64-darwin)')
+    expect(hint).toContain('A dependency of the image is built for macOS (x86_64-darwin)')
     expect(hint).toContain('packages.aarch64-linux')
     expect(hint).not.toMatch(/qemu|extra-platforms|runs-on/)
   },
@@ -55,11 +55,11 @@ describe('a build that needs a virtual machine', () => {
 })
 
 test.each([...refused('x86_64-linux {big-parallel}', '{kvm}'), missing('{big-parallel}', '{kvm}')])(
-  'a feature that the runner lacks is not taken for a foreign system, nor for a virtual machine: %s',
+  'a missing feature is not confused with another system or a virtual machine: %s',
   (log) => {
     const hint = explainBuildFailure(log, forX86)
     expect(hint).toContain('`extra-system-features`')
-    expect(hint).not.toContain('does not build for x86_64-linux')
+    expect(hint).not.toContain("can't build for x86_64-linux")
     expect(hint).not.toContain('virtual machine')
   },
 )
@@ -69,7 +69,7 @@ function missing(required: string, own: string): string {
   return `error: Cannot build '/nix/store/00-app.drv'.\n       Reason: missing system features\n       Required features: ${required}\n       Available features: ${own}`
 }
 
-describe('no emulation', () => {
+describe('missing emulation', () => {
   test.each([
     "error: executing '/nix/store/00-bash-5.2/bin/bash': Exec format error",
     "while setting up the build environment: executing '/nix/store/00-busybox/bin/sh': Exec format error",
@@ -84,22 +84,24 @@ describe('no emulation', () => {
 })
 
 test.each([
-  ['/build/app: cannot execute binary file: Exec format error', 'a program that is for another processor than x86_64'],
+  ['/build/app: cannot execute binary file: Exec format error', 'a program that is not for x86_64-linux'],
   ['error: unable to load seccomp BPF program: Invalid argument', 'a container that does not allow it'],
-])('where nothing is emulated, emulation is not what helps: %s', (log, detail) => {
+])('emulation is not suggested for a native build: %s', (log, detail) => {
   const hint = explainBuildFailure(log, forX86)
   expect(hint).toContain(detail)
   expect(hint).not.toMatch(/qemu|runs-on/)
 })
 
-test('where more than one system was evaluated, emulation may help', () => {
+test('emulation is suggested if several systems were evaluated', () => {
   const hint = explainBuildFailure('/build/app: cannot execute binary file: Exec format error', {
     runnerSystem: 'x86_64-linux',
   })
-  expect(hint).toMatch(/^Programs for another system don't run [\s\S]*setup-qemu-action@v4\nor take a runner of that/)
+  expect(hint).toMatch(
+    /^This runner can't run programs for another system: [\s\S]*setup-qemu-action@v4\nOr use a runner for that system\.$/,
+  )
 })
 
-test('the sandbox’s filter under emulation', () => {
+test('the filter of the sandbox under emulation', () => {
   const hint = explainBuildFailure('error: unable to load seccomp BPF program: Invalid argument', onX86)
   expect(hint).toContain('extra_nix_config: filter-syscalls = false')
   expect(hint).toContain('runs-on: ubuntu-24.04-arm')
@@ -114,13 +116,13 @@ test.each([
   expect(explainBuildFailure(log, forX86)).toMatch(/disk is full.*14 GB/)
 })
 
-test('a full disk, with what is left by then', () => {
+test('a full disk, with the free space', () => {
   const space = '12.0 MB are free for /nix/store, 3.1 GB for /home/runner/temp'
   const hint = explainBuildFailure('error: writing to file: No space left on device', { ...forX86, space })
-  expect(hint).toContain(`The disk is full (by now ${space}).`)
+  expect(hint).toContain(`The disk is full (now ${space}).`)
 })
 
-describe('the Git host’s limit', () => {
+describe('the rate limit of the Git host', () => {
   test.each([
     `error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"API rate limit exceeded for 192.0.2.1. (But here's the good news: Authenticated requests get a higher rate limit.)"}`,
     "error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/tarball/0123': HTTP error 429",
@@ -133,7 +135,7 @@ describe('the Git host’s limit', () => {
     ['gitlab.com', 'gitlab.com/api/v4/projects/a%2Fb/repository/commits?ref_name=HEAD'],
     ['gitlab.example.org', 'gitlab.example.org/a/github/-/archive/main.tar.gz'],
     ['git.example.org', 'git.example.org/api/v4/projects/a%2Fb/repository/archive.tar.gz?sha=0123'],
-  ])('of %s, where GitHub’s token is of no use', (host, url) => {
+  ])('of %s, with a hint that does not suggest the token of GitHub', (host, url) => {
     for (const log of [
       `warning: error: unable to download 'https://${url}': HTTP error 429; retrying in 268 ms`,
       `error: unable to download 'https://${url}': HTTP error 403`,
@@ -145,14 +147,14 @@ describe('the Git host’s limit', () => {
     }
   })
 
-  test('is not blamed for a cache that refuses', () => {
+  test('is not blamed for a binary cache that denies access', () => {
     const log =
       "copying path '/nix/store/00-github-cli'\nerror: unable to download 'https://cache.example.org/00.narinfo': HTTP error 403\nwarning: input github:NixOS/nixpkgs"
     expect(explainBuildFailure(log, forX86)).toBeUndefined()
   })
 })
 
-describe('a repository that is not found, or private', () => {
+describe('a private or missing repository', () => {
   const answer = '\n\n       response body:\n\n       {"message": "Not Found", "status": "404"}'
 
   test.each([
@@ -163,8 +165,8 @@ describe('a repository that is not found, or private', () => {
     "error: unable to download 'https://api.github.com/repos/owner/private/commits/HEAD': HTTP error 401",
   ])('at GitHub: %s', (log) => {
     const hint = explainBuildFailure(log, forX86)
-    expect(hint).toMatch(/^github\.com has no owner\/private that Nix may read: .* the repository is private\./)
-    expect(hint).toContain("The job's own `github.token` reads only its own repository.")
+    expect(hint).toMatch(/^Nix can't read owner\/private from github\.com: .* the repository is private\./)
+    expect(hint).toContain("The job's `github.token` can only read the job's own repository.")
     expect(hint).toContain('`access-tokens`')
     expect(hint).toMatch(
       /install-nix-action@v31\n {4}with:\n {6}github_access_token: \$\{\{ secrets\.FLAKE_INPUTS_TOKEN \}\}$/,
@@ -178,23 +180,23 @@ describe('a repository that is not found, or private', () => {
     ['git.example.org', 'git.example.org/api/v4/projects/owner%2fprivate/repository/archive.tar.gz?sha=0', 'PAT:'],
   ])('at %s: %s', (host, url, kind) => {
     const hint = explainBuildFailure(`error: unable to download 'https://${url}': HTTP error 404`, forX86)
-    expect(hint).toContain(`${host} has no owner/private that Nix may read`)
+    expect(hint).toContain(`Nix can't read owner/private from ${host}`)
     expect(hint).toContain(`extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`)
     expect(hint).not.toContain('github.token')
   })
 
-  test('is not blamed for another file that is not there', () => {
+  test('is not blamed for another missing file', () => {
     for (const url of ['cache.example.org/00.narinfo', 'github.com/owner/app/releases/download/v1/app.tar.gz'])
       expect(explainBuildFailure(`error: unable to download 'https://${url}': HTTP error 404`, forX86)).toBeUndefined()
   })
 
-  test('by a token that the organization has not authorized', () => {
+  test('with a token that the organization has not authorized', () => {
     const log = `error: unable to download 'https://api.github.com/repos/o/r/commits/HEAD': HTTP error 403\n\n       response body:\n\n       {"message":"Resource protected by organization SAML enforcement. You must grant your Personal Access token access to this organization."}`
-    expect(explainBuildFailure(log, forX86)).toMatch(/^The token that Nix has for GitHub may not read .* \(SSO\)/)
+    expect(explainBuildFailure(log, forX86)).toMatch(/^The GitHub token that Nix uses can't read .* \(SSO\)/)
   })
 
   test.each([
-    // With Git's question forbidden, without a terminal, with a wrong token, and what GitHub answers to one.
+    // With prompts disabled, without a terminal, with a wrong token, and GitHub's answer to a wrong token.
     "fatal: could not read Username for 'https://git.example.org': terminal prompts disabled",
     "fatal: could not read Username for 'https://git.example.org': No such device or address",
     "fatal: could not read Password for 'https://user@git.example.org': terminal prompts disabled",
@@ -202,9 +204,7 @@ describe('a repository that is not found, or private', () => {
     "remote: Repository not found.\nfatal: repository 'https://git.example.org/owner/private/' not found",
   ])('by Git: %s', (log) => {
     const hint = explainBuildFailure(`${log}\nerror: program 'git' failed with exit code 128`, forX86)
-    expect(hint).toMatch(
-      /^Git needs a login for git\.example\.org: the repository is private, or there is none of that name/,
-    )
+    expect(hint).toMatch(/^Git needs a login for git\.example\.org: the repository is private or does not exist/)
     expect(hint).toContain(
       'run: git config --global url."https://x-access-token:$TOKEN@git.example.org/".insteadOf "https://git.example.org/"',
     )
@@ -222,7 +222,7 @@ describe('a repository that is not found, or private', () => {
     expect(hint).toContain('ssh-private-key: ${{ secrets.DEPLOY_KEY }}')
   })
 
-  test('by Git with SSH that does not know the host', () => {
+  test('by Git with SSH, with an unknown host key', () => {
     const log = 'Host key verification failed.\nfatal: Could not read from remote repository.'
     expect(explainBuildFailure(log, forX86)).toMatch(
       /^SSH does not know the host's key\..*\n {2}run: .*ssh-keyscan HOST/,
@@ -230,13 +230,13 @@ describe('a repository that is not found, or private', () => {
   })
 })
 
-test('an output that is chosen by what old versions of Nix do not know', () => {
+test('a selection of outputs that old versions of Nix do not support', () => {
   const hint = explainBuildFailure("error: '.#image^out' is not a valid URL", forX86)
-  expect(hint).toContain('does not know `^`')
+  expect(hint).toContain('does not support `^`')
   expect(hint).toContain('.#image.out')
 })
 
-describe('a flake.nix that Git does not know', () => {
+describe('a flake.nix that Git does not track', () => {
   test.each([
     "error: path '/nix/store/00-source/flake.nix' does not exist",
     "error: getting status of '/nix/store/00-source/flake.nix': No such file or directory",
@@ -248,45 +248,47 @@ describe('a flake.nix that Git does not know', () => {
     'error: getting status of "/home/runner/app/flake.nix": No such file or directory',
     'error: path "/home/runner/app" is not part of a flake (neither it nor its parent directories contain a \'flake.nix\' file)',
   ])('%s', (log) => {
-    expect(explainBuildFailure(log, forX86)).toMatch(/no flake\.nix.*committed.*actions\/checkout/)
+    expect(explainBuildFailure(log, forX86)).toMatch(/^Nix found no flake\.nix\..*Commit the file.*actions\/checkout/)
   })
 })
 
-describe('another file that Git does not know', () => {
+describe('another file that Git does not track', () => {
   test.each([
-    // Nix 2.8, 2.26, and 2.34 for a file that is there and one that is not.
+    // Nix 2.8, 2.26, and 2.34 for a file that exists and one that does not.
     "error: getting status of '/nix/store/kdmr1mwbs0fm36q4j49x501ppipfs7n5-source/nix/image.nix': No such file or directory",
     "error:\n       … while calling the 'import' builtin\n         at /nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/flake.nix:20:15:\n           20|       image = import ./nix/image.nix;\n\n       error: path '/nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix' does not exist",
     `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' in the repository "/home/runner/app" is not tracked by Git.\n\n       To make it visible to Nix, run:\n\n       git -C "/home/runner/app" add "nix/image.nix"`,
     `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' does not exist in Git repository "/home/runner/app".`,
   ])('%s', (log) => {
     const hint = explainBuildFailure(log, forX86)
-    expect(hint).toMatch(/^Nix does not see nix\/image\.nix: .*only the files that Git knows\. Commit it/)
-    expect(hint).toMatch(/a step before this one makes it.*\n {2}run: git add -N nix\/image\.nix$/)
+    expect(hint).toMatch(/^Nix does not see nix\/image\.nix\. .*only sees files that Git tracks\. Commit the file/)
+    expect(hint).toMatch(/an earlier step creates it.*\n {2}run: git add -N nix\/image\.nix$/)
   })
 
   test('or a folder', () => {
     const log =
       "error: getting status of '/nix/store/kdmr1mwbs0fm36q4j49x501ppipfs7n5-source/apps': No such file or directory"
-    expect(explainBuildFailure(log, forX86)).toContain('Nix does not see apps:')
+    expect(explainBuildFailure(log, forX86)).toContain('Nix does not see apps.')
   })
 
-  test('is not blamed for what else is not there', () => {
+  test('is not blamed for a missing file elsewhere', () => {
     const log = "error: getting status of '/home/runner/app/default.nix': No such file or directory"
     expect(explainBuildFailure(log, forX86)).not.toMatch(/Git|commit/)
   })
 })
 
-test('a path without "./", which Nix takes for a name in its registry', () => {
+test('a path without "./", which Nix looks up in the flake registry', () => {
   const log = "error: cannot find flake 'flake:apps/a' in the flake registries"
-  expect(explainBuildFailure(log, forX86)).toMatch(/A path begins with ".\/".*\n {2}\.\/apps\/a$/)
+  expect(explainBuildFailure(log, forX86)).toMatch(
+    /^Nix looks for "apps\/a" in the flake registry\. .*\n {2}\.\/apps\/a$/,
+  )
 })
 
 test.each([
   "error: getting status of '/home/runner/app/result': No such file or directory",
   "error: path '/home/runner/app/result' does not exist",
-])('a path that is not there: %s', (log) => {
-  expect(explainBuildFailure(log, forX86)).toMatch(/^There is no \/home\/runner\/app\/result on this runner/)
+])('a missing path: %s', (log) => {
+  expect(explainBuildFailure(log, forX86)).toMatch(/^\/home\/runner\/app\/result does not exist on this runner/)
 })
 
 test.each([
@@ -295,11 +297,11 @@ test.each([
   "error: path '/build/source/testdata/big.bin' does not exist",
   "app> ERROR: path '/home/builder/testdata/big.bin' does not exist",
   "error: while setting up the build environment: getting attributes of path '/run/binfmt': No such file or directory",
-])('but not one that is no path of the user’s: %s', (log) => {
+])('a missing path inside a build or the store has no hint: %s', (log) => {
   expect(explainBuildFailure(log, forX86)).toBeUndefined()
 })
 
-test('of a cause and its consequence, the cause is told', () => {
+test('the cause wins over its consequence', () => {
   const log = 'error: unable to load seccomp BPF program: Invalid argument\nerror: writing: No space left on device'
   expect(explainBuildFailure(log, onX86)).toContain('disk is full')
 })
@@ -308,6 +310,6 @@ test.each([
   '',
   "error: builder for '/nix/store/00-app.drv' failed with exit code 1",
   'error: hash mismatch in fixed-output derivation',
-])('nothing is said of what is not known: %j', (log) => {
+])('an unknown failure has no hint: %j', (log) => {
   expect(explainBuildFailure(log, forX86)).toBeUndefined()
 })

@@ -3,14 +3,14 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { explainBuildFailure } from '../../src/nix/explain.ts'
-import { formatNearest } from '../../src/nix/nearest.ts'
 import { errorIn } from '../../src/nix/nix.ts'
-import { failureIn, type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
+import { failureIn } from '../../src/nix/nix-failure.ts'
+import { type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
+import { formatNearest } from '../../src/nix/packages.ts'
 import { MEMORY_LIMIT, type Measured, measure } from '../support/peak.ts'
 
-// Builders print what they like into Nix's log, and a flake gives its packages any names. Where a test reads endless
-// lines, the time that it may take is what fails it: an expression that goes over a line from each of its characters
-// takes minutes.
+// Builders can print anything into Nix's log, and a flake can give its packages any names. Tests with very long lines
+// fail by their time limit: a regular expression of quadratic time takes minutes.
 
 const nix = (event: object): string => `@nix ${JSON.stringify(event)}`
 const start = (id: number, path: string): string =>
@@ -22,10 +22,10 @@ function read(lines: readonly string[]): NixLog {
   return lines.reduce((log, line) => readNixLine(log, line, 0).log, startNixLog(0))
 }
 
-/** As long as a line is that is not cut. */
+/** The length of the longest line that is not split. */
 const LENGTH = 250_000
 
-describe('a log that is made to take long is read at once:', () => {
+describe('a malicious log is read in linear time:', () => {
   test.each([
     '\u001b]',
     '\u001bP',
@@ -69,7 +69,7 @@ describe('a log that is made to take long is read at once:', () => {
     "ignoring untrusted flake configuration setting '",
     "error: getting status of '/",
     "'^",
-  ])('errors, and what is looked for in them, of %j', (part) => {
+  ])('errors, and the patterns that they are matched against, with %j', (part) => {
     const text = part.repeat(LENGTH / part.length)
     const log = read([
       start(1, '/nix/store/x.drv'),
@@ -84,19 +84,20 @@ describe('a log that is made to take long is read at once:', () => {
   })
 
   test.each([
-    ['nested a hundred thousand times', `@nix ${'['.repeat(100_000)}`],
-    ['that is an object nested as often', `@nix {"action":${'{"a":'.repeat(30_000)}`],
-  ])('JSON %s is a line like any other', (_, line) => {
+    ['with a hundred thousand nested arrays', `@nix ${'['.repeat(100_000)}`],
+    ['with thousands of nested objects', `@nix {"action":${'{"a":'.repeat(30_000)}`],
+  ])('JSON %s is read as plain text', (_, line) => {
     const { log, shown } = readNixLine(startNixLog(0), line, 0)
     expect(log.structured).toBe(false)
     expect(shown).toHaveLength(1)
   })
 })
 
-describe('of a log, no more is kept than memory has room for:', () => {
+describe('a large log does not exhaust the memory:', () => {
   const lines = (code: string): Promise<Measured> =>
     measure(
-      `const { failureIn, readNixLine, startNixLog } = await load('nix/nix-log.ts')
+      `const { readNixLine, startNixLog } = await load('nix/nix-log.ts')
+      const { failureIn } = await load('nix/nix-failure.ts')
       const { explainBuildFailure } = await load('nix/explain.ts')
       const nix = (event) => '@nix ' + JSON.stringify(event)
       let log = startNixLog(0)
@@ -110,7 +111,7 @@ describe('of a log, no more is kept than memory has room for:', () => {
 
   test.each([
     [
-      'the lines of as many builds as there can be',
+      'long lines of the largest number of builds',
       `const line = 'ü'.repeat(100_000)
       for (let id = 1; id <= 300; id++) {
         read(nix({ action: 'start', fields: ['/nix/store/x.drv'], id, level: 3, text: '', type: 105 }))
@@ -118,13 +119,13 @@ describe('of a log, no more is kept than memory has room for:', () => {
       }`,
     ],
     [
-      'many short ones of each',
+      'many lines of each build',
       `for (let id = 1; id <= 200; id++)
         read(nix({ action: 'start', fields: ['/nix/store/x.drv'], id, level: 3, text: '', type: 105 }))
       for (let id = 1; id <= 200; id++)
         for (let at = 0; at < 300; at++) read(nix({ action: 'result', fields: [at + 'ü'.repeat(1900)], id, type: 101 }))`,
     ],
-    ['lines of no build', `for (let at = 0; at < 1000; at++) read(at + 'x'.repeat(250_000))`],
+    ['lines outside of builds', `for (let at = 0; at < 1000; at++) read(at + 'x'.repeat(250_000))`],
     [
       'ids of a hundred thousand digits',
       `const digits = '1'.repeat(200_000)
@@ -158,7 +159,7 @@ describe('Nix', () => {
     await rm(folder, { recursive: true })
   })
 
-  /** Builds where this shell script is Nix, in a process of its own. */
+  /** Builds in a separate process, with this shell script as Nix. */
   async function buildWith(script: string): Promise<Measured> {
     await writeFile(join(folder, 'nix'), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
     return measure(
@@ -173,36 +174,36 @@ describe('Nix', () => {
   }
 
   test.each([
-    ['a file of the machine', '/etc/passwd'],
+    ['a file of the runner', '/etc/passwd'],
     ['an option', '--help'],
     ['nothing', ''],
     ['a path below a store path', `/nix/store/${'0'.repeat(32)}-app/image`],
-    ['a path that climbs', `/nix/store/../${'0'.repeat(32)}-app`],
+    ['a path with `..`', `/nix/store/../${'0'.repeat(32)}-app`],
     ['two lines', `/nix/store/${'0'.repeat(32)}-app\\\\n::error::x`],
-  ])('that names %s in place of a store path is not believed', async (_, path) => {
+  ])('that returns %s instead of a store path is refused', async (_, path) => {
     const { error } = await buildWith(`cat <<'END'\n[{"outputs":{"out":"${path.replace('\\\\', '\\')}"}}]\nEND`)
     expect(error).toMatchObject({
       name: 'NixError',
-      message: expect.stringMatching(/^Nix built \.#app, but its answer names what is not a store path/),
+      message: expect.stringMatching(/^Nix built \.#app, but its output is not a store path/),
     })
   })
 
   test.each([
-    ['megabytes that are no JSON', 'head -c 15000000 /dev/zero | tr "\\0" "\\n"', /its answer can't be read/],
-    ['a million values', 'printf "["; yes "{}," | head -n 4000000; echo "{}]"', /its answer can't be read/],
+    ['megabytes of invalid JSON', 'head -c 15000000 /dev/zero | tr "\\0" "\\n"', /its JSON output can't be read/],
+    ['a million values', 'printf "["; yes "{}," | head -n 4000000; echo "{}]"', /its JSON output can't be read/],
     [
       'a hundred thousand outputs',
       `printf '[{"outputs":{"a":"/nix/store/${'0'.repeat(32)}-app"'; seq -f ',"%.0f":"/nix/store/${'0'.repeat(32)}-app"' 100000; echo '}}]'`,
-      /Nix built 100001 outputs of \.#app, and an image is one/,
+      /Nix built 100001 outputs of \.#app instead of one image/,
     ],
-    ['output without end', 'exec yes', /It wrote more than 16777216 bytes to its standard output/],
+    ['endless output', 'exec yes', /nix wrote more than 16777216 bytes to its standard output/],
     [
       'a log of 100 MB',
       `yes '${'a line of the log '.repeat(100)}' | head -c 100000000 >&2; exit 1`,
       /a line of the log/,
     ],
     ['one line of 100 MB', 'tr "\\0" x < /dev/zero | head -c 100000000 >&2; exit 1', /Nix could not build \.#app/],
-  ])('that answers with %s has failed, within memory', async (_, script, message) => {
+  ])('that writes %s fails within the memory limit', async (_, script, message) => {
     const { value, error, peak } = await buildWith(script)
     expect(value).toBeUndefined()
     expect(error?.name).toBe('NixError')
@@ -212,9 +213,9 @@ describe('Nix', () => {
   })
 })
 
-test('of names of any length, the beginning is compared and told', () => {
+test('only the start of long names is compared and shown', () => {
   const names = Array.from({ length: 100 }, (_, at) => `${at}${'n'.repeat(100_000)}`)
-  const told = formatNearest([...names, 'image'], `image${'n'.repeat(10_000)}`)
-  expect(told.length).toBeLessThan(2500)
-  expect(told).toMatch(/… and 81 more$|image and 81 more$/)
+  const shown = formatNearest([...names, 'image'], `image${'n'.repeat(10_000)}`)
+  expect(shown.length).toBeLessThan(2500)
+  expect(shown).toMatch(/… and 81 more$|image and 81 more$/)
 })

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, realpath, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { attributeOf, installableOf, placeOf } from '../../src/nix/installable.ts'
+import { attributeOf, installableOf, storePlaceOf } from '../../src/nix/installable.ts'
 
 const inputs = {
   system: 'aarch64-linux',
@@ -20,9 +20,13 @@ test.each([
     { flake: 'github:a/b?dir=c', attribute: 'images.x' },
     'github:a/b?dir=c#packages.aarch64-linux.images.x',
   ],
-  ['an installable in place of both', { flake: 'x', attribute: 'y', installable: './nix#app' }, './nix#app'],
+  [
+    'an installable instead of flake and attribute',
+    { flake: 'x', attribute: 'y', installable: './nix#app' },
+    './nix#app',
+  ],
   ['an installable for each system', { installable: '.#a.{system}.{system}' }, '.#a.aarch64-linux.aarch64-linux'],
-])('what Nix is asked to build: %s', (_, given, expected) => {
+])('Nix builds %s', (_, given, expected) => {
   expect(installableOf({ ...inputs, ...given }, 'x86_64-linux')).toEqual({
     options: [],
     text: expected,
@@ -30,7 +34,7 @@ test.each([
   })
 })
 
-test('an attribute of a file is told the system, and that it is the current one', () => {
+test('a file gets the system as argument and as current system', () => {
   const given = { ...inputs, file: 'default.nix', attribute: 'image' }
   expect(installableOf(given, 'aarch64-linux')).toEqual({
     options: ['--file', 'default.nix', '--argstr', 'system', 'aarch64-linux'],
@@ -43,7 +47,7 @@ test('an attribute of a file is told the system, and that it is the current one'
   ])
 })
 
-describe('the arguments of a file that the user gives', () => {
+describe('the user’s own arguments for a file', () => {
   const optionsFor = (...nixArgs: readonly string[]) =>
     installableOf({ ...inputs, file: 'default.nix', attribute: 'image', nixArgs }, 'x86_64-linux').options.slice(2)
   const foreign = (system: string) => ['--option', 'system', system, '--option', 'extra-platforms', 'x86_64-linux']
@@ -54,14 +58,14 @@ describe('the arguments of a file that the user gives', () => {
     ['the last of two', ['--argstr', 'system', 'armv7l-linux', '--argstr', 'system', 'x86_64-linux'], []],
     ['an expression', ['--arg', 'system', 'import ./system.nix'], []],
     ['a file', ['--arg-from-file', 'system', 'system.txt'], []],
-  ])('replace the argument `system`, and what is current: %s', (_, nixArgs, options) => {
+  ])('replace the argument `system` and the current system: %s', (_, nixArgs, options) => {
     expect(optionsFor(...nixArgs)).toEqual(options)
   })
 
   test.each([
     [['--option', 'system', 'x86_64-linux'], []],
     [['--system', 'armv7l-linux'], foreign('armv7l-linux').slice(3)],
-  ])('replace the current system, and not the argument: %j', (nixArgs, options) => {
+  ])('replace only the current system: %j', (nixArgs, options) => {
     expect(optionsFor(...nixArgs)).toEqual(['--argstr', 'system', 'aarch64-linux', ...options])
   })
 
@@ -69,12 +73,12 @@ describe('the arguments of a file that the user gives', () => {
     [['--argstr', 'name', 'system']],
     [['--argstr', 'name', 'system', '--argstr', 'tag', 'v1']],
     [['--argstr', 'hostSystem', 'x86_64-linux']],
-  ])('replace nothing where they are others: %j', (nixArgs) => {
+  ])('replace nothing if they are not about the system: %j', (nixArgs) => {
     expect(optionsFor(...nixArgs)).toEqual(['--argstr', 'system', 'aarch64-linux', ...foreign('aarch64-linux')])
   })
 })
 
-test('a file that is the image itself is named by its name alone, and its attributes by theirs', () => {
+test('messages name a file that is the image by its path, and its attributes by theirs', () => {
   const whole = installableOf({ ...inputs, file: 'docker.nix', attribute: '' }, 'aarch64-linux')
   expect(whole).toMatchObject({ text: '', name: 'docker.nix' })
   expect(attributeOf(whole, 'copyTo')).toMatchObject({ text: 'copyTo', name: 'copyTo of docker.nix' })
@@ -96,15 +100,15 @@ describe('an installable in the store', () => {
     },
   )
 
-  test('can’t be a file within a path, of which Nix would build the whole', () => {
+  test('can’t be a file inside of a store path', () => {
     for (const below of ['app.tar', 'images/app.tar', '/app.tar', 'app.tar^out'])
       expect(() => installableOf({ ...inputs, installable: `${path}/${below}` }, 'x86_64-linux')).toThrow(
-        `The input \`installable\` is "${path}/${below}", which is within ${path}, and Nix builds no part of a store path\nName`,
+        `The input \`installable\` is "${path}/${below}", which is inside of ${path}: Nix can't build a part of a store path\nSet`,
       )
   })
 })
 
-describe('a path in the store, and whether it is within a store path', () => {
+describe('the place in the store of', () => {
   const image = `/nix/store/${'0'.repeat(32)}-image.tar`
   let folder: string
   beforeAll(async () => {
@@ -114,7 +118,7 @@ describe('a path in the store, and whether it is within a store path', () => {
     await symlink(`${image}/one/two`, join(folder, 'within'))
     await symlink('.', join(folder, 'here'))
     await symlink('round', join(folder, 'round'))
-    // A store path that is itself a link into the store is as good as what it leads to.
+    // A store path that is a link into the store counts as a store path.
     const store = join(folder, 'store')
     await mkdir(store)
     await symlink(`${image}/one`, join(store, `${'1'.repeat(32)}-link`))
@@ -123,7 +127,7 @@ describe('a path in the store, and whether it is within a store path', () => {
   })
   afterAll(() => rm(folder, { recursive: true }))
 
-  const place = (text: string) => placeOf({ options: [], text: text.replace(/^\./, folder) })
+  const place = (text: string) => storePlaceOf({ options: [], text: text.replace(/^\./, folder) })
 
   test.each([
     ['./result', image, false],
@@ -133,12 +137,12 @@ describe('a path in the store, and whether it is within a store path', () => {
     ['./within', image, true],
     ['./folder/image.tar', `./store/${'1'.repeat(32)}-folder`, true],
     [`./store/${'1'.repeat(32)}-link`, `./store/${'1'.repeat(32)}-link`, false],
-  ])('%s: %s, %s', (text, storePath, below) => {
+  ])('%s is %s (inside of it: %s)', (text, storePath, below) => {
     expect(place(text)).toEqual({ storePath: storePath.replace(/^\./, folder), below })
   })
 
   test.each(['./nix', './absent/image.tar', './round', './round/x', './result#app', 'result', '/'])(
-    '%s: none',
+    '%s is undefined',
     (text) => {
       expect(place(text)).toBeUndefined()
     },

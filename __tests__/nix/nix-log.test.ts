@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
-import { endNixLog, failureIn, type NixLog, readNixLine, remind, startNixLog } from '../../src/nix/nix-log.ts'
+import { failureIn } from '../../src/nix/nix-failure.ts'
+import { endNixLog, type NixLog, readNixLine, remind, startNixLog } from '../../src/nix/nix-log.ts'
 
-// The recorded logs are those of real builds, but for the names of folders and hosts.
+// Recorded from real builds, with other names of folders and hosts.
 const failed = recorded('nix-2.8-failed.log')
 const fetched = recorded('nix-2.8-fetched.log')
 
@@ -11,7 +12,7 @@ function recorded(name: string): readonly string[] {
   return readFileSync(file, 'utf8').trimEnd().split('\n')
 }
 
-/** What people are shown of a log whose lines come at these times, or all at the beginning. */
+/** Reads a log whose lines arrive at these times, or all at the start. Returns the lines that are shown. */
 function read(
   lines: readonly string[],
   timeOf: (at: number) => number = () => 0,
@@ -44,7 +45,7 @@ const stopping = (id: number): string => nix({ action: 'stop', id })
 const failing = (message: string): string =>
   nix({ action: 'msg', level: 0, msg: `\u001b[31;1merror:\u001b[0m ${message}`, raw_msg: message })
 
-describe('settings of a flake that nobody has allowed', () => {
+describe('ignored settings of a flake', () => {
   // Of Nix 2.8, and of 2.34 by its source.
   const warning = (name: string, more = ''): string =>
     nix({
@@ -53,7 +54,7 @@ describe('settings of a flake that nobody has allowed', () => {
       msg: `\u001b[35;1mwarning:\u001b[0m ignoring untrusted flake configuration setting '${name}'${more}`,
     })
 
-  test('are known from the log, each once', () => {
+  test('are read from the log, each once', () => {
     const lines = [
       warning('extra-substituters'),
       warning('allow-dirty', ".\nPass '--accept-flake-config' to trust it"),
@@ -63,15 +64,15 @@ describe('settings of a flake that nobody has allowed', () => {
     expect(read(failed).log.ignoredSettings).toEqual([])
   })
 
-  test('are no more than anybody reads, whatever a flake calls them', () => {
+  test('are limited in number and length', () => {
     const names = Array.from({ length: 1000 }, (_, at) => `setting-${at}`)
     expect(read(names.map((name) => warning(name))).log.ignoredSettings).toHaveLength(20)
     expect(read([warning('x'.repeat(1000)), warning('::error::')]).log.ignoredSettings).toEqual([])
   })
 })
 
-describe('what is shown of Nix’s log', () => {
-  test('is what is built, what the builds print, and Nix’s messages', () => {
+describe('the log that is shown', () => {
+  test('has the builds, their output, and the messages of Nix', () => {
     const { shown } = read(failed)
     expect(shown.slice(0, 5)).toEqual([
       "building '/nix/store/9fw5bixg2aqw2z5d36idaasfaasxmimm-failing.drv'",
@@ -85,7 +86,7 @@ describe('what is shown of Nix’s log', () => {
     expect(shown.join('\n')).not.toContain('@nix')
   })
 
-  test('says how far it is, every ten seconds at most, and at the end', () => {
+  test('has the progress at most every ten seconds, and at the end', () => {
     const { shown } = read(fetched, (at) => at * 300)
     expect(shown).toEqual([
       'Nix: 0 of 1 built, 1 left',
@@ -97,7 +98,7 @@ describe('what is shown of Nix’s log', () => {
     expect(read(fetched, () => 9_999).shown).toEqual(['Nix: 1 of 1 fetched (30.0 MB of 30.0 MB), 0 left'])
   })
 
-  test('says the same of what newer versions write, with the lists that they begin with', () => {
+  test('has the same for newer versions, which print lists at the start', () => {
     expect(read(recorded('nix-2.34-fetched.log'), (at) => at * 700).shown).toEqual([
       'this derivation will be built:',
       '  /nix/store/35xgkpdb1hhbxpr5x3myalc2yvxr4jyd-app.drv',
@@ -111,7 +112,7 @@ describe('what is shown of Nix’s log', () => {
     ])
   })
 
-  describe('where nothing is said for a minute', () => {
+  describe('after a minute of silence', () => {
     const shownAfter = (lines: readonly string[], now: number) => {
       const { log, shown } = remind(read(lines).log, now)
       return { shown, again: [now, now + 59_999, now + 60_000].map((at) => remind(log, at).shown.length) }
@@ -119,7 +120,7 @@ describe('what is shown of Nix’s log', () => {
     const start = nix({ action: 'start', id: 1, level: 0, parent: 0, text: '', type: 104 })
     const amount = nix({ action: 'result', fields: [1, 4, 0, 0], id: 1, type: 105 })
 
-    test('is what Nix is at, once a minute', () => {
+    test('has a reminder of the running builds, once a minute', () => {
       const lines = [start, amount, building(2, 'one'), building(3, 'two'), stopping(2)]
       expect(shownAfter(lines, 59_999).shown).toEqual([])
       expect(shownAfter(lines, 60_000)).toEqual({
@@ -133,18 +134,18 @@ describe('what is shown of Nix’s log', () => {
       expect(shownAfter(lines, 60_000).shown).toEqual(['Nix is still building a, b, c, …'])
     })
 
-    test('is that it evaluates, or whatever else it does not say', () => {
-      expect(shownAfter([], 60_000).shown).toEqual(['Nix is still at work'])
+    test('has a reminder that Nix is running if no build is', () => {
+      expect(shownAfter([], 60_000).shown).toEqual(['Nix is still running'])
     })
 
-    test('counts from the last line', () => {
+    test('measures the silence from the last line', () => {
       const { log } = readNixLine(read([building(2, 'one')]).log, printing(2, 'a line'), 30_000)
       expect(remind(log, 89_999).shown).toEqual([])
       expect(remind(log, 90_000).shown).toEqual(['Nix is still building one'])
     })
   })
 
-  test('adds up what several activities of one kind do, as with builds during the evaluation', () => {
+  test('adds up the progress of several activities of one kind, as with builds during the evaluation', () => {
     const start = (id: number): string => nix({ action: 'start', id, level: 0, parent: 0, text: '', type: 104 })
     const amount = (id: number, done: number, expected: number): string =>
       nix({ action: 'result', fields: [done, expected, 0, 0], id, type: 105 })
@@ -157,15 +158,15 @@ describe('what is shown of Nix’s log', () => {
     [0, -5],
     [1, 0.5],
     [-1, 3],
-  ])('counts only what can be counted: not %p of %p', (done, expected) => {
+  ])('ignores invalid counts: %p of %p', (done, expected) => {
     const start = nix({ action: 'start', id: 1, level: 0, parent: 0, text: '', type: 104 })
     const amount = (fields: readonly number[]) => nix({ action: 'result', fields, id: 1, type: 105 })
     const { shown } = read([start, amount([1, 3, 0, 0]), amount([done, expected, 0, 0])])
     expect(shown).toEqual(['Nix: 1 of 3 built, 2 left'])
   })
 
-  test('tells activities apart whose numbers are larger than JavaScript’s', () => {
-    // The process’ own number is 4194303, which times 2^32 is 2^54.
+  test('distinguishes activities whose ids exceed the safe integers of JavaScript', () => {
+    // The process id is 4194303, and shifted left by 32 bits.
     const lines = ['first', 'second'].flatMap((name, at) => {
       const id = `1801439850948198${at + 4}`
       return [building(0, name).replace('"id":0', `"id":${id}`), printing(0, name).replace('"id":0', `"id":${id}`)]
@@ -176,12 +177,12 @@ describe('what is shown of Nix’s log', () => {
   test.each([
     ['of another program', 'ssh: connect to host builder port 22: Connection refused'],
     ['of Nix without its format', "building '/nix/store/00-app.drv'..."],
-    ['that is cut off', '@nix {"action":"result","fields":["a'],
-    ['that only looks like Nix’s', '@nix {"action":"dance","id":1}'],
-    ['that is a command to nobody', '@nix is a name'],
-    ['with a command for the runner, which takes none now', '::error::from a builder'],
+    ['with truncated JSON', '@nix {"action":"result","fields":["a'],
+    ['with an unknown action', '@nix {"action":"dance","id":1}'],
+    ['that starts like an event, but has no JSON', '@nix is a name'],
+    ['with a workflow command, which the runner ignores at this time', '::error::from a builder'],
     ['that is empty', ''],
-  ])('is a line %s as it is', (_, line) => {
+  ])('has a line %s unchanged', (_, line) => {
     expect(read([line]).shown).toEqual([line])
   })
 
@@ -190,31 +191,31 @@ describe('what is shown of Nix’s log', () => {
     ['nothing is erased', '\u001b[2K\u001b[1Aone', 'one'],
     ['no title is set', '\u001b]0;title\u0007one', 'one'],
     ['no bell rings', 'o\u0007ne\u0000\u009b', 'one'],
-    ['a colour needs its own character', '\u0007[31mone', '[31mone'],
-    ['of what is written over, the last', '10%\r20%\r\u001b[K30%\r', '30%'],
-  ])('has no control characters: %s', (_, line, expected) => {
+    ['a colour needs an escape character', '\u0007[31mone', '[31mone'],
+    ['of overwritten text, the last remains', '10%\r20%\r\u001b[K30%\r', '30%'],
+  ])('has no control characters other than colours: %s', (_, line, expected) => {
     expect(read([line]).shown).toEqual([expected])
     expect(read([building(1, 'app'), printing(1, line)]).shown[1]).toBe(`app> ${expected}`)
     expect(read([nix({ action: 'msg', level: 1, msg: line })]).shown).toEqual([expected])
   })
 
-  test('has a message on as many lines as it has', () => {
+  test('has all lines of a message', () => {
     const list = nix({ action: 'msg', level: 0, msg: 'these 2 derivations will be built:\n  a.drv\n  b.drv' })
     expect(read([list]).shown).toEqual(['these 2 derivations will be built:', '  a.drv', '  b.drv'])
   })
 
-  test('leaves out what Nix says only when asked for more, and each path that it fetches', () => {
+  test('omits verbose messages and the paths that are fetched', () => {
     const lines = [
       nix({ action: 'start', id: 1, level: 4, parent: 0, text: "copying '/home/runner/app'", type: 0 }),
       nix({ action: 'start', id: 2, level: 3, parent: 0, text: "copying path '/nix/store/00-app'", type: 100 }),
-      // Of newer versions alone.
+      // Only in newer versions.
       nix({ action: 'start', id: 3, level: 4, parent: 0, text: 'fetching github input', type: 112 }),
       nix({ action: 'result', fields: ['receiving objects'], id: 3, type: 108 }),
     ]
     expect(read(lines).shown).toEqual([])
   })
 
-  test('has what waits, and what a hook after the build prints', () => {
+  test('has builds that wait, and the output of a post-build hook', () => {
     const lines = [
       nix({ action: 'start', id: 1, level: 1, parent: 0, text: 'waiting for a machine to build it', type: 111 }),
       nix({ action: 'result', fields: ['uploading'], id: 2, type: 107 }),
@@ -223,7 +224,7 @@ describe('what is shown of Nix’s log', () => {
   })
 })
 
-describe('what is told of a failure', () => {
+describe('the error for a failure', () => {
   test.each([
     ['2.8', 29, "builder for '/nix/store/9fw5bixg2aqw2z5d36idaasfaasxmimm-failing.drv' failed with exit code 3"],
     ['2.26', 24, "builder for '/nix/store/1f0pbmq1awvcdhwql8kkncj53491gqjp-failing.drv' failed with exit code 3"],
@@ -232,7 +233,7 @@ describe('what is told of a failure', () => {
       24,
       "Cannot build '/nix/store/2xs9pwxrf9xvdrgn0hvj446scw5ybc0f-failing.drv'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /nix/store/l5rqfspz047d8qpsr2rzdpj7kc27ndg9-failing",
     ],
-  ])('is the last lines of the derivation that failed, and the error of Nix %s', (version, last, error) => {
+  ])('has the last lines of the failed derivation, and the error of Nix %s', (version, last, error) => {
     const { detail } = failureIn(read(recorded(`nix-${version}-failed.log`)).log)
     const steps = Array.from({ length: 19 }, (_, at) => `failing> step ${at + last - 18}`)
     expect(detail).toBe([...steps, 'failing> hello.c:1: no such thing', `error: ${error}`].join('\n'))
@@ -255,10 +256,10 @@ describe('what is told of a failure', () => {
       `Cannot build '${app}'.\n       Reason: builder failed with exit code 1.\n       Output paths:\n         /nix/store/00-app\n       Last 2 log lines:\n       > one\n       > two\n       For full logs, run:\n         nix log ${app}`,
       `error: Cannot build '${app}'.\n       Reason: builder failed with exit code 1.\n       Output paths:\n         /nix/store/00-app`,
     ],
-  ])('has the log once, where the error repeats it: %s', (_, message, error) => {
+  ])('has the log once even if the error repeats it: %s', (_, message, error) => {
     const log = [building(1, 'app'), printing(1, 'one'), printing(1, 'two'), failing(message), stopping(1)]
     expect(failureIn(read(log).log).detail).toBe(`app> one\napp> two\n${error}`)
-    // From elsewhere, where its lines have not come along, the error's own are all that there is.
+    // The lines in the error are kept if the log has no others, as with some remote builders.
     expect(failureIn(read([failing(message)]).log).detail).toContain('> two\n')
   })
 
@@ -266,14 +267,14 @@ describe('what is told of a failure', () => {
     `1 dependencies of derivation '${drv('image')}' failed to build`,
     `Cannot build '${drv('image')}'.\n       Reason: 1 dependency failed.\n       Output paths:\n         /nix/store/00-image`,
     'Build failed due to failed dependency',
-  ])('is the cause, not what it leads to: %s', (consequence) => {
+  ])('has the cause, but not its consequence: %s', (consequence) => {
     const cause = `builder for '${app}' failed with exit code 1`
     expect(failureIn(read([failing(cause), failing(consequence), failing(cause)]).log).detail).toBe(`error: ${cause}`)
-    // Better than nothing where it is all that there is.
+    // The consequence is shown if the cause is unknown.
     expect(failureIn(read([failing(consequence)]).log).detail).toBe(`error: ${consequence}`)
   })
 
-  test('has each of several derivations, under its name, also when the error comes after their end', () => {
+  test('has the log of each failed derivation with its name, even if the error comes after the end of the build', () => {
     const names = ['one', 'two']
     const builds = names.flatMap((name, id) => [building(id, name), printing(id, `oh ${name}`), stopping(id)])
     const errors = names.map((name) => failing(`hash mismatch in fixed-output derivation '${drv(name)}'`))
@@ -283,12 +284,12 @@ describe('what is told of a failure', () => {
     )
   })
 
-  test('is what other programs said, where Nix has no error of its own', () => {
+  test('has the output of other programs if Nix printed no error', () => {
     const { detail } = failureIn(read([building(1, 'app'), printing(1, 'noise'), 'Killed']).log)
     expect(detail).toBe('Killed')
   })
 
-  test('is not searched for causes in what other derivations print', () => {
+  test('does not take its hint from the output of other derivations', () => {
     const noise = [building(1, 'tests'), printing(1, 'No space left on device is handled: ok'), stopping(1)]
     const log = [
       ...noise,
@@ -301,7 +302,7 @@ describe('what is told of a failure', () => {
     expect(evidence).not.toContain('No space left')
   })
 
-  test('stays small, however long the log is', () => {
+  test('stays small for a long log', () => {
     const long = 'x'.repeat(100_000)
     const builds = Array.from({ length: 300 }, (_, id) => [building(id, `p${id}`), printing(id, long), stopping(id)])
     const last = [building(300, 'app'), ...Array.from({ length: 1000 }, (_, at) => printing(300, `${at}${long}`))]
@@ -310,7 +311,7 @@ describe('what is told of a failure', () => {
     expect(failureIn(log).detail).toContain('app> 999x')
   })
 
-  test('stays small, however many builds an error is about', () => {
+  test('stays small if the error is about many builds', () => {
     const long = 'x'.repeat(2000)
     const ids = Array.from({ length: 200 }, (_, id) => id)
     const builds = ids.flatMap((id) => [building(id, 'app'), ...Array.from({ length: 50 }, () => printing(id, long))])

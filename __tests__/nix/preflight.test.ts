@@ -6,7 +6,7 @@ import { checkPrerequisites, type PreflightReport, requiresKvm, systemOfDerivati
 
 let root: string
 beforeEach(async () => {
-  // Stands for the machine's own: it has a /dev/kvm, unless a test takes it away.
+  // Stands for the root folder of a machine that has /dev/kvm.
   root = await mkdtemp(join(await realpath(tmpdir()), 'machine-'))
   await machine({ 'dev/kvm': '', 'proc/filesystems': 'nodev\tproc\nnodev\tbinfmt_misc\n\text4\n' })
   await derivationIsFor('aarch64-linux')
@@ -17,7 +17,7 @@ afterEach(async () => {
 })
 const path = process.env.PATH
 
-/** Puts a program in place of Nix that evaluates each image to a derivation for this system. */
+/** Installs a stub of Nix that evaluates every image to a derivation for this system. */
 async function derivationIsFor(system: string): Promise<void> {
   const derivation = join(root, `${'0'.repeat(32)}-image.drv`)
   const nix = `#!/bin/sh\necho "$*" >> '${join(root, 'calls')}'\nprintf %s '${derivation}'\n`
@@ -26,7 +26,7 @@ async function derivationIsFor(system: string): Promise<void> {
   process.env.PATH = `${join(root, 'bin')}${delimiter}${path}`
 }
 
-/** As Nix writes its file, with inputs of other systems. */
+/** The file of a derivation, with inputs for other systems. */
 function derivationFor(system: string): string {
   const inputs = '[("/nix/store/00-riscv64-linux.drv",["out"])],["/nix/store/00-s390x-linux"]'
   return `Derive([("out","/nix/store/00-image","","")],${inputs},"${system}","/bin/sh",["-c","echo > $out"],[("system","s390x-linux")])`
@@ -48,21 +48,21 @@ const call = (system: string, runnerSystem = 'x86_64-linux') => ({
 })
 const NOTHING: PreflightReport = { warnings: [], notes: [] }
 
-// As docker/setup-qemu-action leaves them, by https://github.com/tonistiigi/binfmt
+// The entries that docker/setup-qemu-action creates, see https://github.com/tonistiigi/binfmt
 const BINFMT = 'proc/sys/fs/binfmt_misc'
 const entry = (magic: string, state = 'enabled'): string =>
   `${state}\ninterpreter /usr/bin/qemu-aarch64\nflags: POCF\noffset 0\nmagic ${magic}\nmask ffffffffffffff00fffffffffffffffffeffffff\n`
 const AARCH64 = entry('7f454c460201010000000000000000000200b700')
 const S390X = entry('7f454c4602020100000000000000000000020016')
 
-describe('no emulation is registered', () => {
-  test('is warned of, with the step to add and the runner that needs none', async () => {
+describe('missing emulation', () => {
+  test('causes a warning with the step to add and the runner that does not need it', async () => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-s390x`]: S390X })
     const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([
-      `No emulation is registered for aarch64-linux, and this runner is a x86_64-linux. A build that does more than pack files needs, before Nix is installed,
+      `No emulation is registered for aarch64-linux on this runner, which is x86_64-linux. Unless the build only packs files, add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
-or a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote builder for aarch64-linux.`,
+Or use a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote builder for aarch64-linux.`,
     ])
     expect(notes).toEqual([])
   })
@@ -72,74 +72,74 @@ or a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote build
       'the entry is disabled',
       { [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-aarch64`]: AARCH64.replace('enabled', 'disabled') },
     ],
-    ['all of them are', { [`${BINFMT}/status`]: 'disabled\n', [`${BINFMT}/qemu-aarch64`]: AARCH64 }],
-    ['the kernel has no such thing', { 'proc/filesystems': 'nodev\tproc\n\text4\n' }],
-  ])('is warned of where %s', async (_, files) => {
+    ['all entries are disabled', { [`${BINFMT}/status`]: 'disabled\n', [`${BINFMT}/qemu-aarch64`]: AARCH64 }],
+    ['the kernel does not support binfmt_misc', { 'proc/filesystems': 'nodev\tproc\n\text4\n' }],
+  ])('causes a warning if %s', async (_, files) => {
     await machine(files)
     const { warnings } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for aarch64-linux/)])
   })
 
-  test('is a note where it can’t be seen: the host of a container may well emulate', async () => {
+  test('causes a note if it is unknown, as in a container, whose host may have emulation', async () => {
     const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([])
     expect(notes).toEqual([
       expect.stringMatching(
-        /^Whether this runner emulates aarch64-linux can't be seen[\s\S]*docker\/setup-qemu-action/,
+        /^Can't determine whether this runner emulates aarch64-linux\.[\s\S]*docker\/setup-qemu-action/,
       ),
     ])
   })
 
   test.each([
     ['QEMU is registered', 'aarch64-linux', 'x86_64-linux', 'qemu-aarch64', AARCH64],
-    ['it goes by another name, as on NixOS', 'aarch64-linux', 'x86_64-linux', 'aarch64-linux', AARCH64],
-    ['the processor has its bytes the other way round', 's390x-linux', 'x86_64-linux', 'qemu-s390x', S390X],
-    ['the runner is of that system', 'aarch64-linux', 'aarch64-linux', 'none', ''],
+    ['QEMU is registered under another name, as on NixOS', 'aarch64-linux', 'x86_64-linux', 'aarch64-linux', AARCH64],
+    ['the processor is big-endian', 's390x-linux', 'x86_64-linux', 'qemu-s390x', S390X],
+    ['the runner has that system', 'aarch64-linux', 'aarch64-linux', 'none', ''],
     ['the processor has a 32-bit mode', 'i686-linux', 'x86_64-linux', 'none', ''],
-    ['the processor may have one', 'armv7l-linux', 'aarch64-linux', 'none', ''],
-    ['the runner has Linux built by another machine', 'aarch64-linux', 'aarch64-darwin', 'none', ''],
-  ])('is not said where %s', async (_, system, runnerSystem, name, content) => {
+    ['the processor may have a 32-bit mode', 'armv7l-linux', 'aarch64-linux', 'none', ''],
+    ['the runner uses a remote builder for Linux', 'aarch64-linux', 'aarch64-darwin', 'none', ''],
+  ])('is not reported if %s', async (_, system, runnerSystem, name, content) => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/${name}`]: content })
     expect(await checkPrerequisites(call(system, runnerSystem), root)).toEqual(NOTHING)
   })
 })
 
-describe('of an image for another system', () => {
+describe('for an image for another system,', () => {
   const noEmulation = { [`${BINFMT}/status`]: 'enabled\n' }
 
   test.each([
-    ['it is cross-built on this one', 'x86_64-linux'],
+    ['it is cross-built on this system', 'x86_64-linux'],
     ['Nix itself builds it', 'builtin'],
-  ])('nothing is said about emulation if %s', async (_, system) => {
+  ])('emulation is not mentioned if %s', async (_, system) => {
     await machine(noEmulation)
     await derivationIsFor(system)
     expect(await checkPrerequisites(call('aarch64-linux'), root)).toEqual(NOTHING)
     expect(await readFile(join(root, 'calls'), 'utf8')).toMatch(/^\S+ \S+ \S+ eval --raw .* \.#image\.drvPath\n$/)
   })
 
-  test('the warning names the system that it is built on', async () => {
+  test('the warning names the system that builds it', async () => {
     await machine(noEmulation)
     await derivationIsFor('riscv64-linux')
     const { warnings } = await checkPrerequisites(call('aarch64-linux'), root)
-    expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for riscv64-linux, /)])
+    expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for riscv64-linux on /)])
   })
 
   test.each([
     ['can’t be evaluated', '#!/bin/sh\nexit 1\n'],
-    ['is not a derivation of a form that is known', "#!/bin/sh\nprintf %s '/nix/store/x'\n"],
-  ])('whose derivation %s, it is a note', async (_, nix) => {
+    ['has an unknown format', "#!/bin/sh\nprintf %s '/nix/store/x'\n"],
+  ])('a note is logged if the derivation %s', async (_, nix) => {
     await machine({ ...noEmulation, 'bin/nix': nix })
     const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
     expect(warnings).toEqual([])
     expect(notes).toEqual([
       expect.stringMatching(
-        /^The system that builds the image is not known before the build\. No emulation is registered for aarch64-linux, /,
+        /^The system that builds the image is not known before the build\. No emulation is registered for aarch64-linux on /,
       ),
     ])
   })
 
   test.each([
-    ['it is in the store already', 'aarch64-linux', `/nix/store/${'0'.repeat(32)}-image.tar`, noEmulation],
+    ['it is in the store', 'aarch64-linux', `/nix/store/${'0'.repeat(32)}-image.tar`, noEmulation],
     ['QEMU is registered', 'aarch64-linux', '.#image', { ...noEmulation, [`${BINFMT}/qemu-aarch64`]: AARCH64 }],
     ['it is for this system', 'x86_64-linux', '.#image', noEmulation],
   ])('nothing is evaluated if %s', async (_, system, text, files) => {
@@ -152,21 +152,24 @@ describe('of an image for another system', () => {
 
 describe('the system of a derivation', () => {
   test.each([
-    ['as Nix 2.8 writes it', derivationFor('x86_64-linux')],
+    ['in the format of Nix 2.8', derivationFor('x86_64-linux')],
     [
-      'with inputs that are known only when they are built',
+      'with dynamic derivations as inputs',
       `DrvWithVersion("xp-dyn-drv",[("out","","r:sha256","")],[("/nix/store/00-a.drv",(["out"],[("out",["out"])]))],[],"x86_64-linux","/bin/sh",[],[])`,
     ],
   ])('is read %s', (_, derivation) => {
     expect(systemOfDerivation(derivation)).toBe('x86_64-linux')
   })
 
-  test.each(['', 'Derive([', `Derive(${'],"'.repeat(100_000)}`, 'x'.repeat(1_000_000)])('is none in %#', (text) => {
-    expect(systemOfDerivation(text)).toBeUndefined()
-  })
+  test.each(['', 'Derive([', `Derive(${'],"'.repeat(100_000)}`, 'x'.repeat(1_000_000)])(
+    'is undefined for malformed text (%#)',
+    (text) => {
+      expect(systemOfDerivation(text)).toBeUndefined()
+    },
+  )
 })
 
-// As the files are that Nix 2.8 writes, in full.
+// Complete files, as written by Nix 2.8.
 const plain =
   'Derive([("out","/nix/store/00-kvm","","")],[],[],"x86_64-linux","/bin/sh",["-c","echo > $out"],[("builder","/bin/sh"),("name","kvm"),("requiredSystemFeatures","kvm"),("system","x86_64-linux")])'
 const structured =
@@ -185,7 +188,7 @@ describe('a derivation', () => {
     plain.replace('Features","kvm"', 'Features","big-parallel"'),
     structured.replace('\\"kvm\\",', ''),
     '',
-  ])('does not: %s', (derivation) => {
+  ])('does not require KVM: %s', (derivation) => {
     expect(requiresKvm(derivation)).toBe(false)
   })
 })

@@ -12,16 +12,16 @@ test.each([`/nix/store/${HASH}-docker-image-app.tar.gz`, `/home/someone/nix/stor
 
 test.each([
   ['a relative path', `nix/store/${HASH}-app`],
-  ['something below one', `/nix/store/${HASH}-app/image.tar`],
-  ['one with two lines', `/nix/store/${HASH}-app\n`],
-  ['one with a blank', `/nix/store/${HASH}-my app`],
-  ['one with a backtick', `/nix/store/${HASH}-\`app`],
-  ['one that climbs', `/nix/../${HASH}-app`],
-  ['one of a hash cut short', `/nix/store/${HASH.slice(1)}-app`],
-  ['one of letters that no hash has', `/nix/store/${HASH.replace('f', 'e')}-app`],
-  ['one without a name', `/nix/store/${HASH}-`],
-  ['what stands for a path that is not known before the build', `/1${HASH}${HASH.slice(0, 19)}`],
-  ['nothing', ''],
-])('%s is none', (_, path) => {
+  ['a file inside of a store path', `/nix/store/${HASH}-app/image.tar`],
+  ['a path with a line break', `/nix/store/${HASH}-app\n`],
+  ['a path with a space', `/nix/store/${HASH}-my app`],
+  ['a path with a backtick', `/nix/store/${HASH}-\`app`],
+  ['a path with `..`', `/nix/../${HASH}-app`],
+  ['a path with a truncated hash', `/nix/store/${HASH.slice(1)}-app`],
+  ['a path with letters outside of the base-32 alphabet', `/nix/store/${HASH.replace('f', 'e')}-app`],
+  ['a path without a name', `/nix/store/${HASH}-`],
+  ['the placeholder of an unknown output path', `/1${HASH}${HASH.slice(0, 19)}`],
+  ['an empty string', ''],
+])('%s is not a store path', (_, path) => {
   expect(isStorePath(path)).toBe(false)
 })

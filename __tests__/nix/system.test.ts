@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { NixError } from '../../src/nix/nix-error.ts'
+import { NixError } from '../../src/errors.ts'
 import { platformOf, runnerSystem, systemOf } from '../../src/nix/system.ts'
 
 const TABLE: readonly (readonly [string, { os: string; architecture: string; variant?: string }])[] = [
@@ -14,54 +14,54 @@ const TABLE: readonly (readonly [string, { os: string; architecture: string; var
 ]
 
 describe('systems and platforms', () => {
-  test.each(TABLE)('%s and its platform are each other’s', (system, platform) => {
+  test.each(TABLE)('%s maps to its platform and back', (system, platform) => {
     expect(platformOf(system)).toEqual(platform)
     expect(systemOf(platform)).toBe(system)
   })
 
   test.each([
+    ['a 64-bit Arm image with a variant', { os: 'linux', architecture: 'arm64', variant: 'v8' }, 'aarch64-linux'],
+    ['a 32-bit Arm image without a variant, as built by Nix', { os: 'linux', architecture: 'arm' }, 'armv7l-linux'],
     [
-      'a 64-bit Arm image that names its variant',
-      { os: 'linux', architecture: 'arm64', variant: 'v8' },
-      'aarch64-linux',
+      'an x86 image with a microarchitecture level',
+      { os: 'linux', architecture: 'amd64', variant: 'v3' },
+      'x86_64-linux',
     ],
-    ['a 32-bit Arm image, which carries none with Nix', { os: 'linux', architecture: 'arm' }, 'armv7l-linux'],
-    ['an x86 image with a level', { os: 'linux', architecture: 'amd64', variant: 'v3' }, 'x86_64-linux'],
     ['an image for Windows', { os: 'windows', architecture: 'amd64' }, undefined],
     ['an image of an unknown architecture', { os: 'linux', architecture: 'mips' }, undefined],
   ])('the system of %s', (_, platform, system) => {
     expect(systemOf(platform)).toBe(system)
   })
 
-  test('a 32-bit Arm variant that no system has is not taken for another', () => {
+  test('an unknown 32-bit Arm variant has no system', () => {
     expect(systemOf({ os: 'linux', architecture: 'arm', variant: 'v5' })).toBeUndefined()
   })
 })
 
-describe('no system of a container image', () => {
+describe('a system without container images', () => {
   test.each([
     ['aarch64-darwin', 'aarch64-linux', 'ubuntu-24.04-arm'],
     ['x86_64-darwin', 'x86_64-linux', 'ubuntu-24.04'],
-  ])('%s: build for %s instead, on %s', (system, linux, runner) => {
+  ])('%s is refused with a hint to build for %s on %s', (system, linux, runner) => {
     const reading = (): unknown => platformOf(system)
     expect(reading).toThrow(NixError)
-    expect(reading).toThrow(`The system "${system}" is macOS's, and containers run Linux\n`)
+    expect(reading).toThrow(`The system "${system}" is macOS, but containers run Linux\n`)
     expect(reading).toThrow(`runs-on: ${runner}\n`)
     expect(reading).toThrow(`system: ${linux}`)
   })
 
   test.each(['', 'linux/amd64', 'amd64', 'X86_64-linux', 'x86_64-windows', 'constructor', '__proto__'])(
-    '%j: the message lists those that there are',
+    '%j is refused with a list of all systems',
     (system) => {
       const reading = (): unknown => platformOf(system)
       expect(reading).toThrow(NixError)
-      expect(reading).toThrow(`"${system}" is not a system that images can be built for\n`)
+      expect(reading).toThrow(`Images can't be built for the system "${system}"\n`)
       for (const [one] of TABLE) expect(reading).toThrow(one)
     },
   )
 })
 
-describe('the runner’s own system', () => {
+describe('the system of the runner', () => {
   test.each([
     ['Linux', 'X64', 'x86_64-linux'],
     ['Linux', 'ARM64', 'aarch64-linux'],
@@ -69,7 +69,7 @@ describe('the runner’s own system', () => {
     ['Linux', 'X86', 'i686-linux'],
     ['macOS', 'ARM64', 'aarch64-darwin'],
     ['macOS', 'X64', 'x86_64-darwin'],
-    // As Gitea's runner has it, in Go's words, and as Linux calls them.
+    // The values of Gitea's runner, which uses the names of Go, and those of Linux.
     ['linux', 'amd64', 'x86_64-linux'],
     ['linux', 'arm64', 'aarch64-linux'],
     ['linux', '386', 'i686-linux'],
@@ -89,7 +89,7 @@ describe('the runner’s own system', () => {
     ['', 'ia32', 'i686-linux'],
     ['Intel', 'x64', 'x86_64-linux'],
     ['constructor', 'mips', 'mips-linux'],
-  ])('is that of this process if the runner reports no known one: %j, %s', (reported, own, system) => {
+  ])('is that of this process if the runner reports an unknown one: %j, %s', (reported, own, system) => {
     expect(runnerSystem('Linux', reported, own)).toBe(system)
   })
 })

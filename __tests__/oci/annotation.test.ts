@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
+import { FormatError } from '../../src/errors.ts'
 import { parseAnnotation, placeAnnotations } from '../../src/oci/annotation.ts'
-import { FormatError } from '../../src/oci/format-error.ts'
 
 const arm64 = { os: 'linux', architecture: 'arm64' }
 const amd64 = { os: 'linux', architecture: 'amd64' }
@@ -9,7 +9,7 @@ function place(...texts: readonly string[]) {
   return placeAnnotations(texts.flatMap(parseAnnotation), [amd64, arm64])
 }
 
-describe('an annotation is read as metadata-action and buildx write it', () => {
+describe('an annotation in the format of docker/metadata-action and buildx', () => {
   test.each([
     ['key=value', [{ key: 'key', value: 'value' }]],
     ['key=', [{ key: 'key', value: '' }]],
@@ -47,39 +47,39 @@ describe('an annotation is read as metadata-action and buildx write it', () => {
   })
 })
 
-describe('annotations come to stand where users look for them', () => {
-  test('on the index: those without a level, for the manifest (metadata-action’s own), and for the index', () => {
+describe('annotations are placed', () => {
+  test('on the index: those without a level, with `manifest:` (the default of docker/metadata-action), and with `index:`', () => {
     expect(place('a=1', 'manifest:b=2', 'index:c=3').index).toEqual({ a: '1', b: '2', c: '3' })
   })
 
   test.each([
     ['the later of two', ['a=1', 'manifest:a=2'], '2'],
-    ['the one for the index, which comes last', ['manifest:a=1', 'index:a=2'], '2'],
-    ['the one for the index, which comes first', ['index:a=2', 'manifest:a=1', 'a=1'], '2'],
+    ['the one for the index, if it comes last', ['manifest:a=1', 'index:a=2'], '2'],
+    ['the one for the index, if it comes first', ['index:a=2', 'manifest:a=1', 'a=1'], '2'],
   ])('once for each key: %s', (_, texts, expected) => {
     expect(place(...texts).index).toEqual({ a: expected })
   })
 
-  test('in the index, beside each manifest or that of one platform', () => {
+  test('on the entries of all platforms, or of one platform', () => {
     const { index, descriptor, unsupported } = place('manifest-descriptor:a=1', 'manifest-descriptor[linux/arm64]:b=2')
     expect({ index, unsupported }).toEqual({ index: {}, unsupported: [] })
     expect(descriptor(arm64)).toEqual({ a: '1', b: '2' })
     expect(descriptor(amd64)).toEqual({ a: '1' })
   })
 
-  test('beside a manifest however the platform is written: arm64 is arm64/v8', () => {
+  test('on the entry of an equal platform: arm64 is arm64/v8', () => {
     const { descriptor } = place('manifest-descriptor[linux/arm64]:a=1')
     expect(descriptor({ ...arm64, variant: 'v8' })).toEqual({ a: '1' })
     expect(place('manifest-descriptor[linux/arm64/v8]:a=1').descriptor(arm64)).toEqual({ a: '1' })
   })
 
-  test('beside a manifest, the one for its platform rather than the one for all, in whatever order', () => {
+  test('on an entry: the one for its platform wins over the one for all, in any order', () => {
     const { descriptor } = place('manifest-descriptor[linux/arm64]:a=own', 'manifest-descriptor:a=all')
     expect(descriptor(arm64)).toEqual({ a: 'own' })
     expect(descriptor(amd64)).toEqual({ a: 'all' })
   })
 
-  test('nowhere, and named as they were written, where an index has no place for them', () => {
+  test('nowhere, and returned as written, if an index has no place for them', () => {
     const texts = [
       'index-descriptor:a=1',
       'manifest[linux/arm64]:b=2',

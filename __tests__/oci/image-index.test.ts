@@ -1,8 +1,8 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { digestOf } from '../../src/oci/digest.ts'
-import { parseManifest } from '../../src/oci/document.ts'
 import { composeIndex, type IndexEntry } from '../../src/oci/image-index.ts'
+import { parseManifest } from '../../src/oci/manifest.ts'
 import { DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from '../../src/oci/media-type.ts'
 import { formatPlatform } from '../../src/oci/platform.ts'
 
@@ -51,7 +51,7 @@ function expectAnnotations(annotations: Readonly<Record<string, unknown>> = { so
 }
 
 describe('an index', () => {
-  test('has these bytes, for people and tools that compare digests', () => {
+  test('has exactly these bytes, so that its digest is stable', () => {
     const digest = digestOf(Buffer.from('content'))
     const arm = { os: 'linux', architecture: 'arm', variant: 'v7' }
     const amd64 = { os: 'linux', architecture: 'amd64' }
@@ -80,13 +80,13 @@ describe('an index', () => {
     expect(textOf(bytes)).toBe(JSON.stringify(expected, undefined, 2))
   })
 
-  test('is valid, and read back as it was meant', () => {
+  test('is valid, and parses to the same entries', () => {
     fc.assert(
       fc.property(entries, annotations, (members, own) => {
         const bytes = composeIndex(members, own)
         expectValid(bytes)
         const index = parseManifest(bytes, OCI_INDEX, 'the index')
-        if (index.kind !== 'index') throw new Error('It was read as something else')
+        if (index.kind !== 'index') throw new Error('It was not parsed as an index')
         const listed = index.manifests.map(({ digest, size, platform }) => [
           digest,
           size,
@@ -98,12 +98,12 @@ describe('an index', () => {
     )
   })
 
-  test('has the same bytes in whatever order manifests of different platforms come', () => {
+  test('has the same bytes for any order of different platforms', () => {
     const different = fc.uniqueArray(entry, { selector: ({ platform }) => formatPlatform(platform), maxLength: 6 })
     expectOrderless(different)
   })
 
-  test('has the same bytes in whatever order manifests of one platform come, as attestations (unknown/unknown) do', () => {
+  test('has the same bytes for any order of entries with the same platform, such as attestations (unknown/unknown)', () => {
     expectOrderless(entries)
   })
 })

@@ -10,11 +10,11 @@ test.each([
   [{ os: 'linux', architecture: 'amd64' }, 'linux/amd64'],
   [{ os: 'linux', architecture: 'arm', variant: 'v7' }, 'linux/arm/v7'],
   [{ os: 'linux', architecture: 'arm64', variant: '' }, 'linux/arm64'],
-])('%p is printed as %s', (one, text) => {
+])('%p is formatted as %s', (one, text) => {
   expect(formatPlatform(one)).toBe(text)
 })
 
-describe('two names of one platform are known for the same, in either order', () => {
+describe('equal platforms, in either order', () => {
   test.each([
     ['linux/arm64', 'linux/arm64/v8', true],
     ['linux/arm', 'linux/arm/v7', true],
@@ -30,11 +30,11 @@ describe('two names of one platform are known for the same, in either order', ()
   })
 })
 
-test.each(['constructor', '__proto__', 'toString'])('an architecture called %s has no variant of its own', (name) => {
+test.each(['constructor', '__proto__', 'toString'])('an architecture called %s has no implied variant', (name) => {
   expect(platformKey({ os: 'linux', architecture: name })).toBe(`linux/${name}`)
 })
 
-describe('an image fits a system unless both name a variant, and different ones', () => {
+describe('an image fits a platform, unless both have different variants', () => {
   test.each([
     ['linux/arm64', 'linux/arm64/v8', true],
     ['linux/arm64/v8', 'linux/arm64', true],

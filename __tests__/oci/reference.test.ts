@@ -1,11 +1,11 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { FormatError } from '../../src/oci/format-error.ts'
+import { FormatError } from '../../src/errors.ts'
 import { formatRepository, parseReference, sameRepository } from '../../src/oci/reference.ts'
 
 const digest = `sha256:${'0123456789abcdef'.repeat(4)}`
 
-describe('a reference that a user writes', () => {
+describe('a reference', () => {
   test.each([
     ['app', 'docker.io', 'library/app'],
     ['owner/app', 'docker.io', 'owner/app'],
@@ -24,7 +24,7 @@ describe('a reference that a user writes', () => {
     ['registry/app', 'docker.io', 'registry/app'],
     ['docker.io/library/x.y', 'docker.io', 'library/x.y'],
     ['a.b-c.example/x__y/z--1/0.9', 'a.b-c.example', 'x__y/z--1/0.9'],
-  ])('%s is at %s, under %s', (text, host, path) => {
+  ])('%s has the host %s and the path %s', (text, host, path) => {
     const { repository, ...rest } = parseReference(text)
     expect(repository).toEqual({ host, path })
     expect(rest).toEqual({})
@@ -40,21 +40,21 @@ describe('a reference that a user writes', () => {
     [`localhost:5000/library/app@${digest}`, { digest }],
     ['localhost:5000/library/app:5000', { tag: '5000' }],
     ['[::1]:5000/library/app:1', { tag: '1' }],
-    // Without a slash there is no host: Docker reads this as a tag as well.
+    // Without a slash, this is a tag and not a port, as in Docker.
     ['app:5000', { tag: '5000' }],
-  ])('%s names %p', (text, expected) => {
+  ])('%s has %p', (text, expected) => {
     const { repository, ...rest } = parseReference(text)
     expect(rest).toEqual(expected)
     expect(repository.path).toBe('library/app')
   })
 
-  test('has the path of its repository at most 255 characters long', () => {
+  test('has a path of at most 255 characters', () => {
     const longest = `owner/${'a'.repeat(249)}`
     expect(parseReference(`ghcr.io/${longest}`).repository.path).toBe(longest)
     expect(() => parseReference(`ghcr.io/${longest}a`)).toThrow('at most 255 characters')
   })
 
-  test('is the same repository under all names of Docker Hub, and under no other', () => {
+  test('is the same repository for all host names of Docker Hub', () => {
     const [one, other, elsewhere] = ['app', 'index.docker.io/library/app', 'ghcr.io/library/app'].map(
       (text) => parseReference(text).repository,
     )
@@ -63,14 +63,14 @@ describe('a reference that a user writes', () => {
   })
 })
 
-describe('what is no reference is refused, with the part that is wrong', () => {
+describe('an invalid reference is refused with the invalid part', () => {
   test.each([
-    ['https://ghcr.io/owner/app', '"https://ghcr.io/owner/app" is a URL; leave out "https://"'],
-    ['DOCKER://app', 'leave out "DOCKER://"'],
-    ['ghcr.io/Owner/app', '"O" can\'t be in one'],
-    ['Owner/app', '"O" can\'t be in one'],
+    ['https://ghcr.io/owner/app', '"https://ghcr.io/owner/app" is a URL; remove "https://"'],
+    ['DOCKER://app', 'remove "DOCKER://"'],
+    ['ghcr.io/Owner/app', 'it can\'t contain "O"'],
+    ['Owner/app', 'it can\'t contain "O"'],
     ['ghcr.io/', 'there is nothing after the host'],
-    ['ghcr.io', 'there is nothing after the host\nWrite the name of the image as well: ghcr.io/owner/app.'],
+    ['ghcr.io', 'there is nothing after the host\nAdd the name of the image: ghcr.io/owner/app.'],
     ['ghcr.io', 'docker.io/library/ghcr.io'],
     ['docker.io', 'there is nothing after the host'],
     ['localhost', 'there is nothing after the host'],
@@ -83,8 +83,8 @@ describe('what is no reference is refused, with the part that is wrong', () => {
     ['ghcr.io/-app', 'each part between slashes'],
     ['ghcr.io/a..b', 'each part between slashes'],
     ['ghcr.io/a___b', 'each part between slashes'],
-    ['ghcr.io/a b', '" " can\'t be in one'],
-    ['ghcr.io/app\n', '"\n" can\'t be in one'],
+    ['ghcr.io/a b', 'it can\'t contain " "'],
+    ['ghcr.io/app\n', 'it can\'t contain "\n"'],
     ['-ghcr.io/app', '"-ghcr.io" is not a host name'],
     ['ghcr.io:/app', '"ghcr.io:" is not a host name'],
     ['ghcr.io:http/app', '"ghcr.io:http" is not a host name'],
@@ -105,13 +105,13 @@ describe('what is no reference is refused, with the part that is wrong', () => {
   })
 
   test.each(['ghcr.io:99999/app', '[:::]:5000/app', '256.0.0.1/app', '1.2.3.4.5/app'])(
-    'the host of %s, which no URL can have',
+    'the host of %s, which is invalid in a URL',
     (text) => {
       expect(() => parseReference(text)).toThrow(FormatError)
     },
   )
 
-  test('whatever the text, by a FormatError or by nothing', () => {
+  test('any text is either parsed or refused with a FormatError', () => {
     const texts = fc.oneof(fc.string(), fc.stringMatching(/^[a-z0-9.:/@_\-[\]]{0,40}$/))
     fc.assert(
       fc.property(texts, (text) => {

@@ -6,7 +6,7 @@ import { expect, test } from '@jest/globals'
 import { runCommand } from '../../src/process/command.ts'
 import { MEMORY_LIMIT, measure } from '../support/peak.ts'
 
-test('a program’s output is kept whole, and of its log the end, without colours', async () => {
+test('returns the whole output of a program, and the end of its log without colours', async () => {
   const script = 'seq 100000; seq 100000 >&2; printf "\\033[31mlast\\033[0m\\r\\n" >&2; exit 3'
   const result = await runCommand('sh', ['-c', script], { trust: 'nix' })
   expect(result?.exitCode).toBe(3)
@@ -17,7 +17,7 @@ test('a program’s output is kept whole, and of its log the end, without colour
   expect(result?.log.length).toBeLessThan(270_000)
 })
 
-test('whoever wants its lines gets each, however they come', async () => {
+test('passes on each line of the log, however it is split into chunks', async () => {
   const write = process.stdout.write
   process.stdout.write = () => true
   const lines: string[] = []
@@ -32,14 +32,14 @@ test('whoever wants its lines gets each, however they come', async () => {
   expect(lines).toEqual(['ab', 'c', '', 'd'])
 })
 
-test('a program that reads its standard input comes to an end, however long it takes to begin', async () => {
+test('a program that reads its standard input does not wait for input', async () => {
   expect(await runCommand('sh', ['-c', 'cat; echo done'], { trust: 'nix' })).toMatchObject({
     exitCode: 0,
     stdout: 'done\n',
   })
 })
 
-test('a program that is ended from outside, or can’t be run, has failed', async () => {
+test('a program that a signal ends, or that can’t be started, has failed', async () => {
   expect((await runCommand('sh', ['-c', 'kill -TERM $$'], { trust: 'nix' }))?.exitCode).toBe(143)
   const folder = await mkdtemp(join(tmpdir(), 'command-'))
   const path = join(folder, 'program')
@@ -54,20 +54,20 @@ test('a program that is ended from outside, or can’t be run, has failed', asyn
   }
 })
 
-test('what a program leaves behind, its output in hand, is not waited for', async () => {
+test('does not wait for a process that the program leaves behind, even if it keeps the output open', async () => {
   const result = await runCommand('sh', ['-c', 'sleep 600 & echo $!; echo e >&2'], { trust: 'nix', lingerMs: 50 })
   process.kill(Number(result?.stdout))
   expect(result).toMatchObject({ exitCode: 0, log: 'e\n' })
 })
 
-test('a program that has no room to run has failed', async () => {
-  // One argument longer than Linux takes.
+test('a program that the system has no resources for has failed', async () => {
+  // Longer than Linux allows for one argument.
   expect(await runCommand('true', ['x'.repeat(200_000)], { trust: 'nix' })).toMatchObject({
     exitCode: 126,
     log: expect.stringContaining('E2BIG'),
   })
   const module = new URL('../../src/process/command.ts', import.meta.url)
-  // As many files as may be open are.
+  // Uses up all file descriptors first.
   const script = `import { openSync } from 'node:fs'
     import { runCommand } from ${JSON.stringify(module.href)}
     await runCommand('true', [], { trust: 'nix' })
@@ -78,11 +78,11 @@ test('a program that has no room to run has failed', async () => {
   expect(JSON.parse(result?.stdout ?? '')).toMatchObject({ exitCode: 126, log: expect.stringContaining('EMFILE') })
 })
 
-test('a program that is not there is no result', async () => {
+test('returns undefined for a program that is not installed', async () => {
   expect(await runCommand('no-such-program', [], { trust: 'nix' })).toBeUndefined()
 })
 
-test('a program that floods its output is ended, and its log says why', async () => {
+test('kills a program that floods its output, and says so in its log', async () => {
   const { value, peak } = await measure(
     `const { runCommand } = await load('process/command.ts')
     const { exitCode, stdout, log } = await runCommand('sh', ['-c', 'exec yes'], { trust: 'nix' })
@@ -91,7 +91,7 @@ test('a program that floods its output is ended, and its log says why', async ()
   expect(value).toEqual({
     exitCode: 125,
     length: 16 * 1024 * 1024,
-    log: expect.stringContaining('It wrote more than 16777216 bytes to its standard output.'),
+    log: expect.stringContaining('sh wrote more than 16777216 bytes to its standard output.'),
   })
   expect(peak).toBeLessThan(MEMORY_LIMIT)
 })
@@ -99,8 +99,8 @@ test('a program that floods its output is ended, and its log says why', async ()
 test.each([
   ['lines', 'yes "a line of the log" | head -c 1000000000 >&2'],
   ['one line', 'head -c 1000000000 /dev/zero >&2'],
-  ['bytes, each by itself', `exec "${process.execPath}" -e 'for (let i = 0; i < 3e5; i++) fs.writeSync(2, "x")'`],
-])('of a log that floods, whether or not it is shown, only the end is kept: %s', async (_, script) => {
+  ['single bytes', `exec "${process.execPath}" -e 'for (let i = 0; i < 3e5; i++) fs.writeSync(2, "x")'`],
+])('keeps only the end of a flooded log: %s', async (_, script) => {
   const { value, peak } = await measure(
     `const { runCommand } = await load('process/command.ts')
     const { exitCode, log } = await runCommand('sh', ['-c', args[0]], { trust: 'nix', shown: () => {} })
@@ -112,7 +112,7 @@ test.each([
   expect(peak).toBeLessThan(MEMORY_LIMIT)
 })
 
-test('a program that runs longer than it may is ended, with what it has started', async () => {
+test('kills a program that exceeds its time limit, and the processes that it has started', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'command-'))
   const pids = join(folder, 'pids')
   try {

@@ -2,7 +2,7 @@ import { expect, test } from '@jest/globals'
 import { runCommand } from '../../src/process/command.ts'
 import { environmentFor } from '../../src/process/environment.ts'
 
-const OF_THE_STEP = [
+const STEP_SECRETS = [
   'INPUT_TOKEN',
   'INPUT_NIX-ARGS',
   'ACTIONS_RUNTIME_TOKEN',
@@ -25,8 +25,8 @@ const OF_THE_STEP = [
   'GITHUB_STEP_SUMMARY',
 ]
 const REGISTRY_LOGINS = ['DOCKER_CONFIG', 'REGISTRY_AUTH_FILE', 'DOCKER_AUTH_CONFIG']
-/** Some begin like those that are withheld. */
-const OF_ANYBODY = [
+/** Some start like those that are withheld. */
+const OTHERS = [
   'PATH',
   'HOME',
   'NIX_CONFIG',
@@ -45,11 +45,11 @@ const OF_ANYBODY = [
   'MY_GITHUB_OUTPUT',
 ]
 
-const all = Object.fromEntries([...OF_THE_STEP, ...REGISTRY_LOGINS, ...OF_ANYBODY].map((name) => [name, `of ${name}`]))
+const all = Object.fromEntries([...STEP_SECRETS, ...REGISTRY_LOGINS, ...OTHERS].map((name) => [name, `of ${name}`]))
 
-/** Set so that nothing asks for a login. */
-const NO_QUESTIONS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' }
-const SET = Object.keys(NO_QUESTIONS)
+/** Set so that no program prompts for a login. */
+const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' }
+const SET = Object.keys(NO_PROMPTS)
 
 function namesFor(trust: Parameters<typeof environmentFor>[0]): readonly string[] {
   return Object.keys(environmentFor(trust, all)).toSorted()
@@ -59,30 +59,28 @@ test('Docker and credential helpers get the whole environment', () => {
   expect(environmentFor('everything', all)).toEqual(all)
 })
 
-test('Nix gets neither the inputs, the tokens nor the command files of the step', () => {
-  expect(namesFor('nix')).toEqual([...SET, ...REGISTRY_LOGINS, ...OF_ANYBODY].toSorted())
+test('Nix does not get the inputs, tokens and command files of the step', () => {
+  expect(namesFor('nix')).toEqual([...SET, ...REGISTRY_LOGINS, ...OTHERS].toSorted())
 })
 
-test('programs of a flake get no registry logins either', () => {
-  expect(namesFor('script')).toEqual([...SET, ...OF_ANYBODY].toSorted())
+test('programs of a flake do not get registry logins either', () => {
+  expect(namesFor('script')).toEqual([...SET, ...OTHERS].toSorted())
 })
 
-test('what is withheld is withheld however it is written', () => {
-  expect(environmentFor('nix', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual(
-    NO_QUESTIONS,
-  )
+test('variables are withheld in upper and lower case', () => {
+  expect(environmentFor('nix', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual(NO_PROMPTS)
 })
 
-test('what a job sets for Git and SSH itself counts', () => {
+test('settings of the job for Git and SSH take precedence', () => {
   const own = { GIT_TERMINAL_PROMPT: '1', GIT_ASKPASS: '/askpass', SSH_ASKPASS_REQUIRE: 'force' }
   expect(environmentFor('nix', own)).toEqual(own)
 })
 
-test('values are not changed', () => {
+test('values are passed on unchanged', () => {
   expect(environmentFor('script', all).PATH).toBe('of PATH')
 })
 
-test('a program that is started sees that environment', async () => {
+test('a program that is started gets this environment', async () => {
   const before = { ...process.env }
   Object.assign(process.env, { INPUT_TOKEN: 'of the step', DOCKER_CONFIG: '/logins', OF_THE_JOB: 'of the job' })
   try {

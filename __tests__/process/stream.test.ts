@@ -21,7 +21,7 @@ interface Streamed extends ProgramEnd {
   readonly output: string
 }
 
-/** Reads all that a shell script writes, and how it ends. `$file` is one that the test can read. */
+/** Runs a shell script and reads all of its output. The script gets the path of a file, which the test can read. */
 async function stream(script: string, { lingerMs = 50, pauseMs = 0 } = {}): Promise<Streamed & { file: string }> {
   const file = join(folder, `file-${files++}`)
   const program = startStreaming('/bin/sh', ['-c', script, 'sh', file], { trust: 'script', lingerMs })
@@ -39,7 +39,7 @@ async function stream(script: string, { lingerMs = 50, pauseMs = 0 } = {}): Prom
 
 async function expectGone(file: string): Promise<void> {
   const pid = Number(await readFile(file, 'utf8'))
-  // A process that was killed is gone once its parent has seen it.
+  // A killed process is gone once its parent has waited for it.
   while (await isRunning(pid)) await sleep(5)
 }
 
@@ -48,8 +48,8 @@ async function isRunning(pid: number): Promise<boolean> {
   return !/^State:\tZ/m.test(status)
 }
 
-describe('a program’s output', () => {
-  test('is streamed whole, and its log’s last lines are kept, without colours', async () => {
+describe('the output of a program', () => {
+  test('is streamed completely, and the last lines of the log are kept without colours', async () => {
     const { output, log, failure } = await stream(
       'seq 100000; for i in $(seq 50); do printf "\\033[31mline $i\\033[0m\\n" >&2; done',
     )
@@ -61,62 +61,62 @@ describe('a program’s output', () => {
   test.each([
     ['exit 3', 'it ended with status 3'],
     ['kill -KILL $$', 'it ended with SIGKILL'],
-  ])('ends with a failure: %s', async (script, failure) => {
+  ])('ends with a failure after: %s', async (script, failure) => {
     expect(await stream(script)).toMatchObject({ failure, output: '' })
   })
 
-  test('is whole, however slow its reader is, though the program has long ended', async () => {
-    // More than the pipe holds, and much longer than an output may be silent.
+  test('is complete even if the reader is slow and the program has long ended', async () => {
+    // More than a pipe holds. Reading takes much longer than the output may be silent.
     const { output } = await stream('head -c 300000 /dev/zero | tr "\\0" x', { lingerMs: 20, pauseMs: 100 })
     expect(output).toHaveLength(300_000)
   })
 
-  test('is whole, though what the program has left behind writes the last of it', async () => {
+  test('is complete even if a process that the program leaves behind writes the end of it', async () => {
     const { output } = await stream('{ sleep 0.05; echo last; } & echo first', { lingerMs: 10_000 })
     expect(output).toBe('first\nlast\n')
   })
 })
 
-describe('a program comes to an end', () => {
-  test('though a child of its own keeps the output open', async () => {
+describe('a program ends', () => {
+  test('even if its child keeps the output open', async () => {
     const { output, failure, file } = await stream('sleep 600 & echo $! > "$1"; echo out')
     expect({ output, failure }).toEqual({ output: 'out\n', failure: undefined })
     await expectGone(file)
   })
 
-  test('though a child that has left its process group keeps the output open', async () => {
+  test('even if a child that has left its process group keeps the output open', async () => {
     const { output, failure, file } = await stream('setsid sh -c \'echo $$ > "$0"; exec sleep 600\' "$1" & echo out')
     expect({ output, failure }).toEqual({ output: 'out\n', failure: undefined })
-    // Nobody may end it; it is this test's to end.
+    // The action can't end such a process, so this test does.
     process.kill(await pidIn(file))
   })
 
-  test('though such a child goes on writing, a little at a time', async () => {
+  test('even if such a child keeps writing small amounts', async () => {
     const trickle = 'trap "" PIPE; echo $$ > "$0"; while echo x 2> "$0.end"; do sleep 0.01; done'
     const { output, file } = await stream(`setsid sh -c '${trickle}' "$1" & echo out`, { lingerMs: 400 })
     expect(output).toMatch(/^out\n(x\n)+$|^(x\n)*out\n(x\n)+$/)
-    // It ends because nobody reads what it writes.
+    // The closed pipe ends it.
     await expectGone(file)
   })
 
-  test('though it ignores SIGTERM', async () => {
+  test('even if it ignores SIGTERM', async () => {
     const file = join(folder, `file-${files++}`)
     const script = 'trap "" TERM INT HUP; echo $$ > "$0"; while :; do echo x; done'
     const program = startStreaming('/bin/sh', ['-c', script, file], { trust: 'script' })
     for await (const chunk of program.output) if (chunk.length > 0) break
     program.end()
-    // By the signal, or because nobody reads its output any more: whichever comes first.
+    // SIGKILL or the closed pipe ends it, whichever comes first.
     expect((await program.ended).failure).toMatch(/SIGKILL|SIGPIPE/)
     await expectGone(file)
   })
 
-  test('though it closes its output and goes on', async () => {
+  test('even if it closes its output and keeps running', async () => {
     const { output, failure, file } = await stream('echo $$ > "$1"; echo out; exec >&-; exec sleep 600')
     expect({ output, failure }).toEqual({ output: 'out\n', failure: 'it closed its standard output, but did not end' })
     await expectGone(file)
   })
 
-  test('though nobody reads it', async () => {
+  test('even if its output is not read', async () => {
     const program = startStreaming('/bin/sh', ['-c', 'exec cat /dev/zero'], { trust: 'script', reads: true })
     program.end()
     expect(await program.ended).toEqual({ failure: 'it ended with SIGKILL', log: '' })
@@ -131,13 +131,13 @@ async function pidIn(file: string): Promise<number> {
   }
 }
 
-describe('a program that can’t be run', () => {
+describe('a program that can’t be started', () => {
   test.each<[string, () => Promise<string>, RegExp]>([
-    ['because it is not there', async () => join(folder, 'absent'), /ENOENT/],
-    ['because its interpreter is a circle of links', circle, /ELOOP/],
-    ['because its name can’t be one', async () => `${folder}/a\0b`, /null bytes/],
+    ['because it does not exist', async () => join(folder, 'absent'), /ENOENT/],
+    ['because its interpreter is a symbolic link to itself', circle, /ELOOP/],
+    ['because its name is invalid', async () => `${folder}/a\0b`, /null bytes/],
     ['because it is a folder', async () => folder, /EACCES/],
-  ])('is a failure that says so: %s', async (_, make, detail) => {
+  ])('fails with the reason: %s', async (_, make, detail) => {
     const program = startStreaming(await make(), [], { trust: 'script' })
     const chunks: Buffer[] = []
     for await (const chunk of program.output) chunks.push(chunk)
@@ -159,7 +159,7 @@ describe('a program that can’t be run', () => {
 test.each([
   ['lines', 'yes "a line of the log" | head -c 600000000 >&2'],
   ['one line', 'head -c 600000000 /dev/zero >&2'],
-])('of a log of 600 MB only the end is kept: %s', async (_, script) => {
+])('keeps only the end of a log of 600 MB: %s', async (_, script) => {
   const { value, peak } = await measure(
     `const { startStreaming } = await load('process/stream.ts')
     const program = startStreaming('/bin/sh', ['-c', args[0]], { trust: 'script' })

@@ -55,7 +55,11 @@ describe('labels of the images', () => {
   test('that differ are left out, each with a warning', async () => {
     const images = await labelled({ [TITLE]: 'App', [DESCRIPTION]: 'Fast' }, { [TITLE]: 'App', [DESCRIPTION]: 'Slow' })
     expect(await annotationsOf(images)).toEqual({ ...ORIGIN, [TITLE]: 'App' })
-    expect(said).toEqual([expect.stringContaining(`warning: The label ${DESCRIPTION} differs between the images`)])
+    expect(said).toEqual([
+      expect.stringContaining(
+        `warning: Not adding the label ${DESCRIPTION} to the index: its value differs between the images`,
+      ),
+    ])
   })
 
   test('that differ are no matter where an annotation says it', async () => {

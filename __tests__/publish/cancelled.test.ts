@@ -95,7 +95,7 @@ describe('while tags move', () => {
     cancelAt((request) => isPut(request, 'latest'))
     const { outputs } = await mergeWith(registry, inputs, { cancellation })
     expect(tags()).toEqual(allAt(outputs.digest ?? ''))
-    expect(lines).toContain(`${registry.host}/app:latest is moved to it`)
+    expect(lines).toContain(`${registry.host}/app:latest: moved`)
     expect(lines).toContain('Cancelled: all tags have moved')
   })
 

@@ -70,7 +70,7 @@ describe('a tag that another run has moved meanwhile', () => {
     const { outputs } = await mergeOnto('v1,latest')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: outputs.digest, latest: later })
     expect(outputs).toMatchObject({ tags: `${registry.host}/app:v1`, 'skipped-tags': `${registry.host}/app:latest` })
-    expect(said).toEqual([expect.stringContaining(`${registry.host}/app:latest is left alone`)])
+    expect(said).toEqual([expect.stringContaining(`Not moving ${registry.host}/app:latest`)])
     expect(written('v1')).toHaveLength(1)
   })
 
@@ -90,8 +90,8 @@ describe('a tag that another run has moved meanwhile', () => {
     const inputs = await inputsFor('v1,latest')
     moveAt('v1', 'latest', whole)
     const refusal = await mergeWith(registry, inputs, call()).catch(String)
-    expect(refusal).toContain(`${registry.host}/app:latest would lose linux/arm64, which it has now\n`)
-    expect(refusal).toContain('All other tags are as they were.\nDid the build of that platform fail')
+    expect(refusal).toContain(`${registry.host}/app:latest would lose linux/arm64\n`)
+    expect(refusal).toContain('All other tags are as they were.\nCheck whether the build of that platform failed')
     expect(refusal).not.toContain('No tag has moved')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, latest: whole })
   })
@@ -114,9 +114,9 @@ describe('a tag that another run has moved meanwhile', () => {
       latest: later,
     })
     expect(outputs.tags).toBe(`${registry.host}/app:v1`)
-    expect(said).toEqual([expect.stringContaining('latest is left alone')])
+    expect(said).toEqual([expect.stringContaining('app:latest: it points to commit')])
     expect(lines).toContain(
-      `${registry.host}/app:sha-0123456 points to ${same}: another run of the same commit has published that since`,
+      `${registry.host}/app:sha-0123456 points to ${same}, which another run of the same commit has published since`,
     )
   })
 

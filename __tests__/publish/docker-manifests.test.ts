@@ -122,20 +122,18 @@ describe('an index that is refused for its Docker manifests is an error that say
     const message = await refusalOf(registry, { ...(await inputsFor(details)), ...inputs })
     expect(message).toContain(`${registry.host} refuses an OCI index that lists Docker manifests\n`)
     expect(message).toContain('manifest data does not match schema')
-    expect(message).toContain('No tag has moved. Let the action push OCI manifests.')
+    expect(message).toContain('No tag has moved. Push OCI manifests.')
     expect(message).toContain('  push-with: registry')
     return message
   }
 
   test('where a list would lose the commit', async () => {
-    expect(await refusal({ labels: {} })).toContain(
-      `if every image has these as labels: ${Object.keys(ORIGIN).join(', ')}`,
-    )
+    expect(await refusal({ labels: {} })).toContain(`give every image these labels: ${Object.keys(ORIGIN).join(', ')}`)
   })
 
   test('where a list would lose the user’s annotations', async () => {
     expect(await refusal({}, { annotations: 'index:title=App\nmanifest-descriptor:note=x' })).toContain(
-      'if every image has these as labels: title, note',
+      'give every image these labels: title, note',
     )
   })
 

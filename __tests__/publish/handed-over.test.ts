@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, jest, test } from '@jest/globals'
-import { artifactName } from '../../src/record/artifacts.ts'
+import { artifactName } from '../../src/record/artifact-name.ts'
 import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
 import {
   afterwards,
@@ -87,22 +87,22 @@ describe('digests in artifacts of other builds are published', () => {
   test('and not without a pattern', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'])
     await leave('digests-1', amd64.image.digest)
-    expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
+    expect(await refusalOf(registry, { tags: 'latest' })).toContain('found no digests')
   })
 })
 
 describe('digests in artifacts of other builds are refused', () => {
   test.each<[string, Readonly<Record<string, string>>, string]>([
-    ['where a file is named by something else', { 'coverage.xml': '<x/>' }, 'and holds coverage.xml\n'],
-    ['where there is no file', {}, 'and holds nothing\n'],
-    ['where a digest is cut short', { abc: '' }, 'and holds abc\n'],
-    ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'and holds x ::warning::x\n'],
+    ['where a file is named by something else', { 'coverage.xml': '<x/>' }, 'but contains coverage.xml\n'],
+    ['where there is no file', {}, 'but contains nothing\n'],
+    ['where a digest is cut short', { abc: '' }, 'but contains abc\n'],
+    ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'but contains x ::warning::x\n'],
   ])('%s, which is named', async (_, files, detail) => {
     await service.put('digests-1', files)
     const refusal = await refusalOf(registry, { 'artifact-pattern': 'digests-*' })
-    expect(refusal).toContain('the artifact digests-1 should hold files named by digests, ')
+    expect(refusal).toContain('the artifact digests-1 must contain files named after digests, ')
     expect(refusal).toContain(detail)
-    expect(refusal).toContain('Does `artifact-pattern` match other artifacts as well?')
+    expect(refusal).toContain('Make sure that `artifact-pattern` matches no other artifacts.')
   })
 
   test('where the registry has no such image', async () => {
@@ -150,8 +150,8 @@ describe('bare digests in `digests`', () => {
 
 test('in a re-run without any digests it is told that those of earlier attempts may have expired', async () => {
   const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 3 })
-  expect(refusal).toContain('there are no digests at all')
-  expect(refusal).toMatch(/This is a re-run \(attempt 3\): .*`retention-days`.*re-run all jobs\.$/)
+  expect(refusal).toContain('found no digests')
+  expect(refusal).toMatch(/This is a re-run \(attempt 3\)\. .*`retention-days`.*re-run all jobs\.$/)
   expect(await refusalOf(registry, { tags: 'latest' })).not.toContain('re-run')
 })
 
@@ -195,8 +195,10 @@ describe('variants of one image', () => {
     await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')
     await leaveRecord(undefined, 2, 1, 'x86_64-linux', 'stable')
     const refusal = await refusalOf(registry, { tags: 'latest' })
-    expect(refusal).toContain(`There are 2 images of ${registry.host}/app for x86_64-linux, and an index has one`)
-    expect(refusal).toContain('give each its own name, in its build and in its merge:\n  variant: debug\n')
+    expect(refusal).toContain(
+      `There are 2 images of ${registry.host}/app for x86_64-linux, but an index can have only one`,
+    )
+    expect(refusal).toContain('give each its own name in the build and the merge:\n  variant: debug\n')
     expect(writesTo(registry)).toEqual([])
   })
 
@@ -215,8 +217,8 @@ describe('variants of one image', () => {
     await leaveRecord('debug', 1, 0, 'x86_64-linux', 'debug')
     const refusal = await refusalOf(registry, { variant: 'stable', tags: 'latest' })
     expect(refusal).toContain(`has handed over a digest for ${registry.host}/app (variant stable)\n`)
-    expect(refusal).toContain(`there are digests for ${registry.host}/app (variant debug)\n`)
-    expect(refusal).toContain('Give the build and the merge of an image the same `variant`.')
+    expect(refusal).toContain(`found digests for ${registry.host}/app (variant debug)\n`)
+    expect(refusal).toContain('Set the same `variant` in the build and the merge of an image.')
   })
 
   test('that attempts of two jobs have left are never mixed', async () => {
@@ -240,20 +242,21 @@ test('records of earlier attempts that artifacts still hold give way to later on
 })
 
 describe('a record in an artifact is refused, and nothing is published,', () => {
-  const HELP = 'No build of this run wrote it. Let nothing else in the workflow write artifacts named image-digest-…'
+  const HELP =
+    'It was not written by a build of this run. Rename other artifacts of the workflow whose names begin with image-digest-'
 
   test.each<[string, Readonly<Record<string, unknown>>, string]>([
-    ['of a later attempt', { run: { ...RUN, attempt: 999 } }, 'its attempt is 999, and this attempt is 2'],
-    ['of another run', { run: { id: '7\n::x', attempt: 1 } }, 'its run is 7 ::x, and this run is 1234567890'],
+    ['of a later attempt', { run: { ...RUN, attempt: 999 } }, 'it is of attempt 999, but this is attempt 2'],
+    ['of another run', { run: { id: '7\n::x', attempt: 1 } }, 'it is of run 7 ::x, but this is run 1234567890'],
     [
       'of another image',
       { image: 'ghcr.io/owner/app' },
-      'it is of ghcr.io/owner/app for x86_64-linux, whose artifact is ',
+      'it is of ghcr.io/owner/app for x86_64-linux, which belongs in ',
     ],
     [
       'of another system',
       { system: 'i686-linux', platform: { os: 'linux', architecture: '386' } },
-      '/app for i686-linux, whose artifact is ',
+      '/app for i686-linux, which belongs in ',
     ],
   ])('if it is %s', async (_, fields, detail) => {
     const [{ record }, arm64] = await push(registry, 'app', TWO)

@@ -92,7 +92,7 @@ describe('the commit that was built, not that of the run,', () => {
     const published = await publish('latest', COMMIT)
     await mergeBuilt('latest', FIRST)
     expect(registry.tags('app').get('latest')).toBe(published)
-    expect(said.join('\n')).toContain(`is of the commit ${COMMIT}, and this run's, ${FIRST}, is behind that one`)
+    expect(said.join('\n')).toContain(`it points to commit ${COMMIT}, which is newer than ${FIRST}`)
   })
 
   test('gives way to the revision in the annotations, which the index carries', async () => {
@@ -108,7 +108,7 @@ describe('the commit that was built, not that of the run,', () => {
     const [arm64] = await push(registry, 'app', ['aarch64-linux'], built(LATER))
     await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'v1' })
     expect(said.join('\n')).toContain(
-      `The images are of different commits:\n  x86_64-linux: ${FIRST}\n  aarch64-linux: ${LATER}\nThe index names ${FIRST}.`,
+      `The images were built from different commits:\n  x86_64-linux: ${FIRST}\n  aarch64-linux: ${LATER}\nThe index names ${FIRST}.`,
     )
   })
 })
@@ -122,7 +122,7 @@ interface Trouble {
   readonly fault?: GitHostAnswer | 'reset'
 }
 
-const unknowns = (): readonly string[] => said.filter((line) => line.includes('it is unknown which of them is newer'))
+const unknowns = (): readonly string[] => said.filter((line) => line.includes('without knowing which one is newer'))
 
 describe('the index says which commit it is of', () => {
   test('the run’s own', async () => {
@@ -141,26 +141,26 @@ describe('the index says which commit it is of', () => {
 })
 
 describe('a tag of a later commit', () => {
-  test('is left alone with a warning that names both, and the rest goes on', async () => {
+  test('is not moved: a warning names both commits, and the other tags are published', async () => {
     const later = await publish('latest', LATER)
     const { outputs, summary } = await mergeOnto('latest,v1')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: later, v1: outputs.digest })
     expect(outputs).toMatchObject({ tags: `${registry.host}/app:v1`, 'skipped-tags': `${registry.host}/app:latest` })
     expect(summary).toContain(`| \`${registry.host}/app:latest\` | skipped | \`${later}\` |  |  |`)
-    expect(said).toEqual([expect.stringContaining(`warning: ${registry.host}/app:latest is left alone`)])
+    expect(said).toEqual([expect.stringContaining(`warning: Not moving ${registry.host}/app:latest`)])
     expect(said[0]).toContain(LATER)
     expect(said[0]).toContain(COMMIT)
     expect(said[0]).toContain('`allow-older: true`')
   })
 
-  test('is left alone also where it would lose a platform', async () => {
+  test('is not moved, and may lack platforms of this run', async () => {
     const [{ entry }, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'], { content: 'later' })
     const later = seedIndex(registry, 'app', [entry, arm64.entry], 'latest', { ...ORIGIN, [REVISION]: LATER })
     await mergeOnto('latest,v1')
     expect(registry.tags('app').get('latest')).toBe(later)
   })
 
-  test('is left alone also where it points to a single image, whose label tells the commit', async () => {
+  test('is not moved if it points to a single image whose label names the commit', async () => {
     const labels = { [REVISION]: LATER, [SOURCE]: 'https://github.com/owner/app.git' }
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'later', labels })
     registry.seedTag('app', 'latest', image.digest)
@@ -206,7 +206,7 @@ describe('a tag moves', () => {
     registry.seedTag('app', 'latest', image.digest)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-    expect(lines).toContain(`Moving ${registry.host}/app:latest, which names no commit`)
+    expect(lines).toContain(`Moving ${registry.host}/app:latest; what it points to now names no commit`)
     expect(said).toEqual([])
   })
 })
@@ -216,22 +216,26 @@ describe('a tag moves with a warning that says why the order of commits is unkno
   const endless = { status: 200, body: ' '.repeat(17 * 1024 * 1024) }
 
   test.each<[string, Trouble, string]>([
-    ['without a token', { token: '' }, 'there is no token to ask with'],
+    ['without a token', { token: '' }, 'there is no token for the API'],
     ['with a token that is refused', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
     ['of a commit that the host does not have', { of: FORGOTTEN }, 'with status 404 (Not Found)'],
-    ['of what is no commit', { of: '../../../user' }, '"../../../user" is no commit'],
-    ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is no commit'],
-    ['without an address', { api: '' }, 'the runner does not say where to ask'],
+    ['of what is no commit', { of: '../../../user' }, '"../../../user" is not a commit'],
+    ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
+    ['without an address', { api: '' }, 'the runner does not provide the address of the API'],
     ['where nobody answers', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
     ['when the connection breaks', { fault: 'reset' }, "can't be reached"],
     ['when the host is broken', { fault: broken }, 'with status 500 ('],
-    ['when the answer is no JSON', { fault: { status: 200, body: 'ahead' } }, 'did not say how they stand'],
+    [
+      'when the answer is no JSON',
+      { fault: { status: 200, body: 'ahead' } },
+      'has neither a status nor a number of commits',
+    ],
     [
       'when the answer is another',
       { fault: { status: 200, body: '{"status":"great"}' } },
-      'did not say how they stand',
+      'has neither a status nor a number of commits',
     ],
-    ['when the answer never ends', { fault: endless }, 'did not say how they stand'],
+    ['when the answer never ends', { fault: endless }, 'has neither a status nor a number of commits'],
   ])('%s', async (_, { token = TOKEN, of = LATER, api = host.api, fault }, why) => {
     if (fault !== undefined) host.setFault(fault)
     await publish('latest', of)
@@ -239,7 +243,9 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
     expect(said).toEqual(unknowns())
     const commit = of.replace('\n', ' ')
-    expect(said[0]).toContain(`Moving ${registry.host}/app:latest from commit ${commit} to commit ${COMMIT}, `)
+    expect(said[0]).toContain(
+      `Moving ${registry.host}/app:latest from commit ${commit} to commit ${COMMIT} without knowing`,
+    )
     expect(said[0]).toContain(why)
     expect(said[0]).toContain('`concurrency` group')
     expect(said[0]).toContain('`allow-older: true`')
@@ -250,7 +256,7 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     await publish('latest', LATER, { [SOURCE]: 'https://github.com/other/app' })
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-    expect(unknowns()[0]).toContain('that commit is of another repository, https://github.com/other/app')
+    expect(unknowns()[0]).toContain('is from another repository, https://github.com/other/app')
     expect(host.requests).toEqual([])
   })
 
@@ -272,7 +278,7 @@ describe('a tag moves with a warning that says why the order of commits is unkno
   })
 })
 
-describe('a tag of a later commit is left alone', () => {
+describe('a tag of a newer commit is not moved', () => {
   test.each<[string, GitHostAnswer | 'reset']>([
     ['429', { status: 429, body: 'slow down' }],
     ['502', { status: 502, body: '<html></html>' }],

@@ -100,7 +100,7 @@ describe('the same index goes to each registry', () => {
     const [there] = await push(other, 'app', ['x86_64-linux'], { labels: { stage: 'test' } })
     const digests = records([here, there])
     const refusal = await refusalOf(registry, { image: both(), digests, tags: 'latest' })
-    expect(refusal).toMatch(/^There are 2 images of .* for linux\/amd64, and an index has one\n/)
+    expect(refusal).toMatch(/^There are 2 images of .* for linux\/amd64, but an index can have only one\n/)
     expect(refusal).toContain(`${registry.host}/app@${here.image.digest} (linux/amd64)`)
     expect(refusal).toContain(`${other.host}/app@${there.image.digest} (linux/amd64)`)
     expect([...writesTo(registry), ...writesTo(other)]).toEqual([])
@@ -149,14 +149,14 @@ describe('blobs of what is copied', () => {
     [
       'has fewer bytes than its manifest says',
       { kind: 'status', status: 200, body: 'short' },
-      / {2}it has 5 bytes, and its manifest says \d+$/m,
+      / {2}it has 5 bytes, but its manifest says \d+$/m,
     ],
   ])('are the concern of the registry that they are read from, where reading one %s', async (_, fault, why) => {
     const images = await push(registry, 'app', ['x86_64-linux'])
     const [, layer] = blobsOf(registry, 'app', images[0].image.digest)
     registry.setFault(({ method, reference }) => (method === 'GET' && reference === layer ? fault : undefined))
     const refusal = await refusalOf(registry, { image: both(), digests: records(images), tags: 'latest' })
-    expect(refusal).toContain(`Can't read the blob ${registry.host}/app@${layer} to its end`)
+    expect(refusal).toContain(`Can't read all of the blob ${registry.host}/app@${layer}`)
     expect(refusal).toMatch(why)
     expect(refusal).not.toContain(other.host)
     expect(other.tags('app').size).toBe(0)
@@ -217,7 +217,7 @@ describe('credentials', () => {
     if (one === undefined || two === undefined) throw new Error('no registries')
     const images = await push(one, 'app', TWO)
     const image = `${one.host}/app\n${two.host}/app`
-    const credentials = async (host: string) => {
+    const credentials = async ({ host }: { readonly host: string }) => {
       const { user, password } = users[host === one.host ? 0 : 1] ?? { user: '', password: '' }
       return { kind: 'password' as const, username: user, password }
     }
@@ -305,7 +305,7 @@ describe('if one registry fails, no tag has moved in any', () => {
       method === 'GET' && reference === layer ? { kind: 'corrupt' } : undefined,
     )
     const refusal = await refusalOf(registry, { image: both(), digests: records(images), tags: 'latest' })
-    expect(refusal).toContain(`Can't read the blob ${registry.host}/app@${layer} to its end\n  its digest should be`)
+    expect(refusal).toContain(`Can't read all of the blob ${registry.host}/app@${layer}\n  its digest should be`)
     expect(refusal).toContain('but is sha256:')
     expect(other.manifest('app', image.digest)).toBeUndefined()
   })

@@ -88,21 +88,21 @@ test('a rehearsal to which builds of pull requests have handed over nothing says
   const { outputs, summary } = await mergeWith(guarded, { push: 'false', tags: 'latest' })
   expect(outputs).toEqual({})
   expect(summary).toBe(
-    '# Nothing to check\n\nNo digest was handed over: builds with `push: false` push nothing, so that there is nothing to merge.\n',
+    '# Nothing to check\n\nNo digests were handed over: builds with `push: false` push no images and hand over no digests.\n',
   )
-  expect(said).toEqual([expect.stringContaining('notice: There is nothing to check')])
+  expect(said).toEqual([expect.stringContaining('notice: Nothing to check')])
   expect(guarded.requests).toEqual([])
-  expect(await refusalOf(registry, { tags: 'latest' })).toContain('there are no digests at all')
+  expect(await refusalOf(registry, { tags: 'latest' })).toContain('found no digests')
 })
 
 test('a rehearsal without an artifact service, whose `digests` are empty for the same reason, says so as well', async () => {
   const { outputs } = await mergeWith(registry, { push: 'false', tags: 'latest', digests: '' })
   expect(outputs).toEqual({})
-  expect(said).toEqual([expect.stringContaining('notice: There is nothing to check')])
+  expect(said).toEqual([expect.stringContaining('notice: Nothing to check')])
   const digests = records(await push(registry, 'app', TWO))
   const more = { digests, 'artifact-pattern': 'digests-*' }
   for (const inputs of [more, { ...more, push: 'false' }, { digests: '' }])
-    expect(await refusalOf(registry, { tags: 'latest', ...inputs })).toContain('there is no artifact service here')
+    expect(await refusalOf(registry, { tags: 'latest', ...inputs })).toContain('this runner has no artifact service')
 })
 
 describe('a rehearsal fails like the merge', () => {

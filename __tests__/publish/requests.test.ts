@@ -96,7 +96,7 @@ describe('a login that may not write is reported', () => {
     const images = await push(registry, 'app', TWO)
     const digests = records(images).replaceAll(registry.host, own.host)
     const refusal = await refusalOf(own, { digests, tags: 'v1' }, { credentials })
-    expect(refusal).toMatch(/^Can't push to .* answered with status 401: it does not allow that/)
+    expect(refusal).toMatch(/^Can't push to .* answered with status 401: access denied/)
   })
 
   test('but not where nothing is pushed', async () => {

@@ -78,7 +78,7 @@ describe('nothing has moved', () => {
   test('when the registry took the index, and does not have it', async () => {
     registry.setFault((request) => (isNewIndex(request, 'GET') ? { kind: 'status', status: 404 } : undefined))
     const refusal = await refusalOf(registry, inputs())
-    expect(refusal).toMatch(/took the index 127\.0\.0\.1:\d+\/app@sha256:[0-9a-f]{64}, but does not have it\n/)
+    expect(refusal).toMatch(/accepted the index 127\.0\.0\.1:\d+\/app@sha256:[0-9a-f]{64} but does not return it\n/)
     expect(refusal).toContain('No tag has moved.')
   })
 
@@ -93,7 +93,7 @@ describe('nothing has moved', () => {
       method === 'PUT' && reference === tag ? { kind: 'status', status: 403, body } : undefined,
     )
     const refusal = await refusalOf(registry, inputs())
-    expect(refusal).toContain(`The tag ${registry.host}/app:${tag} could not be moved to sha256:`)
+    expect(refusal).toContain(`Can't move the tag ${registry.host}/app:${tag} to sha256:`)
     expect(refusal).toContain('DENIED: tag is protected')
     expect(refusal).toContain('All tags are as they were.')
     registry.setFault(undefined)
@@ -176,10 +176,10 @@ describe('a tag that another run moves after this one', () => {
     const { outputs, summary } = await mergeWith(registry, inputs())
     expect(said).toEqual([
       expect.stringMatching(
-        /^warning: \S+\/app:v1 was updated by another run after this one had pointed it to sha256:/,
+        /^warning: \S+\/app:v1 was updated by another run after this run had pointed it to sha256:/,
       ),
     ])
-    expect(said[0]).toContain(`now it points to ${foreign}`)
+    expect(said[0]).toContain(`it now points to ${foreign}`)
     expect(outputs).toMatchObject({ changed: 'true', tags: `${registry.host}/app:v2\n${registry.host}/app:latest` })
     expect(summary).toContain(`| \`${registry.host}/app:v1\` | overtaken | \`${old}\` | \`${foreign}\` |`)
   })
@@ -249,7 +249,7 @@ describe('the same merge in another job, as each job of a matrix may run it,', (
       return method === 'PUT' && reference === 'latest' ? { kind: 'status', status: 403, body: '{}' } : undefined
     })
     const merging = mergeWith(registry, inputs())
-    await expect(merging).rejects.toThrow('/app:latest could not be moved')
+    await expect(merging).rejects.toThrow(/Can't move the tag .*\/app:latest to/)
     for (const tag of ['v1', 'v2'])
       await expect(merging).rejects.toThrow(`/app:${tag}: points to ${index}, and another run moves it there too\n`)
     expect(Object.fromEntries(registry.tags('app'))).toMatchObject({ v1: index, v2: index, latest: old })

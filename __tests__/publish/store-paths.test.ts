@@ -57,9 +57,9 @@ test.each([
   const images = await push(registry, 'app', ['x86_64-linux'], { record, annotations: { [KEY]: storePath } })
   const refusal = await refusalOf(registry, { digests: records(images), tags: 'latest' })
   expect(refusal).toBe(
-    `${registry.host}/app@${images[0].image.digest} is not what its record says
+    `${registry.host}/app@${images[0].image.digest} does not match its record
   line 1 of \`digests\` says that it was built from ${said}
-  its manifest says ${storePath}
+  but its manifest says ${storePath}
 Nothing was published. Run the build of this system again.`,
   )
 })

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { MergeError } from '../../src/errors.ts'
 import { createHttp, type Http } from '../../src/http/client.ts'
 import { digestOf } from '../../src/oci/digest.ts'
 import { OCI_INDEX } from '../../src/oci/media-type.ts'
-import { MergeError } from '../../src/publish/merge-error.ts'
-import { findOvertaken, moveTags } from '../../src/publish/move-tags.ts'
+import { moveTags } from '../../src/publish/move-tags.ts'
+import { findOvertaken } from '../../src/publish/publish-tags.ts'
 import { createRegistry, type Registry, type StoredManifest } from '../../src/registry/registry.ts'
 import type { TagMove } from '../../src/registry/tags.ts'
 import { type Fault, type FaultOf, startRegistry, type TestRegistry } from '../support/registry.ts'
@@ -86,6 +87,20 @@ describe('tags move', () => {
     expect([first.toSorted(), second.toSorted(), last]).toEqual([['v1.2', 'v1.2.3'], ['edge', 'v1'], ['latest']])
   })
 
+  test('wave by wave: while new ones are not written, no existing one is', async () => {
+    pointTo(old, ['v1', 'latest'])
+    refuse('v1.2')
+    await expect(moveTags(registry, movesOf(['latest', 'v1', 'v1.2']), fresh)).rejects.toThrow(MergeError)
+    expect(written()).toEqual(['v1.2'])
+  })
+
+  test('wave by wave: while existing ones are not written, `latest` is not', async () => {
+    pointTo(old, ['v1', 'latest'])
+    refuse('v1')
+    await expect(moveTags(registry, movesOf(['latest', 'v1']), fresh)).rejects.toThrow(MergeError)
+    expect(written()).not.toContain('latest')
+  })
+
   test('in several repositories', async () => {
     await moveTags(registry, [...movesOf(['v1']), ...movesOf(['v1'], 'api')], fresh)
     expect([server.tags('app'), server.tags('api')]).toEqual([all(['v1'], fresh), all(['v1'], fresh)])
@@ -118,10 +133,10 @@ describe('a failure leaves every tag as it was', () => {
     refuse(tag)
     const moving = moveTags(registry, movesOf(TAGS), fresh)
     await expect(moving).rejects.toBeInstanceOf(MergeError)
-    await expect(moving).rejects.toThrow(`The tag ${server.host}/app:${tag} could not be moved to ${fresh.digest}\n`)
+    await expect(moving).rejects.toThrow(`Can't move the tag ${server.host}/app:${tag} to ${fresh.digest}\n`)
     await expect(moving).rejects.toThrow('DENIED: this tag is immutable')
     await expect(moving).rejects.toThrow('All tags are as they were.\n')
-    await expect(moving).rejects.toThrow('Run the job again once the cause is fixed.')
+    await expect(moving).rejects.toThrow('Fix the cause, and run this job again.')
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
 
@@ -183,7 +198,7 @@ describe('another run that moves the same tags to the same index at the same tim
       return reference === 'v1.2.3' || reference === 'latest' ? { kind: 'status', status: 403, body: '{}' } : undefined
     })
     const moving = moveTags(registry, moves, fresh)
-    await expect(moving).rejects.toThrow(`The tag ${server.host}/app:latest could not be moved`)
+    await expect(moving).rejects.toThrow(`Can't move the tag ${server.host}/app:latest`)
     for (const tag of ['v1.2.3', 'v1.2', 'v1'])
       await expect(moving).rejects.toThrow(
         `\n  ${server.host}/app:${tag}: points to ${fresh.digest}, and another run moves it there too\n`,

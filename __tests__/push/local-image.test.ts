@@ -44,7 +44,7 @@ async function calls(): Promise<string> {
   return readFile(join(folder, 'calls'), 'utf8').catch(() => '')
 }
 
-describe('an image on the disk', () => {
+describe('an image on disk', () => {
   test.each(['./images/app.tar', 'images/app.tar', 'app.tar', '../elsewhere/app.tar'])(
     'is added to the store: %s',
     async (text) => {
@@ -54,7 +54,7 @@ describe('an image on the disk', () => {
       expect(await add(text)).toEqual({ options: [], text: STORE_PATH, name: text })
       expect(await calls()).toBe(`--add ${join(workspace, text)}\n`)
       expect(lines).toEqual([
-        `Nix builds nothing: ${text} is an image already. It is in the Nix store as ${STORE_PATH}`,
+        `${text} is an image already, so Nix does not build it. It was added to the Nix store as ${STORE_PATH}`,
       ])
     },
   )
@@ -65,20 +65,20 @@ describe('an image on the disk', () => {
     expect(await calls()).toBe(`--add ${layout}\n`)
   })
 
-  test('may be a link within the work space, whose target is added', async () => {
+  test('may be a link within the workspace, whose target is added', async () => {
     await symlink('images/app.tar', join(workspace, 'latest.tar'))
     expect(await add('./latest.tar')).toMatchObject({ text: STORE_PATH })
     expect(await calls()).toBe(`--add ${join(workspace, 'images/app.tar')}\n`)
   })
 })
 
-describe('up to Nix is', () => {
+describe('Nix handles', () => {
   test.each([
     ['a flake', './flake'],
-    ['a flake that has an OCI layout beside it', './both'],
+    ['a flake in a folder with an OCI layout', './both'],
     ['a folder', './images'],
-    ['what is not there', './images/other.tar'],
-    ['a name of the registry of flakes', 'app'],
+    ['a missing file', './images/other.tar'],
+    ['a name in the flake registry', 'app'],
     ['an attribute', './images/app.tar#image'],
     ['a link to the store', './result'],
     ['a reference', 'github:owner/app'],
@@ -95,8 +95,8 @@ describe('up to Nix is', () => {
   })
 })
 
-describe('nothing is added, and the error says why, of', () => {
-  test('a link that leads out of the work space', async () => {
+describe('nothing is added, and the error says why, for', () => {
+  test('a link that leads out of the workspace', async () => {
     await writeFile(join(folder, 'secret.tar'), makeArchive().bytes)
     await symlink('../secret.tar', join(workspace, 'app.tar'))
     await expect(add('./app.tar')).rejects.toThrow(
@@ -115,7 +115,7 @@ describe('nothing is added, and the error says why, of', () => {
     [
       'expressions',
       'let pkgs = import <nixpkgs> { }; in pkgs.hello',
-      /workspace\/file is no image\n {2}the file is text\n/,
+      /workspace\/file is not an image\n {2}the file is text\n/,
     ],
   ])('%s', async (_, content, message) => {
     await writeFile(join(workspace, 'file'), content)
@@ -123,14 +123,14 @@ describe('nothing is added, and the error says why, of', () => {
     expect(await calls()).toBe('')
   })
 
-  test('one that Nix refuses', async () => {
+  test('an image that Nix refuses', async () => {
     await nixStoreIs('echo "error: writing to file: No space left on device" >&2; exit 1')
     await expect(add('./images/app.tar')).rejects.toThrow(
-      /^Nix could not add \.\/images\/app\.tar to its store\n {2}error: writing to file: No space left on device\nThe disk is full \(by now /,
+      /^Nix could not add \.\/images\/app\.tar to its store\n {2}error: writing to file: No space left on device\nThe disk is full \(now /,
     )
   })
 
-  test('one on a runner without Nix', async () => {
+  test('an image on a runner without Nix', async () => {
     process.env.PATH = ''
     await expect(add('./images/app.tar')).rejects.toThrow(/^Nix is not installed on this runner\nInstall it/)
   })

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { InputError } from '../../src/inputs/field.ts'
+import { InputError } from '../../src/errors.ts'
 import { checkTag, chooseTag } from '../../src/push/tag.ts'
 import { open } from '../registry/connect.ts'
 import { openRegistry, push } from '../support/merging.ts'
@@ -20,8 +20,8 @@ describe('the tag of a build', () => {
   test('needs a commit only for {sha}', () => {
     expect(chooseTag({ ...inputs, tag: 'dev-{system}' }, '')).toEqual({ tag: 'dev-aarch64-linux' })
     const choose = () => chooseTag({ ...inputs, tag: '{sha}-{system}' }, '')
-    expect(choose).toThrow('The input `tag` has {sha}, and the commit is unknown\n')
-    expect(choose).toThrow('Write the tag without {sha}.')
+    expect(choose).toThrow('The input `tag` contains {sha}, but the commit is unknown\n')
+    expect(choose).toThrow('Remove {sha} from the tag.')
   })
 
   test.each(['latest-arm64', 'v1_aarch64', 'aarch64-linux', 'ARM64.v2'])('may name the platform itself: %s', (tag) => {
@@ -29,7 +29,7 @@ describe('the tag of a build', () => {
   })
 
   test.each(['latest', '{sha}', 'arm64latest', 'latest-amd64'])(
-    'is left out where all jobs of a matrix would write it: %s',
+    'is left out if all jobs of a matrix would write it: %s',
     (pattern) => {
       const { tag, warning } = chooseTag({ ...inputs, tag: pattern }, REVISION)
       expect(tag).toBe('')
@@ -40,13 +40,13 @@ describe('the tag of a build', () => {
     },
   )
 
-  test('is an error there if Docker pushes, which needs a tag', () => {
+  test('is an error for such jobs if Docker pushes, which needs a tag', () => {
     const choose = () => chooseTag({ ...inputs, tag: 'latest', pushWith: 'docker' }, REVISION)
     expect(choose).toThrow(InputError)
     expect(choose).toThrow('The tag "latest" does not name the system, so the 2 jobs of this matrix')
   })
 
-  test('may be any where there is one job', () => {
+  test('may be any tag in a matrix of one job', () => {
     for (const jobTotal of [1, undefined])
       expect(chooseTag({ ...inputs, tag: 'latest', jobTotal }, REVISION)).toEqual({ tag: 'latest' })
   })
@@ -63,7 +63,7 @@ describe('a tag that points to an index', () => {
     return checkTag(client, { repository: client.repository, tag: 'latest' }, AMD64)
   }
 
-  test('of other platforms is not replaced by the image of one', async () => {
+  test('for other platforms is not replaced by an image for one', async () => {
     const checking = check(['x86_64-linux', 'aarch64-linux'])
     await expect(checking).rejects.toThrow(
       /^The build for linux\/amd64 can't write the tag \S+\/app:latest: it points to an index of linux\/amd64, linux\/arm64\n/,
@@ -92,11 +92,11 @@ describe('a tag that points to an index', () => {
     else await expect(checking).rejects.toThrow(refusal)
   })
 
-  test('of this platform alone is', async () => {
+  test('for this platform alone is replaced', async () => {
     await expect(check(['x86_64-linux'])).resolves.toBeUndefined()
   })
 
-  test('or that does not exist, is written', async () => {
+  test('that does not exist is written', async () => {
     await expect(check(['x86_64-linux', 'aarch64-linux'], false)).resolves.toBeUndefined()
   })
 })

@@ -7,14 +7,12 @@ import { deflateRawSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
 import { jobLog } from '../../src/actions/log.ts'
-import {
-  artifactName,
-  NoArtifactService,
-  readFoundRecord,
-  readRecords,
-  writeRecord,
-} from '../../src/record/artifacts.ts'
-import { type DigestRecord, parseRecord, RecordError, serializeRecord } from '../../src/record/record.ts'
+import { RecordError } from '../../src/errors.ts'
+import { type ArtifactSettings, NoArtifactService } from '../../src/record/artifact-client.ts'
+import { artifactName, readFoundRecord } from '../../src/record/artifact-name.ts'
+import { readRecords } from '../../src/record/read-artifacts.ts'
+import { type DigestRecord, parseRecord, serializeRecord } from '../../src/record/record.ts'
+import { writeRecord } from '../../src/record/write-artifact.ts'
 import {
   type ArtifactFault,
   type ArtifactService,
@@ -41,11 +39,13 @@ const second = artifactName(record, 2)
 
 const environment = { ...process.env }
 let folder: string
+let context: ArtifactSettings
 let service: ArtifactService
 let said: string
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'artifacts-'))
+  context = { tempFolder: folder, log: jobLog }
   said = ''
   // The client tells all it does on standard output.
   jest.spyOn(process.stdout, 'write').mockImplementation((text) => {
@@ -75,7 +75,7 @@ async function stored(): Promise<Readonly<Record<string, DigestRecord>>> {
 }
 
 async function read(): Promise<readonly DigestRecord[]> {
-  const found = await readRecords(OWN, folder)
+  const found = await readRecords(OWN, context)
   return found.flatMap((one) => (one.kind === 'record' ? [readFoundRecord(one, { id: '42', attempt: 3 })] : []))
 }
 
@@ -124,14 +124,14 @@ describe('the name of an artifact', () => {
 
 describe('writing', () => {
   test('a record is one artifact with one file of JSON, which merge reads', async () => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     expect(await stored()).toEqual({ [name]: record })
     expect((await service.artifacts())[0]?.files.size).toBe(1)
     expect(await read()).toEqual([record])
   })
 
   test.each([1, 90])('it is kept for %i day(s)', async (days) => {
-    await writeRecord(record, days, folder)
+    await writeRecord(record, days, context)
     expect((await service.artifacts()).map(({ retentionDays }) => retentionDays)).toEqual([days])
   })
 
@@ -141,7 +141,7 @@ describe('writing', () => {
       { ...record, image: 'ghcr.io/owner/app-api' },
       { ...record, system: 'x86_64-linux', platform: { os: 'linux', architecture: 'amd64' } },
     ]
-    for (const one of records) await writeRecord(one, 1, folder)
+    for (const one of records) await writeRecord(one, 1, context)
     expect(await service.artifacts()).toHaveLength(3)
     expect(await read()).toEqual(expect.arrayContaining(records))
   })
@@ -150,8 +150,8 @@ describe('writing', () => {
     ['a later attempt of the run replaces it', { ...other, run: { id: '42', attempt: 2 } }],
     ['the same digest once more replaces it', { ...record, job: { id: 'again' } }],
   ])('%s, and exactly one artifact remains', async (_, later) => {
-    await writeRecord(record, 1, folder)
-    await writeRecord(later, 1, folder)
+    await writeRecord(record, 1, context)
+    await writeRecord(later, 1, context)
     expect(await stored()).toEqual({ [name]: later })
     expect(await read()).toEqual([later])
   })
@@ -159,14 +159,14 @@ describe('writing', () => {
   test('equal builds at once, of the first attempt and of a later one, hand over the same record', async () => {
     for (const attempt of [1, 2]) {
       const equal = { ...record, run: { ...record.run, attempt } }
-      await Promise.all(Array.from({ length: 5 }, () => writeRecord(equal, 1, folder)))
+      await Promise.all(Array.from({ length: 5 }, () => writeRecord(equal, 1, context)))
       expect([...new Set(Object.values(await stored()).map(serializeRecord))]).toEqual([serializeRecord(equal)])
     }
   })
 
   test('an equal record that is there already is not written again', async () => {
-    await writeRecord(record, 1, folder)
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
+    await writeRecord(record, 1, context)
     const methods = service.calls.map(({ method }) => method)
     expect(methods.filter((method) => method === 'FinalizeArtifact')).toHaveLength(1)
     expect(methods).not.toContain('DeleteArtifact')
@@ -174,18 +174,18 @@ describe('writing', () => {
   })
 
   test('the first attempt writes at once, without a look at what there is', async () => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     expect(service.calls.map(({ method }) => method)).not.toContain('ListArtifacts')
   })
 
   test('two jobs that the runner calls the same, with different images, are an error that names both; both records stay', async () => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     await expectFailure(
-      writeRecord(other, 1, folder),
+      writeRecord(other, 1, context),
       /^Two jobs of this run have pushed an image of ghcr\.io\/owner\/app for aarch64-linux\n/,
       `${record.digest} by the job "build"`,
       `${other.digest} by the job "build", this one`,
-      /\n {2}variant: debug\nor an `image` of its own\.[^\n]* start a new run/,
+      /\n {2}variant: debug\nIf a single job[^\n]* start a new run/,
     )
     expect(await stored()).toEqual({ [name]: record, [second]: other })
   })
@@ -194,14 +194,14 @@ describe('writing', () => {
     ['another job', { id: 'build-musl', total: 2 }],
     ['another job of the matrix', { id: 'build', total: 2, index: 1 }],
   ])('the record of %s is written beside the first', async (_, job) => {
-    await writeRecord(record, 1, folder)
-    await writeRecord({ ...other, job }, 1, folder)
+    await writeRecord(record, 1, context)
+    await writeRecord({ ...other, job }, 1, context)
     expect(await stored()).toEqual({ [name]: record, [second]: { ...other, job } })
   })
 
   test('each variant has an artifact of its own', async () => {
     const variants = [record, { ...other, variant: 'debug' }, { ...other, variant: 'stable' }]
-    for (const one of variants) await writeRecord(one, 1, folder)
+    for (const one of variants) await writeRecord(one, 1, context)
     expect(Object.keys(await stored())).toEqual(variants.map((one) => artifactName(one)))
     expect(await read()).toEqual(expect.arrayContaining(variants))
   })
@@ -218,16 +218,16 @@ describe('writing', () => {
       ['of another job', { job }, { job: { ...job, id: 'build-musl' } }],
       ['with other labels', { job }, { job: { ...job, inputs: 'b' }, storePath: record.storePath }],
     ])('never replaces the record of a job %s', async (_, first, later) => {
-      await writeRecord({ ...record, ...first }, 1, folder)
-      await writeRecord({ ...built, ...later }, 1, folder).catch(() => undefined)
+      await writeRecord({ ...record, ...first }, 1, context)
+      await writeRecord({ ...built, ...later }, 1, context).catch(() => undefined)
       expect(await stored()).toEqual({ [name]: { ...record, ...first }, [second]: { ...built, ...later } })
     })
 
     test('of a job whose record another job holds is refused again, as in the first attempt', async () => {
-      await writeRecord({ ...record, job }, 1, folder)
+      await writeRecord({ ...record, job }, 1, context)
       const own = { ...built, job: { ...job, inputs: 'b' } }
       for (const attempt of [1, 2, 3])
-        await expectFailure(writeRecord({ ...own, run: { id: '42', attempt } }, 1, folder), 'Two jobs of this run')
+        await expectFailure(writeRecord({ ...own, run: { id: '42', attempt } }, 1, context), 'Two jobs of this run')
       expect(Object.values(await stored())).toEqual([
         { ...record, job },
         { ...own, run: { id: '42', attempt: 3 } },
@@ -235,38 +235,38 @@ describe('writing', () => {
     })
 
     test('of jobs that can’t be told apart replaces neither record, once both were there', async () => {
-      await writeRecord({ ...record, job }, 1, folder)
+      await writeRecord({ ...record, job }, 1, context)
       for (const attempt of [1, 2])
         await expectFailure(
-          writeRecord({ ...other, job, run: { id: '42', attempt } }, 1, folder),
+          writeRecord({ ...other, job, run: { id: '42', attempt } }, 1, context),
           'Two jobs of this run',
         )
       expect(Object.values(await stored()).map(({ digest }) => digest)).toContain(record.digest)
     })
 
     test('replaces its own record, though it has built something else', async () => {
-      await writeRecord({ ...record, job, revision }, 1, folder)
-      await writeRecord({ ...built, job, revision }, 1, folder)
+      await writeRecord({ ...record, job, revision }, 1, context)
+      await writeRecord({ ...built, job, revision }, 1, context)
       expect(await stored()).toEqual({ [name]: { ...built, job, revision } })
     })
   })
 
   test.each<[string, Readonly<Record<string, unknown>>, string]>([
-    ['of a later attempt', { run: { id: '42', attempt: 999 } }, 'its attempt is 999, and this attempt is 1'],
-    ['of another run', { run: { id: '41', attempt: 1 } }, 'its run is 41, and this run is 42'],
+    ['of a later attempt', { run: { id: '42', attempt: 999 } }, 'it is of attempt 999, but this is attempt 1'],
+    ['of another run', { run: { id: '41', attempt: 1 } }, 'it is of run 41, but this is run 42'],
     [
       'of another image',
       { image: 'ghcr.io/owner/api' },
-      'it is of ghcr.io/owner/api for aarch64-linux, whose artifact is ',
+      'it is of ghcr.io/owner/api for aarch64-linux, which belongs in ',
     ],
   ])('a record %s in its place is not replaced: the error says so', async (_, fields, detail) => {
     const forged = { ...other, ...fields }
     await service.put(name, { 'digest.json': serializeRecord(forged) })
     await expectFailure(
-      writeRecord(record, 1, folder),
+      writeRecord(record, 1, context),
       `The digest record in the artifact ${name} does not belong there\n`,
       detail,
-      'No build of this run wrote it.',
+      'It was not written by a build of this run.',
       'delete this artifact on the page of the run, and run this job again',
     )
     expect(await stored()).toEqual({ [name]: forged })
@@ -277,44 +277,44 @@ describe('writing', () => {
       if (method === 'CreateArtifact' && count === 1) void service.put(name, { 'digest.json': serializeRecord(record) })
       return undefined
     })
-    await expectFailure(writeRecord(other, 1, folder), /Two jobs of this run have pushed/, record.digest, other.digest)
+    await expectFailure(writeRecord(other, 1, context), /Two jobs of this run have pushed/, record.digest, other.digest)
     expect(await stored()).toEqual({ [name]: record, [second]: other })
   })
 
   test('what an earlier attempt has left half-written does not keep a re-run from writing its own', async () => {
     await service.put(name, { 'digest.json': '{"schema":' })
-    await writeRecord({ ...record, run: { id: '42', attempt: 2 } }, 1, folder)
+    await writeRecord({ ...record, run: { id: '42', attempt: 2 } }, 1, context)
     expect(await read()).toHaveLength(1)
   })
 
   test('what can’t be fetched is not deleted: it may be another job’s', async () => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     service.setFault(({ method }) => (method === 'GetSignedArtifactURL' ? { status: 403 } : undefined))
-    await expectFailure(writeRecord(other, 1, folder), "Can't read the artifact", 'not replaced')
+    await expectFailure(writeRecord(other, 1, context), "Can't read the artifact", 'not replaced')
     service.setFault()
     expect(await stored()).toEqual({ [name]: record })
   })
 
   test('nor does an upload that an earlier attempt has broken off, whose name is taken for good', async () => {
     service.setFault(({ method }) => (method === 'FinalizeArtifact' ? { status: 403 } : undefined))
-    await expectFailure(writeRecord(record, 1, folder), "Can't write the artifact")
+    await expectFailure(writeRecord(record, 1, context), "Can't write the artifact")
     service.setFault()
     for (const attempt of [2, 3]) {
       const again = { ...record, run: { id: '42', attempt } }
-      await writeRecord(again, 1, folder)
+      await writeRecord(again, 1, context)
       expect(await read()).toEqual([again])
     }
   })
 
   test('no files stay behind, neither after success nor after failure', async () => {
-    await writeRecord(record, 1, folder)
-    await expect(writeRecord(other, 1, folder)).rejects.toThrow()
+    await writeRecord(record, 1, context)
+    await expect(writeRecord(other, 1, context)).rejects.toThrow()
     await read()
     expect(await readdir(folder)).toEqual([])
   })
 
   test('the signed URLs of the service are masked where the runner listens', async () => {
-    await jobLog.group('Hand the digest over', () => writeRecord(record, 1, folder))
+    await jobLog.group('Hand over the digest', () => writeRecord(record, 1, context))
     const lines = said.split('\n')
     const masks = lines.flatMap((line, at) => (line.startsWith('::add-mask::') ? [at] : []))
     expect(masks).not.toEqual([])
@@ -348,9 +348,9 @@ describe('a network error', () => {
   test.each(steps.flatMap((step) => [[step, 'reset'] as const, [step, 'lost'] as const]))(
     'in %s does not lose the record, nor leave it twice (the request or its answer: %s)',
     async (step, how) => {
-      await writeRecord(record, 1, folder)
+      await writeRecord(record, 1, context)
       breakOnce(step, how)
-      await writeRecord(later, 1, folder, { wait })
+      await writeRecord(later, 1, { ...context, wait })
       expect(Object.values(await stored())).toEqual([later])
       expect(await read()).toEqual([later])
       // That an artifact is gone shows in the list.
@@ -361,17 +361,17 @@ describe('a network error', () => {
   )
 
   test.each(['ListArtifacts', 'GetSignedArtifactURL'])('in %s does not keep a record from being read', async (step) => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     breakOnce(step, 'reset')
-    expect(await readRecords(OWN, folder, { wait })).toHaveLength(1)
+    expect(await readRecords(OWN, { ...context, wait })).toHaveLength(1)
     expect(waits).toHaveLength(1)
   })
 
   test('that stays is told in the end, after pauses that grow', async () => {
     service.setFault(() => 'reset')
     const cases = [
-      { start: () => writeRecord(record, 1, folder, { wait }), message: "Can't write the artifact" },
-      { start: () => readRecords(OWN, folder, { wait }), message: "Can't list the artifacts of the run" },
+      { start: () => writeRecord(record, 1, { ...context, wait }), message: "Can't write the artifact" },
+      { start: () => readRecords(OWN, { ...context, wait }), message: "Can't list the artifacts of the run" },
     ]
     for (const { start, message } of cases) {
       await expectFailure(start(), message, 'ECONNRESET')
@@ -384,16 +384,16 @@ describe('a network error', () => {
 
   test('that stays while it is written leaves nothing that a re-run could not go past', async () => {
     service.setFault(({ method }) => (method === 'FinalizeArtifact' ? 'reset' : undefined))
-    await expectFailure(writeRecord(record, 1, folder, { wait }), "Can't write the artifact", 'ECONNRESET')
+    await expectFailure(writeRecord(record, 1, { ...context, wait }), "Can't write the artifact", 'ECONNRESET')
     service.setFault()
-    await writeRecord(later, 1, folder, { wait })
+    await writeRecord(later, 1, { ...context, wait })
     expect(await read()).toEqual([later])
   })
 
   test('does not hide the record of another job', async () => {
     await service.put(name, { 'digest.json': serializeRecord(record) })
     breakOnce('GetSignedArtifactURL', 'reset')
-    await expectFailure(writeRecord(other, 1, folder, { wait }), /Two jobs of this run have pushed/)
+    await expectFailure(writeRecord(other, 1, { ...context, wait }), /Two jobs of this run have pushed/)
     expect(await stored()).toEqual({ [name]: record, [second]: other })
   })
 })
@@ -401,7 +401,7 @@ describe('a network error', () => {
 describe('a failure of the service that passes', () => {
   const later = { ...other, run: { id: '42', attempt: 2 } } as const
   const waits: number[] = []
-  const settings = { wait: async (milliseconds: number) => waits.push(milliseconds), timeout: 10_000 }
+  const settings = { wait: async (milliseconds: number) => waits.push(milliseconds), timeoutMs: 10_000 }
   beforeEach(() => {
     waits.length = 0
   })
@@ -418,7 +418,7 @@ describe('a failure of the service that passes', () => {
 
   const html = { status: 200, headers: { 'content-type': 'text/html' }, body: '<html>Please sign in</html>' }
   const faults: readonly [string, NonNullable<ReturnType<ArtifactFault>>, RegExp][] = [
-    ['whose answer breaks off', 'truncated', /in the middle of the answer|aborted|ECONNRESET/],
+    ['whose answer breaks off', 'truncated', /before the response was complete|aborted|ECONNRESET/],
     ['answered with HTML', html, /retrying/],
     ['answered with 404', { status: 404, body: '' }, /answered 404 Not Found; retrying/],
     ['answered with 408', { status: 408, body: 'Timeout' }, /answered 408 Request Timeout: Timeout; retrying/],
@@ -432,12 +432,12 @@ describe('a failure of the service that passes', () => {
     'a %s %s does not lose the record, nor leave it twice',
     async (method, _, fault, line) => {
       breakOnce(method, fault)
-      await writeRecord(record, 1, folder, settings)
+      await writeRecord(record, 1, { ...context, ...settings })
       expect(await read()).toEqual([record])
       // The blob store answers an upload with nothing that could break off.
       if (waits.length > 0 || fault !== 'truncated') expect(said).toMatch(line)
       breakOnce(method, fault)
-      await writeRecord(later, 1, folder, settings)
+      await writeRecord(later, 1, { ...context, ...settings })
       expect(await read()).toEqual([later])
     },
   )
@@ -447,33 +447,33 @@ describe('a failure of the service that passes', () => {
       ['ListArtifacts', 'GetSignedArtifactURL', 'GetBlob'].map((method) => [method, name, fault] as const),
     ),
   )('a %s %s does not keep a record from being read', async (method, _, fault) => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     breakOnce(method, fault)
-    const [found, ...more] = await readRecords(OWN, folder, settings)
+    const [found, ...more] = await readRecords(OWN, { ...context, ...settings })
     expect(found).toMatchObject({ kind: 'record', text: `${serializeRecord(record)}\n` })
     expect(more).toEqual([])
     expect(waits).toHaveLength(1)
   })
 
   test.each(['ListArtifacts', 'PutBlock', 'GetBlob'])('a request that stalls is repeated: %s', async (method) => {
-    if (method === 'GetBlob') await writeRecord(record, 1, folder)
+    if (method === 'GetBlob') await writeRecord(record, 1, context)
     breakOnce(method, 'stall')
-    if (method !== 'GetBlob') await writeRecord(record, 1, folder, { ...settings, timeout: 1000 })
-    expect(await readRecords(OWN, folder, { ...settings, timeout: 1000 })).toHaveLength(1)
-    expect(said).toContain('the connection stalled: no answer within 1 s; retrying in 1.')
+    if (method !== 'GetBlob') await writeRecord(record, 1, { ...context, ...settings, timeoutMs: 1000 })
+    expect(await readRecords(OWN, { ...context, ...settings, timeoutMs: 1000 })).toHaveLength(1)
+    expect(said).toContain('the connection stalled: no response within 1 s; retrying in 1.')
   })
 
   test.each(['ListArtifacts', 'FinalizeArtifact'])('a 409 is one only for a name: %s', async (method) => {
     breakOnce(method, { status: 409, body: '{"msg":"conflict"}' })
-    await writeRecord(record, 1, folder, settings)
+    await writeRecord(record, 1, { ...context, ...settings })
     expect(await read()).toEqual([record])
   })
 
   test.each(['PutBlock', 'GetBlob'])('a signed URL that has expired is replaced: %s', async (method) => {
-    if (method === 'GetBlob') await writeRecord(record, 1, folder)
+    if (method === 'GetBlob') await writeRecord(record, 1, context)
     breakOnce(method, { status: 403, body: '<Error><Code>AuthenticationFailed</Code></Error>' })
-    if (method !== 'GetBlob') await writeRecord(record, 1, folder, settings)
-    expect(await readRecords(OWN, folder, settings)).toHaveLength(1)
+    if (method !== 'GetBlob') await writeRecord(record, 1, { ...context, ...settings })
+    expect(await readRecords(OWN, { ...context, ...settings })).toHaveLength(1)
     expect(said).toContain('the blob store answered 403 Forbidden: AuthenticationFailed; retrying in 1.')
   })
 
@@ -481,17 +481,17 @@ describe('a failure of the service that passes', () => {
     ['damaged', 'x'.repeat(346)],
     ['empty', ''],
   ])('a download that arrives %s is repeated', async (_, body) => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     breakOnce('GetBlob', { status: 200, headers: { 'content-type': 'application/zip' }, body })
-    expect(await readRecords(OWN, folder, settings)).toHaveLength(1)
-    expect(said).toMatch(/Can't read the artifact .*: what arrived is sha256:\w+, and should be sha256:\w+; retrying/)
+    expect(await readRecords(OWN, { ...context, ...settings })).toHaveLength(1)
+    expect(said).toMatch(/Can't read the artifact .*: its digest is sha256:\w+, but should be sha256:\w+; retrying/)
   })
 
   test('a list that lacks an artifact is noticed', async () => {
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     const headers = { 'content-type': 'application/json' }
     breakOnce('ListArtifacts', { status: 200, headers, body: '{"artifacts":[]}' })
-    expect(await readRecords(OWN, folder, settings)).toHaveLength(1)
+    expect(await readRecords(OWN, { ...context, ...settings })).toHaveLength(1)
   })
 
   test('an exception inside the client does not end the process', async () => {
@@ -506,8 +506,8 @@ describe('a failure of the service that passes', () => {
         }
         return start(callback, delay)
       }
-      const { writeRecord } = await import(${JSON.stringify(new URL('../../src/record/artifacts.ts', import.meta.url).href)})
-      await writeRecord(${JSON.stringify(record)}, 1, ${JSON.stringify(folder)}, { wait: async () => undefined })
+      const { writeRecord } = await import(${JSON.stringify(new URL('../../src/record/write-artifact.ts', import.meta.url).href)})
+      await writeRecord(${JSON.stringify(record)}, 1, { tempFolder: ${JSON.stringify(folder)}, log: console, wait: async () => undefined })
       process.exit(0)`
     const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '--eval', script]
     const { stdout } = await promisify(execFile)(process.execPath, args, { env: { ...process.env, ...service.env } })
@@ -530,9 +530,9 @@ describe('a failure of the service that lasts', () => {
   test('ends with its words, how often it was tried, and what to do', async () => {
     service.setFault(({ method }) => (method === 'CreateArtifact' ? { status: 503, body: 'down' } : undefined))
     await expectFailure(
-      writeRecord(record, 1, folder, settings),
+      writeRecord(record, 1, { ...context, ...settings }),
       /^Can't write the artifact \S+ \(\d+ attempts in (9\d|1[01]\d) s\)\n {2}CreateArtifact answered 503 Service Unavailable: down\nRe-run this job\./,
-      'hand the `record` outputs of the build jobs to `digests` of the merge; examples/workflows/without-artifacts.yml',
+      'pass the `record` outputs of the build jobs to the `digests` input of the merge. See examples/workflows/without-artifacts.yml',
     )
     expect(waited).toBeLessThan(120_000)
   })
@@ -553,7 +553,7 @@ describe('a failure of the service that lasts', () => {
     ],
   ])('is not waited for if %s', async (_, method, fault, detail) => {
     service.setFault((call) => (call.method === method ? fault : undefined))
-    await expectFailure(writeRecord(record, 1, folder, settings), detail, 'run this job')
+    await expectFailure(writeRecord(record, 1, { ...context, ...settings }), detail, 'run this job')
     expect(waited).toBe(0)
   })
 })
@@ -563,26 +563,26 @@ describe('reading', () => {
     const api = { ...record, image: 'ghcr.io/owner/app-api' }
     await service.put('coverage', { 'digest.json': 'not ours' })
     await service.put(artifactName(api), { 'any-name.json': serializeRecord(api) })
-    await writeRecord(record, 1, folder)
+    await writeRecord(record, 1, context)
     expect(await read()).toEqual(expect.arrayContaining([record, api]))
   })
 
   test('a run without artifacts has no records', async () => {
-    expect(await readRecords(OWN, folder)).toEqual([])
+    expect(await readRecords(OWN, context)).toEqual([])
   })
 
   test('what is in a record is not believed: its text is handed on with where it is from', async () => {
     await service.put('image-digest-x', { 'digest.json': 'no record' })
-    expect(await readRecords(OWN, folder)).toEqual([{ kind: 'record', artifact: 'image-digest-x', text: 'no record' }])
+    expect(await readRecords(OWN, context)).toEqual([{ kind: 'record', artifact: 'image-digest-x', text: 'no record' }])
   })
 
   test.each<[string, Readonly<Record<string, string>>, RegExp]>([
-    ['two files', { 'a.json': '{}', 'b/c.json': '{}' }, /should hold one file of JSON, and holds .*a\.json/],
-    ['no JSON', { 'a.txt': 'x' }, /should hold one file of JSON, and holds a\.txt/],
-    ['too much', { 'a.json': ' '.repeat(70_000) }, /unpacked, it has more than 65\.5 kB/],
+    ['two files', { 'a.json': '{}', 'b/c.json': '{}' }, /must contain one JSON file, but contains .*a\.json/],
+    ['no JSON', { 'a.txt': 'x' }, /must contain one JSON file, but contains a\.txt/],
+    ['too much', { 'a.json': ' '.repeat(70_000) }, /its unpacked size exceeds 65\.5 kB/],
   ])('an artifact with %s is named in the error', async (_, files, message) => {
     await service.put('image-digest-x', files)
-    await expectFailure(readRecords(OWN, folder), message, 'the artifact image-digest-x')
+    await expectFailure(readRecords(OWN, context), message, 'the artifact image-digest-x')
   })
 })
 
@@ -590,12 +590,12 @@ describe('an artifact that another job has made up', () => {
   const DIGEST = '1'.repeat(64)
 
   test.each([
-    ['image-digest-x', 257, '', 'at most 262 kB are read'],
-    ['digests-x', 1025, 'digests-*', 'at most 1.0 MB are read'],
+    ['image-digest-x', 257, '', 'the limit is 262 kB'],
+    ['digests-x', 1025, 'digests-*', 'the limit is 1.0 MB'],
   ])('%s is not downloaded if it has %i KiB', async (large, kibibytes, pattern, detail) => {
     await service.put(large, { 'digest.json': ' '.repeat(kibibytes * 1024) })
     await expectFailure(
-      readRecords({ own: true, pattern }, folder),
+      readRecords({ own: true, pattern }, context),
       `Can't read the artifact ${large}: it is too large\n`,
       detail,
       'Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.',
@@ -628,7 +628,7 @@ describe('an artifact that another job has made up', () => {
   test('reads no file elsewhere by a symbolic link', async () => {
     const { file } = await neighbour()
     await service.put(name, {}, { 'digest.json': file })
-    const [found] = await readRecords(OWN, folder)
+    const [found] = await readRecords(OWN, context)
     // The archive has the link's target in place of a content, and that is not a record.
     expect(found).toMatchObject({ kind: 'record', text: file })
   })
@@ -637,7 +637,7 @@ describe('an artifact that another job has made up', () => {
     await service.put(name, { 'a\0\n::error::b.json': serializeRecord(record) })
     expect(await read()).toEqual([record])
     await service.put(name, { 'a\0\n::error::b': 'x' })
-    await expectFailure(readRecords(OWN, folder), /should hold one file of JSON, and holds a ::error::b$/)
+    await expectFailure(readRecords(OWN, context), /must contain one JSON file, but contains a ::error::b$/)
   })
 
   test('that is no zip, or a damaged one, is named in the error', async () => {
@@ -660,25 +660,25 @@ describe('an artifact that another job has made up', () => {
     const packed = deflateRawSync(Buffer.alloc(50_000_000))
     const zip = archiveOf('digest.json', packed, 8)
     await service.putArchive(name, zip)
-    const [found] = await readRecords(OWN, folder)
+    const [found] = await readRecords(OWN, context)
     expect(found).toMatchObject({ kind: 'record', text: '\0'.repeat(packed.length) })
   })
 
   test('may have thousands of files', async () => {
     const digests = Array.from({ length: 3000 }, (_, at) => String(at).padStart(64, '0'))
     await service.put('digests', Object.fromEntries(digests.map((digest) => [digest, ''])))
-    const found = await readRecords({ own: false, pattern: 'digests' }, folder)
+    const found = await readRecords({ own: false, pattern: 'digests' }, context)
     expect(found).toHaveLength(digests.length)
     await service.put(
       'image-digest-x',
       Object.fromEntries(digests.slice(0, 1000).map((digest) => [`${digest}.json`, ''])),
     )
-    await expectFailure(readRecords(OWN, folder), /should hold one file of JSON, and holds 0{64}.json, .{0,500}…$/)
+    await expectFailure(readRecords(OWN, context), /must contain one JSON file, but contains 0{64}.json, .{0,500}…$/)
   })
 
   test('has a digest in each file’s name alone', async () => {
     await service.put('digests', { [DIGEST]: 'not read' })
-    expect(await readRecords({ own: false, pattern: 'digests' }, folder)).toEqual([
+    expect(await readRecords({ own: false, pattern: 'digests' }, context)).toEqual([
       { kind: 'digest', digest: `sha256:${DIGEST}`, origin: 'the artifact digests' },
     ])
   })
@@ -689,7 +689,7 @@ describe('on other runners', () => {
     const server = await startArtifactService({ act: true })
     try {
       Object.assign(process.env, server.env, { ACT: 'true' })
-      await writeRecord(record, 1, folder)
+      await writeRecord(record, 1, context)
       expect(await read()).toEqual([record])
     } finally {
       await server.close()
@@ -700,7 +700,7 @@ describe('on other runners', () => {
     'with %s, the service is used whatever its host',
     async (variable) => {
       Object.assign(process.env, { GITHUB_SERVER_URL: 'https://git.example.com', [variable]: 'true', ACT: 'true' })
-      await writeRecord(record, 1, folder)
+      await writeRecord(record, 1, context)
       expect(await read()).toEqual([record])
       // They round down to whole days.
       expect((await service.artifacts()).map(({ retentionDays }) => retentionDays)).toEqual([2])
@@ -712,12 +712,12 @@ describe('on other runners', () => {
     async (variable) => {
       Object.assign(process.env, { GITHUB_SERVER_URL: 'https://github.com', [variable]: 'true' })
       const job = { id: 'build', inputs: 'b' }
-      await writeRecord(record, 1, folder)
-      await writeRecord({ ...other, job }, 1, folder)
+      await writeRecord(record, 1, context)
+      await writeRecord({ ...other, job }, 1, context)
       expect(await read()).toEqual(expect.arrayContaining([record, { ...other, job }]))
       expect(service.calls.map(({ method }) => method)).not.toContain('DeleteArtifact')
       // Gitea counts the attempts of each job: the merge may be in an earlier one.
-      const [found] = await readRecords(OWN, folder)
+      const [found] = await readRecords(OWN, context)
       expect(found?.kind === 'record' && readFoundRecord(found, { id: '42', attempt: 0 })).toMatchObject({ schema: 1 })
     },
   )
@@ -725,22 +725,26 @@ describe('on other runners', () => {
   test('a version of Gitea without the service is one that has none', async () => {
     Object.assign(process.env, { GITHUB_SERVER_URL: 'https://git.example.com', GITEA_ACTIONS: 'true' })
     service.setFault(() => ({ status: 404, body: 'Not found.' }))
-    for (const start of [() => writeRecord(record, 1, folder), () => readRecords(OWN, folder)]) {
+    for (const start of [() => writeRecord(record, 1, context), () => readRecords(OWN, context)]) {
       const work = start()
-      await expectFailure(work, 'this server has no artifact service', '`record` outputs')
+      await expectFailure(
+        work,
+        'this server does not support the current version of the artifact service',
+        '`record` outputs',
+      )
       await expect(work).rejects.toBeInstanceOf(NoArtifactService)
     }
   })
 })
 
 describe('where there is no artifact service, or it fails', () => {
-  const hint = /there is no artifact service here[\s\S]*`record` outputs.*`digests`/
+  const hint = /this runner has no artifact service[\s\S]*`record` outputs.*`digests`/
 
   test.each(['ACTIONS_RESULTS_URL', 'ACTIONS_RUNTIME_TOKEN'])(
     'without %s the help says to use `digests`',
     async (variable) => {
       delete process.env[variable]
-      for (const start of [() => readRecords(OWN, folder), () => writeRecord(record, 1, folder)]) {
+      for (const start of [() => readRecords(OWN, context), () => writeRecord(record, 1, context)]) {
         const work = start()
         await expectFailure(work, /^Can't (list the artifacts of the run|write the artifact)/, variable, hint)
         await expect(work).rejects.toBeInstanceOf(NoArtifactService)
@@ -750,7 +754,7 @@ describe('where there is no artifact service, or it fails', () => {
 
   test('on GitHub Enterprise Server the help says to use `digests`', async () => {
     process.env.GITHUB_SERVER_URL = 'https://github.example.com'
-    const reading = readRecords(OWN, folder)
+    const reading = readRecords(OWN, context)
     await expectFailure(reading, 'GHES', hint)
     await expect(reading).rejects.toBeInstanceOf(NoArtifactService)
   })
@@ -761,7 +765,7 @@ describe('where there is no artifact service, or it fails', () => {
   ])('when %s is refused, the words of the service are in the error', async (refused, message) => {
     const body = JSON.stringify({ code: 'permission_denied', msg: 'storage quota has been hit' })
     service.setFault(({ method }) => (method === refused ? { status: 403, body } : undefined))
-    const writing = writeRecord(record, 1, folder)
+    const writing = writeRecord(record, 1, context)
     await expectFailure(writing, message, 'storage quota has been hit')
     // A build goes on without a service, and must not where there is one that lost the record.
     await expect(writing).rejects.not.toBeInstanceOf(NoArtifactService)

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
-import { type DigestRecord, parseRecord, RecordError, serializeRecord } from '../../src/record/record.ts'
+import { RecordError } from '../../src/errors.ts'
+import { type DigestRecord, parseRecord, serializeRecord } from '../../src/record/record.ts'
 
 const record: DigestRecord = {
   schema: 1,
@@ -51,9 +52,13 @@ describe('a record that is not valid', () => {
     ['an image with a tag', { ...record, image: 'ghcr.io/owner/app:v1' }, /"image": is not the name of an image/],
     ['an image in upper case', { ...record, image: 'ghcr.io/Owner/app' }, /"image": is not the name of an image/],
     ['an image that is no text', { ...record, image: 7 }, /"image": .*string/],
-    ['a system that is unknown', { ...record, system: 'amd64' }, /"system": is not a system/],
-    ['a system of macOS', { ...record, system: 'aarch64-darwin' }, /"system": is not a system/],
-    ['a system called as every object has a property', { ...record, system: 'toString' }, /"system": is not a system/],
+    ['a system that is unknown', { ...record, system: 'amd64' }, /"system": is not a supported system/],
+    ['a system of macOS', { ...record, system: 'aarch64-darwin' }, /"system": is not a supported system/],
+    [
+      'a system called as every object has a property',
+      { ...record, system: 'toString' },
+      /"system": is not a supported system/,
+    ],
     ['a platform without an architecture', { ...record, platform: { os: 'linux' } }, /"platform\.architecture"/],
     ['labels that are no keys', { ...record, labels: { a: 'b' } }, /"labels"/],
     ['a label that is no text', { ...record, labels: [1] }, /"labels\.0"/],
@@ -70,8 +75,16 @@ describe('a record that is not valid', () => {
     ['a size with a fraction', { ...record, size: 1.5 }, /"size"/],
     ['a size in words', { ...record, size: '1234' }, /"size"/],
     ['a store path that is none', { ...record, storePath: 'result' }, /"storePath"/],
-    ['a store path of two lines', { ...record, storePath: '/nix/store/a\n::error::b' }, /"storePath": is no path/],
-    ['a compression that layers can’t have', { ...record, compression: 'xz' }, /"compression": is no compression/],
+    [
+      'a store path of two lines',
+      { ...record, storePath: '/nix/store/a\n::error::b' },
+      /"storePath": is not an absolute path/,
+    ],
+    [
+      'a compression that layers can’t have',
+      { ...record, compression: 'xz' },
+      /"compression": is not a layer compression/,
+    ],
     ['a job without an id', { ...record, job: { total: 2 } }, /"job\.id"/],
     ['no jobs in all', { ...record, job: { id: 'build', total: 0 } }, /"job\.total"/],
     ['an attempt before the first', { ...record, run: { id: '42', attempt: 0 } }, /"run\.attempt"/],
@@ -79,12 +92,12 @@ describe('a record that is not valid', () => {
     [
       'the platform of another system',
       { ...record, platform: { os: 'linux', architecture: 'amd64' } },
-      /"platform" is linux\/amd64, and aarch64-linux is linux\/arm64/,
+      /"platform" is linux\/amd64, but aarch64-linux is linux\/arm64/,
     ],
     [
       'the variant of another system',
       { ...record, system: 'armv7l-linux', platform: { os: 'linux', architecture: 'arm', variant: 'v6' } },
-      /"platform" is linux\/arm\/v6, and armv7l-linux is linux\/arm\/v7/,
+      /"platform" is linux\/arm\/v6, but armv7l-linux is linux\/arm\/v7/,
     ],
     [
       'another operating system',

@@ -151,7 +151,7 @@ function describeLogins(bench: () => Bench): void {
     const inputs = { image: image('wrong-password') }
     const { exitCode, errors } = await build('x86_64-linux', await bench().flake(['base']), inputs, env)
     expect(exitCode).toBe(1)
-    expect(errors).toEqual([expect.stringMatching(/does not accept the credentials/)])
+    expect(errors).toEqual([expect.stringMatching(/invalid credentials|did not accept the credentials/)])
     expect(errors).toEqual([expect.stringMatching(/docker\/login-action/)])
   })
 
@@ -176,7 +176,9 @@ function describeReaders(bench: () => Bench, readers: readonly string[]): void {
     expect(exitCode).toBe(1)
     expect(errors).toEqual([expect.stringMatching(/does not allow that|access denied/i)])
     expect(errors).toEqual([expect.stringMatching(/write access/)])
-    expect(errors).toEqual([expect.not.stringMatching(/does not accept the credentials|wants a login/)])
+    expect(errors).toEqual([
+      expect.not.stringMatching(/(invalid|did not accept the) credentials|authentication required/),
+    ])
     expect(await statusOfTag(registry, found.repository, '0123456-x86_64-linux')).not.toBe(200)
   })
 }

@@ -14,7 +14,7 @@ test.each([
   ],
   [`Basic realm="x", Bearer realm="${realm}",service="s"`, { realm, service: 's' }],
   [`Negotiate, Bearer realm="${realm}"`, { realm }],
-])('%s asks for a token', (header, expected) => {
+])('%s requires a token', (header, expected) => {
   expect(parseChallenge(header)).toEqual({ scheme: 'bearer', ...expected })
 })
 
@@ -24,12 +24,12 @@ test.each([
   'Negotiate, Basic realm="x"',
   'Basic realm="Bearer of x"',
   'Bearer, Basic realm="x"',
-])('%s asks for user name and password', (header) => {
+])('%s requires a user name and password', (header) => {
   expect(parseChallenge(header)).toEqual({ scheme: 'basic' })
 })
 
 test.each([null, '', 'Negotiate', 'Digest realm="x", nonce="y"', 'Bearer', 'Bearer service="s"', 'Bearer realm=""'])(
-  '%p asks for nothing that this client has',
+  '%p is not supported',
   (header) => {
     expect(parseChallenge(header)).toBeUndefined()
   },

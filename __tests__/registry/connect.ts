@@ -11,11 +11,11 @@ import { type RegistryOptions, startRegistry, type TestRegistry } from '../suppo
 export const account = { user: 'octocat', password: 'correct horse: battery' }
 export const password: Credential = { kind: 'password', username: account.user, password: account.password }
 
-/** The client under test, and what it let its surroundings know. */
+/** The client under test, with its log lines, waits and secrets. */
 export interface Client extends Registry {
   /** `app` in the registry that it was opened for. */
   readonly repository: Repository
-  /** In milliseconds; none of them was waited. */
+  /** In milliseconds. Tests do not actually wait. */
   readonly waits: readonly number[]
   readonly lines: readonly string[]
   readonly secrets: readonly string[]
@@ -108,7 +108,7 @@ export async function connect(
   return { server, client: open(server.host, credentials) }
 }
 
-/** The error of a room that explains its failures; anything else that is thrown is a defect. */
+/** Returns the RegistryError that work fails with. Any other error is a defect. */
 export async function failureOf(work: Promise<unknown>): Promise<RegistryError> {
   const error = await work.then(
     () => undefined,

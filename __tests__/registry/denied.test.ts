@@ -24,13 +24,13 @@ function tokens({ requests }: TestRegistry): number {
   return requests.filter(({ route }) => route === 'token').length
 }
 
-describe('a login that may not write is denied, and not called wrong,', () => {
+describe('a login without write access is denied, but not called invalid,', () => {
   test('by a Basic challenge to a token, which stays in use', async () => {
     const { server, client } = await connect({ auth: bearer, fault: basicRefusal }, password)
     server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
     const error = await failureOf(client.checkPush(client.repository))
     expect(error).toMatchObject({ problem: 'denied', status: 401 })
-    expect(error.message).toContain('answered with status 401: it does not allow that')
+    expect(error.message).toContain('answered with status 401: access denied')
     expect(adviceFor(error)).toBe('Give the login write access to the repository.')
     expect(await client.getManifest(client.repository, 'latest')).toMatchObject({ bytes })
     expect(
@@ -75,7 +75,7 @@ describe('a login that may not write is denied, and not called wrong,', () => {
   })
 })
 
-test('a wrong password is called wrong', async () => {
+test('a wrong password is reported as invalid', async () => {
   const { client } = await connect({ auth: { kind: 'basic', ...account } }, wrong)
   expect(await failureOf(client.checkPush(client.repository))).toMatchObject({ problem: 'wrong-credentials' })
 })
@@ -113,14 +113,14 @@ describe('a token', () => {
     expect(tokens(server)).toBe(1)
   })
 
-  test('that was fetched for a request and refused once, by mistake, is sent again', async () => {
+  test('that is new and was refused once, by mistake, is sent again', async () => {
     const { server, client } = await connect({ auth: bearer }, password)
     server.setFault((request) => (request.count === 1 ? refusing('', 'POST')(request) : undefined))
     await client.checkPush(client.repository)
     expect(tokens(server)).toBe(1)
   })
 
-  test('that was accepted before and has expired since is fetched again', async () => {
+  test('that was accepted and has expired since is fetched again', async () => {
     const { server, client } = await connect({ auth: bearer }, password)
     await client.checkPush(client.repository)
     server.expireTokens()
@@ -128,7 +128,7 @@ describe('a token', () => {
     expect(tokens(server)).toBe(2)
   })
 
-  test('is fetched again where the registry names another service for the repository', async () => {
+  test('is fetched again if the registry names another service for the repository', async () => {
     const { server, client } = await connect({ auth: bearer }, password)
     const seen: string[] = []
     server.setFault((request) => {

@@ -39,7 +39,7 @@ describe('a registry that sends its answer byte by byte', () => {
     ['a byte of the body now and then', (socket: Socket) => drip(socket, promised)],
     ['a byte of the headers now and then', (socket: Socket) => drip(socket, 'HTTP/1.1 200 OK\r\nx-a: ')],
     ['an interim answer now and then', (socket: Socket) => drip(socket, '', 'HTTP/1.1 102 Processing\r\n\r\n')],
-  ])('is asked again: %s', async (_, stall) => {
+  ])('gets the request again: %s', async (_, stall) => {
     let asked = 0
     const { client } = await openDripping((socket) => (++asked === 1 ? stall(socket) : void socket.write(whole)))
     expect((await client.getManifest(client.repository, digest))?.bytes).toEqual(bytes)
@@ -47,7 +47,7 @@ describe('a registry that sends its answer byte by byte', () => {
     expect(client.lines).toEqual([expect.stringMatching(/0\.05 s; retrying in 1\.\d s$/)])
   })
 
-  test.each(['manifest', 'blob'])('is given up in the end, for a %s', async (message) => {
+  test.each(['manifest', 'blob'])('fails the request in the end, for a %s', async (message) => {
     const { client } = await openDripping((socket) => drip(socket, promised))
     const { getManifest, getBlob, repository } = client
     const error = await failureOf(
@@ -58,7 +58,7 @@ describe('a registry that sends its answer byte by byte', () => {
     expect(error.message).toContain('Run the job again later.')
   })
 
-  test('is given up in the end, for a token', async () => {
+  test('fails the request in the end, for a token', async () => {
     const { client } = await openRaw(
       (socket, request) => {
         const host = /^host: (.*)$/im.exec(request)?.[1]
@@ -82,7 +82,7 @@ describe('a registry that sends its answer byte by byte', () => {
     expect(message).toContain('no such thing')
   })
 
-  test('after an upload is not waited for, and its connection is closed', async () => {
+  test('after an upload does not delay it, and its connection is closed', async () => {
     const sockets: Socket[] = []
     const { client } = await openDripping((socket) => {
       sockets.push(socket)
@@ -104,7 +104,7 @@ describe('a registry that sends its answer byte by byte', () => {
   })
 })
 
-test('a reader may take its time with a blob', async () => {
+test('a slow reader of a blob is not a stalled transfer', async () => {
   jest.useFakeTimers()
   afterwards(async () => void jest.useRealTimers())
   const body = new Readable({ read: () => undefined })
@@ -126,16 +126,16 @@ describe('the end of a step', () => {
       for await (const _ of body) await client.http.close()
     }
     await expect(read()).rejects.toThrow()
-  }, 2_000)
+  })
 
-  test('does not wait for a request that is still under way', async () => {
+  test('does not wait for a request in progress', async () => {
     const { promise, resolve } = Promise.withResolvers<void>()
     const { client } = await openDripping(() => resolve())
     const answer = failureOf(client.findDigest(client.repository, 'latest'))
     await promise
     await client.http.close()
     expect((await answer).problem).toBe('unreachable')
-  }, 2_000)
+  })
 
   test('does not wait for the next attempt of a request', async () => {
     const busy = 'HTTP/1.1 503 Busy\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n'
@@ -150,5 +150,5 @@ describe('the end of a step', () => {
     const registry = createRegistry({ http, credentials: async () => undefined, onSecret: none })
     const answer = registry.getManifest(client.repository, digest)
     await Promise.all([promise, expect(answer).rejects.toThrow(), promise.then(() => http.close())])
-  }, 2_000)
+  })
 })

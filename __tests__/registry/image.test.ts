@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
+import { FormatError } from '../../src/errors.ts'
 import { type Digest, digestOf, isDigest } from '../../src/oci/digest.ts'
-import { FormatError } from '../../src/oci/format-error.ts'
-import { absent, fetchImage, missingBlobs } from '../../src/registry/image.ts'
+import { fetchImage, missingBlobs, notInRegistry } from '../../src/registry/image.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { config, descriptor, index, manifest } from '../support/registry/wire.ts'
 import { connect, failureOf } from './connect.ts'
@@ -22,11 +22,11 @@ async function fetchFrom(document: Buffer, mediaType: string, withConfig = true)
   return await fetchImage(client, client.repository, digest)
 }
 
-describe('an image is read for what it is', () => {
+describe('an image is read', () => {
   test.each([
     ['alone', image.bytes, mediaTypes.ociManifest],
     [
-      'as an index of one, which Docker’s containerd image store pushes',
+      'as an index of one image, which Docker’s containerd image store pushes',
       index(mediaTypes.ociIndex, [entry]),
       mediaTypes.ociIndex,
     ],
@@ -43,16 +43,16 @@ describe('an image is read for what it is', () => {
   })
 })
 
-describe('what is not the image of one platform is refused', () => {
+describe('anything other than the image of one platform is refused', () => {
   test.each([
     ['two', index(mediaTypes.ociIndex, [entry, entry]), 'it is an index of linux/amd64, linux/amd64'],
-    ['none', index(mediaTypes.ociIndex, []), 'it is an index of nothing'],
-    ['attestations alone', index(mediaTypes.ociIndex, [unknown]), 'it is an index of nothing'],
+    ['none', index(mediaTypes.ociIndex, []), 'it is an index of no images'],
+    ['attestations alone', index(mediaTypes.ociIndex, [unknown]), 'it is an index of no images'],
   ])('an index of %s', async (_, document, why) => {
     expect((await failureOf(fetchFrom(document, mediaTypes.ociIndex))).message).toContain(why)
   })
 
-  test('what is no manifest at all', async () => {
+  test('content that is not a manifest', async () => {
     await expect(fetchFrom(Buffer.from('nonsense'), mediaTypes.ociManifest)).rejects.toThrow(FormatError)
   })
 })
@@ -86,7 +86,7 @@ describe('attestations', () => {
     readonly times?: number
   }
 
-  test('are read with the image, each once however often the index lists it', async () => {
+  test('are read with the image, once each, even if the index repeats them', async () => {
     const { fetch, manifests } = await withAttestations(['one', 'two'], { times: 1000 })
     expect((await fetch()).attestations).toHaveLength(2)
     expect(manifests()).toHaveLength(3)
@@ -94,31 +94,31 @@ describe('attestations', () => {
 
   const names = Array.from({ length: 65 }, (_, at) => String(at))
 
-  test('are read up to 64 of an image', async () => {
+  test('are read, up to 64 per image', async () => {
     const { fetch } = await withAttestations(names.slice(1))
     expect((await fetch()).attestations).toHaveLength(64)
   })
 
   test.each<readonly [string, readonly string[], Listing, string]>([
-    ['are more than that', names, {}, '65, and at most 64 are read'],
-    ['are large', ['one', 'two'], { size: 8 * 1024 * 1024 + 1 }, 'larger than 16 MiB together'],
-  ])('are refused unread where they %s', async (_, contents, listing, why) => {
+    ['are more than that', names, {}, 'it has 65 attestations, and at most 64 are supported'],
+    ['are large', ['one', 'two'], { size: 8 * 1024 * 1024 + 1 }, 'its attestations are larger than 16 MiB in total'],
+  ])('are refused unread if they %s', async (_, contents, listing, why) => {
     const { fetch, manifests } = await withAttestations(contents, listing)
     const { message } = await failureOf(fetch())
-    expect(message).toContain(`its attestations are ${why}`)
+    expect(message).toContain(why)
     expect(message).toContain('`provenance: false`')
     expect(manifests()).toEqual([])
   })
 
-  test('are refused where they are larger than the index says', async () => {
+  test('are refused if they are larger than the index says', async () => {
     const padding = 4 * 1024 * 1024 - 2048
     const { fetch, manifests } = await withAttestations(names.slice(0, 20), { size: 1, padding })
-    expect((await failureOf(fetch())).message).toContain('its attestations are larger than 16 MiB together')
+    expect((await failureOf(fetch())).message).toContain('its attestations are larger than 16 MiB in total')
     expect(manifests().length).toBeLessThan(8)
   })
 })
 
-test('a config that is larger than any should be is refused', async () => {
+test('a config that is too large is refused', async () => {
   const { server, client } = await connect()
   const large = Buffer.concat([config, Buffer.alloc(4 * 1024 * 1024, ' ')])
   const digest = await server.seedBlob('app', large)
@@ -130,7 +130,7 @@ test('a config that is larger than any should be is refused', async () => {
   expect(error.message).toContain(`Can't read the blob ${error.host}/app@${digest}: it is larger than 4096 KiB`)
 })
 
-test('an image that is gone is named, with what may have happened', async () => {
+test('a missing image is named, with possible causes', async () => {
   const { client } = await connect()
   const digest: Digest = digestOf(Buffer.from('never pushed'))
   const error = await failureOf(fetchImage(client, client.repository, digest))
@@ -139,7 +139,7 @@ test('an image that is gone is named, with what may have happened', async () => 
   expect(error.message).toContain('clean-up jobs')
 })
 
-test('of blobs that are looked for, one that can’t be told does not leave the others under way', async () => {
+test('an error about one blob waits for the requests about the others', async () => {
   const { server, client } = await connect()
   await server.seedBlob('app', config)
   const layers = JSON.parse(image.bytes.toString()).layers
@@ -159,7 +159,7 @@ test('of blobs that are looked for, one that can’t be told does not leave the 
 })
 
 test('a message keeps the case of a host name', () => {
-  const { message } = absent({ host: 'ghcr.io', path: 'o/app' }, imageDigest, `ghcr.io/o/app@${imageDigest}`)
+  const { message } = notInRegistry({ host: 'ghcr.io', path: 'o/app' }, imageDigest, `ghcr.io/o/app@${imageDigest}`)
   expect(message).toMatch(/^ghcr\.io\/o\/app@sha256:/)
 })
 

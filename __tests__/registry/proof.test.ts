@@ -32,14 +32,14 @@ describe('a manifest', () => {
     ['201 with another digest', { kind: 'status', status: 201, headers: { 'docker-content-digest': absent } }],
   ]
 
-  test.each(lies)('is written again after an answer in the registry’s place: %s', async (_, fault) => {
+  test.each(lies)('is written again after an answer that is not the registry’s: %s', async (_, fault) => {
     const { server, client } = await connect({ fault: breaking('PUT', fault, 1) })
     await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
     expect(server.tags('app').get('latest')).toBe(digest)
     expect(client.lines).toEqual([expect.stringMatching(/^Can't write .*; retrying in 0\.5 s$/)])
   })
 
-  test.each(lies)('is not taken for written if all answers are of that kind: %s', async (_, fault) => {
+  test.each(lies)('is reported as not written if all answers are of that kind: %s', async (_, fault) => {
     const { server, client } = await connect({ fault: breaking('PUT', fault) })
     const other = server.seedManifest('app', index(mediaTypes.ociIndex, [], { annotations: {} }), mediaTypes.ociIndex)
     for (const [tag, state] of [
@@ -56,7 +56,7 @@ describe('a manifest', () => {
   test.each<readonly [string, Fault]>([
     ['lost', { kind: 'lose' }],
     ['200 without a digest', { kind: 'headers', headers: { 'docker-content-digest': absent } }],
-  ])('is written if the registry has it, though every answer is %s', async (_, fault) => {
+  ])('is written if the registry has it, even if every answer is %s', async (_, fault) => {
     const { server, client } = await connect({ fault: breaking('PUT', fault) })
     await client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
     expect(server.tags('app').get('latest')).toBe(digest)
@@ -79,12 +79,12 @@ describe('a manifest', () => {
     expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'PUT'])
   })
 
-  test('whose tag can’t be read back either is an error that says so', async () => {
+  test('whose tag can’t be read back is an error that says so', async () => {
     const { server, client } = await connect({
       fault: ({ route }) => (route === 'manifest' ? { kind: 'lose' } : undefined),
     })
     const { message } = await failureOf(client.putManifest(client.repository, 'v1', mediaTypes.ociIndex, bytes))
-    expect(message).toContain(`; what ${server.host}/app:v1 points to now is unknown`)
+    expect(message).toContain(`; it is unknown what ${server.host}/app:v1 points to now`)
   })
 
   test.each<readonly [string, string, Fault]>([
@@ -109,7 +109,7 @@ describe('a blob', () => {
     ['200 with a page', page],
     ['202', { kind: 'status', status: 202 }],
     ['a redirect', { kind: 'status', status: 307, headers: { location: '/elsewhere' } }],
-  ])('is sent again after an answer in the registry’s place, and is not taken for stored: %s', async (_, fault) => {
+  ])('is sent again after an answer that is not the registry’s: %s', async (_, fault) => {
     const { server, client } = await connect({ fault: breaking('PUT', fault, 1) })
     await client.putBlob(client.repository, blob)
     expect(await server.blob('app', digest)).toEqual(bytes)
@@ -124,7 +124,7 @@ describe('a blob', () => {
     ['200 with a page', page],
     ['202 with no Location', { kind: 'status', status: 202 }],
     ['a redirect', { kind: 'status', status: 307, headers: { location: '/elsewhere' } }],
-  ])('has its upload begun again after an answer in the registry’s place: %s', async (_, fault) => {
+  ])('gets a new upload after an answer that is not the registry’s: %s', async (_, fault) => {
     const { server, client } = await connect({ fault: breaking('POST', fault, 1) })
     await client.putBlob(client.repository, blob)
     expect(await server.blob('app', digest)).toEqual(bytes)
@@ -134,7 +134,7 @@ describe('a blob', () => {
   test.each<readonly [string, Fault]>([
     ['lost', { kind: 'lose' }],
     ['one with another digest', { kind: 'headers', headers: { 'docker-content-digest': absent } }],
-  ])('is not sent again if the registry has it, though the answer is %s', async (_, fault) => {
+  ])('is not sent again if the registry has it, even if the answer is %s', async (_, fault) => {
     const { server, client } = await connect({ fault: breaking('PUT', fault) })
     await client.putBlob(client.repository, blob)
     expect(await server.blob('app', digest)).toEqual(bytes)
@@ -142,13 +142,13 @@ describe('a blob', () => {
     expect(client.waits).toEqual([])
   })
 
-  test('that is not there costs one request', async () => {
+  test('that does not exist costs one request', async () => {
     const { server, client } = await connect()
     expect(await client.hasBlob(client.repository, digest)).toBe(false)
     expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'HEAD'])
   })
 
-  test('behind a secondary rate limit, which HEAD does not tell, is found', async () => {
+  test('behind a secondary rate limit, which HEAD does not reveal, is found', async () => {
     const limited: Fault = { kind: 'status', status: 403, body: secondary }
     const fault: FaultOf = ({ method, route, count }) =>
       route === 'blob' && (method === 'HEAD' || count <= 2) ? limited : undefined
@@ -158,7 +158,7 @@ describe('a blob', () => {
     expect(client.lines).toEqual(Array(2).fill(expect.stringContaining('403 DENIED: You have exceeded')))
   })
 
-  test('that HEAD is refused for is an error with the words of the refusal', async () => {
+  test('whose HEAD is refused is an error with the registry’s words', async () => {
     const body = '{"errors":[{"code":"DENIED","message":"not yours"}]}'
     const { client } = await connect({
       fault: ({ route }) => (route === 'blob' ? { kind: 'status', status: 403, body } : undefined),
@@ -168,18 +168,18 @@ describe('a blob', () => {
     expect(error.message).toContain('not yours')
   })
 
-  test('that was written is looked for again, and with GET', async () => {
+  test('that was written just now is looked for again, with GET too', async () => {
     const missing: Fault = { kind: 'status', status: 404 }
     const { server, client } = await connect({ fault: breaking('HEAD', missing) })
     await server.seedBlob('app', bytes)
-    expect(await client.hasBlob(client.repository, digest, { written: true })).toBe(true)
+    expect(await client.hasBlob(client.repository, digest, { retryNotFound: true })).toBe(true)
     server.setFault(({ route, count }) => (route === 'blob' && count < 4 ? missing : undefined))
-    expect(await client.hasBlob(client.repository, digest, { written: true })).toBe(true)
+    expect(await client.hasBlob(client.repository, digest, { retryNotFound: true })).toBe(true)
     expect(client.lines.at(-1)).toBe(`${server.host}/app@${digest} is not there yet; retrying in 1.0 s`)
-    expect(await client.hasBlob(client.repository, absentDigest, { written: true })).toBe(false)
+    expect(await client.hasBlob(client.repository, absentDigest, { retryNotFound: true })).toBe(false)
   })
 
-  test('is not found by a page in the registry’s place', async () => {
+  test('is not found if a proxy answers with a page', async () => {
     const { client } = await connect({ fault: breaking('HEAD', page, 1) })
     expect(await client.hasBlob(client.repository, digest)).toBe(false)
   })
@@ -190,7 +190,7 @@ describe('a blob', () => {
     expect(await client.hasBlob(client.repository, digest)).toBe(false)
   })
 
-  test('that has arrived damaged is read again', async () => {
+  test('that arrives damaged is read again', async () => {
     const { server, client } = await connect({ fault: breaking('GET', { kind: 'corrupt' }, 1) })
     await server.seedBlob('app', bytes)
     expect(await client.getBlob(client.repository, digest, 1024)).toEqual(bytes)
@@ -200,7 +200,7 @@ describe('a blob', () => {
 
 const absentDigest = digestOf(Buffer.from('never'))
 
-describe('a failure that passes at once', () => {
+describe('a failure that passes immediately', () => {
   const missing = { kind: 'status', status: 404, body: '{"errors":[{"code":"NOT_FOUND"}]}' } as const
 
   test('of a manifest that is written is not an error', async () => {
@@ -217,7 +217,7 @@ describe('a failure that passes at once', () => {
   })
 })
 
-test('a redirect that leads to a page is asked for again, and not the page', async () => {
+test('after a redirect to a page, the first request is retried, not the page', async () => {
   const moved = { kind: 'status', status: 302, headers: { location: '/login' } } as const
   const { server, client } = await connect({
     fault: ({ method, route, path, count }) => {
@@ -229,7 +229,7 @@ test('a redirect that leads to a page is asked for again, and not the page', asy
   expect(await client.getManifest(client.repository, 'latest')).toMatchObject({ digest })
 })
 
-test('blobs are mounted no more once a request to mount one gets no answer', async () => {
+test('after a mount request without an answer, blobs are uploaded', async () => {
   const { server, client } = await connect({
     fault: ({ path }) => (path.includes('mount=') ? { kind: 'reset' } : undefined),
   })
@@ -244,7 +244,7 @@ test('a manifest whose every answer is lost is read back at once', async () => {
   expect(server.requests.filter(({ method }) => method === 'PUT')).toHaveLength(1)
 })
 
-test('HEAD that a registry never answers is not asked again and again', async () => {
+test('a registry that never answers HEAD gets GET instead', async () => {
   const { server, client } = await connect({ fault: breaking('HEAD', { kind: 'status', status: 503 }) })
   server.seedManifest('app', bytes, mediaTypes.ociIndex, 'latest')
   for (let look = 0; look < 5; look++) expect(await client.findDigest(client.repository, 'latest')).toBe(digest)
@@ -263,7 +263,7 @@ describe('the log has a line with the reason', () => {
     ])
   })
 
-  test('for an upload that the registry has forgotten', async () => {
+  test('for an upload that the registry has lost', async () => {
     const body = '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}'
     const { server, client } = await connect({ fault: breaking('PUT', { kind: 'status', status: 404, body }, 1) })
     await client.putBlob(client.repository, {
@@ -271,12 +271,10 @@ describe('the log has a line with the reason', () => {
       size: bytes.length,
       open: () => Readable.from([bytes], { objectMode: false }),
     })
-    expect(client.lines).toEqual([
-      `${server.host}/app@${digest}: the registry has forgotten the upload; retrying in 0.5 s`,
-    ])
+    expect(client.lines).toEqual([`${server.host}/app@${digest}: the registry has lost the upload; retrying in 0.5 s`])
   })
 
-  test('for an upload that can’t be cancelled, where the log is to say more', async () => {
+  test('for an upload that can’t be cancelled, in the debug log', async () => {
     const server = await start({ fault: breaking('DELETE', { kind: 'status', status: 405 }) })
     const debug: string[] = []
     const none = (): void => undefined
@@ -292,7 +290,7 @@ describe('the log has a line with the reason', () => {
     ['503 Service Unavailable', { kind: 'status', status: 503 }],
     ['502 Bad Gateway', { kind: 'status', status: 502, body: '<h1>502 Bad Gateway</h1>' }],
     ['521 Web server is down', { kind: 'status', status: 521, body: 'Web server is down' }],
-  ] as const)('for a passing failure: %s', async (detail, fault) => {
+  ] as const)('for a transient failure: %s', async (detail, fault) => {
     const { server, client } = await connect({ fault: breaking('GET', fault, 1) })
     await client.getManifest(client.repository, 'latest')
     expect(client.lines).toHaveLength(1)

@@ -29,7 +29,7 @@ async function write(
   return { error, digest, name: `${server.host}/app`, host: server.host, requests: server.requests }
 }
 
-describe('a tag that can’t be moved, because it is immutable,', () => {
+describe('an immutable tag', () => {
   test.each([
     [
       'Amazon ECR',
@@ -39,7 +39,7 @@ describe('a tag that can’t be moved, because it is immutable,', () => {
     ],
     ['Harbor', 412, 'PRECONDITION', "Failed to process request due to 'app:v1' configured as immutable."],
     ['another one', 409, 'CONFLICT', 'the tag is immutable'],
-  ])('is reported with what it points to, in the words of the registry: %s', async (_, status, code, detail) => {
+  ])('is reported with the digest it points to and the registry’s words: %s', async (_, status, code, detail) => {
     const { error, digest, name, host } = await write(refusing(status, code, detail), 'v1')
     expect(error).toMatchObject({ problem: 'tag-exists', status, code })
     expect(error.message).toBe(
@@ -51,12 +51,12 @@ describe('a tag that can’t be moved, because it is immutable,', () => {
     ['zot', 403, 'DENIED', 'requested access to the resource is denied'],
     ['Docker Hub', 403, 'DENIED', 'forbidden'],
     [
-      'older versions of zot, for another media type',
+      'old versions of zot, for another media type',
       400,
       'MANIFEST_INVALID',
       'changing manifest media-type is disallowed',
     ],
-  ])('may be so where the registry gives no reason: %s', async (_, status, code, detail) => {
+  ])('is suspected if the registry gives no reason: %s', async (_, status, code, detail) => {
     const { error, digest } = await write(refusing(status, code, detail), 'v1')
     expect(error.problem).toBe('tag-exists')
     expect(error.message).toContain(`points to ${digest}, and `)
@@ -71,7 +71,7 @@ describe('a tag that can’t be moved, because it is immutable,', () => {
   })
 })
 
-describe('a manifest that is refused for another reason is reported with that', () => {
+describe('a manifest that is refused for another reason is reported with that reason', () => {
   const denied = refusing(403, 'DENIED', 'no')
 
   test('if the tag does not exist', async () => {
@@ -87,7 +87,7 @@ describe('a manifest that is refused for another reason is reported with that', 
     expect(error).toMatchObject({ problem: 'other', code: 'MANIFEST_BLOB_UNKNOWN' })
   })
 
-  test('if the registry takes no pushes', async () => {
+  test('if the registry accepts no pushes', async () => {
     expect((await write(refusing(405, 'UNSUPPORTED', 'no'), 'v1')).error.problem).toBe('read-only')
   })
 })
@@ -113,7 +113,7 @@ describe('a manifest of a type that the registry does not support', () => {
   ])('of Docker’s is refused with the advice to push OCI manifests: %s', async (_, type, fault, refused) => {
     const { error } = await write(fault, 'sha256', type, false)
     expect(error).toMatchObject({ problem: 'unsupported-type', mediaType: refused })
-    expect(error.message).toContain(`: it may not support manifests of the type ${refused}\n`)
+    expect(error.message).toContain(`: manifests of the type ${refused} may not be supported\n`)
     expect(adviceFor(error)).toBe(
       'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry',
     )
@@ -123,7 +123,7 @@ describe('a manifest of a type that the registry does not support', () => {
     ['old versions of Gitea', refusing(404, 'NOT_FOUND', 'page not found')],
     ['old versions of Artifactory', refusing(400, 'UNSUPPORTED', 'The operation is unsupported.')],
     ['another one', refusing(415, '', '')],
-  ])('of OCI’s is refused with what to push instead: %s', async (_, fault) => {
+  ])('of OCI’s is refused with advice on what to push instead: %s', async (_, fault) => {
     const { error } = await write(fault, 'v1', mediaTypes.ociIndex, false)
     expect(error).toMatchObject({ problem: 'unsupported-type', mediaType: mediaTypes.ociIndex })
     expect(adviceFor(error)).toContain('push-with: registry')
@@ -131,7 +131,7 @@ describe('a manifest of a type that the registry does not support', () => {
     expect(adviceFor(other)).toContain('push-with: docker')
   })
 
-  test('is not taken for one that is invalid, or whose repository has to be created first', async () => {
+  test('is distinguished from an invalid one, and from a missing repository', async () => {
     expect(
       (await write(refusing(400, 'MANIFEST_INVALID', 'manifest invalid'), 'v1', mediaTypes.ociIndex, false)).error
         .problem,

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/actions/advice.ts'
-import { reportSilence, startActivity } from '../../src/activity.ts'
+import { reportSilence, startActivity } from '../../src/log.ts'
 import { type Digest, digestOf } from '../../src/oci/digest.ts'
 import { selfSigned } from '../support/certificate.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
@@ -12,7 +12,7 @@ import { account, afterwards, connect, failureOf, password, start, until } from 
 
 const bytes = index(mediaTypes.ociIndex, [])
 const digest = digestOf(bytes)
-const absent = digestOf(Buffer.from('never pushed'))
+const notInRegistry = digestOf(Buffer.from('never pushed'))
 
 function faultOn(name: RouteName, fault: Fault): FaultOf {
   return ({ route }) => (route === name ? fault : undefined)
@@ -28,7 +28,7 @@ describe('a manifest', () => {
   test.each([
     ['latest', { etag: `"${digest}"` }],
     [digest, {}],
-  ])('is read by %s, its bytes as they are', async (reference, more) => {
+  ])('is read by %s, byte for byte', async (reference, more) => {
     const { get } = await connectWithIndex()
     expect(await get(reference)).toEqual({ bytes, digest, mediaType: mediaTypes.ociIndex, ...more })
   })
@@ -41,17 +41,17 @@ describe('a manifest', () => {
     }
   })
 
-  test('that was written just now is looked for again, for some seconds', async () => {
+  test('that was written just now is read again for some seconds', async () => {
     const lag: FaultOf = ({ count }) => (count <= 4 ? { kind: 'status', status: 404 } : undefined)
     const { client, server } = await connectWithIndex({ fault: lag })
-    const read = () => client.getManifest(client.repository, digest, { written: true })
+    const read = () => client.getManifest(client.repository, digest, { retryNotFound: true })
     expect(await read()).toMatchObject({ digest })
     expect(client.waits.reduce((sum, one) => sum + one, 0)).toBeGreaterThan(3000)
     server.setFault(faultOn('manifest', { kind: 'status', status: 404 }))
     expect(await read()).toBeUndefined()
   })
 
-  test('has its digest found without being read', async () => {
+  test('has its digest found with HEAD', async () => {
     const { server, client } = await connectWithIndex()
     expect(await client.findDigest(client.repository, 'latest')).toBe(digest)
     expect(await client.findDigest(client.repository, 'other')).toBeUndefined()
@@ -61,7 +61,7 @@ describe('a manifest', () => {
   test.each<readonly [string, Fault]>([
     ['does not give it', { kind: 'headers', headers: { 'docker-content-digest': undefined } }],
     ['refuses that', { kind: 'status', status: 412 }],
-  ])('is read for its digest where the registry %s', async (_, fault) => {
+  ])('is read to find its digest if the registry %s', async (_, fault) => {
     const { server, client } = await connectWithIndex({
       fault: ({ method }) => (method === 'HEAD' ? fault : undefined),
     })
@@ -69,7 +69,7 @@ describe('a manifest', () => {
     expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'HEAD', 'GET'])
   })
 
-  test.each(['other', absent])('that is not there is nothing: %s', async (reference) => {
+  test.each(['other', notInRegistry])('that does not exist is undefined: %s', async (reference) => {
     const { get } = await connectWithIndex()
     expect(await get(reference)).toBeUndefined()
   })
@@ -77,8 +77,8 @@ describe('a manifest', () => {
   test.each<readonly [string, string, Fault]>([
     ['by digest, with a changed byte', digest, { kind: 'corrupt' }],
     ['by tag, with a changed byte', 'latest', { kind: 'corrupt' }],
-    ['by tag, with another digest', 'latest', { kind: 'headers', headers: { 'docker-content-digest': absent } }],
-  ])('that is damaged on its way is refused: %s', async (_, reference, fault) => {
+    ['by tag, with another digest', 'latest', { kind: 'headers', headers: { 'docker-content-digest': notInRegistry } }],
+  ])('that is damaged in transit is refused: %s', async (_, reference, fault) => {
     const { get } = await connectWithIndex({ fault: faultOn('manifest', fault) })
     const error = await failureOf(get(reference))
     expect(error.problem).toBe('doubtful')
@@ -89,7 +89,7 @@ describe('a manifest', () => {
     [
       'by digest, though the header is wrong',
       digest,
-      { kind: 'headers', headers: { 'docker-content-digest': absent } },
+      { kind: 'headers', headers: { 'docker-content-digest': notInRegistry } },
     ],
     ['by tag, without the header', 'latest', { kind: 'headers', headers: { 'docker-content-digest': undefined } }],
     [
@@ -97,12 +97,12 @@ describe('a manifest', () => {
       'latest',
       { kind: 'headers', headers: { 'docker-content-digest': 'sha512:0' } },
     ],
-  ])('is what its bytes are: %s', async (_, reference, fault) => {
+  ])('has the digest of its bytes: %s', async (_, reference, fault) => {
     const { get } = await connectWithIndex({ fault: faultOn('manifest', fault) })
     expect(await get(reference)).toMatchObject({ bytes, digest })
   })
 
-  test('that is larger than any should be is refused', async () => {
+  test('that is too large is refused', async () => {
     const { server, client } = await connect()
     const limit = Buffer.alloc(4 * 1024 * 1024, ' ')
     const large = server.seedManifest('app', limit, mediaTypes.ociIndex)
@@ -112,20 +112,20 @@ describe('a manifest', () => {
     expect(error.message).toContain('it is larger than 4096 KiB')
   })
 
-  test.each(['latest', digest])('is stored under %s, its bytes as they were given', async (reference) => {
+  test.each(['latest', digest])('is stored under %s, byte for byte', async (reference) => {
     const { server, client } = await connect()
     await client.putManifest(client.repository, reference, mediaTypes.ociIndex, bytes)
     expect(server.manifest('app', reference)).toEqual({ bytes, digest, mediaType: mediaTypes.ociIndex })
   })
 
-  test('that the registry claims to hold under another digest is not taken for stored', async () => {
-    const headers = { 'docker-content-digest': absent }
+  test('that the registry stores under another digest is an error', async () => {
+    const headers = { 'docker-content-digest': notInRegistry }
     const { client } = await connect({ fault: faultOn('manifest', { kind: 'headers', headers }) })
     const put = client.putManifest(client.repository, 'latest', mediaTypes.ociIndex, bytes)
-    expect((await failureOf(put)).message).toContain(`its digest should be ${digest}, but is ${absent}`)
+    expect((await failureOf(put)).message).toContain(`its digest should be ${digest}, but is ${notInRegistry}`)
   })
 
-  test('whose blobs the registry does not know for a moment, as GHCR does, is stored all the same', async () => {
+  test('whose blobs the registry does not know for a moment, as with GHCR, is stored', async () => {
     const body = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"unknown blob"}]}'
     const { server, client } = await connect({
       fault: ({ method, route, count }) =>
@@ -135,9 +135,9 @@ describe('a manifest', () => {
     expect(server.manifest('app', 'latest')?.digest).toBe(digest)
   })
 
-  test('of what is not there is refused, in the registry’s words', async () => {
+  test('of missing blobs is refused, in the registry’s words', async () => {
     const { server, client } = await connect()
-    const child = { mediaType: mediaTypes.ociManifest, digest: absent, size: 1 }
+    const child = { mediaType: mediaTypes.ociManifest, digest: notInRegistry, size: 1 }
     const put = client.putManifest(
       client.repository,
       'latest',
@@ -146,7 +146,7 @@ describe('a manifest', () => {
     )
     const error = await failureOf(put)
     expect(error).toMatchObject({ problem: 'other', status: 400, code: 'MANIFEST_BLOB_UNKNOWN' })
-    expect(error.message).toContain(absent)
+    expect(error.message).toContain(notInRegistry)
     expect(server.tags('app').size).toBe(0)
   })
 
@@ -178,18 +178,18 @@ describe('a blob', () => {
     return { get: (one: Digest, limit = bytes.length) => client.getBlob(client.repository, one, limit) }
   }
 
-  test('is read up to its limit, its bytes as they are', async () => {
+  test('is read up to its limit, byte for byte', async () => {
     const { get } = await connectWithBlob()
     expect(await get(digest)).toEqual(bytes)
     expect((await failureOf(get(digest, bytes.length - 1))).message).toContain('it is larger than')
   })
 
-  test('that is not there is nothing', async () => {
+  test('that does not exist is undefined', async () => {
     const { get } = await connectWithBlob()
-    expect(await get(absent)).toBeUndefined()
+    expect(await get(notInRegistry)).toBeUndefined()
   })
 
-  test('that is damaged on its way is refused', async () => {
+  test('that is damaged in transit is refused', async () => {
     const { get } = await connectWithBlob({ fault: faultOn('blob', { kind: 'corrupt' }) })
     expect((await failureOf(get(digest))).message).toContain(`its digest should be ${digest}`)
   })
@@ -224,7 +224,7 @@ describe('a blob to upload', () => {
     expect(client.waits).toEqual([])
   })
 
-  test('is stored where the token runs out between its two requests', async () => {
+  test('is stored if the token expires between its two requests', async () => {
     const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
     await client.hasBlob(client.repository, blob.digest)
     server.setFault(({ method, route, count }) => {
@@ -235,14 +235,14 @@ describe('a blob to upload', () => {
     expect(await server.blob('app', blob.digest)).toEqual(content)
   })
 
-  test.each([201, 204])('is taken for stored on status %d', async (status) => {
+  test.each([201, 204])('counts as stored on status %d', async (status) => {
     const fault: FaultOf = ({ method, route }) =>
       method === 'PUT' && route === 'upload' ? { kind: 'status', status } : undefined
     const { client } = await connect({ fault })
     await client.putBlob(client.repository, blob)
   })
 
-  test('is tried for two minutes, and then the error has the registry’s words', async () => {
+  test('is retried for two minutes, and then fails with the registry’s words', async () => {
     const body = '{"errors":[{"code":"UNKNOWN","message":"no disk left"}]}'
     const { server, client } = await connect({ fault: faultOn('upload', { kind: 'status', status: 500, body }) })
     const error = await failureOf(client.putBlob(client.repository, blob))
@@ -251,9 +251,9 @@ describe('a blob to upload', () => {
     expect(error.message).toMatch(/\(\d+ attempts in 1[01]\d s\)/)
   })
 
-  test('that is not what its digest says is refused by the registry', async () => {
+  test('with a wrong digest is refused by the registry', async () => {
     const { client } = await connect()
-    const error = await failureOf(client.putBlob(client.repository, { ...blob, digest: absent }))
+    const error = await failureOf(client.putBlob(client.repository, { ...blob, digest: notInRegistry }))
     expect(error).toMatchObject({ status: 400, code: 'DIGEST_INVALID' })
   })
 
@@ -265,7 +265,7 @@ describe('a blob to upload', () => {
     expect(await server.blob('app', blob.digest)).toEqual(content)
   })
 
-  test('that can’t be mounted is reported, and the upload begun in its place is cancelled', async () => {
+  test('that can’t be mounted is reported, and the upload begun instead is cancelled', async () => {
     const { server, client } = await connect()
     const from = { ...client.repository, path: 'nowhere' }
     expect(await client.mountBlob(client.repository, blob.digest, from)).toBe(false)
@@ -276,7 +276,7 @@ describe('a blob to upload', () => {
     ])
   })
 
-  test('that can’t be mounted is sent to the upload that the registry has begun in its place', async () => {
+  test('that can’t be mounted is sent to the upload that the registry has begun instead', async () => {
     const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
     const from = { ...client.repository, path: 'nowhere' }
     expect(await client.putBlob(client.repository, blob, from)).toBe('uploaded')
@@ -288,7 +288,7 @@ describe('a blob to upload', () => {
     ])
   })
 
-  test('is mounted in place of an upload where that is possible', async () => {
+  test('is mounted instead of uploaded if possible', async () => {
     const { server, client } = await connect()
     await server.seedBlob('base', content)
     expect(await client.putBlob(client.repository, blob, { ...client.repository, path: 'base' })).toBe('mounted')
@@ -298,7 +298,7 @@ describe('a blob to upload', () => {
   test.each<readonly [string, Fault]>([
     ['has been forgotten', { kind: 'status', status: 404, body: '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}' }],
     ['fails', { kind: 'status', status: 503 }],
-  ])('is sent to a new upload, at once, where the one begun in place of a mount %s', async (_, fault) => {
+  ])('is sent to a new upload if the one begun instead of a mount %s', async (_, fault) => {
     const { server, client } = await connect({
       fault: ({ method, count }) => (method === 'PUT' && count === 1 ? fault : undefined),
     })
@@ -310,7 +310,7 @@ describe('a blob to upload', () => {
   })
 
   test.each([400, 401, 403, 404, 405])(
-    'is not mounted where the registry answers %d, and that is no error',
+    'is not mounted if the registry answers %d, without an error',
     async (status) => {
       const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status }) }, password)
       const from = { ...client.repository, path: 'base' }
@@ -319,7 +319,7 @@ describe('a blob to upload', () => {
   )
 })
 
-test('a mount that fails in passing is not waited for long: the blob can be uploaded', async () => {
+test('a mount with a transient failure is retried only once, because the blob can be uploaded', async () => {
   const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status: 503 }) })
   expect(await client.mountBlob(client.repository, digest, { ...client.repository, path: 'base' })).toBe(false)
   expect(client.waits).toHaveLength(1)
@@ -331,7 +331,7 @@ describe('an upload that goes wrong', () => {
   const blob = { digest: digestOf(content), size: content.length, open }
   const forgotten = { kind: 'status', status: 404, body: '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}' } as const
 
-  test('is begun anew where the registry has forgotten it', async () => {
+  test('is repeated if the registry has lost it', async () => {
     const fault: FaultOf = ({ method, count }) => (method === 'PUT' && count < 3 ? forgotten : undefined)
     const { server, client } = await connect({ fault })
     await client.putBlob(client.repository, blob)
@@ -340,24 +340,24 @@ describe('an upload that goes wrong', () => {
     expect(client.waits).toHaveLength(2)
   })
 
-  test('is given up where the registry forgets it again and again', async () => {
+  test('fails if the registry loses it again and again', async () => {
     const { server, client } = await connect({ fault: ({ method }) => (method === 'PUT' ? forgotten : undefined) })
     const error = await failureOf(client.putBlob(client.repository, blob))
     expect(error).toMatchObject({ code: 'BLOB_UPLOAD_UNKNOWN' })
     expect(server.requests.filter(({ method }) => method === 'POST')).toHaveLength(3)
   })
 
-  test('is not taken for stored where the registry does not say where to send it', async () => {
+  test('fails without an upload location', async () => {
     const headers = { location: undefined }
     const { server, client } = await connect({ fault: faultOn('uploads', { kind: 'headers', headers }) })
     const error = await failureOf(client.putBlob(client.repository, blob))
-    expect(error.message).toContain(`${server.host} does not say where to send it`)
+    expect(error.message).toContain(`${server.host} did not return an upload location`)
     expect(error.message).toContain('it answered with status 202 and no Location')
     expect(await server.blob('app', blob.digest)).toBeUndefined()
   })
 })
 
-describe('a registry behind a proxy that ends TLS', () => {
+describe('a registry behind a proxy that terminates TLS', () => {
   const content = Buffer.from('content')
   const blob = { digest: digestOf(content), size: content.length, open: () => Readable.from([content]) }
   const usual = getCACertificates()
@@ -366,7 +366,7 @@ describe('a registry behind a proxy that ends TLS', () => {
   beforeAll(() => setDefaultCACertificates([...usual, own.cert]))
   afterAll(() => setDefaultCACertificates(usual))
 
-  test('gets uploads by https, though it names itself by http', async () => {
+  test('gets uploads by https, even if it names itself by http', async () => {
     const { server, client } = await connect({ tls: own, unawareOfTls: true })
     await client.putBlob(client.repository, blob)
     expect(await server.blob('app', blob.digest)).toEqual(content)
@@ -375,7 +375,7 @@ describe('a registry behind a proxy that ends TLS', () => {
     expect(server.requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'PUT', 'POST', 'DELETE'])
   })
 
-  test('sends nobody to another host by http', async () => {
+  test('can’t redirect to another host by http', async () => {
     const elsewhere = await start()
     const headers = { location: `http://localhost:${elsewhere.host.split(':')[1]}/upload` }
     const { server, client } = await connect({ tls: own, fault: faultOn('uploads', { kind: 'headers', headers }) })
@@ -387,13 +387,13 @@ describe('a registry behind a proxy that ends TLS', () => {
   })
 })
 
-describe('whether images may be pushed', () => {
+describe('push access', () => {
   test.each<readonly [string, RegistryOptions]>([
     ['with a whole Location', {}],
     ['with a path for a Location', { relativeLocations: true }],
     ['with uploads on another host', { objectStore: true }],
     ['with passwords', { auth: { kind: 'basic', ...account } }],
-  ])('is found out at a registry %s, and no upload stays behind', async (_, options) => {
+  ])('is checked at a registry %s, without leaving an upload', async (_, options) => {
     const { server, client } = await connect(options, password)
     await client.checkPush(client.repository)
     await until(() => server.requests.at(-1)?.status === 204)
@@ -405,7 +405,7 @@ describe('whether images may be pushed', () => {
     expect(client.waits).toEqual([])
   })
 
-  test('is found out without a token to cancel the upload', async () => {
+  test('is checked without a token to cancel the upload', async () => {
     const { server, client } = await connect({ auth: { kind: 'bearer', ...account } }, password)
     await client.checkPush(client.repository)
     await until(() => server.requests.at(-1)?.status === 401)
@@ -417,7 +417,7 @@ describe('whether images may be pushed', () => {
     expect(server.requests.filter(({ route }) => route === 'token')).toHaveLength(1)
   })
 
-  test('is found out without waiting until the upload is cancelled', async () => {
+  test('is checked without waiting until the upload is cancelled', async () => {
     const cancelled = Promise.withResolvers<void>()
     const { server, client } = await connect({
       fault: ({ method }) => {
@@ -440,32 +440,29 @@ describe('whether images may be pushed', () => {
     expect(client.lines).toEqual([expect.stringMatching(`^Can't cancel an upload to ${server.host}/app: `)])
   })
 
-  test.each([404, 405, 429, 500, 503])(
-    'is found out, and the registry not asked again, where uploads can’t be cancelled: %d',
-    async (status) => {
-      const fault = { kind: 'status', status, headers: { 'retry-after': '30' } } as const
-      const { server, client } = await connect({ fault: faultOn('upload', fault) })
-      await client.checkPush(client.repository)
-      await until(() => client.lines.length > 0)
-      await client.hasBlob(client.repository, digest)
-      expect(client.lines).toEqual([`Can't cancel an upload to ${server.host}/app: status ${status}`])
-      expect(client.waits).toEqual([])
-      expect(server.requests.filter(({ method }) => method === 'DELETE')).toHaveLength(1)
-    },
-  )
+  test.each([404, 405, 429, 500, 503])('is checked once if uploads can’t be cancelled: %d', async (status) => {
+    const fault = { kind: 'status', status, headers: { 'retry-after': '30' } } as const
+    const { server, client } = await connect({ fault: faultOn('upload', fault) })
+    await client.checkPush(client.repository)
+    await until(() => client.lines.length > 0)
+    await client.hasBlob(client.repository, digest)
+    expect(client.lines).toEqual([`Can't cancel an upload to ${server.host}/app: status ${status}`])
+    expect(client.waits).toEqual([])
+    expect(server.requests.filter(({ method }) => method === 'DELETE')).toHaveLength(1)
+  })
 
-  test('is found out at one that takes no pushes', async () => {
+  test('is denied by a registry that accepts no pushes', async () => {
     const body = '{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}'
     const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status: 405, body }) })
     const error = await failureOf(client.checkPush(client.repository))
     expect(error).toMatchObject({ problem: 'read-only', status: 405 })
     expect(error.message).toContain(
-      'answered with status 405: it does not accept pushes; it is read-only, or a proxy cache\n  UNSUPPORTED: ',
+      'answered with status 405: pushes are not accepted; the registry is read-only or a proxy cache\n  UNSUPPORTED: ',
     )
-    expect(adviceFor(error)).toContain('Push to the registry itself, not to a mirror or proxy cache of it.')
+    expect(adviceFor(error)).toContain('Push to the registry itself, not to a mirror or proxy cache.')
   })
 
-  test('is told where they may not', async () => {
+  test('is an error if it is denied', async () => {
     const body = '{"errors":[{"code":"DENIED","message":"not yours"}]}'
     const { client } = await connect({ fault: faultOn('uploads', { kind: 'status', status: 403, body }) }, password)
     const error = await failureOf(client.checkPush(client.repository))

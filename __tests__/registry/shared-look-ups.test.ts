@@ -16,8 +16,8 @@ async function open(options?: RegistryOptions) {
   return { server, asked, digest, repository: client.repository, shared: shareLookUps(client) }
 }
 
-describe('look-ups of several images', () => {
-  test('ask once for what they share, at the same time and later', async () => {
+describe('reads for several images', () => {
+  test('request shared content once, concurrently and later', async () => {
     const { asked, digest, repository, shared } = await open()
     for (let count = 0; count < 2; count++) {
       expect(await Promise.all([1, 2, 3].map(() => shared.hasBlob(repository, digest)))).toEqual([true, true, true])
@@ -30,19 +30,19 @@ describe('look-ups of several images', () => {
     expect(asked()).toBe(3)
   })
 
-  test('ask again for a tag, which may have moved', async () => {
+  test('request a tag again, because it may have moved', async () => {
     const { asked, repository, shared } = await open()
     for (let count = 0; count < 2; count++) await shared.getManifest(repository, 'latest')
     expect(asked()).toBe(2)
   })
 
-  test('ask each repository', async () => {
+  test('go to each repository', async () => {
     const { digest, repository, shared } = await open()
     expect(await shared.hasBlob(repository, digest)).toBe(true)
     expect(await shared.hasBlob({ ...repository, path: 'other' }, digest)).toBe(false)
   })
 
-  test('ask again for what was absent, or failed', async () => {
+  test('request content again that was missing or failed', async () => {
     const { server, digest, repository, shared } = await open()
     const other = { ...repository, path: 'other' }
     expect(await shared.hasBlob(other, digest)).toBe(false)
@@ -54,12 +54,12 @@ describe('look-ups of several images', () => {
     expect(await shared.getBlob(repository, digest, 1024)).toEqual(bytes)
   })
 
-  test('look again and again for what is known to be there, though others look once', async () => {
+  test('are repeated for content that must exist, even if another read was not', async () => {
     const { digest, repository, shared } = await open({
       fault: ({ route, count }) => (route === 'blob' && count <= 4 ? { kind: 'status', status: 404 } : undefined),
     })
     const once = shared.hasBlob(repository, digest)
-    const written = shared.hasBlob(repository, digest, { written: true })
+    const written = shared.hasBlob(repository, digest, { retryNotFound: true })
     expect([await once, await written]).toEqual([false, true])
   })
 })

@@ -1,10 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from '@jest/globals'
+import { TagError } from '../../src/errors.ts'
 import { OCI_MANIFEST } from '../../src/oci/media-type.ts'
 import { copyImages } from '../../src/registry/copy.ts'
 import type { PublishedImage } from '../../src/registry/image.ts'
 import type { Registry, StoredManifest } from '../../src/registry/registry.ts'
-import { putTags, TagError } from '../../src/registry/tags.ts'
+import { putTags } from '../../src/registry/tags.ts'
 import { digestOf } from '../support/digest.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'
@@ -59,7 +60,7 @@ test('a proxy that answers with success does not delete a tag', async () => {
   expect(await client.deleteTag(client.repository, 'v1')).toBe(false)
 })
 
-test('when one blob can’t be copied, the error waits for those under way', async () => {
+test('if one blob can’t be copied, the error waits for the copies in progress', async () => {
   const [first, second] = ['a', 'b'].map((text) => ({
     digest: digestOf(Buffer.from(text)) as StoredManifest['digest'],
     size: 1,

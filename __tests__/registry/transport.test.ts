@@ -8,7 +8,7 @@ import { account, type Client, connect, failureOf, open, openRaw, password, star
 const blob = Buffer.from('{"os":"linux"}')
 
 describe('the registry’s address', () => {
-  test('on this machine is asked by https, and by http where nobody speaks that', async () => {
+  test('on this machine is used with https, or else with http', async () => {
     const { client, connections } = await openRaw((socket) =>
       socket.end('HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n'),
     )
@@ -17,17 +17,17 @@ describe('the registry’s address', () => {
     expect(client.waits).toEqual([])
   })
 
-  test('where nobody listens is named', async () => {
+  test('that can’t be reached is named', async () => {
     const { close, host } = await start()
     await close()
     const error = await failureOf(open(host).checkPush({ host, path: 'app' }))
     expect(error).toMatchObject({ problem: 'unreachable', host })
-    expect(error.message).toContain(`Can't talk to the registry ${host}: ${host} can't be reached`)
+    expect(error.message).toContain(`Can't connect to the registry ${host}: ${host} can't be reached`)
     expect(error.message).toContain('ECONNREFUSED')
     expect(adviceFor(error)).toContain('HTTPS_PROXY')
   })
 
-  test('with a certificate that nobody vouches for is refused, not asked by http, with what to do', async () => {
+  test('with an untrusted certificate is refused, without falling back to http', async () => {
     const { server, client } = await connect({ tls: selfSigned(), auth: { kind: 'basic', ...account } }, password)
     const error = await failureOf(client.checkPush(client.repository))
     expect(error).toMatchObject({ problem: 'untrusted-certificate', host: server.host })
@@ -49,7 +49,7 @@ describe('looking for many blobs', () => {
     return all
   }
 
-  test('takes few connections', async () => {
+  test('uses few connections', async () => {
     const { client, connections } = await openRaw((socket, request) =>
       socket.write(request.startsWith('HEAD') ? found : base),
     )
@@ -62,7 +62,7 @@ describe('looking for many blobs', () => {
     ['says that it ends it', (socket) => void socket.end(found.replace('\r\n', '\r\nconnection: close\r\n'))],
     ['sends a body with each', (socket) => void socket.write(`${found}${blob}`)],
     [
-      'sends the body of one while the next is on its way',
+      'sends the body of one answer while the next request arrives',
       (socket, before) => void socket.write(before === 0 ? found : `${blob}${found}`),
     ],
   ])('finds them at a registry that %s', async (_, answer) => {
@@ -80,7 +80,7 @@ describe('another host, such as an object store,', () => {
   test.each([
     ['a password', { kind: 'basic', ...account }],
     ['a token', { kind: 'bearer', ...account }],
-  ] as const)('is read from and sees nothing of %s', async (_, auth) => {
+  ] as const)('is read from without sending it %s', async (_, auth) => {
     const { server, client } = await connect({ auth, objectStore: true }, password)
     const digest = await server.seedBlob('app', blob)
     expect(await client.getBlob(client.repository, `sha256:${digest.slice(7)}`, 1024)).toEqual(blob)
@@ -93,7 +93,7 @@ describe('another host, such as an object store,', () => {
     ])
   })
 
-  test('is read from by a signature that is masked first', async () => {
+  test('is read from with a signature that is masked first', async () => {
     const { server, client } = await connect({ objectStore: true })
     const digest = await server.seedBlob('app', blob)
     await client.getBlob(client.repository, `sha256:${digest.slice(7)}`, 1024)
@@ -105,7 +105,7 @@ describe('another host, such as an object store,', () => {
     expect(client.secrets).toEqual(expect.arrayContaining(signatures))
   })
 
-  test('has no say in where the registry’s password goes', async () => {
+  test('can’t redirect the registry’s password', async () => {
     const thief = await start({ auth: { kind: 'bearer', ...account } })
     const challenge = { 'www-authenticate': `Bearer realm="http://${thief.host}/token",service="thief"` }
     const fault: FaultOf = ({ headers }) =>
@@ -119,17 +119,17 @@ describe('another host, such as an object store,', () => {
     expect(thief.requests).toEqual([])
   })
 
-  test('is not gone to for ever', async () => {
+  test('is not redirected to endlessly', async () => {
     const fault: FaultOf = ({ route, path }) =>
       route === 'manifest' ? { kind: 'status', status: 307, headers: { location: path } } : undefined
     const { server, client } = await connect({ fault })
     const error = await failureOf(client.getManifest(client.repository, 'latest'))
-    expect(error.message).toContain('it points elsewhere 5 times in a row')
+    expect(error.message).toContain('redirects 5 times in a row')
     expect(server.requests.length).toBeLessThan(10)
   })
 })
 
-test('a redirect of an upload is refused, and leaves nothing open', async () => {
+test('a redirect of an upload is refused, and its body closed', async () => {
   const fault: FaultOf = ({ method }) =>
     method === 'POST'
       ? { kind: 'status', status: 307, headers: { location: '/elsewhere' }, body: 'x'.repeat(1024 * 1024) }
@@ -138,4 +138,4 @@ test('a redirect of an upload is refused, and leaves nothing open', async () => 
   const error = await failureOf(client.checkPush(client.repository))
   expect(error).toMatchObject({ problem: 'doubtful', status: 307 })
   await client.http.close()
-}, 2_000)
+})

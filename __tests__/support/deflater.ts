@@ -1,4 +1,4 @@
-import { BLOCK_LIMIT, deflateModule } from '../../src/compress/deflate/deflate.ts'
+import { BLOCK_LIMIT, deflateModule } from '../../src/compress/deflate-pool.ts'
 
 /** The exports of wasm/deflate.ts. */
 interface Exports {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { OpenImage } from '../../src/image/source-image.ts'
 
 /** A member of a tar to write. */
 export interface TarMember {
@@ -258,4 +259,15 @@ function cut(text: string): string {
 
 function padded(content: Buffer): Buffer {
   return Buffer.concat([content, Buffer.alloc((BLOCK - (content.length % BLOCK)) % BLOCK)])
+}
+
+/** Reads the files of an image that may be layers, each as its name and its content. */
+export async function readLayerFiles({ layers }: OpenImage): Promise<readonly (readonly [string, Buffer])[]> {
+  const files: [string, Buffer][] = []
+  for await (const { name, content } of layers) {
+    const chunks: Buffer[] = []
+    for await (const chunk of content()) chunks.push(Buffer.from(chunk))
+    files.push([name, Buffer.concat(chunks)])
+  }
+  return files
 }

@@ -1,6 +1,6 @@
 import { type Measured, median } from './measure.ts'
 
-/** The cost of one run of one tool. */
+/** The measurements of one run of one tool. */
 export interface Run extends Measured {
   /** Uploaded bytes, if known. */
   readonly bytes?: number
@@ -19,15 +19,15 @@ export interface Row {
   readonly name: string
   readonly own: Figures
   readonly other?: Figures & { readonly tool: string }
-  /** The action's time divided by the other tool's, or the measure of the case. */
+  /** This action's time divided by the other tool's, or another figure if `unit` is seconds. */
   readonly ratio: number
   readonly bound: number
   readonly unit: '×' | 's'
-  /** The action's bytes divided by the other tool's. */
+  /** This action's uploaded bytes divided by the other tool's. */
   readonly bytesRatio?: number
 }
 
-/** The medians of runs. */
+/** Returns the medians of runs. */
 export function figures(all: readonly Run[]): Figures {
   const of = (read: (one: Run) => number | undefined) => {
     const known = all.map(read).filter((value) => value !== undefined)
@@ -55,13 +55,13 @@ export function compare(
   [own, other]: readonly [readonly Run[], readonly Run[]],
 ): Row {
   const [ours, theirs] = [figures(own), figures(other)]
-  // Pair by pair, because a slow machine slows both.
+  // The median of the ratios of adjacent runs, which are affected by the same load.
   const ratio = median(own.map((one, at) => one.seconds / (other[at]?.seconds ?? Number.NaN)))
   const bytesRatio = ours.pushedMB && theirs.pushedMB ? ours.pushedMB / theirs.pushedMB : undefined
   return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: '×', ...(bytesRatio && { bytesRatio }) }
 }
 
-/** The rows as Markdown. */
+/** Formats rows as a Markdown table. */
 export function table(rows: readonly Row[]): string {
   const head = [
     'case',
@@ -71,20 +71,20 @@ export function table(rows: readonly Row[]): string {
     'memory',
     'compared with',
     'its time',
-    'its pushed',
+    'it pushed',
     'result',
     'limit',
-    '',
+    'met',
   ]
   const lines = rows.map(({ name, own, other, ratio, bound, unit }) => [
     name,
     `${own.seconds.toFixed(2)} s`,
-    printTraffic(own),
-    print(own.cpuSeconds, 's'),
-    print(own.memoryMB, 'MB'),
+    formatTraffic(own),
+    formatFigure(own.cpuSeconds, 's'),
+    formatFigure(own.memoryMB, 'MB'),
     other?.tool ?? '',
     other ? `${other.seconds.toFixed(2)} s` : '',
-    other ? printTraffic(other) : '',
+    other ? formatTraffic(other) : '',
     `${ratio.toFixed(2)} ${unit}`,
     `${bound} ${unit}`,
     ratio <= bound ? 'yes' : 'no',
@@ -92,11 +92,11 @@ export function table(rows: readonly Row[]): string {
   return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
 }
 
-function printTraffic({ pushedMB, requests }: Figures): string {
-  const parts = [print(pushedMB, 'MB'), requests === undefined ? '' : `${requests} requests`]
+function formatTraffic({ pushedMB, requests }: Figures): string {
+  const parts = [formatFigure(pushedMB, 'MB'), requests === undefined ? '' : `${requests} requests`]
   return parts.filter((part) => part !== '').join(', ')
 }
 
-function print(value: number | undefined, unit: string): string {
+function formatFigure(value: number | undefined, unit: string): string {
   return value === undefined ? '' : `${value.toFixed(1)} ${unit}`
 }

@@ -16,8 +16,8 @@ interface SourceFile {
 }
 
 /**
- * Realistic files of the requested total size: the programs and texts in node_modules, and some that don't compress.
- * If node_modules is smaller, its files are repeated with changes.
+ * Collects files like those of an image, of a total size: programs and text from node_modules, and some incompressible
+ * files. Repeats files with changes if node_modules is smaller.
  */
 export async function collectFiles(folder: string, size: number): Promise<readonly SourceFile[]> {
   const paths = (await readdir(folder, { recursive: true, withFileTypes: true }))
@@ -45,7 +45,7 @@ async function readRound(
     if (collected >= wanted) break
     if ((await stat(path)).size > largest) continue
     const content = await readFile(path)
-    // Changed in some places, so that no two repetitions are equal.
+    // Changes a few bytes, so that rounds differ.
     if (round > 0) for (let at = round; at < content.length; at += 4096) content[at] = (content[at] ?? 0) ^ round
     files.push({ name: `store/${round}/${files.length}`, content })
     collected += content.length
@@ -53,7 +53,7 @@ async function readRound(
   return files
 }
 
-/** Writes an image whose files are distributed over the given number of layers of similar size. */
+/** Writes an image whose files are distributed over layers of about the same size. */
 export async function writeImage(path: string, files: readonly SourceFile[], count: number): Promise<BenchImage> {
   const total = files.reduce((sum, { content }) => sum + content.length, 0)
   const layers: Buffer[] = []
@@ -70,7 +70,7 @@ export async function writeImage(path: string, files: readonly SourceFile[], cou
   return writeArchive(path, layers)
 }
 
-/** Writes the same image with one changed layer: a new file in the middle layer. */
+/** Writes the same image with one changed layer: the middle one has a new file. */
 export async function changeOneLayer(path: string, files: readonly SourceFile[], count: number): Promise<BenchImage> {
   const middle = Math.floor(files.length / 2)
   const changed = files.toSpliced(middle, 0, { name: 'store/changed', content: Buffer.from('changed') })
@@ -100,7 +100,7 @@ async function writeArchive(path: string, layers: readonly Buffer[]): Promise<Be
   return { path, size: bytes.length }
 }
 
-/** Pseudorandom bytes, the same each time (xorshift). */
+/** Returns pseudo-random bytes (xorshift), the same for the same arguments. */
 function createNoise(size: number, seed: number): Buffer {
   const noise = Buffer.allocUnsafe(Math.floor(size / 4) * 4)
   let state = 0x9e3779b9 ^ (seed + 1)

@@ -1,19 +1,19 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 
-/** A finished process, with the system's accounting. */
+/** The resource usage of a process that has exited. */
 export interface Measured {
   readonly seconds: number
-  /** The total of all processors; undefined without GNU time. */
+  /** The CPU time of all cores. Undefined without GNU time. */
   readonly cpuSeconds: number | undefined
-  /** The largest resident size, in bytes; undefined without GNU time. */
+  /** The peak resident set size, in bytes. Undefined without GNU time. */
   readonly memory: number | undefined
   readonly output: string
 }
 
 const TIME = '/usr/bin/time'
 
-/** Runs a program to its end. Throws with its output if it fails. */
+/** Runs a program and measures it. Throws with its output if it fails. */
 export async function measure(
   program: string,
   args: readonly string[],

@@ -9,7 +9,7 @@ import type { Run } from './figures.ts'
 import { measure } from './measure.ts'
 import { startProxy } from './proxy.ts'
 
-/** The images of a merge, each with separate small layers, and the new tags. */
+/** The size of a merge of images with small layers, none of them shared, to new tags. */
 export interface MergeSize {
   readonly platforms: number
   readonly tags: number
@@ -17,7 +17,7 @@ export interface MergeSize {
   readonly layers: number
 }
 
-/** The latency of a registry on the internet, in milliseconds. */
+/** A typical response time of a registry on the internet, in milliseconds. */
 const DELAY = 50
 
 const SYSTEMS = [
@@ -35,9 +35,9 @@ interface Member extends UploadedManifest {
   readonly at: (typeof SYSTEMS)[number]
 }
 
-/** The state before a merge: pushed images in a separate repository. */
+/** Images to merge, in a new repository. */
 interface Built {
-  /** The repository, through the proxy. */
+  /** The repository at the proxy. */
   readonly image: string
   readonly members: readonly Member[]
   readonly tags: readonly string[]
@@ -45,7 +45,7 @@ interface Built {
 
 let repositories = 0
 
-/** Merges with this action, with the digest records as text. */
+/** Merges with this action. Passes the digest records in an input. */
 export async function mergeWithAction(registry: Distribution, size: MergeSize): Promise<Run> {
   return behindProxy(registry, size, async ({ image, members, tags }) => {
     const digests = members.map((member) => recordOf(image, member, members.length)).join('\n')
@@ -108,12 +108,12 @@ async function behindProxy(
 
 function uploadMember(name: string, at: Member['at'], count: number): Promise<UploadedManifest> {
   const { system, ...platform } = at
-  // Images share no layers, because they are uploaded at the same time.
+  // Not shared, because the images are uploaded at the same time.
   const layers = Array.from({ length: count }, (_, index) => `layer ${index} for ${system}`)
   return uploadImage(name, { ...platform, layers })
 }
 
-/** The record of a build. */
+/** Returns the record that a build would create. */
 function recordOf(image: string, { at: { system, ...platform }, ...manifest }: Member, total: number): string {
   return JSON.stringify({
     schema: 1,
@@ -127,9 +127,9 @@ function recordOf(image: string, { at: { system, ...platform }, ...manifest }: M
   })
 }
 
-/** An incomplete merge would be fast, so check the result. */
+/** Fails if tags are missing, because an incomplete merge would be faster. */
 async function checkTags(url: string, expected: readonly string[]): Promise<void> {
   const { tags } = (await (await fetch(url)).json()) as { readonly tags: readonly string[] }
   const missing = expected.filter((tag) => !tags.includes(tag))
-  if (missing.length > 0) throw new Error(`${missing.join(', ')} was not published`)
+  if (missing.length > 0) throw new Error(`${missing.join(', ')} is missing from the registry`)
 }

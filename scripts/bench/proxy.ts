@@ -3,14 +3,17 @@ import { createServer, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** A proxy for a registry that adds latency and counts requests. */
+/** A proxy that delays and counts requests to a registry. */
 export interface Proxy {
   readonly host: string
   count(): number
   close(): Promise<void>
 }
 
-/** Forwards requests to a registry, each after the given number of milliseconds. */
+/**
+ * Starts a proxy in front of a registry.
+ * @param delay of each request, in milliseconds
+ */
 export async function startProxy(target: string, delay: number): Promise<Proxy> {
   let count = 0
   const server = createServer(async (incoming, outgoing) => {

@@ -5,16 +5,16 @@ import { measure } from './measure.ts'
 
 /** A commit that does not change a published image. */
 export interface UnchangedCommit {
-  /** Builds it with the action. */
+  /** Runs the action, which must skip the build. */
   readonly build: () => Promise<Run>
-  /** Only evaluates it with Nix. */
+  /** Runs only Nix's evaluation. */
   readonly evaluate: () => Promise<Run>
   readonly close: () => Promise<void>
 }
 
 const SYSTEM = 'x86_64-linux'
 
-/** Publishes the example's image like a workflow run, with real Nix and a real registry. */
+/** Builds and merges the example image with real Nix and a real registry. */
 export async function publishExample(): Promise<UnchangedCommit> {
   const lab = await startLab()
   const built = await lab.build(SYSTEM, { jobTotal: 1 })
@@ -32,11 +32,11 @@ export async function publishExample(): Promise<UnchangedCommit> {
         inputs: { mode: 'build', image: `${lab.registry.host}/owner/hello` },
       })
       try {
-        // In the checkout, like a step. A shell would drop inputs with hyphens in their names.
+        // Like a step, runs in the checkout. Uses env, because a shell drops variables with hyphens in their names.
         const inFolder = [`--chdir=${runner.cwd}`, process.execPath, runner.main]
         const measured = await measure('env', inFolder, runner.env)
         const { unchanged } = await runner.readOutputs()
-        if (unchanged !== 'true') throw new Error(`The image was built:\n${measured.output}`)
+        if (unchanged !== 'true') throw new Error(`The image was built although it is unchanged:\n${measured.output}`)
         return measured
       } finally {
         await runner.close()

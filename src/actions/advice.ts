@@ -1,7 +1,8 @@
+import type { DiskError } from '../errors.ts'
 import { OCI_INDEX } from '../oci/media-type.ts'
 import type { RegistryError } from '../registry/registry-error.ts'
 
-/** The step to add to a workflow so that this and later steps are logged in to a registry. */
+/** Returns the workflow step that logs in to a registry. */
 export function loginStep(host: string): string {
   if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host)) return '  - uses: aws-actions/amazon-ecr-login@v2'
   const lines = {
@@ -16,8 +17,8 @@ export function loginStep(host: string): string {
 }
 
 /**
- * What a user can do in a workflow about a registry's failure; the registry room itself knows nothing of workflows.
- * @param mode of the step
+ * Returns what to change in a workflow after a registry error. Kept apart from `registry/`, which knows nothing of workflows.
+ * @param mode the mode of the step
  */
 export function adviceFor(error: RegistryError, mode?: string): string | undefined {
   const { host, problem, code, status, mediaType } = error
@@ -25,68 +26,93 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
     case 'no-credentials':
       return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd()
     case 'wrong-credentials':
-      return `Check the user name and the password or token that the login step before this one is given:\n${loginStep(host)}`
+      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`
     case 'refused-login':
-      return `Check the user name and the password or token of the login step before this one:\n${loginStep(host)}\nIf they are right, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`
+      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`
     case 'tag-exists':
-      return mode === 'merge' ? TAKE_TAG_OUT : OTHER_TAG
+      return mode === 'merge' ? REMOVE_TAG : OTHER_TAG
     case 'unsupported-type':
       return adviseType(mediaType)
     case 'read-only':
-      return `Push to the registry itself, not to a mirror or proxy cache of it. If ${host} is the registry itself, ask its operator to allow pushes.`
+      return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`
     case 'denied':
       return permissions(host) || WRITE_ACCESS
     case 'unreachable':
-      return `Is "${host}" the registry's address, and can the runner reach it? A proxy is taken from HTTPS_PROXY and NO_PROXY. Plain http is spoken to localhost alone.`
+      return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`
     case 'untrusted-certificate':
-      return "Name the file with your certificate authority in the environment variable NODE_EXTRA_CA_CERTS, on the job or the runner. Certificate checks can't be turned off."
+      return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off."
     case 'rate-limited':
-      return 'Log in if this job is not logged in (the limits are higher then), or run it again later.'
+      return 'Log in if this job is not logged in: the limits are higher then. Or run this job again later.'
     case 'not-found':
       return code === 'NAME_UNKNOWN'
-        ? 'Create the repository in the registry first; this one does not create it by itself.'
-        : 'Run the job again: a registry may need some seconds to show what was pushed. If that does not help, check the name, and that the login may see it.'
+        ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
+        : 'Run this job again: the registry may need some seconds to return what was pushed. If that does not help, check the name, and that the login has read access.'
     case 'doubtful':
-      return replacedAnswer(host)
+      return unexpectedResponse(host)
     case 'other':
       if (status === undefined) return undefined
-      if (status < 400) return replacedAnswer(host)
+      if (status < 400) return unexpectedResponse(host)
       return status >= 500 || status === 408
-        ? 'The registry has a fault of its own. Run the job again later.'
-        : `Run the job again. If that does not help, ask the operator of ${host} what the answer means.`
+        ? 'The registry has an internal error. Run this job again later.'
+        : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`
+  }
+}
+
+/** What to do if the disk is full or nearly so. */
+export const MORE_SPACE =
+  'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.'
+
+/** What to do if the limit of open files is reached. */
+export const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.'
+
+/** Returns what to do if files can't be written. */
+export function adviceForDisk({ problem, folder }: DiskError): string {
+  switch (problem) {
+    case 'full':
+      return `${MORE_SPACE} Then re-run this job.`
+    case 'read-only':
+      return `Make ${folder} writable. Then re-run this job.`
+    case 'denied':
+      return `Let the runner's user write to ${folder}. Then re-run this job.`
+    case 'missing':
+      return `Create ${folder} before this step. Then re-run this job.`
+    case 'too-many-files':
+      return `${MORE_FILES} Then re-run this job.`
+    case 'other':
+      return 'Re-run this job.'
   }
 }
 
 const WRITE_ACCESS = 'Give the login write access to the repository.'
 
-const OTHER_TAG = `Push the image by digest alone, which is all that merge needs:
+const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""
 Or set a \`tag\` that is different for each run:
   tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`
 
-const TAKE_TAG_OUT =
-  'Remove this tag from `tags`, or delete it in the registry if it may be replaced, and run the job again.'
+const REMOVE_TAG =
+  'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.'
 
-/** What helps where a registry does not take manifests of a type. */
+/** Returns a hint for a registry that refuses a media type. */
 function adviseType(mediaType = ''): string {
   const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry'
   if (mediaType.includes('docker')) return registry
   if (mediaType !== OCI_INDEX)
     return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`
-  return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and give the merge no \`annotations\`.`
+  return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and remove \`annotations\` from the merge.`
 }
 
-function replacedAnswer(host: string): string {
-  return `Run the job again. If that does not help, check whether a proxy in front of ${host} changes its answers, or answers in its place.`
+function unexpectedResponse(host: string): string {
+  return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`
 }
 
 function permissions(host: string): string {
   if (host !== 'ghcr.io') return ''
-  return `Let the job's token write packages:
+  return `Give the token of the job write access to packages:
   permissions:
     contents: read
     packages: write
-A package that exists already must grant this repository the role "Write" as well (package settings, "Manage Actions access").
-In pull requests from forks and of Dependabot the token can't write at all: give this step
+If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
+In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
   push: \${{ github.event_name != 'pull_request' }}`
 }

@@ -1,17 +1,16 @@
 import { constants } from 'node:os'
 import { removeTempFolders } from '../fs/temp-folder.ts'
-import type { Cancellation } from '../process/cancellation.ts'
+import { type Cancellation, waitUpTo } from '../process/cancellation.ts'
 import { endChildren } from '../process/child.ts'
-import { waitUpTo } from '../process/command.ts'
 import { jobLog, resumeCommands } from './log.ts'
 
-/** How long unfinished work may take after the first signal, and after a further one, in milliseconds. */
+/** How long unfinished work may take after the first signal and after further signals, in milliseconds. */
 const FINISH = 7000
 const HURRY = 1500
 
 /**
- * Ends this process when the step is cancelled, and with it all programs that it has started: the runner sends SIGINT,
- * SIGTERM after 7.5 s, and ends the process 2.5 s after that, but not what it has started.
+ * Ends this process and its child processes when the step is cancelled. The runner sends SIGINT, SIGTERM after 7.5 s, and
+ * kills the process 2.5 s later, but not its children.
  */
 export function endOnSignals(): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void endOn(signal))
@@ -34,14 +33,14 @@ export const cancellation: Cancellation = {
 }
 
 async function endOn(signal: NodeJS.Signals): Promise<void> {
-  // A second signal finds programs that have not ended after the first.
+  // A second signal kills programs that are still running.
   const first = ending === undefined
   ending ??= endChildren(signal)
   if (!first) {
     setTimeout(hurry.resolve, HURRY)
     return endChildren(signal, 0)
   }
-  jobLog.info(`Cancelled by ${signal}: ending what is under way`)
+  jobLog.info(`Cancelled by ${signal}: stopping`)
   controller.abort()
   const settled = Promise.allSettled(unfinished)
   await Promise.all([ending, waitUpTo(FINISH, Promise.race([settled, hurry.promise]))])
@@ -50,7 +49,7 @@ async function endOn(signal: NodeJS.Signals): Promise<void> {
   process.exit(128 + constants.signals[signal])
 }
 
-/** Whether the step has been cancelled: what fails then fails because of that. */
+/** Reports whether the step has been cancelled. Later errors are consequences of that. */
 export function isCancelled(): boolean {
   return ending !== undefined
 }

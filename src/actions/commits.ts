@@ -1,9 +1,11 @@
 import * as v from 'valibot'
-import { messageOf, sanitizeLine } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import type { Http, HttpReply } from '../http/client.ts'
+import { pauseBeforeRetry, RETRY_PAUSES } from '../http/retry.ts'
 import { readJson } from '../json.ts'
+import { sanitizeLine } from '../text.ts'
 
-/** How the commit of this run stands to a published one, or why that is not known. */
+/** The relation of this run's commit to a published one, or the reason why it is unknown. */
 export type Relation = 'ahead' | 'behind' | 'identical' | 'diverged' | { readonly unknown: string }
 
 export interface CommitQuestion {
@@ -14,31 +16,29 @@ export interface CommitQuestion {
   readonly token: string
   /** The published commit. */
   readonly base: string
-  /** This run's. */
+  /** This run's commit. */
   readonly head: string
 }
 
-const ANSWER = v.object({ status: v.picklist(['ahead', 'behind', 'identical', 'diverged']) })
-/** Gitea's and Forgejo's: how many commits of the head the base lacks. https://gitea.com/api/swagger#/repository/repoCompareDiff */
-const COUNT = v.object({ total_commits: v.pipe(v.number(), v.safeInteger(), v.minValue(0)) })
-/** Commits and files of a comparison that spans years come to a few of these. */
-const ANSWER_LIMIT = 16 * 1024 * 1024
-/** How long to wait before an unusable answer is asked for again, in milliseconds. */
-const PAUSES = [500, 2000]
+const GITHUB_ANSWER = v.object({ status: v.picklist(['ahead', 'behind', 'identical', 'diverged']) })
+/** The answer of Gitea and Forgejo: the number of commits of the head that the base lacks. https://gitea.com/api/swagger#/repository/repoCompareDiff */
+const GITEA_ANSWER = v.object({ total_commits: v.pipe(v.number(), v.safeInteger(), v.minValue(0)) })
+/** In bytes. A comparison that spans years has a few MiB of commits and files. */
+const COMPARISON_LIMIT = 16 * 1024 * 1024
 
 /**
- * Asks the Git host. Any failure leads to an unknown relation, never to an error.
+ * Compares two commits with the API of the Git host. Never throws: after a failure, the relation is unknown.
  * Source: https://docs.github.com/en/rest/commits/commits#compare-two-commits
  */
 export async function compareCommits(question: CommitQuestion, http: Http): Promise<Relation> {
   const { api, repository, token, base, head } = question
   if (base === head) return 'identical'
   if (!isCommit(base) || !isCommit(head))
-    return { unknown: `"${sanitizeLine(isCommit(base) ? head : base)}" is no commit` }
-  if (token === '') return { unknown: 'there is no token to ask with' }
-  if (!URL.canParse(api) || repository === '') return { unknown: 'the runner does not say where to ask' }
+    return { unknown: `"${sanitizeLine(isCommit(base) ? head : base)}" is not a commit` }
+  if (token === '') return { unknown: 'there is no token for the API' }
+  if (!URL.canParse(api) || repository === '') return { unknown: 'the runner does not provide the address of the API' }
   const ask = (from: string, to: string) =>
-    askFor(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http)
+    requestComparison(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http)
   try {
     const answer = await ask(base, head)
     if (typeof answer !== 'number') return answer
@@ -55,52 +55,54 @@ function relationOf(ahead: number, behind: number): Relation {
   return behind > 0 ? 'behind' : 'identical'
 }
 
-/** Asks how two commits stand to each other. @returns a number where the host counts the commits that only `head` has */
-async function askFor(
+/** Requests a comparison. @returns a number if the host only counts the commits of `head` that `base` lacks */
+async function requestComparison(
   repository: string,
   base: string,
   head: string,
   token: string,
   http: Http,
 ): Promise<Relation | number> {
-  // The second page leaves out the files that were changed, which take the host long and can be megabytes.
+  // The second page omits the changed files, which take the host long to list, and can be megabytes.
   const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`)
   const operation = `compare ${base} with ${head}`
   const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` }
-  const ask = () => http.send({ method: 'GET', url, headers, operation, limit: ANSWER_LIMIT })
-  for (const milliseconds of PAUSES) {
+  const ask = () => http.send({ method: 'GET', url, headers, operation, limit: COMPARISON_LIMIT })
+  for (const milliseconds of RETRY_PAUSES) {
     const relation = readRelation(await ask())
     // A host may know a commit only some seconds after it was pushed.
-    if (relation.passing !== true) return relation.relation
-    http.log.info(`Can't ${operation}: ${relation.relation.unknown}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
-    await http.pause(milliseconds)
+    if (relation.transient !== true) return relation.relation
+    await pauseBeforeRetry(`Can't ${operation}: ${relation.relation.unknown}`, milliseconds, http)
   }
   return readRelation(await ask()).relation
 }
 
 type Reading =
-  | { readonly relation: Relation | number; readonly passing?: false }
-  | { readonly relation: { readonly unknown: string }; readonly passing: true }
+  | { readonly relation: Relation | number; readonly transient?: false }
+  | { readonly relation: { readonly unknown: string }; readonly transient: true }
 
 function readRelation(reply: HttpReply): Reading {
   const { host } = reply.url
   if (!reply.ok) {
     const tries = reply.tries === undefined ? '' : `, ${reply.tries}`
-    const unknown = `${host} answered with status ${reply.status} (${wordsOf(reply.text)}${tries})`
-    return reply.status === 404 ? { relation: { unknown }, passing: true } : { relation: { unknown } }
+    const unknown = `${host} answered with status ${reply.status} (${errorMessageOf(reply.text)}${tries})`
+    return reply.status === 404 ? { relation: { unknown }, transient: true } : { relation: { unknown } }
   }
-  const answer = readJson(ANSWER, reply.content ?? '')
+  const answer = readJson(GITHUB_ANSWER, reply.content ?? '')
   if (answer.ok) return { relation: answer.value.status }
-  const counted = readJson(COUNT, reply.content ?? '')
+  const counted = readJson(GITEA_ANSWER, reply.content ?? '')
   if (counted.ok) return { relation: counted.value.total_commits }
-  return { relation: { unknown: `${host} did not say how they stand to each other` }, passing: true }
+  return {
+    relation: { unknown: `the answer of ${host} has neither a status nor a number of commits` },
+    transient: true,
+  }
 }
 
 function isCommit(text: string): boolean {
   return /^[0-9a-f]{7,64}$/.test(text)
 }
 
-function wordsOf(text: string): string {
+function errorMessageOf(text: string): string {
   try {
     const { message }: { readonly message?: unknown } = JSON.parse(text)
     return sanitizeLine(String(message))

@@ -1,9 +1,9 @@
-/** References and digests can't hold a backtick; store paths and system names neither. */
+/** Formats inline code. Removes backticks, which references, digests, store paths and systems don't contain. */
 export function code(text: string): string {
   return `\`${text.replaceAll('`', '')}\``
 }
 
-/** Lines of Markdown as a text that ends in one line break. */
-export function lines(...all: readonly string[]): string {
+/** Joins lines of Markdown, with one line break at the end. */
+export function joinLines(...all: readonly string[]): string {
   return `${all.join('\n').trimEnd()}\n`
 }

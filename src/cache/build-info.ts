@@ -1,13 +1,13 @@
-import { sanitizeLine } from '../errors.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { isLayerFormat, type LayerFormat } from '../oci/media-type.ts'
+import { sanitizeLine } from '../text.ts'
 
 /** Identifies the build that produced an image. Equal build info means an equivalent image. */
 export interface BuildInfo {
   readonly storePath: string
   /** The keys of the labels that build added. Their values are in the image's config. */
   readonly labels: readonly string[]
-  /** The compression that build was asked for, if it left some layers in the other one they came with. */
+  /** The requested compression, if some layers kept another one. */
   readonly compression?: LayerFormat | undefined
 }
 
@@ -18,9 +18,9 @@ const LABELS = 'io.github.nix-image-action.labels'
 const COMPRESSION = 'io.github.nix-image-action.compression'
 
 /**
- * Describes a build whose layers are known.
- * @param asked the compression that build was asked for
- * @param formats those of the image's layers
+ * Returns the build info of an image.
+ * @param asked the requested compression
+ * @param formats the compression of each layer
  */
 export function describeBuild(
   storePath: string,
@@ -28,8 +28,8 @@ export function describeBuild(
   asked: LayerFormat,
   formats: readonly (LayerFormat | undefined)[],
 ): BuildInfo {
-  const leftSome = formats.some((format) => format !== asked)
-  return { storePath, labels: Object.keys(labels), ...(leftSome && { compression: asked }) }
+  const keptSome = formats.some((format) => format !== asked)
+  return { storePath, labels: Object.keys(labels), ...(keptSome && { compression: asked }) }
 }
 
 /** Returns the annotations of an image's manifest, and of its entry in an index. Label keys are sorted. */
@@ -49,7 +49,7 @@ export function fromAnnotations(annotations: Annotations): BuildInfo | undefined
   return { storePath, labels: keys, ...(isLayerFormat(compression) && { compression }) }
 }
 
-/** Puts build info in the place of any that annotations have, after all others. */
+/** Returns annotations with their build info replaced, at the end. */
 export function withBuildInfo(annotations: Annotations, info: BuildInfo | undefined): Annotations {
   const others = Object.entries(annotations).filter(([key]) => ![STORE_PATH, LABELS, COMPRESSION].includes(key))
   return { ...Object.fromEntries(others), ...(info && toAnnotations(info)) }

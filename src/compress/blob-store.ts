@@ -3,44 +3,44 @@ import { writeSync } from 'node:fs'
 import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { messageOf } from '../errors.ts'
-import { formatFreeSpace, freeSpace, MORE_SPACE } from '../fs/disk.ts'
+import { diskFailure } from '../fs/disk.ts'
 import type { Digest } from '../oci/digest.ts'
-import { BlobError } from './blob-error.ts'
 
-/** A blob that waits to be uploaded. */
+/** A complete blob that is kept until it is uploaded. */
 export interface StoredBlob {
   readonly digest: Digest
   /** In bytes. */
   readonly size: number
-  /** Its bytes, from the first; as often as they are wanted until its writer is released. */
+  /** Returns the content. Can be called repeatedly until the blob's writer is released. */
   open(): Readable
 }
 
 /** A blob that is being written. */
 export interface BlobWriter {
   /**
-   * What comes after `release` is let go.
-   * @throws BlobError where there is no room for it
+   * Appends bytes. Ignores them after `release`.
+   * @throws DiskError if the blob can't be stored
    */
   write(bytes: Buffer): Promise<void>
   finish(): StoredBlob
-  /** Gives up the blob's place, whether or not it is finished. */
+  /** Frees the blob's memory or file, whether or not it is complete. */
   release(): Promise<void>
 }
 
-/** Keeps blobs in memory as long as they are small, and few, and in files otherwise. */
+/** Keeps blobs in memory if they are few and small, and in files otherwise. */
 export interface BlobStore {
   create(): BlobWriter
 }
 
-/** The largest blob, and the most of all blobs together, that are kept in memory, in bytes. */
+/** The largest blob that is kept in memory, in bytes. */
 const BLOB_LIMIT = 16 * 1024 * 1024
+/** The most memory for all blobs together, in bytes. */
 const MEMORY_LIMIT = 64 * 1024 * 1024
 
 /**
- * A store for the blobs of one push.
- * @param folder for blobs that are large. Their files have no name there: however this process ends, they are gone
+ * Creates a store for the blobs of one push.
+ * @param folder for large blobs. Their files are unlinked as soon as they are open, so that none is left behind however
+ * this process ends
  */
 export function createBlobStore(folder: string): BlobStore {
   let inMemory = 0
@@ -49,35 +49,35 @@ export function createBlobStore(folder: string): BlobStore {
       const hash = createHash('sha256')
       let chunks: Buffer[] = []
       let size = 0
-      let own = 0
+      let ownMemory = 0
       let file: FileHandle | undefined
 
       let released = false
 
-      async function spill(): Promise<void> {
-        const opened = await openNameless(folder)
-        // Given up meanwhile: nobody would close it any more.
+      async function moveToFile(): Promise<void> {
+        const opened = await openUnlinkedFile(folder)
+        // Released in the meantime: nothing else would close the file.
         if (released) return opened.close()
-        // Before it is written to, so that it is closed where that fails.
+        // Set before writing, so that `release` closes the file if writing fails.
         file = opened
         for (const chunk of chunks) writeWhole(opened, chunk)
         chunks = []
-        inMemory -= own
-        own = 0
+        inMemory -= ownMemory
+        ownMemory = 0
       }
 
-      async function keep(bytes: Buffer): Promise<void> {
+      async function append(bytes: Buffer): Promise<void> {
         if (file !== undefined) return writeWhole(file, bytes)
         chunks.push(bytes)
-        own += bytes.length
+        ownMemory += bytes.length
         inMemory += bytes.length
-        if (own > BLOB_LIMIT || inMemory > MEMORY_LIMIT) await spill()
+        if (ownMemory > BLOB_LIMIT || inMemory > MEMORY_LIMIT) await moveToFile()
       }
 
       async function release(): Promise<void> {
         released = true
-        inMemory -= own
-        own = 0
+        inMemory -= ownMemory
+        ownMemory = 0
         chunks = []
         const opened = file
         file = undefined
@@ -86,19 +86,19 @@ export function createBlobStore(folder: string): BlobStore {
 
       return {
         async write(bytes) {
-          // What is still on its way to a blob that was given up.
           if (released) return
           hash.update(bytes)
           size += bytes.length
           try {
-            await keep(bytes)
+            await append(bytes)
           } catch (error) {
-            throw await notKept(folder, error)
+            throw await diskFailure(`Can't write a compressed layer to ${folder} before its upload`, folder, error)
           }
         },
         finish() {
-          if (released) throw new Error('a blob that was given up has no bytes to be read')
-          const open = () => Readable.from(file === undefined ? chunks : contentOf(file, size), { objectMode: false })
+          if (released) throw new Error('a released blob has no content')
+          const open = () =>
+            Readable.from(file === undefined ? chunks : readUnlinkedFile(file, size), { objectMode: false })
           return { digest: `sha256:${hash.digest('hex')}`, size, open }
         },
         release,
@@ -107,34 +107,24 @@ export function createBlobStore(folder: string): BlobStore {
   }
 }
 
-async function notKept(folder: string, cause: unknown): Promise<BlobError> {
-  const space = formatFreeSpace(await freeSpace([folder]))
-  return new BlobError({
-    message: `A layer can't be kept in ${folder} until it is uploaded`,
-    detail: messageOf(cause),
-    hint: `Layers that are too large for memory wait there, compressed, and by now ${space}. ${MORE_SPACE}`,
-    cause,
-  })
-}
-
-/** At once, not by a thread: those are busy compressing, and a write would wait its turn behind them. */
+/** Writes synchronously: libuv's threads are busy compressing, and the write would wait for one. */
 function writeWhole({ fd }: FileHandle, bytes: Buffer): void {
   for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
 }
 
 const CHUNK = 1024 * 1024
 
-/** Not a file stream: that would close the file at its end, and a blob may have to be sent again. */
-async function* contentOf(file: FileHandle, size: number): AsyncGenerator<Buffer> {
+/** Reads a file. Unlike a file stream, leaves it open at the end, because an upload may have to be repeated. */
+async function* readUnlinkedFile(file: FileHandle, size: number): AsyncGenerator<Buffer> {
   for (let position = 0; position < size; ) {
     const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(CHUNK), 0, CHUNK, position)
-    if (bytesRead === 0) throw new Error('a file for temporary data has been cut short')
+    if (bytesRead === 0) throw new Error('a temporary file is shorter than what was written to it')
     position += bytesRead
     yield buffer.subarray(0, bytesRead)
   }
 }
 
-async function openNameless(folder: string): Promise<FileHandle> {
+async function openUnlinkedFile(folder: string): Promise<FileHandle> {
   const path = join(folder, `nix-image-action-${randomUUID()}`)
   const file = await open(path, 'wx+', 0o600)
   await unlink(path)

@@ -1,10 +1,10 @@
 import { createHash, type Hash } from 'node:crypto'
-import { constants, crc32, createZstdCompress, deflateRawSync, type ZstdCompress } from 'node:zlib'
 import type { Digest } from '../oci/digest.ts'
 import type { LayerFormat } from '../oci/media-type.ts'
-import { BLOCK_LIMIT } from './deflate/deflate.ts'
-import { createDeflatePool } from './deflate/pool.ts'
+import type { BlockBuffers } from './codec.ts'
+import { createGzipCodec } from './gzip.ts'
 import type { Semaphore } from './semaphore.ts'
+import { createZstdCodec } from './zstd.ts'
 
 /** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
 export interface Compression {
@@ -12,18 +12,17 @@ export interface Compression {
   readonly level: number
 }
 
-/** What is known of a layer once all of it has been read. */
+/** The digest and size of a layer's uncompressed tar. */
 export interface UncompressedLayer {
-  /** Of the tar, before compression. */
   readonly diffId: Digest
-  /** Of the tar, in bytes. */
+  /** In bytes. */
   readonly size: number
 }
 
-/** Takes the bytes of a compressed layer in their order. */
+/** Takes the bytes of a compressed layer in order. */
 export type Write = (bytes: Buffer) => Promise<void>
 
-/** A layer all of whose bytes have been read, while the last of them are still being compressed. */
+/** A layer that has been read completely, while its last blocks are still being compressed. */
 export interface Compressing {
   readonly layer: UncompressedLayer
   /** Settles when the last byte has been written. */
@@ -31,34 +30,34 @@ export interface Compressing {
 }
 
 /**
- * Compresses a layer in blocks, each by itself on whichever core is free, and writes them in order. The result
- * hangs on nothing but the content and the settings: not on the machine's load, nor on how many cores it has.
- * Resolves as soon as all is read, so that the next layer's blocks keep the cores busy.
- * @param slots bounds how many blocks there are at once, over all layers
+ * Compresses a layer in blocks, in parallel and independently of each other, and writes them in order. The output is
+ * deterministic: it depends only on the content and the settings. Resolves as soon as the content has been read, so that
+ * the next layer's blocks keep the cores busy.
+ * @param blocks limits the blocks that are in memory at once, over all layers
  */
 export async function compressLayer(
   content: AsyncIterable<Buffer>,
-  compression: Compression,
-  slots: Semaphore,
+  { format, level }: Compression,
+  blocks: Semaphore,
   write: Write,
 ): Promise<Compressing> {
   const diffId = createHash('sha256')
-  const codec = compression.format === 'gzip' ? gzip(compression.level) : zstd(compression.level)
+  const codec = format === 'gzip' ? createGzipCodec(level) : createZstdCodec(level)
   let size = 0
-  // A chain, so that blocks are written in the order in which they were read, whichever is ready first.
+  // A chain of promises, so that blocks are written in order, whichever is compressed first.
   let chain = write(codec.header)
   chain.catch(() => undefined)
   try {
-    for await (const block of blocksOf(content, codec.blocks)) {
+    for await (const block of splitIntoBlocks(content, codec.buffers)) {
       size += block.length
       diffId.update(block)
-      await slots.acquire()
-      chain = writeNext(chain, codec.compress(block), slots, write)
-      // Whoever awaits `written` learns of it; until the next block has been read, nobody waits for this one.
+      await blocks.acquire()
+      chain = writeNext(chain, codec.compress(block), blocks, write)
+      // `written` reports the error. Until then, it must not count as unhandled.
       chain.catch(() => undefined)
     }
   } catch (error) {
-    // Nobody may write any more once this has failed.
+    // Nothing may be written after this function has failed.
     await chain.catch(() => undefined)
     throw error
   }
@@ -70,20 +69,20 @@ export async function compressLayer(
 async function writeNext(
   before: Promise<void>,
   compressed: Promise<Buffer>,
-  slots: Semaphore,
+  blocks: Semaphore,
   write: Write,
 ): Promise<void> {
   try {
-    // Both, even where one fails: nothing may be written any more once this has.
+    // Wait for both even if one fails: nothing may be written after this function has failed.
     await Promise.allSettled([before, compressed])
     await before
     await write(await compressed)
   } finally {
-    slots.release()
+    blocks.release()
   }
 }
 
-/** Reads a layer only to learn its diff ID. */
+/** Reads a layer to compute its diff ID. */
 export async function hashLayer(content: AsyncIterable<Buffer>): Promise<UncompressedLayer> {
   const hash = createHash('sha256')
   let size = 0
@@ -94,25 +93,9 @@ export async function hashLayer(content: AsyncIterable<Buffer>): Promise<Uncompr
   return { diffId: digestFrom(hash), size }
 }
 
-/** Memory for blocks, to be filled again: memory that is given up costs more time than it saves. */
-interface Blocks {
-  take(): Buffer
-  /** @param block what has been taken, or the part of it that was filled */
-  giveBack(block: Buffer): void
-}
-
-/** @param size of each, in bytes */
-function createBlocks(size: number): Blocks {
-  const spare: Buffer[] = []
-  return {
-    take: () => spare.pop() ?? Buffer.allocUnsafeSlow(size),
-    giveBack: ({ buffer }) => void spare.push(Buffer.from(buffer, 0, size)),
-  }
-}
-
-/** Blocks of the same size but for the last, however the content comes: their borders are part of the result. */
-async function* blocksOf(content: AsyncIterable<Buffer>, blocks: Blocks): AsyncGenerator<Buffer> {
-  let block = blocks.take()
+/** Yields blocks that fill their buffers, except for the last one. Chunk boundaries must not affect the output. */
+async function* splitIntoBlocks(content: AsyncIterable<Buffer>, buffers: BlockBuffers): AsyncGenerator<Buffer> {
+  let block = buffers.take()
   let filled = 0
   for await (const chunk of content) {
     for (let at = 0; at < chunk.length; ) {
@@ -121,135 +104,12 @@ async function* blocksOf(content: AsyncIterable<Buffer>, blocks: Blocks): AsyncG
       filled += copied
       if (filled < block.length) continue
       yield block
-      block = blocks.take()
+      block = buffers.take()
       filled = 0
     }
   }
   if (filled > 0) yield block.subarray(0, filled)
-  else blocks.giveBack(block)
-}
-
-interface Codec {
-  readonly blocks: Blocks
-  readonly header: Buffer
-  /** The block may be filled anew once the result is there. */
-  readonly compress: (block: Buffer) => Promise<Buffer>
-  /** @param size of all the blocks together, in bytes */
-  readonly trailer: (size: number) => Buffer
-}
-
-/** Deflate looks 32 KiB back, so that larger blocks would give nothing for their memory. */
-const GZIP_BLOCKS = createBlocks(BLOCK_LIMIT)
-
-/**
- * One gzip member, which every reader takes: each block ends in an empty stored block, so that the next begins on a
- * byte, as pigz does it (https://www.rfc-editor.org/rfc/rfc1952, https://zlib.net/pigz/).
- */
-function gzip(level: number): Codec {
-  let checksum = 0
-  return {
-    blocks: GZIP_BLOCKS,
-    // No time, no name; the system is "unknown".
-    header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
-    async compress(block) {
-      checksum = crc32(block, checksum)
-      return isIncompressible(block) ? storedBlocks(block) : deflateBlock(block, level)
-    },
-    trailer(size) {
-      const trailer = Buffer.alloc(10)
-      // An empty final block.
-      trailer.writeUInt16LE(0x0003, 0)
-      trailer.writeUInt32LE(checksum, 2)
-      trailer.writeUInt32LE(size % 2 ** 32, 6)
-      return trailer
-    },
-  }
-}
-
-/** zstd looks back some MiB: blocks of one come to 5 % more than a layer in one piece, blocks of two to 2 %. Each core has one. */
-const ZSTD_BLOCK = 2 * 1024 * 1024
-const ZSTD_BLOCKS = createBlocks(ZSTD_BLOCK)
-
-/** A frame for each block, one after the other: https://www.rfc-editor.org/rfc/rfc8878#section-3 */
-function zstd(level: number): Codec {
-  const empty = Buffer.alloc(0)
-  return {
-    blocks: ZSTD_BLOCKS,
-    header: empty,
-    compress: (block) => compressFrame(block, level),
-    trailer: () => empty,
-  }
-}
-
-/** Results come in pieces of this size, and each piece waits for a thread anew. */
-const OUTPUT = ZSTD_BLOCK / 2
-
-/** Compressors that are free, by their levels. To make one takes as long as a good part of a block. */
-const spareCompressors = new Map<number, ZstdCompress[]>()
-
-async function compressFrame(block: Buffer, level: number): Promise<Buffer> {
-  const spare = spareCompressors.get(level) ?? []
-  spareCompressors.set(level, spare)
-  const params = { [constants.ZSTD_c_compressionLevel]: level }
-  const compressor = spare.pop() ?? createZstdCompress({ params, chunkSize: OUTPUT })
-  const chunks: Buffer[] = []
-  const collect = (chunk: Buffer) => void chunks.push(chunk)
-  const done = Promise.withResolvers<void>()
-  compressor.on('data', collect).once('error', done.reject)
-  compressor.write(block)
-  // Ends the frame, which the next has nothing to do with.
-  compressor.flush(constants.ZSTD_e_end, done.resolve)
-  await done.promise
-  compressor.off('data', collect).off('error', done.reject)
-  spare.push(compressor)
-  ZSTD_BLOCKS.giveBack(block)
-  // A copy, for the pieces share memory with results that are needed longer.
-  return Buffer.concat(chunks)
-}
-
-/** Ends with the process, which it doesn't keep from ending. */
-const deflatePool = createDeflatePool()
-
-async function deflateBlock(filled: Buffer, level: number): Promise<Buffer> {
-  const { compressed, block } = await deflatePool.compress(filled, level)
-  GZIP_BLOCKS.giveBack(block)
-  return compressed
-}
-
-/** Deflate's way to take bytes as they are, 65535 at a time: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.4 */
-function storedBlocks(block: Buffer): Buffer {
-  const parts: Buffer[] = []
-  for (let at = 0; at < block.length; at += 0xffff) {
-    const bytes = block.subarray(at, at + 0xffff)
-    const header = Buffer.alloc(5)
-    header.writeUInt16LE(bytes.length, 1)
-    header.writeUInt16LE(bytes.length ^ 0xffff, 3)
-    parts.push(header, bytes)
-  }
-  const stored = Buffer.concat(parts)
-  GZIP_BLOCKS.giveBack(block)
-  return stored
-}
-
-/** How many bytes of a block are looked at, and on how many deflate is tried, before it is taken as it is. */
-const SAMPLE = 16 * 1024
-
-/**
- * Whether deflate would get nothing out of a block: a picture, an archive, a key. It is slowest where it is of no use,
- * so such blocks are stored. A block like that has all bytes about equally often, and gets no shorter when tried.
- */
-function isIncompressible(block: Buffer): boolean {
-  if (block.length < 4 * SAMPLE) return false
-  const counts = new Uint32Array(256)
-  const step = Math.floor(block.length / SAMPLE)
-  for (let at = 0; at < SAMPLE; at++) {
-    const byte = block[at * step] ?? 0
-    counts[byte] = (counts[byte] ?? 0) + 1
-  }
-  const bits = counts.reduce((sum, count) => (count === 0 ? sum : sum - count * Math.log2(count / SAMPLE)), 0)
-  if (bits < 7.9 * SAMPLE) return false
-  const middle = Math.floor(block.length / 2)
-  return deflateRawSync(block.subarray(middle, middle + SAMPLE), { level: 1 }).length > 0.98 * SAMPLE
+  else buffers.giveBack(block)
 }
 
 function digestFrom(hash: Hash): Digest {

@@ -1,16 +1,16 @@
 import { deflateRawSync } from 'node:zlib'
 
-/** Of each MiB of a layer so much is compressed to learn how large all of it would be. */
+/** The first 64 KiB of each MiB are compressed. */
 const PERIOD = 1024 * 1024
 const SAMPLE = 64 * 1024
 
-/** About how many bytes a layer would have in gzip: the samples' share of their size, taken for the whole. */
+/** Estimates the size of a layer in gzip, in bytes, from the compression ratio of samples. */
 export async function estimateCompressed(content: AsyncIterable<Buffer>): Promise<number> {
   let size = 0
   let sampled = 0
   let compressed = 0
   for await (const chunk of content) {
-    // The samples are where a period begins; a chunk may hold one, a part of one, or several.
+    // A chunk may contain several samples, or part of one.
     for (let at = 0; at < chunk.length; ) {
       const inPeriod = (size + at) % PERIOD
       const wanted = inPeriod < SAMPLE ? SAMPLE - inPeriod : 0

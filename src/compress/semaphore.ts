@@ -5,7 +5,7 @@ export interface Semaphore {
   release(): void
 }
 
-/** @param count how many tasks may run at once */
+/** @param count the number of permits */
 export function createSemaphore(count: number): Semaphore {
   let free = count
   const waiting: (() => void)[] = []

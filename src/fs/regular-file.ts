@@ -1,12 +1,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, opendir, readlink, realpath, stat } from 'node:fs/promises'
 import { isAbsolute, relative } from 'node:path'
-import { ActionError, messageOf } from '../errors.ts'
-
-/** A file that can't be read, or must not be. */
-export class FileError extends ActionError {
-  override readonly name = 'FileError'
-}
+import { FileError, messageOf } from '../errors.ts'
 
 /** A regular file, open for reading. */
 export interface RegularFile {
@@ -16,40 +11,40 @@ export interface RegularFile {
 }
 
 /**
- * Follows the links of a path in what somebody else has built: they may lead anywhere, to files of this machine or to
- * this process's environment.
- * @param root the folder that the path may lead to and nowhere else: the Nix store, or what a program has written
- * @returns the path without links, or nothing if there is nothing at it
- * @throws FileError if it leads out of `root`, or in circles
+ * Resolves the symbolic links of a path in a build result. The result is untrusted: its links may lead to other files of
+ * this machine, or to this process's environment.
+ * @param root the folder that the target must be in, such as the Nix store
+ * @returns the path without links, or undefined if it does not exist
+ * @throws FileError if the target is outside of `root`, or the links form a loop
  */
 export async function resolveWithin(path: string, root: string): Promise<string | undefined> {
   try {
-    const [place, folder] = await Promise.all([realpath(path), realpath(root)])
-    if (isWithin(place, folder)) return place
+    const [target, folder] = await Promise.all([realpath(path), realpath(root)])
+    if (isWithin(target, folder)) return target
   } catch (error) {
     if (isCode(error, 'ENOENT', 'ENOTDIR')) return undefined
     throw unreadable(path, error)
   }
-  throw leadsOut(path, root)
+  throw linkOutside(path, root)
 }
 
 /**
- * Opens a regular file, wherever its links lead within a folder.
+ * Opens a regular file. Its path may have links within `root`.
  * @param root as for `resolveWithin`
- * @throws FileError if there is none, it is not a regular file, or it is not in `root`
+ * @throws FileError if it does not exist, is not a regular file, or is outside of `root`
  */
 export async function openRegularFile(path: string, root: string): Promise<RegularFile> {
-  const place = await resolveWithin(path, root)
-  if (place === undefined) throw new FileError({ message: `There is no ${path}` })
-  // Without waiting: a pipe that nobody writes to would keep it from being opened.
+  const target = await resolveWithin(path, root)
+  if (target === undefined) throw new FileError({ message: `${path} does not exist` })
+  // O_NONBLOCK, because opening a pipe without a writer would block.
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW
-  const handle = await open(place, flags).catch((error: unknown) => {
+  const handle = await open(target, flags).catch((error: unknown) => {
     throw unreadable(path, error)
   })
   try {
     const file = await handle.stat()
     if (!file.isFile()) throw new FileError({ message: `${path} is not a regular file` })
-    if (!(await isStillWithin(handle, root))) throw leadsOut(path, root)
+    if (!(await isStillWithin(handle, root))) throw linkOutside(path, root)
     return { handle, size: file.size }
   } catch (error) {
     await handle.close()
@@ -58,7 +53,7 @@ export async function openRegularFile(path: string, root: string): Promise<Regul
 }
 
 /**
- * Reads a file to the end that it had when it was opened, even if it has grown since.
+ * Reads a file up to the size that it had when it was opened.
  * @param path for errors
  * @throws FileError
  */
@@ -77,16 +72,16 @@ export async function readWhole({ handle, size }: RegularFile, path: string): Pr
   return bytes.subarray(0, length)
 }
 
-/** Large, for each read waits for a thread among those that compress. */
+/** Large, because each read waits for one of the threads, which also compress. */
 const CHUNK = 1024 * 1024
 
 /**
- * Returns a file's content in chunks, to the end that it had when it was opened, and then closes it.
+ * Yields a file's content in chunks, up to the size that it had when it was opened, and then closes it.
  * @param path for errors
  * @throws FileError
  */
 export async function* contentOf({ handle, size }: RegularFile, path: string): AsyncGenerator<Buffer> {
-  // A stream can't end before its first byte.
+  // The `end` of a stream is inclusive, so that it can't be empty.
   if (size === 0) return handle.close()
   try {
     yield* handle.createReadStream({ highWaterMark: CHUNK, end: size - 1 })
@@ -95,7 +90,10 @@ export async function* contentOf({ handle, size }: RegularFile, path: string): A
   }
 }
 
-/** Whether a path without links is that of a folder. @throws FileError */
+/**
+ * Reports whether a path without links is a folder.
+ * @throws FileError
+ */
 export async function isFolder(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isDirectory()
@@ -104,21 +102,21 @@ export async function isFolder(path: string): Promise<boolean> {
   }
 }
 
-/** More files than a folder has that is an image. */
+/** No folder of an image has more files. */
 const NAMES_LIMIT = 10_000
 
 /**
- * Lists a folder, wherever its links lead within another one.
+ * Lists a folder. Its path may have links within `root`.
  * @param root as for `resolveWithin`
- * @returns the names in it, sorted
- * @throws FileError if it can't be read, leads out of `root`, or is too large
+ * @returns the sorted names
+ * @throws FileError if it can't be read, is outside of `root`, or has too many files
  */
 export async function listFolder(path: string, root: string): Promise<readonly string[]> {
-  const place = await resolveWithin(path, root)
-  if (place === undefined) throw new FileError({ message: `There is no ${path}` })
+  const target = await resolveWithin(path, root)
+  if (target === undefined) throw new FileError({ message: `${path} does not exist` })
   const names: string[] = []
   try {
-    for await (const { name } of await opendir(place, { bufferSize: 512 })) {
+    for await (const { name } of await opendir(target, { bufferSize: 512 })) {
       names.push(name)
       if (names.length > NAMES_LIMIT) break
     }
@@ -126,14 +124,14 @@ export async function listFolder(path: string, root: string): Promise<readonly s
     throw unreadable(path, error)
   }
   if (names.length <= NAMES_LIMIT) return names.sort()
-  throw new FileError({ message: `${path} is a folder with more than ${NAMES_LIMIT} files in it` })
+  throw new FileError({ message: `The folder ${path} has more than ${NAMES_LIMIT} files` })
 }
 
-/** Whether what was opened is where it was looked for: a program that still runs may have put a link in its place. */
+/** Reports whether an open file is in a folder: a running program may have replaced its path with a link. */
 async function isStillWithin({ fd }: FileHandle, root: string): Promise<boolean> {
-  // Only Linux says where an open file is.
-  const place = await readlink(`/proc/self/fd/${fd}`).catch(() => undefined)
-  return place === undefined || isWithin(place, await realpath(root))
+  // Available only on Linux.
+  const target = await readlink(`/proc/self/fd/${fd}`).catch(() => undefined)
+  return target === undefined || isWithin(target, await realpath(root))
 }
 
 function isWithin(path: string, folder: string): boolean {
@@ -145,10 +143,10 @@ function unreadable(path: string, cause: unknown): FileError {
   return new FileError({ message: `${path} can't be read`, detail: messageOf(cause), cause })
 }
 
-function leadsOut(path: string, root: string): FileError {
+function linkOutside(path: string, root: string): FileError {
   return new FileError({
     message: `${path} is a link that leads out of ${root}`,
-    hint: 'Nothing of it was read. Everything that an image is made of must be in its own output or in other store paths: copy the file into the output, or link to a store path.',
+    hint: 'The file was not read. All files of an image must be in its output or in other store paths. Copy the file to the output, or link to a store path.',
   })
 }
 

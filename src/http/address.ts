@@ -1,6 +1,6 @@
 import { BlockList, isIP } from 'node:net'
 
-/** The network of an address, from the most public to the nearest; nothing may connect to a forbidden one. */
+/** The kind of network of an address, from the most public to the nearest. No connection may lead to a forbidden address. */
 export type Zone = 'public' | 'private' | 'loopback' | 'forbidden'
 
 /** The kind of an IP address. */
@@ -14,12 +14,12 @@ const PUBLIC: AddressKind = { zone: 'public', name: 'a public address' }
 const PRIVATE: AddressKind = { zone: 'private', name: 'a private address' }
 const LOOPBACK: AddressKind = { zone: 'loopback', name: 'a loopback address' }
 const LINK_LOCAL: AddressKind = { zone: 'forbidden', name: 'a link-local address' }
-const PLATFORM: AddressKind = { zone: 'forbidden', name: 'an address for the metadata of cloud machines' }
+const CLOUD_METADATA: AddressKind = { zone: 'forbidden', name: 'a metadata address of a cloud' }
 const MULTICAST: AddressKind = { zone: 'forbidden', name: 'a multicast address' }
 const RESERVED: AddressKind = { zone: 'forbidden', name: 'a reserved address' }
 
 /**
- * Returns the kind of an IP address. An IPv6 address that stands for an IPv4 address is of that address's kind.
+ * Returns the kind of an IP address. An IPv6 address that embeds an IPv4 address has that address's kind.
  * Source: https://www.iana.org/assignments/iana-ipv4-special-registry and …/iana-ipv6-special-registry
  */
 export function classifyAddress(address: string): AddressKind {
@@ -34,14 +34,14 @@ export function classifyAddress(address: string): AddressKind {
   return GLOBAL.check(bare, 'ipv6') ? PUBLIC : RESERVED
 }
 
-/** Reports whether a host name or address is this machine, so that plain http may be spoken to it. */
+/** Reports whether a host name or address is this machine, for which plain http is allowed. */
 export function isLoopback(hostname: string): boolean {
   const address = unbracketed(hostname)
   if (address === 'localhost') return true
   return isIP(address) !== 0 && THIS_MACHINE.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
 }
 
-/** Returns the host of a URL as Node's network functions take it: IPv6 addresses without brackets. */
+/** Returns the host of a URL as Node's network functions expect it: IPv6 addresses without brackets. */
 export function unbracketed(hostname: string): string {
   return hostname.replace(/^\[|\]$/g, '')
 }
@@ -60,11 +60,11 @@ const THIS_MACHINE = blockList(['127.0.0.0/8', '::1/128'])
 /** Global unicast addresses: https://www.iana.org/assignments/ipv6-address-space */
 const GLOBAL = blockList(['2000::/3'])
 
-/** The first entry that contains an address counts. */
-const KINDS: readonly (readonly [AddressKind, BlockList])[] = [
+/** The kinds of address blocks. The first entry that contains an address counts. */
+const ADDRESS_KINDS: readonly (readonly [AddressKind, BlockList])[] = [
   [LINK_LOCAL, blockList(['169.254.0.0/16', 'fe80::/10'])],
   [
-    PLATFORM,
+    CLOUD_METADATA,
     blockList([
       '168.63.129.16/32', // Azure
       '100.100.100.200/32', // Alibaba Cloud
@@ -96,10 +96,10 @@ const KINDS: readonly (readonly [AddressKind, BlockList])[] = [
 ]
 
 function listedKind(address: string, family: 'ipv4' | 'ipv6'): AddressKind | undefined {
-  return KINDS.find(([, list]) => list.check(address, family))?.[0]
+  return ADDRESS_KINDS.find(([, list]) => list.check(address, family))?.[0]
 }
 
-/** Returns the IPv4 address that packets to an IPv6 address end up at, if it stands for one. */
+/** Returns the IPv4 address that an IPv6 address embeds, if any. */
 function embeddedAddress(groups: readonly number[]): string | undefined {
   const [first = 0, second = 0, third = 0, , , , seventh = 0, eighth = 0] = groups
   const prefix = groups.slice(0, 6).join(':')

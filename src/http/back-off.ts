@@ -1,26 +1,27 @@
 import type { Log } from '../log.ts'
 import type { Clock } from './clock.ts'
+import { formatRetry } from './retry.ts'
 
-/** A wait before something is tried again. */
+/** A wait before a retry. */
 export interface BackOff {
   readonly origin: string
-  /** How often it has failed. Requests that have failed equally often wait together. */
+  /** The number of failures so far. Requests with the same number of failures wait together. */
   readonly count: number
   /** In milliseconds. */
   readonly delay: number
-  /** Whether the host has asked for it. Then all its requests wait. */
+  /** Whether the host has asked for the wait. If so, all requests to it wait. */
   readonly asked: boolean
-  /** Whether the host limits how often it is asked. Then all its requests wait, whatever it asks for. */
+  /** Whether the host limits the rate of requests. If so, all requests to it wait. */
   readonly limited?: boolean
-  /** For the log, with the host. */
+  /** The reason, with the host, for the log. */
   readonly why: string
 }
 
-/** Waits between attempts. Parallel requests to a host share them, and their lines in the log. */
+/** The waits before retries. Parallel requests to a host share a wait and its line in the log. */
 export interface BackOffs {
   wait(backOff: BackOff): Promise<void>
-  /** Waits until a host may be asked. */
-  passed(origin: string): Promise<void>
+  /** Waits until requests to a host are allowed. */
+  ready(origin: string): Promise<void>
 }
 
 interface Pause {
@@ -28,14 +29,14 @@ interface Pause {
   readonly over: Promise<void>
 }
 
-/** What the random parts of two waits can differ by, in milliseconds. */
+/** The most that two waits can differ by because of their jitter, in milliseconds. */
 const JITTER = 1000
 
 export function createBackOffs(clock: Clock, log: Pick<Log, 'info'>): BackOffs {
   const rounds = new Map<string, Pause>()
   const closed = new Map<string, Pause>()
 
-  /** Starts a pause, which stands in the map while it lasts. */
+  /** Starts a pause, and keeps it in the map until it ends. */
   function start(delay: number, pauses: Map<string, Pause>, key: string): Pause {
     const end = clock.now() + delay
     const over = clock.wait(delay).finally(() => {
@@ -51,10 +52,10 @@ export function createBackOffs(clock: Clock, log: Pick<Log, 'info'>): BackOffs {
       const round = `${origin} ${count}`
       const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round))
       if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay)) return shared.over
-      log.info(`${why}; retrying in ${(delay / 1000).toFixed(1)} s`)
+      log.info(formatRetry(why, delay))
       await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over
     },
-    async passed(origin) {
+    async ready(origin) {
       for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin)) await pause.over
     },
   }

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 
-/** An answer that did not arrive in time. Trying again may help. */
+/** An answer that did not arrive in time. May be retried. */
 export class LateAnswer extends Error {
   override readonly name = 'LateAnswer'
   readonly code = 'ETIMEDOUT'
@@ -8,27 +8,27 @@ export class LateAnswer extends Error {
 
 /**
  * Reads a whole body.
- * @param limit the most bytes it may have
- * @param timeout for the whole of it, in milliseconds
- * @returns nothing where the body is longer
+ * @param limit the maximum size in bytes
+ * @param timeout for the whole body, in milliseconds
+ * @returns undefined if the body is larger
  * @throws LateAnswer
  */
-export async function readWhole(body: Readable, limit: number, timeout: number): Promise<Buffer | undefined> {
+export async function readBody(body: Readable, limit: number, timeout: number): Promise<Buffer | undefined> {
   const chunks: Buffer[] = []
-  const length = await collect(body, limit + 1, timeout, chunks)
+  const length = await collectChunks(body, limit + 1, timeout, chunks)
   return length > limit ? undefined : Buffer.concat(chunks, length)
 }
 
 /** Reads the first `limit` bytes of a body, or those that arrive within `timeout` milliseconds. */
-export async function readStart(body: Readable, limit: number, timeout: number): Promise<Buffer> {
+export async function readBodyStart(body: Readable, limit: number, timeout: number): Promise<Buffer> {
   const chunks: Buffer[] = []
-  // A body that breaks off or stalls may have said enough.
-  await collect(body, limit, timeout, chunks).catch(() => undefined)
+  // The beginning of a body that breaks off or stalls may suffice.
+  await collectChunks(body, limit, timeout, chunks).catch(() => undefined)
   return Buffer.concat(chunks).subarray(0, limit)
 }
 
-/** Adds a body's chunks to `chunks` until it ends or they have `enough` bytes. Returns how many bytes they have. */
-async function collect(body: Readable, enough: number, timeout: number, chunks: Buffer[]): Promise<number> {
+/** Adds a body's chunks to `chunks` until the body ends or they have `enough` bytes. Returns their size in bytes. */
+async function collectChunks(body: Readable, enough: number, timeout: number, chunks: Buffer[]): Promise<number> {
   const late = new LateAnswer(`the answer did not arrive within ${timeout / 1000} s`)
   const timer = setTimeout(() => body.destroy(late), timeout)
   let length = 0
@@ -36,7 +36,7 @@ async function collect(body: Readable, enough: number, timeout: number, chunks: 
     for await (const chunk of body as AsyncIterable<Buffer>) {
       chunks.push(chunk)
       length += chunk.length
-      // Leaving the loop destroys the stream, and with it the connection: nothing waits for the rest.
+      // Leaving the loop destroys the stream and its connection, so that nothing waits for the rest.
       if (length >= enough) break
     }
     return length
@@ -45,20 +45,20 @@ async function collect(body: Readable, enough: number, timeout: number, chunks: 
   }
 }
 
-/** The largest part of a body that is sent at a time: slow connections take it within any time limit. */
+/** The size of the parts in which a body is sent, in bytes. Even slow connections send one within the timeout. */
 const SLICE = 64 * 1024
 
-/** Limits how long the other side may go without progress. */
+/** Limits how long a server may go without progress. */
 export interface Watchdog {
-  /** The other side has to make progress from now on. */
+  /** Called when progress depends on the server. */
   start(): void
-  /** This side has to. */
+  /** Called when progress depends on this process. */
   stop(): void
 }
 
 /**
- * Returns a body to send in place of another, which it closes with itself.
- * @param watchdog runs while the receiver takes bytes, not while they are made, and goes on when the body has ended
+ * Wraps a body so that a watchdog runs while the server accepts bytes, but not while they are produced. The watchdog keeps
+ * running after the end of the body. Closing the wrapper closes the body.
  */
 export function watchBody(body: Readable, watchdog: Watchdog): Readable {
   async function* slices(): AsyncGenerator<Buffer> {
@@ -76,13 +76,13 @@ export function watchBody(body: Readable, watchdog: Watchdog): Readable {
   return watched
 }
 
-/** A body that is slower than this many bytes per timeout has stalled. */
+/** The least number of bytes per timeout. A slower body has stalled. */
 const LEAST_PROGRESS = 1024
 
 /**
  * Reads a body of any size, chunk by chunk.
- * @param timeout how long 1 KiB may take, in milliseconds; the time that the reader takes does not count
- * @throws LateAnswer where the transfer stalls
+ * @param timeout for each KiB, in milliseconds, not counting the time that the consumer takes
+ * @throws LateAnswer if the transfer stalls
  */
 export async function* readSteadily(body: Readable, timeout: number): AsyncGenerator<Buffer> {
   const stalled = new LateAnswer(`the transfer stalled: less than 1 KiB arrived within ${timeout / 1000} s`)

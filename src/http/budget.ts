@@ -1,64 +1,61 @@
-/**
- * How long a host is asked again after it was last heard from, in milliseconds. Leaves some of 120 s for the answer to the
- * last attempt.
- */
-const BUDGET = 115_000
+/** How long requests are retried after the last answer of their host, in milliseconds. Leaves 5 s of 120 s for the last answer. */
+const RETRY_BUDGET = 115_000
 
-/** What an attempt may take at least, however little of the budget is left, in milliseconds. */
-const SHORTEST_ATTEMPT = 10_000
+/** The minimum timeout of an attempt, however little of the budget is left, in milliseconds. */
+const MIN_ATTEMPT_TIMEOUT = 10_000
 
-/** How often a body is sent whose transfer time does not count. */
-const MOST_TRANSFERS = 6
+/** The number of attempts for which the time of sending a body does not count. */
+const MAX_TRANSFERS = 6
 
-/** One request, or several that are tried again together. */
+/** A request, or several that are retried as a whole. */
 export interface Work {
   readonly start: number
-  /** How often it has failed. */
+  /** The number of failed attempts. */
   count: number
-  /** When the first attempt that failed last made progress. */
+  /** The time of the last progress in the first failed attempt. */
   since: number | undefined
-  /** How long later attempts have transferred bytes, which does not count. */
+  /** The time that later attempts have spent on transferring bytes, which does not count. */
   transferred: number
 }
 
-/** One request on its way. */
+/** A single attempt to send a request. */
 export interface Attempt {
-  /** Returns how long it may go without progress, in milliseconds, where `timeout` is the most. */
+  /** Returns how long it may go without progress, in milliseconds, at most `timeout`. */
   limit(timeout: number): number
-  /** Bytes have gone over. */
+  /** Notes that bytes were transferred. */
   progress(): void
-  /** The host has given an answer that is not a passing failure. */
+  /** Notes an answer that is not a transient failure. */
   answered(): void
-  /** It has failed in a way that may pass. */
+  /** Notes a transient failure. */
   failed(): void
 }
 
 /**
- * Decides how long requests are tried again: 120 s after their host was last heard from, however many there are. A host may
- * answer one kind of requests and not another, so that each kind has a budget as well.
+ * Decides how long requests are retried: for 120 s after the last answer of their host, however many requests there are. A
+ * host may answer one kind of request and not another, so each kind has a budget as well.
  */
 export interface Budgets {
   startWork(): Work
   startAttempt(origin: string, work: Work, kind?: string): Attempt
-  /** Work has come to an answer that is not a passing failure, wherever it was redirected. */
+  /** Notes that work has ended with an answer that is not a transient failure, wherever it was redirected. */
   answered(origin: string, kind: string): void
-  /** Work has failed in a way that may pass, wherever it was redirected. */
+  /** Notes that work has failed with a transient failure, wherever it was redirected. */
   failed(origin: string, kind: string, since?: number): void
-  /** Returns how long the work may wait before its next attempt, in milliseconds. Negative when time is up. */
+  /** Returns how long the work may wait before its next attempt, in milliseconds. Negative if the budget is used up. */
   left(origin: string, work: Work, kind?: string): number
   /** Reports whether a host has answered before. */
   hasAnswered(origin: string): boolean
 }
 
 interface Host {
-  /** When it last answered. */
+  /** The time of the last answer. */
   heard: number | undefined
-  /** When it last made progress before it began to fail. Undefined while it works. */
+  /** The time of the last progress before the first of the current failures. Undefined if there are none. */
   failingSince: number | undefined
   lastFailure: number
 }
 
-/** @param now in milliseconds, from any moment on */
+/** @param now returns a monotonic time in milliseconds */
 export function createBudgets(now: () => number): Budgets {
   const hosts = new Map<string, Host>()
 
@@ -68,7 +65,7 @@ export function createBudgets(now: () => number): Budgets {
     return host
   }
 
-  /** The host as a whole, and what is known of this kind of requests to it. */
+  /** Returns the states of the host as a whole, and of this kind of request to it. */
   function hostsOf(origin: string, kind: string): readonly [Host, Host] {
     return [hostOf(origin), hostOf(`${kind} ${origin}`)]
   }
@@ -76,7 +73,7 @@ export function createBudgets(now: () => number): Budgets {
   function left(origin: string, work: Work, kind = ''): number {
     const since = hostsOf(origin, kind).map(({ failingSince = Number.POSITIVE_INFINITY }) => failingSince)
     const own = work.since === undefined ? Number.POSITIVE_INFINITY : work.since + work.transferred
-    return Math.min(...since, own) + BUDGET - now()
+    return Math.min(...since, own) + RETRY_BUDGET - now()
   }
 
   function answered(origin: string, kind: string): void {
@@ -101,12 +98,12 @@ export function createBudgets(now: () => number): Budgets {
       const both = hostsOf(origin, kind)
       const start = now()
       let last = start
-      // A failure of long ago says nothing about a host that has not been asked since.
-      for (const host of both) if (start - host.lastFailure > BUDGET) host.failingSince = undefined
+      // An old failure says nothing about a host that got no requests since.
+      for (const host of both) if (start - host.lastFailure > RETRY_BUDGET) host.failingSince = undefined
       return {
         limit: (timeout) => {
-          const cut = Math.max(0, STALL - Math.max(SHORTEST_ATTEMPT, left(origin, work, kind)))
-          return Math.max(timeout - cut, Math.min(timeout, SHORTEST_ATTEMPT))
+          const cut = Math.max(0, STALL - Math.max(MIN_ATTEMPT_TIMEOUT, left(origin, work, kind)))
+          return Math.max(timeout - cut, Math.min(timeout, MIN_ATTEMPT_TIMEOUT))
         },
         progress() {
           last = now()
@@ -115,7 +112,7 @@ export function createBudgets(now: () => number): Budgets {
         failed() {
           failed(origin, kind, last)
           if (work.since === undefined) work.since = Math.max(last, both[1].heard ?? last)
-          else if (work.count < MOST_TRANSFERS) work.transferred += last - start
+          else if (work.count < MAX_TRANSFERS) work.transferred += last - start
         },
       }
     },

@@ -1,4 +1,4 @@
-/** How far this machine's clock is behind a server's; negative if it is ahead. */
+/** The difference between a server's clock and this machine's. Positive if this machine's is behind. */
 export interface ClockSkew {
   readonly host: string
   readonly milliseconds: number
@@ -8,8 +8,8 @@ export interface ClockSkew {
 export const DAY = 86_400_000
 
 /**
- * Returns how far this machine's clock is from a server's, if that is a day or more. An answer that a cache has kept has
- * the `Date` at which it was made, and proves nothing.
+ * Returns the difference between a server's clock and this machine's, if it is a day or more. Ignores answers from caches,
+ * which keep the original `Date`.
  */
 export function clockSkew(host: string, headers: Headers, now: number): ClockSkew | undefined {
   const date = Date.parse(headers.get('date') ?? '')
@@ -17,18 +17,18 @@ export function clockSkew(host: string, headers: Headers, now: number): ClockSke
   return { host, milliseconds: date - now }
 }
 
-/** Returns a time as a person reads it, to the minute: `2026-02-03 04:05 UTC`. @param time milliseconds since 1970 */
+/** Formats a time to the minute: `2026-02-03 04:05 UTC`. @param time milliseconds since 1970 */
 export function formatTime(time: number): string {
   return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`
 }
 
-/** Time in milliseconds, from any moment on. */
+/** A monotonic clock, in milliseconds. */
 export interface Clock {
   now(): number
   wait(milliseconds: number): Promise<void>
 }
 
-/** A clock that has always advanced by what was waited, even if `wait` lets no time pass. */
+/** Creates a clock that advances by the length of each wait, even if `wait` returns at once, as in tests. */
 export function createClock(now: () => number, wait: (milliseconds: number) => Promise<unknown>): Clock {
   let skipped = 0
   const read = (): number => now() + skipped

@@ -3,8 +3,8 @@ import { lookup } from 'node:dns/promises'
 import { isIP, type LookupFunction } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import { buildConnector } from 'undici'
-import { RegistryError } from '../registry/registry-error.ts'
 import { type AddressKind, classifyAddress, unbracketed, type Zone } from './address.ts'
+import { HttpError } from './http-error.ts'
 
 /** An address that a host name resolves to. */
 export interface ResolvedAddress {
@@ -15,17 +15,17 @@ export interface ResolvedAddress {
 export interface NetworkSettings {
   /** Resolves a host name. Replaced by tests. */
   readonly resolve?: (hostname: string) => Promise<readonly ResolvedAddress[]>
-  /** Replaced by tests, which have loopback addresses alone. */
+  /** Replaced by tests, which only have loopback addresses. */
   readonly classify?: (address: string) => AddressKind
 }
 
-/** A request, as far as it decides which addresses may be connected to. */
+/** The properties of a request that decide which addresses it may be sent to. */
 export interface NetworkCall {
   readonly url: URL
   /** Used in messages, after "Can't". */
   readonly operation: string
-  /** The registry that causes the request; without one, every address is allowed. */
-  readonly registry?: URL | undefined
+  /** The server that caused the request. If undefined, every address is allowed. */
+  readonly initiator?: URL | undefined
 }
 
 /**
@@ -40,22 +40,22 @@ export interface Validity {
   readonly to: number
 }
 
-/** Decides which addresses requests may be sent to, by the address itself: names can be pointed anywhere. */
+/** Decides which IP addresses requests may be sent to. Host names don't count, because they can point anywhere. */
 export interface Network {
   /** Opens connections within a reach. Connections of different reaches must not be shared. */
   connector(reach: Reach): buildConnector.connector
   /**
-   * Returns how far a request may go. A registry may be at any address that is not forbidden. It may send this client to
-   * other hosts at public addresses, and to nearer ones only if it is as near itself.
+   * Returns the nearest zone that a request may be sent to. The initiator may be at any address that is not forbidden. It
+   * may cause requests to hosts at public addresses, and to hosts in nearer zones only if it is in such a zone itself.
    */
   reachFor(call: NetworkCall): Promise<Reach>
   /**
-   * Checks a request that goes through a proxy, which alone knows the address. An address in the URL is judged as it is,
-   * and a name by what it resolves to on this machine, if it does.
+   * Checks a request through a proxy, which resolves the host name itself: checks the address in the URL, or the addresses
+   * that this machine resolves the name to, if it can.
    * @throws RefusedAddress
    */
   checkProxied(url: URL, reach: Reach): Promise<void>
-  /** Returns the validity of the certificate that an origin has shown last, unless a proxy is in between. */
+  /** Returns the validity of the last certificate of an origin, unless it was reached through a proxy. */
   certificateOf(origin: string): Validity | undefined
 }
 
@@ -72,13 +72,13 @@ export class RefusedAddress extends Error {
   }
 }
 
-/** How long a name is looked up for a request through a proxy, which needs no such look-up, in milliseconds. */
+/** The timeout for resolving the host name of a request through a proxy, which does not need it, in milliseconds. */
 const PROXIED_LOOKUP_TIMEOUT = 3_000
 
 const CONNECT_TIMEOUT = 10_000
 
 export function createNetwork({
-  // As net.connect does: without IPv6 addresses on machines that have no IPv6.
+  // Like net.connect, ignores IPv6 addresses on machines without IPv6.
   resolve = (hostname) => lookup(hostname, { all: true, hints: ADDRCONFIG }),
   classify = classifyAddress,
 }: NetworkSettings): Network {
@@ -114,7 +114,7 @@ export function createNetwork({
     if (known === undefined || NEARNESS[zone] < NEARNESS[known]) zones.set(origin, zone)
   }
 
-  /** The addresses of a host, as far as this machine knows them. */
+  /** Returns the addresses of a host, or none if this machine can't resolve its name. */
   function addressesOf(hostname: string): Promise<readonly string[]> {
     const host = unbracketed(hostname)
     const known = resolved.get(host)
@@ -129,10 +129,10 @@ export function createNetwork({
     return addresses
   }
 
-  async function zoneOf(registry: URL): Promise<Zone> {
-    const connected = zones.get(registry.origin)
+  async function zoneOf(server: URL): Promise<Zone> {
+    const connected = zones.get(server.origin)
     if (connected !== undefined) return connected
-    const all = (await addressesOf(registry.hostname)).map((address) => classify(address).zone)
+    const all = (await addressesOf(server.hostname)).map((address) => classify(address).zone)
     return all.toSorted((one, other) => NEARNESS[one] - NEARNESS[other])[0] ?? 'public'
   }
 
@@ -140,11 +140,11 @@ export function createNetwork({
     connector(reach) {
       const connect = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT, lookup: lookupWithin(reach) })
       return (options, callback) => {
-        // Addresses are not looked up.
+        // net.connect does not call `lookup` for IP addresses.
         const refused = isIP(options.hostname) === 0 ? undefined : refusalOf(options.hostname, reach)
         if (refused !== undefined) return queueMicrotask(() => callback(refused, null))
         const origin = `${options.protocol}//${options.host}`
-        // undici returns the socket, which its types leave out. A certificate that is refused is gone with its socket.
+        // undici returns the socket, although its types say otherwise. After an error, the certificate is no longer available.
         const opened: unknown = connect(options, (...result) => {
           const [, socket] = result
           if (socket?.remoteAddress !== undefined) remember(origin, socket.remoteAddress)
@@ -158,10 +158,10 @@ export function createNetwork({
           })
       }
     },
-    async reachFor({ url, registry }) {
-      if (registry === undefined) return undefined
-      if (url.origin === registry.origin) return 'loopback'
-      const zone = await zoneOf(registry)
+    async reachFor({ url, initiator }) {
+      if (initiator === undefined) return undefined
+      if (url.origin === initiator.origin) return 'loopback'
+      const zone = await zoneOf(initiator)
       return zone === 'forbidden' ? 'public' : zone
     },
     async checkProxied(url, reach) {
@@ -187,30 +187,30 @@ async function within<Result>(milliseconds: number, work: Promise<Result>): Prom
   }
 }
 
-/** Returns the error of a request that a registry has sent to an address that it may not send anyone to. */
+/** Returns the error of a request to an address that its initiator must not direct requests to. */
 export function refusedAddress(
-  { url, operation, registry = url }: NetworkCall,
+  { url, operation, initiator = url }: NetworkCall,
   { address, kind }: RefusedAddress,
   reach: Reach,
-): RegistryError {
-  const { host } = registry
-  const own = url.origin === registry.origin
+): HttpError {
+  const { host } = initiator
+  const own = url.origin === initiator.origin
   const target = isIP(unbracketed(url.hostname)) === 0 ? `${url.host} (${address})` : url.host
   const leads = own ? `${target} is` : `${host} points to ${target},`
   if (kind.zone === 'forbidden' || reach === undefined)
-    return new RegistryError({
+    return new HttpError({
       host,
       problem: 'other',
-      message: `Can't ${operation}: ${leads} ${kind.name}, and this action never connects to those`,
+      message: `Can't ${operation}: ${leads} ${kind.name}, which this action never connects to`,
       hint: own
-        ? "Check the registry's name, and the address that it resolves to on the runner."
-        : `Check that ${host} is the registry you mean. If it is, report this to its operator.`,
+        ? `Check the name ${host}, and the address that it resolves to on the runner.`
+        : `Check that ${host} is the host you mean. If it is, report this to its operator.`,
     })
   const near = kind.zone === 'loopback' ? 'a loopback address' : 'a private address'
-  return new RegistryError({
+  return new HttpError({
     host,
     problem: 'other',
     message: `Can't ${operation}: ${leads} ${kind.name}, but ${host} itself is at a ${reach} address`,
-    hint: `If you operate ${host}, have it point to a public address, or have the runner reach ${host} itself at ${near}.`,
+    hint: `If you operate ${host}, make it point to a public address, or make the runner reach ${host} at ${near}.`,
   })
 }

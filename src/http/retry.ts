@@ -1,11 +1,9 @@
-import { firstLine } from '../errors.ts'
 import type { Log } from '../log.ts'
-import { RegistryError } from '../registry/registry-error.ts'
 
-/** What a server may ask for, in milliseconds. */
+/** The longest wait that a server may ask for, in milliseconds. */
 const LONGEST_RETRY_AFTER = 60_000
 const LONGEST_BACK_OFF = 15_000
-/** Cloudflare, which many registries are behind, has 520 to 527 for what is wrong with the server behind it. */
+/** Cloudflare answers with 520 to 527 when the server behind it fails. */
 const CLOUDFLARE = [520, 521, 522, 523, 524, 525, 526, 527]
 const RETRIED_STATUSES = new Set([408, 429, 500, 502, 503, 504, ...CLOUDFLARE])
 const RETRIED_ERRORS = new Set([
@@ -18,10 +16,10 @@ const RETRIED_ERRORS = new Set([
   'UND_ERR_CONNECT_TIMEOUT',
   'UND_ERR_HEADERS_TIMEOUT',
   'UND_ERR_BODY_TIMEOUT',
-  // A proxy that ends the connection before it has made a way.
+  // A proxy that ends the connection before it has opened a tunnel.
   'UND_ERR_PRX_CONN',
 ])
-/** Errors that point to a wrong address or set-up, unless the host has answered before: then it may be restarting. */
+/** Errors that point to a wrong address or configuration. A host that has answered before may be restarting instead. */
 const RETRIED_ONCE_ANSWERED = new Set([
   'ECONNREFUSED',
   'EHOSTUNREACH',
@@ -33,7 +31,7 @@ const RETRIED_ONCE_ANSWERED = new Set([
 ])
 
 /**
- * Whether the same request may succeed a moment later. GHCR answers a burst with 403 and these words:
+ * Reports whether the same request may succeed a moment later. GHCR answers a burst with 403 and these words:
  * https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits
  */
 export function isRetryable(status: number, body: string): boolean {
@@ -51,40 +49,34 @@ export function isRetryableError(code: string | undefined, answered: boolean): b
   return answered && (RETRIED_ONCE_ANSWERED.has(code) || code.startsWith('ERR_SSL_'))
 }
 
-/** How long to wait before lost or damaged content is asked for, or sent, again, in milliseconds. */
-export const LOST_PAUSES = [500, 2000]
+/** The line of the log that announces a retry. @param delay in milliseconds */
+export function formatRetry(why: string, delay: number): string {
+  return `${why}; retrying in ${(delay / 1000).toFixed(1)} s`
+}
 
-/** Says why, and waits. @param pause waits for so many milliseconds */
-export async function pauseFor(
+/** Formats how often and how long something was tried: `9 attempts in 118 s`. @param duration in milliseconds */
+export function formatAttempts(count: number, duration: number): string {
+  return `${count} attempts in ${Math.round(duration / 1000)} s`
+}
+
+/** How long to wait before each retry of a request whose answer is unusable or damaged, in milliseconds. */
+export const RETRY_PAUSES: readonly number[] = [500, 2000]
+
+/** Logs why something is retried, and waits. @param pause waits for so many milliseconds */
+export async function pauseBeforeRetry(
   why: string,
   milliseconds: number,
   { log, pause }: { readonly log: Pick<Log, 'info'>; readonly pause: (milliseconds: number) => Promise<unknown> },
 ): Promise<void> {
-  log.info(`${why}; retrying in ${(milliseconds / 1000).toFixed(1)} s`)
+  log.info(formatRetry(why, milliseconds))
   await pause(milliseconds)
 }
 
-/** Does again what has led to a doubtful answer. */
-export async function retryDoubtful<Result>(
-  work: () => Promise<Result>,
-  waiting: Parameters<typeof pauseFor>[2],
-): Promise<Result> {
-  for (const milliseconds of LOST_PAUSES) {
-    try {
-      return await work()
-    } catch (error) {
-      if (!(error instanceof RegistryError) || error.problem !== 'doubtful') throw error
-      await pauseFor(firstLine(error), milliseconds, waiting)
-    }
-  }
-  return work()
-}
-
 /**
- * Returns how long to wait before a request is sent again, in milliseconds: as long as the server asks for, up to a
- * minute, or else from 1 s on twice as long each time, up to 15 s. A random part keeps parallel jobs apart.
- * @param attempt how often it has been sent, from 1
- * @param retryAfter the header: seconds, a date, or broken (GHCR sends `12.5ms`, which stands for nothing)
+ * Returns how long to wait before a retry, in milliseconds: as long as the server asks for, up to a minute, or else 1 s,
+ * doubled with each attempt, up to 15 s. Jitter keeps parallel jobs apart.
+ * @param attempt the number of attempts so far
+ * @param retryAfter the `Retry-After` header: seconds, a date, or malformed (GHCR sends `12.5ms`, which is ignored)
  * @param random from 0 to 1
  */
 export function retryDelay(attempt: number, retryAfter: string | undefined, now: number, random: number): number {
@@ -93,7 +85,7 @@ export function retryDelay(attempt: number, retryAfter: string | undefined, now:
   return Math.min(1000 * 2 ** (attempt - 1) * (1 + random / 2), LONGEST_BACK_OFF * (1 - random / 5))
 }
 
-/** Returns what a `Retry-After` header asks for, in milliseconds. */
+/** Returns the delay that a `Retry-After` header asks for, in milliseconds. */
 export function parseRetryAfter(header: string | undefined, now: number): number | undefined {
   if (header === undefined) return undefined
   if (/^\d+(\.\d+)?$/.test(header)) return Number(header) * 1000

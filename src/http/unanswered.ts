@@ -1,13 +1,12 @@
+import { MORE_FILES } from '../actions/advice.ts'
 import { messageOf } from '../errors.ts'
-import { MORE_FILES } from '../fs/disk.ts'
-import { RegistryError, type RegistryErrorParts } from '../registry/registry-error.ts'
 import { LateAnswer } from './body.ts'
-import type { ClockSkew } from './clock.ts'
-import { DAY, formatTime } from './clock.ts'
+import { type ClockSkew, DAY, formatTime } from './clock.ts'
+import { causeOf, errorCode, HttpError, type HttpErrorParts } from './http-error.ts'
 import type { Validity } from './network.ts'
 import { type NamedProxy, proxyStatus, refusedByProxy } from './proxy.ts'
 
-/** A request that got no answer, and what helps to explain that. */
+/** A request that got no answer, and the facts that explain why. */
 export interface Unanswered {
   readonly url: URL
   /** Used in messages, after "Can't". */
@@ -16,23 +15,23 @@ export interface Unanswered {
   readonly proxy: NamedProxy | undefined
   /** Whether the host has answered before. */
   readonly answered: boolean
-  /** The validity of the certificate that the host has shown, if known. */
+  /** The validity of the host's certificate, if known. */
   readonly validity: Validity | undefined
-  /** The difference from a server's clock that an earlier answer has shown. */
+  /** The difference from a server's clock, if an earlier answer has revealed one. */
   readonly skew: ClockSkew | undefined
 }
 
-type Explanation = Pick<RegistryErrorParts, 'problem' | 'message' | 'hint'>
+type Explanation = Pick<HttpErrorParts, 'problem' | 'message' | 'hint'>
 
 /** Returns the error of a request that got no answer. */
-export function unanswered(call: Unanswered): RegistryError {
+export function unanswered(call: Unanswered): HttpError {
   const { url, operation, error, proxy } = call
   const { host } = url
   const refused = proxyStatus(causeOf(error))
   if (refused !== undefined && proxy?.url !== undefined)
     return refusedByProxy(proxy.url, proxy.variable, refused, call, error)
-  const { message, ...explanation } = explain(call)
-  return new RegistryError({
+  const { message, ...explanation } = explainUnanswered(call)
+  return new HttpError({
     host,
     ...explanation,
     message: `Can't ${operation}: ${message}`,
@@ -41,10 +40,10 @@ export function unanswered(call: Unanswered): RegistryError {
   })
 }
 
-function explain(call: Unanswered): Explanation {
+function explainUnanswered(call: Unanswered): Explanation {
   const { error, proxy, answered } = call
   const { host } = call.url
-  const code = codeOf(error) ?? ''
+  const code = errorCode(error) ?? ''
   if (error instanceof LateAnswer)
     return { problem: 'other', message: `the connection to ${host} stalled`, hint: 'Run the job again later.' }
   if (code === 'EMFILE' || code === 'ENFILE')
@@ -53,7 +52,7 @@ function explain(call: Unanswered): Explanation {
       message: 'the runner has reached its limit of open files',
       hint: MORE_FILES,
     }
-  if (TIME_ERRORS.has(code)) return explainTime(call, code)
+  if (TIME_ERRORS.has(code)) return explainCertificateTime(call, code)
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
     return {
       problem: 'other',
@@ -62,7 +61,7 @@ function explain(call: Unanswered): Explanation {
     }
   if (CERTIFICATE_ERROR.test(code))
     return { problem: 'untrusted-certificate', message: `the certificate of ${host} is not trusted`, hint: undefined }
-  const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host}, which ${proxy.variable} names`
+  const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host} (from ${proxy.variable})`
   return {
     problem: 'unreachable',
     message: `${host} can't be reached${through}`,
@@ -75,8 +74,8 @@ const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID'])
 const CERTIFICATE_ERROR =
   /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/
 
-/** Explains a certificate that is not valid at this time, or this machine's clock, whichever is likelier to be wrong. */
-function explainTime({ url: { host }, validity, skew }: Unanswered, code: string): Explanation {
+/** Explains an expired or future certificate. The cause may also be the clock of this machine. */
+function explainCertificateTime({ url: { host }, validity, skew }: Unanswered, code: string): Explanation {
   const now = Date.now()
   const expired = code === 'CERT_HAS_EXPIRED'
   const message = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`
@@ -90,21 +89,9 @@ function explainTime({ url: { host }, validity, skew }: Unanswered, code: string
   const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `
   const clock = `The runner's clock says ${formatTime(now)}`
   const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`
-  const far = limit !== undefined && Math.abs(limit - now) >= DAY
+  const longAgo = limit !== undefined && Math.abs(limit - now) >= DAY
   const hint = expired
-    ? `${fact}${clock}. ${far ? 'If that is wrong, set the clock. If it is right: ' : ''}${renew}`
-    : `${fact}${clock}. Certificates are seldom issued for the future: check the runner's clock, and set it if it is wrong.`
+    ? `${fact}${clock}. ${longAgo ? 'If that is wrong, set the clock. Otherwise: ' : ''}${renew}`
+    : `${fact}${clock}. Check the runner's clock, and set it if it is wrong.`
   return { problem: 'other', message, hint }
-}
-
-/** Returns the error that an error is about. */
-export function causeOf(error: unknown): unknown {
-  return error instanceof RegistryError && error.cause !== undefined ? error.cause : error
-}
-
-/** Returns the code that Node or undici gives an error, or what caused it. */
-export function codeOf(error: unknown): string | undefined {
-  const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown }
-  if (typeof code === 'string') return code
-  return typeof cause === 'object' && cause !== null ? codeOf(cause) : undefined
 }

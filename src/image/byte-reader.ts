@@ -1,17 +1,17 @@
 import { readSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 
-/** Bytes in order, from a stream or from a file in which it costs nothing to skip. */
+/** Reads bytes in order, from a stream or from a file, in which skipping is free. */
 export interface ByteReader {
-  /** The next bytes, at least one and at most `most`; none only at the end. They are valid until the next call. */
+  /** Returns at least one and at most `most` bytes, or none at the end. They are valid until the next call. */
   next(most: number): Promise<Buffer>
-  /** Passes over bytes. Returns how many there were: fewer than asked for only at the end. */
+  /** Returns how many bytes were skipped: fewer than `length` only at the end. */
   skip(length: number): Promise<number>
-  /** Ends what the bytes come from, where they have not all been read. */
+  /** Closes the source, even if bytes are left. */
   close(): Promise<void>
 }
 
-/** Exactly `length` bytes, fewer only at the end. */
+/** Reads exactly `length` bytes, fewer only at the end. */
 export async function readExactly(reader: ByteReader, length: number): Promise<Buffer> {
   const chunks: Buffer[] = []
   let missing = length
@@ -24,7 +24,6 @@ export async function readExactly(reader: ByteReader, length: number): Promise<B
   return Buffer.concat(chunks)
 }
 
-/** Reads whatever comes, one chunk at a time. */
 export function streamReader(stream: AsyncIterable<Buffer>): ByteReader {
   const chunks = stream[Symbol.asyncIterator]()
   let rest: Buffer = Buffer.alloc(0)
@@ -62,7 +61,7 @@ export function streamReader(stream: AsyncIterable<Buffer>): ByteReader {
 const FILE_CHUNK = 1024 * 1024
 
 /**
- * Reads a file, and seeks past what is skipped. Closing it closes the file.
+ * Reads a file, in which skipping moves the position. Closing the reader closes the file.
  * @param size of the file, in bytes
  */
 export function fileReader(file: FileHandle, size: number): ByteReader {
@@ -70,7 +69,7 @@ export function fileReader(file: FileHandle, size: number): ByteReader {
   let position = 0
   return {
     async next(most) {
-      // At once, not by a thread: those are busy compressing, and a read would wait its turn behind them.
+      // Synchronous, because an asynchronous read would wait for a thread of the pool that compresses layers.
       const bytesRead = readSync(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position)
       position += bytesRead
       return buffer.subarray(0, bytesRead)

@@ -1,34 +1,62 @@
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
+import { constants, createGunzip, createZstdDecompress, type ZstdDecompress } from 'node:zlib'
 import { which } from '@actions/io'
-import { messageOf } from '../errors.ts'
+import { ImageError, messageOf } from '../errors.ts'
 import { startStreaming } from '../process/stream.ts'
-import { ImageError } from './image-error.ts'
-import { splitFrames } from './zstd-frames.ts'
 
-/** How an archive can be compressed as a whole. */
+/** How an archive or a layer is compressed. */
 export type ArchiveCompression = 'gzip' | 'zstd' | 'xz'
 
-/** The compression that a file's first bytes tell of. */
+/** Detects the compression from a file's first bytes. */
 export function compressionOf(start: Buffer): ArchiveCompression | undefined {
   const hex = start.toString('hex', 0, 6)
   if (hex.startsWith('1f8b')) return 'gzip'
-  // A frame, or one to be skipped, which pzstd begins with.
+  // pzstd begins with a skippable frame.
   if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex)) return 'zstd'
   return hex === 'fd377a585a00' ? 'xz' : undefined
 }
 
-/** Whether the first bytes, at least 262, are a tar's. */
+/** Reports whether a file is a tar, by its first bytes; needs at least 262. */
 export function isTar(start: Buffer): boolean {
   return start.toString('latin1', 257, 262) === 'ustar'
 }
 
 /**
- * The bytes as they were before compression.
+ * Detects the compression of content from its first bytes. Nix's layers are plain tars; other tools put compressed
+ * layers into archives.
+ * @returns all of the content, in chunks that are each valid until the next one is read
+ */
+export async function peekCompression(
+  content: AsyncIterable<Buffer>,
+): Promise<{ readonly compression: ArchiveCompression | undefined; readonly content: AsyncIterable<Buffer> }> {
+  const chunks = content[Symbol.asyncIterator]()
+  let start: Buffer = Buffer.alloc(0)
+  while (start.length < TAR_HEADER) {
+    const { done, value } = await chunks.next()
+    if (done) break
+    // A copy, because the chunk is invalid once the next one is read.
+    start = Buffer.concat([start, value])
+  }
+  async function* whole(): AsyncGenerator<Buffer> {
+    try {
+      if (start.length > 0) yield start
+      for (let next = await chunks.next(); !next.done; next = await chunks.next()) yield next.value
+    } finally {
+      await chunks.return?.()
+    }
+  }
+  return { compression: isTar(start) ? undefined : compressionOf(start), content: whole() }
+}
+
+/** In bytes. */
+const TAR_HEADER = 512
+
+/**
+ * Decompresses an archive or a layer.
  * @param path of the archive, for errors
- * @param windowLog how far back zstd may refer, as a power of two, all of which is kept in memory
- * @throws ImageError where they are damaged, or xz is to be unpacked and there is no program for it
+ * @param windowLog the largest zstd window, as a power of two, all of which is kept in memory
+ * @throws ImageError if the bytes are damaged, or xz is needed and not installed
  */
 export function decompress(
   compression: ArchiveCompression,
@@ -36,97 +64,142 @@ export function decompress(
   path: string,
   windowLog = WINDOW_LOG,
 ): AsyncIterable<Buffer> {
-  // Large, for each step waits for a thread among those that compress.
-  const options = { chunkSize: 1024 * 1024 }
-  if (compression === 'xz') return byXz(bytes, path)
-  return compression === 'gzip'
-    ? byStream(createGunzip(options), bytes, path)
-    : byStream(
-        createZstdDecompress({ ...options, params: { [constants.ZSTD_d_windowLogMax]: windowLog } }),
-        splitFrames(bytes),
-        path,
-        windowLog,
-      )
+  if (compression === 'xz') return decompressXz(bytes, path)
+  if (compression === 'zstd') return decompressZstd(bytes, path, windowLog)
+  return decompressGzip(bytes, path)
 }
 
-/** 128 MiB: zstd's own default and what `zstd --long` uses. The format allows 2 GiB and more. */
+/** In bytes. Large, because each chunk waits for a thread of the pool that compresses layers. */
+const CHUNK = 1024 * 1024
+
+/** 128 MiB: zstd's own default, and the window of `zstd --long`. The format allows more than 2 GiB. */
 const WINDOW_LOG = 27
 /**
- * For layers while an archive is decompressed as well, which may take 128 MiB itself: 8 MiB, which all levels up to 19
- * need at most, and all decoders should allow. https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1.2
+ * 8 MiB, for layers of an archive that is itself decompressed, which may take 128 MiB already. Levels up to 19 need no
+ * more, and all decoders should allow it: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1.2
  */
 export const INNER_WINDOW_LOG = 23
 
-async function* byStream(
-  plain: NodeJS.ReadWriteStream,
-  bytes: AsyncIterable<Buffer>,
-  path: string,
-  windowLog = WINDOW_LOG,
-): AsyncGenerator<Buffer> {
-  const failure = settled(pipeline(Readable.from(bytes), plain))
+async function* decompressGzip(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
+  const gunzip = createGunzip({ chunkSize: CHUNK })
+  const failure = errorOf(pipeline(Readable.from(bytes), gunzip))
   try {
-    yield* plain as AsyncIterable<Buffer>
+    yield* gunzip
   } catch (error) {
-    // Whatever fails, the file, a copy or the decompression, the pipeline has the reason.
-    throw explained((await failure) ?? error, path, windowLog)
+    // The pipeline has the first cause: the file, the copy or the decompressor.
+    throw explainZlibError((await failure) ?? error, path)
   }
   const error = await failure
-  // Node stops reading at zeros behind gzip's end, which tapes have; what it had yet to read is not missed.
-  if (error !== undefined && codeOf(error) !== 'ERR_STREAM_PREMATURE_CLOSE') throw explained(error, path, windowLog)
+  // Node stops reading at zeros after the end of gzip data, as tapes have them.
+  if (error !== undefined && errorCode(error) !== 'ERR_STREAM_PREMATURE_CLOSE') throw explainZlibError(error, path)
 }
 
-function codeOf(error: unknown): string {
+/**
+ * Decompresses all frames of zstd data; pzstd and Podman's zstd:chunked write several. If a chunk contains the end of a
+ * frame, Node ignores the rest of the chunk (https://github.com/nodejs/node/issues/64741), which therefore goes to a new
+ * decompressor.
+ */
+async function* decompressZstd(bytes: AsyncIterable<Buffer>, path: string, windowLog: number): AsyncGenerator<Buffer> {
+  const chunks = bytes[Symbol.asyncIterator]()
+  const params = { [constants.ZSTD_d_windowLogMax]: windowLog }
+  let rest: Buffer = Buffer.alloc(0)
+  try {
+    do {
+      const decompressor = createZstdDecompress({ chunkSize: CHUNK, params })
+      const feeding = feed(decompressor, rest, chunks)
+      // The decompressor fails with the same error.
+      feeding.catch(() => undefined)
+      yield* decompressor
+      rest = await feeding
+    } while (rest.length > 0)
+  } catch (error) {
+    throw explainZlibError(error, path, windowLog)
+  } finally {
+    // Not awaited: if the caller stops early, `feed` may be waiting for a chunk that never comes.
+    chunks.return?.().catch(() => undefined)
+  }
+}
+
+/**
+ * Writes chunks until the decompressor ends inside one of them, or there are no more.
+ * @returns the part of the last chunk that the decompressor did not read
+ */
+async function feed(decompressor: ZstdDecompress, first: Buffer, chunks: AsyncIterator<Buffer>): Promise<Buffer> {
+  try {
+    for (let chunk: Buffer | undefined = first; chunk !== undefined; chunk = await nextChunk(chunks)) {
+      if (chunk.length === 0) continue
+      const before = decompressor.bytesWritten
+      await new Promise<void>((resolve, reject) => {
+        decompressor.write(chunk, (error) => (error ? reject(error) : resolve()))
+      })
+      const read = decompressor.bytesWritten - before
+      if (read < chunk.length) return chunk.subarray(read)
+    }
+    decompressor.end()
+    return Buffer.alloc(0)
+  } catch (error) {
+    decompressor.destroy(error instanceof Error ? error : new Error(messageOf(error)))
+    throw error
+  }
+}
+
+async function nextChunk(chunks: AsyncIterator<Buffer>): Promise<Buffer | undefined> {
+  const { done, value } = await chunks.next()
+  return done ? undefined : value
+}
+
+function errorCode(error: unknown): string {
   return String((error as NodeJS.ErrnoException).code)
 }
 
-function explained(error: unknown, path: string, windowLog: number): unknown {
-  if (codeOf(error) === 'ZSTD_error_frameParameter_windowTooLarge')
+function explainZlibError(error: unknown, path: string, windowLog = WINDOW_LOG): unknown {
+  if (errorCode(error) === 'ZSTD_error_frameParameter_windowTooLarge')
     return new ImageError({
-      message: `${path} can't be decompressed: zstd would need more than ${2 ** windowLog / 1024 / 1024} MiB of memory for its window`,
+      message: `${path} can't be decompressed: its zstd window is larger than ${2 ** windowLog / 1024 / 1024} MiB`,
       detail: messageOf(error),
       hint:
         windowLog === WINDOW_LOG
           ? 'Compress it without `--long`, or with at most `--long=27`.'
-          : 'Compress its layers without `--long` and with a level of at most 19, or do not compress the archive around them.',
+          : 'Compress its layers without `--long` and with a level of at most 19, or leave the archive uncompressed.',
       cause: error,
     })
-  return /^(Z_|ZSTD_)/.test(codeOf(error)) ? damaged(path, messageOf(error), error) : error
+  return /^(Z_|ZSTD_)/.test(errorCode(error)) ? decompressionError(path, messageOf(error), error) : error
 }
 
-/** More than xz takes for what its highest level, -9, has compressed: 65 MiB. */
+/** Decompressing data of the highest level, -9, takes 65 MiB. */
 const XZ_MEMORY = '160MiB'
 
-/** Node has no xz. */
-async function* byXz(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
+/** Runs the program `xz`, because Node.js does not support the format. */
+async function* decompressXz(bytes: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
   const program = await which('xz')
   if (program === '')
     throw new ImageError({
-      message: `${path} is compressed with xz, and there is no program "xz" to unpack it`,
-      hint: "Install it (on Debian and Ubuntu: apt-get install xz-utils), or let Nix compress with gzip or zstd: dockerTools' `compressor`.",
+      message: `${path} is compressed with xz, but the program "xz" is not installed`,
+      hint: 'Install it (on Debian and Ubuntu: apt-get install xz-utils), or compress with gzip or zstd: set `compressor` of dockerTools.',
     })
   const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`]
   const xz = startStreaming(program, args, { trust: 'nix', reads: true })
-  const fed = settled(pipeline(Readable.from(bytes), xz.input))
+  const fed = errorOf(pipeline(Readable.from(bytes), xz.input))
   try {
     yield* xz.output
     const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed])
-    // Where the program gave up, feeding it fails as well; any other failure to feed it comes first.
-    if (feeding !== undefined && !GIVEN_UP.has(codeOf(feeding))) throw feeding
-    if (failure !== undefined) throw damaged(path, log === '' ? failure : log)
+    // A program that fails closes its input, which is not the cause. Any other failure to feed it is.
+    if (feeding !== undefined && !INPUT_CLOSED.has(errorCode(feeding))) throw feeding
+    if (failure !== undefined) throw decompressionError(path, log === '' ? failure : log)
     if (feeding !== undefined) throw feeding
   } finally {
     xz.end()
   }
 }
 
-const GIVEN_UP = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'])
+const INPUT_CLOSED = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'])
 
-function damaged(path: string, detail: string, cause?: unknown): ImageError {
+function decompressionError(path: string, detail: string, cause?: unknown): ImageError {
   return new ImageError({ message: `${path} is damaged: it can't be decompressed`, detail, cause })
 }
 
-/** How it failed, once it is over. */
-async function settled(work: Promise<unknown>): Promise<unknown> {
+/** Returns what a promise rejects with, undefined if it resolves. */
+async function errorOf(work: Promise<unknown>): Promise<unknown> {
   try {
     await work
     return undefined

@@ -1,39 +1,32 @@
 import * as v from 'valibot'
+import { ImageError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import { digestOf } from '../oci/digest.ts'
-import { readConfig } from './config.ts'
-import { documentCalled } from './documents.ts'
-import { ImageError } from './image-error.ts'
-import { type Contents, damaged, listOf, memberName, type SourceImage } from './source-image.ts'
+import { readImageConfig, requireDocument } from './documents.ts'
+import { type Contents, damagedImage, formatNames, memberName, type SourceImage } from './source-image.ts'
 
 /**
- * The image of an archive as `docker save` and Nix's dockerTools write it, by its manifest.json.
+ * Returns the image of a docker archive, as `docker save` and Nix's dockerTools write it, from its manifest.json.
  * Source: https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
- * @throws ImageError where it is damaged, or more than one
+ * @throws ImageError if the archive is damaged or has several images
  */
 export async function imageOfDockerArchive(contents: Contents, path: string): Promise<SourceImage> {
-  const document = async (name: string, message: string) =>
-    documentCalled(await resolve(name, contents), contents, message, path)
-  const manifest = parseManifest(await document('manifest.json', 'its manifest.json'), path)
-  const config = await document(manifest.Config, `its config ${manifest.Config}`)
-  const image = readConfig(config, manifest.Config, path)
-  if (manifest.Layers.length !== image.diffIds.length)
-    throw damaged(path, `it has ${manifest.Layers.length} layers, and its config lists ${image.diffIds.length}`)
-  const layers: string[] = []
+  const document = async (name: string, description: string) =>
+    requireDocument(await followLinks(name, contents), contents, description, path)
+  const manifest = parseDockerManifest(await document('manifest.json', 'its manifest.json'), path)
+  const configBytes = await document(manifest.Config, `its config ${manifest.Config}`)
+  const config = readImageConfig(configBytes, manifest.Config, path)
+  if (manifest.Layers.length !== config.diffIds.length)
+    throw damagedImage(path, `it has ${manifest.Layers.length} layers, and its config lists ${config.diffIds.length}`)
+  const layerNames: string[] = []
   const missing: string[] = []
   for (const layer of manifest.Layers) {
-    const name = await resolve(layer, contents)
-    layers.push(name)
+    const name = await followLinks(layer, contents)
+    layerNames.push(name)
     if ((await contents.member(name))?.type !== 'file') missing.push(layer)
   }
-  if (missing.length > 0) throw damaged(path, `these layers are missing: ${listOf(missing)}`)
-  return {
-    names: manifest.RepoTags ?? [],
-    config: image,
-    configDigest: digestOf(config),
-    configBytes: config,
-    layers: layers.map((name) => ({ name })),
-  }
+  if (missing.length > 0) throw damagedImage(path, `these layers are missing: ${formatNames(missing)}`)
+  return { names: manifest.RepoTags ?? [], config, configDigest: digestOf(configBytes), configBytes, layerNames }
 }
 
 const MANIFEST = v.array(
@@ -46,23 +39,26 @@ const MANIFEST = v.array(
 
 type ManifestEntry = v.InferOutput<typeof MANIFEST>[number] & { readonly Layers: readonly string[] }
 
-function parseManifest(bytes: Buffer, path: string): ManifestEntry {
+function parseDockerManifest(bytes: Buffer, path: string): ManifestEntry {
   const read = readJson(MANIFEST, bytes)
   if (!read.ok)
-    throw damaged(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`)
+    throw damagedImage(
+      path,
+      `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`,
+    )
   const [entry, ...more] = read.value
-  if (entry === undefined) throw damaged(path, 'its manifest.json lists no image')
+  if (entry === undefined) throw damagedImage(path, 'its manifest.json lists no image')
   if (more.length > 0)
     throw new ImageError({
-      message: `${path} holds ${more.length + 1} images, and only one can be pushed`,
+      message: `${path} has ${more.length + 1} images, and only one can be pushed`,
       detail: read.value.map(({ RepoTags, Config }) => (RepoTags ?? []).join(', ') || Config).join('\n'),
-      hint: 'Build each of them by its own attribute (dockerTools.mergeImages joins several into one file).',
+      hint: 'Build each image by its own attribute (dockerTools.mergeImages joins several into one file).',
     })
   return { ...entry, Layers: entry.Layers ?? [] }
 }
 
-/** Follows links inside the archive, as far as they lead. */
-async function resolve(name: string, contents: Contents): Promise<string> {
+/** Follows up to 16 links inside the archive. */
+async function followLinks(name: string, contents: Contents): Promise<string> {
   let at = memberName(name)
   for (let hops = 0; hops < 16; hops++) {
     const member = await contents.member(at)

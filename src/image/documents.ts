@@ -1,37 +1,75 @@
-import { formatBytes } from '../units.ts'
-import { type Contents, damaged } from './source-image.ts'
+import { FormatError } from '../errors.ts'
+import { type ImageConfig, parseConfig } from '../oci/config.ts'
+import { formatBytes } from '../text.ts'
+import { type Contents, damagedImage } from './source-image.ts'
 
-/** Of one document in bytes, and of all that are kept together: an archive can hold any number. */
+/** The limits of one document and of all documents of an image together, in bytes. An archive can hold any number. */
 export const DOCUMENT_LIMIT = 4 * 1024 * 1024
 export const DOCUMENTS_LIMIT = 64 * 1024 * 1024
 
 /**
- * Whether a file is kept as what may be a document of the image. Most formats leave it to the image how its documents
- * are called, so that all JSON is; what they name themselves is one whatever it holds.
+ * Reports whether a file may be a document of the image. Most formats let the image choose the names of its documents,
+ * so any JSON file may be one; `manifest.json` and `index.json` always are.
  */
 export function isDocument(name: string, bytes: Buffer): boolean {
   if (name === 'manifest.json' || name === 'index.json') return bytes.length > 0
-  const first = bytes.find((byte) => !isSpace(byte))
+  const first = bytes.find((byte) => !isJsonSpace(byte))
   return first === 0x7b || first === 0x5b
 }
 
+/** https://www.rfc-editor.org/rfc/rfc8259#section-2 */
+function isJsonSpace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
+}
+
 /**
- * A document without which there is no image.
- * @param what it is, for errors: "its index.json"
- * @throws ImageError that says why there is none to read
+ * Returns a document that the image must have.
+ * @param description for errors, such as "its index.json"
+ * @throws ImageError if the document is missing or can't be read
  */
-export async function documentCalled(name: string, contents: Contents, message: string, path: string): Promise<Buffer> {
+export async function requireDocument(
+  name: string,
+  contents: Contents,
+  description: string,
+  path: string,
+): Promise<Buffer> {
   const bytes = await contents.document(name)
   if (bytes !== undefined) return bytes
   const member = await contents.member(name)
-  if (member?.type !== 'file') throw damaged(path, `${message} is missing`)
-  if (member.size === 0) throw damaged(path, `${message} is empty`)
+  if (member?.type !== 'file') throw damagedImage(path, `${description} is missing`)
+  if (member.size === 0) throw damagedImage(path, `${description} is empty`)
   if (member.size > DOCUMENT_LIMIT)
-    throw damaged(path, `${message} is too large (${formatBytes(member.size)}, at most ${formatBytes(DOCUMENT_LIMIT)})`)
-  throw damaged(path, `${message} is not JSON`)
+    throw damagedImage(
+      path,
+      `${description} is too large (${formatBytes(member.size)}, at most ${formatBytes(DOCUMENT_LIMIT)})`,
+    )
+  throw damagedImage(path, `${description} is not JSON`)
 }
 
-/** Between the parts of JSON: https://www.rfc-editor.org/rfc/rfc8259#section-2 */
-function isSpace(byte: number): boolean {
-  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
+/** Twice as many layers as Linux can stack: https://docs.kernel.org/filesystems/overlayfs.html (OVL_MAX_STACK). */
+export const LAYERS_LIMIT = 1000
+
+/** Describes an image with more layers than `LAYERS_LIMIT`; each layer costs at least one request to the registry. */
+export function tooManyLayers(count: number): string {
+  return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`
+}
+
+/**
+ * Parses an image's config.
+ * @param path of the image, for errors
+ * @throws ImageError
+ */
+export function readImageConfig(bytes: Buffer, name: string, path: string): ImageConfig {
+  const config = parseImageConfig(bytes, name, path)
+  if (config.diffIds.length > LAYERS_LIMIT) throw damagedImage(path, tooManyLayers(config.diffIds.length))
+  return config
+}
+
+function parseImageConfig(bytes: Buffer, name: string, path: string): ImageConfig {
+  try {
+    return parseConfig(bytes, `the config ${name}`)
+  } catch (error) {
+    if (error instanceof FormatError) throw damagedImage(path, error.parts.message, error)
+    throw error
+  }
 }

@@ -1,76 +1,100 @@
+import { ImageError } from '../errors.ts'
+import type { ImageConfig } from '../oci/config.ts'
 import type { Digest } from '../oci/digest.ts'
-import type { Descriptor, ImageConfig } from '../oci/document.ts'
-import { ImageError } from './image-error.ts'
+import type { Descriptor } from '../oci/manifest.ts'
 
-/** An image as Nix built it, read but for its layers' content. */
+/** An image on disk, as Nix built it: its documents, without the content of its layers. */
 export interface SourceImage {
-  /** The names that the archive gives the image, such as `app:nix`; often one, sometimes none. */
+  /** The names that a docker archive gives the image, such as `app:nix`. Often one, sometimes none. */
   readonly names: readonly string[]
   readonly config: ImageConfig
-  /** The hash of the config's bytes, which Docker calls the image's ID. */
+  /** The digest of `configBytes`, which Docker calls the image ID. */
   readonly configDigest: Digest
   readonly configBytes: Buffer
-  /** Lowest first, one for each diff ID of the config. */
-  readonly layers: readonly SourceLayer[]
-  /** Of an OCI layout, whose manifest is there already. */
+  /**
+   * The names of the files that hold the layers, links followed: lowest layer first, one per diff ID of the config.
+   * Several layers can have the same file.
+   */
+  readonly layerNames: readonly string[]
+  /** Only for an OCI layout. */
   readonly manifest?: LayoutManifest
 }
 
-/** The manifest that an OCI layout came with. */
+/** The manifest of an image in an OCI layout. */
 export interface LayoutManifest {
   readonly bytes: Buffer
   readonly mediaType: string
   readonly annotations: Readonly<Record<string, string>>
+  /** One per layer of the image. */
+  readonly layers: readonly Descriptor[]
   /** Whether the layout has no other image. */
   readonly alone: boolean
 }
 
-/** A layer of the image, in the order of the config. */
-export interface SourceLayer {
-  /** The member of the archive, or the file of the layout, that holds it; links followed. */
+/** A file of an archive or an OCI layout that may be a layer. */
+export interface LayerFile {
   readonly name: string
-  /** Of an OCI layout: how the manifest lists it. */
-  readonly blob?: Descriptor
-}
-
-/** A member of an archive, or a file of a layout, that may be a layer. */
-export interface LayerMember {
-  readonly name: string
-  /** In bytes. */
+  /** In bytes, as stored. */
   readonly size: number
-  /** The content in chunks, each valid until the next; once, and before `take` resolves. */
+  /**
+   * Reads the file as stored, at most once, before the next file is requested.
+   * Each chunk is valid until the next one is read.
+   */
   content(): AsyncIterable<Buffer>
 }
 
-/** Gets each of them as it comes by; what it leaves unread is passed over. */
-export type TakeLayer = (member: LayerMember) => Promise<void>
+/** Yields the files that may be layers in the order in which they are stored, and returns the image. */
+export type ImageReader = AsyncGenerator<LayerFile, SourceImage, void>
 
-/** What an archive or a layout holds, by names without `./` in front. */
+/** An image that the caller reads at its own pace. Nothing is opened before the first request. */
+export interface OpenImage {
+  /** Yields the files that may be layers, once. The bytes of a file that the caller does not read are skipped. */
+  readonly layers: AsyncIterable<LayerFile>
+  /** Skips the files that are left and returns the image. In a stream, its documents may follow the layers. */
+  image(): Promise<SourceImage>
+}
+
+/** Adapts a reader to consumers that use `for await`, which discards a generator's return value. */
+export function openImageReader(reader: ImageReader): OpenImage {
+  let image: SourceImage | undefined
+  async function* readLayers(): AsyncGenerator<LayerFile, void, void> {
+    image = yield* reader
+  }
+  const layers = readLayers()
+  return {
+    layers,
+    async image() {
+      while (!(await layers.next()).done);
+      if (image === undefined) throw new Error('the image was closed before its end')
+      return image
+    },
+  }
+}
+
+/** Access to the files of an archive or a layout by name. Names have no leading `./`. */
 export interface Contents {
-  /** Returns nothing if there is nothing by that name. */
+  /** Returns undefined if no file has that name. */
   member(name: string): Promise<Member | undefined>
   /**
-   * Returns the content of a small file of JSON: the documents of an image are among those.
+   * Returns the content of a small JSON file, undefined for any other file.
    * @throws ImageError if all documents together are too large
    */
   document(name: string): Promise<Buffer | undefined>
 }
 
-/** What an archive or a folder has by a name. */
 export interface Member {
   readonly type: 'file' | 'hard-link' | 'symbolic-link' | 'folder' | 'other'
-  /** The name of what a link leads to. */
+  /** The name of the file that a link points to. */
   readonly target: string
   /** In bytes. */
   readonly size: number
 }
 
-/** The error of an image that is not what it should be. @param why what is wrong with it */
-export function damaged(path: string, why: string, cause?: unknown): ImageError {
-  return new ImageError({ message: `${path} is not a whole image: ${why}`, cause })
+export function damagedImage(path: string, problem: string, cause?: unknown): ImageError {
+  return new ImageError({ message: `${path} is not a complete image: ${problem}`, cause })
 }
 
-/** Without `./` in front and without `x/../`. */
+/** Removes a leading `./`, and every `x/../`. */
 export function memberName(name: string): string {
   const parts: string[] = []
   for (const part of name.split('/')) {
@@ -81,8 +105,8 @@ export function memberName(name: string): string {
   return parts.join('/')
 }
 
-/** The first of many names, for people, and how many more there are. */
-export function listOf(names: readonly string[], separator = ', '): string {
+/** Formats the first eight names for a message, and the number of the others. */
+export function formatNames(names: readonly string[], separator = ', '): string {
   const shown = names.slice(0, 8).join(separator)
   return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing'
 }

@@ -1,35 +1,23 @@
 import * as v from 'valibot'
+import type { Environment } from '../context.ts'
+import { InputError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import {
   formatReference,
   formatRepository,
   parseReference,
-  type Reference,
   type Repository,
   sameRepository,
+  type TagReference,
   tagProblem,
 } from '../oci/reference.ts'
-import {
-  type Environment,
-  fillPlaceholders,
-  InputError,
-  inputOf,
-  isTagPattern,
-  listOf,
-  uniqueBy,
-  valid,
-  withSampleSha,
-} from './field.ts'
-
-/** A tag to publish, in one of `images`. */
-export interface TagReference extends Reference {
-  readonly tag: string
-}
+import { inputOf, splitList, uniqueBy, valid } from './field.ts'
+import { fillPlaceholders, isTagPattern, withSampleSha } from './placeholders.ts'
 
 /**
- * Replaces `{sha}` in tags by the short form of a commit.
+ * Replaces `{sha}` in tags with the short ID of a commit.
  * @param revision the full commit ID, or empty if it is unknown
- * @throws InputError if a tag has `{sha}` and the commit is unknown
+ * @throws InputError if a tag contains `{sha}` and the commit is unknown
  */
 export function fillTags(tags: readonly TagReference[], revision: string): readonly TagReference[] {
   const filled = tags.map((one) => ({
@@ -40,26 +28,26 @@ export function fillTags(tags: readonly TagReference[], revision: string): reado
 }
 
 /**
- * The tags to publish: those of the input, else those of docker/metadata-action, else the usual ones. They still have
- * `{sha}`: which commit was built is in the records.
- * @throws InputError where there is none for an image, or one is for another
+ * Returns the tags to publish: from the input, from docker/metadata-action, or the defaults. They may contain `{sha}`: the
+ * commit is known only once the records are read.
+ * @throws InputError if an image has no tag, or a tag is for another image
  */
-export function readTags(
+export function readTagsInput(
   env: Environment,
   images: readonly Repository[],
   metadata: Metadata | undefined,
   variant: string,
 ): { readonly tags: readonly TagReference[]; readonly notices: readonly string[] } {
-  const given = listOf(inputOf(env, 'tags'))
+  const given = splitList(inputOf(env, 'tags'))
   const own = given.length > 0 || metadata?.tags === undefined
-  const usual = usualTags(env, variant)
-  const texts = given.length > 0 ? given : (metadata?.tags ?? usual.texts)
+  const defaults = defaultTags(env, variant)
+  const texts = given.length > 0 ? given : (metadata?.tags ?? defaults.texts)
   const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images))
   const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)))
   if (own && foreign[0] !== undefined)
     throw new InputError({
-      message: `The input \`tags\` has ${formatReference(foreign[0])}, which is none of the images of \`image\``,
-      hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write the tag alone.`,
+      message: `The input \`tags\` contains ${formatReference(foreign[0])}, which is not in \`image\``,
+      hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write only the tag.`,
     })
   const tags = uniqueBy(
     all.filter((one) => !foreign.includes(one)),
@@ -67,20 +55,20 @@ export function readTags(
   )
   if (tags.length > 0) {
     checkEachTagged(images, tags)
-    return { tags, notices: texts === usual.texts ? usual.notices : [] }
+    return { tags, notices: texts === defaults.texts ? defaults.notices : [] }
   }
   throw new InputError({
-    message: 'There is no tag to publish: docker/metadata-action gave none for the images of `image`',
-    detail: foreign.length > 0 ? `it gave ${foreign.map(formatReference).join(', ')}` : 'it gave no tags at all',
-    hint: 'Let `images` of docker/metadata-action and `image` of this step name the same repositories, and its `tags` have a rule for this event; or set `tags` here.',
+    message: 'No tags to publish: docker/metadata-action created none for `image`',
+    detail: foreign.length > 0 ? `it created ${foreign.map(formatReference).join(', ')}` : 'it created no tags',
+    hint: 'Use the same repositories in `images` of docker/metadata-action and `image` of this step, and add a rule for this event to its `tags`. Or set `tags` in this step.',
   })
 }
 
-/** Those of runs for what may yet be turned down: pull requests, and the queue in which they wait to be merged. */
+/** Events for changes that are not merged yet: pull requests and merge queues. */
 const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/
 
-/** The tags where none are given: users who pull `latest` don't expect what nobody has merged yet. */
-function usualTags(
+/** Returns the default tags. `latest` is published only for merged changes. */
+function defaultTags(
   { GITHUB_EVENT_NAME: event = '' }: Environment,
   variant: string,
 ): {
@@ -93,13 +81,13 @@ function usualTags(
   return { texts: [ofCommit], notices: [notice] }
 }
 
-/** An image without a tag would be published where nobody finds it. */
+/** @throws InputError */
 function checkEachTagged(images: readonly Repository[], tags: readonly TagReference[]): void {
   const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)))
   if (untagged === undefined) return
   throw new InputError({
-    message: `There is no tag for ${formatRepository(untagged)}`,
-    hint: 'Write a tag alone, so that it goes to every image, or let `images` of docker/metadata-action name this one too.',
+    message: `No tag to publish for ${formatRepository(untagged)}`,
+    hint: 'Write a tag without a name to publish it for every image, or add this image to `images` of docker/metadata-action.',
   })
 }
 
@@ -108,7 +96,7 @@ function readTagReferences(text: string, images: readonly Repository[]): readonl
   if (!text.includes(':'))
     throw new InputError({
       message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-      hint: 'For the names of branches use docker/metadata-action, which makes tags of them; for another repository write `name:tag`.',
+      hint: 'To create tags from branch names, use docker/metadata-action. For another repository, write `name:tag`.',
     })
   const colon = text.lastIndexOf(':')
   const { repository, tag, digest } = valid('tags', () =>
@@ -116,12 +104,12 @@ function readTagReferences(text: string, images: readonly Repository[]): readonl
   )
   if (tag !== undefined && digest === undefined) return [{ repository, tag: text.slice(colon + 1) }]
   throw new InputError({
-    message: `The input \`tags\` has "${text}", which has no tag`,
-    hint: 'Write `name:tag`, or the tag alone.',
+    message: `The input \`tags\` contains "${text}", which has no tag`,
+    hint: 'Write `name:tag`, or only the tag.',
   })
 }
 
-/** What docker/metadata-action gives for an image. */
+/** The output of docker/metadata-action. */
 export interface Metadata {
   readonly tags: readonly string[] | undefined
   readonly annotations: readonly string[] | undefined
@@ -130,8 +118,8 @@ export interface Metadata {
 const METADATA = v.object({ tags: v.optional(v.array(v.string())), annotations: v.optional(v.array(v.string())) })
 
 /**
- * Reads what docker/metadata-action, run in an earlier step of the job, has left.
- * @throws InputError where it is something else
+ * Reads the output of docker/metadata-action in an earlier step of the job.
+ * @throws InputError if it is not valid
  */
 export function readMetadata(env: Environment): Metadata | undefined {
   const json = env.DOCKER_METADATA_OUTPUT_JSON ?? ''
@@ -139,8 +127,8 @@ export function readMetadata(env: Environment): Metadata | undefined {
   const result = readJson(METADATA, json)
   if (result.ok) return { tags: result.value.tags, annotations: result.value.annotations }
   throw new InputError({
-    message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not what docker/metadata-action writes',
+    message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
     detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-    hint: 'Nothing but docker/metadata-action should set it; a step before this one does.',
+    hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
   })
 }

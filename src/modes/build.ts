@@ -1,46 +1,45 @@
-import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import type { JobLog } from '../actions/log.ts'
-import type { BuildInfo } from '../cache/build-info.ts'
+import { MORE_SPACE } from '../actions/advice.ts'
 import { findPublished } from '../cache/layers.ts'
 import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'
 import type { Workflow } from '../context.ts'
-import { checkDocker, PUSH_STRAIGHT } from '../docker/docker.ts'
-import { formatFreeSpace, freeSpace, MORE_SPACE, shortOfSpace } from '../fs/disk.ts'
+import { checkDocker, PUSH_WITHOUT_DOCKER } from '../docker/docker.ts'
+import { ImageError } from '../errors.ts'
+import { formatFreeSpace, freeSpace, shortOfSpace } from '../fs/disk.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
-import { ImageError } from '../image/image-error.ts'
 import { findSource, type ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
-import type { BuildInputs } from '../inputs/inputs.ts'
-import { adviseOnSettings, buildInstallable, storeFolder } from '../nix/build.ts'
+import type { BuildInputs } from '../inputs/build.ts'
+import type { JobLog } from '../log.ts'
+import { buildInstallable } from '../nix/build.ts'
+import { explainIgnoredSettings } from '../nix/explain.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
 import { checkPrerequisites } from '../nix/preflight.ts'
+import { storeFolder } from '../nix/store-path.ts'
 import { platformOf } from '../nix/system.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference, formatRepository } from '../oci/reference.ts'
-import { checkImage } from '../push/check-image.ts'
-import { publishUnchanged, relabel } from '../push/keep.ts'
+import { checkImage } from '../push/check.ts'
+import { publishUnchanged, relabel } from '../push/existing.ts'
+import { pushImage } from '../push/image.ts'
 import { addLocalImage } from '../push/local-image.ts'
 import { writeLayout } from '../push/nix2container.ts'
-import { pushWithDocker } from '../push/push-with-docker.ts'
-import { pushWithRegistry } from '../push/push-with-registry.ts'
-import { bytesOf, type PushedLayer } from '../push/pushing.ts'
 import { checkTag, chooseTag } from '../push/tag.ts'
-import { NoArtifactService, writeRecord } from '../record/artifacts.ts'
-import { writeJobRecord } from '../record/job-records.ts'
+import { type CompressedLayer, totalSize } from '../push/uploads.ts'
+import { pushWithDocker } from '../push/with-docker.ts'
 import { type DigestRecord, serializeRecord } from '../record/record.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import { settleAll } from '../settle-all.ts'
+import { type BuildIdentity, handOver, recordOf } from './build-record.ts'
 import { type BuiltImage, summarizeBuild } from './build-summary.ts'
 import type { Result, Tools } from './mode.ts'
 import { findRevision } from './revision.ts'
 
 /**
- * Builds one system's image with Nix, pushes it, and hands its digest to merge. What is published already, of the same
- * store path, is neither built nor pushed.
- * @throws Failure, before anything is pushed wherever the cause can be known by then
+ * Builds the image of one system with Nix, pushes it, and hands its digest over to merge. Skips an image that is already
+ * published from the same store path. Checks before the build that the image can be pushed.
+ * @throws ActionError
  */
 export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tools): Promise<Result> {
   const { registry, log } = tools
@@ -53,7 +52,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
   if (warning) log.warning(warning)
   const identity = { revision, tag, workflow }
-  // All before Nix builds: while its log is shown, the runner takes no commands, and so would mask no secret.
+  // Log in before the build: while Nix's log is shown, the runner ignores commands, including those that mask secrets.
   const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve()
   const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
   const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem }
@@ -63,23 +62,23 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
     pushable,
   ])
-  if (unchanged !== undefined) return keep(unchanged, inputs, identity, tools)
+  if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
   const storePath = local?.text ?? (await buildWithNix(installable, inputs, workflow, log))
   const check = (image: SourceImage) => checkPlatform(image, platform, system, storePath)
   const source = { ...(await findSource(storePath)), platform }
-  return withReadable(source, installable, inputs, workflow, log, async (source) => {
+  return withReadableSource(source, installable, inputs, workflow, log, async (source) => {
     const built = { system, platform, storePath }
     if (!push) {
       check(await checkImage(source))
-      log.info('Nothing is pushed: `push` is `false`')
+      log.info('Not pushing the image: `push` is `false`')
       return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const pushed =
       inputs.pushWith === 'docker'
-        ? await pushWithDocker(pushing, tools)
-        : await pushWithRegistry(
+        ? await pushWithDocker(pushing, registry, log)
+        : await pushImage(
             {
               ...pushing,
               published,
@@ -88,25 +87,24 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
               storePath,
               tempFolder: workflow.tempFolder,
             },
-            tools,
+            registry,
+            log,
           )
     const { layers, info } = pushed
     const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, identity))
-    await handOver(records, inputs, workflow, log)
-    return report(pushed.images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
+    await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
+    return reportBuild(
+      pushed.images,
+      records,
+      tag,
+      { ...built, ...(layers && { layers }) },
+      layers && trafficOf(layers),
+    )
   })
 }
 
-/** What a build is known by: its commit, which is empty if unknown, its tag, and the run. */
-interface BuildIdentity {
-  readonly revision: string
-  /** Empty: the image is pushed by digest alone. */
-  readonly tag: string
-  readonly workflow: Workflow
-}
-
-/** Hands over an image that needs no build, as if it had just been pushed; where its labels say other things, with those. */
-async function keep(
+/** Hands over a published image as if this run had built it. Updates its labels if they differ. */
+async function reuseImage(
   found: UnchangedImage,
   inputs: BuildInputs,
   identity: BuildIdentity,
@@ -116,24 +114,26 @@ async function keep(
   const { tag, workflow } = identity
   const platform = platformOf(system)
   const {
-    image: there,
+    image: published,
     info: { storePath },
   } = found
-  log.info(`Nothing to build: ${formatRepository(there.repository)}@${there.digest} is of ${storePath}`)
+  log.info(
+    `Skipping the build: ${formatRepository(published.repository)}@${published.digest} was built from ${storePath}`,
+  )
   const asked = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
   const { image, info } = await relabel(registry, found, inputs.labels, asked)
-  const unchanged = image.digest === there.digest
-  if (!unchanged) log.info(`With the labels of this run it is ${image.digest}; its layers are the same`)
+  const unchanged = image.digest === published.digest
+  if (!unchanged) log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`)
   const sent = await publishUnchanged(registry, image, images, tag)
   const kept = images.map((repository) => ({ ...image, repository }))
   const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity))
-  await handOver(records, inputs, workflow, log)
+  await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
   const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' } as const
-  return report(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
+  return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
-/** Has what nix2container describes written as an OCI layout, which is there while `work` runs. */
-async function withReadable(
+/** Has nix2container write its image as an OCI layout, which exists while `work` runs. */
+async function withReadableSource(
   source: ImageSource,
   installable: Installable,
   { system, nixArgs, pushWith }: BuildInputs,
@@ -143,14 +143,14 @@ async function withReadable(
 ): Promise<Result> {
   if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
     throw new ImageError({
-      message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : "nix2container's"}`,
-      hint: PUSH_STRAIGHT,
+      message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : 'an image of nix2container'}`,
+      hint: PUSH_WITHOUT_DOCKER,
     })
   if (source.format !== 'nix2container') return work(source)
   return withTempFolder(tempFolder, async (folder) => {
     const layout = join(folder, 'layout')
     const call = { installable, nixArgs, system, runnerSystem, layout }
-    return work(await log.foreignGroup(`Have ${installable.name} write its layers`, () => writeLayout(source, call)))
+    return work(await log.foreignGroup(`Write the layers of ${installable.name}`, () => writeLayout(source, call)))
   })
 }
 
@@ -160,13 +160,13 @@ interface Traffic {
   readonly reusedLayers: number
 }
 
-function trafficOf(layers: readonly PushedLayer[]): Traffic {
+function trafficOf(layers: readonly CompressedLayer[]): Traffic {
   const sent = layers.filter(({ reused }) => !reused)
-  return { sent: bytesOf(sent), reusedLayers: layers.length - sent.length }
+  return { sent: totalSize(sent), reusedLayers: layers.length - sent.length }
 }
 
-/** @param traffic absent where Docker pushed: it does not tell */
-function report(
+/** @param traffic absent if Docker pushed: it does not report how much it sent */
+function reportBuild(
   images: readonly ImageManifest[],
   records: readonly DigestRecord[],
   tag: string,
@@ -174,7 +174,7 @@ function report(
   traffic: Traffic | undefined,
 ): Result {
   const [first] = images
-  if (first === undefined) throw new Error('nothing was pushed, though inputs name one image at least')
+  if (first === undefined) throw new Error('inputs name at least one image')
   const pushed = images.map(({ repository, digest }) => ({
     reference: tag === '' ? formatRepository(repository) : formatReference({ repository, tag }),
     digest,
@@ -192,7 +192,7 @@ function report(
   }
 }
 
-/** What can be known before a long build: that Docker runs, and that every registry lets this job push, also to the tag. */
+/** Checks before a long build that Docker runs, and that this job may push to every repository and tag. */
 async function checkPushing(
   { images, pushWith }: BuildInputs,
   tag: string,
@@ -223,15 +223,14 @@ async function buildWithNix(
   const title = `Build ${installable.name} for ${system}`
   const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call))
   log.info(`Nix built ${storePath}`)
-  if (ignoredSettings.length > 0) log.info(adviseOnSettings(ignoredSettings))
+  if (ignoredSettings.length > 0) log.info(explainIgnoredSettings(ignoredSettings))
   await logDiskSpace('after', folders, log, short)
   return storePath
 }
 
 /**
- * Says what is free on the disks, and warns where that is little.
- * @param warned whether it has been warned of already
- * @returns whether it is little
+ * Logs the free disk space. Warns if it is low, unless that has been done.
+ * @returns whether it is low
  */
 async function logDiskSpace(when: string, folders: readonly string[], log: JobLog, warned = false): Promise<boolean> {
   const disks = await freeSpace(folders)
@@ -245,68 +244,8 @@ async function logDiskSpace(when: string, folders: readonly string[], log: JobLo
 function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, storePath: string): void {
   if (fits(config, wanted)) return
   throw new ImageError({
-    message: `The image is for ${formatPlatform(config)}, and ${system} is ${formatPlatform(wanted)}`,
+    message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
     detail: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-    hint: `Nothing was pushed. Does the flake take \`pkgs\` for ${system} in packages.${system}? Cross-built images need \`architecture\` set in dockerTools, too.`,
+    hint: `Nothing was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
   })
-}
-
-/** Hands records to the merge. Without an artifact service, they are in the job's folder and in the output. */
-async function handOver(
-  records: readonly DigestRecord[],
-  { retentionDays }: BuildInputs,
-  { tempFolder }: Workflow,
-  log: JobLog,
-): Promise<void> {
-  await settleAll(records.map((record) => writeJobRecord(record, tempFolder)))
-  try {
-    await log.group('Hand the digest over', async () => {
-      await settleAll(records.map((record) => writeRecord(record, retentionDays, tempFolder)))
-    })
-  } catch (error) {
-    if (!(error instanceof NoArtifactService)) throw error
-    const { detail, hint } = error.parts
-    log.info(
-      `This runner has no artifact service (${detail}). A merge in this job finds the digest. For a merge in another job: ${hint}`,
-    )
-  }
-}
-
-/** @param info what the image's manifest says; absent where Docker wrote it */
-function recordOf(
-  { repository, digest, mediaType, size, platform: own }: ImageManifest,
-  { os, architecture, variant: ownVariant = own.variant }: Platform,
-  storePath: string,
-  info: BuildInfo | undefined,
-  inputs: BuildInputs,
-  { revision, workflow: { run, job } }: BuildIdentity,
-): DigestRecord {
-  const { system, variant, jobTotal, jobIndex } = inputs
-  return {
-    schema: 1,
-    image: formatRepository(repository),
-    system,
-    platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
-    digest,
-    mediaType,
-    size,
-    storePath,
-    ...(info && { labels: info.labels }),
-    ...(info?.compression && { compression: info.compression }),
-    ...(variant !== '' && { variant }),
-    ...(revision !== '' && { revision }),
-    job: {
-      id: job,
-      inputs: hashInputs(inputs),
-      ...(jobTotal !== undefined && { total: jobTotal }),
-      ...(jobIndex !== undefined && { index: jobIndex }),
-    },
-    run,
-  }
-}
-
-/** A hash of the inputs that say what to build. It is the same for each attempt of a job, unlike the values of labels. */
-function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }: BuildInputs): string {
-  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)])
-  return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }

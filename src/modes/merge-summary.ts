@@ -1,23 +1,23 @@
-import { code, lines } from '../actions/markdown.ts'
+import { code, joinLines } from '../actions/markdown.ts'
 import { formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference } from '../oci/reference.ts'
 import type { TagPlan } from '../publish/tag-plan.ts'
 
-/** What merge mode has to show. */
+/** The result of a merge. */
 export interface MergedImage {
   /** Of the index. */
   readonly digest: string
   readonly plans: readonly TagPlan[]
   readonly platforms: readonly { readonly system: string; readonly platform: Platform; readonly digest: string }[]
-  /** `false`: all was checked, and nothing published. */
+  /** `false`: everything was checked, but nothing was published. */
   readonly pushed: boolean
   readonly changed: boolean
 }
 
-/** The summary of a merge, as Markdown. */
+/** Returns the summary of a merge as Markdown. */
 export function summarizeMerge({ digest, plans, platforms, pushed, changed }: MergedImage): string {
   const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published'
-  return lines(
+  return joinLines(
     heading,
     '',
     `Index ${code(digest)}`,

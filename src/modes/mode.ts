@@ -1,19 +1,19 @@
-import type { JobLog } from '../actions/log.ts'
 import type { Http } from '../http/client.ts'
+import type { JobLog } from '../log.ts'
 import type { Cancellation } from '../process/cancellation.ts'
 import type { Registry } from '../registry/registry.ts'
 
-/** What all modes work with. */
+/** What every mode works with. */
 export interface Tools {
-  /** For what is not a registry. */
+  /** For requests to the Git host. */
   readonly http: Http
   readonly registry: Registry
   readonly log: JobLog
-  /** Absent where nothing cancels the work. */
+  /** Absent if the work can't be cancelled. */
   readonly cancellation?: Cancellation
 }
 
-/** What a mode leaves behind for later steps and for people. */
+/** The result of a mode. */
 export interface Result {
   readonly outputs: Readonly<Record<string, string>>
   /** Markdown. */

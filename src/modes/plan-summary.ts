@@ -1,17 +1,17 @@
-import { code, lines } from '../actions/markdown.ts'
+import { code, joinLines } from '../actions/markdown.ts'
 
-/** One job of the matrix that builds. */
+/** A job of the build matrix. */
 export interface PlannedBuild {
   readonly system: string
-  /** What `runs-on` takes. */
+  /** A label for `runs-on`. */
   readonly runner: string
-  /** Whether its image is published already; absent where it is to be built. */
+  /** Set if its image is already published. */
   readonly unchanged?: true
 }
 
-/** The summary of a plan, as Markdown. */
+/** Returns the summary of a plan as Markdown. */
 export function summarizePlan(builds: readonly PlannedBuild[]): string {
-  return lines(
+  return joinLines(
     '# Planned',
     '',
     '| system | runner | image |',

@@ -1,53 +1,43 @@
 import * as v from 'valibot'
-import { lastLines } from '../errors.ts'
+import { NixError } from '../errors.ts'
 import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
 import { readJson } from '../json.ts'
-import { type CommandResult, printLine } from '../process/command.ts'
+import type { CommandResult } from '../process/command.ts'
+import { printLine } from '../process/output.ts'
+import { lastLines } from '../text.ts'
 import { evaluateStorePath } from './evaluate.ts'
-import { explainBuildFailure } from './explain.ts'
+import { explainBuildFailure, explainIgnoredSettings } from './explain.ts'
+import { suggestFileAttributes, suggestPackages } from './missing-attribute.ts'
 import { foreignOptions, type NixCall, runNix } from './nix.ts'
-import { NixError } from './nix-error.ts'
-import { endNixLog, failureIn, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
+import { failureIn } from './nix-failure.ts'
+import { endNixLog, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
 import { isStorePath } from './store-path.ts'
-import { whatFileHas, whatFlakeHas } from './what-there-is.ts'
 
 export interface NixBuildCall extends NixCall {
-  /** The folders that a build fills, whose disks an error names where they are full. */
+  /** The folders that a build writes to. If a disk is full, the error names their free space. */
   readonly folders: readonly string[]
 }
 
 /**
- * Builds with Nix without leaving a `result` link; its log is shown as `readNixLine` has it.
- * @throws NixError with Nix's errors, the last lines of the derivations that failed, and, for the failures that are
- * known, what to do
+ * Builds with Nix, without a `result` link. Prints the log as `readNixLine` formats it.
+ * @throws NixError with the errors of Nix, the last log lines of the failed derivations, and a hint for known failures
  */
 export async function buildInstallable(call: NixBuildCall): Promise<Built> {
-  // --json rather than --print-out-paths, which Nix 2.8 does not have yet.
+  // Not --print-out-paths, which Nix 2.8 does not support.
   const args = ['build', '--json', '--no-link', ...foreignOptions(call)]
-  const message = [...call.nixArgs, ...call.installable.options, call.installable.text]
-  const build = await runShown([...args, '--log-format', 'internal-json', ...message])
-  const { result, log } = knowsFormat(build) ? build : await runShown([...args, '--print-build-logs', ...message])
+  const target = [...call.nixArgs, ...call.installable.options, call.installable.text]
+  const build = await runShown([...args, '--log-format', 'internal-json', ...target])
+  const { result, log } = supportsLogFormat(build) ? build : await runShown([...args, '--print-build-logs', ...target])
   if (result.exitCode !== 0) throw await buildFailed(call, result, log)
-  return { storePath: await outputOf(result.stdout, call), ignoredSettings: log.ignoredSettings }
+  return { storePath: await builtPath(result.stdout, call), ignoredSettings: log.ignoredSettings }
 }
 
-/** What Nix built. */
+/** The result of a build. */
 export interface Built {
-  /** Of the output. */
+  /** The store path of the output. */
   readonly storePath: string
-  /** The names of settings that the flake asks for, and that Nix does not apply. */
+  /** The names of settings in the flake's `nixConfig` that Nix did not apply. */
   readonly ignoredSettings: readonly string[]
-}
-
-/** What to do about settings that Nix does not apply. */
-export function adviseOnSettings(names: readonly string[]): string {
-  return `Nix ignores settings that the flake asks for (nixConfig): ${names.join(', ')}. If you trust the flake, allow them:
-  nix-args: --accept-flake-config`
-}
-
-/** Where Nix keeps what it builds. */
-export function storeFolder(): string {
-  return process.env.NIX_STORE_DIR || '/nix/store'
 }
 
 interface ShownRun {
@@ -58,14 +48,14 @@ interface ShownRun {
 async function runShown(args: readonly string[]): Promise<ShownRun> {
   let log = startNixLog(performance.now())
   const show = (lines: readonly string[]) => lines.forEach(printLine)
-  const take = (read: Read) => {
+  const update = (read: Read) => {
     log = read.log
     show(read.shown)
   }
-  const reminder = setInterval(() => take(remind(log, performance.now())), 1000)
+  const reminder = setInterval(() => update(remind(log, performance.now())), 1000)
   try {
-    const result = await runNix(args, (line) => take(readNixLine(log, line, performance.now())))
-    // What has failed Nix does not count as left.
+    const result = await runNix(args, (line) => update(readNixLine(log, line, performance.now())))
+    // After a failure, the progress would be wrong: Nix does not count failed builds as left.
     if (result.exitCode === 0) show(endNixLog(log))
     return { result, log }
   } finally {
@@ -73,12 +63,12 @@ async function runShown(args: readonly string[]): Promise<ShownRun> {
   }
 }
 
-/** The log's format is internal to Nix, as its name says: some version may not have it. */
-function knowsFormat({ result, log }: ShownRun): boolean {
+/** Returns false if Nix does not support the log format `internal-json`, which a version may remove. */
+function supportsLogFormat({ result, log }: ShownRun): boolean {
   return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log)
 }
 
-/** What is in the store already is not built, but named: as `{"path": "…"}` by Nix 2.8, as a text by newer versions. */
+/** The output for an installable that is a store path is `{"path": "…"}` in Nix 2.8, and a string in newer versions. */
 const BUILD_RESULT = v.array(
   v.union([
     v.pipe(
@@ -99,42 +89,42 @@ const BUILD_RESULT = v.array(
 /** Store paths by the names of outputs. */
 type Outputs = Readonly<Record<string, string>>
 
-async function outputOf(json: string, call: NixBuildCall): Promise<string> {
+async function builtPath(json: string, call: NixBuildCall): Promise<string> {
   const { name } = call.installable
   const result = readJson(BUILD_RESULT, json)
   if (!result.ok)
-    throw new NixError({ message: `Nix built ${name}, but its answer can't be read`, detail: json.trim() })
+    throw new NixError({ message: `Nix built ${name}, but its JSON output can't be read`, detail: json.trim() })
   const built: readonly Outputs[] = result.value
   const [outputs, ...more] = built
   if (outputs !== undefined && more.length === 0) return oneOutput(outputs, call)
   throw new NixError({
-    message: `${name} is ${built.length} derivations, and an image is one`,
+    message: `${name} evaluates to ${built.length} derivations instead of one image`,
     detail: built.flatMap((one) => Object.values(one)).join('\n'),
-    hint: call.installable.text === '' ? 'Name the one that is the image in `attribute`.' : undefined,
+    hint: call.installable.text === '' ? 'Set `attribute` to the derivation that is the image.' : undefined,
   })
 }
 
 /**
- * Where nobody chose outputs, newer versions of Nix build those of `meta.outputsToInstall`, and of these it is the one
- * that stands for the derivation in Nix's language: Nix 2.8 builds no other.
+ * Chooses the image among several outputs. Without a selection, newer versions of Nix build all outputs in
+ * `meta.outputsToInstall`. The image is then the derivation's default output, which is the only one that Nix 2.8 builds.
  * https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#derivation-output-selection
  */
 async function oneOutput(outputs: Outputs, call: NixBuildCall): Promise<string> {
   const { text, name } = call.installable
-  const odd = Object.values(outputs).find((path) => !isStorePath(path))
-  if (odd !== undefined)
-    throw new NixError({ message: `Nix built ${name}, but its answer names what is not a store path`, detail: odd })
+  const invalid = Object.values(outputs).find((path) => !isStorePath(path))
+  if (invalid !== undefined)
+    throw new NixError({ message: `Nix built ${name}, but its output is not a store path`, detail: invalid })
   const [path, ...more] = Object.values(outputs)
   if (path !== undefined && more.length === 0) return path
   const main = text.includes('^') ? undefined : await evaluateStorePath(call)
   if (main !== undefined && Object.values(outputs).includes(main)) return main
   const names = Object.keys(outputs)
   throw new NixError({
-    message: `Nix built ${names.length} outputs of ${name}, and an image is one`,
+    message: `Nix built ${names.length} outputs of ${name} instead of one image`,
     detail: Object.entries(outputs)
       .map(([output, path]) => `${output}: ${path}`)
       .join('\n'),
-    hint: `Name the one that is the image, for example by \`${text.replace(/\^[^#]*$/, '')}^${names[0]}\`.`,
+    hint: `Select the output that is the image, for example:\n  installable: ${text.replace(/\^[^#]*$/, '')}^${names[0]}`,
   })
 }
 
@@ -143,19 +133,23 @@ async function buildFailed(call: NixBuildCall, result: CommandResult, log: NixLo
   const { detail, evidence } = log.structured
     ? failureIn(log)
     : { detail: lastLines(result.log, 20), evidence: result.log }
-  const told = detail.trim() === '' ? `nix ended with exit code ${result.exitCode}, and said nothing` : detail
+  const shownDetail = detail.trim() === '' ? `nix exited with code ${result.exitCode} and printed no error` : detail
   if (installable.options.length === 0 && /does not provide attribute/.test(evidence))
     return new NixError({
       message: `There is no ${installable.name}`,
-      detail: told,
-      hint: await whatFlakeHas(call),
+      detail: shownDetail,
+      hint: await suggestPackages(call),
     })
   if (installable.options.length > 0 && /\bselection path '/.test(evidence))
-    return new NixError({ message: `There is no ${installable.name}`, detail: told, hint: await whatFileHas(call) })
+    return new NixError({
+      message: `There is no ${installable.name}`,
+      detail: shownDetail,
+      hint: await suggestFileAttributes(call),
+    })
   const disks = await freeSpace(call.folders)
   const { ignoredSettings } = log
   const hint =
     explainBuildFailure(evidence, { system, runnerSystem, space: formatFreeSpace(disks) }) ??
-    (ignoredSettings.length > 0 ? adviseOnSettings(ignoredSettings) : undefined)
-  return new NixError({ message: `Nix could not build ${installable.name}`, detail: told, hint })
+    (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined)
+  return new NixError({ message: `Nix could not build ${installable.name}`, detail: shownDetail, hint })
 }

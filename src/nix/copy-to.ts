@@ -1,29 +1,29 @@
 import { dirname } from 'node:path'
-import { lastLines } from '../errors.ts'
+import { NixError } from '../errors.ts'
 import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
-import { storeFolder } from './build.ts'
+import { lastLines } from '../text.ts'
 import { explainBuildFailure } from './explain.ts'
-import { attributeOf, placeOf } from './installable.ts'
+import { attributeOf, storePlaceOf } from './installable.ts'
 import { foreignOptions, type NixCall, runNix } from './nix.ts'
-import { NixError } from './nix-error.ts'
+import { storeFolder } from './store-path.ts'
 
 export interface CopyCall extends NixCall {
-  /** Where the layout is to be; it must not be there yet. */
+  /** The path of the layout, which must not exist yet. */
   readonly layout: string
 }
 
 /**
- * Has the program that belongs to an image of nix2container write it as an OCI layout: its layers are not for other code
- * to make. Source: https://github.com/nlewo/nix2container#isolate-dependencies-in-dedicated-layers
- * @throws NixError where there is no way to the program, or it fails
+ * Writes a nix2container image as an OCI layout. Runs the image's own program (`copyTo`), because only nix2container can
+ * create its layers. Source: https://github.com/nlewo/nix2container#isolate-dependencies-in-dedicated-layers
+ * @throws NixError if the image is given as a path instead of an attribute, or if the program fails
  */
 export async function copyToLayout(call: CopyCall): Promise<void> {
   const { installable, nixArgs, layout } = call
-  // Nix takes an attribute of a path for one of a flake there, and Nix 2.8 for one of a flake in the folders above.
-  if (placeOf(installable) !== undefined)
+  // Nix would look for the attribute in a flake at that path, and Nix 2.8 also in the parent folders.
+  if (storePlaceOf(installable) !== undefined)
     throw new NixError({
-      message: `${installable.name} is an image of nix2container, and from a path there is no way to the program that writes its layers`,
-      hint: 'Name the attribute of the image: `installable: .#server` for example, or `attribute: server`.',
+      message: `${installable.name} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image`,
+      hint: 'Set `installable` or `attribute` to the attribute of the image, for example:\n  attribute: server',
     })
   const program = attributeOf(installable, 'copyTo')
   const args = [
@@ -44,8 +44,8 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
     hint:
       explainBuildFailure(log, { ...call, space }) ??
       (/attribute '[^']*copyTo/.test(log)
-        ? `What nix2container's buildImage returns has a copyTo. Let ${installable.name} be that itself, not something around it.`
+        ? `The result of nix2container's buildImage has an attribute \`copyTo\`. Let ${installable.name} be that result, not a wrapper around it.`
         : undefined) ??
-      'nix2container gives each image this program; `nix-args` must be such as `nix run` takes, too.',
+      'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
   })
 }

@@ -1,13 +1,13 @@
-import { MORE_SPACE } from '../fs/disk.ts'
+import { MORE_SPACE } from '../actions/advice.ts'
 import { hostedRunner } from './system.ts'
 
-/** What is known of a build when it fails. */
+/** The circumstances of a failed build. */
 export interface BuildContext {
-  /** Absent where it was more than one that was evaluated. */
+  /** Undefined if several systems were evaluated. */
   readonly system?: string
-  /** The system of the machine that the build ran on. */
+  /** The system of the runner. */
   readonly runnerSystem: string
-  /** What is free on the disks by now, in words. */
+  /** The free space on the disks, as formatted by `formatFreeSpace`. */
   readonly space?: string
 }
 
@@ -17,11 +17,12 @@ interface Symptom {
 }
 
 /**
- * What a user can do about a failed build, from Nix's own messages; nothing where they are not known. Where several
- * are there, the first of the table counts: it goes from causes to consequences.
+ * Returns a hint for a failed build, based on the messages in its log. If several symptoms match, the first one in the
+ * table wins: causes come before their consequences.
+ * @returns undefined if no message is known
  */
 export function explainBuildFailure(log: string, context: BuildContext): string | undefined {
-  // Line by line, and not all of a long one: a build prints what it likes, and patterns take time for each character.
+  // Match line by line, and only the start of a long line: builds print anything, and matching takes time.
   const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH))
   for (const { pattern, hint } of SYMPTOMS) {
     for (const line of lines) {
@@ -32,44 +33,44 @@ export function explainBuildFailure(log: string, context: BuildContext): string 
   return undefined
 }
 
-/** No message of Nix's that is looked for is longer. */
+/** Longer than every message in the table, in characters. */
 const LINE_LENGTH = 2000
 
 /**
- * The features that a build requires: "a 'x86_64-linux' with features {kvm} is required to build" of Nix 2.8 to 2.26,
- * "Required features: {kvm}" of 2.34, "Required system: 'x86_64-linux' with features {kvm}" of versions between.
+ * Matches the features that a build requires: "a 'x86_64-linux' with features {kvm} is required to build" in Nix 2.8 to
+ * 2.26, "Required features: {kvm}" in 2.34, "Required system: 'x86_64-linux' with features {kvm}" in between.
  */
 const REQUIRED =
   "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}"
 
-/** What a build needs that requires the feature `kvm`. */
-export const ALLOW_KVM = `Use a runner with /dev/kvm, and tell Nix:
+/** The hint for a build that requires the feature `kvm`. */
+export const ALLOW_KVM = `Use a runner that has /dev/kvm, and add the feature to Nix:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: extra-system-features = kvm`
 
 const SYMPTOMS: readonly Symptom[] = [
   {
-    // Programs in Go, such as skopeo, write the system's errors in lower case.
+    // Programs in Go, such as skopeo, print system errors in lower case.
     pattern: /No space left on device/i,
-    hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (by now ${space})`}. ${MORE_SPACE}`,
+    hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (now ${space})`}. ${MORE_SPACE}`,
   },
   {
     pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-    hint: () => `The build needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}`,
+    hint: () => `The build needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}`,
   },
   {
-    // "platform mismatch" and "missing system features" are two reasons in 2.34, and one in older versions.
+    // Nix 2.34 reports "platform mismatch" and "missing system features" separately. Older versions do not.
     pattern:
       /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
     hint: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
       const system = match[1] ?? match[2] ?? runnerSystem
-      // No emulation makes Linux run programs of macOS, nor does an image have any.
+      // Linux can't emulate macOS, and images never contain macOS programs.
       if (system.endsWith('-darwin') && system !== runnerSystem)
-        return `Something that the image needs is for macOS (${system}), and images are for Linux. Is \`pkgs\` of another system in packages.${wanted}? It takes that of ${wanted}, and inputs their packages.${wanted}.`
+        return `A dependency of the image is built for macOS (${system}), but images run Linux. In packages.${wanted}, use the \`pkgs\` of ${wanted}, and packages.${wanted} of the flake's inputs.`
       if (system === runnerSystem)
-        return 'This runner lacks a feature that the build requires. Where it can give it, tell Nix by `extra-system-features` in extra_nix_config of install-nix-action.'
-      return `This runner is a ${runnerSystem}, and its Nix does not build for ${system}. Run the job on a runner of that system, or tell Nix that this one can, by emulation:
+        return 'This runner lacks a system feature that the build requires. If the runner supports it, add it to `extra-system-features` in `extra_nix_config` of cachix/install-nix-action.'
+      return `This runner is ${runnerSystem}, and Nix can't build for ${system} on it. Use a runner for ${system}, or emulation:
   - uses: docker/setup-qemu-action@v4
   - uses: cachix/install-nix-action@v31
     with:
@@ -81,9 +82,9 @@ const SYMPTOMS: readonly Symptom[] = [
     hint: ({ system, runnerSystem }) => {
       const where =
         system === undefined || system === runnerSystem
-          ? 'on this runner: it is emulated, or a container that does not allow it. Take another runner'
+          ? 'on this runner, which is emulated, or a container that does not allow it. Use another runner'
           : `under emulation. Build for ${system} on ${describeRunner(system)}`
-      return `Nix's sandbox can't filter system calls ${where}, or tell Nix:
+      return `Nix's sandbox can't filter system calls ${where}, or turn the filter off:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: filter-syscalls = false`
@@ -93,19 +94,19 @@ const SYMPTOMS: readonly Symptom[] = [
     pattern: /Exec format error|cannot execute binary file/i,
     hint: ({ system, runnerSystem }) =>
       system === runnerSystem
-        ? `The build runs a program that is for another processor than ${system}, or damaged. Does it take its tools from \`pkgs\` of another system, or a program that was downloaded for one?`
-        : `Programs for ${system ?? 'another system'} don't run on this machine: no emulation is registered for them. Before Nix is installed, add
+        ? `The build runs a program that is not for ${system}, or that is damaged. Check whether it takes tools from the \`pkgs\` of another system, or downloads a program for another system.`
+        : `This runner can't run programs for ${system ?? 'another system'}: no emulation is registered for them. Add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
-or ${system === undefined ? 'take a runner of that system' : `build on ${describeRunner(system)}`}.`,
+Or ${system === undefined ? 'use a runner for that system' : `build on ${describeRunner(system)}`}.`,
   },
   {
-    // In GitHub's answer, which Nix shows below its own words.
+    // In the body of GitHub's response, which Nix prints below its own message.
     pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
     hint: () =>
-      'The token that Nix has for GitHub may not read that repository. Authorize it for the organization (SSO), or give Nix another one (`github_access_token` in install-nix-action).',
+      "The GitHub token that Nix uses can't read that repository. Authorize the token for the organization (SSO), or give Nix another token (`github_access_token` of cachix/install-nix-action).",
   },
   {
-    // An input such as github:owner/name, from github.com or from a GitHub Enterprise Server. Of others, the path tells.
+    // An input such as github:owner/name, from github.com or a GitHub Enterprise Server, which the path identifies.
     pattern:
       /unable to download 'https:\/\/(?:(?:api\.|codeload\.)?([^/']*github[^/']*)|([^/']+)(?=\/api\/v3\/))\/(?:api\/v3\/)?(?:repos\/)?([^/']+\/[^/']+)\/(?:commits|tarball|archive|tar\.gz)\/[^']*': HTTP error (?:401|404)/i,
     hint: (_, [, named, other, repository]) => explainPrivate(named ?? other ?? '', repository ?? ''),
@@ -120,41 +121,41 @@ or ${system === undefined ? 'take a runner of that system' : `build on ${describ
     hint: (
       _,
       [, scheme, host],
-    ) => `Git needs a login for ${host}: the repository is private, or there is none of that name. Give Git a token in a step before this one:
+    ) => `Git needs a login for ${host}: the repository is private or does not exist. Give Git a token in a step before this one:
   - run: git config --global url."${scheme}x-access-token:$TOKEN@${host}/".insteadOf "${scheme}${host}/"
     env:
       TOKEN: \${{ secrets.FLAKE_INPUTS_TOKEN }}
-An input such as \`github:owner/name\` needs no login for Git, only a token in Nix's \`access-tokens\`.`,
+An input such as \`github:owner/name\` does not use Git. It only needs a token in Nix's \`access-tokens\`.`,
   },
   {
     pattern: /Host key verification failed/i,
-    hint: () => `SSH does not know the host's key. webfactory/ssh-agent adds the one of github.com; for another host, add to a step before this one
+    hint: () => `SSH does not know the host's key. webfactory/ssh-agent adds the key of github.com. For another host, add to a step before this one:
   run: mkdir -p ~/.ssh && ssh-keyscan HOST >> ~/.ssh/known_hosts`,
   },
   {
     pattern: /Permission denied \([^)]{0,100}publickey|fatal: Could not read from remote repository/i,
-    hint: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key of it:
+    hint: () => `SSH has no key that the host accepts. For a private Git repository, give the job a deploy key:
   - uses: webfactory/ssh-agent@v0.9.1
     with:
       ssh-private-key: \${{ secrets.DEPLOY_KEY }}
-or write the input as \`github:owner/name\`, and give Nix a token (its \`access-tokens\`).`,
+Or write the input as \`github:owner/name\`, and give Nix a token (\`access-tokens\`).`,
   },
   {
     pattern: /unable to download 'https:\/\/[^/']*github[^']*': HTTP error (?:403|429)|API rate limit exceeded/i,
-    hint: () => `GitHub limits requests without a login. Give Nix the token:
+    hint: () => `GitHub limits requests without a token. Give Nix the token of the job:
   - uses: cachix/install-nix-action@v31
     with:
       github_access_token: \${{ github.token }}`,
   },
   {
-    // Of its own servers, which may have any name, the API's path tells.
+    // Self-managed GitLab servers can have any name. The path of the API identifies them.
     pattern:
       /unable to download 'https:\/\/([^/']*gitlab[^/']*|[^/']+(?=\/api\/v4\/projects\/))\/[^']*': HTTP error (?:403|429)/i,
-    // "extra-", for install-nix-action sets GitHub's by `access-tokens`. The form: access-tokens in nix.conf(5).
+    // "extra-", because install-nix-action sets the token of GitHub in `access-tokens`. See nix.conf(5) for the format.
     hint: (
       _,
       [, host],
-    ) => `${host} limits requests without a login. Give Nix a token that you have there, behind \`PAT:\` for a personal access token, or \`OAuth2:\`:
+    ) => `${host} limits requests without a token. Give Nix a token for ${host}, with the prefix \`PAT:\` for a personal access token, or \`OAuth2:\`:
   - uses: cachix/install-nix-action@v31
     with:
       extra_nix_config: extra-access-tokens = ${host}=PAT:\${{ secrets.GITLAB_TOKEN }}`,
@@ -162,58 +163,61 @@ or write the input as \`github:owner/name\`, and give Nix a token (its \`access-
   {
     pattern: /'[^'^]+\^[^']*' is not a valid URL/,
     hint: () =>
-      'This version of Nix does not know `^`, by which newer ones choose outputs. Name the output as an attribute (`.#image.out` in place of `.#image^out`), or install a newer Nix.',
+      'This version of Nix does not support `^`, which selects outputs in newer versions. Name the output as an attribute (`.#image.out` instead of `.#image^out`), or install a newer Nix.',
   },
   {
     pattern:
       /path ['"][^'"]*flake\.nix['"] does not exist|does not contain a '[^']*flake\.nix' file|getting status of ['"][^'"]*flake\.nix['"]: No such file|Path '[^']*flake\.nix' in the repository .* is not tracked by Git|could not find a flake\.nix file|is not part of a flake/,
     hint: () =>
-      'There is no flake.nix there that Nix can see. In a Git repository it sees only files that Git knows: is the file committed, and is actions/checkout the first step?',
+      'Nix found no flake.nix. In a Git repository, Nix only sees files that Git tracks. Commit the file, and make actions/checkout the first step.',
   },
   {
-    // Of Nix 2.8, 2.26 and 2.34; the last two are of 2.34, which looks into the repository itself.
+    // The messages of Nix 2.8, 2.26 and 2.34. The last two are from 2.34, which reads the repository itself.
     pattern:
       /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
     hint: (_, [, ...names]) => {
       const name = names.find((one) => one !== undefined)
-      return `Nix does not see ${name}: of a Git repository it sees only the files that Git knows. Commit it; if a step before this one makes it, add to that step
+      return `Nix does not see ${name}. In a Git repository, Nix only sees files that Git tracks. Commit the file. If an earlier step creates it, add to that step:
   run: git add -N ${name}`
     },
   },
   {
     pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
-    hint: (
-      _,
-      [, name],
-    ) => `A path begins with "./"; anything else is looked for in Nix's registry. If that is one, write it as
+    hint: (_, [, name]) => `Nix looks for "${name}" in the flake registry. If it is a path, write:
   ./${name}`,
   },
   {
-    // In Nix's own words, and of a path of the user's: not in the store, nor where builders work.
+    // Only messages of Nix itself, about a path that is neither in the store nor in a build directory.
     pattern:
       /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
     hint: (_, [, path]) =>
-      `There is no ${path} on this runner. Does a step before this one make it, and is actions/checkout the first step?`,
+      `${path} does not exist on this runner. Check that an earlier step creates it, and that actions/checkout is the first step.`,
   },
 ]
 
 /**
- * A private repository is not found without a token, as one that is not there.
- * @param kind what stands before the token: https://nix.dev/manual/nix/2.34/command-ref/conf-file#conf-access-tokens
+ * Returns the hint for a repository that was not found. Without a token, private repositories are not found either.
+ * @param prefix of the token: https://nix.dev/manual/nix/2.34/command-ref/conf-file#conf-access-tokens
  */
-function explainPrivate(host: string, repository: string, kind = ''): string {
+function explainPrivate(host: string, repository: string, prefix = ''): string {
   const setting =
     host === 'github.com'
       ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
-      : `extra_nix_config: extra-access-tokens = ${host}=${kind}\${{ secrets.FLAKE_INPUTS_TOKEN }}`
-  const own = host === 'github.com' ? " The job's own `github.token` reads only its own repository." : ''
-  return `${host} has no ${repository} that Nix may read: the name or the revision is wrong, or the repository is private.${own} Give Nix a token that may read it (its \`access-tokens\`):
+      : `extra_nix_config: extra-access-tokens = ${host}=${prefix}\${{ secrets.FLAKE_INPUTS_TOKEN }}`
+  const own = host === 'github.com' ? " The job's `github.token` can only read the job's own repository." : ''
+  return `Nix can't read ${repository} from ${host}: the name or the revision is wrong, or the repository is private.${own} Give Nix a token (\`access-tokens\`) that can read it:
   - uses: cachix/install-nix-action@v31
     with:
       ${setting}`
 }
 
-/** A runner on which programs for a system run by themselves, in words. */
+/** Returns the hint for settings in a flake's `nixConfig` that Nix ignores. */
+export function explainIgnoredSettings(names: readonly string[]): string {
+  return `Nix ignores settings in the flake's nixConfig: ${names.join(', ')}. If you trust the flake, allow them:
+  nix-args: --accept-flake-config`
+}
+
+/** Describes a runner that can run programs for a system without emulation. */
 export function describeRunner(system: string): string {
   const label = hostedRunner(system)
   return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`

@@ -1,33 +1,33 @@
-import { NixError } from './nix-error.ts'
+import { NixError } from '../errors.ts'
 import { placeInStore, type StorePlace } from './store-path.ts'
 
-/** What the user asked to have built. */
+/** The inputs that select what to build. */
 export interface InstallableInputs {
   readonly system: string
   readonly flake: string
-  /** Of `file`, empty is the value of the file itself. */
+  /** An attribute of the flake or of `file`. Empty: the value of `file` itself. */
   readonly attribute: string
-  /** Takes the place of flake and attribute where it is not empty; `{system}` in it is replaced. */
+  /** Replaces flake and attribute unless empty. `{system}` in it is substituted. */
   readonly installable: string
-  /** A file of Nix expressions, in place of the flake, where it is not empty. */
+  /** A file with a Nix expression. Replaces the flake unless empty. */
   readonly file: string
   /** The user's own arguments for Nix. */
   readonly nixArgs: readonly string[]
 }
 
-/** What Nix is told to build. */
+/** An installable, with the options that it needs. */
 export interface Installable {
-  /** What comes before it on Nix's command line. */
+  /** The options that precede it on the command line of Nix. */
   readonly options: readonly string[]
   readonly text: string
-  /** For people. */
+  /** For messages. */
   readonly name: string
 }
 
 /**
- * What Nix is to build, by the step's inputs. Looks where links on the disk lead.
- * @param runnerSystem the system of the machine
- * @throws NixError for a path within a store path, whether by its own words or by a link
+ * Returns the installable for the step's inputs. Follows symbolic links.
+ * @param runnerSystem the system of the runner
+ * @throws NixError for a path that is, or leads, inside of a store path
  */
 export function installableOf(inputs: InstallableInputs, runnerSystem: string): Installable {
   const { system, flake, attribute, installable, file } = inputs
@@ -39,43 +39,43 @@ export function installableOf(inputs: InstallableInputs, runnerSystem: string): 
     }
   const text =
     installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`
-  refuseBelow(text)
+  refusePartOfStorePath(text)
   return { options: [], text, name: text }
 }
 
 /**
- * Where a path leads to in the store, by itself or by a link such as `result`.
- * @returns nothing for what names an attribute, a flake or a file of Nix expressions
+ * Returns where in the store a path leads, directly or through a link such as `result`.
+ * @returns undefined for an attribute, a flake or a file with a Nix expression
  */
-export function placeOf({ options, text }: Pick<Installable, 'options' | 'text'>): StorePlace | undefined {
-  // Without a slash it is a flake of the registry to Nix, even where there is a link of that name.
+export function storePlaceOf({ options, text }: Pick<Installable, 'options' | 'text'>): StorePlace | undefined {
+  // Without a slash, Nix takes it for a flake in the registry, even if a link of that name exists.
   if (options.length > 0 || text.includes('#') || !text.includes('/')) return undefined
   return placeInStore(text.replace(/\^[^/]*$/, ''))
 }
 
 /**
- * Of a path within a store path Nix builds the whole, and another image in it could be taken for the one that was
- * named. Where a link leads there, Nix 2.8 even builds the default package of the flake around it.
+ * Refuses a path inside of a store path: Nix would build the whole store path, which may contain another image. If the
+ * path is a link, Nix 2.8 would even build the default package of the flake around it.
  */
-function refuseBelow(text: string): void {
-  const place = placeOf({ options: [], text })
+function refusePartOfStorePath(text: string): void {
+  const place = storePlaceOf({ options: [], text })
   if (!place?.below) return
   throw new NixError({
-    message: `The input \`installable\` is "${text}", which is within ${place.storePath}, and Nix builds no part of a store path`,
-    hint: 'Name the attribute of the image, or the store path itself, if it has one image in it.',
+    message: `The input \`installable\` is "${text}", which is inside of ${place.storePath}: Nix can't build a part of a store path`,
+    hint: 'Set `installable` to the attribute of the image, or to the store path itself if it contains only one image.',
   })
 }
 
 /**
- * Returns the options for a file, which has no systems among its attributes: it gets an argument `system`, if it takes
- * one, and `builtins.currentSystem`, which stays the runner's own if Nix takes no other from this user. Both are what
- * the user's own arguments for Nix say, if they say so: a cross-built image's file may call the builder's system that.
+ * Returns the options for a file, whose attributes do not depend on the system. The file gets the system as its argument
+ * `system`, if it has one, and as `builtins.currentSystem`, unless Nix ignores that option because the user is not
+ * trusted. The user's own arguments take precedence: the file of a cross-built image may mean the builder's system.
  */
 function fileOptions({ file, system, nixArgs }: InstallableInputs, runnerSystem: string): readonly string[] {
   const argument = valueAfter(nixArgs, '--argstr', 'system')
   const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system')
   const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system')
-  // The value of an expression is not known here.
+  // The value of an expression is unknown here.
   const current = option ?? argument ?? (expression === undefined ? system : runnerSystem)
   return [
     '--file',
@@ -86,21 +86,21 @@ function fileOptions({ file, system, nixArgs }: InstallableInputs, runnerSystem:
   ]
 }
 
-/** Returns the argument that follows others, the last time that they are there. */
-function valueAfter(args: readonly string[], ...detail: readonly string[]): string | undefined {
-  const at = args.findLastIndex((_, start) => detail.every((word, offset) => args[start + offset] === word))
-  return at < 0 ? undefined : args[at + detail.length]
+/** Returns the argument after the last occurrence of a sequence of arguments. */
+function valueAfter(args: readonly string[], ...sequence: readonly string[]): string | undefined {
+  const at = args.findLastIndex((_, start) => sequence.every((word, offset) => args[start + offset] === word))
+  return at < 0 ? undefined : args[at + sequence.length]
 }
 
-/** Returns an attribute of what is to be built, such as the program that belongs to an image. */
+/** Returns the installable for an attribute of another installable, such as `copyTo` of an image. */
 export function attributeOf({ options, text, name }: Installable, attribute: string): Installable {
   const plain = text.replace(/\^[^#]*$/, '')
-  // A file's options begin with `--file` and its name. An empty text is the file's own value.
+  // The options of a file begin with `--file` and its name. An empty text is the value of the file.
   if (options.length > 0) {
     const path = plain === '' ? attribute : `${plain}.${attribute}`
     return { options, text: path, name: `${path} of ${options[1]}` }
   }
-  // Without an attribute it is the flake's default one: a dot behind a flake's reference would be part of that.
+  // Without an attribute, name the default one: a dot after the flake reference would become part of the reference.
   const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`
   return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` }
 }

@@ -1,13 +1,13 @@
-import { lastLines, sanitizeLine } from '../errors.ts'
+import { NixError } from '../errors.ts'
 import { type CommandResult, runCommand, type Shown } from '../process/command.ts'
+import { lastLines, sanitizeLine } from '../text.ts'
 import type { Installable } from './installable.ts'
-import { NixError } from './nix-error.ts'
 
-/** What Nix is asked about, and for which system. */
+/** The subject of a call of Nix. */
 export interface NixCall {
   readonly installable: Installable
   readonly system: string
-  /** The system of the machine that Nix runs on. */
+  /** The system of the runner. */
   readonly runnerSystem: string
   /** More arguments for Nix. */
   readonly nixArgs: readonly string[]
@@ -16,10 +16,10 @@ export interface NixCall {
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 
 /**
- * Runs Nix with the features that flakes need, whatever its configuration has.
- * @param shown as for `runCommand`
- * @param trust `script` if Nix runs a program that the flake brings
- * @throws NixError where it is not installed
+ * Runs Nix with the experimental features that flakes need.
+ * @param shown see `CommandOptions`
+ * @param trust `script` if Nix runs a program that the flake provides
+ * @throws NixError if Nix is not installed
  */
 export async function runNix(
   args: readonly string[],
@@ -31,7 +31,7 @@ export async function runNix(
   throw nixMissing()
 }
 
-/** The error of a runner without Nix. */
+/** Returns the error for a runner without Nix. */
 export function nixMissing(): NixError {
   return new NixError({
     message: 'Nix is not installed on this runner',
@@ -39,12 +39,12 @@ export function nixMissing(): NixError {
   })
 }
 
-/** The options by which Nix builds for a system that is not the runner's own. */
+/** Returns the options that let Nix build for a system other than the runner's. */
 export function foreignOptions({ system, runnerSystem }: NixCall): readonly string[] {
   return system === runnerSystem ? [] : ['--option', 'extra-platforms', system]
 }
 
-/** On one line, what Nix's log says is wrong: old versions put it before the traces, new ones behind them. */
+/** Returns the error in a log of Nix as one line. Old versions print it before the traces, new versions after them. */
 export function errorIn(log: string): string {
   const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line))
   return sanitizeLine(errors.at(-1) ?? lastLines(log, 3))

@@ -1,46 +1,45 @@
 import * as v from 'valibot'
-import { lastLines } from '../errors.ts'
+import { NixError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
+import { cut, lastLines } from '../text.ts'
 import { explainBuildFailure } from './explain.ts'
-import { formatNearest } from './nearest.ts'
 import { errorIn, runNix } from './nix.ts'
-import { NixError } from './nix-error.ts'
 import { SYSTEMS } from './system.ts'
 
 export interface PackagesCall {
   readonly flake: string
-  /** `containerImage`, or a path: `images.app`. Empty is the whole of them. */
+  /** `containerImage`, or a path such as `images.app`. Empty: only list the packages. */
   readonly attribute: string
-  /** More arguments for `nix eval`. */
+  /** Additional arguments for `nix eval`. */
   readonly nixArgs: readonly string[]
   readonly runnerSystem: string
-  /** What to add to a flake that has no packages: `packages.aarch64-linux.containerImage`. */
+  /** The attribute to add if the flake has no packages: `packages.aarch64-linux.containerImage`. */
   readonly missing: string
 }
 
-/** What a flake has for one system, as `packages.<system>`. */
+/** The packages of a flake for one system (`packages.<system>`). */
 export type SystemPackages =
   | {
       readonly kind: 'evaluated'
       readonly system: string
       readonly names: readonly string[]
-      /** Whether the attribute that was asked for is among them, and nothing that can't be built. */
+      /** Whether the requested attribute exists and can be built. */
       readonly offered: boolean
-      /** Why it is not offered though it is there. */
+      /** Why the requested attribute can't be built although it exists. */
       readonly refused?: string
     }
-  /** Nix can't evaluate it; why, in one line of its own words. */
+  /** Nix can't evaluate the packages. `why` is its error in one line. */
   | { readonly kind: 'failed'; readonly system: string; readonly why: string }
-  /** No container images are for it, and it is not looked at. */
-  | { readonly kind: 'foreign'; readonly system: string }
+  /** Container images can't be built for the system, so it is not evaluated. */
+  | { readonly kind: 'unsupported'; readonly system: string }
 
 /**
- * Reads which packages a flake has for each system. Nothing is built, and of the packages themselves only the one that
- * was asked for is looked at, and no further than to tell that it is a derivation. With nixpkgs that takes its standard
- * environment, some tenths of a second for each system, where its `drvPath` takes all that the image is made from. So a
- * package that only its platforms or its license forbid is offered; what is `null` for a system, or throws, is not.
- * @throws NixError where the flake can't be evaluated, or has no packages
+ * Lists the packages of a flake for each system. Builds nothing, and evaluates only the requested package, only until it
+ * is known to be a derivation: with nixpkgs, this takes some tenths of a second per system, while its `drvPath` would
+ * take an evaluation of the whole image. A package that its platforms or license forbid therefore counts as offered. A
+ * package that is `null` for a system, or that throws, does not.
+ * @throws NixError if the flake can't be evaluated or has no packages
  */
 export async function readPackages(call: PackagesCall): Promise<readonly SystemPackages[]> {
   const path = attributeNames(call.attribute)
@@ -55,63 +54,63 @@ export async function readPackages(call: PackagesCall): Promise<readonly SystemP
     WITHOUT_BUILDS,
   )
   const found = readJson(ALL, all.stdout)
-  // One system may fail, and builtins.tryEval does not catch all that can go wrong: then they are asked one by one.
-  if (!found.ok) return readEach(call, path)
+  // builtins.tryEval does not catch every error. If one system fails, evaluate each by itself.
+  if (!found.ok) return readSystems(call, path)
   const read: SystemPackages[] = []
   for (const system of found.value.systems) {
     const packages = found.value.packages[system]
-    read.push(packages === undefined ? { kind: 'foreign', system } : await evaluated(call, path, system, packages))
+    read.push(packages === undefined ? { kind: 'unsupported', system } : await examined(call, path, system, packages))
   }
   return read
 }
 
 /**
- * On one line, for people.
- * @param attribute that was asked for: of many packages those are told that are most like it
+ * Formats the packages of one system as a line.
+ * @param attribute the requested attribute. Of many packages, those with the most similar names are listed.
  */
 export function formatPackages(packages: SystemPackages, attribute: string): string {
   const { system, kind } = packages
   if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
-  if (kind === 'foreign') return `${system}: no container images are for it`
+  if (kind === 'unsupported') return `${system}: container images can't be built for it`
   return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`
 }
 
 /**
- * What the attribute that was asked for is: `absent`, `derivation`, `throw`, another type of Nix's, or `unseen` where it
- * is there and was not looked at.
+ * `found` describes the requested attribute: `absent`, `derivation`, `throw`, another Nix type, or `unseen` if it exists
+ * but was not evaluated.
  */
 const PACKAGES = v.object({ names: v.array(v.string()), found: v.string() })
 const ALL = v.object({ systems: v.array(v.string()), packages: v.record(v.string(), PACKAGES) })
 const NAMES = v.array(v.string())
 
-/** An evaluation may have to build, to import what comes of it; for a look at a package that is too much. */
+/** Listing packages must not build anything, which imports from derivations would. */
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false']
 
-async function readEach(call: PackagesCall, path: readonly string[]): Promise<readonly SystemPackages[]> {
+async function readSystems(call: PackagesCall, path: readonly string[]): Promise<readonly SystemPackages[]> {
   const listed = await evaluate(call, '', 'builtins.attrNames')
   const systems = readJson(NAMES, listed.stdout)
   if (!systems.ok) throw notEvaluated(call, listed)
   const read: SystemPackages[] = []
-  // One after the other: each takes all the memory that nixpkgs does.
+  // One after the other: each evaluation needs the memory that nixpkgs takes.
   for (const system of systems.value)
-    read.push(SYSTEMS.includes(system) ? await readOne(call, path, system) : { kind: 'foreign', system })
+    read.push(SYSTEMS.includes(system) ? await readSystem(call, path, system) : { kind: 'unsupported', system })
   return read
 }
 
-async function readOne(call: PackagesCall, path: readonly string[], system: string): Promise<SystemPackages> {
+async function readSystem(call: PackagesCall, path: readonly string[], system: string): Promise<SystemPackages> {
   const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS)
   const seen = readJson(PACKAGES, looked.stdout)
-  if (seen.ok) return evaluated(call, path, system, seen.value)
-  // What a look fails by need not be there on the machine that builds, such as an import of what this one can't build.
+  if (seen.ok) return examined(call, path, system, seen.value)
+  // The runner that builds may succeed, for example if it can build a derivation that is imported. Only list the names.
   const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'))
   const listed = readJson(PACKAGES, stdout)
-  return listed.ok ? evaluated(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) }
+  return listed.ok ? examined(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) }
 }
 
-/** What Nix takes for an installable. */
+/** The types that Nix accepts as an installable. */
 const BUILDABLE = ['derivation', 'string', 'path', 'unseen']
 
-async function evaluated(
+async function examined(
   call: PackagesCall,
   path: readonly string[],
   system: string,
@@ -120,7 +119,7 @@ async function evaluated(
   const offered = BUILDABLE.includes(found)
   if (offered || found === 'absent') return { kind: 'evaluated', system, names, offered }
   const name = `packages.${system}.${call.attribute}`
-  // builtins.tryEval keeps to itself what was thrown.
+  // builtins.tryEval does not return the error that was thrown.
   const why =
     found === 'throw'
       ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
@@ -130,8 +129,8 @@ async function evaluated(
 
 const TYPES: Readonly<Record<string, string>> = {
   null: 'null',
-  set: 'a set, and no derivation',
-  lambda: 'a function, and no derivation',
+  set: 'a set, not a derivation',
+  lambda: 'a function, not a derivation',
 }
 
 function evaluate(
@@ -143,7 +142,7 @@ function evaluate(
   return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false)
 }
 
-/** A function of Nix's, from the packages of one system to what is told of them. */
+/** Returns a Nix function from the packages of one system to the form of `PACKAGES`. */
 function describeSet(path: readonly string[], how: 'look' | 'list'): string {
   return `(
     let
@@ -158,13 +157,13 @@ function describeSet(path: readonly string[], how: 'look' | 'list'): string {
     set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`
 }
 
-/** A function of Nix's that fails by what a package of the set throws. */
+/** Returns a Nix function that fails with the error that a package throws. */
 function forceValue(path: readonly string[]): string {
   const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set')
   return `set: builtins.seq (${value}.type or null) null`
 }
 
-/** The names in an attribute path, as Nix reads it in installables: separated by dots, but for those within quotes. */
+/** Splits an attribute path as Nix does in installables: at dots, except within quotes. */
 function attributeNames(attribute: string): readonly string[] {
   return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''))
 }
@@ -176,12 +175,42 @@ function nixString(text: string): string {
 function notEvaluated({ flake, runnerSystem, missing }: PackagesCall, { log }: CommandResult): NixError {
   if (/does not provide attribute/.test(log))
     return new NixError({
-      message: `The flake ${flake} has no "packages" at all`,
-      hint: `Add ${missing} to its outputs.`,
+      message: `The flake ${flake} has no output "packages"`,
+      hint: `Add ${missing} to the outputs of the flake.`,
     })
   return new NixError({
     message: `Nix could not evaluate ${flake}#packages`,
     detail: lastLines(log, 20),
     hint: explainBuildFailure(log, { runnerSystem }),
   })
+}
+
+const SHOWN_NAMES = 20
+/** In characters. A flake can have names of any length, and comparing them takes time for each character. */
+const NAME_LIMIT = 100
+
+/** Formats a list of names. Of many, lists those that are most similar to the wanted one, and the number of the others. */
+export function formatNearest(all: readonly string[], wanted: string): string {
+  const names = all.map((name) => cut(name, NAME_LIMIT))
+  if (names.length <= SHOWN_NAMES) return names.join(', ')
+  const distances = new Map(
+    names.map((name) => [name, editDistance(name.toLowerCase(), wanted.slice(0, NAME_LIMIT).toLowerCase())]),
+  )
+  const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0))
+  return `${nearest.slice(0, SHOWN_NAMES).join(', ')} and ${names.length - SHOWN_NAMES} more`
+}
+
+/** Returns the Levenshtein distance. */
+function editDistance(from: string, to: string): number {
+  const target = [...to]
+  let row = [0, ...target.map((_, at) => at + 1)]
+  for (const character of from) {
+    const next = [(row[0] ?? 0) + 1]
+    for (const [at, other] of target.entries()) {
+      const replaced = (row[at] ?? 0) + (character === other ? 0 : 1)
+      next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1))
+    }
+    row = next
+  }
+  return row[target.length] ?? 0
 }

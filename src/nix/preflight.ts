@@ -7,30 +7,30 @@ import type { CommandResult } from '../process/command.ts'
 import type { NixBuildCall } from './build.ts'
 import { evaluateDerivation } from './evaluate.ts'
 import { ALLOW_KVM, describeRunner } from './explain.ts'
-import { placeOf } from './installable.ts'
+import { storePlaceOf } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
 import { isStorePath } from './store-path.ts'
 
-/** What can be said before a build starts. */
+/** The findings before a build starts. */
 export interface PreflightReport {
-  /** What it is likely to fail by. */
+  /** Likely reasons for a failure. */
   readonly warnings: readonly string[]
-  /** What can't be known, and is of use if it fails. */
+  /** Things that could not be checked, for reference if the build fails. */
   readonly notes: readonly string[]
 }
 
 /**
- * Looks for what a build will fail by on this machine. It fails by none of it where a remote builder does the work, so
- * that all of this is told, and nothing refused.
- * @param root where `/proc` and `/dev` are
+ * Checks whether this runner lacks emulation or a virtual machine that the build needs. Only warns, because the build
+ * succeeds anyway if a remote builder does the work.
+ * @param root the folder that contains `/proc` and `/dev`
  */
 export async function checkPrerequisites(call: NixBuildCall, root = '/'): Promise<PreflightReport> {
-  // A macOS runner has Linux built elsewhere, by a builder of its own.
+  // A macOS runner builds for Linux on a remote builder or in a virtual machine.
   if (!call.runnerSystem.endsWith('-linux')) return NOTHING
-  // What is in the store is there already, or comes from a cache.
-  if (placeOf(call.installable)?.storePath.endsWith('.drv') === false) return NOTHING
-  const hasKvm = (await quietly(access(join(root, 'dev/kvm')).then(() => true))) === true
-  // An evaluation takes time: only if something that the build may need is missing is it worth that.
+  // A store path exists already or comes from a cache.
+  if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false) return NOTHING
+  const hasKvm = (await orUndefined(access(join(root, 'dev/kvm')).then(() => true))) === true
+  // An evaluation takes time. Only evaluate if something is missing that the build may need.
   if (hasKvm && (await checkEmulation(call.system, call, root)) === NOTHING) return NOTHING
   const derivation = await findDerivation(call)
   const buildSystem = derivation && systemOfDerivation(derivation.text)
@@ -44,7 +44,7 @@ export async function checkPrerequisites(call: NixBuildCall, root = '/'): Promis
 
 const NOTHING: PreflightReport = { warnings: [], notes: [] }
 
-/** What is not known to be needed is no warning: an image for another system may be cross-built on this one. */
+/** Turns warnings into notes: an image for another system may be cross-built on this one, without emulation. */
 function asNotes({ warnings, notes }: PreflightReport): PreflightReport {
   const reason = 'The system that builds the image is not known before the build.'
   return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] }
@@ -52,7 +52,7 @@ function asNotes({ warnings, notes }: PreflightReport): PreflightReport {
 
 // Emulation
 
-/** A system's number for its processor in the header of programs (ELF's `e_machine`), as its two bytes are there. */
+/** The processor in the ELF header of a system's programs (`e_machine`), as the two bytes in hexadecimal. */
 const MACHINES: Readonly<Record<string, string>> = {
   'x86_64-linux': '3e00',
   'aarch64-linux': 'b700',
@@ -64,46 +64,46 @@ const MACHINES: Readonly<Record<string, string>> = {
   's390x-linux': '0016',
 }
 
-/** The systems whose programs a machine runs by itself, or may: not every 64-bit Arm processor has a 32-bit mode. */
+/** Other systems whose programs a machine runs natively. Some 64-bit Arm processors lack the 32-bit mode. */
 const NATIVE: Readonly<Record<string, readonly string[]>> = {
   'x86_64-linux': ['i686-linux'],
   'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
   'armv7l-linux': ['armv6l-linux'],
 }
 
-/** @param system that the derivation is built on; the image may be for another one, if it is cross-built */
+/** @param system the system that builds the derivation. A cross-built image is for another system. */
 async function checkEmulation(system: string, { runnerSystem }: NixBuildCall, root: string): Promise<PreflightReport> {
   const machine = MACHINES[system]
   if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined) return NOTHING
-  const registered = await emulates(machine, root)
+  const registered = await isEmulationRegistered(machine, root)
   if (registered === true) return NOTHING
-  const hint = `A build that does more than pack files needs, before Nix is installed,
+  const hint = `Unless the build only packs files, add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
-or ${describeRunner(system)}, or a remote builder for ${system}.`
+Or use ${describeRunner(system)}, or a remote builder for ${system}.`
   if (registered === false)
     return {
-      warnings: [`No emulation is registered for ${system}, and this runner is a ${runnerSystem}. ${hint}`],
+      warnings: [`No emulation is registered for ${system} on this runner, which is ${runnerSystem}. ${hint}`],
       notes: [],
     }
-  return { warnings: [], notes: [`Whether this runner emulates ${system} can't be seen from here. ${hint}`] }
+  return { warnings: [], notes: [`Can't determine whether this runner emulates ${system}. ${hint}`] }
 }
 
 /**
- * Whether programs for a processor are given to an emulator, whatever name it is registered by.
+ * Returns whether the kernel has an emulator for a processor, registered under any name.
  * https://docs.kernel.org/admin-guide/binfmt-misc.html
- * @returns nothing where that can't be seen: in a container, /proc has no list, and the host's emulators work
+ * @returns undefined if unknown: in a container, /proc does not list the host's emulators, although they work
  */
-async function emulates(machine: string, root: string): Promise<boolean | undefined> {
+async function isEmulationRegistered(machine: string, root: string): Promise<boolean | undefined> {
   const folder = join(root, 'proc/sys/fs/binfmt_misc')
-  const names = await quietly(readdir(folder))
+  const names = await orUndefined(readdir(folder))
   if (!names?.includes('status')) {
-    const kinds = await quietly(readFile(join(root, 'proc/filesystems'), 'utf8'))
+    const kinds = await orUndefined(readFile(join(root, 'proc/filesystems'), 'utf8'))
     return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false
   }
-  const status = await quietly(readFile(join(folder, 'status'), 'utf8'))
+  const status = await orUndefined(readFile(join(folder, 'status'), 'utf8'))
   if (status?.trim() === 'disabled') return false
-  const entries = await Promise.all(names.map((name) => quietly(readFile(join(folder, name), 'utf8'))))
-  // The first bytes of a program, two digits each: "\x7fELF", and from the 18th the processor.
+  const entries = await Promise.all(names.map((name) => orUndefined(readFile(join(folder, name), 'utf8'))))
+  // The magic bytes in hexadecimal: "\x7fELF" at the start, and the processor at offset 18.
   return entries.some(
     (entry) =>
       entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine,
@@ -113,22 +113,22 @@ async function emulates(machine: string, root: string): Promise<boolean | undefi
 // Virtual machines
 
 /**
- * Nix has the feature `kvm` where there is a /dev/kvm. Where there is none, one of the derivations to build may need it:
- * the image itself, or what it is made from directly, as with `runAsRoot`.
+ * Warns if a derivation needs KVM: the image itself or one of its direct inputs, as with `runAsRoot`. By default, Nix has
+ * the feature `kvm` only if /dev/kvm exists.
  */
 async function checkKvm(call: NixBuildCall, { path: image, text }: Derivation): Promise<readonly string[]> {
   const needing = requiresKvm(text) ? [image] : []
-  // One after the other: a flake's derivations may be thousands, and each of them large.
+  // One after the other: there may be thousands of derivations, and each may be large.
   for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g)) if (await needsKvm(path)) needing.push(path)
   if (needing.length === 0 || (await hasKvmFeature())) return []
-  const message = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text]
-  // What was built before, and what a cache has, needs nothing.
-  const plan = await nixSays(['build', '--dry-run', ...message])
+  const target = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text]
+  // Derivations that are in the store or in a cache are not built.
+  const plan = await queryNix(['build', '--dry-run', ...target])
   const [built] = needing.filter((path) => plan?.log.includes(path))
   if (built === undefined) return []
   return [
-    `This runner has no /dev/kvm, and ${built} needs a virtual machine (runAsRoot or a VM test does). ${ALLOW_KVM}
-A remote builder that has the feature kvm does as well.`,
+    `This runner has no /dev/kvm, and ${built} needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}
+Or use a remote builder that has the feature kvm.`,
   ]
 }
 
@@ -137,9 +137,9 @@ async function needsKvm(path: string): Promise<boolean> {
 }
 
 /**
- * Whether a derivation, as its file has it, requires a machine with KVM. With `__structuredAttrs` its attributes are
- * JSON within a string. The file has one form in all versions of Nix, other than what they print of it: that is `nix
- * show-derivation` in 2.8 and `nix derivation show` in newer ones, with other JSON from 2.32 and again from 2.34 on.
+ * Returns whether a derivation requires KVM. With `__structuredAttrs`, its attributes are JSON within a string. Reads the
+ * file because its format is the same in all versions of Nix, while the commands that print it have changed: `nix
+ * show-derivation` in 2.8, `nix derivation show` in newer versions, with different JSON as of 2.32 and 2.34.
  * https://nix.dev/manual/nix/2.34/protocols/derivation-aterm
  * https://nix.dev/manual/nix/2.32/release-notes/rl-2.32
  */
@@ -151,28 +151,28 @@ export function requiresKvm(derivation: string): boolean {
 const SETTINGS = v.object({ 'system-features': v.object({ value: v.array(v.string()) }) })
 
 /**
- * Newer versions have `nix config show`, and 2.8 has `nix show-config`.
+ * Returns whether Nix has the feature `kvm`. The command is `nix config show`, and `nix show-config` in Nix 2.8.
  * https://nix.dev/manual/nix/2.23/command-ref/new-cli/nix3-config-show
  */
 async function hasKvmFeature(): Promise<boolean> {
-  const answer = (await nixSays(['config', 'show', '--json'])) ?? (await nixSays(['show-config', '--json']))
+  const answer = (await queryNix(['config', 'show', '--json'])) ?? (await queryNix(['show-config', '--json']))
   const settings = readJson(SETTINGS, answer?.stdout ?? '')
-  // Where Nix does not say, nothing is foreseen.
+  // Do not warn if the settings are unknown.
   return !settings.ok || settings.value['system-features'].value.includes('kvm')
 }
 
-async function nixSays(args: readonly string[]): Promise<CommandResult | undefined> {
+async function queryNix(args: readonly string[]): Promise<CommandResult | undefined> {
   const result = await runNix(args, false)
   return result.exitCode === 0 ? result : undefined
 }
 
 interface Derivation {
   readonly path: string
-  /** What its file has. */
+  /** The content of its file. */
   readonly text: string
 }
 
-/** Returns nothing where Nix can't evaluate it. Whatever goes wrong here goes wrong in the build as well, which says why. */
+/** Returns undefined if Nix can't evaluate the derivation. The build will then report the error. */
 async function findDerivation(call: NixBuildCall): Promise<Derivation | undefined> {
   const path = await evaluateDerivation(call)
   const text = path && (await readDerivation(path))
@@ -180,31 +180,31 @@ async function findDerivation(call: NixBuildCall): Promise<Derivation | undefine
 }
 
 /**
- * Returns the system that a derivation is built on. It follows the last of three lists: of outputs, other derivations and
- * sources. None of the texts in these has a quote: they are store paths, hashes, and names of outputs.
+ * Returns the system that builds a derivation. The system follows three lists: outputs, input derivations and sources.
+ * The strings in them contain no quotes, because they are store paths, hashes and names of outputs.
  * https://nix.dev/manual/nix/2.34/protocols/derivation-aterm
  */
 export function systemOfDerivation(derivation: string): string | undefined {
   return /\],"([\w-]{1,100})",/.exec(derivation)?.[1]
 }
 
-/** Larger than any derivation that was seen, in bytes: those of images with thousands of inputs have some 100 KB. */
+/** In bytes. The derivations of images with thousands of inputs have about 100 KB. */
 const DERIVATION_LIMIT = 16 * 1024 * 1024
 
-/** A flake may call anything its `drvPath`: what is not a file in the store is not read. */
+/** Reads a derivation, if the path is a file in the store: a flake can set its `drvPath` to anything. */
 async function readDerivation(path: string): Promise<string | undefined> {
   if (!isStorePath(path)) return undefined
-  const file = await quietly(openRegularFile(path, dirname(path)))
+  const file = await orUndefined(openRegularFile(path, dirname(path)))
   try {
     if (file === undefined || file.size > DERIVATION_LIMIT) return undefined
-    return (await quietly(readWhole(file, path)))?.toString('utf8')
+    return (await orUndefined(readWhole(file, path)))?.toString('utf8')
   } finally {
     await file?.handle.close()
   }
 }
 
-/** Nothing, where what was asked for can't be read. */
-async function quietly<Result>(reading: Promise<Result>): Promise<Result | undefined> {
+/** Returns undefined if something can't be read. */
+async function orUndefined<Result>(reading: Promise<Result>): Promise<Result | undefined> {
   try {
     return await reading
   } catch {

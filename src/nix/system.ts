@@ -1,7 +1,7 @@
+import { NixError } from '../errors.ts'
 import type { Platform } from '../oci/platform.ts'
-import { NixError } from './nix-error.ts'
 
-/** The systems that container images can be for, by the platforms that container runtimes call them. */
+/** The Nix systems that container images can be built for, with the OCI platform of each. */
 const PLATFORMS: ReadonlyMap<string, Platform> = new Map(
   Object.entries({
     'x86_64-linux': { os: 'linux', architecture: 'amd64' },
@@ -15,12 +15,12 @@ const PLATFORMS: ReadonlyMap<string, Platform> = new Map(
   }),
 )
 
-/** All systems that container images can be for. */
+/** The systems that container images can be built for. */
 export const SYSTEMS: readonly string[] = [...PLATFORMS.keys()]
 
 /**
- * The platform of a Nix system.
- * @throws NixError for a system that no container image is for
+ * Returns the OCI platform of a Nix system.
+ * @throws NixError if container images can't be built for the system
  */
 export function platformOf(system: string): Platform {
   const platform = PLATFORMS.get(system)
@@ -28,42 +28,42 @@ export function platformOf(system: string): Platform {
   const linux = system.replace(/-darwin$/, '-linux')
   if (linux !== system)
     throw new NixError({
-      message: `The system "${system}" is macOS's, and containers run Linux`,
+      message: `The system "${system}" is macOS, but containers run Linux`,
       hint: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
     })
   throw new NixError({
-    message: `"${system}" is not a system that images can be built for`,
+    message: `Images can't be built for the system "${system}"`,
     hint: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
   })
 }
 
-/** The hosted runner that has all that emulation needs. */
+/** The hosted runner that is used for emulated systems. */
 export const ANY_RUNNER = 'ubuntu-24.04'
 
 /** https://docs.github.com/en/actions/reference/runners/github-hosted-runners */
 const HOSTED: ReadonlyMap<string, string> = new Map([
   ['x86_64-linux', ANY_RUNNER],
-  // An x86 processor runs it as it is.
+  // 64-bit x86 processors run 32-bit programs.
   ['i686-linux', ANY_RUNNER],
   ['aarch64-linux', 'ubuntu-24.04-arm'],
 ])
 
-/** The label of GitHub's runner on which a system's programs run by themselves, where there is one. */
+/** Returns the label of the hosted runner that runs programs for a system without emulation. */
 export function hostedRunner(system: string): string | undefined {
   return HOSTED.get(system)
 }
 
-/** The system whose images have this platform, where there is one. */
+/** Returns the Nix system for an OCI platform. */
 export function systemOf(platform: Platform): string | undefined {
   const { os, architecture, variant } = platform
   const candidates = [...PLATFORMS].filter(([, one]) => one.os === os && one.architecture === architecture)
   const exact = candidates.find(([, one]) => one.variant === variant)
-  // An image that names no variant is the first of its architecture; one for which there is only one system, that.
+  // Without a variant: the first system of the architecture. With an unlisted variant: a system that has no variant.
   const [first] = candidates.filter(([, one]) => variant === undefined || one.variant === undefined)
   return (exact ?? first)?.[0]
 }
 
-/** Nix's names of processors, by GitHub's, Node's, Go's and Linux's: runners differ in which they report. */
+/** The processor names of Nix for those of GitHub, Node, Go and Linux, all of which runners report. */
 const PROCESSORS: ReadonlyMap<string, string> = new Map([
   ...['x64', 'amd64', 'x86_64'].map((name) => [name, 'x86_64'] as const),
   ...['arm64', 'aarch64'].map((name) => [name, 'aarch64'] as const),
@@ -76,10 +76,10 @@ const PROCESSORS: ReadonlyMap<string, string> = new Map([
 ])
 
 /**
- * Returns the runner's own system.
- * @param os as `RUNNER_OS` has it: `Linux`, `macOS`; in Gitea's runner `linux`, `darwin`
- * @param reported as `RUNNER_ARCH` has it: `X64`, `ARM64`; in Gitea's runner `amd64`
- * @param own the architecture of this process, as Node calls it. It counts if the runner reports none that is known
+ * Returns the system of the runner.
+ * @param os the value of `RUNNER_OS`: `Linux`, `macOS`; with Gitea's runner `linux`, `darwin`
+ * @param reported the value of `RUNNER_ARCH`: `X64`, `ARM64`; with Gitea's runner `amd64`
+ * @param own the architecture of this process in Node's terms, used if `reported` is unknown
  */
 export function runnerSystem(os: string, reported: string, own: string): string {
   const processor = PROCESSORS.get(reported.toLowerCase()) ?? PROCESSORS.get(own) ?? own

@@ -1,28 +1,28 @@
-import { FormatError } from './format-error.ts'
+import { FormatError } from '../errors.ts'
 import { type Platform, samePlatform } from './platform.ts'
 
-/** Where an annotation is to go, in the words of buildx and docker/metadata-action. */
+/** The level of an annotation, in the terms of buildx and docker/metadata-action. */
 export type AnnotationLevel = 'manifest' | 'index' | 'manifest-descriptor' | 'index-descriptor'
 
 export interface Annotation {
-  /** Absent where the user named none. */
+  /** Undefined if the user set none. */
   readonly level?: AnnotationLevel
-  /** `linux/arm64`, where the level was written `manifest[linux/arm64]`. */
+  /** `linux/arm64` in `manifest[linux/arm64]`. */
   readonly platform?: string
   readonly key: string
   readonly value: string
 }
 
-/** The annotations of an index that is being composed, sorted into the places that it has. */
+/** The annotations of a new index and its entries. */
 export interface PlacedAnnotations {
   readonly index: Readonly<Record<string, string>>
-  /** What the index says of the manifest of this platform. */
+  /** Returns the annotations of the entry for a platform. */
   readonly descriptor: (platform: Platform) => Readonly<Record<string, string>>
-  /** Those that have no place in an index, as the user wrote them. */
+  /** Annotations that have no place in an index, as the user wrote them. */
   readonly unsupported: readonly string[]
 }
 
-/** The predefined annotations that tell where an image is from: https://specs.opencontainers.org/image-spec/annotations/ */
+/** Predefined annotations on the origin of an image: https://specs.opencontainers.org/image-spec/annotations/ */
 export const REVISION = 'org.opencontainers.image.revision'
 export const SOURCE = 'org.opencontainers.image.source'
 export const CREATED = 'org.opencontainers.image.created'
@@ -30,8 +30,8 @@ export const CREATED = 'org.opencontainers.image.created'
 const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/
 
 /**
- * Reads `key=value` with metadata-action's and buildx's prefix: `index:`, `manifest[linux/arm64]:`, several of them
- * joined by commas. A prefix that is no level belongs to the key.
+ * Parses `key=value`, with an optional prefix of buildx and docker/metadata-action: `index:`, `manifest[linux/arm64]:`,
+ * or several levels separated by commas. Any other prefix is part of the key.
  * Source: https://docs.docker.com/build/metadata/annotations/#specify-annotation-level
  * @throws FormatError
  */
@@ -49,16 +49,16 @@ export function parseAnnotation(text: string): readonly Annotation[] {
 }
 
 /**
- * Sorts annotations for an index of manifests that are published already. `manifest:`, metadata-action's default,
- * means the image that users pull, which for several platforms is the index. What is more specific wins: `index:` over
- * `manifest:`, one platform over all of them.
- * @param platforms those of the index
+ * Assigns annotations to an index and its entries. The manifests exist already and can't be annotated. `manifest:`, the
+ * default of docker/metadata-action, means the image that users pull, which is the index. The more specific annotation
+ * wins: `index:` over `manifest:`, one platform over all.
+ * @param platforms the platforms in the index
  */
 export function placeAnnotations(
   annotations: readonly Annotation[],
   platforms: readonly Platform[],
 ): PlacedAnnotations {
-  const placeOf = (annotation: Annotation) => placeIn(annotation, platforms)
+  const placeOf = (annotation: Annotation) => placeInIndex(annotation, platforms)
   const ofIndex = annotations.filter((one) => placeOf(one) === 'index')
   const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor')
   return {
@@ -71,7 +71,10 @@ export function placeAnnotations(
   }
 }
 
-function placeIn({ level, platform }: Annotation, platforms: readonly Platform[]): 'index' | 'descriptor' | 'nowhere' {
+function placeInIndex(
+  { level, platform }: Annotation,
+  platforms: readonly Platform[],
+): 'index' | 'descriptor' | 'nowhere' {
   if (level === 'index-descriptor') return 'nowhere'
   if (level !== 'manifest-descriptor') return platform === undefined ? 'index' : 'nowhere'
   return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere'

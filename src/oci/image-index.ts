@@ -1,15 +1,15 @@
-import type { Descriptor } from './document.ts'
+import type { Descriptor } from './manifest.ts'
 import { DOCKER_INDEX, OCI_INDEX } from './media-type.ts'
 import { byPlatform, type Platform } from './platform.ts'
 
-/** One platform's manifest as it is to stand in an index. */
+/** The entry of a platform's manifest in an index. */
 export interface IndexEntry extends Descriptor {
   readonly platform: Platform
 }
 
 /**
- * The bytes of an OCI image index. The same entries and annotations give the same bytes, in whatever order they come:
- * entries are sorted by platform, annotations by key.
+ * Returns the bytes of an OCI image index. Sorts entries by platform and annotations by key, so that the bytes do not
+ * depend on their order.
  */
 export function composeIndex(
   entries: readonly IndexEntry[],
@@ -25,8 +25,8 @@ export function composeIndex(
 }
 
 /**
- * The bytes of a Docker manifest list, which has no annotations. The same entries give the same bytes, in whatever order
- * they come. Source: https://distribution.github.io/distribution/spec/manifest-v2-2/#manifest-list
+ * Returns the bytes of a Docker manifest list, which has no annotations. Sorts entries by platform.
+ * Source: https://distribution.github.io/distribution/spec/manifest-v2-2/#manifest-list
  */
 export function composeDockerList(entries: readonly IndexEntry[]): Uint8Array {
   const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }))

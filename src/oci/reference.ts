@@ -1,9 +1,9 @@
+import { FormatError } from '../errors.ts'
 import { type Digest, isDigest } from './digest.ts'
-import { FormatError } from './format-error.ts'
 
 /** A repository: `ghcr.io/owner/app` is host `ghcr.io` and path `owner/app`. */
 export interface Repository {
-  /** Host name with its port, as users write it: Docker Hub is `docker.io`. */
+  /** The host name and port, as in image names: `docker.io` for Docker Hub. */
   readonly host: string
   readonly path: string
 }
@@ -22,14 +22,14 @@ const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
 
 /**
- * Reads a reference as Docker does: a first part with a dot, a colon or the name `localhost` is a host, else the image
- * is Docker Hub's, where a name of one part belongs to `library/`. That one part has no dot: it is a host without more.
+ * Parses a reference as Docker does: the first part is a host if it has a dot or a colon, or is `localhost`. Otherwise
+ * the image is on Docker Hub, where a name of one part is in `library/`. Unlike Docker, takes a name of one part with a
+ * dot for a host without a path, and refuses it.
  * Grammar: https://github.com/distribution/reference/blob/main/reference.go
- * @throws FormatError that says which part breaks the grammar
+ * @throws FormatError that names the invalid part
  */
 export function parseReference(text: string): Reference {
-  if (/^[a-z]+:\/\//i.test(text))
-    throw new FormatError({ message: `"${text}" is a URL; leave out "${schemeOf(text)}"` })
+  if (/^[a-z]+:\/\//i.test(text)) throw new FormatError({ message: `"${text}" is a URL; remove "${schemeOf(text)}"` })
   const [beforeDigest = '', digest, ...more] = text.split('@')
   if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
     throw new FormatError({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` })
@@ -41,7 +41,7 @@ export function parseReference(text: string): Reference {
   return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) }
 }
 
-/** Whether a text is a reference by `parseReference`. */
+/** Returns whether `parseReference` accepts a text. */
 export function isReference(text: string): boolean {
   try {
     parseReference(text)
@@ -51,39 +51,40 @@ export function isReference(text: string): boolean {
   }
 }
 
-/** The canonical name, host included: `docker.io/library/app` for `app`. */
+/** Formats the canonical name, including the host: `docker.io/library/app` for `app`. */
 export function formatRepository(repository: Repository): string {
   return `${repository.host}/${repository.path}`
 }
 
-/** The reference in full: `ghcr.io/owner/app:latest`. */
+/** Formats the full reference: `ghcr.io/owner/app:latest`. */
 export function formatReference({ repository, tag, digest }: Reference): string {
   return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`
 }
 
-/** Whether two names mean one repository: each is canonical. */
+/** Returns whether two repositories are the same. Both are canonical. */
 export function sameRepository(one: Repository, other: Repository): boolean {
   return one.host === other.host && one.path === other.path
 }
 
+/** Returns whether a text is a valid tag. */
 export function isTag(text: string): boolean {
   return TAG.test(text)
 }
 
-/** Says, for a text that is no tag, why it is none. */
+/** Explains why a text is not a valid tag. */
 export function tagProblem(text: string): string {
   if (text === '') return 'a tag must not be empty'
   if (text.length > 128) return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`
-  return `"${text}" is not a tag: a tag has letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`
+  return `"${text}" is not a tag: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`
 }
 
 function parseName(name: string, whole: string): Repository {
   const slash = name.indexOf('/')
-  // Docker takes it for an image of its Hub, where none is called like that; what is meant is the registry.
+  // Docker would look for this on Docker Hub. The user means a registry.
   if (slash === -1 && /\.|^localhost$/.test(name))
     throw new FormatError({
       message: `"${whole}" is not an image name: there is nothing after the host`,
-      hint: `Write the name of the image as well: ${whole}/owner/app. One of Docker Hub that has a dot is written in full: docker.io/library/${name}.`,
+      hint: `Add the name of the image: ${whole}/owner/app. For an image on Docker Hub, write the full name: docker.io/library/${name}.`,
     })
   const first = slash === -1 ? '' : name.slice(0, slash)
   const hosted = first === 'localhost' || /[.:]/.test(first)
@@ -101,10 +102,15 @@ function parseName(name: string, whole: string): Repository {
 function pathProblem(path: string): string {
   if (path === '') return 'there is nothing after the host'
   const odd = path.match(/[^a-z0-9._/-]/)
-  if (odd) return `"${odd[0]}" can't be in one`
+  if (odd) return `it can't contain "${odd[0]}"`
   return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them'
 }
 
 function schemeOf(text: string): string {
   return text.slice(0, text.indexOf('://') + 3)
+}
+
+/** A reference to a tag. */
+export interface TagReference extends Reference {
+  readonly tag: string
 }

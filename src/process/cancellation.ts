@@ -1,32 +1,40 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Tells work that must not be left half done that the step is cancelled. */
+/** The cancellation of the step, for work that must not be left half done. */
 export interface Cancellation {
   /** Aborted when the step is cancelled. */
   readonly signal: AbortSignal
-  /** Lets a cancelled step end only once this work has settled. It has a few seconds. */
+  /** Delays the end of a cancelled step until this work has settled, for a few seconds at most. */
   finish<Result>(work: Promise<Result>): Promise<Result>
 }
 
-/** For work that nothing cancels. */
+/** For work that is never cancelled. */
 export const NOT_CANCELLABLE: Cancellation = { signal: new AbortController().signal, finish: (work) => work }
 
 const finishing = new AsyncLocalStorage<true>()
 
-/** Does work that remains once the step is cancelled, such as moving tags back. It may wait and retry, as other work may not. */
+/** Runs work that is still necessary after the step is cancelled, such as moving tags back. It may wait and retry. */
 export function finishUp<Result>(work: () => Promise<Result>): Promise<Result> {
   return finishing.run(true, work)
 }
 
-/** Waits for so many milliseconds. If the step is cancelled, fails at once, unless the wait is part of `finishUp`. */
+/** Waits for a number of milliseconds. Rejects when the step is cancelled, unless called within `finishUp`. */
 export async function waitUnlessCancelled(milliseconds: number, signal: AbortSignal): Promise<void> {
   await sleep(milliseconds, undefined, finishing.getStore() ? {} : { signal })
 }
 
+/** Waits for work that never rejects, for a number of milliseconds at most. */
+export async function waitUpTo(milliseconds: number, work: Promise<unknown>): Promise<void> {
+  const waiting = new AbortController()
+  const time = sleep(milliseconds, undefined, { signal: waiting.signal }).catch(() => undefined)
+  await Promise.race([work, time])
+  waiting.abort()
+}
+
 /**
- * Waits for work, or until a signal is aborted and so many milliseconds have passed. The work itself goes on.
- * @throws what `stopped` returns, if the work has not settled by then
+ * Waits for work until a signal is aborted, and then for a number of milliseconds at most. Does not stop the work.
+ * @throws the error that `stopped` returns, if the work has not settled by then
  */
 export async function untilAborted<Result>(
   work: Promise<Result>,

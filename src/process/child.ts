@@ -7,38 +7,40 @@ import { environmentFor, type Trust } from './environment.ts'
 
 /** How a program ended. */
 export interface Exit {
-  /** As a shell has it: 128 and the signal's number for a program that a signal ended, 126 for one that can't be run. */
+  /** As in a shell: 128 plus the signal's number if a signal ended the program, 126 if it could not be started. */
   readonly code: number
-  /** Why it could not be run. */
+  /** Why the program could not be started. */
   readonly error?: string
 }
 
-/** A program that runs in a process group of its own, with whatever it starts. */
+/** A running program that leads its own process group. */
 export interface Child {
-  /** Absent if the program could not be started. Its streams may be absent, too. */
+  /** Undefined if the program could not be started. Its streams may be undefined, too. */
   readonly process?: ChildProcess
   /** Never rejects. */
   readonly exited: Promise<Exit>
 }
 
-/** Leaders of process groups in which something may still run. */
+/** Leaders of process groups that may still have running processes. */
 const running = new Set<ChildProcess>()
-/** Set once the step is cancelled: no program starts then. */
+/** Set when the step is cancelled. No program starts after that. */
 let ending = false
 
 /**
- * Starts a program, without a shell and without a terminal.
- * @param stdin `ignore`: it reads an empty standard input, so that nothing that it asks waits for an answer
+ * Starts a program without a shell and without a terminal.
+ * @param stdin `ignore`: the standard input is empty, so that a prompt fails instead of waiting for an answer
  */
 export function startChild(path: string, args: readonly string[], trust: Trust, stdin: 'ignore' | 'pipe'): Child {
   if (ending) return { exited: Promise.resolve({ code: 126, error: 'the step is cancelled' }) }
   try {
-    // Detached, so that it leads a process group, by which what it starts can be ended as well.
+    // `detached` creates a process group, so that the program's own children can be signalled as well.
     const child = spawn(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true })
+    // A program may exit before it has read its input (EPIPE). The exit code and the log tell why.
+    for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.on('error', () => undefined)
     running.add(child)
     return { process: child, exited: exitOf(child, trust) }
   } catch (error) {
-    // Node throws some of the system's errors (ELOOP, E2BIG) and emits others (ENOENT).
+    // Node throws some errors of spawn (ELOOP, E2BIG) and emits others (ENOENT).
     return { exited: Promise.resolve({ code: 126, error: messageOf(error) }) }
   }
 }
@@ -51,19 +53,19 @@ async function exitOf(child: ChildProcess, trust: Trust): Promise<Exit> {
     running.delete(child)
     return { code: 126, error: messageOf(error) }
   } finally {
-    // Docker and credential helpers may leave agents behind. What others leave behind is ended by `endGroup`.
+    // Docker and credential helpers may leave agents running. `endGroup` ends what other programs leave running.
     if (trust === 'everything') running.delete(child)
   }
 }
 
-/** Ends a program at once, with all that it has started and that has not left its process group. */
+/** Kills a program and every process in its group. */
 export function endGroup(child: ChildProcess | undefined): void {
   if (child === undefined) return
   if (child.pid !== undefined) signalGroup(child.pid, 'SIGKILL')
   running.delete(child)
 }
 
-/** Returns whether there is a process in the group that this user may end. */
+/** Returns false if the group has no process that this user may signal. */
 function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
   try {
     return process.kill(-pid, signal)
@@ -72,25 +74,25 @@ function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
   }
 }
 
-/** How long programs may take to end after a signal, in milliseconds. Nix ends its builders in that time. */
+/** Time that programs get to end after a signal, in milliseconds. Nix ends its builders in that time. */
 const GRACE = 3000
 
 /**
- * Passes a signal on to all programs that run and to what they have started, and ends those that go on in spite of it.
- * No other program starts from then on. Returns once all have ended.
+ * Sends a signal to the process groups of all running programs, and kills those that are left after the grace period.
+ * Prevents other programs from starting. Resolves once all have ended.
  */
 export async function endChildren(signal: NodeJS.Signals, grace = GRACE): Promise<void> {
   ending = true
   const children = [...running]
   for (const { pid } of children) if (pid !== undefined) signalGroup(pid, signal)
   const deadline = performance.now() + grace
-  // The leader may end before the others: a shell in which Nix runs would leave Nix no time to end its builders.
-  while (children.some(isGroupAlive) && performance.now() < deadline) await sleep(POLL)
+  // Wait for the whole group, not just its leader: a shell that runs Nix ends before Nix has ended its builders.
+  while (children.some(isGroupAlive) && performance.now() < deadline) await sleep(POLL_INTERVAL)
   for (const child of children) endGroup(child)
 }
 
 /** In milliseconds. */
-const POLL = 50
+const POLL_INTERVAL = 50
 
 function isGroupAlive({ pid }: ChildProcess): boolean {
   return pid !== undefined && signalGroup(pid, 0)

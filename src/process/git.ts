@@ -1,4 +1,3 @@
-import { isCommitId } from '../record/record.ts'
 import { runCommand } from './command.ts'
 
 /**
@@ -11,4 +10,9 @@ export async function readHead(folder: string): Promise<string | undefined> {
   const result = await runCommand('git', args, { trust: 'nix' })
   const commit = result?.exitCode === 0 ? result.stdout.trim() : ''
   return isCommitId(commit) ? commit : undefined
+}
+
+/** Reports whether a text is a full commit ID of Git. */
+export function isCommitId(text: string): boolean {
+  return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text)
 }

@@ -1,92 +1,90 @@
-import type { Workflow } from '../context.ts'
-import { sanitizeLine } from '../errors.ts'
-import type { MergeInputs } from '../inputs/inputs.ts'
-import { formatRepository } from '../oci/reference.ts'
-import { type DigestRecord, RecordError, replacedBy } from '../record/record.ts'
-import type { Candidate } from './collect.ts'
+import { RecordError } from '../errors.ts'
+import { formatRepository, type Repository } from '../oci/reference.ts'
+import type { Candidate } from '../record/collect.ts'
+import { type DigestRecord, replacedBy } from '../record/record.ts'
+import { sanitizeLine } from '../text.ts'
 
-type Wanted = Pick<MergeInputs, 'images' | 'variant'>
+/** The inputs that say which image to publish. */
+export interface WantedCandidates {
+  readonly images: readonly Repository[]
+  /** Empty for an image without a variant. */
+  readonly variant: string
+}
+
+type Run = DigestRecord['run']
 
 /**
- * Returns the candidates that go into the index: those whose records are of the images and the variant to publish,
- * whatever their artifacts are called, one for each system. A bare digest says nothing of itself, and is one of them. A
- * system has several if they are the same build in several repositories: `verify` compares those.
- * @throws RecordError if there are none, or several for a system
+ * Returns the candidates for the index: one for each system, of the image and variant to publish, and all bare digests.
+ * A system has several candidates if one build was pushed to several repositories.
+ * @throws RecordError if there are none, or different images for a system
  */
-export function choose(
-  handed: readonly Candidate[],
-  { images, variant }: Wanted,
-  { run }: Pick<Workflow, 'run'>,
+export function chooseCandidates(
+  candidates: readonly Candidate[],
+  { images, variant }: WantedCandidates,
+  run: Run,
 ): readonly Candidate[] {
   const names = images.map(formatRepository)
-  const latest = latestAttempts(handed)
+  const latest = latestAttempts(candidates)
   const recorded = latest.filter(
     ({ record }) => record !== undefined && names.includes(record.image) && (record.variant ?? '') === variant,
   )
-  // What a record tells of is known better than by its digest alone.
+  // Prefer the record of a digest to the bare digest.
   const known = new Set(recorded.map(({ digest }) => digest))
   const bare = latest.filter(({ record, digest }) => record === undefined && !known.has(digest))
-  const ours = [...recorded, ...bare]
-  if (ours.length === 0) throw noRecords(handed, names, variant, run.attempt)
-  return onePerSystem(ours, names)
+  const chosen = [...recorded, ...bare]
+  if (chosen.length === 0) throw noRecordsError(candidates, names, variant, run.attempt)
+  return onePerSystem(chosen, names)
 }
 
-/** Leaves out the records that a later attempt of the same job replaces. */
-function latestAttempts(handed: readonly Candidate[]): readonly Candidate[] {
-  const records = handed.flatMap(({ record }) => record ?? [])
-  const replaced = [...Map.groupBy(records, placeOf).values()].flatMap((some) =>
+/** Leaves out records that a later attempt of the same job replaces. */
+function latestAttempts(candidates: readonly Candidate[]): readonly Candidate[] {
+  const records = candidates.flatMap(({ record }) => record ?? [])
+  const replaced = [...Map.groupBy(records, imageKey).values()].flatMap((some) =>
     some.flatMap((record) => replacedBy(record, some)),
   )
-  return handed.filter(({ record }) => record === undefined || !replaced.includes(record))
+  return candidates.filter(({ record }) => record === undefined || !replaced.includes(record))
 }
 
-function placeOf({ image, system, variant }: DigestRecord): string {
+/** Equal for records of the same image, system and variant. */
+function imageKey({ image, system, variant }: DigestRecord): string {
   return JSON.stringify([image, system, variant])
 }
 
-function onePerSystem(ours: readonly Candidate[], names: readonly string[]): readonly Candidate[] {
-  const different = [...new Map(ours.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()]
-  return [...Map.groupBy(different, ({ record }) => record?.system)].flatMap(([system, rivals]) => {
-    if (system === undefined || rivals.length === 1) return rivals
+function onePerSystem(candidates: readonly Candidate[], names: readonly string[]): readonly Candidate[] {
+  const different = [...new Map(candidates.map((one) => [`${one.record?.system} ${one.digest}`, one])).values()]
+  return [...Map.groupBy(different, ({ record }) => record?.system)].flatMap(([system, same]) => {
+    if (system === undefined || same.length === 1) return same
     // Docker may compress one build differently for each registry.
-    const ofNames = names.map((name) => rivals.filter(({ record }) => record?.image === name))
-    const paths = new Set(rivals.map(({ record }) => record?.storePath))
+    const ofNames = names.map((name) => same.filter(({ record }) => record?.image === name))
+    const paths = new Set(same.map(({ record }) => record?.storePath))
     if (paths.size === 1 && ofNames.every(({ length }) => length <= 1)) return ofNames.flat()
-    throw severalForSystem(system, rivals)
+    throw ambiguousSystemError(system, same)
   })
 }
 
-function severalForSystem(system: string, rivals: readonly Candidate[]): RecordError {
-  const images = [...new Set(rivals.map(imageOf))]
+function ambiguousSystemError(system: string, candidates: readonly Candidate[]): RecordError {
+  const images = [...new Set(candidates.map(({ record }) => record?.image ?? ''))]
   const hint =
     images.length > 1
-      ? 'Publish images of different content by a merge each, with an `image` of its own.'
-      : `If the workflow builds several images of ${images[0]}, give each its own name, in its build and in its merge:
+      ? 'Use a separate merge for each of these images, each with its own `image`.'
+      : `If the workflow builds several images of ${images[0]}, give each its own name in the build and the merge:
   variant: debug
 To publish only one of them, set \`digests\` to its records.`
   return new RecordError({
-    message: `There are ${rivals.length} images of ${images.join(' and ')} for ${system}, and an index has one`,
-    detail: rivals.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
+    message: `There are ${candidates.length} images of ${images.join(' and ')} for ${system}, but an index can have only one`,
+    detail: candidates.map((one) => `${one.digest} in ${one.origin}`).join('\n'),
     hint: `No tag has moved. ${hint}`,
   })
 }
 
-function imageOf({ record }: Candidate): string {
-  return record?.image ?? ''
-}
-
 /**
- * Checks that all jobs of the matrices that built the chosen images have handed over a record. Every record has the size
- * of its matrix, which may build several images.
- * @param handed all records that are known, of whatever image
- * @throws RecordError if one is missing
+ * Checks that all jobs of the matrices that built the chosen images have handed over a record. Every record contains the
+ * size of its matrix. A matrix may build several images.
+ * @param candidates the records of all images
+ * @throws RecordError if a record is missing
  */
-export function checkComplete(
-  chosen: readonly Candidate[],
-  handed: readonly Candidate[],
-  { run }: Pick<Workflow, 'run'>,
-): void {
-  const all = latestAttempts(handed).flatMap(({ record }) => record ?? [])
+export function checkComplete(chosen: readonly Candidate[], candidates: readonly Candidate[], run: Run): void {
+  const all = latestAttempts(candidates).flatMap(({ record }) => record ?? [])
   const matrices = new Map(
     chosen.flatMap(({ record }) => (record === undefined ? [] : [[matrixOf(record), record.job]])),
   )
@@ -97,40 +95,42 @@ export function checkComplete(
     )
     const jobs = new Set(records.map(matrixJobOf))
     if (jobs.size >= total) continue
-    const there = [...new Set(records.map((record) => `${record.system} of ${nameOf(record)}`))]
+    const found = [...new Set(records.map((record) => `${record.system} of ${formatImageName(record)}`))]
     throw new RecordError({
       message: `Only ${jobs.size} of the ${total} jobs of "${sanitizeLine(id)}" ${jobs.size === 1 ? 'has' : 'have'} handed over a digest`,
-      detail: `there is ${there.join(', ')}`,
+      detail: `found ${found.join(', ')}`,
       hint: [
-        'Look at the other jobs of that matrix: they failed, were skipped, or pushed nothing, or two of them built the same system. No tag has moved.',
-        ...ofRerun(run.attempt),
-        `If they build no image, tell this step which systems there are:\n  systems: ${systemsOf(chosen).join(',')}`,
+        'No tag has moved. Check the other jobs of that matrix: they failed, were skipped, pushed nothing, or built the same system twice.',
+        ...rerunHint(run.attempt),
+        `If they build no image, list the systems in this step:\n  systems: ${systemsOf(chosen).join(',')}`,
       ].join('\n'),
     })
   }
 }
 
 /**
- * Leaves out the records of other calls of a reusable workflow. Their jobs have the same ID and the same indexes, so a
- * job of them could be counted in place of one that is missing.
+ * Leaves out records of other calls of the same reusable workflow. Their jobs have the same ID and indexes, so they could
+ * be counted in place of missing jobs.
  */
 function withoutOtherCalls(records: readonly DigestRecord[], chosen: readonly Candidate[]): readonly DigestRecord[] {
-  const own = records.filter((record) => chosen.some((one) => one.record && nameOf(one.record) === nameOf(record)))
+  const own = records.filter((record) =>
+    chosen.some((one) => one.record && formatImageName(one.record) === formatImageName(record)),
+  )
   const isOfOtherCall = (record: DigestRecord) =>
     own.some(({ job, digest }) => job.index !== undefined && job.index === record.job.index && digest !== record.digest)
   return records.some((record) => !own.includes(record) && isOfOtherCall(record)) ? own : records
 }
 
-function nameOf({ image, variant }: DigestRecord): string {
+function formatImageName({ image, variant }: DigestRecord): string {
   return variant === undefined ? image : `${image} (variant ${variant})`
 }
 
-/** A workflow that is called twice has two matrices whose jobs have one id: their sizes tell them apart, if anything. */
+/** Includes the size: two calls of a reusable workflow have jobs with the same ID. */
 function matrixOf({ job: { id, total } }: DigestRecord): string {
   return `${total} ${id}`
 }
 
-/** A job with several images leaves a record for each of them: the same digest of the same system. */
+/** A job that pushes to several repositories writes a record for each of them, with the same system and digest. */
 function matrixJobOf({ job, system, digest }: DigestRecord): string {
   return job.index === undefined ? `${system} ${digest}` : String(job.index)
 }
@@ -139,32 +139,32 @@ function systemsOf(candidates: readonly Candidate[]): readonly string[] {
   return [...new Set(candidates.flatMap(({ record }) => record?.system ?? []))]
 }
 
-function noRecords(
-  handed: readonly Candidate[],
+function noRecordsError(
+  candidates: readonly Candidate[],
   names: readonly string[],
   variant: string,
   attempt: number,
 ): RecordError {
-  const records = handed.flatMap(({ record }) => record ?? [])
-  const others = [...new Set(records.map(nameOf))]
+  const records = candidates.flatMap(({ record }) => record ?? [])
+  const others = [...new Set(records.map(formatImageName))]
   const otherVariant = records.some(({ image }) => names.includes(image))
   const wanted = `${names.join(', ')}${variant === '' ? '' : ` (variant ${variant})`}`
   return new RecordError({
     message: `No build of this run has handed over a digest for ${wanted}`,
-    detail: others.length > 0 ? `there are digests for ${others.join(', ')}` : 'there are no digests at all',
+    detail: others.length > 0 ? `found digests for ${others.join(', ')}` : 'found no digests',
     hint: [
       otherVariant
-        ? 'Give the build and the merge of an image the same `variant`.'
-        : 'Let this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
-      ...ofRerun(attempt),
+        ? 'Set the same `variant` in the build and the merge of an image.'
+        : 'Make this job wait for the build jobs (`needs: build`), and give both the same `image`. Builds with `push: false` hand over nothing.',
+      ...rerunHint(attempt),
     ].join('\n'),
   })
 }
 
-/** Jobs that had succeeded don't run again with those that failed, and what they had handed over may have gone. */
-function ofRerun(attempt: number): readonly string[] {
+/** Jobs that succeeded are not run again with those that failed, and their records may have expired. */
+function rerunHint(attempt: number): readonly string[] {
   if (attempt <= 1) return []
   return [
-    `This is a re-run (attempt ${attempt}): what earlier attempts handed over is kept for the \`retention-days\` of the builds, 1 if they don't say. If it has expired, re-run all jobs.`,
+    `This is a re-run (attempt ${attempt}). Digests of earlier attempts expire after the \`retention-days\` of the builds (1 by default). If they have expired, re-run all jobs.`,
   ]
 }

@@ -1,35 +1,35 @@
 import { withBuildInfo } from '../cache/build-info.ts'
-import { sanitizeLine } from '../errors.ts'
 import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
 import { digestOf } from '../oci/digest.ts'
-import { type Descriptor, type Index, parseManifest } from '../oci/document.ts'
 import { composeDockerList, composeIndex, type IndexEntry } from '../oci/image-index.ts'
+import { type Descriptor, type Index, parseManifest } from '../oci/manifest.ts'
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX } from '../oci/media-type.ts'
 import { NO_PLATFORM, platformKey } from '../oci/platform.ts'
 import type { StoredManifest } from '../registry/registry.ts'
+import { sanitizeLine } from '../text.ts'
 import type { PublishedTag } from './published.ts'
 import type { Member } from './verify.ts'
 
 export interface ComposedIndex extends StoredManifest {
-  /** What could not be put into it, a sentence each. */
+  /** Annotations and labels that the index could not include, one sentence each. */
   readonly warnings: readonly string[]
-  /** The same images for registries that refuse an OCI index of Docker manifests. Absent unless all are Docker manifests. */
+  /** The same images, for registries that refuse an OCI index of Docker manifests. Absent unless all are Docker manifests. */
   readonly dockerList?: DockerList
 }
 
-/** A Docker manifest list, and the annotations of the index that it would lose: those that are not labels of every image. */
+/** A Docker manifest list, which has no annotations. */
 export interface DockerList extends StoredManifest {
+  /** The annotations of the index that are not labels of every image. */
   readonly lost: readonly string[]
 }
 
 type Annotations = Readonly<Record<string, string>>
 
 /**
- * The index of all members with what BuildKit attests about them. Its annotations are the user's; where they say
- * nothing, the run's own commit and repository; and where neither does, what the labels of all images say, for GHCR
- * shows the description of the index alone. The entry of an image has the build info of
- * its manifest, which tells later builds that it may be unchanged.
- * @param origin the annotations that tell where the run's commit is from
+ * Composes the index of all members and their attestations. Its annotations are the user's, then the commit and repository
+ * of the run, then the labels that all images share: GHCR shows only the description of the index. The entry of each image
+ * contains its build info, so that later builds can find unchanged images.
+ * @param origin annotations for the commit and its repository
  */
 export function compose(
   members: readonly Member[],
@@ -52,11 +52,10 @@ export function compose(
   const bytes = Buffer.from(composeIndex(entries, ofIndex))
   const warnings = [
     ...placed.unsupported.map(
-      (text) => `The annotation ${text} has no place in an index, whose images are pushed already; it is left out`,
+      (text) => `Skipping the annotation ${text}: it is not for the index, and the images are already pushed`,
     ),
     ...labels.different.map(
-      (key) =>
-        `The label ${sanitizeLine(key)} differs between the images; the index, which all of them share, is without it`,
+      (key) => `Not adding the label ${sanitizeLine(key)} to the index: its value differs between the images`,
     ),
   ]
   const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
@@ -75,7 +74,7 @@ function lostBy(
   entries: readonly Pick<IndexEntry, 'annotations'>[],
   ofIndex: Annotations,
 ): readonly string[] {
-  // An image was created at a time of its own.
+  // Each image has its own creation time.
   const isLabel = (key: string, value: string) =>
     members.every(({ image: { labels } }) => (key === CREATED ? labels[key] !== undefined : labels[key] === value))
   const lost = Object.entries(ofIndex).flatMap(([key, value]) => (isLabel(key, value) ? [] : [key]))
@@ -87,7 +86,7 @@ interface CommonLabels {
   readonly different: readonly string[]
 }
 
-/** The predefined labels that annotations don't give, by whether all images that have them agree. */
+/** Returns the predefined labels that are not annotations, by whether the images agree on their values. */
 function commonLabels(members: readonly Member[], given: Annotations): CommonLabels {
   const labels = members.flatMap(({ image }) => Object.entries(image.labels))
   const wanted = labels.filter(([key]) => key.startsWith('org.opencontainers.image.') && given[key] === undefined)
@@ -101,8 +100,8 @@ function commonLabels(members: readonly Member[], given: Annotations): CommonLab
 }
 
 /**
- * The index that tags point to already and that says the same as the new one, but for when and of which commit it was
- * made. It is the result then: whoever deploys by digest should see no change where there is none.
+ * Finds a published index that differs from the new one only in its creation time and commit. It is used in place of the
+ * new one, so that deployments by digest see no change.
  */
 export function findSameIndex(
   { dockerList, ...index }: StoredManifest & Pick<ComposedIndex, 'dockerList'>,
@@ -120,7 +119,7 @@ export function findSameIndex(
 
 const VOLATILE = new Set([REVISION, CREATED])
 
-/** One text for all indexes that differ in nothing that matters. */
+/** Returns the same text for indexes that differ only in volatile annotations. */
 function comparableForm({ manifests, annotations }: Index): string {
   return JSON.stringify([manifests.map(comparableEntry).sort(), stableAnnotations(annotations)])
 }

@@ -1,28 +1,34 @@
-import { sanitizeLine } from '../errors.ts'
-import type { MergeInputs } from '../inputs/inputs.ts'
-import type { Tools } from '../modes/mode.ts'
+import { MergeError } from '../errors.ts'
+import type { Log } from '../log.ts'
 import { DOCKER_MANIFEST } from '../oci/media-type.ts'
 import { formatRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import { copyImages } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { settleAll } from '../settle-all.ts'
+import { sanitizeLine } from '../text.ts'
 import type { ComposedIndex } from './compose.ts'
-import { MergeError } from './merge-error.ts'
 import type { TagPlan } from './tag-plan.ts'
 import type { Member } from './verify.ts'
 
+/** A composed index, and what it is for. */
+export interface IndexToStore {
+  /** `composed`, or the equal index that is published already. */
+  readonly index: StoredManifest
+  readonly composed: ComposedIndex
+  readonly plans: readonly TagPlan[]
+  readonly members: readonly Member[]
+}
+
 /**
- * Puts the images and the index, by digest, where they are not yet.
- * @returns the index, or the Docker manifest list in its place
+ * Stores an index by digest, after the images that its repositories lack.
+ * @returns the index, or the Docker manifest list in its place if the registry refuses the index
  */
 export async function storeIndex(
-  index: StoredManifest,
-  { dockerList }: ComposedIndex,
-  plans: readonly TagPlan[],
-  members: readonly Member[],
-  { images }: MergeInputs,
-  { registry, log }: Tools,
+  registry: Registry,
+  images: readonly Repository[],
+  { index, composed: { dockerList }, plans, members }: IndexToStore,
+  log: Log,
 ): Promise<StoredManifest> {
   await copyImages(
     registry,
@@ -39,7 +45,7 @@ export async function storeIndex(
     if (!isDocker || !isTypeRefusal(error)) throw error
     if (dockerList === undefined || dockerList.lost.length > 0) throw refusedIndex(error, dockerList?.lost)
     log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`)
-    // All repositories get the same, so that there is one digest.
+    // All repositories get the same manifest, so that the image has one digest.
     await putIndex(registry, images, dockerList).catch((second: unknown) => {
       throw isTypeRefusal(second) ? refusedIndex(error) : second
     })
@@ -49,38 +55,38 @@ export async function storeIndex(
 
 async function putIndex(registry: Registry, images: readonly Repository[], index: StoredManifest): Promise<void> {
   await settleAll(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)))
-  await settleAll(images.map((image) => readBack(registry, image, index)))
+  await settleAll(images.map((image) => assertStored(registry, image, index)))
 }
 
-/** Reports whether a registry refuses a manifest because of its media type, or of those that it lists. */
+/** Reports whether a registry refuses a manifest because of its media type or the media types in it. */
 function isTypeRefusal(error: unknown): error is RegistryError {
   if (!(error instanceof RegistryError)) return false
   const { problem, status = 0, code = '' } = error
   return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID')
 }
 
-/** @param lost the annotations that keep the merge from publishing a Docker manifest list */
+/** @param lost the annotations that a Docker manifest list would lose */
 function refusedIndex(error: RegistryError, lost: readonly string[] = []): MergeError {
   const { message, detail } = error.parts
   return new MergeError({
     message: `${error.host} refuses an OCI index that lists Docker manifests`,
     detail: [message, detail].filter(Boolean).join('\n'),
     hint: [
-      'No tag has moved. Let the action push OCI manifests. In the build step, set:\n  push-with: registry',
+      'No tag has moved. Push OCI manifests. In the build step, set:\n  push-with: registry',
       ...(lost.length === 0
         ? []
         : [
-            `A Docker manifest list has no annotations. It is published only if every image has these as labels: ${sanitizeLine(lost.join(', '))}`,
+            `To publish a Docker manifest list, which has no annotations, give every image these labels: ${sanitizeLine(lost.join(', '))}`,
           ]),
     ].join('\n'),
   })
 }
 
-/** So that no tag is moved to something that can't be pulled. */
-async function readBack(registry: Registry, image: Repository, { digest }: StoredManifest): Promise<void> {
-  if ((await registry.getManifest(image, digest, { written: true })) !== undefined) return
+/** Checks that an index can be pulled before a tag moves to it. */
+async function assertStored(registry: Registry, image: Repository, { digest }: StoredManifest): Promise<void> {
+  if ((await registry.getManifest(image, digest, { retryNotFound: true })) !== undefined) return
   throw new MergeError({
-    message: `${image.host} took the index ${formatRepository(image)}@${digest}, but does not have it`,
-    hint: 'No tag has moved. Run the job again: this is a fault of the registry.',
+    message: `${image.host} accepted the index ${formatRepository(image)}@${digest} but does not return it`,
+    hint: 'No tag has moved. The registry is at fault. Run this job again.',
   })
 }

@@ -1,100 +1,155 @@
 import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from '../cache/build-info.ts'
+import { MergeError } from '../errors.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
-import { fits, formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
+import { byPlatform, fits, formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
+import type { Candidate } from '../record/collect.ts'
 import type { DigestRecord } from '../record/record.ts'
-import { absent, findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
+import { findImage, missingBlobs, notInRegistry, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { settleAll } from '../settle-all.ts'
-import type { Candidate } from './collect.ts'
-import { MergeError } from './merge-error.ts'
 
-/** A candidate that a registry has, whole, and that is what its record says. */
+/** A verified candidate: a registry has all of it, and it matches its record. */
 export interface Member {
   readonly system: string
   readonly platform: Platform
   readonly image: PublishedImage
-  /** What the image's own manifest says; absent where it says nothing. */
+  /** From the annotations of the image's manifest. */
   readonly info?: BuildInfo | undefined
-  /** Where it is to be published and is not yet. */
+  /** The repositories to publish to that lack the image or some of its layers. */
   readonly absentFrom: readonly Repository[]
 }
 
-/**
- * Holds what was handed over against what the registries have: the image, each of its blobs, its architecture.
- * @throws RegistryError where nothing has it, MergeError where it is not whole or something else
- */
-export async function verify(candidate: Candidate, images: readonly Repository[], registry: Registry): Promise<Member> {
-  // A registry may take seconds until it shows what a build has pushed.
-  const home =
-    images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image)
-  const lookAtAll = (isHome: (image: Repository) => boolean) =>
-    settleAll(images.map((image) => look(candidate, image, registry, isHome(image))))
-  const first = await lookAtAll((image) => image === home)
-  // A bare digest may be in any of them.
-  const found = home !== undefined || first.some(isWhole) ? first : await lookAtAll(() => true)
-  // Where nothing has it whole, what one of them lacks says more than that it lacks something.
-  const problem = found.find(({ lacks }) => lacks !== undefined)?.lacks
-  const whole = found.find((one, at) => isWhole(one) && images[at] === home) ?? found.find(isWhole)
-  if (whole?.image === undefined) throw problem ?? incomplete(candidate, images, found)
-  const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0)
-  return { ...describe(candidate, whole.image), image: whole.image, absentFrom }
+/** The inputs that say what to publish. */
+export interface VerifySettings {
+  readonly images: readonly Repository[]
+  /** The systems that the image must have. Empty: those of the candidates. */
+  readonly systems: readonly string[]
 }
 
-function isWhole({ image, missing }: Look): boolean {
+/**
+ * Verifies the images of an index at the registries, and that together they are what is to be published.
+ * @returns the members of the index, sorted by platform
+ * @throws RegistryError, MergeError
+ */
+export async function verifyCandidates(
+  candidates: readonly Candidate[],
+  { images, systems }: VerifySettings,
+  registry: Registry,
+): Promise<readonly Member[]> {
+  const verified = await settleAll(candidates.map((candidate) => verifyCandidate(candidate, images, registry)))
+  const members = withoutDuplicates(verified)
+  checkMembers(members, images, systems)
+  const sortKey = ({ platform, image: { digest } }: Member) => ({ platform, digest })
+  return members.toSorted((one, other) => byPlatform(sortKey(one), sortKey(other)))
+}
+
+/**
+ * Removes duplicates of the same image: one digest may be of the image and another of an index around it, which adds its
+ * attestations; Docker may have compressed the image differently for each repository.
+ */
+function withoutDuplicates(members: readonly Member[]): readonly Member[] {
+  const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length)
+  const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]))
+  const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`)
+  return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same))
+}
+
+function hasOnePerRepository(members: readonly Member[]): boolean {
+  return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length
+}
+
+/**
+ * Checks that a registry has the image with all of its blobs, and that it matches its record.
+ * @throws RegistryError if no registry has it, MergeError if it is incomplete or differs from its record
+ */
+async function verifyCandidate(
+  candidate: Candidate,
+  images: readonly Repository[],
+  registry: Registry,
+): Promise<Member> {
+  // The repository that the build pushed to. A registry may need some seconds to return what was pushed.
+  const home =
+    images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image)
+  const findIn = (isHome: (image: Repository) => boolean) =>
+    settleAll(images.map((image) => findCandidate(candidate, image, registry, isHome(image))))
+  const first = await findIn((image) => image === home)
+  // Any repository may be the one that a bare digest was pushed to.
+  const found = home !== undefined || first.some(isComplete) ? first : await findIn(() => true)
+  const problem = found.find(({ notFound }) => notFound !== undefined)?.notFound
+  const complete = found.find((one, at) => isComplete(one) && images[at] === home) ?? found.find(isComplete)
+  if (complete?.image === undefined) throw problem ?? incompleteError(candidate, images, found)
+  const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0)
+  return { ...describeMember(candidate, complete.image), image: complete.image, absentFrom }
+}
+
+function isComplete({ image, missing }: Finding): boolean {
   return image !== undefined && missing.length === 0
 }
 
-interface Look {
+/** The parts of a candidate that a repository has. */
+interface Finding {
   readonly image?: PublishedImage | undefined
+  /** The blobs that the repository lacks. */
   readonly missing: readonly string[]
-  /** Of a document that is not there, though the manifest that names it is. */
-  readonly lacks?: RegistryError
+  /** The error for a document that is missing although the manifest names it. */
+  readonly notFound?: RegistryError
 }
 
-async function look(
+async function findCandidate(
   { digest }: Candidate,
   repository: Repository,
   registry: Registry,
   written: boolean,
-): Promise<Look> {
+): Promise<Finding> {
   try {
-    const image = await findImage(registry, repository, digest, { written })
-    return { image, missing: image === undefined ? [] : await missingBlobs(registry, image, { written }) }
+    const image = await findImage(registry, repository, digest, { retryNotFound: written })
+    return {
+      image,
+      missing: image === undefined ? [] : await missingBlobs(registry, image, { retryNotFound: written }),
+    }
   } catch (error) {
-    if (error instanceof RegistryError && error.problem === 'not-found') return { missing: [], lacks: error }
+    if (error instanceof RegistryError && error.problem === 'not-found') return { missing: [], notFound: error }
     throw error
   }
 }
 
-function incomplete({ digest, record }: Candidate, images: readonly Repository[], found: readonly Look[]): Error {
-  const half = found.find(({ image }) => image !== undefined)
+function incompleteError(
+  { digest, record }: Candidate,
+  images: readonly Repository[],
+  found: readonly Finding[],
+): Error {
+  const partial = found.find(({ image }) => image !== undefined)
   const [first] = images
   const home = images.find((image) => formatRepository(image) === record?.image) ?? first
-  if (home === undefined) throw new Error('there is no image, though inputs have one at least')
-  if (half?.image === undefined) return absent(home, digest, `${formatRepository(home)}@${digest}`)
+  if (home === undefined) throw new Error('inputs name at least one image')
+  if (partial?.image === undefined) return notInRegistry(home, digest, `${formatRepository(home)}@${digest}`)
   return new MergeError({
-    message: `${formatRepository(half.image.repository)}@${digest} is incomplete: the registry lacks ${half.missing.length} of its layers`,
-    detail: half.missing.join('\n'),
-    hint: 'Nothing was published. The layers are not visible yet, or were deleted. Run this job again. If that does not help, run the build of this system again, at last with `reuse-from: ""`, so that it looks for each layer.',
+    message: `${formatRepository(partial.image.repository)}@${digest} is incomplete: ${partial.missing.length} of its layers ${partial.missing.length === 1 ? 'is' : 'are'} missing from the registry`,
+    detail: partial.missing.join('\n'),
+    hint: 'Nothing was published. The registry may not return the layers yet, or they were deleted. Run this job again. If that does not help, run the build of this system again. If it still fails, set `reuse-from: ""` in the build so that it checks every layer.',
   })
 }
 
-function describe({ digest, record, origin }: Candidate, image: PublishedImage): Omit<Member, 'image' | 'absentFrom'> {
+/** @throws MergeError if the image differs from its record */
+function describeMember(
+  { digest, record, origin }: Candidate,
+  image: PublishedImage,
+): Omit<Member, 'image' | 'absentFrom'> {
   const name = `${formatRepository(image.repository)}@${digest}`
   const system = record?.system ?? systemOf(image.platform)
   if (system === undefined)
     throw new MergeError({
-      message: `${name} is for ${formatPlatform(image.platform)}, which is no system of Nix's`,
+      message: `${name} is for ${formatPlatform(image.platform)}, which is not a Nix system`,
       detail: origin,
     })
   const wanted = platformOf(system)
   if (!fits(image.platform, wanted))
     throw new MergeError({
-      message: `${name} is not what its record says`,
-      detail: `${origin} says ${system}, which is ${formatPlatform(wanted)}, and the image is for ${formatPlatform(image.platform)}`,
+      message: `${name} does not match its record`,
+      detail: `${origin} says ${system} (${formatPlatform(wanted)}), but the image is for ${formatPlatform(image.platform)}`,
       hint: 'Nothing was published. Run the build of this system again.',
     })
   const { size, mediaType } = image
@@ -104,16 +159,16 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
     (record.size !== size || record.mediaType !== mediaType)
   )
     throw new MergeError({
-      message: `${name} is not what its record says`,
-      detail: `${origin} says that its manifest has ${record.size} bytes of ${record.mediaType}, and it has ${size} bytes of ${mediaType}`,
+      message: `${name} does not match its record`,
+      detail: `${origin} says that its manifest has ${record.size} bytes of type ${record.mediaType}, but it has ${size} bytes of type ${mediaType}`,
       hint: 'Nothing was published. Run the build of this system again.',
     })
   const info = fromAnnotations(image.own.annotations)
   const claimed = record && buildInfoOf(record)
   if (info && claimed && !sameBuild(info, claimed))
     throw new MergeError({
-      message: `${name} is not what its record says`,
-      detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nits manifest says ${formatBuildInfo(info)}`,
+      message: `${name} does not match its record`,
+      detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nbut its manifest says ${formatBuildInfo(info)}`,
       hint: 'Nothing was published. Run the build of this system again.',
     })
   const variant = image.platform.variant ?? wanted.variant
@@ -125,48 +180,41 @@ function describe({ digest, record, origin }: Candidate, image: PublishedImage):
   }
 }
 
-/** Returns undefined for a record that does not say which labels were added: Docker wrote the manifest. */
+/** Returns undefined for a record without labels: Docker wrote that manifest. */
 function buildInfoOf({ storePath, labels, compression }: DigestRecord): BuildInfo | undefined {
   return labels && isStorePath(storePath) ? { storePath, labels, compression } : undefined
 }
 
-/**
- * Holds all members together against what is to be published.
- * @throws MergeError where two are for one platform, or they are not for the systems asked for
- */
-export function checkMembers(
-  members: readonly Member[],
-  images: readonly Repository[],
-  systems: readonly string[],
-): void {
+/** @throws MergeError if two members are for the same platform, or if they are not for the systems in the inputs */
+function checkMembers(members: readonly Member[], images: readonly Repository[], systems: readonly string[]): void {
   const name = images.map(formatRepository).join(', ')
-  const there = members.map(({ system }) => system)
-  for (const rivals of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
-    const [first, ...more] = rivals
+  const built = members.map(({ system }) => system)
+  for (const duplicates of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+    const [first, ...more] = duplicates
     if (first === undefined || more.length === 0) continue
     throw new MergeError({
-      message: `There are ${rivals.length} images of ${name} for ${formatPlatform(first.platform)}, and an index has one`,
-      detail: rivals
+      message: `There are ${duplicates.length} images of ${name} for ${formatPlatform(first.platform)}, but an index can have only one`,
+      detail: duplicates
         .map(
           ({ image, platform: own }) =>
             `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`,
         )
         .join('\n'),
-      hint: 'No tag has moved. Hand over one digest for each platform, and publish images of different content by a merge each.',
+      hint: 'No tag has moved. Hand over one digest for each platform. Use a separate merge for each image with different content.',
     })
   }
   if (systems.length === 0) return
-  const missing = systems.filter((system) => !there.includes(system))
-  const extra = there.filter((system) => !systems.includes(system))
+  const missing = systems.filter((system) => !built.includes(system))
+  const extra = built.filter((system) => !systems.includes(system))
   if (missing.length > 0)
     throw new MergeError({
-      message: `${name} lacks ${missing.join(', ')}, which \`systems\` asks for`,
-      detail: `there is ${there.join(', ')}`,
-      hint: 'Look at the build job of each missing system: it failed, was skipped, or pushed to another `image`. No tag has moved.',
+      message: `${name} has no image for ${missing.join(', ')}, which \`systems\` lists`,
+      detail: `it has ${built.join(', ')}`,
+      hint: 'No tag has moved. Check the build job of each missing system: it failed, was skipped, or pushed to another `image`.',
     })
   if (extra.length > 0)
     throw new MergeError({
-      message: `${name} has ${extra.join(', ')}, which \`systems\` does not list`,
-      hint: 'Add to `systems` what is to be published, or leave it out to publish all that was built. No tag has moved.',
+      message: `${name} has an image for ${extra.join(', ')}, which \`systems\` does not list`,
+      hint: 'No tag has moved. Add these systems to `systems`, or remove `systems` to publish everything that was built.',
     })
 }

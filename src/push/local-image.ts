@@ -1,25 +1,23 @@
 import { access, stat } from 'node:fs/promises'
 import { dirname, join, relative, resolve } from 'node:path'
-import { lastLines } from '../errors.ts'
+import { FileError, ImageError, NixError } from '../errors.ts'
 import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
-import { FileError, resolveWithin } from '../fs/regular-file.ts'
-import { ImageError } from '../image/image-error.ts'
+import { resolveWithin } from '../fs/regular-file.ts'
 import { findSource } from '../image/source.ts'
 import type { Log } from '../log.ts'
-import { storeFolder } from '../nix/build.ts'
 import { explainBuildFailure } from '../nix/explain.ts'
-import { type Installable, placeOf } from '../nix/installable.ts'
+import { type Installable, storePlaceOf } from '../nix/installable.ts'
 import { nixMissing } from '../nix/nix.ts'
-import { NixError } from '../nix/nix-error.ts'
-import { isStorePath } from '../nix/store-path.ts'
+import { isStorePath, storeFolder } from '../nix/store-path.ts'
 import { runCommand } from '../process/command.ts'
+import { lastLines } from '../text.ts'
 
 /**
- * Adds an image that is on the disk already, as an archive or an OCI layout, to the Nix store. The store path identifies
- * its content, so that an unchanged image is found by it, and its links may lead to nothing outside of the store. This
- * copies the image, which takes a few seconds per gigabyte.
- * @returns what stands for the image's store path; nothing if there is something for Nix to build
- * @throws ImageError if a file is not an archive of an image; NixError if Nix can't add it
+ * Copies an image that is on disk already, as an archive or an OCI layout, into the Nix store. The store path identifies
+ * its content, so that an unchanged image is recognized, and its links can't lead out of the store. The copy takes a few
+ * seconds per gigabyte.
+ * @returns the store path, or undefined if the installable is for Nix to build
+ * @throws ImageError if a file is not an archive of an image, NixError if Nix can't add it
  */
 export async function addLocalImage(
   installable: Installable,
@@ -32,14 +30,14 @@ export async function addLocalImage(
   const place = await placeWithin(path, name)
   await checkFormat(place, name)
   const storePath = await addToStore(place, name, runnerSystem)
-  log.info(`Nix builds nothing: ${name} is an image already. It is in the Nix store as ${storePath}`)
+  log.info(`${name} is an image already, so Nix does not build it. It was added to the Nix store as ${storePath}`)
   return { options: [], text: storePath, name }
 }
 
-/** Returns the path of a regular file or a folder with an OCI layout. All else is up to Nix, such as a folder with a flake. */
+/** Returns the path of a regular file, or of a folder with an OCI layout. Nix handles the rest, such as folders with a flake. */
 async function localPath(installable: Installable): Promise<string | undefined> {
   const { options, text } = installable
-  if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || placeOf(installable) !== undefined)
+  if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || storePlaceOf(installable) !== undefined)
     return undefined
   const path = resolve(text)
   const found = await stat(path).catch(() => undefined)
@@ -48,7 +46,7 @@ async function localPath(installable: Installable): Promise<string | undefined> 
   return (await exists(join(path, 'oci-layout'))) ? path : undefined
 }
 
-/** A name in Nix's registry of flakes, which Nix does not look for on the disk. */
+/** A name in Nix's flake registry, which Nix does not look up on disk. */
 const FLAKE_ID = /^[A-Za-z][\w-]*$/
 
 async function exists(path: string): Promise<boolean> {
@@ -58,7 +56,7 @@ async function exists(path: string): Promise<boolean> {
   )
 }
 
-/** Follows links, which may lead anywhere in the work space, or in the folder of a file that is elsewhere. */
+/** Resolves links, which may lead anywhere in the workspace; for a file outside of it, anywhere in the file's folder. */
 async function placeWithin(path: string, name: string): Promise<string> {
   const workspace = process.cwd()
   const root = relative(workspace, path).startsWith('..') ? dirname(path) : workspace
@@ -74,7 +72,7 @@ async function placeWithin(path: string, name: string): Promise<string> {
   }
 }
 
-/** Before it is copied. Files that need a program to become an image, or that are programs, are Nix's to build. */
+/** Refuses a script or an image of nix2container, which are images only as the result of a build. */
 async function checkFormat(place: string, name: string): Promise<void> {
   const { format } = await findSource(place)
   if (format !== 'script' && format !== 'nix2container') return
@@ -85,7 +83,7 @@ async function checkFormat(place: string, name: string): Promise<void> {
 }
 
 async function addToStore(place: string, name: string, runnerSystem: string): Promise<string> {
-  // Not `nix store add-path`, which reads all of it into memory in Nix 2.8.
+  // Not `nix store add-path`, which reads the whole file into memory in Nix 2.8.
   const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' })
   if (result === undefined) throw nixMissing()
   const storePath = result.stdout.trim()

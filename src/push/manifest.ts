@@ -1,15 +1,15 @@
 import { Readable } from 'node:stream'
 import { type BuildInfo, withBuildInfo } from '../cache/build-info.ts'
-import type { SourceImage, SourceLayer } from '../image/source-image.ts'
+import type { SourceImage } from '../image/source-image.ts'
 import { digestOf } from '../oci/digest.ts'
-import type { Descriptor } from '../oci/document.ts'
+import type { Descriptor } from '../oci/manifest.ts'
 import { layerFormat, layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/media-type.ts'
 import type { Blob, StoredManifest } from '../registry/registry.ts'
-import type { PushedLayer } from './pushing.ts'
+import type { CompressedLayer } from './uploads.ts'
 
 export type Labels = Readonly<Record<string, string>>
 
-/** A config to upload, with labels added, which replace the image's own of the same keys. None leave its bytes alone. */
+/** Returns the config to upload. Labels replace the image's own of the same keys. Without any, the bytes stay the same. */
 export function labelledConfig(bytes: Buffer, labels: Labels): Blob {
   const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels)
   return {
@@ -25,69 +25,71 @@ function withLabels(bytes: Buffer, labels: Labels): Buffer {
   return Buffer.from(JSON.stringify({ ...image, config }))
 }
 
-/** A layer of an OCI layout that is compressed already, and goes up as it is. */
-export function keptBlob(layer: SourceLayer | undefined): Descriptor | undefined {
-  return layer?.blob && layerFormat(layer.blob.mediaType) !== undefined ? layer.blob : undefined
+/** Returns the descriptor of a layer of an OCI layout that is compressed already, and so is pushed unchanged. */
+export function reusableDescriptor({ manifest }: SourceImage, at: number): Descriptor | undefined {
+  const descriptor = manifest?.layers[at]
+  return descriptor && layerFormat(descriptor.mediaType) !== undefined ? descriptor : undefined
 }
 
 /**
- * Returns the manifest to push, annotated with build info. The manifest that the image came with is used if all its
- * layers are pushed as they are. Docker's manifests have no annotations: one that is still true is pushed as it is.
+ * Returns the manifest to push, annotated with build info. The manifest of an OCI layout is reused if all its layers are
+ * pushed unchanged. Docker's manifests have no annotations: one that is still correct is pushed unchanged.
  */
 export function manifestOf(
   image: SourceImage,
   config: Blob,
-  layers: readonly PushedLayer[],
+  layers: readonly CompressedLayer[],
   info: BuildInfo,
 ): StoredManifest {
   const { manifest } = image
-  // By the type as well: what is called a plain tar, and is not, went up as what it is.
-  const kept = image.layers.every((layer, at) => keptBlob(layer)?.digest === layers[at]?.digest)
-  if (manifest === undefined || !kept) return composeManifest(image, config, layers, info)
+  // Not for a compressed layer that is listed as a plain tar: its media type is corrected.
+  const unchanged = layers.every((layer, at) => reusableDescriptor(image, at)?.digest === layer.digest)
+  if (manifest === undefined || !unchanged) return composeManifest(image, config, layers, info)
   if (manifest.mediaType === OCI_MANIFEST) return rewriteManifest(manifest, config, info)
   if (config.digest === image.configDigest) return { ...manifest, digest: digestOf(manifest.bytes) }
   return composeManifest(image, config, layers, info)
 }
 
-/** Gives an OCI manifest another config and other build info. All other fields and their order stay the same. */
+/** Replaces the config and the build info of an OCI manifest. All other fields and their order stay the same. */
 export function rewriteManifest(
   { bytes, mediaType }: Omit<StoredManifest, 'digest'>,
   { digest, size }: Pick<Blob, 'digest' | 'size'>,
   info: BuildInfo,
 ): StoredManifest {
-  const said: OciManifest = JSON.parse(bytes.toString('utf8'))
-  // `data` embeds the blob itself, so it belongs to the config that is replaced.
-  const config = said.config.digest === digest ? said.config : { ...said.config, digest, size, data: undefined }
-  const annotations = withBuildInfo(said.annotations ?? {}, info)
-  const rewritten = Buffer.from(JSON.stringify({ ...said, config, annotations }))
+  const original: OciManifest = JSON.parse(bytes.toString('utf8'))
+  // `data` embeds the blob itself, so it belongs to the replaced config.
+  const config =
+    original.config.digest === digest ? original.config : { ...original.config, digest, size, data: undefined }
+  const annotations = withBuildInfo(original.annotations ?? {}, info)
+  const rewritten = Buffer.from(JSON.stringify({ ...original, config, annotations }))
   return { bytes: rewritten, digest: digestOf(rewritten), mediaType }
 }
 
-/** The fields that are rewritten. */
+/** The fields that `rewriteManifest` replaces. */
 interface OciManifest {
   readonly config: { readonly digest: string }
   readonly annotations?: Readonly<Record<string, string>> | null
 }
 
-/** A manifest as it would have come with the image, with all that is said of it and of the layers that are still those. */
+/** Composes an OCI manifest, with the annotations of the original one and of its unchanged layers. */
 function composeManifest(
-  { manifest, layers: own }: SourceImage,
+  image: SourceImage,
   config: Blob,
-  layers: readonly PushedLayer[],
+  layers: readonly CompressedLayer[],
   info: BuildInfo,
 ): StoredManifest {
-  const said = (annotations: Descriptor['annotations'] = {}) =>
-    Object.keys(annotations).length > 0 ? { annotations } : undefined
   const bytes = Buffer.from(
     JSON.stringify({
       schemaVersion: 2,
       mediaType: OCI_MANIFEST,
       config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
       layers: layers.map(({ digest, size, format }, at) => {
-        const kept = keptBlob(own[at])
-        return { mediaType: layerType(format), digest, size, ...(kept?.digest === digest && said(kept.annotations)) }
+        const original = reusableDescriptor(image, at)
+        const annotations = original?.digest === digest ? (original.annotations ?? {}) : {}
+        const annotated = Object.keys(annotations).length > 0 && { annotations }
+        return { mediaType: layerType(format), digest, size, ...annotated }
       }),
-      annotations: withBuildInfo(manifest?.annotations ?? {}, info),
+      annotations: withBuildInfo(image.manifest?.annotations ?? {}, info),
     }),
   )
   return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST }

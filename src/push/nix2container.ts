@@ -1,13 +1,13 @@
-import { ActionError } from '../errors.ts'
-import { ImageError } from '../image/image-error.ts'
-import { type ImageSource, readImage } from '../image/source.ts'
+import { ActionError, ImageError } from '../errors.ts'
+import { readImage } from '../image/open-image.ts'
+import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import { type CopyCall, copyToLayout } from '../nix/copy-to.ts'
 
 /**
- * Has nix2container's own program write an image, and holds what it wrote against the description that Nix built: which
- * program that is hangs on how the image was named.
- * @throws NixError where the program fails, ImageError where it writes another image
+ * Runs nix2container's own program, which writes the image as an OCI layout, and compares the layout with the description
+ * that Nix built: the program is found by the name of the image, and could belong to another one.
+ * @throws NixError if the program fails, ImageError if it writes another image
  */
 export async function writeLayout({ path, diffIds = [] }: ImageSource, call: CopyCall): Promise<ImageSource> {
   await copyToLayout(call)
@@ -16,22 +16,22 @@ export async function writeLayout({ path, diffIds = [] }: ImageSource, call: Cop
   const difference = firstDifference(config.diffIds, diffIds)
   if (difference === undefined) return layout
   throw new ImageError({
-    message: `The copyTo of ${call.installable.name} wrote another image than the one that Nix built, ${path}`,
+    message: `The copyTo of ${call.installable.name} did not write the image that Nix built, ${path}`,
     detail: difference,
-    hint: `Nothing was pushed. Do ${call.installable.name} and its copyTo belong to the same image?`,
+    hint: `Nothing was pushed. Check that ${call.installable.name} and its copyTo belong to the same image.`,
   })
 }
 
-/** Its errors name the program: the layout is gone when they are read. */
+/** Reads the layout. Errors name the program, because the layout is deleted afterwards. */
 async function readWritten(layout: ImageSource, { installable }: CopyCall): Promise<SourceImage> {
   try {
     return await readImage(layout)
   } catch (error) {
     if (!(error instanceof ActionError)) throw error
     throw new ImageError({
-      message: `The copyTo of ${installable.name} ended well, but wrote no whole OCI layout`,
-      detail: error.message.replaceAll(layout.path, 'what it wrote'),
-      hint: 'Nothing was pushed. Is its copyTo the one that nix2container makes?',
+      message: `The copyTo of ${installable.name} succeeded, but did not write a complete OCI layout`,
+      detail: error.message.replaceAll(layout.path, 'the layout'),
+      hint: 'Nothing was pushed. Use the copyTo that nix2container adds to the image.',
       cause: error,
     })
   }

@@ -1,8 +1,8 @@
-import { fillPlaceholders, InputError } from '../inputs/field.ts'
-import type { BuildInputs } from '../inputs/inputs.ts'
+import { FormatError, InputError } from '../errors.ts'
+import type { BuildInputs } from '../inputs/build.ts'
+import { fillPlaceholders } from '../inputs/placeholders.ts'
 import { platformOf } from '../nix/system.ts'
-import { isAttestation, parseManifest } from '../oci/document.ts'
-import { FormatError } from '../oci/format-error.ts'
+import { isAttestation, parseManifest } from '../oci/manifest.ts'
 import { isIndexType } from '../oci/media-type.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference } from '../oci/reference.ts'
@@ -11,20 +11,21 @@ import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { readStored, type TagPlace } from '../registry/tags.ts'
 
-/** The tag that a build gives its image; empty: none. */
+/** The tag of a build's image. */
 export interface ChosenTag {
+  /** Empty to push by digest alone. */
   readonly tag: string
-  /** Why there is none, although the inputs name one. */
+  /** Explains why the tag of the inputs is not used. */
   readonly warning?: string
 }
 
 type TagInputs = Pick<BuildInputs, 'tag' | 'system' | 'variant' | 'jobTotal' | 'pushWith'>
 
 /**
- * Chooses the tag of a build. All jobs of a matrix have the same `tag`, so one that does not name the system would point
- * to the image of the job that ends last.
- * @param revision the commit that is built, or empty if it is unknown
- * @throws InputError if a placeholder can't be filled, or if Docker would have to push such a tag
+ * Chooses the tag of a build. All jobs of a matrix have the same `tag`: unless it names the system, it would point to the
+ * image of the job that ends last.
+ * @param revision the commit that is built, empty if unknown
+ * @throws InputError if a placeholder can't be filled, or if Docker would push a tag that the jobs share
  */
 export function chooseTag(inputs: TagInputs, revision: string): ChosenTag {
   const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs
@@ -39,7 +40,7 @@ export function chooseTag(inputs: TagInputs, revision: string): ChosenTag {
 function adviseOwnTag(pattern: string): string {
   return `Give each system its own tag, or none:
   tag: ${pattern}-{system}
-A step with \`mode: merge\` publishes the tags that users pull: its input \`tags\`.`
+A step with \`mode: merge\` publishes the tags that users pull, from its input \`tags\`.`
 }
 
 /** Reports whether a tag names the platform of a system: `latest-arm64`, `v1-aarch64`. */
@@ -64,7 +65,7 @@ export async function checkTag(registry: Registry, place: TagPlace, platform: Pl
   if (stored !== undefined) await checkReplaced(registry, stored, place, platform)
 }
 
-/** As `checkTag`, for what a tag points to. */
+/** Like `checkTag`, for a manifest that was read already. */
 export async function checkReplaced(
   registry: Registry,
   stored: StoredManifest,
@@ -86,8 +87,8 @@ function describePlatforms(platforms: readonly (Platform | undefined)[], { media
 }
 
 /**
- * Returns the platforms of an index or an image; none for what is no image, which a tag may leave.
- * @returns undefined for an index that can't be read
+ * Returns the platforms of an image or an index: none for anything that is not an image, which a tag may replace,
+ * undefined for an index that can't be read.
  */
 async function platformsOf(
   registry: Registry,

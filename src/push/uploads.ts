@@ -1,78 +1,87 @@
 import { availableParallelism } from 'node:os'
 import type { ReusableBlob } from '../cache/layers.ts'
 import { createBlobStore } from '../compress/blob-store.ts'
-import {
-  type Compressing,
-  type Compression,
-  compressLayer,
-  hashLayer,
-  type UncompressedLayer,
-  type Write,
-} from '../compress/compress.ts'
+import { type Compression, compressLayer, hashLayer, type Write } from '../compress/compress.ts'
 import { createSemaphore } from '../compress/semaphore.ts'
-import { probe } from '../image/probe.ts'
-import type { LayerMember } from '../image/source-image.ts'
+import { peekCompression } from '../image/decompress.ts'
+import type { ImageSource } from '../image/source.ts'
+import type { LayerFile } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import type { Digest } from '../oci/digest.ts'
-import type { Descriptor } from '../oci/document.ts'
+import type { Descriptor } from '../oci/manifest.ts'
 import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
 import { putEverywhere } from '../registry/copy.ts'
-import type { Blob, Registry } from '../registry/registry.ts'
+import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { settleAll } from '../settle-all.ts'
-import { formatBytes } from '../units.ts'
-import { keptFormat, plain, type ReadLayer } from './layer.ts'
-import type { PushedLayer, Pushing } from './pushing.ts'
+import { formatBytes } from '../text.ts'
+import { decompressLayer, type LayerDigests, uploadFormat } from './check.ts'
 
-/** What became of a layer of the image that was read. */
-export interface Taken {
-  /** Of what was not read, as the config has it: a published image's says the same. */
+/** A layer as the pushed manifest lists it. */
+export interface CompressedLayer {
   readonly diffId: Digest
-  /** Absent where it was read but is yet to be pushed. */
-  readonly layer?: Promise<PushedLayer>
+  readonly digest: Digest
+  readonly format: LayerFormat
+  /** Compressed, in bytes. */
+  readonly size: number
+  /** Whether all repositories had it already. */
+  readonly reused: boolean
 }
 
-/** What is to be uploaded, and where to. */
-export interface UploadCall extends Pick<Pushing, 'source' | 'images'> {
-  readonly compression: Compression
-  /** For layers that are too large to wait in memory. */
-  readonly tempFolder: string
+/** Returns the compressed size of layers, in bytes. */
+export function totalSize(layers: readonly CompressedLayer[]): number {
+  return layers.reduce((sum, { size }) => sum + size, 0)
 }
 
-/** How many layers are between being read and being in the registry, and so how many blobs wait or go up at once. */
-const LAYERS_AT_ONCE = 12
+/** A layer that has been read and is being uploaded. */
+export interface LayerUpload {
+  readonly diffId: Digest
+  /** Resolves when the layer is in every repository. */
+  readonly uploaded: Promise<CompressedLayer>
+}
 
-/** Layers on their way into the registries, many at once. */
+/** Uploads layers in the background, several at a time. */
 export interface Uploads {
   /**
-   * Resolves when the member has been read; its layer when it is in every registry.
-   * @param check throws if the layer is not the one that it should be: then none of its bytes are sent
+   * Compresses and uploads a layer. Resolves when its file has been read.
+   * @param check throws if it is the wrong layer; then none of its bytes are sent
    */
-  push(member: LayerMember, check: (layer: ReadLayer) => void): Promise<Required<Taken>>
-  /** Makes every registry have a layer that was published before. */
-  reuse(diffId: Digest, blob: ReusableBlob, member: LayerMember): Promise<PushedLayer>
-  /** Tells of a layer that every registry has already. */
-  leave(diffId: Digest, blob: Descriptor): Promise<PushedLayer>
-  /** Resolves when nothing is under way any more, however it ended. */
+  push(file: LayerFile, check?: (layer: LayerDigests) => void): Promise<LayerUpload>
+  /** Mounts a layer that was published before in every repository that lacks it. */
+  reuse(diffId: Digest, blob: ReusableBlob, file: LayerFile): LayerUpload
+  /** Records a layer that every repository has already. */
+  skip(diffId: Digest, blob: Descriptor): LayerUpload
+  /** Resolves when all uploads have succeeded or failed. */
   settled(): Promise<unknown>
 }
 
-/** Whoever starts them waits for `settled` in the end: temporary files are in use until then. */
+export interface UploadSettings {
+  readonly source: ImageSource
+  /** The repositories to upload to. At least one. */
+  readonly images: readonly Repository[]
+  readonly compression: Compression
+  /** For layers that are too large to keep in memory. */
+  readonly tempFolder: string
+}
+
+/** How many layers are read, compressed or uploaded at the same time. */
+const LAYERS_AT_ONCE = 12
+
+/** Starts without any uploads. The caller waits for `settled` before it ends: until then, temporary files are in use. */
 export function startUploads(
-  { source, images, compression, tempFolder }: UploadCall,
+  { source, images, compression, tempFolder }: UploadSettings,
   registry: Registry,
   log: Log,
 ): Uploads {
-  const places = createSemaphore(LAYERS_AT_ONCE)
-  // Some more blocks than there are cores, so that a core that is done need not wait for the next to be read; of many
-  // cores only those that one thread can keep busy.
+  const slots = createSemaphore(LAYERS_AT_ONCE)
+  // Some more blocks than cores, so that no core waits for the next block to be read. One thread can't feed more than 8.
   const blocks = createSemaphore(Math.min(availableParallelism(), 8) + 3)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
   let failure: unknown
 
-  function watch<Result>(work: Promise<Result>): Promise<Result> {
+  function track<Result>(work: Promise<Result>): Promise<Result> {
     work.catch((error: unknown) => {
       failure ??= error
     })
@@ -80,90 +89,87 @@ export function startUploads(
     return work
   }
 
-  /** Compresses what is not compressed; the rest stays as it is. */
-  async function pack(
-    content: AsyncIterable<Buffer>,
-    write: Write,
-  ): Promise<Compressing & { readonly kept: LayerFormat | undefined }> {
-    const probed = await probe(content)
-    const kept = keptFormat(probed)
-    if (kept === undefined) return { ...(await compressLayer(plain(probed, source), compression, blocks, write)), kept }
-    const layer = await hashLayer(plain(probed, source, write))
-    return { layer, written: Promise.resolve(), kept }
+  /** Reads a layer and writes it compressed. A compressed layer is written unchanged. */
+  async function pack(file: LayerFile, write: Write) {
+    const { compression: stored, content } = await peekCompression(file.content())
+    const format = uploadFormat(stored)
+    const tar = decompressLayer(stored, content, source, format === undefined ? undefined : write)
+    if (format === undefined) return { ...(await compressLayer(tar, compression, blocks, write)), format }
+    return { layer: await hashLayer(tar), written: Promise.resolve(), format }
   }
 
-  async function upload(blob: Blob, { diffId, size }: UncompressedLayer): Promise<Omit<PushedLayer, 'format'>> {
-    const started = performance.now()
-    const reused = !(await putEverywhere(registry, images, blob))
-    const seconds = (performance.now() - started) / 1000
-    const speed = `${formatBytes(blob.size / seconds)}/s`
-    const how = reused ? 'is there already' : `pushed in ${seconds.toFixed(1)} s (${speed})`
-    log.info(`${shorten(diffId)}: ${formatBytes(size)} → ${formatBytes(blob.size)}, ${how}`)
-    return { diffId, digest: blob.digest, size: blob.size, reused }
+  async function push(file: LayerFile, check?: (layer: LayerDigests) => void): Promise<LayerUpload> {
+    await slots.acquire()
+    const writer = store.create()
+    const release = async () => {
+      slots.release()
+      await writer.release()
+    }
+    try {
+      if (failure !== undefined) throw failure
+      const { layer, written, format } = await pack(file, writer.write)
+      const { diffId } = layer
+      const upload = async (): Promise<CompressedLayer> => {
+        try {
+          await written
+          const blob = writer.finish()
+          check?.({ diffId, digest: blob.digest, format })
+          const started = performance.now()
+          const reused = !(await putEverywhere(registry, images, blob))
+          const seconds = (performance.now() - started) / 1000
+          const speed = `${formatBytes(blob.size / seconds)}/s`
+          const result = reused ? 'already exists' : `pushed in ${seconds.toFixed(1)} s (${speed})`
+          log.info(`${shortDigest(diffId)}: ${formatBytes(layer.size)} → ${formatBytes(blob.size)}, ${result}`)
+          return { diffId, digest: blob.digest, format: format ?? compression.format, size: blob.size, reused }
+        } finally {
+          await release()
+        }
+      }
+      return { diffId, uploaded: track(upload()) }
+    } catch (error) {
+      await release()
+      throw error
+    }
   }
 
   return {
-    async push(member, check) {
-      await places.acquire()
-      const writer = store.create()
-      try {
-        if (failure !== undefined) throw failure
-        const { layer, written, kept } = await pack(member.content(), writer.write)
-        const uploaded = async () => {
-          try {
-            await written
-            const blob = writer.finish()
-            check({ diffId: layer.diffId, digest: blob.digest, format: kept })
-            return { ...(await upload(blob, layer)), format: kept ?? compression.format }
-          } finally {
-            places.release()
-            await writer.release()
-          }
-        }
-        return { diffId: layer.diffId, layer: watch(uploaded()) }
-      } catch (error) {
-        places.release()
-        await writer.release()
-        throw error
-      }
-    },
+    push,
     reuse(diffId, blob, { size }) {
-      const mounted = settleAll(images.map((image) => mountIfElsewhere(registry, image, blob)))
-      return watch(
-        mounted.then(() => {
-          log.info(`${shorten(diffId)}: ${formatBytes(size)}, reused (${formatBytes(blob.size)})`)
-          return reusedLayer(diffId, blob)
-        }),
-      )
+      const mount = async (): Promise<CompressedLayer> => {
+        await settleAll(images.map((image) => mountIfMissing(registry, image, blob)))
+        log.info(`${shortDigest(diffId)}: ${formatBytes(size)}, reused (${formatBytes(blob.size)})`)
+        return reusedLayer(diffId, blob)
+      }
+      return { diffId, uploaded: track(mount()) }
     },
-    async leave(diffId, blob) {
-      log.info(`${shorten(diffId)}: ${formatBytes(blob.size)}, is there already`)
-      return reusedLayer(diffId, blob)
+    skip(diffId, blob) {
+      log.info(`${shortDigest(diffId)}: ${formatBytes(blob.size)}, already exists`)
+      return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) }
     },
     settled: () => Promise.allSettled(pending),
   }
 }
 
-function reusedLayer(diffId: Digest, { digest, size, mediaType }: Descriptor): PushedLayer {
+function reusedLayer(diffId: Digest, { digest, size, mediaType }: Descriptor): CompressedLayer {
   const format = layerFormat(mediaType)
-  if (format === undefined) throw new Error(`a layer of the type ${mediaType} is not reused`)
+  if (format === undefined) throw new Error(`a layer of the type ${mediaType} can't be reused`)
   return { diffId, digest, size, format, reused: true }
 }
 
-async function mountIfElsewhere(registry: Registry, image: Repository, blob: ReusableBlob): Promise<void> {
+async function mountIfMissing(registry: Registry, image: Repository, blob: ReusableBlob): Promise<void> {
   if (blob.repositories.some((one) => sameRepository(one, image))) return
   if (await registry.hasBlob(image, blob.digest)) return
   const from = blob.repositories.find(({ host }) => host === image.host)
   if (from !== undefined && (await registry.mountBlob(image, blob.digest, from))) return
-  // Its bytes are at hand in the archive alone, and that has been read past: as for a layer that is gone.
+  // The archive has been read past the layer. The error makes the push start again, as for a layer that was deleted.
   throw new RegistryError({
     host: image.host,
     problem: 'other',
     code: 'BLOB_UNKNOWN',
-    message: `${image.host} does not let ${image.path} take over ${blob.digest} from ${from?.path}`,
+    message: `${image.host} does not mount ${blob.digest} from ${from?.path} in ${image.path}`,
   })
 }
 
-function shorten(digest: Digest): string {
+function shortDigest(digest: Digest): string {
   return digest.slice('sha256:'.length, 'sha256:'.length + 12)
 }

@@ -4,18 +4,18 @@ import { basename, join } from 'node:path'
 import { diskFailure } from '../fs/disk.ts'
 import { type DigestRecord, parseRecord, serializeRecord } from './record.ts'
 
-/** A record that a build of this job has left, for a merge in the same job. */
+/** A record that a build has written for a merge in the same job. */
 export interface JobRecord {
   readonly record: DigestRecord
-  /** Where it is from, for errors. */
+  /** Where it comes from, for errors. */
   readonly origin: string
 }
 
-/** In the runner's temporary folder, which the steps of a job share and the runner empties. */
+/** In the runner's temporary folder, which the steps of a job share. */
 const FOLDER = 'nix-image-action-records'
 
 /**
- * Leaves a record for a merge in the same job, which then needs no artifact service.
+ * Writes a record for a merge in the same job, which then needs no artifact service.
  * @param tempFolder `RUNNER_TEMP`
  */
 export async function writeJobRecord(record: DigestRecord, tempFolder: string): Promise<void> {
@@ -33,8 +33,8 @@ export async function writeJobRecord(record: DigestRecord, tempFolder: string): 
 }
 
 /**
- * Reads the records that builds of this job have left.
- * @param run this run: what jobs before this one have left on the runner does not count
+ * Reads the records of builds in this job.
+ * @param run this run; ignores files of earlier jobs on the runner
  * @throws RecordError if one is not valid
  */
 export async function readJobRecords(tempFolder: string, run: DigestRecord['run']): Promise<readonly JobRecord[]> {

@@ -1,19 +1,14 @@
 import * as v from 'valibot'
-import { ActionError } from '../errors.ts'
+import { RecordError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import { platformOf } from '../nix/system.ts'
-import type { Digest } from '../oci/digest.ts'
+import { DIGEST, type Digest } from '../oci/digest.ts'
 import { isLayerFormat, isManifestType, type LayerFormat } from '../oci/media-type.ts'
-import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
+import { fits, formatPlatform, PLATFORM, type Platform } from '../oci/platform.ts'
 import { formatRepository, parseReference } from '../oci/reference.ts'
-import { DIGEST, PLATFORM } from '../oci/schema.ts'
+import { isCommitId } from '../process/git.ts'
 
-/** A digest record, or the set of them, that merge can't go by. */
-export class RecordError extends ActionError {
-  override readonly name = 'RecordError'
-}
-
-/** What build hands to merge about one system's image, and all that it hands over. */
+/** What build hands over to merge: the image of one system. */
 export interface DigestRecord {
   readonly schema: 1
   /** The canonical name of the repository. */
@@ -25,30 +20,29 @@ export interface DigestRecord {
   /** Of the manifest, in bytes. */
   readonly size: number
   readonly storePath: string
-  /** The keys of the labels that build added to what the store path has. Absent: who made the record does not say. */
+  /** The keys of the labels that build added. Absent: unknown. */
   readonly labels?: readonly string[] | undefined
-  /** What layers were to be compressed with, where some were left as they came, compressed by another. */
+  /** The requested compression, if some layers kept another one. */
   readonly compression?: LayerFormat | undefined
-  /** Keeps apart several images of one repository in a run. Absent if the build has no `variant`. */
+  /** Distinguishes several images of one repository in a run. Absent if the build has no `variant`. */
   readonly variant?: string | undefined
   /** The commit that was built. Absent if it is unknown. */
   readonly revision?: string | undefined
   readonly job: {
     readonly id: string
-    /** How many jobs the matrix has, where the runner told. */
+    /** The number of jobs in the matrix, if known. */
     readonly total?: number | undefined
-    /** Which of them this one is, from 0. */
+    /** The index of the job in the matrix, from 0. */
     readonly index?: number | undefined
-    /** A hash of the inputs that say what to build. Tells apart the jobs of a reusable workflow that is called twice. */
+    /** A hash of the inputs that determine what is built. Distinguishes the jobs of two calls of a reusable workflow. */
     readonly inputs?: string | undefined
   }
   readonly run: { readonly id: string; readonly attempt: number }
 }
 
 /**
- * Reports whether a record takes the place of one that an earlier attempt of the run left for the same image, system and
- * variant: the same job wrote both. A job that built something else than before is only known by all that says what it
- * builds, because the calls of a reusable workflow have jobs with the same ID and matrix index.
+ * Reports whether a record replaces one of an earlier attempt for the same image, system and variant, because the same job
+ * wrote both. Compares the inputs as well: the calls of a reusable workflow have jobs with the same ID and matrix index.
  */
 function replaces(later: DigestRecord, earlier: DigestRecord): boolean {
   if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt) return false
@@ -58,8 +52,8 @@ function replaces(later: DigestRecord, earlier: DigestRecord): boolean {
 }
 
 /**
- * Returns the records that another one of the same place replaces. If jobs that can't be told apart have left different
- * images in one attempt, none is replaced: which of them is of which job is unknown.
+ * Returns the records that a record for the same image, system and variant replaces. If indistinguishable jobs have built
+ * different images in one attempt, none of them is replaced.
  */
 export function replacedBy(later: DigestRecord, earlier: readonly DigestRecord[]): readonly DigestRecord[] {
   const replaced = earlier.filter((one) => replaces(later, one))
@@ -68,65 +62,63 @@ export function replacedBy(later: DigestRecord, earlier: readonly DigestRecord[]
   return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced
 }
 
-/** Reports whether two records name the same job of a workflow. In one attempt, only one of them can be right. */
+/** Reports whether two records name the same job of a workflow. Within one attempt, they contradict each other. */
 export function sameJob({ job: one }: DigestRecord, { job: other }: DigestRecord): boolean {
   return one.id === other.id && one.total === other.total && one.index === other.index
 }
 
-/** A name that may be the `variant` of a record. */
+/** Reports whether a text is a valid `variant`. */
 export function isVariant(text: string): boolean {
   return /^[a-z0-9._-]{1,64}$/.test(text)
 }
 
-/** A full commit ID of Git. */
-export function isCommitId(text: string): boolean {
-  return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text)
-}
-
-/** The record as one line of JSON. */
+/** Returns a record as one line of JSON. */
 export function serializeRecord(record: DigestRecord): string {
   return JSON.stringify(record)
 }
 
 /**
- * Reads a record. It is data from another job: each field is checked. Fields that it does not know are passed over.
- * @param origin where it is from, for the error: `the artifact image-digest-…`
+ * Parses a record. Validates each field, because another job has written it. Ignores unknown fields.
+ * @param origin where the record comes from, for the error: `the artifact image-digest-…`
  * @throws RecordError
  */
 export function parseRecord(text: string, origin: string): DigestRecord {
   const result = readJson(RECORD, text)
   if (!result.ok) {
     const { place, problem } = result
-    throw invalid(origin, place === undefined ? problem : `"${place}": ${problem}`)
+    throw invalidRecord(origin, place === undefined ? problem : `"${place}": ${problem}`)
   }
   const { platform, system } = result.value
   const expected = platformOf(system)
   if (!fits(platform, expected))
-    throw invalid(origin, `"platform" is ${formatPlatform(platform)}, and ${system} is ${formatPlatform(expected)}`)
+    throw invalidRecord(
+      origin,
+      `"platform" is ${formatPlatform(platform)}, but ${system} is ${formatPlatform(expected)}`,
+    )
   return result.value
 }
 
-function invalid(origin: string, why: string): RecordError {
+function invalidRecord(origin: string, why: string): RecordError {
   return new RecordError({
     message: `The digest record in ${origin} is not valid`,
     detail: why,
-    hint: 'Use the same version of this action in build and merge, and let nothing else write artifacts named image-digest-….',
+    hint: 'Use the same version of this action in build and merge. Rename other artifacts whose names begin with image-digest-.',
   })
 }
 
 const RECORD = v.object({
-  schema: v.literal(1, 'is not 1, the one version that is known'),
+  schema: v.literal(1, 'is not 1, the only supported version'),
   image: v.pipe(v.string(), v.check(isImageName, 'is not the name of an image'), v.transform(canonicalName)),
-  system: v.pipe(v.string(), v.check(isSystem, 'is not a system that images can be for')),
+  system: v.pipe(v.string(), v.check(isSystem, 'is not a supported system')),
   platform: PLATFORM,
   digest: DIGEST,
   mediaType: v.pipe(v.string(), v.check(isManifestType, 'is not the media type of an image manifest')),
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
-  storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is no path')),
+  storePath: v.pipe(v.string(), v.regex(/^\/[^\p{Cc}]*$/u, 'is not an absolute path')),
   labels: v.optional(v.array(v.string())),
-  compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is no compression of layers')),
+  compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is not a layer compression')),
   variant: v.optional(v.pipe(v.string(), v.check(isVariant, 'is not the name of a variant'))),
-  revision: v.optional(v.pipe(v.string(), v.check(isCommitId, 'is not the ID of a commit'))),
+  revision: v.optional(v.pipe(v.string(), v.check(isCommitId, 'is not a commit ID'))),
   job: v.object({
     id: v.string(),
     inputs: v.optional(v.string()),

@@ -1,16 +1,18 @@
-/** What a registry asks for, from `WWW-Authenticate`. */
+import { isLoopback } from '../http/address.ts'
+
+/** A challenge from a `WWW-Authenticate` header. */
 export type Challenge =
   | { readonly scheme: 'basic' }
   | {
       readonly scheme: 'bearer'
       readonly realm: string
       readonly service?: string
-      /** Why the token of the request was refused, such as `insufficient_scope`. */
+      /** The reason why the token of the request was refused, such as `insufficient_scope`. */
       readonly error?: string
     }
 
 /**
- * Reads the challenge that this client answers: Bearer before Basic, whichever is first.
+ * Parses a `WWW-Authenticate` header. Prefers Bearer to Basic.
  * Source: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1, https://distribution.github.io/distribution/spec/auth/token/
  */
 export function parseChallenge(header: string | null): Challenge | undefined {
@@ -28,12 +30,30 @@ export function parseChallenge(header: string | null): Challenge | undefined {
   }
 }
 
+/**
+ * Returns why a token must not be fetched from the realm of a challenge, or undefined if it may. The IP address is checked
+ * separately, when connecting.
+ * @param registry the registry that sent it
+ * @param withSecret whether a password or identity token is sent along
+ */
+export function realmProblem(realm: string, registry: URL, withSecret: boolean): string | undefined {
+  if (!URL.canParse(realm))
+    return URL.canParse(realm, registry.href)
+      ? 'it must be an absolute URL, such as https://auth.example.org/token'
+      : 'it is not a URL'
+  const url = new URL(realm)
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'its scheme must be https or http'
+  const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname)
+  if (withSecret && url.protocol === 'http:' && !sameLoopback) return 'the credentials would be sent unencrypted'
+  return undefined
+}
+
 interface RawChallenge {
   readonly scheme: string
   readonly parameters: Map<string, string>
 }
 
-/** A parameter, or else a word, which begins the next challenge. */
+/** A parameter, or a scheme, which begins the next challenge. */
 const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy
 
 function splitChallenges(header: string): readonly RawChallenge[] {

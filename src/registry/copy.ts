@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { messageOf } from '../errors.ts'
-import type { Descriptor } from '../oci/document.ts'
+import type { Descriptor } from '../oci/manifest.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../settle-all.ts'
 import type { ManifestContent, PublishedImage } from './image.ts'
@@ -9,45 +9,45 @@ import type { Blob, Registry } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
 /**
- * How many blobs are on their way at once, over all images and repositories. Each may take two connections to one host,
- * one to read and one to write: where writers alone filled all that there are, none would ever get its bytes.
+ * The maximum number of blobs that are copied at the same time. Each may use two connections to one host, one to read and
+ * one to write. If writers used all connections, no reader could provide their bytes.
  */
-const BLOBS_AT_ONCE = 16
+const CONCURRENT_BLOBS = 16
 
-/** An image, and the repository that lacks it. */
+/** An image, and the repository to copy it to. */
 export interface Copy {
   readonly image: PublishedImage
   readonly to: Repository
 }
 
 /**
- * Copies images, and what BuildKit attests about them, to other repositories. Blobs are mounted within a registry and
- * streamed between two; those that are there already stay where they are. The manifests come last, by digest.
- * @returns how many bytes of blobs had to be sent
+ * Copies images and their BuildKit attestations to other repositories. Mounts blobs within a registry, and streams them
+ * between registries. Skips blobs that exist. Pushes the manifests last, by digest.
+ * @returns the number of bytes that were uploaded
  * @throws RegistryError
  */
 export async function copyImages(registry: Registry, copies: readonly Copy[]): Promise<number> {
   const blobs = copies.flatMap(({ image, to }) =>
     contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))),
   )
-  // What several images have is sent once.
+  // A blob that several images share is copied once.
   const waiting = [...new Map(blobs.map((one) => [`${formatRepository(one.to)}@${one.blob.digest}`, one])).values()]
   let sent = 0
   const copyNext = async (): Promise<void> => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const { blob, from, to } = next
-      if (await putIfAbsent(registry, to, streamed(registry, blob, from), from)) sent += blob.size
+      if (await putIfAbsent(registry, to, streamedBlob(registry, blob, from), from)) sent += blob.size
     }
   }
   const copyRest = async (): Promise<void> => {
     try {
       await copyNext()
     } finally {
-      // After a failure, no further blob is begun.
+      // After a failure, no further blobs are copied.
       waiting.length = 0
     }
   }
-  await settleAll(Array.from({ length: BLOBS_AT_ONCE }, copyRest))
+  await settleAll(Array.from({ length: CONCURRENT_BLOBS }, copyRest))
   await settleAll(copies.map((copy) => putManifests(registry, copy)))
   return sent
 }
@@ -61,13 +61,13 @@ async function putManifests(registry: Registry, { image, to }: Copy): Promise<vo
     await registry.putManifest(to, manifest.digest, manifest.mediaType, manifest.bytes)
 }
 
-/** Reads a blob of another repository. Holds back its end until its size and digest are right. */
-function streamed(registry: Registry, { digest, size }: Descriptor, from: Repository): Blob {
-  const broken = (detail: string, cause?: unknown) =>
+/** Streams a blob of another repository. Withholds its last chunk until its size and digest have been verified. */
+function streamedBlob(registry: Registry, { digest, size }: Descriptor, from: Repository): Blob {
+  const failure = (detail: string, cause?: unknown) =>
     new RegistryError({
       host: from.host,
       problem: cause === undefined ? 'doubtful' : 'other',
-      message: `Can't read the blob ${formatRepository(from)}@${digest} to its end`,
+      message: `Can't read all of the blob ${formatRepository(from)}@${digest}`,
       detail,
       ...(cause !== undefined && { hint: 'Run the job again later.' }),
       cause,
@@ -84,16 +84,16 @@ function streamed(registry: Registry, { digest, size }: Descriptor, from: Reposi
         yield chunk
       }
     } catch (error) {
-      throw broken(messageOf(error), error)
+      throw failure(messageOf(error), error)
     }
-    if (read !== size) throw broken(`it has ${read < size ? read : 'more'} bytes, and its manifest says ${size}`)
+    if (read !== size) throw failure(`it has ${read < size ? read : 'more'} bytes, but its manifest says ${size}`)
     const actual = `sha256:${hash.digest('hex')}`
-    if (actual !== digest) throw broken(`its digest should be ${digest}, but is ${actual}`)
+    if (actual !== digest) throw failure(`its digest should be ${digest}, but is ${actual}`)
   }
   return { digest, size, open: () => Readable.from(holdBack(content()), { objectMode: false }) }
 }
 
-/** Passes the last chunk on only once nothing more comes, so that an error leaves the content incomplete. */
+/** Yields the last chunk only after the end of the input, so that an error leaves the output incomplete. */
 async function* holdBack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let last: Buffer | undefined
   for await (const chunk of chunks) {
@@ -104,9 +104,9 @@ async function* holdBack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> 
 }
 
 /**
- * Stores a blob in repositories where it is not yet. Of several in one registry, the first is sent it, and the others
- * take it over from that one. Where one fails, what is under way in the others comes to its end first.
- * @returns whether it had to be sent anywhere
+ * Stores a blob in all repositories that lack it. In each registry, uploads it to the first repository and mounts it from
+ * there in the others. After a failure, waits for the other registries before rejecting.
+ * @returns whether it was uploaded
  */
 export async function putEverywhere(
   registry: Registry,
@@ -125,8 +125,9 @@ export async function putEverywhere(
 }
 
 /**
- * @param from another repository, that has it
- * @returns whether it had to be sent
+ * Stores a blob in a repository that lacks it.
+ * @param from another repository that has it
+ * @returns whether it was uploaded
  */
 async function putIfAbsent(registry: Registry, to: Repository, blob: Blob, from?: Repository): Promise<boolean> {
   if (await registry.hasBlob(to, blob.digest)) return false

@@ -1,23 +1,20 @@
 import { readFile } from 'node:fs/promises'
-import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
+import type { Repository } from '../oci/reference.ts'
 import { runCommand } from '../process/command.ts'
 import { sanitize } from '../text.ts'
 import { RegistryError } from './registry-error.ts'
 
-/** What a registry is told to know who is asking. An identity token is exchanged for tokens, never sent as a password. */
+/** Credentials for a registry. An identity token is exchanged for access tokens, never sent as a password. */
 export type Credential =
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
   | { readonly kind: 'identity-token'; readonly token: string }
 
-/**
- * The credential for a registry's host as users write it (`docker.io`), or none.
- * @param refused one that was not accepted, which is not given again without looking anew
- */
-export type CredentialSource = (host: string, refused?: Credential) => Promise<Credential | undefined>
+/** Returns the credentials for a repository, or undefined if there are none. */
+export type CredentialSource = (repository: Repository) => Promise<Credential | undefined>
 
-/** Which of Docker's and Podman's files to read, the first that knows the host first. */
+/** The files with credentials, in order of precedence. */
 export interface CredentialFiles {
   /** Docker's `config.json`. */
   readonly docker: string
@@ -25,115 +22,85 @@ export interface CredentialFiles {
   readonly podman: readonly string[]
 }
 
-/** A helper's tokens may live for minutes, and a build between two looks for hours. In milliseconds. */
-const KEPT_FOR = 5 * 60_000
-
 /**
- * Looks for credentials where docker/login-action and `podman login` put them: for each file `credHelpers`, then
- * `credsStore`, then `auths`. A file that is not there holds none. What is found is kept for some minutes.
- * Source: https://github.com/docker/docker-credential-helpers#development
- * @param onSecret is told each secret before it is used, so that it can be masked
+ * Looks for credentials where docker/login-action and `podman login` store them: for each file, in `credHelpers`, then
+ * `credsStore`, then `auths`. Ignores files that don't exist.
+ * Source: https://github.com/docker/docker-credential-helpers#development,
+ * https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md
+ * @param onSecret called with each secret before it is used, so that it can be masked
  */
 export function credentialsFrom(files: CredentialFiles, onSecret: (secret: string) => void): CredentialSource {
-  const found = new Map<string, Found>()
-  return (host, refused) => {
-    const known = found.get(host)
-    const stands = refused === undefined || !isDeepStrictEqual(known?.credential, refused)
-    if (known !== undefined && known.expires > Date.now() && stands) return known.answer
-    const fresh = keep(lookUp([files.docker, ...files.podman], host, onSecret))
-    found.set(host, fresh)
-    // A helper may fail in passing: who asks next has it asked again.
-    fresh.answer.catch(() => found.get(host) === fresh && found.delete(host))
-    return fresh.answer
-  }
-}
-
-interface Found {
-  readonly answer: Promise<Credential | undefined>
-  /** Once it is there. */
-  credential?: Credential | undefined
-  /** Milliseconds since 1970. */
-  readonly expires: number
-}
-
-function keep(asked: Promise<Credential | undefined>): Found {
-  const found: Found = {
-    expires: Date.now() + KEPT_FOR,
-    answer: asked.then((credential) => {
-      found.credential = credential
+  return async (repository) => {
+    const { host } = repository
+    for (const file of [files.docker, ...files.podman]) {
+      const config = await readCredentialFile(file, host)
+      const credential =
+        (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
+        (await fromHelper(config.credsStore, file, host)) ??
+        fromAuths(config.auths ?? {}, repository, onSecret)
+      if (credential === undefined) continue
+      onSecret(credential.kind === 'password' ? credential.password : credential.token)
       return credential
-    }),
+    }
+    return undefined
   }
-  return found
 }
 
-async function lookUp(
-  files: readonly string[],
-  host: string,
-  onSecret: (secret: string) => void,
-): Promise<Credential | undefined> {
-  for (const file of files) {
-    const config = await readConfig(file, host)
-    const credential =
-      (await fromHelper(config.credHelpers?.[keyOf(host)] ?? config.credHelpers?.[host], file, host)) ??
-      (await fromHelper(config.credsStore, file, host)) ??
-      fromAuths(config.auths ?? {}, host, onSecret)
-    if (credential === undefined) continue
-    onSecret(credential.kind === 'password' ? credential.password : credential.token)
-    return credential
-  }
-  return undefined
-}
-
-const AUTH = v.object({
+const AUTH_ENTRY = v.object({
   auth: v.nullish(v.string()),
   identitytoken: v.nullish(v.string()),
   username: v.nullish(v.string()),
   password: v.nullish(v.string()),
 })
-const CONFIG = v.object({
-  auths: v.nullish(v.record(v.string(), v.nullish(AUTH))),
+const CREDENTIAL_FILE = v.object({
+  auths: v.nullish(v.record(v.string(), v.nullish(AUTH_ENTRY))),
   credHelpers: v.nullish(v.record(v.string(), v.string())),
   credsStore: v.nullish(v.string()),
 })
+type Auths = NonNullable<v.InferOutput<typeof CREDENTIAL_FILE>['auths']>
 const HELPER_ANSWER = v.object({ Username: v.string(), Secret: v.string() })
 
-/** Docker Hub has a key of its own, from the days of its first protocol; every other registry's is its host. */
-function keyOf(host: string): string {
-  return host === 'docker.io' ? 'https://index.docker.io/v1/' : host
+/** The keys of a registry, in order of precedence. Docker writes the first one, Podman the second. */
+function registryKeys(host: string): readonly string[] {
+  return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host]
 }
 
-async function readConfig(file: string, host: string): Promise<v.InferOutput<typeof CONFIG>> {
+/** Docker's key for Docker Hub, which is still the URL of version 1 of the protocol. */
+const HUB_KEY = 'https://index.docker.io/v1/'
+
+/** Returns the name of the helper for a registry. Helpers don't support keys of repositories. */
+function helperFor(host: string, helpers: Readonly<Record<string, string>>): string | undefined {
+  const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one))
+  return key === undefined ? undefined : helpers[key]
+}
+
+async function readCredentialFile(file: string, host: string): Promise<v.InferOutput<typeof CREDENTIAL_FILE>> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return '{}'
-    throw unreadable(file, host, error.message)
+    throw unreadableCredentials(file, host, error.message)
   })
-  const result = readJson(CONFIG, text.trim() === '' ? '{}' : text)
+  const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text)
   if (result.ok) return result.value
   const { place } = result
-  throw unreadable(
+  throw unreadableCredentials(
     file,
     host,
-    place === undefined ? 'it is not a JSON object' : `"${place}" is not of the form that Docker writes`,
+    place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`,
   )
 }
 
-function unreadable(file: string, host: string, why: string): RegistryError {
+function unreadableCredentials(file: string, host: string, why: string): RegistryError {
   return new RegistryError({
     host,
     problem: 'other',
-    message: `The credentials for ${host} can't be read from ${file}`,
+    message: `Can't read the credentials for ${host} from ${file}`,
     detail: why,
     hint: `Fix or remove the file, then log in to ${host} again.`,
   })
 }
 
-function fromAuths(
-  auths: NonNullable<v.InferOutput<typeof CONFIG>['auths']>,
-  host: string,
-  onSecret: (secret: string) => void,
-): Credential | undefined {
-  const entry = auths[keyOf(host)] ?? Object.entries(auths).find(([key]) => hostOfKey(key) === host)?.[1]
+function fromAuths(auths: Auths, repository: Repository, onSecret: (secret: string) => void): Credential | undefined {
+  const entry = findEntry(auths, repository)
   if (!entry) return undefined
   if (entry.identitytoken) return { kind: 'identity-token', token: entry.identitytoken }
   if (entry.username && entry.password) {
@@ -141,16 +108,29 @@ function fromAuths(
   }
   if (!entry.auth) return undefined
   onSecret(entry.auth)
-  // Docker pads what it encodes with NULs.
+  // Docker may append NULs.
   const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '')
   const colon = decoded.indexOf(':')
   if (colon < 1) return undefined
   return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) }
 }
 
-/** Old versions of Docker wrote `https://ghcr.io/v2/` where today's write `ghcr.io`. */
-function hostOfKey(key: string): string {
-  return key.replace(/^https?:\/\//, '').replace(/\/(v[12]\/?)?$/, '')
+/**
+ * Finds the entry for a repository. As in Podman, the most specific key takes precedence: `quay.io/org/app`, then
+ * `quay.io/org`, then `quay.io`. Such keys match whole parts of the path, and never another host.
+ */
+function findEntry(auths: Auths, { host, path }: Repository): Auths[string] {
+  const parts = path.split('/')
+  const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`)
+  const keys = registryKeys(host)
+  const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key))
+  if (exact !== undefined) return auths[exact]
+  return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1]
+}
+
+/** Returns the host of a key that is a URL. Old versions of Docker wrote `https://ghcr.io/v2/` instead of `ghcr.io`. */
+function hostOfUrl(key: string): string | undefined {
+  return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1]
 }
 
 async function fromHelper(
@@ -160,22 +140,25 @@ async function fromHelper(
 ): Promise<Credential | undefined> {
   if (!name) return undefined
   const program = `docker-credential-${name}`
-  // The name comes from a file; nothing but a program on the PATH may come of it.
-  if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
-    throw helperFailed(program, file, host, 'this is not the name of a program')
-  const result = await runCommand(program, ['get'], { trust: 'everything', input: keyOf(host), timeoutMs: 60_000 })
-  if (result === undefined) throw helperFailed(program, file, host, 'there is no such program on the PATH')
+  // The name comes from a file. It must not contain a path or arguments.
+  if (!/^[A-Za-z0-9._-]{1,100}$/.test(name)) throw helperFailed(program, file, host, 'this is not a program name')
+  const result = await runCommand(program, ['get'], {
+    trust: 'everything',
+    input: registryKeys(host)[0] ?? host,
+    timeoutMs: 60_000,
+  })
+  if (result === undefined) throw helperFailed(program, file, host, 'the program is not on the PATH')
   const { exitCode, stdout, log } = result
   if (exitCode === 0) return readHelperAnswer(stdout, program, file, host)
-  // Helpers say so on their standard output, which is not printed: it may hold a secret, or a part of one.
+  // Helpers write this to standard output, which may also contain secrets and is not logged.
   if (/credentials not found/i.test(`${stdout}${log}`)) return undefined
-  throw helperFailed(program, file, host, sanitize(log.trim()) || `it ended with status ${exitCode}`)
+  throw helperFailed(program, file, host, sanitize(log.trim()) || `it exited with status ${exitCode}`)
 }
 
 function readHelperAnswer(stdout: string, program: string, file: string, host: string): Credential | undefined {
   const answer = readJson(HELPER_ANSWER, stdout)
-  // Not its output: that may hold half a secret.
-  if (!answer.ok) throw helperFailed(program, file, host, 'its answer is not the JSON of a credential helper')
+  // Without the output, which may contain a part of a secret.
+  if (!answer.ok) throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper')
   const { Username: username, Secret: secret } = answer.value
   if (secret === '') return undefined
   if (username === '<token>') return { kind: 'identity-token', token: secret }
@@ -186,7 +169,7 @@ function helperFailed(program: string, file: string, host: string, why: string):
   return new RegistryError({
     host,
     problem: 'other',
-    message: `The credential helper ${program}, which ${file} names for ${host}, failed`,
+    message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
     detail: why,
   })
 }

@@ -1,109 +1,72 @@
-import * as v from 'valibot'
-import { ActionError, type FailureParts, sanitizeLine } from '../errors.ts'
-import { readJson } from '../json.ts'
+import { firstLine } from '../errors.ts'
+import type { Http } from '../http/client.ts'
+import { HttpError, type HttpErrorParts, type HttpProblem } from '../http/http-error.ts'
+import { pauseBeforeRetry, RETRY_PAUSES } from '../http/retry.ts'
 
-/** What a user can do about a failure depends on which of these it is. */
+/** The kind of a failure, which decides what a user can do about it. */
 export type RegistryProblem =
-  | 'unreachable'
-  | 'untrusted-certificate'
+  | HttpProblem
   | 'no-credentials'
   | 'wrong-credentials'
-  /** A token service has answered 403: the password is wrong, or the login may not do this. */
+  /** A token service has answered with status 403: the password is wrong, or the login has no access. */
   | 'refused-login'
   | 'denied'
-  /** A tag exists, and the registry does not let it be moved. */
+  /** A tag exists, and the registry refuses to move it. */
   | 'tag-exists'
-  /** The registry does not take manifests of this media type. */
+  /** The registry does not support manifests of this media type. */
   | 'unsupported-type'
-  /** The registry takes no pushes at all. */
+  /** The registry accepts no pushes. */
   | 'read-only'
   | 'not-found'
   | 'rate-limited'
-  /** The answer, or what it brought, can't be right. */
+  /** The answer or its content can't be right. */
   | 'doubtful'
-  | 'other'
 
-export interface RegistryErrorParts extends FailureParts {
-  readonly host: string
-  readonly problem: RegistryProblem
-  /** The HTTP status, where there was an answer. */
+export interface RegistryErrorParts extends HttpErrorParts<RegistryProblem> {
+  /** The HTTP status of the answer, if there was one. */
   readonly status?: number | undefined
   /** The code of the first error in the answer, such as `DENIED`. */
   readonly code?: string | undefined
-  /** Of `unsupported-type`: the media type that was refused. */
+  /** For `unsupported-type`, the media type that was refused. */
   readonly mediaType?: string | undefined
 }
 
-/** A registry that could not be reached, refused, or answered something else than it should. */
-export class RegistryError extends ActionError {
+/** A registry that could not be reached, refused a request, or answered it wrongly. */
+export class RegistryError extends HttpError<RegistryProblem> {
   override readonly name = 'RegistryError'
-  readonly host: string
-  readonly problem: RegistryProblem
   readonly status: number | undefined
   readonly code: string | undefined
   readonly mediaType: string | undefined
 
   constructor(parts: RegistryErrorParts) {
     super(parts)
-    this.host = parts.host
-    this.problem = parts.problem
     this.status = parts.status
     this.code = parts.code
     this.mediaType = parts.mediaType
   }
-}
 
-/** What a registry's error answer says. */
-export interface ErrorAnswer {
-  readonly code?: string
-  /** The registry's own words, on few lines: its errors' messages, or its text or HTML without the tags. */
-  readonly detail: string
-}
-
-/**
- * Reads an error answer: `{"errors":[{code,message,detail}]}`, or whatever a proxy in between says in text or HTML.
- * Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
- */
-export function readErrorAnswer(body: string): ErrorAnswer {
-  const errors = errorsOf(body)
-  if (errors.length === 0) return { detail: sanitizeLine(withoutTags(body.slice(0, 8192))) }
-  const detail = errors.slice(0, 5).map(({ code, message, detail }) => {
-    const more = detail === undefined || detail === null || detail === message ? '' : ` (${formatDetail(detail)})`
-    return sanitizeLine(`${[code, message].filter(Boolean).join(': ')}${more}`)
-  })
-  const code = errors[0]?.code
-  return { ...(code !== undefined && { code }), detail: detail.join('\n') }
-}
-
-function withoutTags(html: string): string {
-  return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ')
-}
-
-interface WireError {
-  readonly code?: string | undefined
-  readonly message?: string | undefined
-  readonly detail?: unknown
-}
-
-function errorsOf(body: string): readonly WireError[] {
-  const read = readJson(v.unknown(), body)
-  const answer = read.ok ? read.value : undefined
-  if (typeof answer !== 'object' || answer === null) return []
-  // Token services write {"details": "…"}, {"error": "…", "error_description": "…"} or {"message": "…"}.
-  const { errors, error, error_description, details, message } = answer as Readonly<Record<string, unknown>>
-  if (Array.isArray(errors)) return errors.filter((one) => typeof one === 'object' && one !== null).map(wireError)
-  const said = [error, error_description, details, message].filter((one) => typeof one === 'string' && one !== '')
-  return said.length > 0 ? [{ message: said.join(': ') }] : []
-}
-
-function wireError({ code, message, detail }: Readonly<Record<string, unknown>>): WireError {
-  return {
-    code: typeof code === 'string' ? code : undefined,
-    message: typeof message === 'string' ? message : undefined,
-    detail,
+  override withMessage(message: string): RegistryError {
+    const { parts, host, problem, status, code, mediaType } = this
+    return new RegistryError({ ...parts, host, problem, status, code, mediaType, message })
   }
 }
 
-function formatDetail(detail: unknown): string {
-  return typeof detail === 'string' ? detail : JSON.stringify(detail)
+/** Throws an error of a request to a registry, or to a host that a registry points to, as a RegistryError. */
+export function throwAsRegistryError(error: unknown): never {
+  if (!(error instanceof HttpError) || error instanceof RegistryError) throw error
+  // As the cause, the HttpError keeps the code of the failure, and whether it has been retried.
+  throw new RegistryError({ ...error.parts, host: error.host, problem: error.problem, cause: error })
+}
+
+/** Repeats work whose result is doubtful, such as content with a wrong digest. */
+export async function retryDoubtful<Result>(work: () => Promise<Result>, http: Http): Promise<Result> {
+  for (const milliseconds of RETRY_PAUSES) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.problem !== 'doubtful') throw error
+      await pauseBeforeRetry(firstLine(error), milliseconds, http)
+    }
+  }
+  return work()
 }

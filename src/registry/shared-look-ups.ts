@@ -1,32 +1,32 @@
 import { isDigest } from '../oci/digest.ts'
 import { formatRepository } from '../oci/reference.ts'
-import type { Look, Registry } from './registry.ts'
+import type { ReadOptions, Registry } from './registry.ts'
 
-interface Asked {
-  /** Whether the question is asked again where nothing is found. */
-  readonly written: boolean
+interface SharedRead {
+  /** Whether the read is repeated while it finds nothing. */
+  readonly retryNotFound: boolean
   readonly found: Promise<unknown>
 }
 
 /**
- * Returns a registry that is asked for each manifest and blob once, though several images have it. What was not found is
- * looked for again by the next one who asks, because it may have been written since.
+ * Returns a registry client that reads each manifest and blob once, even if several images contain it. Content that was
+ * not found is read again by the next call, because it may have been written since.
  */
 export function shareLookUps(registry: Registry): Registry {
-  const asked = new Map<string, Asked>()
+  const asked = new Map<string, SharedRead>()
 
   function share<Found>(
     key: string,
-    { written = false }: Look = {},
+    { retryNotFound = false }: ReadOptions = {},
     ask: () => Promise<Found | undefined>,
   ): Promise<Found | undefined> {
     const known = asked.get(key) as
-      | { readonly written: boolean; readonly found: Promise<Found | undefined> }
+      | { readonly retryNotFound: boolean; readonly found: Promise<Found | undefined> }
       | undefined
-    // A single look under way is not enough for those who know that it is there.
-    if (known !== undefined && (known.written || !written)) return known.found
+    // A single read in progress does not suffice for a caller that wants it repeated.
+    if (known !== undefined && (known.retryNotFound || !retryNotFound)) return known.found
     const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask)
-    const own = { written, found }
+    const own = { retryNotFound, found }
     asked.set(key, own)
     const forget = (): void => {
       if (asked.get(key) === own) asked.delete(key)
@@ -37,17 +37,17 @@ export function shareLookUps(registry: Registry): Registry {
 
   return {
     ...registry,
-    getManifest(repository, reference, look) {
-      const ask = () => registry.getManifest(repository, reference, look)
-      return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, look, ask) : ask()
+    getManifest(repository, reference, options) {
+      const ask = () => registry.getManifest(repository, reference, options)
+      return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, options, ask) : ask()
     },
-    getBlob(repository, digest, limit, look) {
-      const ask = () => registry.getBlob(repository, digest, limit, look)
-      return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, look, ask)
+    getBlob(repository, digest, limit, options) {
+      const ask = () => registry.getBlob(repository, digest, limit, options)
+      return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, options, ask)
     },
-    async hasBlob(repository, digest, look) {
-      const ask = async () => (await registry.hasBlob(repository, digest, look)) || undefined
-      return (await share(`blob ${formatRepository(repository)}@${digest}`, look, ask)) === true
+    async hasBlob(repository, digest, options) {
+      const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined
+      return (await share(`blob ${formatRepository(repository)}@${digest}`, options, ask)) === true
     },
   }
 }

@@ -1,4 +1,4 @@
-import { ActionError, firstLine, messageOf } from '../errors.ts'
+import { firstLine, messageOf, TagError } from '../errors.ts'
 import type { Digest } from '../oci/digest.ts'
 import { formatReference, type Repository } from '../oci/reference.ts'
 import { untilAborted } from '../process/cancellation.ts'
@@ -12,23 +12,18 @@ export interface TagPlace {
   readonly tag: string
 }
 
-/** A tag that is to point to a manifest, which its repository already has. */
+/** A tag to move to a manifest that its repository already has. */
 export interface TagMove {
   readonly tag: TagPlace
-  /** What it points to now. Absent if it is new. */
+  /** The manifest that it points to now. Absent if the tag is new. */
   readonly before?: StoredManifest | undefined
-}
-
-/** Some tags could not be moved. */
-export class TagError extends ActionError {
-  override readonly name: string = 'TagError'
 }
 
 /** Another run has moved a tag since it was read. */
 export class TagConflict extends TagError {
   override readonly name = 'TagConflict'
 
-  /** @param now what it points to now. Undefined if it does not exist. */
+  /** @param now the digest that the tag points to now. Undefined if it does not exist. */
   constructor({ tag, before }: TagMove, now: Digest | undefined) {
     super({
       message: `${formatReference(tag)} was updated by another run while this job was running`,
@@ -39,9 +34,9 @@ export class TagConflict extends TagError {
 }
 
 /**
- * Reads what a tag points to. Asks twice before it reports that a tag does not exist: a tag taken for new by mistake
- * would move unchecked, or be deleted when it is moved back.
- * @throws RegistryError also if the tag exists, but the registry does not return what it points to
+ * Reads the manifest that a tag points to. Asks twice before it reports that a tag does not exist: a tag that is mistaken
+ * for new would be moved unchecked, or deleted when it is moved back.
+ * @throws RegistryError also if the tag exists, but the registry does not return its manifest
  */
 export async function readStored(registry: Registry, reference: TagPlace): Promise<StoredManifest | undefined> {
   const { repository, tag } = reference
@@ -49,7 +44,7 @@ export async function readStored(registry: Registry, reference: TagPlace): Promi
   if (stored !== undefined) return stored
   const digest = await registry.findDigest(repository, tag)
   if (digest === undefined) return undefined
-  const again = await registry.getManifest(repository, tag, { written: true })
+  const again = await registry.getManifest(repository, tag, { retryNotFound: true })
   if (again !== undefined) return again
   throw new RegistryError({
     host: repository.host,
@@ -61,7 +56,7 @@ export async function readStored(registry: Registry, reference: TagPlace): Promi
 
 /**
  * Points a tag to a manifest in all repositories. If one of them fails, moves the tag back in the others.
- * @param check throws if a tag must not be moved away from what it points to; none has moved then
+ * @param check throws if a tag must not be moved; no tag has moved then
  * @throws TagError that says where the tag is now
  */
 export async function putTags(
@@ -119,7 +114,7 @@ export async function writeTag(
     const now = status < 500 ? await registry.findDigest(repository, tag).catch(() => undefined) : undefined
     if (now === digest) return 'refused'
     if (status !== 412 || etag === undefined) throw error
-    const confirmed = await registry.getManifest(repository, tag, { written: true })
+    const confirmed = await registry.getManifest(repository, tag, { retryNotFound: true })
     if (confirmed?.digest === digest) return 'refused'
     if (confirmed?.digest !== before?.digest || confirmed?.etag !== etag)
       throw new TagConflict({ tag: place, before }, confirmed?.digest)
@@ -129,12 +124,12 @@ export async function writeTag(
 }
 
 /**
- * Reads what a tag points to. Confirms an unexpected answer by reading the manifest, whose digest can be checked, and
- * looks several times for a tag that should exist.
+ * Returns the digest that a tag points to. Confirms an unexpected answer by reading the manifest, whose digest can be
+ * verified, and reads several times if a tag that should exist is not found.
  * @param expected the digests that need no confirmation; undefined for a tag that does not exist
- * @param outdated what a tag pointed to before it was written: if the registry returns that, it may lag, and is asked again
+ * @param outdated the digest that the tag pointed to before it was written. A registry that lags is asked again.
  */
-export async function readTag(
+export async function readTagDigest(
   registry: Registry,
   { repository, tag }: TagPlace,
   expected: readonly (Digest | undefined)[],
@@ -142,14 +137,14 @@ export async function readTag(
 ): Promise<Digest | undefined> {
   const seen = await registry.findDigest(repository, tag)
   if (expected.includes(seen)) return seen
-  return (await registry.getManifest(repository, tag, { written: true, outdated }))?.digest
+  return (await registry.getManifest(repository, tag, { retryNotFound: true, outdated }))?.digest
 }
 
-/** How a tag's write ended: the registry has confirmed it, refused it, or not answered. */
+/** The result of writing a tag: the registry has confirmed it, refused it, or not answered. */
 export type WriteOutcome = 'confirmed' | 'failed' | 'unanswered'
 
 export interface RestoreOptions {
-  /** Only report where tags are. */
+  /** Whether to leave the tags as they are, and only report. */
   readonly keep?: boolean
   /** Aborted when there is no time left. */
   readonly deadline?: AbortSignal
@@ -158,7 +153,7 @@ export interface RestoreOptions {
 
 /**
  * Moves tags back to where they were, except those that another run has moved since.
- * @param moved what they were to point to
+ * @param moved the digest that they were moved to
  * @returns a line for each tag that is not, or may not be, as it was
  */
 export async function restoreTags(
@@ -186,11 +181,11 @@ async function restoreTag(
   const { repository } = tag
   let now: Digest | undefined
   try {
-    now = await readTag(registry, tag, [before?.digest, moved])
+    now = await readTagDigest(registry, tag, [before?.digest, moved])
   } catch (error) {
     return `what it points to now is unknown: ${firstLine(error)}`
   }
-  // A registry that confirmed the write and still returns the old answer lags behind.
+  // A registry that confirmed the write but returns the old digest lags behind.
   if (now === before?.digest && outcome !== 'confirmed') return outcome && afterOutcome(outcome, now, moved)
   if (now !== before?.digest && now !== moved)
     return now === undefined ? 'was deleted by another run' : `points to ${now}: another run moved it`
@@ -207,13 +202,13 @@ async function restoreTag(
   }
 }
 
-/** Says what may still become of a tag that is as it was. */
+/** Describes how a tag that is as it was may still move. */
 function afterOutcome(outcome: WriteOutcome, now: Digest | undefined, moved: Digest): string | undefined {
   if (outcome !== 'unanswered') return undefined
   return `${now === undefined ? 'does not exist' : `points to ${now}`}, but may still move to ${moved}: the registry has not answered that write`
 }
 
-/** Says where tags are after a failure. */
+/** Formats the state of tags after a failure. */
 export function formatTagsLeft(left: readonly string[], which = 'All tags'): string {
   if (left.length === 0) return `${which} are as they were.`
   return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`

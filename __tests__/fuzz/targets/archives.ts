@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { readArchive } from '../../../src/image/archive.ts'
 import { type ByteReader, fileReader, streamReader } from '../../../src/image/byte-reader.ts'
-import type { SourceImage, TakeLayer } from '../../../src/image/source-image.ts'
+import { type OpenImage, openImageReader, type SourceImage } from '../../../src/image/source-image.ts'
 import { tarEntries } from '../../../src/image/tar.ts'
 import { type ArchiveOptions, makeArchive, type TarMember, writeTar } from '../../support/image.ts'
 import { chunksOf, type Json, mutateBytes, mutateJson, mutateText, ODD_TEXTS } from '../mutate.ts'
@@ -27,16 +27,16 @@ export const tars = defineTarget('tar', makeTar, async ({ bytes, chunks, halfRea
 
 /** Docker archives, as `docker save` and dockerTools write them, with something wrong in them. */
 export const dockerArchives = defineTarget('docker-archive', makeDockerArchive, async ({ chunks }) => {
-  checkImage(await readArchive(streamReader(Readable.from(chunks)), '/nix/store/image', readHalf))
+  checkImage(await readHalf(openImageReader(readArchive(streamReader(Readable.from(chunks)), '/nix/store/image'))))
 })
 
 /** Checks what is true of each image that has been read. */
-export function checkImage({ layers, config, configBytes, names }: SourceImage): void {
-  check(layers.length === config.diffIds.length, 'There are more or fewer layers than diff IDs')
+export function checkImage({ layerNames, config, configBytes, names }: SourceImage): void {
+  check(layerNames.length === config.diffIds.length, 'There are more or fewer layers than diff IDs')
   check(
-    layers.every(({ name }) => name !== '' && !name.split('/').includes('..')),
+    layerNames.every((name) => name !== '' && !name.split('/').includes('..')),
     'A layer is outside the image',
-    layers,
+    layerNames,
   )
   check(configBytes.length > 0, 'The config is empty')
   check(
@@ -46,12 +46,15 @@ export function checkImage({ layers, config, configBytes, names }: SourceImage):
   )
 }
 
-/** Reads the first chunk of each layer, as one who then knows that it can be skipped. */
-export const readHalf: TakeLayer = async ({ content }) => {
-  for await (const chunk of content()) {
-    check(chunk.length > 0, 'There is an empty chunk')
-    break
+/** Reads the first chunk of each layer and skips the rest. */
+export async function readHalf({ layers, image }: OpenImage): Promise<SourceImage> {
+  for await (const { content } of layers) {
+    for await (const chunk of content()) {
+      check(chunk.length > 0, 'There is an empty chunk')
+      break
+    }
   }
+  return image()
 }
 
 async function listMembers(reader: ByteReader, halfRead: boolean): Promise<readonly unknown[]> {

@@ -1,12 +1,13 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
+import { readErrorAnswer } from '../../../src/http/error-answer.ts'
 import { readJson } from '../../../src/json.ts'
+import { parseConfig } from '../../../src/oci/config.ts'
 import { isDigest } from '../../../src/oci/digest.ts'
-import { parseConfig, parseManifest } from '../../../src/oci/document.ts'
+import { parseManifest } from '../../../src/oci/manifest.ts'
 import { parseRecord, serializeRecord } from '../../../src/record/record.ts'
 import { credentialsFrom } from '../../../src/registry/credentials.ts'
-import { readErrorAnswer } from '../../../src/registry/registry-error.ts'
 import { makeArchive } from '../../support/image.ts'
 import { indexOf, makeLayout } from '../../support/layout.ts'
 import { type Json, mutateBytes, mutateJson, mutateText } from '../mutate.ts'
@@ -130,7 +131,7 @@ export const credentials = defineTarget(
     await writeFile(docker, text)
     const masked: string[] = []
     const look = credentialsFrom({ docker, podman: [] }, (secret) => masked.push(secret))
-    const found = await outcomeOf(() => look(host))
+    const found = await outcomeOf(() => look({ host, path: 'owner/app' }))
     await rm(docker)
     if ('failure' in found) check(!found.failure.includes(SECRET), 'A secret is in an error', found.failure)
     else if (found.result !== undefined)

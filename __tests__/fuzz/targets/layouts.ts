@@ -2,7 +2,8 @@ import { rm } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { readArchive } from '../../../src/image/archive.ts'
 import { streamReader } from '../../../src/image/byte-reader.ts'
-import { readLayoutFolder } from '../../../src/image/oci-layout.ts'
+import { readLayoutFolder } from '../../../src/image/layout-folder.ts'
+import { openImageReader } from '../../../src/image/source-image.ts'
 import {
   type LayoutFile,
   type LayoutOptions,
@@ -21,12 +22,12 @@ import { checkImage, readHalf } from './archives.ts'
 export const layouts = defineTarget('layout', makeFiles, async ({ names, contents, chunks }, folder) => {
   const files = new Map(names.map((name, at) => [name, contents[at] ?? Buffer.alloc(0)] as const))
   const inTar = await outcomeOf(() =>
-    readArchive(streamReader(Readable.from(chunks)), '/nix/store/image', readHalf, WANTED),
+    readHalf(openImageReader(readArchive(streamReader(Readable.from(chunks)), '/nix/store/image', WANTED))),
   )
   if ('result' in inTar) checkImage(inTar.result)
   const path = await storeLayout(folder, files, 'folder')
   try {
-    const inFolder = await outcomeOf(() => readLayoutFolder(path, path, readHalf, WANTED))
+    const inFolder = await outcomeOf(() => readHalf(openImageReader(readLayoutFolder(path, path, WANTED))))
     if (!('result' in inFolder)) return
     checkImage(inFolder.result)
     if ('result' in inTar) checkSame(inFolder.result, inTar.result, 'A folder gives another image than its tar')
@@ -66,7 +67,7 @@ export const layoutLinks = defineTarget(
     const name = files[at % files.length]?.[0] ?? 'index.json'
     const path = await storeLayout(folder, new Map([...files, [name, { linkName }]]), 'folder')
     try {
-      checkImage(await readLayoutFolder(path, path, readHalf))
+      checkImage(await readHalf(openImageReader(readLayoutFolder(path, path))))
     } finally {
       await rm(path, { recursive: true, force: true })
     }

@@ -1,0 +1,71 @@
+import type { Environment } from '../context.ts'
+import { InputError } from '../errors.ts'
+import { platformOf } from '../nix/system.ts'
+import { type Annotation, parseAnnotation } from '../oci/annotation.ts'
+import type { TagReference } from '../oci/reference.ts'
+import { type CommonInputs, readCommonInputs, readVariant, type VariantInputs } from './common.ts'
+import { inputOf, linesOf, readBoolean, splitList, unique, valid } from './field.ts'
+import { readMetadata, readTagsInput } from './tags.ts'
+
+/** The inputs of a step with `mode: merge`. */
+export interface MergeInputs extends CommonInputs, VariantInputs {
+  readonly mode: 'merge'
+  /** At least one, all different. They may contain `{sha}`. */
+  readonly tags: readonly TagReference[]
+  readonly annotations: readonly Annotation[]
+  /** The systems that the image must have. Empty: those of the records. */
+  readonly systems: readonly string[]
+  /** Records or digests as text. Undefined: they are in the artifacts of the run. */
+  readonly digests: readonly string[] | undefined
+  /** Names artifacts of other actions whose files are named after digests; `*` matches any text. Empty: none. */
+  readonly artifactPattern: string
+  /** Whether a tag may lose a platform. */
+  readonly allowMissingPlatforms: boolean
+  /** Whether a tag may move to an older commit. */
+  readonly allowOlder: boolean
+  /** Whether to publish a new index if nothing has changed. */
+  readonly republish: boolean
+  /** For the API of the Git host. May be empty. */
+  readonly token: string
+}
+
+export function readMergeInputs(env: Environment): MergeInputs {
+  const common = readCommonInputs(env)
+  const metadata = readMetadata(env)
+  const annotations = linesOf(inputOf(env, 'annotations'))
+  const systems = unique(splitList(inputOf(env, 'systems')))
+  for (const system of systems) valid('systems', () => platformOf(system))
+  const variant = readVariant(env)
+  const { tags, notices } = readTagsInput(env, common.images, metadata, variant)
+  return {
+    ...common,
+    mode: 'merge',
+    variant,
+    // Notices about tags are irrelevant if nothing is published.
+    notices: common.push ? [...common.notices, ...notices] : common.notices,
+    tags,
+    annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) =>
+      valid('annotations', () => parseAnnotation(text)),
+    ),
+    systems,
+    digests: readDigests(env, common.push),
+    artifactPattern: inputOf(env, 'artifact-pattern'),
+    allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
+    allowOlder: readBoolean(env, 'allow-older', false),
+    republish: readBoolean(env, 'republish', false),
+    token: inputOf(env, 'token'),
+  }
+}
+
+function readDigests(env: Environment, push: boolean): readonly string[] | undefined {
+  const digests = linesOf(inputOf(env, 'digests'))
+  if (digests.length > 0) return digests
+  // A missing input is not even an empty line.
+  if ((env.INPUT_DIGESTS ?? '') === '') return undefined
+  // Builds with `push: false` have no records.
+  if (!push) return []
+  throw new InputError({
+    message: 'The input `digests` contains only empty lines',
+    hint: 'Check whether the builds failed or pushed nothing. The runner also drops outputs that contain a secret: if the name of the image contains one, such as a user name, store it in `vars` instead of `secrets`.',
+  })
+}

@@ -1,0 +1,84 @@
+import type { Environment } from '../context.ts'
+import { InputError } from '../errors.ts'
+import { inputOf } from './field.ts'
+
+export type Mode = 'build' | 'merge' | 'plan'
+
+export function readMode(env: Environment): Mode {
+  const mode = inputOf(env, 'mode')
+  if (mode === 'build' || mode === 'merge' || mode === 'plan') return mode
+  throw new InputError({
+    message:
+      mode === ''
+        ? 'The input `mode` is missing'
+        : `The input \`mode\` is "${mode}"; it must be \`build\`, \`merge\` or \`plan\``,
+    hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them.',
+  })
+}
+
+/** An input that only some modes have. */
+interface PartialInput {
+  readonly modes: readonly Mode[]
+  /** Its default in action.yml. Absent: empty. */
+  readonly default?: string
+  /** Hints for the modes in which ignoring the input would build or publish something else than its author means. */
+  readonly refused?: Readonly<Partial<Record<Mode, string>>>
+}
+
+const IN_FLAKE =
+  'plan finds the systems in the flake. Set `flake` and `attribute`, or remove this job and write the matrix by hand.'
+
+export const TAGS =
+  'build pushes the image of one system with one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job.'
+
+/** Applied in action.yml only: here, an empty input and a missing one look the same. */
+export const DEFAULT_TAG = '{sha}-{system}'
+
+/** Without `system`, `token` and the inputs that the runner sets, which have a value in every mode. */
+export const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
+  flake: { modes: ['build', 'plan'], default: '.' },
+  attribute: { modes: ['build', 'plan'], default: 'containerImage' },
+  installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
+  file: { modes: ['build'], refused: { plan: IN_FLAKE } },
+  'nix-args': { modes: ['build', 'plan'] },
+  variant: { modes: ['build', 'merge'] },
+  tag: {
+    modes: ['build'],
+    default: DEFAULT_TAG,
+    refused: { merge: 'Set the tags that merge publishes in `tags`.' },
+  },
+  'push-with': { modes: ['build', 'plan'], default: 'registry' },
+  compression: { modes: ['build', 'plan'], default: 'gzip' },
+  'compression-level': { modes: ['build'] },
+  'reuse-from': { modes: ['build', 'plan'], default: 'latest' },
+  labels: { modes: ['build', 'plan'] },
+  rebuild: { modes: ['build', 'plan'], default: 'false' },
+  'retention-days': { modes: ['build'], default: '1' },
+  runners: { modes: ['plan'] },
+  tags: { modes: ['merge'], refused: { build: TAGS } },
+  annotations: { modes: ['merge'] },
+  systems: { modes: ['merge'], refused: { build: 'build builds the image of one `system`.', plan: IN_FLAKE } },
+  digests: { modes: ['merge'] },
+  'artifact-pattern': { modes: ['merge'] },
+  'allow-missing-platforms': { modes: ['merge'], default: 'false' },
+  'allow-older': { modes: ['merge'], default: 'false' },
+  republish: { modes: ['merge'], default: 'false' },
+}
+
+/**
+ * Returns notices about inputs that the mode ignores.
+ * @throws InputError if ignoring one would build or publish something else than its author means
+ */
+export function noticesOfOtherModes(env: Environment, mode: Mode): readonly string[] {
+  const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, default: usual = '' }]) => {
+    const text = inputOf(env, name)
+    return !modes.includes(mode) && text !== '' && text !== usual
+  })
+  return given.map(([name, { modes, refused }]) => {
+    const message = `The input \`${name}\` does not apply to \`mode: ${mode}\``
+    const owners = `It applies to ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`
+    const instead = refused?.[mode]
+    if (instead !== undefined) throw new InputError({ message, hint: `${owners} ${instead}` })
+    return `${message} and is ignored. ${owners}`
+  })
+}

@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto'
+import type { BuildInfo } from '../cache/build-info.ts'
+import type { Workflow } from '../context.ts'
+import type { BuildInputs } from '../inputs/build.ts'
+import type { JobLog } from '../log.ts'
+import type { Platform } from '../oci/platform.ts'
+import { formatRepository } from '../oci/reference.ts'
+import { NoArtifactService } from '../record/artifact-client.ts'
+import { writeJobRecord } from '../record/job-records.ts'
+import type { DigestRecord } from '../record/record.ts'
+import { writeRecord } from '../record/write-artifact.ts'
+import type { ImageManifest } from '../registry/image.ts'
+import { settleAll } from '../settle-all.ts'
+
+/** What identifies a build: its commit, its tag and its run. */
+export interface BuildIdentity {
+  /** Empty if the commit is unknown. */
+  readonly revision: string
+  /** Empty if the image is pushed by digest only. */
+  readonly tag: string
+  readonly workflow: Workflow
+}
+
+/**
+ * Returns the digest record of a pushed image.
+ * @param info from the image's manifest; absent if Docker wrote it
+ */
+export function recordOf(
+  { repository, digest, mediaType, size, platform: own }: ImageManifest,
+  { os, architecture, variant: ownVariant = own.variant }: Platform,
+  storePath: string,
+  info: BuildInfo | undefined,
+  inputs: BuildInputs,
+  { revision, workflow: { run, job } }: BuildIdentity,
+): DigestRecord {
+  const { system, variant, jobTotal, jobIndex } = inputs
+  return {
+    schema: 1,
+    image: formatRepository(repository),
+    system,
+    platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
+    digest,
+    mediaType,
+    size,
+    storePath,
+    ...(info && { labels: info.labels }),
+    ...(info?.compression && { compression: info.compression }),
+    ...(variant !== '' && { variant }),
+    ...(revision !== '' && { revision }),
+    job: {
+      id: job,
+      inputs: hashInputs(inputs),
+      ...(jobTotal !== undefined && { total: jobTotal }),
+      ...(jobIndex !== undefined && { index: jobIndex }),
+    },
+    run,
+  }
+}
+
+/**
+ * Returns a hash of the inputs that determine what is built. Excludes the values of labels, which may differ between the
+ * attempts of a job.
+ */
+function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels }: BuildInputs): string {
+  const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)])
+  return createHash('sha256').update(text).digest('hex').slice(0, 16)
+}
+
+/** Hands records over to merge: as artifacts, and as files for a merge in the same job. */
+export async function handOver(
+  records: readonly DigestRecord[],
+  retentionDays: number,
+  tempFolder: string,
+  log: JobLog,
+): Promise<void> {
+  await settleAll(records.map((record) => writeJobRecord(record, tempFolder)))
+  try {
+    await log.group('Hand over the digest', async () => {
+      await settleAll(records.map((record) => writeRecord(record, retentionDays, { tempFolder, log })))
+    })
+  } catch (error) {
+    if (!(error instanceof NoArtifactService)) throw error
+    const { detail, hint } = error.parts
+    log.info(
+      `This runner has no artifact service (${detail}). A merge in the same job finds the digest without it. For a merge in another job: ${hint}`,
+    )
+  }
+}

@@ -1,0 +1,123 @@
+import type { Relation } from '../actions/commits.ts'
+import type { MergeInputs } from '../inputs/merge.ts'
+import type { JobLog, Log } from '../log.ts'
+import { formatPlatform } from '../oci/platform.ts'
+import { formatReference, formatRepository } from '../oci/reference.ts'
+import { formatLoss, plansWithLoss, type TagPlan } from '../publish/tag-plan.ts'
+import type { Member } from '../publish/verify.ts'
+import type { StoredManifest } from '../registry/registry.ts'
+import { sanitizeLine } from '../text.ts'
+import type { Relations } from './merge-commits.ts'
+import { summarizeMerge } from './merge-summary.ts'
+import type { Result } from './mode.ts'
+
+/** Reports a merge with `push: false` after builds with `push: false`. */
+export function reportNothing(log: JobLog): Result {
+  const why = 'builds with `push: false` push no images and hand over no digests'
+  log.notice(`Nothing to check: ${why}`)
+  return { outputs: {}, summary: `# Nothing to check\n\nNo digests were handed over: ${why}.\n` }
+}
+
+/** Returns a log that skips messages it has logged before. Most of a tag plan is unchanged when tags are planned again. */
+export function logOnce(log: Log): Log {
+  const logged = new Set<string>()
+  const once = (print: (message: string) => void) => (message: string) => {
+    if (!logged.has(message)) print(message)
+    logged.add(message)
+  }
+  return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) }
+}
+
+/**
+ * Warns about tags that lose a platform, that stay at a newer commit, or that may move to an older one.
+ * @param head the commit of the index
+ */
+export function logTagPlan(
+  plans: readonly TagPlan[],
+  { allowOlder, push }: Pick<MergeInputs, 'allowOlder' | 'push'>,
+  head: string | undefined,
+  relations: Relations,
+  log: Log,
+): void {
+  for (const plan of plansWithLoss(plans))
+    log.warning(`${formatLoss(plan)}. \`allow-missing-platforms: true\` permits this.`)
+  for (const { tag, before, action } of plans) {
+    const name = formatReference(tag)
+    const relation = before.revision === undefined ? undefined : relations.get(before.revision)
+    if (action === 'skipped')
+      log.warning(
+        `Not moving ${name}: it points to commit ${before.revision}, which is newer than ${head}. Set \`allow-older: true\` to move it anyway.`,
+      )
+    else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
+      logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log)
+  }
+}
+
+function logUnknownOrder(
+  moving: string,
+  from: string | undefined,
+  to: string | undefined,
+  relation: Exclude<Relation, string> | undefined,
+  log: Log,
+): void {
+  const why = relation?.unknown ?? 'the runner did not report the commit of this run'
+  if (from === undefined) log.info(`${moving}; what it points to now names no commit`)
+  else
+    log.warning(
+      `${moving} from commit ${sanitizeLine(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
+    )
+}
+
+/** The result of a tag in the log: after publishing, and with `push: false`. */
+const TAG_RESULTS = {
+  kept: ['already points to it', 'already points to it'],
+  created: ['created', 'would be created'],
+  moved: ['moved', 'would be moved'],
+  skipped: ['not moved', 'would not be moved'],
+  overtaken: ['updated by another run', 'would be updated by another run'],
+} as const
+
+export function logMergeResult(
+  index: StoredManifest,
+  members: readonly Member[],
+  plans: readonly TagPlan[],
+  { images, push }: Pick<MergeInputs, 'images' | 'push'>,
+  log: Log,
+): void {
+  const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ')
+  for (const image of images) log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`)
+  for (const { tag, action } of plans) log.info(`${formatReference(tag)}: ${TAG_RESULTS[action][push ? 0 : 1]}`)
+}
+
+/**
+ * Returns the outputs and the summary of a merge.
+ * @param unchanged whether the index was published before this run
+ */
+export function reportMerge(
+  index: StoredManifest,
+  members: readonly Member[],
+  plans: readonly TagPlan[],
+  unchanged: boolean,
+  { images, push }: Pick<MergeInputs, 'images' | 'push'>,
+): Result {
+  const [first] = images
+  if (first === undefined) throw new Error('inputs name at least one image')
+  const skipped = plans.filter(({ action }) => action === 'skipped')
+  const overtaken = plans.some(({ action }) => action === 'overtaken')
+  const published = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken')
+  const existed = unchanged || plans.some(({ action }) => action === 'kept')
+  const allOvertaken = overtaken && published.every(({ action }) => action === 'kept')
+  const changed = !allOvertaken && (!existed || plans.some(({ action }) => action === 'moved'))
+  const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }))
+  return {
+    outputs: {
+      digest: index.digest,
+      image: `${formatRepository(first)}@${index.digest}`,
+      tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
+      'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
+      changed: String(changed),
+      platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+    },
+    summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
+  }
+}
