@@ -83,7 +83,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that receives %s', (signa
     expect(now).not.toBe(old)
     expect(run.errors).toEqual([])
     expect(run.log).toContain('Cancelled: all tags have moved')
-    for (const tag of TAGS) expect(run.log).toContain(`${registry.host}/app:${tag} MOVED`)
+    for (const tag of TAGS) expect(run.log).toContain(`${registry.host}/app:${tag}: moved`)
   })
 
   test('while it waits to retry a write stops retrying and moves the tags back', async () => {
