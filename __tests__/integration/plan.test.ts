@@ -243,7 +243,7 @@ describe('a failure explains its cause', () => {
       [
         'The flake . has no packages.<system>.image for any system that images support',
         'aarch64-linux: containerImage, layeredImage, ociArchive, ociLayout, plainImage, streamedImage',
-        'Name what it has in `attribute`',
+        'Set `attribute` to a package of the flake',
       ],
     ],
     [
