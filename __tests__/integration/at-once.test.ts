@@ -1,3 +1,5 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 import { startRegistry, type TestRegistry } from '../support/registry.ts'
@@ -13,6 +15,8 @@ let lab: Lab
 beforeEach(async () => {
   registry = await startRegistry()
   lab = await startLab({ startRegistry: async () => registry })
+  // Nix 2.8 can't be started several times at once for a store that does not exist yet.
+  await promisify(execFile)('nix-store', ['--init'], { env: { ...process.env, ...lab.nix } })
 })
 afterEach(() => lab.close())
 
