@@ -45994,7 +45994,6 @@ function resumeCommands() {
 /* harmony export */   jg: () => (/* binding */ failureSummary),
 /* harmony export */   lZ: () => (/* binding */ ActionError)
 /* harmony export */ });
-/* unused harmony export BlobError */
 /* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(68804);
 
 class ActionError extends Error {
@@ -46031,8 +46030,15 @@ class FormatError extends ActionError {
 class FileError extends ActionError {
     name = 'FileError';
 }
-class BlobError extends (/* unused pure expression or super */ null && (ActionError)) {
-    name = 'BlobError';
+class DiskError extends ActionError {
+    name = 'DiskError';
+    problem;
+    folder;
+    constructor(parts) {
+        super(parts);
+        this.problem = parts.problem;
+        this.folder = parts.folder;
+    }
 }
 class ReuseError extends ActionError {
     name = 'ReuseError';
@@ -46067,16 +46073,6 @@ function indent(detail) {
         .split('\n')
         .map((line) => `  ${line}`.trimEnd())
         .join('\n');
-}
-class DiskError extends ActionError {
-    name = 'DiskError';
-    problem;
-    folder;
-    constructor(parts) {
-        super(parts);
-        this.problem = parts.problem;
-        this.folder = parts.folder;
-    }
 }
 
 
@@ -65728,7 +65724,7 @@ function logTagPlan(plans, { allowOlder, push }, head, relations, log) {
 function logUnknownOrder(moving, from, to, relation, log) {
     const why = relation?.unknown ?? 'the runner did not report the commit of this run';
     if (from === undefined)
-        log.info(`${moving}; what it points to now names no commit`);
+        log.info(`${moving}, whose current image names no commit`);
     else
         log.warning(`${moving} from commit ${(0,lib_text/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }

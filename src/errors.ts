@@ -68,9 +68,25 @@ export class FileError extends ActionError {
   override readonly name = 'FileError'
 }
 
-/** A blob that can't be stored before its upload. */
-export class BlobError extends ActionError {
-  override readonly name = 'BlobError'
+/** Why a folder can't be written to. */
+export type DiskProblem = 'full' | 'read-only' | 'denied' | 'missing' | 'too-many-files' | 'other'
+
+interface DiskErrorParts extends Omit<FailureParts, 'hint'> {
+  readonly problem: DiskProblem
+  readonly folder: string
+}
+
+/** Files that can't be written to a folder. Has no hint: advice depends on where the process runs. */
+export class DiskError extends ActionError {
+  override readonly name = 'DiskError'
+  readonly problem: DiskProblem
+  readonly folder: string
+
+  constructor(parts: DiskErrorParts) {
+    super(parts)
+    this.problem = parts.problem
+    this.folder = parts.folder
+  }
 }
 
 /** An earlier image that can't be reused. The build continues without it. */
@@ -119,24 +135,4 @@ function indent(detail: string): string {
     .split('\n')
     .map((line) => `  ${line}`.trimEnd())
     .join('\n')
-}
-
-export type DiskProblem = 'full' | 'read-only' | 'denied' | 'missing' | 'too-many-files' | 'other'
-
-interface DiskErrorParts extends Omit<FailureParts, 'hint'> {
-  readonly problem: DiskProblem
-  readonly folder: string
-}
-
-/** Files can't be written to a folder. The hint depends on where the process runs, and is left to the caller. */
-export class DiskError extends ActionError {
-  override readonly name = 'DiskError'
-  readonly problem: DiskProblem
-  readonly folder: string
-
-  constructor(parts: DiskErrorParts) {
-    super(parts)
-    this.problem = parts.problem
-    this.folder = parts.folder
-  }
 }

@@ -206,7 +206,7 @@ describe('a tag moves', () => {
     registry.seedTag('app', 'latest', image.digest)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-    expect(lines).toContain(`Moving ${registry.host}/app:latest; what it points to now names no commit`)
+    expect(lines).toContain(`Moving ${registry.host}/app:latest, whose current image names no commit`)
     expect(said).toEqual([])
   })
 })

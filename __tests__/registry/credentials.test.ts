@@ -268,7 +268,7 @@ describe('credentials are requested from a helper', () => {
       { credHelpers: { 'ghcr.io': 'one' }, credsStore: 'two' },
     ],
     [
-      'and then from the file, if no helper has any',
+      'of the file, if neither helper has a login',
       { one: knowsNone, two: knowsNone },
       { credHelpers: { 'ghcr.io': 'one' }, credsStore: 'two', auths: { 'ghcr.io': auth('octocat:secret') } },
     ],

@@ -61,7 +61,7 @@ function logUnknownOrder(
   log: Log,
 ): void {
   const why = relation?.unknown ?? 'the runner did not report the commit of this run'
-  if (from === undefined) log.info(`${moving}; what it points to now names no commit`)
+  if (from === undefined) log.info(`${moving}, whose current image names no commit`)
   else
     log.warning(
       `${moving} from commit ${sanitizeLine(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`,
