@@ -46484,7 +46484,7 @@ function adviceFor(error, mode) {
         case 'untrusted-certificate':
             return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off.";
         case 'rate-limited':
-            return 'Log in if this job is not logged in: the limits are higher then. Or run this job again later.';
+            return 'Log in before this step, because rate limits are higher for authenticated requests. Or run this job again later.';
         case 'not-found':
             return code === 'NAME_UNKNOWN'
                 ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
@@ -60227,9 +60227,9 @@ async function checkReplaced(registry, stored, place, platform) {
     const platforms = await platformsOf(registry, stored, place);
     if (platforms?.every((one) => one !== undefined && fits(one, platform)))
         return;
-    const message = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
+    const content = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
     throw new errors/* InputError */.dz({
-        message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${message}`,
+        message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${content}`,
         hint: adviseOwnTag(place.tag),
     });
 }
@@ -64560,8 +64560,8 @@ function sourceFolder({ flake, installable, file }) {
         return localFlake(installable.replace(/#.*$/s, '') || '.');
     if (isStorePath(installable))
         return '.';
-    const folder = localFlake(installable);
-    return folder === undefined || /^(\.\.?)?\/?$/.test(folder) ? folder : (0,external_node_path_.dirname)(folder);
+    const path = /^[^:]*\//.test(installable) ? installable : localFlake(installable);
+    return path === undefined || /^\.\.?\/?$/.test(path) ? path : (0,external_node_path_.dirname)(path);
 }
 function localFlake(reference) {
     const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '');

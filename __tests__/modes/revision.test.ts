@@ -111,6 +111,10 @@ test.each<[Partial<typeof source>, string | undefined]>([
   [{ installable: '#app' }, '.'],
   [{ installable: 'nixpkgs#hello' }, undefined],
   [{ installable: './result' }, '.'],
+  [{ installable: 'images/app.tar.gz' }, 'images'],
+  [{ installable: '..' }, '..'],
+  [{ installable: 'hello' }, undefined],
+  [{ installable: 'github:owner/app' }, undefined],
   [{ installable: '/nix/store/00000000000000000000000000000000-app' }, '.'],
 ])('%j is in %s', (inputs, expected) => {
   expect(sourceFolder({ ...source, ...inputs })).toBe(expected)

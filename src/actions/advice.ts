@@ -42,7 +42,7 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
     case 'untrusted-certificate':
       return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off."
     case 'rate-limited':
-      return 'Log in if this job is not logged in: the limits are higher then. Or run this job again later.'
+      return 'Log in before this step, because rate limits are higher for authenticated requests. Or run this job again later.'
     case 'not-found':
       return code === 'NAME_UNKNOWN'
         ? 'Create the repository in the registry first. This registry does not create repositories automatically.'

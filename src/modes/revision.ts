@@ -42,8 +42,8 @@ export function sourceFolder({ flake, installable, file }: Source): string | und
   if (installable.includes('#')) return localFlake(installable.replace(/#.*$/s, '') || '.')
   // A store path was built from the workspace; other paths are of a file or the folder of a flake.
   if (isStorePath(installable)) return '.'
-  const folder = localFlake(installable)
-  return folder === undefined || /^(\.\.?)?\/?$/.test(folder) ? folder : dirname(folder)
+  const path = /^[^:]*\//.test(installable) ? installable : localFlake(installable)
+  return path === undefined || /^\.\.?\/?$/.test(path) ? path : dirname(path)
 }
 
 function localFlake(reference: string): string | undefined {

@@ -74,9 +74,9 @@ export async function checkReplaced(
 ): Promise<void> {
   const platforms = await platformsOf(registry, stored, place)
   if (platforms?.every((one) => one !== undefined && fits(one, platform))) return
-  const message = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored)
+  const content = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored)
   throw new InputError({
-    message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${message}`,
+    message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${content}`,
     hint: adviseOwnTag(place.tag),
   })
 }
