@@ -1,6 +1,6 @@
 // Rejects patterns of unidiomatic English in comments and strings of src/, and in the documentation.
 //
-//   node scripts/english.mjs              checks src/, README.md, docs/ and the other files in FILES
+//   node scripts/english.mjs              checks src/, __tests__/, docs/ and the other files in FILES
 //   node scripts/english.mjs README.md    checks only these files or folders
 //
 // Prints each match as file:line, with the pattern and the reason, and exits 1 if there are any.
@@ -12,6 +12,7 @@ const checkout = fileURLToPath(new URL('..', import.meta.url))
 
 const FILES = [
   'src',
+  '__tests__',
   'docs',
   'examples',
   '.github',

@@ -15,7 +15,7 @@ afterEach(() => {
   jest.restoreAllMocks()
 })
 
-/** What was printed, without the commands that mask. */
+/** The output, without masking commands. */
 function shown(): string {
   return printed.replace(/^::add-mask::.*\n/gm, '')
 }

@@ -57,7 +57,7 @@ interface Asking {
   readonly image?: string
 }
 
-/** What a build is told, and whether it had reason to evaluate a store path. */
+/** The result for a build, and whether it evaluated a store path. */
 async function ask(client: Client, asking: Asking = {}) {
   const { path: storePath = PATH, platform = AMD64, image = 'app', labels = {}, references } = asking
   const format = 'format' in asking ? asking.format : 'gzip'
@@ -102,7 +102,7 @@ test('nothing is evaluated before it is known that it may be pushed, and then fo
   const question = {
     system: 'x86_64-linux',
     runnerSystem: 'x86_64-linux',
-    // What is a store path already is known without Nix.
+    // A store path needs no evaluation.
     installable: { options: [], text: PATH, name: PATH },
     nixArgs: [],
     folders: [],

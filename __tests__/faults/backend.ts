@@ -132,7 +132,7 @@ export function withTokens(): Required<Pick<ProxyOptions, 'answer'>> {
           await guard.answerTokenRequest({ method, query: url.searchParams, authorization, body: chunks(body) }),
         )
       const refused = guard.check(authorization, needsOf(method, routeOf(url.pathname).repository, url.searchParams))
-      // The base has no repository, and wants a login all the same.
+      // The base path has no repository, but requires authentication too.
       const bare = url.pathname === '/v2/' && authorization === undefined
       if (refused !== undefined) return answerOf(refused)
       return bare ? answerOf(required(guard.check(undefined, [{ repository: 'any', actions: ['pull'] }]))) : undefined

@@ -15,7 +15,7 @@ export type Wrong =
   | 'false success'
   /** It fails, and tags are not where they were, and the error does not say where. */
   | 'tags'
-  /** What can be pulled is incomplete or damaged. */
+  /** An image that can be pulled is incomplete or damaged. */
   | 'damage'
   /** It takes more than two minutes longer than the fault. */
   | 'slow'

@@ -47,7 +47,7 @@ export interface Lab {
   close(): Promise<void>
 }
 
-/** What a run of the action did, and what it left behind. */
+/** The result of a run of the action, and the state that it left. */
 export interface Play {
   readonly exitCode: number | undefined
   readonly log: string

@@ -59,7 +59,7 @@ export interface FaultProxy {
   readonly close: () => Promise<void>
 }
 
-/** What a fault works with. */
+/** The connection that a fault acts on. */
 export interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse

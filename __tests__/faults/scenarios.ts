@@ -25,7 +25,7 @@ export interface Scenario {
   readonly breaks: readonly Service[]
   readonly inputs: (place: Place) => Readonly<Record<string, string>>
   readonly env?: Readonly<Record<string, string>>
-  /** What the registry holds before. */
+  /** The content of the registry before the run. */
   readonly holds: (published: LayerCache) => readonly Content[]
   /** The records in the run's artifacts before. */
   readonly artifacts?: (published: LayerCache) => readonly string[]

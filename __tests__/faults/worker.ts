@@ -5,10 +5,10 @@ import { SCENARIOS, type Service } from './scenarios.ts'
 
 // A process that runs cells one after the other, as the one that has forked it asks for them.
 
-/** What the process is asked for. */
+/** A command to the process. */
 export type Order = { readonly kind: 'count' } | { readonly kind: 'cell'; readonly cell: Cell }
 
-/** What it answers. */
+/** Its answer. */
 export type Report =
   | { readonly kind: 'requests'; readonly requests: readonly Requests[] }
   | {

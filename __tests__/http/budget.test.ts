@@ -51,7 +51,7 @@ describe('an outage', () => {
     expect(end).toBeLessThanOrEqual(120_001)
     const before = server.requests.length
     for (let count = 0; count < 5; count++) await failureOf(read(client))
-    // What is left of the budget allows no more than short waits.
+    // The rest of the budget allows only short waits.
     expect(time()).toBeLessThanOrEqual(120_001)
     expect(server.requests.length - before).toBeLessThan(15)
   })

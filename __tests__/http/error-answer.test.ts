@@ -18,7 +18,7 @@ const errors: readonly (readonly [string, string, string])[] = [
   ['nothing', '', ''],
 ]
 
-describe('the server’s own words are kept', () => {
+describe('keeps the server’s message', () => {
   test.each(errors)('from %s', (_, body, detail) => {
     expect(readErrorAnswer(body).detail).toBe(detail)
   })

@@ -188,7 +188,7 @@ describe('no proxy is used', () => {
     expect(proxy.targets).toEqual([])
   })
 
-  // On port 1 nobody listens; that it is asked all the same is what counts.
+  // Nothing listens on port 1. The test is about the attempt to connect.
   const none = '0.0.0.0:1'
 
   async function targetsOf(registry: string, noProxy: string): Promise<readonly string[]> {

@@ -87,7 +87,7 @@ describe('a result that is a link', () => {
     ['to a pipe', async () => linkTo(await pipe()), /is not a regular file/],
     ['to itself', () => linkTo(`result-${files}`), /can't be read\n {2}ELOOP/],
     ['to nothing', () => linkTo('absent'), /There is no image at/],
-  ])('%s is refused, and nothing of what it leads to is told', async (_, make, message) => {
+  ])('%s is refused, without printing the content of its target', async (_, make, message) => {
     expect(await refusal(check(await make()))).toMatch(message)
   })
 

@@ -409,7 +409,7 @@ describe('a script', () => {
       () => file('#!/nix/store/absent/bin/python\n', 0o555),
       /failed\n {2}spawn .* ENOENT/,
     ],
-  ])('%s: its own words are in the error', async (_, path, message) => {
+  ])('%s: its message is in the error', async (_, path, message) => {
     const built = await path()
     for (const copy of [undefined, new PassThrough().resume()]) {
       const reading = readBuilt(built, copy)

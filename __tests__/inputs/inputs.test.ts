@@ -129,7 +129,7 @@ describe('plan', () => {
   })
 })
 
-describe('an input of another mode is not passed over in silence', () => {
+describe('an input of another mode is reported', () => {
   const MODES = ['build', 'plan', 'merge']
   const action: { inputs: Record<string, { description: string; default?: string }> } = parse(
     readFileSync(new URL('../../action.yml', import.meta.url), 'utf8'),
@@ -416,7 +416,7 @@ test('builds of a pull request, which push nothing, have no digests for a rehear
   expect(readMerge({ digests: '\n\n', push: 'false' }).digests).toEqual([])
 })
 
-describe('what is wrong is told in one message, with the input and what to do', () => {
+describe('an error names the input and says what to do', () => {
   test.each<[string, Inputs, Inputs, readonly (string | RegExp)[]]>([
     ['no mode', { mode: '' }, {}, ['The input `mode` is missing', /mode: build.*mode: merge/]],
     [

@@ -68,6 +68,6 @@ test('says so where nothing has changed', () => {
   expect(summarizeMerge({ ...merged, changed: false })).toMatch(/^# Unchanged\n/)
 })
 
-test('tells to pull nothing where every tag was left alone', () => {
+test('has no pull command if no tag was changed', () => {
   expect(summarizeMerge({ ...merged, plans: [planOf('latest', 'skipped')] })).not.toContain('docker pull')
 })

@@ -77,7 +77,7 @@ describe('labels of the images', () => {
     expect(await annotationsOf(await labelled({ ...labels, [TITLE]: 'App' }))).toEqual({ ...ORIGIN, [TITLE]: 'App' })
   })
 
-  test('of several lines are told on one', async () => {
+  test('of several lines are reported on one line', async () => {
     const key = 'org.opencontainers.image.x\n::error::not by this action'
     await annotationsOf(await labelled({ [key]: 'Fast' }, { [key]: 'Slow' }))
     expect(said).toHaveLength(1)

@@ -93,7 +93,7 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(await refusalOf(registry, { digests: digests.join('\n') })).toContain('Only 1 of the 2 jobs of "slow"')
   })
 
-  test('and in a re-run it is told that records of earlier attempts may have expired', async () => {
+  test('and in a re-run the error says that records of earlier attempts may have expired', async () => {
     const digests = records(counted(await push(registry, 'app', TWO), 3))
     const refusal = await refusalOf(registry, { digests }, { runAttempt: 2 })
     expect(refusal).toContain('This is a re-run (attempt 2). ')
@@ -101,7 +101,7 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(refusal).toMatch(/\n {2}systems: x86_64-linux,aarch64-linux$/)
   })
 
-  test('and where its name would be a command to the runner, it is told on one line', async () => {
+  test('and a name that would be a command to the runner is reported on one line', async () => {
     const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
     const digests = rewrite(record, { job: { id: 'x\n::warning::not by this action', total: 2 } })
     const refusal = await refusalOf(registry, { digests })
@@ -245,7 +245,7 @@ describe('a tag never loses a platform', () => {
     expect(refusal).toContain(`${other.host}/app:latest would lose linux/arm64\n`)
   })
 
-  test('of an index that can’t be read, whose platforms nobody knows', async () => {
+  test('of an index that can’t be read, so that its platforms are unknown', async () => {
     const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
     const odd = { ...amd64.entry, digest: `sha512:${'0'.repeat(128)}` }
     seedIndex(registry, 'app', [odd, arm64.entry], 'latest')
@@ -256,7 +256,7 @@ describe('a tag never loses a platform', () => {
     expect(said).toEqual([expect.stringContaining('is not a sha256 digest')])
   })
 
-  test('unless `allow-missing-platforms` says so, and then it is told which', async () => {
+  test('unless `allow-missing-platforms` is set; then a warning names them', async () => {
     const images = await push(registry, 'app', THREE, { content: 'old' })
     seedIndex(
       registry,

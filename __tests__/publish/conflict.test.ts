@@ -74,7 +74,7 @@ describe('a tag that another run has moved meanwhile', () => {
     expect(written('v1')).toHaveLength(1)
   })
 
-  test('to another index of the same commit moves, and nothing is told', async () => {
+  test('to another index of the same commit moves without a message', async () => {
     moveAt('index', 'sha-0123456', await indexOf(COMMIT))
     const { outputs } = await mergeOnto('1.2.3,sha-0123456')
     expect([...registry.tags('app').values()]).toEqual([outputs.digest, outputs.digest])

@@ -151,7 +151,7 @@ describe('an index that is refused for its Docker manifests is an error that say
     expect(await refusalOf(registry, await inputsFor({}))).toContain('push-with: registry')
   })
 
-  test('but for another reason is told as it is', async () => {
+  test('but for another reason is reported unchanged', async () => {
     registry.setFault(refusing(OCI_INDEX, 403, '{"errors":[{"code":"DENIED"}]}'))
     const message = await refusalOf(registry, await inputsFor({}))
     expect(message).toContain('DENIED')

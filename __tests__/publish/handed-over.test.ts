@@ -75,7 +75,7 @@ describe('digests in artifacts of other builds are published', () => {
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('and artifacts whose names do not fit are left alone', async () => {
+  test('and artifacts with other names are ignored', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'])
     await leave('digests-app-1', amd64.image.digest)
     await leave('old-digests-app-1', `sha256:${'0'.repeat(64)}`)
@@ -94,7 +94,7 @@ describe('digests in artifacts of other builds are published', () => {
 describe('digests in artifacts of other builds are refused', () => {
   test.each<[string, Readonly<Record<string, string>>, string]>([
     ['where a file is named by something else', { 'coverage.xml': '<x/>' }, 'but contains coverage.xml\n'],
-    ['where there is no file', {}, 'but contains nothing\n'],
+    ['if there is no file', {}, 'but contains nothing\n'],
     ['where a digest is cut short', { abc: '' }, 'but contains abc\n'],
     ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'but contains x ::warning::x\n'],
   ])('%s, which is named', async (_, files, detail) => {
@@ -148,14 +148,14 @@ describe('bare digests in `digests`', () => {
   })
 })
 
-test('in a re-run without any digests it is told that those of earlier attempts may have expired', async () => {
+test('in a re-run without digests, the error says that those of earlier attempts may have expired', async () => {
   const refusal = await refusalOf(registry, { tags: 'latest' }, { runAttempt: 3 })
   expect(refusal).toContain('found no digests')
   expect(refusal).toMatch(/This is a re-run \(attempt 3\)\. .*`retention-days`.*re-run all jobs\.$/)
   expect(await refusalOf(registry, { tags: 'latest' })).not.toContain('re-run')
 })
 
-test('a failure is told when nothing goes on that would print after it', async () => {
+test('a failure is reported after all other work has ended', async () => {
   const guarded = await openRegistry({ auth: { kind: 'basic', user: 'octocat', password: 'secret' } })
   const names = Array.from({ length: 40 }, (_, at) => `digests-${at}`)
   for (const name of names) await leave(name, `sha256:${'0'.repeat(64)}`)

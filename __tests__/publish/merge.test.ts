@@ -164,7 +164,7 @@ describe('what is published', () => {
   })
 })
 
-describe('what is wrong is told, and nothing is published', () => {
+describe('a problem is reported, and nothing is published', () => {
   test.each<[string, (given: Given) => Record<string, string> | Promise<Record<string, string>>, readonly RegExp[]]>([
     [
       'no record for this image',
@@ -255,7 +255,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
     ['is refused', { kind: 'status', status: 403 }],
     ['is broken for good', { kind: 'status', status: 500 }],
     ['gets a damaged answer', { kind: 'corrupt' }],
-    ['is answered by nobody', { kind: 'reset' }],
+    ['gets no answer', { kind: 'reset' }],
   ]
   test.each(breaks)('when a request %s, whichever it is', async (_name, fault) => {
     const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
@@ -289,7 +289,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
         expect(now).toEqual(tags.map(() => old.image.digest))
       }
     }
-    // Only a look whether anybody is there (GET /v2/), and an answer whose body nobody reads, may break in silence; and
+    // Only the first request (GET /v2/), and an answer whose body is not read, may fail without a message; and
     // where HEAD fails, GET decides. The index, which is there already, need not be written, and no upload be cancelled.
     const replaced = steps.filter(
       ({ method, path }) => /HEAD|DELETE/.test(method) || (method === 'PUT' && path.includes('sha256:')),

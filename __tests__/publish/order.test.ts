@@ -168,7 +168,7 @@ describe('a tag of a later commit', () => {
     expect(registry.tags('app').get('latest')).toBe(image.digest)
   })
 
-  test('moves with `allow-older`, and nobody is asked', async () => {
+  test('moves with `allow-older`, without a request to the Git host', async () => {
     await publish('latest', LATER)
     const { outputs } = await mergeOnto('latest', { 'allow-older': 'true' })
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -183,7 +183,7 @@ describe('a tag moves', () => {
     ['an earlier commit', FIRST],
     ['the same commit', COMMIT],
     ['a commit of another branch', ASIDE],
-  ])('from %s, and nothing is told', async (_, commit) => {
+  ])('from %s, without a message', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -201,7 +201,7 @@ describe('a tag moves', () => {
     ])
   })
 
-  test('that names no commit, which is told', async () => {
+  test('that names no commit, which the log says', async () => {
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
     registry.seedTag('app', 'latest', image.digest)
     const { outputs } = await mergeOnto('latest')
@@ -222,7 +222,7 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     ['of what is no commit', { of: '../../../user' }, '"../../../user" is not a commit'],
     ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
     ['without an address', { api: '' }, 'the runner does not provide the address of the API'],
-    ['where nobody answers', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
+    ['if the host does not answer', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
     ['when the connection breaks', { fault: 'reset' }, "can't be reached"],
     ['when the host is broken', { fault: broken }, 'with status 500 ('],
     [
@@ -298,7 +298,7 @@ describe('a tag of a newer commit is not moved', () => {
   })
 })
 
-test('the token is hidden from the log before anything else is told, even where the Git host repeats it', async () => {
+test('the token is masked before anything else is logged, even if the Git host repeats it', async () => {
   host.setFault({ status: 403, body: JSON.stringify({ message: `The token ${TOKEN} may not read that` }) })
   await publish('latest', LATER)
   const digests = records(await push(registry, 'app', ['x86_64-linux']))

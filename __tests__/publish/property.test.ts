@@ -8,11 +8,11 @@ import { OCI_INDEX, type SeededEntry, seedIndex } from '../support/seed.ts'
 const SYSTEMS = ['aarch64-linux', 'armv7l-linux', 'x86_64-linux'] as const
 type System = (typeof SYSTEMS)[number]
 
-/** What has become of a system's job. */
+/** The outcome of a system's job. */
 interface Job {
   /** Whether it has left no record, or one with something wrong in it. */
   readonly record: 'right' | 'missing' | 'stale' | 'malformed' | 'wrong architecture' | 'wrong size'
-  /** What else there is of the system, which is no matter. */
+  /** Other records of the system, which must not matter. */
   readonly besides: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
   /** Whether another job has pushed an image of the system as well. */
   readonly rival: boolean
@@ -21,7 +21,7 @@ interface Job {
 interface Run {
   /** Of the systems, in their order. */
   readonly jobs: readonly [Job, Job, Job]
-  /** What the records say how many jobs there are: as many as there are, one more, or nothing. */
+  /** The number of jobs that the records name: the right one, one more, or none. */
   readonly total: 'right' | 'wrong' | 'unknown'
   /** Which systems the tag has before. */
   readonly before: readonly System[]

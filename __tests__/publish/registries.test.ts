@@ -29,7 +29,7 @@ beforeEach(async () => {
 const both = (): string => `${registry.host}/app\n${other.host}/app`
 const besides = (): string => `${registry.host}/app\n${registry.host}/mirror`
 
-/** What has been sent of blobs. */
+/** The blobs that were uploaded. */
 function uploads({ requests }: TestRegistry): readonly SeenRequest[] {
   return requests.filter(({ method, route }) => method === 'PUT' && route === 'upload')
 }
@@ -272,7 +272,7 @@ describe('if one registry fails, no tag has moved in any', () => {
       expect(new Set(server.tags('app').values())).toEqual(new Set([outputs.digest]))
   })
 
-  test('when nobody answers in its place', async () => {
+  test('if the other registry can’t be reached', async () => {
     const images = await push(registry, 'app', TWO)
     const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
     registry.seedTag('app', 'latest', old.image.digest)

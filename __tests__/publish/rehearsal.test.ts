@@ -25,7 +25,7 @@ beforeEach(async () => {
   registry = await openRegistry()
 })
 
-test('a rehearsal tells what would become of each tag, and asks no registry to write', async () => {
+test('a rehearsal reports the plan for each tag, and sends no write request', async () => {
   const later = '2'.repeat(40)
   const parents = { [COMMIT]: undefined, [later]: COMMIT }
   const host = await startGitHost({ repository: 'Owner/App', token: 't', parents })

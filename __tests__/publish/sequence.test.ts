@@ -18,16 +18,16 @@ const TAGS = ['v1', 'v2', 'latest']
 
 let registry: TestRegistry
 let images: AtLeastOne<Pushed>
-/** What the tags that exist point to. */
+/** The digests of the tags that exist. */
 let old: string
-/** What somebody else has pushed there. */
+/** An image that another run has pushed there. */
 let foreign: string
 
 beforeEach(async () => {
   registry = await openRegistry()
   images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
   const [amd64] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-  const [other] = await push(registry, 'app', ['x86_64-linux'], { content: 'of somebody else' })
+  const [other] = await push(registry, 'app', ['x86_64-linux'], { content: 'of another run' })
   old = seedIndex(registry, 'app', [amd64.entry])
   foreign = seedIndex(registry, 'app', [other.entry])
   for (const tag of TAGS) registry.seedTag('app', tag, old)

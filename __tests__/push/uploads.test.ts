@@ -99,7 +99,7 @@ describe('an upload', () => {
     ['is answered with 500', { kind: 'status', status: 500 }],
     ['is answered with 503', { kind: 'status', status: 503 }],
     ['is answered with 429', { kind: 'status', status: 429 }],
-  ] as const)('that %s begins anew, and the image is whole', async (_, fault) => {
+  ] as const)('that %s is restarted, and the image is complete', async (_, fault) => {
     const { server, client } = await connect({ fault: once(fault) })
     await push(made, client)
     await expectWhole(server, 'v1', made)

@@ -115,7 +115,7 @@ describe('an image that Docker can’t load', () => {
   test.each([
     ['after all of it', 'cat > /dev/null'],
     ['in the middle of it', 'head -c 100000 > /dev/null'],
-  ])('because the disk is full %s is told so, and how there is room', async (_, reading) => {
+  ])('because the disk is full %s is reported, with how to free space', async (_, reading) => {
     const detail = 'Error processing tar file(exit status 1): write /x/layer.tar: No space left on device'
     for (const image of [await storeOciArchive(), await storeArchive()])
       expect(await refusal(image, detail, reading)).toMatch(

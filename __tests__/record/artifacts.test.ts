@@ -234,7 +234,7 @@ describe('writing', () => {
       ])
     })
 
-    test('of jobs that can’t be told apart replaces neither record, once both were there', async () => {
+    test('of jobs that can’t be distinguished replaces neither record, if both exist', async () => {
       await writeRecord({ ...record, job }, 1, context)
       for (const attempt of [1, 2])
         await expectFailure(
@@ -272,7 +272,7 @@ describe('writing', () => {
     expect(await stored()).toEqual({ [name]: forged })
   })
 
-  test('two such jobs at the very same moment are told the same', async () => {
+  test('two such jobs at the same moment get the same error', async () => {
     service.setFault(({ method, count }) => {
       if (method === 'CreateArtifact' && count === 1) void service.put(name, { 'digest.json': serializeRecord(record) })
       return undefined
@@ -367,7 +367,7 @@ describe('a network error', () => {
     expect(waits).toHaveLength(1)
   })
 
-  test('that stays is told in the end, after pauses that grow', async () => {
+  test('that lasts is reported after increasing pauses', async () => {
     service.setFault(() => 'reset')
     const cases = [
       { start: () => writeRecord(record, 1, { ...context, wait }), message: "Can't write the artifact" },
@@ -737,7 +737,7 @@ describe('on other runners', () => {
   })
 })
 
-describe('where there is no artifact service, or it fails', () => {
+describe('without an artifact service, or if it fails', () => {
   const hint = /this runner has no artifact service[\s\S]*`record` outputs.*`digests`/
 
   test.each(['ACTIONS_RESULTS_URL', 'ACTIONS_RUNTIME_TOKEN'])(
@@ -767,7 +767,7 @@ describe('where there is no artifact service, or it fails', () => {
     service.setFault(({ method }) => (method === refused ? { status: 403, body } : undefined))
     const writing = writeRecord(record, 1, context)
     await expectFailure(writing, message, 'storage quota has been hit')
-    // A build goes on without a service, and must not where there is one that lost the record.
+    // A build continues without a service, but not if the service lost the record.
     await expect(writing).rejects.not.toBeInstanceOf(NoArtifactService)
   })
 })

@@ -331,7 +331,7 @@ describe('a user whom the registry refuses learns why', () => {
     expect(await failureOf(write(client))).toMatchObject({ problem: 'unreachable' })
   })
 
-  test('a registry that needs no credentials, in its own words, though they could not be read', async () => {
+  test('a registry that needs no credentials, with its message, although they could not be read', async () => {
     const unreadable = async (): Promise<undefined> => {
       throw new Error('the file is broken')
     }

@@ -17,7 +17,7 @@ function auth(text: string): { readonly auth: string } {
   return { auth: Buffer.from(text).toString('base64') }
 }
 
-/** Each file is written as it stands, or as JSON. */
+/** Each file is written unchanged if it is a text, otherwise as JSON. */
 interface Setting {
   readonly docker?: unknown
   readonly podman?: readonly unknown[]

@@ -15,7 +15,7 @@ const base = 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'
 const promised = 'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n'
 const whole = `HTTP/1.1 200 OK\r\ncontent-length: ${bytes.length}\r\n\r\n${bytes}`
 
-/** In milliseconds. What they limit never ends by itself, so that a slow machine changes nothing. */
+/** In milliseconds. The limited work never ends by itself, so the result is the same on a slow machine. */
 const timeouts = { stall: 50, drain: 50 }
 
 /** Writes the text, and then a byte, or `more`, again and again for as long as the connection lasts. */

@@ -99,7 +99,7 @@ function makeMember(random: Random): TarMember {
   const name = makeName(random)
   const content = random.bytes(lengthOf(random, 3000))
   return {
-    // What is too long for its field goes elsewhere only with a header of its own.
+    // A value that is too long for its field needs an extra header.
     name: header === 'ustar' ? name.slice(0, 30) : name,
     header,
     content,

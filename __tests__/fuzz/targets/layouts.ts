@@ -129,7 +129,7 @@ function changedFields(random: Random, value: Json, tokens: readonly string[]): 
   const text = mutateJson(random, value, tokens, { most: 1000 })
   try {
     const changed: unknown = JSON.parse(text)
-    // What is nested too deep for JSON.stringify is in index.json alone.
+    // Only index.json contains documents nested too deep for JSON.stringify.
     JSON.stringify(changed)
     return typeof changed === 'object' && changed !== null && !Array.isArray(changed) ? { ...changed } : {}
   } catch {
