@@ -45867,7 +45867,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var _fs_temp_folder_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(61622);
 /* harmony import */ var _process_cancellation_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(91254);
-/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(1775);
+/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(97297);
 /* harmony import */ var _log_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(1633);
 
 
@@ -46223,7 +46223,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(23082);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(52492);
 
 
 
@@ -46295,7 +46295,7 @@ async function untilAborted(work, signal, stopped, milliseconds = 0) {
 
 /***/ }),
 
-/***/ 1775:
+/***/ 97297:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46305,6 +46305,8 @@ __nccwpck_require__.d(__webpack_exports__, {
   N4: () => (/* binding */ endGroup),
   v0: () => (/* binding */ startChild)
 });
+
+// UNUSED EXPORTS: environmentFor
 
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:child_process");
@@ -46316,20 +46318,7 @@ var external_node_os_ = __nccwpck_require__(48161);
 var promises_ = __nccwpck_require__(58500);
 // EXTERNAL MODULE: ./lib/errors.js
 var errors = __nccwpck_require__(452);
-;// CONCATENATED MODULE: ./lib/process/environment.js
-function environmentFor(trust, env = process.env) {
-    if (trust === 'everything')
-        return env;
-    const withheld = trust === 'nix' ? [STEP_SECRETS] : [STEP_SECRETS, REGISTRY_LOGINS];
-    const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)));
-    return { ...NO_PROMPTS, ...Object.fromEntries(given) };
-}
-const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
-const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
-const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
-
 ;// CONCATENATED MODULE: ./lib/process/child.js
-
 
 
 
@@ -46397,11 +46386,21 @@ const POLL_INTERVAL = 50;
 function isGroupAlive({ pid }) {
     return pid !== undefined && signalGroup(pid, 0);
 }
+function environmentFor(trust, env = process.env) {
+    if (trust === 'everything')
+        return env;
+    const withheld = trust === 'nix' ? [STEP_SECRETS] : [STEP_SECRETS, REGISTRY_LOGINS];
+    const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)));
+    return { ...NO_PROMPTS, ...Object.fromEntries(given) };
+}
+const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
+const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
+const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
 
 
 /***/ }),
 
-/***/ 23082:
+/***/ 52492:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46418,142 +46417,6 @@ var external_node_os_ = __nccwpck_require__(48161);
 var external_node_path_ = __nccwpck_require__(76760);
 // EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 12 modules
 var core = __nccwpck_require__(50912);
-;// CONCATENATED MODULE: ./lib/oci/media-type.js
-const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
-const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
-const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json';
-const MANIFEST_TYPES = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
-function isIndexType(mediaType) {
-    return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX;
-}
-function isManifestType(mediaType) {
-    return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
-}
-const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
-const LAYER_FORMATS = ['gzip', 'zstd'];
-function isLayerFormat(text) {
-    return LAYER_FORMATS.some((format) => format === text);
-}
-function layerType(format) {
-    return `application/vnd.oci.image.layer.v1.tar+${format}`;
-}
-function layerFormat(mediaType) {
-    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
-        return 'gzip';
-    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
-}
-function isForeignLayer(mediaType) {
-    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
-}
-
-;// CONCATENATED MODULE: ./lib/actions/advice.js
-
-function loginStep(host) {
-    if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
-        return '  - uses: aws-actions/amazon-ecr-login@v2';
-    const lines = {
-        'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
-        'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
-    }[host] ?? [
-        `registry: ${host}`,
-        'username: ${{ vars.REGISTRY_USERNAME }}',
-        'password: ${{ secrets.REGISTRY_PASSWORD }}',
-    ];
-    return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
-}
-function adviceFor(error, mode) {
-    const { host, problem, code, status, mediaType } = error;
-    switch (problem) {
-        case 'no-credentials':
-            return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd();
-        case 'wrong-credentials':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`;
-        case 'refused-login':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`;
-        case 'tag-exists':
-            return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
-        case 'unsupported-type':
-            return adviseType(mediaType);
-        case 'read-only':
-            return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`;
-        case 'denied':
-            return permissions(host) || WRITE_ACCESS;
-        case 'unreachable':
-            return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`;
-        case 'untrusted-certificate':
-            return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off.";
-        case 'rate-limited':
-            return 'Log in before this step, because rate limits are higher for authenticated requests. Or run this job again later.';
-        case 'not-found':
-            return code === 'NAME_UNKNOWN'
-                ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
-                : 'Run this job again: the registry may need some seconds to return what was pushed. If that does not help, check the name, and that the login has read access.';
-        case 'doubtful':
-            return unexpectedResponse(host);
-        case 'other':
-            if (status === undefined)
-                return undefined;
-            if (status < 400)
-                return unexpectedResponse(host);
-            return status >= 500 || status === 408
-                ? 'The registry has an internal error. Run this job again later.'
-                : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`;
-    }
-}
-const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
-const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
-function adviceForDisk({ problem, folder }) {
-    switch (problem) {
-        case 'full':
-            return `${MORE_SPACE} Then re-run this job.`;
-        case 'read-only':
-            return `Make ${folder} writable. Then re-run this job.`;
-        case 'denied':
-            return `Let the runner's user write to ${folder}. Then re-run this job.`;
-        case 'missing':
-            return `Create ${folder} before this step. Then re-run this job.`;
-        case 'too-many-files':
-            return `${MORE_FILES} Then re-run this job.`;
-        case 'other':
-            return 'Re-run this job.';
-    }
-}
-const WRITE_ACCESS = 'Give the login write access to the repository.';
-const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
-  tag: ""
-Or set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
-const REMOVE_TAG = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.';
-function adviseType(mediaType = '') {
-    const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry';
-    if (mediaType.includes('docker'))
-        return registry;
-    if (mediaType !== OCI_INDEX)
-        return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`;
-    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and remove \`annotations\` from the merge.`;
-}
-function unexpectedResponse(host) {
-    return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
-}
-function permissions(host) {
-    if (host !== 'ghcr.io')
-        return '';
-    return `Give the token of the job write access to packages:
-  permissions:
-    contents: read
-    packages: write
-If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
-In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
-  push: \${{ github.event_name != 'pull_request' }}`;
-}
-
-// EXTERNAL MODULE: ./lib/actions/cancel.js
-var cancel = __nccwpck_require__(77849);
-// EXTERNAL MODULE: ./lib/actions/log.js
-var log = __nccwpck_require__(1633);
-// EXTERNAL MODULE: external "node:fs"
-var external_node_fs_ = __nccwpck_require__(73024);
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
@@ -54132,6 +53995,8 @@ function unwrap(schema) {
 
 //#endregion
 
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(452);
 ;// CONCATENATED MODULE: ./lib/json.js
 
 function readJson(schema, json) {
@@ -54210,8 +54075,391 @@ const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
-// EXTERNAL MODULE: ./lib/errors.js
-var errors = __nccwpck_require__(452);
+// EXTERNAL MODULE: ./lib/text.js
+var lib_text = __nccwpck_require__(68804);
+;// CONCATENATED MODULE: ./lib/oci/platform.js
+
+const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
+const WORD_LENGTH = 64;
+const WORD = pipe(string(), maxLength(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), regex(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
+const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
+function formatPlatform(platform) {
+    return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
+}
+function byPlatform(one, other) {
+    return (compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest));
+}
+function compareText(one, other) {
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+function platformKey(platform) {
+    return formatPlatform(withImpliedVariant(platform));
+}
+function samePlatform(one, other) {
+    return platformKey(one) === platformKey(other);
+}
+const IMPLIED_VARIANT = new Map([
+    ['arm64', 'v8'],
+    ['arm', 'v7'],
+    ['amd64', 'v1'],
+]);
+function withImpliedVariant(platform) {
+    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
+}
+function fits(actual, wanted) {
+    if (!actual.variant || !wanted.variant)
+        return actual.os === wanted.os && actual.architecture === wanted.architecture;
+    return samePlatform(actual, wanted);
+}
+
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(77598);
+;// CONCATENATED MODULE: ./lib/oci/reference.js
+
+
+
+const HUB = 'docker.io';
+const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io']);
+const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/;
+const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
+function parseReference(text) {
+    if (/^[a-z]+:\/\//i.test(text))
+        throw new errors/* FormatError */.IF({ message: `"${text}" is a URL; remove "${schemeOf(text)}"` });
+    const [beforeDigest = '', digest, ...more] = text.split('@');
+    if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
+        throw new errors/* FormatError */.IF({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
+    const colon = beforeDigest.lastIndexOf(':');
+    const tagged = colon > beforeDigest.lastIndexOf('/');
+    const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
+    const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
+    if (tag !== undefined && !isTag(tag))
+        throw new errors/* FormatError */.IF({ message: `"${text}": ${tagProblem(tag)}` });
+    return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+}
+function isReference(text) {
+    try {
+        parseReference(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+function formatRepository(repository) {
+    return `${repository.host}/${repository.path}`;
+}
+function formatReference({ repository, tag, digest }) {
+    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+function sameRepository(one, other) {
+    return one.host === other.host && one.path === other.path;
+}
+function isTag(text) {
+    return TAG.test(text);
+}
+function tagProblem(text) {
+    if (text === '')
+        return 'a tag must not be empty';
+    if (text.length > 128)
+        return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`;
+    return `"${text}" is not a tag: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
+}
+function parseName(name, whole) {
+    const slash = name.indexOf('/');
+    if (slash === -1 && /\.|^localhost$/.test(name))
+        throw new errors/* FormatError */.IF({
+            message: `"${whole}" is not an image name: there is nothing after the host`,
+            hint: `Add the name of the image: ${whole}/owner/app. For an image on Docker Hub, write the full name: docker.io/library/${name}.`,
+        });
+    const first = slash === -1 ? '' : name.slice(0, slash);
+    const hosted = first === 'localhost' || /[.:]/.test(first);
+    const host = hosted ? first : HUB;
+    const rest = hosted ? name.slice(slash + 1) : name;
+    const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
+    const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
+    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
+        throw new errors/* FormatError */.IF({ message: `"${whole}": "${host}" is not a host name` });
+    if (!PATH.test(path))
+        throw new errors/* FormatError */.IF({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
+    if (path.length > 255)
+        throw new errors/* FormatError */.IF({ message: `"${whole}": an image name has at most 255 characters` });
+    return { host: canonicalHost, path };
+}
+function pathProblem(path) {
+    if (path === '')
+        return 'there is nothing after the host';
+    const odd = path.match(/[^a-z0-9._/-]/);
+    if (odd)
+        return `it can't contain "${odd[0]}"`;
+    return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them';
+}
+function schemeOf(text) {
+    return text.slice(0, text.indexOf('://') + 3);
+}
+const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
+function isDigest(text) {
+    return DIGEST_PATTERN.test(text);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
+
+;// CONCATENATED MODULE: ./lib/oci/manifest.js
+
+
+
+
+
+
+function isAttestation({ platform }) {
+    return platform?.os === NO_PLATFORM.os;
+}
+function parseManifest(bytes, mediaType, name) {
+    const type = mediaTypeOf(bytes, mediaType, name);
+    if (isIndexType(type)) {
+        const index = parseDocument(INDEX, bytes, name, 'image index');
+        return {
+            kind: 'index',
+            mediaType: type,
+            manifests: index.manifests.map(toDescriptor),
+            annotations: index.annotations ?? {},
+        };
+    }
+    const { config, layers, annotations } = parseDocument(MANIFEST, bytes, name, 'image manifest');
+    return {
+        kind: 'manifest',
+        mediaType: type,
+        config: toDescriptor(config),
+        layers: layers.map(toDescriptor),
+        annotations: annotations ?? {},
+    };
+}
+const STRINGS = nullish(record(string(), string()));
+const DESCRIPTOR = object({
+    mediaType: string(),
+    digest: DIGEST,
+    size: pipe(number(), safeInteger(), minValue(0)),
+    annotations: STRINGS,
+    artifactType: optional(string()),
+    platform: nullish(PLATFORM),
+});
+const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
+const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
+const TYPED = object({
+    mediaType: optional(string()),
+    manifests: optional(unknown()),
+    config: optional(unknown()),
+    layers: optional(unknown()),
+});
+function toDescriptor({ annotations, platform, ...rest }) {
+    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
+}
+function mediaTypeOf(bytes, contentType, name) {
+    const sent = contentType.split(';')[0]?.trim().toLowerCase() ?? '';
+    const document = parseDocument(TYPED, bytes, name, 'image manifest');
+    const own = document.mediaType;
+    const type = isManifestOrIndexType(sent) ? sent : own;
+    if (type === undefined || !isManifestOrIndexType(type))
+        throw new errors/* FormatError */.IF({ message: `${name} is not an image: its media type is "${(0,lib_text/* sanitizeLine */.g$)(own ?? sent)}"` });
+    if (own !== undefined && own !== type)
+        throw new errors/* FormatError */.IF({
+            message: `${name} contradicts itself: it was sent as "${sent}", but its mediaType is "${(0,lib_text/* sanitizeLine */.g$)(own)}"`,
+        });
+    const hasImage = document.config !== undefined || document.layers !== undefined;
+    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
+        throw new errors/* FormatError */.IF({ message: `${name} contradicts itself: it has the fields of both a manifest and an index` });
+    return type;
+}
+function isManifestOrIndexType(mediaType) {
+    return isIndexType(mediaType) || isManifestType(mediaType);
+}
+function parseDocument(schema, bytes, name, kind) {
+    const read = readJson(schema, bytes);
+    if (read.ok)
+        return read.value;
+    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
+    throw new errors/* FormatError */.IF({ message: `${name} is not a valid ${kind}: ${(0,lib_text/* sanitizeLine */.g$)(problem)}` });
+}
+function composeIndex(entries, annotations = {}) {
+    const index = {
+        schemaVersion: 2,
+        mediaType: OCI_INDEX,
+        manifests: entries.toSorted(byPlatform).map(serializeEntry),
+        ...serializeAnnotations(annotations),
+    };
+    return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
+}
+function composeDockerList(entries) {
+    const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }));
+    return new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2));
+}
+function serializeEntry({ mediaType, digest, size, platform, annotations = {} }) {
+    const { os, architecture, variant } = platform;
+    return {
+        mediaType,
+        digest,
+        size,
+        platform: { architecture, os, ...(variant && { variant }) },
+        ...serializeAnnotations(annotations),
+    };
+}
+function serializeAnnotations(annotations) {
+    const keys = Object.keys(annotations).sort();
+    return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
+}
+function parseConfig(bytes, name) {
+    const config = parseDocument(CONFIG, bytes, name, 'image config');
+    return {
+        os: config.os,
+        architecture: config.architecture,
+        ...(config.variant && { variant: config.variant }),
+        diffIds: config.rootfs.diff_ids,
+        labels: config.config?.Labels ?? {},
+    };
+}
+const CONFIG = object({
+    ...PLATFORM.entries,
+    config: nullish(object({ Labels: STRINGS })),
+    rootfs: object({ diff_ids: array(DIGEST) }),
+});
+const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
+const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
+const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json';
+const MANIFEST_TYPES = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+function isIndexType(mediaType) {
+    return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX;
+}
+function isManifestType(mediaType) {
+    return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
+}
+const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+const LAYER_FORMATS = ['gzip', 'zstd'];
+function isLayerFormat(text) {
+    return LAYER_FORMATS.some((format) => format === text);
+}
+function layerType(format) {
+    return `application/vnd.oci.image.layer.v1.tar+${format}`;
+}
+function layerFormat(mediaType) {
+    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
+        return 'gzip';
+    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
+}
+function isForeignLayer(mediaType) {
+    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
+}
+
+;// CONCATENATED MODULE: ./lib/actions/advice.js
+
+function loginStep(host) {
+    if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
+        return '  - uses: aws-actions/amazon-ecr-login@v2';
+    const lines = {
+        'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
+        'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
+    }[host] ?? [
+        `registry: ${host}`,
+        'username: ${{ vars.REGISTRY_USERNAME }}',
+        'password: ${{ secrets.REGISTRY_PASSWORD }}',
+    ];
+    return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
+}
+function adviceFor(error, mode) {
+    const { host, problem, code, status, mediaType } = error;
+    switch (problem) {
+        case 'no-credentials':
+            return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd();
+        case 'wrong-credentials':
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`;
+        case 'refused-login':
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`;
+        case 'tag-exists':
+            return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
+        case 'unsupported-type':
+            return adviseType(mediaType);
+        case 'read-only':
+            return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`;
+        case 'denied':
+            return permissions(host) || WRITE_ACCESS;
+        case 'unreachable':
+            return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`;
+        case 'untrusted-certificate':
+            return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off.";
+        case 'rate-limited':
+            return 'Log in before this step, because rate limits are higher for authenticated requests. Or run this job again later.';
+        case 'not-found':
+            return code === 'NAME_UNKNOWN'
+                ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
+                : 'Run this job again: the registry may need some seconds to return what was pushed. If that does not help, check the name, and that the login has read access.';
+        case 'doubtful':
+            return unexpectedResponse(host);
+        case 'other':
+            if (status === undefined)
+                return undefined;
+            if (status < 400)
+                return unexpectedResponse(host);
+            return status >= 500 || status === 408
+                ? 'The registry has an internal error. Run this job again later.'
+                : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`;
+    }
+}
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
+const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
+function adviceForDisk({ problem, folder }) {
+    switch (problem) {
+        case 'full':
+            return `${MORE_SPACE} Then re-run this job.`;
+        case 'read-only':
+            return `Make ${folder} writable. Then re-run this job.`;
+        case 'denied':
+            return `Let the runner's user write to ${folder}. Then re-run this job.`;
+        case 'missing':
+            return `Create ${folder} before this step. Then re-run this job.`;
+        case 'too-many-files':
+            return `${MORE_FILES} Then re-run this job.`;
+        case 'other':
+            return 'Re-run this job.';
+    }
+}
+const WRITE_ACCESS = 'Give the login write access to the repository.';
+const UNIQUE_TAG = `set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
+const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
+  tag: ""
+Or ${UNIQUE_TAG}`;
+const REMOVE_TAG = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.';
+function adviseType(mediaType = '') {
+    const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry';
+    if (mediaType.includes('docker'))
+        return registry;
+    if (mediaType !== OCI_INDEX)
+        return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`;
+    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and remove \`annotations\` from the merge.`;
+}
+function unexpectedResponse(host) {
+    return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
+}
+function permissions(host) {
+    if (host !== 'ghcr.io')
+        return '';
+    return `Give the token of the job write access to packages:
+  permissions:
+    contents: read
+    packages: write
+If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
+In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
+  push: \${{ github.event_name != 'pull_request' }}`;
+}
+
+// EXTERNAL MODULE: ./lib/actions/cancel.js
+var cancel = __nccwpck_require__(77849);
+// EXTERNAL MODULE: ./lib/actions/log.js
+var log = __nccwpck_require__(1633);
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(73024);
 ;// CONCATENATED MODULE: ./lib/nix/system.js
 
 const PLATFORMS = new Map(Object.entries({
@@ -54303,12 +54551,10 @@ function reportSilence(info, interval = REPORT_INTERVAL) {
     return () => clearInterval(timer);
 }
 
-// EXTERNAL MODULE: ./lib/text.js
-var lib_text = __nccwpck_require__(68804);
 // EXTERNAL MODULE: ./lib/process/cancellation.js
 var cancellation = __nccwpck_require__(91254);
-// EXTERNAL MODULE: ./lib/process/child.js + 2 modules
-var process_child = __nccwpck_require__(1775);
+// EXTERNAL MODULE: ./lib/process/child.js + 1 modules
+var process_child = __nccwpck_require__(97297);
 // EXTERNAL MODULE: external "node:string_decoder"
 var external_node_string_decoder_ = __nccwpck_require__(46193);
 // EXTERNAL MODULE: ./lib/secrets.js
@@ -54592,13 +54838,41 @@ async function* readSteadily(body, timeout) {
         body.destroy();
     }
 }
+const DRAIN_LIMIT = 64 * 1024;
+function discard(body, timeout) {
+    body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeout) }).catch(() => undefined);
+}
 
 // EXTERNAL MODULE: external "node:http"
 var external_node_http_ = __nccwpck_require__(37067);
-;// CONCATENATED MODULE: ./lib/http/error-answer.js
+;// CONCATENATED MODULE: ./lib/http/http-error.js
 
 
 
+
+class HttpError extends errors/* ActionError */.lZ {
+    name = 'HttpError';
+    host;
+    problem;
+    constructor(parts) {
+        super(parts);
+        this.host = parts.host;
+        this.problem = parts.problem;
+    }
+    withMessage(message) {
+        const { parts, host, problem } = this;
+        return new HttpError({ ...parts, host, problem, message });
+    }
+}
+function causeOf(error) {
+    return error instanceof HttpError && error.cause !== undefined ? causeOf(error.cause) : error;
+}
+function errorCode(error) {
+    const { code, cause } = error;
+    if (typeof code === 'string')
+        return code;
+    return typeof cause === 'object' && cause !== null ? errorCode(cause) : undefined;
+}
 function readErrorAnswer(body) {
     const errors = errorsOf(body);
     if (errors.length === 0)
@@ -54633,32 +54907,6 @@ function wireError({ code, message, detail }) {
 }
 function formatDetail(detail) {
     return typeof detail === 'string' ? detail : JSON.stringify(detail);
-}
-
-;// CONCATENATED MODULE: ./lib/http/http-error.js
-
-class HttpError extends errors/* ActionError */.lZ {
-    name = 'HttpError';
-    host;
-    problem;
-    constructor(parts) {
-        super(parts);
-        this.host = parts.host;
-        this.problem = parts.problem;
-    }
-    withMessage(message) {
-        const { parts, host, problem } = this;
-        return new HttpError({ ...parts, host, problem, message });
-    }
-}
-function causeOf(error) {
-    return error instanceof HttpError && error.cause !== undefined ? causeOf(error.cause) : error;
-}
-function errorCode(error) {
-    const { code, cause } = error;
-    if (typeof code === 'string')
-        return code;
-    return typeof cause === 'object' && cause !== null ? errorCode(cause) : undefined;
 }
 
 // EXTERNAL MODULE: external "node:net"
@@ -54775,6 +55023,7 @@ function groupsOf(address) {
 
 
 
+
 function readProxies(env) {
     const variableOf = (name) => [name.toLowerCase(), name].find((one) => env[one]);
     const proxyOf = (name) => {
@@ -54866,6 +55115,41 @@ function refusedByProxy(proxy, variable, status, { url, operation }, cause) {
         cause,
     });
 }
+const CONNECTIONS = 64;
+const OPTIONS = { allowH2: false, connections: CONNECTIONS };
+function createConnections(network, proxies, tunnelTimeout) {
+    const direct = new Map();
+    const proxied = new Map();
+    let closed = false;
+    const clientFactory = (origin, options) => new undici.Pool(origin, { ...options, headersTimeout: tunnelTimeout });
+    function agentFor(reach) {
+        const agent = direct.get(reach) ?? new undici.Agent({ ...OPTIONS, connect: network.connector(reach) });
+        direct.set(reach, agent);
+        return agent;
+    }
+    function proxyAgentFor(uri) {
+        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...OPTIONS, uri, clientFactory });
+        proxied.set(uri, agent);
+        return agent;
+    }
+    return {
+        async dispatcherFor(call) {
+            const proxy = proxyFor(call.url, proxies);
+            if (proxy !== undefined && proxy.url === undefined)
+                throw unusableProxy(proxy.variable, call);
+            const reach = await network.reachFor(call);
+            if (proxy?.url !== undefined)
+                await network.checkProxied(call.url, reach);
+            if (closed)
+                throw new Error('the client is closed');
+            return proxy?.url === undefined ? agentFor(reach) : proxyAgentFor(proxy.url.href);
+        },
+        async close() {
+            closed = true;
+            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
+        },
+    };
+}
 
 ;// CONCATENATED MODULE: ./lib/http/retry.js
 const LONGEST_RETRY_AFTER = 60_000;
@@ -54928,8 +55212,60 @@ function parseRetryAfter(header, now) {
     const date = /[A-Za-z]{3}, /.test(header) ? Date.parse(header) : Number.NaN;
     return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
+const JITTER = 1000;
+function createBackOffs(clock, log) {
+    const rounds = new Map();
+    const closed = new Map();
+    function start(delay, pauses, key) {
+        const end = clock.now() + delay;
+        const over = clock.wait(delay).finally(() => {
+            if (pauses.get(key) === pause)
+                pauses.delete(key);
+        });
+        const pause = { end, over };
+        pauses.set(key, pause);
+        return pause;
+    }
+    return {
+        async wait({ origin, count, delay, asked, limited = false, why }) {
+            const round = `${origin} ${count}`;
+            const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round));
+            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
+                return shared.over;
+            log.info(formatRetry(why, delay));
+            await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over;
+        },
+        async ready(origin) {
+            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
+                await pause.over;
+        },
+    };
+}
+const DAY = 86_400_000;
+function clockSkew(host, headers, now) {
+    const date = Date.parse(headers.get('date') ?? '');
+    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
+        return undefined;
+    return { host, milliseconds: date - now };
+}
+function formatTime(time) {
+    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+}
+function createClock(now, wait) {
+    let skipped = 0;
+    const read = () => now() + skipped;
+    return {
+        now: read,
+        async wait(milliseconds) {
+            const end = read() + milliseconds;
+            await wait(milliseconds);
+            skipped += Math.max(0, end - read());
+        },
+    };
+}
 
 ;// CONCATENATED MODULE: ./lib/http/outcome.js
+
 
 
 
@@ -54997,6 +55333,72 @@ function isHtml(content) {
 function isHeadOfPage({ method }, { status, headers }) {
     const type = headers.get('content-type') ?? '';
     return method === 'HEAD' && status === 200 && type.startsWith('text/html') && !headers.has('docker-content-digest');
+}
+function unanswered(call) {
+    const { url, operation, error, proxy } = call;
+    const { host } = url;
+    const refused = proxyStatus(causeOf(error));
+    if (refused !== undefined && proxy?.url !== undefined)
+        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
+    const { message, ...explanation } = explainUnanswered(call);
+    return new HttpError({
+        host,
+        ...explanation,
+        message: `Can't ${operation}: ${message}`,
+        detail: (0,errors/* messageOf */.bD)(error),
+        cause: error,
+    });
+}
+function explainUnanswered(call) {
+    const { error, proxy, answered } = call;
+    const { host } = call.url;
+    const code = errorCode(error) ?? '';
+    if (error instanceof LateAnswer)
+        return { problem: 'other', message: `the connection to ${host} stalled`, hint: 'Run the job again later.' };
+    if (code === 'EMFILE' || code === 'ENFILE')
+        return {
+            problem: 'other',
+            message: 'the runner has reached its limit of open files',
+            hint: MORE_FILES,
+        };
+    if (TIME_ERRORS.has(code))
+        return explainCertificateTime(call, code);
+    if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
+        return {
+            problem: 'other',
+            message: `the certificate of ${host} is for another host name`,
+            hint: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
+        };
+    if (CERTIFICATE_ERROR.test(code))
+        return { problem: 'untrusted-certificate', message: `the certificate of ${host} is not trusted`, hint: undefined };
+    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host} (from ${proxy.variable})`;
+    return {
+        problem: 'unreachable',
+        message: `${host} can't be reached${through}`,
+        hint: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
+    };
+}
+const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
+const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
+function explainCertificateTime({ url: { host }, validity, skew }, code) {
+    const now = Date.now();
+    const expired = code === 'CERT_HAS_EXPIRED';
+    const message = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
+    if (skew !== undefined)
+        return {
+            problem: 'other',
+            message: `${message} by the clock of this runner, which is wrong`,
+            hint: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
+        };
+    const limit = expired ? validity?.to : validity?.from;
+    const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
+    const clock = `The runner's clock says ${formatTime(now)}`;
+    const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
+    const longAgo = limit !== undefined && Math.abs(limit - now) >= DAY;
+    const hint = expired
+        ? `${fact}${clock}. ${longAgo ? 'If that is wrong, set the clock. Otherwise: ' : ''}${renew}`
+        : `${fact}${clock}. Check the runner's clock, and set it if it is wrong.`;
+    return { problem: 'other', message, hint };
 }
 
 ;// CONCATENATED MODULE: ./lib/http/attempt.js
@@ -55110,38 +55512,6 @@ function createTimer() {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/http/back-off.js
-
-const JITTER = 1000;
-function createBackOffs(clock, log) {
-    const rounds = new Map();
-    const closed = new Map();
-    function start(delay, pauses, key) {
-        const end = clock.now() + delay;
-        const over = clock.wait(delay).finally(() => {
-            if (pauses.get(key) === pause)
-                pauses.delete(key);
-        });
-        const pause = { end, over };
-        pauses.set(key, pause);
-        return pause;
-    }
-    return {
-        async wait({ origin, count, delay, asked, limited = false, why }) {
-            const round = `${origin} ${count}`;
-            const shared = closed.get(origin) ?? (asked || limited ? undefined : rounds.get(round));
-            if (shared !== undefined && (!asked || shared.end + JITTER >= clock.now() + delay))
-                return shared.over;
-            log.info(formatRetry(why, delay));
-            await (asked || limited ? start(delay, closed, origin) : start(delay, rounds, round)).over;
-        },
-        async ready(origin) {
-            for (let pause = closed.get(origin); pause !== undefined; pause = closed.get(origin))
-                await pause.over;
-        },
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/http/budget.js
 const RETRY_BUDGET = 115_000;
 const MIN_ATTEMPT_TIMEOUT = 10_000;
@@ -55207,69 +55577,6 @@ function createBudgets(now) {
     };
 }
 const STALL = 60_000;
-
-;// CONCATENATED MODULE: ./lib/http/clock.js
-const DAY = 86_400_000;
-function clockSkew(host, headers, now) {
-    const date = Date.parse(headers.get('date') ?? '');
-    if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY)
-        return undefined;
-    return { host, milliseconds: date - now };
-}
-function formatTime(time) {
-    return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
-}
-function createClock(now, wait) {
-    let skipped = 0;
-    const read = () => now() + skipped;
-    return {
-        now: read,
-        async wait(milliseconds) {
-            const end = read() + milliseconds;
-            await wait(milliseconds);
-            skipped += Math.max(0, end - read());
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/http/connections.js
-
-
-const CONNECTIONS = 64;
-const OPTIONS = { allowH2: false, connections: CONNECTIONS };
-function createConnections(network, proxies, tunnelTimeout) {
-    const direct = new Map();
-    const proxied = new Map();
-    let closed = false;
-    const clientFactory = (origin, options) => new undici.Pool(origin, { ...options, headersTimeout: tunnelTimeout });
-    function agentFor(reach) {
-        const agent = direct.get(reach) ?? new undici.Agent({ ...OPTIONS, connect: network.connector(reach) });
-        direct.set(reach, agent);
-        return agent;
-    }
-    function proxyAgentFor(uri) {
-        const agent = proxied.get(uri) ?? new undici.ProxyAgent({ ...OPTIONS, uri, clientFactory });
-        proxied.set(uri, agent);
-        return agent;
-    }
-    return {
-        async dispatcherFor(call) {
-            const proxy = proxyFor(call.url, proxies);
-            if (proxy !== undefined && proxy.url === undefined)
-                throw unusableProxy(proxy.variable, call);
-            const reach = await network.reachFor(call);
-            if (proxy?.url !== undefined)
-                await network.checkProxied(call.url, reach);
-            if (closed)
-                throw new Error('the client is closed');
-            return proxy?.url === undefined ? agentFor(reach) : proxyAgentFor(proxy.url.href);
-        },
-        async close() {
-            closed = true;
-            await Promise.all([...direct.values(), ...proxied.values()].map((agent) => agent.destroy()));
-        },
-    };
-}
 
 // EXTERNAL MODULE: external "node:dns"
 var external_node_dns_ = __nccwpck_require__(40610);
@@ -55420,85 +55727,7 @@ function refusedAddress({ url, operation, initiator = url }, { address, kind }, 
     });
 }
 
-;// CONCATENATED MODULE: ./lib/http/unanswered.js
-
-
-
-
-
-
-function unanswered(call) {
-    const { url, operation, error, proxy } = call;
-    const { host } = url;
-    const refused = proxyStatus(causeOf(error));
-    if (refused !== undefined && proxy?.url !== undefined)
-        return refusedByProxy(proxy.url, proxy.variable, refused, call, error);
-    const { message, ...explanation } = explainUnanswered(call);
-    return new HttpError({
-        host,
-        ...explanation,
-        message: `Can't ${operation}: ${message}`,
-        detail: (0,errors/* messageOf */.bD)(error),
-        cause: error,
-    });
-}
-function explainUnanswered(call) {
-    const { error, proxy, answered } = call;
-    const { host } = call.url;
-    const code = errorCode(error) ?? '';
-    if (error instanceof LateAnswer)
-        return { problem: 'other', message: `the connection to ${host} stalled`, hint: 'Run the job again later.' };
-    if (code === 'EMFILE' || code === 'ENFILE')
-        return {
-            problem: 'other',
-            message: 'the runner has reached its limit of open files',
-            hint: MORE_FILES,
-        };
-    if (TIME_ERRORS.has(code))
-        return explainCertificateTime(call, code);
-    if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code === 'HOSTNAME_MISMATCH')
-        return {
-            problem: 'other',
-            message: `the certificate of ${host} is for another host name`,
-            hint: `Use a name that the certificate contains, or ask the operator of ${host} for a certificate that contains this name. Certificate checks can't be turned off.`,
-        };
-    if (CERTIFICATE_ERROR.test(code))
-        return { problem: 'untrusted-certificate', message: `the certificate of ${host} is not trusted`, hint: undefined };
-    const through = proxy?.url === undefined ? '' : ` through the proxy ${proxy.url.host} (from ${proxy.variable})`;
-    return {
-        problem: 'unreachable',
-        message: `${host} can't be reached${through}`,
-        hint: answered ? `${host} answered earlier in this job. Run the job again later.` : undefined,
-    };
-}
-const TIME_ERRORS = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
-const CERTIFICATE_ERROR = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_(CA|PURPOSE))/;
-function explainCertificateTime({ url: { host }, validity, skew }, code) {
-    const now = Date.now();
-    const expired = code === 'CERT_HAS_EXPIRED';
-    const message = `the certificate of ${host} ${expired ? 'has expired' : 'is not valid yet'}`;
-    if (skew !== undefined)
-        return {
-            problem: 'other',
-            message: `${message} by the clock of this runner, which is wrong`,
-            hint: `The runner's clock says ${formatTime(now)}, but ${skew.host} says ${formatTime(now + skew.milliseconds)}. Set the runner's clock.`,
-        };
-    const limit = expired ? validity?.to : validity?.from;
-    const fact = limit === undefined ? '' : `It ${expired ? 'expired on' : 'becomes valid on'} ${formatTime(limit)}. `;
-    const clock = `The runner's clock says ${formatTime(now)}`;
-    const renew = `Ask the operator of ${host} to renew the certificate. Certificate checks can't be turned off.`;
-    const longAgo = limit !== undefined && Math.abs(limit - now) >= DAY;
-    const hint = expired
-        ? `${fact}${clock}. ${longAgo ? 'If that is wrong, set the clock. Otherwise: ' : ''}${renew}`
-        : `${fact}${clock}. Check the runner's clock, and set it if it is wrong.`;
-    return { problem: 'other', message, hint };
-}
-
 ;// CONCATENATED MODULE: ./lib/http/client.js
-
-
-
-
 
 
 
@@ -55654,199 +55883,8 @@ const UNCOUNTED = {
     failed: () => undefined,
 };
 const ERROR_LIMIT = 64 * 1024;
-const DRAIN_LIMIT = 64 * 1024;
-function discard(body, timeout) {
-    body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeout) }).catch(() => undefined);
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/field.js
-
-function inputOf(env, name) {
-    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
-}
-function readBoolean(env, name, fallback) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return fallback;
-    if (/^(true|false)$/i.test(text))
-        return text.toLowerCase() === 'true';
-    throw new errors/* InputError */.dz({ message: `The input \`${name}\` is "${text}"; it must be \`true\` or \`false\`` });
-}
-function readChoice(env, name, choices) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return choices[0];
-    const choice = choices.find((one) => one === text);
-    if (choice !== undefined)
-        return choice;
-    throw new errors/* InputError */.dz({
-        message: `The input \`${name}\` is "${text}"; it must be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
-    });
-}
-function valid(input, read) {
-    return validFrom(`The input \`${input}\` is not valid`, read);
-}
-function validFrom(origin, read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (!(error instanceof errors/* ActionError */.lZ) || error instanceof errors/* InputError */.dz)
-            throw error;
-        const { message, hint } = error.parts;
-        throw new errors/* InputError */.dz({ message: `${origin}: ${message}`, hint, cause: error });
-    }
-}
-function linesOf(text) {
-    return text
-        .split('\n')
-        .map((line) => line.trim())
-        .filter((line) => line !== '');
-}
-function splitList(text) {
-    return linesOf(text.replaceAll(',', '\n'));
-}
-function unique(texts) {
-    return [...new Set(texts)];
-}
-function uniqueBy(items, key) {
-    return [...new Map(items.map((item) => [key(item), item])).values()];
-}
-
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(77598);
-;// CONCATENATED MODULE: ./lib/oci/digest.js
-
-
-const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
-function isDigest(text) {
-    return DIGEST_PATTERN.test(text);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
-
-;// CONCATENATED MODULE: ./lib/oci/reference.js
-
-
-const HUB = 'docker.io';
-const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io']);
-const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/;
-const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
-function parseReference(text) {
-    if (/^[a-z]+:\/\//i.test(text))
-        throw new errors/* FormatError */.IF({ message: `"${text}" is a URL; remove "${schemeOf(text)}"` });
-    const [beforeDigest = '', digest, ...more] = text.split('@');
-    if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
-        throw new errors/* FormatError */.IF({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
-    const colon = beforeDigest.lastIndexOf(':');
-    const tagged = colon > beforeDigest.lastIndexOf('/');
-    const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
-    const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
-    if (tag !== undefined && !isTag(tag))
-        throw new errors/* FormatError */.IF({ message: `"${text}": ${tagProblem(tag)}` });
-    return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
-}
-function isReference(text) {
-    try {
-        parseReference(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-function formatRepository(repository) {
-    return `${repository.host}/${repository.path}`;
-}
-function formatReference({ repository, tag, digest }) {
-    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
-}
-function sameRepository(one, other) {
-    return one.host === other.host && one.path === other.path;
-}
-function isTag(text) {
-    return TAG.test(text);
-}
-function tagProblem(text) {
-    if (text === '')
-        return 'a tag must not be empty';
-    if (text.length > 128)
-        return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`;
-    return `"${text}" is not a tag: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
-}
-function parseName(name, whole) {
-    const slash = name.indexOf('/');
-    if (slash === -1 && /\.|^localhost$/.test(name))
-        throw new errors/* FormatError */.IF({
-            message: `"${whole}" is not an image name: there is nothing after the host`,
-            hint: `Add the name of the image: ${whole}/owner/app. For an image on Docker Hub, write the full name: docker.io/library/${name}.`,
-        });
-    const first = slash === -1 ? '' : name.slice(0, slash);
-    const hosted = first === 'localhost' || /[.:]/.test(first);
-    const host = hosted ? first : HUB;
-    const rest = hosted ? name.slice(slash + 1) : name;
-    const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
-    const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
-    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
-        throw new errors/* FormatError */.IF({ message: `"${whole}": "${host}" is not a host name` });
-    if (!PATH.test(path))
-        throw new errors/* FormatError */.IF({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
-    if (path.length > 255)
-        throw new errors/* FormatError */.IF({ message: `"${whole}": an image name has at most 255 characters` });
-    return { host: canonicalHost, path };
-}
-function pathProblem(path) {
-    if (path === '')
-        return 'there is nothing after the host';
-    const odd = path.match(/[^a-z0-9._/-]/);
-    if (odd)
-        return `it can't contain "${odd[0]}"`;
-    return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them';
-}
-function schemeOf(text) {
-    return text.slice(0, text.indexOf('://') + 3);
-}
-
-;// CONCATENATED MODULE: ./lib/oci/platform.js
-
-const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
-const WORD_LENGTH = 64;
-const WORD = pipe(string(), maxLength(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), regex(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
-const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
-function formatPlatform(platform) {
-    return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
-}
-function byPlatform(one, other) {
-    return (compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest));
-}
-function compareText(one, other) {
-    return one < other ? -1 : one > other ? 1 : 0;
-}
-function platformKey(platform) {
-    return formatPlatform(withImpliedVariant(platform));
-}
-function samePlatform(one, other) {
-    return platformKey(one) === platformKey(other);
-}
-const IMPLIED_VARIANT = new Map([
-    ['arm64', 'v8'],
-    ['arm', 'v7'],
-    ['amd64', 'v1'],
-]);
-function withImpliedVariant(platform) {
-    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
-}
-function fits(actual, wanted) {
-    if (!actual.variant || !wanted.variant)
-        return actual.os === wanted.os && actual.architecture === wanted.architecture;
-    return samePlatform(actual, wanted);
-}
 
 ;// CONCATENATED MODULE: ./lib/record/record.js
-
 
 
 
@@ -55939,11 +55977,61 @@ function isSystem(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/inputs/common.js
+;// CONCATENATED MODULE: ./lib/inputs/field.js
 
 
 
-
+function inputOf(env, name) {
+    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
+}
+function readBoolean(env, name, fallback) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return fallback;
+    if (/^(true|false)$/i.test(text))
+        return text.toLowerCase() === 'true';
+    throw new errors/* InputError */.dz({ message: `The input \`${name}\` is "${text}"; it must be \`true\` or \`false\`` });
+}
+function readChoice(env, name, choices) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return choices[0];
+    const choice = choices.find((one) => one === text);
+    if (choice !== undefined)
+        return choice;
+    throw new errors/* InputError */.dz({
+        message: `The input \`${name}\` is "${text}"; it must be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    });
+}
+function valid(input, read) {
+    return validFrom(`The input \`${input}\` is not valid`, read);
+}
+function validFrom(origin, read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (!(error instanceof errors/* ActionError */.lZ) || error instanceof errors/* InputError */.dz)
+            throw error;
+        const { message, hint } = error.parts;
+        throw new errors/* InputError */.dz({ message: `${origin}: ${message}`, hint, cause: error });
+    }
+}
+function linesOf(text) {
+    return text
+        .split('\n')
+        .map((line) => line.trim())
+        .filter((line) => line !== '');
+}
+function splitList(text) {
+    return linesOf(text.replaceAll(',', '\n'));
+}
+function unique(texts) {
+    return [...new Set(texts)];
+}
+function uniqueBy(items, key) {
+    return [...new Map(items.map((item) => [key(item), item])).values()];
+}
 function readCommonInputs(env) {
     const names = linesOf(inputOf(env, 'image'));
     if (names.length === 0)
@@ -56045,51 +56133,90 @@ function noticesOfOtherModes(env, mode) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/inputs/nix.js
+;// CONCATENATED MODULE: ./lib/inputs/tags.js
 
 
-function readFlake(env) {
-    const flake = rejectOption('flake', inputOf(env, 'flake') || '.');
-    if (!flake.includes('#'))
-        return flake;
+
+
+
+function fillTags(tags, revision) {
+    const filled = tags.map((one) => ({
+        ...one,
+        tag: fillPlaceholders('tags', one.tag, { revision }),
+    }));
+    return uniqueBy(filled, formatReference);
+}
+function readTagsInput(env, images, metadata, variant) {
+    const given = splitList(inputOf(env, 'tags'));
+    const own = given.length > 0 || metadata?.tags === undefined;
+    const defaults = defaultTags(env, variant);
+    const texts = given.length > 0 ? given : (metadata?.tags ?? defaults.texts);
+    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
+    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
+    if (own && foreign[0] !== undefined)
+        throw new errors/* InputError */.dz({
+            message: `The input \`tags\` contains ${formatReference(foreign[0])}, which is not in \`image\``,
+            hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write only the tag.`,
+        });
+    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), formatReference);
+    if (tags.length > 0) {
+        checkEachTagged(images, tags);
+        return { tags, notices: texts === defaults.texts ? defaults.notices : [] };
+    }
     throw new errors/* InputError */.dz({
-        message: `The input \`flake\` is "${flake}", which also names an attribute`,
-        hint: 'Move the part after "#" to `attribute`, or use `installable` (build) for the whole.',
+        message: 'No tags to publish: docker/metadata-action created none for `image`',
+        detail: foreign.length > 0 ? `it created ${foreign.map(formatReference).join(', ')}` : 'it created no tags',
+        hint: 'Use the same repositories in `images` of docker/metadata-action and `image` of this step, and add a rule for this event to its `tags`. Or set `tags` in this step.',
     });
 }
-function readAttribute(env) {
-    const attribute = rejectOption('attribute', inputOf(env, 'attribute') || 'containerImage');
-    const hash = attribute.indexOf('#');
-    if (hash === -1)
-        return attribute;
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
+function defaultTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
+    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
+    if (!BEFORE_MERGE.test(event))
+        return { texts: [main, ofCommit], notices: [] };
+    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
+    return { texts: [ofCommit], notices: [notice] };
+}
+function checkEachTagged(images, tags) {
+    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
+    if (untagged === undefined)
+        return;
     throw new errors/* InputError */.dz({
-        message: `The input \`attribute\` is "${attribute}", which also names a flake`,
-        hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+        message: `No tag to publish for ${formatRepository(untagged)}`,
+        hint: 'Write a tag without a name to publish it for every image, or add this image to `images` of docker/metadata-action.',
     });
 }
-function rejectOption(input, text) {
-    if (!text.startsWith('-'))
-        return text;
+function readTagReferences(text, images) {
+    if (isTagPattern(text))
+        return images.map((repository) => ({ repository, tag: text }));
+    if (!text.includes(':'))
+        throw new errors/* InputError */.dz({
+            message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
+            hint: 'To create tags from branch names, use docker/metadata-action. For another repository, write `name:tag`.',
+        });
+    const colon = text.lastIndexOf(':');
+    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
+    if (tag !== undefined && digest === undefined)
+        return [{ repository, tag: text.slice(colon + 1) }];
     throw new errors/* InputError */.dz({
-        message: `The input \`${input}\` is "${text}", which Nix would read as an option`,
-        hint: `Set \`${input}\` to what to build, and move options for Nix to \`nix-args\`, one per line.`,
+        message: `The input \`tags\` contains "${text}", which has no tag`,
+        hint: 'Write `name:tag`, or only the tag.',
     });
 }
-function checkNixArg(line) {
-    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
-        return line;
+const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
+function readMetadata(env) {
+    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
+    if (json === '')
+        return undefined;
+    const result = readJson(METADATA, json);
+    if (result.ok)
+        return { tags: result.value.tags, annotations: result.value.annotations };
     throw new errors/* InputError */.dz({
-        message: `The input \`nix-args\` contains "${line}" on one line, but each line is one argument`,
-        hint: `Write each argument on its own line:\n  nix-args: |\n${line
-            .split(/\s+/)
-            .map((one) => `    ${one}`)
-            .join('\n')}`,
+        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
+        detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
+        hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
     });
 }
-
-;// CONCATENATED MODULE: ./lib/inputs/placeholders.js
-
-
 function fillPlaceholders(input, pattern, { revision, variant, system }) {
     const values = { sha: revision?.slice(0, 7), variant, system };
     return Object.entries(values).reduce((text, [name, value]) => {
@@ -56120,69 +56247,7 @@ function unknownValue(input, name) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/inputs/push.js
-
-
-
-function readPushWith(env) {
-    return readChoice(env, 'push-with', ['registry', 'docker']);
-}
-const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
-function readCompression(env, pushWith) {
-    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
-    const { most, usual } = LEVELS[format];
-    const text = inputOf(env, 'compression-level');
-    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
-        throw new errors/* InputError */.dz({
-            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker chooses the compression itself`,
-            hint: 'Remove `compression` and `compression-level`, or remove `push-with`.',
-        });
-    const level = text === '' ? usual : Number(text);
-    if (Number.isInteger(level) && level >= 1 && level <= most)
-        return { format, level };
-    throw new errors/* InputError */.dz({
-        message: `The input \`compression-level\` is "${text}"; for ${format}, it must be a number from 1 to ${most}`,
-    });
-}
-function readReuseFrom(env, images, variant = '') {
-    const given = splitList(inputOf(env, 'reuse-from'));
-    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
-    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
-        if (isTag(text))
-            return images.map((repository) => ({ repository, tag: text }));
-        const reference = valid('reuse-from', () => parseReference(lowercaseName(text)));
-        if (reference.tag !== undefined || reference.digest !== undefined)
-            return [reference];
-        throw new errors/* InputError */.dz({
-            message: `The input \`reuse-from\` contains "${text}", which has no tag`,
-            hint: 'Write `name:tag`, or only the tag.',
-        });
-    });
-}
-function lowercaseName(reference) {
-    const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? [];
-    return name.toLowerCase() + reference.slice(name.length);
-}
-function readLabels(env, pushWith) {
-    const lines = linesOf(inputOf(env, 'labels'));
-    if (lines.length > 0 && pushWith === 'docker')
-        throw new errors/* InputError */.dz({
-            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image unchanged',
-            hint: 'Remove `labels` or `push-with`, or set the labels in Nix (config.Labels).',
-        });
-    return Object.fromEntries(lines.map(readLabel));
-}
-function readLabel(line) {
-    const equals = line.indexOf('=');
-    if (equals > 0)
-        return [line.slice(0, equals), line.slice(equals + 1)];
-    throw new errors/* InputError */.dz({ message: `The input \`labels\` contains "${line}", which does not have the form key=value` });
-}
-
 ;// CONCATENATED MODULE: ./lib/inputs/build.js
-
-
-
 
 
 
@@ -56271,6 +56336,98 @@ function readRetention(env) {
         return days;
     throw new errors/* InputError */.dz({ message: `The input \`retention-days\` is "${text}"; it must be a number from 1 to 90` });
 }
+function readPushWith(env) {
+    return readChoice(env, 'push-with', ['registry', 'docker']);
+}
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
+function readCompression(env, pushWith) {
+    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
+    const { most, usual } = LEVELS[format];
+    const text = inputOf(env, 'compression-level');
+    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+        throw new errors/* InputError */.dz({
+            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker chooses the compression itself`,
+            hint: 'Remove `compression` and `compression-level`, or remove `push-with`.',
+        });
+    const level = text === '' ? usual : Number(text);
+    if (Number.isInteger(level) && level >= 1 && level <= most)
+        return { format, level };
+    throw new errors/* InputError */.dz({
+        message: `The input \`compression-level\` is "${text}"; for ${format}, it must be a number from 1 to ${most}`,
+    });
+}
+function readReuseFrom(env, images, variant = '') {
+    const given = splitList(inputOf(env, 'reuse-from'));
+    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
+    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
+        if (isTag(text))
+            return images.map((repository) => ({ repository, tag: text }));
+        const reference = valid('reuse-from', () => parseReference(lowercaseName(text)));
+        if (reference.tag !== undefined || reference.digest !== undefined)
+            return [reference];
+        throw new errors/* InputError */.dz({
+            message: `The input \`reuse-from\` contains "${text}", which has no tag`,
+            hint: 'Write `name:tag`, or only the tag.',
+        });
+    });
+}
+function lowercaseName(reference) {
+    const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? [];
+    return name.toLowerCase() + reference.slice(name.length);
+}
+function readLabels(env, pushWith) {
+    const lines = linesOf(inputOf(env, 'labels'));
+    if (lines.length > 0 && pushWith === 'docker')
+        throw new errors/* InputError */.dz({
+            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image unchanged',
+            hint: 'Remove `labels` or `push-with`, or set the labels in Nix (config.Labels).',
+        });
+    return Object.fromEntries(lines.map(readLabel));
+}
+function readLabel(line) {
+    const equals = line.indexOf('=');
+    if (equals > 0)
+        return [line.slice(0, equals), line.slice(equals + 1)];
+    throw new errors/* InputError */.dz({ message: `The input \`labels\` contains "${line}", which does not have the form key=value` });
+}
+function readFlake(env) {
+    const flake = rejectOption('flake', inputOf(env, 'flake') || '.');
+    if (!flake.includes('#'))
+        return flake;
+    throw new errors/* InputError */.dz({
+        message: `The input \`flake\` is "${flake}", which also names an attribute`,
+        hint: 'Move the part after "#" to `attribute`, or use `installable` (build) for the whole.',
+    });
+}
+function readAttribute(env) {
+    const attribute = rejectOption('attribute', inputOf(env, 'attribute') || 'containerImage');
+    const hash = attribute.indexOf('#');
+    if (hash === -1)
+        return attribute;
+    throw new errors/* InputError */.dz({
+        message: `The input \`attribute\` is "${attribute}", which also names a flake`,
+        hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+    });
+}
+function rejectOption(input, text) {
+    if (!text.startsWith('-'))
+        return text;
+    throw new errors/* InputError */.dz({
+        message: `The input \`${input}\` is "${text}", which Nix would read as an option`,
+        hint: `Set \`${input}\` to what to build, and move options for Nix to \`nix-args\`, one per line.`,
+    });
+}
+function checkNixArg(line) {
+    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
+        return line;
+    throw new errors/* InputError */.dz({
+        message: `The input \`nix-args\` contains "${line}" on one line, but each line is one argument`,
+        hint: `Write each argument on its own line:\n  nix-args: |\n${line
+            .split(/\s+/)
+            .map((one) => `    ${one}`)
+            .join('\n')}`,
+    });
+}
 
 ;// CONCATENATED MODULE: ./lib/oci/annotation.js
 
@@ -56334,94 +56491,7 @@ function toRecord(annotations) {
     return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
 }
 
-;// CONCATENATED MODULE: ./lib/inputs/tags.js
-
-
-
-
-
-
-function fillTags(tags, revision) {
-    const filled = tags.map((one) => ({
-        ...one,
-        tag: fillPlaceholders('tags', one.tag, { revision }),
-    }));
-    return uniqueBy(filled, formatReference);
-}
-function readTagsInput(env, images, metadata, variant) {
-    const given = splitList(inputOf(env, 'tags'));
-    const own = given.length > 0 || metadata?.tags === undefined;
-    const defaults = defaultTags(env, variant);
-    const texts = given.length > 0 ? given : (metadata?.tags ?? defaults.texts);
-    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
-    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
-    if (own && foreign[0] !== undefined)
-        throw new errors/* InputError */.dz({
-            message: `The input \`tags\` contains ${formatReference(foreign[0])}, which is not in \`image\``,
-            hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write only the tag.`,
-        });
-    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), formatReference);
-    if (tags.length > 0) {
-        checkEachTagged(images, tags);
-        return { tags, notices: texts === defaults.texts ? defaults.notices : [] };
-    }
-    throw new errors/* InputError */.dz({
-        message: 'No tags to publish: docker/metadata-action created none for `image`',
-        detail: foreign.length > 0 ? `it created ${foreign.map(formatReference).join(', ')}` : 'it created no tags',
-        hint: 'Use the same repositories in `images` of docker/metadata-action and `image` of this step, and add a rule for this event to its `tags`. Or set `tags` in this step.',
-    });
-}
-const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
-function defaultTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
-    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
-    if (!BEFORE_MERGE.test(event))
-        return { texts: [main, ofCommit], notices: [] };
-    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
-    return { texts: [ofCommit], notices: [notice] };
-}
-function checkEachTagged(images, tags) {
-    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
-    if (untagged === undefined)
-        return;
-    throw new errors/* InputError */.dz({
-        message: `No tag to publish for ${formatRepository(untagged)}`,
-        hint: 'Write a tag without a name to publish it for every image, or add this image to `images` of docker/metadata-action.',
-    });
-}
-function readTagReferences(text, images) {
-    if (isTagPattern(text))
-        return images.map((repository) => ({ repository, tag: text }));
-    if (!text.includes(':'))
-        throw new errors/* InputError */.dz({
-            message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-            hint: 'To create tags from branch names, use docker/metadata-action. For another repository, write `name:tag`.',
-        });
-    const colon = text.lastIndexOf(':');
-    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
-    if (tag !== undefined && digest === undefined)
-        return [{ repository, tag: text.slice(colon + 1) }];
-    throw new errors/* InputError */.dz({
-        message: `The input \`tags\` contains "${text}", which has no tag`,
-        hint: 'Write `name:tag`, or only the tag.',
-    });
-}
-const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
-function readMetadata(env) {
-    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
-    if (json === '')
-        return undefined;
-    const result = readJson(METADATA, json);
-    if (result.ok)
-        return { tags: result.value.tags, annotations: result.value.annotations };
-    throw new errors/* InputError */.dz({
-        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
-        detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-        hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/inputs/merge.js
-
 
 
 
@@ -56467,8 +56537,6 @@ function readDigests(env, push) {
 }
 
 ;// CONCATENATED MODULE: ./lib/inputs/plan.js
-
-
 
 
 
@@ -56531,105 +56599,6 @@ function readInputsOf(env, mode) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/oci/manifest.js
-
-
-
-
-
-
-
-function isAttestation({ platform }) {
-    return platform?.os === NO_PLATFORM.os;
-}
-function parseManifest(bytes, mediaType, name) {
-    const type = mediaTypeOf(bytes, mediaType, name);
-    if (isIndexType(type)) {
-        const index = parseDocument(INDEX, bytes, name, 'image index');
-        return {
-            kind: 'index',
-            mediaType: type,
-            manifests: index.manifests.map(toDescriptor),
-            annotations: index.annotations ?? {},
-        };
-    }
-    const { config, layers, annotations } = parseDocument(MANIFEST, bytes, name, 'image manifest');
-    return {
-        kind: 'manifest',
-        mediaType: type,
-        config: toDescriptor(config),
-        layers: layers.map(toDescriptor),
-        annotations: annotations ?? {},
-    };
-}
-const STRINGS = nullish(record(string(), string()));
-const DESCRIPTOR = object({
-    mediaType: string(),
-    digest: DIGEST,
-    size: pipe(number(), safeInteger(), minValue(0)),
-    annotations: STRINGS,
-    artifactType: optional(string()),
-    platform: nullish(PLATFORM),
-});
-const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
-const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
-const TYPED = object({
-    mediaType: optional(string()),
-    manifests: optional(unknown()),
-    config: optional(unknown()),
-    layers: optional(unknown()),
-});
-function toDescriptor({ annotations, platform, ...rest }) {
-    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
-}
-function mediaTypeOf(bytes, contentType, name) {
-    const sent = contentType.split(';')[0]?.trim().toLowerCase() ?? '';
-    const document = parseDocument(TYPED, bytes, name, 'image manifest');
-    const own = document.mediaType;
-    const type = isManifestOrIndexType(sent) ? sent : own;
-    if (type === undefined || !isManifestOrIndexType(type))
-        throw new errors/* FormatError */.IF({ message: `${name} is not an image: its media type is "${(0,lib_text/* sanitizeLine */.g$)(own ?? sent)}"` });
-    if (own !== undefined && own !== type)
-        throw new errors/* FormatError */.IF({
-            message: `${name} contradicts itself: it was sent as "${sent}", but its mediaType is "${(0,lib_text/* sanitizeLine */.g$)(own)}"`,
-        });
-    const hasImage = document.config !== undefined || document.layers !== undefined;
-    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
-        throw new errors/* FormatError */.IF({ message: `${name} contradicts itself: it has the fields of both a manifest and an index` });
-    return type;
-}
-function isManifestOrIndexType(mediaType) {
-    return isIndexType(mediaType) || isManifestType(mediaType);
-}
-function parseDocument(schema, bytes, name, kind) {
-    const read = readJson(schema, bytes);
-    if (read.ok)
-        return read.value;
-    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
-    throw new errors/* FormatError */.IF({ message: `${name} is not a valid ${kind}: ${(0,lib_text/* sanitizeLine */.g$)(problem)}` });
-}
-
-;// CONCATENATED MODULE: ./lib/oci/config.js
-
-
-
-
-function parseConfig(bytes, name) {
-    const config = parseDocument(CONFIG, bytes, name, 'image config');
-    return {
-        os: config.os,
-        architecture: config.architecture,
-        ...(config.variant && { variant: config.variant }),
-        diffIds: config.rootfs.diff_ids,
-        labels: config.config?.Labels ?? {},
-    };
-}
-const CONFIG = object({
-    ...PLATFORM.entries,
-    config: nullish(object({ Labels: STRINGS })),
-    rootfs: object({ diff_ids: array(DIGEST) }),
-});
-
 ;// CONCATENATED MODULE: ./lib/settle-all.js
 async function settleAll(promises) {
     await Promise.allSettled(promises);
@@ -56684,9 +56653,6 @@ async function retryDoubtful(work, http) {
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/image.js
-
-
-
 
 
 
@@ -56854,7 +56820,6 @@ async function readReusable(items, log, read) {
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/layers.js
-
 
 
 
@@ -57098,7 +57063,6 @@ function parseKeys(text) {
 
 
 
-
 async function lookForUnchanged(question, earlier, registry, log, ready = Promise.resolve()) {
     const { system, installable, images, labels, format, rebuild } = question;
     if (rebuild)
@@ -57173,7 +57137,117 @@ function formatKeys(keys) {
     return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
+;// CONCATENATED MODULE: ./lib/process/stream.js
+
+
+
+
+
+
+function isBrokenPipe(error) {
+    return PIPE_ERRORS.has(String(error?.code));
+}
+const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
+const stream_LOG_LIMIT = 64 * 1024;
+const LOG_LINES = 15;
+const stream_LINGER = 5000;
+const LINGER_TOTAL = 12;
+function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
+    const log = keepTail(stream_LOG_LIMIT);
+    child?.stderr?.on('data', (chunk) => log.add(chunk));
+    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
+    let exitedAt;
+    let waitingSince;
+    let waited = 0;
+    let outputAbandoned = false;
+    let exitTimer;
+    let exitOverdue = false;
+    function watchOutput() {
+        const timer = setInterval(() => {
+            if (waitingSince === undefined)
+                return;
+            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
+            if (silent < lingerMs && waited + silent < lingerMs * LINGER_TOTAL)
+                return;
+            outputAbandoned = true;
+            end();
+        }, lingerMs / 5);
+        child?.stdout?.once('close', () => clearInterval(timer));
+        if (child?.stdout?.destroyed !== false)
+            clearInterval(timer);
+    }
+    async function nextChunk(chunks) {
+        const since = performance.now();
+        waitingSince = since;
+        const waiting = startActivity(`the output of ${path}`);
+        try {
+            const { done, value } = await chunks.next();
+            return done ? undefined : value;
+        }
+        finally {
+            waiting.end();
+            waitingSince = undefined;
+            if (exitedAt !== undefined)
+                waited += performance.now() - Math.max(since, exitedAt);
+        }
+    }
+    async function* output() {
+        if (child?.stdout == null)
+            return;
+        const chunks = child.stdout[Symbol.asyncIterator]();
+        try {
+            for (let chunk = await nextChunk(chunks); chunk !== undefined; chunk = await nextChunk(chunks))
+                yield chunk;
+            if (exitedAt === undefined)
+                exitTimer = setTimeout(endOverdue, lingerMs * LINGER_TOTAL);
+        }
+        catch (error) {
+            if (!outputAbandoned)
+                throw error;
+        }
+        finally {
+            child.stdout.destroy();
+        }
+    }
+    function endOverdue() {
+        exitOverdue = true;
+        (0,process_child/* endGroup */.N4)(child);
+    }
+    function end() {
+        clearTimeout(exitTimer);
+        (0,process_child/* endGroup */.N4)(child);
+        child?.stdout?.destroy();
+        child?.stderr?.destroy();
+        child?.stdin?.destroy();
+    }
+    async function ended() {
+        const { code, error } = await exited;
+        exitedAt = performance.now();
+        clearTimeout(exitTimer);
+        if (child?.pid !== undefined) {
+            watchOutput();
+            await (0,cancellation/* waitUpTo */.ob)(lingerMs, logClosed);
+        }
+        const text = (0,lib_text/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
+        if (code === 0)
+            return { log: text };
+        if (exitOverdue)
+            return { failure: 'it closed its standard output, but did not end', log: text };
+        return { failure: error ?? `it ended with ${child?.signalCode ?? `status ${code}`}`, log: text };
+    }
+    return { input: child?.stdin ?? closedInput(), output: output(), ended: ended(), end };
+}
+function closedInput() {
+    const input = new external_node_stream_.PassThrough();
+    input.on('error', () => undefined);
+    input.destroy();
+    return input;
+}
+
 ;// CONCATENATED MODULE: ./lib/docker/docker.js
+
+
 
 
 
@@ -57250,6 +57324,56 @@ function isDaemonGone(log) {
     return /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i.test(log);
 }
 const RESTART_DOCKER = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_WITHOUT_DOCKER}`;
+async function loadImage(feed, hintFor = () => undefined, { silence = DOCKER_SILENCE } = {}) {
+    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
+    const progress = watchLoad(docker, silence);
+    try {
+        const [fed] = await Promise.allSettled([feed(docker.input)]);
+        if (fed.status === 'rejected' && !isBrokenPipe(fed.reason) && progress.stalled() === undefined)
+            throw fed.reason;
+        const loading = startActivity('docker load');
+        const { failure, log } = await docker.ended.finally(loading.end);
+        if (fed.status === 'fulfilled' && failure === undefined)
+            return fed.value;
+        const detail = (0,lib_text/* lastLines */.w$)(log || (failure ?? ''), 10);
+        const message = 'Docker could not load the image that Nix built';
+        if (progress.stalled() !== undefined)
+            throw daemonStalled(message, `docker load ${progress.stalled()}`);
+        throw new errors/* DockerError */.Bi({ message, detail, hint: hintFor(detail) ?? daemonHint(detail) });
+    }
+    finally {
+        progress.end();
+        docker.end();
+        await docker.ended;
+    }
+}
+function watchLoad(docker, silence) {
+    let stalled;
+    let lastProgress = performance.now();
+    let seen = 0;
+    const written = () => Number(docker.input.bytesWritten ?? 0);
+    const timer = setInterval(() => {
+        const { input } = docker;
+        const isWaiting = input.writableLength > 0 || input.writableFinished;
+        if (!isWaiting || written() !== seen)
+            lastProgress = performance.now();
+        seen = written();
+        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
+        if (performance.now() - lastProgress < limit)
+            return;
+        stalled = input.writableFinished
+            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
+            : `read nothing for ${Math.round(limit / 1000)} s`;
+        docker.end();
+    }, silence / 12);
+    const drainOutput = async () => {
+        for await (const _ of docker.output)
+            lastProgress = performance.now();
+    };
+    drainOutput().catch(() => undefined);
+    return { stalled: () => stalled, end: () => clearInterval(timer) };
+}
+const LOAD_SPEED = 10_000;
 
 // EXTERNAL MODULE: ./lib/fs/temp-folder.js
 var temp_folder = __nccwpck_require__(61622);
@@ -57437,114 +57561,6 @@ function fileReader(file, size) {
 const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(38522);
-;// CONCATENATED MODULE: ./lib/process/stream.js
-
-
-
-
-
-
-function isBrokenPipe(error) {
-    return PIPE_ERRORS.has(String(error?.code));
-}
-const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
-const stream_LOG_LIMIT = 64 * 1024;
-const LOG_LINES = 15;
-const stream_LINGER = 5000;
-const LINGER_TOTAL = 12;
-function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
-    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
-    const log = keepTail(stream_LOG_LIMIT);
-    child?.stderr?.on('data', (chunk) => log.add(chunk));
-    const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
-    let exitedAt;
-    let waitingSince;
-    let waited = 0;
-    let outputAbandoned = false;
-    let exitTimer;
-    let exitOverdue = false;
-    function watchOutput() {
-        const timer = setInterval(() => {
-            if (waitingSince === undefined)
-                return;
-            const silent = performance.now() - Math.max(waitingSince, exitedAt ?? 0);
-            if (silent < lingerMs && waited + silent < lingerMs * LINGER_TOTAL)
-                return;
-            outputAbandoned = true;
-            end();
-        }, lingerMs / 5);
-        child?.stdout?.once('close', () => clearInterval(timer));
-        if (child?.stdout?.destroyed !== false)
-            clearInterval(timer);
-    }
-    async function nextChunk(chunks) {
-        const since = performance.now();
-        waitingSince = since;
-        const waiting = startActivity(`the output of ${path}`);
-        try {
-            const { done, value } = await chunks.next();
-            return done ? undefined : value;
-        }
-        finally {
-            waiting.end();
-            waitingSince = undefined;
-            if (exitedAt !== undefined)
-                waited += performance.now() - Math.max(since, exitedAt);
-        }
-    }
-    async function* output() {
-        if (child?.stdout == null)
-            return;
-        const chunks = child.stdout[Symbol.asyncIterator]();
-        try {
-            for (let chunk = await nextChunk(chunks); chunk !== undefined; chunk = await nextChunk(chunks))
-                yield chunk;
-            if (exitedAt === undefined)
-                exitTimer = setTimeout(endOverdue, lingerMs * LINGER_TOTAL);
-        }
-        catch (error) {
-            if (!outputAbandoned)
-                throw error;
-        }
-        finally {
-            child.stdout.destroy();
-        }
-    }
-    function endOverdue() {
-        exitOverdue = true;
-        (0,process_child/* endGroup */.N4)(child);
-    }
-    function end() {
-        clearTimeout(exitTimer);
-        (0,process_child/* endGroup */.N4)(child);
-        child?.stdout?.destroy();
-        child?.stderr?.destroy();
-        child?.stdin?.destroy();
-    }
-    async function ended() {
-        const { code, error } = await exited;
-        exitedAt = performance.now();
-        clearTimeout(exitTimer);
-        if (child?.pid !== undefined) {
-            watchOutput();
-            await (0,cancellation/* waitUpTo */.ob)(lingerMs, logClosed);
-        }
-        const text = (0,lib_text/* lastLines */.w$)((0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')), LOG_LINES);
-        if (code === 0)
-            return { log: text };
-        if (exitOverdue)
-            return { failure: 'it closed its standard output, but did not end', log: text };
-        return { failure: error ?? `it ended with ${child?.signalCode ?? `status ${code}`}`, log: text };
-    }
-    return { input: child?.stdin ?? closedInput(), output: output(), ended: ended(), end };
-}
-function closedInput() {
-    const input = new external_node_stream_.PassThrough();
-    input.on('error', () => undefined);
-    input.destroy();
-    return input;
-}
-
 ;// CONCATENATED MODULE: ./lib/image/decompress.js
 
 
@@ -57606,7 +57622,7 @@ async function* decompressGzip(bytes, path) {
         throw explainZlibError((await failure) ?? error, path);
     }
     const error = await failure;
-    if (error !== undefined && decompress_errorCode(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
+    if (error !== undefined && zlibErrorCode(error) !== 'ERR_STREAM_PREMATURE_CLOSE')
         throw explainZlibError(error, path);
 }
 async function* decompressZstd(bytes, path, windowLog) {
@@ -57654,11 +57670,11 @@ async function nextChunk(chunks) {
     const { done, value } = await chunks.next();
     return done ? undefined : value;
 }
-function decompress_errorCode(error) {
+function zlibErrorCode(error) {
     return String(error.code);
 }
 function explainZlibError(error, path, windowLog = WINDOW_LOG) {
-    if (decompress_errorCode(error) === 'ZSTD_error_frameParameter_windowTooLarge')
+    if (zlibErrorCode(error) === 'ZSTD_error_frameParameter_windowTooLarge')
         return new errors/* ImageError */.C8({
             message: `${path} can't be decompressed: its zstd window is larger than ${2 ** windowLog / 1024 / 1024} MiB`,
             detail: (0,errors/* messageOf */.bD)(error),
@@ -57667,7 +57683,7 @@ function explainZlibError(error, path, windowLog = WINDOW_LOG) {
                 : 'Compress its layers without `--long` and with a level of at most 19, or leave the archive uncompressed.',
             cause: error,
         });
-    return /^(Z_|ZSTD_)/.test(decompress_errorCode(error)) ? decompressionError(path, (0,errors/* messageOf */.bD)(error), error) : error;
+    return /^(Z_|ZSTD_)/.test(zlibErrorCode(error)) ? decompressionError(path, (0,errors/* messageOf */.bD)(error), error) : error;
 }
 const XZ_MEMORY = '160MiB';
 async function* decompressXz(bytes, path) {
@@ -57683,7 +57699,7 @@ async function* decompressXz(bytes, path) {
     try {
         yield* xz.output;
         const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed]);
-        if (feeding !== undefined && !INPUT_CLOSED.has(decompress_errorCode(feeding)))
+        if (feeding !== undefined && !INPUT_CLOSED.has(zlibErrorCode(feeding)))
             throw feeding;
         if (failure !== undefined)
             throw decompressionError(path, log === '' ? failure : log);
@@ -57752,6 +57768,9 @@ function formatNames(names, separator = ', ') {
 
 
 
+
+
+
 const DOCUMENT_LIMIT = 4 * 1024 * 1024;
 const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
 function isDocument(name, bytes) {
@@ -57796,13 +57815,6 @@ function parseImageConfig(bytes, name, path) {
         throw error;
     }
 }
-
-;// CONCATENATED MODULE: ./lib/image/description.js
-
-
-
-
-
 const DESCRIPTION_LIMIT = 8 * 1024 * 1024;
 const DESCRIPTION = object({
     'image-config': looseObject({}),
@@ -58321,189 +58333,6 @@ function describeRunner(system) {
     return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
 }
 
-;// CONCATENATED MODULE: ./lib/nix/packages.js
-
-
-
-
-
-
-
-async function readPackages(call) {
-    const path = attributeNames(call.attribute);
-    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
-    const all = await evaluate(call, '', `packages: {
-    systems = builtins.attrNames packages;
-    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
-  }`, WITHOUT_BUILDS);
-    const found = readJson(ALL, all.stdout);
-    if (!found.ok)
-        return readSystems(call, path);
-    const read = [];
-    for (const system of found.value.systems) {
-        const packages = found.value.packages[system];
-        read.push(packages === undefined ? { kind: 'unsupported', system } : await examined(call, path, system, packages));
-    }
-    return read;
-}
-function formatPackages(packages, attribute) {
-    const { system, kind } = packages;
-    if (kind === 'failed')
-        return `${system}: can't be evaluated: ${packages.why}`;
-    if (kind === 'unsupported')
-        return `${system}: container images can't be built for it`;
-    return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
-}
-const PACKAGES = object({ names: array(string()), found: string() });
-const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
-const NAMES = array(string());
-const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function readSystems(call, path) {
-    const listed = await evaluate(call, '', 'builtins.attrNames');
-    const systems = readJson(NAMES, listed.stdout);
-    if (!systems.ok)
-        throw notEvaluated(call, listed);
-    const read = [];
-    for (const system of systems.value)
-        read.push(SYSTEMS.includes(system) ? await packages_readSystem(call, path, system) : { kind: 'unsupported', system });
-    return read;
-}
-async function packages_readSystem(call, path, system) {
-    const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
-    const seen = readJson(PACKAGES, looked.stdout);
-    if (seen.ok)
-        return examined(call, path, system, seen.value);
-    const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
-    const listed = readJson(PACKAGES, stdout);
-    return listed.ok ? examined(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
-}
-const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
-async function examined(call, path, system, { names, found }) {
-    const offered = BUILDABLE.includes(found);
-    if (offered || found === 'absent')
-        return { kind: 'evaluated', system, names, offered };
-    const name = `packages.${system}.${call.attribute}`;
-    const why = found === 'throw'
-        ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
-        : `is ${TYPES[found] ?? `of type ${found}`}`;
-    return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
-}
-const TYPES = {
-    null: 'null',
-    set: 'a set, not a derivation',
-    lambda: 'a function, not a derivation',
-};
-function evaluate({ flake, nixArgs }, of, apply, options = []) {
-    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
-}
-function describeSet(path, how) {
-    return `(
-    let
-      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
-      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
-      find = path: value:
-        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
-        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
-        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
-        else "absent";
-    in
-    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`;
-}
-function forceValue(path) {
-    const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set');
-    return `set: builtins.seq (${value}.type or null) null`;
-}
-function attributeNames(attribute) {
-    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
-}
-function nixString(text) {
-    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
-}
-function notEvaluated({ flake, runnerSystem, missing }, { log }) {
-    if (/does not provide attribute/.test(log))
-        return new errors/* NixError */.Yq({
-            message: `The flake ${flake} has no output "packages"`,
-            hint: `Add ${missing} to the outputs of the flake.`,
-        });
-    return new errors/* NixError */.Yq({
-        message: `Nix could not evaluate ${flake}#packages`,
-        detail: (0,lib_text/* lastLines */.w$)(log, 20),
-        hint: explainBuildFailure(log, { runnerSystem }),
-    });
-}
-const SHOWN_NAMES = 20;
-const packages_NAME_LIMIT = 100;
-function formatNearest(all, wanted) {
-    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, packages_NAME_LIMIT));
-    if (names.length <= SHOWN_NAMES)
-        return names.join(', ');
-    const distances = new Map(names.map((name) => [name, editDistance(name.toLowerCase(), wanted.slice(0, packages_NAME_LIMIT).toLowerCase())]));
-    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
-    return `${nearest.slice(0, SHOWN_NAMES).join(', ')} and ${names.length - SHOWN_NAMES} more`;
-}
-function editDistance(from, to) {
-    const target = [...to];
-    let row = [0, ...target.map((_, at) => at + 1)];
-    for (const character of from) {
-        const next = [(row[0] ?? 0) + 1];
-        for (const [at, other] of target.entries()) {
-            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
-            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
-        }
-        row = next;
-    }
-    return row[target.length] ?? 0;
-}
-
-;// CONCATENATED MODULE: ./lib/nix/missing-attribute.js
-
-
-
-
-
-
-async function suggestPackages({ installable, system, nixArgs, runnerSystem }) {
-    const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
-    const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
-    try {
-        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
-        return [
-            'The flake has these packages:',
-            ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
-            'Set `attribute` and `system` to one of them, or add the missing package to the flake.',
-        ].join('\n');
-    }
-    catch (error) {
-        if (!(error instanceof errors/* NixError */.Yq))
-            throw error;
-        return [`${error.parts.message}.`, error.parts.detail && (0,lib_text/* sanitizeLine */.g$)(error.parts.detail), error.parts.hint]
-            .filter(Boolean)
-            .join(' ');
-    }
-}
-async function suggestFileAttributes({ installable, system, nixArgs }) {
-    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
-    if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
-        return `The file evaluates to a derivation, which has no such attribute. If the derivation is the image, set:
-  attribute: ""`;
-    const describe = `file:
-    let
-      arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
-      value = if builtins.isFunction file then file arguments else file;
-    in
-    {
-      is = builtins.typeOf value;
-      names = if builtins.isAttrs value then builtins.attrNames value else [ ];
-    }`;
-    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
-    const file = readJson(FILE_VALUE, stdout);
-    const rule = 'Set `attribute` (default: containerImage) to an attribute of the set that the file contains or its function returns.';
-    if (!file.ok || file.value.is !== 'set')
-        return rule;
-    return `The file has these attributes: ${formatNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
-}
-const FILE_VALUE = object({ is: string(), names: array(string()) });
-
 ;// CONCATENATED MODULE: ./lib/nix/nix-log-event.js
 
 
@@ -58751,34 +58580,182 @@ function withoutControls(text) {
     return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
 }
 
-;// CONCATENATED MODULE: ./lib/nix/nix-failure.js
+;// CONCATENATED MODULE: ./lib/nix/packages.js
 
 
-function failureIn({ builds, errors, others }) {
-    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
-    const reported = causes.length > 0 ? causes : errors;
-    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && reported.some((error) => error.includes(derivation)));
-    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => lastLinesOf(build, SHOWN_LINES));
-    const messages = reported.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? error.replace(REPEATED_LOG, '') : error);
-    const detail = [...shown, ...messages];
-    const evident = failed.slice(0, EVIDENT_BUILDS).flatMap((build) => lastLinesOf(build, EVIDENT_LINES));
-    return {
-        detail: (0,lib_text/* withoutEscapes */.Lx)((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
-        evidence: (0,lib_text/* withoutEscapes */.Lx)([...others, ...errors, ...evident].join('\n')),
-    };
+
+
+
+
+
+async function readPackages(call) {
+    const path = attributeNames(call.attribute);
+    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
+    const all = await evaluate(call, '', `packages: {
+    systems = builtins.attrNames packages;
+    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
+  }`, WITHOUT_BUILDS);
+    const found = readJson(ALL, all.stdout);
+    if (!found.ok)
+        return readSystems(call, path);
+    const read = [];
+    for (const system of found.value.systems) {
+        const packages = found.value.packages[system];
+        read.push(packages === undefined ? { kind: 'unsupported', system } : await examined(call, path, system, packages));
+    }
+    return read;
 }
-const SHOWN_LINES = 20;
-const SHOWN_BUILDS = 3;
-const EVIDENT_LINES = 200;
-const EVIDENT_BUILDS = 30;
-const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
-const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
-function lastLinesOf(build, count) {
-    return build.lines.slice(-count).map((line) => `${derivationName(build)}> ${line}`);
+function formatPackages(packages, attribute) {
+    const { system, kind } = packages;
+    if (kind === 'failed')
+        return `${system}: can't be evaluated: ${packages.why}`;
+    if (kind === 'unsupported')
+        return `${system}: container images can't be built for it`;
+    return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
 }
+const PACKAGES = object({ names: array(string()), found: string() });
+const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
+const NAMES = array(string());
+const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
+async function readSystems(call, path) {
+    const listed = await evaluate(call, '', 'builtins.attrNames');
+    const systems = readJson(NAMES, listed.stdout);
+    if (!systems.ok)
+        throw notEvaluated(call, listed);
+    const read = [];
+    for (const system of systems.value)
+        read.push(SYSTEMS.includes(system) ? await readPackagesFor(call, path, system) : { kind: 'unsupported', system });
+    return read;
+}
+async function readPackagesFor(call, path, system) {
+    const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
+    const seen = readJson(PACKAGES, looked.stdout);
+    if (seen.ok)
+        return examined(call, path, system, seen.value);
+    const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
+    const listed = readJson(PACKAGES, stdout);
+    return listed.ok ? examined(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
+}
+const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
+async function examined(call, path, system, { names, found }) {
+    const offered = BUILDABLE.includes(found);
+    if (offered || found === 'absent')
+        return { kind: 'evaluated', system, names, offered };
+    const name = `packages.${system}.${call.attribute}`;
+    const why = found === 'throw'
+        ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
+        : `is ${TYPES[found] ?? `of type ${found}`}`;
+    return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
+}
+const TYPES = {
+    null: 'null',
+    set: 'a set, not a derivation',
+    lambda: 'a function, not a derivation',
+};
+function evaluate({ flake, nixArgs }, of, apply, options = []) {
+    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
+}
+function describeSet(path, how) {
+    return `(
+    let
+      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
+      find = path: value:
+        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
+        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
+        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
+        else "absent";
+    in
+    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`;
+}
+function forceValue(path) {
+    const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set');
+    return `set: builtins.seq (${value}.type or null) null`;
+}
+function attributeNames(attribute) {
+    return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
+}
+function nixString(text) {
+    return `"${text.replace(/["\\$]/g, '\\$&')}"`;
+}
+function notEvaluated({ flake, runnerSystem, missing }, { log }) {
+    if (/does not provide attribute/.test(log))
+        return new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no output "packages"`,
+            hint: `Add ${missing} to the outputs of the flake.`,
+        });
+    return new errors/* NixError */.Yq({
+        message: `Nix could not evaluate ${flake}#packages`,
+        detail: (0,lib_text/* lastLines */.w$)(log, 20),
+        hint: explainBuildFailure(log, { runnerSystem }),
+    });
+}
+const SHOWN_NAMES = 20;
+const packages_NAME_LIMIT = 100;
+function formatNearest(all, wanted) {
+    const names = all.map((name) => (0,lib_text/* cut */.Jj)(name, packages_NAME_LIMIT));
+    if (names.length <= SHOWN_NAMES)
+        return names.join(', ');
+    const distances = new Map(names.map((name) => [name, editDistance(name.toLowerCase(), wanted.slice(0, packages_NAME_LIMIT).toLowerCase())]));
+    const nearest = names.toSorted((one, other) => (distances.get(one) ?? 0) - (distances.get(other) ?? 0));
+    return `${nearest.slice(0, SHOWN_NAMES).join(', ')} and ${names.length - SHOWN_NAMES} more`;
+}
+function editDistance(from, to) {
+    const target = [...to];
+    let row = [0, ...target.map((_, at) => at + 1)];
+    for (const character of from) {
+        const next = [(row[0] ?? 0) + 1];
+        for (const [at, other] of target.entries()) {
+            const replaced = (row[at] ?? 0) + (character === other ? 0 : 1);
+            next.push(Math.min(replaced, (row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1));
+        }
+        row = next;
+    }
+    return row[target.length] ?? 0;
+}
+async function suggestPackages({ installable, system, nixArgs, runnerSystem }) {
+    const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
+    const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
+    try {
+        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
+        return [
+            'The flake has these packages:',
+            ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
+            'Set `attribute` and `system` to one of them, or add the missing package to the flake.',
+        ].join('\n');
+    }
+    catch (error) {
+        if (!(error instanceof errors/* NixError */.Yq))
+            throw error;
+        return [`${error.parts.message}.`, error.parts.detail && (0,lib_text/* sanitizeLine */.g$)(error.parts.detail), error.parts.hint]
+            .filter(Boolean)
+            .join(' ');
+    }
+}
+async function suggestFileAttributes({ installable, system, nixArgs }) {
+    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
+    if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
+        return `The file evaluates to a derivation, which has no such attribute. If the derivation is the image, set:
+  attribute: ""`;
+    const describe = `file:
+    let
+      arguments = builtins.intersectAttrs (builtins.functionArgs file) { system = "${system}"; };
+      value = if builtins.isFunction file then file arguments else file;
+    in
+    {
+      is = builtins.typeOf value;
+      names = if builtins.isAttrs value then builtins.attrNames value else [ ];
+    }`;
+    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
+    const file = readJson(FILE_VALUE, stdout);
+    const rule = 'Set `attribute` (default: containerImage) to an attribute of the set that the file contains or its function returns.';
+    if (!file.ok || file.value.is !== 'set')
+        return rule;
+    return `The file has these attributes: ${formatNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
+}
+const FILE_VALUE = object({ is: string(), names: array(string()) });
 
 ;// CONCATENATED MODULE: ./lib/nix/build.js
-
 
 
 
@@ -58884,6 +58861,28 @@ async function buildFailed(call, result, log) {
     const hint = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* formatFreeSpace */.wg)(disks) }) ??
         (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined);
     return new errors/* NixError */.Yq({ message: `Nix could not build ${installable.name}`, detail: shownDetail, hint });
+}
+function failureIn({ builds, errors, others }) {
+    const causes = errors.filter((error) => !CONSEQUENCE.test(error));
+    const reported = causes.length > 0 ? causes : errors;
+    const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && reported.some((error) => error.includes(derivation)));
+    const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => lastLinesOf(build, SHOWN_LINES));
+    const messages = reported.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? error.replace(REPEATED_LOG, '') : error);
+    const detail = [...shown, ...messages];
+    const evident = failed.slice(0, EVIDENT_BUILDS).flatMap((build) => lastLinesOf(build, EVIDENT_LINES));
+    return {
+        detail: (0,lib_text/* withoutEscapes */.Lx)((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
+        evidence: (0,lib_text/* withoutEscapes */.Lx)([...others, ...errors, ...evident].join('\n')),
+    };
+}
+const SHOWN_LINES = 20;
+const SHOWN_BUILDS = 3;
+const EVIDENT_LINES = 200;
+const EVIDENT_BUILDS = 30;
+const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reason: \d+ dependenc(?:y|ies) failed|Build failed due to failed dependency/m;
+const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
+function lastLinesOf(build, count) {
+    return build.lines.slice(-count).map((line) => `${derivationName(build)}> ${line}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/preflight.js
@@ -59323,10 +59322,30 @@ async function* splitIntoBlocks(content, buffers) {
 function digestFrom(hash) {
     return `sha256:${hash.digest('hex')}`;
 }
+function createSemaphore(count) {
+    let free = count;
+    const waiting = [];
+    return {
+        acquire() {
+            if (free > 0) {
+                free--;
+                return Promise.resolve();
+            }
+            return new Promise((resolve) => {
+                waiting.push(resolve);
+            });
+        },
+        release() {
+            const next = waiting.shift();
+            if (next === undefined)
+                free++;
+            else
+                next();
+        },
+    };
+}
 
 ;// CONCATENATED MODULE: ./lib/image/oci-layout.js
-
-
 
 
 
@@ -59971,7 +59990,7 @@ async function* holdBack(chunks) {
     if (last !== undefined)
         yield last;
 }
-async function putEverywhere(registry, repositories, blob) {
+async function putBlobEverywhere(registry, repositories, blob) {
     const registries = [...Map.groupBy(repositories, ({ host }) => host).values()];
     const sent = await settleAll(registries.map(async ([first, ...others]) => {
         if (first === undefined)
@@ -60191,7 +60210,6 @@ function composeManifest(image, config, layers, info) {
 
 
 
-
 function chooseTag(inputs, revision) {
     const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs;
     const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
@@ -60272,7 +60290,7 @@ async function relabel(registry, { image, info }, labels, format) {
     if (config.digest === image.configDigest && sameBuild(wanted, info))
         return { image, info };
     const manifest = rewriteManifest(own.manifest, config, wanted);
-    await putEverywhere(registry, [repository], config);
+    await putBlobEverywhere(registry, [repository], config);
     await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes);
     return { image: await fetchImage(registry, repository, manifest.digest, { retryNotFound: true }), info: wanted };
 }
@@ -60378,32 +60396,7 @@ async function openUnlinkedFile(folder) {
     return file;
 }
 
-;// CONCATENATED MODULE: ./lib/compress/semaphore.js
-function createSemaphore(count) {
-    let free = count;
-    const waiting = [];
-    return {
-        acquire() {
-            if (free > 0) {
-                free--;
-                return Promise.resolve();
-            }
-            return new Promise((resolve) => {
-                waiting.push(resolve);
-            });
-        },
-        release() {
-            const next = waiting.shift();
-            if (next === undefined)
-                free++;
-            else
-                next();
-        },
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/push/uploads.js
-
 
 
 
@@ -60458,7 +60451,7 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
                     const blob = writer.finish();
                     check?.({ diffId, digest: blob.digest, format });
                     const started = performance.now();
-                    const reused = !(await putEverywhere(registry, images, blob));
+                    const reused = !(await putBlobEverywhere(registry, images, blob));
                     const seconds = (performance.now() - started) / 1000;
                     const speed = `${(0,lib_text/* formatBytes */.z3)(blob.size / seconds)}/s`;
                     const result = reused ? 'already exists' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
@@ -60667,7 +60660,7 @@ async function pushManifest({ images, tag, platform, labels, published }, image,
     const manifest = manifestOf(image, config, layers, info);
     const { bytes, digest, mediaType } = manifest;
     const missing = images.filter((repository) => !published.has(repository, config.digest));
-    await putEverywhere(registry, missing, config);
+    await putBlobEverywhere(registry, missing, config);
     await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
     const check = (stored, place) => checkReplaced(registry, stored, place, platform);
     if (tag !== '')
@@ -60676,6 +60669,7 @@ async function pushManifest({ images, tag, platform, labels, published }, image,
 }
 
 ;// CONCATENATED MODULE: ./lib/push/local-image.js
+
 
 
 
@@ -60754,52 +60748,6 @@ async function addToStore(place, name, runnerSystem) {
         hint: explainBuildFailure(result.log, { runnerSystem, space }),
     });
 }
-
-;// CONCATENATED MODULE: ./lib/nix/copy-to.js
-
-
-
-
-
-
-
-
-async function copyToLayout(call) {
-    const { installable, nixArgs, layout } = call;
-    if (storePlaceOf(installable) !== undefined)
-        throw new errors/* NixError */.Yq({
-            message: `${installable.name} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image`,
-            hint: 'Set `installable` or `attribute` to the attribute of the image, for example:\n  attribute: server',
-        });
-    const program = attributeOf(installable, 'copyTo');
-    const args = [
-        'run',
-        ...foreignOptions(call),
-        ...nixArgs,
-        ...program.options,
-        program.text,
-        '--',
-        `oci:${layout}:image`,
-    ];
-    const { exitCode, log } = await runNix(args, true, 'script');
-    if (exitCode === 0)
-        return;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
-    throw new errors/* NixError */.Yq({
-        message: `${program.name} could not write the image as an OCI layout`,
-        detail: (0,lib_text/* lastLines */.w$)(log, 20),
-        hint: explainBuildFailure(log, { ...call, space }) ??
-            (/attribute '[^']*copyTo/.test(log)
-                ? `The result of nix2container's buildImage has an attribute \`copyTo\`. Let ${installable.name} be that result, not a wrapper around it.`
-                : undefined) ??
-            'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/push/nix2container.js
-
-
-
 async function writeLayout({ path, diffIds = [] }, call) {
     await copyToLayout(call);
     const layout = { path: call.layout, root: call.layout, format: 'layout' };
@@ -60834,90 +60782,39 @@ function firstDifference(written, described) {
     const at = written.findIndex((diffId, index) => diffId !== described[index]);
     return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
 }
-
-;// CONCATENATED MODULE: ./lib/compress/estimate.js
-
-const PERIOD = 1024 * 1024;
-const estimate_SAMPLE = 64 * 1024;
-async function estimateCompressed(content) {
-    let size = 0;
-    let sampled = 0;
-    let compressed = 0;
-    for await (const chunk of content) {
-        for (let at = 0; at < chunk.length;) {
-            const inPeriod = (size + at) % PERIOD;
-            const wanted = inPeriod < estimate_SAMPLE ? estimate_SAMPLE - inPeriod : 0;
-            const sample = chunk.subarray(at, at + wanted);
-            if (sample.length > 0) {
-                sampled += sample.length;
-                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
-            }
-            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
-        }
-        size += chunk.length;
-    }
-    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
+async function copyToLayout(call) {
+    const { installable, nixArgs, layout } = call;
+    if (storePlaceOf(installable) !== undefined)
+        throw new errors/* NixError */.Yq({
+            message: `${installable.name} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image`,
+            hint: 'Set `installable` or `attribute` to the attribute of the image, for example:\n  attribute: server',
+        });
+    const program = attributeOf(installable, 'copyTo');
+    const args = [
+        'run',
+        ...foreignOptions(call),
+        ...nixArgs,
+        ...program.options,
+        program.text,
+        '--',
+        `oci:${layout}:image`,
+    ];
+    const { exitCode, log } = await runNix(args, true, 'script');
+    if (exitCode === 0)
+        return;
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    throw new errors/* NixError */.Yq({
+        message: `${program.name} could not write the image as an OCI layout`,
+        detail: (0,lib_text/* lastLines */.w$)(log, 20),
+        hint: explainBuildFailure(log, { ...call, space }) ??
+            (/attribute '[^']*copyTo/.test(log)
+                ? `The result of nix2container's buildImage has an attribute \`copyTo\`. Let ${installable.name} be that result, not a wrapper around it.`
+                : undefined) ??
+            'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
+    });
 }
-
-;// CONCATENATED MODULE: ./lib/docker/load.js
-
-
-
-
-
-async function loadImage(feed, hintFor = () => undefined, { silence = DOCKER_SILENCE } = {}) {
-    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
-    const progress = watchLoad(docker, silence);
-    try {
-        const [fed] = await Promise.allSettled([feed(docker.input)]);
-        if (fed.status === 'rejected' && !isBrokenPipe(fed.reason) && progress.stalled() === undefined)
-            throw fed.reason;
-        const loading = startActivity('docker load');
-        const { failure, log } = await docker.ended.finally(loading.end);
-        if (fed.status === 'fulfilled' && failure === undefined)
-            return fed.value;
-        const detail = (0,lib_text/* lastLines */.w$)(log || (failure ?? ''), 10);
-        const message = 'Docker could not load the image that Nix built';
-        if (progress.stalled() !== undefined)
-            throw daemonStalled(message, `docker load ${progress.stalled()}`);
-        throw new errors/* DockerError */.Bi({ message, detail, hint: hintFor(detail) ?? daemonHint(detail) });
-    }
-    finally {
-        progress.end();
-        docker.end();
-        await docker.ended;
-    }
-}
-function watchLoad(docker, silence) {
-    let stalled;
-    let lastProgress = performance.now();
-    let seen = 0;
-    const written = () => Number(docker.input.bytesWritten ?? 0);
-    const timer = setInterval(() => {
-        const { input } = docker;
-        const isWaiting = input.writableLength > 0 || input.writableFinished;
-        if (!isWaiting || written() !== seen)
-            lastProgress = performance.now();
-        seen = written();
-        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
-        if (performance.now() - lastProgress < limit)
-            return;
-        stalled = input.writableFinished
-            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
-            : `read nothing for ${Math.round(limit / 1000)} s`;
-        docker.end();
-    }, silence / 12);
-    const drainOutput = async () => {
-        for await (const _ of docker.output)
-            lastProgress = performance.now();
-    };
-    drainOutput().catch(() => undefined);
-    return { stalled: () => stalled, end: () => clearInterval(timer) };
-}
-const LOAD_SPEED = 10_000;
 
 ;// CONCATENATED MODULE: ./lib/docker/push.js
-
 
 
 
@@ -60977,7 +60874,7 @@ const TRANSIENT = new RegExp([
     'temporary failure|network is unreachable|no route to host',
     'blob upload (unknown|invalid)|blob unknown',
 ].join('|'), 'i');
-function pushFailed(message, result, limit, { loginHelp, existing }) {
+function pushFailed(message, result, limit, { hints, existing }) {
     const { stalled, log } = result;
     if (stalled)
         return daemonStalled(message, formatSilence('docker push', limit));
@@ -60987,26 +60884,20 @@ function pushFailed(message, result, limit, { loginHelp, existing }) {
         return new errors/* DockerError */.Bi({
             message: `${message}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
             detail,
-            hint: UNIQUE_TAG,
+            hint: hints.immutable,
         });
     if (denied)
-        return new errors/* DockerError */.Bi({ message, detail, hint: loginHelp });
+        return new errors/* DockerError */.Bi({ message, detail, hint: hints.denied });
     if (UNSUPPORTED.test(log))
         return new errors/* DockerError */.Bi({ message, detail, hint: PUSH_OCI });
     return dockerFailed(message, log, isTransient(result) ? RERUN_LATER : undefined);
 }
 const IMMUTABLE = /immutable|overwrit/i;
-const UNIQUE_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
-Or push by digest only, without Docker:
-  push-with: registry
-  tag: ""`;
 const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i;
 const PUSH_OCI = "The registry may not support Docker's manifests. Push OCI manifests: remove `push-with: docker`, or set:\n  push-with: registry";
 const RERUN_LATER = 'The registry, or the network between it and the Docker daemon, has a fault. Re-run this job later.';
 
 ;// CONCATENATED MODULE: ./lib/push/with-docker.js
-
 
 
 
@@ -61072,6 +60963,10 @@ function createSizes() {
         },
     };
 }
+const IMMUTABLE_TAG = `The tag may be immutable. Push by digest only, without Docker:
+  push-with: registry
+  tag: ""
+Or ${UNIQUE_TAG}`;
 async function pushTo(repository, name, { request: { tag, platform }, image, size }, registry, log) {
     const place = { repository, tag };
     const reference = formatReference(place);
@@ -61084,8 +60979,8 @@ async function pushTo(repository, name, { request: { tag, platform }, image, siz
         return same;
     }
     await tagImage(name, reference);
-    const loginHelp = `Log in before this step:\n${loginStep(repository.host)}`;
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, loginHelp, existing: existing?.digest }, log));
+    const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG };
+    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, hints, existing: existing?.digest }, log));
     const published = await fetchImage(registry, repository, digest, { retryNotFound: true });
     if (published.configDigest !== image.configDigest)
         throw new RegistryError({
@@ -61101,6 +60996,27 @@ async function pushTo(repository, name, { request: { tag, platform }, image, siz
 async function findSameImage(repository, digest, { configDigest }, registry) {
     const published = await fetchImage(registry, repository, digest).catch(() => undefined);
     return published?.configDigest === configDigest ? published : undefined;
+}
+const PERIOD = 1024 * 1024;
+const with_docker_SAMPLE = 64 * 1024;
+async function estimateCompressed(content) {
+    let size = 0;
+    let sampled = 0;
+    let compressed = 0;
+    for await (const chunk of content) {
+        for (let at = 0; at < chunk.length;) {
+            const inPeriod = (size + at) % PERIOD;
+            const wanted = inPeriod < with_docker_SAMPLE ? with_docker_SAMPLE - inPeriod : 0;
+            const sample = chunk.subarray(at, at + wanted);
+            if (sample.length > 0) {
+                sampled += sample.length;
+                compressed += (0,external_node_zlib_.deflateRawSync)(sample, { level: 4 }).length;
+            }
+            at += wanted > 0 ? sample.length : PERIOD - inPeriod;
+        }
+        size += chunk.length;
+    }
+    return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
 }
 
 // EXTERNAL MODULE: external "node:async_hooks"
@@ -61259,8 +61175,6 @@ function errorText(text) {
 
 
 
-
-
 class NoArtifactService extends errors/* RecordError */.W1 {
 }
 class ArtifactError extends errors/* RecordError */.W1 {
@@ -61384,40 +61298,6 @@ function artifactHint(detail) {
     return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
 }
 const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
-
-;// CONCATENATED MODULE: ./lib/record/job-records.js
-
-
-
-
-
-const FOLDER = 'nix-image-action-records';
-async function writeJobRecord(record, tempFolder) {
-    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
-    const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
-    const file = (0,external_node_path_.join)(folder, `${hash}.json`);
-    try {
-        await (0,promises_.mkdir)(folder).catch((error) => {
-            if (error.code !== 'EEXIST')
-                throw error;
-        });
-        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
-    }
-    catch (error) {
-        throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
-    }
-}
-async function readJobRecords(tempFolder, run) {
-    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
-    const names = await (0,promises_.readdir)(folder).catch(() => []);
-    const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
-    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
-    return texts.flatMap(({ file, text }) => {
-        const origin = `the file ${(0,external_node_path_.basename)(file)} of this job`;
-        const record = parseRecord(text, origin);
-        return record.run.id === run.id && record.run.attempt === run.attempt ? [{ record, origin }] : [];
-    });
-}
 
 ;// CONCATENATED MODULE: ./lib/record/artifact-name.js
 
@@ -64186,22 +64066,6 @@ function unzipSync(data, opts) {
     return files;
 }
 
-;// CONCATENATED MODULE: ./lib/record/zip.js
-
-
-function readZip(archive, limit) {
-    let size = 0;
-    const files = unzipSync(archive, {
-        filter({ name, originalSize }) {
-            size += originalSize;
-            if (size > limit)
-                throw new Error(`its unpacked size exceeds ${(0,lib_text/* formatBytes */.z3)(limit)}`);
-            return !name.endsWith('/');
-        },
-    });
-    return Object.entries(files).map(([path, content]) => ({ path, content: Buffer.from(content) }));
-}
-
 ;// CONCATENATED MODULE: ./lib/record/read-artifacts.js
 
 
@@ -64299,6 +64163,85 @@ async function readArtifactFiles(call, { id, name, size, digest }, limit, parent
 }
 const DAMAGED = 'Re-run the job that wrote the artifact, and then this job.';
 const OTHER_ARTIFACT = 'It does not contain a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.';
+function readZip(archive, limit) {
+    let size = 0;
+    const files = unzipSync(archive, {
+        filter({ name, originalSize }) {
+            size += originalSize;
+            if (size > limit)
+                throw new Error(`its unpacked size exceeds ${(0,lib_text/* formatBytes */.z3)(limit)}`);
+            return !name.endsWith('/');
+        },
+    });
+    return Object.entries(files).map(([path, content]) => ({ path, content: Buffer.from(content) }));
+}
+
+;// CONCATENATED MODULE: ./lib/record/collect.js
+
+
+
+
+
+
+
+
+
+async function collectCandidates({ digests, artifactPattern, push }, job, log) {
+    const listed = (digests ?? []).map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
+    if (digests !== undefined && artifactPattern === '')
+        return listed;
+    const own = digests === undefined;
+    const local = own ? await readJobRecords(job.tempFolder, job.run) : [];
+    const found = await collectArtifacts({ own, pattern: artifactPattern }, job, log).catch((error) => {
+        if (own && error instanceof NoArtifactService && (local.length > 0 || !push))
+            return [];
+        throw error;
+    });
+    return [...listed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found];
+}
+async function collectArtifacts(choice, { run, tempFolder }, log) {
+    const found = await log.group('Collect the digests of the run', () => readRecords(choice, { tempFolder, log }));
+    return found.map((one) => {
+        if (one.kind === 'digest')
+            return { digest: one.digest, origin: one.origin };
+        const record = readFoundRecord(one, run);
+        return { digest: record.digest, record, origin: originOfArtifact(one.artifact) };
+    });
+}
+function candidateOf(text, origin) {
+    const digest = `sha256:${text.replace(/^sha256:/, '')}`;
+    if (isDigest(digest))
+        return { digest, origin };
+    const record = parseRecord(text, origin);
+    return { digest: record.digest, record, origin };
+}
+const FOLDER = 'nix-image-action-records';
+async function writeJobRecord(record, tempFolder) {
+    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
+    const file = (0,external_node_path_.join)(folder, `${hash}.json`);
+    try {
+        await (0,promises_.mkdir)(folder).catch((error) => {
+            if (error.code !== 'EEXIST')
+                throw error;
+        });
+        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
+    }
+    catch (error) {
+        throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
+    }
+}
+async function readJobRecords(tempFolder, run) {
+    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const names = await (0,promises_.readdir)(folder).catch(() => []);
+    const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
+    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
+    return texts.flatMap(({ file, text }) => {
+        const origin = `the file ${(0,external_node_path_.basename)(file)} of this job`;
+        const record = parseRecord(text, origin);
+        return record.run.id === run.id && record.run.attempt === run.attempt ? [{ record, origin }] : [];
+    });
+}
 
 ;// CONCATENATED MODULE: ./lib/record/write-artifact.js
 
@@ -64498,44 +64441,6 @@ async function handOver(records, retentionDays, tempFolder, log) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/actions/markdown.js
-function code(text) {
-    return `\`${text.replaceAll('`', '')}\``;
-}
-function joinLines(...all) {
-    return `${all.join('\n').trimEnd()}\n`;
-}
-
-;// CONCATENATED MODULE: ./lib/modes/build-summary.js
-
-
-
-
-function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
-    const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
-    const result = rows.length > 0
-        ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
-        : ['Nothing was pushed: `push` is `false`.'];
-    return joinLines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
-}
-function describeOrigin(storePath, kept) {
-    if (kept === undefined)
-        return `Nix built ${code(storePath)}.`;
-    const labels = kept === 'relabelled' ? ' Its labels were updated.' : '';
-    return `${code(storePath)} is already published, so nothing was built.${labels}`;
-}
-function describeLayers(layers) {
-    const rows = [
-        { name: 'reused', some: layers.filter(({ reused }) => reused) },
-        { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
-    ];
-    return [
-        '| layers | number | compressed |',
-        '|---|---|---|',
-        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,lib_text/* formatBytes */.z3)(totalSize(some))} |`),
-    ];
-}
-
 ;// CONCATENATED MODULE: ./lib/modes/revision.js
 
 
@@ -64568,8 +64473,63 @@ function localFlake(reference) {
     return path.startsWith('.') || path.startsWith('/') ? path : undefined;
 }
 
-;// CONCATENATED MODULE: ./lib/modes/build.js
+;// CONCATENATED MODULE: ./lib/modes/summaries.js
 
+
+
+
+function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
+    const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
+    const result = rows.length > 0
+        ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+        : ['Nothing was pushed: `push` is `false`.'];
+    return joinLines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+}
+function describeOrigin(storePath, kept) {
+    if (kept === undefined)
+        return `Nix built ${code(storePath)}.`;
+    const labels = kept === 'relabelled' ? ' Its labels were updated.' : '';
+    return `${code(storePath)} is already published, so nothing was built.${labels}`;
+}
+function describeLayers(layers) {
+    const rows = [
+        { name: 'reused', some: layers.filter(({ reused }) => reused) },
+        { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
+    ];
+    return [
+        '| layers | number | compressed |',
+        '|---|---|---|',
+        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,lib_text/* formatBytes */.z3)(totalSize(some))} |`),
+    ];
+}
+function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
+    const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
+    return joinLines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
+}
+function describeTag({ tag, before, action, gained, lost, now }, digest) {
+    const from = before.stored === undefined ? '' : code(before.stored.digest);
+    const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
+    const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
+    return `| ${code(formatReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
+}
+function signed(sign) {
+    return (platform) => `${sign} ${formatPlatform(platform)}`;
+}
+function pullCommand(plans) {
+    const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
+    return first === undefined ? [] : ['```sh', `docker pull ${formatReference(first.tag)}`, '```', ''];
+}
+function summarizePlan(builds) {
+    return joinLines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
+}
+function code(text) {
+    return `\`${text.replaceAll('`', '')}\``;
+}
+function joinLines(...all) {
+    return `${all.join('\n').trimEnd()}\n`;
+}
+
+;// CONCATENATED MODULE: ./lib/modes/build.js
 
 
 
@@ -64859,40 +64819,7 @@ function rerunHint(attempt) {
     ];
 }
 
-;// CONCATENATED MODULE: ./lib/oci/image-index.js
-
-
-function composeIndex(entries, annotations = {}) {
-    const index = {
-        schemaVersion: 2,
-        mediaType: OCI_INDEX,
-        manifests: entries.toSorted(byPlatform).map(serializeEntry),
-        ...serializeAnnotations(annotations),
-    };
-    return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
-}
-function composeDockerList(entries) {
-    const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }));
-    return new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2));
-}
-function serializeEntry({ mediaType, digest, size, platform, annotations = {} }) {
-    const { os, architecture, variant } = platform;
-    return {
-        mediaType,
-        digest,
-        size,
-        platform: { architecture, os, ...(variant && { variant }) },
-        ...serializeAnnotations(annotations),
-    };
-}
-function serializeAnnotations(annotations) {
-    const keys = Object.keys(annotations).sort();
-    return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
-}
-
 ;// CONCATENATED MODULE: ./lib/publish/compose.js
-
-
 
 
 
@@ -65164,7 +65091,6 @@ function indexCommit({ bytes, mediaType, digest }) {
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/published.js
-
 
 
 
@@ -65473,623 +65399,6 @@ function checkMembers(members, images, systems) {
         });
 }
 
-;// CONCATENATED MODULE: ./lib/record/collect.js
-
-
-
-
-
-
-async function collectCandidates({ digests, artifactPattern, push }, job, log) {
-    const listed = (digests ?? []).map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
-    if (digests !== undefined && artifactPattern === '')
-        return listed;
-    const own = digests === undefined;
-    const local = own ? await readJobRecords(job.tempFolder, job.run) : [];
-    const found = await collectArtifacts({ own, pattern: artifactPattern }, job, log).catch((error) => {
-        if (own && error instanceof NoArtifactService && (local.length > 0 || !push))
-            return [];
-        throw error;
-    });
-    return [...listed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found];
-}
-async function collectArtifacts(choice, { run, tempFolder }, log) {
-    const found = await log.group('Collect the digests of the run', () => readRecords(choice, { tempFolder, log }));
-    return found.map((one) => {
-        if (one.kind === 'digest')
-            return { digest: one.digest, origin: one.origin };
-        const record = readFoundRecord(one, run);
-        return { digest: record.digest, record, origin: originOfArtifact(one.artifact) };
-    });
-}
-function candidateOf(text, origin) {
-    const digest = `sha256:${text.replace(/^sha256:/, '')}`;
-    if (isDigest(digest))
-        return { digest, origin };
-    const record = parseRecord(text, origin);
-    return { digest: record.digest, record, origin };
-}
-
-;// CONCATENATED MODULE: ./lib/registry/shared-look-ups.js
-
-
-function shareLookUps(registry) {
-    const asked = new Map();
-    function share(key, { retryNotFound = false } = {}, ask) {
-        const known = asked.get(key);
-        if (known !== undefined && (known.retryNotFound || !retryNotFound))
-            return known.found;
-        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
-        const own = { retryNotFound, found };
-        asked.set(key, own);
-        const forget = () => {
-            if (asked.get(key) === own)
-                asked.delete(key);
-        };
-        found.then((one) => one ?? forget(), forget);
-        return found;
-    }
-    return {
-        ...registry,
-        getManifest(repository, reference, options) {
-            const ask = () => registry.getManifest(repository, reference, options);
-            return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, options, ask) : ask();
-        },
-        getBlob(repository, digest, limit, options) {
-            const ask = () => registry.getBlob(repository, digest, limit, options);
-            return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, options, ask);
-        },
-        async hasBlob(repository, digest, options) {
-            const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
-            return (await share(`blob ${formatRepository(repository)}@${digest}`, options, ask)) === true;
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/actions/commits.js
-
-
-
-
-
-const GITHUB_ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
-const GITEA_ANSWER = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
-const COMPARISON_LIMIT = 16 * 1024 * 1024;
-async function compareCommits(question, http) {
-    const { api, repository, token, base, head } = question;
-    if (base === head)
-        return 'identical';
-    if (!isCommit(base) || !isCommit(head))
-        return { unknown: `"${(0,lib_text/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is not a commit` };
-    if (token === '')
-        return { unknown: 'there is no token for the API' };
-    if (!URL.canParse(api) || repository === '')
-        return { unknown: 'the runner does not provide the address of the API' };
-    const ask = (from, to) => requestComparison(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
-    try {
-        const answer = await ask(base, head);
-        if (typeof answer !== 'number')
-            return answer;
-        const behind = await ask(head, base);
-        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
-    }
-    catch (error) {
-        return { unknown: (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error)) };
-    }
-}
-function relationOf(ahead, behind) {
-    if (ahead > 0)
-        return behind > 0 ? 'diverged' : 'ahead';
-    return behind > 0 ? 'behind' : 'identical';
-}
-async function requestComparison(repository, base, head, token, http) {
-    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const operation = `compare ${base} with ${head}`;
-    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: COMPARISON_LIMIT });
-    for (const milliseconds of RETRY_PAUSES) {
-        const relation = readRelation(await ask());
-        if (relation.transient !== true)
-            return relation.relation;
-        await pauseBeforeRetry(`Can't ${operation}: ${relation.relation.unknown}`, milliseconds, http);
-    }
-    return readRelation(await ask()).relation;
-}
-function readRelation(reply) {
-    const { host } = reply.url;
-    if (!reply.ok) {
-        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
-        const unknown = `${host} answered with status ${reply.status} (${errorMessageOf(reply.text)}${tries})`;
-        return reply.status === 404 ? { relation: { unknown }, transient: true } : { relation: { unknown } };
-    }
-    const answer = readJson(GITHUB_ANSWER, reply.content ?? '');
-    if (answer.ok)
-        return { relation: answer.value.status };
-    const counted = readJson(GITEA_ANSWER, reply.content ?? '');
-    if (counted.ok)
-        return { relation: counted.value.total_commits };
-    return {
-        relation: { unknown: `the answer of ${host} has neither a status nor a number of commits` },
-        transient: true,
-    };
-}
-function isCommit(text) {
-    return /^[0-9a-f]{7,64}$/.test(text);
-}
-function errorMessageOf(text) {
-    try {
-        const { message } = JSON.parse(text);
-        return (0,lib_text/* sanitizeLine */.g$)(String(message));
-    }
-    catch {
-        return (0,lib_text/* sanitizeLine */.g$)(text).slice(0, 80);
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/modes/merge-commits.js
-
-
-
-
-function findBuiltCommit(records, annotations, workflow, log) {
-    const revision = builtRevision(records, workflow, log);
-    const { source } = workflow;
-    const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
-    const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION];
-    return { revision, origin, head };
-}
-function builtRevision(records, workflow, log) {
-    const ofRun = commitOfRun(workflow);
-    const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision);
-    const [first = ofRun, ...more] = [...byCommit.keys()];
-    if (more.length === 0)
-        return first;
-    const revision = byCommit.has(ofRun) ? ofRun : first;
-    const systems = [...byCommit].map(([commit, some]) => `${some.map(({ system }) => system).join(', ')}: ${commit}`);
-    log.warning(`The images were built from different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
-    return revision;
-}
-async function relateCommits(published, origin, question, http) {
-    const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
-    const relations = [...bases].map(async ([base, [first]]) => {
-        const source = first?.source;
-        if (source !== undefined && !sameSource(source, origin[SOURCE]))
-            return [base, { unknown: `commit ${(0,lib_text/* sanitizeLine */.g$)(base)} is from another repository, ${(0,lib_text/* sanitizeLine */.g$)(source)}` }];
-        return [base, await compareCommits({ ...question, base }, http)];
-    });
-    return new Map(await Promise.all(relations));
-}
-function sameSource(one, other = '') {
-    const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
-    return plain(one) === plain(other);
-}
-function newerCommits(relations) {
-    return new Set([...relations].flatMap(([commit, relation]) => (relation === 'behind' ? [commit] : [])));
-}
-
-;// CONCATENATED MODULE: ./lib/modes/merge-summary.js
-
-
-
-function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
-    const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return joinLines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
-}
-function describeTag({ tag, before, action, gained, lost, now }, digest) {
-    const from = before.stored === undefined ? '' : code(before.stored.digest);
-    const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
-    const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
-    return `| ${code(formatReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
-}
-function signed(sign) {
-    return (platform) => `${sign} ${formatPlatform(platform)}`;
-}
-function pullCommand(plans) {
-    const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    return first === undefined ? [] : ['```sh', `docker pull ${formatReference(first.tag)}`, '```', ''];
-}
-
-;// CONCATENATED MODULE: ./lib/modes/merge-report.js
-
-
-
-
-
-function reportNothing(log) {
-    const why = 'builds with `push: false` push no images and hand over no digests';
-    log.notice(`Nothing to check: ${why}`);
-    return { outputs: {}, summary: `# Nothing to check\n\nNo digests were handed over: ${why}.\n` };
-}
-function logOnce(log) {
-    const logged = new Set();
-    const once = (print) => (message) => {
-        if (!logged.has(message))
-            print(message);
-        logged.add(message);
-    };
-    return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) };
-}
-function logTagPlan(plans, { allowOlder, push }, head, relations, log) {
-    for (const plan of plansWithLoss(plans))
-        log.warning(`${formatLoss(plan)}. \`allow-missing-platforms: true\` permits this.`);
-    for (const { tag, before, action } of plans) {
-        const name = formatReference(tag);
-        const relation = before.revision === undefined ? undefined : relations.get(before.revision);
-        if (action === 'skipped')
-            log.warning(`Not moving ${name}: it points to commit ${before.revision}, which is newer than ${head}. Set \`allow-older: true\` to move it anyway.`);
-        else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
-            logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log);
-    }
-}
-function logUnknownOrder(moving, from, to, relation, log) {
-    const why = relation?.unknown ?? 'the runner did not report the commit of this run';
-    if (from === undefined)
-        log.info(`${moving}, whose current image names no commit`);
-    else
-        log.warning(`${moving} from commit ${(0,lib_text/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
-}
-const TAG_RESULTS = {
-    kept: ['already points to it', 'already points to it'],
-    created: ['created', 'would be created'],
-    moved: ['moved', 'would be moved'],
-    skipped: ['not moved', 'would not be moved'],
-    overtaken: ['updated by another run', 'would be updated by another run'],
-};
-function logMergeResult(index, members, plans, { images, push }, log) {
-    const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
-    for (const image of images)
-        log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
-    for (const { tag, action } of plans)
-        log.info(`${formatReference(tag)}: ${TAG_RESULTS[action][push ? 0 : 1]}`);
-}
-function reportMerge(index, members, plans, unchanged, { images, push }) {
-    const [first] = images;
-    if (first === undefined)
-        throw new Error('inputs name at least one image');
-    const skipped = plans.filter(({ action }) => action === 'skipped');
-    const overtaken = plans.some(({ action }) => action === 'overtaken');
-    const published = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    const existed = unchanged || plans.some(({ action }) => action === 'kept');
-    const allOvertaken = overtaken && published.every(({ action }) => action === 'kept');
-    const changed = !allOvertaken && (!existed || plans.some(({ action }) => action === 'moved'));
-    const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
-    return {
-        outputs: {
-            digest: index.digest,
-            image: `${formatRepository(first)}@${index.digest}`,
-            tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
-            'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
-            changed: String(changed),
-            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
-        },
-        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/modes/merge.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function merge(inputs, workflow, tools) {
-    const { finish, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
-    return finish(mergeImages(inputs, workflow, tools, signal));
-}
-async function mergeImages(inputs, workflow, tools, signal) {
-    const { registry, log } = tools;
-    const collecting = collectCandidates(inputs, workflow, log);
-    if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0)
-        return reportNothing(log);
-    const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log);
-    const { members, commit, published, relations } = found;
-    const composed = compose(members, inputs.annotations, commit.origin);
-    for (const warning of composed.warnings)
-        log.warning(warning);
-    const unchanged = inputs.republish ? undefined : findSameIndex(composed, published);
-    const platforms = members.map(({ platform }) => platform);
-    const plan = (index) => planTags(published, index.digest, platforms, newerCommits(relations));
-    const plans = plan(unchanged ?? composed);
-    if (!inputs.allowMissingPlatforms)
-        assertNoPlatformLost(plans, 'No tag has moved.');
-    const once = logOnce(log);
-    logTagPlan(plans, inputs, commit.head, relations, once);
-    if (!inputs.push) {
-        logMergeResult(unchanged ?? composed, members, plans, inputs, log);
-        return reportMerge(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
-    }
-    const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
-    const index = await beforeTags(storing, signal, log);
-    const replan = async (tags) => {
-        const now = await readTags(tags, commit, inputs, workflow, tools);
-        const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations));
-        if (!inputs.allowMissingPlatforms)
-            assertNoPlatformLost(again);
-        logTagPlan(again, inputs, commit.head, now.relations, once);
-        return again;
-    };
-    const results = await publishTags(registry, index, plan(index), { replan, signal, log }).catch((error) => {
-        if (signal.aborted)
-            log.error((0,errors/* messageOf */.bD)(error));
-        throw error;
-    });
-    logMergeResult(index, members, results, inputs, log);
-    return reportMerge(index, members, results, index === unchanged, inputs);
-}
-async function beforeTags(work, signal, log) {
-    const cancelled = () => new errors/* MergeError */.VX({ message: 'The step was cancelled' });
-    try {
-        return await (0,cancellation/* untilAborted */.Eu)(work, signal, cancelled);
-    }
-    catch (error) {
-        if (signal.aborted)
-            log.info('Cancelled: no tag has moved');
-        throw error;
-    }
-}
-async function readAndVerify(collecting, inputs, workflow, tools) {
-    const { registry, log } = tools;
-    const checking = inputs.push ? settleAll(inputs.images.map((image) => registry.checkPush(image))) : Promise.resolve();
-    const choosing = collecting.then((candidates) => chooseComplete(candidates, inputs, workflow, log));
-    const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, shareLookUps(registry)));
-    const reading = choosing.then(async (chosen) => {
-        const records = chosen.flatMap(({ record }) => record ?? []);
-        const commit = findBuiltCommit(records, inputs.annotations, workflow, log);
-        const tags = fillTags(inputs.tags, commit.revision);
-        return { commit, ...(await readTags(tags, commit, inputs, workflow, tools)) };
-    });
-    const all = settleAll([verifying, reading]);
-    all.catch(() => undefined);
-    try {
-        await checking;
-    }
-    catch (error) {
-        await Promise.allSettled([collecting]);
-        throw error;
-    }
-    await all;
-    return { members: await verifying, ...(await reading) };
-}
-async function chooseComplete(candidates, inputs, workflow, log) {
-    const chosen = chooseCandidates(candidates, inputs, workflow.run);
-    if (inputs.systems.length > 0)
-        return chosen;
-    try {
-        checkComplete(chosen, candidates, workflow.run);
-    }
-    catch (error) {
-        if (inputs.digests === undefined)
-            throw error;
-        const others = await collectArtifacts({ own: true, pattern: '' }, workflow, log).catch(() => []);
-        checkComplete(chosen, [...candidates, ...others], workflow.run);
-    }
-    return chosen;
-}
-async function readTags(tags, { origin, head }, { token, allowOlder }, { api, repository }, { registry, http }) {
-    const published = await readPublishedTags(registry, tags);
-    if (allowOlder || head === undefined)
-        return { published, relations: new Map() };
-    return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) };
-}
-
-;// CONCATENATED MODULE: ./lib/modes/plan-summary.js
-
-function summarizePlan(builds) {
-    return joinLines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
-}
-
-;// CONCATENATED MODULE: ./lib/modes/plan.js
-
-
-
-
-
-
-
-
-async function plan(inputs, workflow, tools) {
-    const { log } = tools;
-    const systems = await findSystems(inputs, workflow, log);
-    const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools);
-    const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
-    if (emulated.length > 0)
-        log.notice(adviseEmulation(emulated));
-    const unused = [...inputs.runners.keys()].filter((system) => !systems.includes(system));
-    if (unused.length > 0)
-        log.notice(`Ignoring the runner for ${unused.join(', ')} in \`runners\`: the flake has no ${inputs.attribute} for it`);
-    const builds = systems.map((system) => {
-        const runner = runnerFor(system, inputs.runners);
-        return { system, runner, ...(unchanged.has(system) && { unchanged: true }) };
-    });
-    for (const build of builds)
-        log.info(`${build.system} on ${build.runner}: ${build.unchanged ? 'unchanged' : 'to be built'}`);
-    return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) };
-}
-function runnerFor(system, own) {
-    return own.get(system) ?? hostedRunner(system) ?? ANY_RUNNER;
-}
-function adviseEmulation(systems) {
-    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${ANY_RUNNER} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
-  runners: |
-${systems.map((system) => `    ${system}=label`).join('\n')}`;
-}
-async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log) {
-    const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
-    const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem, missing });
-    const failed = packages.filter((one) => one.kind === 'failed');
-    const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
-    if (systems.length === 0)
-        throw new errors/* NixError */.Yq({
-            message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images support`,
-            detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
-            hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
-        });
-    for (const { system, why } of failed)
-        log.warning(`Skipping ${system}: packages.${system} can't be evaluated: ${why}`);
-    for (const one of packages)
-        if (one.kind === 'evaluated' && one.refused !== undefined)
-            log.warning(`Skipping ${one.system}: ${one.refused}`);
-    return systems;
-}
-async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
-    const unchanged = new Set();
-    if (!inputs.push)
-        return unchanged;
-    const shared = shareLookUps(registry);
-    const earlier = await readPreviousImages(shared, inputs.reuseFrom, log);
-    for (const system of systems) {
-        const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
-        const question = { ...inputs, installable, system, runnerSystem };
-        if (await lookForUnchanged(question, earlier, shared, log))
-            unchanged.add(system);
-    }
-    return unchanged;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/credentials.js
-
-
-
-
-
-
-function credentialsFrom(files, onSecret) {
-    return async (repository) => {
-        const { host } = repository;
-        for (const file of [files.docker, ...files.podman]) {
-            const config = await readCredentialFile(file, host);
-            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
-                (await fromHelper(config.credsStore, file, host)) ??
-                fromAuths(config.auths ?? {}, repository, onSecret);
-            if (credential === undefined)
-                continue;
-            onSecret(credential.kind === 'password' ? credential.password : credential.token);
-            return credential;
-        }
-        return undefined;
-    };
-}
-const AUTH_ENTRY = object({
-    auth: nullish(string()),
-    identitytoken: nullish(string()),
-    username: nullish(string()),
-    password: nullish(string()),
-});
-const CREDENTIAL_FILE = object({
-    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
-    credHelpers: nullish(record(string(), string())),
-    credsStore: nullish(string()),
-});
-const HELPER_ANSWER = object({ Username: string(), Secret: string() });
-function registryKeys(host) {
-    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
-}
-const HUB_KEY = 'https://index.docker.io/v1/';
-function helperFor(host, helpers) {
-    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
-    return key === undefined ? undefined : helpers[key];
-}
-async function readCredentialFile(file, host) {
-    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
-        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-            return '{}';
-        throw unreadableCredentials(file, host, error.message);
-    });
-    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
-    if (result.ok)
-        return result.value;
-    const { place } = result;
-    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
-}
-function unreadableCredentials(file, host, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        message: `Can't read the credentials for ${host} from ${file}`,
-        detail: why,
-        hint: `Fix or remove the file, then log in to ${host} again.`,
-    });
-}
-function fromAuths(auths, repository, onSecret) {
-    const entry = findEntry(auths, repository);
-    if (!entry)
-        return undefined;
-    if (entry.identitytoken)
-        return { kind: 'identity-token', token: entry.identitytoken };
-    if (entry.username && entry.password) {
-        return { kind: 'password', username: entry.username, password: entry.password };
-    }
-    if (!entry.auth)
-        return undefined;
-    onSecret(entry.auth);
-    const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
-    const colon = decoded.indexOf(':');
-    if (colon < 1)
-        return undefined;
-    return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
-}
-function findEntry(auths, { host, path }) {
-    const parts = path.split('/');
-    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
-    const keys = registryKeys(host);
-    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
-    if (exact !== undefined)
-        return auths[exact];
-    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
-}
-function hostOfUrl(key) {
-    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
-}
-async function fromHelper(name, file, host) {
-    if (!name)
-        return undefined;
-    const program = `docker-credential-${name}`;
-    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
-        throw helperFailed(program, file, host, 'this is not a program name');
-    const result = await runCommand(program, ['get'], {
-        trust: 'everything',
-        input: registryKeys(host)[0] ?? host,
-        timeoutMs: 60_000,
-    });
-    if (result === undefined)
-        throw helperFailed(program, file, host, 'the program is not on the PATH');
-    const { exitCode, stdout, log } = result;
-    if (exitCode === 0)
-        return readHelperAnswer(stdout, program, file, host);
-    if (/credentials not found/i.test(`${stdout}${log}`))
-        return undefined;
-    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
-}
-function readHelperAnswer(stdout, program, file, host) {
-    const answer = readJson(HELPER_ANSWER, stdout);
-    if (!answer.ok)
-        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
-    const { Username: username, Secret: secret } = answer.value;
-    if (secret === '')
-        return undefined;
-    if (username === '<token>')
-        return { kind: 'identity-token', token: secret };
-    return { kind: 'password', username, password: secret };
-}
-function helperFailed(program, file, host, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
-        detail: why,
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
 
 function parseChallenge(header) {
@@ -66129,39 +65438,6 @@ function splitChallenges(header) {
             challenges.at(-1)?.parameters.set(name.toLowerCase(), quoted?.replace(/\\(.)/g, '$1') ?? plain ?? '');
     }
     return challenges;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/expiring-cache.js
-function createExpiringCache() {
-    const entries = new Map();
-    function current(key) {
-        const entry = entries.get(key);
-        return entry?.fetched === undefined || entry.fetched.expires > Date.now() ? entry : undefined;
-    }
-    return {
-        get(key, fetch) {
-            const known = current(key);
-            if (known !== undefined)
-                return known.pending;
-            const entry = {
-                pending: fetch().then((fetched) => {
-                    entry.fetched = fetched;
-                    return fetched.value;
-                }),
-            };
-            entries.set(key, entry);
-            entry.pending.catch(() => entries.get(key) === entry && entries.delete(key));
-            return entry.pending;
-        },
-        peek: (key) => current(key)?.fetched?.value,
-        has: (key) => current(key) !== undefined,
-        values: () => [...entries.values()].flatMap(({ fetched }) => (fetched === undefined ? [] : [fetched.value])),
-        delete(condition) {
-            for (const [key, { fetched }] of entries)
-                if (fetched !== undefined && condition(fetched.value))
-                    entries.delete(key);
-        },
-    };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/token.js
@@ -66307,7 +65583,6 @@ function encodeBasic(credential, onSecret = () => undefined) {
 
 
 
-
 const CREDENTIAL_LIFETIME = 5 * 60_000;
 function createAuthorization({ http, credentials, onSecret }) {
     const challenges = new Map();
@@ -66426,6 +65701,37 @@ function nextAfter(challenge, before, { value, fresh, again = false }, tokens) {
     if (again || tokens.some(({ denied }) => denied))
         return 'none';
     return fresh ? 'same' : 'another';
+}
+function createExpiringCache() {
+    const entries = new Map();
+    function current(key) {
+        const entry = entries.get(key);
+        return entry?.fetched === undefined || entry.fetched.expires > Date.now() ? entry : undefined;
+    }
+    return {
+        get(key, fetch) {
+            const known = current(key);
+            if (known !== undefined)
+                return known.pending;
+            const entry = {
+                pending: fetch().then((fetched) => {
+                    entry.fetched = fetched;
+                    return fetched.value;
+                }),
+            };
+            entries.set(key, entry);
+            entry.pending.catch(() => entries.get(key) === entry && entries.delete(key));
+            return entry.pending;
+        },
+        peek: (key) => current(key)?.fetched?.value,
+        has: (key) => current(key) !== undefined,
+        values: () => [...entries.values()].flatMap(({ fetched }) => (fetched === undefined ? [] : [fetched.value])),
+        delete(condition) {
+            for (const [key, { fetched }] of entries)
+                if (fetched !== undefined && condition(fetched.value))
+                    entries.delete(key);
+        },
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/transport.js
@@ -66710,7 +66016,6 @@ function immutableTagError(failure, name, current, wanted) {
 
 
 
-
 const HEAD_FAILURE_LIMIT = 2;
 const NOT_FOUND_PAUSES = [500, 1000, 2000, 4000];
 function createRequests(settings) {
@@ -66831,6 +66136,167 @@ function notStored({ repository: { host }, operation }, { status, headers }, dig
 
 
 
+
+
+
+
+
+function createBlobWriter(requests) {
+    const { transport, http } = requests;
+    const hostsWithoutMount = new Set();
+    async function findUploaded({ repository, operation }, digest, work) {
+        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
+        const { value: reply } = await settled(transport.send(call));
+        return reply !== undefined && isSuccess(http.drain(reply)) && isBlobAnswer(reply, digest) ? reply : undefined;
+    }
+    async function uploadOnce(upload, blob) {
+        const { repository, operation } = upload;
+        const begun = await transport.send({
+            ...upload,
+            method: 'POST',
+            path: 'blobs/uploads/',
+            headers: { 'content-length': '0' },
+        });
+        if (!http.drain(begun).ok)
+            return begun;
+        const location = uploadLocation(begun, upload);
+        if (location === undefined)
+            throw new RegistryError({
+                host: repository.host,
+                problem: 'doubtful',
+                message: `Can't ${operation}: ${repository.host} did not return an upload location`,
+                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
+            });
+        return sendBlob(upload, location, blob);
+    }
+    async function sendBlob(upload, location, { digest, size, open }) {
+        const path = new URL(location);
+        path.searchParams.set('digest', digest);
+        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
+        const call = { ...upload, method: 'PUT', path, headers, body: open() };
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply !== undefined && (provesBlob(reply, digest) || isClientError(reply)))
+            return reply;
+        if (reply === undefined && !isRetryableError(errorCode(error), true))
+            throw error;
+        const found = await findUploaded(upload, digest, upload.work);
+        if (found !== undefined)
+            return found;
+        if (reply === undefined)
+            throw error;
+        if (reply.ok)
+            throw notStored(upload, http.drain(reply), digest);
+        return reply;
+    }
+    function cancelUpload(repository, path, from) {
+        const operation = `cancel an upload to ${formatRepository(repository)}`;
+        transport.sendInBackground({
+            method: 'DELETE',
+            repository,
+            access: 'pull,push',
+            path,
+            operation,
+            ...(from && { from }),
+        });
+    }
+    async function askToMount(repository, digest, from) {
+        if (hostsWithoutMount.has(repository.host))
+            return undefined;
+        const query = new URLSearchParams({ mount: digest, from: from.path });
+        const call = {
+            method: 'POST',
+            repository,
+            access: 'pull,push',
+            from,
+            path: `blobs/uploads/?${query}`,
+            headers: { 'content-length': '0' },
+            operation: `mount ${digest} in ${formatRepository(repository)}`,
+            attempts: 2,
+        };
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply === undefined) {
+            http.log.debug((0,errors/* firstLine */.TM)(error));
+            if (!(error instanceof RegistryError) || error.status === undefined)
+                hostsWithoutMount.add(repository.host);
+            return undefined;
+        }
+        http.drain(reply);
+        if (!reply.ok)
+            http.log.debug(`Can't ${call.operation}: status ${reply.status}`);
+        if (reply.status === 201)
+            return 'mounted';
+        return reply.status === 202 ? uploadLocation(reply, call) : undefined;
+    }
+    async function finishUpload(upload, location, blob) {
+        const { value: reply } = await settled(sendBlob(upload, location, blob));
+        return reply !== undefined && isSuccess(http.drain(reply)) ? reply : undefined;
+    }
+    return {
+        async mountBlob(repository, digest, from) {
+            const begun = await askToMount(repository, digest, from);
+            if (begun instanceof URL)
+                cancelUpload(repository, begun, from);
+            return begun === 'mounted';
+        },
+        async putBlob(repository, blob, from) {
+            let begun = from && (await askToMount(repository, blob.digest, from));
+            if (begun === 'mounted')
+                return begun;
+            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
+            const attempt = async (work) => {
+                const upload = { repository, access: 'pull,push', operation, work };
+                const location = begun;
+                begun = undefined;
+                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
+                return reply ?? uploadOnce(upload, blob);
+            };
+            const upload = () => requests.retryDoubtful(() => transport.retry(repository, operation, attempt));
+            const send = async () => {
+                const reply = await upload();
+                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
+            };
+            const reply = await requests.retryRefused(formatContentName(repository, blob.digest), send);
+            if (isSuccess(http.drain(reply)))
+                return 'uploaded';
+            throw await requests.errorOf({ method: 'PUT', repository, operation }, reply);
+        },
+        async checkPush(repository) {
+            const name = formatRepository(repository);
+            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
+            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
+            const begun = await requests.retryDoubtful(async () => {
+                const reply = await requests.retryRefused(name, () => transport.send(call));
+                if (isSuccess(http.drain(reply)))
+                    return reply;
+                throw await requests.errorOf(call, reply);
+            });
+            const location = uploadLocation(begun, call);
+            if (location !== undefined)
+                cancelUpload(repository, location);
+        },
+    };
+}
+function uploadLocation(reply, { repository, operation }) {
+    const location = reply.headers.get('location');
+    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
+        return undefined;
+    const url = new URL(location, reply.url);
+    if (isAsSafe(url, reply.url))
+        return url;
+    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
+        return new URL(`${url.pathname}${url.search}`, reply.url);
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
+    });
+}
+function provesBlob({ ok, status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if (isDigest(stored))
+        return stored === digest && ok && status < 300;
+    return status === 201 || status === 204;
+}
 const EMPTY_BLOB = digestOf(new Uint8Array());
 function createBlobReader(requests) {
     const { http } = requests;
@@ -66996,174 +66462,6 @@ function provesManifest({ status, headers }, digest) {
     return status === 201;
 }
 
-;// CONCATENATED MODULE: ./lib/registry/uploads.js
-
-
-
-
-
-
-
-
-
-
-function createBlobWriter(requests) {
-    const { transport, http } = requests;
-    const hostsWithoutMount = new Set();
-    async function findUploaded({ repository, operation }, digest, work) {
-        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
-        const { value: reply } = await settled(transport.send(call));
-        return reply !== undefined && isSuccess(http.drain(reply)) && isBlobAnswer(reply, digest) ? reply : undefined;
-    }
-    async function uploadOnce(upload, blob) {
-        const { repository, operation } = upload;
-        const begun = await transport.send({
-            ...upload,
-            method: 'POST',
-            path: 'blobs/uploads/',
-            headers: { 'content-length': '0' },
-        });
-        if (!http.drain(begun).ok)
-            return begun;
-        const location = uploadLocation(begun, upload);
-        if (location === undefined)
-            throw new RegistryError({
-                host: repository.host,
-                problem: 'doubtful',
-                message: `Can't ${operation}: ${repository.host} did not return an upload location`,
-                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
-            });
-        return sendBlob(upload, location, blob);
-    }
-    async function sendBlob(upload, location, { digest, size, open }) {
-        const path = new URL(location);
-        path.searchParams.set('digest', digest);
-        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
-        const call = { ...upload, method: 'PUT', path, headers, body: open() };
-        const { value: reply, error } = await settled(transport.send(call));
-        if (reply !== undefined && (provesBlob(reply, digest) || isClientError(reply)))
-            return reply;
-        if (reply === undefined && !isRetryableError(errorCode(error), true))
-            throw error;
-        const found = await findUploaded(upload, digest, upload.work);
-        if (found !== undefined)
-            return found;
-        if (reply === undefined)
-            throw error;
-        if (reply.ok)
-            throw notStored(upload, http.drain(reply), digest);
-        return reply;
-    }
-    function cancelUpload(repository, path, from) {
-        const operation = `cancel an upload to ${formatRepository(repository)}`;
-        transport.sendInBackground({
-            method: 'DELETE',
-            repository,
-            access: 'pull,push',
-            path,
-            operation,
-            ...(from && { from }),
-        });
-    }
-    async function askToMount(repository, digest, from) {
-        if (hostsWithoutMount.has(repository.host))
-            return undefined;
-        const query = new URLSearchParams({ mount: digest, from: from.path });
-        const call = {
-            method: 'POST',
-            repository,
-            access: 'pull,push',
-            from,
-            path: `blobs/uploads/?${query}`,
-            headers: { 'content-length': '0' },
-            operation: `mount ${digest} in ${formatRepository(repository)}`,
-            attempts: 2,
-        };
-        const { value: reply, error } = await settled(transport.send(call));
-        if (reply === undefined) {
-            http.log.debug((0,errors/* firstLine */.TM)(error));
-            if (!(error instanceof RegistryError) || error.status === undefined)
-                hostsWithoutMount.add(repository.host);
-            return undefined;
-        }
-        http.drain(reply);
-        if (!reply.ok)
-            http.log.debug(`Can't ${call.operation}: status ${reply.status}`);
-        if (reply.status === 201)
-            return 'mounted';
-        return reply.status === 202 ? uploadLocation(reply, call) : undefined;
-    }
-    async function finishUpload(upload, location, blob) {
-        const { value: reply } = await settled(sendBlob(upload, location, blob));
-        return reply !== undefined && isSuccess(http.drain(reply)) ? reply : undefined;
-    }
-    return {
-        async mountBlob(repository, digest, from) {
-            const begun = await askToMount(repository, digest, from);
-            if (begun instanceof URL)
-                cancelUpload(repository, begun, from);
-            return begun === 'mounted';
-        },
-        async putBlob(repository, blob, from) {
-            let begun = from && (await askToMount(repository, blob.digest, from));
-            if (begun === 'mounted')
-                return begun;
-            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
-            const attempt = async (work) => {
-                const upload = { repository, access: 'pull,push', operation, work };
-                const location = begun;
-                begun = undefined;
-                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
-                return reply ?? uploadOnce(upload, blob);
-            };
-            const upload = () => requests.retryDoubtful(() => transport.retry(repository, operation, attempt));
-            const send = async () => {
-                const reply = await upload();
-                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
-            };
-            const reply = await requests.retryRefused(formatContentName(repository, blob.digest), send);
-            if (isSuccess(http.drain(reply)))
-                return 'uploaded';
-            throw await requests.errorOf({ method: 'PUT', repository, operation }, reply);
-        },
-        async checkPush(repository) {
-            const name = formatRepository(repository);
-            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
-            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
-            const begun = await requests.retryDoubtful(async () => {
-                const reply = await requests.retryRefused(name, () => transport.send(call));
-                if (isSuccess(http.drain(reply)))
-                    return reply;
-                throw await requests.errorOf(call, reply);
-            });
-            const location = uploadLocation(begun, call);
-            if (location !== undefined)
-                cancelUpload(repository, location);
-        },
-    };
-}
-function uploadLocation(reply, { repository, operation }) {
-    const location = reply.headers.get('location');
-    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
-        return undefined;
-    const url = new URL(location, reply.url);
-    if (isAsSafe(url, reply.url))
-        return url;
-    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
-        return new URL(`${url.pathname}${url.search}`, reply.url);
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
-    });
-}
-function provesBlob({ ok, status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    if (isDigest(stored))
-        return stored === digest && ok && status < 300;
-    return status === 201 || status === 204;
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/registry.js
 
 
@@ -67172,6 +66470,550 @@ function provesBlob({ ok, status, headers }, digest) {
 function createRegistry(settings) {
     const requests = createRequests(settings);
     return { ...createManifestClient(requests), ...createBlobReader(requests), ...createBlobWriter(requests) };
+}
+function shareLookUps(registry) {
+    const asked = new Map();
+    function share(key, { retryNotFound = false } = {}, ask) {
+        const known = asked.get(key);
+        if (known !== undefined && (known.retryNotFound || !retryNotFound))
+            return known.found;
+        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
+        const own = { retryNotFound, found };
+        asked.set(key, own);
+        const forget = () => {
+            if (asked.get(key) === own)
+                asked.delete(key);
+        };
+        found.then((one) => one ?? forget(), forget);
+        return found;
+    }
+    return {
+        ...registry,
+        getManifest(repository, reference, options) {
+            const ask = () => registry.getManifest(repository, reference, options);
+            return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, options, ask) : ask();
+        },
+        getBlob(repository, digest, limit, options) {
+            const ask = () => registry.getBlob(repository, digest, limit, options);
+            return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, options, ask);
+        },
+        async hasBlob(repository, digest, options) {
+            const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
+            return (await share(`blob ${formatRepository(repository)}@${digest}`, options, ask)) === true;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/actions/commits.js
+
+
+
+
+
+const GITHUB_ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
+const GITEA_ANSWER = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
+const COMPARISON_LIMIT = 16 * 1024 * 1024;
+async function compareCommits(question, http) {
+    const { api, repository, token, base, head } = question;
+    if (base === head)
+        return 'identical';
+    if (!isCommit(base) || !isCommit(head))
+        return { unknown: `"${(0,lib_text/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is not a commit` };
+    if (token === '')
+        return { unknown: 'there is no token for the API' };
+    if (!URL.canParse(api) || repository === '')
+        return { unknown: 'the runner does not provide the address of the API' };
+    const ask = (from, to) => requestComparison(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
+    try {
+        const answer = await ask(base, head);
+        if (typeof answer !== 'number')
+            return answer;
+        const behind = await ask(head, base);
+        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
+    }
+    catch (error) {
+        return { unknown: (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error)) };
+    }
+}
+function relationOf(ahead, behind) {
+    if (ahead > 0)
+        return behind > 0 ? 'diverged' : 'ahead';
+    return behind > 0 ? 'behind' : 'identical';
+}
+async function requestComparison(repository, base, head, token, http) {
+    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const operation = `compare ${base} with ${head}`;
+    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
+    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: COMPARISON_LIMIT });
+    for (const milliseconds of RETRY_PAUSES) {
+        const relation = readRelation(await ask());
+        if (relation.transient !== true)
+            return relation.relation;
+        await pauseBeforeRetry(`Can't ${operation}: ${relation.relation.unknown}`, milliseconds, http);
+    }
+    return readRelation(await ask()).relation;
+}
+function readRelation(reply) {
+    const { host } = reply.url;
+    if (!reply.ok) {
+        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
+        const unknown = `${host} answered with status ${reply.status} (${errorMessageOf(reply.text)}${tries})`;
+        return reply.status === 404 ? { relation: { unknown }, transient: true } : { relation: { unknown } };
+    }
+    const answer = readJson(GITHUB_ANSWER, reply.content ?? '');
+    if (answer.ok)
+        return { relation: answer.value.status };
+    const counted = readJson(GITEA_ANSWER, reply.content ?? '');
+    if (counted.ok)
+        return { relation: counted.value.total_commits };
+    return {
+        relation: { unknown: `the answer of ${host} has neither a status nor a number of commits` },
+        transient: true,
+    };
+}
+function isCommit(text) {
+    return /^[0-9a-f]{7,64}$/.test(text);
+}
+function errorMessageOf(text) {
+    try {
+        const { message } = JSON.parse(text);
+        return (0,lib_text/* sanitizeLine */.g$)(String(message));
+    }
+    catch {
+        return (0,lib_text/* sanitizeLine */.g$)(text).slice(0, 80);
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge-report.js
+
+
+
+
+
+
+
+
+function reportNothing(log) {
+    const why = 'builds with `push: false` push no images and hand over no digests';
+    log.notice(`Nothing to check: ${why}`);
+    return { outputs: {}, summary: `# Nothing to check\n\nNo digests were handed over: ${why}.\n` };
+}
+function logOnce(log) {
+    const logged = new Set();
+    const once = (print) => (message) => {
+        if (!logged.has(message))
+            print(message);
+        logged.add(message);
+    };
+    return { info: once(log.info), warning: once(log.warning), debug: once(log.debug) };
+}
+function logTagPlan(plans, { allowOlder, push }, head, relations, log) {
+    for (const plan of plansWithLoss(plans))
+        log.warning(`${formatLoss(plan)}. \`allow-missing-platforms: true\` permits this.`);
+    for (const { tag, before, action } of plans) {
+        const name = formatReference(tag);
+        const relation = before.revision === undefined ? undefined : relations.get(before.revision);
+        if (action === 'skipped')
+            log.warning(`Not moving ${name}: it points to commit ${before.revision}, which is newer than ${head}. Set \`allow-older: true\` to move it anyway.`);
+        else if (action === 'moved' && !allowOlder && typeof relation !== 'string')
+            logUnknownOrder(`${push ? 'Moving' : 'Would move'} ${name}`, before.revision, head, relation, log);
+    }
+}
+function logUnknownOrder(moving, from, to, relation, log) {
+    const why = relation?.unknown ?? 'the runner did not report the commit of this run';
+    if (from === undefined)
+        log.info(`${moving}, whose current image names no commit`);
+    else
+        log.warning(`${moving} from commit ${(0,lib_text/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
+}
+const TAG_RESULTS = {
+    kept: ['already points to it', 'already points to it'],
+    created: ['created', 'would be created'],
+    moved: ['moved', 'would be moved'],
+    skipped: ['not moved', 'would not be moved'],
+    overtaken: ['updated by another run', 'would be updated by another run'],
+};
+function logMergeResult(index, members, plans, { images, push }, log) {
+    const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
+    for (const image of images)
+        log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
+    for (const { tag, action } of plans)
+        log.info(`${formatReference(tag)}: ${TAG_RESULTS[action][push ? 0 : 1]}`);
+}
+function reportMerge(index, members, plans, unchanged, { images, push }) {
+    const [first] = images;
+    if (first === undefined)
+        throw new Error('inputs name at least one image');
+    const skipped = plans.filter(({ action }) => action === 'skipped');
+    const overtaken = plans.some(({ action }) => action === 'overtaken');
+    const published = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
+    const existed = unchanged || plans.some(({ action }) => action === 'kept');
+    const allOvertaken = overtaken && published.every(({ action }) => action === 'kept');
+    const changed = !allOvertaken && (!existed || plans.some(({ action }) => action === 'moved'));
+    const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
+    return {
+        outputs: {
+            digest: index.digest,
+            image: `${formatRepository(first)}@${index.digest}`,
+            tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
+            'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
+            changed: String(changed),
+            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+        },
+        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
+    };
+}
+function findBuiltCommit(records, annotations, workflow, log) {
+    const revision = builtRevision(records, workflow, log);
+    const { source } = workflow;
+    const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
+    const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION];
+    return { revision, origin, head };
+}
+function builtRevision(records, workflow, log) {
+    const ofRun = commitOfRun(workflow);
+    const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision);
+    const [first = ofRun, ...more] = [...byCommit.keys()];
+    if (more.length === 0)
+        return first;
+    const revision = byCommit.has(ofRun) ? ofRun : first;
+    const systems = [...byCommit].map(([commit, some]) => `${some.map(({ system }) => system).join(', ')}: ${commit}`);
+    log.warning(`The images were built from different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
+    return revision;
+}
+async function relateCommits(published, origin, question, http) {
+    const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
+    const relations = [...bases].map(async ([base, [first]]) => {
+        const source = first?.source;
+        if (source !== undefined && !sameSource(source, origin[SOURCE]))
+            return [base, { unknown: `commit ${(0,lib_text/* sanitizeLine */.g$)(base)} is from another repository, ${(0,lib_text/* sanitizeLine */.g$)(source)}` }];
+        return [base, await compareCommits({ ...question, base }, http)];
+    });
+    return new Map(await Promise.all(relations));
+}
+function sameSource(one, other = '') {
+    const plain = (url) => url.replace(/(\.git)?\/*$/, '').toLowerCase();
+    return plain(one) === plain(other);
+}
+function newerCommits(relations) {
+    return new Set([...relations].flatMap(([commit, relation]) => (relation === 'behind' ? [commit] : [])));
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function merge(inputs, workflow, tools) {
+    const { finish, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
+    return finish(mergeImages(inputs, workflow, tools, signal));
+}
+async function mergeImages(inputs, workflow, tools, signal) {
+    const { registry, log } = tools;
+    const collecting = collectCandidates(inputs, workflow, log);
+    if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0)
+        return reportNothing(log);
+    const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log);
+    const { members, commit, published, relations } = found;
+    const composed = compose(members, inputs.annotations, commit.origin);
+    for (const warning of composed.warnings)
+        log.warning(warning);
+    const unchanged = inputs.republish ? undefined : findSameIndex(composed, published);
+    const platforms = members.map(({ platform }) => platform);
+    const plan = (index) => planTags(published, index.digest, platforms, newerCommits(relations));
+    const plans = plan(unchanged ?? composed);
+    if (!inputs.allowMissingPlatforms)
+        assertNoPlatformLost(plans, 'No tag has moved.');
+    const once = logOnce(log);
+    logTagPlan(plans, inputs, commit.head, relations, once);
+    if (!inputs.push) {
+        logMergeResult(unchanged ?? composed, members, plans, inputs, log);
+        return reportMerge(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
+    }
+    const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
+    const index = await beforeTags(storing, signal, log);
+    const replan = async (tags) => {
+        const now = await readTags(tags, commit, inputs, workflow, tools);
+        const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations));
+        if (!inputs.allowMissingPlatforms)
+            assertNoPlatformLost(again);
+        logTagPlan(again, inputs, commit.head, now.relations, once);
+        return again;
+    };
+    const results = await publishTags(registry, index, plan(index), { replan, signal, log }).catch((error) => {
+        if (signal.aborted)
+            log.error((0,errors/* messageOf */.bD)(error));
+        throw error;
+    });
+    logMergeResult(index, members, results, inputs, log);
+    return reportMerge(index, members, results, index === unchanged, inputs);
+}
+async function beforeTags(work, signal, log) {
+    const cancelled = () => new errors/* MergeError */.VX({ message: 'The step was cancelled' });
+    try {
+        return await (0,cancellation/* untilAborted */.Eu)(work, signal, cancelled);
+    }
+    catch (error) {
+        if (signal.aborted)
+            log.info('Cancelled: no tag has moved');
+        throw error;
+    }
+}
+async function readAndVerify(collecting, inputs, workflow, tools) {
+    const { registry, log } = tools;
+    const checking = inputs.push ? settleAll(inputs.images.map((image) => registry.checkPush(image))) : Promise.resolve();
+    const choosing = collecting.then((candidates) => chooseComplete(candidates, inputs, workflow, log));
+    const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, shareLookUps(registry)));
+    const reading = choosing.then(async (chosen) => {
+        const records = chosen.flatMap(({ record }) => record ?? []);
+        const commit = findBuiltCommit(records, inputs.annotations, workflow, log);
+        const tags = fillTags(inputs.tags, commit.revision);
+        return { commit, ...(await readTags(tags, commit, inputs, workflow, tools)) };
+    });
+    const all = settleAll([verifying, reading]);
+    all.catch(() => undefined);
+    try {
+        await checking;
+    }
+    catch (error) {
+        await Promise.allSettled([collecting]);
+        throw error;
+    }
+    await all;
+    return { members: await verifying, ...(await reading) };
+}
+async function chooseComplete(candidates, inputs, workflow, log) {
+    const chosen = chooseCandidates(candidates, inputs, workflow.run);
+    if (inputs.systems.length > 0)
+        return chosen;
+    try {
+        checkComplete(chosen, candidates, workflow.run);
+    }
+    catch (error) {
+        if (inputs.digests === undefined)
+            throw error;
+        const others = await collectArtifacts({ own: true, pattern: '' }, workflow, log).catch(() => []);
+        checkComplete(chosen, [...candidates, ...others], workflow.run);
+    }
+    return chosen;
+}
+async function readTags(tags, { origin, head }, { token, allowOlder }, { api, repository }, { registry, http }) {
+    const published = await readPublishedTags(registry, tags);
+    if (allowOlder || head === undefined)
+        return { published, relations: new Map() };
+    return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) };
+}
+
+;// CONCATENATED MODULE: ./lib/modes/plan.js
+
+
+
+
+
+
+
+
+async function plan(inputs, workflow, tools) {
+    const { log } = tools;
+    const systems = await findSystems(inputs, workflow, log);
+    const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools);
+    const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
+    if (emulated.length > 0)
+        log.notice(adviseEmulation(emulated));
+    const unused = [...inputs.runners.keys()].filter((system) => !systems.includes(system));
+    if (unused.length > 0)
+        log.notice(`Ignoring the runner for ${unused.join(', ')} in \`runners\`: the flake has no ${inputs.attribute} for it`);
+    const builds = systems.map((system) => {
+        const runner = runnerFor(system, inputs.runners);
+        return { system, runner, ...(unchanged.has(system) && { unchanged: true }) };
+    });
+    for (const build of builds)
+        log.info(`${build.system} on ${build.runner}: ${build.unchanged ? 'unchanged' : 'to be built'}`);
+    return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) };
+}
+function runnerFor(system, own) {
+    return own.get(system) ?? hostedRunner(system) ?? ANY_RUNNER;
+}
+function adviseEmulation(systems) {
+    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${ANY_RUNNER} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
+  runners: |
+${systems.map((system) => `    ${system}=label`).join('\n')}`;
+}
+async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log) {
+    const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
+    const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem, missing });
+    const failed = packages.filter((one) => one.kind === 'failed');
+    const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
+    if (systems.length === 0)
+        throw new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images support`,
+            detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
+            hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
+        });
+    for (const { system, why } of failed)
+        log.warning(`Skipping ${system}: packages.${system} can't be evaluated: ${why}`);
+    for (const one of packages)
+        if (one.kind === 'evaluated' && one.refused !== undefined)
+            log.warning(`Skipping ${one.system}: ${one.refused}`);
+    return systems;
+}
+async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
+    const unchanged = new Set();
+    if (!inputs.push)
+        return unchanged;
+    const shared = shareLookUps(registry);
+    const earlier = await readPreviousImages(shared, inputs.reuseFrom, log);
+    for (const system of systems) {
+        const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
+        const question = { ...inputs, installable, system, runnerSystem };
+        if (await lookForUnchanged(question, earlier, shared, log))
+            unchanged.add(system);
+    }
+    return unchanged;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/credentials.js
+
+
+
+
+
+
+function credentialsFrom(files, onSecret) {
+    return async (repository) => {
+        const { host } = repository;
+        for (const file of [files.docker, ...files.podman]) {
+            const config = await readCredentialFile(file, host);
+            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
+                (await fromHelper(config.credsStore, file, host)) ??
+                fromAuths(config.auths ?? {}, repository, onSecret);
+            if (credential === undefined)
+                continue;
+            onSecret(credential.kind === 'password' ? credential.password : credential.token);
+            return credential;
+        }
+        return undefined;
+    };
+}
+const AUTH_ENTRY = object({
+    auth: nullish(string()),
+    identitytoken: nullish(string()),
+    username: nullish(string()),
+    password: nullish(string()),
+});
+const CREDENTIAL_FILE = object({
+    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
+    credHelpers: nullish(record(string(), string())),
+    credsStore: nullish(string()),
+});
+const HELPER_ANSWER = object({ Username: string(), Secret: string() });
+function registryKeys(host) {
+    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
+}
+const HUB_KEY = 'https://index.docker.io/v1/';
+function helperFor(host, helpers) {
+    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
+    return key === undefined ? undefined : helpers[key];
+}
+async function readCredentialFile(file, host) {
+    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
+        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+            return '{}';
+        throw unreadableCredentials(file, host, error.message);
+    });
+    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
+    if (result.ok)
+        return result.value;
+    const { place } = result;
+    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
+}
+function unreadableCredentials(file, host, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        message: `Can't read the credentials for ${host} from ${file}`,
+        detail: why,
+        hint: `Fix or remove the file, then log in to ${host} again.`,
+    });
+}
+function fromAuths(auths, repository, onSecret) {
+    const entry = findEntry(auths, repository);
+    if (!entry)
+        return undefined;
+    if (entry.identitytoken)
+        return { kind: 'identity-token', token: entry.identitytoken };
+    if (entry.username && entry.password) {
+        return { kind: 'password', username: entry.username, password: entry.password };
+    }
+    if (!entry.auth)
+        return undefined;
+    onSecret(entry.auth);
+    const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
+    const colon = decoded.indexOf(':');
+    if (colon < 1)
+        return undefined;
+    return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
+}
+function findEntry(auths, { host, path }) {
+    const parts = path.split('/');
+    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
+    const keys = registryKeys(host);
+    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
+    if (exact !== undefined)
+        return auths[exact];
+    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
+}
+function hostOfUrl(key) {
+    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
+}
+async function fromHelper(name, file, host) {
+    if (!name)
+        return undefined;
+    const program = `docker-credential-${name}`;
+    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
+        throw helperFailed(program, file, host, 'this is not a program name');
+    const result = await runCommand(program, ['get'], {
+        trust: 'everything',
+        input: registryKeys(host)[0] ?? host,
+        timeoutMs: 60_000,
+    });
+    if (result === undefined)
+        throw helperFailed(program, file, host, 'the program is not on the PATH');
+    const { exitCode, stdout, log } = result;
+    if (exitCode === 0)
+        return readHelperAnswer(stdout, program, file, host);
+    if (/credentials not found/i.test(`${stdout}${log}`))
+        return undefined;
+    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
+}
+function readHelperAnswer(stdout, program, file, host) {
+    const answer = readJson(HELPER_ANSWER, stdout);
+    if (!answer.ok)
+        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
+    const { Username: username, Secret: secret } = answer.value;
+    if (secret === '')
+        return undefined;
+    if (username === '<token>')
+        return { kind: 'identity-token', token: secret };
+    return { kind: 'password', username, password: secret };
+}
+function helperFailed(program, file, host, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
+        detail: why,
+    });
 }
 
 ;// CONCATENATED MODULE: ./lib/run.js

@@ -6,7 +6,7 @@
 //   npm run test:faults -- --registry distribution  with Docker Distribution
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
-import { type Cell, printCell, sample } from '../__tests__/faults/cells.ts'
+import { type Cell, formatCell, sample } from '../__tests__/faults/cells.ts'
 import { type Judged, runMatrix } from '../__tests__/faults/run.ts'
 
 /** The share of cells that may fail. */
@@ -38,12 +38,12 @@ console.log(`${judged.length} cells: ${judged.length - wrong.length} passed, ${w
 process.exitCode = wrong.length > judged.length * TOLERATED ? 1 : 0
 
 function choose(cells: readonly Cell[]): readonly Cell[] {
-  const chosen = cells.filter((cell) => printCell(cell).includes(values.only))
+  const chosen = cells.filter((cell) => formatCell(cell).includes(values.only))
   if (values.cells === undefined) return chosen
   console.log(`The seed is ${values.seed}`)
   return sample(chosen, Number(values.cells), values.seed)
 }
 
 function describe({ cell, verdict }: Judged): string {
-  return `${verdict?.wrong}: ${printCell(cell)}\n  ${verdict?.why.replaceAll('\n', '\n  ')}`
+  return `${verdict?.wrong}: ${formatCell(cell)}\n  ${verdict?.why.replaceAll('\n', '\n  ')}`
 }

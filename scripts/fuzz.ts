@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { type Campaign, type Finding, HANG, printFinding } from '../__tests__/fuzz/campaign.ts'
+import { type Campaign, type Finding, formatFinding, HANG } from '../__tests__/fuzz/campaign.ts'
 import { randomOf } from '../__tests__/fuzz/random.ts'
 import type { Target } from '../__tests__/fuzz/target.ts'
 import { TARGETS } from '../__tests__/fuzz/targets.ts'
@@ -133,7 +133,7 @@ async function caseIn(file: string): Promise<number> {
 
 /** Prints a problem, and reports whether there is one. */
 function report(target: Target, { cases, finding, memory }: Turn): boolean {
-  if (finding !== undefined) process.stdout.write(`\n${printFinding(target, seed, finding)}\n`)
+  if (finding !== undefined) process.stdout.write(`\n${formatFinding(target, seed, finding)}\n`)
   else if (memory > MEMORY_LIMIT)
     process.stdout.write(
       `\nTarget ${target.name}, seed ${seed}: ${cases} cases used ${formatBytes(memory)} of memory, at most ${formatBytes(MEMORY_LIMIT)} are allowed\n`,

@@ -7,8 +7,13 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { type Compression, compressLayer, hashLayer, type UncompressedLayer } from '../../src/compress/compress.ts'
-import { createSemaphore } from '../../src/compress/semaphore.ts'
+import {
+  type Compression,
+  compressLayer,
+  createSemaphore,
+  hashLayer,
+  type UncompressedLayer,
+} from '../../src/compress/compress.ts'
 import { digestOf } from '../support/digest.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { gzipSync } from 'node:zlib'
 import { expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { estimateCompressed } from '../../src/compress/estimate.ts'
+import { estimateCompressed } from '../../src/push/with-docker.ts'
 
 async function* inChunks(content: Buffer, length: number): AsyncGenerator<Buffer> {
   for (let at = 0; at < content.length; at += length) yield content.subarray(at, at + length)

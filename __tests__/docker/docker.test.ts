@@ -5,11 +5,10 @@ import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
-import { checkDocker, loadedImage, tagImage } from '../../src/docker/docker.ts'
-import { loadImage } from '../../src/docker/load.ts'
+import { checkDocker, loadedImage, loadImage, tagImage } from '../../src/docker/docker.ts'
 import { pushTag } from '../../src/docker/push.ts'
 import { DockerError } from '../../src/errors.ts'
-import { type Digest, digestOf } from '../../src/oci/digest.ts'
+import { type Digest, digestOf } from '../../src/oci/reference.ts'
 
 const path = process.env.PATH
 const id = digestOf(Buffer.from('the config'))
@@ -42,12 +41,12 @@ async function dockerIs(script: string): Promise<void> {
 }
 
 /** Pushes the tag without waiting between attempts. Adds the log to `shown`. */
-function push(loginHelp = 'Log in', silence?: number, existing?: Digest): Promise<string> {
+function push(denied = 'Log in', silence?: number, existing?: Digest): Promise<string> {
   const info = (line: string) => {
     shown += `${line}\n`
   }
   return pushTag(
-    { reference, size: 0, loginHelp, existing },
+    { reference, size: 0, hints: { denied, immutable: 'Set another tag' }, existing },
     { info },
     {
       wait: async () => undefined,
@@ -274,7 +273,7 @@ describe('a push', () => {
   ])('of a tag that may be immutable fails with a hint on tags, not on logins: %s', async (detail, existing) => {
     await dockerIs(`echo '${detail}' >&2; exit 1`)
     const message = await refusal(push('Log in', undefined, existing as Digest | undefined))
-    expect(message).toContain('\nThe tag may be immutable. Set a `tag` that is different for each run:\n  tag: ')
+    expect(message).toMatch(/\nSet another tag$/)
     expect(message).not.toContain('Log in')
     if (existing !== undefined) expect(message).toContain(`: the tag exists and points to ${existing}\n`)
   })

@@ -58,7 +58,7 @@ function onlyLasts(service: Service, kind: string): boolean {
 }
 
 /** The line that names a cell, by which it is run again. */
-export function printCell({ scenario, service, kind, nth, fault, lasting }: Cell): string {
+export function formatCell({ scenario, service, kind, nth, fault, lasting }: Cell): string {
   return `${scenario} / ${service} / ${kind} #${nth} / ${fault} / ${lasting ? 'lasting' : 'once'}`
 }
 

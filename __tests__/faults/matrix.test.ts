@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals'
-import { allCells, printCell, sample } from './cells.ts'
+import { allCells, formatCell, sample } from './cells.ts'
 import { type Judged, runMatrix } from './run.ts'
 
 /** Another sample each day. */
@@ -28,12 +28,12 @@ const HARMLESS: ReadonlySet<string> = new Set(['fails', 'slow', 'unclear'])
 
 /** With the command that runs it again. */
 function describeWrong({ cell, verdict }: Judged): string {
-  return `${verdict?.wrong}: ${verdict?.why}\nnpm run test:faults -- --only "${printCell(cell)}"`
+  return `${verdict?.wrong}: ${verdict?.why}\nnpm run test:faults -- --only "${formatCell(cell)}"`
 }
 
 test('the same seed draws the same cells, and another seed other ones', () => {
   const cells = allCells([{ scenario: 'merge', counts: [['registry', 'GET manifest by tag', 3]] }])
-  const names = (seed: string) => sample(cells, 20, seed).map(printCell)
+  const names = (seed: string) => sample(cells, 20, seed).map(formatCell)
   expect(names('2026-01-01')).toEqual(names('2026-01-01'))
   expect(names('2026-01-02')).not.toEqual(names('2026-01-01'))
   expect(new Set(names('2026-01-01')).size).toBe(20)

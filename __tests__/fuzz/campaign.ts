@@ -63,7 +63,7 @@ export async function runCampaign(
 }
 
 /** Returns what to read about a finding, and how to repeat it. */
-export function printFinding({ name }: Target, seed: number, { number, error, input }: Finding): string {
+export function formatFinding({ name }: Target, seed: number, { number, error, input }: Finding): string {
   const shown =
     input.length > INPUT_LIMIT
       ? `${input.slice(0, INPUT_LIMIT)}… (${input.length} characters; the seed and the case give all of them)`

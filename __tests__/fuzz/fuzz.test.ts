@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals'
-import { printFinding, runCampaign } from './campaign.ts'
+import { formatFinding, runCampaign } from './campaign.ts'
 import { TARGETS } from './targets.ts'
 
 const { FUZZ_SEED = `${Date.now() % 1_000_000}`, FUZZ_SECONDS = '0.9' } = process.env
@@ -13,7 +13,7 @@ test.each(TARGETS)(
   '$name: random input is read, or refused with a clear error',
   async (target) => {
     const { cases, finding } = await runCampaign(target, { seed, seconds })
-    if (finding !== undefined) throw new Error(printFinding(target, seed, finding))
+    if (finding !== undefined) throw new Error(formatFinding(target, seed, finding))
     expect(cases).toBeGreaterThan(0)
   },
   (seconds + 60) * 1000,

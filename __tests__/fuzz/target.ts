@@ -67,14 +67,14 @@ export function checkSame(one: unknown, other: unknown, message: string): void {
 }
 
 function print(input: Inputs): string {
-  if (Buffer.isBuffer(input)) return printBuffer(input)
+  if (Buffer.isBuffer(input)) return formatBuffer(input)
   if (Array.isArray(input)) return `[${input.map(print).join(', ')}]`
   if (typeof input !== 'object') return JSON.stringify(input)
   const fields = Object.entries(input).map(([key, value]) => `${JSON.stringify(key)}: ${print(value)}`)
   return `{ ${fields.join(', ')} }`
 }
 
-function printBuffer(bytes: Buffer): string {
+function formatBuffer(bytes: Buffer): string {
   const plain = `Buffer.from('${bytes.toString('base64')}', 'base64')`
   const packed = `gunzipSync(Buffer.from('${gzipSync(bytes).toString('base64')}', 'base64'))`
   return plain.length <= packed.length ? plain : packed

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { readErrorAnswer } from '../../src/http/error-answer.ts'
+import { readErrorAnswer } from '../../src/http/http-error.ts'
 import { connect, failureOf } from '../registry/connect.ts'
 
 const deep = `{"errors":[{"message":"no","detail":${'['.repeat(200)}${']'.repeat(200)}}]}`

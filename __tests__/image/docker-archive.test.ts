@@ -4,7 +4,7 @@ import { ImageError } from '../../src/errors.ts'
 import { readArchive } from '../../src/image/archive.ts'
 import { streamReader } from '../../src/image/byte-reader.ts'
 import { type OpenImage, openImageReader, type SourceImage } from '../../src/image/source-image.ts'
-import { digestOf } from '../../src/oci/digest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 import {
   type ArchiveOptions,
   type MadeArchive,

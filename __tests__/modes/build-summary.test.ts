@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals'
-import { summarizeBuild } from '../../src/modes/build-summary.ts'
+import { summarizeBuild } from '../../src/modes/summaries.ts'
 import { summarizeLayers } from '../../src/push/image.ts'
 
 const digest = `sha256:${'1'.repeat(64)}` as const

@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals'
-import { type MergedImage, summarizeMerge } from '../../src/modes/merge-summary.ts'
-import { digestOf } from '../../src/oci/digest.ts'
-import { OCI_INDEX } from '../../src/oci/media-type.ts'
+import { type MergedImage, summarizeMerge } from '../../src/modes/summaries.ts'
+import { OCI_INDEX } from '../../src/oci/manifest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 import type { TagPlan } from '../../src/publish/tag-plan.ts'
 
 const bytes = Buffer.from('the index of before')

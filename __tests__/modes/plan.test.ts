@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
 import { runnerFor } from '../../src/modes/plan.ts'
-import { summarizePlan } from '../../src/modes/plan-summary.ts'
+import { summarizePlan } from '../../src/modes/summaries.ts'
 
 describe('a system is built on', () => {
   test.each([

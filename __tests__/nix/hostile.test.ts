@@ -2,9 +2,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { failureIn } from '../../src/nix/build.ts'
 import { explainBuildFailure } from '../../src/nix/explain.ts'
 import { errorIn } from '../../src/nix/nix.ts'
-import { failureIn } from '../../src/nix/nix-failure.ts'
 import { type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
 import { formatNearest } from '../../src/nix/packages.ts'
 import { MEMORY_LIMIT, type Measured, measure } from '../support/peak.ts'
@@ -97,7 +97,7 @@ describe('a large log does not exhaust the memory:', () => {
   const lines = (code: string): Promise<Measured> =>
     measure(
       `const { readNixLine, startNixLog } = await load('nix/nix-log.ts')
-      const { failureIn } = await load('nix/nix-failure.ts')
+      const { failureIn } = await load('nix/build.ts')
       const { explainBuildFailure } = await load('nix/explain.ts')
       const nix = (event) => '@nix ' + JSON.stringify(event)
       let log = startNixLog(0)

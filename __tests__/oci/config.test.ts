@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { FormatError } from '../../src/errors.ts'
-import { parseConfig } from '../../src/oci/config.ts'
-import { digestOf } from '../../src/oci/digest.ts'
+import { parseConfig } from '../../src/oci/manifest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 
 const digest = digestOf(Buffer.from('content'))
 const imageConfig = { os: 'linux', architecture: 'arm', rootfs: { type: 'layers', diff_ids: [digest] } }

@@ -1,10 +1,15 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { digestOf } from '../../src/oci/digest.ts'
-import { composeIndex, type IndexEntry } from '../../src/oci/image-index.ts'
-import { parseManifest } from '../../src/oci/manifest.ts'
-import { DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from '../../src/oci/media-type.ts'
+import {
+  composeIndex,
+  DOCKER_MANIFEST,
+  type IndexEntry,
+  OCI_INDEX,
+  OCI_MANIFEST,
+  parseManifest,
+} from '../../src/oci/manifest.ts'
 import { formatPlatform } from '../../src/oci/platform.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 
 const key = fc.oneof(fc.string({ minLength: 1 }), fc.constantFrom('__proto__', 'constructor', '1', '10', '2'))
 const annotations = fc.dictionary(key, fc.string(), { maxKeys: 4 })

@@ -1,8 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { FormatError } from '../../src/errors.ts'
-import { digestOf } from '../../src/oci/digest.ts'
-import { parseManifest } from '../../src/oci/manifest.ts'
-import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from '../../src/oci/media-type.ts'
+import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, parseManifest } from '../../src/oci/manifest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 
 const digest = digestOf(Buffer.from('content'))
 const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest, size: 7 }

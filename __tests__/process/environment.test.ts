@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals'
+import { environmentFor } from '../../src/process/child.ts'
 import { runCommand } from '../../src/process/command.ts'
-import { environmentFor } from '../../src/process/environment.ts'
 
 const STEP_SECRETS = [
   'INPUT_TOKEN',

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { DOCKER_MANIFEST } from '../../src/oci/media-type.ts'
+import { DOCKER_MANIFEST } from '../../src/oci/manifest.ts'
 import {
   type AtLeastOne,
   loseBlob,

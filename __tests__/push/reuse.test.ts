@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib'
 import { describe, expect, test } from '@jest/globals'
 import type { LayerCache } from '../../src/cache/layers.ts'
-import type { Digest } from '../../src/oci/digest.ts'
+import type { Digest } from '../../src/oci/reference.ts'
 import { connect, open } from '../registry/connect.ts'
 import { makeArchive } from '../support/image.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'

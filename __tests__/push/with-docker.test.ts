@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import { jobLog } from '../../src/actions/log.ts'
 import { DockerError } from '../../src/errors.ts'
 import { findSource } from '../../src/image/source.ts'
-import { OCI_CONFIG } from '../../src/oci/media-type.ts'
+import { OCI_CONFIG } from '../../src/oci/manifest.ts'
 import { pushWithDocker } from '../../src/push/with-docker.ts'
 import { connect, open } from '../registry/connect.ts'
 import { makeArchive, writeTar } from '../support/image.ts'

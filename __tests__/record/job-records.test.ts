@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import { readJobRecords, writeJobRecord } from '../../src/record/job-records.ts'
+import { readJobRecords, writeJobRecord } from '../../src/record/collect.ts'
 import type { DigestRecord } from '../../src/record/record.ts'
 
 const run = { id: '42', attempt: 2 }

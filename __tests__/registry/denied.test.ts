@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/actions/advice.ts'
-import { digestOf } from '../../src/oci/digest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 import type { Credential } from '../../src/registry/credentials.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
 import { FormatError } from '../../src/errors.ts'
-import { type Digest, digestOf, isDigest } from '../../src/oci/digest.ts'
+import { type Digest, digestOf, isDigest } from '../../src/oci/reference.ts'
 import { fetchImage, missingBlobs, notInRegistry } from '../../src/registry/image.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { config, descriptor, index, manifest } from '../support/registry/wire.ts'

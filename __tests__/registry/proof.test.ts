@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import { describe, expect, test } from '@jest/globals'
-import { digestOf } from '../../src/oci/digest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { absent, index } from '../support/registry/wire.ts'
 import type { Fault, FaultOf } from '../support/registry.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
 import { adviceFor } from '../../src/actions/advice.ts'
-import { digestOf } from '../../src/oci/digest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'
 import type { BearerAuth, FaultOf, RegistryOptions } from '../support/registry.ts'

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from '@jest/globals'
 import { TagError } from '../../src/errors.ts'
-import { OCI_MANIFEST } from '../../src/oci/media-type.ts'
+import { OCI_MANIFEST } from '../../src/oci/manifest.ts'
 import { copyImages } from '../../src/registry/copy.ts'
 import type { PublishedImage } from '../../src/registry/image.ts'
 import type { Registry, StoredManifest } from '../../src/registry/registry.ts'

@@ -1,5 +1,5 @@
 import type { DiskError } from '../errors.ts'
-import { OCI_INDEX } from '../oci/media-type.ts'
+import { OCI_INDEX } from '../oci/manifest.ts'
 import type { RegistryError } from '../registry/registry-error.ts'
 
 /** Returns the workflow step that logs in to a registry. */
@@ -85,10 +85,13 @@ export function adviceForDisk({ problem, folder }: DiskError): string {
 
 const WRITE_ACCESS = 'Give the login write access to the repository.'
 
+/** Says how to give each run a tag that does not exist yet. */
+export const UNIQUE_TAG = `set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`
+
 const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""
-Or set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`
+Or ${UNIQUE_TAG}`
 
 const REMOVE_TAG =
   'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.'

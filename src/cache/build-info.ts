@@ -1,5 +1,5 @@
 import { isStorePath } from '../nix/store-path.ts'
-import { isLayerFormat, type LayerFormat } from '../oci/media-type.ts'
+import { isLayerFormat, type LayerFormat } from '../oci/manifest.ts'
 import { sanitizeLine } from '../text.ts'
 
 /** Identifies the build that produced an image. Equal build info means an equivalent image. */

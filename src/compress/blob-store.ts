@@ -4,7 +4,7 @@ import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { diskFailure } from '../fs/disk.ts'
-import type { Digest } from '../oci/digest.ts'
+import type { Digest } from '../oci/reference.ts'
 
 /** A complete blob that is kept until it is uploaded. */
 export interface StoredBlob {

@@ -1,9 +1,8 @@
 import { createHash, type Hash } from 'node:crypto'
-import type { Digest } from '../oci/digest.ts'
-import type { LayerFormat } from '../oci/media-type.ts'
+import type { LayerFormat } from '../oci/manifest.ts'
+import type { Digest } from '../oci/reference.ts'
 import type { BlockBuffers } from './codec.ts'
 import { createGzipCodec } from './gzip.ts'
-import type { Semaphore } from './semaphore.ts'
 import { createZstdCodec } from './zstd.ts'
 
 /** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
@@ -114,4 +113,33 @@ async function* splitIntoBlocks(content: AsyncIterable<Buffer>, buffers: BlockBu
 
 function digestFrom(hash: Hash): Digest {
   return `sha256:${hash.digest('hex')}`
+}
+
+/** Limits how many tasks run at once. */
+export interface Semaphore {
+  /** Resolves when a permit is available, in the order of the calls. */
+  acquire(): Promise<void>
+  release(): void
+}
+
+/** @param count the number of permits */
+export function createSemaphore(count: number): Semaphore {
+  let free = count
+  const waiting: (() => void)[] = []
+  return {
+    acquire() {
+      if (free > 0) {
+        free--
+        return Promise.resolve()
+      }
+      return new Promise((resolve) => {
+        waiting.push(resolve)
+      })
+    },
+    release() {
+      const next = waiting.shift()
+      if (next === undefined) free++
+      else next()
+    },
+  }
 }

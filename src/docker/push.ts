@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DockerError } from '../errors.ts'
-import { createClock } from '../http/clock.ts'
-import { retryDelay } from '../http/retry.ts'
+import { createClock, retryDelay } from '../http/retry.ts'
 import type { Log } from '../log.ts'
-import { type Digest, isDigest } from '../oci/digest.ts'
+import { type Digest, isDigest } from '../oci/reference.ts'
 import type { CommandResult } from '../process/command.ts'
 import { lastLines, sanitizeLine } from '../text.ts'
 import {
@@ -21,7 +20,8 @@ export interface TagPush {
   readonly reference: string
   /** The size of all uncompressed layers, in bytes. */
   readonly size: number
-  readonly loginHelp: string
+  /** What to do if the registry denies access, or refuses to replace the tag. */
+  readonly hints: { readonly denied: string; readonly immutable: string }
   /** The digest that the tag points to, if the tag exists. */
   readonly existing?: Digest | undefined
 }
@@ -101,12 +101,7 @@ const TRANSIENT = new RegExp(
   'i',
 )
 
-function pushFailed(
-  message: string,
-  result: CommandResult,
-  limit: number,
-  { loginHelp, existing }: TagPush,
-): DockerError {
+function pushFailed(message: string, result: CommandResult, limit: number, { hints, existing }: TagPush): DockerError {
   const { stalled, log } = result
   if (stalled) return daemonStalled(message, formatSilence('docker push', limit))
   const detail = lastLines(log, 5)
@@ -115,20 +110,14 @@ function pushFailed(
     return new DockerError({
       message: `${message}${existing === undefined ? '' : `: the tag exists and points to ${existing}`}`,
       detail,
-      hint: UNIQUE_TAG,
+      hint: hints.immutable,
     })
-  if (denied) return new DockerError({ message, detail, hint: loginHelp })
+  if (denied) return new DockerError({ message, detail, hint: hints.denied })
   if (UNSUPPORTED.test(log)) return new DockerError({ message, detail, hint: PUSH_OCI })
   return dockerFailed(message, log, isTransient(result) ? RERUN_LATER : undefined)
 }
 
 const IMMUTABLE = /immutable|overwrit/i
-
-const UNIQUE_TAG = `The tag may be immutable. Set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"
-Or push by digest only, without Docker:
-  push-with: registry
-  tag: ""`
 
 /** zot answers 415 with the code MANIFEST_INVALID to Docker's manifests. */
 const UNSUPPORTED = /manifest invalid: manifest invalid|unsupported media type|\b415\b/i

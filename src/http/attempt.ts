@@ -4,8 +4,8 @@ import { type Activity, startActivity } from '../log.ts'
 import { LateAnswer, watchBody } from './body.ts'
 import type { Attempt } from './budget.ts'
 import type { HttpRequest } from './client.ts'
-import type { Connections } from './connections.ts'
 import { isProtocolError } from './outcome.ts'
+import type { Connections } from './proxy.ts'
 
 /** The beginning of an answer, whose body must be read or discarded. */
 export interface AnswerHead {

@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import type { Dispatcher } from 'undici'
 
 /** An answer that did not arrive in time. May be retried. */
 export class LateAnswer extends Error {
@@ -106,4 +107,16 @@ export async function* readSteadily(body: Readable, timeout: number): AsyncGener
   } finally {
     body.destroy()
   }
+}
+
+/** The most bytes of a discarded body that are read to keep its connection open. */
+const DRAIN_LIMIT = 64 * 1024
+
+/**
+ * Discards a body whose content does not matter.
+ * @param timeout for reading its rest, in milliseconds
+ */
+export function discard(body: Dispatcher.ResponseData['body'], timeout: number): void {
+  // A failure does not matter: nothing needs the body.
+  body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeout) }).catch(() => undefined)
 }

@@ -3,11 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Dispatcher } from 'undici'
 import type { Log } from '../log.ts'
 import { createSender, startRequestActivity } from './attempt.ts'
-import { createBackOffs } from './back-off.ts'
-import { readBody, readBodyStart, readSteadily } from './body.ts'
+import { discard, readBody, readBodyStart, readSteadily } from './body.ts'
 import { type Attempt, createBudgets, STALL, type Work } from './budget.ts'
-import { type ClockSkew, clockSkew, createClock, formatTime } from './clock.ts'
-import { createConnections } from './connections.ts'
 import { HttpError } from './http-error.ts'
 import { createNetwork, type NetworkSettings, RefusedAddress, refusedAddress } from './network.ts'
 import {
@@ -21,10 +18,19 @@ import {
   outcomeOf,
   requestKind,
   retryReason,
+  unanswered,
 } from './outcome.ts'
-import { proxyFor, readProxies } from './proxy.ts'
-import { formatAttempts, parseRetryAfter, retryDelay } from './retry.ts'
-import { unanswered } from './unanswered.ts'
+import { createConnections, proxyFor, readProxies } from './proxy.ts'
+import {
+  type ClockSkew,
+  clockSkew,
+  createBackOffs,
+  createClock,
+  formatAttempts,
+  formatTime,
+  parseRetryAfter,
+  retryDelay,
+} from './retry.ts'
 
 /** A request. */
 export interface HttpRequest {
@@ -288,11 +294,3 @@ const UNCOUNTED: Attempt = {
 }
 
 const ERROR_LIMIT = 64 * 1024
-
-/** The most bytes of a discarded body that are read to keep its connection open. */
-const DRAIN_LIMIT = 64 * 1024
-
-function discard(body: Dispatcher.ResponseData['body'], timeout: number): void {
-  // A failure does not matter: nothing needs the body.
-  body.dump({ limit: DRAIN_LIMIT, signal: AbortSignal.timeout(timeout) }).catch(() => undefined)
-}

@@ -91,7 +91,7 @@ async function* decompressGzip(bytes: AsyncIterable<Buffer>, path: string): Asyn
   }
   const error = await failure
   // Node stops reading at zeros after the end of gzip data, as tapes have them.
-  if (error !== undefined && errorCode(error) !== 'ERR_STREAM_PREMATURE_CLOSE') throw explainZlibError(error, path)
+  if (error !== undefined && zlibErrorCode(error) !== 'ERR_STREAM_PREMATURE_CLOSE') throw explainZlibError(error, path)
 }
 
 /**
@@ -148,12 +148,12 @@ async function nextChunk(chunks: AsyncIterator<Buffer>): Promise<Buffer | undefi
   return done ? undefined : value
 }
 
-function errorCode(error: unknown): string {
+function zlibErrorCode(error: unknown): string {
   return String((error as NodeJS.ErrnoException).code)
 }
 
 function explainZlibError(error: unknown, path: string, windowLog = WINDOW_LOG): unknown {
-  if (errorCode(error) === 'ZSTD_error_frameParameter_windowTooLarge')
+  if (zlibErrorCode(error) === 'ZSTD_error_frameParameter_windowTooLarge')
     return new ImageError({
       message: `${path} can't be decompressed: its zstd window is larger than ${2 ** windowLog / 1024 / 1024} MiB`,
       detail: messageOf(error),
@@ -163,7 +163,7 @@ function explainZlibError(error: unknown, path: string, windowLog = WINDOW_LOG):
           : 'Compress its layers without `--long` and with a level of at most 19, or leave the archive uncompressed.',
       cause: error,
     })
-  return /^(Z_|ZSTD_)/.test(errorCode(error)) ? decompressionError(path, messageOf(error), error) : error
+  return /^(Z_|ZSTD_)/.test(zlibErrorCode(error)) ? decompressionError(path, messageOf(error), error) : error
 }
 
 /** Decompressing data of the highest level, -9, takes 65 MiB. */
@@ -184,7 +184,7 @@ async function* decompressXz(bytes: AsyncIterable<Buffer>, path: string): AsyncG
     yield* xz.output
     const [{ failure, log }, feeding] = await Promise.all([xz.ended, fed])
     // A program that fails closes its input, which is not the cause. Any other failure to feed it is.
-    if (feeding !== undefined && !INPUT_CLOSED.has(errorCode(feeding))) throw feeding
+    if (feeding !== undefined && !INPUT_CLOSED.has(zlibErrorCode(feeding))) throw feeding
     if (failure !== undefined) throw decompressionError(path, log === '' ? failure : log)
     if (feeding !== undefined) throw feeding
   } finally {

@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { ImageError } from '../errors.ts'
 import { readJson } from '../json.ts'
-import { digestOf } from '../oci/digest.ts'
+import { digestOf } from '../oci/reference.ts'
 import { readImageConfig, requireDocument } from './documents.ts'
 import { type Contents, damagedImage, formatNames, memberName, type SourceImage } from './source-image.ts'
 

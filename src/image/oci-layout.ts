@@ -1,9 +1,16 @@
 import { FormatError, ImageError } from '../errors.ts'
-import { parseConfig } from '../oci/config.ts'
-import { type Digest, digestOf } from '../oci/digest.ts'
-import { type Descriptor, isAttestation, parseManifest } from '../oci/manifest.ts'
-import { isIndexType, isManifestType, OCI_CONFIG, OCI_INDEX } from '../oci/media-type.ts'
+import {
+  type Descriptor,
+  isAttestation,
+  isIndexType,
+  isManifestType,
+  OCI_CONFIG,
+  OCI_INDEX,
+  parseConfig,
+  parseManifest,
+} from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform, samePlatform } from '../oci/platform.ts'
+import { type Digest, digestOf } from '../oci/reference.ts'
 import { readImageConfig, requireDocument } from './documents.ts'
 import { type Contents, damagedImage, formatNames, type SourceImage } from './source-image.ts'
 

@@ -1,7 +1,6 @@
 import { ImageError } from '../errors.ts'
-import type { ImageConfig } from '../oci/config.ts'
-import type { Digest } from '../oci/digest.ts'
-import type { Descriptor } from '../oci/manifest.ts'
+import type { Descriptor, ImageConfig } from '../oci/manifest.ts'
+import type { Digest } from '../oci/reference.ts'
 
 /** An image on disk, as Nix built it: its documents, without the content of its layers. */
 export interface SourceImage {

@@ -5,7 +5,7 @@ import { ImageError } from '../errors.ts'
 import { isFolder, listFolder, openRegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
 import { readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
-import { readDescription } from './description.ts'
+import { readDescription } from './documents.ts'
 import { formatNames } from './source-image.ts'
 import { BLOCK, mayBeTar } from './tar.ts'
 

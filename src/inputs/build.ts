@@ -2,13 +2,22 @@ import type { Compression } from '../compress/compress.ts'
 import { type Environment, ownSystem } from '../context.ts'
 import { InputError } from '../errors.ts'
 import { platformOf } from '../nix/system.ts'
-import { type Reference, tagProblem } from '../oci/reference.ts'
-import { type CommonInputs, readCommonInputs, readVariant, type VariantInputs } from './common.ts'
-import { inputOf, linesOf, readBoolean, validFrom } from './field.ts'
+import { isTag, parseReference, type Reference, type Repository, tagProblem } from '../oci/reference.ts'
+import {
+  type CommonInputs,
+  inputOf,
+  linesOf,
+  readBoolean,
+  readChoice,
+  readCommonInputs,
+  readVariant,
+  splitList,
+  type VariantInputs,
+  valid,
+  validFrom,
+} from './field.ts'
 import { DEFAULT_TAG, PARTIAL_INPUTS, TAGS } from './mode.ts'
-import { checkNixArg, readAttribute, readFlake, rejectOption } from './nix.ts'
-import { fillPlaceholders, isTagPattern, withSampleSha } from './placeholders.ts'
-import { type PushWith, readCompression, readLabels, readPushWith, readReuseFrom } from './push.ts'
+import { fillPlaceholders, isTagPattern, withSampleSha } from './tags.ts'
 
 /** The inputs of a step with `mode: build`. */
 export interface BuildInputs extends CommonInputs, VariantInputs {
@@ -128,4 +137,105 @@ function readRetention(env: Environment): number {
   const days = Number(text)
   if (Number.isInteger(days) && days >= 1 && days <= 90) return days
   throw new InputError({ message: `The input \`retention-days\` is "${text}"; it must be a number from 1 to 90` })
+}
+
+/** What pushes the image: this action or Docker. */
+export type PushWith = 'docker' | 'registry'
+
+export function readPushWith(env: Environment): PushWith {
+  return readChoice(env, 'push-with', ['registry', 'docker'])
+}
+
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } } as const
+
+export function readCompression(env: Environment, pushWith: PushWith): Compression {
+  const format = readChoice(env, 'compression', ['gzip', 'zstd'])
+  const { most, usual } = LEVELS[format]
+  const text = inputOf(env, 'compression-level')
+  if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+    throw new InputError({
+      message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker chooses the compression itself`,
+      hint: 'Remove `compression` and `compression-level`, or remove `push-with`.',
+    })
+  const level = text === '' ? usual : Number(text)
+  if (Number.isInteger(level) && level >= 1 && level <= most) return { format, level }
+  throw new InputError({
+    message: `The input \`compression-level\` is "${text}"; for ${format}, it must be a number from 1 to ${most}`,
+  })
+}
+
+export function readReuseFrom(env: Environment, images: readonly Repository[], variant = ''): readonly Reference[] {
+  const given = splitList(inputOf(env, 'reuse-from'))
+  // The merge of a variant publishes a tag with the name of the variant by default.
+  const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant)
+  return (isDefault ? [variant, ...given] : given).flatMap((text) => {
+    if (isTag(text)) return images.map((repository) => ({ repository, tag: text }))
+    const reference = valid('reuse-from', () => parseReference(lowercaseName(text)))
+    if (reference.tag !== undefined || reference.digest !== undefined) return [reference]
+    throw new InputError({
+      message: `The input \`reuse-from\` contains "${text}", which has no tag`,
+      hint: 'Write `name:tag`, or only the tag.',
+    })
+  })
+}
+
+/** Makes the name in a reference lowercase, like `image` and `tags`. The tag keeps its case. */
+function lowercaseName(reference: string): string {
+  const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? []
+  return name.toLowerCase() + reference.slice(name.length)
+}
+
+export function readLabels(env: Environment, pushWith: PushWith): Readonly<Record<string, string>> {
+  const lines = linesOf(inputOf(env, 'labels'))
+  if (lines.length > 0 && pushWith === 'docker')
+    throw new InputError({
+      message: 'The input `labels` needs `push-with: registry`: Docker pushes the image unchanged',
+      hint: 'Remove `labels` or `push-with`, or set the labels in Nix (config.Labels).',
+    })
+  return Object.fromEntries(lines.map(readLabel))
+}
+
+function readLabel(line: string): readonly [string, string] {
+  const equals = line.indexOf('=')
+  if (equals > 0) return [line.slice(0, equals), line.slice(equals + 1)]
+  throw new InputError({ message: `The input \`labels\` contains "${line}", which does not have the form key=value` })
+}
+
+export function readFlake(env: Environment): string {
+  const flake = rejectOption('flake', inputOf(env, 'flake') || '.')
+  if (!flake.includes('#')) return flake
+  throw new InputError({
+    message: `The input \`flake\` is "${flake}", which also names an attribute`,
+    hint: 'Move the part after "#" to `attribute`, or use `installable` (build) for the whole.',
+  })
+}
+
+export function readAttribute(env: Environment): string {
+  const attribute = rejectOption('attribute', inputOf(env, 'attribute') || 'containerImage')
+  const hash = attribute.indexOf('#')
+  if (hash === -1) return attribute
+  throw new InputError({
+    message: `The input \`attribute\` is "${attribute}", which also names a flake`,
+    hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+  })
+}
+
+/** Rejects a value that Nix would read as an option. @throws InputError */
+export function rejectOption(input: string, text: string): string {
+  if (!text.startsWith('-')) return text
+  throw new InputError({
+    message: `The input \`${input}\` is "${text}", which Nix would read as an option`,
+    hint: `Set \`${input}\` to what to build, and move options for Nix to \`nix-args\`, one per line.`,
+  })
+}
+
+export function checkNixArg(line: string): string {
+  if (!/^--?[A-Za-z][\w-]*\s/.test(line)) return line
+  throw new InputError({
+    message: `The input \`nix-args\` contains "${line}" on one line, but each line is one argument`,
+    hint: `Write each argument on its own line:\n  nix-args: |\n${line
+      .split(/\s+/)
+      .map((one) => `    ${one}`)
+      .join('\n')}`,
+  })
 }

@@ -3,8 +3,18 @@ import { InputError } from '../errors.ts'
 import { platformOf } from '../nix/system.ts'
 import { type Annotation, parseAnnotation } from '../oci/annotation.ts'
 import type { TagReference } from '../oci/reference.ts'
-import { type CommonInputs, readCommonInputs, readVariant, type VariantInputs } from './common.ts'
-import { inputOf, linesOf, readBoolean, splitList, unique, valid } from './field.ts'
+import {
+  type CommonInputs,
+  inputOf,
+  linesOf,
+  readBoolean,
+  readCommonInputs,
+  readVariant,
+  splitList,
+  unique,
+  type VariantInputs,
+  valid,
+} from './field.ts'
 import { readMetadata, readTagsInput } from './tags.ts'
 
 /** The inputs of a step with `mode: merge`. */

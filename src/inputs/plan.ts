@@ -1,12 +1,18 @@
 import type { Environment } from '../context.ts'
 import { InputError } from '../errors.ts'
 import { platformOf } from '../nix/system.ts'
-import type { LayerFormat } from '../oci/media-type.ts'
+import type { LayerFormat } from '../oci/manifest.ts'
 import type { Reference } from '../oci/reference.ts'
-import { type CommonInputs, readCommonInputs } from './common.ts'
-import { inputOf, linesOf, readBoolean, valid } from './field.ts'
-import { checkNixArg, readAttribute, readFlake } from './nix.ts'
-import { readCompression, readLabels, readPushWith, readReuseFrom } from './push.ts'
+import {
+  checkNixArg,
+  readAttribute,
+  readCompression,
+  readFlake,
+  readLabels,
+  readPushWith,
+  readReuseFrom,
+} from './build.ts'
+import { type CommonInputs, inputOf, linesOf, readBoolean, readCommonInputs, valid } from './field.ts'
 
 /** The inputs of a step with `mode: plan`. */
 export interface PlanInputs extends CommonInputs {

@@ -5,6 +5,7 @@ import { readJson } from '../json.ts'
 import {
   formatReference,
   formatRepository,
+  isTag,
   parseReference,
   type Repository,
   sameRepository,
@@ -12,7 +13,6 @@ import {
   tagProblem,
 } from '../oci/reference.ts'
 import { inputOf, splitList, uniqueBy, valid } from './field.ts'
-import { fillPlaceholders, isTagPattern, withSampleSha } from './placeholders.ts'
 
 /**
  * Replaces `{sha}` in tags with the short ID of a commit.
@@ -130,5 +130,50 @@ export function readMetadata(env: Environment): Metadata | undefined {
     message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
     detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
     hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
+  })
+}
+
+/** Values for placeholders in tags. Empty: unknown. Absent: the placeholder is kept. */
+export interface Placeholders {
+  /** The full commit ID. `{sha}` is its first seven digits. */
+  readonly revision?: string
+  readonly variant?: string
+  readonly system?: string
+}
+
+/**
+ * Replaces `{sha}`, `{variant}` and `{system}` in a tag.
+ * @throws InputError if a value is unknown
+ */
+export function fillPlaceholders(input: string, pattern: string, { revision, variant, system }: Placeholders): string {
+  const values = { sha: revision?.slice(0, 7), variant, system }
+  return Object.entries(values).reduce((text, [name, value]) => {
+    const placeholder = `{${name}}`
+    if (value === undefined || !text.includes(placeholder)) return text
+    if (value === '') throw unknownValue(input, name)
+    return text.replaceAll(placeholder, value)
+  }, pattern)
+}
+
+/** Reports whether a text is a tag once its `{sha}` is replaced. */
+export function isTagPattern(text: string): boolean {
+  return isTag(withSampleSha(text))
+}
+
+/** Returns the tag for a sample commit, for validation. */
+export function withSampleSha(pattern: string): string {
+  return pattern.replaceAll('{sha}', '0123456')
+}
+
+function unknownValue(input: string, name: string): InputError {
+  if (name === 'variant')
+    return new InputError({
+      message: `The input \`${input}\` contains {variant}, but the input \`variant\` is empty`,
+      hint: 'Set `variant` to the name of the image, or remove {variant}.',
+    })
+  return new InputError({
+    message: `The input \`${input}\` contains {${name}}, but the commit is unknown`,
+    detail: 'GITHUB_SHA is empty, and the source is not in a Git work tree',
+    hint: 'Remove {sha} from the tag.',
   })
 }

@@ -13,11 +13,20 @@ import { storeIndex } from '../publish/store-index.ts'
 import { assertNoPlatformLost, planTags, type TagPlan } from '../publish/tag-plan.ts'
 import { type Member, verifyCandidates } from '../publish/verify.ts'
 import { type Candidate, collectArtifacts, collectCandidates } from '../record/collect.ts'
-import type { StoredManifest } from '../registry/registry.ts'
-import { shareLookUps } from '../registry/shared-look-ups.ts'
+import { type StoredManifest, shareLookUps } from '../registry/registry.ts'
 import { settleAll } from '../settle-all.ts'
-import { type BuiltCommit, findBuiltCommit, newerCommits, type Relations, relateCommits } from './merge-commits.ts'
-import { logMergeResult, logOnce, logTagPlan, reportMerge, reportNothing } from './merge-report.ts'
+import {
+  type BuiltCommit,
+  findBuiltCommit,
+  logMergeResult,
+  logOnce,
+  logTagPlan,
+  newerCommits,
+  type Relations,
+  relateCommits,
+  reportMerge,
+  reportNothing,
+} from './merge-report.ts'
 import type { Result, Tools } from './mode.ts'
 
 /**

@@ -7,9 +7,9 @@ import type { JobLog } from '../log.ts'
 import { installableOf } from '../nix/installable.ts'
 import { formatPackages, readPackages } from '../nix/packages.ts'
 import { ANY_RUNNER, hostedRunner } from '../nix/system.ts'
-import { shareLookUps } from '../registry/shared-look-ups.ts'
+import { shareLookUps } from '../registry/registry.ts'
 import type { Result, Tools } from './mode.ts'
-import { type PlannedBuild, summarizePlan } from './plan-summary.ts'
+import { type PlannedBuild, summarizePlan } from './summaries.ts'
 
 /**
  * Generates the matrix of the build jobs: the systems for which the flake has the image, with a runner for each. Marks

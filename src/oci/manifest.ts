@@ -2,9 +2,8 @@ import * as v from 'valibot'
 import { FormatError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import { sanitizeLine } from '../text.ts'
-import { DIGEST, type Digest } from './digest.ts'
-import { isIndexType, isManifestType } from './media-type.ts'
-import { NO_PLATFORM, PLATFORM, type Platform } from './platform.ts'
+import { byPlatform, NO_PLATFORM, PLATFORM, type Platform } from './platform.ts'
+import { DIGEST, type Digest } from './reference.ts'
 
 /** A reference to a blob or manifest: https://github.com/opencontainers/image-spec/blob/main/descriptor.md */
 export interface Descriptor {
@@ -126,4 +125,128 @@ export function parseDocument<Schema extends v.GenericSchema>(
   if (read.ok) return read.value
   const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`
   throw new FormatError({ message: `${name} is not a valid ${kind}: ${sanitizeLine(problem)}` })
+}
+
+/** The entry of a platform's manifest in an index. */
+export interface IndexEntry extends Descriptor {
+  readonly platform: Platform
+}
+
+/**
+ * Returns the bytes of an OCI image index. Sorts entries by platform and annotations by key, so that the bytes do not
+ * depend on their order.
+ */
+export function composeIndex(
+  entries: readonly IndexEntry[],
+  annotations: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const index = {
+    schemaVersion: 2,
+    mediaType: OCI_INDEX,
+    manifests: entries.toSorted(byPlatform).map(serializeEntry),
+    ...serializeAnnotations(annotations),
+  }
+  return new TextEncoder().encode(JSON.stringify(index, undefined, 2))
+}
+
+/**
+ * Returns the bytes of a Docker manifest list, which has no annotations. Sorts entries by platform.
+ * Source: https://distribution.github.io/distribution/spec/manifest-v2-2/#manifest-list
+ */
+export function composeDockerList(entries: readonly IndexEntry[]): Uint8Array {
+  const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }))
+  return new TextEncoder().encode(
+    JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2),
+  )
+}
+
+function serializeEntry({ mediaType, digest, size, platform, annotations = {} }: IndexEntry): object {
+  const { os, architecture, variant } = platform
+  return {
+    mediaType,
+    digest,
+    size,
+    platform: { architecture, os, ...(variant && { variant }) },
+    ...serializeAnnotations(annotations),
+  }
+}
+
+function serializeAnnotations(annotations: Readonly<Record<string, string>>): object {
+  const keys = Object.keys(annotations).sort()
+  return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) }
+}
+
+/** The fields of an image config that this action reads: https://github.com/opencontainers/image-spec/blob/main/config.md */
+export interface ImageConfig extends Platform {
+  readonly diffIds: readonly Digest[]
+  readonly labels: Readonly<Record<string, string>>
+}
+
+/**
+ * Parses an image config.
+ * @param name the name of the document in errors
+ * @throws FormatError
+ */
+export function parseConfig(bytes: Uint8Array, name: string): ImageConfig {
+  const config = parseDocument(CONFIG, bytes, name, 'image config')
+  return {
+    os: config.os,
+    architecture: config.architecture,
+    ...(config.variant && { variant: config.variant }),
+    diffIds: config.rootfs.diff_ids,
+    labels: config.config?.Labels ?? {},
+  }
+}
+
+const CONFIG = v.object({
+  ...PLATFORM.entries,
+  config: v.nullish(v.object({ Labels: STRINGS })),
+  rootfs: v.object({ diff_ids: v.array(DIGEST) }),
+})
+
+/** The media types of manifests and indexes. Those of Docker have the same fields as those of OCI. */
+export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
+export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
+export const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json'
+
+/** The `Accept` header for all types of manifests and indexes. */
+export const MANIFEST_TYPES: readonly string[] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX]
+
+/** Returns whether a media type is that of an OCI index or a Docker manifest list. */
+export function isIndexType(mediaType: string): boolean {
+  return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX
+}
+
+/** Returns whether a media type is that of an OCI or Docker image manifest. */
+export function isManifestType(mediaType: string): boolean {
+  return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST
+}
+
+export const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json'
+
+const LAYER_FORMATS = ['gzip', 'zstd'] as const
+
+/** The compression of a layer. */
+export type LayerFormat = (typeof LAYER_FORMATS)[number]
+
+/** Returns whether a value is a layer compression. */
+export function isLayerFormat(text: unknown): text is LayerFormat {
+  return LAYER_FORMATS.some((format) => format === text)
+}
+
+/** Returns the OCI media type of a compressed layer. */
+export function layerType(format: LayerFormat): string {
+  return `application/vnd.oci.image.layer.v1.tar+${format}`
+}
+
+/** Returns the compression of a layer by its media type, including that of Docker. */
+export function layerFormat(mediaType: string): LayerFormat | undefined {
+  if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip') return 'gzip'
+  return LAYER_FORMATS.find((format) => mediaType === layerType(format))
+}
+
+/** Returns whether a layer may be stored outside of registries, as those of Windows were. The manifest has its URLs. */
+export function isForeignLayer(mediaType: string): boolean {
+  return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.')
 }

@@ -2,8 +2,7 @@ import { which } from '@actions/io'
 import { startActivity } from '../log.ts'
 import { withoutEscapes, withoutHidden } from '../text.ts'
 import { waitUpTo } from './cancellation.ts'
-import { endGroup, startChild } from './child.ts'
-import type { Trust } from './environment.ts'
+import { endGroup, startChild, type Trust } from './child.ts'
 import { collectOutput, keepTail, printLine, splitLines } from './output.ts'
 
 /** The output and exit code of a program. */

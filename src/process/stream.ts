@@ -3,8 +3,7 @@ import { PassThrough } from 'node:stream'
 import { startActivity } from '../log.ts'
 import { lastLines, withoutEscapes } from '../text.ts'
 import { waitUpTo } from './cancellation.ts'
-import { endGroup, startChild } from './child.ts'
-import type { Trust } from './environment.ts'
+import { endGroup, startChild, type Trust } from './child.ts'
 import { keepTail } from './output.ts'
 
 /** A program whose input or output does not fit into memory. */

@@ -1,10 +1,18 @@
 import { withBuildInfo } from '../cache/build-info.ts'
 import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
-import { digestOf } from '../oci/digest.ts'
-import { composeDockerList, composeIndex, type IndexEntry } from '../oci/image-index.ts'
-import { type Descriptor, type Index, parseManifest } from '../oci/manifest.ts'
-import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX } from '../oci/media-type.ts'
+import {
+  composeDockerList,
+  composeIndex,
+  type Descriptor,
+  DOCKER_INDEX,
+  DOCKER_MANIFEST,
+  type Index,
+  type IndexEntry,
+  OCI_INDEX,
+  parseManifest,
+} from '../oci/manifest.ts'
 import { NO_PLATFORM, platformKey } from '../oci/platform.ts'
+import { digestOf } from '../oci/reference.ts'
 import type { StoredManifest } from '../registry/registry.ts'
 import { sanitizeLine } from '../text.ts'
 import type { PublishedTag } from './published.ts'

@@ -4,12 +4,12 @@ import { finishUp, NOT_CANCELLABLE, untilAborted } from '../process/cancellation
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import {
   formatTagsLeft,
+  type RepositoryTag,
   type RestoreOptions,
   readTagDigest,
   restoreTags,
   TagConflict,
   type TagMove,
-  type TagPlace,
   type WriteOutcome,
   writeTag,
 } from '../registry/tags.ts'
@@ -28,7 +28,7 @@ export interface MoveOptions {
    * Plans the tags again. Absent: a tag that another run has moved is an error.
    * @param done the tags that this merge has moved, which stay as they are
    */
-  readonly replan?: (conflict: TagConflict, done: readonly TagPlace[]) => Promise<readonly TagMove[]>
+  readonly replan?: (conflict: TagConflict, done: readonly RepositoryTag[]) => Promise<readonly TagMove[]>
   /** Aborted when the step is cancelled. */
   readonly signal?: AbortSignal
 }

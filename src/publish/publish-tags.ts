@@ -1,12 +1,11 @@
 import { firstLine, MergeError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { REVISION } from '../oci/annotation.ts'
-import type { Digest } from '../oci/digest.ts'
 import { parseManifest } from '../oci/manifest.ts'
-import { formatReference, type TagReference } from '../oci/reference.ts'
+import { type Digest, formatReference, type TagReference } from '../oci/reference.ts'
 import { untilAborted } from '../process/cancellation.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
-import { readTagDigest, type TagConflict, type TagMove, type TagPlace } from '../registry/tags.ts'
+import { type RepositoryTag, readTagDigest, type TagConflict, type TagMove } from '../registry/tags.ts'
 import { sanitizeLine } from '../text.ts'
 import { moveTags } from './move-tags.ts'
 import type { TagPlan } from './tag-plan.ts'
@@ -30,7 +29,7 @@ export async function publishTags(
   { replan, signal, log }: PublishOptions,
 ): Promise<readonly TagPlan[]> {
   let plans = planned
-  const replanMoves = async ({ parts }: TagConflict, done: readonly TagPlace[]) => {
+  const replanMoves = async ({ parts }: TagConflict, done: readonly RepositoryTag[]) => {
     log.info(`${parts.message}: ${parts.detail}. Reading the tags again`)
     const tags = plans.map(({ tag }) => tag)
     const again = await replan(tags.filter((tag) => !done.includes(tag)))
@@ -59,7 +58,7 @@ function withOutcome(plan: TagPlan, overtaken: readonly OvertakenTag[]): TagPlan
 
 /** A tag that another run has moved after this run did. */
 export interface OvertakenTag {
-  readonly tag: TagPlace
+  readonly tag: RepositoryTag
   /** Undefined if it was deleted. */
   readonly now: Digest | undefined
 }
@@ -114,7 +113,11 @@ async function overtakenBy(
 }
 
 /** Returns the commit of what a tag points to, if it can be read. */
-async function readCommit(registry: Registry, { repository }: TagPlace, digest: Digest): Promise<string | undefined> {
+async function readCommit(
+  registry: Registry,
+  { repository }: RepositoryTag,
+  digest: Digest,
+): Promise<string | undefined> {
   try {
     const stored = await registry.getManifest(repository, digest)
     return stored && indexCommit(stored)

@@ -1,7 +1,13 @@
 import { FormatError } from '../errors.ts'
 import { REVISION, SOURCE } from '../oci/annotation.ts'
-import { type Descriptor, type Index, isAttestation, parseManifest } from '../oci/manifest.ts'
-import { DOCKER_INDEX, isIndexType } from '../oci/media-type.ts'
+import {
+  type Descriptor,
+  DOCKER_INDEX,
+  type Index,
+  isAttestation,
+  isIndexType,
+  parseManifest,
+} from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import { formatReference, formatRepository, type TagReference } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'

@@ -1,6 +1,6 @@
 import { MergeError } from '../errors.ts'
 import type { Log } from '../log.ts'
-import { DOCKER_MANIFEST } from '../oci/media-type.ts'
+import { DOCKER_MANIFEST } from '../oci/manifest.ts'
 import { formatRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import { copyImages } from '../registry/copy.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'

@@ -1,7 +1,6 @@
 import { MergeError } from '../errors.ts'
-import type { Digest } from '../oci/digest.ts'
 import { formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
-import { formatReference, type TagReference } from '../oci/reference.ts'
+import { type Digest, formatReference, type TagReference } from '../oci/reference.ts'
 import type { PublishedTag } from './published.ts'
 
 /** The decision of a merge about a tag. */

@@ -6,9 +6,9 @@ import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage } from '../image/open-image.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerFile, SourceImage } from '../image/source-image.ts'
-import type { Digest } from '../oci/digest.ts'
-import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
+import { type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
+import type { Digest } from '../oci/reference.ts'
 
 /**
  * Reads an image and checks each layer against the config, without pushing anything.

@@ -1,8 +1,8 @@
 import { describeBuild, sameBuild } from '../cache/build-info.ts'
 import type { UnchangedImage } from '../cache/unchanged.ts'
-import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
+import { type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import { type Repository, sameRepository } from '../oci/reference.ts'
-import { copyImages, putEverywhere } from '../registry/copy.ts'
+import { copyImages, putBlobEverywhere } from '../registry/copy.ts'
 import { fetchImage, isImageComplete, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { putTags } from '../registry/tags.ts'
@@ -29,7 +29,7 @@ export async function relabel(
   const wanted = format === undefined ? info : describeBuild(info.storePath, labels, format, formats)
   if (config.digest === image.configDigest && sameBuild(wanted, info)) return { image, info }
   const manifest = rewriteManifest(own.manifest, config, wanted)
-  await putEverywhere(registry, [repository], config)
+  await putBlobEverywhere(registry, [repository], config)
   await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes)
   return { image: await fetchImage(registry, repository, manifest.digest, { retryNotFound: true }), info: wanted }
 }

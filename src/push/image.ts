@@ -5,15 +5,14 @@ import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage, readImage } from '../image/open-image.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
-import type { Digest } from '../oci/digest.ts'
-import { layerFormat } from '../oci/media-type.ts'
+import { layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
-import { formatReference, formatRepository } from '../oci/reference.ts'
-import { putEverywhere } from '../registry/copy.ts'
+import { type Digest, formatReference, formatRepository } from '../oci/reference.ts'
+import { putBlobEverywhere } from '../registry/copy.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { putTags, type TagPlace } from '../registry/tags.ts'
+import { putTags, type RepositoryTag } from '../registry/tags.ts'
 import { settleAll } from '../settle-all.ts'
 import { formatBytes, sanitizeLine } from '../text.ts'
 import { checkLayer, layerFiles, notATar, readLayer } from './check.ts'
@@ -243,11 +242,11 @@ async function pushManifest(
   const manifest = manifestOf(image, config, layers, info)
   const { bytes, digest, mediaType } = manifest
   const missing = images.filter((repository) => !published.has(repository, config.digest))
-  await putEverywhere(registry, missing, config)
+  await putBlobEverywhere(registry, missing, config)
   // Also if it exists: the registry's answer says whether it still has all the layers.
   await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)))
   // Tags move only when every registry has the image.
-  const check = (stored: StoredManifest, place: TagPlace) => checkReplaced(registry, stored, place, platform)
+  const check = (stored: StoredManifest, place: RepositoryTag) => checkReplaced(registry, stored, place, platform)
   if (tag !== '') await putTags(registry, images, tag, manifest, check)
   return manifest
 }

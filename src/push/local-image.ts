@@ -1,13 +1,15 @@
 import { access, stat } from 'node:fs/promises'
 import { dirname, join, relative, resolve } from 'node:path'
-import { FileError, ImageError, NixError } from '../errors.ts'
+import { ActionError, FileError, ImageError, NixError } from '../errors.ts'
 import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
 import { resolveWithin } from '../fs/regular-file.ts'
-import { findSource } from '../image/source.ts'
+import { readImage } from '../image/open-image.ts'
+import { findSource, type ImageSource } from '../image/source.ts'
+import type { SourceImage } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import { explainBuildFailure } from '../nix/explain.ts'
-import { type Installable, storePlaceOf } from '../nix/installable.ts'
-import { nixMissing } from '../nix/nix.ts'
+import { attributeOf, type Installable, storePlaceOf } from '../nix/installable.ts'
+import { foreignOptions, type NixCall, nixMissing, runNix } from '../nix/nix.ts'
 import { isStorePath, storeFolder } from '../nix/store-path.ts'
 import { runCommand } from '../process/command.ts'
 import { lastLines } from '../text.ts'
@@ -93,5 +95,88 @@ async function addToStore(place: string, name: string, runnerSystem: string): Pr
     message: `Nix could not add ${name} to its store`,
     detail: lastLines(result.log, 20),
     hint: explainBuildFailure(result.log, { runnerSystem, space }),
+  })
+}
+
+/**
+ * Runs nix2container's own program, which writes the image as an OCI layout, and compares the layout with the description
+ * that Nix built: the program is found by the name of the image, and could belong to another one.
+ * @throws NixError if the program fails, ImageError if it writes another image
+ */
+export async function writeLayout({ path, diffIds = [] }: ImageSource, call: CopyCall): Promise<ImageSource> {
+  await copyToLayout(call)
+  const layout: ImageSource = { path: call.layout, root: call.layout, format: 'layout' }
+  const { config } = await readWritten(layout, call)
+  const difference = firstDifference(config.diffIds, diffIds)
+  if (difference === undefined) return layout
+  throw new ImageError({
+    message: `The copyTo of ${call.installable.name} did not write the image that Nix built, ${path}`,
+    detail: difference,
+    hint: `Nothing was pushed. Check that ${call.installable.name} and its copyTo belong to the same image.`,
+  })
+}
+
+/** Reads the layout. Errors name the program, because the layout is deleted afterwards. */
+async function readWritten(layout: ImageSource, { installable }: CopyCall): Promise<SourceImage> {
+  try {
+    return await readImage(layout)
+  } catch (error) {
+    if (!(error instanceof ActionError)) throw error
+    throw new ImageError({
+      message: `The copyTo of ${installable.name} succeeded, but did not write a complete OCI layout`,
+      detail: error.message.replaceAll(layout.path, 'the layout'),
+      hint: 'Nothing was pushed. Use the copyTo that nix2container adds to the image.',
+      cause: error,
+    })
+  }
+}
+
+function firstDifference(written: readonly string[], described: readonly string[]): string | undefined {
+  if (written.length !== described.length)
+    return `it has ${written.length} layers, and the description lists ${described.length}`
+  const at = written.findIndex((diffId, index) => diffId !== described[index])
+  return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`
+}
+
+export interface CopyCall extends NixCall {
+  /** The path of the layout, which must not exist yet. */
+  readonly layout: string
+}
+
+/**
+ * Writes a nix2container image as an OCI layout. Runs the image's own program (`copyTo`), because only nix2container can
+ * create its layers. Source: https://github.com/nlewo/nix2container#isolate-dependencies-in-dedicated-layers
+ * @throws NixError if the image is given as a path instead of an attribute, or if the program fails
+ */
+export async function copyToLayout(call: CopyCall): Promise<void> {
+  const { installable, nixArgs, layout } = call
+  // Nix would look for the attribute in a flake at that path, and Nix 2.8 also in the parent folders.
+  if (storePlaceOf(installable) !== undefined)
+    throw new NixError({
+      message: `${installable.name} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image`,
+      hint: 'Set `installable` or `attribute` to the attribute of the image, for example:\n  attribute: server',
+    })
+  const program = attributeOf(installable, 'copyTo')
+  const args = [
+    'run',
+    ...foreignOptions(call),
+    ...nixArgs,
+    ...program.options,
+    program.text,
+    '--',
+    `oci:${layout}:image`,
+  ]
+  const { exitCode, log } = await runNix(args, true, 'script')
+  if (exitCode === 0) return
+  const space = formatFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
+  throw new NixError({
+    message: `${program.name} could not write the image as an OCI layout`,
+    detail: lastLines(log, 20),
+    hint:
+      explainBuildFailure(log, { ...call, space }) ??
+      (/attribute '[^']*copyTo/.test(log)
+        ? `The result of nix2container's buildImage has an attribute \`copyTo\`. Let ${installable.name} be that result, not a wrapper around it.`
+        : undefined) ??
+      'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
   })
 }

@@ -1,9 +1,8 @@
 import { Readable } from 'node:stream'
 import { type BuildInfo, withBuildInfo } from '../cache/build-info.ts'
 import type { SourceImage } from '../image/source-image.ts'
-import { digestOf } from '../oci/digest.ts'
-import type { Descriptor } from '../oci/manifest.ts'
-import { layerFormat, layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/media-type.ts'
+import { type Descriptor, layerFormat, layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
+import { digestOf } from '../oci/reference.ts'
 import type { Blob, StoredManifest } from '../registry/registry.ts'
 import type { CompressedLayer } from './uploads.ts'
 

@@ -1,15 +1,14 @@
 import { FormatError, InputError } from '../errors.ts'
 import type { BuildInputs } from '../inputs/build.ts'
-import { fillPlaceholders } from '../inputs/placeholders.ts'
+import { fillPlaceholders } from '../inputs/tags.ts'
 import { platformOf } from '../nix/system.ts'
-import { isAttestation, parseManifest } from '../oci/manifest.ts'
-import { isIndexType } from '../oci/media-type.ts'
+import { isAttestation, isIndexType, parseManifest } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { readStored, type TagPlace } from '../registry/tags.ts'
+import { type RepositoryTag, readStored } from '../registry/tags.ts'
 
 /** The tag of a build's image. */
 export interface ChosenTag {
@@ -59,7 +58,7 @@ function namesPlatform(tag: string, system: string): boolean {
  * Checks that a build does not replace the image of another platform, or an index that has other platforms.
  * @throws InputError if it would, RegistryError if the registry does not say what the tag points to
  */
-export async function checkTag(registry: Registry, place: TagPlace, platform: Platform): Promise<void> {
+export async function checkTag(registry: Registry, place: RepositoryTag, platform: Platform): Promise<void> {
   if ((await registry.findDigest(place.repository, place.tag)) === undefined) return
   const stored = await readStored(registry, place)
   if (stored !== undefined) await checkReplaced(registry, stored, place, platform)
@@ -69,7 +68,7 @@ export async function checkTag(registry: Registry, place: TagPlace, platform: Pl
 export async function checkReplaced(
   registry: Registry,
   stored: StoredManifest,
-  place: TagPlace,
+  place: RepositoryTag,
   platform: Platform,
 ): Promise<void> {
   const platforms = await platformsOf(registry, stored, place)
@@ -93,7 +92,7 @@ function describePlatforms(platforms: readonly (Platform | undefined)[], { media
 async function platformsOf(
   registry: Registry,
   { bytes, digest, mediaType }: StoredManifest,
-  place: TagPlace,
+  place: RepositoryTag,
 ): Promise<readonly (Platform | undefined)[] | undefined> {
   try {
     const content = parseManifest(bytes, mediaType, formatReference(place))

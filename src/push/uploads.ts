@@ -1,17 +1,14 @@
 import { availableParallelism } from 'node:os'
 import type { ReusableBlob } from '../cache/layers.ts'
 import { createBlobStore } from '../compress/blob-store.ts'
-import { type Compression, compressLayer, hashLayer, type Write } from '../compress/compress.ts'
-import { createSemaphore } from '../compress/semaphore.ts'
+import { type Compression, compressLayer, createSemaphore, hashLayer, type Write } from '../compress/compress.ts'
 import { peekCompression } from '../image/decompress.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerFile } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
-import type { Digest } from '../oci/digest.ts'
-import type { Descriptor } from '../oci/manifest.ts'
-import { type LayerFormat, layerFormat } from '../oci/media-type.ts'
-import { type Repository, sameRepository } from '../oci/reference.ts'
-import { putEverywhere } from '../registry/copy.ts'
+import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
+import { type Digest, type Repository, sameRepository } from '../oci/reference.ts'
+import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { settleAll } from '../settle-all.ts'
@@ -115,7 +112,7 @@ export function startUploads(
           const blob = writer.finish()
           check?.({ diffId, digest: blob.digest, format })
           const started = performance.now()
-          const reused = !(await putEverywhere(registry, images, blob))
+          const reused = !(await putBlobEverywhere(registry, images, blob))
           const seconds = (performance.now() - started) / 1000
           const speed = `${formatBytes(blob.size / seconds)}/s`
           const result = reused ? 'already exists' : `pushed in ${seconds.toFixed(1)} s (${speed})`

@@ -1,15 +1,13 @@
 import type { Writable } from 'node:stream'
-import { loginStep, MORE_SPACE } from '../actions/advice.ts'
-import { estimateCompressed } from '../compress/estimate.ts'
-import { keepsLayersUncompressed, loadedImage, PUSH_WITHOUT_DOCKER, tagImage } from '../docker/docker.ts'
-import { loadImage } from '../docker/load.ts'
+import { deflateRawSync } from 'node:zlib'
+import { loginStep, MORE_SPACE, UNIQUE_TAG } from '../actions/advice.ts'
+import { keepsLayersUncompressed, loadedImage, loadImage, PUSH_WITHOUT_DOCKER, tagImage } from '../docker/docker.ts'
 import { pushTag } from '../docker/push.ts'
 import { ImageError } from '../errors.ts'
 import { openImage } from '../image/open-image.ts'
 import type { LayerFile, SourceImage } from '../image/source-image.ts'
 import type { JobLog, Log } from '../log.ts'
-import type { Digest } from '../oci/digest.ts'
-import { formatReference, type Repository } from '../oci/reference.ts'
+import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
 import { fetchImage, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
@@ -95,6 +93,11 @@ function createSizes(): Sizes {
   }
 }
 
+const IMMUTABLE_TAG = `The tag may be immutable. Push by digest only, without Docker:
+  push-with: registry
+  tag: ""
+Or ${UNIQUE_TAG}`
+
 async function pushTo(
   repository: Repository,
   name: string,
@@ -112,9 +115,9 @@ async function pushTo(
     return same
   }
   await tagImage(name, reference)
-  const loginHelp = `Log in before this step:\n${loginStep(repository.host)}`
+  const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG }
   const digest = await log.foreignGroup(`Push ${reference}`, () =>
-    pushTag({ reference, size, loginHelp, existing: existing?.digest }, log),
+    pushTag({ reference, size, hints, existing: existing?.digest }, log),
   )
   const published = await fetchImage(registry, repository, digest, { retryNotFound: true })
   // Another job may have tagged another image with this name in the meantime.
@@ -139,4 +142,30 @@ async function findSameImage(
 ): Promise<PublishedImage | undefined> {
   const published = await fetchImage(registry, repository, digest).catch(() => undefined)
   return published?.configDigest === configDigest ? published : undefined
+}
+
+/** The first 64 KiB of each MiB are compressed. */
+const PERIOD = 1024 * 1024
+const SAMPLE = 64 * 1024
+
+/** Estimates the size of a layer in gzip, in bytes, from the compression ratio of samples. */
+export async function estimateCompressed(content: AsyncIterable<Buffer>): Promise<number> {
+  let size = 0
+  let sampled = 0
+  let compressed = 0
+  for await (const chunk of content) {
+    // A chunk may contain several samples, or part of one.
+    for (let at = 0; at < chunk.length; ) {
+      const inPeriod = (size + at) % PERIOD
+      const wanted = inPeriod < SAMPLE ? SAMPLE - inPeriod : 0
+      const sample = chunk.subarray(at, at + wanted)
+      if (sample.length > 0) {
+        sampled += sample.length
+        compressed += deflateRawSync(sample, { level: 4 }).length
+      }
+      at += wanted > 0 ? sample.length : PERIOD - inPeriod
+    }
+    size += chunk.length
+  }
+  return sampled === 0 ? 0 : Math.round((compressed / sampled) * size)
 }

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { unzipSync } from 'fflate'
 import { messageOf, RecordError } from '../errors.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
-import { type Digest, isDigest } from '../oci/digest.ts'
+import { type Digest, isDigest } from '../oci/reference.ts'
 import { settleAll } from '../settle-all.ts'
 import { formatBytes, sanitizeLine } from '../text.ts'
 import {
@@ -14,7 +15,6 @@ import {
   openArtifactCalls,
 } from './artifact-client.ts'
 import { type FoundRecord, originOfArtifact, PREFIX } from './artifact-name.ts'
-import { readZip, type ZipFile } from './zip.ts'
 
 /** A digest from an artifact of another action. */
 export interface FoundDigest {
@@ -174,3 +174,28 @@ const DAMAGED = 'Re-run the job that wrote the artifact, and then this job.'
 
 const OTHER_ARTIFACT =
   'It does not contain a digest. Give it a name that does not begin with image-digest- and that `artifact-pattern` does not match.'
+
+/** A file of a zip archive. */
+export interface ZipFile {
+  /** As in the archive: may be absolute and contain `..` or any character. */
+  readonly path: string
+  readonly content: Buffer
+}
+
+/**
+ * Reads all files of a small zip archive into memory.
+ * @param limit of the unpacked size of all files, in bytes
+ * @throws Error if the files are larger or the archive is damaged
+ */
+export function readZip(archive: Uint8Array, limit: number): readonly ZipFile[] {
+  let size = 0
+  const files = unzipSync(archive, {
+    // fflate unpacks no more of a file than the archive declares.
+    filter({ name, originalSize }) {
+      size += originalSize
+      if (size > limit) throw new Error(`its unpacked size exceeds ${formatBytes(limit)}`)
+      return !name.endsWith('/')
+    },
+  })
+  return Object.entries(files).map(([path, content]) => ({ path, content: Buffer.from(content) }))
+}

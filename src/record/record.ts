@@ -2,10 +2,9 @@ import * as v from 'valibot'
 import { RecordError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import { platformOf } from '../nix/system.ts'
-import { DIGEST, type Digest } from '../oci/digest.ts'
-import { isLayerFormat, isManifestType, type LayerFormat } from '../oci/media-type.ts'
+import { isLayerFormat, isManifestType, type LayerFormat } from '../oci/manifest.ts'
 import { fits, formatPlatform, PLATFORM, type Platform } from '../oci/platform.ts'
-import { formatRepository, parseReference } from '../oci/reference.ts'
+import { DIGEST, type Digest, formatRepository, parseReference } from '../oci/reference.ts'
 import { isCommitId } from '../process/git.ts'
 
 /** What build hands over to merge: the image of one system. */

@@ -108,7 +108,7 @@ async function* holdBack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> 
  * there in the others. After a failure, waits for the other registries before rejecting.
  * @returns whether it was uploaded
  */
-export async function putEverywhere(
+export async function putBlobEverywhere(
   registry: Registry,
   repositories: readonly Repository[],
   blob: Blob,

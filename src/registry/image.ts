@@ -1,9 +1,15 @@
-import { parseConfig } from '../oci/config.ts'
-import { type Digest, digestOf } from '../oci/digest.ts'
-import { type Descriptor, type Index, isAttestation, type Manifest, parseManifest } from '../oci/manifest.ts'
-import { isForeignLayer, OCI_MANIFEST } from '../oci/media-type.ts'
+import {
+  type Descriptor,
+  type Index,
+  isAttestation,
+  isForeignLayer,
+  type Manifest,
+  OCI_MANIFEST,
+  parseConfig,
+  parseManifest,
+} from '../oci/manifest.ts'
 import { formatPlatform, type Platform } from '../oci/platform.ts'
-import { formatReference, type Repository } from '../oci/reference.ts'
+import { type Digest, digestOf, formatReference, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../settle-all.ts'
 import type { ReadOptions, Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'

@@ -1,7 +1,6 @@
 import type { Http, HttpReply, HttpSuccess } from '../http/client.ts'
 import { pauseBeforeRetry, RETRY_PAUSES } from '../http/retry.ts'
-import { type Digest, isDigest } from '../oci/digest.ts'
-import { formatRepository, type Repository } from '../oci/reference.ts'
+import { type Digest, formatRepository, isDigest, type Repository } from '../oci/reference.ts'
 import { settled } from '../settle-all.ts'
 import type { RegistrySettings } from './authorization.ts'
 import { type FailedCall, refusalError } from './refusal.ts'

@@ -1,20 +1,19 @@
 import { firstLine, messageOf, TagError } from '../errors.ts'
-import type { Digest } from '../oci/digest.ts'
-import { formatReference, type Repository } from '../oci/reference.ts'
+import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
 import { untilAborted } from '../process/cancellation.ts'
 import { settleAll } from '../settle-all.ts'
 import type { Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 
 /** A tag in a repository. */
-export interface TagPlace {
+export interface RepositoryTag {
   readonly repository: Repository
   readonly tag: string
 }
 
 /** A tag to move to a manifest that its repository already has. */
 export interface TagMove {
-  readonly tag: TagPlace
+  readonly tag: RepositoryTag
   /** The manifest that it points to now. Absent if the tag is new. */
   readonly before?: StoredManifest | undefined
 }
@@ -38,7 +37,7 @@ export class TagConflict extends TagError {
  * for new would be moved unchecked, or deleted when it is moved back.
  * @throws RegistryError also if the tag exists, but the registry does not return its manifest
  */
-export async function readStored(registry: Registry, reference: TagPlace): Promise<StoredManifest | undefined> {
+export async function readStored(registry: Registry, reference: RepositoryTag): Promise<StoredManifest | undefined> {
   const { repository, tag } = reference
   const stored = await registry.getManifest(repository, tag)
   if (stored !== undefined) return stored
@@ -64,7 +63,7 @@ export async function putTags(
   repositories: readonly Repository[],
   tag: string,
   manifest: StoredManifest,
-  check: (stored: StoredManifest, place: TagPlace) => Promise<void>,
+  check: (stored: StoredManifest, place: RepositoryTag) => Promise<void>,
 ): Promise<void> {
   const several = repositories.length > 1
   const all = await settleAll(
@@ -131,7 +130,7 @@ export async function writeTag(
  */
 export async function readTagDigest(
   registry: Registry,
-  { repository, tag }: TagPlace,
+  { repository, tag }: RepositoryTag,
   expected: readonly (Digest | undefined)[],
   outdated?: Digest,
 ): Promise<Digest | undefined> {

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import type { Http, HttpFailure, HttpSuccess } from '../http/client.ts'
-import { readErrorAnswer } from '../http/error-answer.ts'
+import { readErrorAnswer } from '../http/http-error.ts'
 import { readJson } from '../json.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import { sanitizeLine } from '../text.ts'

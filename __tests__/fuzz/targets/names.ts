@@ -1,6 +1,5 @@
 import { parseAnnotation, placeAnnotations } from '../../../src/oci/annotation.ts'
-import { composeIndex } from '../../../src/oci/image-index.ts'
-import { OCI_MANIFEST } from '../../../src/oci/media-type.ts'
+import { composeIndex, OCI_MANIFEST } from '../../../src/oci/manifest.ts'
 import { type Platform, platformKey } from '../../../src/oci/platform.ts'
 import { formatReference, parseReference } from '../../../src/oci/reference.ts'
 import { parseChallenge } from '../../../src/registry/challenge.ts'
