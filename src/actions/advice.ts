@@ -1,23 +1,11 @@
+import { loginStep, MORE_FILES, MORE_SPACE, UNIQUE_TAG } from '../advice.ts'
 import type { DiskError } from '../errors.ts'
 import { OCI_INDEX } from '../oci/manifest.ts'
 import type { RegistryError } from '../registry/registry-error.ts'
 
-/** Returns the workflow step that logs in to a registry. */
-export function loginStep(host: string): string {
-  if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host)) return '  - uses: aws-actions/amazon-ecr-login@v2'
-  const lines = {
-    'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
-    'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
-  }[host] ?? [
-    `registry: ${host}`,
-    'username: ${{ vars.REGISTRY_USERNAME }}',
-    'password: ${{ secrets.REGISTRY_PASSWORD }}',
-  ]
-  return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n')
-}
-
 /**
- * Returns what to change in a workflow after a registry error. Kept apart from `registry/`, which knows nothing of workflows.
+ * Returns what to change in a workflow after a registry error. Separate from `registry/`, which does not depend on GitHub
+ * Actions.
  * @param mode the mode of the step
  */
 export function adviceFor(error: RegistryError, mode?: string): string | undefined {
@@ -58,13 +46,6 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
   }
 }
 
-/** What to do if the disk is full or nearly so. */
-export const MORE_SPACE =
-  'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.'
-
-/** What to do if the limit of open files is reached. */
-export const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.'
-
 /** Returns what to do if files can't be written. */
 export function adviceForDisk({ problem, folder }: DiskError): string {
   switch (problem) {
@@ -84,10 +65,6 @@ export function adviceForDisk({ problem, folder }: DiskError): string {
 }
 
 const WRITE_ACCESS = 'Give the login write access to the repository.'
-
-/** Says how to give each run a tag that does not exist yet. */
-export const UNIQUE_TAG = `set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`
 
 const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""

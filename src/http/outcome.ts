@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import { errors } from 'undici'
-import { MORE_FILES } from '../actions/advice.ts'
+import { MORE_FILES } from '../advice.ts'
 import { messageOf } from '../errors.ts'
 import { sanitizeLine } from '../text.ts'
 import { LateAnswer } from './body.ts'

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { MORE_SPACE } from '../actions/advice.ts'
+import { MORE_SPACE } from '../advice.ts'
 import { findPublished } from '../cache/layers.ts'
 import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'

@@ -1,4 +1,4 @@
-import { MORE_SPACE } from '../actions/advice.ts'
+import { MORE_SPACE } from '../advice.ts'
 import { hostedRunner } from './system.ts'
 
 /** The circumstances of a failed build. */

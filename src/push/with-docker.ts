@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream'
 import { deflateRawSync } from 'node:zlib'
-import { loginStep, MORE_SPACE, UNIQUE_TAG } from '../actions/advice.ts'
+import { loginStep, MORE_SPACE, UNIQUE_TAG } from '../advice.ts'
 import { keepsLayersUncompressed, loadedImage, loadImage, PUSH_WITHOUT_DOCKER, tagImage } from '../docker/docker.ts'
 import { pushTag } from '../docker/push.ts'
 import { ImageError } from '../errors.ts'
