@@ -56,7 +56,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that receives %s', (signa
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('while it writes tags stops and moves the tags back', async () => {
+  test('while it writes tags stops and restores the tags', async () => {
     let first = true
     const isFirst = (request: SeenRequest) => isPut(request, 'v2') && first
     const once: FaultOf = (request) => {
@@ -68,7 +68,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that receives %s', (signa
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('between two groups of tags moves the first group back', async () => {
+  test('between two waves of tags restores the first wave', async () => {
     const isBetween = ({ method, reference }: SeenRequest) =>
       method === 'HEAD' && reference === 'latest' && registry.tags('app').get('v1') !== old
     const run = await cancelAt(isBetween, hold, signal)
@@ -86,7 +86,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('a merge that receives %s', (signa
     for (const tag of TAGS) expect(run.log).toContain(`${registry.host}/app:${tag}: moved`)
   })
 
-  test('while it waits to retry a write stops retrying and moves the tags back', async () => {
+  test('while it waits to retry a write stops retrying and restores the tags', async () => {
     let first = true
     const run = await cancelAt(
       (request) => isPut(request, 'latest'),

@@ -75,7 +75,7 @@ describe('before a tag moves', () => {
 })
 
 describe('while tags move', () => {
-  test('ends the writes under way, begins no more, and moves the tags back', async () => {
+  test('finishes the writes in progress, starts no more, and restores the tags', async () => {
     cancelAt((request) => isPut(request, 'v1'))
     const message = await failure()
     expect(message).toContain('The step was cancelled before all tags had moved\nAll tags are as they were.\n')
@@ -84,7 +84,7 @@ describe('while tags move', () => {
     expect(TAGS.map(written)).toEqual([2, 2, 0])
   })
 
-  test('between two waves moves the tags of the first back', async () => {
+  test('between two waves restores the tags of the first', async () => {
     cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest' && written('v2') > 0)
     expect(await failure()).toContain('All tags are as they were.\n')
     expect(tags()).toEqual(allAt(old))
@@ -120,7 +120,7 @@ describe('while tags move', () => {
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('moves a tag back whose write takes a moment', async () => {
+  test('restores a tag whose write takes a moment', async () => {
     const released = Promise.withResolvers<void>()
     cancelAt((request) => isPut(request, 'v1'), { kind: 'hold', until: released.promise })
     const merging = failure()
@@ -129,7 +129,7 @@ describe('while tags move', () => {
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('says which tags it could not move back in time', async () => {
+  test('says which tags it could not restore in time', async () => {
     registry.setFault((request) => {
       if (isPut(request, 'v1') && written('v1') === 1) controller.abort()
       return isPut(request, 'v2') && written('v2') > 1 ? { kind: 'hang' } : undefined

@@ -83,7 +83,7 @@ describe('a tag that another run has moved meanwhile', () => {
     expect(replans()).toHaveLength(1)
   })
 
-  test('to an index with more platforms stops the merge, and moves back what it has moved', async () => {
+  test('to an index with more platforms stops the merge, and restores the tags that it has moved', async () => {
     const old = await indexOf(EARLIER)
     for (const tag of ['v1', 'latest']) registry.seedTag('app', tag, old)
     const whole = await indexOf(COMMIT, ['x86_64-linux', 'aarch64-linux'])

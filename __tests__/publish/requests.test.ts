@@ -107,7 +107,7 @@ describe('a login that may not write is reported', () => {
   })
 })
 
-test('a tag that is immutable is reported with what it points to, and the others are put back', async () => {
+test('a tag that is immutable is reported with what it points to, and the others are restored', async () => {
   const images = await push(registry, 'app', TWO)
   const [old] = await push(registry, 'app', TWO, { content: 'old' })
   for (const tag of ['v1', 'v1.2']) registry.seedTag('app', tag, old.image.digest)

@@ -224,7 +224,7 @@ describe('another run that moves a tag to something else', () => {
     })
   }
 
-  test('after the first wave is noticed before the next one, and the tags of the first are moved back', async () => {
+  test('after the first wave is noticed before the next one, and the tags of the first are restored', async () => {
     moveAfter('v1', 'latest')
     const moving = moveTags(registry, movesOf(TAGS), fresh)
     await expect(moving).rejects.toThrow(
@@ -284,7 +284,7 @@ describe('an answer about a tag that can’t be right', () => {
   })
 })
 
-describe('what can’t be put back is named', () => {
+describe('a tag that can’t be restored is named', () => {
   test('a new tag, where the registry can’t delete tags', async () => {
     pointTo(old, ['v1.2', 'v1', 'latest'])
     refuse('v1')

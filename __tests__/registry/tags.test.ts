@@ -33,7 +33,7 @@ async function openTwo(tagged: boolean) {
   return { server, client, repositories }
 }
 
-test('a tag that one repository refuses is moved back in the others', async () => {
+test('a tag that one repository refuses is restored in the others', async () => {
   const { server, client, repositories } = await openTwo(true)
   const error = await putTags(client, repositories, 'v1', fresh, async () => undefined).catch(
     (thrown: unknown) => thrown as Error,

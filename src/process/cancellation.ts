@@ -14,7 +14,7 @@ export const NOT_CANCELLABLE: Cancellation = { signal: new AbortController().sig
 
 const finishing = new AsyncLocalStorage<true>()
 
-/** Runs work that is still necessary after the step is cancelled, such as moving tags back. It may wait and retry. */
+/** Runs work that is still necessary after the step is cancelled, such as restoring tags. It may wait and retry. */
 export function finishUp<Result>(work: () => Promise<Result>): Promise<Result> {
   return finishing.run(true, work)
 }

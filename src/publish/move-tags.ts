@@ -18,7 +18,7 @@ import { settleAll } from '../settle-all.ts'
 /** How often the tags are planned again because another run has moved one of them. */
 const MOST_REPLANS = 3
 
-/** How long unfinished writes and moving tags back may take after the step is cancelled, in milliseconds. */
+/** How long unfinished writes and restoring tags may take after the step is cancelled, in milliseconds. */
 const FINISH_WAVE = 3000
 
 const RESTORE = 3000
@@ -34,14 +34,14 @@ export interface MoveOptions {
 }
 
 /**
- * Points tags to an index in waves: first new tags, then existing ones, `latest` last. If a tag can't be moved, moves
- * back the tags moved before, as far as the registry allows. If another run has moved a tag in the meantime, plans the
- * remaining tags again. When the step is cancelled, finishes unfinished writes, and moves tags back unless all have
+ * Points tags to an index in waves: first new tags, then existing ones, `latest` last. If a tag can't be moved, restores
+ * the tags moved before, as far as the registry allows. If another run has moved a tag in the meantime, plans the
+ * remaining tags again. When the step is cancelled, finishes unfinished writes, and restores the tags unless all have
  * moved.
  *
  * Another run may move the same tags to the same index at the same time. A tag that points to the index counts as moved
  * even if this write is refused, as the second write of an immutable tag is. Once another run is known to move tags,
- * moves none back: the other run reports them as published.
+ * restores none: the other run reports them as published.
  * @param planned may contain tags that point to the index already
  * @throws MergeError that says where each tag is
  */

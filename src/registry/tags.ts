@@ -34,7 +34,7 @@ export class TagConflict extends TagError {
 
 /**
  * Reads the manifest that a tag points to. Asks twice before it reports that a tag does not exist: a tag that is mistaken
- * for new would be moved unchecked, or deleted when it is moved back.
+ * for new would be moved unchecked, or deleted when it is restored.
  * @throws RegistryError also if the tag exists, but the registry does not return its manifest
  */
 export async function readStored(registry: Registry, reference: RepositoryTag): Promise<StoredManifest | undefined> {
@@ -54,7 +54,7 @@ export async function readStored(registry: Registry, reference: RepositoryTag): 
 }
 
 /**
- * Points a tag to a manifest in all repositories. If one of them fails, moves the tag back in the others.
+ * Points a tag to a manifest in all repositories. If one of them fails, restores the tag in the others.
  * @param check throws if a tag must not be moved; no tag has moved then
  * @throws TagError that says where the tag is now
  */
@@ -151,7 +151,8 @@ export interface RestoreOptions {
 }
 
 /**
- * Moves tags back to where they were, except those that another run has moved since.
+ * Restores tags: points them to what they pointed to before, and deletes new ones. Skips tags that another run has
+ * moved since.
  * @param moved the digest that they were moved to
  * @returns a line for each tag that is not, or may not be, as it was
  */
@@ -197,7 +198,7 @@ async function restoreTag(
     if (await registry.deleteTag(repository, tag.tag)) return undefined
     return `is new and points to ${moved}; ${repository.host} can't delete tags`
   } catch (error) {
-    return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${messageOf(error)}`
+    return `could not be ${before === undefined ? 'deleted' : `restored to ${before.digest}`} and may still point to ${moved}: ${messageOf(error)}`
   }
 }
 
