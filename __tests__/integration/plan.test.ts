@@ -241,7 +241,7 @@ describe('a failure explains its cause', () => {
       'an image that the flake lacks for every system',
       { inputs: { attribute: 'image' } },
       [
-        'The flake . has no packages.<system>.image for any system that images support',
+        'The flake . has no packages.<system>.image for any supported system',
         'aarch64-linux: containerImage, layeredImage, ociArchive, ociLayout, plainImage, streamedImage',
         'Set `attribute` to a package of the flake',
       ],

@@ -8,7 +8,8 @@ import { sanitizeLine } from '../text.ts'
 /** The relation of this run's commit to a published one, or the reason why it is unknown. */
 export type Relation = 'ahead' | 'behind' | 'identical' | 'diverged' | { readonly unknown: string }
 
-export interface CommitQuestion {
+/** Two commits to compare. */
+export interface CommitComparison {
   /** `$GITHUB_API_URL` */
   readonly api: string
   /** `owner/name` */
@@ -30,8 +31,8 @@ const COMPARISON_LIMIT = 16 * 1024 * 1024
  * Compares two commits with the API of the Git host. Never throws: after a failure, the relation is unknown.
  * Source: https://docs.github.com/en/rest/commits/commits#compare-two-commits
  */
-export async function compareCommits(question: CommitQuestion, http: Http): Promise<Relation> {
-  const { api, repository, token, base, head } = question
+export async function compareCommits(comparison: CommitComparison, http: Http): Promise<Relation> {
+  const { api, repository, token, base, head } = comparison
   if (base === head) return 'identical'
   if (!isCommit(base) || !isCommit(head))
     return { unknown: `"${sanitizeLine(isCommit(base) ? head : base)}" is not a commit` }

@@ -26,8 +26,8 @@ export interface BuildIdentity {
  * @param info from the image's manifest; absent if Docker wrote it
  */
 export function recordOf(
-  { repository, digest, mediaType, size, platform: own }: ImageManifest,
-  { os, architecture, variant: ownVariant = own.variant }: Platform,
+  { repository, digest, mediaType, size, platform }: ImageManifest,
+  { os, architecture, variant: cpuVariant = platform.variant }: Platform,
   storePath: string,
   info: BuildInfo | undefined,
   inputs: BuildInputs,
@@ -38,7 +38,7 @@ export function recordOf(
     schema: 1,
     image: formatRepository(repository),
     system,
-    platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
+    platform: { os, architecture, ...(cpuVariant !== undefined && { variant: cpuVariant }) },
     digest,
     mediaType,
     size,

@@ -1,4 +1,4 @@
-import { type CommitQuestion, compareCommits, type Relation } from '../actions/commits.ts'
+import { type CommitComparison, compareCommits, type Relation } from '../actions/commits.ts'
 import { commitOfRun, type Workflow } from '../context.ts'
 import type { Http } from '../http/client.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
@@ -72,14 +72,14 @@ function logUnknownOrder(
     )
 }
 
-/** The result of a tag in the log: after publishing, and with `push: false`. */
-const TAG_RESULTS = {
-  kept: ['already points to it', 'already points to it'],
+/** The result of a tag in the log: after publishing, and with `push: false`, where no tag is overtaken. */
+const TAG_RESULTS: Record<TagPlan['action'], readonly [published: string, planned?: string]> = {
+  kept: ['already points to it'],
   created: ['created', 'would be created'],
   moved: ['moved', 'would be moved'],
   skipped: ['not moved', 'would not be moved'],
-  overtaken: ['updated by another run', 'would be updated by another run'],
-} as const
+  overtaken: ['updated by another run'],
+}
 
 export function logMergeResult(
   index: StoredManifest,
@@ -90,7 +90,10 @@ export function logMergeResult(
 ): void {
   const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ')
   for (const image of images) log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`)
-  for (const { tag, action } of plans) log.info(`${formatReference(tag)}: ${TAG_RESULTS[action][push ? 0 : 1]}`)
+  for (const { tag, action } of plans) {
+    const [published, planned = published] = TAG_RESULTS[action]
+    log.info(`${formatReference(tag)}: ${push ? published : planned}`)
+  }
 }
 
 /**
@@ -171,7 +174,7 @@ export type Relations = ReadonlyMap<string, Relation>
 export async function relateCommits(
   published: readonly PublishedTag[],
   origin: BuiltCommit['origin'],
-  question: Omit<CommitQuestion, 'base'>,
+  comparison: Omit<CommitComparison, 'base'>,
   http: Http,
 ): Promise<Relations> {
   const bases = Map.groupBy(
@@ -182,7 +185,7 @@ export async function relateCommits(
     const source = first?.source
     if (source !== undefined && !sameSource(source, origin[SOURCE]))
       return [base, { unknown: `commit ${sanitizeLine(base)} is from another repository, ${sanitizeLine(source)}` }]
-    return [base, await compareCommits({ ...question, base }, http)]
+    return [base, await compareCommits({ ...comparison, base }, http)]
   })
   return new Map(await Promise.all(relations))
 }

@@ -37,8 +37,8 @@ export async function plan(inputs: PlanInputs, workflow: Workflow, tools: Tools)
 }
 
 /**
- * Returns a runner that can build for a system, also if the image is unchanged: if it disappears from the registry before
- * the job runs, the job builds it.
+ * Returns a runner that can build for a system. Unchanged systems need one too: their job builds the image if it has
+ * disappeared from the registry in the meantime.
  * @param own the user's labels, which take precedence
  */
 export function runnerFor(system: string, own: ReadonlyMap<string, string>): string {
@@ -56,14 +56,14 @@ async function findSystems(
   { runnerSystem }: Workflow,
   log: JobLog,
 ): Promise<readonly string[]> {
-  // There are no images for macOS, but its runners can plan for Linux.
+  // Images are always for Linux, but this step may run on macOS.
   const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
   const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem, missing })
   const failed = packages.filter((one) => one.kind === 'failed')
   const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system)
   if (systems.length === 0)
     throw new NixError({
-      message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images support`,
+      message: `The flake ${flake} has no packages.<system>.${attribute} for any supported system`,
       detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
       hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
     })

@@ -8,7 +8,7 @@ import { readHead } from '../process/git.ts'
 type Source = Pick<BuildInputs, 'flake' | 'installable' | 'file'>
 
 /**
- * Returns the commit that a build is of: the one that is checked out in the folder of the flake. It may differ from the
+ * Returns the commit being built: the one that is checked out in the folder of the flake. It may differ from the
  * commit of the run, for example with `workflow_run`.
  * @returns an empty string if the commit is unknown
  */
@@ -23,11 +23,11 @@ export async function findRevision(source: Source, workflow: Workflow, log: JobL
 }
 
 /**
- * Decides which commit a build is of.
+ * Chooses the commit being built.
  * @param head the commit that is checked out
  */
 export function chooseRevision(head: string | undefined, workflow: Workflow): string {
-  // The merge commit that GitHub creates for a pull request is in no branch.
+  // The merge commit that GitHub creates for a pull request isn't on any branch.
   return head === undefined || head === workflow.revision ? commitOfRun(workflow) : head
 }
 
