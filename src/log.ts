@@ -67,5 +67,5 @@ export interface JobLog extends Log {
   /** Folds the output of `work`. */
   group<Result>(title: string, work: () => Promise<Result>): Promise<Result>
   /** Like `group`, for output of other programs: the runner ignores commands in it. */
-  foreignGroup<Result>(title: string, work: () => Promise<Result>): Promise<Result>
+  groupToolOutput<Result>(title: string, work: () => Promise<Result>): Promise<Result>
 }

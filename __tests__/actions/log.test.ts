@@ -89,7 +89,7 @@ test.each(['info', 'notice', 'warning', 'debug', 'error'] as const)('%s prints n
 
 describe('while the runner takes no commands', () => {
   test('a secret that comes up is masked when it does again', async () => {
-    await jobLog.foreignGroup('Build', async () => {
+    await jobLog.groupToolOutput('Build', async () => {
       jobLog.mask('hunter5-hunter5')
       jobLog.info('from Nix')
     })
@@ -101,7 +101,7 @@ describe('while the runner takes no commands', () => {
   })
 
   test('a secret that comes up is not printed, though the runner masks nothing: by this action or by a program', async () => {
-    await jobLog.foreignGroup('Build', async () => {
+    await jobLog.groupToolOutput('Build', async () => {
       jobLog.mask('hunter7-hunter7')
       jobLog.info('said hunter7-hunter7')
       const script = 'echo "echoed hunter7-$0"; echo "echoed hunter7-$0" >&2'
@@ -112,7 +112,7 @@ describe('while the runner takes no commands', () => {
   })
 
   test('the token that lets it take them again begins a line, though a program’s output ends within one', async () => {
-    await jobLog.foreignGroup('Build', async () => {
+    await jobLog.groupToolOutput('Build', async () => {
       await runCommand('sh', ['-c', 'printf "::error::out"; printf "::error::err" >&2'], {
         trust: 'script',
         shown: true,
@@ -122,10 +122,10 @@ describe('while the runner takes no commands', () => {
   })
 
   test('it takes them again after a failure, and when the step is cancelled in the middle, once', async () => {
-    await expect(jobLog.foreignGroup('Build', () => Promise.reject(new Error('broken')))).rejects.toThrow('broken')
+    await expect(jobLog.groupToolOutput('Build', () => Promise.reject(new Error('broken')))).rejects.toThrow('broken')
     expect(printed).toContain(`\n::${stopToken()}::\n`)
     printed = ''
-    await jobLog.foreignGroup('Build', async () => resumeCommands())
+    await jobLog.groupToolOutput('Build', async () => resumeCommands())
     expect(printed.split(`::${stopToken()}::\n`)).toHaveLength(2)
   })
 })

@@ -42,10 +42,10 @@ test('says nothing of layers where Docker pushed', () => {
 
 test('says of what was published before that it was not built, and whether its labels are new', () => {
   const pushed = [{ reference: 'ghcr.io/owner/app:abc', digest }]
-  const whole = summarizeBuild({ ...built, pushed, kept: 'whole' })
-  expect(whole).toContain('### Unchanged for armv7l-linux (linux/arm/v7)\n')
-  expect(whole).toContain('`/nix/store/x-app.tar.gz` is already published, so nothing was built.\n\n| published as |')
-  const relabelled = summarizeBuild({ ...built, pushed, kept: 'relabelled' })
+  const asIs = summarizeBuild({ ...built, pushed, reused: 'as-is' })
+  expect(asIs).toContain('### Unchanged for armv7l-linux (linux/arm/v7)\n')
+  expect(asIs).toContain('`/nix/store/x-app.tar.gz` is already published, so nothing was built.\n\n| published as |')
+  const relabelled = summarizeBuild({ ...built, pushed, reused: 'relabelled' })
   expect(relabelled).toContain('nothing was built. Its labels were updated.\n\n| pushed as |')
 })
 

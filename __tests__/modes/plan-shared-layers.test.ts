@@ -57,7 +57,7 @@ test('a layer that images of several systems have is looked for once', async () 
   const log = {
     ...{ info: ignore, debug: ignore, notice: ignore, warning: ignore, error: ignore, mask: ignore },
     group: <Result>(_title: string, work: () => Promise<Result>) => work(),
-    foreignGroup: <Result>(_title: string, work: () => Promise<Result>) => work(),
+    groupToolOutput: <Result>(_title: string, work: () => Promise<Result>) => work(),
   }
   const { outputs } = await plan(inputs, readWorkflow(runner.env), { http: client.http, registry: client, log })
   expect(JSON.parse(outputs.matrix ?? '').include).toMatchObject([{ unchanged: true }, { unchanged: true }])

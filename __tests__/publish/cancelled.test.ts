@@ -22,11 +22,11 @@ beforeEach(async () => {
   inputs = { digests: records(await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])), tags: TAGS.join(',') }
   controller = new AbortController()
   unfinished = []
-  const finish = <Result>(work: Promise<Result>) => {
+  const deferExit = <Result>(work: Promise<Result>) => {
     unfinished.push(work)
     return work
   }
-  cancellation = { signal: controller.signal, finish }
+  cancellation = { signal: controller.signal, deferExit }
 })
 
 const isPut = ({ method, reference }: SeenRequest, tag: string) => method === 'PUT' && reference === tag

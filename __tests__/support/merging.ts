@@ -170,7 +170,7 @@ const log: JobLog = {
   warning: (message) => void said.push(`warning: ${message}`),
   error: (message) => void said.push(`error: ${message}`),
   group: (_title, work) => work(),
-  foreignGroup: (_title, work) => work(),
+  groupToolOutput: (_title, work) => work(),
   mask: () => undefined,
 }
 

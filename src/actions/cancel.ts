@@ -24,7 +24,7 @@ const hurry = Promise.withResolvers<void>()
 /** The cancellation of this step. */
 export const cancellation: Cancellation = {
   signal: controller.signal,
-  finish(work) {
+  deferExit(work) {
     unfinished.add(work)
     const remove = () => unfinished.delete(work)
     work.then(remove, remove)

@@ -25,7 +25,7 @@ export const jobLog: JobLog = {
   },
   group: (title, work) => core.group(safeForLog(title), work),
   // https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
-  foreignGroup: (title, work) =>
+  groupToolOutput: (title, work) =>
     core.group(safeForLog(title), async () => {
       const token = randomUUID()
       core.info(`::stop-commands::${token}`)

@@ -127,7 +127,7 @@ async function reuseImage(
   const kept = images.map((repository) => ({ ...image, repository }))
   const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity))
   await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
-  const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' } as const
+  const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled' } as const
   return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
@@ -149,7 +149,7 @@ async function withReadableSource(
   return withTempFolder(tempFolder, async (folder) => {
     const layout = join(folder, 'layout')
     const call = { installable, nixArgs, system, runnerSystem, layout }
-    return work(await log.foreignGroup(`Write the layers of ${installable.name}`, () => writeLayout(source, call)))
+    return work(await log.groupToolOutput(`Write the layers of ${installable.name}`, () => writeLayout(source, call)))
   })
 }
 
@@ -184,7 +184,7 @@ function reportBuild(
       image: `${formatRepository(first.repository)}@${first.digest}`,
       record: records.map(serializeRecord).join('\n'),
       'store-path': built.storePath,
-      unchanged: String(built.kept === 'whole'),
+      unchanged: String(built.reused === 'as-is'),
       ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
     },
     summary: summarizeBuild({ ...built, pushed }),
@@ -220,7 +220,7 @@ async function buildWithNix(
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
   const title = `Build ${installable.name} for ${system}`
-  const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call))
+  const { storePath, ignoredSettings } = await log.groupToolOutput(title, () => buildInstallable(call))
   log.info(`Nix built ${storePath}`)
   if (ignoredSettings.length > 0) log.info(explainIgnoredSettings(ignoredSettings))
   await logDiskSpace('after', folders, log, short)

@@ -36,8 +36,8 @@ import type { Result, Tools } from './mode.ts'
  * @throws ActionError. Until the index is stored, every tag is as it was; after that, the error says where each tag is
  */
 export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tools): Promise<Result> {
-  const { finish, signal } = tools.cancellation ?? NOT_CANCELLABLE
-  return finish(mergeImages(inputs, workflow, tools, signal))
+  const { deferExit, signal } = tools.cancellation ?? NOT_CANCELLABLE
+  return deferExit(mergeImages(inputs, workflow, tools, signal))
 }
 
 async function mergeImages(
@@ -77,7 +77,7 @@ async function mergeImages(
     return again
   }
   const results = await publishTags(registry, index, plan(index), { replan, signal, log }).catch((error: unknown) => {
-    // A cancelled step reports no error otherwise.
+    // run() logs no error for a cancelled step, so log it here.
     if (signal.aborted) log.error(messageOf(error))
     throw error
   })
@@ -85,7 +85,7 @@ async function mergeImages(
   return reportMerge(index, members, results, index === unchanged, inputs)
 }
 
-/** Waits for work that moves no tag, until the step is cancelled. */
+/** Waits for work done before any tag moves; stops waiting if the step is cancelled. */
 async function beforeTags<Value>(work: Promise<Value>, signal: AbortSignal, log: Log): Promise<Value> {
   const cancelled = () => new MergeError({ message: 'The step was cancelled' })
   try {
@@ -109,8 +109,8 @@ interface TagState {
 }
 
 /**
- * Checks that this job may push, verifies the images and reads the tags, side by side. Reports missing push access
- * first, but not before the candidates are collected: their log group would fold the error.
+ * Checks that this job may push, verifies the images and reads the tags, all in parallel. Reports missing push access
+ * first, but only after the candidates are collected: the error would be hidden inside their collapsed log group.
  */
 async function readAndVerify(
   collecting: Promise<readonly Candidate[]>,

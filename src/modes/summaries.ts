@@ -14,20 +14,20 @@ export interface BuiltImage {
   /** Absent if Docker pushed or nothing was built. */
   readonly layers?: readonly CompressedLayer[]
   /** Set if the image was already published. `relabelled`: only its labels were updated. */
-  readonly kept?: 'whole' | 'relabelled'
+  readonly reused?: 'as-is' | 'relabelled'
 }
 
 /** Returns the summary of a build as Markdown. */
-export function summarizeBuild({ system, platform, storePath, pushed, layers, kept }: BuiltImage): string {
+export function summarizeBuild({ system, platform, storePath, pushed, layers, reused }: BuiltImage): string {
   const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`)
   const result =
     rows.length > 0
-      ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+      ? [`| ${reused === 'as-is' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
       : ['Nothing was pushed: `push` is `false`.']
   return joinLines(
-    `### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`,
+    `### ${reused ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`,
     '',
-    describeOrigin(storePath, kept),
+    describeOrigin(storePath, reused),
     '',
     ...result,
     '',
@@ -35,9 +35,9 @@ export function summarizeBuild({ system, platform, storePath, pushed, layers, ke
   )
 }
 
-function describeOrigin(storePath: string, kept: BuiltImage['kept']): string {
-  if (kept === undefined) return `Nix built ${code(storePath)}.`
-  const labels = kept === 'relabelled' ? ' Its labels were updated.' : ''
+function describeOrigin(storePath: string, reused: BuiltImage['reused']): string {
+  if (reused === undefined) return `Nix built ${code(storePath)}.`
+  const labels = reused === 'relabelled' ? ' Its labels were updated.' : ''
   return `${code(storePath)} is already published, so nothing was built.${labels}`
 }
 

@@ -6,11 +6,11 @@ export interface Cancellation {
   /** Aborted when the step is cancelled. */
   readonly signal: AbortSignal
   /** Delays the end of a cancelled step until this work has settled, for a few seconds at most. */
-  finish<Result>(work: Promise<Result>): Promise<Result>
+  deferExit<Result>(work: Promise<Result>): Promise<Result>
 }
 
 /** For work that is never cancelled. */
-export const NOT_CANCELLABLE: Cancellation = { signal: new AbortController().signal, finish: (work) => work }
+export const NOT_CANCELLABLE: Cancellation = { signal: new AbortController().signal, deferExit: (work) => work }
 
 const finishing = new AsyncLocalStorage<true>()
 

@@ -116,7 +116,7 @@ async function pushTo(
   }
   await tagImage(name, reference)
   const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG }
-  const digest = await log.foreignGroup(`Push ${reference}`, () =>
+  const digest = await log.groupToolOutput(`Push ${reference}`, () =>
     pushTag({ reference, size, hints, existing: existing?.digest }, log),
   )
   const published = await fetchImage(registry, repository, digest, { retryNotFound: true })
