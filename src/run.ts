@@ -31,7 +31,7 @@ import { withoutEscapes, withoutHidden } from './text.ts'
  *
  * - `inputs/` parses and validates inputs; `context.ts` reads what the runner says about the run.
  * - `modes/build.ts`, `modes/merge.ts` and `modes/plan.ts` are the three modes, top to bottom.
- * - `actions/` talks to GitHub Actions. Nothing below the modes does.
+ * - `actions/` talks to GitHub Actions. Below the modes, only the artifact client in `record/` does.
  * @param env the runner's environment
  * @returns the exit code. Connections and child processes may still be open
  */
