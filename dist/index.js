@@ -45886,7 +45886,7 @@ const unfinished = new Set();
 const hurry = Promise.withResolvers();
 const cancellation = {
     signal: controller.signal,
-    finish(work) {
+    deferExit(work) {
         unfinished.add(work);
         const remove = () => unfinished.delete(work);
         work.then(remove, remove);
@@ -45947,7 +45947,7 @@ const jobLog = {
         }
     },
     group: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(safeForLog(title), work),
-    foreignGroup: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(safeForLog(title), async () => {
+    groupToolOutput: (title, work) => _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .group */ .Os(safeForLog(title), async () => {
         const token = (0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.randomUUID)();
         _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .info */ .pq(`::stop-commands::${token}`);
         commandsStopped = token;
@@ -46223,7 +46223,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(52492);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(39463);
 
 
 
@@ -46255,7 +46255,7 @@ __webpack_async_result__();
 /* harmony import */ var node_timers_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(58500);
 
 
-const NOT_CANCELLABLE = { signal: new AbortController().signal, finish: (work) => work };
+const NOT_CANCELLABLE = { signal: new AbortController().signal, deferExit: (work) => work };
 const finishing = new node_async_hooks__WEBPACK_IMPORTED_MODULE_0__.AsyncLocalStorage();
 function finishUp(work) {
     return finishing.run(true, work);
@@ -46400,7 +46400,7 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 /***/ }),
 
-/***/ 52492:
+/***/ 39463:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46417,6 +46417,25 @@ var external_node_os_ = __nccwpck_require__(48161);
 var external_node_path_ = __nccwpck_require__(76760);
 // EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 12 modules
 var core = __nccwpck_require__(50912);
+;// CONCATENATED MODULE: ./lib/advice.js
+function loginStep(host) {
+    if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
+        return '  - uses: aws-actions/amazon-ecr-login@v2';
+    const lines = {
+        'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
+        'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
+    }[host] ?? [
+        `registry: ${host}`,
+        'username: ${{ vars.REGISTRY_USERNAME }}',
+        'password: ${{ secrets.REGISTRY_PASSWORD }}',
+    ];
+    return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
+}
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
+const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
+const UNIQUE_TAG = `set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
+
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
@@ -54354,19 +54373,7 @@ function isForeignLayer(mediaType) {
 
 ;// CONCATENATED MODULE: ./lib/actions/advice.js
 
-function loginStep(host) {
-    if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
-        return '  - uses: aws-actions/amazon-ecr-login@v2';
-    const lines = {
-        'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
-        'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
-    }[host] ?? [
-        `registry: ${host}`,
-        'username: ${{ vars.REGISTRY_USERNAME }}',
-        'password: ${{ secrets.REGISTRY_PASSWORD }}',
-    ];
-    return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
-}
+
 function adviceFor(error, mode) {
     const { host, problem, code, status, mediaType } = error;
     switch (problem) {
@@ -54406,8 +54413,6 @@ function adviceFor(error, mode) {
                 : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`;
     }
 }
-const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
-const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
 function adviceForDisk({ problem, folder }) {
     switch (problem) {
         case 'full':
@@ -54425,8 +54430,6 @@ function adviceForDisk({ problem, folder }) {
     }
 }
 const WRITE_ACCESS = 'Give the login write access to the repository.';
-const UNIQUE_TAG = `set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
 const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""
 Or ${UNIQUE_TAG}`;
@@ -60130,7 +60133,7 @@ async function restoreTag(registry, { tag, before }, moved, keep, outcome) {
         return `is new and points to ${moved}; ${repository.host} can't delete tags`;
     }
     catch (error) {
-        return `could not be moved back from ${moved} to ${before?.digest ?? 'nothing'}: ${(0,errors/* messageOf */.bD)(error)}`;
+        return `could not be ${before === undefined ? 'deleted' : `restored to ${before.digest}`} and may still point to ${moved}: ${(0,errors/* messageOf */.bD)(error)}`;
     }
 }
 function afterOutcome(outcome, now, moved) {
@@ -60980,7 +60983,7 @@ async function pushTo(repository, name, { request: { tag, platform }, image, siz
     }
     await tagImage(name, reference);
     const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG };
-    const digest = await log.foreignGroup(`Push ${reference}`, () => pushTag({ reference, size, hints, existing: existing?.digest }, log));
+    const digest = await log.groupToolOutput(`Push ${reference}`, () => pushTag({ reference, size, hints, existing: existing?.digest }, log));
     const published = await fetchImage(registry, repository, digest, { retryNotFound: true });
     if (published.configDigest !== image.configDigest)
         throw new RegistryError({
@@ -64398,13 +64401,13 @@ function parseIfValid({ text, artifact }) {
 
 
 
-function recordOf({ repository, digest, mediaType, size, platform: own }, { os, architecture, variant: ownVariant = own.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
+function recordOf({ repository, digest, mediaType, size, platform }, { os, architecture, variant: cpuVariant = platform.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
     const { system, variant, jobTotal, jobIndex } = inputs;
     return {
         schema: 1,
         image: formatRepository(repository),
         system,
-        platform: { os, architecture, ...(ownVariant !== undefined && { variant: ownVariant }) },
+        platform: { os, architecture, ...(cpuVariant !== undefined && { variant: cpuVariant }) },
         digest,
         mediaType,
         size,
@@ -64478,17 +64481,17 @@ function localFlake(reference) {
 
 
 
-function summarizeBuild({ system, platform, storePath, pushed, layers, kept }) {
+function summarizeBuild({ system, platform, storePath, pushed, layers, reused }) {
     const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
     const result = rows.length > 0
-        ? [`| ${kept === 'whole' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
+        ? [`| ${reused === 'as-is' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
         : ['Nothing was pushed: `push` is `false`.'];
-    return joinLines(`### ${kept ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, kept), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    return joinLines(`### ${reused ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, reused), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
 }
-function describeOrigin(storePath, kept) {
-    if (kept === undefined)
+function describeOrigin(storePath, reused) {
+    if (reused === undefined)
         return `Nix built ${code(storePath)}.`;
-    const labels = kept === 'relabelled' ? ' Its labels were updated.' : '';
+    const labels = reused === 'relabelled' ? ' Its labels were updated.' : '';
     return `${code(storePath)} is already published, so nothing was built.${labels}`;
 }
 function describeLayers(layers) {
@@ -64624,7 +64627,7 @@ async function reuseImage(found, inputs, identity, { registry, log }) {
     const kept = images.map((repository) => ({ ...image, repository }));
     const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity));
     await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
-    const built = { system, platform, storePath, kept: unchanged ? 'whole' : 'relabelled' };
+    const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled' };
     return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
 }
 async function withReadableSource(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
@@ -64638,7 +64641,7 @@ async function withReadableSource(source, installable, { system, nixArgs, pushWi
     return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const layout = (0,external_node_path_.join)(folder, 'layout');
         const call = { installable, nixArgs, system, runnerSystem, layout };
-        return work(await log.foreignGroup(`Write the layers of ${installable.name}`, () => writeLayout(source, call)));
+        return work(await log.groupToolOutput(`Write the layers of ${installable.name}`, () => writeLayout(source, call)));
     });
 }
 function trafficOf(layers) {
@@ -64659,7 +64662,7 @@ function reportBuild(images, records, tag, built, traffic) {
             image: `${formatRepository(first.repository)}@${first.digest}`,
             record: records.map(serializeRecord).join('\n'),
             'store-path': built.storePath,
-            unchanged: String(built.kept === 'whole'),
+            unchanged: String(built.reused === 'as-is'),
             ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
         },
         summary: summarizeBuild({ ...built, pushed }),
@@ -64684,7 +64687,7 @@ async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runn
     for (const note of notes)
         log.info(note);
     const title = `Build ${installable.name} for ${system}`;
-    const { storePath, ignoredSettings } = await log.foreignGroup(title, () => buildInstallable(call));
+    const { storePath, ignoredSettings } = await log.groupToolOutput(title, () => buildInstallable(call));
     log.info(`Nix built ${storePath}`);
     if (ignoredSettings.length > 0)
         log.info(explainIgnoredSettings(ignoredSettings));
@@ -66513,8 +66516,8 @@ function shareLookUps(registry) {
 const GITHUB_ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
 const GITEA_ANSWER = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
 const COMPARISON_LIMIT = 16 * 1024 * 1024;
-async function compareCommits(question, http) {
-    const { api, repository, token, base, head } = question;
+async function compareCommits(comparison, http) {
+    const { api, repository, token, base, head } = comparison;
     if (base === head)
         return 'identical';
     if (!isCommit(base) || !isCommit(head))
@@ -66627,18 +66630,20 @@ function logUnknownOrder(moving, from, to, relation, log) {
         log.warning(`${moving} from commit ${(0,lib_text/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }
 const TAG_RESULTS = {
-    kept: ['already points to it', 'already points to it'],
+    kept: ['already points to it'],
     created: ['created', 'would be created'],
     moved: ['moved', 'would be moved'],
     skipped: ['not moved', 'would not be moved'],
-    overtaken: ['updated by another run', 'would be updated by another run'],
+    overtaken: ['updated by another run'],
 };
 function logMergeResult(index, members, plans, { images, push }, log) {
     const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
     for (const image of images)
         log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
-    for (const { tag, action } of plans)
-        log.info(`${formatReference(tag)}: ${TAG_RESULTS[action][push ? 0 : 1]}`);
+    for (const { tag, action } of plans) {
+        const [published, planned = published] = TAG_RESULTS[action];
+        log.info(`${formatReference(tag)}: ${push ? published : planned}`);
+    }
 }
 function reportMerge(index, members, plans, unchanged, { images, push }) {
     const [first] = images;
@@ -66681,13 +66686,13 @@ function builtRevision(records, workflow, log) {
     log.warning(`The images were built from different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
     return revision;
 }
-async function relateCommits(published, origin, question, http) {
+async function relateCommits(published, origin, comparison, http) {
     const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
     const relations = [...bases].map(async ([base, [first]]) => {
         const source = first?.source;
         if (source !== undefined && !sameSource(source, origin[SOURCE]))
             return [base, { unknown: `commit ${(0,lib_text/* sanitizeLine */.g$)(base)} is from another repository, ${(0,lib_text/* sanitizeLine */.g$)(source)}` }];
-        return [base, await compareCommits({ ...question, base }, http)];
+        return [base, await compareCommits({ ...comparison, base }, http)];
     });
     return new Map(await Promise.all(relations));
 }
@@ -66715,8 +66720,8 @@ function newerCommits(relations) {
 
 
 async function merge(inputs, workflow, tools) {
-    const { finish, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
-    return finish(mergeImages(inputs, workflow, tools, signal));
+    const { deferExit, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
+    return deferExit(mergeImages(inputs, workflow, tools, signal));
 }
 async function mergeImages(inputs, workflow, tools, signal) {
     const { registry, log } = tools;
@@ -66856,7 +66861,7 @@ async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log)
     const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
     if (systems.length === 0)
         throw new errors/* NixError */.Yq({
-            message: `The flake ${flake} has no packages.<system>.${attribute} for any system that images support`,
+            message: `The flake ${flake} has no packages.<system>.${attribute} for any supported system`,
             detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
             hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
         });

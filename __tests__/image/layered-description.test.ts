@@ -14,7 +14,7 @@ import {
   type LayeredDescription,
   parseLayeredDescription,
 } from '../../src/image/layered-description.ts'
-import { digestOf } from '../../src/oci/digest.ts'
+import { digestOf } from '../../src/oci/reference.ts'
 
 const HASH = '0c5b8vw40dy178xlpddw65q9gf1h2186'
 const BASH = `/nix/store/${HASH}-bash-5.2p37`

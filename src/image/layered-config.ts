@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import { isStorePath } from '../nix/store-path.ts'
-import { DIGEST, type Digest, digestOf } from '../oci/digest.ts'
+import { DIGEST, type Digest, digestOf } from '../oci/reference.ts'
 import type { LayerAttributes, LayeredDescription } from './layered-description.ts'
 
 /** A layer in the image's config, with the paths that its history names. */
