@@ -2,6 +2,7 @@ import { beforeEach, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { ActionError } from '../../src/errors.ts'
 import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, rewrite } from '../support/merging.ts'
+import { makeRecord } from '../support/record.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { OCI_INDEX, type SeededEntry, seedIndex } from '../support/seed.ts'
 
@@ -156,18 +157,7 @@ test('whatever builds have handed over, either exactly the right index is publis
 }, 60_000)
 
 /** A record of another image: without any line the action would look for artifacts. */
-const NOTHING = JSON.stringify({
-  schema: 1,
-  image: '127.0.0.1:1/other',
-  system: 'x86_64-linux',
-  platform: { os: 'linux', architecture: 'amd64' },
-  digest: `sha256:${'0'.repeat(64)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 1,
-  storePath: '/nix/store/other',
-  job: { id: 'other' },
-  run: { id: '1', attempt: 1 },
-})
+const NOTHING = JSON.stringify(makeRecord({ image: '127.0.0.1:1/other', job: { id: 'other' } }))
 
 function byDigest(one: SeededEntry, other: SeededEntry): number {
   return one.digest < other.digest ? -1 : 1

@@ -9,6 +9,7 @@ import type { Result } from '../../src/modes/mode.ts'
 import { type Cancellation, NOT_CANCELLABLE } from '../../src/process/cancellation.ts'
 import type { CredentialSource } from '../../src/registry/credentials.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
+import { makeRecord } from './record.ts'
 import { type RegistryOptions, startRegistry, type TestRegistry } from './registry.ts'
 import { type ActionCall, prepareRunner } from './runner.ts'
 import { type SeedDetails, type SeededEntry, type SeededImage, type SeedPlatform, seedImage } from './seed.ts'
@@ -95,16 +96,7 @@ export async function push(
 
 /** @param image the name of its repository */
 export function recordOf(image: string, system: string, platform: SeedPlatform, seeded: SeededImage): string {
-  return JSON.stringify({
-    schema: 1,
-    image,
-    system,
-    platform,
-    ...seeded,
-    storePath: '/nix/store/00000000000000000000000000000000-image.tar.gz',
-    job: { id: 'build' },
-    run: { id: '1', attempt: 1 },
-  })
+  return JSON.stringify(makeRecord({ image, system, platform, ...seeded }))
 }
 
 /** Returns the record with different values for these fields. */

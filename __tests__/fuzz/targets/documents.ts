@@ -9,6 +9,7 @@ import { parseRecord, serializeRecord } from '../../../src/record/record.ts'
 import { credentialsFrom } from '../../../src/registry/credentials.ts'
 import { makeArchive } from '../../support/image.ts'
 import { indexOf, makeLayout } from '../../support/layout.ts'
+import { makeRecord } from '../../support/record.ts'
 import { type Json, mutateBytes, mutateJson, mutateText } from '../mutate.ts'
 import type { Random } from '../random.ts'
 import { check, defineTarget, outcomeOf } from '../target.ts'
@@ -29,18 +30,10 @@ export const records = defineTarget(
 )
 
 const RECORD: Json = {
-  schema: 1,
-  image: 'ghcr.io/owner/app',
-  system: 'aarch64-linux',
-  platform: { os: 'linux', architecture: 'arm64' },
-  digest: `sha256:${'0'.repeat(64)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 123,
-  storePath: '/nix/store/00000000000000000000000000000000-app',
+  ...makeRecord({}),
   labels: ['org.opencontainers.image.title'],
   compression: 'zstd',
   job: { id: 'build', total: 2, index: 0 },
-  run: { id: '1', attempt: 1 },
 }
 const RECORD_WORDS = ['x86_64-linux', 'x86_64-darwin', 'armv7l-linux', 'v7', 'v8', 'gzip', 'schema', 'variant', 'app:1']
 
