@@ -1,6 +1,16 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
 import type { Cancellation } from '../../src/process/cancellation.ts'
-import { lines, mergeWith, openRegistry, push, records, said, writesTo } from '../support/merging.ts'
+import {
+  lines,
+  mergeWith,
+  openRegistry,
+  push,
+  pushOld,
+  records,
+  said,
+  TWO_SYSTEMS,
+  writesTo,
+} from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 
 // A step that is cancelled while it merges.
@@ -16,10 +26,8 @@ let cancellation: Cancellation
 
 beforeEach(async () => {
   registry = await openRegistry()
-  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-  old = image.digest
-  for (const tag of TAGS) registry.seedTag('app', tag, old)
-  inputs = { digests: records(await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])), tags: TAGS.join(',') }
+  old = await pushOld(registry, TAGS)
+  inputs = { digests: records(await push(registry, 'app', TWO_SYSTEMS)), tags: TAGS.join(',') }
   controller = new AbortController()
   unfinished = []
   const finish = <Result>(work: Promise<Result>) => {

@@ -4,22 +4,24 @@ import {
   type AtLeastOne,
   loseBlob,
   mergeWith,
+  namesIn,
   openRegistry,
   type Pushed,
   platformsOf,
   push,
+  pushIndex,
   recordOf,
   records,
   refusalOf,
   rewrite,
   said,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
-const THREE = [...TWO, 'armv7l-linux']
+const THREE = [...TWO_SYSTEMS, 'armv7l-linux']
 
 let registry: TestRegistry
 let old: AtLeastOne<Pushed>
@@ -45,7 +47,7 @@ function counted(pushed: readonly Pushed[], total: number): readonly Pushed[] {
 
 describe('a matrix of which a job has handed over nothing is not published', () => {
   test('though the runner does not number its jobs', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const refusal = await refusalOf(registry, { digests: records(counted(images, 3)) })
     expect(refusal).toContain('Only 2 of the 3 jobs of "build" have handed over a digest\n')
     expect(refusal).toContain(`found x86_64-linux of ${registry.host}/app, aarch64-linux of ${registry.host}/app\n`)
@@ -57,9 +59,9 @@ describe('a matrix of which a job has handed over nothing is not published', () 
   })
 
   test('though each of the others has left a record for each of several images', async () => {
-    const [app] = await push(registry, 'app', TWO)
-    const [mirror] = await push(registry, 'mirror', TWO)
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const [app] = await push(registry, 'app', TWO_SYSTEMS)
+    const [mirror] = await push(registry, 'mirror', TWO_SYSTEMS)
+    const image = namesIn(registry, 'app', 'mirror')
     for (const one of [numbered([app], 2), counted([app], 2)]) {
       const [{ record } = app] = one
       const digests = `${record}\n${rewrite(record, { image: `${registry.host}/mirror` })}`
@@ -69,7 +71,7 @@ describe('a matrix of which a job has handed over nothing is not published', () 
   })
 
   test('though the one that is missing would have built another image of it', async () => {
-    const app = await push(registry, 'app', TWO)
+    const app = await push(registry, 'app', TWO_SYSTEMS)
     const [api] = await push(registry, 'api', ['x86_64-linux'])
     const digests = records([...numbered(app, 4), ...numbered([api], 4, 2)])
     const refusal = await refusalOf(registry, { digests })
@@ -78,14 +80,14 @@ describe('a matrix of which a job has handed over nothing is not published', () 
   })
 
   test('though another call of the same workflow, for another image, has the same jobs', async () => {
-    const [app] = numbered(await push(registry, 'app', TWO), 2)
-    const api = numbered(await push(registry, 'api', TWO, { content: 'api' }), 2)
+    const [app] = numbered(await push(registry, 'app', TWO_SYSTEMS), 2)
+    const api = numbered(await push(registry, 'api', TWO_SYSTEMS, { content: 'api' }), 2)
     const refusal = await refusalOf(registry, { digests: records([...(app ? [app] : []), ...api]) })
     expect(refusal).toContain('Only 1 of the 2 jobs of "build" has handed over a digest')
   })
 
   test('though another matrix of the run is complete', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const digests = [
       rewrite(amd64.record, { job: { id: 'fast', total: 1, index: 0 } }),
       rewrite(arm64.record, { job: { id: 'slow', total: 2, index: 0 } }),
@@ -94,7 +96,7 @@ describe('a matrix of which a job has handed over nothing is not published', () 
   })
 
   test('and in a re-run the error says that records of earlier attempts may have expired', async () => {
-    const digests = records(counted(await push(registry, 'app', TWO), 3))
+    const digests = records(counted(await push(registry, 'app', TWO_SYSTEMS), 3))
     const refusal = await refusalOf(registry, { digests }, { runAttempt: 2 })
     expect(refusal).toContain('This is a re-run (attempt 2). ')
     expect(refusal).toMatch(/`retention-days` of the builds \(1 by default\).*re-run all jobs\.\n/)
@@ -128,8 +130,8 @@ describe('a matrix that is complete is published', () => {
   })
 
   test('of several images, each with a merge of its own', async () => {
-    const app = numbered(await push(registry, 'app', TWO), 4)
-    const api = numbered(await push(registry, 'api', TWO, { content: 'api' }), 4, 2)
+    const app = numbered(await push(registry, 'app', TWO_SYSTEMS), 4)
+    const api = numbered(await push(registry, 'api', TWO_SYSTEMS, { content: 'api' }), 4, 2)
     const digests = records([...app, ...api])
     for (const name of ['app', 'api']) {
       await mergeWith(registry, { image: `${registry.host}/${name}`, digests })
@@ -138,8 +140,8 @@ describe('a matrix that is complete is published', () => {
   })
 
   test('of two jobs, each of which has pushed to two registries', async () => {
-    const app = counted(await push(registry, 'app', TWO), 2)
-    await push(registry, 'mirror', TWO)
+    const app = counted(await push(registry, 'app', TWO_SYSTEMS), 2)
+    await push(registry, 'mirror', TWO_SYSTEMS)
     const image = `${registry.host}/mirror`
     const digests = records([...app, ...app.map((one) => ({ record: rewrite(one.record, { image }) }))])
     await mergeWith(registry, { image: `${registry.host}/app\n${image}`, digests })
@@ -147,7 +149,7 @@ describe('a matrix that is complete is published', () => {
   })
 
   test('of a workflow that is called twice, whose jobs have one name in both calls', async () => {
-    const app = numbered(await push(registry, 'app', TWO), 2)
+    const app = numbered(await push(registry, 'app', TWO_SYSTEMS), 2)
     const api = numbered(await push(registry, 'api', THREE, { content: 'api' }), 3)
     const digests = records([...app, ...api])
     for (const [name, platforms] of Object.entries({
@@ -163,7 +165,7 @@ describe('a matrix that is complete is published', () => {
   })
 
   test('when only the jobs that had failed ran again', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const job = { id: 'build', total: 2 }
     const digests = [rewrite(amd64.record, { job }), rewrite(arm64.record, { job, run: { id: '1', attempt: 2 } })]
     await mergeWith(registry, { digests: digests.join('\n') })
@@ -171,7 +173,7 @@ describe('a matrix that is complete is published', () => {
   })
 
   test('where jobs that build no image belong to it, once `systems` says which do', async () => {
-    const digests = records(numbered(await push(registry, 'app', TWO), 5))
+    const digests = records(numbered(await push(registry, 'app', TWO_SYSTEMS), 5))
     await mergeWith(registry, { digests, systems: 'aarch64-linux, x86_64-linux' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
@@ -179,7 +181,7 @@ describe('a matrix that is complete is published', () => {
 
 test.each([1, -1])('of two attempts the last counts, in whichever order they come', async (order) => {
   const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
-  const [fresh, arm64] = await push(registry, 'app', TWO)
+  const [fresh, arm64] = await push(registry, 'app', TWO_SYSTEMS)
   // Not as text, by which 9 would come after 10.
   const attempts = [
     rewrite(stale.record, { run: { id: '1', attempt: 9 } }),
@@ -196,13 +198,8 @@ test.each([1, -1])('of two attempts the last counts, in whichever order they com
 describe('a tag never loses a platform', () => {
   test('of the index that it points to', async () => {
     const images = await push(registry, 'app', THREE, { content: 'old' })
-    seedIndex(
-      registry,
-      'app',
-      images.map(({ entry }) => entry),
-      'latest',
-    )
-    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO)) })
+    pushIndex(registry, images, 'latest')
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO_SYSTEMS)) })
     expect(refusal).toContain(`${registry.host}/app:latest would lose linux/arm/v7\n`)
     expect(refusal).toContain(
       ':latest has linux/amd64, linux/arm64, linux/arm/v7; this run did not build linux/arm/v7\n',
@@ -221,12 +218,12 @@ describe('a tag never loses a platform', () => {
     const mediaType = 'application/vnd.docker.distribution.manifest.list.v2+json'
     const list = { schemaVersion: 2, mediaType, manifests: [armv7?.entry] }
     registry.seedManifest('app', Buffer.from(JSON.stringify(list)), mediaType, 'latest')
-    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO)) })
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO_SYSTEMS)) })
     expect(refusal).toContain(':latest would lose linux/arm/v7\n')
   })
 
   test('and where one of several would, none is moved', async () => {
-    const [, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+    const [, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     seedIndex(registry, 'app', [arm64.entry], 'v1')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))
     const refusal = await refusalOf(registry, { digests, tags: 'v0,latest,v1' })
@@ -235,7 +232,7 @@ describe('a tag never loses a platform', () => {
 
   test('in any of the registries', async () => {
     const other = await openRegistry()
-    const [, arm64] = await push(other, 'app', TWO, { content: 'old' })
+    const [, arm64] = await push(other, 'app', TWO_SYSTEMS, { content: 'old' })
     other.seedTag('app', 'latest', arm64.image.digest)
     const image = `${registry.host}/app\n${other.host}/app`
     const refusal = await refusalOf(registry, {
@@ -246,7 +243,7 @@ describe('a tag never loses a platform', () => {
   })
 
   test('of an index that can’t be read, so that its platforms are unknown', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     const odd = { ...amd64.entry, digest: `sha512:${'0'.repeat(128)}` }
     seedIndex(registry, 'app', [odd, arm64.entry], 'latest')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))
@@ -258,12 +255,7 @@ describe('a tag never loses a platform', () => {
 
   test('unless `allow-missing-platforms` is set; then a warning names them', async () => {
     const images = await push(registry, 'app', THREE, { content: 'old' })
-    seedIndex(
-      registry,
-      'app',
-      images.map(({ entry }) => entry),
-      'latest',
-    )
+    pushIndex(registry, images, 'latest')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))
     await mergeWith(registry, { digests, tags: 'latest,new', 'allow-missing-platforms': 'true' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
@@ -275,10 +267,10 @@ describe('a tag never loses a platform', () => {
 
 describe('nothing is lost', () => {
   test('where the platforms are only written otherwise', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     const entries = [amd64.entry, { ...arm64.entry, platform: { ...arm64.platform, variant: 'v8' } }]
     seedIndex(registry, 'app', entries, 'latest')
-    await mergeWith(registry, { digests: records(await push(registry, 'app', TWO)) })
+    await mergeWith(registry, { digests: records(await push(registry, 'app', TWO_SYSTEMS)) })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
     expect(said).toEqual([])
   })
@@ -343,7 +335,7 @@ describe('half a push is not published', () => {
 
 describe('attestations', () => {
   test('of BuildKit stay with the image that they are about, and are no platform', async () => {
-    const pushed = await push(registry, 'app', TWO)
+    const pushed = await push(registry, 'app', TWO_SYSTEMS)
     const attested = await Promise.all(
       pushed.map(async ({ image, entry }) => ({ entry, attestation: await seedAttestation(registry, 'app', image) })),
     )

@@ -1,45 +1,40 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { type GitHost, startGitHost } from '../support/git-host.ts'
+import type { GitHost } from '../support/git-host.ts'
 import {
-  afterwards,
   COMMIT,
+  EARLIER,
   indexAt,
+  LATER,
   lines,
   mergeWith,
-  ORIGIN,
+  namesIn,
+  openGitHost,
   openRegistry,
   push,
+  pushCommit,
   REVISION,
   records,
   refusalOf,
   said,
+  TOKEN,
+  UNKNOWN,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
-import { seedIndex } from '../support/seed.ts'
 
 // Runs of other commits, or of the same one, that move the same tags at the same time.
-
-const EARLIER = '1'.repeat(40)
-const LATER = '2'.repeat(40)
-const UNKNOWN = '4'.repeat(40)
-const TOKEN = 'ghs_not_to_be_seen'
 
 let registry: TestRegistry
 let host: GitHost
 
 beforeEach(async () => {
   registry = await openRegistry()
-  const parents = { [EARLIER]: undefined, [COMMIT]: EARLIER, [LATER]: COMMIT }
-  host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents })
-  afterwards(host.close)
+  host = await openGitHost()
 })
 
-/** Puts an index of a commit into the registry, as another run does. Returns its digest. */
-async function indexOf(commit: string, systems: readonly string[] = ['x86_64-linux'], title = ''): Promise<string> {
-  const images = await push(registry, 'app', systems, { content: `of ${commit}` })
-  const entries = images.map(({ entry }) => entry)
-  return seedIndex(registry, 'app', entries, undefined, { ...ORIGIN, [REVISION]: commit, title })
+/** Pushes an index like another run of a commit, whose indexes have a different annotation. Returns its digest. */
+function indexOf(commit: string, systems = ['x86_64-linux'], title = ''): Promise<string> {
+  return pushCommit(registry, commit, { systems, annotations: { title } })
 }
 
 /** Has another run move a tag, once, when this run writes that reference, or the index by its digest. */
@@ -277,7 +272,7 @@ describe('a registry that lags behind its writes', () => {
       if (!path.includes(`/mirror/manifests/${image.digest}`) || method === 'PUT') return undefined
       return ++looks <= 3 ? { kind: 'status', status: 404 } : undefined
     })
-    const both = `${registry.host}/app\n${registry.host}/mirror`
+    const both = namesIn(registry, 'app', 'mirror')
     const { outputs } = await mergeWith(registry, { image: both, digests: image.digest, tags: 'v1' })
     expect([registry.tags('app').get('v1'), registry.tags('mirror').get('v1')]).toEqual([
       outputs.digest,

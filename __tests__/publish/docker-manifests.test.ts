@@ -1,11 +1,11 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { startGitHost } from '../support/git-host.ts'
 import {
-  afterwards,
-  COMMIT,
+  LATER,
   lines,
   mergeWith,
+  namesIn,
   ORIGIN,
+  openGitHost,
   openRegistry,
   type PushDetails,
   platformsOf,
@@ -14,6 +14,8 @@ import {
   records,
   refusalOf,
   said,
+  TOKEN,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, TestRegistry } from '../support/registry.ts'
@@ -21,7 +23,6 @@ import { DOCKER_LIST, OCI_INDEX } from '../support/seed.ts'
 
 // Images that an older Docker has pushed. Quay refuses an OCI index that lists them, and others refuse Docker's list.
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
 const INVALID = JSON.stringify({
   errors: [{ code: 'MANIFEST_INVALID', message: 'manifest invalid', detail: 'manifest data does not match schema' }],
 })
@@ -42,7 +43,7 @@ function refusing(mediaType: string, status = 400, body = INVALID): FaultOf {
 
 async function inputsFor(details: PushDetails, image = 'app'): Promise<Readonly<Record<string, string>>> {
   return {
-    digests: records(await push(registry, image, TWO, { docker: true, labels: ORIGIN, ...details })),
+    digests: records(await push(registry, image, TWO_SYSTEMS, { docker: true, labels: ORIGIN, ...details })),
     tags: 'latest',
   }
 }
@@ -75,7 +76,7 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
     const inputs = await inputsFor({})
     const quay = refusing(OCI_INDEX)
     registry.setFault((request) => (request.path.includes('/mirror/') ? quay(request) : undefined))
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     const { outputs } = await mergeWith(registry, { ...inputs, image })
     for (const repository of ['app', 'mirror'])
       expect(registry.manifest(repository, 'latest')).toMatchObject({ mediaType: DOCKER_LIST, digest: outputs.digest })
@@ -92,17 +93,11 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
   })
 
   test('keeps the list of a later commit, which the labels of its images name', async () => {
-    const later = '2'.repeat(40)
-    const host = await startGitHost({
-      repository: 'Owner/App',
-      token: 'token',
-      parents: { [COMMIT]: undefined, [later]: COMMIT },
-    })
-    afterwards(host.close)
+    const host = await openGitHost()
     registry.setFault(refusing(OCI_INDEX))
-    const labels = { ...ORIGIN, [REVISION]: later }
-    const { outputs } = await mergeWith(registry, await inputsFor({ labels, content: 'later' }), { sha: later })
-    const inputs = { ...(await inputsFor({})), tags: 'latest,v1', token: 'token' }
+    const labels = { ...ORIGIN, [REVISION]: LATER }
+    const { outputs } = await mergeWith(registry, await inputsFor({ labels, content: 'later' }), { sha: LATER })
+    const inputs = { ...(await inputsFor({})), tags: 'latest,v1', token: TOKEN }
     const older = await mergeWith(registry, inputs, { env: { GITHUB_API_URL: host.api } })
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
     expect(older.outputs['skipped-tags']).toBe(`${registry.host}/app:latest`)
@@ -139,8 +134,8 @@ describe('an index that is refused for its Docker manifests is an error that say
 
   test('where only some are Docker manifests', async () => {
     registry.setFault(refusing(OCI_INDEX))
-    const [docker] = await push(registry, 'app', TWO, { docker: true, labels: ORIGIN })
-    const [, oci] = await push(registry, 'app', TWO, { labels: ORIGIN })
+    const [docker] = await push(registry, 'app', TWO_SYSTEMS, { docker: true, labels: ORIGIN })
+    const [, oci] = await push(registry, 'app', TWO_SYSTEMS, { labels: ORIGIN })
     const message = await refusalOf(registry, { digests: records([docker, oci]) })
     expect(message).toContain('push-with: registry')
     expect(message).not.toContain('Docker manifest list')

@@ -1,37 +1,27 @@
-import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { beforeEach, describe, expect, test } from '@jest/globals'
 import { artifactName } from '../../src/record/artifact-name.ts'
-import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
+import type { ArtifactService } from '../support/artifact-service.ts'
 import {
-  afterwards,
   mergeWith,
+  openArtifactService,
   openRegistry,
   platformsOf,
   push,
   records,
   refusalOf,
   rewrite,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
-
-const TWO = ['x86_64-linux', 'aarch64-linux']
 
 let registry: TestRegistry
 let service: ArtifactService
 
 beforeEach(async () => {
   registry = await openRegistry()
-  service = await startArtifactService()
-  const environment = { ...process.env }
-  // The client knows nothing but the environment, and tells all it does on standard output.
-  Object.assign(process.env, service.env)
-  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
-  afterwards(async () => {
-    jest.restoreAllMocks()
-    process.env = environment
-    await service.close()
-  })
+  service = await openArtifactService()
 })
 
 const nameOf = (system: string, place?: number) => artifactName({ image: `${registry.host}/app`, system }, place)
@@ -45,7 +35,7 @@ function leave(name: string, ...digests: readonly string[]): Promise<void> {
 
 describe('digests in artifacts of other builds are published', () => {
   test('from an artifact each, as in Docker’s documentation', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests-linux-amd64', amd64.image.digest)
     await leave('digests-linux-arm64', arm64.image.digest)
     await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
@@ -53,14 +43,14 @@ describe('digests in artifacts of other builds are published', () => {
   })
 
   test('from one artifact', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests', amd64.image.digest, arm64.image.digest)
     await mergeWith(registry, { 'artifact-pattern': 'digests', tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
   test('mixed with records of this action’s builds in artifacts', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests-linux-amd64', amd64.image.digest)
     await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
     await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
@@ -68,7 +58,7 @@ describe('digests in artifacts of other builds are published', () => {
   })
 
   test('mixed with records in `digests`, and then records in artifacts are left out', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests-linux-amd64', amd64.image.digest)
     await service.put('image-digest-app', { 'digest.json': 'not read' })
     await mergeWith(registry, { digests: arm64.record, 'artifact-pattern': 'digests-*', tags: 'latest' })
@@ -113,7 +103,7 @@ describe('digests in artifacts of other builds are refused', () => {
 
 describe('bare digests in `digests`', () => {
   test('are taken with `sha256:` and without', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const digests = `${amd64.image.digest}\n${arm64.image.digest.replace('sha256:', '')}`
     await mergeWith(registry, { digests, tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
@@ -126,7 +116,7 @@ describe('bare digests in `digests`', () => {
   })
 
   test('are one image with a record of the same digest', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     await mergeWith(registry, { digests: `${records(images)}\n${image.digest}`, tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
@@ -182,10 +172,11 @@ describe('variants of one image', () => {
 
   test('are published each by its own merge', async () => {
     for (const [at, variant] of ['debug', 'stable'].entries())
-      for (const [index, system] of TWO.entries()) await leaveRecord(variant, 1, at * 2 + index, system, variant)
+      for (const [index, system] of TWO_SYSTEMS.entries())
+        await leaveRecord(variant, 1, at * 2 + index, system, variant)
     for (const variant of ['debug', 'stable']) {
       const { outputs } = await mergeWith(registry, { variant, tags: variant })
-      const own = await push(registry, 'app', TWO, { content: variant })
+      const own = await push(registry, 'app', TWO_SYSTEMS, { content: variant })
       for (const { image } of own) expect(outputs.platforms).toContain(image.digest)
       expect(registry.tags('app').get(variant)).toBe(outputs.digest)
     }
@@ -259,7 +250,7 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
       '/app for i686-linux, which belongs in ',
     ],
   ])('if it is %s', async (_, fields, detail) => {
-    const [{ record }, arm64] = await push(registry, 'app', TWO)
+    const [{ record }, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
     await service.put(nameOf('x86_64-linux'), { 'digest.json': ofThisRun(record) })
     await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
@@ -287,7 +278,7 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
 })
 
 test('records in `digests` may be of another run', async () => {
-  const images = await push(registry, 'app', TWO, { record: { run: { id: '7', attempt: 999 } } })
+  const images = await push(registry, 'app', TWO_SYSTEMS, { record: { run: { id: '7', attempt: 999 } } })
   await mergeWith(registry, { digests: records(images), tags: 'latest' })
   expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
 })

@@ -5,15 +5,18 @@ import {
   indexAt,
   lines,
   mergeWith,
+  namesIn,
   ORIGIN,
   openRegistry,
   type Pushed,
   platformsOf,
   push,
+  pushOld,
   recordOf,
   records,
   refusalOf,
   said,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, TestRegistry } from '../support/registry.ts'
@@ -31,7 +34,7 @@ interface Given {
 
 describe('what is published', () => {
   test('is an OCI index of the images of all systems, under every tag', async () => {
-    const [amd64, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const { outputs, summary } = await mergeWith(registry, {
       digests: `${arm64.record}\n${amd64.record}`,
       tags: 'latest, v1.2',
@@ -78,7 +81,7 @@ describe('what is published', () => {
   })
 
   test('takes bare digests, and finds out what they are for', async () => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     await mergeWith(registry, {
       digests: images.map(({ image }) => image.digest).join('\n'),
       systems: 'x86_64-linux,aarch64-linux',
@@ -93,7 +96,7 @@ describe('what is published', () => {
   })
 
   test('carries the annotations of docker/metadata-action, and warns of those that have no place', async () => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const annotations = [
       'manifest:org.opencontainers.image.description=An app',
       'index:org.opencontainers.image.title=App',
@@ -124,7 +127,7 @@ describe('what is published', () => {
     const app = await push(registry, 'app', ['x86_64-linux'])
     const mirror = await push(registry, 'mirror', ['x86_64-linux'])
     await mergeWith(registry, {
-      image: `${registry.host}/app\n${registry.host}/mirror`,
+      image: namesIn(registry, 'app', 'mirror'),
       digests: records([...mirror, ...app]),
       tags: `latest, ${registry.host}/mirror:edge`,
     })
@@ -142,7 +145,7 @@ describe('what is published', () => {
   })
 
   test('is the same index when the run is repeated, and no tag is written again', async () => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images) })
     const before = registry.requests.length
     const second = await mergeWith(registry, { digests: records(images.toReversed()) })
@@ -239,7 +242,7 @@ describe('a problem is reported, and nothing is published', () => {
       [/does not match its record/, /says aarch64-linux \(linux\/arm64\), but the image is for linux\/amd64/],
     ],
   ])('%s', async (_name, inputsOf, messages) => {
-    const app = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const app = await push(registry, 'app', TWO_SYSTEMS)
     const [changed] = await push(registry, 'app', ['x86_64-linux'], { content: 'changed' })
     registry.seedTag('app', 'latest', app[0].image.digest)
     const inputs = await inputsOf({ app, changed })
@@ -258,10 +261,9 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
     ['gets no answer', { kind: 'reset' }],
   ]
   test.each(breaks)('when a request %s, whichever it is', async (_name, fault) => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
-    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const tags = ['v1', 'v2', 'latest']
-    for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
+    const old = await pushOld(registry, tags)
     const inputs = { digests: records(images), tags: tags.join(',') }
 
     // First without a fault, to know how many requests there are; then with each of them broken, from there on once.
@@ -269,7 +271,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
     const steps = registry.requests.map(({ method, route, path }) => ({ method, route, path }))
     let failures = 0
     for (const step of steps) {
-      for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
+      for (const tag of tags) registry.seedTag('app', tag, old)
       let seen = 0
       registry.setFault((request) => {
         if (request.method !== step.method || request.path !== step.path) return undefined
@@ -286,7 +288,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
       else {
         failures++
         expect(outcome).toBeInstanceOf(ActionError)
-        expect(now).toEqual(tags.map(() => old.image.digest))
+        expect(now).toEqual(tags.map(() => old))
       }
     }
     // Only the first request (GET /v2/), and an answer whose body is not read, may fail without a message; and

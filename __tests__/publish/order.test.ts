@@ -4,43 +4,42 @@ import { type GitHost, type GitHostAnswer, startGitHost } from '../support/git-h
 import {
   afterwards,
   COMMIT,
+  EARLIER,
   indexAt,
+  LATER,
   lines,
   type MergeCall,
   mergeWith,
   ORIGIN,
+  openGitHost,
   openRegistry,
   push,
+  pushCommit,
+  pushOld,
   REVISION,
   records,
+  SIBLING,
   SOURCE,
   said,
+  TOKEN,
+  TWO_SYSTEMS,
+  UNKNOWN,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { prepareRunner } from '../support/runner.ts'
 import { seedIndex } from '../support/seed.ts'
-
-const FIRST = '1'.repeat(40)
-const LATER = '2'.repeat(40)
-const ASIDE = '3'.repeat(40)
-const FORGOTTEN = '4'.repeat(40)
-const TOKEN = 'ghs_not_to_be_seen'
 
 let registry: TestRegistry
 let host: GitHost
 
 beforeEach(async () => {
   registry = await openRegistry()
-  // This run's commit comes after the first; the later one after it, and one aside.
-  const parents = { [FIRST]: undefined, [COMMIT]: FIRST, [LATER]: COMMIT, [ASIDE]: FIRST }
-  host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents })
-  afterwards(host.close)
+  host = await openGitHost()
 })
 
-/** Points a tag to an index of another content, as the merge of that commit has left it. Returns its digest. */
-async function publish(tag: string, commit: string, annotations: Readonly<Record<string, string>> = {}) {
-  const [{ entry }] = await push(registry, 'app', ['x86_64-linux'], { content: `of ${commit}` })
-  return seedIndex(registry, 'app', [entry], tag, { ...ORIGIN, [REVISION]: commit, ...annotations })
+/** Publishes a tag like the merge of that commit. Returns the digest of the index. */
+function publish(tag: string, commit: string, annotations: Readonly<Record<string, string>> = {}): Promise<string> {
+  return pushCommit(registry, commit, { tag, annotations })
 }
 
 async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> = {}, call: MergeCall = {}) {
@@ -51,9 +50,7 @@ async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> 
 
 describe('on Gitea and Forgejo, which only count commits,', () => {
   beforeEach(async () => {
-    const parents = { [FIRST]: undefined, [COMMIT]: FIRST, [LATER]: COMMIT, [ASIDE]: FIRST }
-    host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents, countsOnly: true })
-    afterwards(host.close)
+    host = await openGitHost({ countsOnly: true })
   })
 
   test('a tag of a later commit stays', async () => {
@@ -64,8 +61,8 @@ describe('on Gitea and Forgejo, which only count commits,', () => {
   })
 
   test.each([
-    ['an earlier commit', FIRST],
-    ['a commit aside', ASIDE],
+    ['an earlier commit', EARLIER],
+    ['a commit aside', SIBLING],
   ])('a tag of %s moves without a warning', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
@@ -84,31 +81,31 @@ describe('the commit that was built, not that of the run,', () => {
   }
 
   test('is the revision of the index and part of tags', async () => {
-    await mergeBuilt('v1-{sha}', FIRST)
-    expect(indexAt(registry, `v1-${FIRST.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: FIRST })
+    await mergeBuilt('v1-{sha}', EARLIER)
+    expect(indexAt(registry, `v1-${EARLIER.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
   test('decides the order of commits', async () => {
     const published = await publish('latest', COMMIT)
-    await mergeBuilt('latest', FIRST)
+    await mergeBuilt('latest', EARLIER)
     expect(registry.tags('app').get('latest')).toBe(published)
-    expect(said.join('\n')).toContain(`it points to commit ${COMMIT}, which is newer than ${FIRST}`)
+    expect(said.join('\n')).toContain(`it points to commit ${COMMIT}, which is newer than ${EARLIER}`)
   })
 
   test('gives way to the revision in the annotations, which the index carries', async () => {
     const published = await publish('latest', COMMIT)
-    const annotations = `manifest:${REVISION}=${FIRST}`
+    const annotations = `manifest:${REVISION}=${EARLIER}`
     await mergeBuilt('latest\nv1', COMMIT, { annotations })
     expect(registry.tags('app').get('latest')).toBe(published)
-    expect(indexAt(registry, 'v1').annotations).toMatchObject({ [REVISION]: FIRST })
+    expect(indexAt(registry, 'v1').annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
   test('is named by a warning if the builds are of several', async () => {
-    const [amd64] = await push(registry, 'app', ['x86_64-linux'], built(FIRST))
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'], built(EARLIER))
     const [arm64] = await push(registry, 'app', ['aarch64-linux'], built(LATER))
     await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'v1' })
     expect(said.join('\n')).toContain(
-      `The images were built from different commits:\n  x86_64-linux: ${FIRST}\n  aarch64-linux: ${LATER}\nThe index names ${FIRST}.`,
+      `The images were built from different commits:\n  x86_64-linux: ${EARLIER}\n  aarch64-linux: ${LATER}\nThe index names ${EARLIER}.`,
     )
   })
 })
@@ -134,9 +131,12 @@ describe('the index says which commit it is of', () => {
   })
 
   test('or the one that docker/metadata-action names', async () => {
-    const annotations = `index:${REVISION}=${FIRST}\n${SOURCE}=https://example.org/app`
+    const annotations = `index:${REVISION}=${EARLIER}\n${SOURCE}=https://example.org/app`
     await mergeOnto('latest', { annotations })
-    expect(indexAt(registry, 'latest').annotations).toEqual({ [REVISION]: FIRST, [SOURCE]: 'https://example.org/app' })
+    expect(indexAt(registry, 'latest').annotations).toEqual({
+      [REVISION]: EARLIER,
+      [SOURCE]: 'https://example.org/app',
+    })
   })
 })
 
@@ -154,7 +154,7 @@ describe('a tag of a later commit', () => {
   })
 
   test('is not moved, and may lack platforms of this run', async () => {
-    const [{ entry }, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'], { content: 'later' })
+    const [{ entry }, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'later' })
     const later = seedIndex(registry, 'app', [entry, arm64.entry], 'latest', { ...ORIGIN, [REVISION]: LATER })
     await mergeOnto('latest,v1')
     expect(registry.tags('app').get('latest')).toBe(later)
@@ -180,9 +180,9 @@ describe('a tag of a later commit', () => {
 
 describe('a tag moves', () => {
   test.each([
-    ['an earlier commit', FIRST],
+    ['an earlier commit', EARLIER],
     ['the same commit', COMMIT],
-    ['a commit of another branch', ASIDE],
+    ['a commit of another branch', SIBLING],
   ])('from %s, without a message', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
@@ -191,19 +191,18 @@ describe('a tag moves', () => {
   })
 
   test('when the Git host was asked once for each commit, with the token', async () => {
-    await publish('latest', FIRST)
-    await publish('v1', FIRST)
-    await publish('v2', ASIDE)
+    await publish('latest', EARLIER)
+    await publish('v1', EARLIER)
+    await publish('v2', SIBLING)
     await mergeOnto('latest,v1,v2,new')
     expect(host.requests.toSorted((one, other) => (one.path < other.path ? -1 : 1))).toEqual([
-      { path: `/repos/Owner/App/compare/${FIRST}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
-      { path: `/repos/Owner/App/compare/${ASIDE}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
+      { path: `/repos/Owner/App/compare/${EARLIER}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
+      { path: `/repos/Owner/App/compare/${SIBLING}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
     ])
   })
 
   test('that names no commit, which the log says', async () => {
-    const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-    registry.seedTag('app', 'latest', image.digest)
+    await pushOld(registry, ['latest'])
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
     expect(lines).toContain(`Moving ${registry.host}/app:latest, whose current image names no commit`)
@@ -218,7 +217,7 @@ describe('a tag moves with a warning that says why the order of commits is unkno
   test.each<[string, Trouble, string]>([
     ['without a token', { token: '' }, 'there is no token for the API'],
     ['with a token that is refused', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
-    ['of a commit that the host does not have', { of: FORGOTTEN }, 'with status 404 (Not Found)'],
+    ['of a commit that the host does not have', { of: UNKNOWN }, 'with status 404 (Not Found)'],
     ['of what is no commit', { of: '../../../user' }, '"../../../user" is not a commit'],
     ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
     ['without an address', { api: '' }, 'the runner does not provide the address of the API'],

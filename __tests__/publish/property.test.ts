@@ -1,10 +1,10 @@
 import { beforeEach, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { ActionError } from '../../src/errors.ts'
-import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, rewrite } from '../support/merging.ts'
+import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, pushIndex, rewrite } from '../support/merging.ts'
 import { makeRecord } from '../support/record.ts'
 import type { TestRegistry } from '../support/registry.ts'
-import { OCI_INDEX, type SeededEntry, seedIndex } from '../support/seed.ts'
+import { OCI_INDEX, type SeededEntry } from '../support/seed.ts'
 
 const SYSTEMS = ['aarch64-linux', 'armv7l-linux', 'x86_64-linux'] as const
 type System = (typeof SYSTEMS)[number]
@@ -118,13 +118,7 @@ test('whatever builds have handed over, either exactly the right index is publis
         SYSTEMS.map((system, at) => leave(one.jobs[at] ?? one.jobs[0], system, repository, total)),
       )
       const old = await push(registry, repository, one.before, { content: 'old' })
-      if (one.before.length > 0)
-        seedIndex(
-          registry,
-          repository,
-          old.map(({ entry }) => entry),
-          'latest',
-        )
+      if (one.before.length > 0) pushIndex(registry, old, 'latest', repository)
       const before = Object.fromEntries(registry.tags(repository))
 
       const digests = rotated(

@@ -3,20 +3,21 @@ import {
   blobsOf,
   loseBlob,
   mergeWith,
+  namesIn,
   openRegistry,
   type Pushed,
   platformsOf,
   push,
+  pushOld,
   recordOf,
   records,
   refusalOf,
   rewrite,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { Fault, FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
-
-const TWO = ['x86_64-linux', 'aarch64-linux']
 
 let registry: TestRegistry
 let other: TestRegistry
@@ -27,7 +28,7 @@ beforeEach(async () => {
 })
 
 const both = (): string => `${registry.host}/app\n${other.host}/app`
-const besides = (): string => `${registry.host}/app\n${registry.host}/mirror`
+const besides = (): string => namesIn(registry, 'app', 'mirror')
 
 /** The blobs that were uploaded. */
 function uploads({ requests }: TestRegistry): readonly SeenRequest[] {
@@ -44,8 +45,8 @@ async function expectWhole(server: TestRegistry, repository: string, pushed: rea
 
 describe('the same index goes to each registry', () => {
   test('where both have the images, and nothing is copied', async () => {
-    const images = await push(registry, 'app', TWO)
-    await push(other, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await push(other, 'app', TWO_SYSTEMS)
     const { outputs } = await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest,v1' })
     expect(registry.manifest('app', 'latest')).toEqual(other.manifest('app', 'latest'))
     expect(outputs).toMatchObject({
@@ -107,8 +108,8 @@ describe('the same index goes to each registry', () => {
   })
 
   test('where of an image in one of them only half is left, which is made whole from the other', async () => {
-    const images = await push(registry, 'app', TWO)
-    await push(other, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await push(other, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     await loseBlob(registry, 'app', layer)
@@ -121,7 +122,7 @@ describe('the same index goes to each registry', () => {
 
 describe('blobs of what is copied', () => {
   test('are sent between registries, those left out that are there', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [config] = blobsOf(registry, 'app', image.digest)
     await other.seedBlob('app', (await registry.blob('app', config)) ?? Buffer.alloc(0))
@@ -163,7 +164,7 @@ describe('blobs of what is copied', () => {
   })
 
   test('are mounted within one, and none is sent', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
     await expectWhole(registry, 'mirror', images)
     const mounts = registry.requests.filter(({ path }) => path.includes('mount='))
@@ -179,7 +180,7 @@ describe('blobs of what is copied', () => {
     ['which does not know it', { kind: 'status', status: 405 }],
     ['which breaks the connection', { kind: 'reset' }],
   ])('are sent within a registry as well %s', async (_, fault) => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     registry.setFault(({ path }) => (path.includes('mount=') ? fault : undefined))
     await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
     await expectWhole(registry, 'mirror', images)
@@ -215,7 +216,7 @@ describe('credentials', () => {
     const users = ['here', 'there'].map((user) => ({ kind: 'basic' as const, user, password: `of ${user}` }))
     const [one, two] = await Promise.all(users.map((auth) => openRegistry({ auth })))
     if (one === undefined || two === undefined) throw new Error('no registries')
-    const images = await push(one, 'app', TWO)
+    const images = await push(one, 'app', TWO_SYSTEMS)
     const image = `${one.host}/app\n${two.host}/app`
     const credentials = async ({ host }: { readonly host: string }) => {
       const { user, password } = users[host === one.host ? 0 : 1] ?? { user: '', password: '' }
@@ -235,8 +236,8 @@ describe('credentials', () => {
   test('of a token realm are enough to mount from the other image', async () => {
     const auth = { kind: 'bearer', user: 'octocat', password: 'secret' } as const
     const server = await openRegistry({ auth })
-    const images = await push(server, 'app', TWO)
-    const image = `${server.host}/app\n${server.host}/mirror`
+    const images = await push(server, 'app', TWO_SYSTEMS)
+    const image = namesIn(server, 'app', 'mirror')
     const credentials = async () => ({ kind: 'password', username: auth.user, password: auth.password }) as const
     await mergeWith(server, { image, digests: records(images), tags: 'latest' }, { credentials })
     await expectWhole(server, 'mirror', images)
@@ -258,11 +259,8 @@ describe('if one registry fails, no tag has moved in any', () => {
     ['when a tag is refused', puts('manifest', /^v1$/)],
     ['when `latest`, the last of all, is refused', puts('manifest', /^latest$/)],
   ])('%s', async (_, fault) => {
-    const images = await push(registry, 'app', TWO)
-    for (const server of [registry, other]) {
-      const [old] = await push(server, 'app', ['x86_64-linux'], { content: 'old' })
-      for (const tag of ['v1', 'v2', 'latest']) server.seedTag('app', tag, old.image.digest)
-    }
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    for (const server of [registry, other]) await pushOld(server, ['v1', 'v2', 'latest'])
     const inputs = { image: both(), digests: records(images), tags: 'v1,v2,latest' }
     other.setFault(fault)
     expect(await refusalOf(registry, inputs)).toContain('DENIED: quota exceeded')
@@ -273,9 +271,8 @@ describe('if one registry fails, no tag has moved in any', () => {
   })
 
   test('if the other registry can’t be reached', async () => {
-    const images = await push(registry, 'app', TWO)
-    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-    registry.seedTag('app', 'latest', old.image.digest)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await pushOld(registry, ['latest'])
     const image = `${registry.host}/app\n127.0.0.1:1/app`
     const refusal = await refusalOf(registry, { image, digests: records(images), tags: 'latest' })
     expect(refusal).toContain("127.0.0.1:1 can't be reached")
@@ -283,7 +280,7 @@ describe('if one registry fails, no tag has moved in any', () => {
   })
 
   test('but bytes that are damaged once on the way are read again', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     let damaged = false
@@ -298,7 +295,7 @@ describe('if one registry fails, no tag has moved in any', () => {
   })
 
   test('when bytes are damaged on the way from the one to the other', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     registry.setFault(({ method, reference }) =>
@@ -311,7 +308,7 @@ describe('if one registry fails, no tag has moved in any', () => {
   })
 
   test('when what is to be copied has gone', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     registry.setFault(({ method, reference }) =>
@@ -329,11 +326,7 @@ test('the network may go away at any request, and a re-run finishes the job', as
     const there = await openRegistry()
     const images = await push(here, 'app', ['x86_64-linux'])
     const before = new Map<TestRegistry, string>()
-    for (const server of [here, there]) {
-      const [{ image }] = await push(server, 'app', ['x86_64-linux'], { content: 'old' })
-      before.set(server, image.digest)
-      for (const tag of ['v1', 'latest']) server.seedTag('app', tag, image.digest)
-    }
+    for (const server of [here, there]) before.set(server, await pushOld(server, ['v1', 'latest']))
     const inputs = { image: `${here.host}/app\n${there.host}/app`, digests: records(images), tags: tags.join(',') }
     let asked = 0
     for (const server of [here, there]) server.setFault(() => (++asked > last ? { kind: 'reset' } : undefined))

@@ -6,15 +6,16 @@ import {
   openRegistry,
   platformsOf,
   push,
+  pushOld,
   recordOf,
   records,
   refusalOf,
+  TWO_SYSTEMS,
 } from '../support/merging.ts'
 import { basic } from '../support/registry/wire.ts'
 import type { FaultOf, TestRegistry } from '../support/registry.ts'
 import { OCI_MANIFEST, seedImage } from '../support/seed.ts'
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
 const account = { user: 'octocat', password: 'correct horse: battery' }
 const password: Credential = { kind: 'password', username: account.user, password: account.password }
 const credentials = async () => password
@@ -30,7 +31,7 @@ async function pushWithSharedLayer(): Promise<{ readonly digests: string; readon
   const content = Buffer.from('a layer of scripts')
   const layer = await registry.seedBlob('app', content)
   const told = await Promise.all(
-    TWO.map(async (system) => {
+    TWO_SYSTEMS.map(async (system) => {
       const platform = { os: 'linux', architecture: system === 'x86_64-linux' ? 'amd64' : 'arm64' }
       const { digest } = await seedImage(registry, 'app', platform)
       const manifest = JSON.parse(String(registry.manifest('app', digest)?.bytes))
@@ -55,7 +56,7 @@ test('a layer that several images have is looked for once', async () => {
 })
 
 test('a merge begins one upload, which it cancels, and asks for nothing twice', async () => {
-  const images = await push(registry, 'app', TWO)
+  const images = await push(registry, 'app', TWO_SYSTEMS)
   await mergeWith(registry, { digests: records(images), tags: 'latest,v1' })
   const looks = registry.requests.filter(({ route }) => route === 'blob').map(({ path }) => path)
   expect(looks).toHaveLength(new Set(looks).size)
@@ -65,7 +66,7 @@ test('a merge begins one upload, which it cancels, and asks for nothing twice', 
 
 describe('a login that may not write is reported', () => {
   test('before the images are read', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const layers = images.flatMap(({ image }) => blobsOf(registry, 'app', image.digest).slice(1))
     const body = '{"errors":[{"code":"DENIED","message":"you may read only"}]}'
     registry.setFault(({ method, reference = '' }) => {
@@ -93,14 +94,14 @@ describe('a login that may not write is reported', () => {
     ],
   ])('and not that an image is missing, %s', async (_, options) => {
     const own = await openRegistry(options)
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const digests = records(images).replaceAll(registry.host, own.host)
     const refusal = await refusalOf(own, { digests, tags: 'v1' }, { credentials })
     expect(refusal).toMatch(/^Can't push to .* answered with status 401: access denied/)
   })
 
   test('but not where nothing is pushed', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const fault: FaultOf = ({ method }) => (method === 'POST' ? { kind: 'status', status: 403 } : undefined)
     registry.setFault(fault)
     await mergeWith(registry, { digests: records(images), tags: 'v1', push: 'false' })
@@ -108,15 +109,14 @@ describe('a login that may not write is reported', () => {
 })
 
 test('a tag that is immutable is reported with what it points to, and the others are put back', async () => {
-  const images = await push(registry, 'app', TWO)
-  const [old] = await push(registry, 'app', TWO, { content: 'old' })
-  for (const tag of ['v1', 'v1.2']) registry.seedTag('app', tag, old.image.digest)
+  const images = await push(registry, 'app', TWO_SYSTEMS)
+  const old = await pushOld(registry, ['v1', 'v1.2'])
   const body = '{"errors":[{"code":"TAG_INVALID","message":"the tag is immutable"}]}'
   registry.setFault(({ method, reference }) =>
     method === 'PUT' && reference === 'v1.2' ? { kind: 'status', status: 400, body } : undefined,
   )
   const refusal = await refusalOf(registry, { digests: records(images), tags: 'v1,v1.2' })
-  expect(refusal).toContain(`it exists and points to ${old.image.digest}, and ${registry.host} refuses to change it`)
+  expect(refusal).toContain(`it exists and points to ${old}, and ${registry.host} refuses to change it`)
   expect(refusal).toContain('TAG_INVALID: the tag is immutable')
   expect(refusal).toContain('All tags are as they were.')
 })

@@ -3,12 +3,14 @@ import {
   type AtLeastOne,
   lines,
   mergeWith,
+  namesIn,
   openRegistry,
   type Pushed,
   push,
   records,
   refusalOf,
   said,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
@@ -25,7 +27,7 @@ let foreign: string
 
 beforeEach(async () => {
   registry = await openRegistry()
-  images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+  images = await push(registry, 'app', TWO_SYSTEMS)
   const [amd64] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
   const [other] = await push(registry, 'app', ['x86_64-linux'], { content: 'of another run' })
   old = seedIndex(registry, 'app', [amd64.entry])
@@ -139,7 +141,7 @@ describe('a tag that another run has moved while the job ran is read and planned
         : undefined
     })
     let deleted = false
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     const { outputs } = await mergeWith(registry, { ...inputs(), image })
     expect(registry.tags('app').get('v2')).toBe(outputs.digest)
     expect(lines.join('\n')).toContain(`it pointed to ${old}, and now does not exist. Reading the tags again`)
@@ -147,7 +149,7 @@ describe('a tag that another run has moved while the job ran is read and planned
 
   test('one that was the result already', async () => {
     const { outputs } = await mergeWith(registry, inputs(['v1']))
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     registry.setFault(({ method, path }) => {
       if (method === 'PUT' && path.includes('/mirror/manifests/sha256:')) registry.seedTag('app', 'v1', foreign)
       return undefined

@@ -4,18 +4,20 @@ import {
   indexAt,
   type MergeCall,
   mergeWith,
+  namesIn,
   ORIGIN,
   openRegistry,
   platformsOf,
   push,
+  pushIndex,
   REVISION,
   records,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
 const NEXT = '9'.repeat(40)
 
 let registry: TestRegistry
@@ -34,7 +36,7 @@ const annotated = (annotations: readonly string[]): MergeCall => ({
 
 describe('where nothing has changed but the commit', () => {
   test('the index that is there is the result, and this commit’s own tag is pointed at it', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images), tags: 'latest,{sha}' })
     const { outputs, summary } = await mergeWith(
       registry,
@@ -55,7 +57,7 @@ describe('where nothing has changed but the commit', () => {
   })
 
   test('though the time differs as well', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const created = (when: string): MergeCall => annotated([`index:org.opencontainers.image.created=${when}`])
     const { outputs } = await mergeWith(registry, { digests: records(images) }, created('2026-01-01T00:00:00Z'))
     const second = await mergeWith(registry, { digests: records(images) }, { ...created('2026-01-02'), sha: NEXT })
@@ -63,14 +65,9 @@ describe('where nothing has changed but the commit', () => {
   })
 
   test('a tag that points elsewhere is pointed at it, and that is a change', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
-    seedIndex(
-      registry,
-      'app',
-      images.map(({ entry }) => entry),
-      'v1',
-    )
+    pushIndex(registry, images, 'v1')
     const second = await mergeWith(registry, { digests: records(images), tags: 'latest,v1' }, { sha: NEXT })
     expect(second.outputs).toMatchObject({ digest: outputs.digest, changed: 'true' })
     expect(registry.tags('app').get('v1')).toBe(outputs.digest)
@@ -78,17 +75,17 @@ describe('where nothing has changed but the commit', () => {
   })
 
   test('the same index goes to an image that has it not', async () => {
-    const images = await push(registry, 'app', TWO)
-    await push(registry, 'mirror', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await push(registry, 'mirror', TWO_SYSTEMS)
     const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     await mergeWith(registry, { image, digests: records(images), tags: 'latest' }, { sha: NEXT })
     expect(registry.tags('mirror').get('latest')).toBe(outputs.digest)
     expect(platformsOf(registry, 'latest', 'mirror')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
   test('`republish` makes a new one all the same, of this commit', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images), tags: 'latest' })
     const second = await mergeWith(
       registry,
@@ -104,16 +101,19 @@ describe('where nothing has changed but the commit', () => {
 
 describe('a new index is published', () => {
   test('where an image has changed', async () => {
-    const [amd64] = await push(registry, 'app', TWO)
-    const first = await mergeWith(registry, { digests: records(await push(registry, 'app', TWO)), tags: 'latest' })
-    const [, arm64] = await push(registry, 'app', TWO, { content: 'changed' })
+    const [amd64] = await push(registry, 'app', TWO_SYSTEMS)
+    const first = await mergeWith(registry, {
+      digests: records(await push(registry, 'app', TWO_SYSTEMS)),
+      tags: 'latest',
+    })
+    const [, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'changed' })
     const second = await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'latest' }, { sha: NEXT })
     expect(second.outputs).toMatchObject({ changed: 'true', digest: registry.tags('app').get('latest') })
     expect(second.outputs.digest).not.toBe(first.outputs.digest)
   })
 
   test('where a platform has come', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await mergeWith(registry, { digests: amd64.record, tags: 'latest' })
     const { outputs, summary } = await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'latest' })
     expect(outputs.changed).toBe('true')
@@ -130,7 +130,7 @@ describe('a new index is published', () => {
       'manifest-descriptor[linux/arm64]:org.example.speed=fast',
     ],
   ])('where an annotation %s', async (_, before, after) => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images) }, annotated([before]))
     const second = await mergeWith(registry, { digests: records(images) }, annotated([after]))
     expect(second.outputs.digest).not.toBe(first.outputs.digest)

@@ -29,12 +29,15 @@ export const records = defineTarget(
   },
 )
 
-const RECORD: Json = {
-  ...makeRecord({}),
-  labels: ['org.opencontainers.image.title'],
-  compression: 'zstd',
-  job: { id: 'build', total: 2, index: 0 },
-}
+const RECORD: Json = JSON.parse(
+  JSON.stringify(
+    makeRecord({
+      labels: ['org.opencontainers.image.title'],
+      compression: 'zstd',
+      job: { id: 'build', total: 2, index: 0 },
+    }),
+  ),
+)
 const RECORD_WORDS = ['x86_64-linux', 'x86_64-darwin', 'armv7l-linux', 'v7', 'v8', 'gzip', 'schema', 'variant', 'app:1']
 
 /** Manifests, indexes and configs, as a registry may send them. */
