@@ -32,8 +32,8 @@ interface Given {
   readonly changed: Pushed
 }
 
-describe('what is published', () => {
-  test('is an OCI index of the images of all systems, under every tag', async () => {
+describe('a merge', () => {
+  test('publishes an OCI index of the images of all systems under every tag', async () => {
     const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const { outputs, summary } = await mergeWith(registry, {
       digests: `${arm64.record}\n${amd64.record}`,
@@ -70,7 +70,7 @@ describe('what is published', () => {
     expect(summary).toContain(`docker pull ${registry.host}/app:latest`)
   })
 
-  test('tells 32-bit Arm images apart, whose configs name no variant', async () => {
+  test('distinguishes 32-bit Arm images whose configs name no variant', async () => {
     const images = await push(registry, 'app', ['armv7l-linux', 'armv6l-linux'], { withoutVariant: true })
     const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6', 'linux/arm/v7'])
@@ -80,7 +80,7 @@ describe('what is published', () => {
     ])
   })
 
-  test('takes bare digests, and finds out what they are for', async () => {
+  test('accepts bare digests and reads their platforms from the registry', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     await mergeWith(registry, {
       digests: images.map(({ image }) => image.digest).join('\n'),
@@ -89,13 +89,13 @@ describe('what is published', () => {
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('has the image itself where a digest is of an index around it alone', async () => {
+  test('publishes the image itself if a digest refers to an index of only that image', async () => {
     const [{ image, platform }] = await push(registry, 'app', ['x86_64-linux'])
     await mergeWith(registry, { digests: seedIndex(registry, 'app', [{ ...image, platform }]) })
     expect(indexAt(registry, 'latest').manifests).toEqual([expect.objectContaining({ digest: image.digest })])
   })
 
-  test('carries the annotations of docker/metadata-action, and warns of those that have no place', async () => {
+  test('adds the annotations of docker/metadata-action, and warns about those that it skips', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const annotations = [
       'manifest:org.opencontainers.image.description=An app',
@@ -123,7 +123,7 @@ describe('what is published', () => {
     ])
   })
 
-  test('goes to every image, with bare tags to all of them', async () => {
+  test('publishes every image, with tags without a name in all of them', async () => {
     const app = await push(registry, 'app', ['x86_64-linux'])
     const mirror = await push(registry, 'mirror', ['x86_64-linux'])
     await mergeWith(registry, {
@@ -137,14 +137,14 @@ describe('what is published', () => {
     expect([...registry.tags('mirror').keys()].sort()).toEqual(['edge', 'latest'])
   })
 
-  test('leaves out records of other images, also of those whose names begin alike', async () => {
+  test('ignores records of other images, including those whose names have the same prefix', async () => {
     const app = await push(registry, 'app', ['x86_64-linux'])
     const api = await push(registry, 'app-api', ['aarch64-linux'])
     await mergeWith(registry, { digests: records([...app, ...api]) })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
   })
 
-  test('is the same index when the run is repeated, and no tag is written again', async () => {
+  test('publishes the same index when the run is repeated, and writes no tag again', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images) })
     const before = registry.requests.length
@@ -155,7 +155,7 @@ describe('what is published', () => {
     expect(written).toEqual([])
   })
 
-  test('is nothing with push: false, but all is checked', async () => {
+  test('checks everything and publishes nothing with push: false', async () => {
     const images = await push(registry, 'app', ['x86_64-linux'])
     const { outputs, summary } = await mergeWith(registry, { digests: records(images), push: 'false' })
     expect(writesTo(registry)).toEqual([])
@@ -167,7 +167,7 @@ describe('what is published', () => {
   })
 })
 
-describe('a problem is reported, and nothing is published', () => {
+describe('an error is reported, and nothing is published, for', () => {
   test.each<[string, (given: Given) => Record<string, string> | Promise<Record<string, string>>, readonly RegExp[]]>([
     [
       'no record for this image',
@@ -179,12 +179,12 @@ describe('a problem is reported, and nothing is published', () => {
       ],
     ],
     [
-      'a record that is no JSON',
+      'a record that is not JSON',
       () => ({ digests: 'sha256:123' }),
       [/The digest record in line 1 of `digests` is not valid/, /same version of this action/],
     ],
     [
-      'a record with a wrong field',
+      'a record with an invalid field',
       ({ app }) => ({ digests: app[0].record.replace(/sha256:[0-9a-f]+/, 'sha256:../../etc') }),
       [/is not valid/, /"digest": is not a sha256 digest/],
     ],
@@ -202,7 +202,7 @@ describe('a problem is reported, and nothing is published', () => {
       [/There are 2 images of 127[^ ]*\/app for linux\/amd64, but an index can have only one/],
     ],
     [
-      'two bare digests for one platform, one of which names the variant that the other implies',
+      'two bare digests for one platform, one of which names its default variant',
       async ({ app }) => {
         const { digest } = await seedImage(registry, 'app', { architecture: 'arm64', variant: 'v8' })
         return { digests: `${app[1].image.digest}\n${digest}` }
@@ -213,7 +213,7 @@ describe('a problem is reported, and nothing is published', () => {
       ],
     ],
     [
-      'an image whose config would give the runner a command',
+      'an image whose config contains a workflow command',
       async () => {
         const platform = { os: 'linux', architecture: 'arm64' }
         const image = await seedImage(registry, 'app', { ...platform, variant: 'v8\n::warning::x' })
@@ -232,12 +232,12 @@ describe('a problem is reported, and nothing is published', () => {
       [/\/app has no image for armv7l-linux, which `systems` lists/, /No tag has moved/],
     ],
     [
-      'a system too many',
+      'a system that `systems` does not list',
       ({ app }) => ({ digests: records(app), systems: 'x86_64-linux' }),
       [/\/app has an image for aarch64-linux, which `systems` does not list/],
     ],
     [
-      'an image of another architecture than its record says',
+      'an image whose architecture differs from its record',
       ({ app }) => ({ digests: app[0].record.replace('x86_64-linux', 'aarch64-linux').replace('amd64', 'arm64') }),
       [/does not match its record/, /says aarch64-linux \(linux\/arm64\), but the image is for linux\/amd64/],
     ],
@@ -253,20 +253,20 @@ describe('a problem is reported, and nothing is published', () => {
   })
 })
 
-describe('a merge that fails at any step leaves every tag as it was', () => {
+describe('a merge that fails at any step leaves every tag unchanged', () => {
   const breaks: readonly [string, ReturnType<FaultOf>][] = [
     ['is refused', { kind: 'status', status: 403 }],
-    ['is broken for good', { kind: 'status', status: 500 }],
+    ['fails with 500 every time', { kind: 'status', status: 500 }],
     ['gets a damaged answer', { kind: 'corrupt' }],
     ['gets no answer', { kind: 'reset' }],
   ]
-  test.each(breaks)('when a request %s, whichever it is', async (_name, fault) => {
+  test.each(breaks)('if any request %s', async (_name, fault) => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const tags = ['v1', 'v2', 'latest']
     const old = await pushOld(registry, tags)
     const inputs = { digests: records(images), tags: tags.join(',') }
 
-    // First without a fault, to know how many requests there are; then with each of them broken, from there on once.
+    // Runs once without a fault to list the requests, then once for each of them, with that request broken.
     const { outputs } = await mergeWith(registry, inputs)
     const steps = registry.requests.map(({ method, route, path }) => ({ method, route, path }))
     let failures = 0
@@ -276,7 +276,7 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
       registry.setFault((request) => {
         if (request.method !== step.method || request.path !== step.path) return undefined
         seen++
-        // Reading a tag and putting it back are the same requests as those that came before: only the first is refused.
+        // Moving a tag back repeats earlier requests, so only the first one is refused.
         return fault?.kind === 'status' && fault.status === 403 && seen > 1 ? undefined : fault
       })
       const outcome = await mergeWith(registry, inputs).then(
@@ -291,8 +291,8 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
         expect(now).toEqual(tags.map(() => old))
       }
     }
-    // Only the first request (GET /v2/), and an answer whose body is not read, may fail without a message; and
-    // where HEAD fails, GET decides. The index, which is there already, need not be written, and no upload be cancelled.
+    // These may fail without failing the merge: the first request (GET /v2/), HEAD, because GET is sent if it fails,
+    // writing the index, which already exists, and cancelling an upload.
     const replaced = steps.filter(
       ({ method, path }) => /HEAD|DELETE/.test(method) || (method === 'PUT' && path.includes('sha256:')),
     )

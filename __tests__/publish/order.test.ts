@@ -48,12 +48,12 @@ async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> 
   return await mergeWith(registry, all, { ...call, env: { GITHUB_API_URL: host.api, ...call.env } })
 }
 
-describe('on Gitea and Forgejo, which only count commits,', () => {
+describe('on Gitea and Forgejo, which only list the commits between two commits,', () => {
   beforeEach(async () => {
     host = await openGitHost({ countsOnly: true })
   })
 
-  test('a tag of a later commit stays', async () => {
+  test('a tag that points to a later commit does not move', async () => {
     const later = await publish('latest', LATER)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(later)
@@ -62,8 +62,8 @@ describe('on Gitea and Forgejo, which only count commits,', () => {
 
   test.each([
     ['an earlier commit', EARLIER],
-    ['a commit aside', SIBLING],
-  ])('a tag of %s moves without a warning', async (_, commit) => {
+    ['a commit of another branch', SIBLING],
+  ])('a tag that points to %s moves without a warning', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -71,7 +71,7 @@ describe('on Gitea and Forgejo, which only count commits,', () => {
   })
 })
 
-describe('the commit that was built, not that of the run,', () => {
+describe('the commit that was built, if it is not the commit of the run,', () => {
   const built = (revision: string) => ({ record: { revision } })
 
   async function mergeBuilt(tags: string, revision: string, inputs: Readonly<Record<string, string>> = {}) {
@@ -80,19 +80,19 @@ describe('the commit that was built, not that of the run,', () => {
     return mergeWith(registry, all, { env: { GITHUB_API_URL: host.api } })
   }
 
-  test('is the revision of the index and part of tags', async () => {
+  test('is the revision of the index and replaces {sha} in tags', async () => {
     await mergeBuilt('v1-{sha}', EARLIER)
     expect(indexAt(registry, `v1-${EARLIER.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
-  test('decides the order of commits', async () => {
+  test('is the one that is compared with the commit of a tag', async () => {
     const published = await publish('latest', COMMIT)
     await mergeBuilt('latest', EARLIER)
     expect(registry.tags('app').get('latest')).toBe(published)
     expect(said.join('\n')).toContain(`it points to commit ${COMMIT}, which is newer than ${EARLIER}`)
   })
 
-  test('gives way to the revision in the annotations, which the index carries', async () => {
+  test('is replaced by the revision in the annotations', async () => {
     const published = await publish('latest', COMMIT)
     const annotations = `manifest:${REVISION}=${EARLIER}`
     await mergeBuilt('latest\nv1', COMMIT, { annotations })
@@ -100,7 +100,7 @@ describe('the commit that was built, not that of the run,', () => {
     expect(indexAt(registry, 'v1').annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
-  test('is named by a warning if the builds are of several', async () => {
+  test('is listed for each system in a warning if the builds have different commits', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'], built(EARLIER))
     const [arm64] = await push(registry, 'app', ['aarch64-linux'], built(LATER))
     await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'v1' })
@@ -110,10 +110,10 @@ describe('the commit that was built, not that of the run,', () => {
   })
 })
 
-/** What keeps the order from being known. */
+/** A reason why the order of two commits is unknown. */
 interface Trouble {
   readonly token?: string
-  /** The commit that the tag is of. */
+  /** The commit that the tag points to. */
   readonly of?: string
   readonly api?: string
   readonly fault?: GitHostAnswer | 'reset'
@@ -121,8 +121,8 @@ interface Trouble {
 
 const unknowns = (): readonly string[] => said.filter((line) => line.includes('without knowing which one is newer'))
 
-describe('the index says which commit it is of', () => {
-  test('the run’s own', async () => {
+describe('the index names as its commit', () => {
+  test('that of the run', async () => {
     await mergeOnto('latest', {}, { sha: LATER, repository: 'some/where' })
     expect(indexAt(registry, 'latest').annotations).toEqual({
       [REVISION]: LATER,
@@ -140,8 +140,8 @@ describe('the index says which commit it is of', () => {
   })
 })
 
-describe('a tag of a later commit', () => {
-  test('is not moved: a warning names both commits, and the other tags are published', async () => {
+describe('a tag that points to a later commit', () => {
+  test('does not move: a warning names both commits, and the other tags are published', async () => {
     const later = await publish('latest', LATER)
     const { outputs, summary } = await mergeOnto('latest,v1')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: later, v1: outputs.digest })
@@ -153,14 +153,14 @@ describe('a tag of a later commit', () => {
     expect(said[0]).toContain('`allow-older: true`')
   })
 
-  test('is not moved, and may lack platforms of this run', async () => {
+  test('does not move, even if its index lacks a platform of this run', async () => {
     const [{ entry }, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'later' })
     const later = seedIndex(registry, 'app', [entry, arm64.entry], 'latest', { ...ORIGIN, [REVISION]: LATER })
     await mergeOnto('latest,v1')
     expect(registry.tags('app').get('latest')).toBe(later)
   })
 
-  test('is not moved if it points to a single image whose label names the commit', async () => {
+  test('does not move if it points to a single image whose label names the commit', async () => {
     const labels = { [REVISION]: LATER, [SOURCE]: 'https://github.com/owner/app.git' }
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'later', labels })
     registry.seedTag('app', 'latest', image.digest)
@@ -190,7 +190,7 @@ describe('a tag moves', () => {
     expect([...said, ...unknowns()]).toEqual([])
   })
 
-  test('when the Git host was asked once for each commit, with the token', async () => {
+  test('after one authenticated request to the Git host for each commit', async () => {
     await publish('latest', EARLIER)
     await publish('v1', EARLIER)
     await publish('v2', SIBLING)
@@ -201,7 +201,7 @@ describe('a tag moves', () => {
     ])
   })
 
-  test('that names no commit, which the log says', async () => {
+  test('whose current image names no commit, and the log says so', async () => {
     await pushOld(registry, ['latest'])
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -216,25 +216,25 @@ describe('a tag moves with a warning that says why the order of commits is unkno
 
   test.each<[string, Trouble, string]>([
     ['without a token', { token: '' }, 'there is no token for the API'],
-    ['with a token that is refused', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
-    ['of a commit that the host does not have', { of: UNKNOWN }, 'with status 404 (Not Found)'],
-    ['of what is no commit', { of: '../../../user' }, '"../../../user" is not a commit'],
-    ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
-    ['without an address', { api: '' }, 'the runner does not provide the address of the API'],
-    ['if the host does not answer', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
-    ['when the connection breaks', { fault: 'reset' }, "can't be reached"],
-    ['when the host is broken', { fault: broken }, 'with status 500 ('],
+    ['with an invalid token', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
+    ['if it points to a commit that the host does not have', { of: UNKNOWN }, 'with status 404 (Not Found)'],
+    ['if its revision is not a commit ID', { of: '../../../user' }, '"../../../user" is not a commit'],
+    ['if its revision contains a workflow command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
+    ['without the address of the API', { api: '' }, 'the runner does not provide the address of the API'],
+    ['if the host can’t be reached', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
+    ['if the connection breaks', { fault: 'reset' }, "can't be reached"],
+    ['if the host answers with 500', { fault: broken }, 'with status 500 ('],
     [
-      'when the answer is no JSON',
+      'if the answer is not JSON',
       { fault: { status: 200, body: 'ahead' } },
       'has neither a status nor a number of commits',
     ],
     [
-      'when the answer is another',
+      'if the answer has an unknown status',
       { fault: { status: 200, body: '{"status":"great"}' } },
       'has neither a status nor a number of commits',
     ],
-    ['when the answer never ends', { fault: endless }, 'has neither a status nor a number of commits'],
+    ['if the answer is too long', { fault: endless }, 'has neither a status nor a number of commits'],
   ])('%s', async (_, { token = TOKEN, of = LATER, api = host.api, fault }, why) => {
     if (fault !== undefined) host.setFault(fault)
     await publish('latest', of)
@@ -251,7 +251,7 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     expect(unknowns()[0]).not.toContain('\n')
   })
 
-  test('of another repository, which is named and not asked for', async () => {
+  test('if it points to an image of another repository, without a request to the Git host', async () => {
     await publish('latest', LATER, { [SOURCE]: 'https://github.com/other/app' })
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -259,14 +259,14 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     expect(host.requests).toEqual([])
   })
 
-  test('of another repository whose name would be a command to the runner', async () => {
+  test('if it points to an image of another repository, whose name contains a workflow command', async () => {
     await publish('latest', LATER, { [SOURCE]: 'https://example.org/\n::warning::not by this action' })
     await mergeOnto('latest')
     expect(unknowns()).toHaveLength(1)
     expect(said.join('\n')).not.toMatch(/^\s*::/m)
   })
 
-  test('when the host points elsewhere, which never gets the token', async () => {
+  test('if the host redirects to another host, which never receives the token', async () => {
     const elsewhere = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents: {} })
     afterwards(elsewhere.close)
     host.setFault({ status: 302, headers: { location: `${elsewhere.api}/compare` } })
@@ -277,16 +277,16 @@ describe('a tag moves with a warning that says why the order of commits is unkno
   })
 })
 
-describe('a tag of a newer commit is not moved', () => {
+describe('a tag that points to a later commit does not move', () => {
   test.each<[string, GitHostAnswer | 'reset']>([
     ['429', { status: 429, body: 'slow down' }],
     ['502', { status: 502, body: '<html></html>' }],
     ['503', { status: 503 }],
-    ['404, as for a commit pushed just now', { status: 404, body: '{"message":"Not Found"}' }],
+    ['404, as for a commit that has just been pushed', { status: 404, body: '{"message":"Not Found"}' }],
     ['HTML', { status: 200, body: '<html><body>Welcome</body></html>' }],
-    ['half an answer', { status: 200, body: '{"status":"beh' }],
+    ['an incomplete answer', { status: 200, body: '{"status":"beh' }],
     ['a broken connection', 'reset'],
-  ])('though the Git host first answers with %s', async (_, fault) => {
+  ])('if the Git host first answers with %s', async (_, fault) => {
     host.setFault(fault, 1)
     const later = await publish('latest', LATER)
     const { outputs } = await mergeOnto('latest,v1')

@@ -11,20 +11,20 @@ type System = (typeof SYSTEMS)[number]
 
 /** The outcome of a system's job. */
 interface Job {
-  /** Whether it has left no record, or one with something wrong in it. */
+  /** Whether it has handed over a valid record, no record or an invalid one. */
   readonly record: 'right' | 'missing' | 'stale' | 'malformed' | 'wrong architecture' | 'wrong size'
-  /** Other records of the system, which must not matter. */
+  /** Other records of the system, which must not change the result. */
   readonly besides: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
-  /** Whether another job has pushed an image of the system as well. */
+  /** Whether another job has also pushed an image for the system. */
   readonly rival: boolean
 }
 
 interface Run {
-  /** Of the systems, in their order. */
+  /** One job per system, in the order of SYSTEMS. */
   readonly jobs: readonly [Job, Job, Job]
-  /** The number of jobs that the records name: the right one, one more, or none. */
+  /** The number of jobs in the records: the right one, one too many, or none. */
   readonly total: 'right' | 'wrong' | 'unknown'
-  /** Which systems the tag has before. */
+  /** The systems of the tag before the merge. */
   readonly before: readonly System[]
   readonly order: number
 }
@@ -57,7 +57,7 @@ beforeEach(async () => {
   count = 0
 })
 
-/** Whether all that was handed over can be published: said once more, and not as the action says it. */
+/** Decides whether the records can be published, independently of the action's code. */
 function isRight({ jobs, total, before }: Run): boolean {
   const there = SYSTEMS.filter((_, at) => jobs[at]?.record === 'right')
   const wrong = jobs.some(
@@ -67,7 +67,7 @@ function isRight({ jobs, total, before }: Run): boolean {
   return there.length > 0 && !wrong && complete && before.every((system) => there.includes(system))
 }
 
-/** The image of a job, and the records that it has left. */
+/** Pushes the image of a job. Returns it with the records that the job hands over. */
 async function leave({ record, besides, rival }: Job, system: System, repository: string, matrix: object) {
   const fields = { job: { id: 'build', ...matrix }, run: { id: '1', attempt: 2 } }
   const [image] = await push(registry, repository, [system], { record: fields })
@@ -102,13 +102,13 @@ function asLeft({ record, image }: Pushed, as: Exclude<Job['record'], 'missing'>
   }
 }
 
-/** The parts of what a rotation by so many puts first. */
+/** Rotates a list by this many items. */
 function rotated<Item>(items: readonly Item[], by: number): readonly Item[] {
   const at = items.length === 0 ? 0 : by % items.length
   return [...items.slice(at), ...items.slice(0, at)]
 }
 
-test('whatever builds have handed over, either exactly the right index is published or nothing', async () => {
+test('a merge publishes either exactly the right index or nothing, for any set of records', async () => {
   const reached = { published: 0, refused: 0 }
   await fc.assert(
     fc.asyncProperty(run, async (one) => {
@@ -150,7 +150,7 @@ test('whatever builds have handed over, either exactly the right index is publis
   expect(Math.min(reached.published, reached.refused)).toBeGreaterThan(25)
 }, 60_000)
 
-/** A record of another image: without any line the action would look for artifacts. */
+/** A record of another image. Without any line, the action would look for artifacts. */
 const NOTHING = JSON.stringify(makeRecord({ image: '127.0.0.1:1/other', job: { id: 'other' } }))
 
 function byDigest(one: SeededEntry, other: SeededEntry): number {

@@ -24,7 +24,7 @@ beforeEach(async () => {
   registry = await openRegistry()
 })
 
-test('a rehearsal reports the plan for each tag, and sends no write request', async () => {
+test('with push: false, a merge reports the plan for each tag and sends no write request', async () => {
   const host = await openGitHost()
   const other = await openRegistry()
   const [old, , armv7] = await push(registry, 'app', [...TWO_SYSTEMS, 'armv7l-linux'], { content: 'old' })
@@ -57,7 +57,7 @@ test('a rehearsal reports the plan for each tag, and sends no write request', as
   expect(published.outputs.digest).toBe(outputs.digest)
 })
 
-test('a rehearsal needs no right to push', async () => {
+test('with push: false, a merge needs no permission to push', async () => {
   const grants = (_: string, action: string) => action === 'pull'
   const guarded = await openRegistry({
     auth: { kind: 'bearer', user: 'octocat', password: 'secret', anonymousPull: true, grants },
@@ -69,9 +69,9 @@ test('a rehearsal needs no right to push', async () => {
   expect(asked.filter((path) => path.includes('push'))).toEqual([])
 })
 
-test('a rehearsal to which builds of pull requests have handed over nothing says so', async () => {
+test('with push: false, a merge reports that builds of pull requests have handed over no digests', async () => {
   await openArtifactService()
-  // It would want a login, which pull requests from forks don't have.
+  // It requires a login, which pull requests from forks don't have.
   const guarded = await openRegistry({ auth: { kind: 'basic', user: 'octocat', password: 'secret' } })
   const { outputs, summary } = await mergeWith(guarded, { push: 'false', tags: 'latest' })
   expect(outputs).toEqual({})
@@ -83,7 +83,7 @@ test('a rehearsal to which builds of pull requests have handed over nothing says
   expect(await refusalOf(registry, { tags: 'latest' })).toContain('found no digests')
 })
 
-test('a rehearsal without an artifact service, whose `digests` are empty for the same reason, says so as well', async () => {
+test('with push: false and without an artifact service, a merge reports that `digests` is empty', async () => {
   const { outputs } = await mergeWith(registry, { push: 'false', tags: 'latest', digests: '' })
   expect(outputs).toEqual({})
   expect(said).toEqual([expect.stringContaining('notice: Nothing to check')])
@@ -93,18 +93,18 @@ test('a rehearsal without an artifact service, whose `digests` are empty for the
     expect(await refusalOf(registry, { tags: 'latest', ...inputs })).toContain('this runner has no artifact service')
 })
 
-describe('a rehearsal fails like the merge', () => {
-  test('where an image is not there', async () => {
+describe('with push: false, a merge fails like one that publishes', () => {
+  test('if an image is missing', async () => {
     expect(await refusalOf(registry, { digests: '0'.repeat(64), push: 'false' })).toContain('is not in the registry')
   })
 
-  test('where a job of the matrix has handed over nothing', async () => {
+  test('if a job of the matrix has not handed over a digest', async () => {
     const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
     const digests = rewrite(record, { job: { id: 'build', total: 2, index: 1 } })
     expect(await refusalOf(registry, { digests, push: 'false' })).toContain('Only 1 of the 2 jobs')
   })
 
-  test('where a tag would lose a platform', async () => {
+  test('if a tag would lose a platform', async () => {
     const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     registry.seedTag('app', 'latest', arm64.image.digest)
     const refusal = await refusalOf(registry, { digests: amd64.record, push: 'false', tags: 'latest' })

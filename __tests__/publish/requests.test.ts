@@ -26,7 +26,7 @@ beforeEach(async () => {
   registry = await openRegistry()
 })
 
-/** Puts images for two systems there that have a layer in common. */
+/** Pushes images for two systems that share a layer. */
 async function pushWithSharedLayer(): Promise<{ readonly digests: string; readonly layer: string }> {
   const content = Buffer.from('a layer of scripts')
   const layer = await registry.seedBlob('app', content)
@@ -48,14 +48,14 @@ async function pushWithSharedLayer(): Promise<{ readonly digests: string; readon
   return { digests: records(told), layer }
 }
 
-test('a layer that several images have is looked for once', async () => {
+test('a layer that several images share is checked once', async () => {
   const { digests, layer } = await pushWithSharedLayer()
   await mergeWith(registry, { digests, tags: 'v1' })
   expect(platformsOf(registry, 'v1')).toEqual(['linux/amd64', 'linux/arm64'])
   expect(registry.requests.filter(({ reference }) => reference === layer)).toHaveLength(1)
 })
 
-test('a merge begins one upload, which it cancels, and asks for nothing twice', async () => {
+test('a merge starts one upload, which it cancels, and checks no blob twice', async () => {
   const images = await push(registry, 'app', TWO_SYSTEMS)
   await mergeWith(registry, { digests: records(images), tags: 'latest,v1' })
   const looks = registry.requests.filter(({ route }) => route === 'blob').map(({ path }) => path)
@@ -64,7 +64,7 @@ test('a merge begins one upload, which it cancels, and asks for nothing twice', 
   expect(writes.map(({ method, route }) => `${method} ${route}`)).toEqual(['POST uploads', 'DELETE upload'])
 })
 
-describe('a login that may not write is reported', () => {
+describe('a login without permission to push is reported', () => {
   test('before the images are read', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const layers = images.flatMap(({ image }) => blobsOf(registry, 'app', image.digest).slice(1))
@@ -80,7 +80,7 @@ describe('a login that may not write is reported', () => {
 
   test.each<readonly [string, Parameters<typeof openRegistry>[0]]>([
     [
-      'with a token that lets it read',
+      'with a token that may only pull',
       { auth: { kind: 'bearer', ...account, grants: (_, action) => action === 'pull' } },
     ],
     [
@@ -92,7 +92,7 @@ describe('a login that may not write is reported', () => {
         },
       },
     ],
-  ])('and not that an image is missing, %s', async (_, options) => {
+  ])('instead of a missing image, %s', async (_, options) => {
     const own = await openRegistry(options)
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const digests = records(images).replaceAll(registry.host, own.host)
@@ -100,7 +100,7 @@ describe('a login that may not write is reported', () => {
     expect(refusal).toMatch(/^Can't push to .* answered with status 401: access denied/)
   })
 
-  test('but not where nothing is pushed', async () => {
+  test('unless the merge pushes nothing', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const fault: FaultOf = ({ method }) => (method === 'POST' ? { kind: 'status', status: 403 } : undefined)
     registry.setFault(fault)
@@ -108,7 +108,7 @@ describe('a login that may not write is reported', () => {
   })
 })
 
-test('a tag that is immutable is reported with what it points to, and the others are put back', async () => {
+test('an immutable tag is reported with its digest, and the other tags move back', async () => {
   const images = await push(registry, 'app', TWO_SYSTEMS)
   const old = await pushOld(registry, ['v1', 'v1.2'])
   const body = '{"errors":[{"code":"TAG_INVALID","message":"the tag is immutable"}]}'
