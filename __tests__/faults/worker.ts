@@ -3,19 +3,19 @@ import { judge, type Verdict } from './judge.ts'
 import { openLab, type Play } from './lab.ts'
 import { SCENARIOS, type Service } from './scenarios.ts'
 
-// A process that runs cells one after the other, as the one that has forked it asks for them.
+// Runs cells one after another in a process, by order of the parent process.
 
-/** A command to the process. */
+/** A message from the parent process. */
 export type Order = { readonly kind: 'count' } | { readonly kind: 'cell'; readonly cell: Cell }
 
-/** Its answer. */
+/** The answer to an order. */
 export type Report =
   | { readonly kind: 'requests'; readonly requests: readonly Requests[] }
   | {
       readonly kind: 'judged'
       readonly cell: Cell
       readonly verdict: Verdict | undefined
-      /** Whether the request that was to be broken was made at all. */
+      /** Whether the action sent the request that gets the fault. */
       readonly hit: boolean
       readonly log: string
       readonly milliseconds: number

@@ -36,7 +36,7 @@ async function annotationsOf(pushed: readonly Pushed[], annotations = ''): Promi
   return indexAt(registry, 'latest').annotations
 }
 
-describe('labels of the images', () => {
+describe('labels', () => {
   test('that OCI defines become annotations of the index, others do not', async () => {
     const images = await labelled({ [TITLE]: 'App', [DESCRIPTION]: 'An app', 'org.example.team': 'us' })
     expect(await annotationsOf(images)).toEqual({ ...ORIGIN, [TITLE]: 'App', [DESCRIPTION]: 'An app' })

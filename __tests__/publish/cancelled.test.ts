@@ -59,7 +59,7 @@ describe('a merge that is cancelled before a tag moves', () => {
     ['an image is read', ({ method, route }) => method === 'GET' && route === 'manifest'],
     ['a layer is checked', ({ method, route }) => method === 'HEAD' && route === 'blob'],
     ['the index is written', ({ method, reference = '' }) => method === 'PUT' && reference.startsWith('sha256:')],
-  ])('while %s ends immediately, even if the registry does not answer', async (_, kind) => {
+  ])('ends immediately while %s, even if the registry does not answer', async (_, kind) => {
     cancelAt(kind, { kind: 'hang' })
     expect(await failure()).toContain('The step was cancelled')
     expect(lines).toContain('Cancelled: no tag has moved')
@@ -73,7 +73,7 @@ describe('a merge that is cancelled before a tag moves', () => {
     expect(unfinished).toHaveLength(1)
   })
 
-  test('while tags are read again moves none of them', async () => {
+  test('moves no tag, even if it was about to', async () => {
     cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest', { kind: 'hang' })
     await failure()
     expect(said).toEqual([expect.stringContaining('error: The step was cancelled before all tags had moved')])
@@ -82,7 +82,7 @@ describe('a merge that is cancelled before a tag moves', () => {
   })
 })
 
-describe('a merge that is cancelled while tags move', () => {
+describe('a merge that is cancelled while it writes tags', () => {
   test('finishes pending writes, starts no others, and moves the tags back', async () => {
     cancelAt((request) => isPut(request, 'v1'))
     const message = await failure()
@@ -92,14 +92,14 @@ describe('a merge that is cancelled while tags move', () => {
     expect(TAGS.map(written)).toEqual([2, 2, 0])
   })
 
-  test('between two groups of tags moves the first group back', async () => {
+  test('moves the first group of tags back if it has not written the next one', async () => {
     cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest' && written('v2') > 0)
     expect(await failure()).toContain('All tags are as they were.\n')
     expect(tags()).toEqual(allAt(old))
     expect(written('latest')).toBe(0)
   })
 
-  test('while the last tag is written is completed', async () => {
+  test('succeeds if it was writing the last tag', async () => {
     cancelAt((request) => isPut(request, 'latest'))
     const { outputs } = await mergeWith(registry, inputs, { cancellation })
     expect(tags()).toEqual(allAt(outputs.digest ?? ''))
@@ -149,7 +149,7 @@ describe('a merge that is cancelled while tags move', () => {
     expect(tags()).toMatchObject({ v1: old, latest: old })
   })
 
-  test('during a conflict with another run does not plan again', async () => {
+  test('does not plan again after a conflict with another run', async () => {
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'foreign' })
     let reads = 0
     registry.setFault(({ method, reference }) => {

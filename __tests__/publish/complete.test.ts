@@ -95,7 +95,7 @@ describe('a matrix with a job that has not handed over a digest is not published
     expect(await refusalOf(registry, { digests: digests.join('\n') })).toContain('Only 1 of the 2 jobs of "slow"')
   })
 
-  test('and in a re-run the error says that records of earlier attempts may have expired', async () => {
+  test('in a re-run, with an error that says that records of earlier attempts may have expired', async () => {
     const digests = records(counted(await push(registry, 'app', TWO_SYSTEMS), 3))
     const refusal = await refusalOf(registry, { digests }, { runAttempt: 2 })
     expect(refusal).toContain('This is a re-run (attempt 2). ')
@@ -103,7 +103,7 @@ describe('a matrix with a job that has not handed over a digest is not published
     expect(refusal).toMatch(/\n {2}systems: x86_64-linux,aarch64-linux$/)
   })
 
-  test('and a job name that contains a workflow command is on one line of the error', async () => {
+  test('with an error that shows a job name with a workflow command on one line', async () => {
     const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
     const digests = rewrite(record, { job: { id: 'x\n::warning::not by this action', total: 2 } })
     const refusal = await refusalOf(registry, { digests })
@@ -222,7 +222,7 @@ describe('a tag never loses a platform', () => {
     expect(refusal).toContain(':latest would lose linux/arm/v7\n')
   })
 
-  test('and if one of several tags would, none of them moves', async () => {
+  test('when several tags move: if one of them would, none moves', async () => {
     const [, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     seedIndex(registry, 'app', [arm64.entry], 'v1')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))

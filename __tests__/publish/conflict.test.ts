@@ -94,7 +94,7 @@ describe('a tag that another run moves during this run', () => {
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, latest: whole })
   })
 
-  test('after this run has already moved it stays with the other run', async () => {
+  test('stays with the other run if this run had already moved it', async () => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     const [same, later] = [await indexOf(COMMIT), await indexOf(LATER)]
     registry.setFault(({ method, reference }) => {
@@ -127,7 +127,7 @@ describe('a tag that another run moves during this run', () => {
     expect(said).toEqual([expect.stringContaining(`Moving ${registry.host}/app:edge from commit ${UNKNOWN}`)])
   })
 
-  test('again each time is an error after the third time', async () => {
+  test('fails the merge if it has moved again after three new plans', async () => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     const foreign: string[] = []
     for (const title of ['1', '2', '3', '4', '5']) foreign.push(await indexOf(EARLIER, ['x86_64-linux'], title))
@@ -268,7 +268,7 @@ describe('a registry that returns old values for some time after a write', () =>
     expect(written('v1')).toHaveLength(2)
   })
 
-  test('receives more requests for a bare digest, whichever of several images it belongs to', async () => {
+  test('receives more requests for a bare digest, which may belong to any of several images', async () => {
     const [{ image }] = await push(registry, 'mirror', ['x86_64-linux'])
     let looks = 0
     registry.setFault(({ path, method }) => {

@@ -76,7 +76,7 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
     },
   )
 
-  test('receives the list that is published in all repositories', async () => {
+  test('makes all repositories receive the same list', async () => {
     const inputs = await inputsFor({})
     const quay = refusing(OCI_INDEX)
     registry.setFault((request) => (request.path.includes('/mirror/') ? quay(request) : undefined))
@@ -115,7 +115,7 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
   })
 })
 
-describe('an index that is refused for its Docker manifests is an error with a solution', () => {
+describe('an index that is refused for its Docker manifests causes an error with a solution', () => {
   async function refusal(details: PushDetails, inputs: Readonly<Record<string, string>> = {}): Promise<string> {
     registry.setFault(refusing(OCI_INDEX))
     const message = await refusalOf(registry, { ...(await inputsFor(details)), ...inputs })

@@ -170,7 +170,7 @@ describe('a merge', () => {
 describe('an error is reported, and nothing is published, for', () => {
   test.each<[string, (given: Given) => Record<string, string> | Promise<Record<string, string>>, readonly RegExp[]]>([
     [
-      'no record for this image',
+      'a run without a record of this image',
       ({ app }) => ({ image: `${registry.host}/other`, digests: records(app) }),
       [
         /No build of this run has handed over a digest for 127[^ ]*\/other/,
@@ -253,7 +253,7 @@ describe('an error is reported, and nothing is published, for', () => {
   })
 })
 
-describe('a merge that fails at any step leaves every tag unchanged', () => {
+describe('a merge that fails leaves every tag unchanged', () => {
   const breaks: readonly [string, ReturnType<FaultOf>][] = [
     ['is refused', { kind: 'status', status: 403 }],
     ['fails with 500 every time', { kind: 'status', status: 500 }],

@@ -48,7 +48,7 @@ async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> 
   return await mergeWith(registry, all, { ...call, env: { GITHUB_API_URL: host.api, ...call.env } })
 }
 
-describe('on Gitea and Forgejo, which only list the commits between two commits,', () => {
+describe('on Gitea and Forgejo, which do not return the order of two commits,', () => {
   beforeEach(async () => {
     host = await openGitHost({ countsOnly: true })
   })
@@ -85,7 +85,7 @@ describe('the commit that was built, if it is not the commit of the run,', () =>
     expect(indexAt(registry, `v1-${EARLIER.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
-  test('is the one that is compared with the commit of a tag', async () => {
+  test('is compared with the commit of a tag', async () => {
     const published = await publish('latest', COMMIT)
     await mergeBuilt('latest', EARLIER)
     expect(registry.tags('app').get('latest')).toBe(published)
@@ -121,8 +121,8 @@ interface Trouble {
 
 const unknowns = (): readonly string[] => said.filter((line) => line.includes('without knowing which one is newer'))
 
-describe('the index names as its commit', () => {
-  test('that of the run', async () => {
+describe('the index names', () => {
+  test('the commit and the repository of the run', async () => {
     await mergeOnto('latest', {}, { sha: LATER, repository: 'some/where' })
     expect(indexAt(registry, 'latest').annotations).toEqual({
       [REVISION]: LATER,
@@ -130,7 +130,7 @@ describe('the index names as its commit', () => {
     })
   })
 
-  test('or the one that docker/metadata-action names', async () => {
+  test('the commit and the repository in annotations of docker/metadata-action', async () => {
     const annotations = `index:${REVISION}=${EARLIER}\n${SOURCE}=https://example.org/app`
     await mergeOnto('latest', { annotations })
     expect(indexAt(registry, 'latest').annotations).toEqual({
@@ -183,7 +183,7 @@ describe('a tag moves', () => {
     ['an earlier commit', EARLIER],
     ['the same commit', COMMIT],
     ['a commit of another branch', SIBLING],
-  ])('from %s, without a message', async (_, commit) => {
+  ])('from %s without a message', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -201,7 +201,7 @@ describe('a tag moves', () => {
     ])
   })
 
-  test('whose current image names no commit, and the log says so', async () => {
+  test('if its current image names no commit, and the log says so', async () => {
     await pushOld(registry, ['latest'])
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -284,9 +284,9 @@ describe('a tag that points to a later commit does not move', () => {
     ['503', { status: 503 }],
     ['404, as for a commit that has just been pushed', { status: 404, body: '{"message":"Not Found"}' }],
     ['HTML', { status: 200, body: '<html><body>Welcome</body></html>' }],
-    ['an incomplete answer', { status: 200, body: '{"status":"beh' }],
+    ['incomplete', { status: 200, body: '{"status":"beh' }],
     ['a broken connection', 'reset'],
-  ])('if the Git host first answers with %s', async (_, fault) => {
+  ])('if the first answer of the Git host is %s', async (_, fault) => {
     host.setFault(fault, 1)
     const later = await publish('latest', LATER)
     const { outputs } = await mergeOnto('latest,v1')

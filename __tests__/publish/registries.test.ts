@@ -175,11 +175,11 @@ describe('blobs of a copied image', () => {
   })
 
   test.each<[string, ReturnType<FaultOf>]>([
-    ['that starts an upload instead', { kind: 'status', status: 202 }],
-    ['that denies it', { kind: 'status', status: 403 }],
-    ['that does not support it', { kind: 'status', status: 405 }],
-    ['that breaks the connection', { kind: 'reset' }],
-  ])('are uploaded instead of mounted within a registry %s', async (_, fault) => {
+    ['that starts an upload instead of mounting them', { kind: 'status', status: 202 }],
+    ['that denies mounting them', { kind: 'status', status: 403 }],
+    ['that does not support mounting', { kind: 'status', status: 405 }],
+    ['that breaks the connection instead of mounting them', { kind: 'reset' }],
+  ])('are uploaded within a registry %s', async (_, fault) => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     registry.setFault(({ path }) => (path.includes('mount=') ? fault : undefined))
     await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
@@ -279,7 +279,7 @@ describe('no tag moves in any registry', () => {
     expect(writesTo(registry)).toEqual([])
   })
 
-  test('before a blob that arrives damaged is read again', async () => {
+  test('unless a blob that arrived damaged is intact when it is read again', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)

@@ -43,8 +43,8 @@ function isNewIndex({ method, route, reference = '' }: SeenRequest, verb: string
   return method === verb && route === 'manifest' && reference.startsWith('sha256:') && !known.includes(reference)
 }
 
-describe('in the sequence of requests', () => {
-  test('the index is written by digest and read back before new tags, existing tags and `latest`', async () => {
+describe('a merge', () => {
+  test('writes the index by digest, reads it back, and then writes new tags, existing tags and `latest`', async () => {
     const { outputs } = await mergeWith(registry, inputs(['latest', 'new', 'v1']))
     const at = registry.requests.filter(
       (request) => request.method === 'PUT' || (request.method === 'GET' && request.reference === outputs.digest),
@@ -58,7 +58,7 @@ describe('in the sequence of requests', () => {
     ])
   })
 
-  test('an index that the registry has accepted but does not return yet is requested again', async () => {
+  test('requests an index again that the registry has accepted but does not return yet', async () => {
     let looks = 0
     registry.setFault((request) =>
       isNewIndex(request, 'GET') && ++looks < 4 ? { kind: 'status', status: 404 } : undefined,
@@ -68,7 +68,7 @@ describe('in the sequence of requests', () => {
     expect([...registry.tags('app').values()]).toEqual(TAGS.map(() => outputs.digest))
   })
 
-  test('nothing is written before all images are checked', async () => {
+  test('writes nothing before all images are checked', async () => {
     await mergeWith(registry, inputs())
     const looked = registry.requests.map(({ method, path }) => `${method} ${path}`)
     const last = looked.findLastIndex((line) => line.startsWith('HEAD ') && line.includes('/blobs/'))
@@ -186,7 +186,7 @@ describe('a tag that another run moves after this one', () => {
     expect(summary).toContain(`| \`${registry.host}/app:v1\` | overtaken | \`${old}\` | \`${foreign}\` |`)
   })
 
-  test('makes the output `changed` false if all tags are moved', async () => {
+  test('is not a change: the output `changed` is false if no other tag has moved', async () => {
     overtake(TAGS)
     const { outputs } = await mergeWith(registry, inputs())
     expect(outputs).toMatchObject({ changed: 'false', tags: '' })

@@ -51,7 +51,7 @@ test('an invalid store path in a manifest is not listed', async () => {
 const other = storePath.replace('1', '2')
 test.each([
   ['store path', { labels: [], storePath: other }, other],
-  ['labels', { labels: ['a'], storePath }, `${storePath}, labels a`],
+  ['list of labels', { labels: ['a'], storePath }, `${storePath}, labels a`],
   ['compression', { labels: [], compression: 'zstd', storePath }, `${storePath}, compression zstd`],
 ])('a record whose %s differs from the manifest is refused', async (_, record, said) => {
   const images = await push(registry, 'app', ['x86_64-linux'], { record, annotations: { [KEY]: storePath } })

@@ -87,14 +87,14 @@ describe('tags move', () => {
     expect([first.toSorted(), second.toSorted(), last]).toEqual([['v1.2', 'v1.2.3'], ['edge', 'v1'], ['latest']])
   })
 
-  test('group by group: existing ones only after all new ones are written', async () => {
+  test('in order: existing ones only after all new ones are written', async () => {
     pointTo(old, ['v1', 'latest'])
     refuse('v1.2')
     await expect(moveTags(registry, movesOf(['latest', 'v1', 'v1.2']), fresh)).rejects.toThrow(MergeError)
     expect(written()).toEqual(['v1.2'])
   })
 
-  test('group by group: `latest` only after all existing ones are written', async () => {
+  test('in order: `latest` only after all existing ones are written', async () => {
     pointTo(old, ['v1', 'latest'])
     refuse('v1')
     await expect(moveTags(registry, movesOf(['latest', 'v1']), fresh)).rejects.toThrow(MergeError)
@@ -113,7 +113,7 @@ describe('tags move', () => {
     expect(server.tags('app')).toEqual(all(TAGS, fresh))
   })
 
-  test('and other tags do not change', async () => {
+  test('without changing other tags', async () => {
     pointTo(old, ['v0'])
     await moveTags(registry, movesOf(['v1']), fresh)
     expect(server.tags('app').get('v0')).toBe(old.digest)
@@ -127,8 +127,8 @@ test.each(TAGS)('a tag counts as moved even if every answer to writing it is los
   expect(server.tags('app')).toEqual(all(TAGS, fresh))
 })
 
-describe('a failure leaves every tag unchanged', () => {
-  test.each(TAGS)('if %s can’t be written', async (tag) => {
+describe('a failure leaves every tag unchanged,', () => {
+  test.each(TAGS)('no matter which one can’t be written: %s', async (tag) => {
     pointTo(old, TAGS)
     refuse(tag)
     const moving = moveTags(registry, movesOf(TAGS), fresh)
@@ -151,7 +151,7 @@ describe('a failure leaves every tag unchanged', () => {
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
 
-  test('in all repositories', async () => {
+  test('also in other repositories', async () => {
     pointTo(old, ['v1'])
     pointTo(old, ['v2'], 'api')
     refuse('v2')

@@ -34,7 +34,7 @@ const annotated = (annotations: readonly string[]): MergeCall => ({
   env: { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify({ annotations }) },
 })
 
-describe('if only the commit has changed', () => {
+describe('if only the commit has changed,', () => {
   test('the existing index is the result, and this commit’s tag points to it', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images), tags: 'latest,{sha}' })
