@@ -41,10 +41,10 @@ async function obey(order: Order): Promise<Report> {
   const { cell } = order
   const scenario = SCENARIOS.find(({ name }) => name === cell.scenario)
   if (scenario === undefined) throw new Error(`There is no scenario ${cell.scenario}`)
-  const wanted = await cleanPlay(cell.scenario)
+  const expected = await cleanPlay(cell.scenario)
   const play = await lab.play(scenario, cell)
   const { log, milliseconds, hits } = play
-  return { kind: 'judged', cell, verdict: judge(cell, play, wanted, scenario), hit: hits > 0, log, milliseconds }
+  return { kind: 'judged', cell, verdict: judge(cell, play, expected, scenario), hit: hits > 0, log, milliseconds }
 }
 
 async function countRequests(): Promise<readonly Requests[]> {

@@ -14,7 +14,7 @@ interface Job {
   /** Whether it has handed over a valid record, no record or an invalid one. */
   readonly record: 'right' | 'missing' | 'stale' | 'malformed' | 'wrong architecture' | 'wrong size'
   /** Other records of the system, which must not change the result. */
-  readonly besides: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
+  readonly extra: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
   /** Whether another job has also pushed an image for the system. */
   readonly rival: boolean
 }
@@ -35,7 +35,7 @@ const job = fc.record<Job>({
     { weight: 4, arbitrary: fc.constant('missing' as const) },
     { weight: 2, arbitrary: fc.constantFrom('stale', 'malformed', 'wrong architecture', 'wrong size') },
   ),
-  besides: fc.subarray(['the same again', 'an earlier attempt', 'another image'] as const),
+  extra: fc.subarray(['the same again', 'an earlier attempt', 'another image'] as const),
   rival: fc.oneof({ weight: 20, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
 })
 
@@ -59,16 +59,16 @@ beforeEach(async () => {
 
 /** Decides whether the records can be published, independently of the action's code. */
 function isRight({ jobs, total, before }: Run): boolean {
-  const there = SYSTEMS.filter((_, at) => jobs[at]?.record === 'right')
+  const built = SYSTEMS.filter((_, at) => jobs[at]?.record === 'right')
   const wrong = jobs.some(
     ({ record, rival }) => !['right', 'missing'].includes(record) || (record === 'right' && rival),
   )
-  const complete = total === 'unknown' || (total === 'right' && there.length === SYSTEMS.length)
-  return there.length > 0 && !wrong && complete && before.every((system) => there.includes(system))
+  const complete = total === 'unknown' || (total === 'right' && built.length === SYSTEMS.length)
+  return built.length > 0 && !wrong && complete && before.every((system) => built.includes(system))
 }
 
 /** Pushes the image of a job. Returns it with the records that the job hands over. */
-async function leave({ record, besides, rival }: Job, system: System, repository: string, matrix: object) {
+async function leave({ record, extra, rival }: Job, system: System, repository: string, matrix: object) {
   const fields = { job: { id: 'build', ...matrix }, run: { id: '1', attempt: 2 } }
   const [image] = await push(registry, repository, [system], { record: fields })
   const [early] = await push(registry, repository, [system], { content: 'early', record: { ...fields, run: EARLY } })
@@ -76,9 +76,9 @@ async function leave({ record, besides, rival }: Job, system: System, repository
   const name = `${registry.host}/${repository}-api`
   const api = rewrite(second.record, { image: name, job: { id: 'build-api', total: 1 } })
   const own = record === 'missing' ? [] : [asLeft(image, record)]
-  const again = besides.includes('the same again') ? own : []
-  const earlier = besides.includes('an earlier attempt') && record !== 'missing' ? [early.record] : []
-  const foreign = besides.includes('another image') ? [api] : []
+  const again = extra.includes('the same again') ? own : []
+  const earlier = extra.includes('an earlier attempt') && record !== 'missing' ? [early.record] : []
+  const foreign = extra.includes('another image') ? [api] : []
   return {
     image,
     texts: [...own, ...again, ...earlier, ...foreign, ...(rival && record === 'right' ? [second.record] : [])],

@@ -28,14 +28,13 @@ beforeEach(async () => {
 })
 
 const both = (): string => `${registry.host}/app\n${other.host}/app`
-const besides = (): string => namesIn(registry, 'app', 'mirror')
 
 /** The requests that uploaded a blob. */
 function uploads({ requests }: TestRegistry): readonly SeenRequest[] {
   return requests.filter(({ method, route }) => method === 'PUT' && route === 'upload')
 }
 
-async function expectWhole(server: TestRegistry, repository: string, pushed: readonly Pushed[]): Promise<void> {
+async function expectComplete(server: TestRegistry, repository: string, pushed: readonly Pushed[]): Promise<void> {
   for (const { image } of pushed) {
     for (const digest of blobsOf(server, repository, image.digest)) {
       expect(await server.blob(repository, digest)).toBeDefined()
@@ -70,7 +69,7 @@ describe('the same index is published in each registry', () => {
     for (const server of [registry, other]) {
       expect(server.tags('app').get('latest')).toBe(outputs.digest)
       expect(platformsOf(server, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
-      await expectWhole(server, 'app', [amd64, arm64])
+      await expectComplete(server, 'app', [amd64, arm64])
     }
   })
 
@@ -114,7 +113,7 @@ describe('the same index is published in each registry', () => {
     const [, layer] = blobsOf(registry, 'app', image.digest)
     await loseBlob(registry, 'app', layer)
     await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
-    await expectWhole(registry, 'app', images)
+    await expectComplete(registry, 'app', images)
     expect(uploads(registry)).toHaveLength(1)
     expect(uploads(other)).toEqual([])
   })
@@ -127,7 +126,7 @@ describe('blobs of a copied image', () => {
     const [config] = blobsOf(registry, 'app', image.digest)
     await other.seedBlob('app', (await registry.blob('app', config)) ?? Buffer.alloc(0))
     await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
-    await expectWhole(other, 'app', images)
+    await expectComplete(other, 'app', images)
     expect(uploads(other)).toHaveLength(3)
   })
 
@@ -165,8 +164,8 @@ describe('blobs of a copied image', () => {
 
   test('are mounted within one registry, and not uploaded', async () => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
-    await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
-    await expectWhole(registry, 'mirror', images)
+    await mergeWith(registry, { image: namesIn(registry, 'app', 'mirror'), digests: records(images), tags: 'latest' })
+    await expectComplete(registry, 'mirror', images)
     const mounts = registry.requests.filter(({ path }) => path.includes('mount='))
     expect(mounts).toHaveLength(4)
     for (const { path } of mounts) expect(path).toContain('from=app')
@@ -182,8 +181,8 @@ describe('blobs of a copied image', () => {
   ])('are uploaded within a registry %s', async (_, fault) => {
     const images = await push(registry, 'app', TWO_SYSTEMS)
     registry.setFault(({ path }) => (path.includes('mount=') ? fault : undefined))
-    await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
-    await expectWhole(registry, 'mirror', images)
+    await mergeWith(registry, { image: namesIn(registry, 'app', 'mirror'), digests: records(images), tags: 'latest' })
+    await expectComplete(registry, 'mirror', images)
     expect(uploads(registry)).toHaveLength(4)
   })
 
@@ -195,7 +194,7 @@ describe('blobs of a copied image', () => {
     const image = ['app', ...mirrors].map((name) => `${server.host}/${name}`).join('\n')
     server.setFault(({ path }) => (path.includes('mount=') ? { kind: 'status', status: 405 } : undefined))
     await mergeWith(server, { image, digests: records(images), tags: 'latest' })
-    for (const mirror of mirrors) await expectWhole(server, mirror, images)
+    for (const mirror of mirrors) await expectComplete(server, mirror, images)
   })
 
   test('with a foreign media type are not requested, because registries need not have them', async () => {
@@ -223,7 +222,7 @@ describe('credentials', () => {
       return { kind: 'password' as const, username: user, password }
     }
     await mergeWith(one, { image, digests: records(images), tags: 'latest' }, { credentials })
-    await expectWhole(two, 'app', images)
+    await expectComplete(two, 'app', images)
     for (const [server, user] of [
       [one, 'here'],
       [two, 'there'],
@@ -240,7 +239,7 @@ describe('credentials', () => {
     const image = namesIn(server, 'app', 'mirror')
     const credentials = async () => ({ kind: 'password', username: auth.user, password: auth.password }) as const
     await mergeWith(server, { image, digests: records(images), tags: 'latest' }, { credentials })
-    await expectWhole(server, 'mirror', images)
+    await expectComplete(server, 'mirror', images)
     expect(uploads(server)).toEqual([])
   })
 })

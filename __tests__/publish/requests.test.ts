@@ -30,7 +30,7 @@ beforeEach(async () => {
 async function pushWithSharedLayer(): Promise<{ readonly digests: string; readonly layer: string }> {
   const content = Buffer.from('a layer of scripts')
   const layer = await registry.seedBlob('app', content)
-  const told = await Promise.all(
+  const images = await Promise.all(
     TWO_SYSTEMS.map(async (system) => {
       const platform = { os: 'linux', architecture: system === 'x86_64-linux' ? 'amd64' : 'arm64' }
       const { digest } = await seedImage(registry, 'app', platform)
@@ -45,7 +45,7 @@ async function pushWithSharedLayer(): Promise<{ readonly digests: string; readon
       return { record: recordOf(`${registry.host}/app`, system, platform, image) }
     }),
   )
-  return { digests: records(told), layer }
+  return { digests: records(images), layer }
 }
 
 test('a layer that several images share is checked once', async () => {

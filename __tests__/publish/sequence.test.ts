@@ -230,10 +230,11 @@ test('a tag whose manifest the registry does not return stops the merge', async 
 
 describe('the same merge in another job of a matrix', () => {
   /** Returns the digest of the index that both publish. */
-  const wanted = async (): Promise<string> => (await mergeWith(registry, { ...inputs(['probe']) })).outputs.digest ?? ''
+  const expected = async (): Promise<string> =>
+    (await mergeWith(registry, { ...inputs(['probe']) })).outputs.digest ?? ''
 
   test.each([...TAGS, 'new'])('may point %s to the same index before this job writes it', async (tag) => {
-    const index = await wanted()
+    const index = await expected()
     const before = writesTo(registry).length
     registry.setFault(({ method, reference, path }) => {
       if (method === 'PUT' && reference === index && path.includes('/app/')) registry.seedTag('app', tag, index)
@@ -248,7 +249,7 @@ describe('the same merge in another job of a matrix', () => {
   })
 
   test('keeps the tags that it has moved or is about to move if this one fails', async () => {
-    const index = await wanted()
+    const index = await expected()
     registry.setFault(({ method, reference }) => {
       if (method === 'PUT' && reference === index) registry.seedTag('app', 'v1', index)
       return method === 'PUT' && reference === 'latest' ? { kind: 'status', status: 403, body: '{}' } : undefined

@@ -131,8 +131,8 @@ export async function push(
     const { variant: _, ...bare } = platform
     const inConfig = withoutVariant ? bare : platform
     const image = await seedImage(registry, repository, inConfig, `${content} ${system}`, details)
-    const told = recordOf(`${registry.host}/${repository}`, system, platform, image)
-    pushed.push({ image, platform, entry: { ...image, platform }, record: rewrite(told, record) })
+    const original = recordOf(`${registry.host}/${repository}`, system, platform, image)
+    pushed.push({ image, platform, entry: { ...image, platform }, record: rewrite(original, record) })
   }
   return pushed as unknown as AtLeastOne<Pushed>
 }
