@@ -47,13 +47,16 @@ function uploadsTo(host: string): Pick<Backend, 'putBlob' | 'putManifest'> {
   }
 }
 
-/** A manifest, and what it names, as they are in a registry. */
+/** Manifests and blobs of a registry. */
 export interface Content {
   readonly manifests: readonly { readonly bytes: Buffer; readonly mediaType: string; readonly tag?: string }[]
   readonly blobs: readonly Buffer[]
 }
 
-/** Reads all that references lead to. @throws Error where some of it is missing or damaged */
+/**
+ * Reads everything that references refer to, directly or indirectly.
+ * @throws Error if a part is missing or damaged
+ */
 export async function readContent(host: string, repository: string, references: readonly string[]): Promise<Content> {
   const read = await Promise.all(references.map((reference) => readOne(host, repository, reference)))
   return { manifests: read.flatMap(({ manifests }) => manifests), blobs: read.flatMap(({ blobs }) => blobs) }
@@ -97,7 +100,7 @@ async function get(host: string, path: string): Promise<{ readonly bytes: Buffer
   return { bytes: Buffer.from(await response.arrayBuffer()), mediaType }
 }
 
-/** Puts content there. */
+/** Writes content to a registry. */
 export async function putContent(backend: Backend, repository: string, content: Content): Promise<void> {
   for (const blob of content.blobs) await backend.putBlob(repository, blob)
   for (const { bytes, mediaType, tag } of content.manifests) {
@@ -106,7 +109,7 @@ export async function putContent(backend: Backend, repository: string, content: 
   }
 }
 
-/** Reads what tags point to. */
+/** Returns the digest of each tag. */
 export async function readTags(host: string, repository: string): Promise<ReadonlyMap<string, string>> {
   const listed = await fetch(`http://${host}/v2/${repository}/tags/list`)
   const { tags } = (await listed.json()) as { readonly tags?: readonly string[] | null }
@@ -119,7 +122,7 @@ export async function readTags(host: string, repository: string): Promise<Readon
 
 export const ACCOUNT = { user: 'octocat', password: 'correct horse battery staple' }
 
-/** Has the proxy want tokens, and give them, as registries do. */
+/** Makes the proxy require and issue tokens, like a registry. */
 export function withTokens(): Required<Pick<ProxyOptions, 'answer'>> {
   let guard: ReturnType<typeof createGuard> | undefined
   return {
@@ -141,7 +144,7 @@ export function withTokens(): Required<Pick<ProxyOptions, 'answer'>> {
 }
 
 function required<Value>(value: Value | undefined): Value {
-  if (value === undefined) throw new Error('the guard lets everybody in')
+  if (value === undefined) throw new Error('the token check accepts a request without a token')
   return value
 }
 

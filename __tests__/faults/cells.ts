@@ -2,26 +2,26 @@ import { FAULT_NAMES, FAULTS, type Fault, type FaultName } from './faults.ts'
 import { DOCKER_FAULT_NAMES, type DockerFaultName } from './programs.ts'
 import type { Service } from './scenarios.ts'
 
-/** One entry of the matrix: a scenario, a request of it, and what goes wrong with that. */
+/** One entry of the matrix: a scenario, one of its requests, and the fault of that request. */
 export interface Cell {
   readonly scenario: string
   readonly service: Service
-  /** Of the request: `PUT blob`. */
+  /** The kind of the request: `PUT blob`. */
   readonly kind: string
-  /** Which request of the kind, from 1. */
+  /** The number of the request among those of its kind, from 1. */
   readonly nth: number
   readonly fault: FaultName | DockerFaultName
-  /** Whether it happens to each request of the kind from then on. */
+  /** Whether all later requests of the kind fail as well. */
   readonly lasting: boolean
 }
 
-/** How many requests of each kind a scenario has, by service, when nothing goes wrong. */
+/** The number of requests of each kind in a scenario without a fault, by service. */
 export interface Requests {
   readonly scenario: string
   readonly counts: readonly (readonly [Service, string, number])[]
 }
 
-/** The first, a middle and the last request of every kind, each fault, once and for good. */
+/** Returns all cells: the first, a middle and the last request of each kind, with each fault, once and lasting. */
 export function allCells(requests: readonly Requests[]): readonly Cell[] {
   return requests.flatMap(({ scenario, counts }) =>
     counts.flatMap(([service, kind, count]) =>
@@ -47,22 +47,22 @@ function faultsOf(
   })
 }
 
-/** Only a push goes through a network. */
+/** Returns the faults of a Docker command. Only a push uses the network. */
 function dockerFaultsOf(command: string): readonly DockerFaultName[] {
   return command === 'push' ? DOCKER_FAULT_NAMES : ['docker: daemon gone', 'docker: frozen']
 }
 
-/** A daemon that is gone for one command that only it answers does not come back by itself. */
+/** Reports whether a fault can only last: apart from a push, the action does not repeat Docker commands. */
 function onlyLasts(service: Service, kind: string): boolean {
   return service === 'docker' && kind !== 'push'
 }
 
-/** The line that names a cell, by which it is run again. */
+/** Formats a cell as the name with which it can be run again. */
 export function formatCell({ scenario, service, kind, nth, fault, lasting }: Cell): string {
   return `${scenario} / ${service} / ${kind} #${nth} / ${fault} / ${lasting ? 'lasting' : 'once'}`
 }
 
-/** Draws cells at random; the same seed draws the same ones. */
+/** Draws random cells. The same seed draws the same cells. */
 export function sample(cells: readonly Cell[], count: number, seed: string): readonly Cell[] {
   const random = randomFrom(seed)
   const rest = [...cells]

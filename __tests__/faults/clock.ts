@@ -4,18 +4,18 @@ import timersPromises from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 
 /**
- * Virtual time for a whole process. Timers do not fire when time has passed, but as soon as nothing else happens: no
- * byte moves on any connection and no program runs. The clock then jumps to the next timer. A wait of an hour takes some
- * milliseconds, and a slow machine fires no timer early.
+ * Virtual time for a complete process. The clock jumps to the next timer as soon as the process is idle: no connection
+ * transfers bytes and no program runs. A wait of an hour takes some milliseconds, and no timer fires early on a slow
+ * machine.
  */
 export interface VirtualClock {
-  /** Milliseconds since the process started, jumps included. */
+  /** Returns the milliseconds since the process started, including jumps. */
   now(): number
-  /** Runs `work` and lets time jump while it runs. */
+  /** Runs `work`. Time jumps only while it runs. */
   run<Result>(work: () => Promise<Result>, limits: Limits): Promise<Result>
-  /** Lets no time jump while another process works on this. */
+  /** Prevents jumps until this work of another process has ended. */
   hold<Result>(work: Promise<Result>): Promise<Result>
-  /** Declares that so many programs wait for nothing but time. */
+  /** Declares that this many programs are idle, although they run. */
   addIdleProgram(count: number): void
 }
 
@@ -26,7 +26,7 @@ export interface Limits {
   readonly real: number
 }
 
-/** Work that did not end. */
+/** An error for work that did not end. */
 export class Hang extends Error {
   override readonly name = 'Hang'
 }
@@ -39,20 +39,20 @@ interface Timer {
   order: number
 }
 
-/** So many turns of the event loop in a row, about a millisecond each, in which nothing happens. */
+/** The process is idle after this many turns of the event loop, of about a millisecond each, without activity. */
 const QUIET_TURNS = 4
 const MOST_IN_A_ROW = 4
-/** With no timer left, nothing will ever happen again after so many. */
+/** Without a timer, the work hangs after this many turns without activity. */
 const DEAD_TURNS = 300
 
 const real = { setTimeout: globalThis.setTimeout, now: performance.now.bind(performance) }
 const timers = new Set<Timer>()
-/** Changes whenever something happens. */
+/** Changes with each activity. */
 let activity = 0
 let jumped = 0
 let orders = 0
 let idlePrograms = 0
-/** Requests to threads and other processes that have not been answered. */
+/** The number of unanswered requests to threads and other processes. */
 let atWork = 0
 
 const now = (): number => real.now() + jumped
@@ -99,7 +99,7 @@ async function run<Result>(work: () => Promise<Result>, limits: Limits): Promise
   } finally {
     done = true
     await pumped
-    // The action's process ends here, and with it all that waits.
+    // The end of the action's process would also end its timers.
     timers.clear()
   }
 }
@@ -118,14 +118,14 @@ async function jumpUntil(isDone: () => boolean, limits: Limits): Promise<void> {
       continue
     }
     quiet++
-    if (timers.size === 0 && quiet > DEAD_TURNS) throw new Hang('waits for something that can never happen')
+    if (timers.size === 0 && quiet > DEAD_TURNS) throw new Hang('waits without a timer or any pending work')
     if (timers.size === 0 || quiet < QUIET_TURNS) continue
     await fireUntilSomethingHappens(isDone, start.virtual + limits.virtual)
     quiet = 0
   }
 }
 
-/** Intervals, such as that which reports silence, do little: several may fire in a row without quiet turns between. */
+/** Fires the next timer. Fires several intervals in a row, because most of them have no effect. */
 async function fireUntilSomethingHappens(isDone: () => boolean, limit: number): Promise<void> {
   const before = activity
   for (let fired = 0; fired < MOST_IN_A_ROW && activity === before && !isDone() && now() <= limit; fired++) {
@@ -146,7 +146,7 @@ function earlier(one: Timer | undefined, other: Timer): Timer {
 
 const PENDING = new Set(['FSReqCallback', 'FSReqPromise', 'FileHandleCloseReq', 'TCPConnectWrap', 'GetAddrInfoReqWrap'])
 
-/** Whether the system works on something that will end by itself. */
+/** Reports whether the operating system or another process has pending work. */
 function isBusy(): boolean {
   if (atWork > 0) return true
   const resources = process.getActiveResourcesInfo()
@@ -166,7 +166,7 @@ function stop(timer: unknown): void {
   if (timers.delete(timer as Timer)) activity++
 }
 
-/** What `setTimeout` returns. */
+/** The return value of `setTimeout`. */
 class Handle {
   readonly timer: Timer
   constructor(timer: Timer) {
@@ -243,7 +243,7 @@ function replaceTimers(): void {
     clearInterval: clearVirtual,
   }
   Object.assign(globalThis, replacements)
-  // undici counts time in ticks of half a second: one jump for each would take long.
+  // undici has a timer that fires twice a second. One jump for each would be slow.
   const undiciTimers = createRequire(import.meta.url)('undici/lib/util/timers.js')
   Object.assign(undiciTimers, { ...replacements, setFastTimeout: setVirtualTimeout, clearFastTimeout: clearVirtual })
   Object.assign(timersPromises, { setTimeout: sleep })
@@ -264,7 +264,7 @@ function replaceDate(read: () => number): void {
   performance.now = now
 }
 
-/** Node's sockets have timers of their own, and tell when bytes come and go. */
+/** Replaces the timers of sockets, which are separate in Node, and records when bytes are transferred. */
 function watchSockets(): void {
   const timeouts = new WeakMap<Socket, Timer>()
   const prototype = Socket.prototype as Socket & { _unrefTimer(): void; _onTimeout(): void }
@@ -298,12 +298,11 @@ function answered(): void {
   activity++
 }
 
-/** Threads that compress answer each request. */
+/** Counts the requests to worker threads, each of which gets one answer. */
 function watchThreads(): void {
   const { postMessage } = Worker.prototype
   Worker.prototype.postMessage = function (this: Worker, ...args: Parameters<Worker['postMessage']>) {
     atWork++
-    // One answer for each request, in their order.
     if (this.listenerCount('message', answered) === 0) this.on('message', answered)
     postMessage.apply(this, args)
   }

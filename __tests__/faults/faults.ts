@@ -1,17 +1,17 @@
 import { STATUS_CODES } from 'node:http'
 import type { Answer, Exchange } from './proxy.ts'
 
-/** One way in which a request goes wrong. */
+/** A fault of a request. */
 export interface Fault {
   /** Breaks the exchange. */
   readonly apply: (exchange: Exchange, lasting: boolean) => Promise<void> | void
-  /** How long it lasts by itself where it happens once, in milliseconds. */
+  /** The duration of a single fault, in milliseconds. */
   readonly lasts?: number
-  /** Which requests it can happen to; all if absent. */
+  /** Reports whether a kind of request can have the fault. Absent: all kinds. */
   readonly suits?: (kind: string) => boolean
-  /** Whether a request succeeds in spite of it, only slowly. */
+  /** Whether the request still succeeds, but slowly. */
   readonly harmless?: boolean
-  /** Whether it can only pass. */
+  /** Whether the fault always passes. */
   readonly passesOnly?: boolean
 }
 
@@ -79,7 +79,7 @@ export const FAULTS = {
   'slow answer': {
     lasts: 10_000,
     harmless: true,
-    // By the response, not on the connection, which answers further requests.
+    // Uses the response rather than the socket, because the connection serves more requests.
     apply: async ({ forward, request, response }) => {
       const { status, headers, body } = await forward()
       await pause(5_000)
@@ -101,7 +101,7 @@ export const FAULTS = {
       exchange.socket.end()
     },
   },
-  'half of the body, as if it were all': {
+  'half of the body with a matching Content-Length': {
     suits: readsContent,
     apply: async ({ forward, reply }) => {
       const { headers, body, ...answer } = await forward()
@@ -135,12 +135,12 @@ export const FAULTS = {
       reply({ ...answer, headers: { ...answer.headers, 'docker-content-digest': `sha256:${'0'.repeat(64)}` } })
     },
   },
-  // Only a registry refuses with 401 what it accepts a moment later.
+  // Only a registry answers 401 to a request that it accepts later.
   '401': {
     suits: (kind) => isRegistry(kind) && kind !== 'GET token',
     apply: async (exchange) => {
       const { headers } = await exchange.read()
-      // As a registry refuses a token that has expired: with the same challenge as at first.
+      // Like the answer of a registry to an expired token: with the same challenge as for no token.
       const realm = `Bearer realm="http://${exchange.host}/token",service="test-registry",error="invalid_token"`
       const asked = headers.authorization === undefined ? {} : { 'www-authenticate': realm }
       exchange.reply(json(401, { errors: [{ code: 'UNAUTHORIZED', message: 'authentication required' }] }, asked))
@@ -209,7 +209,7 @@ function html(status: number): Answer {
   return { status, headers: { 'content-type': 'text/html' }, body: HTML }
 }
 
-/** An answer's bytes on the connection. */
+/** Returns the bytes of an answer on the connection. */
 function wire(answer: Answer, { request }: Exchange): Buffer {
   const start = Buffer.from(head(answer, request.method === 'HEAD'))
   return request.method === 'HEAD' ? start : Buffer.concat([start, answer.body])

@@ -3,23 +3,23 @@ import { FAULTS, type Fault } from './faults.ts'
 import type { Play } from './lab.ts'
 import type { Scenario } from './scenarios.ts'
 
-/** How a cell can be wrong. */
+/** A violated requirement. */
 export type Wrong =
-  /** It does not end. */
+  /** The run does not end. */
   | 'hang'
-  /** It ends without a message, or with one that calls it a defect. */
+  /** The run ends without a message, or with one that reports a bug. */
   | 'defect'
-  /** It fails though the fault passes. */
+  /** The run fails although the fault passes. */
   | 'fails'
-  /** It succeeds, and what is published is not what should be. */
+  /** The run succeeds, but its results are wrong. */
   | 'false success'
-  /** It fails, and tags are not where they were, and the error does not say where. */
+  /** The run fails, and tags have moved without being named in the error. */
   | 'tags'
   /** An image that can be pulled is incomplete or damaged. */
   | 'damage'
-  /** It takes more than two minutes longer than the fault. */
+  /** The run takes more than two minutes longer than the fault. */
   | 'slow'
-  /** It fails without saying what failed, on which host, and what to do. */
+  /** The run fails without an error that names the host and a solution. */
   | 'unclear'
 
 export interface Verdict {
@@ -27,13 +27,13 @@ export interface Verdict {
   readonly why: string
 }
 
-/** How long a run may go on beyond what the fault itself lasts, in milliseconds. */
+/** How much longer than the fault a run may take, in milliseconds. */
 const PATIENCE = 120_000
 
 /**
  * Judges a run.
  * @param clean the same scenario without a fault
- * @returns nothing where it is right
+ * @returns undefined if the run meets all requirements
  */
 export function judge(cell: Cell, play: Play, clean: Play, scenario: Scenario): Verdict | undefined {
   if (play.hang !== undefined) return { wrong: 'hang', why: play.hang }
@@ -53,7 +53,7 @@ function success(play: Play, clean: Play, { mayMove = [] }: Scenario): Verdict |
   if (why.length > 0) return { wrong: 'false success', why: why.map(({ text }) => text).join('; ') }
   if (play.outputs.digest !== clean.outputs.digest && why.length === 0 && mayMove.length === 0)
     return { wrong: 'false success', why: `the output digest is ${play.outputs.digest}` }
-  // An equal record in a second artifact changes nothing for a merge.
+  // A second artifact with an equal record does not affect a merge.
   if (distinct(play.records) !== distinct(clean.records))
     return { wrong: 'false success', why: `the records are ${play.records.join('\n') || 'none'}` }
   const systems = (matrix = '') => matrix.replaceAll(',"unchanged":true', '')
@@ -73,15 +73,15 @@ function failure(cell: Cell, play: Play, clean: Play): Verdict | undefined {
   const moved = differences(play.before, play.after)
   const wrong = moved.filter(({ name }) => play.after[name] !== clean.after[name])
   if (wrong.length > 0) return { wrong: 'tags', why: wrong.map(({ text }) => text).join('; ') }
-  // A build's own tag stays where the image was pushed, and only something after that failed.
+  // The tag of a build stays at the pushed image if a later step fails.
   if (cell.service === 'artifacts' || cell.scenario === 'build with Docker') return clarity(cell, play, error)
-  const untold = moved.filter(({ name }) => !error.includes(name.replace(/^\w+/, '')))
-  if (untold.length > 0)
-    return { wrong: 'tags', why: `not told: ${untold.map(({ text }) => text).join('; ')}\n${error}` }
+  const unnamed = moved.filter(({ name }) => !error.includes(name.replace(/^\w+/, '')))
+  if (unnamed.length > 0)
+    return { wrong: 'tags', why: `not named in the error: ${unnamed.map(({ text }) => text).join('; ')}\n${error}` }
   return clarity(cell, play, error)
 }
 
-/** A host that refuses the first connection of a run is more likely to have the wrong address than to be restarting. */
+/** Reports whether the first connection of a run is refused, which fails it: the address is probably wrong. */
 function isFirstContact({ kind, nth, fault }: Cell): boolean {
   return kind === 'GET /v2/' && nth === 1 && fault === 'connection refused'
 }

@@ -40,37 +40,37 @@ import {
   type Service,
 } from './scenarios.ts'
 
-/** A process for cells: the clock is virtual in all of it, and stand-ins for Nix and Docker are on its PATH. */
+/** Runs scenarios in this process, with a virtual clock, and stand-ins for Nix and Docker on the PATH. */
 export interface Lab {
-  /** Runs a scenario, broken or not. */
+  /** Runs a scenario, with a fault if there is a cell. */
   play(scenario: Scenario, cell?: Cell): Promise<Play>
   close(): Promise<void>
 }
 
-/** The result of a run of the action, and the state that it left. */
+/** The result of a run of the action, and the state of the registries after it. */
 export interface Play {
   readonly exitCode: number | undefined
   readonly log: string
   readonly errors: readonly string[]
   readonly warnings: readonly string[]
   readonly outputs: Readonly<Record<string, string>>
-  /** Why it did not end. */
+  /** The reason why it did not end. */
   readonly hang: string | undefined
-  /** What would have ended the process without a message. */
+  /** The unhandled error, which would have ended the process without a message, or the files left behind. */
   readonly crash: string | undefined
-  /** How long it took, in milliseconds of virtual time. */
+  /** The duration in milliseconds of virtual time. */
   readonly milliseconds: number
-  /** How often the fault happened. */
+  /** The number of requests that had the fault. */
   readonly hits: number
   readonly host: string
-  /** By service: how many requests of each kind there were. */
+  /** The number of requests of each kind, by service. */
   readonly counts: Readonly<Partial<Record<Service, ReadonlyMap<string, number>>>>
-  /** By name, such as `registry/app:latest`, the digest. */
+  /** The digest of each tag, by name: `registry/app:latest`. */
   readonly before: Readonly<Record<string, string>>
   readonly after: Readonly<Record<string, string>>
-  /** What tags lead to that is missing or damaged. */
+  /** The tags whose content is incomplete or damaged. */
   readonly broken: readonly string[]
-  /** The records in the run's artifacts, names of hosts replaced. */
+  /** The records in the run's artifacts, with placeholders for host names. */
   readonly records: readonly string[]
 }
 
@@ -83,7 +83,7 @@ export async function openLab(registries: 'stand-in' | 'distribution'): Promise<
   await mkdir(join(folder, 'workspace'))
   const daemon = await prepare(folder)
   const shared = registries === 'distribution' ? [await startBackend(registries), await startBackend(registries)] : []
-  // The registries' programs run all the time.
+  // The programs of the registries always run.
   clock.addIdleProgram(process.getActiveResourcesInfo().filter((resource) => resource === 'ProcessWrap').length)
   const path = process.env.PATH
   let number = 0
@@ -121,7 +121,7 @@ async function playOnce(call: Call): Promise<Played> {
   const { shared, scenario, published, number } = call
   const own = shared.length > 0 ? [] : [await startBackend('stand-in'), await startBackend('stand-in')]
   const [registry, mirror] = [...shared, ...own]
-  if (registry === undefined || mirror === undefined) throw new Error('there are two registries')
+  if (registry === undefined || mirror === undefined) throw new Error('two registries are required')
   const artifacts = await startArtifactService()
   const git = await startGitHost({
     repository: REPOSITORY,
@@ -174,7 +174,7 @@ function artifactKind(method: string, { pathname, searchParams }: URL): string {
 
 interface Stage extends Call, Omit<Backends, 'git'> {
   readonly proxies: Proxies
-  /** The path that both repositories of the cell are below. */
+  /** The path prefix of the cell's repositories. */
   readonly repositories: string
 }
 
@@ -220,7 +220,7 @@ async function playWith(stage: Stage): Promise<Played> {
   }
 }
 
-/** With what only the lab itself wants to know. */
+/** A result with details that only the lab uses. */
 interface Played extends Play {
   readonly record?: string
   readonly published: Content
@@ -254,7 +254,7 @@ async function brokenTags(
   return (await Promise.all(read)).flat()
 }
 
-/** Docker's daemon pushes past the proxy: its faults are those of the command. */
+/** Pushes like Docker's daemon, directly to the registry: its faults are those of the command. */
 function pushByDocker(registry: Backend, published: LayerCache, repositories: string): DockerDaemon['push'] {
   return async (reference) => {
     const [, name = '', tag = ''] = /\/([^/:]+):([^:]+)$/.exec(reference) ?? []
@@ -263,7 +263,7 @@ function pushByDocker(registry: Backend, published: LayerCache, repositories: st
       const { config } = JSON.parse(bytes.toString())
       return blobs.some((blob) => isConfigOf(blob, config?.digest) && blob.includes('"architecture":"amd64"'))
     })
-    if (amd64 === undefined) throw new Error('there is an image for amd64')
+    if (amd64 === undefined) throw new Error('no image for amd64 was published')
     const content = { blobs, manifests: [{ bytes: amd64.bytes, mediaType: amd64.mediaType, tag }] }
     await putContent(registry, `${repositories}/${name}`, content)
     return digestOf(amd64.bytes)
@@ -276,7 +276,7 @@ function isConfigOf(blob: Buffer, digest: string | undefined): boolean {
 
 type Ran = Pick<Play, 'exitCode' | 'log' | 'errors' | 'warnings' | 'outputs' | 'hang' | 'crash' | 'milliseconds'>
 
-/** Runs the action as a step, in this process. */
+/** Runs the action as a step in this process. */
 async function runStep({ scenario, folder, proxies, artifacts, path, sha }: Stage, place: Place): Promise<Ran> {
   await mkdir(join(folder, 'config'), { recursive: true })
   const auth = Buffer.from(`${ACCOUNT.user}:${ACCOUNT.password}`).toString('base64')
@@ -349,7 +349,7 @@ function captureOutput(): { readonly end: () => string } {
   }
 }
 
-/** Errors that nothing handles end a process. */
+/** Captures unhandled errors, which would end the process. */
 function captureCrashes(): {
   readonly first: Promise<never>
   readonly add: (error: unknown) => void
@@ -383,7 +383,7 @@ const NOTHING: LayerCache = {
   records: { old: NO_RECORDS, new: NO_RECORDS },
 }
 
-/** Has the action itself publish what the scenarios find. */
+/** Publishes the initial content of the scenarios with the action itself. */
 async function publish(play: PlayOnce): Promise<LayerCache> {
   const old = await buildAll(play, 'old')
   const fresh = await buildAll(play, 'new')
@@ -424,5 +424,5 @@ async function buildAll(
 async function succeed(play: PlayOnce, scenario: Scenario, before: LayerCache, sha?: string): Promise<Played> {
   const result = await play(scenario, before, undefined, sha)
   if (result.exitCode === 0) return result
-  throw new Error(`Nothing could be published: ${result.hang ?? result.crash ?? ''}\n${result.log}`)
+  throw new Error(`The initial content could not be published: ${result.hang ?? result.crash ?? ''}\n${result.log}`)
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
 
-// Stand-ins for Nix and Docker, first on the PATH: shell scripts, for a cell is to take milliseconds.
+// Stand-ins for Nix and Docker, first on the PATH. They are shell scripts, which start within milliseconds.
 
 export const SYSTEMS = ['x86_64-linux', 'aarch64-linux'] as const
 export type System = (typeof SYSTEMS)[number]
@@ -15,8 +15,8 @@ export type Version = 'old' | 'new'
 const HASHES = { old: '0', new: '1' } as const
 
 /**
- * Puts a stand-in for Nix into a folder. It builds an image of two layers: the one that `NIX_VERSION` names, `new` if it
- * names none.
+ * Writes a stand-in for Nix to a folder. It builds an image of two layers, whose version is `NIX_VERSION` (default:
+ * `new`).
  */
 export async function installNix(folder: string): Promise<void> {
   const store = join(folder, 'store')
@@ -55,7 +55,7 @@ export function archiveOf(version: Version, system: System): Buffer {
   return makeArchive({ architecture, layers: [base, `the app, ${version}, for ${system}`] }).bytes
 }
 
-/** How a command of Docker's goes wrong: with these words, or by not ending. */
+/** The error message of a Docker command. Undefined: the command does not end. */
 export const DOCKER_FAULTS = {
   'docker: 503': 'received unexpected HTTP status: 503 Service Unavailable',
   'docker: 429': 'toomanyrequests: retry-after: 1s, allowed: 44000/minute',
@@ -78,17 +78,17 @@ export interface DockerTarget {
   readonly lasting: boolean
 }
 
-/** The daemon that the stand-in for Docker asks. */
+/** The stand-in for Docker's daemon. */
 export interface DockerDaemon {
   readonly counts: Map<string, number>
   hits: number
   target: DockerTarget | undefined
-  /** Pushes the image to the reference, and returns the digest. */
+  /** Pushes the image under the reference, and returns its digest. */
   push: (reference: string) => Promise<string>
   readonly close: () => Promise<void>
 }
 
-/** Puts a stand-in for Docker into a folder, and starts the daemon that it asks what to do. */
+/** Writes a stand-in for Docker to a folder, and starts its daemon. */
 export async function installDocker(folder: string, onFrozen: (count: number) => void): Promise<DockerDaemon> {
   const sockets = new Set<Socket>()
   const server: Server = createServer((socket) => {

@@ -11,18 +11,18 @@ import type { AddressInfo, Socket } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { FAULTS, type FaultName } from './faults.ts'
 
-/** A request that a fault is to hit. */
+/** The request that gets a fault. */
 export interface Target {
-  /** The kind of request, as the proxy's `kindOf` has it: `PUT blob`. */
+  /** The kind of the request, from the proxy's `kindOf`: `PUT blob`. */
   readonly kind: string
-  /** Which of them, from 1. */
+  /** The number of the request among those of its kind, from 1. */
   readonly nth: number
   readonly fault: FaultName
-  /** Whether it happens to each request of the kind from then on. */
+  /** Whether all later requests of the kind fail as well. */
   readonly lasting: boolean
 }
 
-/** An answer, whole. */
+/** A complete answer. */
 export interface Answer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>
@@ -38,28 +38,28 @@ export interface Received {
 }
 
 export interface ProxyOptions {
-  /** The host that answers. */
+  /** The host to forward requests to. */
   readonly backend: string
-  /** Names the kind of a request; undefined: it is never broken. */
+  /** Names the kind of a request. Undefined: the request never gets a fault. */
   readonly kindOf: (method: string, url: URL) => string | undefined
-  /** Answers in place of the backend, such as a token service. */
+  /** Answers instead of the backend, for example as a token service. */
   readonly answer?: (received: Received) => Promise<Answer | undefined>
   readonly target?: Target | undefined
-  /** Is given what the backend works on. */
+  /** Receives the pending work of the backend. */
   readonly hold: <Result>(work: Promise<Result>) => Promise<Result>
 }
 
 export interface FaultProxy {
-  /** As in a URL: `127.0.0.1:43215`. */
+  /** Host and port, as in a URL: `127.0.0.1:43215`. */
   readonly host: string
-  /** How many requests of each kind there were, in the order of the first of each. */
+  /** The number of requests of each kind, in the order of their first requests. */
   readonly counts: ReadonlyMap<string, number>
-  /** How often the fault happened. */
+  /** Returns the number of requests that got the fault. */
   readonly hits: () => number
   readonly close: () => Promise<void>
 }
 
-/** The connection that a fault acts on. */
+/** A request and its connection, for faults. */
 export interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
@@ -67,19 +67,19 @@ export interface Exchange {
   readonly host: string
   /** Reads the request's body. */
   read(): Promise<Received>
-  /** Has the backend carry the request out. */
+  /** Forwards the request to the backend. */
   forward(): Promise<Answer>
   /** Sends an answer. */
   reply(answer: Answer): void
-  /** Writes bytes to the connection, as they are. */
+  /** Writes raw bytes to the connection. */
   write(bytes: Buffer | string): Promise<void>
-  /** Refuses connections for so many milliseconds, or for good, and breaks those that are open. */
+  /** Breaks open connections and refuses new ones, for this many milliseconds or, if undefined, forever. */
   refuse(milliseconds: number | undefined): void
-  /** Breaks every connection to this host for so many milliseconds. */
+  /** Breaks all connections to this host for this many milliseconds. */
   breakDown(milliseconds: number): void
 }
 
-/** Starts a proxy on a free port of 127.0.0.1 that answers as the backend does, but for one kind of requests. */
+/** Starts a proxy in front of a backend, on a free port of 127.0.0.1, that applies a fault to one kind of request. */
 export async function startFaultProxy(options: ProxyOptions): Promise<FaultProxy> {
   const { backend, kindOf, target } = options
   const agent = new Agent({ keepAlive: true })
@@ -180,7 +180,7 @@ function isHit({ nth, lasting }: Target, count: number): boolean {
 
 async function forward({ method, url, headers, body }: Received, backend: string, agent: Agent): Promise<Answer> {
   const { connection: _, 'transfer-encoding': __, authorization, ...rest } = headers
-  // The proxy checks the registry's logins itself; the other services check their own.
+  // The proxy checks the credentials for the registry. The other services check theirs themselves.
   const own = url.pathname.startsWith('/v2/') ? {} : { authorization }
   const all = { ...rest, ...(own.authorization && own), 'content-length': String(body.length) }
   const path = `${url.pathname}${url.search}`
@@ -191,7 +191,7 @@ async function forward({ method, url, headers, body }: Received, backend: string
   return { status: answer.statusCode ?? 0, headers: kept, body: await buffer(answer) }
 }
 
-/** Services that write their own address into answers get the proxy's in its place. */
+/** Replaces the address of the backend in its answers with that of the proxy. */
 function rewrite(answer: Answer, backend: string, host: string): Answer {
   if (!String(answer.headers['content-type']).includes('json')) return answer
   const text = answer.body.toString()

@@ -7,29 +7,29 @@ import type { Order, Report } from './worker.ts'
 export interface MatrixCall {
   readonly registries: 'stand-in' | 'distribution'
   readonly processes: number
-  /** Picks those to run. */
+  /** Selects the cells to run. */
   readonly choose: (cells: readonly Cell[]) => readonly Cell[]
   readonly onJudged?: (judged: Judged, count: number, all: number) => void
 }
 
 export interface Judged {
   readonly cell: Cell
-  /** Absent where it is right. */
+  /** Undefined if the cell passes. */
   readonly verdict: Verdict | undefined
   readonly hit: boolean
   readonly log: string
-  /** Of virtual time. */
+  /** In virtual time. */
   readonly milliseconds: number
 }
 
-/** Runs cells of the matrix, in several processes. */
+/** Runs cells of the matrix in several processes. */
 export async function runMatrix({ registries, processes, choose, onJudged }: MatrixCall): Promise<readonly Judged[]> {
   const workers = await Promise.all(Array.from({ length: processes }, () => startWorker(registries)))
   try {
     const [first] = workers
     if (first === undefined) return []
     const counted = await first.ask({ kind: 'count' })
-    if (counted.kind !== 'requests') throw new Error('the worker gives another answer than it was asked for')
+    if (counted.kind !== 'requests') throw new Error('the worker sent an unexpected answer')
     const cells = choose(allCells(counted.requests as readonly Requests[]))
     const waiting = [...cells]
     const judged: Judged[] = []
@@ -37,10 +37,10 @@ export async function runMatrix({ registries, processes, choose, onJudged }: Mat
       for (let cell = waiting.shift(); cell !== undefined; cell = waiting.shift()) {
         const worker = workers[at] as Worker
         const report = await worker.ask({ kind: 'cell', cell })
-        if (report.kind !== 'judged') throw new Error('the worker gives another answer than it was asked for')
+        if (report.kind !== 'judged') throw new Error('the worker sent an unexpected answer')
         judged.push(report)
         onJudged?.(report, judged.length, cells.length)
-        // What hangs in this process would go on in the next cell.
+        // Pending work of this process would affect the next cell.
         if (report.verdict?.wrong === 'hang' || report.verdict?.wrong === 'defect') {
           await worker.close()
           workers[at] = await startWorker(registries)

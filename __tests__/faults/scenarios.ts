@@ -5,31 +5,31 @@ export const OLD_COMMIT = '1'.repeat(40)
 export const COMMIT = '2'.repeat(40)
 export const NEW_COMMIT = '3'.repeat(40)
 
-/** The services that the action speaks to. */
+/** The services that the action uses. */
 export type Service = 'registry' | 'mirror' | 'artifacts' | 'git' | 'docker'
 
-/** What runs of the action have published before. */
+/** The results of earlier runs of the action. */
 export interface LayerCache {
   /** By version, for both systems, without tags. */
   readonly images: Readonly<Record<'old' | 'new', Content>>
-  /** The index of the old images: of an older commit than the run's, of a newer one. */
+  /** The index of the old images, from an older or a newer commit than the run's. */
   readonly index: Readonly<Record<'older' | 'newer', Content>>
   /** By version and system; `<registry>` stands for the host and `<path>` for the repository. */
   readonly records: Readonly<Record<'old' | 'new', Readonly<Record<System, string>>>>
 }
 
-/** One way in which the action is used. */
+/** A use of the action. */
 export interface Scenario {
   readonly name: string
-  /** The services whose requests are broken. */
+  /** The services whose requests get faults. */
   readonly breaks: readonly Service[]
   readonly inputs: (place: Place) => Readonly<Record<string, string>>
   readonly env?: Readonly<Record<string, string>>
   /** The content of the registry before the run. */
   readonly holds: (published: LayerCache) => readonly Content[]
-  /** The records in the run's artifacts before. */
+  /** The records in the run's artifacts before the step. */
   readonly artifacts?: (published: LayerCache) => readonly string[]
-  /** Whether success with tags left as they were is right, too, as long as a warning says so. */
+  /** Tags that a successful run may move or not move, if a warning names them. */
   readonly mayMove?: readonly string[]
 }
 

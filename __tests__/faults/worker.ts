@@ -3,19 +3,19 @@ import { judge, type Verdict } from './judge.ts'
 import { openLab, type Play } from './lab.ts'
 import { SCENARIOS, type Service } from './scenarios.ts'
 
-// A process that runs cells one after the other, as the one that has forked it asks for them.
+// Runs cells one after another in a process, by order of the parent process.
 
-/** A command to the process. */
+/** A message from the parent process. */
 export type Order = { readonly kind: 'count' } | { readonly kind: 'cell'; readonly cell: Cell }
 
-/** Its answer. */
+/** The answer to an order. */
 export type Report =
   | { readonly kind: 'requests'; readonly requests: readonly Requests[] }
   | {
       readonly kind: 'judged'
       readonly cell: Cell
       readonly verdict: Verdict | undefined
-      /** Whether the request that was to be broken was made at all. */
+      /** Whether the action sent the request that gets the fault. */
       readonly hit: boolean
       readonly log: string
       readonly milliseconds: number
@@ -41,10 +41,10 @@ async function obey(order: Order): Promise<Report> {
   const { cell } = order
   const scenario = SCENARIOS.find(({ name }) => name === cell.scenario)
   if (scenario === undefined) throw new Error(`There is no scenario ${cell.scenario}`)
-  const wanted = await cleanPlay(cell.scenario)
+  const expected = await cleanPlay(cell.scenario)
   const play = await lab.play(scenario, cell)
   const { log, milliseconds, hits } = play
-  return { kind: 'judged', cell, verdict: judge(cell, play, wanted, scenario), hit: hits > 0, log, milliseconds }
+  return { kind: 'judged', cell, verdict: judge(cell, play, expected, scenario), hit: hits > 0, log, milliseconds }
 }
 
 async function countRequests(): Promise<readonly Requests[]> {

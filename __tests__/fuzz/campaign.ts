@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { randomOf } from './random.ts'
 import type { Target } from './target.ts'
 
-/** A case that crashed, hung or was treated wrongly. */
+/** A case that crashed, hung or gave a wrong result. */
 export interface Finding {
   readonly number: number
   readonly error: string
@@ -24,17 +24,17 @@ export interface CampaignOptions {
   readonly seed: number
   /** The number of the first case. */
   readonly first?: number
-  /** The most cases that are run. */
+  /** The maximum number of cases. */
   readonly count?: number
   readonly seconds: number
   /** Called before each case. */
   readonly onCase?: (number: number) => void
 }
 
-/** A case must not take longer. In milliseconds. */
+/** The time limit of a case, in milliseconds. */
 export const HANG = 10_000
 
-/** Runs cases of a target until the time is over or there is a finding. */
+/** Runs cases of a target until the time is over or a case fails. */
 export async function runCampaign(
   target: Target,
   { seed, first = 0, count = Number.POSITIVE_INFINITY, seconds, onCase }: CampaignOptions,
@@ -62,11 +62,11 @@ export async function runCampaign(
   }
 }
 
-/** Returns what to read about a finding, and how to repeat it. */
+/** Formats a finding, with the command that repeats it. */
 export function formatFinding({ name }: Target, seed: number, { number, error, input }: Finding): string {
   const shown =
     input.length > INPUT_LIMIT
-      ? `${input.slice(0, INPUT_LIMIT)}… (${input.length} characters; the seed and the case give all of them)`
+      ? `${input.slice(0, INPUT_LIMIT)}… (${input.length} characters; repeat the case to get all of them)`
       : input
   return `Target ${name}, seed ${seed}, case ${number}: ${error}
 Repeat it with:
@@ -82,7 +82,7 @@ async function errorOf(work: () => Promise<void>): Promise<string | undefined> {
     await work()
     return undefined
   } catch (error) {
-    // Not instanceof: errors of Node's own modules are those of another realm in Jest.
+    // In Jest, errors of Node's modules are from another realm, so that `instanceof Error` is false.
     return typeof error === 'object' && error !== null && 'stack' in error ? String(error.stack) : String(error)
   }
 }

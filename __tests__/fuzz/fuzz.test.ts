@@ -6,11 +6,11 @@ const { FUZZ_SEED = `${Date.now() % 1_000_000}`, FUZZ_SECONDS = '0.9' } = proces
 const seed = Number(FUZZ_SEED)
 const seconds = Number(FUZZ_SECONDS)
 
-// At once, and not as a part of the report: of a case that hangs there is none.
+// Printed immediately, because there is no report if a case hangs.
 process.stderr.write(`Fuzzing with FUZZ_SEED=${seed}\n`)
 
 test.each(TARGETS)(
-  '$name: random input is read, or refused with a clear error',
+  '$name: random input is either read or refused with a clear error',
   async (target) => {
     const { cases, finding } = await runCampaign(target, { seed, seconds })
     if (finding !== undefined) throw new Error(formatFinding(target, seed, finding))

@@ -1,6 +1,6 @@
 import { fewOf, lengthOf, type Random } from './random.ts'
 
-/** Texts that parsers stumble over. */
+/** Texts that often reveal errors of parsers. */
 export const ODD_TEXTS: readonly string[] = [
   '',
   '..',
@@ -66,7 +66,7 @@ export const ODD_TEXTS: readonly string[] = [
 
 const ODD_NUMBERS: readonly number[] = [0, -0, -1, 0.5, 1e21, 2 ** 31, 2 ** 32, 2 ** 53, -(2 ** 53), 1e308, 5e-324]
 
-/** Limits how long a mutated input gets. In bytes or characters. */
+/** Limits the length of a mutated input, in bytes or characters. */
 export interface Limits {
   readonly most: number
 }
@@ -75,7 +75,7 @@ const SMALL: Limits = { most: 20_000 }
 
 /**
  * Changes a text in up to eight places.
- * @param tokens words of its grammar, which get into it as odd ones do
+ * @param tokens words of its grammar, inserted in addition to odd texts
  */
 export function mutateText(
   random: Random,
@@ -110,7 +110,7 @@ function repeated(random: Random, word: string, most: number): string {
   return word.repeat(Math.floor(lengthOf(random, most) / Math.max(1, word.length)))
 }
 
-/** Changes bytes in up to eight places; those of a large buffer in one, for each change takes a copy of it. */
+/** Changes bytes in up to eight places, or in one place of a large buffer, because each change copies the buffer. */
 export function mutateBytes(random: Random, bytes: Buffer): Buffer {
   let result = bytes
   for (let times = 1 + (bytes.length > LARGE ? 0 : fewOf(random, 7)); times > 0; times--) {
@@ -153,8 +153,8 @@ function overwritten(bytes: Buffer, at: number, others: Buffer): Buffer {
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json }
 
 /**
- * Changes a JSON value in up to four places, and returns its text, in which there may be what no value holds: deep
- * nesting, keys that occur twice, numbers beyond JavaScript's, or some damage.
+ * Changes a JSON value in up to four places, and returns its text. The text may have properties that JavaScript values
+ * can't have: very deep nesting, duplicate keys, numbers out of range, or invalid syntax.
  */
 export function mutateJson(
   random: Random,
@@ -164,7 +164,7 @@ export function mutateJson(
 ): string {
   let changed = value
   for (let times = fewOf(random, 4); times > 0; times--) changed = changeIn(random, changed, tokens, limits)
-  // Once: a value may have the mark for it a thousand times.
+  // Only the first placeholder gets the nesting, because a value may contain it a thousand times.
   let deep = nested(random, limits)
   const text = JSON.stringify(changed, undefined, random.oneIn(8) ? 1 : undefined)
     .replaceAll(`"${DEEP}"`, () => {
@@ -179,7 +179,7 @@ export function mutateJson(
   return random.oneIn(6) ? mutateText(random, text, tokens, limits) : text
 }
 
-// What stands in a value for what its text is to have: no value has them.
+// Placeholders for parts of the text that values can't contain.
 const DEEP = 'put deep nesting here'
 const HUGE = 'put a huge number here'
 const PROTO = 'put __proto__ here'
@@ -191,14 +191,14 @@ function nested(random: Random, { most }: Limits): string {
     : `${'{"a":'.repeat(depth / 6)}0${'}'.repeat(depth / 6)}`
 }
 
-/** Changes one place: the value itself, or one below it. */
+/** Changes one place: the value itself or a nested one. */
 function changeIn(random: Random, value: Json, tokens: readonly string[], limits: Limits): Json {
   const isLeaf = typeof value !== 'object' || value === null
   if (isLeaf || random.oneIn(6)) return replacement(random, value, tokens, limits)
   if (isArray(value)) return changeArray(random, value, tokens, limits)
   const keys = Object.keys(value)
   const key = keys.length === 0 || random.oneIn(6) ? oddKey(random, tokens) : random.pick(keys)
-  // What every object inherits is no field of this one.
+  // Ignore inherited properties.
   const old = (Object.hasOwn(value, key) ? value[key] : undefined) ?? null
   if (random.oneIn(6)) return Object.fromEntries(Object.entries(value).filter(([name]) => name !== key))
   return { ...value, [key]: changeIn(random, old, tokens, limits) }
@@ -217,7 +217,7 @@ function changeArray(random: Random, value: readonly Json[], tokens: readonly st
   ])()
 }
 
-/** Returns how often an element goes into an array without its text getting too long. */
+/** Returns how often an array can contain an element within the limit of its text. */
 function countOf(random: Random, element: Json, { most }: Limits): number {
   return Math.floor(lengthOf(random, most) / (JSON.stringify(element).length + 1))
 }
@@ -249,11 +249,11 @@ function isArray(value: Json): value is readonly Json[] {
   return Array.isArray(value)
 }
 
-/** Cuts bytes into chunks: a parser must not depend on where they end. */
+/** Splits bytes into chunks at random positions, which must not affect a parser. */
 export function chunksOf(random: Random, bytes: Buffer): readonly Buffer[] {
   const most = random.pick([1, 7, 512, 4096, 100_000])
   const chunks: Buffer[] = []
-  // Of a few thousand chunks each takes longer than what is in it.
+  // Limits the number of chunks, because the time per chunk would dominate.
   const least = Math.ceil(bytes.length / 3000)
   for (let at = 0; at < bytes.length; ) {
     const chunk = bytes.subarray(at, at + Math.max(least, 1 + random.upTo(most - 1)))

@@ -2,24 +2,24 @@ import { gzipSync } from 'node:zlib'
 import { ActionError } from '../../src/errors.ts'
 import type { Random } from './random.ts'
 
-/** Code that reads what strangers have written, and the inputs that it gets here. */
+/** Code that reads untrusted data, with a generator of inputs. */
 export interface Target {
   readonly name: string
-  /** Returns one case: the same for the same random values. */
+  /** Returns one case, which is determined by the random values. */
   make(random: Random): Case
 }
 
 export interface Case {
-  /** Passes if it ends well or with a `Failure`, the error that users can understand. */
+  /** Passes if it succeeds or throws an `ActionError`, whose message is meant for users. */
   run(folder: string): Promise<void>
-  /** Returns the input as JavaScript. */
+  /** Formats the input as JavaScript. */
   print(): string
 }
 
 /**
  * Defines a target.
- * @param run throws for each input that the code does not treat as it should; it may throw a `Failure`. Gets a folder for
- * its files
+ * @param run throws if the code handles an input incorrectly. An `ActionError` counts as correct. Its second argument is
+ * a folder for files
  */
 export function defineTarget<Input extends Inputs>(
   name: string,
@@ -45,7 +45,7 @@ async function exceptFailures(work: () => void | Promise<void>): Promise<void> {
   }
 }
 
-/** Returns what work returns, or the message of the `Failure` that it throws. */
+/** Returns the result of `work`, or the message of the `ActionError` that it throws. */
 export async function outcomeOf<Result>(
   work: () => Result | Promise<Result>,
 ): Promise<{ readonly result: Result } | { readonly failure: string }> {
@@ -57,7 +57,7 @@ export async function outcomeOf<Result>(
   }
 }
 
-/** Throws if something that must hold for each input does not. */
+/** Throws if a condition that must be true for all inputs is false. */
 export function check(holds: boolean, message: string, ...values: readonly unknown[]): void {
   if (!holds) throw new Error([message, ...values.map((value) => JSON.stringify(value)?.slice(0, 1000))].join('\n'))
 }

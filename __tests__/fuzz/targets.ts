@@ -6,7 +6,7 @@ import { layoutLinks, layouts } from './targets/layouts.ts'
 import { failures, nixLogs, texts } from './targets/logs.ts'
 import { annotations, challenges, references } from './targets/names.ts'
 
-/** Everything that is fuzzed. */
+/** All targets. */
 export const TARGETS: readonly Target[] = [
   tars,
   dockerArchives,

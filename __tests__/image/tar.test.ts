@@ -78,8 +78,17 @@ const MEMBERS: readonly (readonly [string, TarMember])[] = [
   ['a long link by GNU', { name: 'soft', type: 'symbolic-link', linkName: long, header: 'gnu' }],
   ['a name beyond ASCII', { name: 'ünï/çødé/名前', content: 'n', header: 'pax' }],
   ['a size in base 256', { name: 'large', content: 'b'.repeat(600), base256: true }],
+  ['a contiguous file', { name: 'file', content: 'c', alter: (header) => void header.write('7', 156) }],
+  ['a GNU header with times in place of ustar’s prefix', { name: 'file', content: 't', alter: writeGnuTimes }],
   ['irrelevant pax records', { name: 'file', content: 'c', pax: { mtime: '1.5', comment: 'a=b\nc' } }],
 ]
+
+/** Writes the time of access and of change, as `tar --format=gnu --incremental` does. */
+function writeGnuTimes(header: Buffer): void {
+  header.write('ustar  \0', 257)
+  header.write('14700000000\0', 345)
+  header.write('14700000000\0', 357)
+}
 
 describe('members', () => {
   test.each(MEMBERS)('%s is read as written, and so is the next member', async (_, member) => {

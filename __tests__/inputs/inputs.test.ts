@@ -412,7 +412,7 @@ describe('merge', () => {
   })
 })
 
-test('builds of a pull request, which push nothing, have no digests for a rehearsal', () => {
+test('builds of a pull request, which push nothing, have no digests for a merge with push: false', () => {
   expect(readMerge({ digests: '\n\n', push: 'false' }).digests).toEqual([])
 })
 

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { openRegistry, push, records } from '../support/merging.ts'
+import { openRegistry, push, pushOld, records } from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 import { type ActionRun, runAction } from '../support/runner.ts'
 
@@ -14,9 +14,7 @@ let old: string
 
 beforeEach(async () => {
   registry = await openRegistry()
-  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-  old = image.digest
-  for (const tag of TAGS) registry.seedTag('app', tag, old)
+  old = await pushOld(registry, TAGS)
   const digests = records(await push(registry, 'app', ['x86_64-linux', 'aarch64-linux']))
   inputs = { mode: 'merge', image: `${registry.host}/app`, digests, tags: TAGS.join(',') }
 })

@@ -1,5 +1,5 @@
 import { beforeEach, expect, test } from '@jest/globals'
-import { openRegistry, platformsOf, push, records } from '../support/merging.ts'
+import { openRegistry, platformsOf, push, pushOld, records } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { runAction } from '../support/runner.ts'
 
@@ -25,15 +25,14 @@ interface Scene {
 /** Images to merge in a separate repository, and tags, of which the first is new. */
 async function prepare(repository: string): Promise<Scene> {
   const images = await push(registry, repository, SYSTEMS)
-  const [{ image }] = await push(registry, repository, ['x86_64-linux'], { content: 'old' })
-  for (const tag of TAGS.slice(1)) registry.seedTag(repository, tag, image.digest)
+  const old = await pushOld(registry, TAGS.slice(1), repository)
   const inputs = {
     mode: 'merge',
     image: `${registry.host}/${repository}`,
     digests: records(images),
     tags: TAGS.join(','),
   }
-  return { repository, inputs, old: image.digest }
+  return { repository, inputs, old }
 }
 
 /** Merges, and kills the process at the given request, which has no effect. Returns whether it ended before that. */

@@ -24,7 +24,7 @@ beforeEach(async () => {
 
 type Labels = Readonly<Record<string, string>>
 
-/** An image of two systems with these labels each. */
+/** Pushes images for two systems with these labels. */
 async function labelled(amd64: Labels, arm64: Labels = amd64): Promise<readonly Pushed[]> {
   const [one] = await push(registry, 'app', ['x86_64-linux'], { labels: amd64 })
   const [other] = await push(registry, 'app', ['aarch64-linux'], { labels: arm64 })
@@ -36,14 +36,14 @@ async function annotationsOf(pushed: readonly Pushed[], annotations = ''): Promi
   return indexAt(registry, 'latest').annotations
 }
 
-describe('labels of the images', () => {
-  test('that OCI has defined are annotations of the index, others are not', async () => {
+describe('labels', () => {
+  test('that OCI defines become annotations of the index, others do not', async () => {
     const images = await labelled({ [TITLE]: 'App', [DESCRIPTION]: 'An app', 'org.example.team': 'us' })
     expect(await annotationsOf(images)).toEqual({ ...ORIGIN, [TITLE]: 'App', [DESCRIPTION]: 'An app' })
     expect(said).toEqual([])
   })
 
-  test('give way to annotations, and to what the run is of', async () => {
+  test('are overridden by annotations and by the commit and source of the run', async () => {
     const labels = { [TITLE]: 'By label', [DESCRIPTION]: 'By label', [REVISION]: 'by label', [SOURCE]: 'by label' }
     expect(await annotationsOf(await labelled(labels), `index:${TITLE}=By annotation`)).toEqual({
       ...ORIGIN,
@@ -52,7 +52,7 @@ describe('labels of the images', () => {
     })
   })
 
-  test('that differ are left out, each with a warning', async () => {
+  test('that differ between images are skipped with a warning for each', async () => {
     const images = await labelled({ [TITLE]: 'App', [DESCRIPTION]: 'Fast' }, { [TITLE]: 'App', [DESCRIPTION]: 'Slow' })
     expect(await annotationsOf(images)).toEqual({ ...ORIGIN, [TITLE]: 'App' })
     expect(said).toEqual([
@@ -62,22 +62,22 @@ describe('labels of the images', () => {
     ])
   })
 
-  test('that differ are no matter where an annotation says it', async () => {
+  test('that differ between images cause no warning if an annotation replaces them', async () => {
     const images = await labelled({ [DESCRIPTION]: 'Fast' }, { [DESCRIPTION]: 'Slow' })
     expect(await annotationsOf(images, `${DESCRIPTION}=App`)).toEqual({ ...ORIGIN, [DESCRIPTION]: 'App' })
     expect(said).toEqual([])
   })
 
-  test('that only some have are annotations too', async () => {
+  test('that only some images have become annotations as well', async () => {
     expect(await annotationsOf(await labelled({ [TITLE]: 'App' }, {}))).toEqual({ ...ORIGIN, [TITLE]: 'App' })
   })
 
-  test('of the names of an object’s own parts do no harm', async () => {
+  test('named like properties of every object are harmless', async () => {
     const labels = Object.fromEntries(['__proto__', 'constructor', 'toString'].map((key) => [key, 'x']))
     expect(await annotationsOf(await labelled({ ...labels, [TITLE]: 'App' }))).toEqual({ ...ORIGIN, [TITLE]: 'App' })
   })
 
-  test('of several lines are reported on one line', async () => {
+  test('with several lines are reported on one line', async () => {
     const key = 'org.opencontainers.image.x\n::error::not by this action'
     await annotationsOf(await labelled({ [key]: 'Fast' }, { [key]: 'Slow' }))
     expect(said).toHaveLength(1)
@@ -85,7 +85,7 @@ describe('labels of the images', () => {
   })
 })
 
-test('annotations of the names of an object’s own parts are as good as others', async () => {
+test('annotations named like properties of every object are published like others', async () => {
   const annotations = 'index:__proto__=one\nindex:constructor=two\nmanifest-descriptor:__proto__=three'
   await mergeWith(registry, { digests: records(await labelled({})), tags: 'latest', annotations })
   const index = JSON.parse(String(registry.manifest('app', 'latest')?.bytes))

@@ -1,9 +1,19 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
 import type { Cancellation } from '../../src/process/cancellation.ts'
-import { lines, mergeWith, openRegistry, push, records, said, writesTo } from '../support/merging.ts'
+import {
+  lines,
+  mergeWith,
+  openRegistry,
+  push,
+  pushOld,
+  records,
+  said,
+  TWO_SYSTEMS,
+  writesTo,
+} from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 
-// A step that is cancelled while it merges.
+// A step that is cancelled during a merge.
 
 const TAGS = ['v1', 'v2', 'latest']
 
@@ -16,10 +26,8 @@ let cancellation: Cancellation
 
 beforeEach(async () => {
   registry = await openRegistry()
-  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-  old = image.digest
-  for (const tag of TAGS) registry.seedTag('app', tag, old)
-  inputs = { digests: records(await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])), tags: TAGS.join(',') }
+  old = await pushOld(registry, TAGS)
+  inputs = { digests: records(await push(registry, 'app', TWO_SYSTEMS)), tags: TAGS.join(',') }
   controller = new AbortController()
   unfinished = []
   const deferExit = <Result>(work: Promise<Result>) => {
@@ -34,7 +42,7 @@ const tags = () => Object.fromEntries(registry.tags('app'))
 const allAt = (digest: string) => Object.fromEntries(TAGS.map((tag) => [tag, digest]))
 const written = (tag: string) => writesTo(registry).filter((line) => line.endsWith(`/manifests/${tag}`)).length
 
-/** Cancels at the first request of this kind, which then comes to this. */
+/** Cancels at the first request of this kind, which gets this fault. */
 function cancelAt(kind: (request: SeenRequest) => boolean, fault: ReturnType<FaultOf> = undefined): void {
   registry.setFault((request) => {
     if (!kind(request) || controller.signal.aborted) return undefined
@@ -43,15 +51,15 @@ function cancelAt(kind: (request: SeenRequest) => boolean, fault: ReturnType<Fau
   })
 }
 
-/** Merges, and returns the message of the failure that ends it. */
+/** Merges, and returns the error's message. */
 const failure = () => mergeWith(registry, inputs, { cancellation }).then(() => 'none', String)
 
-describe('before a tag moves', () => {
+describe('a merge that is cancelled before a tag moves', () => {
   test.each<[string, (request: SeenRequest) => boolean]>([
     ['an image is read', ({ method, route }) => method === 'GET' && route === 'manifest'],
-    ['a layer is looked for', ({ method, route }) => method === 'HEAD' && route === 'blob'],
+    ['a layer is checked', ({ method, route }) => method === 'HEAD' && route === 'blob'],
     ['the index is written', ({ method, reference = '' }) => method === 'PUT' && reference.startsWith('sha256:')],
-  ])('while %s, ends at once, though the registry does not answer', async (_, kind) => {
+  ])('ends immediately while %s, even if the registry does not answer', async (_, kind) => {
     cancelAt(kind, { kind: 'hang' })
     expect(await failure()).toContain('The step was cancelled')
     expect(lines).toContain('Cancelled: no tag has moved')
@@ -59,13 +67,13 @@ describe('before a tag moves', () => {
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('has the step wait for the merge', async () => {
+  test('keeps the step waiting until it has ended', async () => {
     cancelAt(({ route }) => route === 'blob')
     await failure()
     expect(unfinished).toHaveLength(1)
   })
 
-  test('while tags are looked at once more, moves none', async () => {
+  test('moves no tag, even if it was about to', async () => {
     cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest', { kind: 'hang' })
     await failure()
     expect(said).toEqual([expect.stringContaining('error: The step was cancelled before all tags had moved')])
@@ -74,8 +82,8 @@ describe('before a tag moves', () => {
   })
 })
 
-describe('while tags move', () => {
-  test('finishes the writes in progress, starts no more, and restores the tags', async () => {
+describe('a merge that is cancelled while it writes tags', () => {
+  test('finishes pending writes, starts no others, and restores the tags', async () => {
     cancelAt((request) => isPut(request, 'v1'))
     const message = await failure()
     expect(message).toContain('The step was cancelled before all tags had moved\nAll tags are as they were.\n')
@@ -84,14 +92,14 @@ describe('while tags move', () => {
     expect(TAGS.map(written)).toEqual([2, 2, 0])
   })
 
-  test('between two waves restores the tags of the first', async () => {
+  test('restores the first wave of tags if it has not written the next one', async () => {
     cancelAt(({ method, reference }) => method === 'HEAD' && reference === 'latest' && written('v2') > 0)
     expect(await failure()).toContain('All tags are as they were.\n')
     expect(tags()).toEqual(allAt(old))
     expect(written('latest')).toBe(0)
   })
 
-  test('while the last ones are written finishes the merge', async () => {
+  test('succeeds if it was writing the last tag', async () => {
     cancelAt((request) => isPut(request, 'latest'))
     const { outputs } = await mergeWith(registry, inputs, { cancellation })
     expect(tags()).toEqual(allAt(outputs.digest ?? ''))
@@ -99,7 +107,7 @@ describe('while tags move', () => {
     expect(lines).toContain('Cancelled: all tags have moved')
   })
 
-  test('names a new tag that stays because the registry can’t delete tags', async () => {
+  test('names a new tag that remains because the registry can’t delete tags', async () => {
     cancelAt((request) => isPut(request, 'new'))
     inputs = { ...inputs, tags: `new,${inputs.tags}` }
     const message = await failure()
@@ -108,7 +116,7 @@ describe('while tags move', () => {
     expect(written('v1')).toBe(0)
   })
 
-  test('does not wait for a write that the registry does not answer, and says so', async () => {
+  test('does not wait for a write that the registry does not answer, and reports it', async () => {
     cancelAt((request) => isPut(request, 'v1'), { kind: 'hang' })
     const message = await failure()
     expect(message).toContain('All tags are as they were, except these:\n')
@@ -120,7 +128,7 @@ describe('while tags move', () => {
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('restores a tag whose write takes a moment', async () => {
+  test('waits for a slow write and restores that tag', async () => {
     const released = Promise.withResolvers<void>()
     cancelAt((request) => isPut(request, 'v1'), { kind: 'hold', until: released.promise })
     const merging = failure()
@@ -129,7 +137,7 @@ describe('while tags move', () => {
     expect(tags()).toEqual(allAt(old))
   })
 
-  test('says which tags it could not restore in time', async () => {
+  test('names the tags that it could not restore in time', async () => {
     registry.setFault((request) => {
       if (isPut(request, 'v1') && written('v1') === 1) controller.abort()
       return isPut(request, 'v2') && written('v2') > 1 ? { kind: 'hang' } : undefined
@@ -141,13 +149,13 @@ describe('while tags move', () => {
     expect(tags()).toMatchObject({ v1: old, latest: old })
   })
 
-  test('because of another run’s conflict, plans nothing again', async () => {
+  test('does not plan again after a conflict with another run', async () => {
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'foreign' })
     let reads = 0
     registry.setFault(({ method, reference }) => {
       if (reference !== 'latest' || written('v1') === 0) return undefined
       registry.seedTag('app', 'latest', image.digest)
-      // The first confirms that the tag has moved, the second is to plan again.
+      // The first request confirms that the tag has moved. The second one belongs to the new plan.
       if (method !== 'GET' || ++reads < 2) return undefined
       controller.abort()
       return { kind: 'hang' }

@@ -4,22 +4,24 @@ import {
   type AtLeastOne,
   loseBlob,
   mergeWith,
+  namesIn,
   openRegistry,
   type Pushed,
   platformsOf,
   push,
+  pushIndex,
   recordOf,
   records,
   refusalOf,
   rewrite,
   said,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
-const THREE = [...TWO, 'armv7l-linux']
+const THREE = [...TWO_SYSTEMS, 'armv7l-linux']
 
 let registry: TestRegistry
 let old: AtLeastOne<Pushed>
@@ -30,7 +32,7 @@ beforeEach(async () => {
   registry.seedTag('app', 'latest', old[0].image.digest)
 })
 
-/** As of a matrix whose jobs the runner has numbered, from this number on. */
+/** Returns the images as if jobs of a matrix had built them on a runner that numbers jobs. The first job has this number. */
 function numbered(pushed: readonly Pushed[], total: number, first = 0): readonly Pushed[] {
   return pushed.map((one, at) => ({
     ...one,
@@ -38,14 +40,14 @@ function numbered(pushed: readonly Pushed[], total: number, first = 0): readonly
   }))
 }
 
-/** The same, by a runner that does not number them. */
+/** Returns the images as if jobs of a matrix had built them on a runner that does not number jobs. */
 function counted(pushed: readonly Pushed[], total: number): readonly Pushed[] {
   return pushed.map((one) => ({ ...one, record: rewrite(one.record, { job: { id: 'build', total } }) }))
 }
 
-describe('a matrix of which a job has handed over nothing is not published', () => {
-  test('though the runner does not number its jobs', async () => {
-    const images = await push(registry, 'app', TWO)
+describe('a matrix with a job that has not handed over a digest is not published', () => {
+  test('even if the runner does not number its jobs', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const refusal = await refusalOf(registry, { digests: records(counted(images, 3)) })
     expect(refusal).toContain('Only 2 of the 3 jobs of "build" have handed over a digest\n')
     expect(refusal).toContain(`found x86_64-linux of ${registry.host}/app, aarch64-linux of ${registry.host}/app\n`)
@@ -56,10 +58,10 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(writesTo(registry)).toEqual([])
   })
 
-  test('though each of the others has left a record for each of several images', async () => {
-    const [app] = await push(registry, 'app', TWO)
-    const [mirror] = await push(registry, 'mirror', TWO)
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+  test('even if each of the other jobs has handed over a record for each of several images', async () => {
+    const [app] = await push(registry, 'app', TWO_SYSTEMS)
+    const [mirror] = await push(registry, 'mirror', TWO_SYSTEMS)
+    const image = namesIn(registry, 'app', 'mirror')
     for (const one of [numbered([app], 2), counted([app], 2)]) {
       const [{ record } = app] = one
       const digests = `${record}\n${rewrite(record, { image: `${registry.host}/mirror` })}`
@@ -68,8 +70,8 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(mirror.image).toEqual(app.image)
   })
 
-  test('though the one that is missing would have built another image of it', async () => {
-    const app = await push(registry, 'app', TWO)
+  test('even if that job builds another image', async () => {
+    const app = await push(registry, 'app', TWO_SYSTEMS)
     const [api] = await push(registry, 'api', ['x86_64-linux'])
     const digests = records([...numbered(app, 4), ...numbered([api], 4, 2)])
     const refusal = await refusalOf(registry, { digests })
@@ -77,15 +79,15 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(refusal).toContain(`x86_64-linux of ${registry.host}/api`)
   })
 
-  test('though another call of the same workflow, for another image, has the same jobs', async () => {
-    const [app] = numbered(await push(registry, 'app', TWO), 2)
-    const api = numbered(await push(registry, 'api', TWO, { content: 'api' }), 2)
+  test('even if a second call of the same workflow, for another image, has jobs with the same names', async () => {
+    const [app] = numbered(await push(registry, 'app', TWO_SYSTEMS), 2)
+    const api = numbered(await push(registry, 'api', TWO_SYSTEMS, { content: 'api' }), 2)
     const refusal = await refusalOf(registry, { digests: records([...(app ? [app] : []), ...api]) })
     expect(refusal).toContain('Only 1 of the 2 jobs of "build" has handed over a digest')
   })
 
-  test('though another matrix of the run is complete', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('even if another matrix of the run is complete', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const digests = [
       rewrite(amd64.record, { job: { id: 'fast', total: 1, index: 0 } }),
       rewrite(arm64.record, { job: { id: 'slow', total: 2, index: 0 } }),
@@ -93,15 +95,15 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(await refusalOf(registry, { digests: digests.join('\n') })).toContain('Only 1 of the 2 jobs of "slow"')
   })
 
-  test('and in a re-run the error says that records of earlier attempts may have expired', async () => {
-    const digests = records(counted(await push(registry, 'app', TWO), 3))
+  test('in a re-run, with an error that says that records of earlier attempts may have expired', async () => {
+    const digests = records(counted(await push(registry, 'app', TWO_SYSTEMS), 3))
     const refusal = await refusalOf(registry, { digests }, { runAttempt: 2 })
     expect(refusal).toContain('This is a re-run (attempt 2). ')
     expect(refusal).toMatch(/`retention-days` of the builds \(1 by default\).*re-run all jobs\.\n/)
     expect(refusal).toMatch(/\n {2}systems: x86_64-linux,aarch64-linux$/)
   })
 
-  test('and a name that would be a command to the runner is reported on one line', async () => {
+  test('with an error that shows a job name with a workflow command on one line', async () => {
     const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
     const digests = rewrite(record, { job: { id: 'x\n::warning::not by this action', total: 2 } })
     const refusal = await refusalOf(registry, { digests })
@@ -109,7 +111,7 @@ describe('a matrix of which a job has handed over nothing is not published', () 
     expect(refusal).not.toMatch(/^\s*::/m)
   })
 
-  test('though an earlier attempt of the same job is there as well', async () => {
+  test('even if there is a record of an earlier attempt of the same job', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'])
     const [again] = await push(registry, 'app', ['x86_64-linux'], { content: 'again' })
     const job = { id: 'build', total: 2 }
@@ -118,18 +120,18 @@ describe('a matrix of which a job has handed over nothing is not published', () 
   })
 })
 
-describe('a matrix that is complete is published', () => {
+describe('a complete matrix is published', () => {
   test.each([
-    ['of numbered jobs', numbered],
-    ['of jobs without numbers', counted],
+    ['if its jobs are numbered', numbered],
+    ['if its jobs are not numbered', counted],
   ])('%s', async (_, of) => {
     await mergeWith(registry, { digests: records(of(await push(registry, 'app', THREE), 3)) })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm/v7', 'linux/arm64'])
   })
 
-  test('of several images, each with a merge of its own', async () => {
-    const app = numbered(await push(registry, 'app', TWO), 4)
-    const api = numbered(await push(registry, 'api', TWO, { content: 'api' }), 4, 2)
+  test('if it builds several images, each with a separate merge', async () => {
+    const app = numbered(await push(registry, 'app', TWO_SYSTEMS), 4)
+    const api = numbered(await push(registry, 'api', TWO_SYSTEMS, { content: 'api' }), 4, 2)
     const digests = records([...app, ...api])
     for (const name of ['app', 'api']) {
       await mergeWith(registry, { image: `${registry.host}/${name}`, digests })
@@ -137,17 +139,17 @@ describe('a matrix that is complete is published', () => {
     }
   })
 
-  test('of two jobs, each of which has pushed to two registries', async () => {
-    const app = counted(await push(registry, 'app', TWO), 2)
-    await push(registry, 'mirror', TWO)
+  test('if each of its jobs has pushed to two repositories', async () => {
+    const app = counted(await push(registry, 'app', TWO_SYSTEMS), 2)
+    await push(registry, 'mirror', TWO_SYSTEMS)
     const image = `${registry.host}/mirror`
     const digests = records([...app, ...app.map((one) => ({ record: rewrite(one.record, { image }) }))])
     await mergeWith(registry, { image: `${registry.host}/app\n${image}`, digests })
     expect(registry.tags('app').get('latest')).toBe(registry.tags('mirror').get('latest'))
   })
 
-  test('of a workflow that is called twice, whose jobs have one name in both calls', async () => {
-    const app = numbered(await push(registry, 'app', TWO), 2)
+  test('if its workflow is called twice and has the same job names in both calls', async () => {
+    const app = numbered(await push(registry, 'app', TWO_SYSTEMS), 2)
     const api = numbered(await push(registry, 'api', THREE, { content: 'api' }), 3)
     const digests = records([...app, ...api])
     for (const [name, platforms] of Object.entries({
@@ -162,25 +164,25 @@ describe('a matrix that is complete is published', () => {
     expect(refusal).toContain('Only 2 of the 3 jobs of "build"')
   })
 
-  test('when only the jobs that had failed ran again', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('if only its failed jobs ran again', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const job = { id: 'build', total: 2 }
     const digests = [rewrite(amd64.record, { job }), rewrite(arm64.record, { job, run: { id: '1', attempt: 2 } })]
     await mergeWith(registry, { digests: digests.join('\n') })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('where jobs that build no image belong to it, once `systems` says which do', async () => {
-    const digests = records(numbered(await push(registry, 'app', TWO), 5))
+  test('if some of its jobs build no image and `systems` lists the systems of the others', async () => {
+    const digests = records(numbered(await push(registry, 'app', TWO_SYSTEMS), 5))
     await mergeWith(registry, { digests, systems: 'aarch64-linux, x86_64-linux' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 })
 
-test.each([1, -1])('of two attempts the last counts, in whichever order they come', async (order) => {
+test.each([1, -1])('records of the last attempt replace earlier ones in any order of the input (%i)', async (order) => {
   const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
-  const [fresh, arm64] = await push(registry, 'app', TWO)
-  // Not as text, by which 9 would come after 10.
+  const [fresh, arm64] = await push(registry, 'app', TWO_SYSTEMS)
+  // Compared as text, 9 would come after 10.
   const attempts = [
     rewrite(stale.record, { run: { id: '1', attempt: 9 } }),
     rewrite(fresh.record, { run: { id: '1', attempt: 10 } }),
@@ -194,15 +196,10 @@ test.each([1, -1])('of two attempts the last counts, in whichever order they com
 })
 
 describe('a tag never loses a platform', () => {
-  test('of the index that it points to', async () => {
+  test('of its index', async () => {
     const images = await push(registry, 'app', THREE, { content: 'old' })
-    seedIndex(
-      registry,
-      'app',
-      images.map(({ entry }) => entry),
-      'latest',
-    )
-    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO)) })
+    pushIndex(registry, images, 'latest')
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO_SYSTEMS)) })
     expect(refusal).toContain(`${registry.host}/app:latest would lose linux/arm/v7\n`)
     expect(refusal).toContain(
       ':latest has linux/amd64, linux/arm64, linux/arm/v7; this run did not build linux/arm/v7\n',
@@ -211,22 +208,22 @@ describe('a tag never loses a platform', () => {
     expect(writesTo(registry)).toEqual([])
   })
 
-  test('that its single image is for', async () => {
+  test('of its single image', async () => {
     const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', ['aarch64-linux'])) })
     expect(refusal).toContain(':latest would lose linux/amd64\n')
   })
 
-  test('of a list in Docker’s format', async () => {
+  test('of a Docker manifest list', async () => {
     const [, , armv7] = await push(registry, 'app', THREE, { content: 'old' })
     const mediaType = 'application/vnd.docker.distribution.manifest.list.v2+json'
     const list = { schemaVersion: 2, mediaType, manifests: [armv7?.entry] }
     registry.seedManifest('app', Buffer.from(JSON.stringify(list)), mediaType, 'latest')
-    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO)) })
+    const refusal = await refusalOf(registry, { digests: records(await push(registry, 'app', TWO_SYSTEMS)) })
     expect(refusal).toContain(':latest would lose linux/arm/v7\n')
   })
 
-  test('and where one of several would, none is moved', async () => {
-    const [, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+  test('when several tags move: if one of them would, none moves', async () => {
+    const [, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     seedIndex(registry, 'app', [arm64.entry], 'v1')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))
     const refusal = await refusalOf(registry, { digests, tags: 'v0,latest,v1' })
@@ -235,7 +232,7 @@ describe('a tag never loses a platform', () => {
 
   test('in any of the registries', async () => {
     const other = await openRegistry()
-    const [, arm64] = await push(other, 'app', TWO, { content: 'old' })
+    const [, arm64] = await push(other, 'app', TWO_SYSTEMS, { content: 'old' })
     other.seedTag('app', 'latest', arm64.image.digest)
     const image = `${registry.host}/app\n${other.host}/app`
     const refusal = await refusalOf(registry, {
@@ -245,8 +242,8 @@ describe('a tag never loses a platform', () => {
     expect(refusal).toContain(`${other.host}/app:latest would lose linux/arm64\n`)
   })
 
-  test('of an index that can’t be read, so that its platforms are unknown', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+  test('of an index whose platforms can’t be read', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     const odd = { ...amd64.entry, digest: `sha512:${'0'.repeat(128)}` }
     seedIndex(registry, 'app', [odd, arm64.entry], 'latest')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))
@@ -256,14 +253,9 @@ describe('a tag never loses a platform', () => {
     expect(said).toEqual([expect.stringContaining('is not a sha256 digest')])
   })
 
-  test('unless `allow-missing-platforms` is set; then a warning names them', async () => {
+  test('unless `allow-missing-platforms` is set, and then a warning names the platforms', async () => {
     const images = await push(registry, 'app', THREE, { content: 'old' })
-    seedIndex(
-      registry,
-      'app',
-      images.map(({ entry }) => entry),
-      'latest',
-    )
+    pushIndex(registry, images, 'latest')
     const digests = records(await push(registry, 'app', ['x86_64-linux']))
     await mergeWith(registry, { digests, tags: 'latest,new', 'allow-missing-platforms': 'true' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
@@ -273,23 +265,23 @@ describe('a tag never loses a platform', () => {
   })
 })
 
-describe('nothing is lost', () => {
-  test('where the platforms are only written otherwise', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO, { content: 'old' })
+describe('a merge does not count as losing a platform', () => {
+  test('if the index only has another notation for it', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'old' })
     const entries = [amd64.entry, { ...arm64.entry, platform: { ...arm64.platform, variant: 'v8' } }]
     seedIndex(registry, 'app', entries, 'latest')
-    await mergeWith(registry, { digests: records(await push(registry, 'app', TWO)) })
+    await mergeWith(registry, { digests: records(await push(registry, 'app', TWO_SYSTEMS)) })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
     expect(said).toEqual([])
   })
 
-  test('with the attestations of the index that was there', async () => {
+  test('if the published index also has attestations', async () => {
     seedIndex(registry, 'app', [old[0].entry, await seedAttestation(registry, 'app', old[0].image)], 'latest')
     await mergeWith(registry, { digests: records(await push(registry, 'app', ['x86_64-linux'])) })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
   })
 
-  test('where the tag points to no image', async () => {
+  test('if the tag does not point to an image', async () => {
     const config = Buffer.from('{"name":"a chart"}')
     const digest = await registry.seedBlob('app', config)
     const mediaType = 'application/vnd.oci.image.manifest.v1+json'
@@ -301,8 +293,8 @@ describe('nothing is lost', () => {
   })
 })
 
-describe('half a push is not published', () => {
-  test('an image of which a layer is gone, which is named', async () => {
+describe('an incomplete push is not published:', () => {
+  test('an image without one of its layers, which the error names', async () => {
     const [{ image, record }] = await push(registry, 'app', ['x86_64-linux'])
     const { layers } = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))
     await loseBlob(registry, 'app', layers[0].digest)
@@ -314,7 +306,7 @@ describe('half a push is not published', () => {
     )
   })
 
-  test('an image whose config is gone', async () => {
+  test('an image without its config', async () => {
     const [{ image, record }] = await push(registry, 'app', ['x86_64-linux'])
     const { config } = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))
     await loseBlob(registry, 'app', config.digest)
@@ -323,7 +315,7 @@ describe('half a push is not published', () => {
     )
   })
 
-  test('an attestation of which a layer is gone', async () => {
+  test('an attestation without one of its layers', async () => {
     const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
     const attestation = await seedAttestation(registry, 'app', image)
     const { layers } = JSON.parse(String(registry.manifest('app', attestation.digest)?.bytes))
@@ -332,7 +324,7 @@ describe('half a push is not published', () => {
     expect(await refusalOf(registry, { digests })).toContain(layers[0].digest)
   })
 
-  test('an attestation that is gone', async () => {
+  test('an index without one of its attestations', async () => {
     const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
     const elsewhere = await openRegistry()
     const attestation = await seedAttestation(elsewhere, 'app', image)
@@ -342,8 +334,8 @@ describe('half a push is not published', () => {
 })
 
 describe('attestations', () => {
-  test('of BuildKit stay with the image that they are about, and are no platform', async () => {
-    const pushed = await push(registry, 'app', TWO)
+  test('of BuildKit are published with their image and are not listed as platforms', async () => {
+    const pushed = await push(registry, 'app', TWO_SYSTEMS)
     const attested = await Promise.all(
       pushed.map(async ({ image, entry }) => ({ entry, attestation: await seedAttestation(registry, 'app', image) })),
     )
@@ -357,7 +349,7 @@ describe('attestations', () => {
     expect(JSON.parse(outputs.platforms ?? '')).toHaveLength(2)
   })
 
-  test('of another image that such an index has are left out', async () => {
+  test('of other images are not published', async () => {
     const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
     const foreign = await seedAttestation(registry, 'app', { ...image, digest: `sha256:${'0'.repeat(64)}` })
     await mergeWith(registry, { digests: seedIndex(registry, 'app', [entry, foreign]) })
@@ -368,7 +360,7 @@ describe('attestations', () => {
 test.each([
   ['size', { size: 1 }, 'has 1 bytes'],
   ['media type', { mediaType: DOCKER_MANIFEST }, `bytes of type ${DOCKER_MANIFEST}`],
-])('a record with another %s than its manifest has is not believed', async (_, fields, detail) => {
+])('a record whose %s differs from its manifest is refused', async (_, fields, detail) => {
   const platform = { os: 'linux', architecture: 'amd64' }
   const image = await seedImage(registry, 'app', platform)
   const digests = recordOf(`${registry.host}/app`, 'x86_64-linux', platform, { ...image, ...fields })

@@ -1,48 +1,43 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { type GitHost, startGitHost } from '../support/git-host.ts'
+import type { GitHost } from '../support/git-host.ts'
 import {
-  afterwards,
   COMMIT,
+  EARLIER,
   indexAt,
+  LATER,
   lines,
   mergeWith,
-  ORIGIN,
+  namesIn,
+  openGitHost,
   openRegistry,
   push,
+  pushCommit,
   REVISION,
   records,
   refusalOf,
   said,
+  TOKEN,
+  UNKNOWN,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
-import { seedIndex } from '../support/seed.ts'
 
-// Runs of other commits, or of the same one, that move the same tags at the same time.
-
-const EARLIER = '1'.repeat(40)
-const LATER = '2'.repeat(40)
-const UNKNOWN = '4'.repeat(40)
-const TOKEN = 'ghs_not_to_be_seen'
+// Concurrent runs, of the same commit or of other commits, that move the same tags.
 
 let registry: TestRegistry
 let host: GitHost
 
 beforeEach(async () => {
   registry = await openRegistry()
-  const parents = { [EARLIER]: undefined, [COMMIT]: EARLIER, [LATER]: COMMIT }
-  host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents })
-  afterwards(host.close)
+  host = await openGitHost()
 })
 
-/** Puts an index of a commit into the registry, as another run does. Returns its digest. */
-async function indexOf(commit: string, systems: readonly string[] = ['x86_64-linux'], title = ''): Promise<string> {
-  const images = await push(registry, 'app', systems, { content: `of ${commit}` })
-  const entries = images.map(({ entry }) => entry)
-  return seedIndex(registry, 'app', entries, undefined, { ...ORIGIN, [REVISION]: commit, title })
+/** Pushes an index like another run of a commit, whose indexes have a different annotation. Returns its digest. */
+function indexOf(commit: string, systems = ['x86_64-linux'], title = ''): Promise<string> {
+  return pushCommit(registry, commit, { systems, annotations: { title } })
 }
 
-/** Has another run move a tag, once, when this run writes that reference, or the index by its digest. */
+/** Simulates another run that moves a tag, once, when this run writes a reference (`index`: the index by its digest). */
 function moveAt(written: string, tag: string, digest: string): void {
   let moved = false
   registry.setFault(({ method, reference = '' }) => {
@@ -62,19 +57,22 @@ const mergeOnto = async (tags: string) => mergeWith(registry, await inputsFor(ta
 const written = (tag: string) => writesTo(registry).filter((line) => line.endsWith(`/manifests/${tag}`))
 const replans = () => lines.filter((line) => line.endsWith('Reading the tags again'))
 
-describe('a tag that another run has moved meanwhile', () => {
-  test.each(['index', 'v1'])('to a later commit stays there, at the writing of %s, and the others move', async (at) => {
-    registry.seedTag('app', 'latest', await indexOf(EARLIER))
-    const later = await indexOf(LATER)
-    moveAt(at, 'latest', later)
-    const { outputs } = await mergeOnto('v1,latest')
-    expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: outputs.digest, latest: later })
-    expect(outputs).toMatchObject({ tags: `${registry.host}/app:v1`, 'skipped-tags': `${registry.host}/app:latest` })
-    expect(said).toEqual([expect.stringContaining(`Not moving ${registry.host}/app:latest`)])
-    expect(written('v1')).toHaveLength(1)
-  })
+describe('a tag that another run moves during this run', () => {
+  test.each(['index', 'v1'])(
+    'to a later commit, while this run writes %s, stays there, and the other tags move',
+    async (at) => {
+      registry.seedTag('app', 'latest', await indexOf(EARLIER))
+      const later = await indexOf(LATER)
+      moveAt(at, 'latest', later)
+      const { outputs } = await mergeOnto('v1,latest')
+      expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: outputs.digest, latest: later })
+      expect(outputs).toMatchObject({ tags: `${registry.host}/app:v1`, 'skipped-tags': `${registry.host}/app:latest` })
+      expect(said).toEqual([expect.stringContaining(`Not moving ${registry.host}/app:latest`)])
+      expect(written('v1')).toHaveLength(1)
+    },
+  )
 
-  test('to another index of the same commit moves without a message', async () => {
+  test('to another index of the same commit moves to this run’s index without a message', async () => {
     moveAt('index', 'sha-0123456', await indexOf(COMMIT))
     const { outputs } = await mergeOnto('1.2.3,sha-0123456')
     expect([...registry.tags('app').values()]).toEqual([outputs.digest, outputs.digest])
@@ -83,7 +81,7 @@ describe('a tag that another run has moved meanwhile', () => {
     expect(replans()).toHaveLength(1)
   })
 
-  test('to an index with more platforms stops the merge, and restores the tags that it has moved', async () => {
+  test('to an index with more platforms stops the merge, which restores its tags', async () => {
     const old = await indexOf(EARLIER)
     for (const tag of ['v1', 'latest']) registry.seedTag('app', tag, old)
     const whole = await indexOf(COMMIT, ['x86_64-linux', 'aarch64-linux'])
@@ -96,7 +94,7 @@ describe('a tag that another run has moved meanwhile', () => {
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ v1: old, latest: whole })
   })
 
-  test('has been written by this run before is left to the other run', async () => {
+  test('stays with the other run if this run had already moved it', async () => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     const [same, later] = [await indexOf(COMMIT), await indexOf(LATER)]
     registry.setFault(({ method, reference }) => {
@@ -120,7 +118,7 @@ describe('a tag that another run has moved meanwhile', () => {
     )
   })
 
-  test('repeats no warning about the others', async () => {
+  test('does not cause repeated warnings about other tags', async () => {
     registry.seedTag('app', 'edge', await indexOf(UNKNOWN))
     registry.seedTag('app', 'v1', await indexOf(EARLIER))
     moveAt('index', 'v1', await indexOf(COMMIT))
@@ -129,7 +127,7 @@ describe('a tag that another run has moved meanwhile', () => {
     expect(said).toEqual([expect.stringContaining(`Moving ${registry.host}/app:edge from commit ${UNKNOWN}`)])
   })
 
-  test('again and again is an error after three times', async () => {
+  test('fails the merge if it has moved again after three new plans', async () => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     const foreign: string[] = []
     for (const title of ['1', '2', '3', '4', '5']) foreign.push(await indexOf(EARLIER, ['x86_64-linux'], title))
@@ -148,7 +146,7 @@ describe('a tag that another run has moved meanwhile', () => {
   })
 })
 
-test('two runs of one commit at once both publish their own tags, and the shared one', async () => {
+test('two concurrent runs of one commit both publish their own tags and the shared tag', async () => {
   const digests = records(await push(registry, 'app', ['x86_64-linux']))
   const run = (tags: string, version: string) =>
     mergeWith(registry, {
@@ -169,12 +167,12 @@ test('two runs of one commit at once both publish their own tags, and the shared
   expect(said).toEqual([])
 })
 
-describe('a registry that honours If-Match', () => {
+describe('a registry that supports If-Match', () => {
   beforeEach(async () => {
     registry = await openRegistry({ preconditions: true })
   })
 
-  test('keeps this run from overwriting what a later commit has written at the last moment', async () => {
+  test('prevents this run from overwriting a tag that a run of a later commit has just moved', async () => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     const later = await indexOf(LATER)
     moveAt('latest', 'latest', later)
@@ -184,7 +182,7 @@ describe('a registry that honours If-Match', () => {
     expect(replans()).toHaveLength(1)
   })
 
-  test('moves tags under the condition that they are as they were read', async () => {
+  test('receives the digest that this run has read as the condition for moving a tag', async () => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     const { outputs } = await mergeOnto('v1,latest')
     expect([...registry.tags('app').values()]).toEqual([outputs.digest, outputs.digest])
@@ -193,7 +191,7 @@ describe('a registry that honours If-Match', () => {
     ])
   })
 
-  test('may refuse for another reason, and is asked without a condition', async () => {
+  test('receives the request again without a condition if it refuses it with 412 for another reason', async () => {
     const old = await indexOf(EARLIER)
     registry.seedTag('app', 'latest', old)
     registry.setFault(({ method, headers }) =>
@@ -210,7 +208,7 @@ describe('a registry that honours If-Match', () => {
     expect(await refusalOf(registry, await inputsFor('latest'), call())).toContain('DENIED: not signed')
   })
 
-  test.each(['W/"abc"', undefined, 'abc'])('is sent no condition if the ETag is %s', async (etag) => {
+  test.each(['W/"abc"', undefined, 'abc'])('receives no condition if its ETag is %s', async (etag) => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     registry.setFault(({ reference }) => (reference === 'latest' ? { kind: 'headers', headers: { etag } } : undefined))
     await mergeOnto('latest')
@@ -218,8 +216,8 @@ describe('a registry that honours If-Match', () => {
   })
 })
 
-describe('a registry that lags behind its writes', () => {
-  /** Answers so many looks for a tag, after it was written, as before. */
+describe('a registry that returns old values for some time after a write', () => {
+  /** Answers this many requests for a tag after it was written as if it had not been written. */
   function lag(tag: string, before: string | undefined, looks: number): void {
     let left = looks
     let digest: string | undefined
@@ -236,7 +234,7 @@ describe('a registry that lags behind its writes', () => {
   test.each([
     ['a new tag', 'new', 4],
     ['a tag that has moved', 'latest', 4],
-  ])('is asked again about %s', async (_, tag, looks) => {
+  ])('receives more requests for %s until it returns the new value', async (_, tag, looks) => {
     const old = await indexOf(EARLIER)
     registry.seedTag('app', 'latest', old)
     lag(tag, registry.tags('app').get(tag), looks)
@@ -248,7 +246,7 @@ describe('a registry that lags behind its writes', () => {
   test.each([
     ['a new tag', 'new', 'does not return it yet'],
     ['a tag that has moved', 'latest', 'still returns sha256:'],
-  ])('is not taken for another run that has moved %s', async (_, tag, state) => {
+  ])('causes a warning about %s, which does not blame another run', async (_, tag, state) => {
     registry.seedTag('app', 'latest', await indexOf(EARLIER))
     lag(tag, registry.tags('app').get(tag), 1000)
     const { outputs } = await mergeOnto('new,latest')
@@ -257,7 +255,7 @@ describe('a registry that lags behind its writes', () => {
     expect(outputs.tags).toContain(`/app:${tag}`)
   })
 
-  test('gets a tag back that it still shows as it was', async () => {
+  test('restores a tag even if it still returns the old value for it', async () => {
     const old = await indexOf(EARLIER)
     for (const tag of ['v1', 'latest']) registry.seedTag('app', tag, old)
     const inputs = await inputsFor('v1,latest')
@@ -270,14 +268,14 @@ describe('a registry that lags behind its writes', () => {
     expect(written('v1')).toHaveLength(2)
   })
 
-  test('is asked again about a bare digest, whichever of several images has it', async () => {
+  test('receives more requests for a bare digest, which may belong to any of several images', async () => {
     const [{ image }] = await push(registry, 'mirror', ['x86_64-linux'])
     let looks = 0
     registry.setFault(({ path, method }) => {
       if (!path.includes(`/mirror/manifests/${image.digest}`) || method === 'PUT') return undefined
       return ++looks <= 3 ? { kind: 'status', status: 404 } : undefined
     })
-    const both = `${registry.host}/app\n${registry.host}/mirror`
+    const both = namesIn(registry, 'app', 'mirror')
     const { outputs } = await mergeWith(registry, { image: both, digests: image.digest, tags: 'v1' })
     expect([registry.tags('app').get('v1'), registry.tags('mirror').get('v1')]).toEqual([
       outputs.digest,

@@ -1,11 +1,11 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
-import { startGitHost } from '../support/git-host.ts'
 import {
-  afterwards,
-  COMMIT,
+  LATER,
   lines,
   mergeWith,
+  namesIn,
   ORIGIN,
+  openGitHost,
   openRegistry,
   type PushDetails,
   platformsOf,
@@ -14,14 +14,16 @@ import {
   records,
   refusalOf,
   said,
+  TOKEN,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, TestRegistry } from '../support/registry.ts'
 import { DOCKER_LIST, OCI_INDEX } from '../support/seed.ts'
 
-// Images that an older Docker has pushed. Quay refuses an OCI index that lists them, and others refuse Docker's list.
+// Images pushed by older versions of Docker. Quay refuses an OCI index that lists them; other registries refuse Docker's
+// manifest list.
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
 const INVALID = JSON.stringify({
   errors: [{ code: 'MANIFEST_INVALID', message: 'manifest invalid', detail: 'manifest data does not match schema' }],
 })
@@ -32,7 +34,7 @@ beforeEach(async () => {
   registry = await openRegistry()
 })
 
-/** Refuses manifests of this type, as one of the ways in which registries do. */
+/** Refuses manifests of this type with an answer of a real registry. */
 function refusing(mediaType: string, status = 400, body = INVALID): FaultOf {
   return ({ method, route, headers }) =>
     method === 'PUT' && route === 'manifest' && headers['content-type'] === mediaType
@@ -42,15 +44,15 @@ function refusing(mediaType: string, status = 400, body = INVALID): FaultOf {
 
 async function inputsFor(details: PushDetails, image = 'app'): Promise<Readonly<Record<string, string>>> {
   return {
-    digests: records(await push(registry, image, TWO, { docker: true, labels: ORIGIN, ...details })),
+    digests: records(await push(registry, image, TWO_SYSTEMS, { docker: true, labels: ORIGIN, ...details })),
     tags: 'latest',
   }
 }
 
 const typeOf = (reference: string, repository = 'app') => registry.manifest(repository, reference)?.mediaType
 
-describe('a registry that takes an OCI index of Docker manifests', () => {
-  test('gets one', async () => {
+describe('a registry that accepts an OCI index of Docker manifests', () => {
+  test('receives one', async () => {
     await mergeWith(registry, await inputsFor({}))
     expect(typeOf('latest')).toBe(OCI_INDEX)
   })
@@ -61,27 +63,30 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
     ['400 MANIFEST_INVALID', 400, INVALID],
     ['415', 415, 'unsupported media type'],
     ['404 UNSUPPORTED', 404, '{"errors":[{"code":"UNSUPPORTED"}]}'],
-  ])('by %s gets a Docker manifest list where its images have all annotations as labels', async (_, status, body) => {
-    registry.setFault(refusing(OCI_INDEX, status, body))
-    const { outputs } = await mergeWith(registry, await inputsFor({}))
-    expect(registry.manifest('app', 'latest')).toMatchObject({ mediaType: DOCKER_LIST, digest: outputs.digest })
-    expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
-    expect(String(registry.manifest('app', 'latest')?.bytes)).not.toContain('annotations')
-    expect(lines.join('\n')).toContain('publishing a Docker manifest list')
-    expect(said).toEqual([])
-  })
+  ])(
+    'with %s receives a Docker manifest list if the images have all annotations as labels',
+    async (_, status, body) => {
+      registry.setFault(refusing(OCI_INDEX, status, body))
+      const { outputs } = await mergeWith(registry, await inputsFor({}))
+      expect(registry.manifest('app', 'latest')).toMatchObject({ mediaType: DOCKER_LIST, digest: outputs.digest })
+      expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
+      expect(String(registry.manifest('app', 'latest')?.bytes)).not.toContain('annotations')
+      expect(lines.join('\n')).toContain('publishing a Docker manifest list')
+      expect(said).toEqual([])
+    },
+  )
 
-  test('gets the same list in all repositories', async () => {
+  test('makes all repositories receive the same list', async () => {
     const inputs = await inputsFor({})
     const quay = refusing(OCI_INDEX)
     registry.setFault((request) => (request.path.includes('/mirror/') ? quay(request) : undefined))
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     const { outputs } = await mergeWith(registry, { ...inputs, image })
     for (const repository of ['app', 'mirror'])
       expect(registry.manifest(repository, 'latest')).toMatchObject({ mediaType: DOCKER_LIST, digest: outputs.digest })
   })
 
-  test('keeps the list that it has, and is not asked to take an index again', async () => {
+  test('keeps its current list and does not receive an index again', async () => {
     registry.setFault(refusing(OCI_INDEX))
     const inputs = await inputsFor({})
     const { outputs: first } = await mergeWith(registry, inputs)
@@ -92,23 +97,17 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
   })
 
   test('keeps the list of a later commit, which the labels of its images name', async () => {
-    const later = '2'.repeat(40)
-    const host = await startGitHost({
-      repository: 'Owner/App',
-      token: 'token',
-      parents: { [COMMIT]: undefined, [later]: COMMIT },
-    })
-    afterwards(host.close)
+    const host = await openGitHost()
     registry.setFault(refusing(OCI_INDEX))
-    const labels = { ...ORIGIN, [REVISION]: later }
-    const { outputs } = await mergeWith(registry, await inputsFor({ labels, content: 'later' }), { sha: later })
-    const inputs = { ...(await inputsFor({})), tags: 'latest,v1', token: 'token' }
+    const labels = { ...ORIGIN, [REVISION]: LATER }
+    const { outputs } = await mergeWith(registry, await inputsFor({ labels, content: 'later' }), { sha: LATER })
+    const inputs = { ...(await inputsFor({})), tags: 'latest,v1', token: TOKEN }
     const older = await mergeWith(registry, inputs, { env: { GITHUB_API_URL: host.api } })
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
     expect(older.outputs['skipped-tags']).toBe(`${registry.host}/app:latest`)
   })
 
-  test('loses no platform that its list has', async () => {
+  test('never loses a platform of its list', async () => {
     registry.setFault(refusing(OCI_INDEX))
     await mergeWith(registry, await inputsFor({}))
     const [{ record }] = await push(registry, 'app', ['x86_64-linux'], { docker: true, labels: ORIGIN, content: 'new' })
@@ -116,7 +115,7 @@ describe('a registry that refuses an OCI index of Docker manifests', () => {
   })
 })
 
-describe('an index that is refused for its Docker manifests is an error that says what helps', () => {
+describe('an index that is refused for its Docker manifests causes an error with a solution', () => {
   async function refusal(details: PushDetails, inputs: Readonly<Record<string, string>> = {}): Promise<string> {
     registry.setFault(refusing(OCI_INDEX))
     const message = await refusalOf(registry, { ...(await inputsFor(details)), ...inputs })
@@ -127,31 +126,31 @@ describe('an index that is refused for its Docker manifests is an error that say
     return message
   }
 
-  test('where a list would lose the commit', async () => {
+  test('if a list would lose the commit', async () => {
     expect(await refusal({ labels: {} })).toContain(`give every image these labels: ${Object.keys(ORIGIN).join(', ')}`)
   })
 
-  test('where a list would lose the user’s annotations', async () => {
+  test('if a list would lose the user’s annotations', async () => {
     expect(await refusal({}, { annotations: 'index:title=App\nmanifest-descriptor:note=x' })).toContain(
       'give every image these labels: title, note',
     )
   })
 
-  test('where only some are Docker manifests', async () => {
+  test('if only some of them are Docker manifests', async () => {
     registry.setFault(refusing(OCI_INDEX))
-    const [docker] = await push(registry, 'app', TWO, { docker: true, labels: ORIGIN })
-    const [, oci] = await push(registry, 'app', TWO, { labels: ORIGIN })
+    const [docker] = await push(registry, 'app', TWO_SYSTEMS, { docker: true, labels: ORIGIN })
+    const [, oci] = await push(registry, 'app', TWO_SYSTEMS, { labels: ORIGIN })
     const message = await refusalOf(registry, { digests: records([docker, oci]) })
     expect(message).toContain('push-with: registry')
     expect(message).not.toContain('Docker manifest list')
   })
 
-  test('where a list is refused as well', async () => {
+  test('if a list is refused as well', async () => {
     registry.setFault((request) => refusing(OCI_INDEX)(request) ?? refusing(DOCKER_LIST)(request))
     expect(await refusalOf(registry, await inputsFor({}))).toContain('push-with: registry')
   })
 
-  test('but for another reason is reported unchanged', async () => {
+  test('unless it is refused for another reason, which is reported unchanged', async () => {
     registry.setFault(refusing(OCI_INDEX, 403, '{"errors":[{"code":"DENIED"}]}'))
     const message = await refusalOf(registry, await inputsFor({}))
     expect(message).toContain('DENIED')

@@ -1,81 +1,71 @@
-import { beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { beforeEach, describe, expect, test } from '@jest/globals'
 import { artifactName } from '../../src/record/artifact-name.ts'
-import { type ArtifactService, startArtifactService } from '../support/artifact-service.ts'
+import type { ArtifactService } from '../support/artifact-service.ts'
 import {
-  afterwards,
   mergeWith,
+  openArtifactService,
   openRegistry,
   platformsOf,
   push,
   records,
   refusalOf,
   rewrite,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
-
-const TWO = ['x86_64-linux', 'aarch64-linux']
 
 let registry: TestRegistry
 let service: ArtifactService
 
 beforeEach(async () => {
   registry = await openRegistry()
-  service = await startArtifactService()
-  const environment = { ...process.env }
-  // The client knows nothing but the environment, and tells all it does on standard output.
-  Object.assign(process.env, service.env)
-  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
-  afterwards(async () => {
-    jest.restoreAllMocks()
-    process.env = environment
-    await service.close()
-  })
+  service = await openArtifactService()
 })
 
 const nameOf = (system: string, place?: number) => artifactName({ image: `${registry.host}/app`, system }, place)
 const RUN = { id: '1234567890', attempt: 1 }
 const ofThisRun = (record: string) => rewrite(record, { run: RUN })
 
-/** As Docker's documentation has it: an empty file, named by the digest. */
+/** Uploads an artifact like Docker's documentation: an empty file for each digest, with the digest as its name. */
 function leave(name: string, ...digests: readonly string[]): Promise<void> {
   return service.put(name, Object.fromEntries(digests.map((digest) => [digest.replace('sha256:', ''), ''])))
 }
 
-describe('digests in artifacts of other builds are published', () => {
-  test('from an artifact each, as in Docker’s documentation', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+describe('digests in artifacts of other build actions', () => {
+  test('are published from one artifact per digest, as in Docker’s documentation', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests-linux-amd64', amd64.image.digest)
     await leave('digests-linux-arm64', arm64.image.digest)
     await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('from one artifact', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('are published from one artifact with all digests', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests', amd64.image.digest, arm64.image.digest)
     await mergeWith(registry, { 'artifact-pattern': 'digests', tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('mixed with records of this action’s builds in artifacts', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('are published together with records of this action’s builds in artifacts', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests-linux-amd64', amd64.image.digest)
     await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
     await mergeWith(registry, { 'artifact-pattern': 'digests-*', tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('mixed with records in `digests`, and then records in artifacts are left out', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('are published together with records in `digests`, without records in artifacts', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await leave('digests-linux-amd64', amd64.image.digest)
     await service.put('image-digest-app', { 'digest.json': 'not read' })
     await mergeWith(registry, { digests: arm64.record, 'artifact-pattern': 'digests-*', tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('and artifacts with other names are ignored', async () => {
+  test('are not published if the artifact’s name does not match the pattern', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'])
     await leave('digests-app-1', amd64.image.digest)
     await leave('old-digests-app-1', `sha256:${'0'.repeat(64)}`)
@@ -84,20 +74,20 @@ describe('digests in artifacts of other builds are published', () => {
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
   })
 
-  test('and not without a pattern', async () => {
+  test('are not published without a pattern', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'])
     await leave('digests-1', amd64.image.digest)
     expect(await refusalOf(registry, { tags: 'latest' })).toContain('found no digests')
   })
 })
 
-describe('digests in artifacts of other builds are refused', () => {
+describe('artifacts of other build actions are refused', () => {
   test.each<[string, Readonly<Record<string, string>>, string]>([
-    ['where a file is named by something else', { 'coverage.xml': '<x/>' }, 'but contains coverage.xml\n'],
-    ['if there is no file', {}, 'but contains nothing\n'],
-    ['where a digest is cut short', { abc: '' }, 'but contains abc\n'],
-    ['where the name of a file would be a command', { 'x\n::warning::x': '' }, 'but contains x ::warning::x\n'],
-  ])('%s, which is named', async (_, files, detail) => {
+    ['if a file name is not a digest', { 'coverage.xml': '<x/>' }, 'but contains coverage.xml\n'],
+    ['if they contain no file', {}, 'but contains nothing\n'],
+    ['if a digest is truncated', { abc: '' }, 'but contains abc\n'],
+    ['if a file name contains a workflow command', { 'x\n::warning::x': '' }, 'but contains x ::warning::x\n'],
+  ])('%s, and the error names the content', async (_, files, detail) => {
     await service.put('digests-1', files)
     const refusal = await refusalOf(registry, { 'artifact-pattern': 'digests-*' })
     expect(refusal).toContain('the artifact digests-1 must contain files named after digests, ')
@@ -105,40 +95,40 @@ describe('digests in artifacts of other builds are refused', () => {
     expect(refusal).toContain('Make sure that `artifact-pattern` matches no other artifacts.')
   })
 
-  test('where the registry has no such image', async () => {
+  test('if the registry does not have the image', async () => {
     await leave('digests-1', `sha256:${'0'.repeat(64)}`)
     expect(await refusalOf(registry, { 'artifact-pattern': 'digests-*' })).toContain('is not in the registry')
   })
 })
 
 describe('bare digests in `digests`', () => {
-  test('are taken with `sha256:` and without', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('are accepted with and without `sha256:`', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const digests = `${amd64.image.digest}\n${arm64.image.digest.replace('sha256:', '')}`
     await mergeWith(registry, { digests, tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('are one image where they are one digest', async () => {
+  test('are one image if they are equal', async () => {
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
     await mergeWith(registry, { digests: `${image.digest}\n${image.digest.slice(7)}`, tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
   })
 
   test('are one image with a record of the same digest', async () => {
-    const images = await push(registry, 'app', TWO)
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     await mergeWith(registry, { digests: `${records(images)}\n${image.digest}`, tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('are what a record of the same digest says, where the image itself does not', async () => {
+  test('have the variant in a record of the same digest if the image names none', async () => {
     const [{ image, record }] = await push(registry, 'app', ['armv6l-linux'], { withoutVariant: true })
     await mergeWith(registry, { digests: `${image.digest}\n${record}`, tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6'])
   })
 
-  test('are one image with the index that is around it alone, and its attestations stay', async () => {
+  test('of an image and of an index with only that image are one image, which keeps its attestations', async () => {
     const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
     const around = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
     for (const [tag, digests] of Object.entries({ one: [around, image.digest], two: [image.digest, around] })) {
@@ -180,18 +170,19 @@ describe('variants of one image', () => {
     return pushed
   }
 
-  test('are published each by its own merge', async () => {
+  test('are published separately, each by one merge', async () => {
     for (const [at, variant] of ['debug', 'stable'].entries())
-      for (const [index, system] of TWO.entries()) await leaveRecord(variant, 1, at * 2 + index, system, variant)
+      for (const [index, system] of TWO_SYSTEMS.entries())
+        await leaveRecord(variant, 1, at * 2 + index, system, variant)
     for (const variant of ['debug', 'stable']) {
       const { outputs } = await mergeWith(registry, { variant, tags: variant })
-      const own = await push(registry, 'app', TWO, { content: variant })
+      const own = await push(registry, 'app', TWO_SYSTEMS, { content: variant })
       for (const { image } of own) expect(outputs.platforms).toContain(image.digest)
       expect(registry.tags('app').get(variant)).toBe(outputs.digest)
     }
   })
 
-  test('that have no names are refused: the error says how to name them', async () => {
+  test('without names are refused with an error that says how to name them', async () => {
     await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')
     await leaveRecord(undefined, 2, 1, 'x86_64-linux', 'stable')
     const refusal = await refusalOf(registry, { tags: 'latest' })
@@ -202,7 +193,7 @@ describe('variants of one image', () => {
     expect(writesTo(registry)).toEqual([])
   })
 
-  test('that have no names are published from the records that `digests` picks, if all jobs have handed over', async () => {
+  test('without names are published from the records in `digests` if all jobs have handed over a digest', async () => {
     const picked = [await leaveRecord(undefined, 1, 0, 'x86_64-linux', 'debug')]
     picked.push(await leaveRecord(undefined, 1, 1, 'aarch64-linux', 'debug'))
     await leaveRecord(undefined, 2, 2, 'x86_64-linux', 'stable')
@@ -213,7 +204,7 @@ describe('variants of one image', () => {
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('of another name than the merge’s: the error names it', async () => {
+  test('with a different name than the merge’s cause an error that states both names', async () => {
     await leaveRecord('debug', 1, 0, 'x86_64-linux', 'debug')
     const refusal = await refusalOf(registry, { variant: 'stable', tags: 'latest' })
     expect(refusal).toContain(`has handed over a digest for ${registry.host}/app (variant stable)\n`)
@@ -221,7 +212,7 @@ describe('variants of one image', () => {
     expect(refusal).toContain('Set the same `variant` in the build and the merge of an image.')
   })
 
-  test('that attempts of two jobs have left are never mixed', async () => {
+  test('from different attempts of two jobs are never mixed', async () => {
     const [first] = await push(registry, 'app', ['x86_64-linux'], { content: 'debug', record: { run: RUN } })
     const later = { run: { ...RUN, attempt: 2 }, storePath: '/nix/store/stable', revision: '1'.repeat(40) }
     const [second] = await push(registry, 'app', ['x86_64-linux'], { content: 'stable', record: later })
@@ -231,7 +222,7 @@ describe('variants of one image', () => {
   })
 })
 
-test('records of earlier attempts that artifacts still hold give way to later ones', async () => {
+test('records of earlier attempts that are still in artifacts are replaced by later ones', async () => {
   const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
   const [fresh] = await push(registry, 'app', ['x86_64-linux'])
   const later = rewrite(fresh.record, { run: { ...RUN, attempt: 2 } })
@@ -241,7 +232,7 @@ test('records of earlier attempts that artifacts still hold give way to later on
   expect(outputs.platforms).toContain(fresh.image.digest)
 })
 
-describe('a record in an artifact is refused, and nothing is published,', () => {
+describe('a record in an artifact is refused', () => {
   const HELP =
     'It was not written by a build of this run. Rename other artifacts of the workflow whose names begin with image-digest-'
 
@@ -258,8 +249,8 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
       { system: 'i686-linux', platform: { os: 'linux', architecture: '386' } },
       '/app for i686-linux, which belongs in ',
     ],
-  ])('if it is %s', async (_, fields, detail) => {
-    const [{ record }, arm64] = await push(registry, 'app', TWO)
+  ])('if it is %s, and nothing is published', async (_, fields, detail) => {
+    const [{ record }, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const [stale] = await push(registry, 'app', ['x86_64-linux'], { content: 'stale' })
     await service.put(nameOf('x86_64-linux'), { 'digest.json': ofThisRun(record) })
     await service.put(nameOf('aarch64-linux'), { 'digest.json': ofThisRun(arm64.record) })
@@ -271,14 +262,14 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
     expect(writesTo(registry)).toEqual([])
   })
 
-  test('if it has a name that the runner would take for a command, which is shown without it', async () => {
+  test('if the artifact’s name contains a workflow command, which the error does not repeat', async () => {
     const [{ record }] = await push(registry, 'app', ['x86_64-linux'])
     await service.put('image-digest-##[error]x', { 'digest.json': ofThisRun(record) })
     const refusal = await refusalOf(registry, { tags: 'latest' })
     expect(refusal).toContain('in the artifact image-digest-# [error]x does not belong there')
   })
 
-  test('if it is a bare digest, which says nothing of its run', async () => {
+  test('if it is a bare digest, which does not name its run', async () => {
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
     await service.put(nameOf('x86_64-linux'), { 'digest.json': image.digest })
     const refusal = await refusalOf(registry, { tags: 'latest' })
@@ -286,8 +277,8 @@ describe('a record in an artifact is refused, and nothing is published,', () => 
   })
 })
 
-test('records in `digests` may be of another run', async () => {
-  const images = await push(registry, 'app', TWO, { record: { run: { id: '7', attempt: 999 } } })
+test('records in `digests` may come from another run', async () => {
+  const images = await push(registry, 'app', TWO_SYSTEMS, { record: { run: { id: '7', attempt: 999 } } })
   await mergeWith(registry, { digests: records(images), tags: 'latest' })
   expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
 })

@@ -5,15 +5,18 @@ import {
   indexAt,
   lines,
   mergeWith,
+  namesIn,
   ORIGIN,
   openRegistry,
   type Pushed,
   platformsOf,
   push,
+  pushOld,
   recordOf,
   records,
   refusalOf,
   said,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, TestRegistry } from '../support/registry.ts'
@@ -29,9 +32,9 @@ interface Given {
   readonly changed: Pushed
 }
 
-describe('what is published', () => {
-  test('is an OCI index of the images of all systems, under every tag', async () => {
-    const [amd64, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+describe('a merge', () => {
+  test('publishes an OCI index of the images of all systems under every tag', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     const { outputs, summary } = await mergeWith(registry, {
       digests: `${arm64.record}\n${amd64.record}`,
       tags: 'latest, v1.2',
@@ -67,7 +70,7 @@ describe('what is published', () => {
     expect(summary).toContain(`docker pull ${registry.host}/app:latest`)
   })
 
-  test('tells 32-bit Arm images apart, whose configs name no variant', async () => {
+  test('distinguishes 32-bit Arm images whose configs name no variant', async () => {
     const images = await push(registry, 'app', ['armv7l-linux', 'armv6l-linux'], { withoutVariant: true })
     const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/arm/v6', 'linux/arm/v7'])
@@ -77,8 +80,8 @@ describe('what is published', () => {
     ])
   })
 
-  test('takes bare digests, and finds out what they are for', async () => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+  test('accepts bare digests and reads their platforms from the registry', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     await mergeWith(registry, {
       digests: images.map(({ image }) => image.digest).join('\n'),
       systems: 'x86_64-linux,aarch64-linux',
@@ -86,14 +89,14 @@ describe('what is published', () => {
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('has the image itself where a digest is of an index around it alone', async () => {
+  test('publishes the image itself if a digest refers to an index of only that image', async () => {
     const [{ image, platform }] = await push(registry, 'app', ['x86_64-linux'])
     await mergeWith(registry, { digests: seedIndex(registry, 'app', [{ ...image, platform }]) })
     expect(indexAt(registry, 'latest').manifests).toEqual([expect.objectContaining({ digest: image.digest })])
   })
 
-  test('carries the annotations of docker/metadata-action, and warns of those that have no place', async () => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+  test('adds the annotations of docker/metadata-action, and warns about those that it skips', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const annotations = [
       'manifest:org.opencontainers.image.description=An app',
       'index:org.opencontainers.image.title=App',
@@ -120,11 +123,11 @@ describe('what is published', () => {
     ])
   })
 
-  test('goes to every image, with bare tags to all of them', async () => {
+  test('publishes every image, with tags without a name in all of them', async () => {
     const app = await push(registry, 'app', ['x86_64-linux'])
     const mirror = await push(registry, 'mirror', ['x86_64-linux'])
     await mergeWith(registry, {
-      image: `${registry.host}/app\n${registry.host}/mirror`,
+      image: namesIn(registry, 'app', 'mirror'),
       digests: records([...mirror, ...app]),
       tags: `latest, ${registry.host}/mirror:edge`,
     })
@@ -134,15 +137,15 @@ describe('what is published', () => {
     expect([...registry.tags('mirror').keys()].sort()).toEqual(['edge', 'latest'])
   })
 
-  test('leaves out records of other images, also of those whose names begin alike', async () => {
+  test('ignores records of other images, including those whose names have the same prefix', async () => {
     const app = await push(registry, 'app', ['x86_64-linux'])
     const api = await push(registry, 'app-api', ['aarch64-linux'])
     await mergeWith(registry, { digests: records([...app, ...api]) })
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64'])
   })
 
-  test('is the same index when the run is repeated, and no tag is written again', async () => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+  test('publishes the same index when the run is repeated, and writes no tag again', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images) })
     const before = registry.requests.length
     const second = await mergeWith(registry, { digests: records(images.toReversed()) })
@@ -152,7 +155,7 @@ describe('what is published', () => {
     expect(written).toEqual([])
   })
 
-  test('is nothing with push: false, but all is checked', async () => {
+  test('checks everything and publishes nothing with push: false', async () => {
     const images = await push(registry, 'app', ['x86_64-linux'])
     const { outputs, summary } = await mergeWith(registry, { digests: records(images), push: 'false' })
     expect(writesTo(registry)).toEqual([])
@@ -164,10 +167,10 @@ describe('what is published', () => {
   })
 })
 
-describe('a problem is reported, and nothing is published', () => {
+describe('an error is reported, and nothing is published, for', () => {
   test.each<[string, (given: Given) => Record<string, string> | Promise<Record<string, string>>, readonly RegExp[]]>([
     [
-      'no record for this image',
+      'a run without a record of this image',
       ({ app }) => ({ image: `${registry.host}/other`, digests: records(app) }),
       [
         /No build of this run has handed over a digest for 127[^ ]*\/other/,
@@ -176,12 +179,12 @@ describe('a problem is reported, and nothing is published', () => {
       ],
     ],
     [
-      'a record that is no JSON',
+      'a record that is not JSON',
       () => ({ digests: 'sha256:123' }),
       [/The digest record in line 1 of `digests` is not valid/, /same version of this action/],
     ],
     [
-      'a record with a wrong field',
+      'a record with an invalid field',
       ({ app }) => ({ digests: app[0].record.replace(/sha256:[0-9a-f]+/, 'sha256:../../etc') }),
       [/is not valid/, /"digest": is not a sha256 digest/],
     ],
@@ -199,7 +202,7 @@ describe('a problem is reported, and nothing is published', () => {
       [/There are 2 images of 127[^ ]*\/app for linux\/amd64, but an index can have only one/],
     ],
     [
-      'two bare digests for one platform, one of which names the variant that the other implies',
+      'two bare digests for one platform, one of which names its default variant',
       async ({ app }) => {
         const { digest } = await seedImage(registry, 'app', { architecture: 'arm64', variant: 'v8' })
         return { digests: `${app[1].image.digest}\n${digest}` }
@@ -210,7 +213,7 @@ describe('a problem is reported, and nothing is published', () => {
       ],
     ],
     [
-      'an image whose config would give the runner a command',
+      'an image whose config contains a workflow command',
       async () => {
         const platform = { os: 'linux', architecture: 'arm64' }
         const image = await seedImage(registry, 'app', { ...platform, variant: 'v8\n::warning::x' })
@@ -229,17 +232,17 @@ describe('a problem is reported, and nothing is published', () => {
       [/\/app has no image for armv7l-linux, which `systems` lists/, /No tag has moved/],
     ],
     [
-      'a system too many',
+      'a system that `systems` does not list',
       ({ app }) => ({ digests: records(app), systems: 'x86_64-linux' }),
       [/\/app has an image for aarch64-linux, which `systems` does not list/],
     ],
     [
-      'an image of another architecture than its record says',
+      'an image whose architecture differs from its record',
       ({ app }) => ({ digests: app[0].record.replace('x86_64-linux', 'aarch64-linux').replace('amd64', 'arm64') }),
       [/does not match its record/, /says aarch64-linux \(linux\/arm64\), but the image is for linux\/amd64/],
     ],
   ])('%s', async (_name, inputsOf, messages) => {
-    const app = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+    const app = await push(registry, 'app', TWO_SYSTEMS)
     const [changed] = await push(registry, 'app', ['x86_64-linux'], { content: 'changed' })
     registry.seedTag('app', 'latest', app[0].image.digest)
     const inputs = await inputsOf({ app, changed })
@@ -250,31 +253,30 @@ describe('a problem is reported, and nothing is published', () => {
   })
 })
 
-describe('a merge that fails at any step leaves every tag as it was', () => {
+describe('a merge that fails leaves every tag unchanged', () => {
   const breaks: readonly [string, ReturnType<FaultOf>][] = [
     ['is refused', { kind: 'status', status: 403 }],
-    ['is broken for good', { kind: 'status', status: 500 }],
+    ['fails with 500 every time', { kind: 'status', status: 500 }],
     ['gets a damaged answer', { kind: 'corrupt' }],
     ['gets no answer', { kind: 'reset' }],
   ]
-  test.each(breaks)('when a request %s, whichever it is', async (_name, fault) => {
-    const images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
-    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
+  test.each(breaks)('if any request %s', async (_name, fault) => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const tags = ['v1', 'v2', 'latest']
-    for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
+    const old = await pushOld(registry, tags)
     const inputs = { digests: records(images), tags: tags.join(',') }
 
-    // First without a fault, to know how many requests there are; then with each of them broken, from there on once.
+    // Runs once without a fault to list the requests, then once for each of them, with that request broken.
     const { outputs } = await mergeWith(registry, inputs)
     const steps = registry.requests.map(({ method, route, path }) => ({ method, route, path }))
     let failures = 0
     for (const step of steps) {
-      for (const tag of tags) registry.seedTag('app', tag, old.image.digest)
+      for (const tag of tags) registry.seedTag('app', tag, old)
       let seen = 0
       registry.setFault((request) => {
         if (request.method !== step.method || request.path !== step.path) return undefined
         seen++
-        // Reading a tag and putting it back are the same requests as those that came before: only the first is refused.
+        // Moving a tag back repeats earlier requests, so only the first one is refused.
         return fault?.kind === 'status' && fault.status === 403 && seen > 1 ? undefined : fault
       })
       const outcome = await mergeWith(registry, inputs).then(
@@ -286,11 +288,11 @@ describe('a merge that fails at any step leaves every tag as it was', () => {
       else {
         failures++
         expect(outcome).toBeInstanceOf(ActionError)
-        expect(now).toEqual(tags.map(() => old.image.digest))
+        expect(now).toEqual(tags.map(() => old))
       }
     }
-    // Only the first request (GET /v2/), and an answer whose body is not read, may fail without a message; and
-    // where HEAD fails, GET decides. The index, which is there already, need not be written, and no upload be cancelled.
+    // These may fail without failing the merge: the first request (GET /v2/), HEAD, because GET is sent if it fails,
+    // writing the index, which already exists, and cancelling an upload.
     const replaced = steps.filter(
       ({ method, path }) => /HEAD|DELETE/.test(method) || (method === 'PUT' && path.includes('sha256:')),
     )

@@ -4,43 +4,42 @@ import { type GitHost, type GitHostAnswer, startGitHost } from '../support/git-h
 import {
   afterwards,
   COMMIT,
+  EARLIER,
   indexAt,
+  LATER,
   lines,
   type MergeCall,
   mergeWith,
   ORIGIN,
+  openGitHost,
   openRegistry,
   push,
+  pushCommit,
+  pushOld,
   REVISION,
   records,
+  SIBLING,
   SOURCE,
   said,
+  TOKEN,
+  TWO_SYSTEMS,
+  UNKNOWN,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { prepareRunner } from '../support/runner.ts'
 import { seedIndex } from '../support/seed.ts'
-
-const FIRST = '1'.repeat(40)
-const LATER = '2'.repeat(40)
-const ASIDE = '3'.repeat(40)
-const FORGOTTEN = '4'.repeat(40)
-const TOKEN = 'ghs_not_to_be_seen'
 
 let registry: TestRegistry
 let host: GitHost
 
 beforeEach(async () => {
   registry = await openRegistry()
-  // This run's commit comes after the first; the later one after it, and one aside.
-  const parents = { [FIRST]: undefined, [COMMIT]: FIRST, [LATER]: COMMIT, [ASIDE]: FIRST }
-  host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents })
-  afterwards(host.close)
+  host = await openGitHost()
 })
 
-/** Points a tag to an index of another content, as the merge of that commit has left it. Returns its digest. */
-async function publish(tag: string, commit: string, annotations: Readonly<Record<string, string>> = {}) {
-  const [{ entry }] = await push(registry, 'app', ['x86_64-linux'], { content: `of ${commit}` })
-  return seedIndex(registry, 'app', [entry], tag, { ...ORIGIN, [REVISION]: commit, ...annotations })
+/** Publishes a tag like the merge of that commit. Returns the digest of the index. */
+function publish(tag: string, commit: string, annotations: Readonly<Record<string, string>> = {}): Promise<string> {
+  return pushCommit(registry, commit, { tag, annotations })
 }
 
 async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> = {}, call: MergeCall = {}) {
@@ -49,14 +48,12 @@ async function mergeOnto(tags: string, inputs: Readonly<Record<string, string>> 
   return await mergeWith(registry, all, { ...call, env: { GITHUB_API_URL: host.api, ...call.env } })
 }
 
-describe('on Gitea and Forgejo, which only count commits,', () => {
+describe('on Gitea and Forgejo, which do not return the order of two commits,', () => {
   beforeEach(async () => {
-    const parents = { [FIRST]: undefined, [COMMIT]: FIRST, [LATER]: COMMIT, [ASIDE]: FIRST }
-    host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents, countsOnly: true })
-    afterwards(host.close)
+    host = await openGitHost({ countsOnly: true })
   })
 
-  test('a tag of a later commit stays', async () => {
+  test('a tag that points to a later commit does not move', async () => {
     const later = await publish('latest', LATER)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(later)
@@ -64,9 +61,9 @@ describe('on Gitea and Forgejo, which only count commits,', () => {
   })
 
   test.each([
-    ['an earlier commit', FIRST],
-    ['a commit aside', ASIDE],
-  ])('a tag of %s moves without a warning', async (_, commit) => {
+    ['an earlier commit', EARLIER],
+    ['a commit of another branch', SIBLING],
+  ])('a tag that points to %s moves without a warning', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -74,7 +71,7 @@ describe('on Gitea and Forgejo, which only count commits,', () => {
   })
 })
 
-describe('the commit that was built, not that of the run,', () => {
+describe('the commit that was built, if it is not the commit of the run,', () => {
   const built = (revision: string) => ({ record: { revision } })
 
   async function mergeBuilt(tags: string, revision: string, inputs: Readonly<Record<string, string>> = {}) {
@@ -83,40 +80,40 @@ describe('the commit that was built, not that of the run,', () => {
     return mergeWith(registry, all, { env: { GITHUB_API_URL: host.api } })
   }
 
-  test('is the revision of the index and part of tags', async () => {
-    await mergeBuilt('v1-{sha}', FIRST)
-    expect(indexAt(registry, `v1-${FIRST.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: FIRST })
+  test('is the revision of the index and replaces {sha} in tags', async () => {
+    await mergeBuilt('v1-{sha}', EARLIER)
+    expect(indexAt(registry, `v1-${EARLIER.slice(0, 7)}`).annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
-  test('decides the order of commits', async () => {
+  test('is compared with the commit of a tag', async () => {
     const published = await publish('latest', COMMIT)
-    await mergeBuilt('latest', FIRST)
+    await mergeBuilt('latest', EARLIER)
     expect(registry.tags('app').get('latest')).toBe(published)
-    expect(said.join('\n')).toContain(`it points to commit ${COMMIT}, which is newer than ${FIRST}`)
+    expect(said.join('\n')).toContain(`it points to commit ${COMMIT}, which is newer than ${EARLIER}`)
   })
 
-  test('gives way to the revision in the annotations, which the index carries', async () => {
+  test('is replaced by the revision in the annotations', async () => {
     const published = await publish('latest', COMMIT)
-    const annotations = `manifest:${REVISION}=${FIRST}`
+    const annotations = `manifest:${REVISION}=${EARLIER}`
     await mergeBuilt('latest\nv1', COMMIT, { annotations })
     expect(registry.tags('app').get('latest')).toBe(published)
-    expect(indexAt(registry, 'v1').annotations).toMatchObject({ [REVISION]: FIRST })
+    expect(indexAt(registry, 'v1').annotations).toMatchObject({ [REVISION]: EARLIER })
   })
 
-  test('is named by a warning if the builds are of several', async () => {
-    const [amd64] = await push(registry, 'app', ['x86_64-linux'], built(FIRST))
+  test('is listed for each system in a warning if the builds have different commits', async () => {
+    const [amd64] = await push(registry, 'app', ['x86_64-linux'], built(EARLIER))
     const [arm64] = await push(registry, 'app', ['aarch64-linux'], built(LATER))
     await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'v1' })
     expect(said.join('\n')).toContain(
-      `The images were built from different commits:\n  x86_64-linux: ${FIRST}\n  aarch64-linux: ${LATER}\nThe index names ${FIRST}.`,
+      `The images were built from different commits:\n  x86_64-linux: ${EARLIER}\n  aarch64-linux: ${LATER}\nThe index names ${EARLIER}.`,
     )
   })
 })
 
-/** What keeps the order from being known. */
+/** A reason why the order of two commits is unknown. */
 interface Trouble {
   readonly token?: string
-  /** The commit that the tag is of. */
+  /** The commit that the tag points to. */
   readonly of?: string
   readonly api?: string
   readonly fault?: GitHostAnswer | 'reset'
@@ -124,8 +121,8 @@ interface Trouble {
 
 const unknowns = (): readonly string[] => said.filter((line) => line.includes('without knowing which one is newer'))
 
-describe('the index says which commit it is of', () => {
-  test('the run’s own', async () => {
+describe('the index names', () => {
+  test('the commit and the repository of the run', async () => {
     await mergeOnto('latest', {}, { sha: LATER, repository: 'some/where' })
     expect(indexAt(registry, 'latest').annotations).toEqual({
       [REVISION]: LATER,
@@ -133,15 +130,18 @@ describe('the index says which commit it is of', () => {
     })
   })
 
-  test('or the one that docker/metadata-action names', async () => {
-    const annotations = `index:${REVISION}=${FIRST}\n${SOURCE}=https://example.org/app`
+  test('the commit and the repository in annotations of docker/metadata-action', async () => {
+    const annotations = `index:${REVISION}=${EARLIER}\n${SOURCE}=https://example.org/app`
     await mergeOnto('latest', { annotations })
-    expect(indexAt(registry, 'latest').annotations).toEqual({ [REVISION]: FIRST, [SOURCE]: 'https://example.org/app' })
+    expect(indexAt(registry, 'latest').annotations).toEqual({
+      [REVISION]: EARLIER,
+      [SOURCE]: 'https://example.org/app',
+    })
   })
 })
 
-describe('a tag of a later commit', () => {
-  test('is not moved: a warning names both commits, and the other tags are published', async () => {
+describe('a tag that points to a later commit', () => {
+  test('does not move: a warning names both commits, and the other tags are published', async () => {
     const later = await publish('latest', LATER)
     const { outputs, summary } = await mergeOnto('latest,v1')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: later, v1: outputs.digest })
@@ -153,14 +153,14 @@ describe('a tag of a later commit', () => {
     expect(said[0]).toContain('`allow-older: true`')
   })
 
-  test('is not moved, and may lack platforms of this run', async () => {
-    const [{ entry }, arm64] = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'], { content: 'later' })
+  test('does not move, even if its index lacks a platform of this run', async () => {
+    const [{ entry }, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'later' })
     const later = seedIndex(registry, 'app', [entry, arm64.entry], 'latest', { ...ORIGIN, [REVISION]: LATER })
     await mergeOnto('latest,v1')
     expect(registry.tags('app').get('latest')).toBe(later)
   })
 
-  test('is not moved if it points to a single image whose label names the commit', async () => {
+  test('does not move if it points to a single image whose label names the commit', async () => {
     const labels = { [REVISION]: LATER, [SOURCE]: 'https://github.com/owner/app.git' }
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'later', labels })
     registry.seedTag('app', 'latest', image.digest)
@@ -180,30 +180,29 @@ describe('a tag of a later commit', () => {
 
 describe('a tag moves', () => {
   test.each([
-    ['an earlier commit', FIRST],
+    ['an earlier commit', EARLIER],
     ['the same commit', COMMIT],
-    ['a commit of another branch', ASIDE],
-  ])('from %s, without a message', async (_, commit) => {
+    ['a commit of another branch', SIBLING],
+  ])('from %s without a message', async (_, commit) => {
     await publish('latest', commit)
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
     expect([...said, ...unknowns()]).toEqual([])
   })
 
-  test('when the Git host was asked once for each commit, with the token', async () => {
-    await publish('latest', FIRST)
-    await publish('v1', FIRST)
-    await publish('v2', ASIDE)
+  test('after one authenticated request to the Git host for each commit', async () => {
+    await publish('latest', EARLIER)
+    await publish('v1', EARLIER)
+    await publish('v2', SIBLING)
     await mergeOnto('latest,v1,v2,new')
     expect(host.requests.toSorted((one, other) => (one.path < other.path ? -1 : 1))).toEqual([
-      { path: `/repos/Owner/App/compare/${FIRST}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
-      { path: `/repos/Owner/App/compare/${ASIDE}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
+      { path: `/repos/Owner/App/compare/${EARLIER}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
+      { path: `/repos/Owner/App/compare/${SIBLING}...${COMMIT}`, authorization: `Bearer ${TOKEN}` },
     ])
   })
 
-  test('that names no commit, which the log says', async () => {
-    const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-    registry.seedTag('app', 'latest', image.digest)
+  test('if its current image names no commit, and the log says so', async () => {
+    await pushOld(registry, ['latest'])
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
     expect(lines).toContain(`Moving ${registry.host}/app:latest, whose current image names no commit`)
@@ -217,25 +216,25 @@ describe('a tag moves with a warning that says why the order of commits is unkno
 
   test.each<[string, Trouble, string]>([
     ['without a token', { token: '' }, 'there is no token for the API'],
-    ['with a token that is refused', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
-    ['of a commit that the host does not have', { of: FORGOTTEN }, 'with status 404 (Not Found)'],
-    ['of what is no commit', { of: '../../../user' }, '"../../../user" is not a commit'],
-    ['of a text that would be a command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
-    ['without an address', { api: '' }, 'the runner does not provide the address of the API'],
-    ['if the host does not answer', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
-    ['when the connection breaks', { fault: 'reset' }, "can't be reached"],
-    ['when the host is broken', { fault: broken }, 'with status 500 ('],
+    ['with an invalid token', { token: 'ghs_expired' }, 'with status 401 (Bad credentials)'],
+    ['if it points to a commit that the host does not have', { of: UNKNOWN }, 'with status 404 (Not Found)'],
+    ['if its revision is not a commit ID', { of: '../../../user' }, '"../../../user" is not a commit'],
+    ['if its revision contains a workflow command', { of: 'x\n::warning::x' }, '"x ::warning::x" is not a commit'],
+    ['without the address of the API', { api: '' }, 'the runner does not provide the address of the API'],
+    ['if the host can’t be reached', { api: 'http://127.0.0.1:1' }, "127.0.0.1:1 can't be reached"],
+    ['if the connection breaks', { fault: 'reset' }, "can't be reached"],
+    ['if the host answers with 500', { fault: broken }, 'with status 500 ('],
     [
-      'when the answer is no JSON',
+      'if the answer is not JSON',
       { fault: { status: 200, body: 'ahead' } },
       'has neither a status nor a number of commits',
     ],
     [
-      'when the answer is another',
+      'if the answer has an unknown status',
       { fault: { status: 200, body: '{"status":"great"}' } },
       'has neither a status nor a number of commits',
     ],
-    ['when the answer never ends', { fault: endless }, 'has neither a status nor a number of commits'],
+    ['if the answer is too long', { fault: endless }, 'has neither a status nor a number of commits'],
   ])('%s', async (_, { token = TOKEN, of = LATER, api = host.api, fault }, why) => {
     if (fault !== undefined) host.setFault(fault)
     await publish('latest', of)
@@ -252,7 +251,7 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     expect(unknowns()[0]).not.toContain('\n')
   })
 
-  test('of another repository, which is named and not asked for', async () => {
+  test('if it points to an image of another repository, without a request to the Git host', async () => {
     await publish('latest', LATER, { [SOURCE]: 'https://github.com/other/app' })
     const { outputs } = await mergeOnto('latest')
     expect(registry.tags('app').get('latest')).toBe(outputs.digest)
@@ -260,14 +259,14 @@ describe('a tag moves with a warning that says why the order of commits is unkno
     expect(host.requests).toEqual([])
   })
 
-  test('of another repository whose name would be a command to the runner', async () => {
+  test('if it points to an image of another repository, whose name contains a workflow command', async () => {
     await publish('latest', LATER, { [SOURCE]: 'https://example.org/\n::warning::not by this action' })
     await mergeOnto('latest')
     expect(unknowns()).toHaveLength(1)
     expect(said.join('\n')).not.toMatch(/^\s*::/m)
   })
 
-  test('when the host points elsewhere, which never gets the token', async () => {
+  test('if the host redirects to another host, which never receives the token', async () => {
     const elsewhere = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents: {} })
     afterwards(elsewhere.close)
     host.setFault({ status: 302, headers: { location: `${elsewhere.api}/compare` } })
@@ -278,16 +277,16 @@ describe('a tag moves with a warning that says why the order of commits is unkno
   })
 })
 
-describe('a tag of a newer commit is not moved', () => {
+describe('a tag that points to a later commit does not move', () => {
   test.each<[string, GitHostAnswer | 'reset']>([
     ['429', { status: 429, body: 'slow down' }],
     ['502', { status: 502, body: '<html></html>' }],
     ['503', { status: 503 }],
-    ['404, as for a commit pushed just now', { status: 404, body: '{"message":"Not Found"}' }],
+    ['404, as for a commit that has just been pushed', { status: 404, body: '{"message":"Not Found"}' }],
     ['HTML', { status: 200, body: '<html><body>Welcome</body></html>' }],
-    ['half an answer', { status: 200, body: '{"status":"beh' }],
+    ['incomplete', { status: 200, body: '{"status":"beh' }],
     ['a broken connection', 'reset'],
-  ])('though the Git host first answers with %s', async (_, fault) => {
+  ])('if the first answer of the Git host is %s', async (_, fault) => {
     host.setFault(fault, 1)
     const later = await publish('latest', LATER)
     const { outputs } = await mergeOnto('latest,v1')

@@ -1,29 +1,30 @@
 import { beforeEach, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { ActionError } from '../../src/errors.ts'
-import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, rewrite } from '../support/merging.ts'
+import { indexAt, mergeWith, ORIGIN, openRegistry, type Pushed, push, pushIndex, rewrite } from '../support/merging.ts'
+import { makeRecord } from '../support/record.ts'
 import type { TestRegistry } from '../support/registry.ts'
-import { OCI_INDEX, type SeededEntry, seedIndex } from '../support/seed.ts'
+import { OCI_INDEX, type SeededEntry } from '../support/seed.ts'
 
 const SYSTEMS = ['aarch64-linux', 'armv7l-linux', 'x86_64-linux'] as const
 type System = (typeof SYSTEMS)[number]
 
 /** The outcome of a system's job. */
 interface Job {
-  /** Whether it has left no record, or one with something wrong in it. */
+  /** Whether it has handed over a valid record, no record or an invalid one. */
   readonly record: 'right' | 'missing' | 'stale' | 'malformed' | 'wrong architecture' | 'wrong size'
-  /** Other records of the system, which must not matter. */
-  readonly besides: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
-  /** Whether another job has pushed an image of the system as well. */
+  /** Other records of the system, which must not change the result. */
+  readonly extra: readonly ('the same again' | 'an earlier attempt' | 'another image')[]
+  /** Whether another job has also pushed an image for the system. */
   readonly rival: boolean
 }
 
 interface Run {
-  /** Of the systems, in their order. */
+  /** One job per system, in the order of SYSTEMS. */
   readonly jobs: readonly [Job, Job, Job]
-  /** The number of jobs that the records name: the right one, one more, or none. */
+  /** The number of jobs in the records: the right one, one too many, or none. */
   readonly total: 'right' | 'wrong' | 'unknown'
-  /** Which systems the tag has before. */
+  /** The systems of the tag before the merge. */
   readonly before: readonly System[]
   readonly order: number
 }
@@ -34,7 +35,7 @@ const job = fc.record<Job>({
     { weight: 4, arbitrary: fc.constant('missing' as const) },
     { weight: 2, arbitrary: fc.constantFrom('stale', 'malformed', 'wrong architecture', 'wrong size') },
   ),
-  besides: fc.subarray(['the same again', 'an earlier attempt', 'another image'] as const),
+  extra: fc.subarray(['the same again', 'an earlier attempt', 'another image'] as const),
   rival: fc.oneof({ weight: 20, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
 })
 
@@ -56,18 +57,18 @@ beforeEach(async () => {
   count = 0
 })
 
-/** Whether all that was handed over can be published: said once more, and not as the action says it. */
+/** Decides whether the records can be published, independently of the action's code. */
 function isRight({ jobs, total, before }: Run): boolean {
-  const there = SYSTEMS.filter((_, at) => jobs[at]?.record === 'right')
+  const built = SYSTEMS.filter((_, at) => jobs[at]?.record === 'right')
   const wrong = jobs.some(
     ({ record, rival }) => !['right', 'missing'].includes(record) || (record === 'right' && rival),
   )
-  const complete = total === 'unknown' || (total === 'right' && there.length === SYSTEMS.length)
-  return there.length > 0 && !wrong && complete && before.every((system) => there.includes(system))
+  const complete = total === 'unknown' || (total === 'right' && built.length === SYSTEMS.length)
+  return built.length > 0 && !wrong && complete && before.every((system) => built.includes(system))
 }
 
-/** The image of a job, and the records that it has left. */
-async function leave({ record, besides, rival }: Job, system: System, repository: string, matrix: object) {
+/** Pushes the image of a job. Returns it with the records that the job hands over. */
+async function leave({ record, extra, rival }: Job, system: System, repository: string, matrix: object) {
   const fields = { job: { id: 'build', ...matrix }, run: { id: '1', attempt: 2 } }
   const [image] = await push(registry, repository, [system], { record: fields })
   const [early] = await push(registry, repository, [system], { content: 'early', record: { ...fields, run: EARLY } })
@@ -75,9 +76,9 @@ async function leave({ record, besides, rival }: Job, system: System, repository
   const name = `${registry.host}/${repository}-api`
   const api = rewrite(second.record, { image: name, job: { id: 'build-api', total: 1 } })
   const own = record === 'missing' ? [] : [asLeft(image, record)]
-  const again = besides.includes('the same again') ? own : []
-  const earlier = besides.includes('an earlier attempt') && record !== 'missing' ? [early.record] : []
-  const foreign = besides.includes('another image') ? [api] : []
+  const again = extra.includes('the same again') ? own : []
+  const earlier = extra.includes('an earlier attempt') && record !== 'missing' ? [early.record] : []
+  const foreign = extra.includes('another image') ? [api] : []
   return {
     image,
     texts: [...own, ...again, ...earlier, ...foreign, ...(rival && record === 'right' ? [second.record] : [])],
@@ -101,13 +102,13 @@ function asLeft({ record, image }: Pushed, as: Exclude<Job['record'], 'missing'>
   }
 }
 
-/** The parts of what a rotation by so many puts first. */
+/** Rotates a list by this many items. */
 function rotated<Item>(items: readonly Item[], by: number): readonly Item[] {
   const at = items.length === 0 ? 0 : by % items.length
   return [...items.slice(at), ...items.slice(0, at)]
 }
 
-test('whatever builds have handed over, either exactly the right index is published or nothing', async () => {
+test('a merge publishes either exactly the right index or nothing, for any set of records', async () => {
   const reached = { published: 0, refused: 0 }
   await fc.assert(
     fc.asyncProperty(run, async (one) => {
@@ -117,13 +118,7 @@ test('whatever builds have handed over, either exactly the right index is publis
         SYSTEMS.map((system, at) => leave(one.jobs[at] ?? one.jobs[0], system, repository, total)),
       )
       const old = await push(registry, repository, one.before, { content: 'old' })
-      if (one.before.length > 0)
-        seedIndex(
-          registry,
-          repository,
-          old.map(({ entry }) => entry),
-          'latest',
-        )
+      if (one.before.length > 0) pushIndex(registry, old, 'latest', repository)
       const before = Object.fromEntries(registry.tags(repository))
 
       const digests = rotated(
@@ -155,19 +150,8 @@ test('whatever builds have handed over, either exactly the right index is publis
   expect(Math.min(reached.published, reached.refused)).toBeGreaterThan(25)
 }, 60_000)
 
-/** A record of another image: without any line the action would look for artifacts. */
-const NOTHING = JSON.stringify({
-  schema: 1,
-  image: '127.0.0.1:1/other',
-  system: 'x86_64-linux',
-  platform: { os: 'linux', architecture: 'amd64' },
-  digest: `sha256:${'0'.repeat(64)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 1,
-  storePath: '/nix/store/other',
-  job: { id: 'other' },
-  run: { id: '1', attempt: 1 },
-})
+/** A record of another image. Without any line, the action would look for artifacts. */
+const NOTHING = JSON.stringify(makeRecord({ image: '127.0.0.1:1/other', job: { id: 'other' } }))
 
 function byDigest(one: SeededEntry, other: SeededEntry): number {
   return one.digest < other.digest ? -1 : 1

@@ -3,20 +3,21 @@ import {
   blobsOf,
   loseBlob,
   mergeWith,
+  namesIn,
   openRegistry,
   type Pushed,
   platformsOf,
   push,
+  pushOld,
   recordOf,
   records,
   refusalOf,
   rewrite,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { Fault, FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
-
-const TWO = ['x86_64-linux', 'aarch64-linux']
 
 let registry: TestRegistry
 let other: TestRegistry
@@ -27,14 +28,13 @@ beforeEach(async () => {
 })
 
 const both = (): string => `${registry.host}/app\n${other.host}/app`
-const besides = (): string => `${registry.host}/app\n${registry.host}/mirror`
 
-/** The blobs that were uploaded. */
+/** The requests that uploaded a blob. */
 function uploads({ requests }: TestRegistry): readonly SeenRequest[] {
   return requests.filter(({ method, route }) => method === 'PUT' && route === 'upload')
 }
 
-async function expectWhole(server: TestRegistry, repository: string, pushed: readonly Pushed[]): Promise<void> {
+async function expectComplete(server: TestRegistry, repository: string, pushed: readonly Pushed[]): Promise<void> {
   for (const { image } of pushed) {
     for (const digest of blobsOf(server, repository, image.digest)) {
       expect(await server.blob(repository, digest)).toBeDefined()
@@ -42,10 +42,10 @@ async function expectWhole(server: TestRegistry, repository: string, pushed: rea
   }
 }
 
-describe('the same index goes to each registry', () => {
-  test('where both have the images, and nothing is copied', async () => {
-    const images = await push(registry, 'app', TWO)
-    await push(other, 'app', TWO)
+describe('the same index is published in each registry', () => {
+  test('if both have the images, without copying any', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await push(other, 'app', TWO_SYSTEMS)
     const { outputs } = await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest,v1' })
     expect(registry.manifest('app', 'latest')).toEqual(other.manifest('app', 'latest'))
     expect(outputs).toMatchObject({
@@ -61,7 +61,7 @@ describe('the same index goes to each registry', () => {
     expect([...uploads(registry), ...uploads(other)]).toEqual([])
   })
 
-  test('where one image is in one registry only, and the other in the other', async () => {
+  test('if each registry has only one of the images', async () => {
     const [amd64] = await push(registry, 'app', ['x86_64-linux'])
     const [arm64] = await push(other, 'app', ['aarch64-linux'])
     const arm = rewrite(arm64.record, { image: `${other.host}/app` })
@@ -69,11 +69,11 @@ describe('the same index goes to each registry', () => {
     for (const server of [registry, other]) {
       expect(server.tags('app').get('latest')).toBe(outputs.digest)
       expect(platformsOf(server, 'latest')).toEqual(['linux/amd64', 'linux/arm64'])
-      await expectWhole(server, 'app', [amd64, arm64])
+      await expectComplete(server, 'app', [amd64, arm64])
     }
   })
 
-  test('with the attestations of what was copied', async () => {
+  test('with the attestations of copied images', async () => {
     const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'])
     const attestation = await seedAttestation(registry, 'app', image)
     const digests = seedIndex(registry, 'app', [entry, attestation])
@@ -85,9 +85,9 @@ describe('the same index goes to each registry', () => {
     }
   })
 
-  test('where Docker has compressed one build for each of them', async () => {
+  test('if Docker has compressed the layers of one build differently for each registry', async () => {
     const [here] = await push(registry, 'app', ['x86_64-linux'])
-    // The same config by another manifest.
+    // The same config in a different manifest.
     const [there] = await push(other, 'app', ['x86_64-linux'], { annotations: { compressed: 'differently' } })
     const digests = records([there, here])
     const { outputs } = await mergeWith(registry, { image: both(), digests, tags: 'latest' })
@@ -95,7 +95,7 @@ describe('the same index goes to each registry', () => {
     expect(JSON.parse(outputs.platforms ?? '')).toEqual([expect.objectContaining({ digest: here.image.digest })])
   })
 
-  test('but not where the images of one build differ: the error names both, and no tag moves', async () => {
+  test('unless the images for one platform differ: the error names both, and no tag moves', async () => {
     const [here] = await push(registry, 'app', ['x86_64-linux'])
     const [there] = await push(other, 'app', ['x86_64-linux'], { labels: { stage: 'test' } })
     const digests = records([here, there])
@@ -106,31 +106,31 @@ describe('the same index goes to each registry', () => {
     expect([...writesTo(registry), ...writesTo(other)]).toEqual([])
   })
 
-  test('where of an image in one of them only half is left, which is made whole from the other', async () => {
-    const images = await push(registry, 'app', TWO)
-    await push(other, 'app', TWO)
+  test('if an image is incomplete in one of them, by copying the missing layer from the other', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await push(other, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     await loseBlob(registry, 'app', layer)
     await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
-    await expectWhole(registry, 'app', images)
+    await expectComplete(registry, 'app', images)
     expect(uploads(registry)).toHaveLength(1)
     expect(uploads(other)).toEqual([])
   })
 })
 
-describe('blobs of what is copied', () => {
-  test('are sent between registries, those left out that are there', async () => {
-    const images = await push(registry, 'app', TWO)
+describe('blobs of a copied image', () => {
+  test('are uploaded to another registry, except those that it already has', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [config] = blobsOf(registry, 'app', image.digest)
     await other.seedBlob('app', (await registry.blob('app', config)) ?? Buffer.alloc(0))
     await mergeWith(registry, { image: both(), digests: records(images), tags: 'latest' })
-    await expectWhole(other, 'app', images)
+    await expectComplete(other, 'app', images)
     expect(uploads(other)).toHaveLength(3)
   })
 
-  test('are sent once, however many images have them', async () => {
+  test('are uploaded once, even if several images share them', async () => {
     const platforms = { 'x86_64-linux': 'amd64', 'aarch64-linux': 'arm64' }
     const images = await Promise.all(
       Object.entries(platforms).map(async ([system, architecture]) => {
@@ -145,13 +145,13 @@ describe('blobs of what is copied', () => {
   })
 
   test.each<[string, Fault, RegExp]>([
-    ['breaks', { kind: 'truncate' }, /other side closed/],
+    ['is truncated', { kind: 'truncate' }, /other side closed/],
     [
       'has fewer bytes than its manifest says',
       { kind: 'status', status: 200, body: 'short' },
       / {2}it has 5 bytes, but its manifest says \d+$/m,
     ],
-  ])('are the concern of the registry that they are read from, where reading one %s', async (_, fault, why) => {
+  ])('cause an error that names the registry that they are read from if one of them %s', async (_, fault, why) => {
     const images = await push(registry, 'app', ['x86_64-linux'])
     const [, layer] = blobsOf(registry, 'app', images[0].image.digest)
     registry.setFault(({ method, reference }) => (method === 'GET' && reference === layer ? fault : undefined))
@@ -162,10 +162,10 @@ describe('blobs of what is copied', () => {
     expect(other.tags('app').size).toBe(0)
   })
 
-  test('are mounted within one, and none is sent', async () => {
-    const images = await push(registry, 'app', TWO)
-    await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
-    await expectWhole(registry, 'mirror', images)
+  test('are mounted within one registry, and not uploaded', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await mergeWith(registry, { image: namesIn(registry, 'app', 'mirror'), digests: records(images), tags: 'latest' })
+    await expectComplete(registry, 'mirror', images)
     const mounts = registry.requests.filter(({ path }) => path.includes('mount='))
     expect(mounts).toHaveLength(4)
     for (const { path } of mounts) expect(path).toContain('from=app')
@@ -174,30 +174,30 @@ describe('blobs of what is copied', () => {
   })
 
   test.each<[string, ReturnType<FaultOf>]>([
-    ['which begins an upload in its place', { kind: 'status', status: 202 }],
-    ['which does not allow it', { kind: 'status', status: 403 }],
-    ['which does not know it', { kind: 'status', status: 405 }],
-    ['which breaks the connection', { kind: 'reset' }],
-  ])('are sent within a registry as well %s', async (_, fault) => {
-    const images = await push(registry, 'app', TWO)
+    ['that starts an upload instead of mounting them', { kind: 'status', status: 202 }],
+    ['that denies mounting them', { kind: 'status', status: 403 }],
+    ['that does not support mounting', { kind: 'status', status: 405 }],
+    ['that breaks the connection instead of mounting them', { kind: 'reset' }],
+  ])('are uploaded within a registry %s', async (_, fault) => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     registry.setFault(({ path }) => (path.includes('mount=') ? fault : undefined))
-    await mergeWith(registry, { image: besides(), digests: records(images), tags: 'latest' })
-    await expectWhole(registry, 'mirror', images)
+    await mergeWith(registry, { image: namesIn(registry, 'app', 'mirror'), digests: records(images), tags: 'latest' })
+    await expectComplete(registry, 'mirror', images)
     expect(uploads(registry)).toHaveLength(4)
   })
 
-  test('are sent within a registry that refuses to mount, however many they are', async () => {
-    // Far away enough for all uploads to have begun before the first of them is read.
+  test('are uploaded within a registry that refuses to mount, even if there are many', async () => {
+    // With this delay, all uploads start before the first blob is read.
     const server = await openRegistry({ delayMs: 20 })
     const images = await push(server, 'app', ['x86_64-linux', 'aarch64-linux', 'armv7l-linux', 'armv6l-linux'])
     const mirrors = Array.from({ length: 12 }, (_, at) => `mirror-${at}`)
     const image = ['app', ...mirrors].map((name) => `${server.host}/${name}`).join('\n')
     server.setFault(({ path }) => (path.includes('mount=') ? { kind: 'status', status: 405 } : undefined))
     await mergeWith(server, { image, digests: records(images), tags: 'latest' })
-    for (const mirror of mirrors) await expectWhole(server, mirror, images)
+    for (const mirror of mirrors) await expectComplete(server, mirror, images)
   })
 
-  test('that no registry need have are not asked for', async () => {
+  test('with a foreign media type are not requested, because registries need not have them', async () => {
     const layer = { mediaType: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip', size: 1 }
     const [{ image }] = await push(registry, 'app', ['x86_64-linux'])
     const { mediaType, bytes = Buffer.alloc(0) } = registry.manifest('app', image.digest) ?? {}
@@ -211,18 +211,18 @@ describe('blobs of what is copied', () => {
 })
 
 describe('credentials', () => {
-  test('go to the registry that they are for alone', async () => {
+  test('are sent only to their registry', async () => {
     const users = ['here', 'there'].map((user) => ({ kind: 'basic' as const, user, password: `of ${user}` }))
     const [one, two] = await Promise.all(users.map((auth) => openRegistry({ auth })))
     if (one === undefined || two === undefined) throw new Error('no registries')
-    const images = await push(one, 'app', TWO)
+    const images = await push(one, 'app', TWO_SYSTEMS)
     const image = `${one.host}/app\n${two.host}/app`
     const credentials = async ({ host }: { readonly host: string }) => {
       const { user, password } = users[host === one.host ? 0 : 1] ?? { user: '', password: '' }
       return { kind: 'password' as const, username: user, password }
     }
     await mergeWith(one, { image, digests: records(images), tags: 'latest' }, { credentials })
-    await expectWhole(two, 'app', images)
+    await expectComplete(two, 'app', images)
     for (const [server, user] of [
       [one, 'here'],
       [two, 'there'],
@@ -232,19 +232,19 @@ describe('credentials', () => {
     }
   })
 
-  test('of a token realm are enough to mount from the other image', async () => {
+  test('for a token realm are used to mount blobs of the other image', async () => {
     const auth = { kind: 'bearer', user: 'octocat', password: 'secret' } as const
     const server = await openRegistry({ auth })
-    const images = await push(server, 'app', TWO)
-    const image = `${server.host}/app\n${server.host}/mirror`
+    const images = await push(server, 'app', TWO_SYSTEMS)
+    const image = namesIn(server, 'app', 'mirror')
     const credentials = async () => ({ kind: 'password', username: auth.user, password: auth.password }) as const
     await mergeWith(server, { image, digests: records(images), tags: 'latest' }, { credentials })
-    await expectWhole(server, 'mirror', images)
+    await expectComplete(server, 'mirror', images)
     expect(uploads(server)).toEqual([])
   })
 })
 
-describe('if one registry fails, no tag has moved in any', () => {
+describe('no tag moves in any registry', () => {
   const puts =
     (route: string, message: RegExp): FaultOf =>
     (request) =>
@@ -253,16 +253,13 @@ describe('if one registry fails, no tag has moved in any', () => {
         : undefined
 
   test.each<[string, FaultOf]>([
-    ['when a blob is refused', puts('upload', /./)],
-    ['when a manifest is refused', puts('manifest', /^sha256:/)],
-    ['when a tag is refused', puts('manifest', /^v1$/)],
-    ['when `latest`, the last of all, is refused', puts('manifest', /^latest$/)],
+    ['if one registry refuses a blob', puts('upload', /./)],
+    ['if one registry refuses a manifest', puts('manifest', /^sha256:/)],
+    ['if one registry refuses a tag', puts('manifest', /^v1$/)],
+    ['if one registry refuses `latest`, which is written last', puts('manifest', /^latest$/)],
   ])('%s', async (_, fault) => {
-    const images = await push(registry, 'app', TWO)
-    for (const server of [registry, other]) {
-      const [old] = await push(server, 'app', ['x86_64-linux'], { content: 'old' })
-      for (const tag of ['v1', 'v2', 'latest']) server.seedTag('app', tag, old.image.digest)
-    }
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    for (const server of [registry, other]) await pushOld(server, ['v1', 'v2', 'latest'])
     const inputs = { image: both(), digests: records(images), tags: 'v1,v2,latest' }
     other.setFault(fault)
     expect(await refusalOf(registry, inputs)).toContain('DENIED: quota exceeded')
@@ -272,18 +269,17 @@ describe('if one registry fails, no tag has moved in any', () => {
       expect(new Set(server.tags('app').values())).toEqual(new Set([outputs.digest]))
   })
 
-  test('if the other registry can’t be reached', async () => {
-    const images = await push(registry, 'app', TWO)
-    const [old] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
-    registry.seedTag('app', 'latest', old.image.digest)
+  test('if one registry can’t be reached', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await pushOld(registry, ['latest'])
     const image = `${registry.host}/app\n127.0.0.1:1/app`
     const refusal = await refusalOf(registry, { image, digests: records(images), tags: 'latest' })
     expect(refusal).toContain("127.0.0.1:1 can't be reached")
     expect(writesTo(registry)).toEqual([])
   })
 
-  test('but bytes that are damaged once on the way are read again', async () => {
-    const images = await push(registry, 'app', TWO)
+  test('unless a blob that arrived damaged is intact when it is read again', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     let damaged = false
@@ -297,8 +293,8 @@ describe('if one registry fails, no tag has moved in any', () => {
     expect(other.tags('app').get('latest')).toBe(outputs.digest)
   })
 
-  test('when bytes are damaged on the way from the one to the other', async () => {
-    const images = await push(registry, 'app', TWO)
+  test('if a blob always arrives damaged', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     registry.setFault(({ method, reference }) =>
@@ -310,8 +306,8 @@ describe('if one registry fails, no tag has moved in any', () => {
     expect(other.manifest('app', image.digest)).toBeUndefined()
   })
 
-  test('when what is to be copied has gone', async () => {
-    const images = await push(registry, 'app', TWO)
+  test('if a blob to copy is missing', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const [{ image }] = images
     const [, layer] = blobsOf(registry, 'app', image.digest)
     registry.setFault(({ method, reference }) =>
@@ -322,18 +318,14 @@ describe('if one registry fails, no tag has moved in any', () => {
   })
 })
 
-test('the network may go away at any request, and a re-run finishes the job', async () => {
+test('a re-run finishes a merge whose network failed at any request', async () => {
   const tags = ['new', 'v1', 'latest']
   const run = async (last: number): Promise<boolean> => {
     const here = await openRegistry()
     const there = await openRegistry()
     const images = await push(here, 'app', ['x86_64-linux'])
     const before = new Map<TestRegistry, string>()
-    for (const server of [here, there]) {
-      const [{ image }] = await push(server, 'app', ['x86_64-linux'], { content: 'old' })
-      before.set(server, image.digest)
-      for (const tag of ['v1', 'latest']) server.seedTag('app', tag, image.digest)
-    }
+    for (const server of [here, there]) before.set(server, await pushOld(server, ['v1', 'latest']))
     const inputs = { image: `${here.host}/app\n${there.host}/app`, digests: records(images), tags: tags.join(',') }
     let asked = 0
     for (const server of [here, there]) server.setFault(() => (++asked > last ? { kind: 'reset' } : undefined))

@@ -3,12 +3,14 @@ import {
   type AtLeastOne,
   lines,
   mergeWith,
+  namesIn,
   openRegistry,
   type Pushed,
   push,
   records,
   refusalOf,
   said,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
@@ -18,14 +20,14 @@ const TAGS = ['v1', 'v2', 'latest']
 
 let registry: TestRegistry
 let images: AtLeastOne<Pushed>
-/** The digests of the tags that exist. */
+/** The digest of the existing tags. */
 let old: string
-/** An image that another run has pushed there. */
+/** The digest of an index that another run has pushed. */
 let foreign: string
 
 beforeEach(async () => {
   registry = await openRegistry()
-  images = await push(registry, 'app', ['x86_64-linux', 'aarch64-linux'])
+  images = await push(registry, 'app', TWO_SYSTEMS)
   const [amd64] = await push(registry, 'app', ['x86_64-linux'], { content: 'old' })
   const [other] = await push(registry, 'app', ['x86_64-linux'], { content: 'of another run' })
   old = seedIndex(registry, 'app', [amd64.entry])
@@ -35,14 +37,14 @@ beforeEach(async () => {
 
 const inputs = (tags: readonly string[] = TAGS) => ({ digests: records(images), tags: tags.join(',') })
 
-/** Whether a request is for the new index, by its digest. */
+/** Reports whether a request refers to the new index by its digest. */
 function isNewIndex({ method, route, reference = '' }: SeenRequest, verb: string): boolean {
   const known = [old, foreign, ...images.map(({ image }) => image.digest)]
   return method === verb && route === 'manifest' && reference.startsWith('sha256:') && !known.includes(reference)
 }
 
-describe('one thing comes after the other', () => {
-  test('the index by digest, which is read back, then the tags: new ones, those that move, `latest`', async () => {
+describe('a merge', () => {
+  test('writes the index by digest, reads it back, and then writes new tags, existing tags and `latest`', async () => {
     const { outputs } = await mergeWith(registry, inputs(['latest', 'new', 'v1']))
     const at = registry.requests.filter(
       (request) => request.method === 'PUT' || (request.method === 'GET' && request.reference === outputs.digest),
@@ -56,7 +58,7 @@ describe('one thing comes after the other', () => {
     ])
   })
 
-  test('an index that the registry does not have yet, though it took it, is looked for again', async () => {
+  test('requests an index again that the registry has accepted but does not return yet', async () => {
     let looks = 0
     registry.setFault((request) =>
       isNewIndex(request, 'GET') && ++looks < 4 ? { kind: 'status', status: 404 } : undefined,
@@ -66,7 +68,7 @@ describe('one thing comes after the other', () => {
     expect([...registry.tags('app').values()]).toEqual(TAGS.map(() => outputs.digest))
   })
 
-  test('nothing is written before all images are looked at', async () => {
+  test('writes nothing before all images are checked', async () => {
     await mergeWith(registry, inputs())
     const looked = registry.requests.map(({ method, path }) => `${method} ${path}`)
     const last = looked.findLastIndex((line) => line.startsWith('HEAD ') && line.includes('/blobs/'))
@@ -74,20 +76,20 @@ describe('one thing comes after the other', () => {
   })
 })
 
-describe('nothing has moved', () => {
-  test('when the registry took the index, and does not have it', async () => {
+describe('no tag has moved', () => {
+  test('if the registry accepts the index but does not return it', async () => {
     registry.setFault((request) => (isNewIndex(request, 'GET') ? { kind: 'status', status: 404 } : undefined))
     const refusal = await refusalOf(registry, inputs())
     expect(refusal).toMatch(/accepted the index 127\.0\.0\.1:\d+\/app@sha256:[0-9a-f]{64} but does not return it\n/)
     expect(refusal).toContain('No tag has moved.')
   })
 
-  test('when the registry gives other bytes for the index than it took', async () => {
+  test('if the registry returns different bytes for the index', async () => {
     registry.setFault((request) => (isNewIndex(request, 'GET') ? { kind: 'corrupt' } : undefined))
     expect(await refusalOf(registry, inputs())).toContain('its digest should be')
   })
 
-  test.each(TAGS)('when %s is refused, which is named, and that re-running finishes the job', async (tag) => {
+  test.each(TAGS)('if %s is refused: the error names it, and a re-run publishes all tags', async (tag) => {
     const body = JSON.stringify({ errors: [{ code: 'DENIED', message: 'tag is protected' }] })
     registry.setFault(({ method, reference }) =>
       method === 'PUT' && reference === tag ? { kind: 'status', status: 403, body } : undefined,
@@ -102,8 +104,8 @@ describe('nothing has moved', () => {
   })
 })
 
-describe('a tag that another run has moved while the job ran is read and planned again', () => {
-  /** Does this when the index is being put there. */
+describe('a tag that another run changes during this run is read and planned again:', () => {
+  /** Calls `work` when the index is written. */
   const meanwhile =
     (work: () => void): FaultOf =>
     (request) => {
@@ -121,14 +123,14 @@ describe('a tag that another run has moved while the job ran is read and planned
     expect(said).toEqual([])
   })
 
-  test('one that was not there before', async () => {
+  test('a tag that did not exist before', async () => {
     registry.setFault(meanwhile(() => registry.seedTag('app', 'new', foreign)))
     const { summary } = await mergeWith(registry, inputs([...TAGS, 'new']))
     expect(summary).toContain(`| \`${registry.host}/app:new\` | moved | \`${foreign}\` |`)
     expect(lines.join('\n')).toContain(`it did not exist, and now points to ${foreign}. Reading the tags again`)
   })
 
-  test('one that is not there any more', async () => {
+  test('a tag that no longer exists', async () => {
     registry.setFault(({ method, reference, path }) => {
       if (method === 'PUT' && path.includes('/mirror/manifests/sha256:')) deleted = true
       return deleted &&
@@ -139,15 +141,15 @@ describe('a tag that another run has moved while the job ran is read and planned
         : undefined
     })
     let deleted = false
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     const { outputs } = await mergeWith(registry, { ...inputs(), image })
     expect(registry.tags('app').get('v2')).toBe(outputs.digest)
     expect(lines.join('\n')).toContain(`it pointed to ${old}, and now does not exist. Reading the tags again`)
   })
 
-  test('one that was the result already', async () => {
+  test('a tag that already pointed to the result', async () => {
     const { outputs } = await mergeWith(registry, inputs(['v1']))
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     registry.setFault(({ method, path }) => {
       if (method === 'PUT' && path.includes('/mirror/manifests/sha256:')) registry.seedTag('app', 'v1', foreign)
       return undefined
@@ -159,7 +161,7 @@ describe('a tag that another run has moved while the job ran is read and planned
 })
 
 describe('a tag that another run moves after this one', () => {
-  /** Moves tags once the last one is written. */
+  /** Moves tags after this run has written the last one. */
   const overtake = (tags: readonly string[]): void => {
     let isWritten = false
     registry.setFault(({ method, reference }) => {
@@ -184,27 +186,30 @@ describe('a tag that another run moves after this one', () => {
     expect(summary).toContain(`| \`${registry.host}/app:v1\` | overtaken | \`${old}\` | \`${foreign}\` |`)
   })
 
-  test('leaves nothing changed if all are', async () => {
+  test('is not a change: the output `changed` is false if no other tag has moved', async () => {
     overtake(TAGS)
     const { outputs } = await mergeWith(registry, inputs())
     expect(outputs).toMatchObject({ changed: 'false', tags: '' })
   })
 })
 
-test.each(['manifest', 'blob'] as const)('a %s that a build pushed just now may not be visible yet', async (route) => {
-  const looks = new Map<string, number>()
-  registry.setFault((request) => {
-    if (request.route !== route || !/^(GET|HEAD)$/.test(request.method)) return undefined
-    if (!images.some(({ image }) => image.digest === request.reference) && route === 'manifest') return undefined
-    const count = (looks.get(request.path) ?? 0) + 1
-    looks.set(request.path, count)
-    return count <= 3 ? { kind: 'status', status: 404 } : undefined
-  })
-  const { outputs } = await mergeWith(registry, inputs())
-  expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-})
+test.each(['manifest', 'blob'] as const)(
+  'a %s that a build has just pushed is requested again if it is not visible yet',
+  async (route) => {
+    const looks = new Map<string, number>()
+    registry.setFault((request) => {
+      if (request.route !== route || !/^(GET|HEAD)$/.test(request.method)) return undefined
+      if (!images.some(({ image }) => image.digest === request.reference) && route === 'manifest') return undefined
+      const count = (looks.get(request.path) ?? 0) + 1
+      looks.set(request.path, count)
+      return count <= 3 ? { kind: 'status', status: 404 } : undefined
+    })
+    const { outputs } = await mergeWith(registry, inputs())
+    expect(registry.tags('app').get('latest')).toBe(outputs.digest)
+  },
+)
 
-test('a tag that seems not to exist at first is not taken for new', async () => {
+test('a tag that is briefly not visible is not treated as new', async () => {
   let looks = 0
   registry.setFault(({ method, reference }) =>
     method === 'GET' && reference === 'latest' && looks++ === 0 ? { kind: 'status', status: 404 } : undefined,
@@ -223,12 +228,13 @@ test('a tag whose manifest the registry does not return stops the merge', async 
   )
 })
 
-describe('the same merge in another job, as each job of a matrix may run it,', () => {
-  /** The index that both publish. */
-  const wanted = async (): Promise<string> => (await mergeWith(registry, { ...inputs(['probe']) })).outputs.digest ?? ''
+describe('the same merge in another job of a matrix', () => {
+  /** Returns the digest of the index that both publish. */
+  const expected = async (): Promise<string> =>
+    (await mergeWith(registry, { ...inputs(['probe']) })).outputs.digest ?? ''
 
-  test.each([...TAGS, 'new'])('may set %s to the same index between the look and the write', async (tag) => {
-    const index = await wanted()
+  test.each([...TAGS, 'new'])('may point %s to the same index before this job writes it', async (tag) => {
+    const index = await expected()
     const before = writesTo(registry).length
     registry.setFault(({ method, reference, path }) => {
       if (method === 'PUT' && reference === index && path.includes('/app/')) registry.seedTag('app', tag, index)
@@ -242,8 +248,8 @@ describe('the same merge in another job, as each job of a matrix may run it,', (
     expect(writesTo(registry).slice(before)).not.toContain(`PUT /v2/app/manifests/${tag}`)
   })
 
-  test('keeps what it has published, and what it is about to, if this one fails', async () => {
-    const index = await wanted()
+  test('keeps the tags that it has moved or is about to move if this one fails', async () => {
+    const index = await expected()
     registry.setFault(({ method, reference }) => {
       if (method === 'PUT' && reference === index) registry.seedTag('app', 'v1', index)
       return method === 'PUT' && reference === 'latest' ? { kind: 'status', status: 403, body: '{}' } : undefined
@@ -256,7 +262,7 @@ describe('the same merge in another job, as each job of a matrix may run it,', (
   })
 })
 
-test('a tag that is the result already is not written, though others are', async () => {
+test('a tag that already points to the result is not written, even if others are', async () => {
   const { outputs } = await mergeWith(registry, inputs(['v1']))
   const before = writesTo(registry).length
   await mergeWith(registry, inputs(['v1', 'v2']))

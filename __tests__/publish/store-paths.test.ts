@@ -3,7 +3,7 @@ import { indexAt, mergeWith, openRegistry, type PushDetails, push, records, refu
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
 
-// The index repeats what the manifests of its images say they were built from, which a later build looks at first.
+// The index repeats the store paths in its images' manifests, so that a later build can skip an unchanged image.
 
 const KEY = 'io.github.nix-image-action.store-path'
 const LABELS = 'io.github.nix-image-action.labels'
@@ -29,31 +29,31 @@ const CLAIMS: readonly Claim[] = [
   ['its compression', { labels: [], compression: 'gzip', storePath }, { [KEY]: storePath, [COMPRESSION]: 'gzip' }],
 ]
 
-test.each(CLAIMS)('an image is listed with %s, as its manifest has it', async (_, record, annotations) => {
+test.each(CLAIMS)('the index lists an image with %s from its manifest', async (_, record, annotations) => {
   expect(await annotationsOf({ record, annotations: { ...annotations, 'org.example': 'x' } })).toEqual([annotations])
 })
 
 test.each(CLAIMS.map(([message, record]) => [message, record] as const))(
-  'a record is not believed: what it alone says of %s is not published',
+  'the index does not list an image with %s if only its record has it',
   async (_, record) => {
     expect(await annotationsOf({ record })).toEqual([undefined])
   },
 )
 
-test('what the manifest says is published, even if the record does not say it', async () => {
+test('the index lists an image with its store path even if the record does not have it', async () => {
   expect(await annotationsOf({ annotations: { [KEY]: storePath } })).toEqual([{ [KEY]: storePath }])
 })
 
-test('a manifest that names no store path is listed without', async () => {
+test('an invalid store path in a manifest is not listed', async () => {
   expect(await annotationsOf({ annotations: { [KEY]: '/nix/store/image.tar.gz' } })).toEqual([undefined])
 })
 
 const other = storePath.replace('1', '2')
 test.each([
   ['store path', { labels: [], storePath: other }, other],
-  ['labels', { labels: ['a'], storePath }, `${storePath}, labels a`],
+  ['list of labels', { labels: ['a'], storePath }, `${storePath}, labels a`],
   ['compression', { labels: [], compression: 'zstd', storePath }, `${storePath}, compression zstd`],
-])('a record that says another %s than the manifest is refused', async (_, record, said) => {
+])('a record whose %s differs from the manifest is refused', async (_, record, said) => {
   const images = await push(registry, 'app', ['x86_64-linux'], { record, annotations: { [KEY]: storePath } })
   const refusal = await refusalOf(registry, { digests: records(images), tags: 'latest' })
   expect(refusal).toBe(
@@ -64,14 +64,14 @@ Nothing was published. Run the build of this system again.`,
   )
 })
 
-test('it is listed beside the annotations of users, who can’t say another', async () => {
+test('the store path is listed with the annotations of users, which can’t change it', async () => {
   const given = `manifest-descriptor:org.example.speed=fast\nmanifest-descriptor:${KEY}=/nix/store/other`
   const annotations = { [KEY]: storePath }
   expect(await annotationsOf({ annotations }, given)).toEqual([{ ...annotations, 'org.example.speed': 'fast' }])
   expect(await annotationsOf({}, given)).toEqual([{ 'org.example.speed': 'fast' }])
 })
 
-test('what is attested about an image has none', async () => {
+test('an attestation is listed without a store path', async () => {
   const [{ image, entry }] = await push(registry, 'app', ['x86_64-linux'], { annotations: { [KEY]: storePath } })
   const digest = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
   await mergeWith(registry, { digests: digest, tags: 'latest' })
@@ -81,14 +81,14 @@ test('what is attested about an image has none', async () => {
   expect(attestation?.annotations).not.toHaveProperty(KEY)
 })
 
-test('what an index around the image claims is not believed', async () => {
+test('a store path that only an existing index names is not listed', async () => {
   const [{ entry }] = await push(registry, 'app', ['x86_64-linux'])
   const digest = seedIndex(registry, 'app', [{ ...entry, annotations: { [KEY]: storePath } }])
   await mergeWith(registry, { digests: digest, tags: 'latest' })
   expect(indexAt(registry, 'latest').manifests.map(({ annotations }) => annotations)).toEqual([undefined])
 })
 
-test('a manifest of Docker’s type has no annotations, whatever it says', async () => {
+test('annotations of a Docker manifest are ignored', async () => {
   const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { annotations: { [KEY]: storePath } })
   const type = 'application/vnd.docker.distribution.manifest.v2+json'
   const document = JSON.parse(String(registry.manifest('app', image.digest)?.bytes))

@@ -55,7 +55,7 @@ function pointTo({ digest }: StoredManifest, tags: readonly string[], path = 'ap
   for (const tag of tags) server.seedTag(path, tag, digest)
 }
 
-/** Which tags were written, in their order, the attempts that failed included. */
+/** The tags that were written, in order, including failed attempts. */
 function written(): readonly string[] {
   return server.requests.flatMap(({ method, reference }) =>
     method === 'PUT' && reference !== undefined ? [reference] : [],
@@ -66,7 +66,7 @@ function all(tags: readonly string[], { digest }: StoredManifest): ReadonlyMap<s
   return new Map(tags.map((tag) => [tag, digest]))
 }
 
-/** Refuses to write this tag the first time, and whatever else as `more` says. */
+/** Refuses the first request to write this tag. `more` decides about all other requests. */
 function refuse(tag: string, more: FaultOf = () => undefined): void {
   const body = JSON.stringify({ errors: [{ code: 'DENIED', message: 'this tag is immutable' }] })
   let refused = false
@@ -78,7 +78,7 @@ function refuse(tag: string, more: FaultOf = () => undefined): void {
 }
 
 describe('tags move', () => {
-  test('new ones first, then those that move, `latest` after all others', async () => {
+  test('in three groups: new ones, existing ones, and `latest`', async () => {
     const tags = ['latest', 'v1', 'v1.2', 'edge', 'v1.2.3']
     pointTo(old, ['latest', 'v1', 'edge'])
     await moveTags(registry, movesOf(tags), fresh)
@@ -87,14 +87,14 @@ describe('tags move', () => {
     expect([first.toSorted(), second.toSorted(), last]).toEqual([['v1.2', 'v1.2.3'], ['edge', 'v1'], ['latest']])
   })
 
-  test('wave by wave: while new ones are not written, no existing one is', async () => {
+  test('in order: existing ones only after all new ones are written', async () => {
     pointTo(old, ['v1', 'latest'])
     refuse('v1.2')
     await expect(moveTags(registry, movesOf(['latest', 'v1', 'v1.2']), fresh)).rejects.toThrow(MergeError)
     expect(written()).toEqual(['v1.2'])
   })
 
-  test('wave by wave: while existing ones are not written, `latest` is not', async () => {
+  test('in order: `latest` only after all existing ones are written', async () => {
     pointTo(old, ['v1', 'latest'])
     refuse('v1')
     await expect(moveTags(registry, movesOf(['latest', 'v1']), fresh)).rejects.toThrow(MergeError)
@@ -106,29 +106,29 @@ describe('tags move', () => {
     expect([server.tags('app'), server.tags('api')]).toEqual([all(['v1'], fresh), all(['v1'], fresh)])
   })
 
-  test.each(TAGS)('though the answer to writing %s is lost', async (tag) => {
+  test.each(TAGS)('even if the answer to writing %s is lost', async (tag) => {
     pointTo(old, TAGS)
     server.setFault(({ method, reference }) => (method === 'PUT' && reference === tag ? { kind: 'lose' } : undefined))
     await moveTags(registry, movesOf(TAGS), fresh)
     expect(server.tags('app')).toEqual(all(TAGS, fresh))
   })
 
-  test('and other tags stay as they are', async () => {
+  test('without changing other tags', async () => {
     pointTo(old, ['v0'])
     await moveTags(registry, movesOf(['v1']), fresh)
     expect(server.tags('app').get('v0')).toBe(old.digest)
   })
 })
 
-test.each(TAGS)('a tag that has moved is done, though every answer to writing it is lost: %s', async (tag) => {
+test.each(TAGS)('a tag counts as moved even if every answer to writing it is lost: %s', async (tag) => {
   pointTo(old, TAGS)
   server.setFault(({ method, reference }) => (method === 'PUT' && reference === tag ? { kind: 'lose' } : undefined))
   await moveTags(registry, movesOf(TAGS), fresh)
   expect(server.tags('app')).toEqual(all(TAGS, fresh))
 })
 
-describe('a failure leaves every tag as it was', () => {
-  test.each(TAGS)('when %s can’t be written', async (tag) => {
+describe('a failure leaves every tag unchanged,', () => {
+  test.each(TAGS)('no matter which one can’t be written: %s', async (tag) => {
     pointTo(old, TAGS)
     refuse(tag)
     const moving = moveTags(registry, movesOf(TAGS), fresh)
@@ -140,7 +140,7 @@ describe('a failure leaves every tag as it was', () => {
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
 
-  test('also one whose answer was lost, when a later one can’t be written', async () => {
+  test('including one whose answer was lost, if a later one can’t be written', async () => {
     pointTo(old, TAGS)
     const refusal = { kind: 'status', status: 403, body: '{"errors":[{"code":"DENIED","message":"no"}]}' } as const
     server.setFault(({ method, reference }) => {
@@ -151,7 +151,7 @@ describe('a failure leaves every tag as it was', () => {
     expect(server.tags('app')).toEqual(all(TAGS, old))
   })
 
-  test('also across repositories', async () => {
+  test('also in other repositories', async () => {
     pointTo(old, ['v1'])
     pointTo(old, ['v2'], 'api')
     refuse('v2')
@@ -161,7 +161,7 @@ describe('a failure leaves every tag as it was', () => {
     expect([server.tags('app'), server.tags('api')]).toEqual([all(['v1'], old), all(['v2'], old)])
   })
 
-  test('and what another run has moved in the meantime stays with that run', async () => {
+  test('except one that another run has moved during the failure', async () => {
     const foreign = indexOf('foreign')
     server.seedManifest('app', foreign.bytes, OCI_INDEX)
     pointTo(old, TAGS)
@@ -177,7 +177,7 @@ describe('a failure leaves every tag as it was', () => {
 })
 
 describe('another run that moves the same tags to the same index at the same time', () => {
-  test.each(TAGS)('may be first with %s, which the registry then refuses to write again', async (tag) => {
+  test.each(TAGS)('may write %s first, which the registry then refuses to write again', async (tag) => {
     pointTo(old, TAGS)
     const moves = movesOf(TAGS)
     server.setFault(({ method, reference }) => {
@@ -189,7 +189,7 @@ describe('another run that moves the same tags to the same index at the same tim
     expect(server.tags('app')).toEqual(all(TAGS, fresh))
   })
 
-  test('keeps its tags if a later one can’t be written here, and the error names those that have moved', async () => {
+  test('keeps its tags if this run can’t write a later one, and the error names the tags that have moved', async () => {
     pointTo(old, ['v1.2', 'v1', 'latest'])
     const moves = movesOf(TAGS)
     server.setFault(({ method, reference }) => {
@@ -208,7 +208,7 @@ describe('another run that moves the same tags to the same index at the same tim
   })
 })
 
-describe('another run that moves a tag to something else', () => {
+describe('another run that moves a tag to another index', () => {
   const foreign = indexOf('foreign', 'def')
 
   beforeEach(() => {
@@ -216,7 +216,7 @@ describe('another run that moves a tag to something else', () => {
     pointTo(old, TAGS)
   })
 
-  /** Has another run move a tag once `after` is written. */
+  /** Simulates another run that moves a tag after this run has written the tag `after`. */
   function moveAfter(after: string, tag: string): void {
     server.setFault(({ method, reference }) => {
       if (method === 'HEAD' && written().includes(after) && reference === tag) pointTo(foreign, [tag])
@@ -224,7 +224,7 @@ describe('another run that moves a tag to something else', () => {
     })
   }
 
-  test('after the first wave is noticed before the next one, and the tags of the first are restored', async () => {
+  test('after the first wave is detected before the next one, and the tags of the first are restored', async () => {
     moveAfter('v1', 'latest')
     const moving = moveTags(registry, movesOf(TAGS), fresh)
     await expect(moving).rejects.toThrow(
@@ -234,7 +234,7 @@ describe('another run that moves a tag to something else', () => {
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['latest', foreign.digest]]))
   })
 
-  test('after this run has moved it is noticed in the end', async () => {
+  test('after this run has moved it is detected at the end', async () => {
     const moves = movesOf(TAGS)
     await moveTags(registry, moves, fresh)
     pointTo(foreign, ['v1'])
@@ -249,7 +249,7 @@ describe('another run that moves a tag to something else', () => {
   })
 })
 
-describe('an answer about a tag that can’t be right', () => {
+describe('an implausible answer about a tag', () => {
   const once = (fault: Fault): FaultOf => {
     let left = true
     return ({ method, reference }) => {
@@ -260,9 +260,9 @@ describe('an answer about a tag that can’t be right', () => {
   }
 
   test.each<[string, Fault]>([
-    ['404', { kind: 'status', status: 404 }],
+    ['with 404', { kind: 'status', status: 404 }],
     [
-      'the digest of something else',
+      'with another digest',
       { kind: 'status', status: 200, headers: { 'docker-content-digest': `sha256:${'0'.repeat(64)}` } },
     ],
   ])('%s is checked before the tag counts as moved by another run', async (_, fault) => {
@@ -272,7 +272,7 @@ describe('an answer about a tag that can’t be right', () => {
     expect(server.tags('app')).toEqual(all(TAGS, fresh))
   })
 
-  test('a tag that is not visible for some seconds', async () => {
+  test('with 404 for some seconds does not fail the merge', async () => {
     pointTo(old, TAGS)
     let looks = 0
     server.setFault(({ method, reference }) => {
@@ -284,8 +284,8 @@ describe('an answer about a tag that can’t be right', () => {
   })
 })
 
-describe('a tag that can’t be restored is named', () => {
-  test('a new tag, where the registry can’t delete tags', async () => {
+describe('after a failure, the error names', () => {
+  test('a new tag if the registry can’t delete tags', async () => {
     pointTo(old, ['v1.2', 'v1', 'latest'])
     refuse('v1')
     const moving = moveTags(registry, movesOf(TAGS), fresh)
@@ -295,14 +295,14 @@ describe('a tag that can’t be restored is named', () => {
     expect(server.tags('app')).toEqual(new Map([...all(TAGS, old), ['v1.2.3', fresh.digest]]))
   })
 
-  test('a new tag is not named where the registry has deleted it', async () => {
+  test('no new tag that the registry has deleted', async () => {
     refuse('v1', ({ method }) => (method === 'DELETE' ? { kind: 'status', status: 202 } : undefined))
     await expect(moveTags(registry, movesOf(TAGS), fresh)).rejects.toThrow('All tags are as they were.\n')
     const deleted = server.requests.flatMap(({ method, reference }) => (method === 'DELETE' ? [reference] : []))
     expect(deleted.toSorted()).toEqual(['v1.2', 'v1.2.3'])
   })
 
-  test('tags that the registry refuses to take back, each with its words', async () => {
+  test('tags that the registry refuses to restore, each with the registry’s message', async () => {
     pointTo(old, TAGS)
     refuse('latest', ({ method, reference }) =>
       method === 'PUT' && reference === 'v1.2' && written().includes('latest')

@@ -4,18 +4,20 @@ import {
   indexAt,
   type MergeCall,
   mergeWith,
+  namesIn,
   ORIGIN,
   openRegistry,
   platformsOf,
   push,
+  pushIndex,
   REVISION,
   records,
+  TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import { seedAttestation, seedIndex } from '../support/seed.ts'
 
-const TWO = ['x86_64-linux', 'aarch64-linux']
 const NEXT = '9'.repeat(40)
 
 let registry: TestRegistry
@@ -23,7 +25,7 @@ beforeEach(async () => {
   registry = await openRegistry()
 })
 
-/** The tags that were written, the index by digest left out. */
+/** The tags that were written. */
 function taggings(): readonly string[] {
   return writesTo(registry).flatMap((write) => /^PUT .*\/manifests\/(?!sha256:)(.*)/.exec(write)?.[1] ?? [])
 }
@@ -32,9 +34,9 @@ const annotated = (annotations: readonly string[]): MergeCall => ({
   env: { DOCKER_METADATA_OUTPUT_JSON: JSON.stringify({ annotations }) },
 })
 
-describe('where nothing has changed but the commit', () => {
-  test('the index that is there is the result, and this commit’s own tag is pointed at it', async () => {
-    const images = await push(registry, 'app', TWO)
+describe('if only the commit has changed,', () => {
+  test('the existing index is the result, and this commit’s tag points to it', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images), tags: 'latest,{sha}' })
     const { outputs, summary } = await mergeWith(
       registry,
@@ -54,41 +56,36 @@ describe('where nothing has changed but the commit', () => {
     expect(indexAt(registry, 'latest').annotations).toEqual(ORIGIN)
   })
 
-  test('though the time differs as well', async () => {
-    const images = await push(registry, 'app', TWO)
+  test('the existing index is the result even if the creation time differs as well', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const created = (when: string): MergeCall => annotated([`index:org.opencontainers.image.created=${when}`])
     const { outputs } = await mergeWith(registry, { digests: records(images) }, created('2026-01-01T00:00:00Z'))
     const second = await mergeWith(registry, { digests: records(images) }, { ...created('2026-01-02'), sha: NEXT })
     expect(second.outputs).toMatchObject({ digest: outputs.digest, changed: 'false' })
   })
 
-  test('a tag that points elsewhere is pointed at it, and that is a change', async () => {
-    const images = await push(registry, 'app', TWO)
+  test('a tag that points to another index moves to the existing one, which counts as a change', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
-    seedIndex(
-      registry,
-      'app',
-      images.map(({ entry }) => entry),
-      'v1',
-    )
+    pushIndex(registry, images, 'v1')
     const second = await mergeWith(registry, { digests: records(images), tags: 'latest,v1' }, { sha: NEXT })
     expect(second.outputs).toMatchObject({ digest: outputs.digest, changed: 'true' })
     expect(registry.tags('app').get('v1')).toBe(outputs.digest)
     expect(taggings()).toEqual(['latest', 'v1'])
   })
 
-  test('the same index goes to an image that has it not', async () => {
-    const images = await push(registry, 'app', TWO)
-    await push(registry, 'mirror', TWO)
+  test('the existing index is also published under a name that does not have it', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
+    await push(registry, 'mirror', TWO_SYSTEMS)
     const { outputs } = await mergeWith(registry, { digests: records(images), tags: 'latest' })
-    const image = `${registry.host}/app\n${registry.host}/mirror`
+    const image = namesIn(registry, 'app', 'mirror')
     await mergeWith(registry, { image, digests: records(images), tags: 'latest' }, { sha: NEXT })
     expect(registry.tags('mirror').get('latest')).toBe(outputs.digest)
     expect(platformsOf(registry, 'latest', 'mirror')).toEqual(['linux/amd64', 'linux/arm64'])
   })
 
-  test('`republish` makes a new one all the same, of this commit', async () => {
-    const images = await push(registry, 'app', TWO)
+  test('`republish` publishes a new index that names this commit', async () => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images), tags: 'latest' })
     const second = await mergeWith(
       registry,
@@ -102,18 +99,21 @@ describe('where nothing has changed but the commit', () => {
   })
 })
 
-describe('a new index is published', () => {
-  test('where an image has changed', async () => {
-    const [amd64] = await push(registry, 'app', TWO)
-    const first = await mergeWith(registry, { digests: records(await push(registry, 'app', TWO)), tags: 'latest' })
-    const [, arm64] = await push(registry, 'app', TWO, { content: 'changed' })
+describe('a new index is published if', () => {
+  test('an image has changed', async () => {
+    const [amd64] = await push(registry, 'app', TWO_SYSTEMS)
+    const first = await mergeWith(registry, {
+      digests: records(await push(registry, 'app', TWO_SYSTEMS)),
+      tags: 'latest',
+    })
+    const [, arm64] = await push(registry, 'app', TWO_SYSTEMS, { content: 'changed' })
     const second = await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'latest' }, { sha: NEXT })
     expect(second.outputs).toMatchObject({ changed: 'true', digest: registry.tags('app').get('latest') })
     expect(second.outputs.digest).not.toBe(first.outputs.digest)
   })
 
-  test('where a platform has come', async () => {
-    const [amd64, arm64] = await push(registry, 'app', TWO)
+  test('a platform was added', async () => {
+    const [amd64, arm64] = await push(registry, 'app', TWO_SYSTEMS)
     await mergeWith(registry, { digests: amd64.record, tags: 'latest' })
     const { outputs, summary } = await mergeWith(registry, { digests: records([amd64, arm64]), tags: 'latest' })
     expect(outputs.changed).toBe('true')
@@ -123,14 +123,14 @@ describe('a new index is published', () => {
 
   test.each([
     ['has changed', 'index:org.opencontainers.image.title=One', 'index:org.opencontainers.image.title=Two'],
-    ['has gone', 'index:org.opencontainers.image.title=One', 'index:org.opencontainers.image.created=2026'],
+    ['was removed', 'index:org.opencontainers.image.title=One', 'index:org.opencontainers.image.created=2026'],
     [
       'of one platform has changed',
       'manifest-descriptor[linux/arm64]:org.example.speed=slow',
       'manifest-descriptor[linux/arm64]:org.example.speed=fast',
     ],
-  ])('where an annotation %s', async (_, before, after) => {
-    const images = await push(registry, 'app', TWO)
+  ])('an annotation %s', async (_, before, after) => {
+    const images = await push(registry, 'app', TWO_SYSTEMS)
     const first = await mergeWith(registry, { digests: records(images) }, annotated([before]))
     const second = await mergeWith(registry, { digests: records(images) }, annotated([after]))
     expect(second.outputs.digest).not.toBe(first.outputs.digest)
@@ -138,7 +138,7 @@ describe('a new index is published', () => {
     expect(registry.tags('app').get('latest')).toBe(second.outputs.digest)
   })
 
-  test('where an attestation has come', async () => {
+  test('an attestation was added', async () => {
     const [{ image, entry, record }] = await push(registry, 'app', ['x86_64-linux'])
     await mergeWith(registry, { digests: record, tags: 'latest' })
     const attested = seedIndex(registry, 'app', [entry, await seedAttestation(registry, 'app', image)])
@@ -147,7 +147,7 @@ describe('a new index is published', () => {
     expect(platformsOf(registry, 'latest')).toEqual(['linux/amd64', 'unknown/unknown'])
   })
 
-  test('where what is there is the single image', async () => {
+  test('the tag points to a single image', async () => {
     const [{ image, record }] = await push(registry, 'app', ['x86_64-linux'])
     registry.seedTag('app', 'latest', image.digest)
     const { outputs } = await mergeWith(registry, { digests: record, tags: 'latest' })

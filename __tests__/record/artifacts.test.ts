@@ -19,19 +19,9 @@ import {
   archiveOf,
   startArtifactService,
 } from '../support/artifact-service.ts'
+import { makeRecord } from '../support/record.ts'
 
-const record: DigestRecord = {
-  schema: 1,
-  image: 'ghcr.io/owner/app',
-  system: 'aarch64-linux',
-  platform: { os: 'linux', architecture: 'arm64' },
-  digest: `sha256:${'1'.repeat(64)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 1234,
-  storePath: '/nix/store/app',
-  job: { id: 'build', total: 2 },
-  run: { id: '42', attempt: 1 },
-}
+const record: DigestRecord = makeRecord({ job: { id: 'build', total: 2 }, run: { id: '42', attempt: 1 } })
 const OWN = { own: true, pattern: '' }
 const other = { ...record, digest: `sha256:${'2'.repeat(64)}` } as const
 const name = artifactName(record)

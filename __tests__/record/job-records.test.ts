@@ -4,20 +4,10 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { readJobRecords, writeJobRecord } from '../../src/record/collect.ts'
 import type { DigestRecord } from '../../src/record/record.ts'
+import { makeRecord } from '../support/record.ts'
 
 const run = { id: '42', attempt: 2 }
-const record: DigestRecord = {
-  schema: 1,
-  image: 'ghcr.io/owner/app',
-  system: 'aarch64-linux',
-  platform: { os: 'linux', architecture: 'arm64' },
-  digest: `sha256:${'1'.repeat(64)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 1234,
-  storePath: '/nix/store/app',
-  job: { id: 'image' },
-  run,
-}
+const record: DigestRecord = makeRecord({ run })
 
 let folder: string
 

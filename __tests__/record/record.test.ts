@@ -1,19 +1,12 @@
 import { describe, expect, test } from '@jest/globals'
 import { RecordError } from '../../src/errors.ts'
 import { type DigestRecord, parseRecord, serializeRecord } from '../../src/record/record.ts'
+import { makeRecord } from '../support/record.ts'
 
-const record: DigestRecord = {
-  schema: 1,
-  image: 'ghcr.io/owner/app',
-  system: 'aarch64-linux',
+const record: DigestRecord = makeRecord({
   platform: { os: 'linux', architecture: 'arm64', variant: 'v8' },
-  digest: `sha256:${'0a'.repeat(32)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 1234,
-  storePath: '/nix/store/00000000000000000000000000000000-app.tar.gz',
   job: { id: 'build', total: 2 },
-  run: { id: '42', attempt: 1 },
-}
+})
 
 describe('a record', () => {
   test.each<[string, DigestRecord]>([

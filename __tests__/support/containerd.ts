@@ -45,7 +45,7 @@ export async function startContainerd(): Promise<Containerd> {
   }
   try {
     // `ctr` waits for the socket.
-    await Promise.race([asRoot([...ctr, 'version']), ended.then(() => Promise.reject(new Error('is it there?')))])
+    await Promise.race([asRoot([...ctr, 'version']), ended.then(() => Promise.reject(new Error('the process ended')))])
   } catch (error) {
     const log = await readFile(join(folder, 'log'), 'utf8').catch(() => '')
     await close().catch(() => undefined)

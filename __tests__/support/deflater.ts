@@ -14,7 +14,7 @@ export function createDeflater(): (block: Uint8Array, level: number) => Uint8Arr
   const { memory, input, output, deflate } = exports as unknown as Exports
   const bytes = new Uint8Array(memory.buffer)
   return (block, level) => {
-    if (block.length > BLOCK_LIMIT) throw new RangeError('The compressor has no place for it')
+    if (block.length > BLOCK_LIMIT) throw new RangeError('The block is larger than the compressor’s buffer')
     bytes.set(block, input.value)
     return bytes.slice(output.value, output.value + deflate(block.length, level))
   }

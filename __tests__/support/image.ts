@@ -16,7 +16,7 @@ export interface TarMember {
   readonly header?: 'ustar' | 'pax' | 'gnu'
   /** Writes the size like GNU tar writes sizes that do not fit into octal digits. */
   readonly base256?: boolean
-  /** Pax records in addition to those of `header: 'pax'`, or instead of them. They may be false. */
+  /** Pax records in addition to those of `header: 'pax'`, or instead of them. May contradict the header. */
   readonly pax?: Readonly<Record<string, string>>
   /** Changes the header before its checksum is computed. */
   readonly alter?: (header: Buffer) => void

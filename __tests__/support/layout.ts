@@ -178,7 +178,7 @@ export type LayoutForm = (typeof LAYOUT_FORMS)[number]
 
 /**
  * Writes a layout in one of the forms in which Nix may have built it.
- * @param parent the folder to write to, whose name gives nothing away
+ * @param parent the folder to write to, whose name does not reveal the form
  * @returns its path
  */
 export async function storeLayout(

@@ -1,4 +1,4 @@
-import { afterEach, expect } from '@jest/globals'
+import { afterEach, expect, jest } from '@jest/globals'
 import { readWorkflow } from '../../src/context.ts'
 import { ActionError } from '../../src/errors.ts'
 import { createHttp } from '../../src/http/client.ts'
@@ -9,9 +9,19 @@ import type { Result } from '../../src/modes/mode.ts'
 import { type Cancellation, NOT_CANCELLABLE } from '../../src/process/cancellation.ts'
 import type { CredentialSource } from '../../src/registry/credentials.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
+import { type ArtifactService, startArtifactService } from './artifact-service.ts'
+import { type GitHost, startGitHost } from './git-host.ts'
+import { makeRecord } from './record.ts'
 import { type RegistryOptions, startRegistry, type TestRegistry } from './registry.ts'
 import { type ActionCall, prepareRunner } from './runner.ts'
-import { type SeedDetails, type SeededEntry, type SeededImage, type SeedPlatform, seedImage } from './seed.ts'
+import {
+  type SeedDetails,
+  type SeededEntry,
+  type SeededImage,
+  type SeedPlatform,
+  seedImage,
+  seedIndex,
+} from './seed.ts'
 
 const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
   'x86_64-linux': { os: 'linux', architecture: 'amd64' },
@@ -27,7 +37,19 @@ export const SOURCE = 'org.opencontainers.image.source'
 export const COMMIT = '0123456789abcdef0123456789abcdef01234567'
 export const ORIGIN = { [REVISION]: COMMIT, [SOURCE]: 'https://github.com/Owner/App' }
 
-/** The log of this test's merges, and files that they wrote. */
+export const TWO_SYSTEMS = ['x86_64-linux', 'aarch64-linux']
+
+/** Commits around the run's: `EARLIER` is the parent of `COMMIT` and `SIBLING`, `COMMIT` is the parent of `LATER`. */
+export const EARLIER = '1'.repeat(40)
+export const LATER = '2'.repeat(40)
+export const SIBLING = '3'.repeat(40)
+/** A commit that the repository does not have. */
+export const UNKNOWN = '4'.repeat(40)
+
+/** The token for the Git host. */
+export const TOKEN = 'ghs_not_to_be_seen'
+
+/** The notices, warnings and errors of this test's merges, and the other lines of their log. */
 export const said: string[] = []
 export const lines: string[] = []
 
@@ -52,6 +74,28 @@ export async function openRegistry(options?: RegistryOptions): Promise<TestRegis
   registries.set(registry.host, registry)
   afterwards(registry.close)
   return registry
+}
+
+/** A Git host for this test, with the repository Owner/App. `TOKEN` may read it. */
+export async function openGitHost(options: { readonly countsOnly?: boolean } = {}): Promise<GitHost> {
+  const parents = { [EARLIER]: undefined, [COMMIT]: EARLIER, [LATER]: COMMIT, [SIBLING]: EARLIER }
+  const host = await startGitHost({ repository: 'Owner/App', token: TOKEN, parents, ...options })
+  afterwards(host.close)
+  return host
+}
+
+/** An artifact service for this test, which the action finds by the environment. Hides what its client prints. */
+export async function openArtifactService(): Promise<ArtifactService> {
+  const service = await startArtifactService()
+  const environment = { ...process.env }
+  Object.assign(process.env, service.env)
+  jest.spyOn(process.stdout, 'write').mockReturnValue(true)
+  afterwards(async () => {
+    jest.restoreAllMocks()
+    process.env = environment
+    await service.close()
+  })
+  return service
 }
 
 export interface Pushed {
@@ -87,24 +131,54 @@ export async function push(
     const { variant: _, ...bare } = platform
     const inConfig = withoutVariant ? bare : platform
     const image = await seedImage(registry, repository, inConfig, `${content} ${system}`, details)
-    const told = recordOf(`${registry.host}/${repository}`, system, platform, image)
-    pushed.push({ image, platform, entry: { ...image, platform }, record: rewrite(told, record) })
+    const original = recordOf(`${registry.host}/${repository}`, system, platform, image)
+    pushed.push({ image, platform, entry: { ...image, platform }, record: rewrite(original, record) })
   }
   return pushed as unknown as AtLeastOne<Pushed>
 }
 
+/** Pushes an image whose content differs from that of other builds, and points tags to it. Returns its digest. */
+export async function pushOld(registry: TestRegistry, tags: readonly string[], repository = 'app'): Promise<string> {
+  const [{ image }] = await push(registry, repository, ['x86_64-linux'], { content: 'old' })
+  for (const tag of tags) registry.seedTag(repository, tag, image.digest)
+  return image.digest
+}
+
+/** Pushes an index of images under a tag, and returns its digest. */
+export function pushIndex(registry: TestRegistry, images: readonly Pushed[], tag?: string, repository = 'app'): string {
+  return seedIndex(
+    registry,
+    repository,
+    images.map(({ entry }) => entry),
+    tag,
+  )
+}
+
+export interface CommitDetails {
+  readonly systems?: readonly string[]
+  readonly tag?: string
+  readonly annotations?: Readonly<Record<string, string>>
+}
+
+/** Pushes images and their index like a run of another commit. Returns the digest of the index. */
+export async function pushCommit(
+  registry: TestRegistry,
+  commit: string,
+  { systems = ['x86_64-linux'], tag, annotations }: CommitDetails = {},
+): Promise<string> {
+  const images = await push(registry, 'app', systems, { content: `of ${commit}` })
+  const entries = images.map(({ entry }) => entry)
+  return seedIndex(registry, 'app', entries, tag, { ...ORIGIN, [REVISION]: commit, ...annotations })
+}
+
+/** Returns the names of repositories of a registry, for the input `image`. */
+export function namesIn({ host }: TestRegistry, ...repositories: readonly string[]): string {
+  return repositories.map((repository) => `${host}/${repository}`).join('\n')
+}
+
 /** @param image the name of its repository */
 export function recordOf(image: string, system: string, platform: SeedPlatform, seeded: SeededImage): string {
-  return JSON.stringify({
-    schema: 1,
-    image,
-    system,
-    platform,
-    ...seeded,
-    storePath: '/nix/store/00000000000000000000000000000000-image.tar.gz',
-    job: { id: 'build' },
-    run: { id: '1', attempt: 1 },
-  })
+  return JSON.stringify(makeRecord({ image, system, platform, ...seeded }))
 }
 
 /** Returns the record with different values for these fields. */

@@ -29,7 +29,7 @@ export interface RegistryOptions {
   readonly tls?: { readonly key: string; readonly cert: string }
   /** Answers with a `Location` that is a path, as the specification allows. */
   readonly relativeLocations?: boolean
-  /** Writes `http:` into each `Location`, like behind a proxy that terminates TLS and does not say so. */
+  /** Writes `http:` into each `Location`, like a registry behind a proxy that terminates TLS without a header that says so. */
   readonly unawareOfTls?: boolean
   /**
    * Redirects clients to an object store for uploads and downloads, as large registries do: the same server under the

@@ -37,7 +37,7 @@ export interface ActionCall {
   readonly signal?: AbortSignal
   /** The first signal that cancels the step, instead of SIGINT. */
   readonly cancelBy?: 'SIGTERM'
-  /** Kills the step's process immediately (SIGKILL), as when its machine disappears. */
+  /** Kills the step's process immediately (SIGKILL), as if its machine had disappeared. */
   readonly kill?: AbortSignal
   /** Receives each line of `log` as it is written. */
   readonly onLog?: (line: string) => void

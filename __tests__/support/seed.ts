@@ -15,7 +15,7 @@ export interface SeedPlatform {
 export interface SeededImage {
   readonly digest: string
   readonly mediaType: string
-  /** Annotations of the manifest. */
+  /** Of the manifest, in bytes. */
   readonly size: number
 }
 

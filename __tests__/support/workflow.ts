@@ -168,7 +168,7 @@ async function runStep(step: Step, place: StepPlace, { actions }: WorkflowRun): 
   if ('run' in step) return { outputs: await runScript(evaluator(step.run), env, place) }
   const name = step.uses.replace(/@.*/, '')
   const action = actions[name]
-  if (action === undefined) throw new Error(`there is nothing to stand in for ${step.uses}`)
+  if (action === undefined) throw new Error(`no stand-in is defined for ${step.uses}`)
   return action({ ...leg, with: mapValues(step.with, evaluator), env, temp })
 }
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Buildx } from '../../__tests__/support/buildx.ts'
 import type { Distribution } from '../../__tests__/support/distribution.ts'
+import { makeRecord } from '../../__tests__/support/record.ts'
 import { prepareRunner } from '../../__tests__/support/runner.ts'
 import { type UploadedManifest, uploadImage } from '../../__tests__/support/upload.ts'
 import type { Run } from './figures.ts'
@@ -115,16 +116,8 @@ function uploadMember(name: string, at: Member['at'], count: number): Promise<Up
 
 /** Returns the record that a build would create. */
 function recordOf(image: string, { at: { system, ...platform }, ...manifest }: Member, total: number): string {
-  return JSON.stringify({
-    schema: 1,
-    image,
-    system,
-    platform: { os: 'linux', ...platform },
-    ...manifest,
-    storePath: '/nix/store/00000000000000000000000000000000-image.tar.gz',
-    job: { id: 'build', total },
-    run: { id: '1234567890', attempt: 1 },
-  })
+  const build = { job: { id: 'build', total }, run: { id: '1234567890', attempt: 1 } }
+  return JSON.stringify(makeRecord({ image, system, platform: { os: 'linux', ...platform }, ...manifest, ...build }))
 }
 
 /** Fails if tags are missing, because an incomplete merge would be faster. */

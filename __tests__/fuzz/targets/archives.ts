@@ -10,11 +10,11 @@ import { chunksOf, type Json, mutateBytes, mutateJson, mutateText, ODD_TEXTS } f
 import { fewOf, lengthOf, type Random } from '../random.ts'
 import { check, checkSame, defineTarget, outcomeOf } from '../target.ts'
 
-/** Tars, whose members must not depend on how the bytes come: in chunks of any size, or from a file. */
+/** Tars. Their members must be the same for any size of chunks, and for a file. */
 export const tars = defineTarget('tar', makeTar, async ({ bytes, chunks, halfRead }, folder) => {
   const list = (reader: ByteReader) => outcomeOf(() => listMembers(reader, halfRead))
   const whole = await list(streamReader(Readable.from([bytes])))
-  checkSame(await list(streamReader(Readable.from(chunks))), whole, 'Other chunks give other members')
+  checkSame(await list(streamReader(Readable.from(chunks))), whole, 'The members depend on the chunks')
   const path = join(folder, 'tar')
   await writeFile(path, bytes)
   const reader = fileReader(await open(path), bytes.length)
@@ -25,14 +25,14 @@ export const tars = defineTarget('tar', makeTar, async ({ bytes, chunks, halfRea
   }
 })
 
-/** Docker archives, as `docker save` and dockerTools write them, with something wrong in them. */
+/** Damaged Docker archives, in the formats of `docker save` and dockerTools. */
 export const dockerArchives = defineTarget('docker-archive', makeDockerArchive, async ({ chunks }) => {
   checkImage(await readHalf(openImageReader(readArchive(streamReader(Readable.from(chunks)), '/nix/store/image'))))
 })
 
-/** Checks what is true of each image that has been read. */
+/** Checks the properties of every valid image. */
 export function checkImage({ layerNames, config, configBytes, names }: SourceImage): void {
-  check(layerNames.length === config.diffIds.length, 'There are more or fewer layers than diff IDs')
+  check(layerNames.length === config.diffIds.length, 'The numbers of layers and diff IDs differ')
   check(
     layerNames.every((name) => name !== '' && !name.split('/').includes('..')),
     'A layer is outside the image',
@@ -50,7 +50,7 @@ export function checkImage({ layerNames, config, configBytes, names }: SourceIma
 export async function readHalf({ layers, image }: OpenImage): Promise<SourceImage> {
   for await (const { content } of layers) {
     for await (const chunk of content()) {
-      check(chunk.length > 0, 'There is an empty chunk')
+      check(chunk.length > 0, 'A chunk is empty')
       break
     }
   }
@@ -60,12 +60,12 @@ export async function readHalf({ layers, image }: OpenImage): Promise<SourceImag
 async function listMembers(reader: ByteReader, halfRead: boolean): Promise<readonly unknown[]> {
   const members: unknown[] = []
   for await (const { name, type, linkName, size, content } of tarEntries(reader, '/nix/store/tar')) {
-    check(Number.isSafeInteger(size) && size >= 0, 'A size is not a number of bytes', name, size)
+    check(Number.isSafeInteger(size) && size >= 0, 'A size is not a valid number of bytes', name, size)
     members.push([name, type, linkName, size])
     if (halfRead && members.length % 2 === 0) continue
     let read = 0
     for await (const chunk of content()) read += chunk.length
-    check(read === size, 'A member has another size than it says', name, size, read)
+    check(read === size, 'The size of a member differs from its header', name, size, read)
   }
   return members
 }
@@ -127,7 +127,7 @@ function makePax(random: Random, size: number): Readonly<Record<string, string>>
   }
 }
 
-/** Changes fields of a header whose checksum then fits all the same. */
+/** Changes fields of a header, and updates its checksum. */
 function alterHeader(random: Random, block: Buffer): void {
   random.pick([
     () => block.write(random.pick(SIZES).padEnd(12, random.pick([' ', '\0', '7'])), 124, 12, 'latin1'),

@@ -9,42 +9,42 @@ import { parseRecord, serializeRecord } from '../../../src/record/record.ts'
 import { credentialsFrom } from '../../../src/registry/credentials.ts'
 import { makeArchive } from '../../support/image.ts'
 import { indexOf, makeLayout } from '../../support/layout.ts'
+import { makeRecord } from '../../support/record.ts'
 import { type Json, mutateBytes, mutateJson, mutateText } from '../mutate.ts'
 import type { Random } from '../random.ts'
 import { check, defineTarget, outcomeOf } from '../target.ts'
 import { MEDIA_TYPES } from './layouts.ts'
 
-/** Seldom large: a document takes time in proportion to its size. */
+/** Rarely allows large documents, because the time is proportional to the size. */
 const limitsOf = (random: Random) => ({ most: random.oneIn(100) ? 2_000_000 : 10_000 })
 
-/** Digest records: what is read, printed and read again is the same. */
+/** Digest records, which must not change when they are serialized and read again. */
 export const records = defineTarget(
   'record',
   (random) => mutateJson(random, RECORD, RECORD_WORDS, limitsOf(random)),
   (text) => {
     const printed = serializeRecord(parseRecord(text, 'a file'))
     check(!printed.includes('\n'), 'A record has more than one line', printed)
-    check(serializeRecord(parseRecord(printed, 'a file')) === printed, 'A record is read as another one', printed)
+    check(
+      serializeRecord(parseRecord(printed, 'a file')) === printed,
+      'A record changes when it is read again',
+      printed,
+    )
   },
 )
 
-const RECORD: Json = {
-  schema: 1,
-  image: 'ghcr.io/owner/app',
-  system: 'aarch64-linux',
-  platform: { os: 'linux', architecture: 'arm64' },
-  digest: `sha256:${'0'.repeat(64)}`,
-  mediaType: 'application/vnd.oci.image.manifest.v1+json',
-  size: 123,
-  storePath: '/nix/store/00000000000000000000000000000000-app',
-  labels: ['org.opencontainers.image.title'],
-  compression: 'zstd',
-  job: { id: 'build', total: 2, index: 0 },
-  run: { id: '1', attempt: 1 },
-}
+const RECORD: Json = JSON.parse(
+  JSON.stringify(
+    makeRecord({
+      labels: ['org.opencontainers.image.title'],
+      compression: 'zstd',
+      job: { id: 'build', total: 2, index: 0 },
+    }),
+  ),
+)
 const RECORD_WORDS = ['x86_64-linux', 'x86_64-darwin', 'armv7l-linux', 'v7', 'v8', 'gzip', 'schema', 'variant', 'app:1']
 
-/** Manifests, indexes and configs, as a registry may send them. */
+/** Manifests, indexes and configs from a registry. */
 export const documents = defineTarget(
   'document',
   (random) => {
@@ -75,7 +75,7 @@ export const documents = defineTarget(
     }
     const { diffIds, os, architecture } = parseConfig(bytes, 'a config')
     check(diffIds.every(isDigest), 'A diff ID is not a digest', diffIds)
-    check(/^[\w.-]*$/.test(os + architecture), 'A platform has what none has', os, architecture)
+    check(/^[\w.-]*$/.test(os + architecture), 'A platform has invalid characters', os, architecture)
   },
 )
 
@@ -85,10 +85,10 @@ const DOCUMENTS: readonly Json[] = [
   ),
 ]
 
-/** The client reads 64 KiB of an error, and a token's answer up to 1 MiB. */
+/** The client reads at most 64 KiB of an error and 1 MiB of the answer to a token request. */
 const answerLimits = (random: Random) => ({ most: random.oneIn(20) ? 1024 * 1024 : 10_000 })
 
-/** The answers in which registries and proxies say why they refuse something. */
+/** Error answers of registries and proxies. */
 export const errorAnswers = defineTarget(
   'error-answer',
   (random) =>
@@ -102,9 +102,9 @@ export const errorAnswers = defineTarget(
         ),
   (body) => {
     const { detail } = readErrorAnswer(body)
-    check(detail.split('\n').length <= 5, 'There are too many lines', detail)
-    check(detail.length <= 5 * 502, 'The words are too long', detail)
-    check(!/[^\P{Cc}\n]|^::|##\[/mu.test(detail), 'There is a control character or a command', detail)
+    check(detail.split('\n').length <= 5, 'The detail has too many lines', detail)
+    check(detail.length <= 5 * 502, 'The detail is too long', detail)
+    check(!/[^\P{Cc}\n]|^::|##\[/mu.test(detail), 'The detail has a control character or a command', detail)
   },
 )
 
@@ -118,7 +118,7 @@ const ANSWERS: readonly Json[] = [
 
 const SECRET = 'hunter2-hunter2'
 
-/** Docker's config.json, whose secrets must not get into an error. */
+/** Docker's config.json, whose secrets must not appear in errors. */
 export const credentials = defineTarget(
   'credentials',
   (random) => ({
@@ -132,7 +132,7 @@ export const credentials = defineTarget(
     const look = credentialsFrom({ docker, podman: [] }, (secret) => masked.push(secret))
     const found = await outcomeOf(() => look({ host, path: 'owner/app' }))
     await rm(docker)
-    if ('failure' in found) check(!found.failure.includes(SECRET), 'A secret is in an error', found.failure)
+    if ('failure' in found) check(!found.failure.includes(SECRET), 'An error contains a secret', found.failure)
     else if (found.result !== undefined)
       check(
         masked.includes(found.result.kind === 'password' ? found.result.password : found.result.token),

@@ -11,7 +11,7 @@ import { fewOf, lengthOf, type Random } from '../random.ts'
 import { check, defineTarget } from '../target.ts'
 import { checkImage, readHalf } from './archives.ts'
 
-/** What Nix may have built: a file of any kind, or a folder with some of them. */
+/** Build results of Nix: a file of any type, or a folder with such files. */
 export const sources = defineTarget(
   'source',
   (random) => ({
@@ -25,7 +25,7 @@ export const sources = defineTarget(
       for (const [at, bytes] of files.entries())
         await writeFile(isFolder ? join(path, FILE_NAMES[at] ?? `${at}`) : path, bytes)
       const source = await findSource(path)
-      // A script would be run.
+      // The action would run a script.
       if (source.format === 'script' || source.format === 'nix2container') return
       checkImage(await readHalf(openImage(source)))
     } finally {
@@ -34,17 +34,17 @@ export const sources = defineTarget(
   },
 )
 
-/** Compressed bytes that are damaged, cut short, or of several frames. */
+/** Compressed bytes that are damaged, truncated or split into several frames. */
 export const compressed = defineTarget('compressed', makePacked, async ({ bytes, chunks, plain }) => {
   const compression = compressionOf(bytes)
   if (compression === undefined) return
   let unpacked = 0
   for await (const chunk of decompress(compression, streamOf(chunks), '/nix/store/image')) {
     unpacked += chunk.length
-    // Some bytes stand for gigabytes.
+    // A few bytes can decompress to gigabytes.
     if (unpacked > 32 * 1024 * 1024) return
   }
-  if (plain >= 0) check(unpacked === plain, 'Decompressing gives another number of bytes', plain, unpacked)
+  if (plain >= 0) check(unpacked === plain, 'The decompressed size is wrong', plain, unpacked)
 })
 
 const FILE_NAMES = ['index.json', 'oci-layout', 'manifest.json', 'image', 'image.tar.gz', 'README']
@@ -84,7 +84,7 @@ function makeFile(random: Random): Buffer {
   return random.oneIn(2) ? mutateBytes(random, bytes) : bytes
 }
 
-/** What xz makes of "hello". */
+/** The text "hello", compressed with xz. */
 const XZ = Buffer.from(
   '/Td6WFoAAATm1rRGAgAhARAAAACocI6GAQAFaGVsbG8KAAAApWCX8ZT2/eAAAR4GwS+kHR+2830BAAAAAARZWg==',
   'base64',
@@ -98,7 +98,7 @@ function makePacked(random: Random) {
     () => Buffer.concat(frames.map((frame) => gzipSync(frame, { level: random.upTo(9) }))),
     () => Buffer.concat(frames.map((frame) => packZstd(random, frame))),
     () => Buffer.concat([skippable(random), ...frames.map((frame) => packZstd(random, frame))]),
-    // Each takes a process.
+    // Each case starts a process.
     () => (random.oneIn(20) ? XZ : windowOf(random)),
   ])()
   const damaged = isSound ? whole : mutateBytes(random, whole)
@@ -124,7 +124,7 @@ function skippable(random: Random): Buffer {
   return Buffer.concat([header, content])
 }
 
-/** The start of a zstd frame that asks for a window of up to gigabytes, and a block of one byte again and again. */
+/** The start of a zstd frame with a window of up to gigabytes, and a block that repeats one byte. */
 function windowOf(random: Random): Buffer {
   const header = [0x28, 0xb5, 0x2f, 0xfd, 0x00, random.upTo(255)]
   const block = random.pick([[0x03, 0x00, 0x10, 0x41], [0xfb, 0xff, 0xff, 0x41], []])

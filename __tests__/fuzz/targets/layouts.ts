@@ -18,7 +18,7 @@ import { fewOf, type Random } from '../random.ts'
 import { checkSame, defineTarget, outcomeOf } from '../target.ts'
 import { checkImage, readHalf } from './archives.ts'
 
-/** OCI layouts, as a folder and in a tar; one that can be read must be the same image in both. */
+/** OCI layouts. A valid layout must be the same image as a folder and as a tar. */
 export const layouts = defineTarget('layout', makeFiles, async ({ names, contents, chunks }, folder) => {
   const files = new Map(names.map((name, at) => [name, contents[at] ?? Buffer.alloc(0)] as const))
   const inTar = await outcomeOf(() =>
@@ -38,7 +38,7 @@ export const layouts = defineTarget('layout', makeFiles, async ({ names, content
 
 const WANTED = { os: 'linux', architecture: 'arm64' }
 
-/** Links in a layout, which may lead anywhere. */
+/** Links in a layout, which may point anywhere. */
 export const layoutLinks = defineTarget(
   'layout-links',
   (random) => ({
@@ -83,7 +83,7 @@ function makeFiles(random: Random) {
   }
   const base = makeLayout(options)
   const tokens = [base.configDigest, base.manifestDigest, ...MEDIA_TYPES, ...base.layers.map(({ digest }) => digest)]
-  // Where the digests of what is changed are to fit, it is changed before they are taken.
+  // To keep digests valid, changes documents before their digests are computed.
   const changed = makeLayout({
     ...options,
     ...(random.oneIn(2) && { manifest: changedFields(random, JSON.parse(base.manifest.toString()), tokens) }),
@@ -107,7 +107,7 @@ function makeFiles(random: Random) {
   }
 }
 
-/** Images beside the one that is changed, with and without their platforms. */
+/** Additional images, with and without their platforms. */
 function othersOf(random: Random): readonly MadeLayout[] {
   return Array.from({ length: 1 + fewOf(random, 3) }, () => {
     const architecture = random.pick(['amd64', 'arm64', 'arm'])
@@ -125,11 +125,11 @@ export const MEDIA_TYPES: readonly string[] = [
 ]
 
 function changedFields(random: Random, value: Json, tokens: readonly string[]): Readonly<Record<string, unknown>> {
-  // Short: makeLayout indents it, and what is nested deep gets as long as the square of its depth.
+  // Limited, because makeLayout indents it: the length of nested documents grows with the square of their depth.
   const text = mutateJson(random, value, tokens, { most: 1000 })
   try {
     const changed: unknown = JSON.parse(text)
-    // Only index.json contains documents nested too deep for JSON.stringify.
+    // Only index.json contains documents whose nesting is too deep for JSON.stringify.
     JSON.stringify(changed)
     return typeof changed === 'object' && changed !== null && !Array.isArray(changed) ? { ...changed } : {}
   } catch {

@@ -9,14 +9,14 @@ import { check, defineTarget } from '../target.ts'
 
 const FOLDER = new URL('../../fixtures/nix-log/', import.meta.url)
 
-/** The lines of logs that Nix has written. */
+/** Lines of real logs of Nix. */
 const LINES = readdirSync(FOLDER).flatMap((name) => readFileSync(new URL(name, FOLDER), 'utf8').trimEnd().split('\n'))
-/** Those in Nix's format, as the objects that they have. */
+/** The objects in lines of Nix's JSON log format. */
 const EVENTS = LINES.filter((line) => line.startsWith('@nix ')).map((line): Json => JSON.parse(line.slice(5)))
 
 const CONTEXT = { system: 'aarch64-linux', runnerSystem: 'x86_64-linux' }
 
-/** What Nix writes to its standard error, line by line. */
+/** Nix's standard error, line by line. */
 export const nixLogs = defineTarget('nix-log', makeLog, (lines) => {
   let log = startNixLog(0)
   let now = 0
@@ -25,7 +25,7 @@ export const nixLogs = defineTarget('nix-log', makeLog, (lines) => {
     now += 5000
     const read = readNixLine(log, line, now)
     const reminded = remind(read.log, now + 60_000 * (line.length % 2))
-    // Not as arguments: a message may have more lines than a call takes.
+    // Not passed as arguments, because a message may have more lines than a call allows.
     for (const one of [...read.shown, ...reminded.shown]) shown.push(one)
     log = reminded.log
   }
@@ -33,9 +33,9 @@ export const nixLogs = defineTarget('nix-log', makeLog, (lines) => {
   const odd = shown.find((line) => /[^\P{Cc}\t]/u.test(withoutColours(line)))
   check(odd === undefined, 'A line has control characters', odd)
   const wrong = shown.find((line) => /^Nix: .*(NaN|undefined|Infinity|-\d)/.test(line))
-  check(wrong === undefined, 'A line on progress has what is not a number', wrong)
+  check(wrong === undefined, 'A progress line has an invalid number', wrong)
   const { detail, evidence } = failureIn(log)
-  check(detail.length + evidence.length < 50e6, 'The end of a log is not small', detail.length, evidence.length)
+  check(detail.length + evidence.length < 50e6, 'The excerpt of a log is too large', detail.length, evidence.length)
   explainBuildFailure(evidence, CONTEXT)
 })
 
@@ -65,7 +65,7 @@ function changeLine(random: Random, line: string, limits: { readonly most: numbe
   ])()
 }
 
-/** Builds whose output is long, of derivations whose names are in every error. */
+/** Builds with long output, whose derivations every error names. */
 function manyBuilds(random: Random): readonly string[] {
   const count = lengthOf(random, 250)
   const derivation = random.pick(['', 'e', 'r', '/nix/store/00000000000000000000000000000000-app.drv'])
@@ -115,7 +115,7 @@ function numbers(random: Random): readonly number[] {
   return Array.from({ length: 4 }, () => random.pick([0, 1, 100, 103, 104, 105, -1, 1e308, 0.5, 2 ** 53, 1e300]))
 }
 
-/** Nix's errors, of any Nix and any builder, in which causes are looked for. */
+/** Errors of Nix and of builders, from which build failures are explained. */
 export const failures = defineTarget(
   'nix-failure',
   (random) =>
@@ -125,11 +125,11 @@ export const failures = defineTarget(
       .join('\n')
       .slice(0, 1024 * 1024),
   (log) => {
-    check(explainBuildFailure(log, CONTEXT) !== '', 'There is an empty explanation')
+    check(explainBuildFailure(log, CONTEXT) !== '', 'An explanation is empty')
   },
 )
 
-/** Returns words of Nix's errors: in any order, or one of them again and again, which slows a bad pattern down. */
+/** Returns words of Nix's errors in any order, or one of them many times, which is slow with a bad pattern. */
 function badLine(random: Random, most: number): string {
   const detail = Array.from({ length: 1 + fewOf(random, 6) }, () => random.pick(ERROR_WORDS))
   const [word = '', other = ''] = detail
@@ -192,27 +192,27 @@ const ERROR_WORDS = [
   ],
 ]
 
-/** Texts of strangers, on their way into the job's log. */
+/** Untrusted text for the job's log. */
 export const texts = defineTarget(
   'text',
   (random) => mutateText(random, random.pick(TEXTS), TEXT_WORDS, { most: random.oneIn(30) ? 1_000_000 : 5000 }),
   (text) => {
     const clean = sanitize(text)
-    check(!/[^\P{Cc}\t\n]|\p{Cf}/u.test(clean), 'There is a control character', clean)
-    check(!clean.split('\n').some((line) => COMMAND.test(line)), 'There is a command to the runner', clean)
+    check(!/[^\P{Cc}\t\n]|\p{Cf}/u.test(clean), 'The text has a control character', clean)
+    check(!clean.split('\n').some((line) => COMMAND.test(line)), 'The text has a workflow command', clean)
     check(clean.length <= 2 * 64 * 1024 + 1, 'The text is too long', clean.length)
     const line = sanitizeLine(text)
-    check(!/[\p{Cc}\p{Cf}]/u.test(line), 'There is a control character in a line', line)
-    check(!COMMAND.test(line), 'A line is a command to the runner', line)
+    check(!/[\p{Cc}\p{Cf}]/u.test(line), 'A line has a control character', line)
+    check(!COMMAND.test(line), 'A line is a workflow command', line)
     check(line.length <= 501, 'A line is too long', line.length)
     check(
       !['\u001b', '\u009b'].some((start) => withoutEscapes(text).includes(start)),
-      'There is an escape',
+      'The text has an escape sequence',
       withoutEscapes(text),
     )
-    check(withoutEscapes(withoutEscapes(text)) === withoutEscapes(text), 'An escape is left')
-    check(withoutHidden(withoutHidden(text)) === withoutHidden(text), 'A hidden character is left')
-    check(withoutCommands(withoutCommands(text)) === withoutCommands(text), 'A command is left')
+    check(withoutEscapes(withoutEscapes(text)) === withoutEscapes(text), 'An escape sequence remains')
+    check(withoutHidden(withoutHidden(text)) === withoutHidden(text), 'A hidden character remains')
+    check(withoutCommands(withoutCommands(text)) === withoutCommands(text), 'A command remains')
   },
 )
 

@@ -9,19 +9,23 @@ import { check, checkSame, defineTarget } from '../target.ts'
 
 const DIGEST = `sha256:${'0'.repeat(64)}`
 
-/** References to images: what is read, printed and read again is the same. */
+/** References to images, which must not change when they are formatted and read again. */
 export const references = defineTarget(
   'reference',
   (random) => sentence(random, REFERENCE_WORDS, REFERENCES),
   (text) => {
     const reference = parseReference(text)
     const printed = formatReference(reference)
-    checkSame(parseReference(printed), reference, 'What is printed is read as another reference')
-    check(formatReference(parseReference(printed)) === printed, 'Printing again prints something else', printed)
-    check(/^[\x21-\x7e]+$/.test(printed), 'A reference has characters that none has', printed)
+    checkSame(parseReference(printed), reference, 'A reference changes when it is read again')
+    check(
+      formatReference(parseReference(printed)) === printed,
+      'A reference changes when it is formatted again',
+      printed,
+    )
+    check(/^[\x21-\x7e]+$/.test(printed), 'A reference has invalid characters', printed)
     const { host, path } = reference.repository
     const url = new URL(`https://${host}/v2/${path}/`)
-    check(url.pathname === `/v2/${path}/`, 'The path changes in a URL', url.pathname)
+    check(url.pathname === `/v2/${path}/`, 'A URL changes the path', url.pathname)
   },
 )
 
@@ -53,7 +57,7 @@ const REFERENCE_WORDS = [
   ...['library', 'app', 'a', '/', ':', '@', '__', '--', '-', '.', DIGEST, 'sha256:', 'sha512:', 'https://', 'A', 'a.b'],
 ]
 
-/** Challenges, the headers by which registries ask for a login. */
+/** Challenges, the headers with which registries require credentials. */
 export const challenges = defineTarget(
   'challenge',
   (random) => sentence(random, CHALLENGE_WORDS, CHALLENGES, random.oneIn(30) ? 500_000 : 20_000),
@@ -70,7 +74,7 @@ const CHALLENGES = [
 ]
 const CHALLENGE_WORDS = ['Bearer', 'Basic', 'Negotiate', 'realm', 'service', '="', '=', '"', '\\', '\\"', ',', ' ', 'x']
 
-/** Annotations as users write them, and the index that they are for. */
+/** Annotations from inputs, and the index that they are added to. */
 export const annotations = defineTarget(
   'annotation',
   (random) => ({
@@ -83,19 +87,19 @@ export const annotations = defineTarget(
   }),
   ({ texts, platforms }) => {
     for (const platform of platforms)
-      check(/^[\w./-]*$/.test(platformKey(platform)), 'A platform has what none has', platformKey(platform))
+      check(/^[\w./-]*$/.test(platformKey(platform)), 'A platform has invalid characters', platformKey(platform))
     const placed = placeAnnotations(texts.flatMap(parseAnnotation), platforms)
     const entries = platforms.map((platform: Platform) => ({
       ...{ mediaType: OCI_MANIFEST, digest: `sha256:${'0'.repeat(64)}` as const, size: 1, platform },
       annotations: placed.descriptor(platform),
     }))
     const index = JSON.parse(Buffer.from(composeIndex(entries, placed.index)).toString())
-    checkSame(sorted(index.annotations), sorted(placed.index), 'The index has other annotations')
+    checkSame(sorted(index.annotations), sorted(placed.index), 'The index has the wrong annotations')
     const written = index.manifests.map((one: { readonly annotations?: object }) =>
       JSON.stringify(sorted(one.annotations)),
     )
     const meant = entries.map((one) => JSON.stringify(sorted(one.annotations)))
-    checkSame(written.sort(), meant.sort(), 'An entry of the index has other annotations')
+    checkSame(written.sort(), meant.sort(), 'An entry of the index has the wrong annotations')
   },
 )
 
@@ -115,7 +119,7 @@ function sorted(annotations: object = {}): readonly (readonly [string, unknown])
   return Object.entries(annotations).sort(([one], [other]) => (one < other ? -1 : 1))
 }
 
-/** Returns words of a grammar in any order, or a text of it, changed. */
+/** Returns words of a grammar in any order, or a mutated text of it. */
 function sentence(random: Random, detail: readonly string[], texts: readonly string[], most = 20_000): string {
   if (random.oneIn(3))
     return Array.from({ length: fewOf(random, 20) }, () =>
