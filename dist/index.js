@@ -46223,7 +46223,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(39463);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88226);
 
 
 
@@ -46400,7 +46400,7 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 /***/ }),
 
-/***/ 39463:
+/***/ 88226:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54336,12 +54336,14 @@ function parseConfig(bytes, name) {
         ...(config.variant && { variant: config.variant }),
         diffIds: config.rootfs.diff_ids,
         labels: config.config?.Labels ?? {},
+        comments: (config.history ?? []).filter((one) => !one.empty_layer).map(({ comment }) => comment),
     };
 }
 const CONFIG = object({
     ...PLATFORM.entries,
     config: nullish(object({ Labels: STRINGS })),
     rootfs: object({ diff_ids: array(DIGEST) }),
+    history: fallback(nullish(array(object({ comment: optional(string()), empty_layer: optional(dist_boolean()) }))), []),
 });
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
@@ -54639,12 +54641,12 @@ function splitLines(onLine) {
 const LOG_LIMIT = 256 * 1024;
 const OUTPUT_LIMIT = 16 * 1024 * 1024;
 const LINGER = 10_000;
-async function runCommand(program, args, { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
+async function runCommand(program, args, { trust, shown = false, echo = true, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
     const path = await (0,io/* which */.K7)(program);
     if (path === '')
         return undefined;
-    if (shown !== false)
-        printLine(`[command]${[path, ...args].join(' ')}`);
+    if (echo)
+        printCommand(shown, path, args);
     const output = collectOutput(OUTPUT_LIMIT);
     const log = keepTail(LOG_LIMIT);
     const outputLines = shown === true ? splitLines(printPlain) : undefined;
@@ -54701,6 +54703,10 @@ function limitSilence(limit, onSilence) {
     };
     const timer = limit === undefined ? undefined : setTimeout(stall, limit);
     return { progress: () => void timer?.refresh(), exceeded: () => exceeded, end: () => clearTimeout(timer) };
+}
+function printCommand(shown, path, args) {
+    if (shown !== false)
+        printLine(`[command]${[path, ...args].join(' ')}`);
 }
 function printPlain(line) {
     printLine((0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(line)));
@@ -56602,7 +56608,7 @@ function readInputsOf(env, mode) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/settle-all.js
+;// CONCATENATED MODULE: ./lib/promises.js
 async function settleAll(promises) {
     await Promise.allSettled(promises);
     return Promise.all(promises);
@@ -56614,6 +56620,48 @@ async function settled(promise) {
     catch (error) {
         return { error };
     }
+}
+async function mapAtMost(limit, items, map) {
+    const results = [];
+    const left = items.entries();
+    let failed = false;
+    const work = async () => {
+        for (const [at, item] of left) {
+            if (failed)
+                return;
+            try {
+                results[at] = await map(item);
+            }
+            catch (error) {
+                failed = true;
+                throw error;
+            }
+        }
+    };
+    await settleAll(Array.from({ length: limit }, work));
+    return results;
+}
+function createSemaphore(count) {
+    let free = count;
+    const waiting = [];
+    return {
+        acquire() {
+            if (free > 0) {
+                free--;
+                return Promise.resolve();
+            }
+            return new Promise((resolve) => {
+                waiting.push(resolve);
+            });
+        },
+        release() {
+            const next = waiting.shift();
+            if (next === undefined)
+                free++;
+            else
+                next();
+        },
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/registry-error.js
@@ -56792,86 +56840,6 @@ function notSingleImage(repository, digest, detail) {
     return new RegistryError({ host: repository.host, problem: 'other', message, detail });
 }
 
-;// CONCATENATED MODULE: ./lib/cache/previous-image.js
-
-
-
-async function readPreviousImages(registry, references, log) {
-    const items = references.map((reference) => ({ reference }));
-    return readReusable(items, log, async ({ reference }) => {
-        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
-        if (stored === undefined)
-            throw new errors/* ReuseError */.FB({ message: 'does not exist yet' });
-        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, formatReference(reference)) };
-    });
-}
-async function readReusable(items, log, read) {
-    const found = await Promise.all(items.map(async (item) => {
-        try {
-            return [await read(item)];
-        }
-        catch (error) {
-            const name = formatReference(item.reference);
-            const reason = (0,errors/* failureSummary */.jg)(error);
-            log.info(error instanceof errors/* ReuseError */.FB
-                ? `${name} ${reason}; no layers are reused`
-                : `Not reusing layers of ${name}: ${reason}`);
-            return [];
-        }
-    }));
-    return found.flat();
-}
-
-;// CONCATENATED MODULE: ./lib/cache/layers.js
-
-
-
-
-
-
-const NOTHING_PUBLISHED = { blobsOf: () => [], has: () => false };
-function reusableIn(published, diffId, images, isUsable) {
-    return published
-        .blobsOf(diffId)
-        .filter(isUsable)
-        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
-}
-async function findPublished(registry, earlier, platform, log) {
-    const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform));
-    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
-    const blobs = Map.groupBy([...known.values()].flatMap(mergeRepositories), ({ diffId }) => diffId);
-    return {
-        blobsOf: (diffId) => blobs.get(diffId) ?? [],
-        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
-    };
-}
-function mergeRepositories(same) {
-    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
-}
-async function readLayersOf(registry, { reference, stored, content }, platform) {
-    const { repository } = reference;
-    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
-    if (image === undefined)
-        throw new errors/* ReuseError */.FB({ message: 'has no image for this platform' });
-    const manifest = parseManifest(image.bytes, image.mediaType, formatReference(reference));
-    if (manifest.kind === 'index')
-        throw new errors/* ReuseError */.FB({ message: 'is an index of indexes' });
-    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
-    if (bytes === undefined)
-        throw new errors/* ReuseError */.FB({ message: 'has no config in the registry' });
-    const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`);
-    if (diffIds.length !== manifest.layers.length)
-        throw new errors/* ReuseError */.FB({ message: 'has a config that does not match its manifest' });
-    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
-        return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] };
-    });
-    return { repository, layers, documents: [image.digest, manifest.config.digest] };
-}
-async function imageIn({ manifests }, registry, repository, platform) {
-    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
-    return entry && registry.getManifest(repository, entry.digest);
-}
-
 ;// CONCATENATED MODULE: ./lib/nix/store-path.js
 
 
@@ -56899,118 +56867,8 @@ function placeInStore(path, links = 40) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/nix/installable.js
-
-
-function installableOf(inputs, runnerSystem) {
-    const { system, flake, attribute, installable, file } = inputs;
-    if (file !== '')
-        return {
-            options: fileOptions(inputs, runnerSystem),
-            text: attribute,
-            name: attribute === '' ? file : `${attribute} of ${file}`,
-        };
-    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
-    refusePartOfStorePath(text);
-    return { options: [], text, name: text };
-}
-function storePlaceOf({ options, text }) {
-    if (options.length > 0 || text.includes('#') || !text.includes('/'))
-        return undefined;
-    return placeInStore(text.replace(/\^[^/]*$/, ''));
-}
-function refusePartOfStorePath(text) {
-    const place = storePlaceOf({ options: [], text });
-    if (!place?.below)
-        return;
-    throw new errors/* NixError */.Yq({
-        message: `The input \`installable\` is "${text}", which is inside of ${place.storePath}: Nix can't build a part of a store path`,
-        hint: 'Set `installable` to the attribute of the image, or to the store path itself if it contains only one image.',
-    });
-}
-function fileOptions({ file, system, nixArgs }, runnerSystem) {
-    const argument = valueAfter(nixArgs, '--argstr', 'system');
-    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
-    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
-    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
-    return [
-        '--file',
-        file,
-        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
-        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
-        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
-    ];
-}
-function valueAfter(args, ...sequence) {
-    const at = args.findLastIndex((_, start) => sequence.every((word, offset) => args[start + offset] === word));
-    return at < 0 ? undefined : args[at + sequence.length];
-}
-function attributeOf({ options, text, name }, attribute) {
-    const plain = text.replace(/\^[^#]*$/, '');
-    if (options.length > 0) {
-        const path = plain === '' ? attribute : `${plain}.${attribute}`;
-        return { options, text: path, name: `${path} of ${options[1]}` };
-    }
-    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
-    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
-}
-
-;// CONCATENATED MODULE: ./lib/nix/nix.js
-
-
-
-const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown, trust = 'nix') {
-    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown });
-    if (result !== undefined)
-        return result;
-    throw nixMissing();
-}
-function nixMissing() {
-    return new errors/* NixError */.Yq({
-        message: 'Nix is not installed on this runner',
-        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
-    });
-}
-function foreignOptions({ system, runnerSystem }) {
-    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
-}
-function errorIn(log) {
-    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,lib_text/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_text/* lastLines */.w$)(log, 3));
-}
-
-;// CONCATENATED MODULE: ./lib/nix/evaluate.js
-
-
-
-async function evaluateStorePath(call) {
-    const { text } = call.installable;
-    if (isStorePath(text))
-        return text.endsWith('.drv') ? undefined : text;
-    if (text.includes('^'))
-        return undefined;
-    const isFile = call.installable.options.length > 0;
-    return evaluatePath(call, isFile ? 'outPath' : 'image: image.outPath');
-}
-async function evaluateDerivation(call) {
-    const { options, text } = call.installable;
-    if (isStorePath(text) && text.endsWith('.drv'))
-        return text;
-    const isNamed = options.length > 0 || /#./.test(text);
-    return evaluatePath(call, isNamed ? 'drvPath' : 'image: image.drvPath');
-}
-async function evaluatePath(call, expression) {
-    const { installable, nixArgs } = call;
-    const apply = expression.includes(':') ? ['--apply', expression] : [];
-    const { options, text } = apply.length > 0 ? installable : attributeOf(installable, expression);
-    const args = ['eval', '--raw', ...foreignOptions(call), ...nixArgs, ...options, text, ...apply];
-    const { exitCode, stdout } = await runNix(args, false);
-    const path = stdout.trim();
-    return exitCode === 0 && isStorePath(path) ? path : undefined;
-}
-
 ;// CONCATENATED MODULE: ./lib/cache/build-info.js
+
 
 
 
@@ -57046,6 +56904,13 @@ function formatBuildInfo({ storePath, labels, compression }) {
     const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : '';
     return (0,lib_text/* sanitizeLine */.g$)([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '));
 }
+const RECIPE = 'io.github.nix-image-action.layer-recipe';
+function recipeAnnotation(recipe) {
+    return { [RECIPE]: recipe };
+}
+function recipeOf({ [RECIPE]: recipe = '' }) {
+    return isDigest(recipe) ? recipe : undefined;
+}
 function parseKeys(text) {
     try {
         const keys = JSON.parse(text);
@@ -57056,90 +56921,75 @@ function parseKeys(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/cache/unchanged.js
+;// CONCATENATED MODULE: ./lib/image/byte-reader.js
 
-
-
-
-
-
-
-
-
-async function lookForUnchanged(question, earlier, registry, log, ready = Promise.resolve()) {
-    const { system, installable, images, labels, format, rebuild } = question;
-    if (rebuild)
-        return undefined;
-    const platform = platformOf(system);
-    const indexes = ownIndexes(earlier, images);
-    if (!namesStorePath(indexes, platform))
-        return undefined;
-    await ready;
-    log.info(`Evaluating ${installable.name} to check whether it is already published`);
-    const storePath = await evaluateStorePath(question);
-    if (storePath === undefined) {
-        log.info(`Can't check whether ${installable.name} is already published: \`nix eval\` returned no store path`);
-        return undefined;
+async function readExactly(reader, length) {
+    const chunks = [];
+    let missing = length;
+    while (missing > 0) {
+        const chunk = await reader.next(missing);
+        if (chunk.length === 0)
+            break;
+        chunks.push(Buffer.from(chunk));
+        missing -= chunk.length;
     }
-    return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
+    return Buffer.concat(chunks);
 }
-function ownIndexes(earlier, images) {
-    return earlier.flatMap(({ reference, content }) => {
-        const own = images.some((image) => sameRepository(image, reference.repository));
-        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
-    });
-}
-function namesStorePath(indexes, platform) {
-    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => fromAnnotations(annotations)));
-}
-async function findUnchanged(registry, indexes, wanted, log) {
-    for (const { reference, manifests } of indexes) {
-        const entries = entriesFor(manifests, wanted.platform);
-        const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
-        if (entry === undefined)
-            continue;
-        const result = await checkUnchanged(registry, reference.repository, entry, entries.length, wanted).catch(errors/* failureSummary */.jg);
-        if (typeof result !== 'string')
-            return result;
-        log.info(`Building the image for ${formatPlatform(wanted.platform)}, although ${formatReference(reference)} names its store path: ${result}`);
+function streamReader(stream) {
+    const chunks = stream[Symbol.asyncIterator]();
+    let rest = Buffer.alloc(0);
+    async function next(most) {
+        while (rest.length === 0) {
+            const { done, value } = await chunks.next();
+            if (done)
+                return rest;
+            rest = value;
+        }
+        const taken = rest.subarray(0, most);
+        rest = rest.subarray(taken.length);
+        return taken;
     }
-    return undefined;
+    async function skip(length) {
+        let skipped = 0;
+        while (skipped < length) {
+            const chunk = await next(length - skipped);
+            if (chunk.length === 0)
+                break;
+            skipped += chunk.length;
+        }
+        return skipped;
+    }
+    return {
+        next,
+        skip,
+        async close() {
+            await chunks.return?.();
+        },
+    };
 }
-async function checkUnchanged(registry, repository, { digest, annotations = {} }, count, { platform, labels, format }) {
-    if (count > 1)
-        return `the index has ${count} images for this platform`;
-    const hint = fromAnnotations(annotations);
-    const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
-    if (more.length > 0)
-        return `its ${formatKeys(more)} no longer in \`labels\``;
-    const image = await findImage(registry, repository, digest);
-    if (image?.digest !== digest)
-        return 'the image is missing from the registry';
-    const info = fromAnnotations(image.own.annotations);
-    if (info === undefined)
-        return 'the manifest of the image does not name a store path';
-    if (hint === undefined || !sameBuild(info, hint))
-        return `the manifest of the image names ${formatBuildInfo(info)}`;
-    if (!fits(image.platform, platform))
-        return `the image is for ${formatPlatform(image.platform)}`;
-    const missing = await missingBlobs(registry, image);
-    if (missing.length > 0)
-        return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`;
-    const { bytes, mediaType } = image.own.manifest;
-    const manifest = parseManifest(bytes, mediaType, digest);
-    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
-    const sameSetting = info.compression === format;
-    if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
-        return `its layers are not compressed with ${format}`;
-    return { image, info };
-}
-function entriesFor(manifests, wanted) {
-    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
-}
-function formatKeys(keys) {
-    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
+const FILE_CHUNK = 1024 * 1024;
+function fileReader(file, size) {
+    const buffer = Buffer.allocUnsafe(FILE_CHUNK);
+    let position = 0;
+    return {
+        async next(most) {
+            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
+            position += bytesRead;
+            return buffer.subarray(0, bytesRead);
+        },
+        async skip(length) {
+            const skipped = Math.min(length, Math.max(0, size - position));
+            position += skipped;
+            return skipped;
+        },
+        close: () => file.close(),
+    };
 }
 
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
+// EXTERNAL MODULE: external "node:zlib"
+var external_node_zlib_ = __nccwpck_require__(38522);
 ;// CONCATENATED MODULE: ./lib/process/stream.js
 
 
@@ -57248,322 +57098,6 @@ function closedInput() {
     return input;
 }
 
-;// CONCATENATED MODULE: ./lib/docker/docker.js
-
-
-
-
-
-
-
-const PUSH_WITHOUT_DOCKER = 'To push without Docker, remove `push-with: docker`.';
-const DOCKER_SILENCE = 60_000;
-async function checkDocker({ silence } = {}) {
-    const { exitCode, log } = await runDocker(['version', '--format', '{{.Server.Version}}'], silence);
-    if (exitCode === 0)
-        return;
-    throw new errors/* DockerError */.Bi({
-        message: 'Docker is not running on this runner',
-        detail: (0,lib_text/* lastLines */.w$)(log, 5),
-        hint: DOCKER_RUNNERS,
-    });
-}
-async function keepsLayersUncompressed() {
-    const { exitCode, stdout } = await runDocker(['info', '--format', '{{json .DriverStatus}}']);
-    return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
-}
-async function loadedImage(configDigest, names) {
-    const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
-    for (const name of candidates) {
-        const { exitCode, log } = await runDocker(['image', 'inspect', '--format', '{{.Id}}', name]);
-        if (exitCode === 0)
-            return name;
-        if (daemonHint(log) !== undefined)
-            throw dockerFailed('Docker could not inspect the image that it has loaded', log);
-    }
-    throw new errors/* DockerError */.Bi({
-        message: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
-        hint: names.length > 0 ? undefined : 'Set `name` and `tag` of the image in Nix, so that Docker can find it.',
-    });
-}
-const NAMES_LIMIT = 8;
-async function tagImage(image, reference) {
-    const { exitCode, log } = await runDocker(['tag', image, reference]);
-    if (exitCode !== 0)
-        throw dockerFailed(`Docker could not tag the image as ${reference}`, log);
-}
-async function runDocker(args, silenceMs = DOCKER_SILENCE, options = {}) {
-    const result = await runCommand('docker', args, { trust: 'everything', silenceMs, ...options });
-    if (result === undefined)
-        throw dockerMissing();
-    const [command = ''] = args;
-    if (result.stalled && !options.shown)
-        throw daemonStalled(`Can't run docker ${command}`, formatSilence(`docker ${command}`, silenceMs));
-    return result;
-}
-async function dockerPath() {
-    const path = await (0,io/* which */.K7)('docker');
-    if (path === '')
-        throw dockerMissing();
-    return path;
-}
-function dockerMissing() {
-    return new errors/* DockerError */.Bi({ message: 'Docker is not installed on this runner', hint: DOCKER_RUNNERS });
-}
-const DOCKER_RUNNERS = "Use a runner that has Docker, such as the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm). Hosted macOS runners do not have Docker. On a self-hosted runner, start Docker and give the runner's user access to it. To check this, run:\n  docker version";
-function dockerFailed(message, log, hint) {
-    return new errors/* DockerError */.Bi({ message, detail: (0,lib_text/* lastLines */.w$)(log, 5), hint: daemonHint(log) ?? hint });
-}
-function daemonStalled(message, detail) {
-    return new errors/* DockerError */.Bi({ message: `${message}: the Docker daemon does not respond`, detail, hint: RESTART_DOCKER });
-}
-function formatSilence(command, limit) {
-    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
-}
-function daemonHint(log) {
-    return isDaemonGone(log) ? `The Docker daemon has stopped or can't be reached. ${RESTART_DOCKER}` : undefined;
-}
-function isDaemonGone(log) {
-    return /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i.test(log);
-}
-const RESTART_DOCKER = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_WITHOUT_DOCKER}`;
-async function loadImage(feed, hintFor = () => undefined, { silence = DOCKER_SILENCE } = {}) {
-    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
-    const progress = watchLoad(docker, silence);
-    try {
-        const [fed] = await Promise.allSettled([feed(docker.input)]);
-        if (fed.status === 'rejected' && !isBrokenPipe(fed.reason) && progress.stalled() === undefined)
-            throw fed.reason;
-        const loading = startActivity('docker load');
-        const { failure, log } = await docker.ended.finally(loading.end);
-        if (fed.status === 'fulfilled' && failure === undefined)
-            return fed.value;
-        const detail = (0,lib_text/* lastLines */.w$)(log || (failure ?? ''), 10);
-        const message = 'Docker could not load the image that Nix built';
-        if (progress.stalled() !== undefined)
-            throw daemonStalled(message, `docker load ${progress.stalled()}`);
-        throw new errors/* DockerError */.Bi({ message, detail, hint: hintFor(detail) ?? daemonHint(detail) });
-    }
-    finally {
-        progress.end();
-        docker.end();
-        await docker.ended;
-    }
-}
-function watchLoad(docker, silence) {
-    let stalled;
-    let lastProgress = performance.now();
-    let seen = 0;
-    const written = () => Number(docker.input.bytesWritten ?? 0);
-    const timer = setInterval(() => {
-        const { input } = docker;
-        const isWaiting = input.writableLength > 0 || input.writableFinished;
-        if (!isWaiting || written() !== seen)
-            lastProgress = performance.now();
-        seen = written();
-        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
-        if (performance.now() - lastProgress < limit)
-            return;
-        stalled = input.writableFinished
-            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
-            : `read nothing for ${Math.round(limit / 1000)} s`;
-        docker.end();
-    }, silence / 12);
-    const drainOutput = async () => {
-        for await (const _ of docker.output)
-            lastProgress = performance.now();
-    };
-    drainOutput().catch(() => undefined);
-    return { stalled: () => stalled, end: () => clearInterval(timer) };
-}
-const LOAD_SPEED = 10_000;
-
-// EXTERNAL MODULE: ./lib/fs/temp-folder.js
-var temp_folder = __nccwpck_require__(61622);
-;// CONCATENATED MODULE: ./lib/fs/regular-file.js
-
-
-
-
-async function resolveWithin(path, root) {
-    try {
-        const [target, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
-        if (isWithin(target, folder))
-            return target;
-    }
-    catch (error) {
-        if (isCode(error, 'ENOENT', 'ENOTDIR'))
-            return undefined;
-        throw unreadable(path, error);
-    }
-    throw linkOutside(path, root);
-}
-async function openRegularFile(path, root) {
-    const target = await resolveWithin(path, root);
-    if (target === undefined)
-        throw new errors/* FileError */.f6({ message: `${path} does not exist` });
-    const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
-    const handle = await (0,promises_.open)(target, flags).catch((error) => {
-        throw unreadable(path, error);
-    });
-    try {
-        const file = await handle.stat();
-        if (!file.isFile())
-            throw new errors/* FileError */.f6({ message: `${path} is not a regular file` });
-        if (!(await isStillWithin(handle, root)))
-            throw linkOutside(path, root);
-        return { handle, size: file.size };
-    }
-    catch (error) {
-        await handle.close();
-        throw error;
-    }
-}
-async function readWhole({ handle, size }, path) {
-    const bytes = Buffer.alloc(size);
-    let length = 0;
-    try {
-        while (length < size) {
-            const { bytesRead } = await handle.read(bytes, length, size - length, length);
-            if (bytesRead === 0)
-                break;
-            length += bytesRead;
-        }
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-    return bytes.subarray(0, length);
-}
-const CHUNK = 1024 * 1024;
-async function* contentOf({ handle, size }, path) {
-    if (size === 0)
-        return handle.close();
-    try {
-        yield* handle.createReadStream({ highWaterMark: CHUNK, end: size - 1 });
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-}
-async function isFolder(path) {
-    try {
-        return (await (0,promises_.stat)(path)).isDirectory();
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-}
-const regular_file_NAMES_LIMIT = 10_000;
-async function listFolder(path, root) {
-    const target = await resolveWithin(path, root);
-    if (target === undefined)
-        throw new errors/* FileError */.f6({ message: `${path} does not exist` });
-    const names = [];
-    try {
-        for await (const { name } of await (0,promises_.opendir)(target, { bufferSize: 512 })) {
-            names.push(name);
-            if (names.length > regular_file_NAMES_LIMIT)
-                break;
-        }
-    }
-    catch (error) {
-        throw unreadable(path, error);
-    }
-    if (names.length <= regular_file_NAMES_LIMIT)
-        return names.sort();
-    throw new errors/* FileError */.f6({ message: `The folder ${path} has more than ${regular_file_NAMES_LIMIT} files` });
-}
-async function isStillWithin({ fd }, root) {
-    const target = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
-    return target === undefined || isWithin(target, await (0,promises_.realpath)(root));
-}
-function isWithin(path, folder) {
-    const below = (0,external_node_path_.relative)(folder, path);
-    return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
-}
-function unreadable(path, cause) {
-    return new errors/* FileError */.f6({ message: `${path} can't be read`, detail: (0,errors/* messageOf */.bD)(cause), cause });
-}
-function linkOutside(path, root) {
-    return new errors/* FileError */.f6({
-        message: `${path} is a link that leads out of ${root}`,
-        hint: 'The file was not read. All files of an image must be in its output or in other store paths. Copy the file to the output, or link to a store path.',
-    });
-}
-function isCode(error, ...codes) {
-    return codes.includes(String(error.code));
-}
-
-;// CONCATENATED MODULE: ./lib/image/byte-reader.js
-
-async function readExactly(reader, length) {
-    const chunks = [];
-    let missing = length;
-    while (missing > 0) {
-        const chunk = await reader.next(missing);
-        if (chunk.length === 0)
-            break;
-        chunks.push(Buffer.from(chunk));
-        missing -= chunk.length;
-    }
-    return Buffer.concat(chunks);
-}
-function streamReader(stream) {
-    const chunks = stream[Symbol.asyncIterator]();
-    let rest = Buffer.alloc(0);
-    async function next(most) {
-        while (rest.length === 0) {
-            const { done, value } = await chunks.next();
-            if (done)
-                return rest;
-            rest = value;
-        }
-        const taken = rest.subarray(0, most);
-        rest = rest.subarray(taken.length);
-        return taken;
-    }
-    async function skip(length) {
-        let skipped = 0;
-        while (skipped < length) {
-            const chunk = await next(length - skipped);
-            if (chunk.length === 0)
-                break;
-            skipped += chunk.length;
-        }
-        return skipped;
-    }
-    return {
-        next,
-        skip,
-        async close() {
-            await chunks.return?.();
-        },
-    };
-}
-const FILE_CHUNK = 1024 * 1024;
-function fileReader(file, size) {
-    const buffer = Buffer.allocUnsafe(FILE_CHUNK);
-    let position = 0;
-    return {
-        async next(most) {
-            const bytesRead = (0,external_node_fs_.readSync)(file.fd, buffer, 0, Math.min(most, FILE_CHUNK), position);
-            position += bytesRead;
-            return buffer.subarray(0, bytesRead);
-        },
-        async skip(length) {
-            const skipped = Math.min(length, Math.max(0, size - position));
-            position += skipped;
-            return skipped;
-        },
-        close: () => file.close(),
-    };
-}
-
-;// CONCATENATED MODULE: external "node:stream/promises"
-const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
-// EXTERNAL MODULE: external "node:zlib"
-var external_node_zlib_ = __nccwpck_require__(38522);
 ;// CONCATENATED MODULE: ./lib/image/decompress.js
 
 
@@ -57612,11 +57146,11 @@ function decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
         return decompressZstd(bytes, path, windowLog);
     return decompressGzip(bytes, path);
 }
-const decompress_CHUNK = 1024 * 1024;
+const CHUNK = 1024 * 1024;
 const WINDOW_LOG = 27;
 const INNER_WINDOW_LOG = 23;
 async function* decompressGzip(bytes, path) {
-    const gunzip = (0,external_node_zlib_.createGunzip)({ chunkSize: decompress_CHUNK });
+    const gunzip = (0,external_node_zlib_.createGunzip)({ chunkSize: CHUNK });
     const failure = errorOf((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), gunzip));
     try {
         yield* gunzip;
@@ -57634,7 +57168,7 @@ async function* decompressZstd(bytes, path, windowLog) {
     let rest = Buffer.alloc(0);
     try {
         do {
-            const decompressor = (0,external_node_zlib_.createZstdDecompress)({ chunkSize: decompress_CHUNK, params });
+            const decompressor = (0,external_node_zlib_.createZstdDecompress)({ chunkSize: CHUNK, params });
             const feeding = feed(decompressor, rest, chunks);
             feeding.catch(() => undefined);
             yield* decompressor;
@@ -57727,116 +57261,83 @@ async function errorOf(work) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/image/source-image.js
+;// CONCATENATED MODULE: ./lib/image/layered-config.js
 
-function openImageReader(reader) {
-    let image;
-    async function* readLayers() {
-        image = yield* reader;
-    }
-    const layers = readLayers();
+
+
+
+function layeredConfig(description, layers, base) {
+    const { created, architecture, config } = description;
+    const all = [...(base?.layers ?? []), ...layers];
+    const env = base === undefined ? [] : mergedEnv([...base.env, ...parseEnv(config['Env'])]);
+    return pythonJson({
+        created,
+        architecture,
+        os: 'linux',
+        config: env.length === 0 ? config : { ...config, Env: env },
+        rootfs: { diff_ids: all.map(({ diffId }) => diffId), type: 'layers' },
+        history: all.map(({ paths }) => ({ created, comment: historyComment(paths) })),
+    });
+}
+function parseBaseImage(manifest, config) {
+    const names = readJson(BASE_MANIFEST, manifest);
+    if (!names.ok)
+        return unsupportedBase('`manifest.json`', names);
+    const read = readJson(BASE_CONFIG, config);
+    if (!read.ok)
+        return unsupportedBase('config', read);
+    const layers = names.value.flatMap((image) => image.Layers);
+    const { rootfs, config: runtime } = read.value;
+    if (layers.length !== rootfs.diff_ids.length)
+        return { ok: false, reason: `its base image has ${layers.length} layers and ${rootfs.diff_ids.length} diff IDs` };
     return {
-        layers,
-        async image() {
-            while (!(await layers.next()).done)
-                ;
-            if (image === undefined)
-                throw new Error('the image was closed before its end');
-            return image;
+        ok: true,
+        value: {
+            layers: rootfs.diff_ids.map((diffId, at) => ({ diffId, paths: layers.slice(at, at + 1) })),
+            env: runtime.Env,
         },
     };
 }
-function damagedImage(path, problem, cause) {
-    return new errors/* ImageError */.C8({ message: `${path} is not a complete image: ${problem}`, cause });
+const RECIPE_VERSION = 1;
+function recipeDigest(recipe) {
+    const { mtime, uid, gid, uname, gname, storeDir, storeFolderMode, paths } = recipe;
+    const parts = ['store paths', RECIPE_VERSION, storeDir, storeFolderMode, mtime, uid, gid, uname, gname, paths];
+    return digestOf(Buffer.from(JSON.stringify(parts)));
 }
-function memberName(name) {
-    const parts = [];
-    for (const part of name.split('/')) {
-        if (part === '' || part === '.')
-            continue;
-        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
-            parts.pop();
-        else
-            parts.push(part);
-    }
-    return parts.join('/');
+function storePathsInHistory(comment) {
+    const [, list] = /^store paths: \[(.*)\]$/.exec(comment) ?? [];
+    if (list === undefined || list === '')
+        return list === '' ? [] : undefined;
+    const quoted = list.split(', ');
+    const paths = quoted.map((text) => text.slice(1, -1));
+    return quoted.every((text, at) => text === `'${paths[at]}'`) && paths.every(isStorePath) ? paths : undefined;
 }
-function formatNames(names, separator = ', ') {
-    const shown = names.slice(0, 8).join(separator);
-    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
+function historyComment(paths) {
+    return `store paths: [${paths.map(pythonString).join(', ')}]`;
 }
-
-;// CONCATENATED MODULE: ./lib/image/documents.js
-
-
-
-
-
-
-
-const DOCUMENT_LIMIT = 4 * 1024 * 1024;
-const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
-function isDocument(name, bytes) {
-    if (name === 'manifest.json' || name === 'index.json')
-        return bytes.length > 0;
-    const first = bytes.find((byte) => !isJsonSpace(byte));
-    return first === 0x7b || first === 0x5b;
+const LAYER_NAME = pipe(string('is not a string'), regex(/^[ -~]*[ -.0-~]$/, 'is not a file name of printable ASCII characters'));
+const BASE_MANIFEST = pipe(array(object({ Layers: array(LAYER_NAME, 'is not a list') }, 'is not an object'), 'is not a list'), dist_length(1, 'does not have exactly one image'));
+const layered_config_STRINGS = array(string('is not a string'), 'is not a list');
+const BASE_CONFIG = object({
+    config: object({ Env: optional(layered_config_STRINGS, []) }, 'is not an object'),
+    rootfs: object({ diff_ids: array(DIGEST, 'is not a list') }, 'is not an object'),
+}, 'is not an object');
+const parseEnv = parser(optional(layered_config_STRINGS, []));
+function unsupportedBase(document, { problem, place }) {
+    const part = place === undefined ? '' : `\`${place}\` in `;
+    return { ok: false, reason: `${part}the ${document} of its base image ${problem.replace(/^it /, '')}` };
 }
-function isJsonSpace(byte) {
-    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+function mergedEnv(entries) {
+    return [...new Map(entries.map((entry) => [entry.split('=', 1)[0], entry])).values()];
 }
-async function requireDocument(name, contents, description, path) {
-    const bytes = await contents.document(name);
-    if (bytes !== undefined)
-        return bytes;
-    const member = await contents.member(name);
-    if (member?.type !== 'file')
-        throw damagedImage(path, `${description} is missing`);
-    if (member.size === 0)
-        throw damagedImage(path, `${description} is empty`);
-    if (member.size > DOCUMENT_LIMIT)
-        throw damagedImage(path, `${description} is too large (${(0,lib_text/* formatBytes */.z3)(member.size)}, at most ${(0,lib_text/* formatBytes */.z3)(DOCUMENT_LIMIT)})`);
-    throw damagedImage(path, `${description} is not JSON`);
+function pythonJson(value) {
+    const json = JSON.stringify(value, undefined, 4).replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+    return Buffer.from(json, 'latin1');
 }
-const LAYERS_LIMIT = 1000;
-function tooManyLayers(count) {
-    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
-}
-function readImageConfig(bytes, name, path) {
-    const config = parseImageConfig(bytes, name, path);
-    if (config.diffIds.length > LAYERS_LIMIT)
-        throw damagedImage(path, tooManyLayers(config.diffIds.length));
-    return config;
-}
-function parseImageConfig(bytes, name, path) {
-    try {
-        return parseConfig(bytes, `the config ${name}`);
-    }
-    catch (error) {
-        if (error instanceof errors/* FormatError */.IF)
-            throw damagedImage(path, error.parts.message, error);
-        throw error;
-    }
-}
-const DESCRIPTION_LIMIT = 8 * 1024 * 1024;
-const DESCRIPTION = object({
-    'image-config': looseObject({}),
-    layers: nullable(array(object({ diff_ids: string() })), []),
-});
-async function readDescription(path, root) {
-    const file = await openRegularFile(path, root);
-    try {
-        if (file.size > DESCRIPTION_LIMIT)
-            return { fault: `it has ${(0,lib_text/* formatBytes */.z3)(file.size)}` };
-        const read = readJson(DESCRIPTION, await readWhole(file, path));
-        if (!read.ok)
-            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
-        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
-        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
-    }
-    finally {
-        await file.handle.close();
-    }
+function pythonString(text) {
+    const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
+    const escaped = text.replace(/[\\']/g, (character) => character === quote || character === '\\' ? `\\${character}` : character);
+    return `${quote}${escaped}${quote}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/image/tar.js
@@ -58024,74 +57525,33 @@ function truncatedTar(archive, name) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/image/source.js
+;// CONCATENATED MODULE: ./lib/cache/history.js
 
 
 
 
 
 
-
-
-
-
-async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
-    const start = await readFileStart(path, root);
-    if (start === 'folder')
-        return findInFolder(path, root);
-    const format = formatOf(start);
-    if (format === undefined)
-        throw new errors/* ImageError */.C8({
-            message: `${path} is not an image`,
-            detail: describeStart(start, 'the file'),
-            hint: BUILDERS,
-        });
-    if (format === 'nix2container')
-        return describedSource(path, root);
-    const content = await readDecompressedStart(path, root, format);
-    if (content !== undefined && !mayBeTar(content))
-        throw new errors/* ImageError */.C8({
-            message: `${path} is not an image: it is compressed with ${format}, but does not contain a tar`,
-            detail: describeStart(content, 'decompressed, it'),
-            hint: BUILDERS,
-        });
-    return { path, root, format };
+async function recipesFromHistory(registry, repository, layers, { comments }) {
+    const unknown = layers.map(() => undefined);
+    if (comments.length !== layers.length)
+        return unknown;
+    const paths = comments.map((comment) => comment && storePathsInHistory(comment));
+    const [smallest] = layers.filter((_, at) => paths[at] && at < layers.length - 1).sort((a, b) => a.size - b.size);
+    if (smallest === undefined || smallest.size > LAYER_LIMIT)
+        return unknown;
+    const blob = await registry.getBlob(repository, smallest.digest, LAYER_LIMIT);
+    const attributes = blob && (await attributesIn(blob, smallest.digest));
+    if (attributes === undefined)
+        return unknown;
+    return paths.map((of) => (of ? recipeDigest({ ...attributes, paths: of }) : undefined));
 }
-const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
-async function describedSource(path, root) {
-    const description = await readDescription(path, root);
-    if ('diffIds' in description)
-        return { path, root, format: 'nix2container', ...description };
-    throw new errors/* ImageError */.C8({
-        message: `${path} is not an image`,
-        detail: `it begins like JSON, but nix2container's buildImage did not write it: ${description.fault}`,
-        hint: BUILDERS,
-    });
-}
-async function readFileStart(path, root, most = BLOCK) {
-    const place = await resolveWithin(path, root);
-    if (place === undefined)
-        throw new errors/* ImageError */.C8({ message: `There is no image at ${path}`, hint: BUILDERS });
-    if (await isFolder(place))
-        return 'folder';
-    const { handle, size } = await openRegularFile(place, root);
+const LAYER_LIMIT = 1024 * 1024;
+async function attributesIn(blob, name) {
+    const compression = compressionOf(blob);
+    const reader = streamReader(compression ? decompress(compression, external_node_stream_.Readable.from([blob]), name) : external_node_stream_.Readable.from([blob]));
     try {
-        return await readWhole({ handle, size: Math.min(most, size) }, path);
-    }
-    finally {
-        await handle.close();
-    }
-}
-const COMPRESSED_START = 256 * 1024;
-async function readDecompressedStart(path, root, format) {
-    if (!isCompressed(format))
-        return undefined;
-    const compressed = await readFileStart(path, root, COMPRESSED_START);
-    if (compressed === 'folder')
-        return undefined;
-    const reader = streamReader(decompress(format, external_node_stream_.Readable.from([compressed]), path));
-    try {
-        return await readExactly(reader, BLOCK);
+        return attributesOf(await readExactly(reader, BLOCK));
     }
     catch {
         return undefined;
@@ -58100,86 +57560,328 @@ async function readDecompressedStart(path, root, format) {
         await reader.close();
     }
 }
-async function findInFolder(path, root) {
-    const names = await listFolder(path, root);
-    if (names.includes('index.json') && names.includes('oci-layout'))
-        return { path, root, format: 'layout' };
-    const sources = new Map();
-    for (const name of names) {
-        const source = await sourceAt((0,external_node_path_.join)(path, name), root);
-        const place = source && (await (0,promises_.realpath)(source.path));
-        if (source && place && !sources.has(place))
-            sources.set(place, source);
-    }
-    const images = [...sources.values()].filter((source) => !countsOnlyAlone(source));
-    const [only, ...more] = images;
-    if (only !== undefined && more.length === 0)
-        return only;
-    if (only !== undefined)
-        throw new errors/* ImageError */.C8({
-            message: `${path} is a folder that contains ${images.length} images`,
-            detail: `by their first bytes: ${formatNames(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
-            hint: 'Build each image by its own attribute.',
-        });
-    const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
-    throw new errors/* ImageError */.C8({
-        message: `${path} is a folder that contains no image`,
-        detail: `it contains ${formatNames(names)}`,
-        hint: others.length === 0
-            ? BUILDERS
-            : `In a folder, only an archive or an OCI layout counts as an image. If ${formatNames(others)} is a script that streams an image, or an image of nix2container, build it directly instead of a folder that contains it.`,
+function attributesOf(header) {
+    const text = (at, length) => header.toString('utf8', at, at + length).replace(/\0.*$/s, '');
+    const number = (at, length) => {
+        const digits = text(at, length).trim();
+        return /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : undefined;
+    };
+    const [storeFolderMode, uid, gid, mtime] = [number(100, 8), number(108, 8), number(116, 8), number(136, 12)];
+    if (text(0, 100) !== '/nix/' || (storeFolderMode !== 0o755 && storeFolderMode !== 0o555))
+        return undefined;
+    if (uid === undefined || gid === undefined || mtime === undefined)
+        return undefined;
+    return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: storeFolder(), storeFolderMode };
+}
+
+;// CONCATENATED MODULE: ./lib/cache/previous-image.js
+
+
+
+async function readPreviousImages(registry, references, log) {
+    const items = references.map((reference) => ({ reference }));
+    return readReusable(items, log, async ({ reference }) => {
+        const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
+        if (stored === undefined)
+            throw new errors/* ReuseError */.FB({ message: 'does not exist yet' });
+        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, formatReference(reference)) };
     });
 }
-function countsOnlyAlone({ format }) {
-    return format === 'nix2container' || format === 'script';
+async function readReusable(items, log, read) {
+    const found = await Promise.all(items.map(async (item) => {
+        try {
+            return [await read(item)];
+        }
+        catch (error) {
+            const name = formatReference(item.reference);
+            const reason = (0,errors/* failureSummary */.jg)(error);
+            log.info(error instanceof errors/* ReuseError */.FB
+                ? `${name} ${reason}; no layers are reused`
+                : `Not reusing layers of ${name}: ${reason}`);
+            return [];
+        }
+    }));
+    return found.flat();
 }
-async function sourceAt(path, root) {
-    const start = await readFileStart(path, root).catch(() => undefined);
-    if (start === 'folder') {
-        const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin((0,external_node_path_.join)(path, name), root));
-        const found = await Promise.all(parts).catch(() => [undefined]);
-        return found.includes(undefined) ? undefined : { path, root, format: 'layout' };
-    }
-    const format = start && formatOf(start);
-    if (format === undefined)
-        return undefined;
-    const content = await readDecompressedStart(path, root, format);
-    return content === undefined || mayBeTar(content) ? { path, root, format } : undefined;
-}
-function formatOf(start) {
-    if (isTar(start))
-        return 'tar';
-    const compression = compressionOf(start);
-    if (compression !== undefined)
-        return compression;
-    if (start.toString('latin1', 0, 2) === '#!')
-        return 'script';
-    return start[0] === 0x7b ? 'nix2container' : undefined;
-}
-function isCompressed(format) {
-    return format === 'gzip' || format === 'zstd' || format === 'xz';
-}
-function describeStart(start, subject) {
-    if (start.length === 0)
-        return `${subject} is empty`;
-    const known = KNOWN_STARTS.find(([hex]) => start.toString('hex').startsWith(hex));
-    if (known !== undefined)
-        return `${subject} is ${known[1]}`;
-    const compression = compressionOf(start);
-    if (compression !== undefined)
-        return `${subject} is compressed with ${compression}`;
-    return `${subject} is ${/^[\x20-\x7e\s]*$/.test(start.toString('latin1')) ? 'text' : 'binary data of an unknown format'}`;
-}
-const KNOWN_STARTS = [
-    ['7f454c46', 'a program (ELF)'],
-    ['504b0304', 'a ZIP archive'],
-    ['425a68', 'compressed with bzip2'],
-    ['04224d18', 'compressed with lz4'],
-    ['5d0000', 'compressed with lzma'],
-    ['514649fb', 'a disk image (QCOW2)'],
-    ['68737173', 'a file system (squashfs)'],
-];
 
+;// CONCATENATED MODULE: ./lib/cache/layers.js
+
+
+
+
+
+
+
+
+const NOTHING_PUBLISHED = {
+    blobsOf: () => [],
+    diffIdOf: () => undefined,
+    has: () => false,
+};
+function reusableIn(published, diffId, images, isUsable) {
+    return published
+        .blobsOf(diffId)
+        .filter(isUsable)
+        .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
+}
+async function findPublished(registry, earlier, images, platform, log) {
+    const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform));
+    const own = found.filter(({ repository }) => images.some((image) => sameRepository(image, repository)));
+    const made = new Map(own.flatMap(({ layers }) => layers.flatMap(({ recipe, diffId }) => (recipe ? [[recipe, diffId]] : []))));
+    const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
+    const blobs = Map.groupBy([...known.values()].flatMap(mergeRepositories), ({ diffId }) => diffId);
+    return {
+        blobsOf: (diffId) => blobs.get(diffId) ?? [],
+        diffIdOf: (recipe) => made.get(recipe),
+        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
+    };
+}
+function mergeRepositories(same) {
+    return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
+}
+async function readLayersOf(registry, { reference, stored, content }, platform) {
+    const { repository } = reference;
+    const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
+    if (image === undefined)
+        throw new errors/* ReuseError */.FB({ message: 'has no image for this platform' });
+    const manifest = parseManifest(image.bytes, image.mediaType, formatReference(reference));
+    if (manifest.kind === 'index')
+        throw new errors/* ReuseError */.FB({ message: 'is an index of indexes' });
+    const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
+    if (bytes === undefined)
+        throw new errors/* ReuseError */.FB({ message: 'has no config in the registry' });
+    const config = parseConfig(bytes, `its config ${manifest.config.digest}`);
+    const { diffIds } = config;
+    if (diffIds.length !== manifest.layers.length)
+        throw new errors/* ReuseError */.FB({ message: 'has a config that does not match its manifest' });
+    const annotated = manifest.layers.map(({ annotations = {} }) => recipeOf(annotations));
+    const recipes = annotated.some((recipe) => recipe !== undefined)
+        ? annotated
+        : await recipesFromHistory(registry, repository, manifest.layers, config);
+    const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
+        const diffId = diffIds[at];
+        return { digest, size, mediaType, repositories: [repository], diffId, recipe: recipes[at] };
+    });
+    return { repository, layers, documents: [image.digest, manifest.config.digest] };
+}
+async function imageIn({ manifests }, registry, repository, platform) {
+    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    return entry && registry.getManifest(repository, entry.digest);
+}
+
+;// CONCATENATED MODULE: ./lib/cache/unchanged.js
+
+
+
+
+
+
+
+
+async function lookForUnchanged(question, earlier, registry, log, evaluate) {
+    const { system, installable, images, labels, format, rebuild } = question;
+    if (rebuild)
+        return undefined;
+    const platform = platformOf(system);
+    const indexes = ownIndexes(earlier, images);
+    if (!namesStorePath(indexes, platform))
+        return undefined;
+    const storePath = await evaluate();
+    if (storePath === undefined) {
+        log.info(`Can't check whether ${installable.name} is already published: its store path is not known before the build`);
+        return undefined;
+    }
+    return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
+}
+function ownIndexes(earlier, images) {
+    return earlier.flatMap(({ reference, content }) => {
+        const own = images.some((image) => sameRepository(image, reference.repository));
+        return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
+    });
+}
+function namesStorePath(indexes, platform) {
+    return indexes.some(({ manifests }) => entriesFor(manifests, platform).some(({ annotations = {} }) => fromAnnotations(annotations)));
+}
+async function findUnchanged(registry, indexes, wanted, log) {
+    for (const { reference, manifests } of indexes) {
+        const entries = entriesFor(manifests, wanted.platform);
+        const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
+        if (entry === undefined)
+            continue;
+        const result = await checkUnchanged(registry, reference.repository, entry, entries.length, wanted).catch(errors/* failureSummary */.jg);
+        if (typeof result !== 'string')
+            return result;
+        log.info(`Building the image for ${formatPlatform(wanted.platform)}, although ${formatReference(reference)} names its store path: ${result}`);
+    }
+    return undefined;
+}
+async function checkUnchanged(registry, repository, { digest, annotations = {} }, count, { platform, labels, format }) {
+    if (count > 1)
+        return `the index has ${count} images for this platform`;
+    const hint = fromAnnotations(annotations);
+    const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
+    if (more.length > 0)
+        return `its ${formatKeys(more)} no longer in \`labels\``;
+    const image = await findImage(registry, repository, digest);
+    if (image?.digest !== digest)
+        return 'the image is missing from the registry';
+    const info = fromAnnotations(image.own.annotations);
+    if (info === undefined)
+        return 'the manifest of the image does not name a store path';
+    if (hint === undefined || !sameBuild(info, hint))
+        return `the manifest of the image names ${formatBuildInfo(info)}`;
+    if (!fits(image.platform, platform))
+        return `the image is for ${formatPlatform(image.platform)}`;
+    const missing = await missingBlobs(registry, image);
+    if (missing.length > 0)
+        return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`;
+    const { bytes, mediaType } = image.own.manifest;
+    const manifest = parseManifest(bytes, mediaType, digest);
+    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
+    const sameSetting = info.compression === format;
+    if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+        return `its layers are not compressed with ${format}`;
+    return { image, info };
+}
+function entriesFor(manifests, wanted) {
+    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
+}
+function formatKeys(keys) {
+    return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
+}
+
+;// CONCATENATED MODULE: ./lib/docker/docker.js
+
+
+
+
+
+
+
+const PUSH_WITHOUT_DOCKER = 'To push without Docker, remove `push-with: docker`.';
+const DOCKER_SILENCE = 60_000;
+async function checkDocker({ silence } = {}) {
+    const { exitCode, log } = await runDocker(['version', '--format', '{{.Server.Version}}'], silence);
+    if (exitCode === 0)
+        return;
+    throw new errors/* DockerError */.Bi({
+        message: 'Docker is not running on this runner',
+        detail: (0,lib_text/* lastLines */.w$)(log, 5),
+        hint: DOCKER_RUNNERS,
+    });
+}
+async function keepsLayersUncompressed() {
+    const { exitCode, stdout } = await runDocker(['info', '--format', '{{json .DriverStatus}}']);
+    return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
+}
+async function loadedImage(configDigest, names) {
+    const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
+    for (const name of candidates) {
+        const { exitCode, log } = await runDocker(['image', 'inspect', '--format', '{{.Id}}', name]);
+        if (exitCode === 0)
+            return name;
+        if (daemonHint(log) !== undefined)
+            throw dockerFailed('Docker could not inspect the image that it has loaded', log);
+    }
+    throw new errors/* DockerError */.Bi({
+        message: `Docker loaded the image, but can't find it as ${candidates.join(' or ')}`,
+        hint: names.length > 0 ? undefined : 'Set `name` and `tag` of the image in Nix, so that Docker can find it.',
+    });
+}
+const NAMES_LIMIT = 8;
+async function tagImage(image, reference) {
+    const { exitCode, log } = await runDocker(['tag', image, reference]);
+    if (exitCode !== 0)
+        throw dockerFailed(`Docker could not tag the image as ${reference}`, log);
+}
+async function runDocker(args, silenceMs = DOCKER_SILENCE, options = {}) {
+    const result = await runCommand('docker', args, { trust: 'everything', silenceMs, ...options });
+    if (result === undefined)
+        throw dockerMissing();
+    const [command = ''] = args;
+    if (result.stalled && !options.shown)
+        throw daemonStalled(`Can't run docker ${command}`, formatSilence(`docker ${command}`, silenceMs));
+    return result;
+}
+async function dockerPath() {
+    const path = await (0,io/* which */.K7)('docker');
+    if (path === '')
+        throw dockerMissing();
+    return path;
+}
+function dockerMissing() {
+    return new errors/* DockerError */.Bi({ message: 'Docker is not installed on this runner', hint: DOCKER_RUNNERS });
+}
+const DOCKER_RUNNERS = "Use a runner that has Docker, such as the hosted Linux runners (ubuntu-24.04, ubuntu-24.04-arm). Hosted macOS runners do not have Docker. On a self-hosted runner, start Docker and give the runner's user access to it. To check this, run:\n  docker version";
+function dockerFailed(message, log, hint) {
+    return new errors/* DockerError */.Bi({ message, detail: (0,lib_text/* lastLines */.w$)(log, 5), hint: daemonHint(log) ?? hint });
+}
+function daemonStalled(message, detail) {
+    return new errors/* DockerError */.Bi({ message: `${message}: the Docker daemon does not respond`, detail, hint: RESTART_DOCKER });
+}
+function formatSilence(command, limit) {
+    return `${command} wrote nothing for ${Math.round(limit / 1000)} s`;
+}
+function daemonHint(log) {
+    return isDaemonGone(log) ? `The Docker daemon has stopped or can't be reached. ${RESTART_DOCKER}` : undefined;
+}
+function isDaemonGone(log) {
+    return /cannot connect to the docker daemon|is the docker daemon running|error during connect|docker\.sock: connect/i.test(log);
+}
+const RESTART_DOCKER = `Restart Docker on the runner, check that its disk is not full, and re-run this job. ${PUSH_WITHOUT_DOCKER}`;
+async function loadImage(feed, hintFor = () => undefined, { silence = DOCKER_SILENCE } = {}) {
+    const docker = startStreaming(await dockerPath(), ['load'], { trust: 'everything', reads: true });
+    const progress = watchLoad(docker, silence);
+    try {
+        const [fed] = await Promise.allSettled([feed(docker.input)]);
+        if (fed.status === 'rejected' && !isBrokenPipe(fed.reason) && progress.stalled() === undefined)
+            throw fed.reason;
+        const loading = startActivity('docker load');
+        const { failure, log } = await docker.ended.finally(loading.end);
+        if (fed.status === 'fulfilled' && failure === undefined)
+            return fed.value;
+        const detail = (0,lib_text/* lastLines */.w$)(log || (failure ?? ''), 10);
+        const message = 'Docker could not load the image that Nix built';
+        if (progress.stalled() !== undefined)
+            throw daemonStalled(message, `docker load ${progress.stalled()}`);
+        throw new errors/* DockerError */.Bi({ message, detail, hint: hintFor(detail) ?? daemonHint(detail) });
+    }
+    finally {
+        progress.end();
+        docker.end();
+        await docker.ended;
+    }
+}
+function watchLoad(docker, silence) {
+    let stalled;
+    let lastProgress = performance.now();
+    let seen = 0;
+    const written = () => Number(docker.input.bytesWritten ?? 0);
+    const timer = setInterval(() => {
+        const { input } = docker;
+        const isWaiting = input.writableLength > 0 || input.writableFinished;
+        if (!isWaiting || written() !== seen)
+            lastProgress = performance.now();
+        seen = written();
+        const limit = silence + (input.writableFinished ? seen / LOAD_SPEED : 0);
+        if (performance.now() - lastProgress < limit)
+            return;
+        stalled = input.writableFinished
+            ? `wrote nothing for ${Math.round(limit / 1000)} s after it had read the image`
+            : `read nothing for ${Math.round(limit / 1000)} s`;
+        docker.end();
+    }, silence / 12);
+    const drainOutput = async () => {
+        for await (const _ of docker.output)
+            lastProgress = performance.now();
+    };
+    drainOutput().catch(() => undefined);
+    return { stalled: () => stalled, end: () => clearInterval(timer) };
+}
+const LOAD_SPEED = 10_000;
+
+// EXTERNAL MODULE: ./lib/fs/temp-folder.js
+var temp_folder = __nccwpck_require__(61622);
 ;// CONCATENATED MODULE: ./lib/nix/explain.js
 
 
@@ -58583,6 +58285,31 @@ function withoutControls(text) {
     return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
 }
 
+;// CONCATENATED MODULE: ./lib/nix/nix.js
+
+
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
+async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
+    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown, echo });
+    if (result !== undefined)
+        return result;
+    throw nixMissing();
+}
+function nixMissing() {
+    return new errors/* NixError */.Yq({
+        message: 'Nix is not installed on this runner',
+        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+    });
+}
+function foreignOptions({ system, runnerSystem }) {
+    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
+}
+function errorIn(log) {
+    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
+    return (0,lib_text/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_text/* lastLines */.w$)(log, 3));
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/packages.js
 
 
@@ -58592,21 +58319,18 @@ function withoutControls(text) {
 
 
 async function readPackages(call) {
-    const path = attributeNames(call.attribute);
     const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
     const all = await evaluate(call, '', `packages: {
     systems = builtins.attrNames packages;
-    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
+    names = builtins.mapAttrs (_: builtins.attrNames) (builtins.intersectAttrs ${known} packages);
   }`, WITHOUT_BUILDS);
     const found = readJson(ALL, all.stdout);
     if (!found.ok)
-        return readSystems(call, path);
-    const read = [];
-    for (const system of found.value.systems) {
-        const packages = found.value.packages[system];
-        read.push(packages === undefined ? { kind: 'unsupported', system } : await examined(call, path, system, packages));
-    }
-    return read;
+        return readSystems(call);
+    return found.value.systems.map((system) => {
+        const names = found.value.names[system];
+        return names === undefined ? { kind: 'unsupported', system } : { kind: 'evaluated', system, names };
+    });
 }
 function formatPackages(packages, attribute) {
     const { system, kind } = packages;
@@ -58614,66 +58338,28 @@ function formatPackages(packages, attribute) {
         return `${system}: can't be evaluated: ${packages.why}`;
     if (kind === 'unsupported')
         return `${system}: container images can't be built for it`;
-    return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`;
+    return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}`;
 }
-const PACKAGES = object({ names: array(string()), found: string() });
-const ALL = object({ systems: array(string()), packages: record(string(), PACKAGES) });
 const NAMES = array(string());
+const ALL = object({ systems: NAMES, names: record(string(), NAMES) });
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function readSystems(call, path) {
+async function readSystems(call) {
     const listed = await evaluate(call, '', 'builtins.attrNames');
     const systems = readJson(NAMES, listed.stdout);
     if (!systems.ok)
-        throw notEvaluated(call, listed);
+        throw packagesNotEvaluated(call, listed.log);
     const read = [];
     for (const system of systems.value)
-        read.push(SYSTEMS.includes(system) ? await readPackagesFor(call, path, system) : { kind: 'unsupported', system });
+        read.push(SYSTEMS.includes(system) ? await readPackagesFor(call, system) : { kind: 'unsupported', system });
     return read;
 }
-async function readPackagesFor(call, path, system) {
-    const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS);
-    const seen = readJson(PACKAGES, looked.stdout);
-    if (seen.ok)
-        return examined(call, path, system, seen.value);
-    const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'));
-    const listed = readJson(PACKAGES, stdout);
-    return listed.ok ? examined(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) };
+async function readPackagesFor(call, system) {
+    const { stdout, log } = await evaluate(call, `.${system}`, 'builtins.attrNames');
+    const names = readJson(NAMES, stdout);
+    return names.ok ? { kind: 'evaluated', system, names: names.value } : { kind: 'failed', system, why: errorIn(log) };
 }
-const BUILDABLE = ['derivation', 'string', 'path', 'unseen'];
-async function examined(call, path, system, { names, found }) {
-    const offered = BUILDABLE.includes(found);
-    if (offered || found === 'absent')
-        return { kind: 'evaluated', system, names, offered };
-    const name = `packages.${system}.${call.attribute}`;
-    const why = found === 'throw'
-        ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
-        : `is ${TYPES[found] ?? `of type ${found}`}`;
-    return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` };
-}
-const TYPES = {
-    null: 'null',
-    set: 'a set, not a derivation',
-    lambda: 'a function, not a derivation',
-};
 function evaluate({ flake, nixArgs }, of, apply, options = []) {
     return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
-}
-function describeSet(path, how) {
-    return `(
-    let
-      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
-      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
-      find = path: value:
-        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
-        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
-        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
-        else "absent";
-    in
-    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`;
-}
-function forceValue(path) {
-    const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set');
-    return `set: builtins.seq (${value}.type or null) null`;
 }
 function attributeNames(attribute) {
     return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
@@ -58681,7 +58367,7 @@ function attributeNames(attribute) {
 function nixString(text) {
     return `"${text.replace(/["\\$]/g, '\\$&')}"`;
 }
-function notEvaluated({ flake, runnerSystem, missing }, { log }) {
+function packagesNotEvaluated({ flake, runnerSystem, missing }, log) {
     if (/does not provide attribute/.test(log))
         return new errors/* NixError */.Yq({
             message: `The flake ${flake} has no output "packages"`,
@@ -58720,7 +58406,7 @@ async function suggestPackages({ installable, system, nixArgs, runnerSystem }) {
     const [flake = '.', fragment = ''] = installable.text.replace(/\^[^#]*$/, '').split('#');
     const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`;
     try {
-        const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing });
+        const packages = await readPackages({ flake, nixArgs, runnerSystem, missing });
         return [
             'The flake has these packages:',
             ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),
@@ -58758,90 +58444,14 @@ async function suggestFileAttributes({ installable, system, nixArgs }) {
 }
 const FILE_VALUE = object({ is: string(), names: array(string()) });
 
-;// CONCATENATED MODULE: ./lib/nix/build.js
+;// CONCATENATED MODULE: ./lib/nix/failure.js
 
 
 
 
 
 
-
-
-
-
-
-
-async function buildInstallable(call) {
-    const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
-    const target = [...call.nixArgs, ...call.installable.options, call.installable.text];
-    const build = await runShown([...args, '--log-format', 'internal-json', ...target]);
-    const { result, log } = supportsLogFormat(build) ? build : await runShown([...args, '--print-build-logs', ...target]);
-    if (result.exitCode !== 0)
-        throw await buildFailed(call, result, log);
-    return { storePath: await builtPath(result.stdout, call), ignoredSettings: log.ignoredSettings };
-}
-async function runShown(args) {
-    let log = startNixLog(performance.now());
-    const show = (lines) => lines.forEach(printLine);
-    const update = (read) => {
-        log = read.log;
-        show(read.shown);
-    };
-    const reminder = setInterval(() => update(remind(log, performance.now())), 1000);
-    try {
-        const result = await runNix(args, (line) => update(readNixLine(log, line, performance.now())));
-        if (result.exitCode === 0)
-            show(endNixLog(log));
-        return { result, log };
-    }
-    finally {
-        clearInterval(reminder);
-    }
-}
-function supportsLogFormat({ result, log }) {
-    return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
-}
-const BUILD_RESULT = array(union([
-    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
-    pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
-    pipe(string(), transform((path) => ({ out: path }))),
-]));
-async function builtPath(json, call) {
-    const { name } = call.installable;
-    const result = readJson(BUILD_RESULT, json);
-    if (!result.ok)
-        throw new errors/* NixError */.Yq({ message: `Nix built ${name}, but its JSON output can't be read`, detail: json.trim() });
-    const built = result.value;
-    const [outputs, ...more] = built;
-    if (outputs !== undefined && more.length === 0)
-        return oneOutput(outputs, call);
-    throw new errors/* NixError */.Yq({
-        message: `${name} evaluates to ${built.length} derivations instead of one image`,
-        detail: built.flatMap((one) => Object.values(one)).join('\n'),
-        hint: call.installable.text === '' ? 'Set `attribute` to the derivation that is the image.' : undefined,
-    });
-}
-async function oneOutput(outputs, call) {
-    const { text, name } = call.installable;
-    const invalid = Object.values(outputs).find((path) => !isStorePath(path));
-    if (invalid !== undefined)
-        throw new errors/* NixError */.Yq({ message: `Nix built ${name}, but its output is not a store path`, detail: invalid });
-    const [path, ...more] = Object.values(outputs);
-    if (path !== undefined && more.length === 0)
-        return path;
-    const main = text.includes('^') ? undefined : await evaluateStorePath(call);
-    if (main !== undefined && Object.values(outputs).includes(main))
-        return main;
-    const names = Object.keys(outputs);
-    throw new errors/* NixError */.Yq({
-        message: `Nix built ${names.length} outputs of ${name} instead of one image`,
-        detail: Object.entries(outputs)
-            .map(([output, path]) => `${output}: ${path}`)
-            .join('\n'),
-        hint: `Select the output that is the image, for example:\n  installable: ${text.replace(/\^[^#]*$/, '')}^${names[0]}`,
-    });
-}
-async function buildFailed(call, result, log) {
+async function buildFailed(call, { result, log }) {
     const { installable, system, runnerSystem } = call;
     const { detail, evidence } = log.structured
         ? failureIn(log)
@@ -58888,146 +58498,171 @@ function lastLinesOf(build, count) {
     return build.lines.slice(-count).map((line) => `${derivationName(build)}> ${line}`);
 }
 
-;// CONCATENATED MODULE: ./lib/nix/preflight.js
+;// CONCATENATED MODULE: ./lib/nix/installable.js
 
 
-
-
-
-
-
-
-
-
-async function checkPrerequisites(call, root = '/') {
-    if (!call.runnerSystem.endsWith('-linux'))
-        return preflight_NOTHING;
-    if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false)
-        return preflight_NOTHING;
-    const hasKvm = (await orUndefined((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
-    if (hasKvm && (await checkEmulation(call.system, call, root)) === preflight_NOTHING)
-        return preflight_NOTHING;
-    const derivation = await findDerivation(call);
-    const buildSystem = derivation && systemOfDerivation(derivation.text);
-    const emulation = buildSystem === undefined
-        ? asNotes(await checkEmulation(call.system, call, root))
-        : await checkEmulation(buildSystem, call, root);
-    const kvm = hasKvm || derivation === undefined ? [] : await checkKvm(call, derivation);
-    return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
-}
-const preflight_NOTHING = { warnings: [], notes: [] };
-function asNotes({ warnings, notes }) {
-    const reason = 'The system that builds the image is not known before the build.';
-    return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] };
-}
-const MACHINES = {
-    'x86_64-linux': '3e00',
-    'aarch64-linux': 'b700',
-    'armv7l-linux': '2800',
-    'armv6l-linux': '2800',
-    'i686-linux': '0300',
-    'powerpc64le-linux': '1500',
-    'riscv64-linux': 'f300',
-    's390x-linux': '0016',
-};
-const NATIVE = {
-    'x86_64-linux': ['i686-linux'],
-    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
-    'armv7l-linux': ['armv6l-linux'],
-};
-async function checkEmulation(system, { runnerSystem }, root) {
-    const machine = MACHINES[system];
-    if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
-        return preflight_NOTHING;
-    const registered = await isEmulationRegistered(machine, root);
-    if (registered === true)
-        return preflight_NOTHING;
-    const hint = `Unless the build only packs files, add before the step that installs Nix:
-  - uses: docker/setup-qemu-action@v4
-Or use ${describeRunner(system)}, or a remote builder for ${system}.`;
-    if (registered === false)
+function installableOf(inputs, runnerSystem) {
+    const { system, flake, attribute, installable, file } = inputs;
+    if (file !== '')
         return {
-            warnings: [`No emulation is registered for ${system} on this runner, which is ${runnerSystem}. ${hint}`],
-            notes: [],
+            options: fileOptions(inputs, runnerSystem),
+            text: attribute,
+            name: attribute === '' ? file : `${attribute} of ${file}`,
         };
-    return { warnings: [], notes: [`Can't determine whether this runner emulates ${system}. ${hint}`] };
+    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
+    refusePartOfStorePath(text);
+    return { options: [], text, name: text };
 }
-async function isEmulationRegistered(machine, root) {
-    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
-    const names = await orUndefined((0,promises_.readdir)(folder));
-    if (!names?.includes('status')) {
-        const kinds = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
-        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
-    }
-    const status = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
-    if (status?.trim() === 'disabled')
-        return false;
-    const entries = await Promise.all(names.map((name) => orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
-    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
+function storePlaceOf({ options, text }) {
+    if (options.length > 0 || text.includes('#') || !text.includes('/'))
+        return undefined;
+    return placeInStore(text.replace(/\^[^/]*$/, ''));
 }
-async function checkKvm(call, { path: image, text }) {
-    const needing = requiresKvm(text) ? [image] : [];
-    for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
-        if (await needsKvm(path))
-            needing.push(path);
-    if (needing.length === 0 || (await hasKvmFeature()))
-        return [];
-    const target = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text];
-    const plan = await queryNix(['build', '--dry-run', ...target]);
-    const [built] = needing.filter((path) => plan?.log.includes(path));
-    if (built === undefined)
-        return [];
+function refusePartOfStorePath(text) {
+    const place = storePlaceOf({ options: [], text });
+    if (!place?.below)
+        return;
+    throw new errors/* NixError */.Yq({
+        message: `The input \`installable\` is "${text}", which is inside of ${place.storePath}: Nix can't build a part of a store path`,
+        hint: 'Set `installable` to the attribute of the image, or to the store path itself if it contains only one image.',
+    });
+}
+function fileOptions({ file, system, nixArgs }, runnerSystem) {
+    const argument = valueAfter(nixArgs, '--argstr', 'system');
+    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
+    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
+    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
     return [
-        `This runner has no /dev/kvm, and ${built} needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}
-Or use a remote builder that has the feature kvm.`,
+        '--file',
+        file,
+        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
+        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
+        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
     ];
 }
-async function needsKvm(path) {
-    return requiresKvm((await readDerivation(path)) ?? '');
+function valueAfter(args, ...sequence) {
+    const at = args.findLastIndex((_, start) => sequence.every((word, offset) => args[start + offset] === word));
+    return at < 0 ? undefined : args[at + sequence.length];
 }
-function requiresKvm(derivation) {
-    const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
-    return /\bkvm\b/.test(features);
+function attributeOf({ options, text, name }, attribute) {
+    const plain = text.replace(/\^[^#]*$/, '');
+    if (options.length > 0) {
+        const path = plain === '' ? attribute : `${plain}.${attribute}`;
+        return { options, text: path, name: `${path} of ${options[1]}` };
+    }
+    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
+    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
 }
-const SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
-async function hasKvmFeature() {
-    const answer = (await queryNix(['config', 'show', '--json'])) ?? (await queryNix(['show-config', '--json']));
-    const settings = readJson(SETTINGS, answer?.stdout ?? '');
-    return !settings.ok || settings.value['system-features'].value.includes('kvm');
+
+;// CONCATENATED MODULE: ./lib/nix/logged-run.js
+
+
+async function runNixLogged(args, target, show, echo = true) {
+    const run = await runShown([...args, '--log-format', 'internal-json', ...target], show, echo);
+    return supportsLogFormat(run) ? run : runShown([...args, '--print-build-logs', ...target], show, echo);
 }
-async function queryNix(args) {
-    const result = await runNix(args, false);
-    return result.exitCode === 0 ? result : undefined;
-}
-async function findDerivation(call) {
-    const path = await evaluateDerivation(call);
-    const text = path && (await readDerivation(path));
-    return path && text ? { path, text } : undefined;
-}
-function systemOfDerivation(derivation) {
-    return /\],"([\w-]{1,100})",/.exec(derivation)?.[1];
-}
-const DERIVATION_LIMIT = 16 * 1024 * 1024;
-async function readDerivation(path) {
-    if (!isStorePath(path))
-        return undefined;
-    const file = await orUndefined(openRegularFile(path, (0,external_node_path_.dirname)(path)));
+async function runShown(args, show, echo) {
+    let log = startNixLog(performance.now());
+    const showAll = (lines) => lines.forEach(show);
+    const update = (read) => {
+        log = read.log;
+        showAll(read.shown);
+    };
+    const reminder = setInterval(() => update(remind(log, performance.now())), 1000);
     try {
-        if (file === undefined || file.size > DERIVATION_LIMIT)
-            return undefined;
-        return (await orUndefined(readWhole(file, path)))?.toString('utf8');
+        const onLine = (line) => update(readNixLine(log, line, performance.now()));
+        const result = await runNix(args, onLine, { echo });
+        if (result.exitCode === 0)
+            showAll(endNixLog(log));
+        return { result, log };
     }
     finally {
-        await file?.handle.close();
+        clearInterval(reminder);
     }
 }
-async function orUndefined(reading) {
-    try {
-        return await reading;
-    }
-    catch {
+function supportsLogFormat({ result, log }) {
+    return result.exitCode === 0 || log.structured || !/log[- ]format|internal-json/i.test(result.log);
+}
+
+;// CONCATENATED MODULE: ./lib/nix/evaluate.js
+
+
+
+
+
+
+
+
+async function evaluateImage(call, log) {
+    const { installable, nixArgs } = call;
+    const [text = '', output, ...more] = installable.text.split('^');
+    if (storePlaceOf(installable) !== undefined)
+        return undefined;
+    if (more.length > 0 || (output !== undefined && !OUTPUT_NAME.test(output)))
+        return undefined;
+    const given = [...nixArgs, ...installable.options];
+    if (installable.options.length > 0 && given.some((word) => word.startsWith('--arg-from-')))
+        return undefined;
+    log.info(`Evaluating ${installable.name}`);
+    const args = ['eval', '--json', ...foreignOptions(call)];
+    const image = installable.options.length > 0 ? callFunction(given) : 'value';
+    const target = [...given, text, '--apply', describeDerivation(image, output)];
+    const run = await runNixLogged(args, target, (line) => log.info(line), false);
+    if (run.result.exitCode !== 0 && /unrecogni[sz]ed flag/.test(run.result.log)) {
+        log.info(`Can't evaluate ${installable.name} before the build: \`nix eval\` does not support all of \`nix-args\``);
         return undefined;
     }
+    if (run.result.exitCode !== 0)
+        throw await buildFailed(call, run);
+    const read = readJson(EVALUATED, run.result.stdout);
+    if (!read.ok || read.value === null || !isStorePath(read.value.derivation))
+        return undefined;
+    const { derivation, place, stream, conf, ...rest } = read.value;
+    const pathOr = (path) => (path !== null && isStorePath(path) ? path : undefined);
+    const { ignoredSettings } = run.log;
+    const paths = { derivation, storePath: pathOr(place), stream: pathOr(stream), conf: pathOr(conf) };
+    return { ...rest, ...paths, ignoredSettings };
+}
+function storePathBeforeBuild({ text }, evaluation) {
+    return isStorePath(text) && !text.endsWith('.drv') ? text : evaluation?.storePath;
+}
+const OUTPUT_NAME = /^[A-Za-z_][\w-]{0,100}$/;
+const EVALUATED = nullable(object({
+    derivation: string(),
+    output: pipe(string(), regex(OUTPUT_NAME)),
+    place: string(),
+    stream: nullable(string()),
+    conf: nullable(string()),
+    nixVersion: string(),
+}));
+function callFunction(args) {
+    const set = args.flatMap((word, at) => {
+        const [name = '', text = ''] = args.slice(at + 1, at + 3);
+        if (word === '--argstr')
+            return [`{ ${nixString(name)} = ${nixString(text)}; }`];
+        return word === '--arg' ? [`{ ${nixString(name)} = (${text}\n); }`] : [];
+    });
+    return [
+        '(if !builtins.isFunction value then value else',
+        `let args = ${['{ }', ...set].join(' // ')}; wanted = builtins.functionArgs value;`,
+        'in if builtins.all (name: wanted.${name} || args ? ${name}) (builtins.attrNames wanted)',
+        'then value (builtins.intersectAttrs wanted args) else null)',
+    ].join(' ');
+}
+const DEFAULT_OUTPUT = '(let wanted = image.meta.outputsToInstall or [ ]; in if builtins.length wanted == 1 then builtins.head wanted else image.outputName or "out")';
+function describeDerivation(image, output) {
+    const text = (expression) => `builtins.unsafeDiscardStringContext (${expression})`;
+    const derivationOf = (...paths) => `(let path = ${paths.map((path) => `${path}.drvPath or `).join('')}null; in if builtins.isString path then ${text('path')} else null)`;
+    return [
+        `value: let image = ${image}; output = ${output === undefined ? DEFAULT_OUTPUT : `"${output}"`};`,
+        'in if !(image ? drvPath && image ? outPath) then null else {',
+        `derivation = ${text('image.drvPath')};`,
+        `place = ${text('(image.${output} or image).outPath')};`,
+        'inherit output;',
+        `stream = ${derivationOf('image.stream')};`,
+        `conf = ${derivationOf('image.conf', 'image.stream.conf')};`,
+        'nixVersion = builtins.nixVersion; }',
+    ].join(' ');
 }
 
 // EXTERNAL MODULE: external "node:util"
@@ -59143,15 +58778,15 @@ const BUFFERS = createBlockBuffers(BLOCK_LIMIT);
 function createGzipCodec(level) {
     let checksum = 0;
     return {
-        buffers: BUFFERS,
         header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
+        take: async () => BUFFERS.take(),
         async compress(block) {
             checksum = (0,external_node_zlib_.crc32)(block, checksum);
             if (isIncompressible(block))
                 return storeBlock(block);
             return level <= FAST_LEVELS ? deflateFast(block, level) : deflateWithZlib(block, level);
         },
-        trailer(size) {
+        async end(size) {
             const trailer = Buffer.alloc(10);
             trailer.writeUInt16LE(0x0003, 0);
             trailer.writeUInt32LE(checksum, 2);
@@ -59225,41 +58860,99 @@ function isIncompressible(block) {
 ;// CONCATENATED MODULE: ./lib/compress/zstd.js
 
 
+
+
 const BLOCK_SIZE = 2 * 1024 * 1024;
 const zstd_BUFFERS = createBlockBuffers(BLOCK_SIZE);
+const FRAME_BLOCKS = 16;
+function framesAtOnce(level) {
+    return Math.min((0,external_node_os_.availableParallelism)(), level < 4 ? 2 : 8);
+}
+function zstdBlocksAtOnce(level) {
+    return FRAME_BLOCKS * (Math.min(framesAtOnce(level), 4) - 1) + 4;
+}
 function createZstdCodec(level) {
-    const empty = Buffer.alloc(0);
+    let frame;
+    let blocks = 0;
+    async function endFrame() {
+        const ended = frame;
+        frame = undefined;
+        blocks = 0;
+        return ended === undefined ? Buffer.alloc(0) : ended.end();
+    }
     return {
-        buffers: zstd_BUFFERS,
-        header: empty,
-        compress: (block) => compressFrame(block, level),
-        trailer: () => empty,
+        header: Buffer.alloc(0),
+        async take() {
+            frame ??= await openFrame(level);
+            return zstd_BUFFERS.take();
+        },
+        async compress(block) {
+            if (frame === undefined)
+                throw new Error('a block was not taken from this codec');
+            const written = frame.write(block);
+            blocks++;
+            if (blocks < FRAME_BLOCKS)
+                return written;
+            return Buffer.concat(await Promise.all([written, endFrame()]));
+        },
+        end: endFrame,
     };
 }
 const zstd_CHUNK = BLOCK_SIZE / 2;
-const idleCompressors = new Map();
-async function compressFrame(block, level) {
-    const idle = idleCompressors.get(level) ?? [];
-    idleCompressors.set(level, idle);
-    const params = { [external_node_zlib_.constants.ZSTD_c_compressionLevel]: level };
-    const compressor = idle.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params, chunkSize: zstd_CHUNK });
-    const chunks = [];
+const pools = new Map();
+async function openFrame(level) {
+    const pool = pools.get(level) ?? { frames: createSemaphore(framesAtOnce(level)), idle: [] };
+    pools.set(level, pool);
+    const { frames, idle } = pool;
+    await frames.acquire();
+    const compressor = idle.pop() ?? (0,external_node_zlib_.createZstdCompress)({ params: parametersOf(level), chunkSize: zstd_CHUNK });
+    const failed = Promise.withResolvers();
+    failed.promise.catch(() => undefined);
+    let chunks = [];
     const collect = (chunk) => void chunks.push(chunk);
-    const done = Promise.withResolvers();
-    compressor.on('data', collect).once('error', done.reject);
-    compressor.write(block);
-    compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done.resolve);
-    await done.promise;
-    compressor.off('data', collect).off('error', done.reject);
-    idle.push(compressor);
-    zstd_BUFFERS.giveBack(block);
-    return Buffer.concat(chunks);
+    compressor.on('data', collect).once('error', failed.reject);
+    async function drain(start) {
+        await Promise.race([new Promise(start), failed.promise]);
+        const bytes = Buffer.concat(chunks);
+        chunks = [];
+        return bytes;
+    }
+    return {
+        async write(block) {
+            const bytes = await drain((done) => compressor.write(block, () => done()));
+            zstd_BUFFERS.giveBack(block);
+            return bytes;
+        },
+        async end() {
+            try {
+                const bytes = await drain((done) => compressor.flush(external_node_zlib_.constants.ZSTD_e_end, done));
+                compressor.off('data', collect).off('error', failed.reject);
+                idle.push(compressor);
+                return bytes;
+            }
+            finally {
+                frames.release();
+            }
+        },
+    };
+}
+function parametersOf(level) {
+    return {
+        [external_node_zlib_.constants.ZSTD_c_compressionLevel]: Math.max(level, 2),
+        [external_node_zlib_.constants.ZSTD_c_windowLog]: level < 6 ? 23 : level < 10 ? 24 : 25,
+        [external_node_zlib_.constants.ZSTD_c_enableLongDistanceMatching]: level < 6 ? 0 : 1,
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/compress/compress.js
 
 
 
+
+
+function createBlockSemaphore({ format, level }) {
+    return createSemaphore(format === 'zstd' ? zstdBlocksAtOnce(level) : Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
+}
 async function compressLayer(content, { format, level }, blocks, write) {
     const diffId = (0,external_node_crypto_.createHash)('sha256');
     const codec = format === 'gzip' ? createGzipCodec(level) : createZstdCodec(level);
@@ -59267,7 +58960,7 @@ async function compressLayer(content, { format, level }, blocks, write) {
     let chain = write(codec.header);
     chain.catch(() => undefined);
     try {
-        for await (const block of splitIntoBlocks(content, codec.buffers)) {
+        for await (const block of splitIntoBlocks(content, codec.take)) {
             size += block.length;
             diffId.update(block);
             await blocks.acquire();
@@ -59276,10 +58969,11 @@ async function compressLayer(content, { format, level }, blocks, write) {
         }
     }
     catch (error) {
-        await chain.catch(() => undefined);
+        await Promise.allSettled([chain, codec.end(size)]);
         throw error;
     }
-    const written = chain.then(() => write(codec.trailer(size)));
+    const trailer = codec.end(size);
+    const written = Promise.all([trailer, chain]).then(([bytes]) => write(bytes));
     written.catch(() => undefined);
     return { layer: { diffId: digestFrom(diffId), size }, written };
 }
@@ -59302,50 +58996,1549 @@ async function hashLayer(content) {
     }
     return { diffId: digestFrom(hash), size };
 }
-async function* splitIntoBlocks(content, buffers) {
-    let block = buffers.take();
+async function* splitIntoBlocks(content, take) {
+    let block;
     let filled = 0;
     for await (const chunk of content) {
         for (let at = 0; at < chunk.length;) {
+            block ??= await take();
             const copied = chunk.copy(block, filled, at);
             at += copied;
             filled += copied;
             if (filled < block.length)
                 continue;
             yield block;
-            block = buffers.take();
+            block = undefined;
             filled = 0;
         }
     }
-    if (filled > 0)
+    if (block !== undefined)
         yield block.subarray(0, filled);
-    else
-        buffers.giveBack(block);
 }
 function digestFrom(hash) {
     return `sha256:${hash.digest('hex')}`;
 }
-function createSemaphore(count) {
-    let free = count;
-    const waiting = [];
+
+;// CONCATENATED MODULE: ./lib/fs/regular-file.js
+
+
+
+
+async function resolveWithin(path, root) {
+    try {
+        const [target, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
+        if (isWithin(target, folder))
+            return target;
+    }
+    catch (error) {
+        if (isCode(error, 'ENOENT', 'ENOTDIR'))
+            return undefined;
+        throw unreadable(path, error);
+    }
+    throw linkOutside(path, root);
+}
+async function openRegularFile(path, root) {
+    const target = await resolveWithin(path, root);
+    if (target === undefined)
+        throw new errors/* FileError */.f6({ message: `${path} does not exist` });
+    const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
+    const handle = await (0,promises_.open)(target, flags).catch((error) => {
+        throw unreadable(path, error);
+    });
+    try {
+        const file = await handle.stat();
+        if (!file.isFile())
+            throw new errors/* FileError */.f6({ message: `${path} is not a regular file` });
+        if (!(await isStillWithin(handle, root)))
+            throw linkOutside(path, root);
+        return { handle, size: file.size };
+    }
+    catch (error) {
+        await handle.close();
+        throw error;
+    }
+}
+async function readWhole({ handle, size }, path) {
+    const bytes = Buffer.alloc(size);
+    let length = 0;
+    try {
+        while (length < size) {
+            const { bytesRead } = await handle.read(bytes, length, size - length, length);
+            if (bytesRead === 0)
+                break;
+            length += bytesRead;
+        }
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+    return bytes.subarray(0, length);
+}
+const regular_file_CHUNK = 1024 * 1024;
+async function* contentOf({ handle, size }, path) {
+    if (size === 0)
+        return handle.close();
+    try {
+        yield* handle.createReadStream({ highWaterMark: regular_file_CHUNK, end: size - 1 });
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+}
+async function isFolder(path) {
+    try {
+        return (await (0,promises_.stat)(path)).isDirectory();
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+}
+const regular_file_NAMES_LIMIT = 10_000;
+async function listFolder(path, root) {
+    const target = await resolveWithin(path, root);
+    if (target === undefined)
+        throw new errors/* FileError */.f6({ message: `${path} does not exist` });
+    const names = [];
+    try {
+        for await (const { name } of await (0,promises_.opendir)(target, { bufferSize: 512 })) {
+            names.push(name);
+            if (names.length > regular_file_NAMES_LIMIT)
+                break;
+        }
+    }
+    catch (error) {
+        throw unreadable(path, error);
+    }
+    if (names.length <= regular_file_NAMES_LIMIT)
+        return names.sort();
+    throw new errors/* FileError */.f6({ message: `The folder ${path} has more than ${regular_file_NAMES_LIMIT} files` });
+}
+async function isStillWithin({ fd }, root) {
+    const target = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
+    return target === undefined || isWithin(target, await (0,promises_.realpath)(root));
+}
+function isWithin(path, folder) {
+    const below = (0,external_node_path_.relative)(folder, path);
+    return below === '' || !(below === '..' || below.startsWith('../') || (0,external_node_path_.isAbsolute)(below));
+}
+function unreadable(path, cause) {
+    return new errors/* FileError */.f6({ message: `${path} can't be read`, detail: (0,errors/* messageOf */.bD)(cause), cause });
+}
+function linkOutside(path, root) {
+    return new errors/* FileError */.f6({
+        message: `${path} is a link that leads out of ${root}`,
+        hint: 'The file was not read. All files of an image must be in its output or in other store paths. Copy the file to the output, or link to a store path.',
+    });
+}
+function isCode(error, ...codes) {
+    return codes.includes(String(error.code));
+}
+
+;// CONCATENATED MODULE: ./lib/image/source-image.js
+
+function openImageReader(reader) {
+    let image;
+    async function* readLayers() {
+        image = yield* reader;
+    }
+    const layers = readLayers();
     return {
-        acquire() {
-            if (free > 0) {
-                free--;
-                return Promise.resolve();
-            }
-            return new Promise((resolve) => {
-                waiting.push(resolve);
-            });
-        },
-        release() {
-            const next = waiting.shift();
-            if (next === undefined)
-                free++;
-            else
-                next();
+        layers,
+        async image() {
+            while (!(await layers.next()).done)
+                ;
+            if (image === undefined)
+                throw new Error('the image was closed before its end');
+            return image;
         },
     };
+}
+function damagedImage(path, problem, cause) {
+    return new errors/* ImageError */.C8({ message: `${path} is not a complete image: ${problem}`, cause });
+}
+function memberName(name) {
+    const parts = [];
+    for (const part of name.split('/')) {
+        if (part === '' || part === '.')
+            continue;
+        if (part === '..' && parts.length > 0 && parts.at(-1) !== '..')
+            parts.pop();
+        else
+            parts.push(part);
+    }
+    return parts.join('/');
+}
+function formatNames(names, separator = ', ') {
+    const shown = names.slice(0, 8).join(separator);
+    return names.length > 8 ? `${shown} and ${names.length - 8} more` : shown || 'nothing';
+}
+
+;// CONCATENATED MODULE: ./lib/image/documents.js
+
+
+
+
+
+
+
+const DOCUMENT_LIMIT = 4 * 1024 * 1024;
+const DOCUMENTS_LIMIT = 64 * 1024 * 1024;
+function isDocument(name, bytes) {
+    if (name === 'manifest.json' || name === 'index.json')
+        return bytes.length > 0;
+    const first = bytes.find((byte) => !isJsonSpace(byte));
+    return first === 0x7b || first === 0x5b;
+}
+function isJsonSpace(byte) {
+    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+async function requireDocument(name, contents, description, path) {
+    const bytes = await contents.document(name);
+    if (bytes !== undefined)
+        return bytes;
+    const member = await contents.member(name);
+    if (member?.type !== 'file')
+        throw damagedImage(path, `${description} is missing`);
+    if (member.size === 0)
+        throw damagedImage(path, `${description} is empty`);
+    if (member.size > DOCUMENT_LIMIT)
+        throw damagedImage(path, `${description} is too large (${(0,lib_text/* formatBytes */.z3)(member.size)}, at most ${(0,lib_text/* formatBytes */.z3)(DOCUMENT_LIMIT)})`);
+    throw damagedImage(path, `${description} is not JSON`);
+}
+const LAYERS_LIMIT = 1000;
+function tooManyLayers(count) {
+    return `it has ${count} layers, and no runtime runs an image with more than ${LAYERS_LIMIT}`;
+}
+function readImageConfig(bytes, name, path) {
+    const config = parseImageConfig(bytes, name, path);
+    if (config.diffIds.length > LAYERS_LIMIT)
+        throw damagedImage(path, tooManyLayers(config.diffIds.length));
+    return config;
+}
+function parseImageConfig(bytes, name, path) {
+    try {
+        return parseConfig(bytes, `the config ${name}`);
+    }
+    catch (error) {
+        if (error instanceof errors/* FormatError */.IF)
+            throw damagedImage(path, error.parts.message, error);
+        throw error;
+    }
+}
+const DESCRIPTION_LIMIT = 8 * 1024 * 1024;
+const DESCRIPTION = object({
+    'image-config': looseObject({}),
+    layers: nullable(array(object({ diff_ids: string() })), []),
+});
+async function readDescription(path, root) {
+    const file = await openRegularFile(path, root);
+    try {
+        if (file.size > DESCRIPTION_LIMIT)
+            return { fault: `it has ${(0,lib_text/* formatBytes */.z3)(file.size)}` };
+        const read = readJson(DESCRIPTION, await readWhole(file, path));
+        if (!read.ok)
+            return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+        const diffIds = read.value.layers.map((layer) => layer.diff_ids);
+        return diffIds.length > LAYERS_LIMIT ? { fault: tooManyLayers(diffIds.length) } : { diffIds };
+    }
+    finally {
+        await file.handle.close();
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/layered-description.js
+
+
+
+
+
+function parseLayeredDescription(json) {
+    const read = readJson(layered_description_DESCRIPTION, json);
+    if (!read.ok)
+        return { ok: false, reason: reasonOf(read) };
+    const reason = unsupportedNumber(json.toString()) ?? conflictingField(read.value);
+    return reason === undefined ? { ok: true, value: toDescription(read.value) } : { ok: false, reason };
+}
+function descriptionInWrapper(script) {
+    const [, stream = '', description = ''] = WRAPPER.exec(script) ?? [];
+    return isStorePath(stream) && isStorePath(description) && description.endsWith('.json') ? description : undefined;
+}
+const WRAPPER = /^#! ?\/[^\s]*\/(?:ba)?sh(?: -e)?\s*\nexec(?: +-a "\$0")? +"(\/[^\s"]+)" +(\/[^\s"]+) +(?:"\$\{extraFlagsArray\[@\]\}" +)?"\$@" *\n*$/;
+const KEYS = [
+    'architecture',
+    'config',
+    'created',
+    'customisation_layer',
+    'from_image',
+    'os',
+    'repo_tag',
+    'store_dir',
+    'store_layers',
+];
+const KEYS_OF_2024 = ['gid', 'gname', 'mtime', 'uid', 'uname'];
+const TEXT = string('is not a string');
+const PATH_IN_STORE = pipe(TEXT, check(isStorePath, 'is not a store path'));
+const DATE = pipe(TEXT, check((text) => text !== 'now', 'is `now`, which makes each image different'), check((text) => toSeconds(text) !== undefined, 'is not a date like 1970-01-01T00:00:01+00:00'));
+const MTIME = pipe(DATE, transform((text) => toSeconds(text) ?? 0), check((seconds) => seconds >= 0 && seconds < 8 ** 11, 'is not between the years 1970 and 2242'));
+const layered_description_ID = pipe(union([number(), pipe(string(), regex(/^(?:0|[1-9]\d{0,9})$/, 'is not a user or group ID'))], 'is not a user or group ID'), transform(Number), check((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 32, 'is not a user or group ID'));
+const NAME = pipe(TEXT, check((text) => !/\p{Cc}/u.test(text), 'has a control character'));
+const OBJECT = custom(isObject, 'is not an object');
+const FIELDS = object({
+    architecture: pipe(TEXT, nonEmpty('is empty')),
+    config: OBJECT,
+    created: DATE,
+    customisation_layer: PATH_IN_STORE,
+    from_image: nullable(TEXT),
+    os: literal('linux', 'is not `linux`'),
+    repo_tag: TEXT,
+    store_dir: pipe(TEXT, check((text) => text !== '/' && text.startsWith('/') && external_node_path_.posix.resolve(text) === text, 'is not an absolute path')),
+    store_layers: array(array(PATH_IN_STORE, 'is not a list'), 'is not a list'),
+    mtime: optional(MTIME),
+    uid: optional(layered_description_ID),
+    gid: optional(layered_description_ID),
+    uname: optional(NAME),
+    gname: optional(NAME),
+});
+const layered_description_DESCRIPTION = pipe(OBJECT, rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed)
+        return;
+    const message = keyProblem(Object.keys(dataset.value)) ?? textProblem(dataset.value);
+    if (message !== undefined)
+        addIssue({ message });
+}), FIELDS);
+function toDescription(fields) {
+    return {
+        architecture: fields.architecture,
+        config: fields.config,
+        created: fields.created,
+        mtime: fields.mtime ?? toSeconds(fields.created) ?? 0,
+        uid: fields.uid ?? 0,
+        gid: fields.gid ?? 0,
+        uname: fields.uname ?? 'root',
+        gname: fields.gname ?? 'root',
+        storeDir: fields.store_dir,
+        storeFolderMode: fields.mtime === undefined ? 0o555 : 0o755,
+        repoTag: fields.repo_tag,
+        fromImage: fields.from_image ?? undefined,
+        storeLayers: fields.store_layers,
+        customisationLayer: fields.customisation_layer,
+    };
+}
+function reasonOf({ problem, place }) {
+    return place === undefined
+        ? `its description ${problem.replace(/^it /, '')}`
+        : `\`${place}\` in its description ${problem}`;
+}
+function keyProblem(keys) {
+    const unknown = keys.find((key) => !KEYS.includes(key) && !KEYS_OF_2024.includes(key));
+    if (unknown !== undefined)
+        return `has the unknown key \`${(0,lib_text/* sanitizeLine */.g$)(unknown)}\``;
+    const newer = KEYS_OF_2024.some((key) => keys.includes(key));
+    const missing = [...KEYS, ...(newer ? KEYS_OF_2024 : [])].find((key) => !keys.includes(key));
+    return missing === undefined ? undefined : `has no key \`${missing}\``;
+}
+function textProblem(value) {
+    if (typeof value === 'string')
+        return value.isWellFormed() ? undefined : 'has a text with half a surrogate pair';
+    if (typeof value !== 'object' || value === null)
+        return undefined;
+    if (Array.isArray(value))
+        return firstDefined(value, textProblem);
+    return firstDefined(Object.entries(value), ([key, member]) => /^(?:0|[1-9]\d*)$/.test(key) ? `has the number \`${key}\` as a key` : (textProblem(key) ?? textProblem(member)));
+}
+function firstDefined(items, find) {
+    for (const item of items) {
+        const found = find(item);
+        if (found !== undefined)
+            return found;
+    }
+    return undefined;
+}
+function unsupportedNumber(json) {
+    for (const [token] of json.matchAll(STRING_OR_NUMBER)) {
+        if (token.startsWith('"') || (/^-?\d+$/.test(token) && Number.isSafeInteger(Number(token))))
+            continue;
+        return `its description has the number ${(0,lib_text/* sanitizeLine */.g$)(token.slice(0, 30))}, which is not a whole number of up to 15 digits`;
+    }
+    return undefined;
+}
+const STRING_OR_NUMBER = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
+function conflictingField(fields) {
+    const { store_dir, store_layers, customisation_layer, from_image, config, mtime, created } = fields;
+    const outside = [...store_layers.flat(), customisation_layer].find((path) => external_node_path_.posix.dirname(path) !== store_dir);
+    if (outside !== undefined)
+        return `its description has the path ${outside}, which is not directly in ${store_dir}`;
+    if (mtime === undefined && !is(MTIME, created))
+        return '`created` in its description is not between the years 1970 and 2242';
+    if (from_image === null)
+        return undefined;
+    if (!isBelowStorePath(from_image, store_dir))
+        return '`from_image` in its description is not in the Nix store';
+    return is(ENV, config['Env']) ? undefined : '`config.Env` in its description is not a list of strings';
+}
+const ENV = optional(array(string()));
+function isBelowStorePath(path, storeDir) {
+    const [name = ''] = path.slice(storeDir.length + 1).split('/');
+    return path.startsWith(`${storeDir}/`) && external_node_path_.posix.resolve(path) === path && isStorePath(`${storeDir}/${name}`);
+}
+function toSeconds(text) {
+    const [, local, sign, hours, minutes] = ISO_DATE.exec(text) ?? [];
+    if (local === undefined || text.endsWith('-00:00') || text.startsWith('0000'))
+        return undefined;
+    const time = Date.parse(`${local}Z`);
+    if (Number.isNaN(time) || new Date(time).toISOString() !== `${local}.000Z`)
+        return undefined;
+    const offset = (Number(hours) * 60 + Number(minutes)) * 60;
+    return time / 1000 - (sign === '-' ? -offset : offset);
+}
+const ISO_DATE = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)([+-])([01]\d|2[0-3]):([0-5]\d)$/;
+function isObject(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+;// CONCATENATED MODULE: ./lib/image/go-regexp.js
+function goRegExp(source) {
+    const tokens = source.match(TOKENS) ?? [];
+    if (tokens.join('') !== source)
+        return undefined;
+    try {
+        return new RegExp(tokens.map(translateToken).join(''), 'gu');
+    }
+    catch {
+        return undefined;
+    }
+}
+const TOKENS = /\\[!-/:-@[-`{-~]|\\[dDwW]|\[\^?[\w./+=@,:%~ -]+\]|\((?:\?:|(?!\?))|\)(?![*+])|[*+?]\??|[^\\[\](){}*+?]/gu;
+function translateToken(token) {
+    if (token === '.')
+        return '[^\\n]';
+    if (!token.startsWith('\\') || /\w/.test(token[1] ?? ''))
+        return token;
+    const literal = token.slice(1);
+    return /[$^\\.*+?()[\]{}|/]/.test(literal) ? token : literal;
+}
+function goMatches(expression, text) {
+    expression.lastIndex = 0;
+    return expression.test(text);
+}
+function goReplaceAll(expression, text, replacement) {
+    let result = '';
+    let end = 0;
+    let from = 0;
+    while (from <= text.length) {
+        expression.lastIndex = from;
+        const match = expression.exec(text);
+        if (match === null)
+            break;
+        const matchEnd = match.index + match[0].length;
+        result += text.slice(end, match.index);
+        if (matchEnd > end || match.index === 0)
+            result += replacement;
+        end = matchEnd;
+        const next = from + ((text.codePointAt(from) ?? 0) > 0xffff ? 2 : 1);
+        from = Math.max(matchEnd, next);
+    }
+    return result + text.slice(end);
+}
+
+;// CONCATENATED MODULE: ./lib/image/nix2container.js
+
+
+
+
+function parseNix2containerImage(json, store) {
+    const read = readJson(IMAGE, json);
+    if (!read.ok)
+        return { ok: false, reason: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
+    const { arch, created, layers, 'image-config': config } = read.value;
+    if (!layers.every((layer) => isInStore(layer, store)))
+        return { ok: false, reason: `a file of its layers is not in ${store}` };
+    const value = {
+        os: 'linux',
+        architecture: arch,
+        created: created ?? undefined,
+        config,
+        layers: layers.map(layerOf),
+    };
+    return { ok: true, value };
+}
+function nix2containerConfig({ os, architecture, created, config, layers }) {
+    const { User, ExposedPorts, Env, Entrypoint, Cmd, Volumes, WorkingDir, Labels, StopSignal, ArgsEscaped } = config;
+    const image = {
+        created,
+        architecture,
+        os,
+        config: withoutEmpty({
+            User,
+            ExposedPorts: sorted(ExposedPorts),
+            Env,
+            Entrypoint,
+            Cmd,
+            Volumes: sorted(Volumes),
+            WorkingDir,
+            Labels: sorted(Labels),
+            StopSignal,
+            ArgsEscaped,
+        }),
+        rootfs: { type: 'layers', diff_ids: layers.map(({ diffId }) => diffId) },
+        history: layers.map(({ history }) => {
+            const { created, created_by, author, comment, empty_layer } = history;
+            return withoutEmpty({ created, created_by, author, comment, empty_layer });
+        }),
+    };
+    return Buffer.from(goJson(image));
+}
+const VERSION = 1;
+const nix2container_TEXT = pipe(string(), check((text) => text.isWellFormed() && !/[\0\b\f]/.test(text), 'has an unusual character'));
+const TIME = pipe(string(), regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{0,8}[1-9])?(?:Z|(?![+-]00:00)[+-]\d\d:\d\d)$/, 'is not a time as Go formats it'));
+const nix2container_ID = pipe(number(), integer(), minValue(0), maxValue(0xffffffff));
+const REGEX = pipe(nix2container_TEXT, check((source) => goRegExp(source) !== undefined, 'is a regular expression that only Go understands'));
+function mapOf(schema) {
+    return pipe(custom((value) => nix2container_isObject(value) && Object.entries(value).every(([key, one]) => is(nix2container_TEXT, key) && is(schema, one)), 'is not an object with such values'), transform((value) => new Map(Object.entries(value))));
+}
+function nix2container_isObject(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+const SETTINGS = strictObject({
+    User: optional(nix2container_TEXT),
+    ExposedPorts: optional(mapOf(strictObject({}))),
+    Env: optional(array(nix2container_TEXT)),
+    Entrypoint: optional(array(nix2container_TEXT)),
+    Cmd: optional(array(nix2container_TEXT)),
+    Volumes: optional(mapOf(strictObject({}))),
+    WorkingDir: optional(nix2container_TEXT),
+    Labels: optional(mapOf(nix2container_TEXT)),
+    StopSignal: optional(nix2container_TEXT),
+    ArgsEscaped: optional(dist_boolean()),
+});
+const HISTORY = strictObject({
+    created: optional(TIME),
+    created_by: optional(nix2container_TEXT),
+    author: optional(nix2container_TEXT),
+    comment: optional(nix2container_TEXT),
+    empty_layer: optional(dist_boolean()),
+});
+const PERM = strictObject({
+    regex: REGEX,
+    mode: pipe(string(), regex(/^[0-7]{0,7}$/, 'is not a mode')),
+    uid: nix2container_ID,
+    gid: nix2container_ID,
+    uname: nix2container_TEXT,
+    gname: nix2container_TEXT,
+});
+const nix2container_PATH = strictObject({
+    path: nix2container_TEXT,
+    options: optional(strictObject({
+        rewrite: strictObject({
+            regex: REGEX,
+            repl: pipe(nix2container_TEXT, check((text) => !text.includes('$'), 'refers to groups')),
+        }),
+        perms: optional(pipe(array(PERM), minLength(1))),
+    })),
+});
+const TAR = 'application/vnd.oci.image.layer.v1.tar';
+const LAYER = pipe(strictObject({
+    digest: DIGEST,
+    size: pipe(number(), safeInteger(), minValue(0)),
+    diff_ids: DIGEST,
+    paths: optional(pipe(array(nix2container_PATH), minLength(1))),
+    mediatype: picklist([TAR, `${TAR}+gzip`, `${TAR}+zstd`]),
+    'layer-path': optional(pipe(nix2container_TEXT, minLength(1))),
+    History: HISTORY,
+}), check((layer) => layer.paths !== undefined || layer['layer-path'] !== undefined, 'has no content'), check(({ digest, diff_ids, mediatype }) => mediatype !== TAR || digest === diff_ids, 'has two digests'), check((layer) => layer.mediatype === TAR || layer['layer-path'] !== undefined, 'is compressed, but has no file'));
+const IMAGE = strictObject({
+    version: literal(VERSION),
+    'image-config': SETTINGS,
+    layers: pipe(array(LAYER), minLength(1)),
+    arch: pipe(nix2container_TEXT, minLength(1)),
+    created: nullish(TIME),
+});
+function layerOf({ digest, diff_ids, paths = [], mediatype, 'layer-path': file, History, }) {
+    return {
+        diffId: diff_ids,
+        digest,
+        mediaType: mediatype,
+        content: file === undefined
+            ? {
+                kind: 'store-paths',
+                paths: paths.map(({ path, options }) => ({
+                    path,
+                    rewrite: options?.rewrite.regex ? options.rewrite : undefined,
+                    perms: options?.perms ?? [],
+                })),
+            }
+            : { kind: 'file', path: file },
+        history: History,
+    };
+}
+function isInStore({ paths = [], 'layer-path': file }, store) {
+    const isBelow = (path) => path.startsWith(`${store}/`) && !/\/(?:\.{0,2}\/|\.{0,2}$)/.test(path);
+    if (file !== undefined)
+        return isBelow(file);
+    return paths.every(({ path }) => isBelow(path) && !path.includes('/', store.length + 1));
+}
+function withoutEmpty(fields) {
+    return Object.fromEntries(Object.entries(fields).filter(([, value]) => !isEmpty(value)));
+}
+function isEmpty(value) {
+    if (value instanceof Map)
+        return value.size === 0;
+    return Array.isArray(value) ? value.length === 0 : !value;
+}
+function sorted(map) {
+    return new Map([...(map ?? [])].sort(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b))));
+}
+function goJson(value) {
+    return formatJson(value).replace(/[<>&\u2028\u2029]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+function formatJson(value) {
+    if (Array.isArray(value))
+        return `[${value.map(formatJson).join(',')}]`;
+    if (!nix2container_isObject(value))
+        return JSON.stringify(value);
+    const entries = value instanceof Map ? [...value] : Object.entries(value);
+    const fields = entries.filter(([, one]) => one !== undefined);
+    return `{${fields.map(([key, one]) => `${JSON.stringify(key)}:${formatJson(one)}`).join(',')}}`;
+}
+
+;// CONCATENATED MODULE: ./lib/image/go-tar.js
+
+
+function goTarHeader(entry) {
+    const records = paxRecords(entry);
+    const split = splitName(entry.name);
+    if (records.every(([key]) => key === 'path' && split !== undefined))
+        return split === undefined ? ustarHeader(entry, '') : ustarHeader({ ...entry, name: split.rest }, split.prefix);
+    const content = Buffer.from(records.map(([key, value]) => paxRecord(key, value)).join(''), 'latin1');
+    return Buffer.concat([
+        paxHeader(entry.name, content.length),
+        content,
+        Buffer.alloc(tarPadding(content.length)),
+        ustarHeader({ ...entry, name: asciiOf(entry.name), linkName: asciiOf(entry.linkName) }, ''),
+    ]);
+}
+function tarPadding(size) {
+    return (BLOCK - (size % BLOCK)) % BLOCK;
+}
+const GO_TAR_END = Buffer.alloc(2 * BLOCK);
+const go_tar_NAME = 100;
+const USER = 32;
+const PREFIX = 155;
+const ID_LIMIT = 0o7777777;
+const SIZE_LIMIT = 0o77777777777;
+function paxRecords(entry) {
+    const records = [];
+    if (entry.gid > ID_LIMIT)
+        records.push(['gid', String(entry.gid)]);
+    if (!fitsField(entry.groupName, USER))
+        records.push(['gname', entry.groupName]);
+    if (!fitsField(entry.linkName, go_tar_NAME))
+        records.push(['linkpath', entry.linkName]);
+    if (!fitsField(entry.name, go_tar_NAME))
+        records.push(['path', entry.name]);
+    if (entry.size > SIZE_LIMIT)
+        records.push(['size', String(entry.size)]);
+    if (entry.uid > ID_LIMIT)
+        records.push(['uid', String(entry.uid)]);
+    if (!fitsField(entry.userName, USER))
+        records.push(['uname', entry.userName]);
+    return records;
+}
+function fitsField(text, size) {
+    return text.length <= size && isAscii(text);
+}
+function splitName(name) {
+    if (name.length <= go_tar_NAME || !isAscii(name))
+        return undefined;
+    const at = name.lastIndexOf('/', name.length > PREFIX + 1 ? PREFIX : name.length - 1);
+    const rest = name.slice(at + 1);
+    if (at <= 0 || rest.length > go_tar_NAME || rest.length === 0)
+        return undefined;
+    return { prefix: name.slice(0, at), rest };
+}
+function paxRecord(key, value) {
+    const rest = ` ${key}=${value}\n`;
+    const length = rest.length + String(rest.length).length;
+    return `${rest.length + String(length).length}${rest}`;
+}
+function paxHeader(name, size) {
+    const block = Buffer.alloc(BLOCK);
+    const { dir, base } = external_node_path_.posix.parse(name);
+    const own = asciiOf(external_node_path_.posix.join(dir, 'PaxHeaders.0', base));
+    putText(block, 0, go_tar_NAME, own.slice(0, go_tar_NAME).replace(/\/+$/, ''));
+    putOctal(block, 100, 8, 0);
+    putOctal(block, 108, 8, 0);
+    putOctal(block, 116, 8, 0);
+    putOctal(block, 124, 12, size);
+    putOctal(block, 136, 12, 0);
+    block[156] = FLAGS.pax;
+    return finishBlock(block);
+}
+const FLAGS = { file: 0x30, folder: 0x35, 'symbolic-link': 0x32, pax: 0x78 };
+function ustarHeader(entry, prefix) {
+    const block = Buffer.alloc(BLOCK);
+    putText(block, 0, go_tar_NAME, entry.name);
+    putOctal(block, 100, 8, entry.mode);
+    putOctal(block, 108, 8, entry.uid > ID_LIMIT ? 0 : entry.uid);
+    putOctal(block, 116, 8, entry.gid > ID_LIMIT ? 0 : entry.gid);
+    putOctal(block, 124, 12, entry.size > SIZE_LIMIT ? 0 : entry.size);
+    putOctal(block, 136, 12, entry.modified);
+    block[156] = FLAGS[entry.type];
+    putText(block, 157, go_tar_NAME, entry.linkName);
+    putText(block, 265, USER, asciiOf(entry.userName));
+    putText(block, 297, USER, asciiOf(entry.groupName));
+    putOctal(block, 329, 8, 0);
+    putOctal(block, 337, 8, 0);
+    putText(block, 345, PREFIX, prefix);
+    return finishBlock(block);
+}
+function finishBlock(block) {
+    block.write('ustar\0' + '00', 257, 'latin1');
+    let sum = 8 * 0x20;
+    for (const byte of block)
+        sum += byte;
+    block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
+    return block;
+}
+function putText(block, at, size, text) {
+    const fitting = text.length > size && text[size - 1] === '/' ? cutSlashes(text, size) : text.slice(0, size);
+    block.write(fitting, at, size, 'latin1');
+}
+function cutSlashes(text, size) {
+    const start = text.slice(0, size - 1).replace(/\/+$/, '').length;
+    return `${text.slice(0, start)}\0${text.slice(start + 1, size)}`;
+}
+function putOctal(block, at, size, value) {
+    block.write(value.toString(8).padStart(size - 1, '0'), at, size - 1, 'latin1');
+}
+function isAscii(text) {
+    return !/[\x80-\xff]/.test(text);
+}
+function asciiOf(text) {
+    return text.replace(/[\x80-\xff]/g, '');
+}
+
+;// CONCATENATED MODULE: ./lib/image/nix2container-tree.js
+
+
+
+
+
+const FILES_PER_TURN = 1000;
+async function addStorePath(root, { path, rewrite, perms }, place) {
+    const expression = rewrite && compile(rewrite.regex);
+    const storePath = {
+        path: bytesOf(path),
+        place: bytesOf(place),
+        perms: perms.map((perm) => ({ ...perm, expression: compile(perm.regex) })),
+        permsKey: rewrite !== undefined || perms.length > 0 ? JSON.stringify(perms) : undefined,
+    };
+    const pending = [storePath.path];
+    for (let path = pending.pop(), count = 1; path !== undefined; path = pending.pop(), count++) {
+        const file = lookUp(path, storePath);
+        const name = expression ? bytesOf(goReplaceAll(expression, textOf(path), rewrite.repl)) : path;
+        if (name !== '')
+            addFile(root, name, file);
+        if (typeOf(file) === 'folder')
+            for (const child of listNames(file).sort().reverse())
+                pending.push(`${path}/${child}`);
+        if (count % FILES_PER_TURN === 0)
+            await (0,external_node_timers_promises_.setImmediate)();
+    }
+}
+function* walkTree({ children }, path) {
+    for (const part of [...(children?.keys() ?? [])].sort()) {
+        const node = children?.get(part);
+        if (node === undefined)
+            continue;
+        const name = part === '' ? '/' : path === '' || path === '/' ? `${path}${part}` : `${path}/${part}`;
+        yield [name, node];
+        if (node.children !== undefined)
+            yield* walkTree(node, name);
+    }
+}
+function addFile(root, name, file) {
+    let node = root;
+    for (const part of partsOf(name)) {
+        node.children ??= new Map();
+        let child = node.children.get(part);
+        if (child === undefined) {
+            child = {};
+            node.children.set(part, child);
+        }
+        node = child;
+    }
+    if (node.file !== undefined && !canReplace(node.file, file))
+        throw new errors/* ImageError */.C8({
+            message: `Two store paths have different files for ${textOrBytes(name)} in the image`,
+            detail: `${textOrBytes(node.file.path)} and ${textOrBytes(file.path)}`,
+        });
+    node.file = file;
+}
+function partsOf(name) {
+    const cleaned = external_node_path_.posix.normalize(name).replace(/(?<=.)\/$/, '');
+    return cleaned === '/' ? [''] : cleaned.split('/');
+}
+function canReplace(before, after) {
+    if (before.mode !== after.mode)
+        return false;
+    if (typeOf(before) === 'file' && before.size !== after.size)
+        return false;
+    const { permsKey } = before.storePath;
+    return permsKey === undefined || permsKey === after.storePath.permsKey;
+}
+function typeOf({ path, mode }) {
+    switch (mode & external_node_fs_.constants.S_IFMT) {
+        case external_node_fs_.constants.S_IFREG:
+            return 'file';
+        case external_node_fs_.constants.S_IFDIR:
+            return 'folder';
+        case external_node_fs_.constants.S_IFLNK:
+            return 'symbolic-link';
+        default:
+            throw new errors/* ImageError */.C8({ message: `${textOrBytes(path)} is neither a file, a folder nor a link` });
+    }
+}
+function lookUp(path, storePath) {
+    const { mode, size } = orUnreadable({ path }, () => (0,external_node_fs_.lstatSync)(placeOf({ path, storePath })));
+    return { path, storePath, mode, size };
+}
+function listNames(file) {
+    return orUnreadable(file, () => (0,external_node_fs_.readdirSync)(placeOf(file), 'latin1'));
+}
+function placeOf({ path, storePath }) {
+    return Buffer.from(storePath.place + path.slice(storePath.path.length), 'latin1');
+}
+function orUnreadable(file, call) {
+    try {
+        return call();
+    }
+    catch (error) {
+        throw nix2container_tree_unreadable(file, error);
+    }
+}
+function nix2container_tree_unreadable({ path }, cause) {
+    return new errors/* FileError */.f6({ message: `${textOrBytes(path)} can't be read`, detail: (0,errors/* messageOf */.bD)(cause), cause });
+}
+function compile(source) {
+    const expression = goRegExp(source);
+    if (expression === undefined)
+        throw new Error('the description was parsed with this expression');
+    return expression;
+}
+function bytesOf(text) {
+    return Buffer.from(text).toString('latin1');
+}
+function textOf(bytes) {
+    try {
+        return UTF8.decode(Buffer.from(bytes, 'latin1'));
+    }
+    catch (cause) {
+        throw new errors/* ImageError */.C8({ message: `The name of ${textOrBytes(bytes)} is not UTF-8`, cause });
+    }
+}
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+function textOrBytes(bytes) {
+    return Buffer.from(bytes, 'latin1').toString();
+}
+
+;// CONCATENATED MODULE: ./lib/image/nix2container-layer.js
+
+
+
+
+
+
+
+
+async function* readNix2containerLayer({ content }, { name, place }) {
+    const locate = (path) => place + path.slice(name.length);
+    if (content.kind === 'file') {
+        yield* contentOf(await openRegularFile(locate(content.path), place), content.path);
+        return;
+    }
+    const root = {};
+    for (const path of content.paths)
+        await addStorePath(root, path, locate(path.path));
+    yield* inChunks(tarPieces(root));
+}
+const nix2container_layer_CHUNK = 1024 * 1024;
+const SMALL = 128 * 1024;
+async function* inChunks(pieces) {
+    const chunk = Buffer.allocUnsafe(nix2container_layer_CHUNK);
+    let filled = 0;
+    for (const piece of pieces) {
+        if (!Buffer.isBuffer(piece)) {
+            if (filled > 0)
+                yield chunk.subarray(0, filled);
+            filled = 0;
+            yield* readLarge(piece, chunk);
+            continue;
+        }
+        for (let at = 0; at < piece.length;) {
+            const copied = piece.copy(chunk, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled < nix2container_layer_CHUNK)
+                continue;
+            yield chunk;
+            filled = 0;
+        }
+    }
+    if (filled > 0)
+        yield chunk.subarray(0, filled);
+}
+function* tarPieces(root) {
+    const content = Buffer.allocUnsafe(SMALL);
+    const zeros = Buffer.alloc(BLOCK);
+    for (const [name, { file }] of walkTree(root, '')) {
+        const entry = nix2container_layer_entryOf(name, file);
+        yield goTarHeader(entry);
+        if (file === undefined || entry.size === 0)
+            continue;
+        yield entry.size > SMALL ? file : readSmall(file, content.subarray(0, entry.size));
+        yield zeros.subarray(0, tarPadding(entry.size));
+    }
+    yield GO_TAR_END;
+}
+const FOLDER = {
+    type: 'folder',
+    linkName: '',
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    userName: 'root',
+    groupName: 'root',
+    size: 0,
+    modified: 1,
+};
+function nix2container_layer_entryOf(name, file) {
+    if (file === undefined)
+        return { ...FOLDER, name };
+    return { ...FOLDER, name, ...contentFields(file), ...permFields(file) };
+}
+function contentFields(file) {
+    const type = typeOf(file);
+    const mode = file.mode & 0o7777;
+    if (type === 'file')
+        return { type, mode, size: file.size };
+    return type === 'folder' ? { mode } : { type, mode: 0o777, linkName: readTarget(file) };
+}
+function permFields({ path, storePath: { perms } }) {
+    if (perms.length === 0)
+        return {};
+    const text = textOf(path);
+    const fields = perms
+        .filter(({ expression }) => goMatches(expression, text))
+        .map(({ mode, uid, gid, uname, gname }) => ({
+        uid,
+        gid,
+        ...(uname !== '' && { userName: bytesOf(uname) }),
+        ...(gname !== '' && { groupName: bytesOf(gname) }),
+        ...(mode !== '' && { mode: Number.parseInt(mode, 8) }),
+    }));
+    return Object.assign({}, ...fields);
+}
+const OPEN_FLAGS = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK;
+function readSmall(file, content) {
+    const fd = orUnreadable(file, () => (0,external_node_fs_.openSync)(placeOf(file), OPEN_FLAGS));
+    try {
+        let length = 0;
+        while (length < content.length) {
+            const read = orUnreadable(file, () => (0,external_node_fs_.readSync)(fd, content, length, content.length - length, null));
+            if (read === 0)
+                throw shrunk(file);
+            length += read;
+        }
+        return content;
+    }
+    finally {
+        (0,external_node_fs_.closeSync)(fd);
+    }
+}
+async function* readLarge(file, buffer) {
+    const handle = await (0,promises_.open)(placeOf(file), OPEN_FLAGS).catch((error) => {
+        throw nix2container_tree_unreadable(file, error);
+    });
+    try {
+        for (let left = file.size; left > 0;) {
+            const { bytesRead } = await handle.read(buffer, 0, Math.min(left, buffer.length)).catch((error) => {
+                throw nix2container_tree_unreadable(file, error);
+            });
+            if (bytesRead === 0)
+                throw shrunk(file);
+            left -= bytesRead;
+            yield buffer.subarray(0, bytesRead);
+        }
+    }
+    finally {
+        await handle.close();
+    }
+}
+function readTarget(file) {
+    return orUnreadable(file, () => (0,external_node_fs_.readlinkSync)(placeOf(file), 'latin1'));
+}
+function shrunk({ path }) {
+    return new errors/* FileError */.f6({ message: `${textOrBytes(path)} became shorter while it was read` });
+}
+
+;// CONCATENATED MODULE: ./lib/image/source.js
+
+
+
+
+
+
+
+
+
+
+async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
+    const start = await readFileStart(path, root);
+    if (start === 'folder')
+        return findInFolder(path, root);
+    const format = formatOf(start);
+    if (format === undefined)
+        throw new errors/* ImageError */.C8({
+            message: `${path} is not an image`,
+            detail: describeStart(start, 'the file'),
+            hint: BUILDERS,
+        });
+    if (format === 'nix2container')
+        return describedSource(path, root);
+    const content = await readDecompressedStart(path, root, format);
+    if (content !== undefined && !mayBeTar(content))
+        throw new errors/* ImageError */.C8({
+            message: `${path} is not an image: it is compressed with ${format}, but does not contain a tar`,
+            detail: describeStart(content, 'decompressed, it'),
+            hint: BUILDERS,
+        });
+    return { path, root, format };
+}
+const BUILDERS = 'Build a docker archive (dockerTools.buildImage or buildLayeredImage), plain or compressed with gzip, zstd or xz, a script that streams one (dockerTools.streamLayeredImage), an image of nix2container, or an OCI layout.';
+async function describedSource(path, root) {
+    const description = await readDescription(path, root);
+    if ('diffIds' in description)
+        return { path, root, format: 'nix2container', ...description };
+    throw new errors/* ImageError */.C8({
+        message: `${path} is not an image`,
+        detail: `it begins like JSON, but nix2container's buildImage did not write it: ${description.fault}`,
+        hint: BUILDERS,
+    });
+}
+async function readFileStart(path, root, most = BLOCK) {
+    const place = await resolveWithin(path, root);
+    if (place === undefined)
+        throw new errors/* ImageError */.C8({ message: `There is no image at ${path}`, hint: BUILDERS });
+    if (await isFolder(place))
+        return 'folder';
+    const { handle, size } = await openRegularFile(place, root);
+    try {
+        return await readWhole({ handle, size: Math.min(most, size) }, path);
+    }
+    finally {
+        await handle.close();
+    }
+}
+const COMPRESSED_START = 256 * 1024;
+async function readDecompressedStart(path, root, format) {
+    if (!isCompressed(format))
+        return undefined;
+    const compressed = await readFileStart(path, root, COMPRESSED_START);
+    if (compressed === 'folder')
+        return undefined;
+    const reader = streamReader(decompress(format, external_node_stream_.Readable.from([compressed]), path));
+    try {
+        return await readExactly(reader, BLOCK);
+    }
+    catch {
+        return undefined;
+    }
+    finally {
+        await reader.close();
+    }
+}
+async function findInFolder(path, root) {
+    const names = await listFolder(path, root);
+    if (names.includes('index.json') && names.includes('oci-layout'))
+        return { path, root, format: 'layout' };
+    const sources = new Map();
+    for (const name of names) {
+        const source = await sourceAt((0,external_node_path_.join)(path, name), root);
+        const place = source && (await (0,promises_.realpath)(source.path));
+        if (source && place && !sources.has(place))
+            sources.set(place, source);
+    }
+    const images = [...sources.values()].filter((source) => !countsOnlyAlone(source));
+    const [only, ...more] = images;
+    if (only !== undefined && more.length === 0)
+        return only;
+    if (only !== undefined)
+        throw new errors/* ImageError */.C8({
+            message: `${path} is a folder that contains ${images.length} images`,
+            detail: `by their first bytes: ${formatNames(images.map((image) => (0,external_node_path_.basename)(image.path)))}`,
+            hint: 'Build each image by its own attribute.',
+        });
+    const others = [...sources.values()].map((source) => (0,external_node_path_.basename)(source.path));
+    throw new errors/* ImageError */.C8({
+        message: `${path} is a folder that contains no image`,
+        detail: `it contains ${formatNames(names)}`,
+        hint: others.length === 0
+            ? BUILDERS
+            : `In a folder, only an archive or an OCI layout counts as an image. If ${formatNames(others)} is a script that streams an image, or an image of nix2container, build it directly instead of a folder that contains it.`,
+    });
+}
+function countsOnlyAlone({ format }) {
+    return format === 'nix2container' || format === 'script';
+}
+async function sourceAt(path, root) {
+    const start = await readFileStart(path, root).catch(() => undefined);
+    if (start === 'folder') {
+        const parts = ['index.json', 'oci-layout'].map((name) => resolveWithin((0,external_node_path_.join)(path, name), root));
+        const found = await Promise.all(parts).catch(() => [undefined]);
+        return found.includes(undefined) ? undefined : { path, root, format: 'layout' };
+    }
+    const format = start && formatOf(start);
+    if (format === undefined)
+        return undefined;
+    const content = await readDecompressedStart(path, root, format);
+    return content === undefined || mayBeTar(content) ? { path, root, format } : undefined;
+}
+function formatOf(start) {
+    if (isTar(start))
+        return 'tar';
+    const compression = compressionOf(start);
+    if (compression !== undefined)
+        return compression;
+    if (start.toString('latin1', 0, 2) === '#!')
+        return 'script';
+    return start[0] === 0x7b ? 'nix2container' : undefined;
+}
+function isCompressed(format) {
+    return format === 'gzip' || format === 'zstd' || format === 'xz';
+}
+function describeStart(start, subject) {
+    if (start.length === 0)
+        return `${subject} is empty`;
+    const known = KNOWN_STARTS.find(([hex]) => start.toString('hex').startsWith(hex));
+    if (known !== undefined)
+        return `${subject} is ${known[1]}`;
+    const compression = compressionOf(start);
+    if (compression !== undefined)
+        return `${subject} is compressed with ${compression}`;
+    return `${subject} is ${/^[\x20-\x7e\s]*$/.test(start.toString('latin1')) ? 'text' : 'binary data of an unknown format'}`;
+}
+const KNOWN_STARTS = [
+    ['7f454c46', 'a program (ELF)'],
+    ['504b0304', 'a ZIP archive'],
+    ['425a68', 'compressed with bzip2'],
+    ['04224d18', 'compressed with lz4'],
+    ['5d0000', 'compressed with lzma'],
+    ['514649fb', 'a disk image (QCOW2)'],
+    ['68737173', 'a file system (squashfs)'],
+];
+
+;// CONCATENATED MODULE: ./lib/image/python-tar.js
+
+const PYTHON_TAR_BLOCK = 512;
+const PYTHON_TAR_RECORD = 20 * PYTHON_TAR_BLOCK;
+function createHeaderEncoder(attributes) {
+    const { mtime, uid, gid } = attributes;
+    assertValid({ mtime, uid, gid, uname: attributes.uname, gname: attributes.gname });
+    const uname = Buffer.from(attributes.uname).toString('latin1');
+    const gname = Buffer.from(attributes.gname).toString('latin1');
+    const owner = textRecord('uname', uname, 32) + textRecord('gname', gname, 32);
+    const ids = numberRecord('uid', uid, 8) + numberRecord('gid', gid, 8);
+    const time = numberRecord('mtime', mtime, 12);
+    const shared = {
+        owner: python_tar_octal(uid, 8) + python_tar_octal(gid, 8),
+        mtime: python_tar_octal(mtime, 12),
+        names: asciiField(uname, 32) + asciiField(gname, 32),
+    };
+    return (member) => {
+        const name = member.type === 'folder' ? `${member.name}/` : member.name;
+        const { linkName, size } = member;
+        const texts = textRecord('path', name, 100) + textRecord('linkpath', linkName, 100);
+        const records = texts + owner + ids + numberRecord('size', size, 12) + time;
+        const header = encodeHeader({
+            ...shared,
+            name,
+            mode: member.mode & 0o7777,
+            size,
+            flag: python_tar_FLAGS[member.type],
+            linkName,
+        });
+        if (records === '')
+            return header;
+        return encodePax(isUtf8(texts) ? records : `21 hdrcharset=BINARY\n${records}`, header);
+    };
+}
+function assertValid(attributes) {
+    for (const [key, value] of Object.entries(attributes))
+        if (typeof value === 'string' ? !value.isWellFormed() : !Number.isSafeInteger(value))
+            throw new errors/* ImageError */.C8({ message: `The ${key} of an image's layers is invalid: ${JSON.stringify(value)}` });
+}
+function pythonSortKey(name) {
+    return name.replace(NON_ASCII, (sequence) => {
+        if (sequence.length > 1)
+            return sequence;
+        const byte = sequence.charCodeAt(0);
+        return `\xed${String.fromCharCode(0xb0 | (byte >> 6), 0x80 | (byte & 0x3f))}`;
+    });
+}
+const NON_ASCII = new RegExp([
+    String.raw `[\xc2-\xdf][\x80-\xbf]`,
+    String.raw `\xe0[\xa0-\xbf][\x80-\xbf]`,
+    String.raw `[\xe1-\xec\xee\xef][\x80-\xbf]{2}`,
+    String.raw `\xed[\x80-\x9f][\x80-\xbf]`,
+    String.raw `\xf0[\x90-\xbf][\x80-\xbf]{2}`,
+    String.raw `[\xf1-\xf3][\x80-\xbf]{3}`,
+    String.raw `\xf4[\x80-\x8f][\x80-\xbf]{2}`,
+    String.raw `[\x80-\xff]`,
+].join('|'), 'g');
+const python_tar_FLAGS = { file: '0', 'symbolic-link': '2', folder: '5' };
+function isUtf8(bytes) {
+    return pythonSortKey(bytes) === bytes;
+}
+function python_tar_isAscii(bytes) {
+    return !/[\x80-\xff]/.test(bytes);
+}
+function encodeHeader({ name, mode, owner, size, mtime, flag, linkName, names }) {
+    const start = asciiField(name, 100) + python_tar_octal(mode, 8) + owner + python_tar_octal(size, 12) + mtime;
+    const end = `${flag}${asciiField(linkName, 100)}ustar\x0000${names}`;
+    const header = Buffer.alloc(PYTHON_TAR_BLOCK);
+    header.write(`${start}        ${end}`, 'latin1');
+    let sum = 0;
+    for (const byte of header)
+        sum += byte;
+    header.write(`${sum.toString(8).padStart(6, '0')}\0`, start.length, 'latin1');
+    return header;
+}
+function encodePax(records, header) {
+    const size = records.length;
+    const pax = encodeHeader({
+        name: '././@PaxHeader',
+        mode: 0,
+        owner: python_tar_octal(0, 8) + python_tar_octal(0, 8),
+        size,
+        mtime: python_tar_octal(0, 12),
+        flag: 'x',
+        linkName: '',
+        names: '\0'.repeat(64),
+    });
+    const content = Buffer.alloc(Math.ceil(size / PYTHON_TAR_BLOCK) * PYTHON_TAR_BLOCK);
+    content.write(records, 'latin1');
+    return Buffer.concat([pax, content, header]);
+}
+function textRecord(key, value, limit) {
+    return value.length > limit || !python_tar_isAscii(value) ? python_tar_paxRecord(key, value) : '';
+}
+function numberRecord(key, value, digits) {
+    return python_tar_fitsField(value, digits) ? '' : python_tar_paxRecord(key, String(value));
+}
+function python_tar_paxRecord(key, value) {
+    const record = ` ${key}=${value}\n`;
+    let length = record.length;
+    while (length !== record.length + String(length).length)
+        length = record.length + String(length).length;
+    return `${length}${record}`;
+}
+function asciiField(bytes, length) {
+    const text = python_tar_isAscii(bytes) ? bytes : bytes.replace(NON_ASCII, '?');
+    return text.slice(0, length).padEnd(length, '\0');
+}
+function python_tar_octal(value, length) {
+    return `${(python_tar_fitsField(value, length) ? value : 0).toString(8).padStart(length - 1, '0')}\0`;
+}
+function python_tar_fitsField(value, digits) {
+    return value >= 0 && value < 8 ** (digits - 1);
+}
+
+;// CONCATENATED MODULE: ./lib/image/store-layer.js
+
+
+
+
+async function* readStoreLayer(recipe, { root = '' } = {}) {
+    for (const chunk of layerChunks(recipe, root)) {
+        yield chunk;
+        await (0,external_node_timers_promises_.setImmediate)();
+    }
+}
+const store_layer_CHUNK = 256 * 1024;
+const ZEROS = Buffer.alloc(PYTHON_TAR_RECORD);
+function* layerChunks(recipe, root) {
+    const layer = {
+        encodeHeader: createHeaderEncoder(recipe),
+        root: byteString(root),
+        buffer: Buffer.allocUnsafeSlow(store_layer_CHUNK + 1),
+        filled: 0,
+        written: 0,
+    };
+    for (const name of ['/nix', '/nix/store'])
+        yield* append(layer, layer.encodeHeader({ type: 'folder', name, mode: recipe.storeFolderMode, size: 0, linkName: '' }));
+    for (const storePath of recipe.paths) {
+        assertInStore(storePath, recipe.storeDir);
+        const path = byteString(storePath);
+        const type = attempt(path, () => (0,external_node_fs_.lstatSync)(onDisk(layer, path)));
+        yield* appendEntry(layer, path, type);
+    }
+    yield* append(layer, ZEROS.subarray(0, 2 * PYTHON_TAR_BLOCK));
+    yield* pad(layer, PYTHON_TAR_RECORD);
+    if (layer.filled > 0)
+        yield takeChunk(layer);
+}
+function* appendEntry(layer, path, type) {
+    if (type.isFile())
+        yield* appendFile(layer, path);
+    else if (type.isDirectory())
+        yield* appendFolder(layer, path);
+    else if (type.isSymbolicLink())
+        yield* appendLink(layer, path);
+    else
+        throw new errors/* ImageError */.C8({
+            message: `${readable(path)} is a pipe, a socket or a device, which can't be in the Nix store`,
+            hint: REPAIR,
+        });
+}
+function* appendFile(layer, path) {
+    const fd = attempt(path, () => (0,external_node_fs_.openSync)(onDisk(layer, path), store_layer_OPEN_FLAGS));
+    try {
+        const stats = attempt(path, () => (0,external_node_fs_.fstatSync)(fd));
+        if (!stats.isFile())
+            throw changed(path);
+        const { mode, size } = stats;
+        yield* append(layer, layer.encodeHeader({ type: 'file', name: path, mode, size, linkName: '' }));
+        yield* appendContent(layer, path, fd, size);
+        yield* pad(layer, PYTHON_TAR_BLOCK);
+    }
+    finally {
+        (0,external_node_fs_.closeSync)(fd);
+    }
+}
+const store_layer_OPEN_FLAGS = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK;
+function* appendContent(layer, path, fd, size) {
+    for (let unread = size; unread > 0;) {
+        const space = store_layer_CHUNK - layer.filled;
+        const length = unread > space ? space : unread + 1;
+        const bytesRead = attempt(path, () => (0,external_node_fs_.readSync)(fd, layer.buffer, layer.filled, length, null));
+        if (bytesRead === 0 || bytesRead > unread)
+            throw changed(path);
+        unread -= bytesRead;
+        layer.filled += bytesRead;
+        if (layer.filled === store_layer_CHUNK)
+            yield takeChunk(layer);
+    }
+}
+function* appendFolder(layer, path) {
+    const { stats, entries } = attempt(path, () => {
+        const folder = onDisk(layer, path);
+        return {
+            stats: (0,external_node_fs_.lstatSync)(folder),
+            entries: (0,external_node_fs_.readdirSync)(folder, { withFileTypes: true, encoding: 'latin1' }),
+        };
+    });
+    if (!stats.isDirectory())
+        throw changed(path);
+    yield* append(layer, layer.encodeHeader({ type: 'folder', name: path, mode: stats.mode, size: 0, linkName: '' }));
+    const sorted = entries.map((entry) => ({ entry, key: pythonSortKey(entry.name) }));
+    sorted.sort((a, b) => (a.key < b.key ? -1 : 1));
+    for (const { entry } of sorted)
+        yield* appendEntry(layer, `${path}/${entry.name}`, entry);
+}
+function* appendLink(layer, path) {
+    const { mode, linkName } = attempt(path, () => {
+        const link = onDisk(layer, path);
+        return { mode: (0,external_node_fs_.lstatSync)(link).mode, linkName: (0,external_node_fs_.readlinkSync)(link, 'latin1') };
+    });
+    yield* append(layer, layer.encodeHeader({ type: 'symbolic-link', name: path, mode, size: 0, linkName }));
+}
+function* append(layer, bytes) {
+    for (let at = 0; at < bytes.length;) {
+        const copied = bytes.copy(layer.buffer, layer.filled, at, at + store_layer_CHUNK - layer.filled);
+        at += copied;
+        layer.filled += copied;
+        if (layer.filled === store_layer_CHUNK)
+            yield takeChunk(layer);
+    }
+}
+function* pad(layer, unit) {
+    const rest = (layer.written + layer.filled) % unit;
+    if (rest > 0)
+        yield* append(layer, ZEROS.subarray(0, unit - rest));
+}
+function takeChunk(layer) {
+    const chunk = layer.buffer.subarray(0, layer.filled);
+    layer.written += layer.filled;
+    layer.filled = 0;
+    return chunk;
+}
+function assertInStore(path, storeDir) {
+    const names = path.startsWith(`${storeDir}/`) ? path.slice(storeDir.length + 1).split('/') : [''];
+    if (names.some((name) => name === '' || name === '.' || name === '..') || path.includes('\0') || !path.isWellFormed())
+        throw new errors/* ImageError */.C8({ message: `A layer of the image includes ${path}, which is not a path in ${storeDir}` });
+}
+function onDisk({ root }, path) {
+    const bytes = root + path;
+    return python_tar_isAscii(bytes) ? bytes : Buffer.from(bytes, 'latin1');
+}
+function byteString(text) {
+    return Buffer.from(text).toString('latin1');
+}
+function readable(path) {
+    return Buffer.from(path, 'latin1').toString();
+}
+function attempt(path, read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        throw new errors/* ImageError */.C8({
+            message: `${readable(path)}, which a layer of the image includes, can't be read`,
+            detail: (0,errors/* messageOf */.bD)(error),
+            hint: REPAIR,
+            cause: error,
+        });
+    }
+}
+const REPAIR = 'Check the store with `nix-store --verify --check-contents --repair`, or build again on a new runner.';
+function changed(path) {
+    return new errors/* ImageError */.C8({
+        message: `${readable(path)} changed while it was read`,
+        hint: 'Remove the step that writes to the Nix store or collects garbage while this step runs.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/layered-image.js
+
+
+
+
+
+
+
+
+
+
+
+
+class NotDescribed extends Error {
+    name = 'NotDescribed';
+}
+function baseProblem(error) {
+    if (!(error instanceof errors/* ImageError */.C8))
+        return error;
+    const detail = (0,errors/* firstLine */.TM)(error.parts.detail ?? '');
+    const problem = `its base image is not supported: ${(0,errors/* firstLine */.TM)(error)}${detail && ` (${detail})`}`;
+    return new NotDescribed(problem, { cause: error });
+}
+async function readLayeredImage(path) {
+    const parsed = parseLayeredDescription(await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT));
+    if (!parsed.ok)
+        throw new NotDescribed(parsed.reason);
+    const description = parsed.value;
+    const { storeDir, fromImage, storeLayers, customisationLayer } = description;
+    const customisation = await readCustomisation(customisationLayer, storeDir);
+    const layers = [
+        ...storeLayers.map((paths, at) => {
+            const recipe = { ...description, paths };
+            return {
+                name: layerName(at, paths),
+                recipe: recipeDigest(recipe),
+                content: () => readStoreLayer(recipe),
+            };
+        }),
+        customisation,
+    ];
+    const paths = [...storeLayers, [customisationLayer]];
+    const base = fromImage === undefined ? undefined : await findBase(fromImage, storeDir);
+    const image = (diffIds, baseImage) => describedImage(description, layers, paths, diffIds, path, baseImage);
+    return { path, root: storeDir, format: 'layered', layered: { layers, base, image } };
+}
+async function readNix2containerImage(path) {
+    const store = storeFolder();
+    const parsed = parseNix2containerImage(await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT), store);
+    if (!parsed.ok)
+        throw new NotDescribed(`its description is not supported: ${parsed.reason}`);
+    const configBytes = nix2containerConfig(parsed.value);
+    const layers = parsed.value.layers.map((layer, at) => {
+        async function* content() {
+            try {
+                yield* readNix2containerLayer(layer, { name: store, place: store });
+            }
+            catch (error) {
+                throw error instanceof errors/* ImageError */.C8 ? new NotDescribed(error.message) : error;
+            }
+        }
+        return { name: `${at + 1} (${layer.digest})`, diffId: layer.diffId, content };
+    });
+    const image = {
+        names: [],
+        config: readImageConfig(configBytes, 'that its description gives', path),
+        configDigest: digestOf(configBytes),
+        configBytes,
+        layerNames: layers.map(({ name }) => name),
+    };
+    return { path, root: store, format: 'layered', layered: { layers, image: () => image } };
+}
+async function descriptionOfScript(path) {
+    const script = await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT);
+    const description = descriptionInWrapper(script.toString('utf8'));
+    if (description !== undefined)
+        return description;
+    throw new NotDescribed(`${path} is not a script of dockerTools.streamLayeredImage`);
+}
+function layerName(at, [first = 'empty', ...more]) {
+    return `${at + 1} (${first}${more.length === 0 ? '' : ` and ${more.length} more`})`;
+}
+async function readFileOf(path, root, limit) {
+    const file = await openRegularFile(path, root);
+    try {
+        if (file.size > limit)
+            throw new NotDescribed(`${path} is larger than ${limit} bytes`);
+        return await readWhole(file, path);
+    }
+    finally {
+        await file.handle.close();
+    }
+}
+async function findBase(path, storeDir) {
+    const base = await findSource(path, storeDir).catch((error) => {
+        throw baseProblem(error);
+    });
+    if (base.format === 'script' || base.format === 'nix2container' || base.format === 'layout')
+        throw new NotDescribed(`its base image ${path} is not an archive`);
+    return base;
+}
+async function readCustomisation(path, storeDir) {
+    const checksum = (await readFileOf((0,external_node_path_.join)(path, 'checksum'), storeDir, 1024)).toString('latin1').trim();
+    const diffId = `sha256:${checksum}`;
+    if (!isDigest(diffId))
+        throw new NotDescribed(`${(0,external_node_path_.join)(path, 'checksum')} is not a SHA-256 hash`);
+    const tar = (0,external_node_path_.join)(path, 'layer.tar');
+    async function* content() {
+        yield* contentOf(await openRegularFile(tar, storeDir), tar);
+    }
+    return { name: tar, diffId, content };
+}
+function describedImage(description, layers, paths, diffIds, path, base) {
+    const configBytes = layeredConfig(description, diffIds.map((diffId, at) => ({ diffId, paths: paths[at] ?? [] })), base && parseBase(base));
+    return {
+        names: [description.repoTag],
+        config: readImageConfig(configBytes, 'that its description gives', path),
+        configDigest: digestOf(configBytes),
+        configBytes,
+        layerNames: [...(base?.layerNames ?? []), ...layers.map(({ name }) => name)],
+        recipes: new Map(layers.flatMap(({ name, recipe }) => (recipe === undefined ? [] : [[name, recipe]]))),
+    };
+}
+function parseBase({ archiveManifest, configBytes }) {
+    if (archiveManifest === undefined)
+        throw new NotDescribed('its base image is not a docker archive');
+    const parsed = parseBaseImage(archiveManifest, configBytes);
+    if (parsed.ok)
+        return parsed.value;
+    throw new NotDescribed(parsed.reason);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/oci-layout.js
@@ -59541,7 +60734,8 @@ function isBlobName(name) {
 
 async function imageOfDockerArchive(contents, path) {
     const document = async (name, description) => requireDocument(await followLinks(name, contents), contents, description, path);
-    const manifest = parseDockerManifest(await document('manifest.json', 'its manifest.json'), path);
+    const archiveManifest = await document('manifest.json', 'its manifest.json');
+    const manifest = parseDockerManifest(archiveManifest, path);
     const configBytes = await document(manifest.Config, `its config ${manifest.Config}`);
     const config = readImageConfig(configBytes, manifest.Config, path);
     if (manifest.Layers.length !== config.diffIds.length)
@@ -59556,7 +60750,8 @@ async function imageOfDockerArchive(contents, path) {
     }
     if (missing.length > 0)
         throw damagedImage(path, `these layers are missing: ${formatNames(missing)}`);
-    return { names: manifest.RepoTags ?? [], config, configDigest: digestOf(configBytes), configBytes, layerNames };
+    const names = manifest.RepoTags ?? [];
+    return { names, config, configDigest: digestOf(configBytes), configBytes, layerNames, archiveManifest };
 }
 const docker_archive_MANIFEST = array(object({
     Config: string(),
@@ -59736,9 +60931,52 @@ function contentsOfFolder(path, root) {
 
 
 
+
+
 function openImage(source, options = {}) {
-    const { format, path, root } = source;
-    return openImageReader(format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options));
+    return openImageReader(readSource(source, options));
+}
+function readSource(source, options) {
+    const { format, path, root, layered } = source;
+    if (layered !== undefined)
+        return readLayered(layered);
+    return format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options);
+}
+async function* readLayered({ layers, base, image }) {
+    const baseImage = base && (yield* readBase(base));
+    const diffIds = [];
+    for (const { name, diffId, content } of layers) {
+        const hashed = diffId === undefined ? hashWhileRead(content) : { content, digest: async () => diffId };
+        yield { name, size: 0, content: hashed.content };
+        diffIds.push(await hashed.digest());
+    }
+    return image(diffIds, baseImage);
+}
+function hashWhileRead(content) {
+    const sha256 = (0,external_node_crypto_.createHash)('sha256');
+    let complete = false;
+    async function* hashed() {
+        for await (const chunk of content()) {
+            sha256.update(chunk);
+            yield chunk;
+        }
+        complete = true;
+    }
+    async function digest() {
+        if (!complete)
+            for await (const _ of hashed())
+                ;
+        return `sha256:${sha256.digest('hex')}`;
+    }
+    return { content: hashed, digest };
+}
+async function* readBase(base) {
+    try {
+        return yield* readSource(base, {});
+    }
+    catch (error) {
+        throw baseProblem(error);
+    }
 }
 async function readImage(source, options = {}) {
     return openImage(source, options).image();
@@ -59759,7 +60997,7 @@ async function* readArchiveAt(source, { platform, copy }) {
 }
 async function openByteReader(source, copy) {
     const { path, root, format } = source;
-    if (format === 'layout' || format === 'nix2container')
+    if (format === 'layout' || format === 'nix2container' || format === 'layered')
         throw new Error(`${path} is not an archive`);
     if (format === 'tar' && copy === undefined) {
         const { handle, size } = await openRegularFile(path, root);
@@ -59827,6 +61065,7 @@ async function* runScript({ path, root }) {
 
 
 
+
 async function checkImage(source, platform) {
     const layers = new Map();
     const opened = openImage(source, { platform });
@@ -59881,15 +61120,20 @@ function checkLayer(image, at, layer, source) {
     checkDiffId(image, at, layer.diffId, source);
     checkBlob(image, at, layer, source);
 }
-function checkDiffId({ config, layerNames }, at, diffId, { path }) {
+function checkDiffId({ config, layerNames }, at, diffId, { path, layered }) {
     const expected = config.diffIds[at];
     if (diffId === expected)
         return;
+    if (layered !== undefined)
+        throw unexpectedLayer(layerNames[at], diffId, expected);
     throw new errors/* ImageError */.C8({
         message: `${path} is damaged: its layer ${layerNames[at]} does not match its config`,
         detail: `the diff ID is ${diffId} instead of ${expected}`,
         hint: REBUILD,
     });
+}
+function unexpectedLayer(name = '', diffId, expected) {
+    return new NotDescribed(`its layer ${name} has the diff ID ${diffId}, and its description gives ${expected}`);
 }
 function checkBlob({ layerNames, manifest }, at, { digest, format }, { path }) {
     const blob = manifest?.layers[at];
@@ -60194,7 +61438,11 @@ function composeManifest(image, config, layers, info) {
         config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
         layers: layers.map(({ digest, size, format }, at) => {
             const original = reusableDescriptor(image, at);
-            const annotations = original?.digest === digest ? (original.annotations ?? {}) : {};
+            const recipe = image.recipes?.get(image.layerNames[at] ?? '');
+            const annotations = {
+                ...(original?.digest === digest && original.annotations),
+                ...(recipe && recipeAnnotation(recipe)),
+            };
             const annotated = Object.keys(annotations).length > 0 && { annotations };
             return { mediaType: layerType(format), digest, size, ...annotated };
         }),
@@ -60410,14 +61658,13 @@ async function openUnlinkedFile(folder) {
 
 
 
-
 function totalSize(layers) {
     return layers.reduce((sum, { size }) => sum + size, 0);
 }
 const LAYERS_AT_ONCE = 12;
 function startUploads({ source, images, compression, tempFolder }, registry, log) {
     const slots = createSemaphore(LAYERS_AT_ONCE);
-    const blocks = createSemaphore(Math.min((0,external_node_os_.availableParallelism)(), 8) + 3);
+    const blocks = createBlockSemaphore(compression);
     const store = createBlobStore(tempFolder);
     const pending = [];
     let failure;
@@ -60474,10 +61721,11 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
     }
     return {
         push,
-        reuse(diffId, blob, { size }) {
+        reuse(diffId, blob, file) {
             const mount = async () => {
                 await settleAll(images.map((image) => mountIfMissing(registry, image, blob)));
-                log.info(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(size)}, reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
+                const size = file === undefined ? '' : `${(0,lib_text/* formatBytes */.z3)(file.size)}, `;
+                log.info(`${shortDigest(diffId)}: ${size}reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
                 return reusedLayer(diffId, blob);
             };
             return { diffId, uploaded: track(mount()) };
@@ -60531,6 +61779,7 @@ function shortDigest(digest) {
 
 
 
+
 async function pushImage(request, registry, log) {
     const { images, tag } = request;
     const started = performance.now();
@@ -60562,13 +61811,11 @@ function summarizeLayers(layers) {
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
 }
 async function pushOnce(request, registry, log) {
-    const { source, storePath, labels, compression } = request;
+    const { storePath, labels, compression } = request;
     const uploads = startUploads(request, registry, log);
     try {
-        const { image, started } = isSeekable(source)
-            ? await pushSeekable(request, uploads, registry)
-            : await pushStreamed(request, uploads);
-        const layers = await Promise.all(image.layerNames.map((name, at) => layerOf(image, at, started.get(name), request)));
+        const { image, started } = await pushLayers(request, uploads, registry);
+        const layers = await Promise.all(image.layerNames.map((name, at) => image_layerOf(image, at, started.get(name), request)));
         const formats = layers.map(({ format }) => format);
         const info = describeBuild(storePath, labels, compression.format, formats);
         const manifest = await pushManifest(request, image, layers, info, registry);
@@ -60576,6 +61823,43 @@ async function pushOnce(request, registry, log) {
     }
     finally {
         await uploads.settled();
+    }
+}
+async function pushLayers(request, uploads, registry) {
+    const { source } = request;
+    if (source.layered !== undefined)
+        return pushLayered(request, source.layered, uploads, registry);
+    return isSeekable(source) ? pushSeekable(request, uploads, registry) : pushStreamed(request, uploads);
+}
+const STORE_LAYERS_AT_ONCE = 4;
+async function pushLayered(request, layered, uploads, registry) {
+    const { layers, base, image: imageOf } = layered;
+    request.check(imageOf([]));
+    const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry));
+    const started = new Map(below?.started);
+    const push = async (layer) => {
+        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe));
+        const blob = reusableBlob(request, known);
+        const upload = known !== undefined && blob !== undefined
+            ? uploads.reuse(known, blob)
+            : await uploads.push({ name: layer.name, size: 0, content: layer.content }, ({ diffId }) => {
+                if (layer.diffId !== undefined && layer.diffId !== diffId)
+                    throw unexpectedLayer(layer.name, diffId, layer.diffId);
+            });
+        started.set(layer.name, upload);
+        return upload.diffId;
+    };
+    const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push);
+    const image = imageOf(diffIds, below?.image);
+    request.check(image);
+    return { image, started };
+}
+async function pushBase(request, uploads, registry) {
+    try {
+        return await pushLayers(request, uploads, registry);
+    }
+    catch (error) {
+        throw baseProblem(error);
     }
 }
 async function pushSeekable(request, uploads, registry) {
@@ -60651,7 +61935,7 @@ function lookUpBlobs(request, image, registry) {
         return [digest, everywhere];
     }));
 }
-async function layerOf(image, at, upload, { source }) {
+async function image_layerOf(image, at, upload, { source }) {
     if (upload === undefined)
         throw notATar(image.layerNames[at] ?? '', source);
     const layer = await upload.uploaded;
@@ -60800,9 +62084,10 @@ async function copyToLayout(call) {
         ...program.options,
         program.text,
         '--',
+        '--dest-oci-accept-uncompressed-layers',
         `oci:${layout}:image`,
     ];
-    const { exitCode, log } = await runNix(args, true, 'script');
+    const { exitCode, log } = await runNix(args, true, { trust: 'script' });
     if (exitCode === 0)
         return;
     const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
@@ -61020,6 +62305,347 @@ async function estimateCompressed(content) {
         size += chunk.length;
     }
     return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
+}
+
+;// CONCATENATED MODULE: ./lib/nix/build.js
+
+
+
+
+
+
+
+
+async function buildInstallable(call) {
+    const { options, text } = call.installable;
+    return runBuild(call, [...options, text], (outputs) => oneOutput(outputs, call));
+}
+async function buildDerivation(call, derivation) {
+    const choose = (outputs) => {
+        const path = outputs[derivation.output];
+        return path === undefined ? oneOutput(outputs, call) : checkedPath(path, call);
+    };
+    return runBuild(call, [derivationTarget(derivation)], choose, derivation.ignoredSettings);
+}
+function derivationTarget({ derivation, output, nixVersion, }) {
+    const [major = 0, minor = 0] = nixVersion.split('.').map((part) => Number.parseInt(part, 10));
+    return major === 2 && minor < 15 ? derivation : `${derivation}^${output}`;
+}
+async function runBuild(call, target, choose, ignoredBefore = []) {
+    const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
+    const { result, log } = await runNixLogged(args, [...call.nixArgs, ...target], printLine);
+    const ignoredSettings = [...new Set([...ignoredBefore, ...log.ignoredSettings])];
+    if (result.exitCode !== 0)
+        throw await buildFailed(call, { result, log: { ...log, ignoredSettings } });
+    return { storePath: choose(builtOutputs(result.stdout, call)), ignoredSettings };
+}
+const BUILD_RESULT = array(union([
+    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
+    pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
+    pipe(string(), transform((path) => ({ out: path }))),
+]));
+function builtOutputs(json, call) {
+    const { name } = call.installable;
+    const result = readJson(BUILD_RESULT, json);
+    if (!result.ok)
+        throw new errors/* NixError */.Yq({ message: `Nix built ${name}, but its JSON output can't be read`, detail: json.trim() });
+    const built = result.value;
+    const [outputs, ...more] = built;
+    if (outputs !== undefined && more.length === 0)
+        return outputs;
+    throw new errors/* NixError */.Yq({
+        message: `${name} evaluates to ${built.length} derivations instead of one image`,
+        detail: built.flatMap((one) => Object.values(one)).join('\n'),
+        hint: call.installable.text === '' ? 'Set `attribute` to the derivation that is the image.' : undefined,
+    });
+}
+function oneOutput(outputs, call) {
+    const { text, name } = call.installable;
+    const [path, ...more] = Object.values(outputs);
+    if (path !== undefined && more.length === 0)
+        return checkedPath(path, call);
+    const names = Object.keys(outputs);
+    throw new errors/* NixError */.Yq({
+        message: `Nix built ${names.length} outputs of ${name} instead of one image`,
+        detail: Object.entries(outputs)
+            .map(([output, path]) => `${output}: ${path}`)
+            .join('\n'),
+        hint: `Select the output that is the image, for example:\n  installable: ${text.replace(/\^[^#]*$/, '')}^${names[0]}`,
+    });
+}
+function checkedPath(path, { installable }) {
+    if (isStorePath(path))
+        return path;
+    throw new errors/* NixError */.Yq({ message: `Nix built ${installable.name}, but its output is not a store path`, detail: path });
+}
+
+;// CONCATENATED MODULE: ./lib/nix/derivation.js
+
+
+
+const DERIVATION_LIMIT = 16 * 1024 * 1024;
+async function readDerivation(path) {
+    if (!isStorePath(path))
+        return undefined;
+    try {
+        const file = await openRegularFile(path, (0,external_node_path_.dirname)(path));
+        try {
+            return file.size > DERIVATION_LIMIT ? undefined : (await readWhole(file, path)).toString('utf8');
+        }
+        finally {
+            await file.handle.close();
+        }
+    }
+    catch {
+        return undefined;
+    }
+}
+function requiresKvm(derivation) {
+    const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? [];
+    return /\bkvm\b/.test(features);
+}
+function systemOfDerivation(derivation) {
+    return /\],"([\w-]{1,100})",/.exec(derivation)?.[1];
+}
+async function unrelatedDescription({ derivation, stream, conf }) {
+    const image = await readDerivation(derivation);
+    const script = stream === undefined ? image : await readDerivation(stream);
+    const description = conf === undefined ? undefined : await readDerivation(conf);
+    if (image === undefined || script === undefined || (conf !== undefined && description === undefined))
+        return 'its derivation is not in the Nix store';
+    if (stream !== undefined && !usesOnly(image, outputOfDerivation(script), isPipeline))
+        return 'its derivation does not only compress the output of its attribute `stream`';
+    if (description !== undefined && !usesOnly(script, outputOfDerivation(description), isWrapper))
+        return 'its derivation is not a script that only runs a program on its attribute `conf`';
+    return undefined;
+}
+function outputOfDerivation(derivation) {
+    return /^Derive\(\[\("[^"]*","([^"]+)"/.exec(derivation)?.[1] ?? '';
+}
+function usesOnly(derivation, path, check) {
+    const texts = [...derivation.matchAll(/"((?:[^"\\]|\\.)*)"/gs)].map(([, text = '']) => unescapeText(text));
+    const names = [...derivation.matchAll(/\("(\w+)","([^"]+)"\)/g)].filter(([, , value]) => value === path);
+    const any = names.map(([, name]) => name).join('|');
+    const variable = new RegExp(`\\$(?:\\{(?:${any})\\}|(?:${any})\\b)`, 'g');
+    const uses = texts
+        .map((text) => (names.length > 0 ? text.replace(variable, path) : text))
+        .filter((text) => text.includes(path) && text.trim() !== path);
+    return path !== '' && uses.length > 0 && uses.every((text) => check(text.replace(path, 'PATH')));
+}
+function isPipeline(text) {
+    return /^\s*(?:set [-+\w ]+[;\n]\s*)*"?PATH"?\s*\|\s*(?:[\w/.+-]+\/)?(?:cat|gzip|pigz|zstd|pzstd|xz|pixz)(?: +-[\w${}=-]*)*\s*>\s*"?\$(?:out|\{out\})"?\s*$/.test(text);
+}
+function isWrapper(text) {
+    return !/\|/.test(text) && !/>(?!\s*"?\$(?:out|\{out\})"?(?:[\s;]|$))/.test(text);
+}
+function unescapeText(text) {
+    return text.replace(/\\(.)/gs, (_, character) => ({ n: '\n', r: '\r', t: '\t' })[character] ?? character);
+}
+
+;// CONCATENATED MODULE: ./lib/nix/preflight.js
+
+
+
+
+
+
+
+
+
+async function checkPrerequisites(call, evaluation, root = '/') {
+    if (!call.runnerSystem.endsWith('-linux'))
+        return preflight_NOTHING;
+    if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false)
+        return preflight_NOTHING;
+    const hasKvm = (await orUndefined((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
+    if (hasKvm && (await checkEmulation(call.system, call, root)) === preflight_NOTHING)
+        return preflight_NOTHING;
+    const derivation = await findDerivation(call, evaluation);
+    const buildSystem = derivation && systemOfDerivation(derivation.text);
+    const emulation = buildSystem === undefined
+        ? asNotes(await checkEmulation(call.system, call, root))
+        : await checkEmulation(buildSystem, call, root);
+    const kvm = hasKvm || derivation === undefined ? [] : await checkKvm(call, derivation);
+    return { warnings: [...emulation.warnings, ...kvm], notes: emulation.notes };
+}
+const preflight_NOTHING = { warnings: [], notes: [] };
+function asNotes({ warnings, notes }) {
+    const reason = 'The system that builds the image is not known before the build.';
+    return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] };
+}
+const MACHINES = {
+    'x86_64-linux': '3e00',
+    'aarch64-linux': 'b700',
+    'armv7l-linux': '2800',
+    'armv6l-linux': '2800',
+    'i686-linux': '0300',
+    'powerpc64le-linux': '1500',
+    'riscv64-linux': 'f300',
+    's390x-linux': '0016',
+};
+const NATIVE = {
+    'x86_64-linux': ['i686-linux'],
+    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
+    'armv7l-linux': ['armv6l-linux'],
+};
+async function checkEmulation(system, { runnerSystem }, root) {
+    const machine = MACHINES[system];
+    if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
+        return preflight_NOTHING;
+    const registered = await isEmulationRegistered(machine, root);
+    if (registered === true)
+        return preflight_NOTHING;
+    const hint = `Unless the build only packs files, add before the step that installs Nix:
+  - uses: docker/setup-qemu-action@v4
+Or use ${describeRunner(system)}, or a remote builder for ${system}.`;
+    if (registered === false)
+        return {
+            warnings: [`No emulation is registered for ${system} on this runner, which is ${runnerSystem}. ${hint}`],
+            notes: [],
+        };
+    return { warnings: [], notes: [`Can't determine whether this runner emulates ${system}. ${hint}`] };
+}
+async function isEmulationRegistered(machine, root) {
+    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
+    const names = await orUndefined((0,promises_.readdir)(folder));
+    if (!names?.includes('status')) {
+        const kinds = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
+        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
+    }
+    const status = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
+    if (status?.trim() === 'disabled')
+        return false;
+    const entries = await Promise.all(names.map((name) => orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
+    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
+}
+async function checkKvm(call, { path: image, text, target }) {
+    const needing = requiresKvm(text) ? [image] : [];
+    for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
+        if (await needsKvm(path))
+            needing.push(path);
+    if (needing.length === 0 || (await hasKvmFeature()))
+        return [];
+    const plan = await queryNix(['build', '--dry-run', ...foreignOptions(call), ...call.nixArgs, target]);
+    const [built] = needing.filter((path) => plan?.log.includes(path));
+    if (built === undefined)
+        return [];
+    return [
+        `This runner has no /dev/kvm, and ${built} needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}
+Or use a remote builder that has the feature kvm.`,
+    ];
+}
+async function needsKvm(path) {
+    return requiresKvm((await readDerivation(path)) ?? '');
+}
+const preflight_SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
+async function hasKvmFeature() {
+    const answer = (await queryNix(['config', 'show', '--json'])) ?? (await queryNix(['show-config', '--json']));
+    const settings = readJson(preflight_SETTINGS, answer?.stdout ?? '');
+    return !settings.ok || settings.value['system-features'].value.includes('kvm');
+}
+async function queryNix(args) {
+    const result = await runNix(args, false);
+    return result.exitCode === 0 ? result : undefined;
+}
+async function findDerivation({ installable }, evaluation) {
+    const path = evaluation?.derivation ?? installable.text;
+    const text = path.endsWith('.drv') ? await readDerivation(path) : undefined;
+    return text === undefined
+        ? undefined
+        : { path, text, target: evaluation === undefined ? path : derivationTarget(evaluation) };
+}
+async function orUndefined(reading) {
+    try {
+        return await reading;
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/modes/build-image.js
+
+
+
+
+
+
+
+
+async function buildImage(call, evaluation, mayDescribe, log) {
+    const short = await logDiskSpace('before', call.folders, log);
+    const { warnings, notes } = await checkPrerequisites(call, evaluation);
+    for (const warning of warnings)
+        log.warning(warning);
+    for (const note of notes)
+        log.info(note);
+    const { name } = call.installable;
+    const complete = () => runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)));
+    const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined;
+    const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined;
+    const storePath = described?.storePath ?? (await complete());
+    await logDiskSpace('after', call.folders, log, short);
+    return described
+        ? { ...described, complete: async () => findSource(await complete()) }
+        : findImageInStore(storePath, mayDescribe && !isDescribed, log);
+}
+async function findImageInStore(storePath, mayDescribe, log) {
+    const source = await findSource(storePath);
+    const described = mayDescribe ? await readDescribed(source, log) : undefined;
+    return described ? { storePath, source: described, complete: async () => source } : { storePath, source };
+}
+async function buildDescribed(call, evaluation, log) {
+    const { storePath } = evaluation;
+    if (storePath === undefined)
+        return undefined;
+    try {
+        return { storePath, source: await buildDescription(call, evaluation, log) };
+    }
+    catch (error) {
+        logNotDescribed(error, call.installable.name, log);
+        return undefined;
+    }
+}
+async function buildDescription(call, evaluation, log) {
+    const { conf, stream } = evaluation;
+    const unrelated = await unrelatedDescription(evaluation);
+    if (unrelated !== undefined)
+        throw new NotDescribed(unrelated);
+    const build = (derivation) => runLogged(`the layers of ${call.installable.name}`, call, log, () => buildDerivation(call, { ...evaluation, derivation, output: 'out' }));
+    if (conf !== undefined)
+        return readLayeredImage(await build(conf));
+    return readLayeredImage(await descriptionOfScript(await build(stream ?? '')));
+}
+async function readDescribed({ path, format }, log) {
+    try {
+        if (format === 'script')
+            return await readLayeredImage(await descriptionOfScript(path));
+        return format === 'nix2container' ? await readNix2containerImage(path) : undefined;
+    }
+    catch (error) {
+        logNotDescribed(error, path, log);
+        return undefined;
+    }
+}
+function logNotDescribed(error, name, log) {
+    if (!(error instanceof NotDescribed))
+        throw error;
+    log.info(`Using the complete image ${name} instead of its description, because ${error.message}`);
+}
+async function runLogged(what, { system }, log, build) {
+    const { storePath, ignoredSettings } = await log.groupToolOutput(`Build ${what} for ${system}`, build);
+    log.info(`Nix built ${storePath}`);
+    if (ignoredSettings.length > 0)
+        log.info(explainIgnoredSettings(ignoredSettings));
+    return storePath;
+}
+async function logDiskSpace(when, folders, log, warned = false) {
+    const disks = await (0,disk/* freeSpace */.FP)(folders);
+    log.info(`Disk space ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(disks)}`);
+    const short = (0,disk/* shortOfSpace */.YK)(disks);
+    if (short.length > 0 && !warned)
+        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${MORE_SPACE}`);
+    return short.length > 0;
 }
 
 // EXTERNAL MODULE: external "node:async_hooks"
@@ -61316,7 +62942,7 @@ function artifactName({ image, system, variant }, suffix = 1) {
     const hashed = variant === undefined ? image : `${image} ${variant}`;
     const hash = (0,external_node_crypto_.createHash)('sha256').update(hashed).digest('hex').slice(0, 8);
     const parts = [readable, `${hash}${suffix === 1 ? '' : `.${suffix}`}`, variant, system];
-    return `${PREFIX}${parts.filter((part) => part !== undefined).join('-')}`;
+    return `${artifact_name_PREFIX}${parts.filter((part) => part !== undefined).join('-')}`;
 }
 function readFoundRecord({ artifact, text }, run) {
     const record = parseRecord(text, originOfArtifact(artifact));
@@ -61344,7 +62970,7 @@ function assertBelongs(record, artifact, run) {
         hint: 'It was not written by a build of this run. Rename other artifacts of the workflow whose names begin with image-digest-, delete this artifact on the page of the run, and run this job again.',
     });
 }
-const PREFIX = 'image-digest-';
+const artifact_name_PREFIX = 'image-digest-';
 const MOST_NAMES = 60;
 function jobArtifactName(record) {
     const { job, revision } = record;
@@ -64084,8 +65710,8 @@ function unzipSync(data, opts) {
 async function readRecords({ own, pattern }, settings) {
     return (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
         const calls = await openArtifactCalls(settings);
-        const isOwn = ({ name }) => own && name.startsWith(PREFIX);
-        const isOther = ({ name }) => !name.startsWith(PREFIX) && matchesPattern(name, pattern);
+        const isOwn = ({ name }) => own && name.startsWith(artifact_name_PREFIX);
+        const isOther = ({ name }) => !name.startsWith(artifact_name_PREFIX) && matchesPattern(name, pattern);
         const artifacts = await calls.persist((call) => listUntilStable(call, (one) => isOwn(one) || isOther(one)));
         const records = artifacts
             .filter(isOwn)
@@ -64218,9 +65844,9 @@ function candidateOf(text, origin) {
     const record = parseRecord(text, origin);
     return { digest: record.digest, record, origin };
 }
-const FOLDER = 'nix-image-action-records';
+const collect_FOLDER = 'nix-image-action-records';
 async function writeJobRecord(record, tempFolder) {
-    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const folder = (0,external_node_path_.join)(tempFolder, collect_FOLDER);
     const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
     const file = (0,external_node_path_.join)(folder, `${hash}.json`);
     try {
@@ -64235,7 +65861,7 @@ async function writeJobRecord(record, tempFolder) {
     }
 }
 async function readJobRecords(tempFolder, run) {
-    const folder = (0,external_node_path_.join)(tempFolder, FOLDER);
+    const folder = (0,external_node_path_.join)(tempFolder, collect_FOLDER);
     const names = await (0,promises_.readdir)(folder).catch(() => []);
     const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
     const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
@@ -64558,37 +66184,41 @@ function joinLines(...all) {
 
 
 
-
-
-
-
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
-    const { system, push } = inputs;
+    const { system, push, nixArgs } = inputs;
+    const { runnerSystem, tempFolder } = workflow;
     const platform = platformOf(system);
-    const asked = installableOf(inputs, workflow.runnerSystem);
-    const local = await addLocalImage(asked, workflow.runnerSystem, log);
-    const installable = local ?? asked;
+    const requested = installableOf(inputs, runnerSystem);
+    const local = await addLocalImage(requested, runnerSystem, log);
+    const installable = local ?? requested;
     const revision = push ? await findRevision(inputs, workflow, log) : '';
     const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
     if (warning)
         log.warning(warning);
     const identity = { revision, tag, workflow };
-    const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve();
-    const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
-    const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem };
-    const earlier = push ? readPreviousImages(registry, inputs.reuseFrom, log) : Promise.resolve([]);
-    const [published, unchanged] = await Promise.all([
-        earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
-        earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
-        pushable,
+    const [previous] = await Promise.all([
+        push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
+        push ? checkPushing(inputs, tag, platform, registry) : undefined,
     ]);
+    const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] };
+    const withRegistry = inputs.pushWith === 'registry';
+    const [published, evaluation] = await Promise.all([
+        findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
+        local === undefined ? evaluateImage(call, log) : undefined,
+    ]);
+    const format = withRegistry ? inputs.compression.format : undefined;
+    const request = { ...inputs, installable, format, runnerSystem };
+    const unchanged = await lookForUnchanged(request, previous, registry, log, async () => storePathBeforeBuild(installable, evaluation));
     if (unchanged !== undefined)
         return reuseImage(unchanged, inputs, identity, tools);
-    const storePath = local?.text ?? (await buildWithNix(installable, inputs, workflow, log));
-    const check = (image) => checkPlatform(image, platform, system, storePath);
-    const source = { ...(await findSource(storePath)), platform };
-    return withReadableSource(source, installable, inputs, workflow, log, async (source) => {
+    const image = local
+        ? await findImageInStore(local.text, withRegistry, log)
+        : await buildImage(call, evaluation, withRegistry, log);
+    const { storePath } = image;
+    return withReadableSource(image, installable, inputs, workflow, log, async (found) => {
+        const source = { ...found, platform };
+        const check = (one) => checkPlatform(one, platform, system, source.path);
         const built = { system, platform, storePath };
         if (!push) {
             check(await checkImage(source));
@@ -64596,20 +66226,13 @@ async function build(inputs, workflow, tools) {
             return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
-        const pushed = inputs.pushWith === 'docker'
-            ? await pushWithDocker(pushing, registry, log)
-            : await pushImage({
-                ...pushing,
-                published,
-                compression: inputs.compression,
-                labels: inputs.labels,
-                storePath,
-                tempFolder: workflow.tempFolder,
-            }, registry, log);
-        const { layers, info } = pushed;
-        const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, identity));
-        await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
-        return reportBuild(pushed.images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
+        const { compression, labels } = inputs;
+        const { layers, info, images } = withRegistry
+            ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder }, registry, log)
+            : await pushWithDocker(pushing, registry, log);
+        const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, identity));
+        await handOver(records, inputs.retentionDays, tempFolder, log);
+        return reportBuild(images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
     });
 }
 async function reuseImage(found, inputs, identity, { registry, log }) {
@@ -64630,18 +66253,29 @@ async function reuseImage(found, inputs, identity, { registry, log }) {
     const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled' };
     return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
 }
-async function withReadableSource(source, installable, { system, nixArgs, pushWith }, { tempFolder, runnerSystem }, log, work) {
-    if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
+async function withReadableSource({ source, complete }, installable, inputs, workflow, log, work) {
+    const { format, path } = source;
+    if (inputs.pushWith === 'docker' && (format === 'layout' || format === 'nix2container'))
         throw new errors/* ImageError */.C8({
-            message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : 'an image of nix2container'}`,
+            message: `Docker can't load ${path}, which is ${format === 'layout' ? 'an OCI layout' : 'a nix2container image'}`,
             hint: PUSH_WITHOUT_DOCKER,
         });
-    if (source.format !== 'nix2container')
+    if (complete !== undefined) {
+        try {
+            return await work(source);
+        }
+        catch (error) {
+            logNotDescribed(error, installable.name, log);
+            return withReadableSource({ source: await complete(), storePath: '' }, installable, inputs, workflow, log, work);
+        }
+    }
+    if (format !== 'nix2container')
         return work(source);
-    return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
-        const layout = (0,external_node_path_.join)(folder, 'layout');
-        const call = { installable, nixArgs, system, runnerSystem, layout };
-        return work(await log.groupToolOutput(`Write the layers of ${installable.name}`, () => writeLayout(source, call)));
+    return (0,temp_folder/* withTempFolder */.J)(workflow.tempFolder, async (folder) => {
+        const { nixArgs, system } = inputs;
+        const call = { installable, nixArgs, system, runnerSystem: workflow.runnerSystem, layout: (0,external_node_path_.join)(folder, 'layout') };
+        const title = `Write the layers of ${installable.name}`;
+        return work(await log.groupToolOutput(title, () => writeLayout(source, call)));
     });
 }
 function trafficOf(layers) {
@@ -64677,37 +66311,12 @@ async function checkPushing({ images, pushWith }, tag, platform, registry) {
             await checkTag(registry, { repository, tag }, platform);
     }));
 }
-async function buildWithNix(installable, { system, nixArgs }, { tempFolder, runnerSystem }, log) {
-    const folders = [storeFolder(), tempFolder];
-    const call = { installable, nixArgs, system, runnerSystem, folders };
-    const short = await logDiskSpace('before', folders, log);
-    const { warnings, notes } = await checkPrerequisites(call);
-    for (const warning of warnings)
-        log.warning(warning);
-    for (const note of notes)
-        log.info(note);
-    const title = `Build ${installable.name} for ${system}`;
-    const { storePath, ignoredSettings } = await log.groupToolOutput(title, () => buildInstallable(call));
-    log.info(`Nix built ${storePath}`);
-    if (ignoredSettings.length > 0)
-        log.info(explainIgnoredSettings(ignoredSettings));
-    await logDiskSpace('after', folders, log, short);
-    return storePath;
-}
-async function logDiskSpace(when, folders, log, warned = false) {
-    const disks = await (0,disk/* freeSpace */.FP)(folders);
-    log.info(`Disk space ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(disks)}`);
-    const short = (0,disk/* shortOfSpace */.YK)(disks);
-    if (short.length > 0 && !warned)
-        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${MORE_SPACE}`);
-    return short.length > 0;
-}
-function checkPlatform({ config }, wanted, system, storePath) {
+function checkPlatform({ config }, wanted, system, path) {
     if (fits(config, wanted))
         return;
     throw new errors/* ImageError */.C8({
         message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
-        detail: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
+        detail: `the config in ${path} says "architecture": "${config.architecture}", "os": "${config.os}"`,
         hint: `Nothing was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
     });
 }
@@ -65754,7 +67363,7 @@ function createTransport(settings) {
         const known = bases.get(host);
         if (known !== undefined)
             return known;
-        const base = findBase(http, host).then(({ url, reply }) => {
+        const base = transport_findBase(http, host).then(({ url, reply }) => {
             const challenge = reply.status === 401 ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
             if (challenge !== undefined)
                 authorization.challenged(host, challenge, url);
@@ -65845,7 +67454,7 @@ function requestOf(call, url, initiator, authorization) {
 function wireHost(host) {
     return host === 'docker.io' ? 'registry-1.docker.io' : host;
 }
-async function findBase(http, host) {
+async function transport_findBase(http, host) {
     const url = new URL(`https://${wireHost(host)}/v2/`);
     const call = { method: 'GET', headers: {}, operation: `connect to the registry ${host}` };
     const loopback = isLoopback(url.hostname);
@@ -66819,7 +68428,222 @@ async function readTags(tags, { origin, head }, { token, allowOlder }, { api, re
     return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) };
 }
 
+;// CONCATENATED MODULE: ./lib/nix/evaluate-systems.js
+
+
+
+
+
+
+
+
+
+async function listSystems(call, log) {
+    log.info(`Listing the systems of the flake ${call.flake}`);
+    const run = await evaluate_systems_evaluate(call, '', [], 'builtins.attrNames', (line) => log.info(line));
+    const systems = readJson(array(string()), run.result.stdout);
+    if (!systems.ok)
+        throw packagesNotEvaluated(call, detailOf(run));
+    return systems.value;
+}
+async function evaluateSystems(call, systems, needsStorePath, limit, log) {
+    const supported = systems.filter((system) => SYSTEMS.includes(system));
+    let ended = 0;
+    const evaluated = await mapAtMost(limit, supported, async (system) => {
+        log.info(`Evaluating ${call.attribute} for ${system}`);
+        const start = performance.now();
+        const image = await evaluateSystem(call, system, needsStorePath(system), log);
+        const seconds = ((performance.now() - start) / 1000).toFixed(1);
+        const failed = image.kind === 'failed' || image.kind === 'unknown';
+        log.info(`Evaluated ${++ended} of ${supported.length} systems: ${system} ${failed ? 'failed after' : 'took'} ${seconds} s`);
+        return image;
+    });
+    return systems.map((system) => evaluated.find((one) => one.system === system) ?? { system, kind: 'unsupported' });
+}
+function evaluationsAtOnce(available, processors) {
+    return Math.max(1, Math.min(processors, Math.floor(available / EVALUATION_MEMORY)));
+}
+const EVALUATION_MEMORY = 1e9;
+async function evaluateSystem(call, system, withStorePath, log) {
+    let steps = {};
+    const show = (line) => {
+        const step = readStep(line);
+        if (step === undefined)
+            log.info(`${system}: ${line}`.trimEnd());
+        else
+            steps = { ...steps, ...step };
+    };
+    const text = `${call.flake}#packages.${system}.${call.attribute}`;
+    const installable = { options: [], text, name: text };
+    const options = withStorePath ? foreignOptions({ ...call, installable, system }) : WITHOUT_BUILDS;
+    const apply = evaluate_systems_describeImage(attributeNames(call.attribute), withStorePath);
+    const run = await evaluate_systems_evaluate(call, `.${system}`, options, apply, show);
+    const { exitCode, stdout } = run.result;
+    return readSystemImage(system, { exitCode, stdout, steps, detail: detailOf(run) });
+}
+function readSystemImage(system, { exitCode, stdout, steps: { names, type }, detail }) {
+    const read = exitCode === 0 ? readJson(evaluate_systems_IMAGE, stdout) : undefined;
+    if (read?.ok) {
+        const { value } = read;
+        if (value.type === 'absent')
+            return { system, kind: 'absent', names: value.names };
+        if (!BUILDABLE.includes(value.type))
+            return { system, kind: 'unsuitable', names: value.names, type: value.type };
+        const storePath = value.storePath !== null && isStorePath(value.storePath) ? value.storePath : undefined;
+        return { system, kind: 'found', names: value.names, storePath };
+    }
+    const why = errorIn(detail) || `nix exited with code ${exitCode} and printed no error`;
+    if (BUILD_NEEDED.test(detail))
+        return { system, kind: 'unknown', because: 'import', why };
+    if (exitCode > 128)
+        return { system, kind: 'unknown', because: 'killed', why: `exit code ${exitCode}` };
+    const offered = (type !== undefined && BUILDABLE.includes(type)) || NOT_FETCHED.test(detail);
+    return { system, kind: 'failed', names, why, detail, offered };
+}
+const BUILDABLE = ['derivation', 'string', 'path'];
+const BUILD_NEEDED = /allow-import-from-derivation|error: (?:builder for|build of|[Cc]annot build) '|is required to build '|\d+ dependenc(?:y|ies) of derivation|Build failed due to failed dependency/;
+const NOT_FETCHED = /unable to download '|Could(?:n't| not) resolve host|fatal: unable to access '/;
+const evaluate_systems_IMAGE = object({ names: array(string()), type: string(), storePath: nullable(string()) });
+const STEP = object({ names: optional(array(string())), type: optional(string()) });
+const STEP_PREFIX = 'nix-image-action: ';
+const STEP_NAMES = 1000;
+function readStep(line) {
+    const [, json] = line.split(`trace: ${STEP_PREFIX}`, 2);
+    if (json === undefined)
+        return undefined;
+    const read = readJson(STEP, json);
+    return read.ok ? read.value : {};
+}
+function evaluate_systems_describeImage(path, withStorePath) {
+    const storePath = 'builtins.unsafeDiscardStringContext found.value.outPath';
+    return `(
+    let
+      report = step: builtins.trace "${STEP_PREFIX}\${builtins.toJSON step}";
+      first = names: builtins.genList (builtins.elemAt names) (let all = builtins.length names; in if all < ${STEP_NAMES} then all else ${STEP_NAMES});
+      find = path: value:
+        if path == [ ] then { inherit value; }
+        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
+        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
+        else null;
+      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
+    in
+    set:
+      let
+        names = builtins.attrNames set;
+        found = find [ ${path.map(nixString).join(' ')} ] set;
+        type = if found == null then "absent" else typeOf found.value;
+        storePath = ${withStorePath ? `if type == "derivation" then ${storePath} else null` : 'null'};
+      in
+      report { names = first names; } (builtins.seq type (report { inherit type; } { inherit names type storePath; })))`;
+}
+function evaluate_systems_evaluate({ flake, nixArgs }, of, options, apply, show) {
+    const target = [...nixArgs, `${flake}#packages${of}`, '--apply', apply];
+    return runNixLogged(['eval', '--json', '--option', 'eval-cache', 'false', ...options], target, show, false);
+}
+function detailOf({ result, log }) {
+    const text = log.structured ? failureIn(log).detail : result.log;
+    return text
+        .split('\n')
+        .filter((line) => readStep(line) === undefined)
+        .join('\n');
+}
+
+;// CONCATENATED MODULE: ./lib/modes/plan-systems.js
+
+
+
+
+function chooseSystems(images, call) {
+    if (!images.some(({ kind }) => kind === 'found' || kind === 'unknown'))
+        throw noImage(images, call);
+    const warnings = [];
+    const notes = [];
+    const planned = images.filter((image) => {
+        const name = `packages.${image.system}.${call.attribute}`;
+        switch (image.kind) {
+            case 'found':
+                return true;
+            case 'unknown':
+                if (image.because === 'import')
+                    notes.push(`${name} is in the matrix although this step can't evaluate it: its evaluation imports from a derivation, which only the build job builds: ${image.why}`);
+                else
+                    warnings.push(`${name} is in the matrix although Nix was killed while it evaluated it (${image.why}). This runner may not have enough memory.`);
+                return true;
+            case 'failed':
+                warnings.push(image.offered
+                    ? `${name} is in the matrix although it can't be evaluated: ${image.why}`
+                    : `Skipping ${image.system}: ${formatFailure(image, call.attribute)}`);
+                return image.offered;
+            case 'unsuitable':
+                warnings.push(`Skipping ${image.system}: ${formatUnsuitable(image, call.attribute)}`);
+                return false;
+            default:
+                return false;
+        }
+    });
+    return { planned, warnings, notes };
+}
+function noImage(images, { flake, attribute, runnerSystem }) {
+    const failed = images.filter((image) => image.kind === 'failed');
+    const [first] = failed;
+    const lacking = images.some(({ kind }) => kind === 'absent' || kind === 'unsuitable');
+    if (first === undefined || (lacking && failed.every(({ names }) => names === undefined)))
+        return new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages.<system>.${attribute} for any supported system`,
+            detail: images.map((image) => formatImage(image, attribute)).join('\n') || '"packages" is empty',
+            hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
+        });
+    const reasons = new Set(failed.map(({ why }) => why));
+    const shared = reasons.size === 1;
+    return new errors/* NixError */.Yq({
+        message: `Nix can't evaluate packages.<system>.${attribute} of the flake ${flake} for any system`,
+        detail: [
+            ...(shared ? [(0,lib_text/* lastLines */.w$)(first.detail, 20)] : failed.map(({ system, why }) => `${system}: ${why}`)),
+            'The flake has these packages:',
+            ...images.map((image) => formatImage(image, attribute)),
+        ].join('\n'),
+        hint: explainFailures(failed, runnerSystem) ??
+            `Correct the image in the flake, or set \`attribute\` to another package. To see where the evaluation fails, run:
+  nix eval --show-trace ${flake}#packages.${first.system}.${attribute}`,
+    });
+}
+function explainFailures(failed, runnerSystem) {
+    return explainBuildFailure(failed.map(({ detail }) => detail).join('\n'), { runnerSystem });
+}
+function formatImage(image, attribute) {
+    const { system } = image;
+    switch (image.kind) {
+        case 'unsupported':
+            return formatPackages({ kind: 'unsupported', system }, attribute);
+        case 'unsuitable':
+            return `${plan_systems_formatNames(system, image.names, attribute)} (${formatUnsuitable(image, attribute)})`;
+        case 'failed':
+            return image.names === undefined
+                ? formatPackages({ kind: 'failed', system, why: image.why }, attribute)
+                : plan_systems_formatNames(system, image.names, attribute);
+        case 'unknown':
+            return formatPackages({ kind: 'failed', system, why: image.why }, attribute);
+        default:
+            return plan_systems_formatNames(system, image.names, attribute);
+    }
+}
+function plan_systems_formatNames(system, names, attribute) {
+    return formatPackages({ kind: 'evaluated', system, names }, attribute);
+}
+function formatFailure({ system, names, why }, attribute) {
+    return `packages.${system}${names === undefined ? '' : `.${attribute}`} can't be evaluated: ${why}`;
+}
+function formatUnsuitable({ system, type }, attribute) {
+    return `packages.${system}.${attribute} is ${TYPES[type] ?? `of type ${type}`}`;
+}
+const TYPES = {
+    null: 'null',
+    set: 'a set, not a derivation',
+    lambda: 'a function, not a derivation',
+};
+
 ;// CONCATENATED MODULE: ./lib/modes/plan.js
+
 
 
 
@@ -66830,8 +68654,7 @@ async function readTags(tags, { origin, head }, { token, allowOlder }, { api, re
 
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
-    const systems = await findSystems(inputs, workflow, log);
-    const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools);
+    const { systems, unchanged } = await examineSystems(inputs, workflow, tools);
     const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
     if (emulated.length > 0)
         log.notice(adviseEmulation(emulated));
@@ -66854,37 +68677,33 @@ function adviseEmulation(systems) {
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 }
-async function findSystems({ flake, attribute, nixArgs }, { runnerSystem }, log) {
+async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
+    const { flake, attribute, nixArgs } = inputs;
     const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
-    const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem, missing });
-    const failed = packages.filter((one) => one.kind === 'failed');
-    const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system);
-    if (systems.length === 0)
-        throw new errors/* NixError */.Yq({
-            message: `The flake ${flake} has no packages.<system>.${attribute} for any supported system`,
-            detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
-            hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
-        });
-    for (const { system, why } of failed)
-        log.warning(`Skipping ${system}: packages.${system} can't be evaluated: ${why}`);
-    for (const one of packages)
-        if (one.kind === 'evaluated' && one.refused !== undefined)
-            log.warning(`Skipping ${one.system}: ${one.refused}`);
-    return systems;
-}
-async function findUnchangedSystems(systems, inputs, { runnerSystem }, { registry, log }) {
-    const unchanged = new Set();
-    if (!inputs.push)
-        return unchanged;
+    const call = { flake, attribute, nixArgs, runnerSystem, missing };
+    const systems = await listSystems(call, log);
     const shared = shareLookUps(registry);
-    const earlier = await readPreviousImages(shared, inputs.reuseFrom, log);
-    for (const system of systems) {
+    const earlier = inputs.push ? await readPreviousImages(shared, inputs.reuseFrom, log) : [];
+    const indexes = inputs.rebuild ? [] : ownIndexes(earlier, inputs.images);
+    const needsStorePath = (system) => namesStorePath(indexes, platformOf(system));
+    const limit = evaluationsAtOnce(process.availableMemory(), (0,external_node_os_.availableParallelism)());
+    const images = await evaluateSystems(call, systems, needsStorePath, limit, log);
+    const { planned, warnings, notes } = chooseSystems(images, call);
+    for (const note of notes)
+        log.info(note);
+    for (const warning of warnings)
+        log.warning(warning);
+    const unchanged = new Set();
+    for (const image of planned) {
+        if (image.kind !== 'found')
+            continue;
+        const { system, storePath } = image;
         const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
         const question = { ...inputs, installable, system, runnerSystem };
-        if (await lookForUnchanged(question, earlier, shared, log))
+        if (await lookForUnchanged(question, earlier, shared, log, async () => storePath))
             unchanged.add(system);
     }
-    return unchanged;
+    return { systems: planned.map(({ system }) => system), unchanged };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/credentials.js

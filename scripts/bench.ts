@@ -5,6 +5,7 @@
 //   npm run bench -- --size 100 --runs 3 smaller images, fewer runs
 //   npm run bench -- --only zstd         only cases with this in their names
 //   npm run bench -- --only merge        only merges, which need no large images
+//   npm run bench -- --only layered      only images that are made from a description, of 600 MB and of 5 GB
 //   npm run bench -- --json              prints only the figures, as JSON
 import { execFile } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
@@ -18,12 +19,12 @@ import { type Docker, startDocker } from '../__tests__/support/docker.ts'
 import { prepareRunner } from '../__tests__/support/runner.ts'
 import { compare, figures, type Row, type Run, table } from './bench/figures.ts'
 import { changeOneLayer, collectFiles, writeImage } from './bench/images.ts'
+import { createLayeredFlake, LAYERS, type LayeredFlake, VARIANTS } from './bench/layered.ts'
 import { type Measured, measure, median } from './bench/measure.ts'
 import { type MergeSize, mergeWithAction, mergeWithBuildx } from './bench/merge.ts'
 import { startProxy } from './bench/proxy.ts'
 import { publishExample } from './bench/unchanged.ts'
 
-const LAYERS = 60
 const FEW: MergeSize = { platforms: 2, tags: 3, layers: 3 }
 const LAYERED: MergeSize = { ...FEW, layers: LAYERS }
 const MANY: MergeSize = { ...FEW, platforms: 8, tags: 10 }
@@ -59,7 +60,8 @@ async function bench(): Promise<void> {
   const rows = [
     ...(wanted('unchanged') ? [await measureUnchanged()] : []),
     ...(await measureMerges()),
-    ...(/^(merge|unchanged)/.test(values.only) ? [] : await measurePushes()),
+    ...(/^(merge|unchanged|layered)/.test(values.only) ? [] : await measurePushes()),
+    ...(wanted('layered') ? await measureLayered() : []),
   ]
   const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 1e9)} GB; Node ${process.version}; ${await skopeoVersion()}`
   if (values.json)
@@ -143,6 +145,147 @@ async function makeImages(): Promise<Images> {
     compressed: at('layered.tar.gz'),
     script: at('stream'),
   }
+}
+
+/** Measures layered images like those of dockerTools, compared with building and pushing them in full. */
+async function measureLayered(): Promise<readonly Row[]> {
+  const rows: Row[] = []
+  const nodeModules = fileURLToPath(new URL('../node_modules', import.meta.url))
+  progress(`Creating a Nix store of ${size / 1e6} MB`)
+  const flake = await createLayeredFlake(await collectFiles(nodeModules, size), 1)
+  const registry = await startDistribution()
+  try {
+    const script = await flake.build('stream-image')
+    await flake.build('conf')
+    const attribute = (name: string, host: string, more = {}) => pushLayered(flake, host, { attribute: name, ...more })
+    const fresh = (push: (host: string) => Promise<Run>) => () => withRegistry(push)
+
+    // The first runs, which are not measured, let Nix answer from the record.
+    await withRegistry((host) => attribute('stream-image', host))
+    const streamed = await interleave(
+      fresh((host) => attribute('stream-image', host)),
+      fresh((host) => streamToSkopeo(host, script)),
+    )
+    add(rows, compare('layered, streamed, cold', 0.6, 'script into skopeo', streamed))
+
+    await withRegistry((host) => attribute('image', host))
+    const full = async (name: string, host: string, more = {}) => {
+      const started = performance.now()
+      const installable = await flake.build(name, true)
+      const building = (performance.now() - started) / 1000
+      const pushed = await pushLayered(flake, host, { installable, ...more })
+      return { ...pushed, seconds: pushed.seconds + building }
+    }
+    const cold = await interleave(
+      fresh((host) => attribute('image', host)),
+      fresh((host) => full('complete-image', host)),
+    )
+    add(rows, compare('layered, buildLayeredImage, cold', 0.3, 'build .tar.gz and push', cold))
+
+    const { host } = registry
+    const reused = { 'reuse-from': `${host}/bench/own:latest`, tag: '' }
+    await attribute('image', host, { tag: 'latest' })
+    for (let at = 0; at < runs; at++) await recordNix(flake, `changed-${at}`)
+    const changed = await interleave(
+      numbered((at) => attribute(`changed-${at}`, host, reused)),
+      numbered((at) => full(`complete-changed-${VARIANTS - 1 - at}`, host, reused)),
+    )
+    add(rows, compare('layered, one of 60 changed', 0.1, 'build .tar.gz and push', changed))
+    const own = figures(changed[0])
+    const one = figures(cold[0]).seconds / LAYERS
+    add(rows, {
+      name: 'layered, one of 60 changed, beyond that layer',
+      own,
+      ratio: own.seconds - one,
+      bound: 0.5,
+      unit: 's',
+    })
+
+    progress('Creating a Nix store of 5 GB')
+    const large = await createLayeredFlake(
+      await collectFiles(nodeModules, size),
+      Math.max(1, Math.round(5_000_000_000 / size)),
+    )
+    try {
+      const image = `${host}/bench/large`
+      await large.build('conf')
+      await pushLayered(large, host, { attribute: 'image', tag: 'latest', image })
+      for (let at = 0; at < runs; at++) {
+        await recordNix(large, `small-${at}`)
+        await recordNix(flake, `small-${at}`)
+      }
+      const small = await interleave(
+        numbered((at) =>
+          pushLayered(large, host, { attribute: `small-${at}`, image, 'reuse-from': `${image}:latest` }),
+        ),
+        numbered((at) => attribute(`small-${at}`, host, reused)),
+      )
+      add(rows, compare('layered, one small layer changed, 5 GB', 1.2, `the same with ${size / 1e6} MB`, small))
+    } finally {
+      await large.close()
+    }
+    return rows
+  } finally {
+    await registry.close()
+    await flake.close()
+  }
+}
+
+/** Returns an attempt that receives how many there were before. */
+function numbered(attempt: (at: number) => Promise<Run>): Attempt {
+  let count = 0
+  return () => attempt(count++)
+}
+
+async function withRegistry(push: (host: string) => Promise<Run>): Promise<Run> {
+  const registry = await startDistribution()
+  try {
+    return await push(registry.host)
+  } finally {
+    await registry.close()
+  }
+}
+
+/** Lets Nix evaluate and build an image once, so that it answers from the record afterwards. */
+async function recordNix(flake: LayeredFlake, attribute: string): Promise<void> {
+  await withRegistry((host) => pushLayered(flake, host, { attribute, 'reuse-from': '' }, 'false'))
+}
+
+async function pushLayered(
+  flake: LayeredFlake,
+  host: string,
+  inputs: Readonly<Record<string, string>>,
+  pushed = 'true',
+): Promise<Run> {
+  const runner = await prepareRunner({
+    cwd: flake.folder,
+    inputs: {
+      mode: 'build',
+      image: `${host}/bench/own`,
+      flake: `path:${flake.folder}`,
+      tag: '',
+      push: pushed,
+      system: 'x86_64-linux',
+      ...inputs,
+    },
+    env: { ...flake.env, ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' },
+  })
+  try {
+    const inFolder = [`--chdir=${runner.cwd}`, process.execPath, runner.main]
+    const measured = await measure('env', inFolder, runner.env)
+    return { ...measured, bytes: Number((await runner.readOutputs())['pushed-bytes'] ?? 0) }
+  } finally {
+    await runner.close()
+  }
+}
+
+/** Pushes the output of a script with skopeo, by way of a file: version 1.9 can't read an archive from a pipe. */
+async function streamToSkopeo(host: string, script: string): Promise<Run> {
+  const archive = join(folder, 'streamed.tar')
+  const streamed = await measure('sh', ['-c', '"$1" > "$2"', 'sh', script, archive])
+  const copied = await skopeo(host, archive, 'gzip')
+  await rm(archive)
+  return { ...copied, seconds: streamed.seconds + copied.seconds, bytes: await layerBytes(host, 'bench/skopeo') }
 }
 
 /** Returns a function that compares two ways to do something, if the case is wanted, and adds a row. */

@@ -122,6 +122,14 @@ const requirements = {
     packages: ['tar'],
     elsewhere: 'your system\'s package "tar" (GNU tar)',
   },
+  python: {
+    what: 'Python',
+    why: 'checks layers in the tests',
+    found: () => onPath('python3'),
+    by: 'apt',
+    packages: ['python3'],
+    elsewhere: 'your system\'s package "python3", version 3.9 or newer: https://www.python.org/downloads/',
+  },
 }
 
 /** An error whose message is shown without a stack trace. */

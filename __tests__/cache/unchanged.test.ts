@@ -94,32 +94,38 @@ test('an image of the same store path is what a build would publish, with all th
   expect(lines).toEqual([])
 })
 
-test('nothing is evaluated before it is known that it may be pushed, and then for good reason alone', async () => {
-  const { client, first } = await published()
+test('a build is evaluated only if an index names store paths, and not with `rebuild`', async () => {
+  const { server, client, first } = await published()
+  seedIndex(server, 'app', [await seed(server, { annotations: {} })], 'foreign')
+  const { repository } = client
   const lines: string[] = []
   const log = { info: (line: string) => void lines.push(line), warning: fail, debug: () => undefined }
-  const earlier = await readPreviousImages(client, [{ repository: client.repository, tag: 'latest' }], log)
+  const [foreign, latest] = await Promise.all(
+    ['foreign', 'latest'].map((tag) => readPreviousImages(client, [{ repository, tag }], log)),
+  )
+  if (foreign === undefined || latest === undefined) throw new Error('there are two references')
   const question = {
     system: 'x86_64-linux',
     runnerSystem: 'x86_64-linux',
-    // A store path needs no evaluation.
-    installable: { options: [], text: PATH, name: PATH },
+    installable: { options: [], text: '.#image', name: '.#image' },
     nixArgs: [],
-    folders: [],
-    images: [client.repository],
+    images: [repository],
     labels: {},
     format: 'gzip',
     rebuild: false,
   } as const
-  const refused = lookForUnchanged(question, earlier, client, log, Promise.reject(new Error('no right to push')))
-  await expect(refused).rejects.toThrow('no right to push')
-  expect(await lookForUnchanged({ ...question, rebuild: true }, earlier, client, log)).toBeUndefined()
-  expect(lines).toEqual([])
-  expect(await lookForUnchanged(question, earlier, client, log)).toMatchObject({
+  const unused = async () => fail('there is an evaluation')
+  expect(await lookForUnchanged({ ...question, rebuild: true }, latest, client, log, unused)).toBeUndefined()
+  expect(await lookForUnchanged(question, foreign, client, log, unused)).toBeUndefined()
+  expect(await lookForUnchanged(question, latest, client, log, async () => PATH)).toMatchObject({
     info: { storePath: PATH, labels: [] },
     image: { digest: first.digest },
   })
-  expect(lines).toEqual([`Evaluating ${PATH} to check whether it is already published`])
+  expect(lines).toEqual([])
+  expect(await lookForUnchanged(question, latest, client, log, async () => undefined)).toBeUndefined()
+  expect(lines).toEqual([
+    "Can't check whether .#image is already published: its store path is not known before the build",
+  ])
 })
 
 test('with other labels it is waited for where the registry has it a moment later', async () => {

@@ -7,13 +7,8 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import {
-  type Compression,
-  compressLayer,
-  createSemaphore,
-  hashLayer,
-  type UncompressedLayer,
-} from '../../src/compress/compress.ts'
+import { type Compression, compressLayer, hashLayer, type UncompressedLayer } from '../../src/compress/compress.ts'
+import { createSemaphore } from '../../src/promises.ts'
 import { digestOf } from '../support/digest.ts'
 import { noise, unzstd } from '../support/layer-content.ts'
 
@@ -174,6 +169,57 @@ describe.each(COMPRESSIONS)('a layer in $format, level $level,', (compression) =
   test.each([1, 6, 9])('can be compressed at level %d', async (level) => {
     const { bytes } = await compress(mixed, { ...compression, level })
     expect(decompress(bytes, compression).equals(mixed)).toBe(true)
+  })
+})
+
+describe('a layer in zstd', () => {
+  /** Three frames, the last of which is short. */
+  const large = Buffer.concat([text, Buffer.alloc(30 * MIB), mixed, Buffer.alloc(30 * MIB, 'x'), noise(3 * MIB, 3)])
+
+  test('of several frames can be decompressed, and does not depend on how many blocks are compressed at once', async () => {
+    const results = await Promise.all([1, 3, 40].map((slots) => compress(large, ZSTD, { slots, chunks: [MIB + 1] })))
+    expect(new Set(results.map(({ bytes }) => digestOf(bytes))).size).toBe(1)
+    const [first] = results
+    expect(first?.diffId).toBe(digestOf(large))
+    expect(first && decompress(first.bytes, ZSTD).equals(large)).toBe(true)
+  })
+
+  test.each([32 * MIB - 1, 32 * MIB, 32 * MIB + 1])(
+    'of %d bytes, about one frame, can be decompressed',
+    async (size) => {
+      const content = large.subarray(0, size)
+      expect(decompress((await compress(content, ZSTD)).bytes, ZSTD).equals(content)).toBe(true)
+    },
+  )
+
+  // skopeo's windows.
+  test.each([
+    [1, 6],
+    [3, 6],
+    [9, 13],
+    [19, 26],
+  ])('at level %d stores a file once that is repeated %d MiB later', async (level, distance) => {
+    const file = noise(300_000)
+    const content = Buffer.concat([file, Buffer.alloc(distance * MIB), file])
+    const { bytes } = await compress(content, { ...ZSTD, level })
+    expect(bytes.length).toBeLessThan(1.1 * file.length)
+    expect(decompress(bytes, ZSTD).equals(content)).toBe(true)
+  })
+
+  test('can be compressed after many others, of which some could not be read or written', async () => {
+    async function* broken(): AsyncGenerator<Buffer> {
+      yield noise(3 * MIB)
+      throw new Error('cut short')
+    }
+    const slots = createSemaphore(2)
+    const failing = Array.from({ length: 30 }, async (_, at) => {
+      if (at % 2 === 0) return compressLayer(broken(), ZSTD, slots, async () => undefined)
+      const write = async () => Promise.reject(new Error('no space left'))
+      return (await compressLayer(inChunks(text, [MIB]), ZSTD, slots, write)).written
+    })
+    const outcomes = await Promise.allSettled(failing)
+    expect(outcomes.map(({ status }) => status)).toEqual(failing.map(() => 'rejected'))
+    expect(decompress((await compress(mixed, ZSTD)).bytes, ZSTD).equals(mixed)).toBe(true)
   })
 })
 

@@ -28,14 +28,21 @@ function read(bytes: Buffer): Promise<SourceImage> {
 
 /** Returns the image that an archive should be read as. */
 function contentOf({ layers, config, configDigest }: MadeArchive, names: readonly string[] = ['app:nix']): object {
-  const { os, architecture } = JSON.parse(config.toString())
+  const { os, architecture, history = [] } = JSON.parse(config.toString())
   const diffIds = layers.map(({ diffId }) => diffId)
   return {
     names,
     configDigest,
     configBytes: config,
     layerNames: layers.map(({ file }) => file),
-    config: { os, architecture, diffIds, labels: {} },
+    config: {
+      os,
+      architecture,
+      diffIds,
+      labels: {},
+      comments: history.map(({ comment }: { comment: string }) => comment),
+    },
+    archiveManifest: expect.any(Buffer),
   }
 }
 

@@ -206,7 +206,7 @@ describe('building and merging two systems', () => {
 
   test('keeps the output of the flake from running workflow commands', async () => {
     const step = passed(await lab.build('x86_64-linux', { cwd: lab.broken, inputs: { attribute: 'shouting' } }))
-    expect(step.log).toContain('\n::error::from the flake\n::set-output name=digest::x')
+    expect(step.log).toContain('\n: :error::from the flake\n: :set-output name=digest::x')
     expect(step.errors).toEqual([])
     expect(step.outputs.digest).toMatch(/^sha256:[0-9a-f]{64}$/)
     expect(step.outputs.image).toBe(`${imageOf(lab)}@${step.outputs.digest}`)

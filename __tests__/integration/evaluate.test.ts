@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, realpath, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, realpath, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -32,6 +32,7 @@ const PACKAGES = `{
   default = ${derivation('name = "default";')};
   image = ${derivation('name = "image.tar.gz";')};
   addressed = ${derivation('name = "x"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";')};
+  outputs = ${derivation('name = "outputs"; outputs = [ "out" "dev" ];')};
   failing = throw "not today";
   text = "/nix/store/${'0'.repeat(32)}-image";
 }`
@@ -56,8 +57,8 @@ async function evaluate(
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '').path
 }
 
-async function build(installable: string): Promise<string> {
-  const args = ['--extra-experimental-features', 'nix-command flakes', 'build', '--json', '--no-link', installable]
+async function build(...installable: readonly string[]): Promise<string> {
+  const args = ['--extra-experimental-features', 'nix-command flakes', 'build', '--json', '--no-link', ...installable]
   const { stdout } = await run('nix', args, { env, cwd: folder })
   return JSON.parse(stdout)[0].outputs.out
 }
@@ -70,10 +71,27 @@ describe('the store path is known before the build', () => {
     expect(await build(installable)).toBe(path)
   })
 
+  test('of a selected output', async () => {
+    const flake = `path:${folder}/flake`
+    expect(await evaluate([`${flake}#image^out`])).toBe(await evaluate([`${flake}#image`]))
+    expect(await evaluate([`${flake}#outputs^dev`])).toMatch(/-outputs-dev$/)
+  })
+
   test('of a file with arguments', async () => {
     const file = ['--file', join(folder, 'image.nix')]
     expect(await evaluate([...file, '--argstr', 'name', 'other', 'images.app'])).toMatch(/-other$/)
     expect(await evaluate([...file, '--argstr', 'name', 'third', 'images.app'])).toMatch(/-third$/)
+  })
+
+  test('of a file that is a function, with the same arguments', async () => {
+    const file = join(folder, 'function.nix')
+    const attributes = 'name = name + toString count; inherit text other;'
+    await writeFile(file, `{ name, text, count ? 0, other ? "x", ... }: ${derivation(attributes)}`)
+    const nixArgs = ['--argstr', 'name', 'app', '--arg', 'count', '20 + 2 # sum', '--argstr', 'text', '"${x}\\n\n$']
+    const options = ['--file', file, '--argstr', 'system', 'x86_64-linux']
+    const path = await evaluate([...options, ''], { nixArgs })
+    expect(path).toMatch(/-app22$/)
+    expect(await build(...nixArgs, ...options, '')).toBe(path)
   })
 
   test('of another system', async () => {
@@ -102,9 +120,24 @@ describe('the store path is not known before the build', () => {
     ['of an expression that fails', '#failing'],
     ['of a missing attribute', '#nonesuch'],
     ['of a value that is not a derivation', '#text'],
-    ['of selected outputs', '#image^out'],
+    ['of all outputs', '#image^*'],
+    ['of several outputs', '#image^dev,out'],
   ])('%s', async (_, attribute) => {
     expect(await evaluate([`path:${folder}/flake${attribute}`])).toBeUndefined()
+  })
+
+  test.each([
+    ['lacks an argument', []],
+    ['has an argument from a file', ['--argstr', 'name', 'app', '--arg-from-file', 'text', '/etc/hostname']],
+  ])('of a function that %s', async (_, nixArgs) => {
+    const file = join(folder, 'text.nix')
+    await writeFile(file, `{ name, text ? "" }: ${derivation('inherit name text;')}`)
+    expect(await evaluate(['--file', file, ''], { nixArgs })).toBeUndefined()
+  })
+
+  test('of a link to a store path', async () => {
+    await symlink(`/nix/store/${'0'.repeat(32)}-image.tar.gz`, join(folder, 'result'))
+    expect(await evaluate(['./result'])).toBeUndefined()
   })
 
   test('of a derivation in the store', async () => {

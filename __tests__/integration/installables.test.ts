@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, realpath, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { openImage } from '../../src/image/open-image.ts'
@@ -140,6 +140,14 @@ in (import ./image.nix { inherit system architecture; }).tarGz
       ),
     ])
   })
+})
+
+test('`nix-args` may contain options that only `nix build` supports', async () => {
+  const cwd = await folder()
+  const profile = join(cwd, 'profile')
+  const step = passed(await build('x86_64-linux', { cwd, inputs: { 'nix-args': `--profile\n${profile}` } }))
+  expect(await realpath(profile)).toBe(step.outputs['store-path'])
+  expect(step.log).toContain('`nix eval` does not support all of `nix-args`')
 })
 
 test('legacyPackages can be built', async () => {
@@ -303,7 +311,7 @@ test('an image of nix2container is written by its `copyTo`, and pushed unchanged
 
   const docker = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': 'docker' } })
   expect(docker.errors.join()).toMatch(
-    /Docker can't load \S+-image-app\.json, which is an image of nix2container\n.*remove `push-with: docker`/,
+    /Docker can't load \S+-image-app\.json, which is a nix2container image\n.*remove `push-with: docker`/,
   )
 })
 
@@ -490,7 +498,7 @@ function nix2containerFlake(system: string, packages: string): string {
       '') // {
         copyTo = shell "copy-to" ''
           mkdir -p $out/bin
-          printf '#!/bin/sh\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${written} > $out/bin/copy-to
+          printf '#!/bin/sh\\nshift\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${written} > $out/bin/copy-to
           chmod 755 $out/bin/copy-to
         '';
         inherit image;

@@ -80,12 +80,12 @@ test('the error for a full disk says how much is left, and where', async () => {
 
 test.each([
   ['before', () => 'true'],
-  // Nix creates its store when it first runs.
-  ['after', (store: string) => `existsSync(${JSON.stringify(store)})`],
+  // Nix creates the folder of its logs when it first builds.
+  ['after', (logs: string) => `existsSync(${JSON.stringify(logs)})`],
 ])('a nearly full disk %s the build causes one warning', async (when, full) => {
   const nix = await nixEnvironment(await mkdtemp(join(lab.folder, 'nix-')))
-  const store = nix.NIX_STORE_DIR as string
-  const statfs = `async () => ({ bavail: ${full(store)} ? 1 : 100, bsize: 1e9 })`
+  const { NIX_STORE_DIR: store = '', NIX_LOG_DIR: logs = '' } = nix
+  const statfs = `async () => ({ bavail: ${full(logs)} ? 1 : 100, bsize: 1e9 })`
   const env = { ...nix, ...withFiles({ statfs }) }
   const { warnings, log } = passed(await lab.build('x86_64-linux', { env, inputs: { push: 'false' } }))
   expect(warnings).toEqual([
@@ -106,7 +106,9 @@ test('the group shows the progress of the build, and runs no workflow commands',
   expect(group).toMatch(/\nNix: (\d) of \1 built, 0 left\n(?:.*\n)*##\[endgroup\]/)
   expect(log).not.toContain('@nix')
   expect(log).not.toContain('\u001b[2K')
-  expect(log).toMatch(/^Disk space before the build: [\d.]+ .?B are free for .*\n(?:.*\n)*Disk space after the build: /)
+  expect(log).toMatch(
+    /^Evaluating .*\nDisk space before the build: [\d.]+ .?B are free for .*\n(?:.*\n)*Disk space after the build: /,
+  )
   // The result is not an image, which is the only error.
   expect(errors).toEqual([expect.stringContaining('docker-image-app.tar')])
 })

@@ -1,5 +1,7 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { delimiter, join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
@@ -175,6 +177,123 @@ describe('the matrix', () => {
   })
 })
 
+describe('an image that fails to evaluate', () => {
+  const failing = (image: string, more = '') =>
+    flake(`{ outputs = _: { packages = rec {
+      x86_64-linux = { containerImage = ${image}; other = 1; };
+      aarch64-linux = x86_64-linux;
+      ${more}
+    }; }; }`)
+
+  test.each([
+    [
+      'a misspelt attribute',
+      '({ tools }: tools.buildImge { }) { tools = { }; }',
+      "error: attribute 'buildImge' missing",
+    ],
+    ['abort', 'abort "not yet written"', "evaluation aborted with the following error message: 'not yet written'"],
+    [
+      'the system of the runner',
+      '{ inherit (builtins) currentSystem; }.currentSystem',
+      "error: attribute 'currentSystem' missing",
+    ],
+    ['throw', 'throw "not yet written"', 'error: not yet written'],
+  ])('for every system is an error with the reason and the packages of the flake: %s', async (_, image, reason) => {
+    const cwd = await failing(image)
+    const step = await run({ cwd })
+    expect({ exitCode: step.exitCode, outputs: step.outputs, warnings: step.warnings }).toEqual({
+      exitCode: 1,
+      outputs: {},
+      warnings: [],
+    })
+    const [error = '', ...more] = step.errors
+    expect(more).toEqual([])
+    expect(error).toMatch(/^Nix can't evaluate packages\.<system>\.containerImage of the flake \. for any system\n/)
+    expect(error.split(reason)).toHaveLength(2)
+    expect(error).toContain(
+      '  The flake has these packages:\n  aarch64-linux: containerImage, other\n  x86_64-linux: con',
+    )
+    expect(error).not.toContain('nix-image-action: {')
+  })
+
+  test('for every system, for different reasons, is an error with each reason', async () => {
+    const cwd = await failing('throw "the first"', 'riscv64-linux.containerImage = throw "the second";')
+    const [error] = (await run({ cwd })).errors
+    for (const line of ['x86_64-linux: error: the first', 'riscv64-linux: error: the second'])
+      expect(error).toContain(`\n  ${line}\n`)
+  })
+
+  test('for one system is skipped with a warning', async () => {
+    const cwd = await failing(IMAGE, 'riscv64-linux.containerImage = { }.image;')
+    const step = passed(await run({ cwd }))
+    expect(matrixOf(step)).toEqual([
+      { system: 'aarch64-linux', runner: 'ubuntu-24.04-arm' },
+      { system: 'x86_64-linux', runner: 'ubuntu-24.04' },
+    ])
+    expect(step.warnings).toEqual([
+      "Skipping riscv64-linux: packages.riscv64-linux.containerImage can't be evaluated: error: attribute 'image' missing",
+    ])
+  })
+
+  test('on this runner only stays in the matrix, even if it is the only one', async () => {
+    const imported = '(import (derivation { name = "a.nix"; system = "riscv64-linux"; builder = "/bin/sh"; }))'
+    const cwd = await flake(`{ outputs = _: { packages.riscv64-linux.containerImage = ${imported}; }; }`)
+    const step = passed(await run({ cwd }))
+    expect(matrixOf(step)).toEqual([{ system: 'riscv64-linux', runner: 'ubuntu-24.04' }])
+    expect(step.warnings).toEqual([])
+    expect(step.log).toContain(
+      "packages.riscv64-linux.containerImage is in the matrix although this step can't evaluate it: its evaluation imports from a derivation",
+    )
+  })
+})
+
+describe('Nix is started once to list the systems, and once for each system', () => {
+  /** Runs a step with a program before Nix on the PATH that records the arguments of each start. */
+  async function starts(call: Partial<ActionCall> = {}): Promise<ActionRun & { readonly starts: readonly string[] }> {
+    const bin = await mkdtemp(join(lab.folder, 'bin-'))
+    const records = join(bin, 'starts')
+    await mkdir(records)
+    const { stdout } = await promisify(execFile)('which', ['nix'])
+    // One file for each start, because several write at the same time.
+    const script = `#!/bin/sh\necho "$@" > ${records}/$$\nexec ${stdout.trim()} "$@"\n`
+    await writeFile(join(bin, 'nix'), script, { mode: 0o755 })
+    const step = await run({ ...call, env: { ...call.env, PATH: `${bin}${delimiter}${process.env.PATH}` } })
+    const files = await readdir(records)
+    return { ...step, starts: await Promise.all(files.map((file) => readFile(join(records, file), 'utf8'))) }
+  }
+  const evaluated = (lines: readonly string[]) => lines.map((line) => /#packages(\S*)/.exec(line)?.[1]).toSorted()
+
+  test('says which system it evaluates', async () => {
+    const step = await starts()
+    expect(matrixOf(passed(step))).toEqual(HELLO)
+    expect(evaluated(step.starts)).toEqual(['', '.aarch64-linux', '.armv7l-linux', '.x86_64-linux'])
+    for (const { system } of HELLO) expect(step.log).toContain(`Evaluating containerImage for ${system}\n`)
+    expect(step.log).not.toContain('eval-cache')
+    expect(step.log).toMatch(/\nEvaluated 3 of 3 systems: \S+ took [\d.]+ s\n/)
+  })
+
+  test('if the images are published', async () => {
+    await publish()
+    const step = await starts()
+    expect(matrixOf(passed(step))).toEqual(HELLO_UNCHANGED)
+    expect(evaluated(step.starts)).toEqual(['', '.aarch64-linux', '.armv7l-linux', '.x86_64-linux'])
+  }, 120_000)
+
+  test('if evaluations fail, in whatever way', async () => {
+    const cwd = await flake(`{ outputs = _: { packages = {
+      x86_64-linux.containerImage = throw "not yet";
+      aarch64-linux.containerImage = abort "not yet";
+      i686-linux = (set: set.nonesuch) { };
+      riscv64-linux.containerImage = ${IMAGE};
+      aarch64-darwin = abort "never";
+    }; }; }`)
+    const step = await starts({ cwd })
+    expect(matrixOf(passed(step))).toEqual([{ system: 'riscv64-linux', runner: 'ubuntu-24.04' }])
+    expect(step.warnings).toHaveLength(3)
+    expect(evaluated(step.starts)).toEqual(['', '.aarch64-linux', '.i686-linux', '.riscv64-linux', '.x86_64-linux'])
+  })
+})
+
 describe('an unchanged published image', () => {
   test('is marked until the flake changes', async () => {
     expect(await planned()).toEqual(HELLO)
@@ -197,6 +316,20 @@ describe('an unchanged published image', () => {
     expect(await planned({ inputs: { rebuild: 'true' } })).toEqual(HELLO)
     expect(await planned({ inputs: { compression: 'zstd' } })).toEqual(HELLO)
     expect(await planned({ inputs: { 'push-with': 'docker' } })).toEqual(HELLO_UNCHANGED)
+  }, 120_000)
+
+  test('that no longer evaluates stays in the matrix, with a warning', async () => {
+    await publish()
+    const file = join(lab.hello, 'image.nix')
+    const text = await readFile(file, 'utf8')
+    const broken = '${if system == "armv7l-linux" then throw "no sources" else system}'
+    await writeFile(file, text.replace('${system}', broken))
+    const step = passed(await run())
+    const [arm64, , amd64] = HELLO_UNCHANGED
+    expect(matrixOf(step)).toEqual([arm64, HELLO[1], amd64])
+    expect(step.warnings).toEqual([
+      "packages.armv7l-linux.containerImage is in the matrix although it can't be evaluated: error: no sources",
+    ])
   }, 120_000)
 
   test('may have different label values, but no labels that are not set now', async () => {

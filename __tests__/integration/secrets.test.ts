@@ -107,7 +107,7 @@ describe.each(['by itself', 'through a daemon'])('with Nix building %s', (how) =
           name = "copy-to"; inherit system; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
           args = [ "-euc" ''
             mkdir -p $out/bin
-            printf '#!/bin/sh\\nenv > ${seen}\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${${TAR}} > $out/bin/copy-to
+            printf '#!/bin/sh\\nenv > ${seen}\\nshift\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${${TAR}} > $out/bin/copy-to
             chmod 755 $out/bin/copy-to
           '' ];
         };

@@ -12,7 +12,7 @@ import { OCI_MANIFEST, seedImage, seedIndex } from '../support/seed.ts'
 const PATH = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const ANNOTATIONS = { 'io.github.nix-image-action.store-path': PATH }
 
-/** Puts a program first on the PATH that evaluates two systems as Nix does, to one store path. */
+/** Puts a program first on the PATH that evaluates the images of two systems as Nix does, to one store path. */
 async function installNix(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'plan-'))
   const before = process.env.PATH
@@ -20,10 +20,9 @@ async function installNix(): Promise<void> {
     process.env.PATH = before
     await rm(folder, { recursive: true })
   })
-  const found = { names: ['containerImage'], found: 'derivation' }
-  const packages = { 'aarch64-linux': found, 'x86_64-linux': found }
-  const answer = JSON.stringify({ systems: Object.keys(packages), packages })
-  const script = `#!/bin/sh\ncase "$*" in *mapAttrs*) echo '${answer}';; *image.outPath*) printf ${PATH};; *) exit 1;; esac\n`
+  const systems = JSON.stringify(['aarch64-linux', 'x86_64-linux'])
+  const image = JSON.stringify({ names: ['containerImage'], type: 'derivation', storePath: PATH })
+  const script = `#!/bin/sh\ncase "$*" in *.outPath*) echo '${image}';; *) echo '${systems}';; esac\n`
   await writeFile(join(folder, 'nix'), script, { mode: 0o755 })
   process.env.PATH = `${folder}${delimiter}${before}`
 }

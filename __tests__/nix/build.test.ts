@@ -5,7 +5,8 @@ import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { NixError } from '../../src/errors.ts'
-import { buildInstallable } from '../../src/nix/build.ts'
+import { buildDerivation, buildInstallable, derivationTarget } from '../../src/nix/build.ts'
+import type { NixBuildCall } from '../../src/nix/failure.ts'
 
 const OUTPUT = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const REMINDER = 'Nix is still running'
@@ -54,43 +55,72 @@ async function nixIs(script: string): Promise<void> {
   process.env.PATH = `${folder}${delimiter}${path}`
 }
 
-async function build(text = '.#app'): Promise<string> {
+function callOf(text: string): NixBuildCall {
   const system = 'x86_64-linux'
-  const installable = { options: [], text, name: text }
-  const call = { installable, nixArgs: [], folders: [], system, runnerSystem: system }
-  return (await buildInstallable(call)).storePath
+  return { installable: { options: [], text, name: text }, nixArgs: [], folders: [], system, runnerSystem: system }
+}
+
+async function build(text = '.#app'): Promise<string> {
+  return (await buildInstallable(callOf(text))).storePath
 }
 
 describe('a derivation with several outputs', () => {
   const image = `/nix/store/${'0'.repeat(32)}-app`
   const debug = `/nix/store/${'1'.repeat(32)}-app-debug`
   const built = JSON.stringify([{ drvPath: '/nix/store/x.drv', outputs: { debug, image } }])
-
-  /** Builds them with a Nix that evaluates `outPath` to this. */
-  async function buildWith(outPath: string, text = '.#app'): Promise<string> {
-    await nixIs(`case " $* " in *" eval "*) printf %s '${outPath}' ;; *) echo '${built}' ;; esac`)
-    const building = build(text)
-    // One line for each run of Nix.
-    return whileBuilding(building, () => void gate.write('on\n'))
-  }
-
-  test.each([image, debug])('results in its default output: %s', async (outPath) => {
-    expect(await buildWith(outPath)).toBe(outPath)
-  })
+  const evaluated = { derivation: '/nix/store/x.drv', nixVersion: '2.8.0', ignoredSettings: [] }
 
   test.each([
-    ['all outputs are selected', image, '.#app^*'],
-    ['none of them is the default output', `/nix/store/${'2'.repeat(32)}-app`, '.#app'],
-    ['the default output is unknown', '', '.#app'],
-  ])('is refused with a list of the outputs if %s', async (_, outPath, text) => {
-    await expect(buildWith(outPath, text)).rejects.toThrow(
-      `Nix built 2 outputs of ${text} instead of one image
+    ['image', image],
+    ['debug', debug],
+  ])('results in the output that was evaluated: %s', async (output, path) => {
+    await nixIs(`echo '${built}'`)
+    const building = buildDerivation(callOf('.#app'), { ...evaluated, output })
+    expect((await whileBuilding(building, () => undefined)).storePath).toBe(path)
+  })
+
+  test('is refused with a list of the outputs if none is selected', async () => {
+    await nixIs(`echo '${built}'`)
+    const listed = `Nix built 2 outputs of .#app^* instead of one image
   debug: ${debug}
   image: ${image}
 Select the output that is the image, for example:
-  installable: .#app^debug`,
-    )
+  installable: .#app^debug`
+    await expect(whileBuilding(build('.#app^*'), () => undefined)).rejects.toThrow(listed)
+    const building = buildDerivation(callOf('.#app'), { ...evaluated, output: 'out' })
+    await expect(whileBuilding(building, () => undefined)).rejects.toThrow(listed.replaceAll('^*', ''))
   })
+})
+
+describe('the installable for an output of a derivation', () => {
+  const derivation = `/nix/store/${'0'.repeat(32)}-app.drv`
+
+  test.each(['2.8.0', '2.14.1', '2.14pre20230101_abc'])(
+    'is its path, of which Nix %s builds all outputs',
+    (nixVersion) => {
+      expect(derivationTarget({ derivation, output: 'image', nixVersion })).toBe(derivation)
+    },
+  )
+
+  test.each(['2.15.0', '2.15.0pre20230101_abc', '2.34.1', '2.95.0', '3.1.0', '10.0.0'])(
+    'selects the output, as Nix, Lix or Determinate Nix %s requires',
+    (nixVersion) => {
+      expect(derivationTarget({ derivation, output: 'image', nixVersion })).toBe(`${derivation}^image`)
+    },
+  )
+})
+
+test('settings that Nix ignored in the evaluation are reported with the build, each once', async () => {
+  const evaluated = { derivation: '/nix/store/x.drv', output: 'out', nixVersion: '2.34.1', ignoredSettings: ['a', 'b'] }
+  const warning = "warning: ignoring untrusted flake configuration setting 'b'"
+  await nixIs(`echo "${warning}" >&2; echo '[{"outputs":{"out":"${OUTPUT}"}}]'`)
+  const building = buildDerivation(callOf('.#app'), evaluated)
+  expect(await whileBuilding(building, () => undefined)).toEqual({ storePath: OUTPUT, ignoredSettings: ['a', 'b'] })
+  await nixIs('echo "error: no" >&2; exit 1')
+  const failing = buildDerivation(callOf('.#app'), evaluated)
+  await expect(whileBuilding(failing, () => undefined)).rejects.toThrow(
+    "Nix ignores settings in the flake's nixConfig: a, b. If you trust the flake, allow them:",
+  )
 })
 
 /** Returns the number of reminders after each of several waits in milliseconds. */

@@ -2,8 +2,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { failureIn } from '../../src/nix/build.ts'
 import { explainBuildFailure } from '../../src/nix/explain.ts'
+import { failureIn } from '../../src/nix/failure.ts'
 import { errorIn } from '../../src/nix/nix.ts'
 import { type NixLog, readNixLine, startNixLog } from '../../src/nix/nix-log.ts'
 import { formatNearest } from '../../src/nix/packages.ts'
@@ -97,7 +97,7 @@ describe('a large log does not exhaust the memory:', () => {
   const lines = (code: string): Promise<Measured> =>
     measure(
       `const { readNixLine, startNixLog } = await load('nix/nix-log.ts')
-      const { failureIn } = await load('nix/build.ts')
+      const { failureIn } = await load('nix/failure.ts')
       const { explainBuildFailure } = await load('nix/explain.ts')
       const nix = (event) => '@nix ' + JSON.stringify(event)
       let log = startNixLog(0)

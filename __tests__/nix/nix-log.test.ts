@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
-import { failureIn } from '../../src/nix/build.ts'
+import { failureIn } from '../../src/nix/failure.ts'
 import { endNixLog, type NixLog, readNixLine, remind, startNixLog } from '../../src/nix/nix-log.ts'
 
 // Recorded from real builds, with other names of folders and hosts.

@@ -1,29 +1,31 @@
-import { chmod, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { delimiter, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { checkPrerequisites, type PreflightReport, requiresKvm, systemOfDerivation } from '../../src/nix/preflight.ts'
+import { requiresKvm, systemOfDerivation } from '../../src/nix/derivation.ts'
+import type { Evaluation } from '../../src/nix/evaluate.ts'
+import { checkPrerequisites, type PreflightReport } from '../../src/nix/preflight.ts'
 
 let root: string
 beforeEach(async () => {
   // Stands for the root folder of a machine that has /dev/kvm.
   root = await mkdtemp(join(await realpath(tmpdir()), 'machine-'))
   await machine({ 'dev/kvm': '', 'proc/filesystems': 'nodev\tproc\nnodev\tbinfmt_misc\n\text4\n' })
-  await derivationIsFor('aarch64-linux')
 })
-afterEach(async () => {
-  process.env.PATH = path
-  await rm(root, { recursive: true })
-})
-const path = process.env.PATH
+afterEach(() => rm(root, { recursive: true }))
 
-/** Installs a stub of Nix that evaluates every image to a derivation for this system. */
-async function derivationIsFor(system: string): Promise<void> {
-  const derivation = join(root, `${'0'.repeat(32)}-image.drv`)
-  const nix = `#!/bin/sh\necho "$*" >> '${join(root, 'calls')}'\nprintf %s '${derivation}'\n`
-  await machine({ [`${'0'.repeat(32)}-image.drv`]: derivationFor(system), 'bin/nix': nix })
-  await chmod(join(root, 'bin/nix'), 0o755)
-  process.env.PATH = `${join(root, 'bin')}${delimiter}${path}`
+/** Writes a derivation that this system builds, and returns its evaluation. */
+async function evaluationFor(system: string, content = derivationFor(system)): Promise<Evaluation> {
+  const name = `${'0'.repeat(32)}-image.drv`
+  await machine({ [name]: content })
+  const attributes = {
+    storePath: undefined,
+    stream: undefined,
+    conf: undefined,
+    nixVersion: '2.34.1',
+    ignoredSettings: [],
+  }
+  return { derivation: join(root, name), output: 'out', ...attributes }
 }
 
 /** The file of a derivation, with inputs for other systems. */
@@ -56,9 +58,12 @@ const AARCH64 = entry('7f454c460201010000000000000000000200b700')
 const S390X = entry('7f454c4602020100000000000000000000020016')
 
 describe('missing emulation', () => {
+  const check = async (system: string, runnerSystem?: string) =>
+    checkPrerequisites(call(system, runnerSystem), await evaluationFor(system), root)
+
   test('causes a warning with the step to add and the runner that does not need it', async () => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-s390x`]: S390X })
-    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
+    const { warnings, notes } = await check('aarch64-linux')
     expect(warnings).toEqual([
       `No emulation is registered for aarch64-linux on this runner, which is x86_64-linux. Unless the build only packs files, add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
@@ -76,12 +81,12 @@ Or use a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote b
     ['the kernel does not support binfmt_misc', { 'proc/filesystems': 'nodev\tproc\n\text4\n' }],
   ])('causes a warning if %s', async (_, files) => {
     await machine(files)
-    const { warnings } = await checkPrerequisites(call('aarch64-linux'), root)
+    const { warnings } = await check('aarch64-linux')
     expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for aarch64-linux/)])
   })
 
   test('causes a note if it is unknown, as in a container, whose host may have emulation', async () => {
-    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
+    const { warnings, notes } = await check('aarch64-linux')
     expect(warnings).toEqual([])
     expect(notes).toEqual([
       expect.stringMatching(
@@ -100,7 +105,7 @@ Or use a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote b
     ['the runner uses a remote builder for Linux', 'aarch64-linux', 'aarch64-darwin', 'none', ''],
   ])('is not reported if %s', async (_, system, runnerSystem, name, content) => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/${name}`]: content })
-    expect(await checkPrerequisites(call(system, runnerSystem), root)).toEqual(NOTHING)
+    expect(await check(system, runnerSystem)).toEqual(NOTHING)
   })
 })
 
@@ -112,24 +117,30 @@ describe('for an image for another system,', () => {
     ['Nix itself builds it', 'builtin'],
   ])('emulation is not mentioned if %s', async (_, system) => {
     await machine(noEmulation)
-    await derivationIsFor(system)
-    expect(await checkPrerequisites(call('aarch64-linux'), root)).toEqual(NOTHING)
-    expect(await readFile(join(root, 'calls'), 'utf8')).toMatch(/^\S+ \S+ \S+ eval --raw .* \.#image\.drvPath\n$/)
+    expect(await checkPrerequisites(call('aarch64-linux'), await evaluationFor(system), root)).toEqual(NOTHING)
   })
 
   test('the warning names the system that builds it', async () => {
     await machine(noEmulation)
-    await derivationIsFor('riscv64-linux')
-    const { warnings } = await checkPrerequisites(call('aarch64-linux'), root)
+    const { warnings } = await checkPrerequisites(call('aarch64-linux'), await evaluationFor('riscv64-linux'), root)
+    expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for riscv64-linux on /)])
+  })
+
+  test('a derivation in the store is read without an evaluation', async () => {
+    await machine(noEmulation)
+    const { derivation: text } = await evaluationFor('riscv64-linux')
+    const given = { ...call('aarch64-linux'), installable: { options: [], text, name: text } }
+    const { warnings } = await checkPrerequisites(given, undefined, root)
     expect(warnings).toEqual([expect.stringMatching(/^No emulation is registered for riscv64-linux on /)])
   })
 
   test.each([
-    ['can’t be evaluated', '#!/bin/sh\nexit 1\n'],
-    ['has an unknown format', "#!/bin/sh\nprintf %s '/nix/store/x'\n"],
-  ])('a note is logged if the derivation %s', async (_, nix) => {
-    await machine({ ...noEmulation, 'bin/nix': nix })
-    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), root)
+    ['is unknown', async () => undefined],
+    ['is not in the store', async () => ({ ...(await evaluationFor('')), derivation: '/nowhere/image.drv' })],
+    ['has an unknown format', () => evaluationFor('', 'x')],
+  ])('a note is logged if the derivation %s', async (_, evaluation) => {
+    await machine(noEmulation)
+    const { warnings, notes } = await checkPrerequisites(call('aarch64-linux'), await evaluation(), root)
     expect(warnings).toEqual([])
     expect(notes).toEqual([
       expect.stringMatching(
@@ -138,15 +149,11 @@ describe('for an image for another system,', () => {
     ])
   })
 
-  test.each([
-    ['it is in the store', 'aarch64-linux', `/nix/store/${'0'.repeat(32)}-image.tar`, noEmulation],
-    ['QEMU is registered', 'aarch64-linux', '.#image', { ...noEmulation, [`${BINFMT}/qemu-aarch64`]: AARCH64 }],
-    ['it is for this system', 'x86_64-linux', '.#image', noEmulation],
-  ])('nothing is evaluated if %s', async (_, system, text, files) => {
-    await machine(files)
-    const given = call(system)
-    expect(await checkPrerequisites({ ...given, installable: { ...given.installable, text } }, root)).toEqual(NOTHING)
-    await expect(readFile(join(root, 'calls'))).rejects.toThrow('ENOENT')
+  test('nothing is reported if it is in the store', async () => {
+    await machine(noEmulation)
+    const text = `/nix/store/${'0'.repeat(32)}-image.tar`
+    const given = { ...call('aarch64-linux'), installable: { options: [], text, name: text } }
+    expect(await checkPrerequisites(given, undefined, root)).toEqual(NOTHING)
   })
 })
 

@@ -11,14 +11,16 @@ function parse(document: object) {
 }
 
 describe('an image config', () => {
-  test('is parsed into platform, diff IDs and labels', () => {
-    const document = { ...imageConfig, variant: 'v7', config: { Labels: { a: '1' }, Env: ['A=1'] }, history: [] }
+  test('is parsed into platform, diff IDs, labels and the comments of layers', () => {
+    const history = [{ comment: 'first' }, { comment: 'only a variable', empty_layer: true }, {}]
+    const document = { ...imageConfig, variant: 'v7', config: { Labels: { a: '1' }, Env: ['A=1'] }, history }
     expect(parse(document)).toEqual({
       os: 'linux',
       architecture: 'arm',
       variant: 'v7',
       diffIds: [digest],
       labels: { a: '1' },
+      comments: ['first', undefined],
     })
   })
 
@@ -27,12 +29,14 @@ describe('an image config', () => {
     ['a config that is null', { config: null }],
     ['labels that are null', { config: { Labels: null } }],
     ['an empty variant', { variant: '' }],
+    ['a history in another form', { history: 'made by hand' }],
   ])('may have %s', (_, more) => {
     expect(parse({ ...imageConfig, ...more })).toEqual({
       os: 'linux',
       architecture: 'arm',
       diffIds: [digest],
       labels: {},
+      comments: [],
     })
   })
 

@@ -108,7 +108,7 @@ export function logOf({ lines }: Client) {
 export async function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<LayerCache> {
   const reference = { repository: { ...client.repository, path }, tag }
   const log = logOf(client)
-  return findPublished(client, await readPreviousImages(client, [reference], log), PLATFORM, log)
+  return findPublished(client, await readPreviousImages(client, [reference], log), [client.repository], PLATFORM, log)
 }
 
 export interface ReadLayer {

@@ -10,7 +10,7 @@ export interface BenchImage {
   readonly size: number
 }
 
-interface SourceFile {
+export interface SourceFile {
   readonly name: string
   readonly content: Buffer
 }

@@ -1,5 +1,6 @@
 import { isStorePath } from '../nix/store-path.ts'
 import { isLayerFormat, type LayerFormat } from '../oci/manifest.ts'
+import { type Digest, isDigest } from '../oci/reference.ts'
 import { sanitizeLine } from '../text.ts'
 
 /** Identifies the build that produced an image. Equal build info means an equivalent image. */
@@ -63,6 +64,18 @@ export function sameBuild(one: BuildInfo, other: BuildInfo): boolean {
 export function formatBuildInfo({ storePath, labels, compression }: BuildInfo): string {
   const keys = labels.length > 0 ? `labels ${[...labels].sort().join(', ')}` : ''
   return sanitizeLine([storePath, keys, compression && `compression ${compression}`].filter(Boolean).join(', '))
+}
+
+const RECIPE = 'io.github.nix-image-action.layer-recipe'
+
+/** Returns the annotation of a layer that tells what it was made from. */
+export function recipeAnnotation(recipe: Digest): Annotations {
+  return { [RECIPE]: recipe }
+}
+
+/** Returns the recipe in the annotations of a layer. */
+export function recipeOf({ [RECIPE]: recipe = '' }: Annotations): Digest | undefined {
+  return isDigest(recipe) ? recipe : undefined
 }
 
 function parseKeys(text: string): readonly string[] | undefined {

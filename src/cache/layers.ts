@@ -5,6 +5,8 @@ import { fits, type Platform } from '../oci/platform.ts'
 import { type Digest, formatReference, type Repository, sameRepository } from '../oci/reference.ts'
 import { CONFIG_LIMIT } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
+import { recipeOf } from './build-info.ts'
+import { recipesFromHistory } from './history.ts'
 import { type PreviousImage, readReusable } from './previous-image.ts'
 
 /** A published layer. */
@@ -21,11 +23,17 @@ export interface ReusableBlob {
 export interface LayerCache {
   /** Returns the blobs that contain the layer with this diff ID, in any compression. */
   blobsOf(diffId: Digest): readonly ReusableBlob[]
+  /** Returns the diff ID of the layer that was made from a recipe. */
+  diffIdOf(recipe: Digest): Digest | undefined
   /** Reports whether a repository has this manifest or config. */
   has(repository: Repository, digest: Digest): boolean
 }
 
-export const NOTHING_PUBLISHED: LayerCache = { blobsOf: () => [], has: () => false }
+export const NOTHING_PUBLISHED: LayerCache = {
+  blobsOf: () => [],
+  diffIdOf: () => undefined,
+  has: () => false,
+}
 
 /**
  * Returns a blob of a layer that can be used in all images: each registry has it, so that it can be mounted from another
@@ -46,15 +54,22 @@ export function reusableIn(
 
 /**
  * Reads the layers of published images. Logs and skips images that can't be read.
+ * @param images the repositories whose recipes are trusted. An image in another one may claim any recipe for a layer; a
+ * layer that is found by its content can't be another one
  * @param platform selects the image of an index
  */
 export async function findPublished(
   registry: Registry,
   earlier: readonly PreviousImage[],
+  images: readonly Repository[],
   platform: Platform,
   log: Log,
 ): Promise<LayerCache> {
   const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform))
+  const own = found.filter(({ repository }) => images.some((image) => sameRepository(image, repository)))
+  const made = new Map(
+    own.flatMap(({ layers }) => layers.flatMap(({ recipe, diffId }) => (recipe ? [[recipe, diffId] as const] : []))),
+  )
   const known = Map.groupBy(
     found.flatMap(({ layers }) => layers),
     ({ diffId, digest }) => `${diffId} ${digest}`,
@@ -62,6 +77,7 @@ export async function findPublished(
   const blobs = Map.groupBy([...known.values()].flatMap(mergeRepositories), ({ diffId }) => diffId)
   return {
     blobsOf: (diffId) => blobs.get(diffId) ?? [],
+    diffIdOf: (recipe) => made.get(recipe),
     has: (repository, digest) =>
       found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
   }
@@ -69,6 +85,7 @@ export async function findPublished(
 
 interface PublishedLayer extends ReusableBlob {
   readonly diffId: Digest
+  readonly recipe: Digest | undefined
 }
 
 /** The layers and documents of a published image. */
@@ -95,11 +112,17 @@ async function readLayersOf(
   if (manifest.kind === 'index') throw new ReuseError({ message: 'is an index of indexes' })
   const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT)
   if (bytes === undefined) throw new ReuseError({ message: 'has no config in the registry' })
-  const { diffIds } = parseConfig(bytes, `its config ${manifest.config.digest}`)
+  const config = parseConfig(bytes, `its config ${manifest.config.digest}`)
+  const { diffIds } = config
   if (diffIds.length !== manifest.layers.length)
     throw new ReuseError({ message: 'has a config that does not match its manifest' })
+  const annotated = manifest.layers.map(({ annotations = {} }) => recipeOf(annotations))
+  const recipes = annotated.some((recipe) => recipe !== undefined)
+    ? annotated
+    : await recipesFromHistory(registry, repository, manifest.layers, config)
   const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
-    return { digest, size, mediaType, repositories: [repository], diffId: diffIds[at] as Digest }
+    const diffId = diffIds[at] as Digest
+    return { digest, size, mediaType, repositories: [repository], diffId, recipe: recipes[at] }
   })
   return { repository, layers, documents: [image.digest, manifest.config.digest] }
 }

@@ -1,6 +1,5 @@
 import { failureSummary } from '../errors.ts'
 import type { Log } from '../log.ts'
-import { evaluateStorePath } from '../nix/evaluate.ts'
 import type { NixCall } from '../nix/nix.ts'
 import { platformOf } from '../nix/system.ts'
 import { type Descriptor, type LayerFormat, layerFormat, parseManifest } from '../oci/manifest.ts'
@@ -30,28 +29,27 @@ export interface UnchangedImage {
 }
 
 /**
- * Finds the published image that a build would produce again (see `findUnchanged`). Evaluates the build only if an index
- * names store paths.
- * @param ready awaited before the evaluation, which may take long
- * @throws what `ready` rejects with; NixError if Nix is not installed
+ * Finds the published image that a build would produce again (see `findUnchanged`).
+ * @param evaluate returns the store path of the build, undefined if only the build determines it. Called only if an index
+ * names store paths
  */
 export async function lookForUnchanged(
   question: BuildQuestion,
   earlier: readonly PreviousImage[],
   registry: Registry,
   log: Log,
-  ready: Promise<unknown> = Promise.resolve(),
+  evaluate: () => Promise<string | undefined>,
 ): Promise<UnchangedImage | undefined> {
   const { system, installable, images, labels, format, rebuild } = question
   if (rebuild) return undefined
   const platform = platformOf(system)
   const indexes = ownIndexes(earlier, images)
   if (!namesStorePath(indexes, platform)) return undefined
-  await ready
-  log.info(`Evaluating ${installable.name} to check whether it is already published`)
-  const storePath = await evaluateStorePath(question)
+  const storePath = await evaluate()
   if (storePath === undefined) {
-    log.info(`Can't check whether ${installable.name} is already published: \`nix eval\` returned no store path`)
+    log.info(
+      `Can't check whether ${installable.name} is already published: its store path is not known before the build`,
+    )
     return undefined
   }
   return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)

@@ -1,11 +1,15 @@
 /** Compresses a layer block by block. The compressed layer is the header, the compressed blocks in order, the trailer. */
 export interface Codec {
-  readonly buffers: BlockBuffers
   readonly header: Buffer
-  /** Compresses a block. The block must not be used afterwards: its memory is reused for later blocks. */
+  /** Returns an empty block to be filled and compressed next. */
+  readonly take: () => Promise<Buffer>
+  /** Compresses the next block. The block must not be used afterwards: its memory is reused for later blocks. */
   readonly compress: (block: Buffer) => Promise<Buffer>
-  /** @param size of all blocks together, in bytes */
-  readonly trailer: (size: number) => Buffer
+  /**
+   * Returns the trailer. Must be called for every layer, even if it can't be read to its end.
+   * @param size of all blocks together, in bytes
+   */
+  readonly end: (size: number) => Promise<Buffer>
 }
 
 /** Reusable memory for blocks. Allocating and freeing a buffer for each block is measurably slower. */

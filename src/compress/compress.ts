@@ -1,9 +1,11 @@
 import { createHash, type Hash } from 'node:crypto'
+import { availableParallelism } from 'node:os'
 import type { LayerFormat } from '../oci/manifest.ts'
 import type { Digest } from '../oci/reference.ts'
-import type { BlockBuffers } from './codec.ts'
+import { createSemaphore, type Semaphore } from '../promises.ts'
+import type { Codec } from './codec.ts'
 import { createGzipCodec } from './gzip.ts'
-import { createZstdCodec } from './zstd.ts'
+import { createZstdCodec, zstdBlocksAtOnce } from './zstd.ts'
 
 /** How layers are compressed: https://github.com/opencontainers/image-spec/blob/main/layer.md#gzip-media-types */
 export interface Compression {
@@ -29,7 +31,15 @@ export interface Compressing {
 }
 
 /**
- * Compresses a layer in blocks, in parallel and independently of each other, and writes them in order. The output is
+ * Creates the semaphore of `compressLayer` for all layers of an image. In gzip, some more blocks than cores, so that no
+ * core waits for the next block to be read. One thread can't feed more than 8.
+ */
+export function createBlockSemaphore({ format, level }: Compression): Semaphore {
+  return createSemaphore(format === 'zstd' ? zstdBlocksAtOnce(level) : Math.min(availableParallelism(), 8) + 3)
+}
+
+/**
+ * Compresses a layer in blocks or frames of blocks, in parallel, and writes them in order. The output is
  * deterministic: it depends only on the content and the settings. Resolves as soon as the content has been read, so that
  * the next layer's blocks keep the cores busy.
  * @param blocks limits the blocks that are in memory at once, over all layers
@@ -47,7 +57,7 @@ export async function compressLayer(
   let chain = write(codec.header)
   chain.catch(() => undefined)
   try {
-    for await (const block of splitIntoBlocks(content, codec.buffers)) {
+    for await (const block of splitIntoBlocks(content, codec.take)) {
       size += block.length
       diffId.update(block)
       await blocks.acquire()
@@ -57,10 +67,11 @@ export async function compressLayer(
     }
   } catch (error) {
     // Nothing may be written after this function has failed.
-    await chain.catch(() => undefined)
+    await Promise.allSettled([chain, codec.end(size)])
     throw error
   }
-  const written = chain.then(() => write(codec.trailer(size)))
+  const trailer = codec.end(size)
+  const written = Promise.all([trailer, chain]).then(([bytes]) => write(bytes))
   written.catch(() => undefined)
   return { layer: { diffId: digestFrom(diffId), size }, written }
 }
@@ -92,54 +103,26 @@ export async function hashLayer(content: AsyncIterable<Buffer>): Promise<Uncompr
   return { diffId: digestFrom(hash), size }
 }
 
-/** Yields blocks that fill their buffers, except for the last one. Chunk boundaries must not affect the output. */
-async function* splitIntoBlocks(content: AsyncIterable<Buffer>, buffers: BlockBuffers): AsyncGenerator<Buffer> {
-  let block = buffers.take()
+/** Yields blocks that are full, except for the last one. Chunk boundaries must not affect the output. */
+async function* splitIntoBlocks(content: AsyncIterable<Buffer>, take: Codec['take']): AsyncGenerator<Buffer> {
+  let block: Buffer | undefined
   let filled = 0
   for await (const chunk of content) {
     for (let at = 0; at < chunk.length; ) {
+      // Not earlier: a layer that isn't being read yet must not keep others waiting.
+      block ??= await take()
       const copied = chunk.copy(block, filled, at)
       at += copied
       filled += copied
       if (filled < block.length) continue
       yield block
-      block = buffers.take()
+      block = undefined
       filled = 0
     }
   }
-  if (filled > 0) yield block.subarray(0, filled)
-  else buffers.giveBack(block)
+  if (block !== undefined) yield block.subarray(0, filled)
 }
 
 function digestFrom(hash: Hash): Digest {
   return `sha256:${hash.digest('hex')}`
-}
-
-/** Limits how many tasks run at once. */
-export interface Semaphore {
-  /** Resolves when a permit is available, in the order of the calls. */
-  acquire(): Promise<void>
-  release(): void
-}
-
-/** @param count the number of permits */
-export function createSemaphore(count: number): Semaphore {
-  let free = count
-  const waiting: (() => void)[] = []
-  return {
-    acquire() {
-      if (free > 0) {
-        free--
-        return Promise.resolve()
-      }
-      return new Promise((resolve) => {
-        waiting.push(resolve)
-      })
-    },
-    release() {
-      const next = waiting.shift()
-      if (next === undefined) free++
-      else next()
-    },
-  }
 }

@@ -15,15 +15,15 @@ const BUFFERS = createBlockBuffers(BLOCK_LIMIT)
 export function createGzipCodec(level: number): Codec {
   let checksum = 0
   return {
-    buffers: BUFFERS,
     // No modification time, no file name, operating system "unknown".
     header: Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
+    take: async () => BUFFERS.take(),
     async compress(block) {
       checksum = crc32(block, checksum)
       if (isIncompressible(block)) return storeBlock(block)
       return level <= FAST_LEVELS ? deflateFast(block, level) : deflateWithZlib(block, level)
     },
-    trailer(size) {
+    async end(size) {
       const trailer = Buffer.alloc(10)
       // An empty final deflate block.
       trailer.writeUInt16LE(0x0003, 0)

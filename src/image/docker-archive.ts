@@ -13,7 +13,8 @@ import { type Contents, damagedImage, formatNames, memberName, type SourceImage 
 export async function imageOfDockerArchive(contents: Contents, path: string): Promise<SourceImage> {
   const document = async (name: string, description: string) =>
     requireDocument(await followLinks(name, contents), contents, description, path)
-  const manifest = parseDockerManifest(await document('manifest.json', 'its manifest.json'), path)
+  const archiveManifest = await document('manifest.json', 'its manifest.json')
+  const manifest = parseDockerManifest(archiveManifest, path)
   const configBytes = await document(manifest.Config, `its config ${manifest.Config}`)
   const config = readImageConfig(configBytes, manifest.Config, path)
   if (manifest.Layers.length !== config.diffIds.length)
@@ -26,7 +27,8 @@ export async function imageOfDockerArchive(contents: Contents, path: string): Pr
     if ((await contents.member(name))?.type !== 'file') missing.push(layer)
   }
   if (missing.length > 0) throw damagedImage(path, `these layers are missing: ${formatNames(missing)}`)
-  return { names: manifest.RepoTags ?? [], config, configDigest: digestOf(configBytes), configBytes, layerNames }
+  const names = manifest.RepoTags ?? []
+  return { names, config, configDigest: digestOf(configBytes), configBytes, layerNames, archiveManifest }
 }
 
 const MANIFEST = v.array(

@@ -78,7 +78,7 @@ function parseImageConfig(bytes: Buffer, name: string, path: string): ImageConfi
 }
 
 /** In bytes. A description lists store paths, of which an image has at most some thousands. */
-const DESCRIPTION_LIMIT = 8 * 1024 * 1024
+export const DESCRIPTION_LIMIT = 8 * 1024 * 1024
 
 /** https://github.com/nlewo/nix2container: Image and Layer in types/types.go. Go writes null for no layers. */
 const DESCRIPTION = v.object({

@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { DIGEST, type Digest, digestOf } from '../oci/reference.ts'
-import type { LayerAttributes, LayeredDescription } from './layered-description.ts'
+import type { LayeredDescription, LayerRecipe } from './layered-description.ts'
 
 /** A layer in the image's config, with the paths that its history names. */
 export interface ConfigLayer {
@@ -72,12 +72,6 @@ export function parseBaseImage(manifest: Buffer, config: Buffer): ParsedBase {
  * for the same recipe: otherwise, layers that were published before the change are reused in place of the new ones.
  */
 export const RECIPE_VERSION = 1
-
-/** All that determines the bytes of a layer of store paths. The content of a store path never changes. */
-export interface LayerRecipe extends LayerAttributes {
-  /** In the order in which the layer has them. */
-  readonly paths: readonly string[]
-}
 
 /** Returns the digest that identifies a recipe. Equal digests mean equal layers. */
 export function recipeDigest(recipe: LayerRecipe): Digest {

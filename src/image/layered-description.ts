@@ -3,22 +3,23 @@ import * as v from 'valibot'
 import { type Parsed, readJson } from '../json.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { sanitizeLine } from '../text.ts'
+import type { TarAttributes } from './python-tar.ts'
 
 /** A JSON object whose members keep the order that they have in the text. */
 export type JsonObject = Readonly<Record<string, unknown>>
 
 /** The attributes that all layers of store paths in an image have in common. */
-export interface LayerAttributes {
-  /** The modification time of every file, in seconds since 1970. */
-  readonly mtime: number
-  readonly uid: number
-  readonly gid: number
-  readonly uname: string
-  readonly gname: string
+export interface LayerAttributes extends TarAttributes {
   /** The folder of the Nix store, normally `/nix/store`. Each path of a layer is directly in it. */
   readonly storeDir: string
   /** The mode of the folders `/nix` and `/nix/store`, with which each layer begins. */
   readonly storeFolderMode: 0o555 | 0o755
+}
+
+/** All that determines the bytes of a layer of store paths. The content of a store path never changes. */
+export interface LayerRecipe extends LayerAttributes {
+  /** In the order in which the layer has them. */
+  readonly paths: readonly string[]
 }
 
 /** The description from which `dockerTools.streamLayeredImage` makes an image: the JSON file that its script reads. */

@@ -17,6 +17,10 @@ export interface SourceImage {
   readonly layerNames: readonly string[]
   /** Only for an OCI layout. */
   readonly manifest?: LayoutManifest
+  /** The bytes of manifest.json. Only for a docker archive. */
+  readonly archiveManifest?: Buffer
+  /** By layer name: what identifies the content of layers that were made from store paths. */
+  readonly recipes?: ReadonlyMap<string, Digest>
 }
 
 /** The manifest of an image in an OCI layout. */

@@ -6,6 +6,7 @@ import { isFolder, listFolder, openRegularFile, readWhole, resolveWithin } from 
 import { readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
 import { readDescription } from './documents.ts'
+import type { LayeredImage } from './layered-image.ts'
 import { formatNames } from './source-image.ts'
 import { BLOCK, mayBeTar } from './tar.ts'
 
@@ -16,11 +17,14 @@ export interface ImageSource {
   readonly root: string
   /**
    * `script`: a program that writes a tar to its standard output (streamLayeredImage). `layout`: a folder with an OCI
-   * layout. `nix2container`: a JSON description, from which nix2container's own program writes a layout.
+   * layout. `nix2container`: a JSON description, from which nix2container's own program writes a layout. `layered`: a
+   * description from which this action reads the layers itself.
    */
-  readonly format: 'tar' | 'script' | 'layout' | 'nix2container' | ArchiveCompression
+  readonly format: 'tar' | 'script' | 'layout' | 'nix2container' | 'layered' | ArchiveCompression
   /** Only for `nix2container`: the layers that the description lists. */
   readonly diffIds?: readonly string[]
+  /** Only for `layered`. */
+  readonly layered?: LayeredImage
 }
 
 /**

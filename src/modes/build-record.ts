@@ -5,12 +5,12 @@ import type { BuildInputs } from '../inputs/build.ts'
 import type { JobLog } from '../log.ts'
 import type { Platform } from '../oci/platform.ts'
 import { formatRepository } from '../oci/reference.ts'
+import { settleAll } from '../promises.ts'
 import { NoArtifactService } from '../record/artifact-client.ts'
 import { writeJobRecord } from '../record/collect.ts'
 import type { DigestRecord } from '../record/record.ts'
 import { writeRecord } from '../record/write-artifact.ts'
 import type { ImageManifest } from '../registry/image.ts'
-import { settleAll } from '../settle-all.ts'
 
 /** What identifies a build: its commit, its tag and its run. */
 export interface BuildIdentity {

@@ -1,21 +1,17 @@
 import { join } from 'node:path'
-import { MORE_SPACE } from '../advice.ts'
 import { findPublished } from '../cache/layers.ts'
 import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'
 import type { Workflow } from '../context.ts'
 import { checkDocker, PUSH_WITHOUT_DOCKER } from '../docker/docker.ts'
 import { ImageError } from '../errors.ts'
-import { formatFreeSpace, freeSpace, shortOfSpace } from '../fs/disk.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
-import { findSource, type ImageSource } from '../image/source.ts'
+import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs/build.ts'
 import type { JobLog } from '../log.ts'
-import { buildInstallable } from '../nix/build.ts'
-import { explainIgnoredSettings } from '../nix/explain.ts'
+import { evaluateImage, storePathBeforeBuild } from '../nix/evaluate.ts'
 import { type Installable, installableOf } from '../nix/installable.ts'
-import { checkPrerequisites } from '../nix/preflight.ts'
 import { storeFolder } from '../nix/store-path.ts'
 import { platformOf } from '../nix/system.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
@@ -30,6 +26,7 @@ import { pushWithDocker } from '../push/with-docker.ts'
 import { type DigestRecord, serializeRecord } from '../record/record.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { buildImage, findImageInStore, logNotDescribed, type NixImage } from './build-image.ts'
 import { type BuildIdentity, handOver, recordOf } from './build-record.ts'
 import type { Result, Tools } from './mode.ts'
 import { findRevision } from './revision.ts'
@@ -42,31 +39,41 @@ import { type BuiltImage, summarizeBuild } from './summaries.ts'
  */
 export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tools): Promise<Result> {
   const { registry, log } = tools
-  const { system, push } = inputs
+  const { system, push, nixArgs } = inputs
+  const { runnerSystem, tempFolder } = workflow
   const platform = platformOf(system)
-  const asked = installableOf(inputs, workflow.runnerSystem)
-  const local = await addLocalImage(asked, workflow.runnerSystem, log)
-  const installable = local ?? asked
+  const requested = installableOf(inputs, runnerSystem)
+  const local = await addLocalImage(requested, runnerSystem, log)
+  const installable = local ?? requested
   const revision = push ? await findRevision(inputs, workflow, log) : ''
   const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
   if (warning) log.warning(warning)
   const identity = { revision, tag, workflow }
-  // Log in before the build: while Nix's log is shown, the runner ignores commands, including those that mask secrets.
-  const pushable = push ? checkPushing(inputs, tag, platform, registry) : Promise.resolve()
-  const format = inputs.pushWith === 'registry' ? inputs.compression.format : undefined
-  const question = { ...inputs, installable, format, runnerSystem: workflow.runnerSystem }
-  const earlier = push ? readPreviousImages(registry, inputs.reuseFrom, log) : Promise.resolve([])
-  const [published, unchanged] = await Promise.all([
-    earlier.then((read) => findPublished(registry, inputs.pushWith === 'registry' ? read : [], platform, log)),
-    earlier.then((read) => lookForUnchanged(question, read, registry, log, pushable)),
-    pushable,
+  const [previous] = await Promise.all([
+    push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
+    // First, because an evaluation may take long.
+    push ? checkPushing(inputs, tag, platform, registry) : undefined,
   ])
+  const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] }
+  const withRegistry = inputs.pushWith === 'registry'
+  const [published, evaluation] = await Promise.all([
+    findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
+    local === undefined ? evaluateImage(call, log) : undefined,
+  ])
+  const format = withRegistry ? inputs.compression.format : undefined
+  const request = { ...inputs, installable, format, runnerSystem }
+  const unchanged = await lookForUnchanged(request, previous, registry, log, async () =>
+    storePathBeforeBuild(installable, evaluation),
+  )
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
-  const storePath = local?.text ?? (await buildWithNix(installable, inputs, workflow, log))
-  const check = (image: SourceImage) => checkPlatform(image, platform, system, storePath)
-  const source = { ...(await findSource(storePath)), platform }
-  return withReadableSource(source, installable, inputs, workflow, log, async (source) => {
+  const image = local
+    ? await findImageInStore(local.text, withRegistry, log)
+    : await buildImage(call, evaluation, withRegistry, log)
+  const { storePath } = image
+  return withReadableSource(image, installable, inputs, workflow, log, async (found) => {
+    const source = { ...found, platform }
+    const check = (one: SourceImage) => checkPlatform(one, platform, system, source.path)
     const built = { system, platform, storePath }
     if (!push) {
       check(await checkImage(source))
@@ -74,31 +81,13 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
       return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
-    const pushed =
-      inputs.pushWith === 'docker'
-        ? await pushWithDocker(pushing, registry, log)
-        : await pushImage(
-            {
-              ...pushing,
-              published,
-              compression: inputs.compression,
-              labels: inputs.labels,
-              storePath,
-              tempFolder: workflow.tempFolder,
-            },
-            registry,
-            log,
-          )
-    const { layers, info } = pushed
-    const records = pushed.images.map((image) => recordOf(image, platform, storePath, info, inputs, identity))
-    await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
-    return reportBuild(
-      pushed.images,
-      records,
-      tag,
-      { ...built, ...(layers && { layers }) },
-      layers && trafficOf(layers),
-    )
+    const { compression, labels } = inputs
+    const { layers, info, images } = withRegistry
+      ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder }, registry, log)
+      : await pushWithDocker(pushing, registry, log)
+    const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, identity))
+    await handOver(records, inputs.retentionDays, tempFolder, log)
+    return reportBuild(images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
   })
 }
 
@@ -131,25 +120,38 @@ async function reuseImage(
   return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
-/** Has nix2container write its image as an OCI layout, which exists while `work` runs. */
+/**
+ * Runs `work` with the image. Runs it again with the complete image if the description is not enough. Of nix2container,
+ * the complete image is a layout, which exists while `work` runs.
+ */
 async function withReadableSource(
-  source: ImageSource,
+  { source, complete }: NixImage,
   installable: Installable,
-  { system, nixArgs, pushWith }: BuildInputs,
-  { tempFolder, runnerSystem }: Workflow,
+  inputs: BuildInputs,
+  workflow: Workflow,
   log: JobLog,
   work: (source: ImageSource) => Promise<Result>,
 ): Promise<Result> {
-  if (pushWith === 'docker' && (source.format === 'layout' || source.format === 'nix2container'))
+  const { format, path } = source
+  if (inputs.pushWith === 'docker' && (format === 'layout' || format === 'nix2container'))
     throw new ImageError({
-      message: `Docker can't load ${source.path}, which is ${source.format === 'layout' ? 'an OCI layout' : 'an image of nix2container'}`,
+      message: `Docker can't load ${path}, which is ${format === 'layout' ? 'an OCI layout' : 'a nix2container image'}`,
       hint: PUSH_WITHOUT_DOCKER,
     })
-  if (source.format !== 'nix2container') return work(source)
-  return withTempFolder(tempFolder, async (folder) => {
-    const layout = join(folder, 'layout')
-    const call = { installable, nixArgs, system, runnerSystem, layout }
-    return work(await log.groupToolOutput(`Write the layers of ${installable.name}`, () => writeLayout(source, call)))
+  if (complete !== undefined) {
+    try {
+      return await work(source)
+    } catch (error) {
+      logNotDescribed(error, installable.name, log)
+      return withReadableSource({ source: await complete(), storePath: '' }, installable, inputs, workflow, log, work)
+    }
+  }
+  if (format !== 'nix2container') return work(source)
+  return withTempFolder(workflow.tempFolder, async (folder) => {
+    const { nixArgs, system } = inputs
+    const call = { installable, nixArgs, system, runnerSystem: workflow.runnerSystem, layout: join(folder, 'layout') }
+    const title = `Write the layers of ${installable.name}`
+    return work(await log.groupToolOutput(title, () => writeLayout(source, call)))
   })
 }
 
@@ -207,44 +209,11 @@ async function checkPushing(
   )
 }
 
-async function buildWithNix(
-  installable: Installable,
-  { system, nixArgs }: BuildInputs,
-  { tempFolder, runnerSystem }: Workflow,
-  log: JobLog,
-): Promise<string> {
-  const folders = [storeFolder(), tempFolder]
-  const call = { installable, nixArgs, system, runnerSystem, folders }
-  const short = await logDiskSpace('before', folders, log)
-  const { warnings, notes } = await checkPrerequisites(call)
-  for (const warning of warnings) log.warning(warning)
-  for (const note of notes) log.info(note)
-  const title = `Build ${installable.name} for ${system}`
-  const { storePath, ignoredSettings } = await log.groupToolOutput(title, () => buildInstallable(call))
-  log.info(`Nix built ${storePath}`)
-  if (ignoredSettings.length > 0) log.info(explainIgnoredSettings(ignoredSettings))
-  await logDiskSpace('after', folders, log, short)
-  return storePath
-}
-
-/**
- * Logs the free disk space. Warns if it is low, unless that has been done.
- * @returns whether it is low
- */
-async function logDiskSpace(when: string, folders: readonly string[], log: JobLog, warned = false): Promise<boolean> {
-  const disks = await freeSpace(folders)
-  log.info(`Disk space ${when} the build: ${formatFreeSpace(disks)}`)
-  const short = shortOfSpace(disks)
-  if (short.length > 0 && !warned)
-    log.warning(`The disk is nearly full ${when} the build: ${formatFreeSpace(short)}. ${MORE_SPACE}`)
-  return short.length > 0
-}
-
-function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, storePath: string): void {
+function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, path: string): void {
   if (fits(config, wanted)) return
   throw new ImageError({
     message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
-    detail: `the config in ${storePath} says "architecture": "${config.architecture}", "os": "${config.os}"`,
+    detail: `the config in ${path} says "architecture": "${config.architecture}", "os": "${config.os}"`,
     hint: `Nothing was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
   })
 }

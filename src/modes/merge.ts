@@ -5,6 +5,7 @@ import { fillTags } from '../inputs/tags.ts'
 import type { JobLog, Log } from '../log.ts'
 import type { TagReference } from '../oci/reference.ts'
 import { NOT_CANCELLABLE, untilAborted } from '../process/cancellation.ts'
+import { settleAll } from '../promises.ts'
 import { checkComplete, chooseCandidates } from '../publish/choose.ts'
 import { compose, findSameIndex } from '../publish/compose.ts'
 import { publishTags } from '../publish/publish-tags.ts'
@@ -14,7 +15,6 @@ import { assertNoPlatformLost, planTags, type TagPlan } from '../publish/tag-pla
 import { type Member, verifyCandidates } from '../publish/verify.ts'
 import { type Candidate, collectArtifacts, collectCandidates } from '../record/collect.ts'
 import { type StoredManifest, shareLookUps } from '../registry/registry.ts'
-import { settleAll } from '../settle-all.ts'
 import {
   type BuiltCommit,
   findBuiltCommit,

@@ -1,25 +1,24 @@
+import { availableParallelism } from 'node:os'
 import { readPreviousImages } from '../cache/previous-image.ts'
-import { lookForUnchanged } from '../cache/unchanged.ts'
+import { lookForUnchanged, namesStorePath, ownIndexes } from '../cache/unchanged.ts'
 import type { Workflow } from '../context.ts'
-import { NixError } from '../errors.ts'
 import type { PlanInputs } from '../inputs/plan.ts'
-import type { JobLog } from '../log.ts'
+import { evaluateSystems, evaluationsAtOnce, listSystems } from '../nix/evaluate-systems.ts'
 import { installableOf } from '../nix/installable.ts'
-import { formatPackages, readPackages } from '../nix/packages.ts'
-import { ANY_RUNNER, hostedRunner } from '../nix/system.ts'
+import { ANY_RUNNER, hostedRunner, platformOf } from '../nix/system.ts'
 import { shareLookUps } from '../registry/registry.ts'
 import type { Result, Tools } from './mode.ts'
+import { chooseSystems } from './plan-systems.ts'
 import { type PlannedBuild, summarizePlan } from './summaries.ts'
 
 /**
  * Generates the matrix of the build jobs: the systems for which the flake has the image, with a runner for each. Marks
  * systems whose image is already published.
- * @throws NixError if the flake has the image for no system
+ * @throws NixError if the flake has the image for no system, or it can be evaluated for none
  */
 export async function plan(inputs: PlanInputs, workflow: Workflow, tools: Tools): Promise<Result> {
   const { log } = tools
-  const systems = await findSystems(inputs, workflow, log)
-  const unchanged = await findUnchangedSystems(systems, inputs, workflow, tools)
+  const { systems, unchanged } = await examineSystems(inputs, workflow, tools)
   const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined)
   if (emulated.length > 0) log.notice(adviseEmulation(emulated))
   const unused = [...inputs.runners.keys()].filter((system) => !systems.includes(system))
@@ -51,44 +50,39 @@ function adviseEmulation(systems: readonly string[]): string {
 ${systems.map((system) => `    ${system}=label`).join('\n')}`
 }
 
-async function findSystems(
-  { flake, attribute, nixArgs }: PlanInputs,
-  { runnerSystem }: Workflow,
-  log: JobLog,
-): Promise<readonly string[]> {
-  // Images are always for Linux, but this step may run on macOS.
-  const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
-  const packages = await readPackages({ flake, attribute, nixArgs, runnerSystem, missing })
-  const failed = packages.filter((one) => one.kind === 'failed')
-  const systems = packages.filter((one) => one.kind === 'evaluated' && one.offered).map(({ system }) => system)
-  if (systems.length === 0)
-    throw new NixError({
-      message: `The flake ${flake} has no packages.<system>.${attribute} for any supported system`,
-      detail: packages.map((one) => formatPackages(one, attribute)).join('\n') || '"packages" is empty',
-      hint: 'Set `attribute` to a package of the flake, or add the missing package to the flake.',
-    })
-  for (const { system, why } of failed) log.warning(`Skipping ${system}: packages.${system} can't be evaluated: ${why}`)
-  for (const one of packages)
-    if (one.kind === 'evaluated' && one.refused !== undefined) log.warning(`Skipping ${one.system}: ${one.refused}`)
-  return systems
+/** The systems of the matrix, and those whose image is already published. */
+interface ExaminedSystems {
+  readonly systems: readonly string[]
+  readonly unchanged: ReadonlySet<string>
 }
 
-async function findUnchangedSystems(
-  systems: readonly string[],
+async function examineSystems(
   inputs: PlanInputs,
   { runnerSystem }: Workflow,
   { registry, log }: Tools,
-): Promise<ReadonlySet<string>> {
-  const unchanged = new Set<string>()
-  // With `push: false`, builds always build, to check that the image can be built.
-  if (!inputs.push) return unchanged
+): Promise<ExaminedSystems> {
+  const { flake, attribute, nixArgs } = inputs
+  // Images are always for Linux, but this step may run on macOS.
+  const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
+  const call = { flake, attribute, nixArgs, runnerSystem, missing }
+  const systems = await listSystems(call, log)
   const shared = shareLookUps(registry)
-  const earlier = await readPreviousImages(shared, inputs.reuseFrom, log)
-  // Sequential: each evaluation needs the memory for all of nixpkgs.
-  for (const system of systems) {
+  // With `push: false`, builds always build, to check that the image can be built.
+  const earlier = inputs.push ? await readPreviousImages(shared, inputs.reuseFrom, log) : []
+  const indexes = inputs.rebuild ? [] : ownIndexes(earlier, inputs.images)
+  const needsStorePath = (system: string) => namesStorePath(indexes, platformOf(system))
+  const limit = evaluationsAtOnce(process.availableMemory(), availableParallelism())
+  const images = await evaluateSystems(call, systems, needsStorePath, limit, log)
+  const { planned, warnings, notes } = chooseSystems(images, call)
+  for (const note of notes) log.info(note)
+  for (const warning of warnings) log.warning(warning)
+  const unchanged = new Set<string>()
+  for (const image of planned) {
+    if (image.kind !== 'found') continue
+    const { system, storePath } = image
     const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
     const question = { ...inputs, installable, system, runnerSystem }
-    if (await lookForUnchanged(question, earlier, shared, log)) unchanged.add(system)
+    if (await lookForUnchanged(question, earlier, shared, log, async () => storePath)) unchanged.add(system)
   }
-  return unchanged
+  return { systems: planned.map(({ system }) => system), unchanged }
 }

@@ -15,18 +15,24 @@ export interface NixCall {
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 
+export interface NixRunOptions {
+  /** `script` if Nix runs a program that the flake provides. */
+  readonly trust?: 'nix' | 'script'
+  /** Whether to print the command, if its output is shown. */
+  readonly echo?: boolean
+}
+
 /**
  * Runs Nix with the experimental features that flakes need.
  * @param shown see `CommandOptions`
- * @param trust `script` if Nix runs a program that the flake provides
  * @throws NixError if Nix is not installed
  */
 export async function runNix(
   args: readonly string[],
   shown: Shown,
-  trust: 'nix' | 'script' = 'nix',
+  { trust = 'nix', echo = true }: NixRunOptions = {},
 ): Promise<CommandResult> {
-  const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown })
+  const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown, echo })
   if (result !== undefined) return result
   throw nixMissing()
 }

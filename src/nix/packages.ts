@@ -9,8 +9,6 @@ import { SYSTEMS } from './system.ts'
 
 export interface PackagesCall {
   readonly flake: string
-  /** `containerImage`, or a path such as `images.app`. Empty: only list the packages. */
-  readonly attribute: string
   /** Additional arguments for `nix eval`. */
   readonly nixArgs: readonly string[]
   readonly runnerSystem: string
@@ -20,48 +18,34 @@ export interface PackagesCall {
 
 /** The packages of a flake for one system (`packages.<system>`). */
 export type SystemPackages =
-  | {
-      readonly kind: 'evaluated'
-      readonly system: string
-      readonly names: readonly string[]
-      /** Whether the requested attribute exists and can be built. */
-      readonly offered: boolean
-      /** Why the requested attribute can't be built although it exists. */
-      readonly refused?: string
-    }
+  | { readonly kind: 'evaluated'; readonly system: string; readonly names: readonly string[] }
   /** Nix can't evaluate the packages. `why` is its error in one line. */
   | { readonly kind: 'failed'; readonly system: string; readonly why: string }
   /** Container images can't be built for the system, so it is not evaluated. */
   | { readonly kind: 'unsupported'; readonly system: string }
 
 /**
- * Lists the packages of a flake for each system. Builds nothing, and evaluates only the requested package, only until it
- * is known to be a derivation: with nixpkgs, this takes some tenths of a second per system, while its `drvPath` would
- * take an evaluation of the whole image. A package that its platforms or license forbid therefore counts as offered. A
- * package that is `null` for a system, or that throws, does not.
+ * Lists the names of a flake's packages for each system. Evaluates and builds no package.
  * @throws NixError if the flake can't be evaluated or has no packages
  */
-export async function readPackages(call: PackagesCall): Promise<readonly SystemPackages[]> {
-  const path = attributeNames(call.attribute)
+async function readPackages(call: PackagesCall): Promise<readonly SystemPackages[]> {
   const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`
   const all = await evaluate(
     call,
     '',
     `packages: {
     systems = builtins.attrNames packages;
-    packages = builtins.mapAttrs (_: ${describeSet(path, 'look')}) (builtins.intersectAttrs ${known} packages);
+    names = builtins.mapAttrs (_: builtins.attrNames) (builtins.intersectAttrs ${known} packages);
   }`,
     WITHOUT_BUILDS,
   )
   const found = readJson(ALL, all.stdout)
-  // builtins.tryEval does not catch every error. If one system fails, evaluate each by itself.
-  if (!found.ok) return readSystems(call, path)
-  const read: SystemPackages[] = []
-  for (const system of found.value.systems) {
-    const packages = found.value.packages[system]
-    read.push(packages === undefined ? { kind: 'unsupported', system } : await examined(call, path, system, packages))
-  }
-  return read
+  // If one system fails, evaluate each by itself.
+  if (!found.ok) return readSystems(call)
+  return found.value.systems.map((system): SystemPackages => {
+    const names = found.value.names[system]
+    return names === undefined ? { kind: 'unsupported', system } : { kind: 'evaluated', system, names }
+  })
 }
 
 /**
@@ -72,65 +56,30 @@ export function formatPackages(packages: SystemPackages, attribute: string): str
   const { system, kind } = packages
   if (kind === 'failed') return `${system}: can't be evaluated: ${packages.why}`
   if (kind === 'unsupported') return `${system}: container images can't be built for it`
-  return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}${packages.refused ? ` (${packages.refused})` : ''}`
+  return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}`
 }
 
-/**
- * `found` describes the requested attribute: `absent`, `derivation`, `throw`, another Nix type, or `unseen` if it exists
- * but was not evaluated.
- */
-const PACKAGES = v.object({ names: v.array(v.string()), found: v.string() })
-const ALL = v.object({ systems: v.array(v.string()), packages: v.record(v.string(), PACKAGES) })
 const NAMES = v.array(v.string())
+const ALL = v.object({ systems: NAMES, names: v.record(v.string(), NAMES) })
 
 /** Listing packages must not build anything, which imports from derivations would. */
-const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false']
+export const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false']
 
-async function readSystems(call: PackagesCall, path: readonly string[]): Promise<readonly SystemPackages[]> {
+async function readSystems(call: PackagesCall): Promise<readonly SystemPackages[]> {
   const listed = await evaluate(call, '', 'builtins.attrNames')
   const systems = readJson(NAMES, listed.stdout)
-  if (!systems.ok) throw notEvaluated(call, listed)
+  if (!systems.ok) throw packagesNotEvaluated(call, listed.log)
   const read: SystemPackages[] = []
   // One after the other: each evaluation needs the memory that nixpkgs takes.
   for (const system of systems.value)
-    read.push(SYSTEMS.includes(system) ? await readPackagesFor(call, path, system) : { kind: 'unsupported', system })
+    read.push(SYSTEMS.includes(system) ? await readPackagesFor(call, system) : { kind: 'unsupported', system })
   return read
 }
 
-async function readPackagesFor(call: PackagesCall, path: readonly string[], system: string): Promise<SystemPackages> {
-  const looked = await evaluate(call, `.${system}`, describeSet(path, 'look'), WITHOUT_BUILDS)
-  const seen = readJson(PACKAGES, looked.stdout)
-  if (seen.ok) return examined(call, path, system, seen.value)
-  // The runner that builds may succeed, for example if it can build a derivation that is imported. Only list the names.
-  const { stdout, log } = await evaluate(call, `.${system}`, describeSet(path, 'list'))
-  const listed = readJson(PACKAGES, stdout)
-  return listed.ok ? examined(call, path, system, listed.value) : { kind: 'failed', system, why: errorIn(log) }
-}
-
-/** The types that Nix accepts as an installable. */
-const BUILDABLE = ['derivation', 'string', 'path', 'unseen']
-
-async function examined(
-  call: PackagesCall,
-  path: readonly string[],
-  system: string,
-  { names, found }: v.InferOutput<typeof PACKAGES>,
-): Promise<SystemPackages> {
-  const offered = BUILDABLE.includes(found)
-  if (offered || found === 'absent') return { kind: 'evaluated', system, names, offered }
-  const name = `packages.${system}.${call.attribute}`
-  // builtins.tryEval does not return the error that was thrown.
-  const why =
-    found === 'throw'
-      ? `can't be evaluated: ${errorIn((await evaluate(call, `.${system}`, forceValue(path), WITHOUT_BUILDS)).log)}`
-      : `is ${TYPES[found] ?? `of type ${found}`}`
-  return { kind: 'evaluated', system, names, offered, refused: `${name} ${why}` }
-}
-
-const TYPES: Readonly<Record<string, string>> = {
-  null: 'null',
-  set: 'a set, not a derivation',
-  lambda: 'a function, not a derivation',
+async function readPackagesFor(call: PackagesCall, system: string): Promise<SystemPackages> {
+  const { stdout, log } = await evaluate(call, `.${system}`, 'builtins.attrNames')
+  const names = readJson(NAMES, stdout)
+  return names.ok ? { kind: 'evaluated', system, names: names.value } : { kind: 'failed', system, why: errorIn(log) }
 }
 
 function evaluate(
@@ -142,37 +91,17 @@ function evaluate(
   return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false)
 }
 
-/** Returns a Nix function from the packages of one system to the form of `PACKAGES`. */
-function describeSet(path: readonly string[], how: 'look' | 'list'): string {
-  return `(
-    let
-      typeOf = value: if (value.type or null) == "derivation" then "derivation" else builtins.typeOf value;
-      look = value: let tried = builtins.tryEval (typeOf value); in if tried.success then tried.value else "throw";
-      find = path: value:
-        if path == [ ] then ${how === 'look' && path.length > 0 ? 'look value' : '"unseen"'}
-        else if builtins.isAttrs value && builtins.hasAttr (builtins.head path) value
-        then find (builtins.tail path) (builtins.getAttr (builtins.head path) value)
-        else "absent";
-    in
-    set: { names = builtins.attrNames set; found = find [ ${path.map(nixString).join(' ')} ] set; })`
-}
-
-/** Returns a Nix function that fails with the error that a package throws. */
-function forceValue(path: readonly string[]): string {
-  const value = path.reduce((set, name) => `(builtins.getAttr ${nixString(name)} ${set})`, 'set')
-  return `set: builtins.seq (${value}.type or null) null`
-}
-
 /** Splits an attribute path as Nix does in installables: at dots, except within quotes. */
-function attributeNames(attribute: string): readonly string[] {
+export function attributeNames(attribute: string): readonly string[] {
   return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''))
 }
 
-function nixString(text: string): string {
+export function nixString(text: string): string {
   return `"${text.replace(/["\\$]/g, '\\$&')}"`
 }
 
-function notEvaluated({ flake, runnerSystem, missing }: PackagesCall, { log }: CommandResult): NixError {
+/** Returns the error for a flake whose systems can't be listed. @param log the errors of Nix */
+export function packagesNotEvaluated({ flake, runnerSystem, missing }: PackagesCall, log: string): NixError {
   if (/does not provide attribute/.test(log))
     return new NixError({
       message: `The flake ${flake} has no output "packages"`,
@@ -221,7 +150,7 @@ export async function suggestPackages({ installable, system, nixArgs, runnerSyst
   // As Nix completes it: https://nix.dev/manual/nix/2.34/command-ref/new-cli/nix#flake-output-attribute
   const missing = /^(?:legacyP|p)ackages\./.test(fragment) ? fragment : `packages.${system}.${fragment || 'default'}`
   try {
-    const packages = await readPackages({ flake, attribute: '', nixArgs, runnerSystem, missing })
+    const packages = await readPackages({ flake, nixArgs, runnerSystem, missing })
     return [
       'The flake has these packages:',
       ...packages.map((one) => `  ${formatPackages(one, missing.replace(/^\w+\.[^.]+\./, ''))}`),

@@ -1,15 +1,15 @@
 import { access, readdir, readFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import * as v from 'valibot'
-import { openRegularFile, readWhole } from '../fs/regular-file.ts'
 import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
-import type { NixBuildCall } from './build.ts'
-import { evaluateDerivation } from './evaluate.ts'
+import { derivationTarget } from './build.ts'
+import { readDerivation, requiresKvm, systemOfDerivation } from './derivation.ts'
+import type { Evaluation } from './evaluate.ts'
 import { ALLOW_KVM, describeRunner } from './explain.ts'
+import type { NixBuildCall } from './failure.ts'
 import { storePlaceOf } from './installable.ts'
 import { foreignOptions, runNix } from './nix.ts'
-import { isStorePath } from './store-path.ts'
 
 /** The findings before a build starts. */
 export interface PreflightReport {
@@ -22,17 +22,22 @@ export interface PreflightReport {
 /**
  * Checks whether this runner lacks emulation or a virtual machine that the build needs. Only warns, because the build
  * succeeds anyway if a remote builder does the work.
+ * @param evaluation undefined if the derivation is unknown
  * @param root the folder that contains `/proc` and `/dev`
  */
-export async function checkPrerequisites(call: NixBuildCall, root = '/'): Promise<PreflightReport> {
+export async function checkPrerequisites(
+  call: NixBuildCall,
+  evaluation: Evaluation | undefined,
+  root = '/',
+): Promise<PreflightReport> {
   // A macOS runner builds for Linux on a remote builder or in a virtual machine.
   if (!call.runnerSystem.endsWith('-linux')) return NOTHING
   // A store path exists already or comes from a cache.
   if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false) return NOTHING
   const hasKvm = (await orUndefined(access(join(root, 'dev/kvm')).then(() => true))) === true
-  // An evaluation takes time. Only evaluate if something is missing that the build may need.
+  // Only read derivations if something is missing that the build may need.
   if (hasKvm && (await checkEmulation(call.system, call, root)) === NOTHING) return NOTHING
-  const derivation = await findDerivation(call)
+  const derivation = await findDerivation(call, evaluation)
   const buildSystem = derivation && systemOfDerivation(derivation.text)
   const emulation =
     buildSystem === undefined
@@ -116,14 +121,13 @@ async function isEmulationRegistered(machine: string, root: string): Promise<boo
  * Warns if a derivation needs KVM: the image itself or one of its direct inputs, as with `runAsRoot`. By default, Nix has
  * the feature `kvm` only if /dev/kvm exists.
  */
-async function checkKvm(call: NixBuildCall, { path: image, text }: Derivation): Promise<readonly string[]> {
+async function checkKvm(call: NixBuildCall, { path: image, text, target }: Derivation): Promise<readonly string[]> {
   const needing = requiresKvm(text) ? [image] : []
   // One after the other: there may be thousands of derivations, and each may be large.
   for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g)) if (await needsKvm(path)) needing.push(path)
   if (needing.length === 0 || (await hasKvmFeature())) return []
-  const target = [...foreignOptions(call), ...call.nixArgs, ...call.installable.options, call.installable.text]
   // Derivations that are in the store or in a cache are not built.
-  const plan = await queryNix(['build', '--dry-run', ...target])
+  const plan = await queryNix(['build', '--dry-run', ...foreignOptions(call), ...call.nixArgs, target])
   const [built] = needing.filter((path) => plan?.log.includes(path))
   if (built === undefined) return []
   return [
@@ -134,18 +138,6 @@ Or use a remote builder that has the feature kvm.`,
 
 async function needsKvm(path: string): Promise<boolean> {
   return requiresKvm((await readDerivation(path)) ?? '')
-}
-
-/**
- * Returns whether a derivation requires KVM. With `__structuredAttrs`, its attributes are JSON within a string. Reads the
- * file because its format is the same in all versions of Nix, while the commands that print it have changed: `nix
- * show-derivation` in 2.8, `nix derivation show` in newer versions, with different JSON as of 2.32 and 2.34.
- * https://nix.dev/manual/nix/2.34/protocols/derivation-aterm
- * https://nix.dev/manual/nix/2.32/release-notes/rl-2.32
- */
-export function requiresKvm(derivation: string): boolean {
-  const [, features = ''] = /requiredSystemFeatures\\?"(?:,"|:\[)([^\])]*)/.exec(derivation) ?? []
-  return /\bkvm\b/.test(features)
 }
 
 const SETTINGS = v.object({ 'system-features': v.object({ value: v.array(v.string()) }) })
@@ -170,37 +162,19 @@ interface Derivation {
   readonly path: string
   /** The content of its file. */
   readonly text: string
+  /** The installable that builds it. */
+  readonly target: string
 }
 
-/** Returns undefined if Nix can't evaluate the derivation. The build will then report the error. */
-async function findDerivation(call: NixBuildCall): Promise<Derivation | undefined> {
-  const path = await evaluateDerivation(call)
-  const text = path && (await readDerivation(path))
-  return path && text ? { path, text } : undefined
-}
-
-/**
- * Returns the system that builds a derivation. The system follows three lists: outputs, input derivations and sources.
- * The strings in them contain no quotes, because they are store paths, hashes and names of outputs.
- * https://nix.dev/manual/nix/2.34/protocols/derivation-aterm
- */
-export function systemOfDerivation(derivation: string): string | undefined {
-  return /\],"([\w-]{1,100})",/.exec(derivation)?.[1]
-}
-
-/** In bytes. The derivations of images with thousands of inputs have about 100 KB. */
-const DERIVATION_LIMIT = 16 * 1024 * 1024
-
-/** Reads a derivation, if the path is a file in the store: a flake can set its `drvPath` to anything. */
-async function readDerivation(path: string): Promise<string | undefined> {
-  if (!isStorePath(path)) return undefined
-  const file = await orUndefined(openRegularFile(path, dirname(path)))
-  try {
-    if (file === undefined || file.size > DERIVATION_LIMIT) return undefined
-    return (await orUndefined(readWhole(file, path)))?.toString('utf8')
-  } finally {
-    await file?.handle.close()
-  }
+async function findDerivation(
+  { installable }: NixBuildCall,
+  evaluation: Evaluation | undefined,
+): Promise<Derivation | undefined> {
+  const path = evaluation?.derivation ?? installable.text
+  const text = path.endsWith('.drv') ? await readDerivation(path) : undefined
+  return text === undefined
+    ? undefined
+    : { path, text, target: evaluation === undefined ? path : derivationTarget(evaluation) }
 }
 
 /** Returns undefined if something can't be read. */

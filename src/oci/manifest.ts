@@ -180,6 +180,8 @@ function serializeAnnotations(annotations: Readonly<Record<string, string>>): ob
 export interface ImageConfig extends Platform {
   readonly diffIds: readonly Digest[]
   readonly labels: Readonly<Record<string, string>>
+  /** The comments in the history of the layers, one per layer if the tool that made the image wrote them. */
+  readonly comments: readonly (string | undefined)[]
 }
 
 /**
@@ -195,6 +197,7 @@ export function parseConfig(bytes: Uint8Array, name: string): ImageConfig {
     ...(config.variant && { variant: config.variant }),
     diffIds: config.rootfs.diff_ids,
     labels: config.config?.Labels ?? {},
+    comments: (config.history ?? []).filter((one) => !one.empty_layer).map(({ comment }) => comment),
   }
 }
 
@@ -202,6 +205,11 @@ const CONFIG = v.object({
   ...PLATFORM.entries,
   config: v.nullish(v.object({ Labels: STRINGS })),
   rootfs: v.object({ diff_ids: v.array(DIGEST) }),
+  // Informational, so a malformed one is ignored.
+  history: v.fallback(
+    v.nullish(v.array(v.object({ comment: v.optional(v.string()), empty_layer: v.optional(v.boolean()) }))),
+    [],
+  ),
 })
 
 /** The media types of manifests and indexes. Those of Docker have the same fields as those of OCI. */

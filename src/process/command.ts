@@ -25,6 +25,8 @@ export type Shown = boolean | ((line: string) => void)
 export interface CommandOptions {
   readonly trust: Trust
   readonly shown?: Shown
+  /** Whether to print the command, if its output is shown. */
+  readonly echo?: boolean
   /** The standard input. Empty by default, so that a prompt fails instead of waiting for an answer. */
   readonly input?: string
   /** The longest that the program may run, in milliseconds. Unlimited by default. */
@@ -50,11 +52,11 @@ const LINGER = 10_000
 export async function runCommand(
   program: string,
   args: readonly string[],
-  { trust, shown = false, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }: CommandOptions,
+  { trust, shown = false, echo = true, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }: CommandOptions,
 ): Promise<CommandResult | undefined> {
   const path = await which(program)
   if (path === '') return undefined
-  if (shown !== false) printLine(`[command]${[path, ...args].join(' ')}`)
+  if (echo) printCommand(shown, path, args)
   const output = collectOutput(OUTPUT_LIMIT)
   const log = keepTail(LOG_LIMIT)
   const outputLines = shown === true ? splitLines(printPlain) : undefined
@@ -116,6 +118,10 @@ function limitSilence(
   }
   const timer = limit === undefined ? undefined : setTimeout(stall, limit)
   return { progress: () => void timer?.refresh(), exceeded: () => exceeded, end: () => clearTimeout(timer) }
+}
+
+function printCommand(shown: Shown, path: string, args: readonly string[]): void {
+  if (shown !== false) printLine(`[command]${[path, ...args].join(' ')}`)
 }
 
 /** Prints a line without colours: only short logs, such as those of Docker and copyTo, are printed like this. */

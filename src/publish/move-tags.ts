@@ -1,6 +1,7 @@
 import { ActionError, MergeError, messageOf } from '../errors.ts'
 import { formatReference } from '../oci/reference.ts'
 import { finishUp, NOT_CANCELLABLE, untilAborted } from '../process/cancellation.ts'
+import { settleAll } from '../promises.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import {
   formatTagsLeft,
@@ -13,7 +14,6 @@ import {
   type WriteOutcome,
   writeTag,
 } from '../registry/tags.ts'
-import { settleAll } from '../settle-all.ts'
 
 /** How often the tags are planned again because another run has moved one of them. */
 const MOST_REPLANS = 3

@@ -10,11 +10,11 @@ import {
 } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import { formatReference, formatRepository, type TagReference } from '../oci/reference.ts'
+import { settleAll } from '../promises.ts'
 import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { readStored } from '../registry/tags.ts'
-import { settleAll } from '../settle-all.ts'
 
 /** A tag before the merge, and what it points to. */
 export interface PublishedTag {

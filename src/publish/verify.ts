@@ -4,12 +4,12 @@ import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
 import { byPlatform, fits, formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
+import { settleAll } from '../promises.ts'
 import type { Candidate } from '../record/collect.ts'
 import type { DigestRecord } from '../record/record.ts'
 import { findImage, missingBlobs, notInRegistry, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { settleAll } from '../settle-all.ts'
 
 /** A verified candidate: a registry has all of it, and it matches its record. */
 export interface Member {

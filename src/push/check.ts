@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { hashLayer, type Write } from '../compress/compress.ts'
 import { ImageError } from '../errors.ts'
 import { type ArchiveCompression, decompress, INNER_WINDOW_LOG, peekCompression } from '../image/decompress.ts'
+import { NotDescribed } from '../image/layered-image.ts'
 import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage } from '../image/open-image.ts'
 import type { ImageSource } from '../image/source.ts'
@@ -112,14 +113,25 @@ export function checkLayer(image: SourceImage, at: number, layer: LayerDigests, 
   checkBlob(image, at, layer, source)
 }
 
-function checkDiffId({ config, layerNames }: SourceImage, at: number, diffId: Digest, { path }: ImageSource): void {
+function checkDiffId(
+  { config, layerNames }: SourceImage,
+  at: number,
+  diffId: Digest,
+  { path, layered }: ImageSource,
+): void {
   const expected = config.diffIds[at]
   if (diffId === expected) return
+  if (layered !== undefined) throw unexpectedLayer(layerNames[at], diffId, expected)
   throw new ImageError({
     message: `${path} is damaged: its layer ${layerNames[at]} does not match its config`,
     detail: `the diff ID is ${diffId} instead of ${expected}`,
     hint: REBUILD,
   })
+}
+
+/** Returns the error for a layer that has other content than the image's description gives. */
+export function unexpectedLayer(name = '', diffId: Digest, expected: Digest | undefined): NotDescribed {
+  return new NotDescribed(`its layer ${name} has the diff ID ${diffId}, and its description gives ${expected}`)
 }
 
 function checkBlob(

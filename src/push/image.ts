@@ -1,6 +1,8 @@
 import { type BuildInfo, describeBuild } from '../cache/build-info.ts'
 import { type LayerCache, NOTHING_PUBLISHED, type ReusableBlob, reusableIn } from '../cache/layers.ts'
 import { hashLayer } from '../compress/compress.ts'
+import { baseProblem, type LayeredImage, type StoreLayer } from '../image/layered-image.ts'
+
 import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage, readImage } from '../image/open-image.ts'
 import type { SourceImage } from '../image/source-image.ts'
@@ -8,14 +10,14 @@ import type { Log } from '../log.ts'
 import { layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import { type Digest, formatReference, formatRepository } from '../oci/reference.ts'
+import { mapAtMost, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { putTags, type RepositoryTag } from '../registry/tags.ts'
-import { settleAll } from '../settle-all.ts'
 import { formatBytes, sanitizeLine } from '../text.ts'
-import { checkLayer, layerFiles, notATar, readLayer } from './check.ts'
+import { checkLayer, layerFiles, notATar, readLayer, unexpectedLayer } from './check.ts'
 import { type Labels, labelledConfig, manifestOf, reusableDescriptor } from './manifest.ts'
 import { checkReplaced } from './tag.ts'
 import {
@@ -102,12 +104,10 @@ interface PushedOnce {
 }
 
 async function pushOnce(request: RegistryPush, registry: Registry, log: Log): Promise<PushedOnce> {
-  const { source, storePath, labels, compression } = request
+  const { storePath, labels, compression } = request
   const uploads = startUploads(request, registry, log)
   try {
-    const { image, started } = isSeekable(source)
-      ? await pushSeekable(request, uploads, registry)
-      : await pushStreamed(request, uploads)
+    const { image, started } = await pushLayers(request, uploads, registry)
     const layers = await Promise.all(image.layerNames.map((name, at) => layerOf(image, at, started.get(name), request)))
     const formats = layers.map(({ format }) => format)
     const info = describeBuild(storePath, labels, compression.format, formats)
@@ -122,6 +122,54 @@ interface StartedPush {
   readonly image: SourceImage
   /** By the names of the layers' files, in which they are stored in another order than in the config. */
   readonly started: ReadonlyMap<string, LayerUpload>
+}
+
+async function pushLayers(request: RegistryPush, uploads: Uploads, registry: Registry): Promise<StartedPush> {
+  const { source } = request
+  if (source.layered !== undefined) return pushLayered(request, source.layered, uploads, registry)
+  return isSeekable(source) ? pushSeekable(request, uploads, registry) : pushStreamed(request, uploads)
+}
+
+/** How many layers are read from the Nix store at the same time, so that a slow disk does not delay the compression. */
+const STORE_LAYERS_AT_ONCE = 4
+
+/** Pushes layers from the Nix store, several at the same time. Published layers are not read. */
+async function pushLayered(
+  request: RegistryPush,
+  layered: LayeredImage,
+  uploads: Uploads,
+  registry: Registry,
+): Promise<StartedPush> {
+  const { layers, base, image: imageOf } = layered
+  // Before the layers of the base are uploaded.
+  request.check(imageOf([]))
+  const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry))
+  const started = new Map(below?.started)
+  const push = async (layer: StoreLayer): Promise<Digest> => {
+    const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe))
+    const blob = reusableBlob(request, known)
+    const upload =
+      known !== undefined && blob !== undefined
+        ? uploads.reuse(known, blob)
+        : await uploads.push({ name: layer.name, size: 0, content: layer.content }, ({ diffId }) => {
+            if (layer.diffId !== undefined && layer.diffId !== diffId)
+              throw unexpectedLayer(layer.name, diffId, layer.diffId)
+          })
+    started.set(layer.name, upload)
+    return upload.diffId
+  }
+  const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push)
+  const image = imageOf(diffIds, below?.image)
+  request.check(image)
+  return { image, started }
+}
+
+async function pushBase(request: RegistryPush, uploads: Uploads, registry: Registry): Promise<StartedPush> {
+  try {
+    return await pushLayers(request, uploads, registry)
+  } catch (error) {
+    throw baseProblem(error)
+  }
 }
 
 /** Reads the documents of a seekable image first, so that published layers need not be read. */

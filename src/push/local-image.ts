@@ -164,9 +164,11 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
     ...program.options,
     program.text,
     '--',
+    // Otherwise, skopeo compresses all layers, also those that need not be pushed.
+    '--dest-oci-accept-uncompressed-layers',
     `oci:${layout}:image`,
   ]
-  const { exitCode, log } = await runNix(args, true, 'script')
+  const { exitCode, log } = await runNix(args, true, { trust: 'script' })
   if (exitCode === 0) return
   const space = formatFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
   throw new NixError({

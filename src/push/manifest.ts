@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { type BuildInfo, withBuildInfo } from '../cache/build-info.ts'
+import { type BuildInfo, recipeAnnotation, withBuildInfo } from '../cache/build-info.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import { type Descriptor, layerFormat, layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
 import { digestOf } from '../oci/reference.ts'
@@ -84,7 +84,11 @@ function composeManifest(
       config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
       layers: layers.map(({ digest, size, format }, at) => {
         const original = reusableDescriptor(image, at)
-        const annotations = original?.digest === digest ? (original.annotations ?? {}) : {}
+        const recipe = image.recipes?.get(image.layerNames[at] ?? '')
+        const annotations = {
+          ...(original?.digest === digest && original.annotations),
+          ...(recipe && recipeAnnotation(recipe)),
+        }
         const annotated = Object.keys(annotations).length > 0 && { annotations }
         return { mediaType: layerType(format), digest, size, ...annotated }
       }),

@@ -1,17 +1,16 @@
-import { availableParallelism } from 'node:os'
 import type { ReusableBlob } from '../cache/layers.ts'
 import { createBlobStore } from '../compress/blob-store.ts'
-import { type Compression, compressLayer, createSemaphore, hashLayer, type Write } from '../compress/compress.ts'
+import { type Compression, compressLayer, createBlockSemaphore, hashLayer, type Write } from '../compress/compress.ts'
 import { peekCompression } from '../image/decompress.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerFile } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import { type Digest, type Repository, sameRepository } from '../oci/reference.ts'
+import { createSemaphore, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { settleAll } from '../settle-all.ts'
 import { formatBytes } from '../text.ts'
 import { decompressLayer, type LayerDigests, uploadFormat } from './check.ts'
 
@@ -46,7 +45,7 @@ export interface Uploads {
    */
   push(file: LayerFile, check?: (layer: LayerDigests) => void): Promise<LayerUpload>
   /** Mounts a layer that was published before in every repository that lacks it. */
-  reuse(diffId: Digest, blob: ReusableBlob, file: LayerFile): LayerUpload
+  reuse(diffId: Digest, blob: ReusableBlob, file?: Pick<LayerFile, 'size'>): LayerUpload
   /** Records a layer that every repository has already. */
   skip(diffId: Digest, blob: Descriptor): LayerUpload
   /** Resolves when all uploads have succeeded or failed. */
@@ -72,8 +71,7 @@ export function startUploads(
   log: Log,
 ): Uploads {
   const slots = createSemaphore(LAYERS_AT_ONCE)
-  // Some more blocks than cores, so that no core waits for the next block to be read. One thread can't feed more than 8.
-  const blocks = createSemaphore(Math.min(availableParallelism(), 8) + 3)
+  const blocks = createBlockSemaphore(compression)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
   let failure: unknown
@@ -131,10 +129,11 @@ export function startUploads(
 
   return {
     push,
-    reuse(diffId, blob, { size }) {
+    reuse(diffId, blob, file) {
       const mount = async (): Promise<CompressedLayer> => {
         await settleAll(images.map((image) => mountIfMissing(registry, image, blob)))
-        log.info(`${shortDigest(diffId)}: ${formatBytes(size)}, reused (${formatBytes(blob.size)})`)
+        const size = file === undefined ? '' : `${formatBytes(file.size)}, `
+        log.info(`${shortDigest(diffId)}: ${size}reused (${formatBytes(blob.size)})`)
         return reusedLayer(diffId, blob)
       }
       return { diffId, uploaded: track(mount()) }

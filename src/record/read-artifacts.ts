@@ -5,7 +5,7 @@ import { unzipSync } from 'fflate'
 import { messageOf, RecordError } from '../errors.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
 import { type Digest, isDigest } from '../oci/reference.ts'
-import { settleAll } from '../settle-all.ts'
+import { settleAll } from '../promises.ts'
 import { formatBytes, sanitizeLine } from '../text.ts'
 import {
   ArtifactError,

@@ -10,7 +10,7 @@ import {
 } from '../oci/manifest.ts'
 import { formatPlatform, type Platform } from '../oci/platform.ts'
 import { type Digest, digestOf, formatReference, type Repository } from '../oci/reference.ts'
-import { settleAll } from '../settle-all.ts'
+import { settleAll } from '../promises.ts'
 import type { ReadOptions, Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 

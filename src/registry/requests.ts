@@ -1,7 +1,7 @@
 import type { Http, HttpReply, HttpSuccess } from '../http/client.ts'
 import { pauseBeforeRetry, RETRY_PAUSES } from '../http/retry.ts'
 import { type Digest, formatRepository, isDigest, type Repository } from '../oci/reference.ts'
-import { settled } from '../settle-all.ts'
+import { settled } from '../promises.ts'
 import type { RegistrySettings } from './authorization.ts'
 import { type FailedCall, refusalError } from './refusal.ts'
 import type { ReadOptions } from './registry.ts'

@@ -1,7 +1,7 @@
 import { firstLine, messageOf, TagError } from '../errors.ts'
 import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
 import { untilAborted } from '../process/cancellation.ts'
-import { settleAll } from '../settle-all.ts'
+import { settleAll } from '../promises.ts'
 import type { Registry, StoredManifest } from './registry.ts'
 import { RegistryError } from './registry-error.ts'
 

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { failureIn } from '../../../src/nix/build.ts'
 import { explainBuildFailure } from '../../../src/nix/explain.ts'
+import { failureIn } from '../../../src/nix/failure.ts'
 import { endNixLog, readNixLine, remind, startNixLog } from '../../../src/nix/nix-log.ts'
 import { sanitize, sanitizeLine, withoutCommands, withoutEscapes, withoutHidden } from '../../../src/text.ts'
 import { type Json, mutateJson, mutateText } from '../mutate.ts'

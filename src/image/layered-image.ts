@@ -1,0 +1,194 @@
+import { dirname, join } from 'node:path'
+import { firstLine, ImageError } from '../errors.ts'
+
+import { contentOf, openRegularFile, readWhole } from '../fs/regular-file.ts'
+import { storeFolder } from '../nix/store-path.ts'
+import { type Digest, digestOf, isDigest } from '../oci/reference.ts'
+import { DESCRIPTION_LIMIT, readImageConfig } from './documents.ts'
+import { type BaseImage, layeredConfig, parseBaseImage, recipeDigest } from './layered-config.ts'
+import { descriptionInWrapper, type LayeredDescription, parseLayeredDescription } from './layered-description.ts'
+import { nix2containerConfig, parseNix2containerImage } from './nix2container.ts'
+import { readNix2containerLayer } from './nix2container-layer.ts'
+import { findSource, type ImageSource } from './source.ts'
+import type { SourceImage } from './source-image.ts'
+import { readStoreLayer } from './store-layer.ts'
+
+/** An image whose layers are read one by one from the Nix store, in any order, without an archive that contains them. */
+export interface LayeredImage {
+  /** Lowest layer first, without those of the base image. */
+  readonly layers: readonly StoreLayer[]
+  /** The archive of the base image, whose layers are below. */
+  readonly base?: ImageSource | undefined
+  /**
+   * Returns the image.
+   * @param diffIds one per layer
+   * @param base what `base` contains
+   * @throws NotDescribed if the base image is not supported
+   */
+  image(diffIds: readonly Digest[], base?: SourceImage): SourceImage
+}
+
+/** A layer that is read from the Nix store. */
+export interface StoreLayer {
+  /** Unique in the image. */
+  readonly name: string
+  /** The diff ID, if it is known before the layer is read. */
+  readonly diffId?: Digest
+  /** Identifies the content, if the diff ID is unknown before the layer is read. Equal recipes mean equal layers. */
+  readonly recipe?: Digest
+  /** Yields the tar. Each chunk is valid until the next one is read. */
+  content(): AsyncIterable<Buffer>
+}
+
+/** An image that can't be made from its description, and has to be built in full instead. */
+export class NotDescribed extends Error {
+  override readonly name = 'NotDescribed'
+}
+
+/**
+ * Returns the error to throw for one that the archive of a base image causes. The script of nixpkgs reads more archives
+ * than this action.
+ */
+export function baseProblem(error: unknown): unknown {
+  if (!(error instanceof ImageError)) return error
+  const detail = firstLine(error.parts.detail ?? '')
+  const problem = `its base image is not supported: ${firstLine(error)}${detail && ` (${detail})`}`
+  return new NotDescribed(problem, { cause: error })
+}
+
+/**
+ * Reads the description of an image from `dockerTools.buildLayeredImage` or `streamLayeredImage`.
+ * @param path of the JSON file, a store path
+ * @throws NotDescribed with the reason, if the image would not be exactly the one that the script of nixpkgs writes
+ */
+export async function readLayeredImage(path: string): Promise<ImageSource> {
+  const parsed = parseLayeredDescription(await readFileOf(path, dirname(path), DESCRIPTION_LIMIT))
+  if (!parsed.ok) throw new NotDescribed(parsed.reason)
+  const description = parsed.value
+  const { storeDir, fromImage, storeLayers, customisationLayer } = description
+  const customisation = await readCustomisation(customisationLayer, storeDir)
+  const layers = [
+    ...storeLayers.map((paths, at): StoreLayer => {
+      const recipe = { ...description, paths }
+      return {
+        name: layerName(at, paths),
+        recipe: recipeDigest(recipe),
+        content: () => readStoreLayer(recipe),
+      }
+    }),
+    customisation,
+  ]
+  const paths = [...storeLayers, [customisationLayer]]
+  const base = fromImage === undefined ? undefined : await findBase(fromImage, storeDir)
+  const image = (diffIds: readonly Digest[], baseImage?: SourceImage) =>
+    describedImage(description, layers, paths, diffIds, path, baseImage)
+  return { path, root: storeDir, format: 'layered', layered: { layers, base, image } }
+}
+
+/**
+ * Reads the description of an image from nix2container's `buildImage`.
+ * @param path of the JSON file, a store path
+ * @throws NotDescribed with the reason, if only nix2container's own program can write the image
+ */
+export async function readNix2containerImage(path: string): Promise<ImageSource> {
+  const store = storeFolder()
+  const parsed = parseNix2containerImage(await readFileOf(path, dirname(path), DESCRIPTION_LIMIT), store)
+  if (!parsed.ok) throw new NotDescribed(`its description is not supported: ${parsed.reason}`)
+  const configBytes = nix2containerConfig(parsed.value)
+  const layers = parsed.value.layers.map((layer, at): StoreLayer => {
+    async function* content() {
+      try {
+        yield* readNix2containerLayer(layer, { name: store, place: store })
+      } catch (error) {
+        throw error instanceof ImageError ? new NotDescribed(error.message) : error
+      }
+    }
+    return { name: `${at + 1} (${layer.digest})`, diffId: layer.diffId, content }
+  })
+  const image = {
+    names: [],
+    config: readImageConfig(configBytes, 'that its description gives', path),
+    configDigest: digestOf(configBytes),
+    configBytes,
+    layerNames: layers.map(({ name }) => name),
+  }
+  return { path, root: store, format: 'layered', layered: { layers, image: () => image } }
+}
+
+/**
+ * Returns the description that a script of `dockerTools.streamLayeredImage` reads.
+ * @param path of the script, a store path
+ * @throws NotDescribed if it may be any other script
+ */
+export async function descriptionOfScript(path: string): Promise<string> {
+  const script = await readFileOf(path, dirname(path), DESCRIPTION_LIMIT)
+  const description = descriptionInWrapper(script.toString('utf8'))
+  if (description !== undefined) return description
+  throw new NotDescribed(`${path} is not a script of dockerTools.streamLayeredImage`)
+}
+
+/** Formats the name of a layer for messages: `2 (/nix/store/…-glibc-2.40 and 3 more)`. */
+function layerName(at: number, [first = 'empty', ...more]: readonly string[]): string {
+  return `${at + 1} (${first}${more.length === 0 ? '' : ` and ${more.length} more`})`
+}
+
+async function readFileOf(path: string, root: string, limit: number): Promise<Buffer> {
+  const file = await openRegularFile(path, root)
+  try {
+    if (file.size > limit) throw new NotDescribed(`${path} is larger than ${limit} bytes`)
+    return await readWhole(file, path)
+  } finally {
+    await file.handle.close()
+  }
+}
+
+async function findBase(path: string, storeDir: string): Promise<ImageSource> {
+  const base = await findSource(path, storeDir).catch((error: unknown) => {
+    throw baseProblem(error)
+  })
+  if (base.format === 'script' || base.format === 'nix2container' || base.format === 'layout')
+    throw new NotDescribed(`its base image ${path} is not an archive`)
+  return base
+}
+
+/** Returns the layer that a build has already written as a tar, with its hash. */
+async function readCustomisation(path: string, storeDir: string): Promise<StoreLayer> {
+  const checksum = (await readFileOf(join(path, 'checksum'), storeDir, 1024)).toString('latin1').trim()
+  const diffId = `sha256:${checksum}`
+  if (!isDigest(diffId)) throw new NotDescribed(`${join(path, 'checksum')} is not a SHA-256 hash`)
+  const tar = join(path, 'layer.tar')
+  async function* content() {
+    yield* contentOf(await openRegularFile(tar, storeDir), tar)
+  }
+  return { name: tar, diffId, content }
+}
+
+function describedImage(
+  description: LayeredDescription,
+  layers: readonly StoreLayer[],
+  paths: readonly (readonly string[])[],
+  diffIds: readonly Digest[],
+  path: string,
+  base: SourceImage | undefined,
+): SourceImage {
+  const configBytes = layeredConfig(
+    description,
+    diffIds.map((diffId, at) => ({ diffId, paths: paths[at] ?? [] })),
+    base && parseBase(base),
+  )
+  return {
+    names: [description.repoTag],
+    config: readImageConfig(configBytes, 'that its description gives', path),
+    configDigest: digestOf(configBytes),
+    configBytes,
+    layerNames: [...(base?.layerNames ?? []), ...layers.map(({ name }) => name)],
+    recipes: new Map(layers.flatMap(({ name, recipe }) => (recipe === undefined ? [] : [[name, recipe] as const]))),
+  }
+}
+
+function parseBase({ archiveManifest, configBytes }: SourceImage): BaseImage {
+  if (archiveManifest === undefined) throw new NotDescribed('its base image is not a docker archive')
+  const parsed = parseBaseImage(archiveManifest, configBytes)
+  if (parsed.ok) return parsed.value
+  throw new NotDescribed(parsed.reason)
+}

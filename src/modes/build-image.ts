@@ -1,0 +1,127 @@
+import { MORE_SPACE } from '../advice.ts'
+import { formatFreeSpace, freeSpace, shortOfSpace } from '../fs/disk.ts'
+import { descriptionOfScript, NotDescribed, readLayeredImage, readNix2containerImage } from '../image/layered-image.ts'
+import { findSource, type ImageSource } from '../image/source.ts'
+import type { JobLog } from '../log.ts'
+import { type Built, buildDerivation, buildInstallable } from '../nix/build.ts'
+import { unrelatedDescription } from '../nix/derivation.ts'
+import type { Evaluation } from '../nix/evaluate.ts'
+import { explainIgnoredSettings } from '../nix/explain.ts'
+import type { NixBuildCall } from '../nix/failure.ts'
+import { checkPrerequisites } from '../nix/preflight.ts'
+
+/** An image that Nix has built. */
+export interface NixImage {
+  /** The store path of the installable. */
+  readonly storePath: string
+  readonly source: ImageSource
+  /** Builds the complete image, if `source` is only its description. */
+  readonly complete?: () => Promise<ImageSource>
+}
+
+/**
+ * Builds an image with Nix. Of a layered image of dockerTools, builds only the description and the store paths that it
+ * names, from which this action makes the layers itself.
+ * @param evaluation undefined if only `nix build` interprets the installable
+ * @param mayDescribe whether the description is enough. Docker needs the complete image
+ * @throws NixError, ImageError
+ */
+export async function buildImage(
+  call: NixBuildCall,
+  evaluation: Evaluation | undefined,
+  mayDescribe: boolean,
+  log: JobLog,
+): Promise<NixImage> {
+  const short = await logDiskSpace('before', call.folders, log)
+  const { warnings, notes } = await checkPrerequisites(call, evaluation)
+  for (const warning of warnings) log.warning(warning)
+  for (const note of notes) log.info(note)
+  const { name } = call.installable
+  const complete = () =>
+    runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)))
+  const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined
+  const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined
+  const storePath = described?.storePath ?? (await complete())
+  await logDiskSpace('after', call.folders, log, short)
+  return described
+    ? { ...described, complete: async () => findSource(await complete()) }
+    : findImageInStore(storePath, mayDescribe && !isDescribed, log)
+}
+
+/** Returns an image that is in the Nix store already. */
+export async function findImageInStore(storePath: string, mayDescribe: boolean, log: JobLog): Promise<NixImage> {
+  const source = await findSource(storePath)
+  const described = mayDescribe ? await readDescribed(source, log) : undefined
+  return described ? { storePath, source: described, complete: async () => source } : { storePath, source }
+}
+
+/** Builds the description of an image. Returns undefined if it is not enough. */
+async function buildDescribed(
+  call: NixBuildCall,
+  evaluation: Evaluation,
+  log: JobLog,
+): Promise<Pick<NixImage, 'storePath' | 'source'> | undefined> {
+  const { storePath } = evaluation
+  if (storePath === undefined) return undefined
+  try {
+    return { storePath, source: await buildDescription(call, evaluation, log) }
+  } catch (error) {
+    logNotDescribed(error, call.installable.name, log)
+    return undefined
+  }
+}
+
+async function buildDescription(call: NixBuildCall, evaluation: Evaluation, log: JobLog): Promise<ImageSource> {
+  const { conf, stream } = evaluation
+  const unrelated = await unrelatedDescription(evaluation)
+  if (unrelated !== undefined) throw new NotDescribed(unrelated)
+  const build = (derivation: string) =>
+    runLogged(`the layers of ${call.installable.name}`, call, log, () =>
+      buildDerivation(call, { ...evaluation, derivation, output: 'out' }),
+    )
+  if (conf !== undefined) return readLayeredImage(await build(conf))
+  // Versions of nixpkgs without `conf` name the description only in the script.
+  return readLayeredImage(await descriptionOfScript(await build(stream ?? '')))
+}
+
+/** Returns an image whose layers this action can make itself, from what the image's script or JSON names. */
+async function readDescribed({ path, format }: ImageSource, log: JobLog): Promise<ImageSource | undefined> {
+  try {
+    if (format === 'script') return await readLayeredImage(await descriptionOfScript(path))
+    return format === 'nix2container' ? await readNix2containerImage(path) : undefined
+  } catch (error) {
+    logNotDescribed(error, path, log)
+    return undefined
+  }
+}
+
+/** Logs why an image is built in full. Rethrows any other error. */
+export function logNotDescribed(error: unknown, name: string, log: JobLog): void {
+  if (!(error instanceof NotDescribed)) throw error
+  log.info(`Using the complete image ${name} instead of its description, because ${error.message}`)
+}
+
+async function runLogged(
+  what: string,
+  { system }: NixBuildCall,
+  log: JobLog,
+  build: () => Promise<Built>,
+): Promise<string> {
+  const { storePath, ignoredSettings } = await log.groupToolOutput(`Build ${what} for ${system}`, build)
+  log.info(`Nix built ${storePath}`)
+  if (ignoredSettings.length > 0) log.info(explainIgnoredSettings(ignoredSettings))
+  return storePath
+}
+
+/**
+ * Logs the free disk space. Warns if it is low, unless that has been done.
+ * @returns whether it is low
+ */
+async function logDiskSpace(when: string, folders: readonly string[], log: JobLog, warned = false): Promise<boolean> {
+  const disks = await freeSpace(folders)
+  log.info(`Disk space ${when} the build: ${formatFreeSpace(disks)}`)
+  const short = shortOfSpace(disks)
+  if (short.length > 0 && !warned)
+    log.warning(`The disk is nearly full ${when} the build: ${formatFreeSpace(short)}. ${MORE_SPACE}`)
+  return short.length > 0
+}
