@@ -1,7 +1,10 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, expect, jest, test } from '@jest/globals'
 import { run } from '../src/run.ts'
 import { openRegistry, push, records } from './support/merging.ts'
-import type { FaultOf } from './support/registry.ts'
+import type { FaultOf, TestRegistry } from './support/registry.ts'
 import { type PreparedRunner, prepareRunner } from './support/runner.ts'
 
 const environment = { ...process.env }
@@ -17,9 +20,14 @@ afterEach(async () => {
 /** Merges one image. Writing to /dev/full fails as on a full disk. */
 async function merge(
   files: Readonly<Record<string, string>>,
-  { name = 'app', fault }: { readonly name?: string; readonly fault?: FaultOf } = {},
+  {
+    name = 'app',
+    fault,
+    summary = 'true',
+    registry: given,
+  }: { readonly name?: string; readonly fault?: FaultOf; summary?: string; readonly registry?: TestRegistry } = {},
 ): Promise<number> {
-  const registry = await openRegistry()
+  const registry = given ?? (await openRegistry())
   const digests = records(await push(registry, 'app', ['x86_64-linux']))
   await push(registry, 'app', ['aarch64-linux']).then(([{ image }]) => registry.seedTag('app', 'v0', image.digest))
   registry.setFault(fault)
@@ -28,6 +36,7 @@ async function merge(
     image: `${registry.host}/${name}`,
     digests,
     tags: 'v0,v1',
+    summary,
     'allow-missing-platforms': 'true',
   }
   runner = await prepareRunner({ inputs })
@@ -47,12 +56,45 @@ test('a summary that can’t be written is a warning, for the image is published
   )
 })
 
+test.each([
+  ['true', '# Published\n'],
+  ['false', ''],
+])('with summary: %s, the summary begins with %j', async (summary, expected) => {
+  expect(await merge({}, { summary })).toBe(0)
+  const text = await readFile(runner.env.GITHUB_STEP_SUMMARY ?? '', 'utf8')
+  expect(text.slice(0, 12)).toBe(expected)
+})
+
 test('outputs that can’t be written fail the step, with the file and what to do', async () => {
   expect(await merge({ GITHUB_OUTPUT: '/dev/full' })).toBe(1)
   expect(said).toMatch(
     /::error::Can't write the outputs of this step to \/dev\/full: the disk is full%0A.*ENOSPC.*Then re-run this job/,
   )
   expect(said).not.toContain('defect')
+})
+
+test('the published index is declared to the runner, but not under a name that another step has declared', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'artifacts-'))
+  const [file, list] = [join(folder, 'artifacts'), join(folder, 'list')]
+  await writeFile(file, 'earlier\n')
+  expect(await merge({ GITHUB_ARTIFACTS: file, GITHUB_ARTIFACTS_LIST: list })).toBe(0)
+  const [, line = '', ...more] = (await readFile(file, 'utf8')).split('\n')
+  const { digest = '', name = '' } = await runner.readOutputs()
+  expect([line, ...more]).toEqual([`oci://${name}:v0@${digest}`, ''])
+  await runner.close()
+
+  const other = `sha256:${'0'.repeat(64)}`
+  const registry = await openRegistry()
+  const declared = { version: 1, subjects: [{ name: `${registry.host}/app:v0`, digest: other, kind: 'oci' }] }
+  await writeFile(list, JSON.stringify(declared))
+  expect(await merge({ GITHUB_ARTIFACTS: file, GITHUB_ARTIFACTS_LIST: list }, { registry })).toBe(0)
+  expect((await readFile(file, 'utf8')).split('\n')).toHaveLength(3)
+  await rm(folder, { recursive: true })
+})
+
+test('an index that can’t be declared to the runner is a warning, for the image is published', async () => {
+  expect(await merge({ GITHUB_ARTIFACTS: '/dev/full' })).toBe(0)
+  expect(said).toMatch(/::warning::Can't declare the published image in \/dev\/full: .*The step has succeeded/)
 })
 
 test('a name in upper case gets a line in the log, and no annotation', async () => {

@@ -45527,6 +45527,13 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("crypto");
 
 /***/ }),
 
+/***/ 72250:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("dns");
+
+/***/ }),
+
 /***/ 24434:
 /***/ ((module) => {
 
@@ -45552,6 +45559,13 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("fs/promises"
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("http");
+
+/***/ }),
+
+/***/ 85675:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("http2");
 
 /***/ }),
 
@@ -45587,6 +45601,13 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:async_h
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:buffer");
+
+/***/ }),
+
+/***/ 31421:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:child_process");
 
 /***/ }),
 
@@ -45821,6 +45842,20 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("stream");
 
 /***/ }),
 
+/***/ 13193:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("string_decoder");
+
+/***/ }),
+
+/***/ 16460:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("timers/promises");
+
+/***/ }),
+
 /***/ 64756:
 /***/ ((module) => {
 
@@ -45867,7 +45902,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var _fs_temp_folder_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(61622);
 /* harmony import */ var _process_cancellation_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(91254);
-/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(97297);
+/* harmony import */ var _process_child_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88211);
 /* harmony import */ var _log_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(1633);
 
 
@@ -45923,7 +45958,7 @@ function isCancelled() {
 /* harmony export */   W: () => (/* binding */ jobLog)
 /* harmony export */ });
 /* harmony import */ var node_crypto__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77598);
-/* harmony import */ var _actions_core__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(50912);
+/* harmony import */ var _actions_core__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78974);
 /* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(80150);
 /* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(68804);
 
@@ -45992,7 +46027,8 @@ function resumeCommands() {
 /* harmony export */   dz: () => (/* binding */ InputError),
 /* harmony export */   f6: () => (/* binding */ FileError),
 /* harmony export */   jg: () => (/* binding */ failureSummary),
-/* harmony export */   lZ: () => (/* binding */ ActionError)
+/* harmony export */   lZ: () => (/* binding */ ActionError),
+/* harmony export */   mk: () => (/* binding */ VerificationError)
 /* harmony export */ });
 /* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(68804);
 
@@ -46048,6 +46084,9 @@ class RecordError extends ActionError {
 }
 class MergeError extends ActionError {
     name = 'MergeError';
+}
+class VerificationError extends ActionError {
+    name = 'VerificationError';
 }
 class TagError extends ActionError {
     name = 'TagError';
@@ -46223,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(88226);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(90126);
 
 
 
@@ -46295,30 +46334,20 @@ async function untilAborted(work, signal, stopped, milliseconds = 0) {
 
 /***/ }),
 
-/***/ 97297:
+/***/ 88211:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
-
-// EXPORTS
-__nccwpck_require__.d(__webpack_exports__, {
-  PH: () => (/* binding */ endChildren),
-  N4: () => (/* binding */ endGroup),
-  v0: () => (/* binding */ startChild)
-});
-
-// UNUSED EXPORTS: environmentFor
-
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:child_process");
-// EXTERNAL MODULE: external "node:events"
-var external_node_events_ = __nccwpck_require__(78474);
-// EXTERNAL MODULE: external "node:os"
-var external_node_os_ = __nccwpck_require__(48161);
-// EXTERNAL MODULE: external "node:timers/promises"
-var promises_ = __nccwpck_require__(58500);
-// EXTERNAL MODULE: ./lib/errors.js
-var errors = __nccwpck_require__(452);
-;// CONCATENATED MODULE: ./lib/process/child.js
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   N4: () => (/* binding */ endGroup),
+/* harmony export */   PH: () => (/* binding */ endChildren),
+/* harmony export */   v0: () => (/* binding */ startChild)
+/* harmony export */ });
+/* unused harmony export environmentFor */
+/* harmony import */ var node_child_process__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(31421);
+/* harmony import */ var node_events__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78474);
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(48161);
+/* harmony import */ var node_timers_promises__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(58500);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(452);
 
 
 
@@ -46326,28 +46355,29 @@ var errors = __nccwpck_require__(452);
 
 const running = new Set();
 let ending = false;
-function startChild(path, args, trust, stdin) {
+function startChild(path, args, trust, stdin, variables = {}) {
     if (ending)
         return { exited: Promise.resolve({ code: 126, error: 'the step is cancelled' }) };
     try {
-        const child = (0,external_node_child_process_namespaceObject.spawn)(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true });
+        const env = { ...environmentFor(trust), ...variables };
+        const child = (0,node_child_process__WEBPACK_IMPORTED_MODULE_0__.spawn)(path, args, { env, stdio: [stdin, 'pipe', 'pipe'], detached: true });
         for (const pipe of [child.stdin, child.stdout, child.stderr])
             pipe?.on('error', () => undefined);
         running.add(child);
         return { process: child, exited: exitOf(child, trust) };
     }
     catch (error) {
-        return { exited: Promise.resolve({ code: 126, error: (0,errors/* messageOf */.bD)(error) }) };
+        return { exited: Promise.resolve({ code: 126, error: (0,_errors_js__WEBPACK_IMPORTED_MODULE_4__/* .messageOf */ .bD)(error) }) };
     }
 }
 async function exitOf(child, trust) {
     try {
-        const [code, signal] = (await (0,external_node_events_.once)(child, 'exit'));
-        return { code: code ?? 128 + (signal === null ? 0 : external_node_os_.constants.signals[signal]) };
+        const [code, signal] = (await (0,node_events__WEBPACK_IMPORTED_MODULE_1__.once)(child, 'exit'));
+        return { code: code ?? 128 + (signal === null ? 0 : node_os__WEBPACK_IMPORTED_MODULE_2__.constants.signals[signal]) };
     }
     catch (error) {
         running.delete(child);
-        return { code: 126, error: (0,errors/* messageOf */.bD)(error) };
+        return { code: 126, error: (0,_errors_js__WEBPACK_IMPORTED_MODULE_4__/* .messageOf */ .bD)(error) };
     }
     finally {
         if (trust === 'everything')
@@ -46378,7 +46408,7 @@ async function endChildren(signal, grace = GRACE) {
             signalGroup(pid, signal);
     const deadline = performance.now() + grace;
     while (children.some(isGroupAlive) && performance.now() < deadline)
-        await (0,promises_.setTimeout)(POLL_INTERVAL);
+        await (0,node_timers_promises__WEBPACK_IMPORTED_MODULE_3__.setTimeout)(POLL_INTERVAL);
     for (const child of children)
         endGroup(child);
 }
@@ -46400,7 +46430,7 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 /***/ }),
 
-/***/ 88226:
+/***/ 90126:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -46415,8 +46445,8 @@ var promises_ = __nccwpck_require__(51455);
 var external_node_os_ = __nccwpck_require__(48161);
 // EXTERNAL MODULE: external "node:path"
 var external_node_path_ = __nccwpck_require__(76760);
-// EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 12 modules
-var core = __nccwpck_require__(50912);
+// EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 11 modules
+var core = __nccwpck_require__(78974);
 ;// CONCATENATED MODULE: ./lib/advice.js
 function loginStep(host) {
     if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
@@ -54336,12 +54366,14 @@ function parseConfig(bytes, name) {
         ...(config.variant && { variant: config.variant }),
         diffIds: config.rootfs.diff_ids,
         labels: config.config?.Labels ?? {},
+        created: config.created ?? undefined,
         comments: (config.history ?? []).filter((one) => !one.empty_layer).map(({ comment }) => comment),
     };
 }
 const CONFIG = object({
     ...PLATFORM.entries,
     config: nullish(object({ Labels: STRINGS })),
+    created: fallback(nullish(string()), undefined),
     rootfs: object({ diff_ids: array(DIGEST) }),
     history: fallback(nullish(array(object({ comment: optional(string()), empty_layer: optional(dist_boolean()) }))), []),
 });
@@ -54380,11 +54412,11 @@ function adviceFor(error, mode) {
     const { host, problem, code, status, mediaType } = error;
     switch (problem) {
         case 'no-credentials':
-            return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd();
+            return `Log in before this step:\n${loginStep(host)}\n${permissions(host, mode)}`.trimEnd();
         case 'wrong-credentials':
             return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`;
         case 'refused-login':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
         case 'tag-exists':
             return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
         case 'unsupported-type':
@@ -54392,7 +54424,7 @@ function adviceFor(error, mode) {
         case 'read-only':
             return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`;
         case 'denied':
-            return permissions(host) || WRITE_ACCESS;
+            return permissions(host, mode) || accessTo(mode);
         case 'unreachable':
             return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`;
         case 'untrusted-certificate':
@@ -54431,7 +54463,9 @@ function adviceForDisk({ problem, folder }) {
             return 'Re-run this job.';
     }
 }
-const WRITE_ACCESS = 'Give the login write access to the repository.';
+function accessTo(mode) {
+    return `Give the login ${mode === 'verify' ? 'read' : 'write'} access to the repository.`;
+}
 const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""
 Or ${UNIQUE_TAG}`;
@@ -54447,9 +54481,11 @@ function adviseType(mediaType = '') {
 function unexpectedResponse(host) {
     return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
 }
-function permissions(host) {
+function permissions(host, mode) {
     if (host !== 'ghcr.io')
         return '';
+    if (mode === 'verify')
+        return READ_PERMISSIONS;
     return `Give the token of the job write access to packages:
   permissions:
     contents: read
@@ -54457,6 +54493,36 @@ function permissions(host) {
 If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
 In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
   push: \${{ github.event_name != 'pull_request' }}`;
+}
+const READ_PERMISSIONS = `Give the token of the job read access to packages:
+  permissions:
+    contents: read
+    packages: read
+For a package of another repository, also give this repository the role "Read" in the package settings, under "Manage Actions access".`;
+
+;// CONCATENATED MODULE: ./lib/actions/artifacts.js
+
+
+
+
+const LIST = object({ subjects: array(object({ name: string() })) });
+async function declareArtifacts(references, { GITHUB_ARTIFACTS: file, GITHUB_ARTIFACTS_LIST: list }) {
+    if (!file || references.length === 0)
+        return [];
+    const declared = await readDeclared(list);
+    const fresh = references.filter((reference) => !declared.has(reference.replace(/@.*$/, '')));
+    try {
+        await (0,promises_.appendFile)(file, fresh.map((reference) => `oci://${reference}\n`).join(''));
+        return [];
+    }
+    catch (error) {
+        return [`Can't declare the published image in ${file}: ${(0,errors/* firstLine */.TM)(error)}. The step has succeeded.`];
+    }
+}
+async function readDeclared(list) {
+    const text = list ? await (0,promises_.readFile)(list).catch(() => Buffer.alloc(0)) : Buffer.alloc(0);
+    const read = readJson(LIST, text);
+    return new Set(read.ok ? read.value.subjects.map(({ name }) => name) : []);
 }
 
 // EXTERNAL MODULE: ./lib/actions/cancel.js
@@ -54558,8 +54624,8 @@ function reportSilence(info, interval = REPORT_INTERVAL) {
 
 // EXTERNAL MODULE: ./lib/process/cancellation.js
 var cancellation = __nccwpck_require__(91254);
-// EXTERNAL MODULE: ./lib/process/child.js + 1 modules
-var process_child = __nccwpck_require__(97297);
+// EXTERNAL MODULE: ./lib/process/child.js
+var process_child = __nccwpck_require__(88211);
 // EXTERNAL MODULE: external "node:string_decoder"
 var external_node_string_decoder_ = __nccwpck_require__(46193);
 // EXTERNAL MODULE: ./lib/secrets.js
@@ -54641,7 +54707,7 @@ function splitLines(onLine) {
 const LOG_LIMIT = 256 * 1024;
 const OUTPUT_LIMIT = 16 * 1024 * 1024;
 const LINGER = 10_000;
-async function runCommand(program, args, { trust, shown = false, echo = true, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }) {
+async function runCommand(program, args, { trust, shown = false, echo = true, input, variables, timeoutMs, silenceMs, onOutput, lingerMs = LINGER, }) {
     const path = await (0,io/* which */.K7)(program);
     if (path === '')
         return undefined;
@@ -54652,7 +54718,8 @@ async function runCommand(program, args, { trust, shown = false, echo = true, in
     const outputLines = shown === true ? splitLines(printPlain) : undefined;
     const errorLines = shown === false ? undefined : splitLines(shown === true ? printPlain : shown);
     const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim());
-    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, input === undefined ? 'ignore' : 'pipe');
+    const stdin = input === undefined ? 'ignore' : 'pipe';
+    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, stdin, variables);
     const silence = limitSilence(silenceMs, () => (0,process_child/* endGroup */.N4)(child));
     const closed = Promise.withResolvers();
     child?.once('close', () => closed.resolve());
@@ -54748,7 +54815,12 @@ function readWorkflow(env) {
         api: env.GITHUB_API_URL ?? '',
         tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
         runnerSystem: ownSystem(env),
+        identity: readIdentitySource(env),
     };
+}
+function readIdentitySource(env) {
+    const { ACTIONS_ID_TOKEN_REQUEST_URL: url = '', ACTIONS_ID_TOKEN_REQUEST_TOKEN: token = '' } = env;
+    return URL.canParse(url) && token !== '' ? { url: new URL(url), token } : undefined;
 }
 const PULL_REQUEST_EVENT = object({ pull_request: object({ head: object({ sha: string() }) }) });
 function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
@@ -55893,7 +55965,125 @@ const UNCOUNTED = {
 };
 const ERROR_LIMIT = 64 * 1024;
 
+;// CONCATENATED MODULE: ./lib/nix/flake-lock.js
+
+
+
+
+const RESOURCE = object({
+    name: optional(string()),
+    uri: string(),
+    digest: optional(record(string(), string())),
+    annotations: optional(record(string(), string())),
+});
+const TEXT = optional(string());
+const LOCKED = looseObject({
+    type: string(),
+    owner: TEXT,
+    repo: TEXT,
+    host: TEXT,
+    url: TEXT,
+    path: TEXT,
+    id: TEXT,
+    dir: TEXT,
+    rev: TEXT,
+    narHash: TEXT,
+});
+const LOCK = object({
+    version: number(),
+    root: string(),
+    nodes: record(string(), object({ locked: optional(LOCKED) })),
+});
+function readLockedInputs(json, name) {
+    const read = readJson(LOCK, json);
+    if (!read.ok) {
+        const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
+        throw new errors/* FormatError */.IF({ message: `${name} is not a valid lock file: ${(0,lib_text/* sanitizeLine */.g$)(problem)}` });
+    }
+    const { version, root, nodes } = read.value;
+    if (version < 5 || version > 7)
+        throw new errors/* FormatError */.IF({ message: `${name} has version ${version}, but only the versions 5 to 7 are supported` });
+    return Object.entries(nodes)
+        .flatMap(([key, { locked }]) => (key === root || locked === undefined ? [] : [describeInput(key, locked)]))
+        .sort(byName);
+}
+function byName({ name: one = '' }, { name: other = '' }) {
+    if (one === other)
+        return 0;
+    return one < other ? -1 : 1;
+}
+function describeInput(name, locked) {
+    const { narHash, dir, rev, type } = locked;
+    const annotations = { ...(dir && { dir }), ...(narHash && { narHash }) };
+    return {
+        name,
+        uri: uriOf(locked),
+        ...(rev && type !== 'hg' && { digest: { gitCommit: rev } }),
+        ...(Object.keys(annotations).length > 0 && { annotations }),
+    };
+}
+const FORGES = {
+    github: 'github.com',
+    gitlab: 'gitlab.com',
+    sourcehut: 'git.sr.ht',
+};
+function uriOf({ type, owner, repo, host, url, path, id, rev }) {
+    const revision = rev === undefined ? '' : `@${rev}`;
+    const forge = FORGES[type];
+    if (forge !== undefined && owner !== undefined && repo !== undefined)
+        return `git+https://${host ?? forge}/${owner.replace(/%2F/gi, '/')}/${repo}${revision}`;
+    if (url === undefined)
+        return `${type}:${path ?? id ?? ''}`;
+    const address = withoutCredentials(url);
+    if (type === 'git' || type === 'hg')
+        return `${type}+${address}${revision}`;
+    return address;
+}
+function withoutCredentials(text) {
+    if (!URL.canParse(text))
+        return text;
+    const url = new URL(text);
+    const secrets = [...url.searchParams.keys()].filter((key) => /token|secret|password|auth|credential|sig|key/i.test(key));
+    if (secrets.length === 0 && url.password === '' && (url.username === '' || url.protocol === 'ssh:'))
+        return text;
+    for (const key of secrets)
+        url.searchParams.delete(key);
+    url.password = '';
+    if (url.protocol !== 'ssh:')
+        url.username = '';
+    return url.href;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/store-path.js
+
+
+const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function store_path_storeFolder() {
+    return process.env.NIX_STORE_DIR || '/nix/store';
+}
+function isStorePath(text) {
+    return STORE_PATH.test(text) && !text.split('/').includes('..');
+}
+function placeInStore(path, links = 40) {
+    const whole = (0,external_node_path_.resolve)(path);
+    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
+    if (isStorePath(storePath))
+        return { storePath, below: below !== undefined };
+    if (links === 0)
+        return undefined;
+    try {
+        const folder = (0,external_node_fs_.realpathSync)((0,external_node_path_.dirname)(whole));
+        const real = (0,external_node_path_.join)(folder, (0,external_node_path_.basename)(whole));
+        return placeInStore(real === whole ? (0,external_node_path_.resolve)(folder, (0,external_node_fs_.readlinkSync)(real)) : real, links - 1);
+    }
+    catch {
+        return undefined;
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/record/record.js
+
+
 
 
 
@@ -55957,6 +56147,9 @@ const RECORD = object({
     compression: optional(custom(isLayerFormat, 'is not a layer compression')),
     variant: optional(pipe(string(), check(isVariant, 'is not the name of a variant'))),
     revision: optional(pipe(string(), check(isCommitId, 'is not a commit ID'))),
+    sbom: optional(DIGEST),
+    derivation: optional(pipe(string(), check(isStorePath, 'is not a store path'))),
+    inputs: optional(array(RESOURCE)),
     job: object({
         id: string(),
         inputs: optional(string()),
@@ -56059,6 +56252,7 @@ function readCommonInputs(env) {
     return {
         images: uniqueBy(images, formatRepository),
         push: readBoolean(env, 'push', true),
+        summary: readBoolean(env, 'summary', true),
         notices: [],
         notes: lowered.map((name) => `Using "${name.toLowerCase()}" for "${name}": image names are lowercase`),
     };
@@ -56084,31 +56278,34 @@ function readVariant(env) {
 ;// CONCATENATED MODULE: ./lib/inputs/mode.js
 
 
+const MODES = ['build', 'merge', 'plan', 'verify'];
 function readMode(env) {
-    const mode = inputOf(env, 'mode');
-    if (mode === 'build' || mode === 'merge' || mode === 'plan')
+    const text = inputOf(env, 'mode');
+    const mode = MODES.find((one) => one === text);
+    if (mode !== undefined)
         return mode;
     throw new errors/* InputError */.dz({
-        message: mode === ''
+        message: text === ''
             ? 'The input `mode` is missing'
-            : `The input \`mode\` is "${mode}"; it must be \`build\`, \`merge\` or \`plan\``,
-        hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them.',
+            : `The input \`mode\` is "${text}"; it must be \`build\`, \`merge\`, \`plan\` or \`verify\``,
+        hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them. To compare a published image with its source, set `mode: verify`.',
     });
 }
 const IN_FLAKE = 'plan finds the systems in the flake. Set `flake` and `attribute`, or remove this job and write the matrix by hand.';
+const IN_IMAGE = 'Name the image to verify in `image`, with its tag or digest.';
 const TAGS = 'build pushes the image of one system with one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job.';
 const DEFAULT_TAG = '{sha}-{system}';
 const PARTIAL_INPUTS = {
-    flake: { modes: ['build', 'plan'], default: '.' },
-    attribute: { modes: ['build', 'plan'], default: 'containerImage' },
-    installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
-    file: { modes: ['build'], refused: { plan: IN_FLAKE } },
-    'nix-args': { modes: ['build', 'plan'] },
+    flake: { modes: ['build', 'plan', 'verify'], default: '.' },
+    attribute: { modes: ['build', 'plan', 'verify'], default: 'containerImage' },
+    installable: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
+    file: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
+    'nix-args': { modes: ['build', 'plan', 'verify'] },
     variant: { modes: ['build', 'merge'] },
     tag: {
         modes: ['build'],
         default: DEFAULT_TAG,
-        refused: { merge: 'Set the tags that merge publishes in `tags`.' },
+        refused: { merge: 'Set the tags that merge publishes in `tags`.', verify: IN_IMAGE },
     },
     'push-with': { modes: ['build', 'plan'], default: 'registry' },
     compression: { modes: ['build', 'plan'], default: 'gzip' },
@@ -56116,16 +56313,30 @@ const PARTIAL_INPUTS = {
     'reuse-from': { modes: ['build', 'plan'], default: 'latest' },
     labels: { modes: ['build', 'plan'] },
     rebuild: { modes: ['build', 'plan'], default: 'false' },
+    sbom: { modes: ['build', 'plan'], default: 'true' },
     'retention-days': { modes: ['build'], default: '1' },
+    test: {
+        modes: ['build'],
+        refused: { merge: 'Set `test` on the builds: an image that fails its test is not handed over to merge.' },
+    },
     runners: { modes: ['plan'] },
-    tags: { modes: ['merge'], refused: { build: TAGS } },
+    tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
     annotations: { modes: ['merge'] },
-    systems: { modes: ['merge'], refused: { build: 'build builds the image of one `system`.', plan: IN_FLAKE } },
+    systems: {
+        modes: ['merge'],
+        refused: {
+            build: 'build builds the image of one `system`.',
+            plan: IN_FLAKE,
+            verify: 'verify verifies the image of one `system`.',
+        },
+    },
     digests: { modes: ['merge'] },
     'artifact-pattern': { modes: ['merge'] },
     'allow-missing-platforms': { modes: ['merge'], default: 'false' },
     'allow-older': { modes: ['merge'], default: 'false' },
     republish: { modes: ['merge'], default: 'false' },
+    'immutable-tags': { modes: ['merge'] },
+    attest: { modes: ['merge'], default: 'false' },
 };
 function noticesOfOtherModes(env, mode) {
     const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, default: usual = '' }]) => {
@@ -56278,7 +56489,7 @@ function readBuildInputs(env) {
         variant,
         system,
         flake,
-        attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
+        attribute: readFileAttribute(env, file),
         installable: rejectOption('installable', inputOf(env, 'installable')),
         file,
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
@@ -56287,8 +56498,10 @@ function readBuildInputs(env) {
         compression: readCompression(env, pushWith),
         reuseFrom: readReuseFrom(env, common.images, variant),
         labels: readLabels(env, pushWith),
+        sbom: readBoolean(env, 'sbom', true),
         rebuild: readBoolean(env, 'rebuild', false),
         retentionDays: readRetention(env),
+        test: readTest(env, pushWith),
         jobTotal: Number(inputOf(env, 'job-total')) || undefined,
         jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
     };
@@ -56347,6 +56560,15 @@ function readRetention(env) {
 }
 function readPushWith(env) {
     return readChoice(env, 'push-with', ['registry', 'docker']);
+}
+function readTest(env, pushWith) {
+    const script = inputOf(env, 'test');
+    if (script !== '' && pushWith === 'docker')
+        throw new errors/* InputError */.dz({
+            message: 'The input `test` needs `push-with: registry`: Docker can push only with a tag, before the test',
+            hint: 'Remove `push-with`, or run the test in a later step of the job, with the output `image`.',
+        });
+    return script;
 }
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
 function readCompression(env, pushWith) {
@@ -56417,6 +56639,9 @@ function readAttribute(env) {
         message: `The input \`attribute\` is "${attribute}", which also names a flake`,
         hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
     });
+}
+function readFileAttribute(env, file) {
+    return file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env);
 }
 function rejectOption(input, text) {
     if (!text.startsWith('-'))
@@ -56528,8 +56753,18 @@ function readMergeInputs(env) {
         allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
         allowOlder: readBoolean(env, 'allow-older', false),
         republish: readBoolean(env, 'republish', false),
+        immutableTags: linesOf(inputOf(env, 'immutable-tags')).map(checkTagGlob),
+        attest: readBoolean(env, 'attest', false),
         token: inputOf(env, 'token'),
     };
+}
+function checkTagGlob(pattern) {
+    if (/^[\w*?][\w.*?-]{0,127}$/.test(pattern))
+        return pattern;
+    throw new errors/* InputError */.dz({
+        message: `The input \`immutable-tags\` contains "${pattern}", which matches no tag`,
+        hint: 'Write one pattern per line, without the name of the image. "*" matches any text, "?" any character:\n  immutable-tags: |\n    v*\n    1.*',
+    });
 }
 function readDigests(env, push) {
     const digests = linesOf(inputOf(env, 'digests'));
@@ -56563,6 +56798,7 @@ function readPlanInputs(env) {
         reuseFrom: readReuseFrom(env, common.images),
         format: pushWith === 'registry' ? format : undefined,
         labels: readLabels(env, pushWith),
+        sbom: readBoolean(env, 'sbom', true),
         rebuild: readBoolean(env, 'rebuild', false),
         runners: readRunners(env),
     };
@@ -56586,7 +56822,49 @@ function readRunner(line) {
     return [system, runner];
 }
 
+;// CONCATENATED MODULE: ./lib/inputs/verify.js
+
+
+
+
+function readVerifyInputs(env) {
+    const reference = readPublishedReference(env);
+    const file = readFile(env);
+    return {
+        mode: 'verify',
+        reference,
+        system: readSystem(env),
+        flake: readFlake(env),
+        attribute: readFileAttribute(env, file),
+        installable: rejectOption('installable', inputOf(env, 'installable')),
+        file,
+        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
+        summary: readBoolean(env, 'summary', true),
+        notices: noticesOfIgnored(env),
+        notes: [],
+    };
+}
+function readPublishedReference(env) {
+    const [name, ...more] = linesOf(inputOf(env, 'image'));
+    if (name === undefined)
+        throw new errors/* InputError */.dz({ message: 'The input `image` is missing', hint: `Add the published image:\n${EXAMPLE}` });
+    if (more.length > 0)
+        throw new errors/* InputError */.dz({
+            message: `The input \`image\` names ${more.length + 1} images, but \`mode: verify\` verifies one`,
+            hint: 'Name one image. To verify others, add a step for each.',
+        });
+    const reference = valid('image', () => parseReference(lowercaseName(name)));
+    if (reference.tag !== undefined || reference.digest !== undefined)
+        return reference;
+    throw new errors/* InputError */.dz({
+        message: `The input \`image\` is "${formatRepository(reference.repository)}", which has no tag or digest`,
+        hint: `\`mode: verify\` needs to know which image to verify:\n${EXAMPLE}`,
+    });
+}
+const EXAMPLE = '  image: ghcr.io/${{ github.repository }}:1.2.3';
+
 ;// CONCATENATED MODULE: ./lib/inputs/inputs.js
+
 
 
 
@@ -56605,6 +56883,8 @@ function readInputsOf(env, mode) {
             return readMergeInputs(env);
         case 'plan':
             return readPlanInputs(env);
+        case 'verify':
+            return readVerifyInputs(env);
     }
 }
 
@@ -56721,7 +57001,7 @@ async function findImage(registry, repository, digest, options) {
         return describeImage(registry, repository, manifestContent(outer, parsed), [], options);
     const only = singleImage(parsed, repository, digest);
     const name = formatReference({ repository, digest });
-    const attested = attestationsOf(parsed, only, name, repository);
+    const attested = attestationsOf(parsed.manifests, only, name, repository);
     const [[own] = [], attestations = []] = await settleAll([
         readListed(registry, repository, [only], options, name),
         readListed(registry, repository, attested, options, name),
@@ -56729,6 +57009,12 @@ async function findImage(registry, repository, digest, options) {
     if (own === undefined)
         throw new Error('one manifest was read for each that was listed');
     return describeImage(registry, repository, own, attestations, options);
+}
+async function withAttestations(registry, image, manifests, options) {
+    const { repository, digest, own } = image;
+    const name = formatReference({ repository, digest });
+    const listed = attestationsOf(manifests, own.descriptor, name, repository);
+    return { ...image, attestations: await readListed(registry, repository, listed, options, name) };
 }
 async function fetchImage(registry, repository, digest, options) {
     const image = await findImage(registry, repository, digest, options);
@@ -56814,8 +57100,8 @@ function singleImage(index, repository, digest) {
     const platforms = images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'));
     throw notSingleImage(repository, digest, `it is an index of ${platforms.join(', ') || 'no images'}`);
 }
-function attestationsOf(index, { digest: image }, name, repository) {
-    const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image));
+function attestationsOf(manifests, { digest: image }, name, repository) {
+    const listed = manifests.filter((one) => isAttestation(one) && refersTo(one, image));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     if (distinct.length > ATTESTATIONS_LIMIT)
         throw attestationsError(repository, name, `it has ${distinct.length} attestations, and at most ${ATTESTATIONS_LIMIT} are supported`);
@@ -56838,33 +57124,6 @@ function refersTo({ annotations }, digest) {
 function notSingleImage(repository, digest, detail) {
     const message = `${formatReference({ repository, digest })} is not the image of one platform`;
     return new RegistryError({ host: repository.host, problem: 'other', message, detail });
-}
-
-;// CONCATENATED MODULE: ./lib/nix/store-path.js
-
-
-const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
-function storeFolder() {
-    return process.env.NIX_STORE_DIR || '/nix/store';
-}
-function isStorePath(text) {
-    return STORE_PATH.test(text) && !text.split('/').includes('..');
-}
-function placeInStore(path, links = 40) {
-    const whole = (0,external_node_path_.resolve)(path);
-    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
-    if (isStorePath(storePath))
-        return { storePath, below: below !== undefined };
-    if (links === 0)
-        return undefined;
-    try {
-        const folder = (0,external_node_fs_.realpathSync)((0,external_node_path_.dirname)(whole));
-        const real = (0,external_node_path_.join)(folder, (0,external_node_path_.basename)(whole));
-        return placeInStore(real === whole ? (0,external_node_path_.resolve)(folder, (0,external_node_fs_.readlinkSync)(real)) : real, links - 1);
-    }
-    catch {
-        return undefined;
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/build-info.js
@@ -57312,6 +57571,22 @@ function storePathsInHistory(comment) {
     const paths = quoted.map((text) => text.slice(1, -1));
     return quoted.every((text, at) => text === `'${paths[at]}'`) && paths.every(isStorePath) ? paths : undefined;
 }
+function isRootLayer(storePath) {
+    return storePath.endsWith('-customisation-layer');
+}
+function storePathsIn({ comments }) {
+    const layers = comments.flatMap((comment) => {
+        const paths = comment === undefined ? undefined : storePathsInHistory(comment);
+        return paths === undefined ? [] : [paths];
+    });
+    if (layers.length === 0)
+        return undefined;
+    return layers.flat().filter((path) => !isRootLayer(path));
+}
+function namesAllStorePaths({ comments, diffIds }) {
+    const named = comments.every((comment) => comment !== undefined && storePathsInHistory(comment) !== undefined);
+    return named && comments.length === diffIds.length && (storePathsIn({ comments }) ?? []).length > 0;
+}
 function historyComment(paths) {
     return `store paths: [${paths.map(pythonString).join(', ')}]`;
 }
@@ -57571,7 +57846,7 @@ function attributesOf(header) {
         return undefined;
     if (uid === undefined || gid === undefined || mtime === undefined)
         return undefined;
-    return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: storeFolder(), storeFolderMode };
+    return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: store_path_storeFolder(), storeFolderMode };
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/previous-image.js
@@ -57678,8 +57953,9 @@ async function imageIn({ manifests }, registry, repository, platform) {
 
 
 
+
 async function lookForUnchanged(question, earlier, registry, log, evaluate) {
-    const { system, installable, images, labels, format, rebuild } = question;
+    const { system, installable, images, labels, format, rebuild, sbom } = question;
     if (rebuild)
         return undefined;
     const platform = platformOf(system);
@@ -57691,7 +57967,7 @@ async function lookForUnchanged(question, earlier, registry, log, evaluate) {
         log.info(`Can't check whether ${installable.name} is already published: its store path is not known before the build`);
         return undefined;
     }
-    return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log);
+    return findUnchanged(registry, indexes, { platform, storePath, labels, format, sbom }, log);
 }
 function ownIndexes(earlier, images) {
     return earlier.flatMap(({ reference, content }) => {
@@ -57708,23 +57984,26 @@ async function findUnchanged(registry, indexes, wanted, log) {
         const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath);
         if (entry === undefined)
             continue;
-        const result = await checkUnchanged(registry, reference.repository, entry, entries.length, wanted).catch(errors/* failureSummary */.jg);
+        const result = await checkUnchanged(registry, reference.repository, entry, manifests, wanted).catch(errors/* failureSummary */.jg);
         if (typeof result !== 'string')
             return result;
         log.info(`Building the image for ${formatPlatform(wanted.platform)}, although ${formatReference(reference)} names its store path: ${result}`);
     }
     return undefined;
 }
-async function checkUnchanged(registry, repository, { digest, annotations = {} }, count, { platform, labels, format }) {
+async function checkUnchanged(registry, repository, { digest, annotations = {} }, manifests, wanted) {
+    const { platform, labels, format } = wanted;
+    const count = entriesFor(manifests, platform).length;
     if (count > 1)
         return `the index has ${count} images for this platform`;
     const hint = fromAnnotations(annotations);
     const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? [];
     if (more.length > 0)
         return `its ${formatKeys(more)} no longer in \`labels\``;
-    const image = await findImage(registry, repository, digest);
-    if (image?.digest !== digest)
+    const found = await findImage(registry, repository, digest);
+    if (found?.digest !== digest)
         return 'the image is missing from the registry';
+    const image = wanted.sbom ? await withAttestations(registry, found, manifests) : found;
     const info = fromAnnotations(image.own.annotations);
     if (info === undefined)
         return 'the manifest of the image does not name a store path';
@@ -57735,19 +58014,323 @@ async function checkUnchanged(registry, repository, { digest, annotations = {} }
     const missing = await missingBlobs(registry, image);
     if (missing.length > 0)
         return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`;
-    const { bytes, mediaType } = image.own.manifest;
-    const manifest = parseManifest(bytes, mediaType, digest);
-    const layers = manifest.kind === 'manifest' ? manifest.layers : [];
-    const sameSetting = info.compression === format;
-    if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+    if (format !== undefined && info.compression !== format && !hasOnlyLayersIn(format, image))
         return `its layers are not compressed with ${format}`;
-    return { image, info };
+    return lacksSbom(image, wanted) ? 'it has no SBOM yet' : { image, info };
+}
+function lacksSbom({ attestations, configBytes }, { sbom, format }) {
+    if (!sbom || attestations.length > 0)
+        return false;
+    return format !== undefined && namesAllStorePaths(parseConfig(configBytes, 'its config'));
+}
+function hasOnlyLayersIn(format, { digest, own: { manifest } }) {
+    const parsed = parseManifest(manifest.bytes, manifest.mediaType, digest);
+    return parsed.kind === 'index' || parsed.layers.every((layer) => layerFormat(layer.mediaType) === format);
 }
 function entriesFor(manifests, wanted) {
     return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
 }
 function formatKeys(keys) {
     return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
+}
+
+;// CONCATENATED MODULE: ./lib/changes/packages.js
+function compareStorePaths(before, after) {
+    const [old, current] = [packagesIn(before), packagesIn(after)];
+    const names = [...new Set([...old.keys(), ...current.keys()])].sort(byText);
+    const changes = names.map((name) => compareVersionsOf(name, old.get(name) ?? NONE, current.get(name) ?? NONE));
+    return {
+        added: changes.flatMap(({ added }) => added),
+        removed: changes.flatMap(({ removed }) => removed),
+        updated: changes.flatMap(({ updated }) => updated),
+        rebuilt: changes.reduce((sum, { rebuilt }) => sum + rebuilt, 0),
+    };
+}
+function splitPackageName(name) {
+    const [, first = name, rest = ''] = /^(.*?)-(?![A-Za-z])(.+)$/.exec(name) ?? [];
+    const [, version = rest, output = 'out'] = OUTPUT.exec(rest) ?? [];
+    return { name: first, version, output };
+}
+const OUTPUT = /^(.+)-(bin|lib|dev|man|doc|devdoc|devman|info|static|data|debug|getent|libgcc|dist|python|py|tools|terminfo|modules|plugins|scripts)$/;
+const NONE = new Map();
+function packagesIn(paths) {
+    const files = paths.map((path) => {
+        const file = path.slice(path.lastIndexOf('/') + 1);
+        return { file, ...splitPackageName(file.slice(HASH_LENGTH + 1)) };
+    });
+    return grouped(files, ({ name }) => name, (ofName) => grouped(ofName, ({ version }) => version, (ofVersion) => grouped(ofVersion, ({ output }) => output, (same) => new Set(same.map(({ file }) => file)))));
+}
+const HASH_LENGTH = 32;
+function grouped(items, key, collect) {
+    return new Map([...Map.groupBy(items, key)].map(([name, group]) => [name, collect(group)]));
+}
+function compareVersionsOf(name, before, after) {
+    const only = (some, other) => [...some.keys()].filter((version) => !other.has(version));
+    const { pairs, gone, fresh } = pairVersions(only(before, after), only(after, before));
+    const entry = (version) => ({ name, ...(version !== '' && { version }) });
+    const kept = [...before.keys()].filter((version) => after.has(version)).sort(byVersion);
+    const outputs = kept.map((version) => ({
+        entry: entry(version),
+        ...compareOutputs(before.get(version) ?? new Map(), after.get(version) ?? new Map()),
+    }));
+    const withOutputs = (key) => outputs.flatMap((one) => (one[key].length > 0 ? [{ ...one.entry, outputs: one[key] }] : []));
+    return {
+        added: [...fresh.map(entry), ...withOutputs('added')],
+        removed: [...gone.map(entry), ...withOutputs('removed')],
+        updated: pairs.map(([from, to]) => ({ name, from, to })),
+        rebuilt: outputs.filter((one) => one.rebuilt).length,
+    };
+}
+function compareOutputs(before, after) {
+    const only = (some, other) => [...some.keys()].filter((output) => !other.has(output)).sort(byText);
+    const rebuilt = [...before].some(([output, files]) => {
+        const now = after.get(output);
+        return now !== undefined && (files.size !== now.size || [...files].some((file) => !now.has(file)));
+    });
+    return { added: only(after, before), removed: only(before, after), rebuilt };
+}
+function pairVersions(before, after) {
+    const pairable = (versions) => versions.filter((version) => version !== '').sort(byVersion);
+    let [gone, fresh] = [pairable(before), pairable(after)];
+    const pairs = [];
+    for (let depth = MOST_COMPONENTS; depth >= 0; depth--) {
+        const prefix = (version) => componentsOf(version).slice(0, depth).join('.');
+        const candidates = Map.groupBy(fresh, prefix);
+        const found = [...Map.groupBy(gone, prefix)].flatMap(([key, some]) => some.flatMap((from, at) => {
+            const to = candidates.get(key)?.[at];
+            return to === undefined ? [] : [[from, to]];
+        }));
+        pairs.push(...found);
+        const paired = new Set(found.flat());
+        gone = gone.filter((version) => !paired.has(version));
+        fresh = fresh.filter((version) => !paired.has(version));
+    }
+    const unversioned = (versions) => versions.filter((version) => version === '');
+    return {
+        pairs: pairs.sort(([one], [other]) => byVersion(one, other)),
+        gone: [...unversioned(before), ...gone],
+        fresh: [...unversioned(after), ...fresh],
+    };
+}
+const MOST_COMPONENTS = 6;
+function componentsOf(version) {
+    return version.match(/\d+|[A-Za-z]+/g) ?? [];
+}
+function byVersion(one, other) {
+    const [some, others] = [componentsOf(one), componentsOf(other)];
+    for (const [at, component] of some.entries()) {
+        const against = others[at];
+        if (against === undefined)
+            return 1;
+        const order = Number(component) - Number(against) || byText(component, against);
+        if (order !== 0)
+            return order;
+    }
+    return some.length - others.length || byText(one, other);
+}
+function byText(one, other) {
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+
+;// CONCATENATED MODULE: ./lib/changes/image-changes.js
+
+
+
+
+
+
+
+async function compareMembers(registry, members, published, index, log) {
+    const before = published.find(({ stored }) => stored !== undefined);
+    if (before?.stored === undefined || before.stored.digest === index)
+        return undefined;
+    const { tag, stored } = before;
+    const platforms = members.map(async ({ system, platform, image }) => {
+        const listed = before.index === undefined ? stored.digest : entryFor(before.index, platform);
+        if (listed === undefined)
+            return [];
+        const none = { added: [], removed: [], updated: [], rebuilt: 0 };
+        const after = compressedSize(image);
+        if (listed === image.digest)
+            return [{ system, platform, packages: none, size: { before: after, after } }];
+        const old = await readComparable(registry, tag, listed, platform, log);
+        if (old === undefined)
+            return [];
+        const paths = storePathsIn(parseConfig(image.configBytes, 'the config'));
+        const packages = packageChanges(old.paths, paths, tag, platform, log);
+        return [{ system, platform, ...(packages && { packages }), size: { before: old.size, after } }];
+    });
+    return { against: { ...tag, digest: stored.digest }, platforms: (await Promise.all(platforms)).flat() };
+}
+async function findComparable(registry, references, platform, log) {
+    for (const reference of references) {
+        try {
+            const { repository, tag, digest } = reference;
+            const stored = await registry.getManifest(repository, digest ?? tag ?? 'latest');
+            if (stored === undefined)
+                continue;
+            const parsed = parseManifest(stored.bytes, stored.mediaType, formatReference(reference));
+            const listed = parsed.kind === 'manifest' ? stored.digest : entryFor(parsed, platform);
+            const image = listed && (await readComparable(registry, reference, listed, platform, log));
+            if (image !== undefined)
+                return { reference, ...image };
+        }
+        catch (error) {
+            log.info(`Can't compare the image with ${formatReference(reference)}: ${(0,errors/* firstLine */.TM)(error)}`);
+        }
+    }
+    return undefined;
+}
+function compareBuilt({ reference, paths }, { system, platform, config }, log) {
+    const packages = packageChanges(paths, storePathsIn(config), reference, platform, log);
+    return { against: reference, platforms: packages ? [{ system, platform, packages }] : [] };
+}
+async function readComparable(registry, reference, digest, platform, log) {
+    try {
+        const image = await fetchImage(registry, reference.repository, digest);
+        if (!fits(image.platform, platform))
+            return undefined;
+        return { paths: storePathsIn(parseConfig(image.configBytes, 'its config')), size: compressedSize(image) };
+    }
+    catch (error) {
+        const name = `${formatPlatform(platform)} with ${formatReference(reference)}`;
+        log.info(`Can't compare the image for ${name}: ${(0,errors/* firstLine */.TM)(error)}`);
+        return undefined;
+    }
+}
+function packageChanges(before, after, reference, platform, log) {
+    if (before !== undefined && after !== undefined)
+        return compareStorePaths(before, after);
+    const which = before === undefined ? formatReference(reference) : 'the new image';
+    log.info(`Can't compare the packages for ${formatPlatform(platform)}: the config of ${which} names no store paths`);
+    return undefined;
+}
+function entryFor({ manifests }, wanted) {
+    return manifests.find(({ platform }) => platform !== undefined && fits(platform, wanted))?.digest;
+}
+function compressedSize({ own }) {
+    return own.blobs.slice(1).reduce((sum, { size }) => sum + size, 0);
+}
+
+;// CONCATENATED MODULE: ./lib/changes/report.js
+
+
+
+function logChanges({ against, platforms }, log) {
+    const name = formatReference(against);
+    for (const { platform, packages, size } of platforms) {
+        const parts = [...(packages ? [formatPackageChanges(packages)] : []), ...(size ? [formatSizes(size)] : [])];
+        log.info(`Changes for ${formatPlatform(platform)} since ${name}: ${parts.join('; ')}`);
+    }
+}
+function formatPackageChanges(packages) {
+    const counts = countsOf(packages).flatMap(({ name, count }) => (count > 0 ? [`${count} ${name}`] : []));
+    if (counts.length === 0)
+        return 'same packages';
+    const rows = rowsOf(packages).map(({ change, text }) => (change === 'updated' ? text : `${text} ${change}`));
+    const shown = rows.slice(0, ROWS_SHOWN);
+    const more = rows.length > shown.length ? [`${rows.length - shown.length} more`] : [];
+    const list = shown.length > 0 ? ` (${[...shown, ...more].join(', ')})` : '';
+    return `packages ${counts.join(', ')}${list}`;
+}
+function describeChanges({ against, platforms }) {
+    if (platforms.length === 0)
+        return [];
+    const sized = platforms.some(({ size }) => size !== undefined);
+    const groups = Map.groupBy(platforms, ({ packages }) => JSON.stringify(packages && rowsOf(packages)));
+    return [
+        `## ${TITLE}`,
+        '',
+        `Compared with \`${formatReference(against)}\`:`,
+        '',
+        `| platform | ${COUNTED.map((name) => `${name} | `).join('')}${sized ? 'compressed size |' : ''}`.trimEnd(),
+        `|---|${'---|'.repeat(COUNTED.length)}${sized ? '---|' : ''}`,
+        ...platforms.map((one) => describePlatform(one, sized)),
+        '',
+        ...[...groups.values()].flatMap(describePackages),
+    ];
+}
+const TITLE = 'What changed';
+function describePlatform({ platform, packages, size }, sized) {
+    const counts = packages ? countsOf(packages).map(({ count }) => count) : ['not known', '', '', ''];
+    const cells = [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])];
+    return `| ${cells.join(' | ')} |`;
+}
+function describePackages(same) {
+    const [{ packages } = {}] = same;
+    const rows = packages ? rowsOf(packages) : [];
+    if (rows.length === 0)
+        return [];
+    const table = (some) => [
+        '| change | package |',
+        '|---|---|',
+        ...some.map(({ change, text }) => `| ${change} | \`${text}\` |`),
+        '',
+    ];
+    const folded = rows.slice(ROWS_SHOWN, ROWS_FOLDED);
+    const left = rows.length - ROWS_SHOWN - folded.length;
+    return [
+        `**${same.map(({ platform }) => formatPlatform(platform)).join(', ')}**`,
+        '',
+        ...table(rows.slice(0, ROWS_SHOWN)),
+        ...(folded.length === 0
+            ? []
+            : [
+                `<details><summary>${rows.length - ROWS_SHOWN} more</summary>`,
+                '',
+                ...table(folded),
+                ...(left > 0 ? [`Not shown: ${left} more.`, ''] : []),
+                '</details>',
+                '',
+            ]),
+    ];
+}
+const ROWS_SHOWN = 10;
+const ROWS_FOLDED = 500;
+function rowsOf({ added, removed, updated }) {
+    return [
+        ...updated.map(({ name, from, to }) => ({ change: 'updated', text: `${name} ${from} → ${to}` })),
+        ...added.map((one) => ({ change: 'added', text: formatPackage(one) })),
+        ...removed.map((one) => ({ change: 'removed', text: formatPackage(one) })),
+    ];
+}
+function formatPackage({ name, version, outputs }) {
+    return [name, ...(version === undefined ? [] : [version]), ...(outputs ? [`(${outputs.join(', ')})`] : [])].join(' ');
+}
+const COUNTED = ['updated', 'added', 'removed', 'rebuilt'];
+function countsOf(packages) {
+    const { updated, added, removed, rebuilt } = packages;
+    const counts = { updated: updated.length, added: added.length, removed: removed.length, rebuilt };
+    return COUNTED.map((name) => ({ name, count: counts[name] }));
+}
+function formatSizes({ before, after }) {
+    if (before === after)
+        return (0,lib_text/* formatBytes */.z3)(after);
+    const difference = `${after > before ? '+' : '−'}${(0,lib_text/* formatBytes */.z3)(Math.abs(after - before))}`;
+    return `${(0,lib_text/* formatBytes */.z3)(before)} → ${(0,lib_text/* formatBytes */.z3)(after)} (${difference})`;
+}
+function serializeChanges(changes) {
+    const { platforms } = changes ?? { platforms: [] };
+    for (let most = LIST_LIMIT;; most = Math.floor(most / 2)) {
+        const json = JSON.stringify(platforms.map((one) => serializablePlatform(one, most)));
+        if (json.length <= JSON_LIMIT || most === 0)
+            return json;
+    }
+}
+const JSON_LIMIT = 100_000;
+const LIST_LIMIT = 4096;
+function serializablePlatform({ system, platform, packages, size }, most) {
+    return {
+        system,
+        platform: formatPlatform(platform),
+        ...(packages && cutLists(packages, most)),
+        ...(size && { size }),
+    };
+}
+function cutLists({ added, removed, updated, rebuilt }, most) {
+    const truncated = [added, removed, updated].some(({ length }) => length > most);
+    const [first, second, third] = [added, removed, updated].map((list) => list.slice(0, most));
+    return { added: first, removed: second, updated: third, rebuilt, ...(truncated && { truncated }) };
 }
 
 ;// CONCATENATED MODULE: ./lib/docker/docker.js
@@ -57880,8 +58463,6 @@ function watchLoad(docker, silence) {
 }
 const LOAD_SPEED = 10_000;
 
-// EXTERNAL MODULE: ./lib/fs/temp-folder.js
-var temp_folder = __nccwpck_require__(61622);
 ;// CONCATENATED MODULE: ./lib/nix/explain.js
 
 
@@ -59276,22 +59857,22 @@ const KEYS = [
     'store_layers',
 ];
 const KEYS_OF_2024 = ['gid', 'gname', 'mtime', 'uid', 'uname'];
-const TEXT = string('is not a string');
-const PATH_IN_STORE = pipe(TEXT, check(isStorePath, 'is not a store path'));
-const DATE = pipe(TEXT, check((text) => text !== 'now', 'is `now`, which makes each image different'), check((text) => toSeconds(text) !== undefined, 'is not a date like 1970-01-01T00:00:01+00:00'));
+const layered_description_TEXT = string('is not a string');
+const PATH_IN_STORE = pipe(layered_description_TEXT, check(isStorePath, 'is not a store path'));
+const DATE = pipe(layered_description_TEXT, check((text) => text !== 'now', 'is `now`, which makes each image different'), check((text) => toSeconds(text) !== undefined, 'is not a date like 1970-01-01T00:00:01+00:00'));
 const MTIME = pipe(DATE, transform((text) => toSeconds(text) ?? 0), check((seconds) => seconds >= 0 && seconds < 8 ** 11, 'is not between the years 1970 and 2242'));
 const layered_description_ID = pipe(union([number(), pipe(string(), regex(/^(?:0|[1-9]\d{0,9})$/, 'is not a user or group ID'))], 'is not a user or group ID'), transform(Number), check((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 32, 'is not a user or group ID'));
-const NAME = pipe(TEXT, check((text) => !/\p{Cc}/u.test(text), 'has a control character'));
+const NAME = pipe(layered_description_TEXT, check((text) => !/\p{Cc}/u.test(text), 'has a control character'));
 const OBJECT = custom(isObject, 'is not an object');
 const FIELDS = object({
-    architecture: pipe(TEXT, nonEmpty('is empty')),
+    architecture: pipe(layered_description_TEXT, nonEmpty('is empty')),
     config: OBJECT,
     created: DATE,
     customisation_layer: PATH_IN_STORE,
-    from_image: nullable(TEXT),
+    from_image: nullable(layered_description_TEXT),
     os: literal('linux', 'is not `linux`'),
-    repo_tag: TEXT,
-    store_dir: pipe(TEXT, check((text) => text !== '/' && text.startsWith('/') && external_node_path_.posix.resolve(text) === text, 'is not an absolute path')),
+    repo_tag: layered_description_TEXT,
+    store_dir: pipe(layered_description_TEXT, check((text) => text !== '/' && text.startsWith('/') && external_node_path_.posix.resolve(text) === text, 'is not an absolute path')),
     store_layers: array(array(PATH_IN_STORE, 'is not a list'), 'is not a list'),
     mtime: optional(MTIME),
     uid: optional(layered_description_ID),
@@ -60445,6 +61026,7 @@ async function readLayeredImage(path) {
             return {
                 name: layerName(at, paths),
                 recipe: recipeDigest(recipe),
+                storePaths: paths,
                 content: () => readStoreLayer(recipe),
             };
         }),
@@ -60456,7 +61038,7 @@ async function readLayeredImage(path) {
     return { path, root: storeDir, format: 'layered', layered: { layers, base, image } };
 }
 async function readNix2containerImage(path) {
-    const store = storeFolder();
+    const store = store_path_storeFolder();
     const parsed = parseNix2containerImage(await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT), store);
     if (!parsed.ok)
         throw new NotDescribed(`its description is not supported: ${parsed.reason}`);
@@ -60470,7 +61052,9 @@ async function readNix2containerImage(path) {
                 throw error instanceof errors/* ImageError */.C8 ? new NotDescribed(error.message) : error;
             }
         }
-        return { name: `${at + 1} (${layer.digest})`, diffId: layer.diffId, content };
+        const name = `${at + 1} (${layer.digest})`;
+        const storePaths = layer.content.kind === 'file' ? undefined : layer.content.paths.flatMap((one) => (one.rewrite ? [] : [one.path]));
+        return { name, diffId: layer.diffId, content, ...(storePaths && { storePaths }) };
     });
     const image = {
         names: [],
@@ -61171,7 +61755,7 @@ async function copyImages(registry, copies) {
     const copyNext = async () => {
         for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
             const { blob, from, to } = next;
-            if (await putIfAbsent(registry, to, streamedBlob(registry, blob, from), from))
+            if (await copyBlob(registry, blob, from, to))
                 sent += blob.size;
         }
     };
@@ -61186,6 +61770,9 @@ async function copyImages(registry, copies) {
     await settleAll(Array.from({ length: CONCURRENT_BLOBS }, copyRest));
     await settleAll(copies.map((copy) => putManifests(registry, copy)));
     return sent;
+}
+function copyBlob(registry, blob, from, to) {
+    return putIfAbsent(registry, to, streamedBlob(registry, blob, from), from);
 }
 function contentsOf({ own, attestations }) {
     return [own, ...attestations];
@@ -61251,6 +61838,68 @@ async function putIfAbsent(registry, to, blob, from) {
     if (await registry.hasBlob(to, blob.digest))
         return false;
     return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded';
+}
+
+;// CONCATENATED MODULE: ./lib/push/manifest.js
+
+
+
+
+function labelledConfig(bytes, labels) {
+    const labelled = withLabels(bytes, labels);
+    return {
+        digest: digestOf(labelled),
+        size: labelled.length,
+        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
+    };
+}
+function withLabels(bytes, labels) {
+    if (Object.keys(labels).length === 0)
+        return bytes;
+    const image = JSON.parse(bytes.toString('utf8'));
+    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
+    return Buffer.from(JSON.stringify({ ...image, config }));
+}
+function reusableDescriptor({ manifest }, at) {
+    const descriptor = manifest?.layers[at];
+    return descriptor && layerFormat(descriptor.mediaType) !== undefined ? descriptor : undefined;
+}
+function manifestOf(image, config, layers, info) {
+    const { manifest } = image;
+    const unchanged = layers.every((layer, at) => reusableDescriptor(image, at)?.digest === layer.digest);
+    if (manifest === undefined || !unchanged)
+        return composeManifest(image, config, layers, info);
+    if (manifest.mediaType === OCI_MANIFEST)
+        return rewriteManifest(manifest, config, info);
+    if (config.digest === image.configDigest)
+        return { ...manifest, digest: digestOf(manifest.bytes) };
+    return composeManifest(image, config, layers, info);
+}
+function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
+    const original = JSON.parse(bytes.toString('utf8'));
+    const config = original.config.digest === digest ? original.config : { ...original.config, digest, size, data: undefined };
+    const annotations = withBuildInfo(original.annotations ?? {}, info);
+    const rewritten = Buffer.from(JSON.stringify({ ...original, config, annotations }));
+    return { bytes: rewritten, digest: digestOf(rewritten), mediaType };
+}
+function composeManifest(image, config, layers, info) {
+    const bytes = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+        layers: layers.map(({ digest, size, format }, at) => {
+            const original = reusableDescriptor(image, at);
+            const recipe = image.recipes?.get(image.layerNames[at] ?? '');
+            const annotations = {
+                ...(original?.digest === digest && original.annotations),
+                ...(recipe && recipeAnnotation(recipe)),
+            };
+            const annotated = Object.keys(annotations).length > 0 && { annotations };
+            return { mediaType: layerType(format), digest, size, ...annotated };
+        }),
+        annotations: withBuildInfo(image.manifest?.annotations ?? {}, info),
+    }));
+    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/tags.js
@@ -61391,66 +62040,6 @@ function formatTagsLeft(left, which = 'All tags') {
     return `${which} are as they were, except these:\n${left.map((line) => `  ${line}`).join('\n')}`;
 }
 
-;// CONCATENATED MODULE: ./lib/push/manifest.js
-
-
-
-
-function labelledConfig(bytes, labels) {
-    const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels);
-    return {
-        digest: digestOf(labelled),
-        size: labelled.length,
-        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
-    };
-}
-function withLabels(bytes, labels) {
-    const image = JSON.parse(bytes.toString('utf8'));
-    const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } };
-    return Buffer.from(JSON.stringify({ ...image, config }));
-}
-function reusableDescriptor({ manifest }, at) {
-    const descriptor = manifest?.layers[at];
-    return descriptor && layerFormat(descriptor.mediaType) !== undefined ? descriptor : undefined;
-}
-function manifestOf(image, config, layers, info) {
-    const { manifest } = image;
-    const unchanged = layers.every((layer, at) => reusableDescriptor(image, at)?.digest === layer.digest);
-    if (manifest === undefined || !unchanged)
-        return composeManifest(image, config, layers, info);
-    if (manifest.mediaType === OCI_MANIFEST)
-        return rewriteManifest(manifest, config, info);
-    if (config.digest === image.configDigest)
-        return { ...manifest, digest: digestOf(manifest.bytes) };
-    return composeManifest(image, config, layers, info);
-}
-function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
-    const original = JSON.parse(bytes.toString('utf8'));
-    const config = original.config.digest === digest ? original.config : { ...original.config, digest, size, data: undefined };
-    const annotations = withBuildInfo(original.annotations ?? {}, info);
-    const rewritten = Buffer.from(JSON.stringify({ ...original, config, annotations }));
-    return { bytes: rewritten, digest: digestOf(rewritten), mediaType };
-}
-function composeManifest(image, config, layers, info) {
-    const bytes = Buffer.from(JSON.stringify({
-        schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
-        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
-        layers: layers.map(({ digest, size, format }, at) => {
-            const original = reusableDescriptor(image, at);
-            const recipe = image.recipes?.get(image.layerNames[at] ?? '');
-            const annotations = {
-                ...(original?.digest === digest && original.annotations),
-                ...(recipe && recipeAnnotation(recipe)),
-            };
-            const annotated = Object.keys(annotations).length > 0 && { annotations };
-            return { mediaType: layerType(format), digest, size, ...annotated };
-        }),
-        annotations: withBuildInfo(image.manifest?.annotations ?? {}, info),
-    }));
-    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
-}
-
 ;// CONCATENATED MODULE: ./lib/push/tag.js
 
 
@@ -61502,6 +62091,11 @@ async function checkReplaced(registry, stored, place, platform) {
         hint: adviseOwnTag(place.tag),
     });
 }
+async function putImageTag(registry, repositories, tag, image, platform) {
+    if (tag === '')
+        return;
+    await putTags(registry, repositories, tag, image, (stored, place) => checkReplaced(registry, stored, place, platform));
+}
 function describePlatforms(platforms, { mediaType }) {
     const names = platforms.map((one) => (one ? formatPlatform(one) : 'an unknown platform')).join(', ');
     return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`;
@@ -61532,7 +62126,6 @@ async function platformsOf(registry, { bytes, digest, mediaType }, place) {
 
 
 
-
 async function relabel(registry, { image, info }, labels, format) {
     const { repository, own } = image;
     const config = labelledConfig(image.configBytes, labels);
@@ -61545,13 +62138,268 @@ async function relabel(registry, { image, info }, labels, format) {
     await registry.putManifest(repository, manifest.digest, manifest.mediaType, manifest.bytes);
     return { image: await fetchImage(registry, repository, manifest.digest, { retryNotFound: true }), info: wanted };
 }
-async function publishUnchanged(registry, published, repositories, tag) {
+async function publishUnchanged(registry, published, repositories, tag, beforeTag = async () => undefined) {
     const { repository, digest, own, platform } = published;
     const complete = await settleAll(repositories.map(async (to) => sameRepository(to, repository) || isImageComplete(registry, to, digest)));
     const sent = await copyImages(registry, repositories.filter((_, at) => !complete[at]).map((to) => ({ image: published, to })));
-    if (tag !== '')
-        await putTags(registry, repositories, tag, own.manifest, (stored, place) => checkReplaced(registry, stored, place, platform));
+    await beforeTag(digest);
+    await putImageTag(registry, repositories, tag, own.manifest, platform);
     return sent;
+}
+
+;// CONCATENATED MODULE: ./lib/image/tar-names.js
+
+async function* observeTarNames(content, onName) {
+    const read = createNameReader(onName);
+    for await (const chunk of content) {
+        read(chunk);
+        yield chunk;
+    }
+}
+const tar_names_EXTENSION_LIMIT = 256 * 1024;
+const END = Buffer.alloc(BLOCK);
+function createNameReader(onName) {
+    const block = Buffer.alloc(BLOCK);
+    let kept;
+    let buffer = block;
+    let filled = 0;
+    let skip = 0;
+    let extension = {};
+    let ended = false;
+    function onHeader() {
+        const type = String.fromCharCode(block[156] ?? 0);
+        const size = numberIn(block);
+        ended = block.equals(END);
+        if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
+            buffer = Buffer.alloc(paddedSize(size));
+            kept = { type, content: buffer.subarray(0, size) };
+        }
+        else if ('xgLK'.includes(type))
+            skip = paddedSize(size);
+        else if (!ended)
+            onEntry(type, size);
+    }
+    function onEntry(type, size) {
+        onName(extension.name ?? nameIn(block));
+        skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
+        extension = {};
+    }
+    function onFilled() {
+        filled = 0;
+        if (kept === undefined) {
+            onHeader();
+            return;
+        }
+        extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) };
+        kept = undefined;
+        buffer = block;
+    }
+    return (chunk) => {
+        for (let at = 0; at < chunk.length && !ended;) {
+            const skipped = Math.min(skip, chunk.length - at);
+            skip -= skipped;
+            at += skipped;
+            const copied = chunk.copy(buffer, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled === buffer.length)
+                onFilled();
+        }
+    };
+}
+function paddedSize(size) {
+    return Math.ceil(size / BLOCK) * BLOCK;
+}
+function nameIn(header) {
+    const name = textIn(header, 0, 100);
+    const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : '';
+    return prefix === '' ? name : `${prefix}/${name}`;
+}
+function paxFields(content) {
+    let fields = {};
+    for (let at = 0; at < content.length;) {
+        const space = content.indexOf(0x20, at);
+        const length = Number(content.toString('latin1', at, Math.max(at, space)));
+        if (!Number.isInteger(length) || length < 1)
+            break;
+        const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? [];
+        if (key === 'path')
+            fields = { ...fields, name: value };
+        if (key === 'size' && /^\d+$/.test(value))
+            fields = { ...fields, size: Number(value) };
+        at += length;
+    }
+    return fields;
+}
+function textIn(bytes, at, length = bytes.length) {
+    const end = bytes.indexOf(0, at);
+    return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end);
+}
+function numberIn(header) {
+    if ((header[124] ?? 0) & 0x80)
+        return header.readUIntBE(130, 6);
+    const size = Number.parseInt(textIn(header, 124, 12).trim(), 8);
+    return Number.isNaN(size) ? 0 : size;
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
+
+function storePathsOf(names, store = storeFolder()) {
+    const found = new Set();
+    for (const name of names) {
+        const path = storePathOfEntry(name, store);
+        if (path !== undefined)
+            found.add(path);
+    }
+    return [...found].toSorted();
+}
+function createStorePathSet(store = store_path_storeFolder()) {
+    const found = new Set();
+    let last = ' ';
+    return {
+        add(name) {
+            if (name.startsWith(last))
+                return;
+            const path = storePathOfEntry(name, store);
+            if (path === undefined)
+                return;
+            found.add(path);
+            last = `${name.slice(0, name.indexOf(path.slice(store.length)) + path.length - store.length)}/`;
+        },
+        sorted: () => [...found].toSorted(),
+    };
+}
+function storePathOfEntry(name, store = store_path_storeFolder()) {
+    const absolute = name.replace(/^(?:\.?\/)*/, '/');
+    if (!absolute.startsWith(`${store}/`))
+        return undefined;
+    const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
+    const path = `${store}/${first}`;
+    return isStorePath(path) ? path : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/push/layers.js
+
+
+
+
+
+
+
+
+
+
+
+async function pushLayers(request, uploads, registry) {
+    const { source } = request;
+    if (source.layered !== undefined)
+        return pushLayered(request, source.layered, uploads, registry);
+    return isSeekable(source) ? pushSeekable(request, uploads, registry) : pushStreamed(request, uploads);
+}
+const STORE_LAYERS_AT_ONCE = 4;
+async function pushLayered(request, layered, uploads, registry) {
+    const { layers, base, image: imageOf } = layered;
+    request.check(imageOf([]));
+    const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry));
+    const started = new Map(below?.started);
+    const push = async (layer) => {
+        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe));
+        const blob = reusableBlob(request, known);
+        const upload = known !== undefined && blob !== undefined
+            ? uploads.reuse(known, blob)
+            : await uploads.push({ name: layer.name, size: 0, content: layer.content }, ({ diffId }) => {
+                if (layer.diffId !== undefined && layer.diffId !== diffId)
+                    throw unexpectedLayer(layer.name, diffId, layer.diffId);
+            });
+        started.set(layer.name, upload);
+        return upload.diffId;
+    };
+    const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push);
+    const image = imageOf(diffIds, below?.image);
+    request.check(image);
+    return { image, started };
+}
+async function pushBase(request, uploads, registry) {
+    try {
+        return await pushLayers(request, uploads, registry);
+    }
+    catch (error) {
+        throw baseProblem(error);
+    }
+}
+async function pushSeekable(request, uploads, registry) {
+    const { source, platform } = request;
+    const image = await readImage(source, { platform });
+    request.check(image);
+    const existing = lookUpBlobs(request, image, registry);
+    const started = new Map();
+    for await (const file of layerFiles(source, platform, image.layerNames)) {
+        const at = image.layerNames.indexOf(file.name);
+        const diffId = image.config.diffIds[at];
+        if (diffId === undefined)
+            continue;
+        const blob = reusableLayer(request, image, at);
+        const unchanged = reusableDescriptor(image, at);
+        if (blob !== undefined)
+            started.set(file.name, uploads.reuse(diffId, blob, file));
+        else if (unchanged && (await existing.get(unchanged.digest))) {
+            const layer = await readLayer(file, source);
+            checkLayer(image, at, layer, source);
+            started.set(file.name, uploads.skip(diffId, unchanged));
+        }
+        else
+            started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
+    }
+    return { image, started };
+}
+async function pushStreamed(request, uploads) {
+    const { source, platform } = request;
+    const started = new Map();
+    const opened = openImage(source, { platform });
+    for await (const file of opened.layers) {
+        if (isBlobName(file.name))
+            continue;
+        if (reusableBlob(request, diffIdInName(file.name)) === undefined) {
+            started.set(file.name, await uploads.push(file));
+            continue;
+        }
+        const names = createStorePathSet();
+        const { diffId } = await hashLayer(observeTarNames(file.content(), names.add));
+        const blob = reusableBlob(request, diffId);
+        if (blob !== undefined)
+            started.set(file.name, { ...uploads.reuse(diffId, blob, file), storePaths: names.sorted() });
+    }
+    const image = await opened.image();
+    request.check(image);
+    for await (const file of layerFiles(source, platform, image.layerNames, started)) {
+        const at = image.layerNames.indexOf(file.name);
+        started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
+    }
+    return { image, started };
+}
+function diffIdInName(name) {
+    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
+    return hex === undefined ? undefined : `sha256:${hex}`;
+}
+function reusableLayer(request, image, at) {
+    const diffId = image.config.diffIds[at];
+    const unchanged = reusableDescriptor(image, at);
+    if (unchanged === undefined)
+        return reusableBlob(request, diffId);
+    return diffId && reusableIn(request.published, diffId, request.images, ({ digest }) => digest === unchanged.digest);
+}
+function reusableBlob({ published, images, compression }, diffId) {
+    const matches = ({ mediaType }) => layerFormat(mediaType) === compression.format;
+    return diffId && reusableIn(published, diffId, images, matches);
+}
+function lookUpBlobs(request, image, registry) {
+    const digests = image.layerNames.flatMap((_, at) => reusableLayer(request, image, at) === undefined ? (reusableDescriptor(image, at)?.digest ?? []) : []);
+    return new Map([...new Set(digests)].map((digest) => {
+        const lookUps = Promise.all(request.images.map((repository) => registry.hasBlob(repository, digest)));
+        const everywhere = lookUps.then((found) => !found.includes(false));
+        everywhere.catch(() => undefined);
+        return [digest, everywhere];
+    }));
 }
 
 ;// CONCATENATED MODULE: ./lib/compress/blob-store.js
@@ -61658,6 +62506,8 @@ async function openUnlinkedFile(folder) {
 
 
 
+
+
 function totalSize(layers) {
     return layers.reduce((sum, { size }) => sum + size, 0);
 }
@@ -61676,12 +62526,15 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         return work;
     }
     async function pack(file, write) {
-        const { compression: stored, content } = await peekCompression(file.content());
-        const format = uploadFormat(stored);
-        const tar = decompressLayer(stored, content, source, format === undefined ? undefined : write);
-        if (format === undefined)
-            return { ...(await compressLayer(tar, compression, blocks, write)), format };
-        return { layer: await hashLayer(tar), written: Promise.resolve(), format };
+        const { compression: compressed, content } = await peekCompression(file.content());
+        const format = uploadFormat(compressed);
+        const stored = decompressLayer(compressed, content, source, format === undefined ? undefined : write);
+        const names = createStorePathSet();
+        const tar = observeTarNames(stored, names.add);
+        const packed = format === undefined
+            ? await compressLayer(tar, compression, blocks, write)
+            : { layer: await hashLayer(tar), written: Promise.resolve() };
+        return { ...packed, format, storePaths: names.sorted() };
     }
     async function push(file, check) {
         await slots.acquire();
@@ -61693,7 +62546,7 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         try {
             if (failure !== undefined)
                 throw failure;
-            const { layer, written, format } = await pack(file, writer.write);
+            const { layer, written, format, storePaths } = await pack(file, writer.write);
             const { diffId } = layer;
             const upload = async () => {
                 try {
@@ -61712,7 +62565,7 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
                     await release();
                 }
             };
-            return { diffId, uploaded: track(upload()) };
+            return { diffId, storePaths, uploaded: track(upload()) };
         }
         catch (error) {
             await release();
@@ -61776,12 +62629,8 @@ function shortDigest(digest) {
 
 
 
-
-
-
-
 async function pushImage(request, registry, log) {
-    const { images, tag } = request;
+    const { images, tag, platform: wanted, beforeTag } = request;
     const started = performance.now();
     const pushed = await pushOnce(request, registry, log).catch((error) => {
         if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
@@ -61789,8 +62638,10 @@ async function pushImage(request, registry, log) {
         log.info(`${(0,lib_text/* sanitizeLine */.g$)(error.message)}; checking all layers again`);
         return pushOnce({ ...request, published: NOTHING_PUBLISHED }, registry, log);
     });
-    const { image, layers, info, manifest } = pushed;
+    const { image, layers, info, manifest, contents } = pushed;
     log.info(`${summarizeLayers(layers)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+    await beforeTag?.(manifest.digest);
+    await putImageTag(registry, images, tag, manifest, wanted);
     for (const repository of images) {
         const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
         log.info(`${name} is ${manifest.digest}`);
@@ -61802,6 +62653,7 @@ async function pushImage(request, registry, log) {
         images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
         layers,
         info,
+        contents,
     };
 }
 function summarizeLayers(layers) {
@@ -61819,121 +62671,24 @@ async function pushOnce(request, registry, log) {
         const formats = layers.map(({ format }) => format);
         const info = describeBuild(storePath, labels, compression.format, formats);
         const manifest = await pushManifest(request, image, layers, info, registry);
-        return { image, layers, info, manifest };
+        const contents = { created: image.config.created, storePaths: storePathsOfLayers(request, image, started) };
+        return { image, layers, info, manifest, contents };
     }
     finally {
         await uploads.settled();
     }
 }
-async function pushLayers(request, uploads, registry) {
-    const { source } = request;
-    if (source.layered !== undefined)
-        return pushLayered(request, source.layered, uploads, registry);
-    return isSeekable(source) ? pushSeekable(request, uploads, registry) : pushStreamed(request, uploads);
-}
-const STORE_LAYERS_AT_ONCE = 4;
-async function pushLayered(request, layered, uploads, registry) {
-    const { layers, base, image: imageOf } = layered;
-    request.check(imageOf([]));
-    const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry));
-    const started = new Map(below?.started);
-    const push = async (layer) => {
-        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe));
-        const blob = reusableBlob(request, known);
-        const upload = known !== undefined && blob !== undefined
-            ? uploads.reuse(known, blob)
-            : await uploads.push({ name: layer.name, size: 0, content: layer.content }, ({ diffId }) => {
-                if (layer.diffId !== undefined && layer.diffId !== diffId)
-                    throw unexpectedLayer(layer.name, diffId, layer.diffId);
-            });
-        started.set(layer.name, upload);
-        return upload.diffId;
-    };
-    const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push);
-    const image = imageOf(diffIds, below?.image);
-    request.check(image);
-    return { image, started };
-}
-async function pushBase(request, uploads, registry) {
-    try {
-        return await pushLayers(request, uploads, registry);
-    }
-    catch (error) {
-        throw baseProblem(error);
-    }
-}
-async function pushSeekable(request, uploads, registry) {
-    const { source, platform } = request;
-    const image = await readImage(source, { platform });
-    request.check(image);
-    const existing = lookUpBlobs(request, image, registry);
-    const started = new Map();
-    for await (const file of layerFiles(source, platform, image.layerNames)) {
-        const at = image.layerNames.indexOf(file.name);
-        const diffId = image.config.diffIds[at];
-        if (diffId === undefined)
-            continue;
-        const blob = reusableLayer(request, image, at);
-        const unchanged = reusableDescriptor(image, at);
-        if (blob !== undefined)
-            started.set(file.name, uploads.reuse(diffId, blob, file));
-        else if (unchanged && (await existing.get(unchanged.digest))) {
-            const layer = await readLayer(file, source);
-            checkLayer(image, at, layer, source);
-            started.set(file.name, uploads.skip(diffId, unchanged));
-        }
-        else
-            started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
-    }
-    return { image, started };
-}
-async function pushStreamed(request, uploads) {
-    const { source, platform } = request;
-    const started = new Map();
-    const opened = openImage(source, { platform });
-    for await (const file of opened.layers) {
-        if (isBlobName(file.name))
-            continue;
-        if (reusableBlob(request, diffIdInName(file.name)) === undefined) {
-            started.set(file.name, await uploads.push(file));
-            continue;
-        }
-        const { diffId } = await hashLayer(file.content());
-        const blob = reusableBlob(request, diffId);
-        if (blob !== undefined)
-            started.set(file.name, uploads.reuse(diffId, blob, file));
-    }
-    const image = await opened.image();
-    request.check(image);
-    for await (const file of layerFiles(source, platform, image.layerNames, started)) {
-        const at = image.layerNames.indexOf(file.name);
-        started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
-    }
-    return { image, started };
-}
-function diffIdInName(name) {
-    const [, hex] = /^([0-9a-f]{64})\/layer\.tar$/.exec(name) ?? [];
-    return hex === undefined ? undefined : `sha256:${hex}`;
-}
-function reusableLayer(request, image, at) {
-    const diffId = image.config.diffIds[at];
-    const unchanged = reusableDescriptor(image, at);
-    if (unchanged === undefined)
-        return reusableBlob(request, diffId);
-    return diffId && reusableIn(request.published, diffId, request.images, ({ digest }) => digest === unchanged.digest);
-}
-function reusableBlob({ published, images, compression }, diffId) {
-    const matches = ({ mediaType }) => layerFormat(mediaType) === compression.format;
-    return diffId && reusableIn(published, diffId, images, matches);
-}
-function lookUpBlobs(request, image, registry) {
-    const digests = image.layerNames.flatMap((_, at) => reusableLayer(request, image, at) === undefined ? (reusableDescriptor(image, at)?.digest ?? []) : []);
-    return new Map([...new Set(digests)].map((digest) => {
-        const lookUps = Promise.all(request.images.map((repository) => registry.hasBlob(repository, digest)));
-        const everywhere = lookUps.then((found) => !found.includes(false));
-        everywhere.catch(() => undefined);
-        return [digest, everywhere];
-    }));
+function storePathsOfLayers({ source: { layered } }, { layerNames, config: { comments } }, started) {
+    const described = new Map(layered?.layers.map(({ name, storePaths }) => [name, storePaths]));
+    const layers = layerNames.map((name, at) => {
+        const comment = comments.length === layerNames.length ? comments[at] : undefined;
+        return (described.get(name) ??
+            started.get(name)?.storePaths ??
+            (comment === undefined ? undefined : storePathsInHistory(comment)));
+    });
+    if (layers.includes(undefined))
+        return undefined;
+    return [...new Set(layers.flatMap((paths) => paths ?? []))].filter((path) => !isRootLayer(path)).toSorted();
 }
 async function image_layerOf(image, at, upload, { source }) {
     if (upload === undefined)
@@ -61942,16 +62697,13 @@ async function image_layerOf(image, at, upload, { source }) {
     checkLayer(image, at, layer, source);
     return layer;
 }
-async function pushManifest({ images, tag, platform, labels, published }, image, layers, info, registry) {
+async function pushManifest({ images, labels, published }, image, layers, info, registry) {
     const config = labelledConfig(image.configBytes, labels);
     const manifest = manifestOf(image, config, layers, info);
     const { bytes, digest, mediaType } = manifest;
     const missing = images.filter((repository) => !published.has(repository, config.digest));
     await putBlobEverywhere(registry, missing, config);
     await settleAll(images.map((repository) => registry.putManifest(repository, digest, mediaType, bytes)));
-    const check = (stored, place) => checkReplaced(registry, stored, place, platform);
-    if (tag !== '')
-        await putTags(registry, images, tag, manifest, check);
     return manifest;
 }
 
@@ -62028,7 +62780,7 @@ async function addToStore(place, name, runnerSystem) {
     const storePath = result.stdout.trim();
     if (result.exitCode === 0 && isStorePath(storePath))
         return storePath;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder()]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([store_path_storeFolder()]));
     throw new errors/* NixError */.Yq({
         message: `Nix could not add ${name} to its store`,
         detail: (0,lib_text/* lastLines */.w$)(result.log, 20),
@@ -62090,7 +62842,7 @@ async function copyToLayout(call) {
     const { exitCode, log } = await runNix(args, true, { trust: 'script' });
     if (exitCode === 0)
         return;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([store_path_storeFolder(), (0,external_node_path_.dirname)(layout)]));
     throw new errors/* NixError */.Yq({
         message: `${program.name} could not write the image as an OCI layout`,
         detail: (0,lib_text/* lastLines */.w$)(log, 20),
@@ -62099,6 +62851,766 @@ async function copyToLayout(call) {
                 ? `The result of nix2container's buildImage has an attribute \`copyTo\`. Let ${installable.name} be that result, not a wrapper around it.`
                 : undefined) ??
             'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/attestation.js
+
+
+
+
+const SPDX = 'https://spdx.dev/Document';
+const STATEMENT = 'application/vnd.in-toto+json';
+const ATTESTATION = 'application/vnd.docker.attestation.manifest.v1+json';
+const EMPTY_CONFIG = Buffer.from('{}');
+function sbomAttestation({ name, ...subject }, document) {
+    const [, sha256 = ''] = subject.digest.split(':');
+    const statement = Buffer.from(`{"_type":"https://in-toto.io/Statement/v1","subject":${JSON.stringify([{ name, digest: { sha256 } }])},"predicateType":"${SPDX}","predicate":${document}}`);
+    const manifest = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        artifactType: ATTESTATION,
+        config: {
+            mediaType: 'application/vnd.oci.empty.v1+json',
+            digest: digestOf(EMPTY_CONFIG),
+            size: EMPTY_CONFIG.length,
+            data: EMPTY_CONFIG.toString('base64'),
+        },
+        layers: [
+            {
+                mediaType: STATEMENT,
+                digest: digestOf(statement),
+                size: statement.length,
+                annotations: { 'in-toto.io/predicate-type': SPDX },
+            },
+        ],
+        subject,
+    }));
+    return { digest: digestOf(manifest), manifest, statement };
+}
+function attestationAnnotations(image) {
+    return { 'vnd.docker.reference.type': 'attestation-manifest', 'vnd.docker.reference.digest': image };
+}
+const ATTESTATION_MANIFEST = object({
+    artifactType: literal(ATTESTATION),
+    subject: object({ digest: DIGEST }),
+    layers: array(object({
+        digest: DIGEST,
+        annotations: optional(record(string(), string()), {}),
+    })),
+});
+function findStatement(manifest, image) {
+    const read = readJson(ATTESTATION_MANIFEST, manifest);
+    if (!read.ok || read.value.subject.digest !== image)
+        return undefined;
+    return read.value.layers.find(({ annotations }) => annotations['in-toto.io/predicate-type'] === SPDX)?.digest;
+}
+const SBOM_STATEMENT = object({ predicateType: literal(SPDX), predicate: looseObject({}) });
+function documentIn(statement) {
+    const read = readJson(SBOM_STATEMENT, statement);
+    return read.ok ? Buffer.from(JSON.stringify(read.value.predicate)) : undefined;
+}
+function renameDocument(document, before, after) {
+    return Buffer.from(document.toString().replaceAll(hexOf(before), hexOf(after)));
+}
+function hexOf(digest) {
+    return digest.slice('sha256:'.length);
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/elf.js
+const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
+async function readElfSections(file) {
+    const layout = layoutOf(await file.read(0, FILE_HEADER_SIZE));
+    if (layout === undefined)
+        return undefined;
+    const { tableOffset, entrySize, count, namesIndex } = layout;
+    if (!isWithinFile(file, tableOffset, entrySize * count))
+        return undefined;
+    const table = await file.read(tableOffset, entrySize * count);
+    if (table.length < entrySize * count)
+        return undefined;
+    const headers = Array.from({ length: count }, (_, at) => sectionHeader(table.subarray(at * entrySize, (at + 1) * entrySize), layout));
+    const names = headers[namesIndex];
+    if (names === undefined || names.size > elf_NAMES_LIMIT || !isWithinFile(file, names.offset, names.size))
+        return undefined;
+    const nameTable = await file.read(names.offset, names.size);
+    return headers
+        .filter(({ type, flags, offset, size }) => hasContent(type, flags) && isWithinFile(file, offset, size))
+        .map(({ nameAt, offset, size }) => ({ name: elf_nameIn(nameTable, nameAt), offset, size }));
+}
+async function readElfSection(file, sections, name, limit) {
+    const section = sections.find((one) => one.name === name);
+    if (section === undefined || section.size > limit)
+        return undefined;
+    const content = await file.read(section.offset, section.size);
+    return content.length === section.size ? content : undefined;
+}
+const FILE_HEADER_SIZE = 64;
+const SECTIONS_LIMIT = 10_000;
+const elf_NAMES_LIMIT = 1024 * 1024;
+function layoutOf(header) {
+    if (!header.subarray(0, 4).equals(ELF_MAGIC))
+        return undefined;
+    const [bits, order] = [header[4], header[5]];
+    if ((bits !== 1 && bits !== 2) || (order !== 1 && order !== 2))
+        return undefined;
+    const is64 = bits === 2;
+    const littleEndian = order === 1;
+    if (header.length < (is64 ? 64 : 52))
+        return undefined;
+    const fields = fieldsOf(header, littleEndian);
+    const [tableOffset, at] = is64 ? [fields.u64(40), 58] : [fields.u32(32), 46];
+    const [entrySize, count, namesIndex] = [fields.u16(at), fields.u16(at + 2), fields.u16(at + 4)];
+    if (entrySize < (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT)
+        return undefined;
+    return { is64, littleEndian, tableOffset, entrySize, count, namesIndex };
+}
+function sectionHeader(entry, { is64, littleEndian }) {
+    const { u32, u64 } = fieldsOf(entry, littleEndian);
+    const [nameAt, type] = [u32(0), u32(4)];
+    return is64
+        ? { nameAt, type, flags: u64(8), offset: u64(24), size: u64(32) }
+        : { nameAt, type, flags: u32(8), offset: u32(16), size: u32(20) };
+}
+const NULL_SECTION = 0;
+const NOBITS = 8;
+const COMPRESSED_FLAG = 0x800;
+function hasContent(type, flags) {
+    return type !== NULL_SECTION && type !== NOBITS && ((flags % 2 ** 32) & COMPRESSED_FLAG) === 0;
+}
+function isWithinFile(file, offset, size) {
+    return offset <= file.size && size <= file.size - offset;
+}
+function elf_nameIn(names, start) {
+    const end = names.indexOf(0, start);
+    return names.toString('latin1', start, end === -1 ? start : end);
+}
+function fieldsOf(bytes, littleEndian) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return {
+        u16: (at) => view.getUint16(at, littleEndian),
+        u32: (at) => view.getUint32(at, littleEndian),
+        u64: (at) => Number(view.getBigUint64(at, littleEndian)),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/go-modules.js
+
+async function goModulesIn(file, sections) {
+    const section = await readElfSection(file, sections, '.go.buildinfo', BUILD_INFO_LIMIT);
+    const info = section && goBuildInfo(section);
+    return info && [...standardLibrary(info.goVersion), ...parseGoModules(info.modules)];
+}
+const BUILD_INFO_LIMIT = 4 * 1024 * 1024;
+const GO_MAGIC = Buffer.from('\xff Go buildinf:', 'latin1');
+const GO_HEADER_SIZE = 32;
+const GO_ALIGNMENT = 16;
+const FLAGS_AT = 15;
+const INLINE_FLAG = 2;
+function goBuildInfo(section) {
+    const start = findAligned(section, GO_MAGIC);
+    if (start === undefined || start + GO_HEADER_SIZE > section.length)
+        return undefined;
+    if (((section[start + FLAGS_AT] ?? 0) & INLINE_FLAG) === 0)
+        return undefined;
+    const version = prefixedText(section, start + GO_HEADER_SIZE);
+    const framed = version && prefixedText(section, version.end);
+    if (framed === undefined || version === undefined)
+        return undefined;
+    return { goVersion: version.text.toString('utf8'), modules: withoutFrame(framed.text).toString('utf8') };
+}
+function findAligned(bytes, magic) {
+    let at = bytes.indexOf(magic);
+    while (at !== -1 && at % GO_ALIGNMENT !== 0)
+        at = bytes.indexOf(magic, at + 1);
+    return at === -1 ? undefined : at;
+}
+function prefixedText(bytes, start) {
+    let length = 0;
+    for (let at = start; at < start + 4; at++) {
+        const byte = bytes[at];
+        if (byte === undefined)
+            return undefined;
+        length += (byte & 0x7f) * 2 ** (7 * (at - start));
+        if (byte >= 0x80)
+            continue;
+        const end = at + 1 + length;
+        return end > bytes.length ? undefined : { text: bytes.subarray(at + 1, end), end };
+    }
+    return undefined;
+}
+const FRAME_SIZE = 16;
+function withoutFrame(text) {
+    const framed = text.length > 2 * FRAME_SIZE && text[text.length - FRAME_SIZE - 1] === 0x0a;
+    return framed ? text.subarray(FRAME_SIZE, -FRAME_SIZE) : Buffer.alloc(0);
+}
+function standardLibrary(goVersion) {
+    const [, version] = /^go(\d+\.\d+(?:\.\d+)?(?:rc\d+|beta\d+)?)(?=[\s-]|$)/.exec(goVersion) ?? [];
+    return version === undefined ? [] : [{ type: 'golang', name: 'stdlib', version }];
+}
+const MODULES_LIMIT = 20_000;
+function parseGoModules(text) {
+    const modules = [];
+    const lines = text.split('\n').map((line) => line.split('\t'));
+    for (const [at, [kind, path = '', version = '']] of lines.entries()) {
+        if ((kind !== 'mod' && kind !== 'dep') || !MODULE_PATH.test(path))
+            continue;
+        if (modules.length === MODULES_LIMIT)
+            break;
+        const [next, byPath = '', byVersion = ''] = lines[at + 1] ?? [];
+        modules.push(next === '=>' ? replacement(path, byPath, byVersion) : goModule(path, version));
+    }
+    return modules;
+}
+const MODULE_PATH = /^[A-Za-z0-9_~][A-Za-z0-9._~+-]*(?:\/[A-Za-z0-9._~+-]+)*$/;
+const GO_VERSION = /^v\d[A-Za-z0-9.+-]{0,199}$/;
+function goModule(name, version) {
+    return { type: 'golang', name, ...(GO_VERSION.test(version) && { version }) };
+}
+function replacement(replaced, path, version) {
+    return GO_VERSION.test(version) && MODULE_PATH.test(path) ? goModule(path, version) : goModule(replaced, '');
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/purl.js
+
+function modulePurl({ type, name, version }) {
+    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
+}
+function storePathPurl({ pname, version, output }, hash, derivation) {
+    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
+}
+function imagePurl(name, digest, architecture) {
+    const last = name.slice(name.lastIndexOf('/') + 1);
+    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
+}
+function sortedModules(modules) {
+    return sortedByKey(modules, modulePurl);
+}
+function sortedByKey(items, keyOf) {
+    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
+    const sorted = keyed.toSorted((one, other) => compareText(one.key, other.key) || compareText(one.json, other.json));
+    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
+}
+function formatPurl(type, name, version, qualifiers) {
+    const known = Object.entries(qualifiers).filter(([, value]) => value);
+    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
+    return [
+        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
+        version ? `@${encodePurlPart(version)}` : '',
+        query.length > 0 ? `?${query.join('&')}` : '',
+    ].join('');
+}
+function encodePurlPart(text) {
+    return encodeURIComponent(text.toWellFormed())
+        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
+        .replaceAll('%3A', ':');
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/rust-crates.js
+
+
+
+
+
+async function rustCratesIn(file, sections) {
+    const compressed = await readElfSection(file, sections, '.dep-v0', SECTION_LIMIT);
+    const json = compressed && (await inflateUpTo(compressed, rust_crates_JSON_LIMIT));
+    const list = json && readJson(CRATES, json);
+    if (!list?.ok)
+        return undefined;
+    return list.value.packages
+        .filter(({ kind }) => kind !== 'build')
+        .map(({ name, version }) => ({ type: 'cargo', name, version }));
+}
+const SECTION_LIMIT = 1024 * 1024;
+const rust_crates_JSON_LIMIT = 8 * 1024 * 1024;
+const CRATES = object({
+    packages: array(object({
+        name: pipe(string(), regex(/^[A-Za-z0-9_-]{1,200}$/)),
+        version: pipe(string(), regex(/^\d[A-Za-z0-9.+-]{0,199}$/)),
+        kind: optional(string()),
+    })),
+});
+async function inflateUpTo(compressed, limit) {
+    try {
+        return await (0,external_node_util_.promisify)(external_node_zlib_.inflate)(compressed, { maxOutputLength: limit });
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/scan.js
+
+
+
+
+
+
+
+
+
+async function scanModules(paths, log) {
+    const sorted = [...new Set(paths)].filter(isStorePath).toSorted();
+    const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
+        path,
+        modules: await modulesBelow(path, log),
+    }));
+    return scanned.filter(({ modules }) => modules.length > 0);
+}
+async function modulesOf(file) {
+    const sections = await readElfSections(file);
+    if (sections === undefined)
+        return undefined;
+    const [go, rust] = [await goModulesIn(file, sections), await rustCratesIn(file, sections)];
+    return go === undefined && rust === undefined ? undefined : [...(go ?? []), ...(rust ?? [])];
+}
+const STORE_PATHS_AT_ONCE = 2;
+const FILES_AT_ONCE = 4;
+const FILES_LIMIT = 200_000;
+async function modulesBelow(storePath, log) {
+    const root = await (0,promises_.lstat)(storePath).catch(() => undefined);
+    if (!root?.isDirectory())
+        return sortedModules(await modulesAt(storePath));
+    const found = [];
+    let left = FILES_LIMIT;
+    const folders = [storePath];
+    for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
+        const { subfolders, files } = await listEntries(folder);
+        folders.push(...subfolders);
+        const candidates = files.slice(0, left);
+        left -= candidates.length;
+        const modules = await mapAtMost(FILES_AT_ONCE, candidates, modulesAt);
+        for (const some of modules)
+            found.push(...some);
+    }
+    if (left === 0)
+        log.info(`The SBOM lists only the modules of the first ${FILES_LIMIT} files of ${storePath}`);
+    return sortedModules(found);
+}
+async function listEntries(folder) {
+    const entries = await (0,promises_.readdir)(folder, { withFileTypes: true }).catch(() => []);
+    const pathsOf = (some) => some.map(({ name }) => (0,external_node_path_.join)(folder, name)).toSorted();
+    return {
+        subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
+        files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has((0,external_node_path_.extname)(entry.name)))),
+    };
+}
+const DATA_EXTENSIONS = new Set([
+    ['.c', '.cc', '.cpp', '.css', '.go', '.h', '.hpp', '.htm', '.html', '.java', '.js', '.cjs', '.mjs', '.lua', '.pl'],
+    ['.pm', '.py', '.pyc', '.pyi', '.pxd', '.rb', '.rs', '.sh', '.tcl', '.ts', '.a', '.cmake', '.la', '.o', '.pc'],
+    ['.conf', '.csv', '.json', '.map', '.md', '.rst', '.tmpl', '.toml', '.txt', '.xml', '.yaml', '.yml', '.dat', '.mo'],
+    ['.po', '.gif', '.jpg', '.png', '.svg', '.otf', '.pfb', '.ttf', '.woff', '.woff2', '.bz2', '.gz', '.xz', '.zip'],
+    ['.zst', '.jar', '.whl'],
+].flat());
+const LIBRARY = /\.so(?:\.[0-9.]+)?$/;
+const EXECUTABLE = 0o111;
+const scan_SIZE_LIMIT = 4 * 1024 ** 3;
+async function modulesAt(path) {
+    try {
+        const { mode, size } = await (0,promises_.lstat)(path);
+        if (!isRegular(mode) || size > scan_SIZE_LIMIT || ((mode & EXECUTABLE) === 0 && !LIBRARY.test(path)))
+            return [];
+        const handle = await (0,promises_.open)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
+        try {
+            return (await modulesOf({ size, read: (offset, length) => readRange(handle, offset, length) })) ?? [];
+        }
+        finally {
+            await handle.close();
+        }
+    }
+    catch {
+        return [];
+    }
+}
+function isRegular(mode) {
+    return (mode & external_node_fs_.constants.S_IFMT) === external_node_fs_.constants.S_IFREG;
+}
+async function readRange(handle, offset, length) {
+    const bytes = Buffer.alloc(length);
+    let done = 0;
+    while (done < length) {
+        const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
+        if (bytesRead === 0)
+            break;
+        done += bytesRead;
+    }
+    return bytes.subarray(0, done);
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-name.js
+
+function splitStoreName(name, deriver) {
+    const derivation = deriver &&
+        (0,external_node_path_.basename)(deriver)
+            .slice(store_name_HASH_LENGTH + 1)
+            .replace(/\.drv$/, '');
+    if (derivation === name)
+        return { ...splitVersion(name), output: 'out' };
+    if (derivation && name.startsWith(`${derivation}-`))
+        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
+    const split = splitVersion(name);
+    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
+    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
+}
+const store_name_HASH_LENGTH = 32;
+const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/;
+function splitVersion(name) {
+    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
+    return { pname, version };
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/spdx.js
+
+
+
+
+function spdxDocument({ image, platform, storePaths, modules }) {
+    const elements = [
+        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({ key: info.path, package: storePathPackage(info) })),
+        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
+            key: modulePurl(module),
+            package: modulePackage(module),
+        })),
+    ];
+    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
+    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
+    const [, hash = ''] = image.digest.split(':');
+    const document = {
+        spdxVersion: 'SPDX-2.3',
+        dataLicense: 'CC0-1.0',
+        SPDXID: DOCUMENT_ID,
+        name: `${image.name} (${formatPlatform(platform)})`,
+        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
+        creationInfo: { created: spdxTime(image.created), creators: ['Tool: nix-image-action'] },
+        packages: [
+            imagePackage({ ...image, hash }, platform),
+            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
+        ],
+        relationships: relationshipsOf(storePaths, modules, idOf),
+    };
+    return Buffer.from(JSON.stringify(document));
+}
+const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
+const IMAGE_ID = 'SPDXRef-image';
+const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
+function imagePackage({ name, digest, hash }, { architecture }) {
+    return {
+        SPDXID: IMAGE_ID,
+        name,
+        versionInfo: digest,
+        primaryPackagePurpose: 'CONTAINER',
+        ...NOT_ANALYZED,
+        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
+        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
+    };
+}
+function storePathPackage({ path, narHash, deriver }) {
+    const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
+    const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
+    const split = splitStoreName(name, deriver);
+    const comment = [path, narHash && `narHash: ${narHash}`].filter(Boolean).join('\n');
+    return {
+        SPDXID: spdxId(`${hash}-${name}`),
+        name: split.pname,
+        versionInfo: split.version || undefined,
+        ...NOT_ANALYZED,
+        comment,
+        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
+    };
+}
+function modulePackage(module) {
+    const { type, name, version } = module;
+    const isStandardLibrary = type === 'golang' && name === 'stdlib';
+    return {
+        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
+        name,
+        versionInfo: version,
+        ...NOT_ANALYZED,
+        externalRefs: [
+            purlRef(modulePurl(module)),
+            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
+        ],
+    };
+}
+function purlRef(purl) {
+    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
+}
+function cpeRef(cpe) {
+    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
+}
+function relationshipsOf(storePaths, modules, idOf) {
+    const triples = [
+        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
+        ...storePaths.flatMap(({ path, references = [] }) => references
+            .filter((reference) => reference !== path)
+            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
+        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
+    ];
+    const unique = new Map();
+    for (const [from, type, to] of triples)
+        if (from !== undefined && to !== undefined)
+            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
+    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
+    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
+}
+function spdxId(text) {
+    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
+}
+function uniqueIds(ids) {
+    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
+    return ids.map((id) => {
+        let unique = id;
+        for (let number = 2; used.has(unique); number++)
+            unique = `${id}-${number}`;
+        used.add(unique);
+        return unique;
+    });
+}
+function spdxTime(created) {
+    const time = new Date(created ?? Number.NaN);
+    const year = time.getUTCFullYear();
+    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-info.js
+
+
+
+
+
+
+
+
+
+async function readStoreInfo(paths, log) {
+    const sorted = [...new Set(paths)].toSorted();
+    const known = await queryStoreInfo(sorted).catch((error) => {
+        log.info(`The SBOM lists store paths without hashes and references: ${(0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error))}`);
+        return new Map();
+    });
+    return sorted.map((path) => known.get(path) ?? { path });
+}
+function parsePathInfo(json) {
+    if (json.trimStart().startsWith('[')) {
+        const list = readJson(store_info_LIST, json);
+        return list.ok ? list.value.flatMap((entry) => infoOf(entry.path, entry)) : undefined;
+    }
+    const nested = readJson(NESTED, json);
+    if (nested.ok)
+        return infosOf(nested.value.info, nested.value.storeDir);
+    const byPath = readJson(BY_PATH, json);
+    return byPath.ok ? infosOf(byPath.value, store_path_storeFolder()) : undefined;
+}
+function toSri(hash) {
+    if (/^sha256-[A-Za-z0-9+/]{43}=$/.test(hash))
+        return hash;
+    const [, digits = ''] = /^sha256:([0-9a-z]+)$/.exec(hash) ?? [];
+    const bytes = /^[0-9a-f]{64}$/.test(digits) ? Buffer.from(digits, 'hex') : fromNixBase32(digits);
+    return bytes && `sha256-${bytes.toString('base64')}`;
+}
+const ARGUMENTS_LIMIT = 100_000;
+async function queryStoreInfo(paths) {
+    const infos = new Map();
+    for (const batch of batches(await existing(paths))) {
+        const { exitCode, stdout, log } = await runNix(['path-info', '--offline', '--json', ...batch], false);
+        if (exitCode !== 0)
+            throw new Error(`nix path-info failed: ${errorIn(log)}`);
+        const parsed = parsePathInfo(stdout);
+        if (parsed === undefined)
+            throw new Error('the output of nix path-info --json has an unknown form');
+        for (const info of parsed)
+            infos.set(info.path, info);
+    }
+    return infos;
+}
+async function existing(paths) {
+    const candidates = paths.filter((path) => isStorePath(path) && !path.endsWith('.drv'));
+    const found = await mapAtMost(8, candidates, async (path) => (await (0,promises_.lstat)(path).catch(() => undefined)) !== undefined);
+    return candidates.filter((_, at) => found[at]);
+}
+function* batches(paths) {
+    let batch = [];
+    let size = 0;
+    for (const path of paths) {
+        if (size + path.length + 1 > ARGUMENTS_LIMIT) {
+            yield batch;
+            batch = [];
+            size = 0;
+        }
+        batch.push(path);
+        size += path.length + 1;
+    }
+    if (batch.length > 0)
+        yield batch;
+}
+const NAR_HASH = union([
+    string(),
+    pipe(object({ algorithm: string(), format: literal('base64'), hash: string() }), transform(({ algorithm, hash }) => `${algorithm}-${hash}`)),
+]);
+const FACTS = object({
+    narHash: optional(NAR_HASH),
+    references: optional(array(string())),
+    deriver: nullish(string()),
+});
+const store_info_LIST = array(object({ path: string(), ...FACTS.entries }));
+const BY_PATH = record(string(), nullable(FACTS));
+const NESTED = object({ version: number(), storeDir: string(), info: BY_PATH });
+function infosOf(byPath, storeDir) {
+    return Object.entries(byPath).flatMap(([path, facts]) => (facts === null ? [] : infoOf(path, facts, storeDir)));
+}
+function infoOf(path, { narHash = '', references = [], deriver }, storeDir = store_path_storeFolder()) {
+    const whole = (name) => (name.startsWith('/') ? name : (0,external_node_path_.join)(storeDir, name));
+    const hash = toSri(narHash);
+    if (hash === undefined || !isStorePath(whole(path)))
+        return [];
+    const info = {
+        path: whole(path),
+        narHash: hash,
+        references: references.map(whole).filter(isStorePath).toSorted(),
+        ...(deriver && isStorePath(whole(deriver)) && { deriver: whole(deriver) }),
+    };
+    return [info];
+}
+const BASE32_DIGITS = '0123456789abcdfghijklmnpqrsvwxyz';
+function fromNixBase32(text) {
+    if (!/^[0-9a-df-np-sv-z]{52}$/.test(text))
+        return undefined;
+    let value = 0n;
+    for (const digit of text)
+        value = value * 32n + BigInt(BASE32_DIGITS.indexOf(digit));
+    return value < 1n << 256n ? Buffer.from(value.toString(16).padStart(64, '0'), 'hex').reverse() : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/push/sbom.js
+
+
+
+
+
+
+
+
+
+
+
+
+function startSbom({ layered }, { platform, tempFolder }, registry, log) {
+    const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
+    const describing = describeStorePaths([...known], log);
+    describing.catch(() => undefined);
+    return {
+        async attach({ created, storePaths }, images) {
+            const [first] = images;
+            if (storePaths === undefined || storePaths.length === 0 || first === undefined) {
+                log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`);
+                return undefined;
+            }
+            const more = await describeStorePaths(storePaths.filter((path) => !known.has(path)), log);
+            const all = await describing;
+            const contents = {
+                storePaths: [...all.storePaths, ...more.storePaths],
+                modules: [...all.modules, ...more.modules],
+            };
+            const name = formatRepository(first.repository);
+            const document = spdxDocument({ image: { name, digest: first.digest, created }, platform, ...contents });
+            const repositories = images.map(({ repository }) => repository);
+            return attachSbom(registry, first, repositories, document, tempFolder);
+        },
+    };
+}
+const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them';
+async function describeStorePaths(paths, log) {
+    const [storePaths, modules] = await Promise.all([readStoreInfo(paths, log), scanModules(paths, log)]);
+    return { storePaths, modules };
+}
+async function keepSbom(registry, published, image, repositories, tempFolder) {
+    for (const { manifest } of published.attestations) {
+        const statement = findStatement(manifest.bytes, published.digest);
+        const bytes = statement && (await registry.getBlob(published.repository, statement, STATEMENT_LIMIT));
+        const document = bytes && documentIn(bytes);
+        if (document === undefined)
+            continue;
+        if (image.digest === published.digest)
+            return { digest: manifest.digest, path: await writeDocument(document, image.digest, tempFolder) };
+        const renamed = renameDocument(document, published.digest, image.digest);
+        return attachSbom(registry, image, repositories, renamed, tempFolder);
+    }
+    return undefined;
+}
+const STATEMENT_LIMIT = 64 * 1024 * 1024;
+async function attachSbom(registry, { repository, mediaType, digest, size }, repositories, document, tempFolder) {
+    const subject = { name: formatRepository(repository), mediaType, digest, size };
+    const attestation = sbomAttestation(subject, document);
+    const [path] = await settleAll([
+        writeDocument(document, digest, tempFolder),
+        putAttestation(registry, repositories, attestation).then(() => ''),
+    ]);
+    return { digest: attestation.digest, path: path ?? '' };
+}
+async function putAttestation(registry, repositories, { statement, manifest, digest }) {
+    await settleAll([EMPTY_CONFIG, statement].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
+    await settleAll(repositories.map((repository) => registry.putManifest(repository, digest, OCI_MANIFEST, manifest)));
+}
+function blobOf(bytes) {
+    return {
+        digest: digestOf(bytes),
+        size: bytes.length,
+        open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }),
+    };
+}
+async function writeDocument(document, image, tempFolder) {
+    const path = (0,external_node_path_.join)(tempFolder, `sbom-${image.slice('sha256:'.length, 'sha256:'.length + 12)}.spdx.json`);
+    try {
+        await (0,promises_.writeFile)(path, document);
+    }
+    catch (error) {
+        throw await (0,disk/* diskFailure */.C9)(`Can't write the SBOM to ${path}`, tempFolder, error);
+    }
+    return path;
+}
+
+// EXTERNAL MODULE: ./lib/fs/temp-folder.js
+var temp_folder = __nccwpck_require__(61622);
+;// CONCATENATED MODULE: ./lib/push/test-image.js
+
+
+
+
+
+
+
+async function testImage({ script, image, system, storePath }, tempFolder, log) {
+    if (script === '')
+        return;
+    const started = performance.now();
+    const variables = { IMAGE: image, SYSTEM: system, STORE_PATH: storePath };
+    const result = await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
+        const file = (0,external_node_path_.join)(folder, 'test.sh');
+        await (0,promises_.writeFile)(file, `${script}\n`);
+        const options = { trust: 'nix', shown: true, echo: false, variables };
+        return log.groupToolOutput(`Test ${image}`, () => runCommand('bash', ['-c', RUN_FILE, 'bash', file], options));
+    });
+    if (result === undefined)
+        throw noBash();
+    if (result.exitCode !== 0)
+        throw new errors/* ImageError */.C8({
+            message: `The test of ${image} for ${system} failed with exit code ${result.exitCode}`,
+            detail: (0,lib_text/* lastLines */.w$)(result.log, LINES_IN_ERROR) || 'it wrote nothing',
+            hint: 'The image is not handed over to merge, and no tag has moved. Fix the image, or the script in `test`. To see each command of the script, begin it with `set -x`.',
+        });
+    log.info(`The test of ${image} passed in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+}
+const RUN_FILE = 'exec > >(exec cat >&2) 2>&1; exec bash --noprofile --norc -eo pipefail "$1"';
+const LINES_IN_ERROR = 30;
+async function checkTest(script) {
+    if (script !== '' && (await (0,io/* which */.K7)('bash')) === '')
+        throw noBash();
+}
+function noBash() {
+    return new errors/* InputError */.dz({
+        message: 'The script in `test` needs bash, which is not on the PATH of the runner',
+        hint: 'Install bash on the runner or in the container of the job.',
     });
 }
 
@@ -62572,6 +64084,9 @@ async function orUndefined(reading) {
 
 
 
+
+
+
 async function buildImage(call, evaluation, mayDescribe, log) {
     const short = await logDiskSpace('before', call.folders, log);
     const { warnings, notes } = await checkPrerequisites(call, evaluation);
@@ -62626,6 +64141,25 @@ async function readDescribed({ path, format }, log) {
         logNotDescribed(error, path, log);
         return undefined;
     }
+}
+async function withReadableSource({ source, complete }, call, tempFolder, log, work) {
+    const { name } = call.installable;
+    if (complete !== undefined) {
+        try {
+            return await work(source);
+        }
+        catch (error) {
+            logNotDescribed(error, name, log);
+            return withReadableSource({ source: await complete() }, call, tempFolder, log, work);
+        }
+    }
+    if (source.format !== 'nix2container')
+        return work(source);
+    return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
+        const copy = { ...call, layout: (0,external_node_path_.join)(folder, 'layout') };
+        const title = `Write the layers of ${name}`;
+        return work(await log.groupToolOutput(title, () => writeLayout(source, copy)));
+    });
 }
 function logNotDescribed(error, name, log) {
     if (!(error instanceof NotDescribed))
@@ -62819,7 +64353,7 @@ const FEW_ATTEMPTS = 5;
 async function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
     if (isGitea())
         process.env.GITHUB_SERVER_URL = 'https://github.com';
-    const { DefaultArtifactClient } = await __nccwpck_require__.e(/* import() */ 584).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
+    const { DefaultArtifactClient } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
     const client = new DefaultArtifactClient();
     watchClient();
     const clock = createClock(() => performance.now(), wait);
@@ -65728,17 +67262,17 @@ const UNPACKED_LIMIT = 64 * 1024;
 const RECORD_ARTIFACT_LIMIT = 256 * 1024;
 const DIGESTS_ARTIFACT_LIMIT = 1024 * 1024;
 async function listArtifacts(call) {
-    const { artifacts } = await call(LIST, (client) => client.listArtifacts({ latest: true }));
+    const { artifacts } = await call(read_artifacts_LIST, (client) => client.listArtifacts({ latest: true }));
     return artifacts;
 }
-const LIST = 'list the artifacts of the run';
+const read_artifacts_LIST = 'list the artifacts of the run';
 async function listUntilStable(call, choose) {
     const chosen = async () => (await listArtifacts(call)).filter(choose);
     const [first, second] = [await chosen(), await chosen()];
     if (fingerprint(first) === fingerprint(second))
         return second;
     const detail = 'two consecutive lists differ';
-    throw new ArtifactError({ message: `Can't ${LIST}`, detail, hint: 'Re-run this job.' }, Number.POSITIVE_INFINITY);
+    throw new ArtifactError({ message: `Can't ${read_artifacts_LIST}`, detail, hint: 'Re-run this job.' }, Number.POSITIVE_INFINITY);
 }
 function fingerprint(artifacts) {
     return JSON.stringify(artifacts.map(({ id, name, size, digest }) => [id, name, size, digest]));
@@ -66027,7 +67561,7 @@ function parseIfValid({ text, artifact }) {
 
 
 
-function recordOf({ repository, digest, mediaType, size, platform }, { os, architecture, variant: cpuVariant = platform.variant }, storePath, info, inputs, { revision, workflow: { run, job } }) {
+function recordOf({ repository, digest, mediaType, size, platform }, { os, architecture, variant: cpuVariant = platform.variant }, storePath, info, inputs, sbom, { revision, workflow: { run, job }, evaluated: { derivation, inputs: locked } }) {
     const { system, variant, jobTotal, jobIndex } = inputs;
     return {
         schema: 1,
@@ -66041,7 +67575,10 @@ function recordOf({ repository, digest, mediaType, size, platform }, { os, archi
         ...(info && { labels: info.labels }),
         ...(info?.compression && { compression: info.compression }),
         ...(variant !== '' && { variant }),
+        ...(sbom && { sbom }),
         ...(revision !== '' && { revision }),
+        ...(derivation !== undefined && { derivation }),
+        ...(locked && { inputs: locked }),
         job: {
             id: job,
             inputs: hashInputs(inputs),
@@ -66102,17 +67639,70 @@ function localFlake(reference) {
     return path.startsWith('.') || path.startsWith('/') ? path : undefined;
 }
 
+;// CONCATENATED MODULE: ./lib/modes/locked-inputs.js
+
+
+
+
+
+
+const LOCK_LIMIT = 4 * 1024 * 1024;
+const INPUTS_LIMIT = 16_000;
+async function findLockedInputs(source, log) {
+    const folder = lockedFolder(source);
+    if (folder === undefined)
+        return undefined;
+    try {
+        const inputs = await readLockFile(folder);
+        if (inputs === undefined || JSON.stringify(inputs).length <= INPUTS_LIMIT)
+            return inputs;
+        log.info(`Not adding the inputs of the flake to the digest record: the ${inputs.length} inputs are too many`);
+    }
+    catch (error) {
+        if (!(error instanceof errors/* ActionError */.lZ))
+            throw error;
+        log.info(`Not adding the inputs of the flake to the digest record: ${(0,errors/* firstLine */.TM)(error)}`);
+    }
+    return undefined;
+}
+const REPLACES_INPUTS = /^--(override-(input|flake)|update-input|recreate-lock-file|reference-lock-file|inputs-from)$/;
+function lockedFolder({ flake, installable, file, nixArgs }) {
+    if (file !== '' || nixArgs.some((argument) => REPLACES_INPUTS.test(argument)))
+        return undefined;
+    if (installable !== '' && !installable.includes('#'))
+        return undefined;
+    const reference = installable === '' ? flake : installable.replace(/#.*$/s, '') || '.';
+    const folder = localFlake(reference);
+    return folder && (0,external_node_path_.join)(folder, new URLSearchParams(reference.replace(/^[^?]*/, '')).get('dir') ?? '');
+}
+async function readLockFile(folder) {
+    const path = (0,external_node_path_.join)(folder, 'flake.lock');
+    if ((await resolveWithin(path, folder)) === undefined)
+        return undefined;
+    const file = await openRegularFile(path, folder);
+    try {
+        if (file.size > LOCK_LIMIT)
+            throw new errors/* FileError */.f6({ message: `${path} has ${(0,lib_text/* formatBytes */.z3)(file.size)}` });
+        return readLockedInputs(await readWhole(file, path), path);
+    }
+    finally {
+        await file.handle.close();
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/modes/summaries.js
 
 
 
 
-function summarizeBuild({ system, platform, storePath, pushed, layers, reused }) {
+
+function summarizeBuild(image) {
+    const { system, platform, storePath, pushed, layers, reused, changes } = image;
     const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
     const result = rows.length > 0
         ? [`| ${reused === 'as-is' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
         : ['Nothing was pushed: `push` is `false`.'];
-    return joinLines(`### ${reused ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, reused), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)));
+    return joinLines(`### ${reused ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, reused), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)), ...(changes === undefined ? [] : describeChanges(changes)));
 }
 function describeOrigin(storePath, reused) {
     if (reused === undefined)
@@ -66131,9 +67721,13 @@ function describeLayers(layers) {
         ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,lib_text/* formatBytes */.z3)(totalSize(some))} |`),
     ];
 }
-function summarizeMerge({ digest, plans, platforms, pushed, changed }) {
+function summarizeMerge(image) {
+    const { digest, plans, platforms, pushed, changed, changes, attestation } = image;
     const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return joinLines(heading, '', `Index ${code(digest)}`, '', `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(pushed ? pullCommand(plans) : []));
+    return joinLines(heading, '', `Index ${code(digest)}`, '', ...(attestation === undefined ? [] : [describeAttestation(attestation), '']), `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(changes === undefined ? [] : describeChanges(changes)), ...(pushed ? pullCommand(plans) : []));
+}
+function describeAttestation({ digest, url }) {
+    return `Provenance ${code(digest)}${url === undefined ? '' : `, [stored on GitHub](${url})`}`;
 }
 function describeTag({ tag, before, action, gained, lost, now }, digest) {
     const from = before.stored === undefined ? '' : code(before.stored.digest);
@@ -66184,6 +67778,9 @@ function joinLines(...all) {
 
 
 
+
+
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push, nixArgs } = inputs;
@@ -66196,44 +67793,59 @@ async function build(inputs, workflow, tools) {
     const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
     if (warning)
         log.warning(warning);
-    const identity = { revision, tag, workflow };
+    const comparing = push ? undefined : findComparable(registry, inputs.reuseFrom, platform, log);
     const [previous] = await Promise.all([
         push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
         push ? checkPushing(inputs, tag, platform, registry) : undefined,
     ]);
-    const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] };
+    const call = { installable, nixArgs, system, runnerSystem, folders: [store_path_storeFolder(), tempFolder] };
     const withRegistry = inputs.pushWith === 'registry';
     const [published, evaluation] = await Promise.all([
         findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
         local === undefined ? evaluateImage(call, log) : undefined,
     ]);
+    const locked = push ? await findLockedInputs(inputs, log) : undefined;
     const format = withRegistry ? inputs.compression.format : undefined;
     const request = { ...inputs, installable, format, runnerSystem };
     const unchanged = await lookForUnchanged(request, previous, registry, log, async () => storePathBeforeBuild(installable, evaluation));
+    const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } };
     if (unchanged !== undefined)
         return reuseImage(unchanged, inputs, identity, tools);
     const image = local
         ? await findImageInStore(local.text, withRegistry, log)
         : await buildImage(call, evaluation, withRegistry, log);
     const { storePath } = image;
-    return withReadableSource(image, installable, inputs, workflow, log, async (found) => {
+    checkLoadable(image.source, inputs.pushWith);
+    return withReadableSource(image, call, tempFolder, log, async (found) => {
         const source = { ...found, platform };
         const check = (one) => checkPlatform(one, platform, system, source.path);
         const built = { system, platform, storePath };
         if (!push) {
-            check(await checkImage(source));
-            log.info('Not pushing the image: `push` is `false`');
-            return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) };
+            const { config } = await checkImage(source);
+            check({ config });
+            return reportUnpushed(built, config, await comparing, inputs, log);
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const { compression, labels } = inputs;
-        const { layers, info, images } = withRegistry
-            ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder }, registry, log)
+        const pending = inputs.sbom && withRegistry ? startSbom(source, { platform, tempFolder }, registry, log) : undefined;
+        const beforeTag = testOf(inputs, storePath, tempFolder, log);
+        const { layers, info, images, contents } = withRegistry
+            ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
             : await pushWithDocker(pushing, registry, log);
-        const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, identity));
+        const sbom = contents && (await pending?.attach(contents, images));
+        const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
         await handOver(records, inputs.retentionDays, tempFolder, log);
-        return reportBuild(images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers));
+        return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers));
     });
+}
+function reportUnpushed(built, config, published, inputs, log) {
+    log.info('Not pushing the image: `push` is `false`');
+    if (inputs.test !== '')
+        log.info('Not running `test`: it needs a pushed image');
+    const changes = published && compareBuilt(published, { ...built, config }, log);
+    if (changes !== undefined)
+        logChanges(changes, log);
+    return { outputs: { 'store-path': built.storePath }, summary: summarizeBuild({ ...built, pushed: [], changes }) };
 }
 async function reuseImage(found, inputs, identity, { registry, log }) {
     const { system, images } = inputs;
@@ -66246,37 +67858,28 @@ async function reuseImage(found, inputs, identity, { registry, log }) {
     const unchanged = image.digest === published.digest;
     if (!unchanged)
         log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`);
-    const sent = await publishUnchanged(registry, image, images, tag);
+    const test = testOf(inputs, storePath, workflow.tempFolder, log);
+    const sent = await publishUnchanged(registry, image, images, tag, test);
     const kept = images.map((repository) => ({ ...image, repository }));
-    const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity));
+    const sbom = inputs.sbom ? await keepSbom(registry, published, image, images, workflow.tempFolder) : undefined;
+    const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
     await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
-    const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled' };
+    const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom };
     return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
 }
-async function withReadableSource({ source, complete }, installable, inputs, workflow, log, work) {
-    const { format, path } = source;
-    if (inputs.pushWith === 'docker' && (format === 'layout' || format === 'nix2container'))
-        throw new errors/* ImageError */.C8({
-            message: `Docker can't load ${path}, which is ${format === 'layout' ? 'an OCI layout' : 'a nix2container image'}`,
-            hint: PUSH_WITHOUT_DOCKER,
-        });
-    if (complete !== undefined) {
-        try {
-            return await work(source);
-        }
-        catch (error) {
-            logNotDescribed(error, installable.name, log);
-            return withReadableSource({ source: await complete(), storePath: '' }, installable, inputs, workflow, log, work);
-        }
-    }
-    if (format !== 'nix2container')
-        return work(source);
-    return (0,temp_folder/* withTempFolder */.J)(workflow.tempFolder, async (folder) => {
-        const { nixArgs, system } = inputs;
-        const call = { installable, nixArgs, system, runnerSystem: workflow.runnerSystem, layout: (0,external_node_path_.join)(folder, 'layout') };
-        const title = `Write the layers of ${installable.name}`;
-        return work(await log.groupToolOutput(title, () => writeLayout(source, call)));
+function checkLoadable({ format, path }, pushWith) {
+    if (pushWith !== 'docker' || (format !== 'layout' && format !== 'nix2container'))
+        return;
+    throw new errors/* ImageError */.C8({
+        message: `Docker can't load ${path}, which is ${format === 'layout' ? 'an OCI layout' : 'a nix2container image'}`,
+        hint: PUSH_WITHOUT_DOCKER,
     });
+}
+function testOf({ images: [first], system, test: script }, storePath, tempFolder, log) {
+    return async (digest) => {
+        const image = `${first === undefined ? '' : formatRepository(first)}@${digest}`;
+        await testImage({ script, image, system, storePath }, tempFolder, log);
+    };
 }
 function trafficOf(layers) {
     const sent = layers.filter(({ reused }) => !reused);
@@ -66293,18 +67896,21 @@ function reportBuild(images, records, tag, built, traffic) {
     return {
         outputs: {
             digest: first.digest,
+            name: formatRepository(first.repository),
             image: `${formatRepository(first.repository)}@${first.digest}`,
             record: records.map(serializeRecord).join('\n'),
             'store-path': built.storePath,
             unchanged: String(built.reused === 'as-is'),
+            ...(built.sbom && { sbom: built.sbom.path }),
             ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
         },
         summary: summarizeBuild({ ...built, pushed }),
     };
 }
-async function checkPushing({ images, pushWith }, tag, platform, registry) {
+async function checkPushing({ images, pushWith, test }, tag, platform, registry) {
     if (pushWith === 'docker')
         await checkDocker();
+    await checkTest(test);
     await Promise.all(images.map(async (repository) => {
         await registry.checkPush(repository);
         if (tag !== '')
@@ -66758,257 +68364,6 @@ async function labelsOf(registry, { repository }, image) {
 }
 function originOf(annotations) {
     return { revision: annotations[REVISION], source: annotations[SOURCE] };
-}
-
-;// CONCATENATED MODULE: ./lib/publish/store-index.js
-
-
-
-
-
-
-
-async function storeIndex(registry, images, { index, composed: { dockerList }, plans, members }, log) {
-    await copyImages(registry, members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))));
-    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
-    try {
-        await putIndex(registry, without, index);
-        return index;
-    }
-    catch (error) {
-        const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST);
-        if (!isDocker || !isTypeRefusal(error))
-            throw error;
-        if (dockerList === undefined || dockerList.lost.length > 0)
-            throw refusedIndex(error, dockerList?.lost);
-        log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`);
-        await putIndex(registry, images, dockerList).catch((second) => {
-            throw isTypeRefusal(second) ? refusedIndex(error) : second;
-        });
-        return dockerList;
-    }
-}
-async function putIndex(registry, images, index) {
-    await settleAll(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
-    await settleAll(images.map((image) => assertStored(registry, image, index)));
-}
-function isTypeRefusal(error) {
-    if (!(error instanceof RegistryError))
-        return false;
-    const { problem, status = 0, code = '' } = error;
-    return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID');
-}
-function refusedIndex(error, lost = []) {
-    const { message, detail } = error.parts;
-    return new errors/* MergeError */.VX({
-        message: `${error.host} refuses an OCI index that lists Docker manifests`,
-        detail: [message, detail].filter(Boolean).join('\n'),
-        hint: [
-            'No tag has moved. Push OCI manifests. In the build step, set:\n  push-with: registry',
-            ...(lost.length === 0
-                ? []
-                : [
-                    `To publish a Docker manifest list, which has no annotations, give every image these labels: ${(0,lib_text/* sanitizeLine */.g$)(lost.join(', '))}`,
-                ]),
-        ].join('\n'),
-    });
-}
-async function assertStored(registry, image, { digest }) {
-    if ((await registry.getManifest(image, digest, { retryNotFound: true })) !== undefined)
-        return;
-    throw new errors/* MergeError */.VX({
-        message: `${image.host} accepted the index ${formatRepository(image)}@${digest} but does not return it`,
-        hint: 'No tag has moved. The registry is at fault. Run this job again.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/publish/tag-plan.js
-
-
-
-function planTags(published, index, platforms, newer) {
-    return published.map((before) => ({
-        tag: before.tag,
-        before,
-        action: actionFor(before, index, newer),
-        gained: before.stored === undefined ? [] : platformsWithout(platforms, before.platforms),
-        lost: platformsWithout(before.platforms, platforms),
-    }));
-}
-function actionFor({ stored, revision }, index, newer) {
-    if (stored === undefined)
-        return 'created';
-    if (stored.digest === index)
-        return 'kept';
-    return revision !== undefined && newer.has(revision) ? 'skipped' : 'moved';
-}
-function platformsWithout(platforms, others) {
-    const keys = new Set(others.map(platformKey));
-    return platforms.filter((platform) => !keys.has(platformKey(platform)));
-}
-function plansWithLoss(plans) {
-    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
-}
-function assertNoPlatformLost(plans, state = '') {
-    const [first, ...more] = plansWithLoss(plans);
-    if (first === undefined)
-        return;
-    throw new errors/* MergeError */.VX({
-        message: first.before.unreadable === undefined
-            ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}`
-            : `${formatReference(first.tag)} may lose a platform: the index it points to can't be read`,
-        detail: [first, ...more].map(formatLoss).join('\n'),
-        hint: `${state} Check whether the build of that platform failed or is missing from the matrix. To remove the platform from the tag, set in this step:\n  allow-missing-platforms: true`.trimStart(),
-    });
-}
-function formatLoss({ tag, before, lost }) {
-    if (before.unreadable !== undefined)
-        return before.unreadable;
-    return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; this run did not build ${lost.map(formatPlatform).join(', ')}`;
-}
-
-;// CONCATENATED MODULE: ./lib/publish/verify.js
-
-
-
-
-
-
-
-
-
-async function verifyCandidates(candidates, { images, systems }, registry) {
-    const verified = await settleAll(candidates.map((candidate) => verifyCandidate(candidate, images, registry)));
-    const members = withoutDuplicates(verified);
-    checkMembers(members, images, systems);
-    const sortKey = ({ platform, image: { digest } }) => ({ platform, digest });
-    return members.toSorted((one, other) => byPlatform(sortKey(one), sortKey(other)));
-}
-function withoutDuplicates(members) {
-    const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
-    const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]));
-    const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`);
-    return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
-}
-function hasOnePerRepository(members) {
-    return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length;
-}
-async function verifyCandidate(candidate, images, registry) {
-    const home = images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image);
-    const findIn = (isHome) => settleAll(images.map((image) => findCandidate(candidate, image, registry, isHome(image))));
-    const first = await findIn((image) => image === home);
-    const found = home !== undefined || first.some(isComplete) ? first : await findIn(() => true);
-    const problem = found.find(({ notFound }) => notFound !== undefined)?.notFound;
-    const complete = found.find((one, at) => isComplete(one) && images[at] === home) ?? found.find(isComplete);
-    if (complete?.image === undefined)
-        throw problem ?? incompleteError(candidate, images, found);
-    const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
-    return { ...describeMember(candidate, complete.image), image: complete.image, absentFrom };
-}
-function isComplete({ image, missing }) {
-    return image !== undefined && missing.length === 0;
-}
-async function findCandidate({ digest }, repository, registry, written) {
-    try {
-        const image = await findImage(registry, repository, digest, { retryNotFound: written });
-        return {
-            image,
-            missing: image === undefined ? [] : await missingBlobs(registry, image, { retryNotFound: written }),
-        };
-    }
-    catch (error) {
-        if (error instanceof RegistryError && error.problem === 'not-found')
-            return { missing: [], notFound: error };
-        throw error;
-    }
-}
-function incompleteError({ digest, record }, images, found) {
-    const partial = found.find(({ image }) => image !== undefined);
-    const [first] = images;
-    const home = images.find((image) => formatRepository(image) === record?.image) ?? first;
-    if (home === undefined)
-        throw new Error('inputs name at least one image');
-    if (partial?.image === undefined)
-        return notInRegistry(home, digest, `${formatRepository(home)}@${digest}`);
-    return new errors/* MergeError */.VX({
-        message: `${formatRepository(partial.image.repository)}@${digest} is incomplete: ${partial.missing.length} of its layers ${partial.missing.length === 1 ? 'is' : 'are'} missing from the registry`,
-        detail: partial.missing.join('\n'),
-        hint: 'Nothing was published. The registry may not return the layers yet, or they were deleted. Run this job again. If that does not help, run the build of this system again. If it still fails, set `reuse-from: ""` in the build so that it checks every layer.',
-    });
-}
-function describeMember({ digest, record, origin }, image) {
-    const name = `${formatRepository(image.repository)}@${digest}`;
-    const system = record?.system ?? systemOf(image.platform);
-    if (system === undefined)
-        throw new errors/* MergeError */.VX({
-            message: `${name} is for ${formatPlatform(image.platform)}, which is not a Nix system`,
-            detail: origin,
-        });
-    const wanted = platformOf(system);
-    if (!fits(image.platform, wanted))
-        throw new errors/* MergeError */.VX({
-            message: `${name} does not match its record`,
-            detail: `${origin} says ${system} (${formatPlatform(wanted)}), but the image is for ${formatPlatform(image.platform)}`,
-            hint: 'Nothing was published. Run the build of this system again.',
-        });
-    const { size, mediaType } = image;
-    if (record !== undefined &&
-        record.digest === image.digest &&
-        (record.size !== size || record.mediaType !== mediaType))
-        throw new errors/* MergeError */.VX({
-            message: `${name} does not match its record`,
-            detail: `${origin} says that its manifest has ${record.size} bytes of type ${record.mediaType}, but it has ${size} bytes of type ${mediaType}`,
-            hint: 'Nothing was published. Run the build of this system again.',
-        });
-    const info = fromAnnotations(image.own.annotations);
-    const claimed = record && buildInfoOf(record);
-    if (info && claimed && !sameBuild(info, claimed))
-        throw new errors/* MergeError */.VX({
-            message: `${name} does not match its record`,
-            detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nbut its manifest says ${formatBuildInfo(info)}`,
-            hint: 'Nothing was published. Run the build of this system again.',
-        });
-    const variant = image.platform.variant ?? wanted.variant;
-    const { os, architecture } = wanted;
-    return {
-        system,
-        platform: { os, architecture, ...(variant !== undefined && { variant }) },
-        info,
-    };
-}
-function buildInfoOf({ storePath, labels, compression }) {
-    return labels && isStorePath(storePath) ? { storePath, labels, compression } : undefined;
-}
-function checkMembers(members, images, systems) {
-    const name = images.map(formatRepository).join(', ');
-    const built = members.map(({ system }) => system);
-    for (const duplicates of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
-        const [first, ...more] = duplicates;
-        if (first === undefined || more.length === 0)
-            continue;
-        throw new errors/* MergeError */.VX({
-            message: `There are ${duplicates.length} images of ${name} for ${formatPlatform(first.platform)}, but an index can have only one`,
-            detail: duplicates
-                .map(({ image, platform: own }) => `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`)
-                .join('\n'),
-            hint: 'No tag has moved. Hand over one digest for each platform. Use a separate merge for each image with different content.',
-        });
-    }
-    if (systems.length === 0)
-        return;
-    const missing = systems.filter((system) => !built.includes(system));
-    const extra = built.filter((system) => !systems.includes(system));
-    if (missing.length > 0)
-        throw new errors/* MergeError */.VX({
-            message: `${name} has no image for ${missing.join(', ')}, which \`systems\` lists`,
-            detail: `it has ${built.join(', ')}`,
-            hint: 'No tag has moved. Check the build job of each missing system: it failed, was skipped, or pushed to another `image`.',
-        });
-    if (extra.length > 0)
-        throw new errors/* MergeError */.VX({
-            message: `${name} has an image for ${extra.join(', ')}, which \`systems\` does not list`,
-            hint: 'No tag has moved. Add these systems to `systems`, or remove `systems` to publish everything that was built.',
-        });
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/challenge.js
@@ -67744,6 +69099,494 @@ function notStored({ repository: { host }, operation }, { status, headers }, dig
     });
 }
 
+;// CONCATENATED MODULE: ./lib/registry/referrers.js
+
+
+
+
+
+
+
+
+const referrers_LIST_LIMIT = 4 * 1024 * 1024;
+const PAGES_LIMIT = 32;
+const UNRELATED = new Set([401, 403, 408, 429]);
+function createReferrersReader({ http, transport, errorOf, }) {
+    return {
+        async listReferrers(repository, digest) {
+            const name = formatContentName(repository, digest);
+            const first = {
+                method: 'GET',
+                repository,
+                access: 'pull',
+                path: `referrers/${digest}`,
+                headers: { accept: OCI_INDEX },
+                limit: referrers_LIST_LIMIT,
+                operation: `list the referrers of ${name}`,
+            };
+            const manifests = [];
+            let call = first;
+            for (let page = 0; call !== undefined && page < PAGES_LIMIT; page++) {
+                const reply = await transport.send(call);
+                if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
+                    throw await errorOf(call, http.drain(reply));
+                const listed = isSuccess(reply) ? entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
+                if (listed === undefined)
+                    return undefined;
+                manifests.push(...listed);
+                const next = nextPage(reply.headers, reply.url);
+                call = next && { ...first, path: next };
+            }
+            return manifests;
+        },
+    };
+}
+const EMPTY_LIST = object({ mediaType: literal(OCI_INDEX), manifests: null_() });
+function entriesOf(bytes, headers, name) {
+    if (readJson(EMPTY_LIST, bytes).ok)
+        return [];
+    try {
+        const parsed = parseManifest(bytes, headers.get('content-type') ?? '', `the list of referrers of ${name}`);
+        return parsed.kind === 'index' ? parsed.manifests : undefined;
+    }
+    catch (error) {
+        if (error instanceof errors/* FormatError */.IF)
+            return undefined;
+        throw error;
+    }
+}
+function nextPage(headers, current) {
+    const [, target] = /<([^<>]+)>\s*;[^,]*\brel="?next\b/i.exec(headers.get('link') ?? '') ?? [];
+    if (target === undefined || !URL.canParse(target, current.href))
+        return undefined;
+    const next = new URL(target, current);
+    return next.origin === current.origin ? next : undefined;
+}
+async function findReferrers(registry, repository, digest) {
+    const manifests = await registry.listReferrers(repository, digest);
+    if (manifests !== undefined)
+        return { manifests, supported: true };
+    const list = await readReferrersTag(registry, repository, digest);
+    return { manifests: list?.entries ?? [], supported: false };
+}
+function referrersTag(digest) {
+    return digest.replace(':', '-');
+}
+async function readReferrersTag(registry, repository, digest) {
+    const tag = referrersTag(digest);
+    const stored = await registry.getManifest(repository, tag);
+    if (stored === undefined)
+        return undefined;
+    const name = formatReference({ repository, tag });
+    const parsed = parseManifest(stored.bytes, stored.mediaType, name);
+    if (parsed.mediaType === OCI_INDEX && parsed.kind === 'index')
+        return { stored, entries: parsed.manifests };
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `${name} should be the list of referrers of ${digest}, but is an image`,
+        hint: 'Delete this tag.',
+    });
+}
+const CONFLICT_ATTEMPTS = 4;
+async function addReferrers(registry, repository, subject, added) {
+    for (let attempt = 1;; attempt++) {
+        const list = await readReferrersTag(registry, repository, subject);
+        const put = async (bytes) => {
+            await registry.putManifest(repository, referrersTag(subject), OCI_INDEX, bytes, list?.stored.etag);
+        };
+        const bytes = composeList(list, added);
+        if (bytes === undefined)
+            return;
+        const { error } = await settled(put(bytes));
+        if (error === undefined)
+            return;
+        if (error instanceof RegistryError && error.status === 412 && attempt < CONFLICT_ATTEMPTS)
+            continue;
+        const deleted = await findDeleted(registry, repository, list, error);
+        const rest = deleted.length > 0 ? composeList(list, added, deleted) : undefined;
+        if (rest === undefined)
+            throw error;
+        return put(rest);
+    }
+}
+function composeList(list, added, deleted = []) {
+    const missing = added.filter(({ digest }) => !list?.entries.some((entry) => entry.digest === digest));
+    if (missing.length === 0)
+        return undefined;
+    const before = list === undefined
+        ? { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] }
+        : JSON.parse(list.stored.bytes.toString('utf8'));
+    const manifests = [...before.manifests.filter(({ digest }) => !deleted.includes(digest)), ...missing];
+    return new TextEncoder().encode(JSON.stringify({ ...before, manifests }));
+}
+async function findDeleted(registry, repository, list, error) {
+    if (!(error instanceof RegistryError) || !/(BLOB|MANIFEST)_UNKNOWN/.test(error.code ?? ''))
+        return [];
+    const found = await settleAll((list?.entries ?? []).map(async ({ digest }) => (await registry.findDigest(repository, digest)) === undefined ? [digest] : []));
+    return found.flat();
+}
+
+;// CONCATENATED MODULE: ./lib/registry/copy-referrers.js
+
+
+
+
+
+const CONCURRENT_REFERRERS = 8;
+async function copyReferrers(registry, copies) {
+    const sizes = await settleAll(copies.map((copy) => copyReferrersOf(registry, copy)));
+    return sizes.reduce((sum, size) => sum + size, 0);
+}
+async function copyReferrersOf(registry, { digest, from, to }) {
+    const { manifests } = await findReferrers(registry, from, digest);
+    if (manifests.length === 0)
+        return 0;
+    const target = await findReferrers(registry, to, digest);
+    const missing = manifests.filter((one) => !target.manifests.some((other) => other.digest === one.digest));
+    let sent = 0;
+    const copied = await mapAtMost(CONCURRENT_REFERRERS, missing, async (listed) => {
+        const referrer = await readReferrer(registry, from, listed);
+        if (referrer === undefined)
+            return [];
+        const { stored, blobs } = referrer;
+        for (const blob of blobs)
+            if (await copyBlob(registry, blob, from, to))
+                sent += blob.size;
+        const indexed = await registry.putManifest(to, stored.digest, stored.mediaType, stored.bytes);
+        return indexed === digest && target.supported ? [] : [listed];
+    });
+    const unlisted = copied.flat();
+    if (unlisted.length > 0)
+        await addReferrers(registry, to, digest, unlisted);
+    return sent;
+}
+async function readReferrer(registry, repository, listed) {
+    const { digest } = listed;
+    const stored = await registry.getManifest(repository, digest);
+    const parsed = stored && parseManifest(stored.bytes, stored.mediaType, formatReference({ repository, digest }));
+    if (stored === undefined || parsed?.kind !== 'manifest')
+        return undefined;
+    const layers = parsed.layers.filter(({ mediaType }) => !isForeignLayer(mediaType));
+    return { listed, stored, blobs: [parsed.config, ...layers] };
+}
+
+;// CONCATENATED MODULE: ./lib/publish/store-index.js
+
+
+
+
+
+
+
+
+async function storeIndex(registry, images, { index, composed: { dockerList }, plans, members }, log) {
+    const copies = members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to })));
+    await copyImages(registry, copies);
+    await copyReferrers(registry, copies.map(({ image: { digest, repository: from }, to }) => ({ digest, from, to })));
+    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
+    try {
+        await putIndex(registry, without, index);
+        await copyIndexReferrers(registry, without, index, plans);
+        return index;
+    }
+    catch (error) {
+        const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST);
+        if (!isDocker || !isTypeRefusal(error))
+            throw error;
+        if (dockerList === undefined || dockerList.lost.length > 0)
+            throw refusedIndex(error, dockerList?.lost);
+        log.info(`${error.host} refuses an OCI index that lists Docker manifests: publishing a Docker manifest list`);
+        await putIndex(registry, images, dockerList).catch((second) => {
+            throw isTypeRefusal(second) ? refusedIndex(error) : second;
+        });
+        return dockerList;
+    }
+}
+async function copyIndexReferrers(registry, images, { digest }, plans) {
+    const from = plans.find(({ action }) => action === 'kept')?.tag.repository;
+    if (from === undefined)
+        return;
+    await copyReferrers(registry, images.map((to) => ({ digest, from, to })));
+}
+async function putIndex(registry, images, index) {
+    await settleAll(images.map((image) => registry.putManifest(image, index.digest, index.mediaType, index.bytes)));
+    await settleAll(images.map((image) => assertStored(registry, image, index)));
+}
+function isTypeRefusal(error) {
+    if (!(error instanceof RegistryError))
+        return false;
+    const { problem, status = 0, code = '' } = error;
+    return problem === 'unsupported-type' || (status >= 400 && status < 500 && code === 'MANIFEST_INVALID');
+}
+function refusedIndex(error, lost = []) {
+    const { message, detail } = error.parts;
+    return new errors/* MergeError */.VX({
+        message: `${error.host} refuses an OCI index that lists Docker manifests`,
+        detail: [message, detail].filter(Boolean).join('\n'),
+        hint: [
+            'No tag has moved. Push OCI manifests. In the build step, set:\n  push-with: registry',
+            ...(lost.length === 0
+                ? []
+                : [
+                    `To publish a Docker manifest list, which has no annotations, give every image these labels: ${(0,lib_text/* sanitizeLine */.g$)(lost.join(', '))}`,
+                ]),
+        ].join('\n'),
+    });
+}
+async function assertStored(registry, image, { digest }) {
+    if ((await registry.getManifest(image, digest, { retryNotFound: true })) !== undefined)
+        return;
+    throw new errors/* MergeError */.VX({
+        message: `${image.host} accepted the index ${formatRepository(image)}@${digest} but does not return it`,
+        hint: 'No tag has moved. The registry is at fault. Run this job again.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/publish/tag-plan.js
+
+
+
+
+function planTags(published, index, platforms, newer) {
+    return published.map((before) => ({
+        tag: before.tag,
+        before,
+        action: actionFor(before, index, newer),
+        gained: before.stored === undefined ? [] : platformsWithout(platforms, before.platforms),
+        lost: platformsWithout(before.platforms, platforms),
+    }));
+}
+function actionFor({ stored, revision }, index, newer) {
+    if (stored === undefined)
+        return 'created';
+    if (stored.digest === index)
+        return 'kept';
+    return revision !== undefined && newer.has(revision) ? 'skipped' : 'moved';
+}
+function platformsWithout(platforms, others) {
+    const keys = new Set(others.map(platformKey));
+    return platforms.filter((platform) => !keys.has(platformKey(platform)));
+}
+function plansWithLoss(plans) {
+    return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
+}
+function assertNoPlatformLost(plans, state = '') {
+    const [first, ...more] = plansWithLoss(plans);
+    if (first === undefined)
+        return;
+    throw new errors/* MergeError */.VX({
+        message: first.before.unreadable === undefined
+            ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}`
+            : `${formatReference(first.tag)} may lose a platform: the index it points to can't be read`,
+        detail: [first, ...more].map(formatLoss).join('\n'),
+        hint: `${state} Check whether the build of that platform failed or is missing from the matrix. To remove the platform from the tag, set in this step:\n  allow-missing-platforms: true`.trimStart(),
+    });
+}
+function assertImmutableTagsKept(plans, index, { immutableTags, republish }, state = '') {
+    const changed = plans.filter(({ tag, action }) => (action === 'moved' || action === 'skipped') && matchesAny(tag.tag, immutableTags));
+    const [first] = changed;
+    if (first === undefined)
+        return;
+    const patterns = immutableTags.filter((pattern) => changed.some(({ tag }) => matchesAny(tag.tag, [pattern])));
+    const force = republish ? ' If the images are the same, remove `republish`.' : '';
+    throw new errors/* MergeError */.VX({
+        message: `${formatReference(first.tag)} exists with other content, and \`immutable-tags\` does not let it change`,
+        detail: [...changed.map(formatTarget), `the index of this run is ${index}`].join('\n'),
+        hint: `${state} Publish this image under a new tag, or remove the tag from \`tags\`.${force} To replace its content, delete the tag at the registry, or remove ${patterns.join(', ')} from \`immutable-tags\`.`.trimStart(),
+    });
+}
+function formatTarget({ tag, before: { stored, revision } }) {
+    const commit = revision === undefined ? '' : ` (commit ${(0,lib_text/* sanitizeLine */.g$)(revision)})`;
+    return `${formatReference(tag)} points to ${stored?.digest}${commit}`;
+}
+function immutableFirst(published, patterns) {
+    const rank = ({ tag }) => (matchesAny(tag.tag, patterns) ? 0 : 1);
+    return published.toSorted((one, other) => rank(one) - rank(other));
+}
+function matchesAny(tag, patterns) {
+    return patterns.some((pattern) => globExpression(pattern).test(tag));
+}
+function globExpression(pattern) {
+    const escaped = pattern.replaceAll('.', '\\.').replaceAll('?', '.').replace(/\*+/g, '.*');
+    return new RegExp(`^${escaped}$`);
+}
+function formatLoss({ tag, before, lost }) {
+    if (before.unreadable !== undefined)
+        return before.unreadable;
+    return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; this run did not build ${lost.map(formatPlatform).join(', ')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/publish/verify.js
+
+
+
+
+
+
+
+
+
+
+async function verifyCandidates(candidates, { images, systems }, registry) {
+    const verified = await settleAll(candidates.map((candidate) => verifyCandidate(candidate, images, registry)));
+    const members = withoutDuplicates(verified);
+    checkMembers(members, images, systems);
+    const sortKey = ({ platform, image: { digest } }) => ({ platform, digest });
+    return members.toSorted((one, other) => byPlatform(sortKey(one), sortKey(other)));
+}
+function withoutDuplicates(members) {
+    const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
+    const byDigest = new Map(fullestLast.map((member) => [`${member.system} ${member.image.digest}`, member]));
+    const byContent = Map.groupBy(byDigest.values(), ({ system, image }) => `${system} ${image.configDigest}`);
+    return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
+}
+function hasOnePerRepository(members) {
+    return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length;
+}
+async function verifyCandidate(candidate, images, registry) {
+    const home = images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image);
+    const findIn = (isHome) => settleAll(images.map((image) => findCandidate(candidate, image, registry, isHome(image))));
+    const first = await findIn((image) => image === home);
+    const found = home !== undefined || first.some(isComplete) ? first : await findIn(() => true);
+    const problem = found.find(({ notFound }) => notFound !== undefined)?.notFound;
+    const complete = found.find((one, at) => isComplete(one) && images[at] === home) ?? found.find(isComplete);
+    if (complete?.image === undefined)
+        throw problem ?? incompleteError(candidate, images, found);
+    const absentFrom = images.filter((_, at) => found[at]?.image === undefined || found[at].missing.length > 0);
+    return { ...describeMember(candidate, complete.image), image: complete.image, absentFrom };
+}
+function isComplete({ image, missing }) {
+    return image !== undefined && missing.length === 0;
+}
+async function findCandidate({ digest, record }, repository, registry, written) {
+    try {
+        const found = await findImage(registry, repository, digest, { retryNotFound: written });
+        const image = found && record?.sbom ? await withSbom(registry, found, record.sbom, written) : found;
+        return {
+            image,
+            missing: image === undefined ? [] : await missingBlobs(registry, image, { retryNotFound: written }),
+        };
+    }
+    catch (error) {
+        if (error instanceof RegistryError && error.problem === 'not-found')
+            return { missing: [], notFound: error };
+        throw error;
+    }
+}
+async function withSbom(registry, image, sbom, written) {
+    if (image.attestations.some(({ descriptor }) => descriptor.digest === sbom))
+        return image;
+    const { repository } = image;
+    const options = { retryNotFound: written };
+    const stored = await registry.getManifest(repository, sbom, options);
+    if (stored === undefined)
+        throw notInRegistry(repository, sbom, `the SBOM of ${formatReference(image)}`);
+    if (findStatement(stored.bytes, image.digest) === undefined)
+        throw new errors/* MergeError */.VX({
+            message: `${formatReference(image)} does not match its record`,
+            detail: `the record says that ${sbom} has the SBOM of the image, but it does not`,
+            hint: 'Nothing was published. Run the build of this system again.',
+        });
+    const listed = {
+        mediaType: stored.mediaType,
+        digest: sbom,
+        size: stored.bytes.length,
+        platform: NO_PLATFORM,
+        annotations: attestationAnnotations(image.digest),
+    };
+    return withAttestations(registry, image, [listed], options);
+}
+function incompleteError({ digest, record }, images, found) {
+    const partial = found.find(({ image }) => image !== undefined);
+    const [first] = images;
+    const home = images.find((image) => formatRepository(image) === record?.image) ?? first;
+    if (home === undefined)
+        throw new Error('inputs name at least one image');
+    if (partial?.image === undefined)
+        return notInRegistry(home, digest, `${formatRepository(home)}@${digest}`);
+    return new errors/* MergeError */.VX({
+        message: `${formatRepository(partial.image.repository)}@${digest} is incomplete: ${partial.missing.length} of its layers ${partial.missing.length === 1 ? 'is' : 'are'} missing from the registry`,
+        detail: partial.missing.join('\n'),
+        hint: 'Nothing was published. The registry may not return the layers yet, or they were deleted. Run this job again. If that does not help, run the build of this system again. If it still fails, set `reuse-from: ""` in the build so that it checks every layer.',
+    });
+}
+function describeMember({ digest, record, origin }, image) {
+    const name = `${formatRepository(image.repository)}@${digest}`;
+    const system = record?.system ?? systemOf(image.platform);
+    if (system === undefined)
+        throw new errors/* MergeError */.VX({
+            message: `${name} is for ${formatPlatform(image.platform)}, which is not a Nix system`,
+            detail: origin,
+        });
+    const wanted = platformOf(system);
+    if (!fits(image.platform, wanted))
+        throw new errors/* MergeError */.VX({
+            message: `${name} does not match its record`,
+            detail: `${origin} says ${system} (${formatPlatform(wanted)}), but the image is for ${formatPlatform(image.platform)}`,
+            hint: 'Nothing was published. Run the build of this system again.',
+        });
+    const { size, mediaType } = image;
+    if (record !== undefined &&
+        record.digest === image.digest &&
+        (record.size !== size || record.mediaType !== mediaType))
+        throw new errors/* MergeError */.VX({
+            message: `${name} does not match its record`,
+            detail: `${origin} says that its manifest has ${record.size} bytes of type ${record.mediaType}, but it has ${size} bytes of type ${mediaType}`,
+            hint: 'Nothing was published. Run the build of this system again.',
+        });
+    const info = fromAnnotations(image.own.annotations);
+    const claimed = record && buildInfoOf(record);
+    if (info && claimed && !sameBuild(info, claimed))
+        throw new errors/* MergeError */.VX({
+            message: `${name} does not match its record`,
+            detail: `${origin} says that it was built from ${formatBuildInfo(claimed)}\nbut its manifest says ${formatBuildInfo(info)}`,
+            hint: 'Nothing was published. Run the build of this system again.',
+        });
+    const variant = image.platform.variant ?? wanted.variant;
+    const { os, architecture } = wanted;
+    return {
+        system,
+        platform: { os, architecture, ...(variant !== undefined && { variant }) },
+        info,
+        ...(record && { record }),
+    };
+}
+function buildInfoOf({ storePath, labels, compression }) {
+    return labels && isStorePath(storePath) ? { storePath, labels, compression } : undefined;
+}
+function checkMembers(members, images, systems) {
+    const name = images.map(formatRepository).join(', ');
+    const built = members.map(({ system }) => system);
+    for (const duplicates of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+        const [first, ...more] = duplicates;
+        if (first === undefined || more.length === 0)
+            continue;
+        throw new errors/* MergeError */.VX({
+            message: `There are ${duplicates.length} images of ${name} for ${formatPlatform(first.platform)}, but an index can have only one`,
+            detail: duplicates
+                .map(({ image, platform: own }) => `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`)
+                .join('\n'),
+            hint: 'No tag has moved. Hand over one digest for each platform. Use a separate merge for each image with different content.',
+        });
+    }
+    if (systems.length === 0)
+        return;
+    const missing = systems.filter((system) => !built.includes(system));
+    const extra = built.filter((system) => !systems.includes(system));
+    if (missing.length > 0)
+        throw new errors/* MergeError */.VX({
+            message: `${name} has no image for ${missing.join(', ')}, which \`systems\` lists`,
+            detail: `it has ${built.join(', ')}`,
+            hint: 'No tag has moved. Check the build job of each missing system: it failed, was skipped, or pushed to another `image`.',
+        });
+    if (extra.length > 0)
+        throw new errors/* MergeError */.VX({
+            message: `${name} has an image for ${extra.join(', ')}, which \`systems\` does not list`,
+            hint: 'No tag has moved. Add these systems to `systems`, or remove `systems` to publish everything that was built.',
+        });
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/blobs.js
 
 
@@ -68030,7 +69873,7 @@ function createManifestClient(requests) {
             };
             const { value: reply, error } = await settled(retryDoubtful(() => requests.retryRefused(name, write)));
             if (reply?.ok)
-                return;
+                return indexedSubject(reply);
             const failure = reply === undefined ? error : await requests.errorOf({ ...call, mediaType }, reply);
             const refused = reply !== undefined && isClientError(reply) && reply.tries === undefined;
             if (refused && (isDigest(reference) || !mayBeImmutableTag(failure)))
@@ -68039,7 +69882,7 @@ function createManifestClient(requests) {
             if (refused)
                 throw immutableTagError(failure, name, current.value, digest);
             if (current.value === digest)
-                return;
+                return undefined;
             throw withCurrentState(failure, name, current);
         },
         async deleteTag(repository, tag) {
@@ -68060,6 +69903,10 @@ function strongEtag(headers) {
     const etag = headers.get('etag') ?? '';
     return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
 }
+function indexedSubject({ headers }) {
+    const subject = headers.get('oci-subject') ?? '';
+    return isDigest(subject) ? subject : undefined;
+}
 function notManifest({ repository, operation }) {
     return new RegistryError({
         host: repository.host,
@@ -68079,9 +69926,15 @@ function provesManifest({ status, headers }, digest) {
 
 
 
+
 function createRegistry(settings) {
     const requests = createRequests(settings);
-    return { ...createManifestClient(requests), ...createBlobReader(requests), ...createBlobWriter(requests) };
+    return {
+        ...createManifestClient(requests),
+        ...createReferrersReader(requests),
+        ...createBlobReader(requests),
+        ...createBlobWriter(requests),
+    };
 }
 function shareLookUps(registry) {
     const asked = new Map();
@@ -68113,6 +69966,434 @@ function shareLookUps(registry) {
             const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
             return (await share(`blob ${formatRepository(repository)}@${digest}`, options, ask)) === true;
         },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/attest/attach.js
+
+
+
+
+
+
+const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
+const PREDICATE_TYPE = 'dev.sigstore.bundle.predicateType';
+function findAttestations(registry, repositories, subjects, predicateType) {
+    return settleAll(repositories.flatMap((repository) => subjects.map(async (subject) => {
+        const referrers = await findReferrers(registry, repository, subject.digest);
+        const attestation = await findExisting(registry, repository, referrers, predicateType);
+        return { repository, subject, supported: referrers.supported, attestation };
+    })));
+}
+async function findExisting(registry, repository, { manifests, supported }, predicateType) {
+    for (const { digest, artifactType, annotations } of manifests) {
+        if (artifactType !== BUNDLE || annotations?.[PREDICATE_TYPE] !== predicateType)
+            continue;
+        if (supported || (await registry.findDigest(repository, digest)) !== undefined)
+            return digest;
+    }
+    return undefined;
+}
+const EMPTY = Buffer.from('{}');
+async function attachBundle(registry, subjects, bundle, predicateType) {
+    const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()];
+    await settleAll([EMPTY, bundle].map((bytes) => putBlobEverywhere(registry, repositories, toBlob(bytes))));
+    return settleAll(subjects.map(async (one) => {
+        const { repository, subject, supported } = one;
+        const manifest = composeAttestation(subject, bundle, predicateType);
+        const { digest, mediaType } = manifest.descriptor;
+        const indexed = await registry.putManifest(repository, digest, mediaType, manifest.bytes);
+        if (indexed !== subject.digest || !supported)
+            await addReferrers(registry, repository, subject.digest, [manifest.descriptor]);
+        return { ...one, attestation: digest };
+    }));
+}
+function toBlob(bytes) {
+    return {
+        digest: digestOf(bytes),
+        size: bytes.length,
+        open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }),
+    };
+}
+function composeAttestation({ mediaType, digest, size }, bundle, predicateType) {
+    const annotations = { 'dev.sigstore.bundle.content': 'dsse-envelope', [PREDICATE_TYPE]: predicateType };
+    const manifest = {
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        artifactType: BUNDLE,
+        config: {
+            mediaType: 'application/vnd.oci.empty.v1+json',
+            digest: digestOf(EMPTY),
+            size: EMPTY.length,
+            data: EMPTY.toString('base64'),
+        },
+        layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
+        subject: { mediaType, digest, size },
+        annotations,
+    };
+    const bytes = Buffer.from(JSON.stringify(manifest));
+    return {
+        bytes,
+        descriptor: {
+            mediaType: OCI_MANIFEST,
+            digest: digestOf(bytes),
+            size: bytes.length,
+            annotations,
+            artifactType: BUNDLE,
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/attest/identity.js
+
+
+
+
+
+class AttestError extends errors/* ActionError */.lZ {
+    name = 'AttestError';
+}
+const CLAIMS = object({
+    repository: string(),
+    repository_id: string(),
+    repository_owner_id: string(),
+    repository_visibility: optional(string()),
+    ref: string(),
+    sha: string(),
+    event_name: string(),
+    workflow_ref: string(),
+    job_workflow_ref: string(),
+    run_id: string(),
+    run_attempt: string(),
+    runner_environment: string(),
+});
+function requireIdentity(source) {
+    if (source !== undefined)
+        return source;
+    throw new AttestError({
+        message: "Can't sign the provenance: this job has no identity token",
+        hint: `Nothing was published. Allow the job to request one:
+  permissions:
+    contents: read
+    id-token: write
+    attestations: write
+    packages: write
+A job that calls a reusable workflow needs the same permissions. For pull requests from forks, GitHub provides no identity token: set \`attest: false\` there.`,
+    });
+}
+const identity_TOKEN_LIMIT = 256 * 1024;
+const AUDIENCE = 'sigstore';
+async function requestIdentity({ url, token }, http, mask) {
+    const address = new URL(url);
+    address.searchParams.set('audience', AUDIENCE);
+    const headers = { accept: 'application/json', authorization: `Bearer ${token}` };
+    const operation = "request the job's identity token";
+    const reply = await http.send({ method: 'GET', url: address, headers, operation, limit: identity_TOKEN_LIMIT });
+    if (!reply.ok) {
+        const { detail } = readErrorAnswer(reply.text);
+        const tries = reply.tries === undefined ? '' : ` (${reply.tries})`;
+        throw new AttestError({
+            message: `Can't ${operation}: ${address.host} answered with status ${reply.status}${tries}`,
+            detail,
+            hint: 'No tag has moved. Run the job again.',
+        });
+    }
+    const answer = readJson(object({ value: string() }), reply.content ?? '');
+    if (!answer.ok)
+        throw invalidToken(`the answer of ${address.host} has no token`);
+    mask(answer.value.value);
+    return { token: answer.value.value, claims: readClaims(answer.value.value) };
+}
+function readClaims(token) {
+    const payload = Buffer.from(token.split('.')[1] ?? '', 'base64url');
+    const claims = readJson(CLAIMS, payload);
+    if (claims.ok)
+        return claims.value;
+    const problem = claims.place === undefined ? claims.problem : `${claims.place}: ${claims.problem}`;
+    throw invalidToken(`the claims of the token are not those of a GitHub Actions job: ${(0,lib_text/* sanitizeLine */.g$)(problem)}`);
+}
+function invalidToken(detail) {
+    return new AttestError({
+        message: "Can't read the job's identity token",
+        detail,
+        hint: 'No tag has moved. Sigstore signs for jobs of GitHub Actions. On other servers, set `attest: false`.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/attest/github.js
+
+
+
+
+
+const ANSWER = object({ id: optional(union([string(), number()])) });
+const ANSWER_LIMIT = 1024 * 1024;
+async function storeWithGitHub({ api, repository, token }, bundle, http) {
+    if (token === '')
+        return notGranted(repository, 'the input `token` is empty');
+    const url = new URL(`${api.replace(/\/$/, '')}/repos/${repository}/attestations`);
+    const operation = `store the attestation with ${repository} on GitHub`;
+    const headers = {
+        accept: 'application/vnd.github+json',
+        authorization: `Bearer ${token}`,
+        'content-type': 'application/json',
+        'x-github-api-version': '2022-11-28',
+    };
+    const body = Buffer.concat([Buffer.from('{"bundle":'), bundle, Buffer.from('}')]);
+    const reply = await http.send({ method: 'POST', url, headers, body, operation, limit: ANSWER_LIMIT });
+    if (reply.ok) {
+        const answer = readJson(ANSWER, reply.content ?? '');
+        return { stored: true, id: answer.ok ? answer.value.id?.toString() : undefined };
+    }
+    const { detail } = readErrorAnswer(reply.text);
+    const why = `${url.host} answered with status ${reply.status}${detail === '' ? '' : ` (${(0,lib_text/* sanitizeLine */.g$)(detail)})`}`;
+    if (reply.status === 403 || reply.status === 404)
+        return notGranted(repository, why);
+    const tries = reply.tries === undefined ? '' : ` (${reply.tries})`;
+    throw new AttestError({
+        message: `Can't ${operation}: ${url.host} answered with status ${reply.status}${tries}`,
+        detail,
+        hint: 'No tag has moved. Run the job again.',
+    });
+}
+function notGranted(repository, why) {
+    return {
+        stored: false,
+        notice: `The attestation is only in the registry, not in ${repository} on GitHub: ${why}. To store it there as well, add to the job:
+  permissions:
+    attestations: write
+For private repositories, this also needs GitHub Enterprise Cloud. \`gh attestation verify --bundle-from-oci\` reads it from the registry.`,
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/attest/provenance.js
+
+
+const PROVENANCE_TYPE = 'https://slsa.dev/provenance/v1';
+const BUILD_TYPE = 'https://actions.github.io/buildtypes/workflow/v1';
+function composeProvenance({ image, index, builds, revision, server, claims }) {
+    const name = formatRepository(image);
+    const sorted = builds.toSorted((one, other) => byPlatform(one, other));
+    const digests = [...new Set([index, ...sorted.map(({ digest }) => digest)])];
+    const repository = `${server}/${claims.repository}`;
+    return JSON.stringify({
+        _type: 'https://in-toto.io/Statement/v1',
+        subject: digests.map((digest) => ({ name, digest: { sha256: digest.slice('sha256:'.length) } })),
+        predicateType: PROVENANCE_TYPE,
+        predicate: {
+            buildDefinition: {
+                buildType: BUILD_TYPE,
+                externalParameters: {
+                    workflow: { ref: claims.ref, repository, path: workflowPath(claims) },
+                },
+                internalParameters: {
+                    github: {
+                        event_name: claims.event_name,
+                        repository_id: claims.repository_id,
+                        repository_owner_id: claims.repository_owner_id,
+                        runner_environment: claims.runner_environment,
+                    },
+                },
+                resolvedDependencies: [
+                    { uri: `git+${repository}@${claims.ref}`, digest: { gitCommit: claims.sha } },
+                    ...builtCommit(repository, revision, claims),
+                    ...distinctInputs(sorted),
+                    ...sorted.flatMap(provenance_describePlatform),
+                ],
+            },
+            runDetails: {
+                builder: { id: `${server}/${claims.job_workflow_ref}` },
+                metadata: {
+                    invocationId: `${repository}/actions/runs/${claims.run_id}/attempts/${claims.run_attempt}`,
+                },
+            },
+        },
+    });
+}
+function workflowPath({ repository, workflow_ref: reference }) {
+    const path = reference.startsWith(`${repository}/`) ? reference.slice(repository.length + 1) : reference;
+    return path.split('@')[0] ?? path;
+}
+function builtCommit(repository, revision, { sha }) {
+    if (revision === undefined || revision === '' || revision === sha)
+        return [];
+    return [{ uri: `git+${repository}@${revision}`, digest: { gitCommit: revision } }];
+}
+function distinctInputs(builds) {
+    const inputs = builds.flatMap(({ inputs = [] }) => inputs.map(serializeResource));
+    const distinct = new Map(inputs.map((input) => [JSON.stringify(input), input]));
+    return [...distinct].sort(([one], [other]) => (one < other ? -1 : 1)).map(([, input]) => input);
+}
+function serializeResource({ name, uri, digest, annotations }) {
+    return {
+        ...(name !== undefined && { name }),
+        uri,
+        ...(digest && { digest: sortKeys(digest) }),
+        ...(annotations && { annotations: sortKeys(annotations) }),
+    };
+}
+function sortKeys(fields) {
+    return Object.fromEntries(Object.entries(fields).sort(([one], [other]) => (one < other ? -1 : 1)));
+}
+function provenance_describePlatform({ platform, system, digest, derivation, storePath }) {
+    const path = derivation ?? storePath;
+    if (path === undefined)
+        return [];
+    return [
+        {
+            name: formatPlatform(platform),
+            uri: `nix:${path}`,
+            annotations: { image: digest, ...(storePath && { outputPath: storePath }), system },
+        },
+    ];
+}
+
+;// CONCATENATED MODULE: ./lib/attest/sign.js
+
+
+
+
+
+const LIMITS = { timeout: 20_000, retries: 3, pause: 1000 };
+function servicesFor({ repository_visibility: visibility }, server) {
+    if (visibility === 'public')
+        return { fulcio: 'https://fulcio.sigstore.dev', rekor: 'https://rekor.sigstore.dev' };
+    const { hostname } = new URL(server);
+    const host = hostname === 'github.com' ? 'githubapp.com' : hostname;
+    return { fulcio: `https://fulcio.${host}`, timestamp: `https://timestamp.${host}` };
+}
+async function signStatement(statement, { token }, services, limits = LIMITS) {
+    const { createBundle } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(179), __nccwpck_require__.e(15)]).then(__nccwpck_require__.bind(__nccwpck_require__, 27015));
+    try {
+        const bytes = Buffer.from(await createBundle(statement, token, services, limits));
+        return { bytes, logIndex: readLogIndex(bytes) };
+    }
+    catch (error) {
+        throw signingError(error, services);
+    }
+}
+const LOGGED = object({
+    verificationMaterial: object({ tlogEntries: array(object({ logIndex: string() })) }),
+});
+function readLogIndex(bundle) {
+    const read = readJson(LOGGED, bundle);
+    return read.ok ? read.value.verificationMaterial.tlogEntries[0]?.logIndex : undefined;
+}
+const STEPS = {
+    CA_CREATE_SIGNING_CERTIFICATE_ERROR: ['fulcio', 'issue a certificate'],
+    TLOG_CREATE_ENTRY_ERROR: ['rekor', 'log the signature'],
+    TLOG_FETCH_ENTRY_ERROR: ['rekor', 'log the signature'],
+    TSA_CREATE_TIMESTAMP_ERROR: ['timestamp', 'issue a timestamp'],
+};
+function signingError(error, services) {
+    const { code, cause } = toLibraryError(error);
+    const step = STEPS[String(code)];
+    const { statusCode: status } = toLibraryError(cause);
+    const detail = (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(cause ?? error));
+    if (step === undefined)
+        return new AttestError({
+            message: "Can't sign the provenance",
+            detail,
+            hint: 'No tag has moved. Run the job again.',
+            cause: error,
+        });
+    const [service, action] = step;
+    const host = new URL(services[service] ?? services.fulcio).host;
+    const refused = typeof status === 'number' && status >= 400 && status < 500 && status !== 408 && status !== 429;
+    const why = typeof status === 'number' ? `answered with status ${status}` : 'could not be reached';
+    return new AttestError({
+        message: `Can't sign the provenance: ${host}, which should ${action}, ${why}`,
+        detail,
+        hint: refused
+            ? 'No tag has moved. Check that the clock of the runner is right, and that the job runs on GitHub Actions. To publish without a signature, set `attest: false`.'
+            : `No tag has moved. Run the job again. If it fails again, check that the runner can reach https://${host}, and see https://status.sigstore.dev and https://www.githubstatus.com.`,
+        cause: error,
+    });
+}
+function toLibraryError(error) {
+    return typeof error === 'object' && error !== null ? error : {};
+}
+
+;// CONCATENATED MODULE: ./lib/attest/attest.js
+
+
+
+
+
+
+async function attest(request, tools) {
+    const { images, index, builds, store } = request;
+    const { registry, http, log } = tools;
+    const [image] = images;
+    if (image === undefined)
+        throw new Error('an index is attested in at least one repository');
+    const name = formatReference({ repository: image, digest: index.digest });
+    const found = await findAttestations(registry, images, subjectsOf(index, builds), PROVENANCE_TYPE);
+    const missing = found.filter(({ attestation }) => attestation === undefined);
+    if (missing.length === 0) {
+        log.info(`${name} is already attested, and so are its images`);
+        return { digest: attestationOf(found, index), existing: true };
+    }
+    const identity = await requestIdentity(request.identity, http, log.mask);
+    const { claims } = identity;
+    const server = request.server.replace(/\/$/, '');
+    const statement = composeProvenance({
+        image,
+        index: index.digest,
+        builds,
+        revision: request.revision,
+        server,
+        claims,
+    });
+    const services = request.services ?? servicesFor(claims, server);
+    const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits);
+    const storage = await storeWithGitHub(store, bytes, http);
+    const attached = await attachBundle(registry, missing, bytes, PROVENANCE_TYPE);
+    const logged = logIndex === undefined ? '' : `, with the entry ${logIndex} in the log of ${services.rekor}`;
+    log.info(`Attested ${name} and its ${builds.length} images: signed as ${server}/${claims.job_workflow_ref}${logged}`);
+    if (!storage.stored)
+        log.notice(storage.notice);
+    const id = storage.stored ? storage.id : undefined;
+    return {
+        digest: attestationOf([...attached, ...found], index),
+        existing: false,
+        ...(id !== undefined && { url: `${server}/${claims.repository}/attestations/${id}` }),
+    };
+}
+function subjectsOf(index, builds) {
+    const ofIndex = { mediaType: index.mediaType, digest: index.digest, size: index.bytes.length };
+    const all = [ofIndex, ...builds.map(({ mediaType, digest, size }) => ({ mediaType, digest, size }))];
+    return [...new Map(all.map((subject) => [subject.digest, subject])).values()];
+}
+function attestationOf(subjects, { digest }) {
+    const ofIndex = subjects.find((one) => one.subject.digest === digest && one.attestation !== undefined);
+    if (ofIndex?.attestation === undefined)
+        throw new Error('the index is attested');
+    return ofIndex.attestation;
+}
+
+;// CONCATENATED MODULE: ./lib/modes/merge-attest.js
+
+
+function prepareAttestation({ attest: wanted, push, images, token }, { identity: source, source: url, api, repository }, { registry, http, log, signing }) {
+    if (!wanted || !push)
+        return undefined;
+    const identity = requireIdentity(source);
+    log.mask(identity.token);
+    const server = new URL(url).origin;
+    const store = { api, repository, token };
+    return (index, members, revision) => attest({ images, index, builds: members.map(buildOf), revision, server, identity, store, ...signing }, { registry, http, log });
+}
+function buildOf({ platform, system, image: { mediaType, digest, size }, info, record }) {
+    return {
+        platform,
+        system,
+        mediaType,
+        digest,
+        size,
+        derivation: record?.derivation,
+        storePath: info?.storePath ?? record?.storePath,
+        inputs: record?.inputs,
     };
 }
 
@@ -68205,6 +70486,7 @@ function errorMessageOf(text) {
 
 
 
+
 function reportNothing(log) {
     const why = 'builds with `push: false` push no images and hand over no digests';
     log.notice(`Nothing to check: ${why}`);
@@ -68254,7 +70536,7 @@ function logMergeResult(index, members, plans, { images, push }, log) {
         log.info(`${formatReference(tag)}: ${push ? published : planned}`);
     }
 }
-function reportMerge(index, members, plans, unchanged, { images, push }) {
+function reportMerge(index, members, plans, { unchanged, changes, attestation }, { images, push }) {
     const [first] = images;
     if (first === undefined)
         throw new Error('inputs name at least one image');
@@ -68268,14 +70550,22 @@ function reportMerge(index, members, plans, unchanged, { images, push }) {
     return {
         outputs: {
             digest: index.digest,
+            name: formatRepository(first),
             image: `${formatRepository(first)}@${index.digest}`,
             tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
             'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
             changed: String(changed),
             platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+            changes: serializeChanges(changes),
+            ...(attestation && { attestation: attestation.digest }),
         },
-        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
+        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed, changes, attestation }),
+        ...(push && { artifacts: images.map((image) => artifactOf(image, published, index)) }),
     };
+}
+function artifactOf(image, published, { digest }) {
+    const plan = published.find(({ tag }) => sameRepository(tag.repository, image));
+    return `${plan === undefined ? formatRepository(image) : formatReference(plan.tag)}@${digest}`;
 }
 function findBuiltCommit(records, annotations, workflow, log) {
     const revision = builtRevision(records, workflow, log);
@@ -68328,49 +70618,73 @@ function newerCommits(relations) {
 
 
 
+
+
+
 async function merge(inputs, workflow, tools) {
     const { deferExit, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
     return deferExit(mergeImages(inputs, workflow, tools, signal));
 }
 async function mergeImages(inputs, workflow, tools, signal) {
     const { registry, log } = tools;
+    const attestIndex = prepareAttestation(inputs, workflow, tools);
     const collecting = collectCandidates(inputs, workflow, log);
     if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0)
         return reportNothing(log);
     const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log);
-    const { members, commit, published, relations } = found;
+    const { members, commit, published, relations, reader } = found;
     const composed = compose(members, inputs.annotations, commit.origin);
     for (const warning of composed.warnings)
         log.warning(warning);
-    const unchanged = inputs.republish ? undefined : findSameIndex(composed, published);
+    const unchanged = inputs.republish
+        ? undefined
+        : findSameIndex(composed, immutableFirst(published, inputs.immutableTags));
     const platforms = members.map(({ platform }) => platform);
     const plan = (index) => planTags(published, index.digest, platforms, newerCommits(relations));
     const plans = plan(unchanged ?? composed);
+    assertImmutableTagsKept(plans, (unchanged ?? composed).digest, inputs, 'No tag has moved.');
     if (!inputs.allowMissingPlatforms)
         assertNoPlatformLost(plans, 'No tag has moved.');
     const once = logOnce(log);
     logTagPlan(plans, inputs, commit.head, relations, once);
-    if (!inputs.push) {
-        logMergeResult(unchanged ?? composed, members, plans, inputs, log);
-        return reportMerge(unchanged ?? composed, members, plans, unchanged !== undefined, inputs);
-    }
+    const comparing = compareMembers(reader, members, published, (unchanged ?? composed).digest, log);
+    const report = async (index, results, attestation) => {
+        const changes = await unlessCancelled(comparing, signal);
+        logMergeResult(index, members, results, inputs, log);
+        if (changes !== undefined)
+            logChanges(changes, log);
+        return reportMerge(index, members, results, { unchanged: index === unchanged, changes, attestation }, inputs);
+    };
+    if (!inputs.push)
+        return report(unchanged ?? composed, plans);
     const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
     const index = await beforeTags(storing, signal, log);
+    const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log));
     const replan = async (tags) => {
         const now = await readTags(tags, commit, inputs, workflow, tools);
         const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations));
+        assertImmutableTagsKept(again, index.digest, inputs);
         if (!inputs.allowMissingPlatforms)
             assertNoPlatformLost(again);
         logTagPlan(again, inputs, commit.head, now.relations, once);
         return again;
     };
-    const results = await publishTags(registry, index, plan(index), { replan, signal, log }).catch((error) => {
+    const final = plan(index);
+    assertImmutableTagsKept(final, index.digest, inputs, 'No tag has moved.');
+    const results = await publishTags(registry, index, final, { replan, signal, log }).catch((error) => {
         if (signal.aborted)
             log.error((0,errors/* messageOf */.bD)(error));
         throw error;
     });
-    logMergeResult(index, members, results, inputs, log);
-    return reportMerge(index, members, results, index === unchanged, inputs);
+    return report(index, results, attestation);
+}
+async function unlessCancelled(work, signal) {
+    const cancelled = () => new errors/* MergeError */.VX({ message: 'The step was cancelled' });
+    return (0,cancellation/* untilAborted */.Eu)(work, signal, cancelled).catch((error) => {
+        if (signal.aborted)
+            return undefined;
+        throw error;
+    });
 }
 async function beforeTags(work, signal, log) {
     const cancelled = () => new errors/* MergeError */.VX({ message: 'The step was cancelled' });
@@ -68385,14 +70699,15 @@ async function beforeTags(work, signal, log) {
 }
 async function readAndVerify(collecting, inputs, workflow, tools) {
     const { registry, log } = tools;
+    const reader = shareLookUps(registry);
     const checking = inputs.push ? settleAll(inputs.images.map((image) => registry.checkPush(image))) : Promise.resolve();
     const choosing = collecting.then((candidates) => chooseComplete(candidates, inputs, workflow, log));
-    const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, shareLookUps(registry)));
+    const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, reader));
     const reading = choosing.then(async (chosen) => {
         const records = chosen.flatMap(({ record }) => record ?? []);
         const commit = findBuiltCommit(records, inputs.annotations, workflow, log);
         const tags = fillTags(inputs.tags, commit.revision);
-        return { commit, ...(await readTags(tags, commit, inputs, workflow, tools)) };
+        return { commit, ...(await readTags(tags, commit, inputs, workflow, { ...tools, registry: reader })) };
     });
     const all = settleAll([verifying, reading]);
     all.catch(() => undefined);
@@ -68404,7 +70719,7 @@ async function readAndVerify(collecting, inputs, workflow, tools) {
         throw error;
     }
     await all;
-    return { members: await verifying, ...(await reading) };
+    return { members: await verifying, reader, ...(await reading) };
 }
 async function chooseComplete(candidates, inputs, workflow, log) {
     const chosen = chooseCandidates(candidates, inputs, workflow.run);
@@ -68706,6 +71021,371 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     return { systems: planned.map(({ system }) => system), unchanged };
 }
 
+;// CONCATENATED MODULE: ./lib/changes/published-platform.js
+
+
+
+
+
+
+
+
+async function readPublishedPlatform(registry, reference, platform) {
+    const { repository, tag, digest } = reference;
+    const name = formatReference(reference);
+    const stored = await registry.getManifest(repository, digest ?? tag ?? 'latest');
+    if (stored === undefined)
+        throw new errors/* VerificationError */.mk({
+            message: `${name} does not exist`,
+            hint: 'In `image`, name a published image with its tag or digest.',
+        });
+    const parsed = parseManifest(stored.bytes, stored.mediaType, name);
+    const entry = parsed.kind === 'index' ? entryIn(parsed, platform) : stored.digest;
+    if (entry === undefined)
+        throw notForPlatform(name, platform, platformsIn(parsed));
+    const image = await fetchImage(registry, repository, entry);
+    if (!fits(image.platform, platform))
+        throw notForPlatform(name, platform, [formatPlatform(image.platform)]);
+    const named = parsed.annotations[REVISION] ?? image.own.annotations[REVISION] ?? '';
+    return {
+        image,
+        addedLabels: fromAnnotations(image.own.annotations)?.labels ?? [],
+        ...(isCommitId(named) && { revision: named }),
+    };
+}
+function entryIn({ manifests }, wanted) {
+    const matching = manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
+    const exact = matching.find(({ platform }) => platform !== undefined && samePlatform(platform, wanted));
+    return (exact ?? matching[0])?.digest;
+}
+function platformsIn(parsed) {
+    if (parsed.kind === 'manifest')
+        return [];
+    const images = parsed.manifests.filter((one) => !isAttestation(one));
+    return images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'));
+}
+function notForPlatform(name, wanted, existing) {
+    return new errors/* VerificationError */.mk({
+        message: `${name} has no image for ${formatPlatform(wanted)}`,
+        detail: `It has ${existing.join(', ') || 'no images'}.`,
+        hint: 'Set `system` to one of the systems that the image is published for, and run this step on a runner that can build for it.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/changes/verification.js
+
+
+
+
+
+function compareWithPublished(published, built, added) {
+    const { labels } = parseConfig(published, 'the published config');
+    const addedLabels = Object.fromEntries(Object.entries(labels).filter(([key]) => added.includes(key)));
+    const expected = withLabels(built, addedLabels);
+    if (digestOf(expected) === digestOf(published))
+        return { differences: [], addedLabels };
+    const layers = compareDiffIds(comparedLayers(published), comparedLayers(expected));
+    const fields = differentFields(published, expected, layers.length > 0);
+    const config = fields.length === 0 && layers.length === 0 ? ['encoding'] : fields;
+    return {
+        differences: [...layers, ...config.map((field) => ({ part: 'config', field: (0,lib_text/* sanitizeLine */.g$)(field) }))],
+        addedLabels,
+    };
+}
+function differentStorePaths(differences) {
+    const layers = differences.filter((one) => one.part === 'layer');
+    const pathsOf = (which) => new Set(layers.flatMap((one) => one[which]?.storePaths ?? []));
+    const [published, built] = [pathsOf('published'), pathsOf('built')];
+    const same = layers.filter((one) => one.published && one.built && sameContents(one.published, one.built));
+    return {
+        onlyPublished: [...published].filter((path) => !built.has(path)),
+        onlyBuilt: [...built].filter((path) => !published.has(path)),
+        otherContent: [...new Set(same.flatMap((one) => one.built?.storePaths ?? []))],
+    };
+}
+function serializeDifferences(differences) {
+    for (let most = ENTRIES_LIMIT;; most = Math.floor(most / 2)) {
+        const json = JSON.stringify(differences.slice(0, most).map((one) => shortenDifference(one, most)));
+        if (json.length <= verification_JSON_LIMIT || most === 1)
+            return json;
+    }
+}
+const verification_JSON_LIMIT = 100_000;
+const ENTRIES_LIMIT = 4096;
+function shortenDifference(difference, most) {
+    if (difference.part === 'config')
+        return difference;
+    const { published, built } = difference;
+    const short = (layer) => layer.storePaths === undefined ? layer : { ...layer, storePaths: layer.storePaths.slice(0, most) };
+    return { part: 'layer', ...(published && { published: short(published) }), ...(built && { built: short(built) }) };
+}
+function comparedLayers(config) {
+    const { diffIds, comments } = parseConfig(config, 'the config');
+    return diffIds.map((diffId, at) => {
+        const storePaths = storePathsInHistory(comments[at] ?? '');
+        return { number: at + 1, diffId, ...(storePaths && { storePaths }) };
+    });
+}
+function compareDiffIds(published, built) {
+    const [gone, fresh] = [withoutLayers(published, built), withoutLayers(built, published)];
+    if (gone.length === 0 && fresh.length === 0)
+        return misplacedLayers(published, built);
+    const left = new Set(fresh);
+    const partners = new Map();
+    for (const matches of [sameContents, samePlace])
+        for (const layer of gone) {
+            const partner = partners.has(layer) ? undefined : [...left].find((one) => matches(layer, one));
+            if (partner === undefined)
+                continue;
+            left.delete(partner);
+            partners.set(layer, partner);
+        }
+    return [
+        ...gone.map((layer) => {
+            const partner = partners.get(layer);
+            return { part: 'layer', published: layer, ...(partner && { built: partner }) };
+        }),
+        ...[...left].map((layer) => ({ part: 'layer', built: layer })),
+    ].sort((one, other) => layerNumber(one) - layerNumber(other));
+}
+function layerNumber({ published, built }) {
+    return published?.number ?? built?.number ?? 0;
+}
+function withoutLayers(layers, others) {
+    const counts = new Map();
+    for (const { diffId } of others)
+        counts.set(diffId, (counts.get(diffId) ?? 0) + 1);
+    return layers.filter(({ diffId }) => {
+        const count = counts.get(diffId) ?? 0;
+        counts.set(diffId, count - 1);
+        return count <= 0;
+    });
+}
+function misplacedLayers(published, built) {
+    return published.flatMap((layer, at) => {
+        const other = built[at];
+        return other === undefined || other.diffId === layer.diffId
+            ? []
+            : [{ part: 'layer', published: layer, built: other }];
+    });
+}
+function sameContents({ storePaths = [] }, { storePaths: others = [] }) {
+    return (storePaths.length > 0 &&
+        storePaths.length === others.length &&
+        JSON.stringify(storePaths) === JSON.stringify(others));
+}
+function samePlace(one, other) {
+    return one.number === other.number;
+}
+function differentFields(published, built, layersDiffer) {
+    const [one, other] = [configFields(published, layersDiffer), configFields(built, layersDiffer)];
+    return [...new Set([...one.keys(), ...other.keys()])].filter((field) => one.get(field) !== other.get(field)).sort();
+}
+function configFields(bytes, layersDiffer) {
+    const { created, history, config, rootfs, ...others } = objectIn(JSON.parse(bytes.toString('utf8')));
+    const entries = Array.isArray(history) ? history.map(objectIn) : [];
+    const { Labels: labels, ...settings } = objectIn(config);
+    const { diff_ids: _, ...root } = objectIn(rootfs);
+    const fields = {
+        ...others,
+        rootfs: root,
+        created: [created, ...new Set(entries.map((entry) => entry['created']))],
+        ...(!layersDiffer && { history: entries.map((entry) => ({ ...entry, created: undefined })) }),
+        ...prefixed('config.', settings),
+        ...prefixed('config.Labels.', objectIn(labels)),
+    };
+    return new Map(Object.entries(fields).map(([field, value]) => [field, canonicalJson(value)]));
+}
+function objectIn(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {};
+}
+function prefixed(prefix, fields) {
+    return Object.fromEntries(Object.entries(fields).map(([key, value]) => [`${prefix}${key}`, value]));
+}
+function canonicalJson(value) {
+    return JSON.stringify(value, (_key, one) => {
+        if (typeof one !== 'object' || one === null || Array.isArray(one))
+            return one;
+        return Object.fromEntries(Object.entries(one).sort(([a], [b]) => (a < b ? -1 : 1)));
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/modes/verify-report.js
+
+
+
+
+
+
+
+function verificationFailure(report) {
+    const { reference, system, platform, differences, published } = report;
+    return new errors/* VerificationError */.mk({
+        message: `${formatReference(reference)} for ${formatPlatform(platform)} is not the image that this source builds for ${system}`,
+        detail: [`published: ${published.image.digest}`, ...describeDifferences(differences, layerCount(published))].join('\n'),
+        hint: adviseSource(report),
+    });
+}
+function summarizeVerification(report) {
+    const { reference, system, platform, published, revision, storePath, differences, addedLabels } = report;
+    const labels = Object.entries(addedLabels);
+    return joinLines(`### ${differences.length === 0 ? 'Verified' : 'Not verified'} for ${system} (${formatPlatform(platform)})`, '', differences.length === 0
+        ? `${code(formatReference(reference))} is the image that this source builds.`
+        : `${code(formatReference(reference))} is not the image that this source builds.`, '', '| | published | built |', '|---|---|---|', `| image | ${code(published.image.digest)} | ${code(storePath)} |`, `| commit | ${code(published.revision ?? 'not known')} | ${code(revision ?? 'not known')} |`, '', ...(labels.length === 0
+        ? []
+        : [
+            `Labels that were added at publication, not compared: ${labels.map(([key]) => quoteName(key)).join(', ')}`,
+            '',
+        ]), ...(differences.length === 0 ? [] : tabulate(differences)));
+}
+const LAYERS_SHOWN = 20;
+const PATHS_SHOWN = 30;
+function describeDifferences(differences, count) {
+    const layers = differences.filter((one) => one.part === 'layer');
+    const fields = differences.flatMap((one) => (one.part === 'config' ? [one.field] : []));
+    const { onlyPublished, onlyBuilt, otherContent } = differentStorePaths(differences);
+    return [
+        layers.length === 0 ? `layers: all ${count} are equal` : `layers: ${layers.length} of ${count} differ`,
+        ...limitLines(layers.map((one) => `  ${describeLayer(one)}`), LAYERS_SHOWN),
+        ...listPaths('store paths only in the published image', onlyPublished),
+        ...listPaths('store paths only in the build', onlyBuilt),
+        ...listPaths('store paths of layers with other content', otherContent),
+        describeFields(fields, layers.length > 0),
+    ];
+}
+function describeLayer({ published, built }) {
+    const sides = [...(published ? [`published ${published.diffId}`] : []), ...(built ? [`built ${built.diffId}`] : [])];
+    const numbers = new Set([published, built].flatMap((one) => (one ? [one.number] : [])));
+    return `layer ${[...numbers].join(' → ')}: ${sides.join(', ')}${sides.length === 1 ? ' only' : ''}`;
+}
+function listPaths(title, paths) {
+    return paths.length === 0
+        ? []
+        : [
+            `${title}:`,
+            ...limitLines(paths.map((path) => `  ${path}`), PATHS_SHOWN),
+        ];
+}
+function limitLines(lines, most) {
+    return lines.length <= most ? lines : [...lines.slice(0, most), `  and ${lines.length - most} more`];
+}
+function describeFields(fields, layersDiffer) {
+    if (fields.length === 0)
+        return 'config: equal, except for the layers';
+    if (fields.includes('encoding'))
+        return 'config: the same content in other bytes, such as with fields in another order';
+    const names = limitLines(fields, LAYERS_SHOWN).join(', ');
+    const except = layersDiffer ? '' : '; everything else is equal';
+    return `config: ${names} ${fields.length === 1 ? 'differs' : 'differ'}${except}`;
+}
+function adviseSource({ published: { revision: published }, revision, differences }) {
+    if (published !== undefined && published !== revision) {
+        const built = revision === undefined ? 'The commit that was built is unknown' : `Commit ${revision} was built`;
+        return `${built}, but the index names commit ${published}. Check out that commit before this step:
+  - uses: actions/checkout@v7
+    with:
+      ref: ${published}`;
+    }
+    const { otherContent } = differentStorePaths(differences);
+    const commit = published === undefined
+        ? 'The index does not name its commit (annotation org.opencontainers.image.revision). Check out the commit that the image was published from.'
+        : `The index names the commit that was built, ${published}.`;
+    const inputs = 'Use the same flake.lock, `attribute` and `nix-args` as when it was published.';
+    const rebuild = otherContent.length > 0
+        ? ` If the build is not reproducible, its content differs each time. To check that: nix build --rebuild ${otherContent[0]}`
+        : '';
+    return `${commit} ${inputs}${rebuild}`;
+}
+function tabulate(differences) {
+    const layers = differences.filter((one) => one.part === 'layer');
+    const fields = differences.flatMap((one) => (one.part === 'config' ? [one.field] : []));
+    const shown = layers.slice(0, LAYERS_SHOWN);
+    return [
+        ...(layers.length === 0
+            ? []
+            : [
+                '| layer | published | built |',
+                '|---|---|---|',
+                ...shown.map((one) => `| ${layerNumber(one)} | ${describeSide(one.published)} | ${describeSide(one.built)} |`),
+                '',
+                ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
+            ]),
+        ...(fields.length === 0
+            ? []
+            : [`Different in the config: ${fields.slice(0, LAYERS_SHOWN).map(quoteName).join(', ')}`, '']),
+    ];
+}
+function describeSide(layer) {
+    if (layer === undefined)
+        return '';
+    const { storePaths = [], diffId } = layer;
+    const paths = storePaths.slice(0, PATHS_SHOWN).map(code);
+    const more = storePaths.length > paths.length ? [`and ${storePaths.length - paths.length} more`] : [];
+    return [code(diffId), ...paths, ...more].join('<br>');
+}
+function quoteName(text) {
+    return code((0,lib_text/* sanitizeLine */.g$)(text).replaceAll('|', ''));
+}
+function layerCount({ image }) {
+    return parseConfig(image.configBytes, 'the config').diffIds.length;
+}
+
+;// CONCATENATED MODULE: ./lib/modes/verify.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function verify(inputs, workflow, tools) {
+    const { registry, log } = tools;
+    const { reference, system } = inputs;
+    const platform = platformOf(system);
+    const published = await readPublishedPlatform(registry, reference, platform);
+    const name = `${formatReference(reference)} for ${formatPlatform(platform)}`;
+    log.info(`${name} is ${published.image.digest}${published.revision ? `, from commit ${published.revision}` : ''}`);
+    const revision = await findBuiltRevision(inputs);
+    if (revision !== undefined)
+        log.info(`Commit ${revision} is checked out`);
+    const { storePath, config } = await buildConfig(inputs, workflow, tools);
+    const { differences, addedLabels } = compareWithPublished(published.image.configBytes, config, published.addedLabels);
+    const report = { reference, system, platform, published, revision, storePath, differences, addedLabels };
+    const failure = differences.length === 0 ? undefined : verificationFailure(report);
+    if (failure === undefined)
+        log.info(`Verified: ${name} is the image that this source builds`);
+    return {
+        outputs: { verified: String(failure === undefined), differences: serializeDifferences(differences) },
+        summary: summarizeVerification(report),
+        ...(failure && { failure }),
+    };
+}
+async function findBuiltRevision(inputs) {
+    const folder = sourceFolder(inputs);
+    return folder === undefined ? undefined : readHead(folder);
+}
+async function buildConfig(inputs, { runnerSystem, tempFolder }, { log }) {
+    const { system, nixArgs } = inputs;
+    const requested = installableOf(inputs, runnerSystem);
+    const local = await addLocalImage(requested, runnerSystem, log);
+    const folders = [store_path_storeFolder(), tempFolder];
+    const call = { installable: local ?? requested, nixArgs, system, runnerSystem, folders };
+    const image = local
+        ? await findImageInStore(local.text, true, log)
+        : await buildImage(call, await evaluateImage(call, log), true, log);
+    return withReadableSource(image, call, tempFolder, log, async (source) => {
+        const { configBytes } = await checkImage(source, platformOf(system));
+        return { storePath: image.storePath, config: configBytes };
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/credentials.js
 
 
@@ -68864,6 +71544,8 @@ function helperFailed(program, file, host, why) {
 
 
 
+
+
 async function run(env) {
     const stopReports = reportSilence(log/* jobLog */.W.info);
     try {
@@ -68874,9 +71556,14 @@ async function run(env) {
             log/* jobLog */.W.notice(notice);
         for (const note of inputs.notes)
             log/* jobLog */.W.info(note);
-        const { outputs, summary } = await runMode(inputs, env);
+        const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env);
         await writeOutputs(outputs, env);
-        await writeSummary(summary, env);
+        for (const warning of await declareArtifacts(artifacts, env))
+            log/* jobLog */.W.warning(warning);
+        if (inputs.summary)
+            await writeSummary(summary, env, failure === undefined);
+        if (failure !== undefined)
+            throw failure;
         return 0;
     }
     catch (error) {
@@ -68901,7 +71588,7 @@ async function writeOutputs(outputs, env) {
         throw await (0,disk/* diskFailure */.C9)(`Can't write the outputs of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
     }
 }
-async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }) {
+async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }, succeeded) {
     if (!file)
         return;
     try {
@@ -68910,7 +71597,8 @@ async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }) {
     catch (error) {
         const failure = await (0,disk/* diskFailure */.C9)(`Can't write the summary of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
         const { message, detail } = failure.parts;
-        log/* jobLog */.W.warning(new errors/* ActionError */.lZ({ message, detail, hint: 'The step has succeeded.' }).message);
+        const hint = succeeded ? 'The step has succeeded.' : undefined;
+        log/* jobLog */.W.warning(new errors/* ActionError */.lZ({ message, detail, hint }).message);
     }
 }
 function forSummary(text) {
@@ -68929,6 +71617,8 @@ async function runMode(inputs, env) {
             return build(inputs, workflow, tools);
         case 'merge':
             return merge(inputs, workflow, tools);
+        case 'verify':
+            return verify(inputs, workflow, tools);
     }
 }
 function openRegistry(http, env) {
@@ -69059,7 +71749,7 @@ function formatBytes(bytes) {
 
 /***/ }),
 
-/***/ 50912:
+/***/ 78974:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -69641,8 +72331,8 @@ function toPlatformPath(pth) {
     return pth.replace(/[/\\]/g, path.sep);
 }
 //# sourceMappingURL=path-utils.js.map
-;// CONCATENATED MODULE: external "string_decoder"
-const external_string_decoder_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("string_decoder");
+// EXTERNAL MODULE: external "string_decoder"
+var external_string_decoder_ = __nccwpck_require__(13193);
 // EXTERNAL MODULE: external "events"
 var external_events_ = __nccwpck_require__(24434);
 ;// CONCATENATED MODULE: external "child_process"

@@ -23,6 +23,15 @@ export interface Workflow {
   readonly tempFolder: string
   /** The Nix system of the machine. */
   readonly runnerSystem: string
+  /** Absent without the permission `id-token: write`. */
+  readonly identity?: IdentitySource | undefined
+}
+
+/** Where a job gets its identity tokens. */
+export interface IdentitySource {
+  readonly url: URL
+  /** Authorizes the requests. Secret. */
+  readonly token: string
 }
 
 /** Returns the Nix system of the runner or, outside of a run, of this machine. */
@@ -46,7 +55,14 @@ export function readWorkflow(env: Environment): Workflow {
     api: env.GITHUB_API_URL ?? '',
     tempFolder: env.RUNNER_TEMP || tmpdir(),
     runnerSystem: ownSystem(env),
+    identity: readIdentitySource(env),
   }
+}
+
+/** Returns where this job gets its identity tokens. The runner sets the variables only with `id-token: write`. */
+export function readIdentitySource(env: Environment): IdentitySource | undefined {
+  const { ACTIONS_ID_TOKEN_REQUEST_URL: url = '', ACTIONS_ID_TOKEN_REQUEST_TOKEN: token = '' } = env
+  return URL.canParse(url) && token !== '' ? { url: new URL(url), token } : undefined
 }
 
 const PULL_REQUEST_EVENT = v.object({ pull_request: v.object({ head: v.object({ sha: v.string() }) }) })

@@ -104,6 +104,11 @@ export class MergeError extends ActionError {
   override readonly name = 'MergeError'
 }
 
+/** A published image that is not the one that the source builds. */
+export class VerificationError extends ActionError {
+  override readonly name = 'VerificationError'
+}
+
 /** A tag that could not be moved. */
 export class TagError extends ActionError {
   override readonly name: string = 'TagError'

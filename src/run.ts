@@ -3,22 +3,21 @@ import { homedir, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import * as core from '@actions/core'
 import { adviceFor, adviceForDisk } from './actions/advice.ts'
+import { declareArtifacts } from './actions/artifacts.ts'
 import { cancellation, isCancelled } from './actions/cancel.ts'
 import { jobLog } from './actions/log.ts'
 import { type Environment, readWorkflow } from './context.ts'
 import { ActionError, DiskError, messageOf } from './errors.ts'
 import { diskFailure } from './fs/disk.ts'
 import { createHttp, type Http } from './http/client.ts'
-import type { BuildInputs } from './inputs/build.ts'
 import { inputOf } from './inputs/field.ts'
-import { readInputs } from './inputs/inputs.ts'
-import type { MergeInputs } from './inputs/merge.ts'
-import type { PlanInputs } from './inputs/plan.ts'
+import { type Inputs, readInputs } from './inputs/inputs.ts'
 import { reportSilence } from './log.ts'
 import { build } from './modes/build.ts'
 import { merge } from './modes/merge.ts'
 import type { Result } from './modes/mode.ts'
 import { plan } from './modes/plan.ts'
+import { verify } from './modes/verify.ts'
 import { waitUnlessCancelled } from './process/cancellation.ts'
 import { credentialsFrom } from './registry/credentials.ts'
 import { createRegistry, type Registry } from './registry/registry.ts'
@@ -30,7 +29,7 @@ import { withoutEscapes, withoutHidden } from './text.ts'
  * Runs the action: reads the inputs, runs the mode, and writes its outputs and summary. Reports a failure as one error.
  *
  * - `inputs/` parses and validates inputs; `context.ts` reads what the runner says about the run.
- * - `modes/build.ts`, `modes/merge.ts` and `modes/plan.ts` are the three modes, top to bottom.
+ * - `modes/build.ts`, `modes/merge.ts`, `modes/plan.ts` and `modes/verify.ts` are the modes, top to bottom.
  * - `actions/` talks to GitHub Actions. Below the modes, only the artifact client in `record/` does.
  * @param env the runner's environment
  * @returns the exit code. Connections and child processes may still be open
@@ -42,9 +41,11 @@ export async function run(env: Environment): Promise<number> {
     if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     for (const note of inputs.notes) jobLog.info(note)
-    const { outputs, summary } = await runMode(inputs, env)
+    const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env)
     await writeOutputs(outputs, env)
-    await writeSummary(summary, env)
+    for (const warning of await declareArtifacts(artifacts, env)) jobLog.warning(warning)
+    if (inputs.summary) await writeSummary(summary, env, failure === undefined)
+    if (failure !== undefined) throw failure
     return 0
   } catch (error) {
     // The signal handler ends the process after its child processes.
@@ -67,14 +68,19 @@ async function writeOutputs(outputs: Result['outputs'], env: Environment): Promi
 }
 
 /** Only warns if the summary can't be written: the step has done its work. */
-async function writeSummary(summary: string, { GITHUB_STEP_SUMMARY: file }: Environment): Promise<void> {
+async function writeSummary(
+  summary: string,
+  { GITHUB_STEP_SUMMARY: file }: Environment,
+  succeeded: boolean,
+): Promise<void> {
   if (!file) return
   try {
     await appendFile(file, forSummary(summary))
   } catch (error) {
     const failure = await diskFailure(`Can't write the summary of this step to ${file}`, dirname(file), error)
     const { message, detail } = failure.parts
-    jobLog.warning(new ActionError({ message, detail, hint: 'The step has succeeded.' }).message)
+    const hint = succeeded ? 'The step has succeeded.' : undefined
+    jobLog.warning(new ActionError({ message, detail, hint }).message)
   }
 }
 
@@ -85,7 +91,7 @@ function forSummary(text: string): string {
 /** In characters, of up to four bytes. The runner accepts at most 1 MiB. */
 const SUMMARY_LIMIT = 256 * 1024
 
-async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Environment): Promise<Result> {
+async function runMode(inputs: Inputs, env: Environment): Promise<Result> {
   const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
   const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env, wait })
   const tools = { http, registry: openRegistry(http, env), log: jobLog, cancellation }
@@ -97,6 +103,8 @@ async function runMode(inputs: BuildInputs | MergeInputs | PlanInputs, env: Envi
       return build(inputs, workflow, tools)
     case 'merge':
       return merge(inputs, workflow, tools)
+    case 'verify':
+      return verify(inputs, workflow, tools)
   }
 }
 

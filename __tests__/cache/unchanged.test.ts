@@ -29,9 +29,9 @@ const ARM64 = { os: 'linux', architecture: 'arm64' }
  */
 async function seed(
   server: TestRegistry,
-  { annotations = { [KEY]: PATH }, own = annotations, platform = AMD64, layer = 'gzip' }: Seeding = {},
+  { annotations = { [KEY]: PATH }, own = annotations, platform = AMD64, layer = 'gzip', storePaths }: Seeding = {},
 ): Promise<SeededEntry> {
-  const { digest } = await seedImage(server, 'app', AMD64)
+  const { digest } = await seedImage(server, 'app', AMD64, undefined, { storePaths })
   const plain = JSON.parse(String(server.manifest('app', digest)?.bytes))
   const layers = plain.layers.map((one: object) => ({
     ...one,
@@ -44,6 +44,8 @@ async function seed(
 
 interface Seeding extends Partial<SeededEntry> {
   readonly layer?: string
+  /** In the history of its config. */
+  readonly storePaths?: readonly string[]
   readonly own?: Readonly<Record<string, string>>
 }
 
@@ -55,11 +57,12 @@ interface Asking {
   readonly references?: readonly Reference[]
   /** The path of the image that is to be published, in the same registry. */
   readonly image?: string
+  readonly sbom?: boolean
 }
 
 /** The result for a build, and whether it evaluated a store path. */
 async function ask(client: Client, asking: Asking = {}) {
-  const { path: storePath = PATH, platform = AMD64, image = 'app', labels = {}, references } = asking
+  const { path: storePath = PATH, platform = AMD64, image = 'app', labels = {}, sbom = false, references } = asking
   const format = 'format' in asking ? asking.format : 'gzip'
   const { host } = client.repository
   const lines: string[] = []
@@ -67,7 +70,7 @@ async function ask(client: Client, asking: Asking = {}) {
   const latest = { repository: client.repository, tag: 'latest' }
   const earlier = await readPreviousImages(client, references ?? [latest], log)
   const indexes = ownIndexes(earlier, [{ host, path: image }])
-  const wanted = { platform, storePath, labels, format }
+  const wanted = { platform, storePath, labels, format, sbom }
   const unchanged = await findUnchanged(client, indexes, wanted, log)
   const found = unchanged?.image
   return { worthwhile: namesStorePath(indexes, platform), digest: found?.digest, found, unchanged, lines }
@@ -113,6 +116,7 @@ test('a build is evaluated only if an index names store paths, and not with `reb
     labels: {},
     format: 'gzip',
     rebuild: false,
+    sbom: false,
   } as const
   const unused = async () => fail('there is an evaluation')
   expect(await lookForUnchanged({ ...question, rebuild: true }, latest, client, log, unused)).toBeUndefined()
@@ -147,6 +151,41 @@ test('what is attested about it stands in the way of nothing', async () => {
   const { server, client, first } = await published()
   seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
   expect((await ask(client)).digest).toBe(first.digest)
+})
+
+test('an image that has no SBOM yet is built once, unless it may never get one', async () => {
+  const glibc = `/nix/store/${'1'.repeat(32)}-glibc-2.40`
+  const rootLayer = `/nix/store/${'2'.repeat(32)}-app-customisation-layer`
+  const { server, client, first } = await published([{ storePaths: [glibc] }])
+  const { digest, lines } = await ask(client, { sbom: true })
+  expect(digest).toBeUndefined()
+  expect(lines).toEqual([expect.stringMatching(/^Building .* names its store path: it has no SBOM yet$/)])
+  expect((await ask(client, { sbom: false })).digest).toBe(first.digest)
+  // Docker attaches none.
+  expect((await ask(client, { sbom: true, format: undefined })).digest).toBe(first.digest)
+
+  seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
+  const attested = await ask(client, { sbom: true })
+  expect(attested.digest).toBe(first.digest)
+  expect(attested.found?.attestations).toHaveLength(1)
+
+  for (const storePaths of [undefined, [], [rootLayer]]) {
+    const without = await published([{ ...(storePaths && { storePaths }) }])
+    expect((await ask(without.client, { sbom: true })).digest).toBe(without.first.digest)
+  }
+})
+
+test('an image whose SBOM was deleted is built', async () => {
+  const { server, client, first } = await published()
+  const sbom = await seedAttestation(server, 'app', first)
+  seedIndex(server, 'app', [first, sbom], 'latest')
+  const [, statement] = blobsOf(server, 'app', sbom.digest)
+  for (const lost of [sbom.digest, statement]) {
+    server.setFault(({ reference }) => (reference === lost ? { kind: 'status', status: 404 } : undefined))
+    const { digest, lines } = await ask(client, { sbom: true })
+    expect(digest).toBeUndefined()
+    expect(lines).toEqual([expect.stringMatching(/^Building the image .*(not in|missing from) the registry/)])
+  }
 })
 
 test('where Docker pushes, the compression is Docker’s own', async () => {

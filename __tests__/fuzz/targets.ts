@@ -5,6 +5,7 @@ import { compressed, sources } from './targets/files.ts'
 import { layoutLinks, layouts } from './targets/layouts.ts'
 import { failures, nixLogs, texts } from './targets/logs.ts'
 import { annotations, challenges, references } from './targets/names.ts'
+import { pathInfos, programs } from './targets/sbom.ts'
 
 /** All targets. */
 export const TARGETS: readonly Target[] = [
@@ -24,4 +25,6 @@ export const TARGETS: readonly Target[] = [
   nixLogs,
   failures,
   texts,
+  programs,
+  pathInfos,
 ]

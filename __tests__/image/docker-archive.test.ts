@@ -28,7 +28,7 @@ function read(bytes: Buffer): Promise<SourceImage> {
 
 /** Returns the image that an archive should be read as. */
 function contentOf({ layers, config, configDigest }: MadeArchive, names: readonly string[] = ['app:nix']): object {
-  const { os, architecture, history = [] } = JSON.parse(config.toString())
+  const { os, architecture, created, history = [] } = JSON.parse(config.toString())
   const diffIds = layers.map(({ diffId }) => diffId)
   return {
     names,
@@ -40,6 +40,7 @@ function contentOf({ layers, config, configDigest }: MadeArchive, names: readonl
       architecture,
       diffIds,
       labels: {},
+      created,
       comments: history.map(({ comment }: { comment: string }) => comment),
     },
     archiveManifest: expect.any(Buffer),

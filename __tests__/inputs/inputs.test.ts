@@ -7,6 +7,7 @@ import { readInputs } from '../../src/inputs/inputs.ts'
 import type { MergeInputs } from '../../src/inputs/merge.ts'
 import type { PlanInputs } from '../../src/inputs/plan.ts'
 import { fillTags } from '../../src/inputs/tags.ts'
+import type { VerifyInputs } from '../../src/inputs/verify.ts'
 import { formatReference, formatRepository } from '../../src/oci/reference.ts'
 
 type Inputs = Readonly<Record<string, string>>
@@ -57,6 +58,7 @@ test('a build needs no more than mode and image', () => {
     mode: 'build',
     images: [{ host: 'ghcr.io', path: 'owner/app' }],
     push: true,
+    summary: true,
     notices: [],
     notes: [],
     system: 'x86_64-linux',
@@ -65,6 +67,7 @@ test('a build needs no more than mode and image', () => {
     installable: '',
     file: '',
     rebuild: false,
+    sbom: true,
     jobIndex: undefined,
 
     nixArgs: [],
@@ -75,6 +78,7 @@ test('a build needs no more than mode and image', () => {
     reuseFrom: [],
     labels: {},
     retentionDays: 1,
+    test: '',
     jobTotal: undefined,
   })
 })
@@ -91,6 +95,7 @@ describe('plan', () => {
       mode: 'plan',
       images: [{ host: 'ghcr.io', path: 'owner/app' }],
       push: true,
+      summary: true,
       notices: [],
       notes: [],
       flake: '.',
@@ -100,6 +105,7 @@ describe('plan', () => {
       format: 'gzip',
       labels: {},
       rebuild: false,
+      sbom: true,
       runners: new Map(),
     })
   })
@@ -129,14 +135,66 @@ describe('plan', () => {
   })
 })
 
+describe('verify', () => {
+  const readVerify = (inputs: Inputs = {}): VerifyInputs => {
+    const read = readInputs(environment({ mode: 'verify', image: 'ghcr.io/owner/app:1.2.3', ...inputs }))
+    if (read.mode !== 'verify') throw new Error('not what was asked for')
+    return read
+  }
+  const repository = { host: 'ghcr.io', path: 'owner/app' }
+  const digest = `sha256:${'a'.repeat(64)}`
+
+  test('needs no more than mode and image', () => {
+    expect(readVerify()).toEqual({
+      mode: 'verify',
+      reference: { repository, tag: '1.2.3' },
+      system: 'x86_64-linux',
+      flake: '.',
+      attribute: 'containerImage',
+      installable: '',
+      file: '',
+      nixArgs: [],
+      summary: true,
+      notices: [],
+      notes: [],
+    })
+  })
+
+  test('takes the inputs of the build that select the source', () => {
+    const source = { flake: './nix', attribute: 'images.app', 'nix-args': '--impure', system: 'aarch64-linux' }
+    expect(readVerify(source)).toMatchObject({ flake: './nix', attribute: 'images.app', nixArgs: ['--impure'] })
+    expect(readVerify({ ...source, summary: 'false' })).toMatchObject({ system: 'aarch64-linux', summary: false })
+    expect(readVerify({ file: 'default.nix', flake: './nix' })).toMatchObject({ file: 'default.nix', attribute: '' })
+    expect(readVerify({ file: 'default.nix', flake: './nix' }).notices).toEqual(['Ignoring `flake`: `file` is set'])
+  })
+
+  test.each([
+    [`ghcr.io/Owner/App:V1.2`, { repository, tag: 'V1.2' }],
+    [`ghcr.io/owner/app@${digest}`, { repository, digest }],
+    [`ghcr.io/owner/app:1.2.3@${digest}`, { repository, tag: '1.2.3', digest }],
+  ])('verifies %s', (image, reference) => {
+    expect(readVerify({ image }).reference).toEqual(reference)
+  })
+
+  test.each([
+    ['', ['The input `image` is missing', 'image: ghcr.io/${{ github.repository }}:1.2.3']],
+    ['ghcr.io/owner/app', ['is "ghcr.io/owner/app", which has no tag or digest', ':1.2.3']],
+    ['ghcr.io/owner/app:1\nghcr.io/owner/app:2', ['names 2 images, but `mode: verify` verifies one']],
+    ['ghcr.io/owner/app:-', ['The input `image` is not valid: ']],
+  ])('refuses %j', (image, parts) => {
+    expectMessage(() => readVerify({ image }), parts)
+  })
+})
+
 describe('an input of another mode is reported', () => {
-  const MODES = ['build', 'plan', 'merge']
+  const imageOf = (mode: string): Inputs => (mode === 'verify' ? { image: 'ghcr.io/owner/app:1.2.3' } : {})
+  const MODES = ['build', 'plan', 'merge', 'verify']
   const action: { inputs: Record<string, { description: string; default?: string }> } = parse(
     readFileSync(new URL('../../action.yml', import.meta.url), 'utf8'),
   )
   // As action.yml says it: "build, plan: …".
   const partial = Object.entries(action.inputs).flatMap(([name, { description, default: usual = '' }]) => {
-    const [, modes = ''] = /^((?:build|plan|merge)(?:, (?:build|plan|merge))*): /.exec(description) ?? []
+    const [, modes = ''] = /^((?:build|plan|merge|verify)(?:, (?:build|plan|merge|verify))*): /.exec(description) ?? []
     // A default that an expression gives has a value in every mode.
     return modes === '' || usual.startsWith('${{') ? [] : [{ name, modes: modes.split(', '), usual }]
   })
@@ -147,7 +205,7 @@ describe('an input of another mode is reported', () => {
   test.each(cases)('$name with mode: $mode', ({ name, mode, modes, usual }) => {
     const told = (text: string) => {
       try {
-        return readInputs(environment({ mode, tag: '', [name]: text })).notices.join()
+        return readInputs(environment({ mode, ...imageOf(mode), tag: '', [name]: text })).notices.join()
       } catch (error) {
         return String(error)
       }
@@ -183,13 +241,16 @@ describe('an input of another mode is reported', () => {
     ['build', { tags: 'v1' }, 'users pull in `tags` of a step with `mode: merge`, which may follow in the same job'],
     ['build', { systems: 'x86_64-linux' }, '`system`'],
     ['plan', { systems: 'x86_64-linux' }, 'plan finds the systems in the flake'],
+    ['verify', { tag: '1.2.3' }, 'Name the image to verify in `image`, with its tag or digest.'],
+    ['verify', { tags: '1.2.3' }, 'Name the image to verify in `image`, with its tag or digest.'],
+    ['verify', { systems: 'x86_64-linux' }, 'verify verifies the image of one `system`.'],
   ])('%s: %j would do something else than is meant, and is refused', (mode, inputs, instead) => {
     expectMessage(() => readInputs(environment({ mode, ...inputs })), [instead])
   })
 
   test('what action.yml gives to every mode is no fault of the step', () => {
     const runner = { system: 'x86_64-linux', token: 'ghs_x', 'job-total': '2', 'job-index': '0' }
-    for (const mode of MODES) expect(() => readInputs(environment({ mode, ...runner }))).not.toThrow()
+    for (const mode of MODES) expect(() => readInputs(environment({ mode, ...imageOf(mode), ...runner }))).not.toThrow()
   })
 })
 
@@ -423,7 +484,7 @@ describe('an error names the input and says what to do', () => {
       'another mode',
       { mode: 'push' },
       {},
-      ['The input `mode` is "push"; it must be `build`, `merge` or `plan`', /mode: build.*mode: merge/],
+      ['The input `mode` is "push"; it must be `build`, `merge`, `plan` or `verify`', /mode: build.*mode: merge/],
     ],
     [
       'an installable to plan for',
@@ -883,4 +944,36 @@ describe('pushing straight to the registry', () => {
     expect(readBuild({ tag: '' }).tag).toBe('')
     expect(() => readBuild({ tag: '', 'push-with': 'docker' })).toThrow('Docker can push only with a tag')
   })
+})
+
+describe('test', () => {
+  test('is a script of any form', () => {
+    expect(readBuild({ test: 'one | two\n\nthree "$IMAGE"\n' }).test).toBe('one | two\n\nthree "$IMAGE"')
+  })
+
+  test('is refused with Docker, which pushes with a tag', () => {
+    const read = () => readBuild({ test: 'true', 'push-with': 'docker' })
+    expect(read).toThrow('The input `test` needs `push-with: registry`: Docker can push only with a tag')
+    expect(read).toThrow(InputError)
+  })
+
+  test('is refused in a merge, which would publish untested images', () => {
+    expect(() => readMerge({ test: 'true' })).toThrow('Set `test` on the builds')
+  })
+})
+
+describe('immutable-tags', () => {
+  test('are patterns, one per line', () => {
+    expect(readMerge({ 'immutable-tags': 'v*\n\n  1.?.*\n*\n' }).immutableTags).toEqual(['v*', '1.?.*', '*'])
+    expect(readMerge().immutableTags).toEqual([])
+  })
+
+  test.each(['v*,1.*', 'ghcr.io/owner/app:v*', '!v*', '{sha}', '.v*', 'v[0-9]', `v${'1'.repeat(128)}`])(
+    'must be able to match a tag, unlike %s',
+    (pattern) => {
+      const read = () => readMerge({ 'immutable-tags': pattern })
+      expect(read).toThrow(`The input \`immutable-tags\` contains "${pattern}", which matches no tag`)
+      expect(read).toThrow('Write one pattern per line')
+    },
+  )
 })

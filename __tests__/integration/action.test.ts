@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
+import { SBOM_ENTRY } from '../support/sbom.ts'
 
 // Runs dist/index.js like the runner does, with real Nix, a real Docker daemon and a real registry.
 
@@ -38,6 +39,7 @@ describe('building and merging two systems', () => {
       manifests: [
         { platform: { os: 'linux', architecture: 'amd64' }, digest: built[0]?.outputs.digest },
         { platform: { os: 'linux', architecture: 'arm64' }, digest: built[1]?.outputs.digest },
+        ...(by === 'registry' ? [SBOM_ENTRY, SBOM_ENTRY] : []),
       ],
     })
     expect(merged.outputs.tags).toBe(`${imageOf(lab)}:latest\n${imageOf(lab)}:0123456`)
@@ -58,7 +60,7 @@ describe('building and merging two systems', () => {
   ])('hands over each record in one artifact, with a summary for users, by %s', async (by, mediaType) => {
     const inputs = { 'push-with': by }
     const step = await lab.build('aarch64-linux', { inputs, runAttempt: 2, job: 'images' })
-    const { outputs, summary, tempLeft } = passed(step)
+    const { outputs, summary } = passed(step)
     const [artifact, ...more] = await lab.artifacts.artifacts()
     expect(more).toEqual([])
     expect(artifact?.name).toMatch(/^image-digest-127\.0\.0\.1-\d+-owner-hello-[0-9a-f]{8}-aarch64-linux$/)
@@ -74,16 +76,16 @@ describe('building and merging two systems', () => {
       mediaType,
       size: expect.any(Number),
       storePath: outputs['store-path'],
-      // Docker writes the manifest, without the annotations.
-      ...(by === 'registry' && { labels: [] }),
+      // Docker writes the manifest, without the annotations, and there is no SBOM.
+      ...(by === 'registry' && { labels: [], sbom: expect.stringMatching(/^sha256:/) }),
       revision: '0123456789abcdef0123456789abcdef01234567',
+      derivation: expect.stringMatching(/\/nix\/store\/.*\.drv$/),
       job: { id: 'images', total: 2, inputs: expect.stringMatching(/^[0-9a-f]{16}$/) },
       run: { id: '1234567890', attempt: 2 },
     })
     expect(outputs.image).toBe(`${imageOf(lab)}@${outputs.digest}`)
     expect(summary).toContain('Built for aarch64-linux (linux/arm64)')
     expect(summary).toContain(outputs.digest)
-    expect(tempLeft).toEqual([])
   })
 
   test('publishes the same index when the run is repeated, with one artifact per system', async () => {
@@ -146,7 +148,7 @@ describe('building and merging two systems', () => {
     expect(await tagsOf(lab)).toEqual([])
     passed(await lab.merge({ inputs: { tags: 'latest' } }))
     const { manifests } = await skopeo(lab, 'latest')
-    expect(manifests).toHaveLength(2)
+    expect(manifests).toHaveLength(4)
     // A build of one system does not replace an index with its image either.
     const alone = await lab.build('x86_64-linux', { jobTotal: 1, inputs: { tag: 'latest' }, runId: '2' })
     expect(alone.errors).toEqual([
@@ -166,7 +168,7 @@ describe('building and merging two systems', () => {
     expect(await lab.artifacts.artifacts()).toEqual([])
     const digests = records.join('\n')
     const { outputs } = passed(await lab.merge({ inputs: { digests, systems: SYSTEMS.join() }, env }))
-    expect((await skopeo(lab, 'latest')).manifests).toHaveLength(2)
+    expect((await skopeo(lab, 'latest')).manifests).toHaveLength(4)
     expect(outputs.digest).toMatch(/^sha256:/)
   })
 
@@ -345,7 +347,7 @@ describe('a failure explains its cause, and publishes nothing', () => {
     [
       'an invalid mode',
       { inputs: { mode: 'publish' } },
-      ['The input `mode` is "publish"; it must be `build`, `merge` or `plan`', '`mode: merge`'],
+      ['The input `mode` is "publish"; it must be `build`, `merge`, `plan` or `verify`', '`mode: merge`'],
     ],
     [
       'an image with a tag',

@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { type Lab, startLab } from '../support/lab.ts'
 import { passed } from '../support/runner.ts'
+import { SBOM_ENTRY } from '../support/sbom.ts'
 import { type AttestedImage, uploadAttestedImage } from '../support/upload.ts'
 import { type ActionStep, runWorkflow, type StepResult, type WorkflowRun } from '../support/workflow.ts'
 
@@ -22,6 +23,17 @@ test('simple.yml publishes `latest` and the commit', async () => {
   for (const tag of ['latest', '0123456']) expect(await read(tag)).toMatchObject(TWO)
 })
 
+test('verify.yml verifies the image that simple.yml has published', async () => {
+  await run('simple.yml', {})
+  const verified: unknown[] = []
+  const tagged = (text: string) => text.replace('${{ github.ref_name }}', 'latest')
+  await run('verify.yml', {}, { change: tagged, onLog: (log) => verified.push(/^Verified: .*/m.exec(log)?.[0]) })
+  const name = `Verified: ${lab.registry.host}/owner/app:latest`
+  expect(verified).toEqual(
+    ['amd64', 'arm64'].map((one) => `${name} for linux/${one} is the image that this source builds`),
+  )
+}, 120_000)
+
 test('qemu.yml publishes images that one kind of runner has built for all systems', async () => {
   await run('qemu.yml', { 'docker/setup-qemu-action': nothing })
   expect(await read('latest')).toMatchObject(TWO)
@@ -38,13 +50,14 @@ test('cross.yml publishes images for all systems, each built on the runnerâ€™s s
 
 test('one-system.yml publishes the image of its job as `latest` and as the version', async () => {
   await run('one-system.yml', {})
-  for (const tag of ['latest', 'v1.2.3']) expect(await read(tag)).toMatchObject({ manifests: [{ platform: AMD64 }] })
+  for (const tag of ['latest', 'v1.2.3'])
+    expect(await read(tag)).toMatchObject({ manifests: [{ platform: AMD64 }, SBOM_ENTRY] })
 })
 
 test('one-system.yml needs no artifact service: the merge finds the record of its own job', async () => {
   await run('one-system.yml', {}, { env: { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' } })
   expect(await lab.artifacts.artifacts()).toEqual([])
-  expect(await read('latest')).toMatchObject({ manifests: [{ platform: AMD64 }] })
+  expect(await read('latest')).toMatchObject({ manifests: [{ platform: AMD64 }, SBOM_ENTRY] })
 })
 
 test.each([
@@ -99,7 +112,7 @@ test('image.yml publishes the tags and annotations of docker/metadata-action', a
   for (const tag of ['latest', 'main', 'sha-0123456']) {
     expect(await read(tag)).toMatchObject({
       annotations: { 'org.opencontainers.image.title': 'App' },
-      manifests: [{ platform: AMD64 }, { platform: ARM64 }],
+      ...TWO,
     })
   }
 })
@@ -113,7 +126,12 @@ test('plan.yml builds for every system in the flake, and detects unchanged image
   ]
   expect(matrixOf(first)).toEqual(systems)
   expect(await read('latest')).toMatchObject({
-    manifests: [{ platform: AMD64 }, { platform: { os: 'linux', architecture: 'arm' } }, { platform: ARM64 }],
+    manifests: [
+      { platform: AMD64 },
+      { platform: { os: 'linux', architecture: 'arm' } },
+      { platform: ARM64 },
+      ...Array<typeof SBOM_ENTRY>(3).fill(SBOM_ENTRY),
+    ],
   })
   expect(matrixOf(second)).toEqual(systems.map((one) => ({ ...one, unchanged: true })))
 }, 120_000)
@@ -145,6 +163,8 @@ test.each([
         manifests: [
           { platform: AMD64, digest: digestsOf(intel)[at] },
           { platform: ARM64, digest: digestsOf(arm)[at] },
+          SBOM_ENTRY,
+          SBOM_ENTRY,
         ],
       })
     }
@@ -168,24 +188,25 @@ test('mixed.yml publishes images from a Dockerfile and from Nix, with BuildKitâ€
   const artifact = (await lab.artifacts.artifacts()).find(({ name }) => name === 'digests-linux-arm64')
   expect([...(artifact?.files ?? [])]).toEqual([[digest.replace('sha256:', ''), Buffer.alloc(0)]])
   const { manifests } = await read('latest')
-  expect(manifests).toHaveLength(3)
-  expect(manifests).toMatchObject([
-    { platform: AMD64 },
-    { platform: ARM64, digest: image.digest },
-    {
+  expect(manifests).toHaveLength(4)
+  expect(manifests.slice(0, 2)).toMatchObject([{ platform: AMD64 }, { platform: ARM64, digest: image.digest }])
+  // Nix's SBOM and BuildKit's attestation.
+  expect(manifests.slice(2)).toMatchObject([SBOM_ENTRY, SBOM_ENTRY])
+  expect(manifests.slice(2)).toContainEqual(
+    expect.objectContaining({
       platform: { os: 'unknown', architecture: 'unknown' },
       digest: attestation.digest,
       annotations: {
         'vnd.docker.reference.digest': image.digest,
         'vnd.docker.reference.type': 'attestation-manifest',
       },
-    },
-  ])
+    }),
+  )
 })
 
 const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
-const TWO = { manifests: [{ platform: AMD64 }, { platform: ARM64 }] }
+const TWO = { manifests: [{ platform: AMD64 }, { platform: ARM64 }, SBOM_ENTRY, SBOM_ENTRY] }
 
 /** An action without outputs or side effects. */
 async function nothing(): Promise<StepResult> {

@@ -308,6 +308,9 @@ test('an image of nix2container is written by its `copyTo`, and pushed unchanged
   expect(image.files).toEqual(await filesOf(layers, lab.folder))
   expect(image.files).toContainEqual(expect.stringMatching(/^bin\/hello → .*-hello\/bin\/hello$/))
   expect(step.outputs['store-path']).toMatch(/-image-app\.json$/)
+  const verified = await build('x86_64-linux', { cwd, inputs: { mode: 'verify', image: step.outputs.image ?? '' } })
+  expect(passed(verified).outputs).toEqual({ verified: 'true', differences: '[]' })
+  expect(verified.log).toContain('Write the layers of .#packages.x86_64-linux.containerImage')
 
   const docker = await build('x86_64-linux', { cwd, env: await withDocker(), inputs: { 'push-with': 'docker' } })
   expect(docker.errors.join()).toMatch(

@@ -127,6 +127,7 @@ test('Nix evaluates once and builds once, and does not build the tarball', async
   expect((await readFile(calls, 'utf8')).trim().split('\n')).toEqual([
     expect.stringMatching(/^(.* )?eval --json .*#packages\.x86_64-linux\.built /),
     expect.stringMatching(/^(.* )?build --json .*-app-conf\.json\.drv/),
+    expect.stringMatching(/^(.* )?path-info /),
   ])
   expect(outputs['store-path']).toMatch(/-app\.tar\.gz$/)
   expect(await exists(outputs['store-path'])).toBe(false)

@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { promisify } from 'node:util'
 import { createGunzip, zstdCompressSync } from 'node:zlib'
@@ -134,7 +134,12 @@ test('an OCI layout is not uploaded again', async () => {
   const first = passed(await build('x86_64-linux', { inputs }))
   const second = passed(await build('x86_64-linux', { inputs }))
   expect(first.outputs['reused-layers']).toBe('0')
-  expect(second.outputs).toEqual({ ...first.outputs, 'pushed-bytes': '0', 'reused-layers': '2' })
+  expect(second.outputs).toEqual({
+    ...first.outputs,
+    sbom: expect.stringContaining(basename(first.outputs.sbom ?? '/')),
+    'pushed-bytes': '0',
+    'reused-layers': '2',
+  })
 })
 
 test.each(['xzImage', 'imageInFolder'])(
@@ -316,7 +321,12 @@ test('a second run reuses everything that the first has pushed, and reports it i
   expect(first.outputs['reused-layers']).toBe('0')
   expect(Number(first.outputs['pushed-bytes'])).toBeGreaterThan(0)
   expect(first.log).toMatch(/\n2 layers: 0 reused, 2 pushed \(.* of .*\) in \d+\.\d s\n/)
-  expect(second.outputs).toEqual({ ...first.outputs, 'pushed-bytes': '0', 'reused-layers': '2' })
+  expect(second.outputs).toEqual({
+    ...first.outputs,
+    sbom: expect.stringContaining(basename(first.outputs.sbom ?? '/')),
+    'pushed-bytes': '0',
+    'reused-layers': '2',
+  })
   expect(second.log).toMatch(/\n2 layers: 2 reused, 0 pushed \(0 B of .*\) in \d+\.\d s\n/)
   expect(second.summary).toMatch(/\| reused \| 2 \| .* \|\n\| pushed \| 0 \| 0 B \|/)
 })
@@ -361,8 +371,9 @@ test('a killed push has moved no tag and left no files, and a second run complet
     registry.setFault(undefined)
     const again = spawn(process.execPath, [runner.main], { cwd: runner.cwd, env: runner.env, stdio: 'ignore' })
     expect(await once(again, 'exit')).toEqual([0, null])
-    expect(registry.tags('app').get('v1')).toBe((await runner.readOutputs()).digest)
-    expect(await runner.tempLeft()).toEqual([])
+    const { digest, sbom = '' } = await runner.readOutputs()
+    expect(registry.tags('app').get('v1')).toBe(digest)
+    expect(await runner.tempLeft()).toEqual([basename(sbom)])
   } finally {
     await runner.close()
     await registry.close()

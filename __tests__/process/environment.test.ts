@@ -23,6 +23,7 @@ const STEP_SECRETS = [
   'GITHUB_OUTPUT',
   'GITHUB_STATE',
   'GITHUB_STEP_SUMMARY',
+  'GITHUB_ARTIFACTS',
 ]
 const REGISTRY_LOGINS = ['DOCKER_CONFIG', 'REGISTRY_AUTH_FILE', 'DOCKER_AUTH_CONFIG']
 /** Some start like those that are withheld. */

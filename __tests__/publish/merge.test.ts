@@ -54,6 +54,8 @@ describe('a merge', () => {
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: index?.digest, 'v1.2': index?.digest })
     expect(outputs).toEqual({
       digest: index?.digest,
+      name: `${registry.host}/app`,
+      changes: '[]',
       image: `${registry.host}/app@${index?.digest}`,
       tags: `${registry.host}/app:latest\n${registry.host}/app:v1.2`,
       'skipped-tags': '',

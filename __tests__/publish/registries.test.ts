@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
 import {
   blobsOf,
+  indexAt,
   loseBlob,
   mergeWith,
   namesIn,
@@ -17,7 +18,7 @@ import {
   writesTo,
 } from '../support/merging.ts'
 import type { Fault, FaultOf, SeenRequest, TestRegistry } from '../support/registry.ts'
-import { seedAttestation, seedImage, seedIndex } from '../support/seed.ts'
+import { seedAttestation, seedImage, seedIndex, seedSignature } from '../support/seed.ts'
 
 let registry: TestRegistry
 let other: TestRegistry
@@ -83,6 +84,16 @@ describe('the same index is published in each registry', () => {
       expect(other.manifest('app', digest)?.bytes).toEqual(registry.manifest('app', digest)?.bytes)
       for (const blob of blobsOf(other, 'app', digest)) expect(await other.blob('app', blob)).toBeDefined()
     }
+  })
+
+  test('with the signatures of copied images, which refer to them', async () => {
+    const [{ image, record }] = await push(registry, 'app', ['x86_64-linux'])
+    const signature = await seedSignature(registry, 'app', image)
+    await mergeWith(registry, { image: both(), digests: record, tags: 'latest' })
+    expect(other.manifest('app', signature)).toEqual(registry.manifest('app', signature))
+    for (const blob of blobsOf(other, 'app', signature)) expect(await other.blob('app', blob)).toBeDefined()
+    const list = image.digest.replace(':', '-')
+    expect(indexAt(other, list)).toEqual(indexAt(registry, list))
   })
 
   test('if Docker has compressed the layers of one build differently for each registry', async () => {

@@ -14,6 +14,14 @@ describe('a record', () => {
     ['without a variant', { ...record, platform: { os: 'linux', architecture: 'arm64' } }],
     ['of an image that the store path alone makes', { ...record, labels: [] }],
     ['of an image with labels added', { ...record, labels: ['org.example.commit'] }],
+    [
+      'with the derivation and the inputs of the flake',
+      {
+        ...record,
+        derivation: `/nix/store/${'d'.repeat(32)}-app.drv`,
+        inputs: [{ name: 'nixpkgs', uri: 'path:./lib', digest: { gitCommit: 'a' }, annotations: { narHash: 'b' } }],
+      },
+    ],
     ['without the number of jobs', { ...record, job: { id: 'build' } }],
     ['with what the runner left undefined', { ...record, job: { id: 'build', total: undefined } }],
     [
@@ -78,6 +86,8 @@ describe('a record that is not valid', () => {
       { ...record, compression: 'xz' },
       /"compression": is not a layer compression/,
     ],
+    ['a derivation outside of a store', { ...record, derivation: 'app.drv' }, /"derivation": is not a store path/],
+    ['an input without a URI', { ...record, inputs: [{ name: 'nixpkgs' }] }, /"inputs\.0/],
     ['a job without an id', { ...record, job: { total: 2 } }, /"job\.id"/],
     ['no jobs in all', { ...record, job: { id: 'build', total: 0 } }, /"job\.total"/],
     ['an attempt before the first', { ...record, run: { id: '42', attempt: 0 } }, /"run\.attempt"/],

@@ -14,6 +14,8 @@ export interface GitHostOptions {
    * contains.
    */
   readonly countsOnly?: boolean
+  /** Stores attestations, like GitHub for a token with `attestations: write`. */
+  readonly attestations?: boolean
 }
 
 export interface GitHostRequest {
@@ -32,30 +34,38 @@ export interface GitHost {
   /** The value of `GITHUB_API_URL`. */
   readonly api: string
   readonly requests: readonly GitHostRequest[]
+  /** The stored attestations, as JSON. */
+  readonly bundles: readonly string[]
   /** Returns this answer instead, or breaks the connection; for the given number of requests, or for all. */
   readonly setFault: (fault: GitHostAnswer | 'reset', times?: number) => void
   readonly close: () => Promise<void>
 }
 
 /**
- * Starts a stand-in for a Git host's API on a free port of 127.0.0.1, which can compare two commits:
+ * Starts a stand-in for a Git host's API on a free port of 127.0.0.1, which can compare two commits and store attestations:
  * https://docs.github.com/en/rest/commits/commits#compare-two-commits
+ * https://docs.github.com/en/rest/repos/attestations#create-an-attestation
  */
 export async function startGitHost(options: GitHostOptions): Promise<GitHost> {
   const requests: GitHostRequest[] = []
   let fault: GitHostAnswer | 'reset' | undefined
   let left = 0
-  const server = createServer((request, response) => {
+  const bundles: string[] = []
+  const server = createServer(async (request, response) => {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname
-    requests.push({ path, authorization: request.headers.authorization })
+    const { authorization } = request.headers
+    requests.push({ path, authorization })
+    const body = request.method === 'POST' ? await readText(request) : undefined
     const broken = left-- > 0 ? fault : undefined
-    send(request, response, broken ?? answerTo(path, request.headers.authorization, options))
+    const answer = body === undefined ? answerTo : storeIn(bundles, body)
+    send(request, response, broken ?? answer(path, authorization, options))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   return {
     api: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
+    bundles,
     setFault: (next, times = Number.POSITIVE_INFINITY) => {
       fault = next
       left = times
@@ -80,6 +90,25 @@ function answerTo(path: string, authorization: string | undefined, options: GitH
   }
   const status = relationOf(lineOf(base, options), lineOf(head, options))
   return json(200, { url: path, status, total_commits: 0, commits: [], files: [] })
+}
+
+/** Returns the answer to a request to store an attestation. */
+function storeIn(bundles: string[], body: string): typeof answerTo {
+  return (path, authorization, { repository, token, attestations = false }) => {
+    if (authorization !== `Bearer ${token}`) return json(401, { message: 'Bad credentials' })
+    if (path !== `/repos/${repository}/attestations`) return json(404, { message: 'Not Found' })
+    if (!attestations) return json(403, { message: 'Resource not accessible by integration' })
+    const { bundle } = JSON.parse(body)
+    if (bundle?.dsseEnvelope === undefined) return json(422, { message: 'Invalid bundle' })
+    bundles.push(JSON.stringify(bundle))
+    return json(201, { id: bundles.length })
+  }
+}
+
+async function readText(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of request) chunks.push(chunk)
+  return Buffer.concat(chunks).toString()
 }
 
 /** The relation of the last commit of `head` to that of `base`. */

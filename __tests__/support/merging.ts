@@ -22,6 +22,7 @@ import {
   seedImage,
   seedIndex,
 } from './seed.ts'
+import type { Sigstore } from './sigstore.ts'
 
 const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
   'x86_64-linux': { os: 'linux', architecture: 'amd64' },
@@ -193,21 +194,30 @@ export function records(pushed: readonly Pick<Pushed, 'record'>[]): string {
 export interface MergeCall extends Omit<ActionCall, 'inputs'> {
   readonly credentials?: CredentialSource
   readonly cancellation?: Cancellation
+  /** Gives the job an identity, and signs provenance for it. */
+  readonly sigstore?: Sigstore
 }
 
 /** Merges into `app` of the registry, unless the inputs name another image. */
 export async function mergeWith(
   registry: TestRegistry,
   inputs: Readonly<Record<string, string>>,
-  { credentials = async () => undefined, cancellation = NOT_CANCELLABLE, ...call }: MergeCall = {},
+  { credentials = async () => undefined, cancellation = NOT_CANCELLABLE, sigstore, ...call }: MergeCall = {},
 ): Promise<Result> {
-  const runner = await prepareRunner({ ...call, inputs: { mode: 'merge', image: `${registry.host}/app`, ...inputs } })
+  const runner = await prepareRunner({
+    ...call,
+    env: { ...sigstore?.env, ...call.env },
+    inputs: { mode: 'merge', image: `${registry.host}/app`, ...inputs },
+  })
   const http = createHttp({ log, userAgent: 'test', env: {}, wait: async () => undefined })
   const client = createRegistry({ http, credentials, onSecret: () => undefined })
   try {
     const read = readInputs(runner.env)
     if (read.mode !== 'merge') throw new Error('not a merge')
-    return await merge(read, readWorkflow(runner.env), { http, registry: client, log, cancellation })
+    const limits = { timeout: 5000, retries: 1, pause: 1 }
+    const signing = sigstore && { services: sigstore.services.public, limits }
+    const tools = { http, registry: client, log, cancellation, ...(signing && { signing }) }
+    return await merge(read, readWorkflow(runner.env), tools)
   } finally {
     await http.close()
     await runner.close()

@@ -38,6 +38,8 @@ export interface RegistryOptions {
   readonly objectStore?: boolean
   /** Refuses to write a tag, with status 412, if it does not point to the digest in `If-Match`, as proposed. */
   readonly preconditions?: boolean
+  /** Lists referrers, as the specification asks for since version 1.1. Docker Distribution 2.8 does not. */
+  readonly referrers?: boolean
 }
 
 export type FaultOf = (request: SeenRequest) => Fault | undefined
@@ -210,7 +212,8 @@ async function answer(state: State, route: Route, url: URL, request: IncomingMes
   if (route.name === 'token') {
     return await state.guard.answerTokenRequest({ method, query, authorization: headers.authorization, body })
   }
-  if (route.name === 'other') return notFound(url)
+  const { referrers = false } = state.options
+  if (route.name === 'other' || (route.name === 'referrers' && !referrers)) return notFound(url)
   if (signed && headers.authorization !== undefined) return replyText(400, 'Only one auth mechanism allowed')
   const refused = signed
     ? undefined
@@ -220,7 +223,8 @@ async function answer(state: State, route: Route, url: URL, request: IncomingMes
   const expected = headers['if-match']
   if (state.options.preconditions && method === 'PUT' && expected !== undefined && expected !== `"${tagged}"`)
     return refuse(412, { code: 'UNKNOWN', detail: 'the tag has moved' })
-  const call = { method, query, headers, body, ...route, store: state.store, ...locations(state, headers, signed) }
+  const { store } = state
+  const call = { method, query, headers, body, ...route, store, referrers, ...locations(state, headers, signed) }
   return await handlerOf(route.name, method)(call)
 }
 

@@ -86,11 +86,12 @@ export interface PreparedRunner {
   close(): Promise<void>
 }
 
-/** Returns a step that has succeeded and left nothing behind. Fails the test otherwise, with the step's output. */
+/** Returns a step that has succeeded and left nothing behind but its SBOM. Fails the test otherwise, with the step's output. */
 export function passed(step: ActionRun): ActionRun {
-  const { exitCode, errors, tempLeft, log } = step
-  if (exitCode === 0 && errors.length === 0 && tempLeft.length === 0) return step
-  throw new Error(`The step ended with ${exitCode}, and left ${tempLeft.join(', ') || 'nothing'}:\n${log}`)
+  const { exitCode, errors, outputs, tempLeft, log } = step
+  const left = tempLeft.filter((name) => !outputs['sbom']?.endsWith(`/${name}`))
+  if (exitCode === 0 && errors.length === 0 && left.length === 0) return step
+  throw new Error(`The step ended with ${exitCode}, and left ${left.join(', ') || 'nothing'}:\n${log}`)
 }
 
 /** Runs the action as GitHub's runner does, in a separate process with a fresh environment. */

@@ -24,6 +24,8 @@ export interface SeedDetails {
   readonly labels?: Readonly<Record<string, string>>
   /** Annotations of the manifest. */
   readonly annotations?: Readonly<Record<string, string>> | undefined
+  /** Named in the history, like in a layered image of dockerTools. */
+  readonly storePaths?: readonly string[] | undefined
   /** Docker's manifest type rather than OCI's. */
   readonly docker?: boolean
 }
@@ -34,7 +36,7 @@ export async function seedImage(
   repository: string,
   { architecture, os = 'linux', variant }: SeedPlatform,
   content = architecture,
-  { labels, annotations, docker = false }: SeedDetails = {},
+  { labels, annotations, storePaths, docker = false }: SeedDetails = {},
 ): Promise<SeededImage> {
   const mediaType = docker ? DOCKER_MANIFEST : OCI_MANIFEST
   const layer = Buffer.from(`the layer of ${content}`)
@@ -44,6 +46,7 @@ export async function seedImage(
     variant,
     config: { Labels: labels },
     rootfs: { type: 'layers', diff_ids: [digestOf(layer)] },
+    history: storePaths && [{ comment: `store paths: [${storePaths.map((path) => `'${path}'`).join(', ')}]` }],
   })
   const manifest = json({
     schemaVersion: 2,
@@ -115,6 +118,33 @@ export async function seedAttestation(
     platform: { architecture: 'unknown', os: 'unknown' },
     annotations: { 'vnd.docker.reference.digest': digest, 'vnd.docker.reference.type': 'attestation-manifest' },
   }
+}
+
+/** Pushes a signature of an image, and the list of its referrers. Returns the digest of the signature. */
+export async function seedSignature(
+  registry: TestRegistry,
+  repository: string,
+  { digest, mediaType, size }: SeededImage,
+): Promise<string> {
+  const artifactType = 'application/vnd.dev.sigstore.bundle.v0.3+json'
+  const blob = async (bytes: Buffer, type: string) => ({
+    mediaType: type,
+    digest: await registry.seedBlob(repository, bytes),
+    size: bytes.length,
+  })
+  const manifest = json({
+    schemaVersion: 2,
+    mediaType: OCI_MANIFEST,
+    artifactType,
+    config: await blob(Buffer.from('{}'), 'application/vnd.oci.empty.v1+json'),
+    layers: [await blob(Buffer.from(`a signature of ${digest}`), artifactType)],
+    subject: { mediaType, digest, size },
+  })
+  const signature = registry.seedManifest(repository, manifest, OCI_MANIFEST)
+  const entry = { mediaType: OCI_MANIFEST, digest: signature, size: manifest.length, artifactType }
+  const list = json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [entry] })
+  registry.seedManifest(repository, list, OCI_INDEX, digest.replace(':', '-'))
+  return signature
 }
 
 function json(value: unknown): Buffer {

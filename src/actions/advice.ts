@@ -12,11 +12,11 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
   const { host, problem, code, status, mediaType } = error
   switch (problem) {
     case 'no-credentials':
-      return `Log in before this step:\n${loginStep(host)}\n${permissions(host)}`.trimEnd()
+      return `Log in before this step:\n${loginStep(host)}\n${permissions(host, mode)}`.trimEnd()
     case 'wrong-credentials':
       return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`
     case 'refused-login':
-      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host) || WRITE_ACCESS}`
+      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`
     case 'tag-exists':
       return mode === 'merge' ? REMOVE_TAG : OTHER_TAG
     case 'unsupported-type':
@@ -24,7 +24,7 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
     case 'read-only':
       return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`
     case 'denied':
-      return permissions(host) || WRITE_ACCESS
+      return permissions(host, mode) || accessTo(mode)
     case 'unreachable':
       return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`
     case 'untrusted-certificate':
@@ -64,7 +64,9 @@ export function adviceForDisk({ problem, folder }: DiskError): string {
   }
 }
 
-const WRITE_ACCESS = 'Give the login write access to the repository.'
+function accessTo(mode: string | undefined): string {
+  return `Give the login ${mode === 'verify' ? 'read' : 'write'} access to the repository.`
+}
 
 const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
   tag: ""
@@ -86,8 +88,9 @@ function unexpectedResponse(host: string): string {
   return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`
 }
 
-function permissions(host: string): string {
+function permissions(host: string, mode: string | undefined): string {
   if (host !== 'ghcr.io') return ''
+  if (mode === 'verify') return READ_PERMISSIONS
   return `Give the token of the job write access to packages:
   permissions:
     contents: read
@@ -96,3 +99,9 @@ If the package exists already, also give this repository the role "Write" in the
 In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
   push: \${{ github.event_name != 'pull_request' }}`
 }
+
+const READ_PERMISSIONS = `Give the token of the job read access to packages:
+  permissions:
+    contents: read
+    packages: read
+For a package of another repository, also give this repository the role "Read" in the package settings, under "Manage Actions access".`

@@ -1,11 +1,12 @@
 import { failureSummary } from '../errors.ts'
+import { namesAllStorePaths } from '../image/layered-config.ts'
 import type { Log } from '../log.ts'
 import type { NixCall } from '../nix/nix.ts'
 import { platformOf } from '../nix/system.ts'
-import { type Descriptor, type LayerFormat, layerFormat, parseManifest } from '../oci/manifest.ts'
+import { type Descriptor, type LayerFormat, layerFormat, parseConfig, parseManifest } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
-import { findImage, missingBlobs, type PublishedImage } from '../registry/image.ts'
+import { findImage, missingBlobs, type PublishedImage, withAttestations } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { sanitizeLine } from '../text.ts'
 import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from './build-info.ts'
@@ -19,6 +20,8 @@ export interface BuildQuestion extends NixCall {
   /** The compression of layers. Undefined if Docker pushes. */
   readonly format: LayerFormat | undefined
   readonly rebuild: boolean
+  /** Whether the image must have an SBOM, if its content is known. */
+  readonly sbom: boolean
 }
 
 /** A published image that a build would produce again. */
@@ -40,7 +43,7 @@ export async function lookForUnchanged(
   log: Log,
   evaluate: () => Promise<string | undefined>,
 ): Promise<UnchangedImage | undefined> {
-  const { system, installable, images, labels, format, rebuild } = question
+  const { system, installable, images, labels, format, rebuild, sbom } = question
   if (rebuild) return undefined
   const platform = platformOf(system)
   const indexes = ownIndexes(earlier, images)
@@ -52,7 +55,7 @@ export async function lookForUnchanged(
     )
     return undefined
   }
-  return findUnchanged(registry, indexes, { platform, storePath, labels, format }, log)
+  return findUnchanged(registry, indexes, { platform, storePath, labels, format, sbom }, log)
 }
 
 /** A published index. */
@@ -84,7 +87,7 @@ export function namesStorePath(indexes: readonly PublishedIndex[], platform: Pla
 }
 
 /** The image that a build would produce. */
-export interface WantedImage extends Pick<BuildQuestion, 'labels' | 'format'> {
+export interface WantedImage extends Pick<BuildQuestion, 'labels' | 'format' | 'sbom'> {
   readonly platform: Platform
   /** From the evaluation. */
   readonly storePath: string
@@ -111,9 +114,7 @@ export async function findUnchanged(
     const entries = entriesFor(manifests, wanted.platform)
     const entry = entries.find(({ annotations = {} }) => fromAnnotations(annotations)?.storePath === wanted.storePath)
     if (entry === undefined) continue
-    const result = await checkUnchanged(registry, reference.repository, entry, entries.length, wanted).catch(
-      failureSummary,
-    )
+    const result = await checkUnchanged(registry, reference.repository, entry, manifests, wanted).catch(failureSummary)
     if (typeof result !== 'string') return result
     log.info(
       `Building the image for ${formatPlatform(wanted.platform)}, although ${formatReference(reference)} names its store path: ${result}`,
@@ -127,15 +128,18 @@ async function checkUnchanged(
   registry: Registry,
   repository: Repository,
   { digest, annotations = {} }: Descriptor,
-  count: number,
-  { platform, labels, format }: WantedImage,
+  manifests: readonly Descriptor[],
+  wanted: WantedImage,
 ): Promise<UnchangedImage | string> {
+  const { platform, labels, format } = wanted
+  const count = entriesFor(manifests, platform).length
   if (count > 1) return `the index has ${count} images for this platform`
   const hint = fromAnnotations(annotations)
   const more = hint?.labels.filter((key) => !Object.hasOwn(labels, key)) ?? []
   if (more.length > 0) return `its ${formatKeys(more)} no longer in \`labels\``
-  const image = await findImage(registry, repository, digest)
-  if (image?.digest !== digest) return 'the image is missing from the registry'
+  const found = await findImage(registry, repository, digest)
+  if (found?.digest !== digest) return 'the image is missing from the registry'
+  const image = wanted.sbom ? await withAttestations(registry, found, manifests) : found
   const info = fromAnnotations(image.own.annotations)
   if (info === undefined) return 'the manifest of the image does not name a store path'
   if (hint === undefined || !sameBuild(info, hint)) return `the manifest of the image names ${formatBuildInfo(info)}`
@@ -143,14 +147,22 @@ async function checkUnchanged(
   const missing = await missingBlobs(registry, image)
   if (missing.length > 0)
     return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`
-  const { bytes, mediaType } = image.own.manifest
-  const manifest = parseManifest(bytes, mediaType, digest)
-  const layers = manifest.kind === 'manifest' ? manifest.layers : []
   // Layers that were compressed before the build would keep their compression again.
-  const sameSetting = info.compression === format
-  if (format !== undefined && !sameSetting && !layers.every((layer) => layerFormat(layer.mediaType) === format))
+  if (format !== undefined && info.compression !== format && !hasOnlyLayersIn(format, image))
     return `its layers are not compressed with ${format}`
-  return { image, info }
+  return lacksSbom(image, wanted) ? 'it has no SBOM yet' : { image, info }
+}
+
+/** Reports whether an image has no SBOM, and a build would certainly attach one. */
+function lacksSbom({ attestations, configBytes }: PublishedImage, { sbom, format }: WantedImage): boolean {
+  if (!sbom || attestations.length > 0) return false
+  // Docker attaches none. The names of a layer that a build reuses are known only from the config.
+  return format !== undefined && namesAllStorePaths(parseConfig(configBytes, 'its config'))
+}
+
+function hasOnlyLayersIn(format: LayerFormat, { digest, own: { manifest } }: PublishedImage): boolean {
+  const parsed = parseManifest(manifest.bytes, manifest.mediaType, digest)
+  return parsed.kind === 'index' || parsed.layers.every((layer) => layerFormat(layer.mediaType) === format)
 }
 
 function entriesFor(manifests: readonly Descriptor[], wanted: Platform): readonly Descriptor[] {

@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
 import { isStorePath } from '../nix/store-path.ts'
+import type { ImageConfig } from '../oci/manifest.ts'
 import { DIGEST, type Digest, digestOf } from '../oci/reference.ts'
 import type { LayeredDescription, LayerRecipe } from './layered-description.ts'
 
@@ -91,6 +92,34 @@ export function storePathsInHistory(comment: string): readonly string[] | undefi
   const quoted = list.split(', ')
   const paths = quoted.map((text) => text.slice(1, -1))
   return quoted.every((text, at) => text === `'${paths[at]}'`) && paths.every(isStorePath) ? paths : undefined
+}
+
+/**
+ * Reports whether a store path in the history of an image is that of the topmost layer, whose files are in the root folder
+ * of the image: the store path itself is not part of the image.
+ * https://github.com/NixOS/nixpkgs/blob/master/pkgs/build-support/docker/default.nix (streamLayeredImage)
+ */
+export function isRootLayer(storePath: string): boolean {
+  return storePath.endsWith('-customisation-layer')
+}
+
+/**
+ * Returns the store paths that the history of an image names, without the layer of files for the root folder.
+ * @returns undefined if it names none, as in an image that nix2container or another tool made
+ */
+export function storePathsIn({ comments }: Pick<ImageConfig, 'comments'>): readonly string[] | undefined {
+  const layers = comments.flatMap((comment) => {
+    const paths = comment === undefined ? undefined : storePathsInHistory(comment)
+    return paths === undefined ? [] : [paths]
+  })
+  if (layers.length === 0) return undefined
+  return layers.flat().filter((path) => !isRootLayer(path))
+}
+
+/** Reports whether the history of an image names the store paths of each layer, and at least one store path. */
+export function namesAllStorePaths({ comments, diffIds }: Pick<ImageConfig, 'comments' | 'diffIds'>): boolean {
+  const named = comments.every((comment) => comment !== undefined && storePathsInHistory(comment) !== undefined)
+  return named && comments.length === diffIds.length && (storePathsIn({ comments }) ?? []).length > 0
 }
 
 function historyComment(paths: readonly string[]): string {

@@ -36,6 +36,8 @@ export interface StoreLayer {
   readonly diffId?: Digest
   /** Identifies the content, if the diff ID is unknown before the layer is read. Equal recipes mean equal layers. */
   readonly recipe?: Digest
+  /** The store paths that the layer has files of. Undefined if only its tar tells. */
+  readonly storePaths?: readonly string[]
   /** Yields the tar. Each chunk is valid until the next one is read. */
   content(): AsyncIterable<Buffer>
 }
@@ -73,6 +75,7 @@ export async function readLayeredImage(path: string): Promise<ImageSource> {
       return {
         name: layerName(at, paths),
         recipe: recipeDigest(recipe),
+        storePaths: paths,
         content: () => readStoreLayer(recipe),
       }
     }),
@@ -103,7 +106,11 @@ export async function readNix2containerImage(path: string): Promise<ImageSource>
         throw error instanceof ImageError ? new NotDescribed(error.message) : error
       }
     }
-    return { name: `${at + 1} (${layer.digest})`, diffId: layer.diffId, content }
+    const name = `${at + 1} (${layer.digest})`
+    // Where names are rewritten, files of a store path are outside of it.
+    const storePaths =
+      layer.content.kind === 'file' ? undefined : layer.content.paths.flatMap((one) => (one.rewrite ? [] : [one.path]))
+    return { name, diffId: layer.diffId, content, ...(storePaths && { storePaths }) }
   })
   const image = {
     names: [],

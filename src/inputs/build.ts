@@ -42,8 +42,12 @@ export interface BuildInputs extends CommonInputs, VariantInputs {
   readonly jobTotal: number | undefined
   /** The index of this job in the matrix, from 0. */
   readonly jobIndex: number | undefined
+  /** Whether to attach an SBOM to the image. */
+  readonly sbom: boolean
   /** Whether to build images that are already published. */
   readonly rebuild: boolean
+  /** A shell script that must succeed before the image is handed over. Empty: none. */
+  readonly test: string
 }
 
 export function readBuildInputs(env: Environment): BuildInputs {
@@ -60,8 +64,7 @@ export function readBuildInputs(env: Environment): BuildInputs {
     variant,
     system,
     flake,
-    // Empty: the file's value itself.
-    attribute: file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env),
+    attribute: readFileAttribute(env, file),
     installable: rejectOption('installable', inputOf(env, 'installable')),
     file,
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
@@ -70,15 +73,17 @@ export function readBuildInputs(env: Environment): BuildInputs {
     compression: readCompression(env, pushWith),
     reuseFrom: readReuseFrom(env, common.images, variant),
     labels: readLabels(env, pushWith),
+    sbom: readBoolean(env, 'sbom', true),
     rebuild: readBoolean(env, 'rebuild', false),
     retentionDays: readRetention(env),
+    test: readTest(env, pushWith),
     jobTotal: Number(inputOf(env, 'job-total')) || undefined,
     jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
   }
 }
 
 /** Returns notices about inputs that `installable` or `file` override. */
-function noticesOfIgnored(env: Environment): readonly string[] {
+export function noticesOfIgnored(env: Environment): readonly string[] {
   const isGiven = (name: string) => !['', PARTIAL_INPUTS[name]?.default].includes(inputOf(env, name))
   const instead = isGiven('installable') ? 'installable' : 'file'
   if (!isGiven(instead)) return []
@@ -86,7 +91,7 @@ function noticesOfIgnored(env: Environment): readonly string[] {
   return names.filter(isGiven).map((name) => `Ignoring \`${name}\`: \`${instead}\` is set`)
 }
 
-function readSystem(env: Environment): string {
+export function readSystem(env: Environment): string {
   const given = inputOf(env, 'system')
   const system = given || ownSystem(env)
   // The runner does not say whether this is the input or its default, `matrix.system`.
@@ -146,6 +151,16 @@ export function readPushWith(env: Environment): PushWith {
   return readChoice(env, 'push-with', ['registry', 'docker'])
 }
 
+function readTest(env: Environment, pushWith: PushWith): string {
+  const script = inputOf(env, 'test')
+  if (script !== '' && pushWith === 'docker')
+    throw new InputError({
+      message: 'The input `test` needs `push-with: registry`: Docker can push only with a tag, before the test',
+      hint: 'Remove `push-with`, or run the test in a later step of the job, with the output `image`.',
+    })
+  return script
+}
+
 const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } } as const
 
 export function readCompression(env: Environment, pushWith: PushWith): Compression {
@@ -180,7 +195,7 @@ export function readReuseFrom(env: Environment, images: readonly Repository[], v
 }
 
 /** Makes the name in a reference lowercase, like `image` and `tags`. The tag keeps its case. */
-function lowercaseName(reference: string): string {
+export function lowercaseName(reference: string): string {
   const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? []
   return name.toLowerCase() + reference.slice(name.length)
 }
@@ -218,6 +233,11 @@ export function readAttribute(env: Environment): string {
     message: `The input \`attribute\` is "${attribute}", which also names a flake`,
     hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
   })
+}
+
+/** Reads the attribute of the flake or, if there is one, of the file. Empty: the value of the file itself. */
+export function readFileAttribute(env: Environment, file: string): string {
+  return file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env)
 }
 
 /** Rejects a value that Nix would read as an option. @throws InputError */

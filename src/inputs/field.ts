@@ -80,15 +80,21 @@ export function uniqueBy<Item>(items: readonly Item[], key: (item: Item) => stri
 }
 
 /** The inputs of all modes. */
-export interface CommonInputs {
-  /** At least one, all different. */
-  readonly images: readonly Repository[]
-  /** `false`: build and check everything, but publish nothing. */
-  readonly push: boolean
+export interface StepInputs {
+  /** Whether to write a job summary. */
+  readonly summary: boolean
   /** Messages about how the inputs were read, shown as annotations. */
   readonly notices: readonly string[]
   /** Messages about how the inputs were read, shown in the log. */
   readonly notes: readonly string[]
+}
+
+/** The inputs of the modes that build or publish images. */
+export interface CommonInputs extends StepInputs {
+  /** At least one, all different. */
+  readonly images: readonly Repository[]
+  /** `false`: build and check everything, but publish nothing. */
+  readonly push: boolean
 }
 
 /** The input that build and merge share. */
@@ -115,6 +121,7 @@ export function readCommonInputs(env: Environment): CommonInputs {
   return {
     images: uniqueBy(images, formatRepository),
     push: readBoolean(env, 'push', true),
+    summary: readBoolean(env, 'summary', true),
     notices: [],
     notes: lowered.map((name) => `Using "${name.toLowerCase()}" for "${name}": image names are lowercase`),
   }

@@ -35,6 +35,10 @@ export interface MergeInputs extends CommonInputs, VariantInputs {
   readonly allowOlder: boolean
   /** Whether to publish a new index if nothing has changed. */
   readonly republish: boolean
+  /** Tags that must keep their content, once they exist: `*` matches any text, `?` any character. */
+  readonly immutableTags: readonly string[]
+  /** Whether to sign and attach provenance. */
+  readonly attest: boolean
   /** For the API of the Git host. May be empty. */
   readonly token: string
 }
@@ -63,8 +67,19 @@ export function readMergeInputs(env: Environment): MergeInputs {
     allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
     allowOlder: readBoolean(env, 'allow-older', false),
     republish: readBoolean(env, 'republish', false),
+    immutableTags: linesOf(inputOf(env, 'immutable-tags')).map(checkTagGlob),
+    attest: readBoolean(env, 'attest', false),
     token: inputOf(env, 'token'),
   }
+}
+
+/** @throws InputError if no tag can match */
+function checkTagGlob(pattern: string): string {
+  if (/^[\w*?][\w.*?-]{0,127}$/.test(pattern)) return pattern
+  throw new InputError({
+    message: `The input \`immutable-tags\` contains "${pattern}", which matches no tag`,
+    hint: 'Write one pattern per line, without the name of the image. "*" matches any text, "?" any character:\n  immutable-tags: |\n    v*\n    1.*',
+  })
 }
 
 function readDigests(env: Environment, push: boolean): readonly string[] | undefined {

@@ -2,17 +2,20 @@ import type { Environment } from '../context.ts'
 import { InputError } from '../errors.ts'
 import { inputOf } from './field.ts'
 
-export type Mode = 'build' | 'merge' | 'plan'
+const MODES = ['build', 'merge', 'plan', 'verify'] as const
+
+export type Mode = (typeof MODES)[number]
 
 export function readMode(env: Environment): Mode {
-  const mode = inputOf(env, 'mode')
-  if (mode === 'build' || mode === 'merge' || mode === 'plan') return mode
+  const text = inputOf(env, 'mode')
+  const mode = MODES.find((one) => one === text)
+  if (mode !== undefined) return mode
   throw new InputError({
     message:
-      mode === ''
+      text === ''
         ? 'The input `mode` is missing'
-        : `The input \`mode\` is "${mode}"; it must be \`build\`, \`merge\` or \`plan\``,
-    hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them.',
+        : `The input \`mode\` is "${text}"; it must be \`build\`, \`merge\`, \`plan\` or \`verify\``,
+    hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them. To compare a published image with its source, set `mode: verify`.',
   })
 }
 
@@ -28,6 +31,8 @@ interface PartialInput {
 const IN_FLAKE =
   'plan finds the systems in the flake. Set `flake` and `attribute`, or remove this job and write the matrix by hand.'
 
+const IN_IMAGE = 'Name the image to verify in `image`, with its tag or digest.'
+
 export const TAGS =
   'build pushes the image of one system with one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job.'
 
@@ -36,16 +41,16 @@ export const DEFAULT_TAG = '{sha}-{system}'
 
 /** Without `system`, `token` and the inputs that the runner sets, which have a value in every mode. */
 export const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
-  flake: { modes: ['build', 'plan'], default: '.' },
-  attribute: { modes: ['build', 'plan'], default: 'containerImage' },
-  installable: { modes: ['build'], refused: { plan: IN_FLAKE } },
-  file: { modes: ['build'], refused: { plan: IN_FLAKE } },
-  'nix-args': { modes: ['build', 'plan'] },
+  flake: { modes: ['build', 'plan', 'verify'], default: '.' },
+  attribute: { modes: ['build', 'plan', 'verify'], default: 'containerImage' },
+  installable: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
+  file: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
+  'nix-args': { modes: ['build', 'plan', 'verify'] },
   variant: { modes: ['build', 'merge'] },
   tag: {
     modes: ['build'],
     default: DEFAULT_TAG,
-    refused: { merge: 'Set the tags that merge publishes in `tags`.' },
+    refused: { merge: 'Set the tags that merge publishes in `tags`.', verify: IN_IMAGE },
   },
   'push-with': { modes: ['build', 'plan'], default: 'registry' },
   compression: { modes: ['build', 'plan'], default: 'gzip' },
@@ -53,16 +58,30 @@ export const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
   'reuse-from': { modes: ['build', 'plan'], default: 'latest' },
   labels: { modes: ['build', 'plan'] },
   rebuild: { modes: ['build', 'plan'], default: 'false' },
+  sbom: { modes: ['build', 'plan'], default: 'true' },
   'retention-days': { modes: ['build'], default: '1' },
+  test: {
+    modes: ['build'],
+    refused: { merge: 'Set `test` on the builds: an image that fails its test is not handed over to merge.' },
+  },
   runners: { modes: ['plan'] },
-  tags: { modes: ['merge'], refused: { build: TAGS } },
+  tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
   annotations: { modes: ['merge'] },
-  systems: { modes: ['merge'], refused: { build: 'build builds the image of one `system`.', plan: IN_FLAKE } },
+  systems: {
+    modes: ['merge'],
+    refused: {
+      build: 'build builds the image of one `system`.',
+      plan: IN_FLAKE,
+      verify: 'verify verifies the image of one `system`.',
+    },
+  },
   digests: { modes: ['merge'] },
   'artifact-pattern': { modes: ['merge'] },
   'allow-missing-platforms': { modes: ['merge'], default: 'false' },
   'allow-older': { modes: ['merge'], default: 'false' },
   republish: { modes: ['merge'], default: 'false' },
+  'immutable-tags': { modes: ['merge'] },
+  attest: { modes: ['merge'], default: 'false' },
 }
 
 /**

@@ -26,6 +26,8 @@ export interface PlanInputs extends CommonInputs {
   readonly format: LayerFormat | undefined
   /** Added to the configs of the images. */
   readonly labels: Readonly<Record<string, string>>
+  /** Whether builds attach an SBOM to images. */
+  readonly sbom: boolean
   /** Whether to build images that are already published. */
   readonly rebuild: boolean
   /** Runner labels for systems, in place of GitHub-hosted runners. */
@@ -45,6 +47,7 @@ export function readPlanInputs(env: Environment): PlanInputs {
     reuseFrom: readReuseFrom(env, common.images),
     format: pushWith === 'registry' ? format : undefined,
     labels: readLabels(env, pushWith),
+    sbom: readBoolean(env, 'sbom', true),
     rebuild: readBoolean(env, 'rebuild', false),
     runners: readRunners(env),
   }

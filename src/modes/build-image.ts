@@ -1,5 +1,7 @@
+import { join } from 'node:path'
 import { MORE_SPACE } from '../advice.ts'
 import { formatFreeSpace, freeSpace, shortOfSpace } from '../fs/disk.ts'
+import { withTempFolder } from '../fs/temp-folder.ts'
 import { descriptionOfScript, NotDescribed, readLayeredImage, readNix2containerImage } from '../image/layered-image.ts'
 import { findSource, type ImageSource } from '../image/source.ts'
 import type { JobLog } from '../log.ts'
@@ -9,6 +11,7 @@ import type { Evaluation } from '../nix/evaluate.ts'
 import { explainIgnoredSettings } from '../nix/explain.ts'
 import type { NixBuildCall } from '../nix/failure.ts'
 import { checkPrerequisites } from '../nix/preflight.ts'
+import { writeLayout } from '../push/local-image.ts'
 
 /** An image that Nix has built. */
 export interface NixImage {
@@ -95,8 +98,37 @@ async function readDescribed({ path, format }: ImageSource, log: JobLog): Promis
   }
 }
 
+/**
+ * Runs `work` with the image. Runs it again with the complete image if the description is not enough. Of nix2container,
+ * the complete image is a layout, which exists while `work` runs.
+ * @param tempFolder where the layout is written
+ */
+export async function withReadableSource<Outcome>(
+  { source, complete }: Pick<NixImage, 'source' | 'complete'>,
+  call: NixBuildCall,
+  tempFolder: string,
+  log: JobLog,
+  work: (source: ImageSource) => Promise<Outcome>,
+): Promise<Outcome> {
+  const { name } = call.installable
+  if (complete !== undefined) {
+    try {
+      return await work(source)
+    } catch (error) {
+      logNotDescribed(error, name, log)
+      return withReadableSource({ source: await complete() }, call, tempFolder, log, work)
+    }
+  }
+  if (source.format !== 'nix2container') return work(source)
+  return withTempFolder(tempFolder, async (folder) => {
+    const copy = { ...call, layout: join(folder, 'layout') }
+    const title = `Write the layers of ${name}`
+    return work(await log.groupToolOutput(title, () => writeLayout(source, copy)))
+  })
+}
+
 /** Logs why an image is built in full. Rethrows any other error. */
-export function logNotDescribed(error: unknown, name: string, log: JobLog): void {
+function logNotDescribed(error: unknown, name: string, log: JobLog): void {
   if (!(error instanceof NotDescribed)) throw error
   log.info(`Using the complete image ${name} instead of its description, because ${error.message}`)
 }

@@ -4,7 +4,7 @@ import type { Workflow } from '../context.ts'
 import type { BuildInputs } from '../inputs/build.ts'
 import type { JobLog } from '../log.ts'
 import type { Platform } from '../oci/platform.ts'
-import { formatRepository } from '../oci/reference.ts'
+import { type Digest, formatRepository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import { NoArtifactService } from '../record/artifact-client.ts'
 import { writeJobRecord } from '../record/collect.ts'
@@ -19,6 +19,8 @@ export interface BuildIdentity {
   /** Empty if the image is pushed by digest only. */
   readonly tag: string
   readonly workflow: Workflow
+  /** How the image was evaluated, if known. */
+  readonly evaluated: Pick<DigestRecord, 'derivation' | 'inputs'>
 }
 
 /**
@@ -31,7 +33,8 @@ export function recordOf(
   storePath: string,
   info: BuildInfo | undefined,
   inputs: BuildInputs,
-  { revision, workflow: { run, job } }: BuildIdentity,
+  sbom: Digest | undefined,
+  { revision, workflow: { run, job }, evaluated: { derivation, inputs: locked } }: BuildIdentity,
 ): DigestRecord {
   const { system, variant, jobTotal, jobIndex } = inputs
   return {
@@ -46,7 +49,10 @@ export function recordOf(
     ...(info && { labels: info.labels }),
     ...(info?.compression && { compression: info.compression }),
     ...(variant !== '' && { variant }),
+    ...(sbom && { sbom }),
     ...(revision !== '' && { revision }),
+    ...(derivation !== undefined && { derivation }),
+    ...(locked && { inputs: locked }),
     job: {
       id: job,
       inputs: hashInputs(inputs),

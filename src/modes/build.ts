@@ -1,33 +1,37 @@
-import { join } from 'node:path'
 import { findPublished } from '../cache/layers.ts'
 import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'
+import { type ComparableImage, compareBuilt, findComparable } from '../changes/image-changes.ts'
+import { logChanges } from '../changes/report.ts'
 import type { Workflow } from '../context.ts'
 import { checkDocker, PUSH_WITHOUT_DOCKER } from '../docker/docker.ts'
 import { ImageError } from '../errors.ts'
-import { withTempFolder } from '../fs/temp-folder.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs/build.ts'
 import type { JobLog } from '../log.ts'
 import { evaluateImage, storePathBeforeBuild } from '../nix/evaluate.ts'
-import { type Installable, installableOf } from '../nix/installable.ts'
+import { installableOf } from '../nix/installable.ts'
 import { storeFolder } from '../nix/store-path.ts'
 import { platformOf } from '../nix/system.ts'
+import type { ImageConfig } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
-import { formatReference, formatRepository } from '../oci/reference.ts'
+import { type Digest, formatReference, formatRepository } from '../oci/reference.ts'
 import { checkImage } from '../push/check.ts'
 import { publishUnchanged, relabel } from '../push/existing.ts'
 import { pushImage } from '../push/image.ts'
-import { addLocalImage, writeLayout } from '../push/local-image.ts'
+import { addLocalImage } from '../push/local-image.ts'
+import { keepSbom, startSbom } from '../push/sbom.ts'
 import { checkTag, chooseTag } from '../push/tag.ts'
+import { checkTest, testImage } from '../push/test-image.ts'
 import { type CompressedLayer, totalSize } from '../push/uploads.ts'
 import { pushWithDocker } from '../push/with-docker.ts'
 import { type DigestRecord, serializeRecord } from '../record/record.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import { buildImage, findImageInStore, logNotDescribed, type NixImage } from './build-image.ts'
+import { buildImage, findImageInStore, withReadableSource } from './build-image.ts'
 import { type BuildIdentity, handOver, recordOf } from './build-record.ts'
+import { findLockedInputs } from './locked-inputs.ts'
 import type { Result, Tools } from './mode.ts'
 import { findRevision } from './revision.ts'
 import { type BuiltImage, summarizeBuild } from './summaries.ts'
@@ -48,7 +52,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const revision = push ? await findRevision(inputs, workflow, log) : ''
   const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
   if (warning) log.warning(warning)
-  const identity = { revision, tag, workflow }
+  const comparing = push ? undefined : findComparable(registry, inputs.reuseFrom, platform, log)
   const [previous] = await Promise.all([
     push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
     // First, because an evaluation may take long.
@@ -60,35 +64,56 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
     local === undefined ? evaluateImage(call, log) : undefined,
   ])
+  // After the evaluation, which may have written the lock file.
+  const locked = push ? await findLockedInputs(inputs, log) : undefined
   const format = withRegistry ? inputs.compression.format : undefined
   const request = { ...inputs, installable, format, runnerSystem }
   const unchanged = await lookForUnchanged(request, previous, registry, log, async () =>
     storePathBeforeBuild(installable, evaluation),
   )
+  const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } }
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
   const image = local
     ? await findImageInStore(local.text, withRegistry, log)
     : await buildImage(call, evaluation, withRegistry, log)
   const { storePath } = image
-  return withReadableSource(image, installable, inputs, workflow, log, async (found) => {
+  checkLoadable(image.source, inputs.pushWith)
+  return withReadableSource(image, call, tempFolder, log, async (found) => {
     const source = { ...found, platform }
-    const check = (one: SourceImage) => checkPlatform(one, platform, system, source.path)
+    const check = (one: Pick<SourceImage, 'config'>) => checkPlatform(one, platform, system, source.path)
     const built = { system, platform, storePath }
     if (!push) {
-      check(await checkImage(source))
-      log.info('Not pushing the image: `push` is `false`')
-      return { outputs: { 'store-path': storePath }, summary: summarizeBuild({ ...built, pushed: [] }) }
+      const { config } = await checkImage(source)
+      check({ config })
+      return reportUnpushed(built, config, await comparing, inputs, log)
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
-    const { layers, info, images } = withRegistry
-      ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder }, registry, log)
+    const pending = inputs.sbom && withRegistry ? startSbom(source, { platform, tempFolder }, registry, log) : undefined
+    const beforeTag = testOf(inputs, storePath, tempFolder, log)
+    const { layers, info, images, contents } = withRegistry
+      ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
       : await pushWithDocker(pushing, registry, log)
-    const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, identity))
+    const sbom = contents && (await pending?.attach(contents, images))
+    const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
     await handOver(records, inputs.retentionDays, tempFolder, log)
-    return reportBuild(images, records, tag, { ...built, ...(layers && { layers }) }, layers && trafficOf(layers))
+    return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers))
   })
+}
+
+function reportUnpushed(
+  built: Pick<BuiltImage, 'system' | 'platform' | 'storePath'>,
+  config: ImageConfig,
+  published: ComparableImage | undefined,
+  inputs: BuildInputs,
+  log: JobLog,
+): Result {
+  log.info('Not pushing the image: `push` is `false`')
+  if (inputs.test !== '') log.info('Not running `test`: it needs a pushed image')
+  const changes = published && compareBuilt(published, { ...built, config }, log)
+  if (changes !== undefined) logChanges(changes, log)
+  return { outputs: { 'store-path': built.storePath }, summary: summarizeBuild({ ...built, pushed: [], changes }) }
 }
 
 /** Hands over a published image as if this run had built it. Updates its labels if they differ. */
@@ -112,47 +137,36 @@ async function reuseImage(
   const { image, info } = await relabel(registry, found, inputs.labels, asked)
   const unchanged = image.digest === published.digest
   if (!unchanged) log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`)
-  const sent = await publishUnchanged(registry, image, images, tag)
+  const test = testOf(inputs, storePath, workflow.tempFolder, log)
+  const sent = await publishUnchanged(registry, image, images, tag, test)
   const kept = images.map((repository) => ({ ...image, repository }))
-  const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, identity))
+  const sbom = inputs.sbom ? await keepSbom(registry, published, image, images, workflow.tempFolder) : undefined
+  const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
   await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
-  const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled' } as const
+  const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom } as const
   return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
 
-/**
- * Runs `work` with the image. Runs it again with the complete image if the description is not enough. Of nix2container,
- * the complete image is a layout, which exists while `work` runs.
- */
-async function withReadableSource(
-  { source, complete }: NixImage,
-  installable: Installable,
-  inputs: BuildInputs,
-  workflow: Workflow,
-  log: JobLog,
-  work: (source: ImageSource) => Promise<Result>,
-): Promise<Result> {
-  const { format, path } = source
-  if (inputs.pushWith === 'docker' && (format === 'layout' || format === 'nix2container'))
-    throw new ImageError({
-      message: `Docker can't load ${path}, which is ${format === 'layout' ? 'an OCI layout' : 'a nix2container image'}`,
-      hint: PUSH_WITHOUT_DOCKER,
-    })
-  if (complete !== undefined) {
-    try {
-      return await work(source)
-    } catch (error) {
-      logNotDescribed(error, installable.name, log)
-      return withReadableSource({ source: await complete(), storePath: '' }, installable, inputs, workflow, log, work)
-    }
-  }
-  if (format !== 'nix2container') return work(source)
-  return withTempFolder(workflow.tempFolder, async (folder) => {
-    const { nixArgs, system } = inputs
-    const call = { installable, nixArgs, system, runnerSystem: workflow.runnerSystem, layout: join(folder, 'layout') }
-    const title = `Write the layers of ${installable.name}`
-    return work(await log.groupToolOutput(title, () => writeLayout(source, call)))
+/** Checks before the image is read that Docker can load it. @throws ImageError */
+function checkLoadable({ format, path }: ImageSource, pushWith: BuildInputs['pushWith']): void {
+  if (pushWith !== 'docker' || (format !== 'layout' && format !== 'nix2container')) return
+  throw new ImageError({
+    message: `Docker can't load ${path}, which is ${format === 'layout' ? 'an OCI layout' : 'a nix2container image'}`,
+    hint: PUSH_WITHOUT_DOCKER,
   })
+}
+
+/** Returns a function that tests the pushed image. Uses its first name: all repositories have the same image. */
+function testOf(
+  { images: [first], system, test: script }: BuildInputs,
+  storePath: string,
+  tempFolder: string,
+  log: JobLog,
+): (digest: Digest) => Promise<void> {
+  return async (digest) => {
+    const image = `${first === undefined ? '' : formatRepository(first)}@${digest}`
+    await testImage({ script, image, system, storePath }, tempFolder, log)
+  }
 }
 
 interface Traffic {
@@ -183,10 +197,12 @@ function reportBuild(
   return {
     outputs: {
       digest: first.digest,
+      name: formatRepository(first.repository),
       image: `${formatRepository(first.repository)}@${first.digest}`,
       record: records.map(serializeRecord).join('\n'),
       'store-path': built.storePath,
       unchanged: String(built.reused === 'as-is'),
+      ...(built.sbom && { sbom: built.sbom.path }),
       ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
     },
     summary: summarizeBuild({ ...built, pushed }),
@@ -195,12 +211,13 @@ function reportBuild(
 
 /** Checks before a long build that Docker runs, and that this job may push to every repository and tag. */
 async function checkPushing(
-  { images, pushWith }: BuildInputs,
+  { images, pushWith, test }: BuildInputs,
   tag: string,
   platform: Platform,
   registry: Registry,
 ): Promise<void> {
   if (pushWith === 'docker') await checkDocker()
+  await checkTest(test)
   await Promise.all(
     images.map(async (repository) => {
       await registry.checkPush(repository)
@@ -209,7 +226,7 @@ async function checkPushing(
   )
 }
 
-function checkPlatform({ config }: SourceImage, wanted: Platform, system: string, path: string): void {
+function checkPlatform({ config }: Pick<SourceImage, 'config'>, wanted: Platform, system: string, path: string): void {
   if (fits(config, wanted)) return
   throw new ImageError({
     message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,

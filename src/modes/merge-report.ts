@@ -1,11 +1,14 @@
 import { type CommitComparison, compareCommits, type Relation } from '../actions/commits.ts'
+import type { IndexAttestation } from '../attest/attest.ts'
+import type { ImageChanges } from '../changes/image-changes.ts'
+import { serializeChanges } from '../changes/report.ts'
 import { commitOfRun, type Workflow } from '../context.ts'
 import type { Http } from '../http/client.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
 import type { JobLog, Log } from '../log.ts'
 import { type Annotation, placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
 import { formatPlatform } from '../oci/platform.ts'
-import { formatReference, formatRepository } from '../oci/reference.ts'
+import { formatReference, formatRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import type { PublishedTag } from '../publish/published.ts'
 import { formatLoss, plansWithLoss, type TagPlan } from '../publish/tag-plan.ts'
 import type { Member } from '../publish/verify.ts'
@@ -96,15 +99,21 @@ export function logMergeResult(
   }
 }
 
-/**
- * Returns the outputs and the summary of a merge.
- * @param unchanged whether the index was published before this run
- */
+/** An index, and what a merge found out about it. */
+export interface MergeFacts {
+  /** Whether the index was published before this run. */
+  readonly unchanged: boolean
+  /** Against what the first existing tag pointed to. */
+  readonly changes: ImageChanges | undefined
+  readonly attestation: IndexAttestation | undefined
+}
+
+/** Returns the outputs and the summary of a merge. */
 export function reportMerge(
   index: StoredManifest,
   members: readonly Member[],
   plans: readonly TagPlan[],
-  unchanged: boolean,
+  { unchanged, changes, attestation }: MergeFacts,
   { images, push }: Pick<MergeInputs, 'images' | 'push'>,
 ): Result {
   const [first] = images
@@ -119,14 +128,24 @@ export function reportMerge(
   return {
     outputs: {
       digest: index.digest,
+      name: formatRepository(first),
       image: `${formatRepository(first)}@${index.digest}`,
       tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
       'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
       changed: String(changed),
       platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+      changes: serializeChanges(changes),
+      ...(attestation && { attestation: attestation.digest }),
     },
-    summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed }),
+    summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed, changes, attestation }),
+    ...(push && { artifacts: images.map((image) => artifactOf(image, published, index)) }),
   }
+}
+
+/** Returns the reference of the index in a repository, with a tag if one points to it: other images may be there, too. */
+function artifactOf(image: Repository, published: readonly TagPlan[], { digest }: StoredManifest): string {
+  const plan = published.find(({ tag }) => sameRepository(tag.repository, image))
+  return `${plan === undefined ? formatRepository(image) : formatReference(plan.tag)}@${digest}`
 }
 
 /** The commit that the images were built from. */

@@ -1,3 +1,6 @@
+import type { IndexAttestation } from '../attest/attest.ts'
+import { compareMembers } from '../changes/image-changes.ts'
+import { logChanges } from '../changes/report.ts'
 import type { Workflow } from '../context.ts'
 import { MergeError, messageOf } from '../errors.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
@@ -11,10 +14,17 @@ import { compose, findSameIndex } from '../publish/compose.ts'
 import { publishTags } from '../publish/publish-tags.ts'
 import { type PublishedTag, readPublishedTags } from '../publish/published.ts'
 import { storeIndex } from '../publish/store-index.ts'
-import { assertNoPlatformLost, planTags, type TagPlan } from '../publish/tag-plan.ts'
+import {
+  assertImmutableTagsKept,
+  assertNoPlatformLost,
+  immutableFirst,
+  planTags,
+  type TagPlan,
+} from '../publish/tag-plan.ts'
 import { type Member, verifyCandidates } from '../publish/verify.ts'
 import { type Candidate, collectArtifacts, collectCandidates } from '../record/collect.ts'
-import { type StoredManifest, shareLookUps } from '../registry/registry.ts'
+import { type Registry, type StoredManifest, shareLookUps } from '../registry/registry.ts'
+import { prepareAttestation } from './merge-attest.ts'
 import {
   type BuiltCommit,
   findBuiltCommit,
@@ -32,7 +42,8 @@ import type { Result, Tools } from './mode.ts'
 /**
  * Publishes the images of all systems as one multi-platform image. First only reads: collects and checks the records,
  * verifies each image at the registries, composes the index and plans what happens to each tag. Then writes: copies
- * images to repositories that lack them, stores the index by digest and reads it back, and moves the tags.
+ * images to repositories that lack them, stores the index by digest and reads it back, attests it if asked to, and moves the
+ * tags.
  * @throws ActionError. Until the index is stored, every tag is as it was; after that, the error says where each tag is
  */
 export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tools): Promise<Result> {
@@ -47,42 +58,68 @@ async function mergeImages(
   signal: AbortSignal,
 ): Promise<Result> {
   const { registry, log } = tools
+  const attestIndex = prepareAttestation(inputs, workflow, tools)
   const collecting = collectCandidates(inputs, workflow, log)
   // Skip registry requests when there is nothing to verify: pull requests may not be logged in.
   if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0) return reportNothing(log)
   const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log)
-  const { members, commit, published, relations } = found
+  const { members, commit, published, relations, reader } = found
 
   const composed = compose(members, inputs.annotations, commit.origin)
   for (const warning of composed.warnings) log.warning(warning)
-  const unchanged = inputs.republish ? undefined : findSameIndex(composed, published)
+  const unchanged = inputs.republish
+    ? undefined
+    : findSameIndex(composed, immutableFirst(published, inputs.immutableTags))
   const platforms = members.map(({ platform }) => platform)
   const plan = (index: StoredManifest) => planTags(published, index.digest, platforms, newerCommits(relations))
   const plans = plan(unchanged ?? composed)
+  assertImmutableTagsKept(plans, (unchanged ?? composed).digest, inputs, 'No tag has moved.')
   if (!inputs.allowMissingPlatforms) assertNoPlatformLost(plans, 'No tag has moved.')
   const once = logOnce(log)
   logTagPlan(plans, inputs, commit.head, relations, once)
-  if (!inputs.push) {
-    logMergeResult(unchanged ?? composed, members, plans, inputs, log)
-    return reportMerge(unchanged ?? composed, members, plans, unchanged !== undefined, inputs)
+  // Before any tag moves: a registry may delete images without tags.
+  const comparing = compareMembers(reader, members, published, (unchanged ?? composed).digest, log)
+  const report = async (
+    index: StoredManifest,
+    results: readonly TagPlan[],
+    attestation?: IndexAttestation,
+  ): Promise<Result> => {
+    const changes = await unlessCancelled(comparing, signal)
+    logMergeResult(index, members, results, inputs, log)
+    if (changes !== undefined) logChanges(changes, log)
+    return reportMerge(index, members, results, { unchanged: index === unchanged, changes, attestation }, inputs)
   }
+  if (!inputs.push) return report(unchanged ?? composed, plans)
 
   const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
   const index = await beforeTags(storing, signal, log)
+  const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log))
   const replan = async (tags: readonly TagReference[]): Promise<readonly TagPlan[]> => {
     const now = await readTags(tags, commit, inputs, workflow, tools)
     const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations))
+    assertImmutableTagsKept(again, index.digest, inputs)
     if (!inputs.allowMissingPlatforms) assertNoPlatformLost(again)
     logTagPlan(again, inputs, commit.head, now.relations, once)
     return again
   }
-  const results = await publishTags(registry, index, plan(index), { replan, signal, log }).catch((error: unknown) => {
+  const final = plan(index)
+  // The registry may have got a Docker manifest list in place of the index.
+  assertImmutableTagsKept(final, index.digest, inputs, 'No tag has moved.')
+  const results = await publishTags(registry, index, final, { replan, signal, log }).catch((error: unknown) => {
     // run() logs no error for a cancelled step, so log it here.
     if (signal.aborted) log.error(messageOf(error))
     throw error
   })
-  logMergeResult(index, members, results, inputs, log)
-  return reportMerge(index, members, results, index === unchanged, inputs)
+  return report(index, results, attestation)
+}
+
+/** Waits for a comparison. A cancelled step goes on without it. */
+async function unlessCancelled<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value | undefined> {
+  const cancelled = () => new MergeError({ message: 'The step was cancelled' })
+  return untilAborted<Value | undefined>(work, signal, cancelled).catch((error: unknown) => {
+    if (signal.aborted) return undefined
+    throw error
+  })
 }
 
 /** Waits for work done before any tag moves; stops waiting if the step is cancelled. */
@@ -100,6 +137,8 @@ async function beforeTags<Value>(work: Promise<Value>, signal: AbortSignal, log:
 interface Findings extends TagState {
   readonly members: readonly Member[]
   readonly commit: BuiltCommit
+  /** A client that reads nothing again of what the merge has read by digest. */
+  readonly reader: Registry
 }
 
 /** What tags point to, and how the new commit relates to theirs. */
@@ -119,15 +158,16 @@ async function readAndVerify(
   tools: Tools,
 ): Promise<Findings> {
   const { registry, log } = tools
+  const reader = shareLookUps(registry)
   // Before any other request, so that all of them share the token for pushing.
   const checking = inputs.push ? settleAll(inputs.images.map((image) => registry.checkPush(image))) : Promise.resolve()
   const choosing = collecting.then((candidates) => chooseComplete(candidates, inputs, workflow, log))
-  const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, shareLookUps(registry)))
+  const verifying = choosing.then((chosen) => verifyCandidates(chosen, inputs, reader))
   const reading = choosing.then(async (chosen) => {
     const records = chosen.flatMap(({ record }) => record ?? [])
     const commit = findBuiltCommit(records, inputs.annotations, workflow, log)
     const tags = fillTags(inputs.tags, commit.revision)
-    return { commit, ...(await readTags(tags, commit, inputs, workflow, tools)) }
+    return { commit, ...(await readTags(tags, commit, inputs, workflow, { ...tools, registry: reader })) }
   })
   const all = settleAll<unknown>([verifying, reading])
   all.catch(() => undefined)
@@ -138,7 +178,7 @@ async function readAndVerify(
     throw error
   }
   await all
-  return { members: await verifying, ...(await reading) }
+  return { members: await verifying, reader, ...(await reading) }
 }
 
 /** Chooses the images of the index, and checks that no job of a matrix is missing. */

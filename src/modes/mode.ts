@@ -1,3 +1,5 @@
+import type { AttestRequest } from '../attest/attest.ts'
+import type { ActionError } from '../errors.ts'
 import type { Http } from '../http/client.ts'
 import type { JobLog } from '../log.ts'
 import type { Cancellation } from '../process/cancellation.ts'
@@ -9,6 +11,8 @@ export interface Tools {
   readonly http: Http
   readonly registry: Registry
   readonly log: JobLog
+  /** Replaced by tests: the services that sign provenance. */
+  readonly signing?: Pick<AttestRequest, 'services' | 'limits'>
   /** Absent if the work can't be cancelled. */
   readonly cancellation?: Cancellation
 }
@@ -16,6 +20,10 @@ export interface Tools {
 /** The result of a mode. */
 export interface Result {
   readonly outputs: Readonly<Record<string, string>>
+  /** References with digests of what was published, for the runner's list of artifacts. */
+  readonly artifacts?: readonly string[]
   /** Markdown. */
   readonly summary: string
+  /** Fails the step, after the outputs and the summary have been written. */
+  readonly failure?: ActionError
 }

@@ -46,7 +46,8 @@ export function sourceFolder({ flake, installable, file }: Source): string | und
   return path === undefined || /^\.\.?\/?$/.test(path) ? path : dirname(path)
 }
 
-function localFlake(reference: string): string | undefined {
+/** Returns the folder of a flake reference. Undefined for a flake that Nix fetches. */
+export function localFlake(reference: string): string | undefined {
   const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '')
   return path.startsWith('.') || path.startsWith('/') ? path : undefined
 }

@@ -1,6 +1,10 @@
+import type { IndexAttestation } from '../attest/attest.ts'
+import type { ImageChanges } from '../changes/image-changes.ts'
+import { describeChanges } from '../changes/report.ts'
 import { formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference } from '../oci/reference.ts'
 import type { TagPlan } from '../publish/tag-plan.ts'
+import type { PublishedSbom } from '../push/sbom.ts'
 import { type CompressedLayer, totalSize } from '../push/uploads.ts'
 import { formatBytes } from '../text.ts'
 
@@ -15,10 +19,15 @@ export interface BuiltImage {
   readonly layers?: readonly CompressedLayer[]
   /** Set if the image was already published. `relabelled`: only its labels were updated. */
   readonly reused?: 'as-is' | 'relabelled'
+  /** Absent if the image has no SBOM. */
+  readonly sbom?: PublishedSbom | undefined
+  /** Set if it was compared with a published image. */
+  readonly changes?: ImageChanges | undefined
 }
 
 /** Returns the summary of a build as Markdown. */
-export function summarizeBuild({ system, platform, storePath, pushed, layers, reused }: BuiltImage): string {
+export function summarizeBuild(image: BuiltImage): string {
+  const { system, platform, storePath, pushed, layers, reused, changes } = image
   const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`)
   const result =
     rows.length > 0
@@ -32,6 +41,7 @@ export function summarizeBuild({ system, platform, storePath, pushed, layers, re
     ...result,
     '',
     ...(layers === undefined ? [] : describeLayers(layers)),
+    ...(changes === undefined ? [] : describeChanges(changes)),
   )
 }
 
@@ -62,16 +72,21 @@ export interface MergedImage {
   /** `false`: everything was checked, but nothing was published. */
   readonly pushed: boolean
   readonly changed: boolean
+  /** Against the image that the first existing tag pointed to. */
+  readonly changes?: ImageChanges | undefined
+  readonly attestation?: IndexAttestation | undefined
 }
 
 /** Returns the summary of a merge as Markdown. */
-export function summarizeMerge({ digest, plans, platforms, pushed, changed }: MergedImage): string {
+export function summarizeMerge(image: MergedImage): string {
+  const { digest, plans, platforms, pushed, changed, changes, attestation } = image
   const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published'
   return joinLines(
     heading,
     '',
     `Index ${code(digest)}`,
     '',
+    ...(attestation === undefined ? [] : [describeAttestation(attestation), '']),
     `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`,
     '|---|---|---|---|---|',
     ...plans.map((plan) => describeTag(plan, digest)),
@@ -80,8 +95,13 @@ export function summarizeMerge({ digest, plans, platforms, pushed, changed }: Me
     '|---|---|---|',
     ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`),
     '',
+    ...(changes === undefined ? [] : describeChanges(changes)),
     ...(pushed ? pullCommand(plans) : []),
   )
+}
+
+function describeAttestation({ digest, url }: IndexAttestation): string {
+  return `Provenance ${code(digest)}${url === undefined ? '' : `, [stored on GitHub](${url})`}`
 }
 
 function describeTag({ tag, before, action, gained, lost, now }: TagPlan, digest: string): string {

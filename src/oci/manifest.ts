@@ -182,6 +182,8 @@ export interface ImageConfig extends Platform {
   readonly labels: Readonly<Record<string, string>>
   /** The comments in the history of the layers, one per layer if the tool that made the image wrote them. */
   readonly comments: readonly (string | undefined)[]
+  /** When the image was created. */
+  readonly created: string | undefined
 }
 
 /**
@@ -197,6 +199,7 @@ export function parseConfig(bytes: Uint8Array, name: string): ImageConfig {
     ...(config.variant && { variant: config.variant }),
     diffIds: config.rootfs.diff_ids,
     labels: config.config?.Labels ?? {},
+    created: config.created ?? undefined,
     comments: (config.history ?? []).filter((one) => !one.empty_layer).map(({ comment }) => comment),
   }
 }
@@ -204,6 +207,7 @@ export function parseConfig(bytes: Uint8Array, name: string): ImageConfig {
 const CONFIG = v.object({
   ...PLATFORM.entries,
   config: v.nullish(v.object({ Labels: STRINGS })),
+  created: v.fallback(v.nullish(v.string()), undefined),
   rootfs: v.object({ diff_ids: v.array(DIGEST) }),
   // Informational, so a malformed one is ignored.
   history: v.fallback(

@@ -40,7 +40,7 @@ export function byPlatform(one: WithPlatform, other: WithPlatform): number {
   )
 }
 
-function compareText(one: string, other: string): number {
+export function compareText(one: string, other: string): number {
   return one < other ? -1 : one > other ? 1 : 0
 }
 

@@ -28,12 +28,20 @@ let ending = false
 /**
  * Starts a program without a shell and without a terminal.
  * @param stdin `ignore`: the standard input is empty, so that a prompt fails instead of waiting for an answer
+ * @param variables added to its environment
  */
-export function startChild(path: string, args: readonly string[], trust: Trust, stdin: 'ignore' | 'pipe'): Child {
+export function startChild(
+  path: string,
+  args: readonly string[],
+  trust: Trust,
+  stdin: 'ignore' | 'pipe',
+  variables: Environment = {},
+): Child {
   if (ending) return { exited: Promise.resolve({ code: 126, error: 'the step is cancelled' }) }
   try {
+    const env = { ...environmentFor(trust), ...variables }
     // `detached` creates a process group, so that the program's own children can be signalled as well.
-    const child = spawn(path, args, { env: environmentFor(trust), stdio: [stdin, 'pipe', 'pipe'], detached: true })
+    const child = spawn(path, args, { env, stdio: [stdin, 'pipe', 'pipe'], detached: true })
     // A program may exit before it has read its input (EPIPE). The exit code and the log tell why.
     for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.on('error', () => undefined)
     running.add(child)
@@ -102,7 +110,8 @@ type Environment = Readonly<Record<string, string | undefined>>
 /**
  * How much of the step's environment a program gets.
  * `everything`: all of it, for Docker and credential helpers, which may need it to log in.
- * `nix`: without the secrets and command files of the step, for Nix and other tools that read the flake.
+ * `nix`: without the secrets and command files of the step, for Nix and other tools that read the flake, and for the
+ * script in `test`.
  * `script`: without the configuration of registry logins as well, for programs that the flake provides.
  */
 export type Trust = 'everything' | 'nix' | 'script'

@@ -29,6 +29,8 @@ export interface CommandOptions {
   readonly echo?: boolean
   /** The standard input. Empty by default, so that a prompt fails instead of waiting for an answer. */
   readonly input?: string
+  /** Variables to add to its environment. */
+  readonly variables?: Readonly<Record<string, string>>
   /** The longest that the program may run, in milliseconds. Unlimited by default. */
   readonly timeoutMs?: number
   /** The longest that the program may go without output, in milliseconds. Unlimited by default. */
@@ -52,7 +54,17 @@ const LINGER = 10_000
 export async function runCommand(
   program: string,
   args: readonly string[],
-  { trust, shown = false, echo = true, input, timeoutMs, silenceMs, onOutput, lingerMs = LINGER }: CommandOptions,
+  {
+    trust,
+    shown = false,
+    echo = true,
+    input,
+    variables,
+    timeoutMs,
+    silenceMs,
+    onOutput,
+    lingerMs = LINGER,
+  }: CommandOptions,
 ): Promise<CommandResult | undefined> {
   const path = await which(program)
   if (path === '') return undefined
@@ -63,7 +75,8 @@ export async function runCommand(
   const errorLines = shown === false ? undefined : splitLines(shown === true ? printPlain : shown)
   const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim())
 
-  const { process: child, exited } = startChild(path, args, trust, input === undefined ? 'ignore' : 'pipe')
+  const stdin = input === undefined ? 'ignore' : 'pipe'
+  const { process: child, exited } = startChild(path, args, trust, stdin, variables)
   const silence = limitSilence(silenceMs, () => endGroup(child))
   const closed = Promise.withResolvers<void>()
   child?.once('close', () => closed.resolve())

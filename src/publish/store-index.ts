@@ -4,6 +4,7 @@ import { DOCKER_MANIFEST } from '../oci/manifest.ts'
 import { formatRepository, type Repository, sameRepository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import { copyImages } from '../registry/copy.ts'
+import { copyReferrers } from '../registry/copy-referrers.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { sanitizeLine } from '../text.ts'
@@ -30,15 +31,18 @@ export async function storeIndex(
   { index, composed: { dockerList }, plans, members }: IndexToStore,
   log: Log,
 ): Promise<StoredManifest> {
-  await copyImages(
+  const copies = members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to })))
+  await copyImages(registry, copies)
+  await copyReferrers(
     registry,
-    members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to }))),
+    copies.map(({ image: { digest, repository: from }, to }) => ({ digest, from, to })),
   )
   const without = images.filter(
     (image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)),
   )
   try {
     await putIndex(registry, without, index)
+    await copyIndexReferrers(registry, without, index, plans)
     return index
   } catch (error) {
     const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST)
@@ -51,6 +55,21 @@ export async function storeIndex(
     })
     return dockerList
   }
+}
+
+/** Copies the attestations of an index that is published already to the repositories that have just got it. */
+async function copyIndexReferrers(
+  registry: Registry,
+  images: readonly Repository[],
+  { digest }: StoredManifest,
+  plans: readonly TagPlan[],
+): Promise<void> {
+  const from = plans.find(({ action }) => action === 'kept')?.tag.repository
+  if (from === undefined) return
+  await copyReferrers(
+    registry,
+    images.map((to) => ({ digest, from, to })),
+  )
 }
 
 async function putIndex(registry: Registry, images: readonly Repository[], index: StoredManifest): Promise<void> {

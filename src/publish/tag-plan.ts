@@ -1,6 +1,7 @@
 import { MergeError } from '../errors.ts'
 import { formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
 import { type Digest, formatReference, type TagReference } from '../oci/reference.ts'
+import { sanitizeLine } from '../text.ts'
 import type { PublishedTag } from './published.ts'
 
 /** The decision of a merge about a tag. */
@@ -74,6 +75,64 @@ export function assertNoPlatformLost(plans: readonly TagPlan[], state = ''): voi
     detail: [first, ...more].map(formatLoss).join('\n'),
     hint: `${state} Check whether the build of that platform failed or is missing from the matrix. To remove the platform from the tag, set in this step:\n  allow-missing-platforms: true`.trimStart(),
   })
+}
+
+interface ImmutableTags {
+  /** Patterns: `*` matches any text, `?` any character. */
+  readonly immutableTags: readonly string[]
+  readonly republish: boolean
+}
+
+/**
+ * Checks that every existing tag that matches a pattern points to the index already. A tag with a newer commit must not
+ * be skipped either: users would miss that this run's image has not been published under it.
+ * @param state where the tags are, for the error
+ * @throws MergeError
+ */
+export function assertImmutableTagsKept(
+  plans: readonly TagPlan[],
+  index: Digest,
+  { immutableTags, republish }: ImmutableTags,
+  state = '',
+): void {
+  const changed = plans.filter(
+    ({ tag, action }) => (action === 'moved' || action === 'skipped') && matchesAny(tag.tag, immutableTags),
+  )
+  const [first] = changed
+  if (first === undefined) return
+  const patterns = immutableTags.filter((pattern) => changed.some(({ tag }) => matchesAny(tag.tag, [pattern])))
+  const force = republish ? ' If the images are the same, remove `republish`.' : ''
+  throw new MergeError({
+    message: `${formatReference(first.tag)} exists with other content, and \`immutable-tags\` does not let it change`,
+    detail: [...changed.map(formatTarget), `the index of this run is ${index}`].join('\n'),
+    hint: `${state} Publish this image under a new tag, or remove the tag from \`tags\`.${force} To replace its content, delete the tag at the registry, or remove ${patterns.join(', ')} from \`immutable-tags\`.`.trimStart(),
+  })
+}
+
+function formatTarget({ tag, before: { stored, revision } }: TagPlan): string {
+  const commit = revision === undefined ? '' : ` (commit ${sanitizeLine(revision)})`
+  return `${formatReference(tag)} points to ${stored?.digest}${commit}`
+}
+
+/**
+ * Returns tags with those that match a pattern first, so that an index with the same content is looked for there before
+ * it is looked for at tags that may move.
+ */
+export function immutableFirst(
+  published: readonly PublishedTag[],
+  patterns: readonly string[],
+): readonly PublishedTag[] {
+  const rank = ({ tag }: PublishedTag) => (matchesAny(tag.tag, patterns) ? 0 : 1)
+  return published.toSorted((one, other) => rank(one) - rank(other))
+}
+
+function matchesAny(tag: string, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => globExpression(pattern).test(tag))
+}
+
+function globExpression(pattern: string): RegExp {
+  const escaped = pattern.replaceAll('.', '\\.').replaceAll('?', '.').replace(/\*+/g, '.*')
+  return new RegExp(`^${escaped}$`)
 }
 
 /** Returns a line that says which platforms a tag loses. */

@@ -2,14 +2,15 @@ import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from '../
 import { MergeError } from '../errors.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { platformOf, systemOf } from '../nix/system.ts'
-import { byPlatform, fits, formatPlatform, type Platform, platformKey } from '../oci/platform.ts'
-import { formatRepository, type Repository } from '../oci/reference.ts'
+import { byPlatform, fits, formatPlatform, NO_PLATFORM, type Platform, platformKey } from '../oci/platform.ts'
+import { type Digest, formatReference, formatRepository, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import type { Candidate } from '../record/collect.ts'
 import type { DigestRecord } from '../record/record.ts'
-import { findImage, missingBlobs, notInRegistry, type PublishedImage } from '../registry/image.ts'
+import { findImage, missingBlobs, notInRegistry, type PublishedImage, withAttestations } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import { attestationAnnotations, findStatement } from '../sbom/attestation.ts'
 
 /** A verified candidate: a registry has all of it, and it matches its record. */
 export interface Member {
@@ -18,6 +19,8 @@ export interface Member {
   readonly image: PublishedImage
   /** From the annotations of the image's manifest. */
   readonly info?: BuildInfo | undefined
+  /** The record that its build handed over. Absent for a bare digest. */
+  readonly record?: DigestRecord | undefined
   /** The repositories to publish to that lack the image or some of its layers. */
   readonly absentFrom: readonly Repository[]
 }
@@ -99,13 +102,14 @@ interface Finding {
 }
 
 async function findCandidate(
-  { digest }: Candidate,
+  { digest, record }: Candidate,
   repository: Repository,
   registry: Registry,
   written: boolean,
 ): Promise<Finding> {
   try {
-    const image = await findImage(registry, repository, digest, { retryNotFound: written })
+    const found = await findImage(registry, repository, digest, { retryNotFound: written })
+    const image = found && record?.sbom ? await withSbom(registry, found, record.sbom, written) : found
     return {
       image,
       missing: image === undefined ? [] : await missingBlobs(registry, image, { retryNotFound: written }),
@@ -114,6 +118,37 @@ async function findCandidate(
     if (error instanceof RegistryError && error.problem === 'not-found') return { missing: [], notFound: error }
     throw error
   }
+}
+
+/**
+ * Returns an image with the SBOM that its record names.
+ * @throws RegistryError if the registry lacks it, MergeError if it is for another image
+ */
+async function withSbom(
+  registry: Registry,
+  image: PublishedImage,
+  sbom: Digest,
+  written: boolean,
+): Promise<PublishedImage> {
+  if (image.attestations.some(({ descriptor }) => descriptor.digest === sbom)) return image
+  const { repository } = image
+  const options = { retryNotFound: written }
+  const stored = await registry.getManifest(repository, sbom, options)
+  if (stored === undefined) throw notInRegistry(repository, sbom, `the SBOM of ${formatReference(image)}`)
+  if (findStatement(stored.bytes, image.digest) === undefined)
+    throw new MergeError({
+      message: `${formatReference(image)} does not match its record`,
+      detail: `the record says that ${sbom} has the SBOM of the image, but it does not`,
+      hint: 'Nothing was published. Run the build of this system again.',
+    })
+  const listed = {
+    mediaType: stored.mediaType,
+    digest: sbom,
+    size: stored.bytes.length,
+    platform: NO_PLATFORM,
+    annotations: attestationAnnotations(image.digest),
+  }
+  return withAttestations(registry, image, [listed], options)
 }
 
 function incompleteError(
@@ -177,6 +212,7 @@ function describeMember(
     system,
     platform: { os, architecture, ...(variant !== undefined && { variant }) },
     info,
+    ...(record && { record }),
   }
 }
 

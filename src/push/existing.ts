@@ -1,14 +1,13 @@
 import { describeBuild, sameBuild } from '../cache/build-info.ts'
 import type { UnchangedImage } from '../cache/unchanged.ts'
 import { type LayerFormat, layerFormat } from '../oci/manifest.ts'
-import { type Repository, sameRepository } from '../oci/reference.ts'
+import { type Digest, type Repository, sameRepository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import { copyImages, putBlobEverywhere } from '../registry/copy.ts'
 import { fetchImage, isImageComplete, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import { putTags } from '../registry/tags.ts'
 import { type Labels, labelledConfig, rewriteManifest } from './manifest.ts'
-import { checkReplaced } from './tag.ts'
+import { putImageTag } from './tag.ts'
 
 /**
  * Replaces the labels of a published image. The result has the same bytes as an image that is built and pushed with
@@ -37,6 +36,7 @@ export async function relabel(
 /**
  * Copies a published image to every repository that lacks it, and sets its tag there.
  * @param tag empty to publish by digest alone
+ * @param beforeTag runs before the tag moves. If it throws, the tag does not move
  * @returns how many bytes were sent
  * @throws RegistryError
  */
@@ -45,6 +45,7 @@ export async function publishUnchanged(
   published: PublishedImage,
   repositories: readonly Repository[],
   tag: string,
+  beforeTag: (digest: Digest) => Promise<void> = async () => undefined,
 ): Promise<number> {
   const { repository, digest, own, platform } = published
   const complete = await settleAll(
@@ -54,9 +55,7 @@ export async function publishUnchanged(
     registry,
     repositories.filter((_, at) => !complete[at]).map((to) => ({ image: published, to })),
   )
-  if (tag !== '')
-    await putTags(registry, repositories, tag, own.manifest, (stored, place) =>
-      checkReplaced(registry, stored, place, platform),
-    )
+  await beforeTag(digest)
+  await putImageTag(registry, repositories, tag, own.manifest, platform)
   return sent
 }

@@ -8,9 +8,9 @@ import type { CompressedLayer } from './uploads.ts'
 
 export type Labels = Readonly<Record<string, string>>
 
-/** Returns the config to upload. Labels replace the image's own of the same keys. Without any, the bytes stay the same. */
+/** Returns the config to upload. Labels replace the image's own of the same keys. */
 export function labelledConfig(bytes: Buffer, labels: Labels): Blob {
-  const labelled = Object.keys(labels).length === 0 ? bytes : withLabels(bytes, labels)
+  const labelled = withLabels(bytes, labels)
   return {
     digest: digestOf(labelled),
     size: labelled.length,
@@ -18,7 +18,9 @@ export function labelledConfig(bytes: Buffer, labels: Labels): Blob {
   }
 }
 
-function withLabels(bytes: Buffer, labels: Labels): Buffer {
+/** Returns a config with labels. Without any, the bytes stay the same. */
+export function withLabels(bytes: Buffer, labels: Labels): Buffer {
+  if (Object.keys(labels).length === 0) return bytes
   const image: { readonly config?: { readonly Labels?: object } } = JSON.parse(bytes.toString('utf8'))
   const config = { ...image.config, Labels: { ...image.config?.Labels, ...labels } }
   return Buffer.from(JSON.stringify({ ...image, config }))

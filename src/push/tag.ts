@@ -4,11 +4,11 @@ import { fillPlaceholders } from '../inputs/tags.ts'
 import { platformOf } from '../nix/system.ts'
 import { isAttestation, isIndexType, parseManifest } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
-import { formatReference } from '../oci/reference.ts'
+import { formatReference, type Repository } from '../oci/reference.ts'
 import { findImage } from '../registry/image.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { type RepositoryTag, readStored } from '../registry/tags.ts'
+import { putTags, type RepositoryTag, readStored } from '../registry/tags.ts'
 
 /** The tag of a build's image. */
 export interface ChosenTag {
@@ -78,6 +78,22 @@ export async function checkReplaced(
     message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${content}`,
     hint: adviseOwnTag(place.tag),
   })
+}
+
+/**
+ * Points the tag of a build to an image that every repository has.
+ * @param tag empty for none
+ * @throws InputError like `checkTag`, TagError that says where the tag is now
+ */
+export async function putImageTag(
+  registry: Registry,
+  repositories: readonly Repository[],
+  tag: string,
+  image: StoredManifest,
+  platform: Platform,
+): Promise<void> {
+  if (tag === '') return
+  await putTags(registry, repositories, tag, image, (stored, place) => checkReplaced(registry, stored, place, platform))
 }
 
 function describePlatforms(platforms: readonly (Platform | undefined)[], { mediaType }: StoredManifest): string {

@@ -4,6 +4,7 @@ import { type Compression, compressLayer, createBlockSemaphore, hashLayer, type 
 import { peekCompression } from '../image/decompress.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerFile } from '../image/source-image.ts'
+import { observeTarNames } from '../image/tar-names.ts'
 import type { Log } from '../log.ts'
 import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import { type Digest, type Repository, sameRepository } from '../oci/reference.ts'
@@ -11,6 +12,7 @@ import { createSemaphore, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import { createStorePathSet } from '../sbom/store-paths.ts'
 import { formatBytes } from '../text.ts'
 import { decompressLayer, type LayerDigests, uploadFormat } from './check.ts'
 
@@ -33,6 +35,8 @@ export function totalSize(layers: readonly CompressedLayer[]): number {
 /** A layer that has been read and is being uploaded. */
 export interface LayerUpload {
   readonly diffId: Digest
+  /** The store paths that the layer has files of, if it has been read. */
+  readonly storePaths?: readonly string[]
   /** Resolves when the layer is in every repository. */
   readonly uploaded: Promise<CompressedLayer>
 }
@@ -86,11 +90,16 @@ export function startUploads(
 
   /** Reads a layer and writes it compressed. A compressed layer is written unchanged. */
   async function pack(file: LayerFile, write: Write) {
-    const { compression: stored, content } = await peekCompression(file.content())
-    const format = uploadFormat(stored)
-    const tar = decompressLayer(stored, content, source, format === undefined ? undefined : write)
-    if (format === undefined) return { ...(await compressLayer(tar, compression, blocks, write)), format }
-    return { layer: await hashLayer(tar), written: Promise.resolve(), format }
+    const { compression: compressed, content } = await peekCompression(file.content())
+    const format = uploadFormat(compressed)
+    const stored = decompressLayer(compressed, content, source, format === undefined ? undefined : write)
+    const names = createStorePathSet()
+    const tar = observeTarNames(stored, names.add)
+    const packed =
+      format === undefined
+        ? await compressLayer(tar, compression, blocks, write)
+        : { layer: await hashLayer(tar), written: Promise.resolve() }
+    return { ...packed, format, storePaths: names.sorted() }
   }
 
   async function push(file: LayerFile, check?: (layer: LayerDigests) => void): Promise<LayerUpload> {
@@ -102,7 +111,7 @@ export function startUploads(
     }
     try {
       if (failure !== undefined) throw failure
-      const { layer, written, format } = await pack(file, writer.write)
+      const { layer, written, format, storePaths } = await pack(file, writer.write)
       const { diffId } = layer
       const upload = async (): Promise<CompressedLayer> => {
         try {
@@ -120,7 +129,7 @@ export function startUploads(
           await release()
         }
       }
-      return { diffId, uploaded: track(upload()) }
+      return { diffId, storePaths, uploaded: track(upload()) }
     } catch (error) {
       await release()
       throw error

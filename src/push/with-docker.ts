@@ -12,7 +12,8 @@ import { fetchImage, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { formatBytes } from '../text.ts'
-import type { PushedImage, PushRequest } from './image.ts'
+import type { PushedImage } from './image.ts'
+import type { PushRequest } from './layers.ts'
 import { checkReplaced } from './tag.ts'
 
 /**

@@ -1,6 +1,8 @@
 import * as v from 'valibot'
 import { RecordError } from '../errors.ts'
 import { readJson } from '../json.ts'
+import { RESOURCE, type ResourceDescriptor } from '../nix/flake-lock.ts'
+import { isStorePath } from '../nix/store-path.ts'
 import { platformOf } from '../nix/system.ts'
 import { isLayerFormat, isManifestType, type LayerFormat } from '../oci/manifest.ts'
 import { fits, formatPlatform, PLATFORM, type Platform } from '../oci/platform.ts'
@@ -25,8 +27,14 @@ export interface DigestRecord {
   readonly compression?: LayerFormat | undefined
   /** Distinguishes several images of one repository in a run. Absent if the build has no `variant`. */
   readonly variant?: string | undefined
+  /** The manifest of the attestation with the image's SBOM. Absent if it has none. */
+  readonly sbom?: Digest | undefined
   /** The commit that was built. Absent if it is unknown. */
   readonly revision?: string | undefined
+  /** The path of the derivation that was evaluated. Absent if it is unknown. */
+  readonly derivation?: string | undefined
+  /** The locked inputs of the flake. Absent if they are unknown. */
+  readonly inputs?: readonly ResourceDescriptor[] | undefined
   readonly job: {
     readonly id: string
     /** The number of jobs in the matrix, if known. */
@@ -118,6 +126,9 @@ const RECORD = v.object({
   compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is not a layer compression')),
   variant: v.optional(v.pipe(v.string(), v.check(isVariant, 'is not the name of a variant'))),
   revision: v.optional(v.pipe(v.string(), v.check(isCommitId, 'is not a commit ID'))),
+  sbom: v.optional(DIGEST),
+  derivation: v.optional(v.pipe(v.string(), v.check(isStorePath, 'is not a store path'))),
+  inputs: v.optional(v.array(RESOURCE)),
   job: v.object({
     id: v.string(),
     inputs: v.optional(v.string()),

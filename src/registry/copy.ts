@@ -36,7 +36,7 @@ export async function copyImages(registry: Registry, copies: readonly Copy[]): P
   const copyNext = async (): Promise<void> => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const { blob, from, to } = next
-      if (await putIfAbsent(registry, to, streamedBlob(registry, blob, from), from)) sent += blob.size
+      if (await copyBlob(registry, blob, from, to)) sent += blob.size
     }
   }
   const copyRest = async (): Promise<void> => {
@@ -50,6 +50,11 @@ export async function copyImages(registry: Registry, copies: readonly Copy[]): P
   await settleAll(Array.from({ length: CONCURRENT_BLOBS }, copyRest))
   await settleAll(copies.map((copy) => putManifests(registry, copy)))
   return sent
+}
+
+/** Copies a blob to a repository that lacks it. @returns whether it was uploaded, and not mounted */
+export function copyBlob(registry: Registry, blob: Descriptor, from: Repository, to: Repository): Promise<boolean> {
+  return putIfAbsent(registry, to, streamedBlob(registry, blob, from), from)
 }
 
 function contentsOf({ own, attestations }: PublishedImage): readonly ManifestContent[] {

@@ -76,13 +76,30 @@ export async function findImage(
     return describeImage(registry, repository, manifestContent(outer, parsed), [], options)
   const only = singleImage(parsed, repository, digest)
   const name = formatReference({ repository, digest })
-  const attested = attestationsOf(parsed, only, name, repository)
+  const attested = attestationsOf(parsed.manifests, only, name, repository)
   const [[own] = [], attestations = []] = await settleAll([
     readListed(registry, repository, [only], options, name),
     readListed(registry, repository, attested, options, name),
   ])
   if (own === undefined) throw new Error('one manifest was read for each that was listed')
   return describeImage(registry, repository, own, attestations, options)
+}
+
+/**
+ * Returns an image with the attestations that an index lists for it.
+ * @param manifests the entries of the index
+ * @throws RegistryError if one of them does not exist
+ */
+export async function withAttestations(
+  registry: Registry,
+  image: PublishedImage,
+  manifests: readonly Descriptor[],
+  options?: ReadOptions,
+): Promise<PublishedImage> {
+  const { repository, digest, own } = image
+  const name = formatReference({ repository, digest })
+  const listed = attestationsOf(manifests, own.descriptor, name, repository)
+  return { ...image, attestations: await readListed(registry, repository, listed, options, name) }
 }
 
 /** Like `findImage`. @throws RegistryError also if the digest does not exist */
@@ -201,12 +218,12 @@ function singleImage(index: Index, repository: Repository, digest: Digest): Desc
 
 /** Returns the distinct attestations of an image. @throws RegistryError if there are too many, or if they are too large */
 function attestationsOf(
-  index: Index,
+  manifests: readonly Descriptor[],
   { digest: image }: Descriptor,
   name: string,
   repository: Repository,
 ): readonly Descriptor[] {
-  const listed = index.manifests.filter((one) => isAttestation(one) && refersTo(one, image))
+  const listed = manifests.filter((one) => isAttestation(one) && refersTo(one, image))
   const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
   if (distinct.length > ATTESTATIONS_LIMIT)
     throw attestationsError(

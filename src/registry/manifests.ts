@@ -89,14 +89,14 @@ export function createManifestClient(
         throw notStored(call, reply, digest)
       }
       const { value: reply, error } = await settled(retryDoubtful(() => requests.retryRefused(name, write)))
-      if (reply?.ok) return
+      if (reply?.ok) return indexedSubject(reply)
       const failure = reply === undefined ? error : await requests.errorOf({ ...call, mediaType }, reply)
       // If the first answer is a refusal, nothing was stored. An earlier attempt may have stored the manifest.
       const refused = reply !== undefined && isClientError(reply) && reply.tries === undefined
       if (refused && (isDigest(reference) || !mayBeImmutableTag(failure))) throw failure
       const current = await settled(findDigest(repository, reference))
       if (refused) throw immutableTagError(failure, name, current.value, digest)
-      if (current.value === digest) return
+      if (current.value === digest) return undefined
       throw withCurrentState(failure, name, current)
     },
 
@@ -125,6 +125,12 @@ function manifestCall(
 function strongEtag(headers: Headers): string | undefined {
   const etag = headers.get('etag') ?? ''
   return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined
+}
+
+/** https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-manifests-with-subject */
+function indexedSubject({ headers }: HttpReply): Digest | undefined {
+  const subject = headers.get('oci-subject') ?? ''
+  return isDigest(subject) ? subject : undefined
 }
 
 function notManifest({ repository, operation }: TransportRequest): RegistryError {

@@ -1,8 +1,10 @@
 import type { Readable } from 'node:stream'
+import type { Descriptor } from '../oci/manifest.ts'
 import { type Digest, formatRepository, isDigest, type Repository } from '../oci/reference.ts'
 import type { RegistrySettings } from './authorization.ts'
 import { createBlobReader, createBlobWriter } from './blobs.ts'
 import { createManifestClient } from './manifests.ts'
+import { createReferrersReader } from './referrers.ts'
 import { createRequests } from './requests.ts'
 
 /** A manifest or index as stored in a registry. Its digest is the hash of its bytes. */
@@ -34,6 +36,7 @@ export interface Registry {
   /**
    * Stores a manifest or index under a tag or its digest. If the registry's answer does not prove that, reads it back.
    * @param etag lets a registry that honours `If-Match` refuse, with status 412, if the tag has moved since it was read
+   * @returns the `subject` of the manifest, if the registry says that it lists the manifest as a referrer
    * @throws RegistryError that says what the tag points to now, unless the registry has refused the first request
    */
   putManifest(
@@ -42,7 +45,13 @@ export interface Registry {
     mediaType: string,
     bytes: Uint8Array,
     etag?: string,
-  ): Promise<void>
+  ): Promise<Digest | undefined>
+  /**
+   * Lists the manifests whose `subject` is a manifest. Their order is the registry's.
+   * @returns undefined if the registry does not support that
+   * @throws RegistryError
+   */
+  listReferrers(repository: Repository, digest: Digest): Promise<readonly Descriptor[] | undefined>
   /**
    * Deletes a tag, if the registry supports that.
    * @returns whether the tag was deleted
@@ -100,7 +109,12 @@ export interface Blob {
 
 export function createRegistry(settings: RegistrySettings): Registry {
   const requests = createRequests(settings)
-  return { ...createManifestClient(requests), ...createBlobReader(requests), ...createBlobWriter(requests) }
+  return {
+    ...createManifestClient(requests),
+    ...createReferrersReader(requests),
+    ...createBlobReader(requests),
+    ...createBlobWriter(requests),
+  }
 }
 
 interface SharedRead {

@@ -13,6 +13,8 @@ export interface Call {
   readonly reference: string
   readonly body: AsyncIterable<Buffer>
   readonly store: Store
+  /** Whether the registry lists referrers. */
+  readonly referrers: boolean
   /** Returns the `Location` for a path of this registry. */
   readonly locate: (path: string) => string
   /** Returns the `Location` for bytes, which may be on another host. */

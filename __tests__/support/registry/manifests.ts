@@ -38,7 +38,20 @@ export async function putManifest(call: Call): Promise<Reply> {
   const missing = missingFrom(store.repository(repository), parts)
   if (missing.length > 0) return refuse(400, ...missing)
   saveManifest(store.repository(repository), { bytes, mediaType, digest }, reference)
-  return reply(201, { 'docker-content-digest': digest, location: locate(`/v2/${repository}/manifests/${digest}`) })
+  const subject = call.referrers ? parse(bytes)?.subject?.digest : undefined
+  const location = locate(`/v2/${repository}/manifests/${digest}`)
+  return reply(201, { 'docker-content-digest': digest, location, ...(subject && { 'oci-subject': subject }) })
+}
+
+/** https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers */
+export function listReferrers({ reference, repository, store }: Call): Reply {
+  const all = [...(store.find(repository)?.manifests.values() ?? [])]
+  const manifests = all.flatMap(({ bytes, digest, mediaType }) => {
+    const { artifactType, annotations, subject } = parse(bytes) ?? {}
+    return subject?.digest === reference ? [{ mediaType, digest, size: bytes.length, artifactType, annotations }] : []
+  })
+  const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests }
+  return replyJson(200, index, { 'content-type': mediaTypes.ociIndex })
 }
 
 /** By digest only, including the tags that point to it. Docker Distribution 2.8 does not delete tags by name. */
@@ -124,6 +137,9 @@ interface Document {
   readonly config?: Descriptor
   readonly layers?: readonly Descriptor[]
   readonly manifests?: readonly Descriptor[]
+  readonly subject?: Descriptor
+  readonly artifactType?: string
+  readonly annotations?: Readonly<Record<string, string>>
 }
 
 interface Parts {

@@ -1,9 +1,9 @@
 import { deleteBlob, deleteUpload, getBlob, getUpload, patchUpload, putUpload, startUpload } from './blobs.ts'
 import type { Handler } from './call.ts'
-import { deleteManifest, getManifest, listTags, putManifest } from './manifests.ts'
+import { deleteManifest, getManifest, listReferrers, listTags, putManifest } from './manifests.ts'
 import { contentOf, refuse, replyText, replyWith } from './reply.ts'
 
-export type RouteName = 'base' | 'token' | 'uploads' | 'upload' | 'blob' | 'manifest' | 'tags' | 'other'
+export type RouteName = 'base' | 'token' | 'uploads' | 'upload' | 'blob' | 'manifest' | 'referrers' | 'tags' | 'other'
 
 export interface Route {
   readonly name: RouteName
@@ -47,6 +47,7 @@ const patterns: readonly (readonly [RouteName, RegExp])[] = [
   ['upload', new RegExp(`^/v2/${name}/blobs/uploads/(?<reference>[\\w.=-]+)$`)],
   ['blob', new RegExp(`^/v2/${name}/blobs/(?<reference>${digest})$`)],
   ['manifest', new RegExp(`^/v2/${name}/manifests/(?<reference>${tag}|${digest})$`)],
+  ['referrers', new RegExp(`^/v2/${name}/referrers/(?<reference>${digest})$`)],
   ['tags', new RegExp(`^/v2/${name}/tags/list$`)],
 ]
 
@@ -60,6 +61,7 @@ const handlers = {
   upload: { DELETE: deleteUpload, GET: getUpload, HEAD: getUpload, PATCH: patchUpload, PUT: putUpload },
   blob: { DELETE: deleteBlob, GET: getBlob, HEAD: getBlob },
   manifest: { DELETE: deleteManifest, GET: getManifest, HEAD: getManifest, PUT: putManifest },
+  referrers: { GET: listReferrers },
   tags: { GET: listTags },
   other: {},
 } as const satisfies Readonly<Record<RouteName, Readonly<Record<string, Handler>>>>

@@ -1,0 +1,280 @@
+import { beforeEach, describe, expect, test } from '@jest/globals'
+import { digestOf } from '../support/digest.ts'
+import type { GitHost } from '../support/git-host.ts'
+import { openRegistry } from '../support/merging.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import { identityToken, REQUEST_TOKEN, type Sigstore, SUBJECT } from '../support/sigstore.ts'
+import {
+  attestWith,
+  lines,
+  notices,
+  openSigstore,
+  openStore,
+  publish,
+  referrersOf,
+  refusalOf,
+  secrets,
+} from './attesting.ts'
+
+const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json'
+const PROVENANCE = 'https://slsa.dev/provenance/v1'
+
+let sigstore: Sigstore
+let git: GitHost
+
+beforeEach(async () => {
+  sigstore = await openSigstore()
+  git = await openStore()
+})
+
+describe.each([
+  ['a registry that lists referrers', true],
+  ['a registry that does not list referrers', false],
+])('in %s', (_, referrers) => {
+  let registry: TestRegistry
+
+  beforeEach(async () => {
+    registry = await openRegistry({ referrers })
+  })
+
+  test('the index and each image get the same attestation, signed once', async () => {
+    const published = await publish([registry])
+    const { digest, existing, url } = await attestWith({ registries: [registry], published, sigstore, git })
+    expect({ existing, url }).toEqual({ existing: false, url: 'https://github.com/Owner/App/attestations/1' })
+    const subjects = [published.digest, ...published.images.map(({ image }) => image.digest)]
+    const bundles = new Set<string>()
+    for (const subject of subjects) {
+      const entries = await referrersOf(registry, subject)
+      const [{ digest: attestation = '', ...entry } = {}] = entries
+      expect(entries).toHaveLength(1)
+      expect(entry).toMatchObject({
+        artifactType: BUNDLE,
+        annotations: { 'dev.sigstore.bundle.predicateType': PROVENANCE },
+      })
+      const manifest = JSON.parse(String(registry.manifest('app', attestation)?.bytes))
+      const bundle = await registry.blob('app', manifest.layers[0].digest)
+      bundles.add(String(bundle))
+      expect(manifest).toEqual({
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.manifest.v1+json',
+        artifactType: BUNDLE,
+        config: { mediaType: 'application/vnd.oci.empty.v1+json', digest: digestOf('{}'), size: 2, data: 'e30=' },
+        layers: [{ mediaType: BUNDLE, digest: digestOf(bundle ?? ''), size: bundle?.length }],
+        subject: {
+          mediaType: registry.manifest('app', subject)?.mediaType,
+          digest: subject,
+          size: registry.manifest('app', subject)?.bytes.length,
+        },
+        annotations: {
+          'dev.sigstore.bundle.content': 'dsse-envelope',
+          'dev.sigstore.bundle.predicateType': PROVENANCE,
+        },
+      })
+    }
+    expect((await referrersOf(registry, published.digest))[0]?.digest).toBe(digest)
+    const [bundle = ''] = bundles
+    expect(bundles.size).toBe(1)
+    expect(git.bundles).toEqual([bundle])
+    const signer = sigstore.verify(Buffer.from(bundle), 'public')
+    expect(signer.identity?.subjectAlternativeName).toBe(SUBJECT)
+    const statement = JSON.parse(Buffer.from(JSON.parse(bundle).dsseEnvelope.payload, 'base64').toString())
+    expect(statement.subject).toEqual(
+      subjects.map((one) => ({ name: `${registry.host}/app`, digest: { sha256: one.slice(7) } })),
+    )
+    expect(sigstore.requests.map(({ service }) => service)).toEqual(['identity', 'fulcio', 'rekor'])
+    expect(lines.join('\n')).toContain(`Attested ${registry.host}/app@${published.digest} and its 2 images`)
+  })
+
+  test('a repeated run attests nothing twice', async () => {
+    const published = await publish([registry])
+    const call = { registries: [registry], published, sigstore, git }
+    const first = await attestWith(call)
+    const before = new Map(registry.tags('app'))
+    const count = registry.requests.length
+    expect(await attestWith(call)).toEqual({ digest: first.digest, existing: true })
+    expect(sigstore.requests).toHaveLength(3)
+    expect(git.bundles).toHaveLength(1)
+    expect(registry.tags('app')).toEqual(before)
+    expect(registry.requests.slice(count).filter(({ method }) => method !== 'GET' && method !== 'HEAD')).toEqual([])
+    expect(lines.at(-1)).toContain('already attested')
+  })
+
+  test('only what lacks an attestation gets one', async () => {
+    const one = await publish([registry], ['x86_64-linux'])
+    await attestWith({ registries: [registry], published: one, sigstore, git })
+    const [{ image } = { image: { digest: '' } }] = one.images
+    const before = await referrersOf(registry, image.digest)
+    const published = await publish([registry])
+    await attestWith({ registries: [registry], published, sigstore, git })
+    expect(await referrersOf(registry, image.digest)).toEqual(before)
+    expect(await referrersOf(registry, published.digest)).toHaveLength(1)
+  })
+
+  test('attestations of other types remain, and are no provenance', async () => {
+    const published = await publish([registry])
+    const other = { 'dev.sigstore.bundle.predicateType': 'https://spdx.dev/Document' }
+    const entry = await seedReferrer(registry, published.digest, other, referrers)
+    await attestWith({ registries: [registry], published, sigstore, git })
+    const entries = await referrersOf(registry, published.digest)
+    expect(entries).toHaveLength(2)
+    expect(entries[0]).toEqual(entry)
+  })
+
+  test('more platforms need more manifests, but no more signatures and uploads', async () => {
+    const few = await countRequests(['x86_64-linux'])
+    const many = await countRequests(['x86_64-linux', 'aarch64-linux', 'armv7l-linux', 'armv6l-linux'])
+    expect({ ...many, manifests: many.manifests / 5 }).toEqual({ ...few, manifests: few.manifests / 2 })
+  })
+
+  async function countRequests(systems: readonly string[]) {
+    const fresh = await openRegistry({ referrers })
+    const [services, stored] = [sigstore.requests.length, git.requests.length]
+    await attestWith({ registries: [fresh], published: await publish([fresh], systems), sigstore, git })
+    const routes = fresh.requests.map(({ route }) => route)
+    return {
+      services: sigstore.requests.length - services,
+      stored: git.requests.length - stored,
+      blobs: routes.filter((route) => /blob|upload/.test(route)).length,
+      manifests: routes.filter((route) => /manifest|referrers/.test(route)).length,
+    }
+  }
+})
+
+/** Adds a referrer, like another tool would. Returns its entry. */
+async function seedReferrer(
+  registry: TestRegistry,
+  digest: string,
+  annotations: Readonly<Record<string, string>>,
+  listed: boolean,
+): Promise<object> {
+  const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+  const config = {
+    mediaType: 'application/vnd.oci.empty.v1+json',
+    digest: await registry.seedBlob('app', Buffer.from('{}')),
+    size: 2,
+  }
+  const subject = { mediaType: 'application/vnd.oci.image.index.v1+json', digest, size: 1 }
+  const manifest = { schemaVersion: 2, mediaType, artifactType: BUNDLE, config, layers: [config], subject, annotations }
+  const bytes = Buffer.from(JSON.stringify(manifest))
+  const entry = {
+    mediaType,
+    digest: registry.seedManifest('app', bytes, mediaType),
+    size: bytes.length,
+    artifactType: BUNDLE,
+    annotations,
+  }
+  if (listed) return entry
+  // Fields that this action does not know remain as well.
+  const own = { ...entry, data: 'e30=' }
+  const index = { schemaVersion: 2, mediaType: subject.mediaType, manifests: [own], annotations: { a: 'b' } }
+  registry.seedManifest('app', Buffer.from(JSON.stringify(index)), subject.mediaType, digest.replace(':', '-'))
+  return own
+}
+
+test('each registry gets the attestation, with and without support for referrers', async () => {
+  const registries = [await openRegistry({ referrers: true }), await openRegistry()]
+  const published = await publish(registries)
+  await attestWith({ registries, published, sigstore, git })
+  const digests = await Promise.all(registries.map((registry) => referrersOf(registry, published.digest)))
+  expect(digests[0]).toHaveLength(1)
+  expect(digests[1]?.[0]?.digest).toBe(digests[0]?.[0]?.digest)
+  expect([...(registries[0]?.tags('app').keys() ?? [])]).toEqual([])
+  expect(sigstore.requests).toHaveLength(3)
+})
+
+test('an attestation that was deleted is made again, and its entry is replaced if the registry refuses it', async () => {
+  const registry = await openRegistry()
+  const published = await publish([registry])
+  const call = { registries: [registry], published, sigstore, git }
+  const { digest } = await attestWith(call)
+  await fetch(`http://${registry.host}/v2/app/manifests/${digest}`, { method: 'DELETE' })
+  const again = await attestWith(call)
+  expect(again.existing).toBe(false)
+  expect((await referrersOf(registry, published.digest)).map((one) => one.digest)).toEqual([again.digest])
+})
+
+test('private repositories get a timestamp rather than an entry in the public log', async () => {
+  const registry = await openRegistry()
+  const published = await publish([registry])
+  await attestWith({ registries: [registry], published, sigstore, git, kind: 'private' })
+  expect(sigstore.requests.map(({ service }) => service)).toEqual(['identity', 'fulcio', 'timestamp'])
+  sigstore.verify(Buffer.from(git.bundles[0] ?? ''), 'private')
+})
+
+test('identity tokens are masked, and never sent to the registry or the Git host', async () => {
+  const registry = await openRegistry()
+  await attestWith({ registries: [registry], published: await publish([registry]), sigstore, git })
+  expect(secrets).toEqual([identityToken()])
+  const headers = JSON.stringify([registry.requests.map((request) => request.headers), git.requests])
+  expect(headers).not.toContain(identityToken())
+  expect(headers).not.toContain(REQUEST_TOKEN)
+  expect(lines.join()).not.toContain(identityToken())
+})
+
+describe('if something fails, only the attestation is missing:', () => {
+  let registry: TestRegistry
+
+  beforeEach(async () => {
+    registry = await openRegistry()
+  })
+
+  /** Breaks a service, and expects that a later run succeeds. */
+  async function failsOnce(breakIt: () => void, repair: () => void): Promise<string> {
+    const published = await publish([registry])
+    const call = { registries: [registry], published, sigstore, git }
+    registry.seedTag('app', 'latest', published.digest)
+    breakIt()
+    const message = await refusalOf(attestWith(call))
+    expect(registry.tags('app').get('latest')).toBe(published.digest)
+    repair()
+    expect(await attestWith(call)).toMatchObject({ existing: false })
+    expect(await referrersOf(registry, published.digest)).toHaveLength(1)
+    return message
+  }
+
+  test.each(['identity', 'fulcio', 'rekor'] as const)('%s', async (service) => {
+    const message = await failsOnce(
+      () => sigstore.setFault(service, 500),
+      () => sigstore.setFault(service, undefined),
+    )
+    expect(message).toContain('answered with status 500')
+    expect(message).toContain('No tag has moved. Run the job again.')
+  })
+
+  test('attaching', async () => {
+    const message = await failsOnce(
+      () =>
+        registry.setFault(({ method, route }) =>
+          method === 'PUT' && route === 'manifest' ? { kind: 'status', status: 403 } : undefined,
+        ),
+      () => registry.setFault(undefined),
+    )
+    expect(message).toContain('403')
+  })
+
+  test("GitHub's API", async () => {
+    const message = await failsOnce(
+      () => git.setFault({ status: 500, body: '{"message":"Server Error"}' }),
+      () => git.setFault({ status: 500 }, 0),
+    )
+    expect(message).toContain("Can't store the attestation with Owner/App on GitHub")
+    expect(message).toContain('Server Error')
+    expect(git.bundles).toHaveLength(1)
+  })
+})
+
+test.each([
+  ['without the permission', false, undefined, 'answered with status 403 (Resource not accessible by integration)'],
+  ['without a token', true, '', 'the input `token` is empty'],
+])('%s to store attestations with GitHub, they are only in the registry', async (_, granted, token, why) => {
+  const registry = await openRegistry()
+  const host = await openStore(granted)
+  const published = await publish([registry])
+  const call = { registries: [registry], published, sigstore, git: host }
+  const { url } = await attestWith(token === undefined ? call : { ...call, token })
+  expect(url).toBeUndefined()
+  expect(await referrersOf(registry, published.digest)).toHaveLength(1)
+  expect(notices).toHaveLength(1)
+  expect(notices[0]).toContain(why)
+  expect(notices[0]).toContain('permissions:\n    attestations: write')
+})

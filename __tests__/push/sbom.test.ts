@@ -1,0 +1,204 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, test } from '@jest/globals'
+import type { ImageSource } from '../../src/image/source.ts'
+import { type Digest, digestOf } from '../../src/oci/reference.ts'
+import { keepSbom, type PublishedSbom, startSbom } from '../../src/push/sbom.ts'
+import { fetchImage, type PublishedImage, withAttestations } from '../../src/registry/image.ts'
+import { attestationAnnotations } from '../../src/sbom/attestation.ts'
+import { type Client, connect } from '../registry/connect.ts'
+import { makeArchive, writeTar } from '../support/image.ts'
+import type { TestRegistry } from '../support/registry.ts'
+import type { Pushed } from './pushing.ts'
+import { folder, logOf, manifestPuts, OPTIONS, PLATFORM, publishedAt, push, setUpFolder, uploads } from './pushing.ts'
+
+setUpFolder()
+
+const APP = `nix/store/${'a'.repeat(32)}-app-1.0`
+const GLIBC = `nix/store/${'b'.repeat(32)}-glibc-2.40`
+/** A store path that does not fit into the header of a tar. */
+const LONG = `nix/store/${'c'.repeat(32)}-${'long-name-'.repeat(12)}1.0`
+
+function layerOf(...paths: readonly string[]): Buffer {
+  return writeTar(paths.map((path) => ({ name: `${path}/bin/app`, content: path, header: 'pax' as const })))
+}
+
+/** As buildImage makes them: the history names no store paths, and layers are not named by their content. */
+const config = { history: [] }
+const made = makeArchive({ layers: [layerOf(APP, LONG), layerOf(GLIBC, APP)], config })
+
+async function attach(client: Client, { contents, images }: Pushed): Promise<PublishedSbom | undefined> {
+  const pending = startSbom(SOURCE, { platform: PLATFORM, tempFolder: folder }, client, logOf(client))
+  return pending.attach(contents, images)
+}
+
+const SOURCE: ImageSource = { path: '', root: '', format: 'tar' }
+
+/** Reads the SBOM in the registry, and checks that all digests and sizes fit. */
+async function sbomAt(server: TestRegistry, sbom: Digest | undefined, path = 'app') {
+  const stored = server.manifest(path, sbom ?? '')
+  if (stored === undefined) throw new Error('the registry has no SBOM')
+  const { subject, layers, config } = JSON.parse(stored.bytes.toString())
+  const [{ digest, size }] = layers
+  const bytes = await server.blob(path, digest)
+  expect(bytes?.length).toBe(size)
+  expect((await server.blob(path, config.digest))?.toString()).toBe('{}')
+  const { predicate } = JSON.parse(String(bytes))
+  return { subject, document: predicate, names: storePathsIn(predicate) }
+}
+
+interface Document {
+  readonly packages: readonly { readonly SPDXID: string; readonly packageFileName?: string }[]
+}
+
+/** The IDs of packages contain the hashes and names of their store paths. */
+function storePathsIn({ packages }: Document): readonly string[] {
+  return packages.flatMap(({ SPDXID }) => {
+    const [, name] = /^SPDXRef-([a-z0-9]{32}-.*)$/.exec(SPDXID) ?? []
+    return name === undefined ? [] : [`nix/store/${name}`]
+  })
+}
+
+describe('the SBOM of an image', () => {
+  test('lists the store paths in its layers, and is attached by digest only', async () => {
+    const { server, client } = await connect()
+    const pushed = await push(made, client)
+    expect(pushed.contents).toEqual({
+      created: '1970-01-01T00:00:01Z',
+      storePaths: [APP, GLIBC, LONG].map((path) => `/${path}`).toSorted(),
+    })
+    const sbom = await attach(client, pushed)
+    const { subject, names, document } = await sbomAt(server, sbom?.digest)
+    const { digest, mediaType, size } = pushed.manifest
+    expect(subject).toEqual({ digest, mediaType, size })
+    expect([...names].sort()).toEqual([APP, GLIBC, LONG].sort())
+    expect(JSON.parse(await readFile(sbom?.path ?? '', 'utf8'))).toEqual(document)
+    expect(sbom?.path).toBe(join(folder, `sbom-${digest.slice(7, 19)}.spdx.json`))
+    expect([...server.tags('app').keys()]).toEqual(['v1'])
+  })
+
+  test.each(['tar', 'gzip', 'script'] as const)('is the same when its layers are published: %s', async (form) => {
+    const { client } = await connect()
+    const named = makeArchive({
+      layers: [layerOf(APP), layerOf(GLIBC)],
+      config,
+      layerName: (diffId) => `${diffId.slice(7)}/layer.tar`,
+    })
+    const first = await push(named, client, { tag: 'latest', form })
+    const published = await publishedAt(client)
+    const second = await push(named, client, { form, published })
+    expect(second.layers.map(({ reused }) => reused)).toEqual([true, true])
+    // A tar is not read for the names, if no layer of it is uploaded.
+    if (form !== 'tar') expect(second.contents).toEqual(first.contents)
+    else expect(second.contents.storePaths).toBeUndefined()
+    const sbom = await attach(client, second)
+    expect(sbom?.digest).toBe(form === 'tar' ? undefined : (await attach(client, first))?.digest)
+  })
+
+  test('is in every repository, with the name of the first', async () => {
+    const { server, client } = await connect()
+    const images = ['app', 'other'].map((path) => ({ ...client.repository, path }))
+    const sbom = await attach(client, await push(made, client, { images }))
+    const [one, other] = [await sbomAt(server, sbom?.digest), await sbomAt(server, sbom?.digest, 'other')]
+    expect(other).toEqual(one)
+    expect(one.document.name).toContain(`${server.host}/app`)
+  })
+
+  test.each([
+    ['contains no store paths', makeArchive({ ...OPTIONS, config }), 'No SBOM: the image contains no store paths'],
+    ['has only a layer for the root folder', rootLayerOnly(), 'No SBOM: the image contains no store paths'],
+  ])('is missing if the image %s', async (_, archive, line) => {
+    const { server, client } = await connect()
+    const pushed = await push(archive, client)
+    const before = server.requests.length
+    expect(await attach(client, pushed)).toBeUndefined()
+    expect(client.lines.filter((one) => one.includes('SBOM'))).toEqual([line])
+    expect(server.requests.length).toBe(before)
+  })
+
+  test('is missing if a layer without names was reused, and the log says what to do', async () => {
+    const { client } = await connect()
+    const pushed = await push(made, client)
+    expect(await attach(client, { ...pushed, contents: { created: undefined, storePaths: undefined } })).toBeUndefined()
+    expect(client.lines.at(-1)).toBe(
+      'No SBOM: the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them',
+    )
+  })
+
+  test('that a registry refuses fails the step', async () => {
+    const { server, client } = await connect()
+    const pushed = await push(made, client)
+    server.setFault(({ method, route }) =>
+      method === 'PUT' && route === 'manifest' ? { kind: 'status', status: 403 } : undefined,
+    )
+    await expect(attach(client, pushed)).rejects.toThrow(/^Can't write .* status 403/)
+  })
+
+  test('that can not be written fails the step with the path', async () => {
+    const { client } = await connect()
+    const pushed = await push(made, client)
+    const missing = join(folder, 'missing')
+    const pending = startSbom(SOURCE, { platform: PLATFORM, tempFolder: missing }, client, logOf(client))
+    await expect(pending.attach(pushed.contents, pushed.images)).rejects.toThrow(`${missing}/sbom-`)
+  })
+})
+
+function rootLayerOnly() {
+  const comment = `store paths: ['/nix/store/${'d'.repeat(32)}-app-customisation-layer']`
+  return makeArchive({ layers: [writeTar([{ name: 'etc/hostname' }])], config: { history: [{ comment }] } })
+}
+
+describe('the SBOM of a published image', () => {
+  async function publish() {
+    const { server, client } = await connect()
+    const pushed = await push(made, client)
+    const sbom = await attach(client, pushed)
+    if (sbom === undefined) throw new Error('the image has no SBOM')
+    return { server, client, sbom, image: await listed(client, pushed.manifest.digest, sbom.digest) }
+  }
+
+  async function listed(client: Client, digest: Digest, sbom: Digest): Promise<PublishedImage> {
+    const stored = await client.getManifest(client.repository, sbom)
+    const entry = {
+      mediaType: stored?.mediaType ?? '',
+      digest: sbom,
+      size: stored?.bytes.length ?? 0,
+      platform: { os: 'unknown', architecture: 'unknown' },
+      annotations: attestationAnnotations(digest),
+    }
+    return withAttestations(client, await fetchImage(client, client.repository, digest), [entry])
+  }
+
+  test('is kept for the same image, and nothing is written', async () => {
+    const { server, client, sbom, image } = await publish()
+    const before = server.requests.length
+    const text = await readFile(sbom.path, 'utf8')
+    expect(await keepSbom(client, image, image, [client.repository], folder)).toEqual(sbom)
+    expect(await readFile(sbom.path, 'utf8')).toBe(text)
+    expect(server.requests.slice(before).filter(({ method }) => method !== 'GET')).toEqual([])
+  })
+
+  test('is renamed for the same image with other labels', async () => {
+    const { server, client, image } = await publish()
+    const relabelled = await push(made, client, { labels: { revision: 'two' }, tag: 'v2' })
+    const { manifest } = relabelled
+    expect(manifest.digest).not.toBe(image.digest)
+    const kept = await keepSbom(client, image, manifest, [client.repository], folder)
+    expect(kept?.digest).toBe((await attach(client, relabelled))?.digest)
+    const { subject, names } = await sbomAt(server, kept?.digest)
+    expect(subject.digest).toBe(manifest.digest)
+    expect(names).toHaveLength(3)
+    const text = await readFile(kept?.path ?? '', 'utf8')
+    expect(text).toContain(manifest.digest.slice(7))
+    expect(text).not.toContain(image.digest.slice(7))
+  })
+
+  test('is not taken from attestations of other tools', async () => {
+    const { server, client, image } = await publish()
+    const before = server.requests.length
+    const others = { ...image, digest: digestOf(Buffer.from('another image')) }
+    expect(await keepSbom(client, others, image, [client.repository], folder)).toBeUndefined()
+    expect(await keepSbom(client, { ...image, attestations: [] }, image, [client.repository], folder)).toBeUndefined()
+    expect([...manifestPuts(server.requests.slice(before)), ...uploads(server.requests.slice(before))]).toEqual([])
+  })
+})

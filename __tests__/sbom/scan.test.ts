@@ -1,0 +1,80 @@
+import { execFile } from 'node:child_process'
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { modulePurl } from '../../src/sbom/purl.ts'
+import { scanModules } from '../../src/sbom/scan.ts'
+import { auditableSection, elfFile, goBuildInfoSection } from './elf-file.ts'
+
+const LOG = { info: () => undefined, warning: () => undefined, debug: () => undefined }
+let store: string
+
+beforeEach(async () => {
+  store = await mkdtemp(join(tmpdir(), 'store-'))
+})
+
+afterEach(() => rm(store, { recursive: true }))
+
+function goProgram(name: string): Buffer {
+  const lines = [`mod\texample.com/${name}\t(devel)\t`, 'dep\texample.com/shared\tv1.0.0']
+  return elfFile([{ name: '.go.buildinfo', content: goBuildInfoSection('go1.26.1', lines) }])
+}
+
+const RUST = elfFile([
+  { name: '.dep-v0', content: auditableSection([{ name: 'itoa', version: '1.0.9', source: 'local' }]) },
+])
+
+function pathOf(digit: string, name: string): string {
+  return join(store, `${digit.repeat(32)}-${name}`)
+}
+
+async function addFile(path: string, content: Buffer | string, mode = 0o555): Promise<void> {
+  await mkdir(join(path, '..'), { recursive: true })
+  await writeFile(path, content)
+  await chmod(path, mode)
+}
+
+async function scanned(paths: readonly string[]): Promise<Readonly<Record<string, readonly string[]>>> {
+  const found = await scanModules(paths, LOG)
+  return Object.fromEntries(found.map(({ path, modules }) => [path.slice(store.length + 34), modules.map(modulePurl)]))
+}
+
+test('finds the modules of programs and libraries by store path', async () => {
+  await addFile(join(pathOf('0', 'go'), 'bin/one'), goProgram('one'))
+  await addFile(join(pathOf('0', 'go'), 'bin/nested/two'), goProgram('two'))
+  await addFile(pathOf('1', 'file'), goProgram('file'))
+  await addFile(join(pathOf('2', 'rust'), 'lib/librust.so'), RUST, 0o444)
+  await addFile(join(pathOf('3', 'none'), 'bin/script'), '#!/bin/sh\n')
+  const found = await scanned(
+    ['3', '2', '1', '0'].map((digit) => pathOf(digit, { 0: 'go', 1: 'file', 2: 'rust' }[digit] ?? 'none')),
+  )
+  expect(Object.entries(found)).toEqual([
+    [
+      'go',
+      [
+        'pkg:golang/example.com/one',
+        'pkg:golang/example.com/shared@v1.0.0',
+        'pkg:golang/example.com/two',
+        'pkg:golang/stdlib@1.26.1',
+      ],
+    ],
+    ['file', ['pkg:golang/example.com/file', 'pkg:golang/example.com/shared@v1.0.0', 'pkg:golang/stdlib@1.26.1']],
+    ['rust', ['pkg:cargo/itoa@1.0.9']],
+  ])
+})
+
+test('skips data files, links, pipes and paths that do not exist', async () => {
+  await addFile(join(pathOf('0', 'go'), 'bin/one'), goProgram('one'))
+  const other = pathOf('1', 'other')
+  await addFile(join(other, 'share/data'), goProgram('two'), 0o444)
+  await addFile(join(other, 'share/data.json'), goProgram('three'))
+  await symlink(join(pathOf('0', 'go'), 'bin/one'), join(other, 'link'))
+  await symlink(pathOf('0', 'go'), join(other, 'folder'))
+  await symlink(pathOf('0', 'go'), pathOf('2', 'link'))
+  await promisify(execFile)('mkfifo', ['-m', '777', join(other, 'pipe.so')])
+  expect(await scanned([other, pathOf('2', 'link'), pathOf('4', 'absent'), join(store, 'not-a-store-path')])).toEqual(
+    {},
+  )
+})

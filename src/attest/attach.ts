@@ -1,0 +1,137 @@
+import { Readable } from 'node:stream'
+import { type Descriptor, OCI_MANIFEST } from '../oci/manifest.ts'
+import { type Digest, digestOf, formatRepository, type Repository } from '../oci/reference.ts'
+import { settleAll } from '../promises.ts'
+import { putBlobEverywhere } from '../registry/copy.ts'
+import { addReferrers, findReferrers, type Referrers } from '../registry/referrers.ts'
+import type { Blob, Registry } from '../registry/registry.ts'
+
+/** The media type of Sigstore's bundles: https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md */
+const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json'
+const PREDICATE_TYPE = 'dev.sigstore.bundle.predicateType'
+
+/** A manifest to attest. */
+export type Subject = Pick<Descriptor, 'mediaType' | 'digest' | 'size'>
+
+/** A subject in a repository. */
+export interface AttestedSubject {
+  readonly repository: Repository
+  readonly subject: Subject
+  /** Whether the registry lists referrers. */
+  readonly supported: boolean
+  /** The manifest of its attestation, if it has one. */
+  readonly attestation?: Digest | undefined
+}
+
+/**
+ * Finds the attestations of subjects in all repositories.
+ * @param predicateType ignores attestations of other types, such as SBOMs
+ * @throws RegistryError
+ */
+export function findAttestations(
+  registry: Registry,
+  repositories: readonly Repository[],
+  subjects: readonly Subject[],
+  predicateType: string,
+): Promise<readonly AttestedSubject[]> {
+  return settleAll(
+    repositories.flatMap((repository) =>
+      subjects.map(async (subject) => {
+        const referrers = await findReferrers(registry, repository, subject.digest)
+        const attestation = await findExisting(registry, repository, referrers, predicateType)
+        return { repository, subject, supported: referrers.supported, attestation }
+      }),
+    ),
+  )
+}
+
+async function findExisting(
+  registry: Registry,
+  repository: Repository,
+  { manifests, supported }: Referrers,
+  predicateType: string,
+): Promise<Digest | undefined> {
+  for (const { digest, artifactType, annotations } of manifests) {
+    if (artifactType !== BUNDLE || annotations?.[PREDICATE_TYPE] !== predicateType) continue
+    // Clean-up jobs delete manifests without tags, but not their entries in the lists that clients keep.
+    if (supported || (await registry.findDigest(repository, digest)) !== undefined) return digest
+  }
+  return undefined
+}
+
+/** https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor */
+const EMPTY = Buffer.from('{}')
+
+/**
+ * Attaches a bundle to subjects as a referrer. The number of rounds of requests does not depend on the number of subjects.
+ * @returns the subjects with their attestations
+ * @throws RegistryError
+ */
+export async function attachBundle(
+  registry: Registry,
+  subjects: readonly AttestedSubject[],
+  bundle: Buffer,
+  predicateType: string,
+): Promise<readonly AttestedSubject[]> {
+  const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()]
+  await settleAll([EMPTY, bundle].map((bytes) => putBlobEverywhere(registry, repositories, toBlob(bytes))))
+  return settleAll(
+    subjects.map(async (one) => {
+      const { repository, subject, supported } = one
+      const manifest = composeAttestation(subject, bundle, predicateType)
+      const { digest, mediaType } = manifest.descriptor
+      const indexed = await registry.putManifest(repository, digest, mediaType, manifest.bytes)
+      if (indexed !== subject.digest || !supported)
+        await addReferrers(registry, repository, subject.digest, [manifest.descriptor])
+      return { ...one, attestation: digest }
+    }),
+  )
+}
+
+function toBlob(bytes: Buffer): Blob {
+  return {
+    digest: digestOf(bytes),
+    size: bytes.length,
+    open: () => Readable.from([bytes], { objectMode: false }),
+  }
+}
+
+interface Attestation {
+  readonly bytes: Buffer
+  /** The entry for a list of referrers. */
+  readonly descriptor: Descriptor
+}
+
+/** Composes the manifest that attaches a bundle to a subject. Has no time of creation, so that it is the same each time. */
+export function composeAttestation(
+  { mediaType, digest, size }: Subject,
+  bundle: Buffer,
+  predicateType: string,
+): Attestation {
+  const annotations = { 'dev.sigstore.bundle.content': 'dsse-envelope', [PREDICATE_TYPE]: predicateType }
+  const manifest = {
+    schemaVersion: 2,
+    mediaType: OCI_MANIFEST,
+    artifactType: BUNDLE,
+    config: {
+      mediaType: 'application/vnd.oci.empty.v1+json',
+      digest: digestOf(EMPTY),
+      size: EMPTY.length,
+      data: EMPTY.toString('base64'),
+    },
+    layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
+    subject: { mediaType, digest, size },
+    annotations,
+  }
+  const bytes = Buffer.from(JSON.stringify(manifest))
+  return {
+    bytes,
+    descriptor: {
+      mediaType: OCI_MANIFEST,
+      digest: digestOf(bytes),
+      size: bytes.length,
+      annotations,
+      artifactType: BUNDLE,
+    },
+  }
+}

@@ -1,0 +1,177 @@
+import type { PublishedPlatform } from '../changes/published-platform.ts'
+import {
+  type ComparedLayer,
+  type Difference,
+  differentStorePaths,
+  type LayerDifference,
+  layerNumber,
+  type Verification,
+} from '../changes/verification.ts'
+import { VerificationError } from '../errors.ts'
+import { parseConfig } from '../oci/manifest.ts'
+import { formatPlatform, type Platform } from '../oci/platform.ts'
+import { formatReference, type Reference } from '../oci/reference.ts'
+import { sanitizeLine } from '../text.ts'
+import { code, joinLines } from './summaries.ts'
+
+/** The result of `mode: verify`. */
+export interface VerificationReport extends Verification {
+  readonly reference: Reference
+  readonly system: string
+  readonly platform: Platform
+  readonly published: PublishedPlatform
+  /** The commit that is checked out, if it is known. */
+  readonly revision: string | undefined
+  readonly storePath: string
+}
+
+/** Returns the error for a published image that differs from the build. */
+export function verificationFailure(report: VerificationReport): VerificationError {
+  const { reference, system, platform, differences, published } = report
+  return new VerificationError({
+    message: `${formatReference(reference)} for ${formatPlatform(platform)} is not the image that this source builds for ${system}`,
+    detail: [`published: ${published.image.digest}`, ...describeDifferences(differences, layerCount(published))].join(
+      '\n',
+    ),
+    hint: adviseSource(report),
+  })
+}
+
+/** Returns the summary of a verification as Markdown. */
+export function summarizeVerification(report: VerificationReport): string {
+  const { reference, system, platform, published, revision, storePath, differences, addedLabels } = report
+  const labels = Object.entries(addedLabels)
+  return joinLines(
+    `### ${differences.length === 0 ? 'Verified' : 'Not verified'} for ${system} (${formatPlatform(platform)})`,
+    '',
+    differences.length === 0
+      ? `${code(formatReference(reference))} is the image that this source builds.`
+      : `${code(formatReference(reference))} is not the image that this source builds.`,
+    '',
+    '| | published | built |',
+    '|---|---|---|',
+    `| image | ${code(published.image.digest)} | ${code(storePath)} |`,
+    `| commit | ${code(published.revision ?? 'not known')} | ${code(revision ?? 'not known')} |`,
+    '',
+    ...(labels.length === 0
+      ? []
+      : [
+          `Labels that were added at publication, not compared: ${labels.map(([key]) => quoteName(key)).join(', ')}`,
+          '',
+        ]),
+    ...(differences.length === 0 ? [] : tabulate(differences)),
+  )
+}
+
+/** In lines. The output `differences` has all. */
+const LAYERS_SHOWN = 20
+const PATHS_SHOWN = 30
+
+function describeDifferences(differences: readonly Difference[], count: number): readonly string[] {
+  const layers = differences.filter((one) => one.part === 'layer')
+  const fields = differences.flatMap((one) => (one.part === 'config' ? [one.field] : []))
+  const { onlyPublished, onlyBuilt, otherContent } = differentStorePaths(differences)
+  return [
+    layers.length === 0 ? `layers: all ${count} are equal` : `layers: ${layers.length} of ${count} differ`,
+    ...limitLines(
+      layers.map((one) => `  ${describeLayer(one)}`),
+      LAYERS_SHOWN,
+    ),
+    ...listPaths('store paths only in the published image', onlyPublished),
+    ...listPaths('store paths only in the build', onlyBuilt),
+    ...listPaths('store paths of layers with other content', otherContent),
+    describeFields(fields, layers.length > 0),
+  ]
+}
+
+function describeLayer({ published, built }: LayerDifference): string {
+  const sides = [...(published ? [`published ${published.diffId}`] : []), ...(built ? [`built ${built.diffId}`] : [])]
+  const numbers = new Set([published, built].flatMap((one) => (one ? [one.number] : [])))
+  return `layer ${[...numbers].join(' → ')}: ${sides.join(', ')}${sides.length === 1 ? ' only' : ''}`
+}
+
+function listPaths(title: string, paths: readonly string[]): readonly string[] {
+  return paths.length === 0
+    ? []
+    : [
+        `${title}:`,
+        ...limitLines(
+          paths.map((path) => `  ${path}`),
+          PATHS_SHOWN,
+        ),
+      ]
+}
+
+function limitLines(lines: readonly string[], most: number): readonly string[] {
+  return lines.length <= most ? lines : [...lines.slice(0, most), `  and ${lines.length - most} more`]
+}
+
+function describeFields(fields: readonly string[], layersDiffer: boolean): string {
+  if (fields.length === 0) return 'config: equal, except for the layers'
+  if (fields.includes('encoding'))
+    return 'config: the same content in other bytes, such as with fields in another order'
+  const names = limitLines(fields, LAYERS_SHOWN).join(', ')
+  const except = layersDiffer ? '' : '; everything else is equal'
+  return `config: ${names} ${fields.length === 1 ? 'differs' : 'differ'}${except}`
+}
+
+/** Says what to do, depending on whether the published commit is the one that was built. */
+function adviseSource({ published: { revision: published }, revision, differences }: VerificationReport): string {
+  if (published !== undefined && published !== revision) {
+    const built = revision === undefined ? 'The commit that was built is unknown' : `Commit ${revision} was built`
+    return `${built}, but the index names commit ${published}. Check out that commit before this step:
+  - uses: actions/checkout@v7
+    with:
+      ref: ${published}`
+  }
+  const { otherContent } = differentStorePaths(differences)
+  const commit =
+    published === undefined
+      ? 'The index does not name its commit (annotation org.opencontainers.image.revision). Check out the commit that the image was published from.'
+      : `The index names the commit that was built, ${published}.`
+  const inputs = 'Use the same flake.lock, `attribute` and `nix-args` as when it was published.'
+  const rebuild =
+    otherContent.length > 0
+      ? ` If the build is not reproducible, its content differs each time. To check that: nix build --rebuild ${otherContent[0]}`
+      : ''
+  return `${commit} ${inputs}${rebuild}`
+}
+
+function tabulate(differences: readonly Difference[]): readonly string[] {
+  const layers = differences.filter((one) => one.part === 'layer')
+  const fields = differences.flatMap((one) => (one.part === 'config' ? [one.field] : []))
+  const shown = layers.slice(0, LAYERS_SHOWN)
+  return [
+    ...(layers.length === 0
+      ? []
+      : [
+          '| layer | published | built |',
+          '|---|---|---|',
+          ...shown.map(
+            (one) => `| ${layerNumber(one)} | ${describeSide(one.published)} | ${describeSide(one.built)} |`,
+          ),
+          '',
+          ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
+        ]),
+    ...(fields.length === 0
+      ? []
+      : [`Different in the config: ${fields.slice(0, LAYERS_SHOWN).map(quoteName).join(', ')}`, '']),
+  ]
+}
+
+function describeSide(layer: ComparedLayer | undefined): string {
+  if (layer === undefined) return ''
+  const { storePaths = [], diffId } = layer
+  const paths = storePaths.slice(0, PATHS_SHOWN).map(code)
+  const more = storePaths.length > paths.length ? [`and ${storePaths.length - paths.length} more`] : []
+  return [code(diffId), ...paths, ...more].join('<br>')
+}
+
+/** Formats a name from the published image, which may contain any characters. */
+function quoteName(text: string): string {
+  return code(sanitizeLine(text).replaceAll('|', ''))
+}
+
+function layerCount({ image }: PublishedPlatform): number {
+  return parseConfig(image.configBytes, 'the config').diffIds.length
+}

@@ -1,0 +1,160 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { diskFailure } from '../fs/disk.ts'
+import type { ImageSource } from '../image/source.ts'
+import type { Log } from '../log.ts'
+import { OCI_MANIFEST } from '../oci/manifest.ts'
+import type { Platform } from '../oci/platform.ts'
+import { type Digest, digestOf, formatRepository, type Repository } from '../oci/reference.ts'
+import { settleAll } from '../promises.ts'
+import { putBlobEverywhere } from '../registry/copy.ts'
+import type { ImageManifest, PublishedImage } from '../registry/image.ts'
+import type { Blob, Registry } from '../registry/registry.ts'
+import {
+  documentIn,
+  EMPTY_CONFIG,
+  findStatement,
+  renameDocument,
+  type SbomAttestation,
+  sbomAttestation,
+} from '../sbom/attestation.ts'
+import { scanModules } from '../sbom/scan.ts'
+import { spdxDocument } from '../sbom/spdx.ts'
+import { readStoreInfo } from '../sbom/store-info.ts'
+import type { ImageContent } from './image.ts'
+
+/** An image with its SBOM. */
+export interface PublishedSbom {
+  /** Of the attestation's manifest. */
+  readonly digest: Digest
+  /** The file with the SPDX document. */
+  readonly path: string
+}
+
+/** The SBOM of an image that is being pushed. */
+export interface PendingSbom {
+  /**
+   * Attaches the SBOM to the image in all repositories, by digest only, and writes it to a file.
+   * @param images the same image in each repository
+   * @returns undefined if the image has no store paths, or they are not all known
+   * @throws RegistryError, DiskError
+   */
+  attach(contents: ImageContent, images: readonly ImageManifest[]): Promise<PublishedSbom | undefined>
+}
+
+/**
+ * Starts to read what the local Nix store knows about the store paths of an image, while the image is pushed: facts from
+ * Nix, and the modules of their programs.
+ */
+export function startSbom(
+  { layered }: ImageSource,
+  { platform, tempFolder }: { readonly platform: Platform; readonly tempFolder: string },
+  registry: Registry,
+  log: Log,
+): PendingSbom {
+  const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
+  const describing = describeStorePaths([...known], log)
+  describing.catch(() => undefined)
+  return {
+    async attach({ created, storePaths }, images) {
+      const [first] = images
+      if (storePaths === undefined || storePaths.length === 0 || first === undefined) {
+        log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`)
+        return undefined
+      }
+      const more = await describeStorePaths(
+        storePaths.filter((path) => !known.has(path)),
+        log,
+      )
+      const all = await describing
+      const contents = {
+        storePaths: [...all.storePaths, ...more.storePaths],
+        modules: [...all.modules, ...more.modules],
+      }
+      const name = formatRepository(first.repository)
+      const document = spdxDocument({ image: { name, digest: first.digest, created }, platform, ...contents })
+      const repositories = images.map(({ repository }) => repository)
+      return attachSbom(registry, first, repositories, document, tempFolder)
+    },
+  }
+}
+
+const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them'
+
+async function describeStorePaths(paths: readonly string[], log: Log) {
+  const [storePaths, modules] = await Promise.all([readStoreInfo(paths, log), scanModules(paths, log)])
+  return { storePaths, modules }
+}
+
+/**
+ * Returns the SBOM of a published image for the image that replaces it, which has the same content and perhaps other
+ * labels. Attaches it if the digest differs.
+ * @returns undefined if the image has no SBOM by this action
+ * @throws RegistryError, DiskError
+ */
+export async function keepSbom(
+  registry: Registry,
+  published: PublishedImage,
+  image: ImageManifest,
+  repositories: readonly Repository[],
+  tempFolder: string,
+): Promise<PublishedSbom | undefined> {
+  for (const { manifest } of published.attestations) {
+    const statement = findStatement(manifest.bytes, published.digest)
+    const bytes = statement && (await registry.getBlob(published.repository, statement, STATEMENT_LIMIT))
+    const document = bytes && documentIn(bytes)
+    if (document === undefined) continue
+    if (image.digest === published.digest)
+      return { digest: manifest.digest, path: await writeDocument(document, image.digest, tempFolder) }
+    const renamed = renameDocument(document, published.digest, image.digest)
+    return attachSbom(registry, image, repositories, renamed, tempFolder)
+  }
+  return undefined
+}
+
+/** In bytes. The SBOM of 1,500 store paths has 3 MB. */
+const STATEMENT_LIMIT = 64 * 1024 * 1024
+
+async function attachSbom(
+  registry: Registry,
+  { repository, mediaType, digest, size }: ImageManifest,
+  repositories: readonly Repository[],
+  document: Buffer,
+  tempFolder: string,
+): Promise<PublishedSbom> {
+  const subject = { name: formatRepository(repository), mediaType, digest, size }
+  const attestation = sbomAttestation(subject, document)
+  const [path] = await settleAll([
+    writeDocument(document, digest, tempFolder),
+    putAttestation(registry, repositories, attestation).then(() => ''),
+  ])
+  return { digest: attestation.digest, path: path ?? '' }
+}
+
+async function putAttestation(
+  registry: Registry,
+  repositories: readonly Repository[],
+  { statement, manifest, digest }: SbomAttestation,
+): Promise<void> {
+  await settleAll([EMPTY_CONFIG, statement].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))))
+  await settleAll(repositories.map((repository) => registry.putManifest(repository, digest, OCI_MANIFEST, manifest)))
+}
+
+function blobOf(bytes: Buffer): Blob {
+  return {
+    digest: digestOf(bytes),
+    size: bytes.length,
+    open: () => Readable.from([bytes], { objectMode: false }),
+  }
+}
+
+async function writeDocument(document: Buffer, image: Digest, tempFolder: string): Promise<string> {
+  const path = join(tempFolder, `sbom-${image.slice('sha256:'.length, 'sha256:'.length + 12)}.spdx.json`)
+  try {
+    await writeFile(path, document)
+  } catch (error) {
+    throw await diskFailure(`Can't write the SBOM to ${path}`, tempFolder, error)
+  }
+  return path
+}

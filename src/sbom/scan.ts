@@ -1,0 +1,136 @@
+import { constants, type Dirent } from 'node:fs'
+import { type FileHandle, lstat, open, readdir } from 'node:fs/promises'
+import { extname, join } from 'node:path'
+import type { Log } from '../log.ts'
+import { isStorePath } from '../nix/store-path.ts'
+import { mapAtMost } from '../promises.ts'
+import { type RandomAccessFile, readElfSections } from './elf.ts'
+import { goModulesIn } from './go-modules.ts'
+import { type BinaryModule, sortedModules } from './purl.ts'
+import { rustCratesIn } from './rust-crates.ts'
+
+/** A store path, and the modules that its programs were built from. */
+export interface StorePathModules {
+  readonly path: string
+  /** Without duplicates, sorted by package URL. */
+  readonly modules: readonly BinaryModule[]
+}
+
+/**
+ * Finds the Go modules and Rust crates in the programs and libraries of store paths on this machine. The result depends
+ * only on their content. Skips paths that don't exist here, and files that can't be read.
+ * @returns the store paths that have modules, sorted
+ */
+export async function scanModules(paths: readonly string[], log: Log): Promise<readonly StorePathModules[]> {
+  const sorted = [...new Set(paths)].filter(isStorePath).toSorted()
+  const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
+    path,
+    modules: await modulesBelow(path, log),
+  }))
+  return scanned.filter(({ modules }) => modules.length > 0)
+}
+
+/**
+ * Returns the modules that a program or library was built from, in no particular order.
+ * @returns undefined if the file is not an ELF file with a list of modules
+ */
+export async function modulesOf(file: RandomAccessFile): Promise<readonly BinaryModule[] | undefined> {
+  const sections = await readElfSections(file)
+  if (sections === undefined) return undefined
+  const [go, rust] = [await goModulesIn(file, sections), await rustCratesIn(file, sections)]
+  return go === undefined && rust === undefined ? undefined : [...(go ?? []), ...(rust ?? [])]
+}
+
+/** Low, because the same threads read and compress layers at the same time. */
+const STORE_PATHS_AT_ONCE = 2
+const FILES_AT_ONCE = 4
+
+/** The most files of a store path that are looked at. The largest packages have some ten thousand. */
+const FILES_LIMIT = 200_000
+
+/** Does not follow links, which may lead out of the store. A store path can be a file. */
+async function modulesBelow(storePath: string, log: Log): Promise<readonly BinaryModule[]> {
+  const root = await lstat(storePath).catch(() => undefined)
+  if (!root?.isDirectory()) return sortedModules(await modulesAt(storePath))
+  const found: BinaryModule[] = []
+  let left = FILES_LIMIT
+  const folders = [storePath]
+  for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
+    const { subfolders, files } = await listEntries(folder)
+    folders.push(...subfolders)
+    const candidates = files.slice(0, left)
+    left -= candidates.length
+    const modules = await mapAtMost(FILES_AT_ONCE, candidates, modulesAt)
+    for (const some of modules) found.push(...some)
+  }
+  if (left === 0) log.info(`The SBOM lists only the modules of the first ${FILES_LIMIT} files of ${storePath}`)
+  return sortedModules(found)
+}
+
+interface Entries {
+  readonly subfolders: readonly string[]
+  /** Without files that can't be programs or libraries. */
+  readonly files: readonly string[]
+}
+
+/** Returns the paths of the entries of a folder, sorted. None for a folder that can't be read. */
+async function listEntries(folder: string): Promise<Entries> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch((): readonly Dirent[] => [])
+  const pathsOf = (some: readonly Dirent[]) => some.map(({ name }) => join(folder, name)).toSorted()
+  return {
+    subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
+    files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has(extname(entry.name)))),
+  }
+}
+
+/** The extensions of files that are not programs. Most files of an image have one, so that this saves most of the time. */
+const DATA_EXTENSIONS: ReadonlySet<string> = new Set(
+  [
+    ['.c', '.cc', '.cpp', '.css', '.go', '.h', '.hpp', '.htm', '.html', '.java', '.js', '.cjs', '.mjs', '.lua', '.pl'],
+    ['.pm', '.py', '.pyc', '.pyi', '.pxd', '.rb', '.rs', '.sh', '.tcl', '.ts', '.a', '.cmake', '.la', '.o', '.pc'],
+    ['.conf', '.csv', '.json', '.map', '.md', '.rst', '.tmpl', '.toml', '.txt', '.xml', '.yaml', '.yml', '.dat', '.mo'],
+    ['.po', '.gif', '.jpg', '.png', '.svg', '.otf', '.pfb', '.ttf', '.woff', '.woff2', '.bz2', '.gz', '.xz', '.zip'],
+    ['.zst', '.jar', '.whl'],
+  ].flat(),
+)
+
+/** Libraries are often not executable. */
+const LIBRARY = /\.so(?:\.[0-9.]+)?$/
+
+const EXECUTABLE = 0o111
+
+/** Programs of more than this are not read. In bytes. */
+const SIZE_LIMIT = 4 * 1024 ** 3
+
+/** Returns no modules for a file that is neither executable nor a library, or that can't be read. */
+async function modulesAt(path: string): Promise<readonly BinaryModule[]> {
+  try {
+    const { mode, size } = await lstat(path)
+    if (!isRegular(mode) || size > SIZE_LIMIT || ((mode & EXECUTABLE) === 0 && !LIBRARY.test(path))) return []
+    // O_NOFOLLOW and O_NONBLOCK, in case the file was replaced by a link or a pipe.
+    const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    try {
+      return (await modulesOf({ size, read: (offset, length) => readRange(handle, offset, length) })) ?? []
+    } finally {
+      await handle.close()
+    }
+  } catch {
+    // The SBOM lists what can be read. A damaged file or a file without permissions must not fail the push.
+    return []
+  }
+}
+
+function isRegular(mode: number): boolean {
+  return (mode & constants.S_IFMT) === constants.S_IFREG
+}
+
+async function readRange(handle: FileHandle, offset: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(length)
+  let done = 0
+  while (done < length) {
+    const { bytesRead } = await handle.read(bytes, done, length - done, offset + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return bytes.subarray(0, done)
+}
