@@ -54404,6 +54404,7 @@ function layerFormat(mediaType) {
 function isForeignLayer(mediaType) {
     return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
 }
+const EMPTY_CONFIG = Buffer.from('{}');
 
 ;// CONCATENATED MODULE: ./lib/actions/advice.js
 
@@ -61840,6 +61841,964 @@ async function putIfAbsent(registry, to, blob, from) {
     return (await registry.putBlob(to, blob, from?.host === to.host ? from : undefined)) === 'uploaded';
 }
 
+;// CONCATENATED MODULE: ./lib/registry/challenge.js
+
+function parseChallenge(header) {
+    const challenges = splitChallenges(header ?? '');
+    const bearer = challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.get('realm'))?.parameters;
+    const realm = bearer?.get('realm');
+    if (bearer === undefined || realm === undefined)
+        return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined;
+    const [service, error] = [bearer.get('service'), bearer.get('error')];
+    return {
+        scheme: 'bearer',
+        realm,
+        ...(service !== undefined && { service }),
+        ...(error !== undefined && { error }),
+    };
+}
+function realmProblem(realm, registry, withSecret) {
+    if (!URL.canParse(realm))
+        return URL.canParse(realm, registry.href)
+            ? 'it must be an absolute URL, such as https://auth.example.org/token'
+            : 'it is not a URL';
+    const url = new URL(realm);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:')
+        return 'its scheme must be https or http';
+    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
+    if (withSecret && url.protocol === 'http:' && !sameLoopback)
+        return 'the credentials would be sent unencrypted';
+    return undefined;
+}
+const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy;
+function splitChallenges(header) {
+    const challenges = [];
+    for (const [, name, quoted, plain, scheme] of header.matchAll(PART)) {
+        if (scheme !== undefined)
+            challenges.push({ scheme: scheme.toLowerCase(), parameters: new Map() });
+        else if (name !== undefined)
+            challenges.at(-1)?.parameters.set(name.toLowerCase(), quoted?.replace(/\\(.)/g, '$1') ?? plain ?? '');
+    }
+    return challenges;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/token.js
+
+
+
+
+
+
+
+const TOKEN_ANSWER = object({
+    token: nullish(string()),
+    access_token: nullish(string()),
+    expires_in: nullish(number()),
+});
+const TOKEN_LIMIT = 1024 * 1024;
+const SHORTEST_TOKEN = 16;
+function fetchToken(call) {
+    return retryDoubtful(() => fetchTokenOnce(call), call.http);
+}
+async function fetchTokenOnce(call) {
+    const realm = realmOf(call);
+    const asked = Date.now();
+    const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm));
+    const answer = readJson(TOKEN_ANSWER, reply.content ?? '');
+    const secret = answer.ok ? answer.value.token || answer.value.access_token : undefined;
+    if (!answer.ok || !secret)
+        throw tokenError(call, realm, '');
+    if (secret.length >= SHORTEST_TOKEN)
+        call.onSecret(secret);
+    const lifetime = (answer.value.expires_in ?? 60) * 1000;
+    return { header: `Bearer ${secret}`, expires: asked + lifetime * 0.8 };
+}
+function realmOf({ challenge, registry, credential, repository }) {
+    const { realm } = challenge;
+    const problem = realmProblem(realm, registry, credential !== undefined);
+    if (problem === undefined)
+        return new URL(realm);
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `Can't get a token from ${formatRealm(realm)}, the realm that ${repository.host} specifies: ${problem}`,
+        hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
+    });
+}
+function formatRealm(text) {
+    if (!URL.canParse(text))
+        return `"${(0,lib_text/* sanitizeLine */.g$)(text.replace(/\?.*$/s, ''))}"`;
+    const { protocol, host, pathname } = new URL(text);
+    return (0,lib_text/* sanitizeLine */.g$)(`${protocol}//${host}${pathname}`);
+}
+async function exchangeIdentityToken(call, realm) {
+    const { credential, challenge, http } = call;
+    if (credential?.kind !== 'identity-token')
+        return undefined;
+    const form = new URLSearchParams({
+        grant_type: 'refresh_token',
+        service: challenge.service ?? '',
+        client_id: 'nix-image-action',
+        scope: scopesOf(call).join(' '),
+        refresh_token: credential.token,
+    });
+    const reply = await http.send({
+        method: 'POST',
+        url: realm,
+        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+        body: Buffer.from(form.toString()),
+        operation: tokenOperation(call),
+        initiator: call.registry,
+        limit: TOKEN_LIMIT,
+    });
+    if (reply.ok)
+        return reply;
+    if (reply.status === 404 || reply.status === 405)
+        return undefined;
+    throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply);
+}
+async function getToken(call, realm) {
+    const { credential, challenge, http, onSecret, registry } = call;
+    const url = new URL(realm);
+    if (challenge.service !== undefined)
+        url.searchParams.set('service', challenge.service);
+    for (const scope of scopesOf(call))
+        url.searchParams.append('scope', scope);
+    const basic = encodeBasic(credential, onSecret);
+    const headers = basic === undefined ? {} : { authorization: basic };
+    const reply = await http.send({
+        method: 'GET',
+        url,
+        headers,
+        operation: tokenOperation(call),
+        initiator: registry,
+        limit: TOKEN_LIMIT,
+    });
+    if (reply.ok)
+        return reply;
+    throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply);
+}
+function scopesOf({ repository, access, from }) {
+    const scope = `repository:${repository.path}:${access}`;
+    return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`];
+}
+function tokenOperation({ repository }) {
+    return `get a token for ${formatRepository(repository)}`;
+}
+function tokenError(call, realm, detail, reply) {
+    const { host } = call.repository;
+    const status = reply?.status;
+    const error = (problem, reason) => new RegistryError({ host, problem, status, message: `Can't ${tokenOperation(call)}: ${reason}`, detail });
+    if (status === undefined)
+        return error('doubtful', `the answer of ${realm.host} contains no token`);
+    if (status !== 400 && status !== 401 && status !== 403) {
+        const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
+        return error(status === 429 ? 'rate-limited' : 'other', `${realm.host} answered with status ${status}${tries}`);
+    }
+    return error(...loginRefusal(call, status));
+}
+function loginRefusal({ repository, credential, accepted }, status) {
+    const { host } = repository;
+    if (credential === undefined)
+        return ['no-credentials', `authentication required, but no credentials were found for ${host}`];
+    const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
+    if (accepted)
+        return ['denied', `${host} denied access to ${login}`];
+    const refused = `${host} did not accept the credentials of ${login}`;
+    return status === 403
+        ? ['refused-login', `${refused}, or they have no access to the repository`]
+        : ['wrong-credentials', refused];
+}
+function isLoginRefusal(error) {
+    return error instanceof RegistryError && LOGIN_REFUSALS.has(error.problem);
+}
+const LOGIN_REFUSALS = new Set(['wrong-credentials', 'refused-login', 'denied']);
+function encodeBasic(credential, onSecret = () => undefined) {
+    if (credential?.kind !== 'password')
+        return undefined;
+    const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64');
+    onSecret(encoded);
+    return `Basic ${encoded}`;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/authorization.js
+
+
+
+const CREDENTIAL_LIFETIME = 5 * 60_000;
+function createAuthorization({ http, credentials, onSecret }) {
+    const challenges = new Map();
+    const tokens = createExpiringCache();
+    const logins = createExpiringCache();
+    const acceptedLogins = new Set();
+    function loginOf(repository) {
+        return logins.get(formatRepository(repository), async () => ({
+            value: await credentials(repository),
+            expires: Date.now() + CREDENTIAL_LIFETIME,
+        }));
+    }
+    async function fetchWithLogin({ repository, access, from }, challenge, registry) {
+        const { host } = repository;
+        const fetchWith = async (credential) => {
+            const accepted = credential !== undefined && acceptedLogins.has(loginKey(host, credential));
+            const call = { http, onSecret, challenge, registry, repository, access, from, credential, accepted };
+            const token = await fetchToken(call);
+            if (credential !== undefined)
+                acceptedLogins.add(loginKey(host, credential));
+            return token;
+        };
+        const credential = await loginOf(repository);
+        try {
+            return await fetchWith(credential);
+        }
+        catch (error) {
+            if (credential === undefined || !isLoginRefusal(error))
+                throw error;
+            logins.delete((login) => login === credential);
+            const renewed = await loginOf(repository);
+            if ((0,external_node_util_.isDeepStrictEqual)(renewed, credential))
+                throw error;
+            return fetchWith(renewed);
+        }
+    }
+    function widen(scope) {
+        const push = { ...scope, access: 'pull,push' };
+        return scope.access === 'pull' && tokens.has(tokenKey(push)) ? push : scope;
+    }
+    async function tokenFor(scope, challenge, registry) {
+        const wanted = widen(scope);
+        const known = tokens.peek(tokenKey(wanted));
+        if (known !== undefined)
+            return { value: known.header, fresh: false };
+        const token = await tokens.get(tokenKey(wanted), async () => {
+            const fetched = await fetchWithLogin(wanted, challenge, registry);
+            return { value: { ...fetched, accepted: false, denied: false }, expires: fetched.expires };
+        });
+        return { value: token.header, fresh: true };
+    }
+    return {
+        async header(repository, access, from) {
+            const asked = challenges.get(repository.host);
+            if (asked === undefined)
+                return undefined;
+            const { challenge, registry } = asked;
+            if (challenge.scheme === 'bearer')
+                return tokenFor({ repository, access, from }, challenge, registry);
+            const value = encodeBasic(await loginOf(repository), onSecret);
+            return value === undefined ? undefined : { value, fresh: false };
+        },
+        cachedHeader(repository, access, from) {
+            if (challenges.get(repository.host)?.challenge.scheme === 'basic')
+                return encodeBasic(logins.peek(formatRepository(repository)), onSecret);
+            return tokens.peek(tokenKey(widen({ repository, access, from })))?.header;
+        },
+        challenged(host, challenge, registry, refused) {
+            if (refused === undefined) {
+                challenges.set(host, { challenge, registry });
+                return 'another';
+            }
+            const sent = tokens.values().filter(({ header }) => header === refused.value);
+            const next = nextAfter(challenge, challenges.get(host)?.challenge, refused, sent);
+            if (next === 'none')
+                for (const token of sent)
+                    token.denied = !token.accepted;
+            if (next !== 'another')
+                return next;
+            challenges.set(host, { challenge, registry });
+            tokens.delete(({ header }) => header === refused.value);
+            logins.delete((login) => encodeBasic(login) === refused.value);
+            return next;
+        },
+        accepted(host, header) {
+            for (const token of tokens.values())
+                if (token.header === header)
+                    token.accepted = true;
+            for (const login of logins.values())
+                if (login !== undefined && encodeBasic(login) === header)
+                    acceptedLogins.add(loginKey(host, login));
+        },
+        async loginState(repository) {
+            const login = await loginOf(repository);
+            if (login === undefined)
+                return 'none';
+            return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown';
+        },
+    };
+}
+function tokenKey({ repository, access, from }) {
+    return `${access} ${formatRepository(repository)} ${from?.path ?? ''}`;
+}
+function loginKey(host, credential) {
+    return JSON.stringify([host, credential]);
+}
+function nextAfter(challenge, before, { value, fresh, again = false }, tokens) {
+    if (challenge.scheme === 'basic')
+        return value.startsWith('Bearer ') ? 'none' : 'another';
+    if (before?.scheme !== 'bearer' || before.realm !== challenge.realm || before.service !== challenge.service)
+        return 'another';
+    if (challenge.error === 'insufficient_scope')
+        return 'none';
+    if (tokens.length === 0 || tokens.some(({ accepted }) => accepted))
+        return 'another';
+    if (again || tokens.some(({ denied }) => denied))
+        return 'none';
+    return fresh ? 'same' : 'another';
+}
+function createExpiringCache() {
+    const entries = new Map();
+    function current(key) {
+        const entry = entries.get(key);
+        return entry?.fetched === undefined || entry.fetched.expires > Date.now() ? entry : undefined;
+    }
+    return {
+        get(key, fetch) {
+            const known = current(key);
+            if (known !== undefined)
+                return known.pending;
+            const entry = {
+                pending: fetch().then((fetched) => {
+                    entry.fetched = fetched;
+                    return fetched.value;
+                }),
+            };
+            entries.set(key, entry);
+            entry.pending.catch(() => entries.get(key) === entry && entries.delete(key));
+            return entry.pending;
+        },
+        peek: (key) => current(key)?.fetched?.value,
+        has: (key) => current(key) !== undefined,
+        values: () => [...entries.values()].flatMap(({ fetched }) => (fetched === undefined ? [] : [fetched.value])),
+        delete(condition) {
+            for (const [key, { fetched }] of entries)
+                if (fetched !== undefined && condition(fetched.value))
+                    entries.delete(key);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/registry/transport.js
+
+
+
+
+
+
+
+
+function createTransport(settings) {
+    const { http } = settings;
+    const authorization = createAuthorization(settings);
+    const bases = new Map();
+    function baseOf(host) {
+        const known = bases.get(host);
+        if (known !== undefined)
+            return known;
+        const base = transport_findBase(http, host).then(({ url, reply }) => {
+            const challenge = reply.status === 401 ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
+            if (challenge !== undefined)
+                authorization.challenged(host, challenge, url);
+            return { url, challenge };
+        });
+        bases.set(host, base);
+        base.catch(() => bases.delete(host));
+        return base;
+    }
+    async function sendAuthorized(call) {
+        const { repository, access, from } = call;
+        const { url: base } = await baseOf(repository.host);
+        const url = urlOf(call, base);
+        const trusted = url.origin === base.origin;
+        const header = trusted ? await authorization.header(repository, access, from) : undefined;
+        const request = { call, url, base };
+        const { reply, next } = await sendWith(header, request);
+        if (next === 'none' || call.body instanceof external_node_stream_.Readable)
+            return reply;
+        if (next === 'same' && header !== undefined)
+            return (await sendWith({ ...header, again: true }, request)).reply;
+        const renewed = await authorization.header(repository, access, from);
+        return renewed?.value === header?.value
+            ? reply
+            : (await sendWith(renewed && { ...renewed, again: true }, request)).reply;
+    }
+    async function sendWith(header, { call, url, base }) {
+        const { host } = call.repository;
+        const reply = await follow(settings, requestOf(call, url, base, header?.value));
+        if (reply.ok && header !== undefined)
+            authorization.accepted(host, header.value);
+        const asks = reply.status === 401 && reply.url.origin === base.origin;
+        const challenge = asks ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
+        return { reply, next: challenge === undefined ? 'none' : authorization.challenged(host, challenge, base, header) };
+    }
+    async function sendOnce(call) {
+        const { repository, access, from, operation } = call;
+        const { url: base } = await baseOf(repository.host);
+        const url = urlOf(call, base);
+        const trusted = url.origin === base.origin;
+        if (!trusted)
+            maskSignature(settings, url);
+        const header = trusted ? authorization.cachedHeader(repository, access, from) : undefined;
+        const status = await http.sendOnce(requestOf(call, url, base, header));
+        if (status >= 300)
+            http.log.debug(`Can't ${operation}: status ${status}`);
+    }
+    async function acceptsPassword(repository) {
+        const { url: base, challenge } = await baseOf(repository.host);
+        const header = await authorization.header(repository, 'pull');
+        if (challenge?.scheme !== 'basic' || header === undefined)
+            return false;
+        const operation = `log in to ${repository.host}`;
+        const call = { method: 'GET', initiator: base, operation, attempts: 1 };
+        const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } });
+        if (http.drain(reply).ok)
+            authorization.accepted(repository.host, header.value);
+        return reply.ok;
+    }
+    return {
+        send: (call) => (call.work === undefined ? sendAuthorized(call).catch(throwAsRegistryError) : sendAuthorized(call)),
+        sendInBackground(call) {
+            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.operation}: ${(0,errors/* firstLine */.TM)(error)}`));
+        },
+        async loginTo(repository, status) {
+            const state = await authorization.loginState(repository);
+            if (state !== 'unknown' || status !== 401)
+                return state;
+            return (await acceptsPassword(repository).catch(() => false)) ? 'accepted' : 'unknown';
+        },
+        async retry({ host }, operation, attempt) {
+            try {
+                return await http.retry({ url: (await baseOf(host)).url, operation }, attempt);
+            }
+            catch (error) {
+                return throwAsRegistryError(error);
+            }
+        },
+    };
+}
+function urlOf({ repository, path }, base) {
+    return path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
+}
+function requestOf(call, url, initiator, authorization) {
+    const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call;
+    return { ...rest, url, initiator, headers: { ...headers, ...(authorization && { authorization }) } };
+}
+function wireHost(host) {
+    return host === 'docker.io' ? 'registry-1.docker.io' : host;
+}
+async function transport_findBase(http, host) {
+    const url = new URL(`https://${wireHost(host)}/v2/`);
+    const call = { method: 'GET', headers: {}, operation: `connect to the registry ${host}` };
+    const loopback = isLoopback(url.hostname);
+    try {
+        return {
+            url,
+            reply: http.drain(await http.send({ ...call, url, initiator: url, ...(loopback && { attempts: 1 }) })),
+        };
+    }
+    catch (error) {
+        if (!loopback || !(error instanceof HttpError) || error.problem !== 'unreachable')
+            throw error;
+        const plain = new URL(`http://${wireHost(host)}/v2/`);
+        return { url: plain, reply: http.drain(await http.send({ ...call, url: plain, initiator: plain })) };
+    }
+}
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+const MAX_REDIRECTS = 5;
+async function follow(settings, first) {
+    const { http } = settings;
+    if (first.work !== undefined || !isFollowed(first))
+        return followOnce(settings, first);
+    return http.retry(first, (work) => followOnce(settings, { ...first, work }), first.attempts);
+}
+async function followOnce(settings, first) {
+    const { http } = settings;
+    let request = first;
+    const base = first.initiator;
+    for (let redirects = 0; redirects < MAX_REDIRECTS; redirects++) {
+        if (request.url.origin !== base.origin)
+            maskSignature(settings, request.url);
+        const reply = await http.send(request);
+        const target = redirectTarget(reply, request);
+        if (target === undefined)
+            return reply;
+        http.drain(reply);
+        if (!isAsSafe(target, request.url))
+            throw refusedRedirect(first, base, `to ${target.protocol}//${target.host}, which is not encrypted`);
+        const { authorization: _, ...anonymous } = request.headers;
+        request = { ...request, url: target, headers: target.origin === base.origin ? request.headers : anonymous };
+    }
+    throw refusedRedirect(first, base, `${MAX_REDIRECTS} times in a row`);
+}
+function isAsSafe(target, source) {
+    return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:');
+}
+function maskSignature({ onSecret }, url) {
+    for (const secret of signatureIn(url))
+        onSecret(secret);
+}
+function signatureIn({ search, searchParams }) {
+    const values = [...searchParams].flatMap(([name, value]) => (SIGNATURE.test(name) ? value : []));
+    return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN);
+}
+const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state/i;
+function isFollowed({ method }) {
+    return method === 'GET' || method === 'HEAD';
+}
+function redirectTarget(reply, request) {
+    const { url } = request;
+    const location = reply.headers.get('location');
+    if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request))
+        return undefined;
+    return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
+}
+function refusedRedirect({ operation }, base, where) {
+    return new RegistryError({
+        host: base.host,
+        problem: 'other',
+        message: `Can't ${operation}: ${base.host} redirects ${where}`,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/refusal.js
+
+
+
+
+
+function refusalError(call, reply, login) {
+    const { repository: { host }, operation, mediaType, } = call;
+    const answer = reply.ok ? { detail: 'unexpected status for this request' } : readErrorAnswer(reply.text);
+    const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
+    const responder = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
+    const unauthorized = !elsewhere && (reply.status === 401 || reply.status === 403);
+    const problem = unauthorized ? loginProblem(reply, login) : problemOf(call, reply, answer);
+    const refused = /'(application\/[^']+)' is not one of/.exec(answer.detail)?.[1] ?? mediaType;
+    const reason = PROBLEM_REASONS[problem]?.(host, refused);
+    const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : '';
+    return new RegistryError({
+        host,
+        problem,
+        status: reply.status,
+        code: answer.code,
+        ...(problem === 'unsupported-type' && { mediaType: refused }),
+        message: `Can't ${operation}: ${responder} answered with status ${reply.status}${reason === undefined ? '' : `: ${reason}`}${tries}`,
+        detail: answer.detail === '' ? undefined : answer.detail,
+    });
+}
+const PROBLEM_REASONS = {
+    'no-credentials': (host) => `authentication required, but no credentials were found for ${host}`,
+    'wrong-credentials': () => 'invalid credentials',
+    'read-only': () => 'pushes are not accepted; the registry is read-only or a proxy cache',
+    denied: () => 'access denied',
+    'not-found': () => 'not found',
+    'rate-limited': () => 'rate limit exceeded',
+    'unsupported-type': (_, mediaType) => `manifests of the type ${mediaType} may not be supported`,
+};
+const STATUS_PROBLEMS = new Map([
+    [404, 'not-found'],
+    [429, 'rate-limited'],
+]);
+function loginProblem({ status, headers }, login) {
+    if (login === 'none')
+        return 'no-credentials';
+    const challenge = parseChallenge(headers.get('www-authenticate'));
+    return status === 403 || login === 'accepted' || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
+}
+function problemOf({ method, mediaType }, reply, answer) {
+    const { status, ok } = reply;
+    if (status === 405 && (method === 'POST' || method === 'PUT'))
+        return 'read-only';
+    if (mediaType !== undefined && isUnsupportedType(status, answer))
+        return 'unsupported-type';
+    return STATUS_PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other');
+}
+function isUnsupportedType(status, { code = '', detail }) {
+    if (status === 415)
+        return true;
+    if (status === 404)
+        return !/NAME_|BLOB|DENIED|UNAUTHORIZED/.test(code);
+    if (status !== 400 && status !== 406 && status !== 422)
+        return false;
+    return (code === 'UNSUPPORTED' ||
+        (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(detail)));
+}
+function withCurrentState(failure, name, current) {
+    if (!(failure instanceof RegistryError))
+        return failure;
+    const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
+    const known = current.error === undefined ? state : `it is unknown what ${name} points to now`;
+    return failure.withMessage(`${failure.parts.message}; ${known}`);
+}
+function mayBeImmutableTag(failure) {
+    if (!(failure instanceof RegistryError))
+        return false;
+    const { problem, status = 0, code = '', parts } = failure;
+    if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type')
+        return false;
+    return ![404, 415].includes(status) && !isRetryable(status, parts.detail ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
+}
+function immutableTagError(failure, name, current, wanted) {
+    if (!(failure instanceof RegistryError) || current === undefined || current === wanted)
+        return failure;
+    const { host, status, code, parts } = failure;
+    const immutable = /immutable|overwrit/i.test(parts.detail ?? '');
+    return new RegistryError({
+        host,
+        problem: 'tag-exists',
+        status,
+        code,
+        message: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
+        detail: parts.detail,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/requests.js
+
+
+
+
+
+
+const HEAD_FAILURE_LIMIT = 2;
+const NOT_FOUND_PAUSES = [500, 1000, 2000, 4000];
+function createRequests(settings) {
+    const { http } = settings;
+    const transport = createTransport(settings);
+    const headFailures = new Map();
+    async function errorOf(call, reply) {
+        const { status } = reply;
+        const login = status === 401 || status === 403 ? await transport.loginTo(call.repository, status) : 'unknown';
+        return refusalError(call, reply, login);
+    }
+    async function demand(call) {
+        const reply = await transport.send(call);
+        if (isSuccess(reply))
+            return reply;
+        throw await errorOf(call, http.drain(reply));
+    }
+    return {
+        http,
+        transport,
+        errorOf,
+        demand,
+        async find(call) {
+            const reply = await transport.send(call);
+            if (reply.status === 404)
+                return undefined;
+            if (isSuccess(reply))
+                return reply;
+            throw await errorOf(call, http.drain(reply));
+        },
+        async look(call, found, read) {
+            const { host } = call.repository;
+            const failures = headFailures.get(host) ?? 0;
+            if (failures >= HEAD_FAILURE_LIMIT)
+                return read();
+            const { value: reply } = await settled(transport.send({ ...call, method: 'HEAD', attempts: 1 }));
+            if (reply?.status === 404)
+                return undefined;
+            if (reply !== undefined && isSuccess(reply)) {
+                http.drain(reply);
+                headFailures.delete(host);
+                return found(reply) ?? read();
+            }
+            const certain = await read();
+            headFailures.set(host, failures + 1);
+            return certain;
+        },
+        async retryNotFound(name, read, { retryNotFound = false } = {}, isOutdated = () => false) {
+            for (const milliseconds of retryNotFound ? NOT_FOUND_PAUSES : []) {
+                const found = await read();
+                if (found !== undefined && !isOutdated(found))
+                    return found;
+                const state = found === undefined ? 'is not there yet' : 'is not up to date yet';
+                await pauseBeforeRetry(`${name} ${state}`, milliseconds, http);
+            }
+            return read();
+        },
+        async retryRefused(name, send) {
+            for (const milliseconds of RETRY_PAUSES) {
+                const reply = await send();
+                const reason = transientRefusal(reply);
+                if (reason === undefined)
+                    return reply;
+                await pauseBeforeRetry(`${name}: ${reason}`, milliseconds, http);
+            }
+            return send();
+        },
+        retryDoubtful: (work) => retryDoubtful(work, http),
+    };
+}
+function transientRefusal(reply) {
+    if (reply.ok)
+        return undefined;
+    if (/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
+        return 'the registry has lost the upload';
+    if (/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
+        return 'the registry does not know all blobs of the manifest yet';
+    const passes = reply.status === 404 && !/NAME_UNKNOWN/.test(reply.text);
+    return passes ? 'the registry answered with status 404' : undefined;
+}
+function isSuccess(reply) {
+    return reply.ok && reply.status < 300;
+}
+function isClientError({ status }) {
+    return status >= 400 && status < 500;
+}
+function formatContentName(repository, reference) {
+    return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
+}
+function contentWithinLimit(reply, { repository, operation, limit = 0 }) {
+    if (reply.content !== undefined)
+        return reply.content;
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `Can't ${operation}: it is larger than ${limit / 1024} KiB`,
+    });
+}
+function wrongDigest({ repository, operation }, expected, actual) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'doubtful',
+        message: `Can't ${operation}: its digest should be ${expected}, but is ${actual}`,
+    });
+}
+function notStored({ repository: { host }, operation }, { status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    const wrong = isDigest(stored) && stored !== digest;
+    return new RegistryError({
+        host,
+        problem: 'doubtful',
+        status,
+        message: `Can't ${operation}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/registry/blobs.js
+
+
+
+
+
+
+
+
+
+function createBlobWriter(requests) {
+    const { transport, http } = requests;
+    const hostsWithoutMount = new Set();
+    async function findUploaded({ repository, operation }, digest, work) {
+        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
+        const { value: reply } = await settled(transport.send(call));
+        return reply !== undefined && isSuccess(http.drain(reply)) && isBlobAnswer(reply, digest) ? reply : undefined;
+    }
+    async function uploadOnce(upload, blob) {
+        const { repository, operation } = upload;
+        const begun = await transport.send({
+            ...upload,
+            method: 'POST',
+            path: 'blobs/uploads/',
+            headers: { 'content-length': '0' },
+        });
+        if (!http.drain(begun).ok)
+            return begun;
+        const location = uploadLocation(begun, upload);
+        if (location === undefined)
+            throw new RegistryError({
+                host: repository.host,
+                problem: 'doubtful',
+                message: `Can't ${operation}: ${repository.host} did not return an upload location`,
+                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
+            });
+        return sendBlob(upload, location, blob);
+    }
+    async function sendBlob(upload, location, { digest, size, open }) {
+        const path = new URL(location);
+        path.searchParams.set('digest', digest);
+        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
+        const call = { ...upload, method: 'PUT', path, headers, body: open() };
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply !== undefined && (provesBlob(reply, digest) || isClientError(reply)))
+            return reply;
+        if (reply === undefined && !isRetryableError(errorCode(error), true))
+            throw error;
+        const found = await findUploaded(upload, digest, upload.work);
+        if (found !== undefined)
+            return found;
+        if (reply === undefined)
+            throw error;
+        if (reply.ok)
+            throw notStored(upload, http.drain(reply), digest);
+        return reply;
+    }
+    function cancelUpload(repository, path, from) {
+        const operation = `cancel an upload to ${formatRepository(repository)}`;
+        transport.sendInBackground({
+            method: 'DELETE',
+            repository,
+            access: 'pull,push',
+            path,
+            operation,
+            ...(from && { from }),
+        });
+    }
+    async function askToMount(repository, digest, from) {
+        if (hostsWithoutMount.has(repository.host))
+            return undefined;
+        const query = new URLSearchParams({ mount: digest, from: from.path });
+        const call = {
+            method: 'POST',
+            repository,
+            access: 'pull,push',
+            from,
+            path: `blobs/uploads/?${query}`,
+            headers: { 'content-length': '0' },
+            operation: `mount ${digest} in ${formatRepository(repository)}`,
+            attempts: 2,
+        };
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply === undefined) {
+            http.log.debug((0,errors/* firstLine */.TM)(error));
+            if (!(error instanceof RegistryError) || error.status === undefined)
+                hostsWithoutMount.add(repository.host);
+            return undefined;
+        }
+        http.drain(reply);
+        if (!reply.ok)
+            http.log.debug(`Can't ${call.operation}: status ${reply.status}`);
+        if (reply.status === 201)
+            return 'mounted';
+        return reply.status === 202 ? uploadLocation(reply, call) : undefined;
+    }
+    async function finishUpload(upload, location, blob) {
+        const { value: reply } = await settled(sendBlob(upload, location, blob));
+        return reply !== undefined && isSuccess(http.drain(reply)) ? reply : undefined;
+    }
+    return {
+        async mountBlob(repository, digest, from) {
+            const begun = await askToMount(repository, digest, from);
+            if (begun instanceof URL)
+                cancelUpload(repository, begun, from);
+            return begun === 'mounted';
+        },
+        async putBlob(repository, blob, from) {
+            let begun = from && (await askToMount(repository, blob.digest, from));
+            if (begun === 'mounted')
+                return begun;
+            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
+            const attempt = async (work) => {
+                const upload = { repository, access: 'pull,push', operation, work };
+                const location = begun;
+                begun = undefined;
+                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
+                return reply ?? uploadOnce(upload, blob);
+            };
+            const upload = () => requests.retryDoubtful(() => transport.retry(repository, operation, attempt));
+            const send = async () => {
+                const reply = await upload();
+                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
+            };
+            const reply = await requests.retryRefused(formatContentName(repository, blob.digest), send);
+            if (isSuccess(http.drain(reply)))
+                return 'uploaded';
+            throw await requests.errorOf({ method: 'PUT', repository, operation }, reply);
+        },
+        async checkPush(repository) {
+            const name = formatRepository(repository);
+            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
+            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
+            const begun = await requests.retryDoubtful(async () => {
+                const reply = await requests.retryRefused(name, () => transport.send(call));
+                if (isSuccess(http.drain(reply)))
+                    return reply;
+                throw await requests.errorOf(call, reply);
+            });
+            const location = uploadLocation(begun, call);
+            if (location !== undefined)
+                cancelUpload(repository, location);
+        },
+    };
+}
+function uploadLocation(reply, { repository, operation }) {
+    const location = reply.headers.get('location');
+    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
+        return undefined;
+    const url = new URL(location, reply.url);
+    if (isAsSafe(url, reply.url))
+        return url;
+    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
+        return new URL(`${url.pathname}${url.search}`, reply.url);
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
+    });
+}
+function provesBlob({ ok, status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if (isDigest(stored))
+        return stored === digest && ok && status < 300;
+    return status === 201 || status === 204;
+}
+const EMPTY_BLOB = digestOf(new Uint8Array());
+function createBlobReader(requests) {
+    const { http } = requests;
+    async function findBlob(repository, digest, exists) {
+        const operation = `look for the blob ${formatRepository(repository)}@${digest}`;
+        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
+        const read = async () => {
+            const reply = await requests.find(call);
+            if (reply === undefined)
+                return undefined;
+            http.drain(reply);
+            return isBlobAnswer(reply, digest) || undefined;
+        };
+        const found = await requests.look(call, (reply) => isBlobAnswer(reply, digest) || undefined, read);
+        return found === undefined && exists ? read() : found;
+    }
+    return {
+        async getBlob(repository, digest, limit, options) {
+            const name = formatContentName(repository, digest);
+            const operation = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, operation };
+            const readBlob = async () => {
+                const reply = await requests.find(call);
+                if (reply === undefined)
+                    return undefined;
+                const bytes = contentWithinLimit(reply, call);
+                const actual = digestOf(bytes);
+                if (actual !== digest)
+                    throw wrongDigest(call, digest, actual);
+                return bytes;
+            };
+            return requests.retryNotFound(name, () => requests.retryDoubtful(readBlob), options);
+        },
+        async hasBlob(repository, digest, options = {}) {
+            const find = () => findBlob(repository, digest, options.retryNotFound === true);
+            return (await requests.retryNotFound(formatContentName(repository, digest), find, options)) === true;
+        },
+        async openBlob(repository, digest) {
+            const name = formatContentName(repository, digest);
+            const operation = `read the blob ${name}`;
+            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
+            const found = await requests.retryNotFound(name, () => requests.find(call), { retryNotFound: true });
+            return http.read(found ?? (await requests.demand(call)));
+        },
+    };
+}
+function isBlobAnswer({ headers }, digest) {
+    if (headers.get('content-type')?.startsWith('text/html'))
+        return false;
+    return headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
+}
+function blobOf(bytes) {
+    return {
+        digest: digestOf(bytes),
+        size: bytes.length,
+        open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }),
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/push/manifest.js
 
 
@@ -61847,11 +62806,7 @@ async function putIfAbsent(registry, to, blob, from) {
 
 function labelledConfig(bytes, labels) {
     const labelled = withLabels(bytes, labels);
-    return {
-        digest: digestOf(labelled),
-        size: labelled.length,
-        open: () => external_node_stream_.Readable.from([labelled], { objectMode: false }),
-    };
+    return blobOf(labelled);
 }
 function withLabels(bytes, labels) {
     if (Object.keys(labels).length === 0)
@@ -62862,7 +63817,6 @@ async function copyToLayout(call) {
 const SPDX = 'https://spdx.dev/Document';
 const STATEMENT = 'application/vnd.in-toto+json';
 const ATTESTATION = 'application/vnd.docker.attestation.manifest.v1+json';
-const EMPTY_CONFIG = Buffer.from('{}');
 function sbomAttestation({ name, ...subject }, document) {
     const [, sha256 = ''] = subject.digest.split(':');
     const statement = Buffer.from(`{"_type":"https://in-toto.io/Statement/v1","subject":${JSON.stringify([{ name, digest: { sha256 } }])},"predicateType":"${SPDX}","predicate":${document}}`);
@@ -63551,13 +64505,6 @@ async function attachSbom(registry, { repository, mediaType, digest, size }, rep
 async function putAttestation(registry, repositories, { statement, manifest, digest }) {
     await settleAll([EMPTY_CONFIG, statement].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
     await settleAll(repositories.map((repository) => registry.putManifest(repository, digest, OCI_MANIFEST, manifest)));
-}
-function blobOf(bytes) {
-    return {
-        digest: digestOf(bytes),
-        size: bytes.length,
-        open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }),
-    };
 }
 async function writeDocument(document, image, tempFolder) {
     const path = (0,external_node_path_.join)(tempFolder, `sbom-${image.slice('sha256:'.length, 'sha256:'.length + 12)}.spdx.json`);
@@ -68366,739 +69313,6 @@ function originOf(annotations) {
     return { revision: annotations[REVISION], source: annotations[SOURCE] };
 }
 
-;// CONCATENATED MODULE: ./lib/registry/challenge.js
-
-function parseChallenge(header) {
-    const challenges = splitChallenges(header ?? '');
-    const bearer = challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.get('realm'))?.parameters;
-    const realm = bearer?.get('realm');
-    if (bearer === undefined || realm === undefined)
-        return challenges.some(({ scheme }) => scheme === 'basic') ? { scheme: 'basic' } : undefined;
-    const [service, error] = [bearer.get('service'), bearer.get('error')];
-    return {
-        scheme: 'bearer',
-        realm,
-        ...(service !== undefined && { service }),
-        ...(error !== undefined && { error }),
-    };
-}
-function realmProblem(realm, registry, withSecret) {
-    if (!URL.canParse(realm))
-        return URL.canParse(realm, registry.href)
-            ? 'it must be an absolute URL, such as https://auth.example.org/token'
-            : 'it is not a URL';
-    const url = new URL(realm);
-    if (url.protocol !== 'https:' && url.protocol !== 'http:')
-        return 'its scheme must be https or http';
-    const sameLoopback = url.hostname === registry.hostname && isLoopback(url.hostname);
-    if (withSecret && url.protocol === 'http:' && !sameLoopback)
-        return 'the credentials would be sent unencrypted';
-    return undefined;
-}
-const PART = /[\s,]*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,="]+))/gy;
-function splitChallenges(header) {
-    const challenges = [];
-    for (const [, name, quoted, plain, scheme] of header.matchAll(PART)) {
-        if (scheme !== undefined)
-            challenges.push({ scheme: scheme.toLowerCase(), parameters: new Map() });
-        else if (name !== undefined)
-            challenges.at(-1)?.parameters.set(name.toLowerCase(), quoted?.replace(/\\(.)/g, '$1') ?? plain ?? '');
-    }
-    return challenges;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/token.js
-
-
-
-
-
-
-
-const TOKEN_ANSWER = object({
-    token: nullish(string()),
-    access_token: nullish(string()),
-    expires_in: nullish(number()),
-});
-const TOKEN_LIMIT = 1024 * 1024;
-const SHORTEST_TOKEN = 16;
-function fetchToken(call) {
-    return retryDoubtful(() => fetchTokenOnce(call), call.http);
-}
-async function fetchTokenOnce(call) {
-    const realm = realmOf(call);
-    const asked = Date.now();
-    const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm));
-    const answer = readJson(TOKEN_ANSWER, reply.content ?? '');
-    const secret = answer.ok ? answer.value.token || answer.value.access_token : undefined;
-    if (!answer.ok || !secret)
-        throw tokenError(call, realm, '');
-    if (secret.length >= SHORTEST_TOKEN)
-        call.onSecret(secret);
-    const lifetime = (answer.value.expires_in ?? 60) * 1000;
-    return { header: `Bearer ${secret}`, expires: asked + lifetime * 0.8 };
-}
-function realmOf({ challenge, registry, credential, repository }) {
-    const { realm } = challenge;
-    const problem = realmProblem(realm, registry, credential !== undefined);
-    if (problem === undefined)
-        return new URL(realm);
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `Can't get a token from ${formatRealm(realm)}, the realm that ${repository.host} specifies: ${problem}`,
-        hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
-    });
-}
-function formatRealm(text) {
-    if (!URL.canParse(text))
-        return `"${(0,lib_text/* sanitizeLine */.g$)(text.replace(/\?.*$/s, ''))}"`;
-    const { protocol, host, pathname } = new URL(text);
-    return (0,lib_text/* sanitizeLine */.g$)(`${protocol}//${host}${pathname}`);
-}
-async function exchangeIdentityToken(call, realm) {
-    const { credential, challenge, http } = call;
-    if (credential?.kind !== 'identity-token')
-        return undefined;
-    const form = new URLSearchParams({
-        grant_type: 'refresh_token',
-        service: challenge.service ?? '',
-        client_id: 'nix-image-action',
-        scope: scopesOf(call).join(' '),
-        refresh_token: credential.token,
-    });
-    const reply = await http.send({
-        method: 'POST',
-        url: realm,
-        headers: { 'content-type': 'application/x-www-form-urlencoded' },
-        body: Buffer.from(form.toString()),
-        operation: tokenOperation(call),
-        initiator: call.registry,
-        limit: TOKEN_LIMIT,
-    });
-    if (reply.ok)
-        return reply;
-    if (reply.status === 404 || reply.status === 405)
-        return undefined;
-    throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply);
-}
-async function getToken(call, realm) {
-    const { credential, challenge, http, onSecret, registry } = call;
-    const url = new URL(realm);
-    if (challenge.service !== undefined)
-        url.searchParams.set('service', challenge.service);
-    for (const scope of scopesOf(call))
-        url.searchParams.append('scope', scope);
-    const basic = encodeBasic(credential, onSecret);
-    const headers = basic === undefined ? {} : { authorization: basic };
-    const reply = await http.send({
-        method: 'GET',
-        url,
-        headers,
-        operation: tokenOperation(call),
-        initiator: registry,
-        limit: TOKEN_LIMIT,
-    });
-    if (reply.ok)
-        return reply;
-    throw tokenError(call, realm, readErrorAnswer(reply.text).detail, reply);
-}
-function scopesOf({ repository, access, from }) {
-    const scope = `repository:${repository.path}:${access}`;
-    return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`];
-}
-function tokenOperation({ repository }) {
-    return `get a token for ${formatRepository(repository)}`;
-}
-function tokenError(call, realm, detail, reply) {
-    const { host } = call.repository;
-    const status = reply?.status;
-    const error = (problem, reason) => new RegistryError({ host, problem, status, message: `Can't ${tokenOperation(call)}: ${reason}`, detail });
-    if (status === undefined)
-        return error('doubtful', `the answer of ${realm.host} contains no token`);
-    if (status !== 400 && status !== 401 && status !== 403) {
-        const tries = reply?.tries === undefined ? '' : ` (${reply.tries})`;
-        return error(status === 429 ? 'rate-limited' : 'other', `${realm.host} answered with status ${status}${tries}`);
-    }
-    return error(...loginRefusal(call, status));
-}
-function loginRefusal({ repository, credential, accepted }, status) {
-    const { host } = repository;
-    if (credential === undefined)
-        return ['no-credentials', `authentication required, but no credentials were found for ${host}`];
-    const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
-    if (accepted)
-        return ['denied', `${host} denied access to ${login}`];
-    const refused = `${host} did not accept the credentials of ${login}`;
-    return status === 403
-        ? ['refused-login', `${refused}, or they have no access to the repository`]
-        : ['wrong-credentials', refused];
-}
-function isLoginRefusal(error) {
-    return error instanceof RegistryError && LOGIN_REFUSALS.has(error.problem);
-}
-const LOGIN_REFUSALS = new Set(['wrong-credentials', 'refused-login', 'denied']);
-function encodeBasic(credential, onSecret = () => undefined) {
-    if (credential?.kind !== 'password')
-        return undefined;
-    const encoded = Buffer.from(`${credential.username}:${credential.password}`).toString('base64');
-    onSecret(encoded);
-    return `Basic ${encoded}`;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/authorization.js
-
-
-
-const CREDENTIAL_LIFETIME = 5 * 60_000;
-function createAuthorization({ http, credentials, onSecret }) {
-    const challenges = new Map();
-    const tokens = createExpiringCache();
-    const logins = createExpiringCache();
-    const acceptedLogins = new Set();
-    function loginOf(repository) {
-        return logins.get(formatRepository(repository), async () => ({
-            value: await credentials(repository),
-            expires: Date.now() + CREDENTIAL_LIFETIME,
-        }));
-    }
-    async function fetchWithLogin({ repository, access, from }, challenge, registry) {
-        const { host } = repository;
-        const fetchWith = async (credential) => {
-            const accepted = credential !== undefined && acceptedLogins.has(loginKey(host, credential));
-            const call = { http, onSecret, challenge, registry, repository, access, from, credential, accepted };
-            const token = await fetchToken(call);
-            if (credential !== undefined)
-                acceptedLogins.add(loginKey(host, credential));
-            return token;
-        };
-        const credential = await loginOf(repository);
-        try {
-            return await fetchWith(credential);
-        }
-        catch (error) {
-            if (credential === undefined || !isLoginRefusal(error))
-                throw error;
-            logins.delete((login) => login === credential);
-            const renewed = await loginOf(repository);
-            if ((0,external_node_util_.isDeepStrictEqual)(renewed, credential))
-                throw error;
-            return fetchWith(renewed);
-        }
-    }
-    function widen(scope) {
-        const push = { ...scope, access: 'pull,push' };
-        return scope.access === 'pull' && tokens.has(tokenKey(push)) ? push : scope;
-    }
-    async function tokenFor(scope, challenge, registry) {
-        const wanted = widen(scope);
-        const known = tokens.peek(tokenKey(wanted));
-        if (known !== undefined)
-            return { value: known.header, fresh: false };
-        const token = await tokens.get(tokenKey(wanted), async () => {
-            const fetched = await fetchWithLogin(wanted, challenge, registry);
-            return { value: { ...fetched, accepted: false, denied: false }, expires: fetched.expires };
-        });
-        return { value: token.header, fresh: true };
-    }
-    return {
-        async header(repository, access, from) {
-            const asked = challenges.get(repository.host);
-            if (asked === undefined)
-                return undefined;
-            const { challenge, registry } = asked;
-            if (challenge.scheme === 'bearer')
-                return tokenFor({ repository, access, from }, challenge, registry);
-            const value = encodeBasic(await loginOf(repository), onSecret);
-            return value === undefined ? undefined : { value, fresh: false };
-        },
-        cachedHeader(repository, access, from) {
-            if (challenges.get(repository.host)?.challenge.scheme === 'basic')
-                return encodeBasic(logins.peek(formatRepository(repository)), onSecret);
-            return tokens.peek(tokenKey(widen({ repository, access, from })))?.header;
-        },
-        challenged(host, challenge, registry, refused) {
-            if (refused === undefined) {
-                challenges.set(host, { challenge, registry });
-                return 'another';
-            }
-            const sent = tokens.values().filter(({ header }) => header === refused.value);
-            const next = nextAfter(challenge, challenges.get(host)?.challenge, refused, sent);
-            if (next === 'none')
-                for (const token of sent)
-                    token.denied = !token.accepted;
-            if (next !== 'another')
-                return next;
-            challenges.set(host, { challenge, registry });
-            tokens.delete(({ header }) => header === refused.value);
-            logins.delete((login) => encodeBasic(login) === refused.value);
-            return next;
-        },
-        accepted(host, header) {
-            for (const token of tokens.values())
-                if (token.header === header)
-                    token.accepted = true;
-            for (const login of logins.values())
-                if (login !== undefined && encodeBasic(login) === header)
-                    acceptedLogins.add(loginKey(host, login));
-        },
-        async loginState(repository) {
-            const login = await loginOf(repository);
-            if (login === undefined)
-                return 'none';
-            return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown';
-        },
-    };
-}
-function tokenKey({ repository, access, from }) {
-    return `${access} ${formatRepository(repository)} ${from?.path ?? ''}`;
-}
-function loginKey(host, credential) {
-    return JSON.stringify([host, credential]);
-}
-function nextAfter(challenge, before, { value, fresh, again = false }, tokens) {
-    if (challenge.scheme === 'basic')
-        return value.startsWith('Bearer ') ? 'none' : 'another';
-    if (before?.scheme !== 'bearer' || before.realm !== challenge.realm || before.service !== challenge.service)
-        return 'another';
-    if (challenge.error === 'insufficient_scope')
-        return 'none';
-    if (tokens.length === 0 || tokens.some(({ accepted }) => accepted))
-        return 'another';
-    if (again || tokens.some(({ denied }) => denied))
-        return 'none';
-    return fresh ? 'same' : 'another';
-}
-function createExpiringCache() {
-    const entries = new Map();
-    function current(key) {
-        const entry = entries.get(key);
-        return entry?.fetched === undefined || entry.fetched.expires > Date.now() ? entry : undefined;
-    }
-    return {
-        get(key, fetch) {
-            const known = current(key);
-            if (known !== undefined)
-                return known.pending;
-            const entry = {
-                pending: fetch().then((fetched) => {
-                    entry.fetched = fetched;
-                    return fetched.value;
-                }),
-            };
-            entries.set(key, entry);
-            entry.pending.catch(() => entries.get(key) === entry && entries.delete(key));
-            return entry.pending;
-        },
-        peek: (key) => current(key)?.fetched?.value,
-        has: (key) => current(key) !== undefined,
-        values: () => [...entries.values()].flatMap(({ fetched }) => (fetched === undefined ? [] : [fetched.value])),
-        delete(condition) {
-            for (const [key, { fetched }] of entries)
-                if (fetched !== undefined && condition(fetched.value))
-                    entries.delete(key);
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/registry/transport.js
-
-
-
-
-
-
-
-
-function createTransport(settings) {
-    const { http } = settings;
-    const authorization = createAuthorization(settings);
-    const bases = new Map();
-    function baseOf(host) {
-        const known = bases.get(host);
-        if (known !== undefined)
-            return known;
-        const base = transport_findBase(http, host).then(({ url, reply }) => {
-            const challenge = reply.status === 401 ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
-            if (challenge !== undefined)
-                authorization.challenged(host, challenge, url);
-            return { url, challenge };
-        });
-        bases.set(host, base);
-        base.catch(() => bases.delete(host));
-        return base;
-    }
-    async function sendAuthorized(call) {
-        const { repository, access, from } = call;
-        const { url: base } = await baseOf(repository.host);
-        const url = urlOf(call, base);
-        const trusted = url.origin === base.origin;
-        const header = trusted ? await authorization.header(repository, access, from) : undefined;
-        const request = { call, url, base };
-        const { reply, next } = await sendWith(header, request);
-        if (next === 'none' || call.body instanceof external_node_stream_.Readable)
-            return reply;
-        if (next === 'same' && header !== undefined)
-            return (await sendWith({ ...header, again: true }, request)).reply;
-        const renewed = await authorization.header(repository, access, from);
-        return renewed?.value === header?.value
-            ? reply
-            : (await sendWith(renewed && { ...renewed, again: true }, request)).reply;
-    }
-    async function sendWith(header, { call, url, base }) {
-        const { host } = call.repository;
-        const reply = await follow(settings, requestOf(call, url, base, header?.value));
-        if (reply.ok && header !== undefined)
-            authorization.accepted(host, header.value);
-        const asks = reply.status === 401 && reply.url.origin === base.origin;
-        const challenge = asks ? parseChallenge(reply.headers.get('www-authenticate')) : undefined;
-        return { reply, next: challenge === undefined ? 'none' : authorization.challenged(host, challenge, base, header) };
-    }
-    async function sendOnce(call) {
-        const { repository, access, from, operation } = call;
-        const { url: base } = await baseOf(repository.host);
-        const url = urlOf(call, base);
-        const trusted = url.origin === base.origin;
-        if (!trusted)
-            maskSignature(settings, url);
-        const header = trusted ? authorization.cachedHeader(repository, access, from) : undefined;
-        const status = await http.sendOnce(requestOf(call, url, base, header));
-        if (status >= 300)
-            http.log.debug(`Can't ${operation}: status ${status}`);
-    }
-    async function acceptsPassword(repository) {
-        const { url: base, challenge } = await baseOf(repository.host);
-        const header = await authorization.header(repository, 'pull');
-        if (challenge?.scheme !== 'basic' || header === undefined)
-            return false;
-        const operation = `log in to ${repository.host}`;
-        const call = { method: 'GET', initiator: base, operation, attempts: 1 };
-        const reply = await http.send({ ...call, url: base, headers: { authorization: header.value } });
-        if (http.drain(reply).ok)
-            authorization.accepted(repository.host, header.value);
-        return reply.ok;
-    }
-    return {
-        send: (call) => (call.work === undefined ? sendAuthorized(call).catch(throwAsRegistryError) : sendAuthorized(call)),
-        sendInBackground(call) {
-            sendOnce(call).catch((error) => http.log.debug(`Can't ${call.operation}: ${(0,errors/* firstLine */.TM)(error)}`));
-        },
-        async loginTo(repository, status) {
-            const state = await authorization.loginState(repository);
-            if (state !== 'unknown' || status !== 401)
-                return state;
-            return (await acceptsPassword(repository).catch(() => false)) ? 'accepted' : 'unknown';
-        },
-        async retry({ host }, operation, attempt) {
-            try {
-                return await http.retry({ url: (await baseOf(host)).url, operation }, attempt);
-            }
-            catch (error) {
-                return throwAsRegistryError(error);
-            }
-        },
-    };
-}
-function urlOf({ repository, path }, base) {
-    return path instanceof URL ? path : new URL(`/v2/${repository.path}/${path}`, base);
-}
-function requestOf(call, url, initiator, authorization) {
-    const { repository: _, access: __, path: ___, from: ____, headers, ...rest } = call;
-    return { ...rest, url, initiator, headers: { ...headers, ...(authorization && { authorization }) } };
-}
-function wireHost(host) {
-    return host === 'docker.io' ? 'registry-1.docker.io' : host;
-}
-async function transport_findBase(http, host) {
-    const url = new URL(`https://${wireHost(host)}/v2/`);
-    const call = { method: 'GET', headers: {}, operation: `connect to the registry ${host}` };
-    const loopback = isLoopback(url.hostname);
-    try {
-        return {
-            url,
-            reply: http.drain(await http.send({ ...call, url, initiator: url, ...(loopback && { attempts: 1 }) })),
-        };
-    }
-    catch (error) {
-        if (!loopback || !(error instanceof HttpError) || error.problem !== 'unreachable')
-            throw error;
-        const plain = new URL(`http://${wireHost(host)}/v2/`);
-        return { url: plain, reply: http.drain(await http.send({ ...call, url: plain, initiator: plain })) };
-    }
-}
-const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-const MAX_REDIRECTS = 5;
-async function follow(settings, first) {
-    const { http } = settings;
-    if (first.work !== undefined || !isFollowed(first))
-        return followOnce(settings, first);
-    return http.retry(first, (work) => followOnce(settings, { ...first, work }), first.attempts);
-}
-async function followOnce(settings, first) {
-    const { http } = settings;
-    let request = first;
-    const base = first.initiator;
-    for (let redirects = 0; redirects < MAX_REDIRECTS; redirects++) {
-        if (request.url.origin !== base.origin)
-            maskSignature(settings, request.url);
-        const reply = await http.send(request);
-        const target = redirectTarget(reply, request);
-        if (target === undefined)
-            return reply;
-        http.drain(reply);
-        if (!isAsSafe(target, request.url))
-            throw refusedRedirect(first, base, `to ${target.protocol}//${target.host}, which is not encrypted`);
-        const { authorization: _, ...anonymous } = request.headers;
-        request = { ...request, url: target, headers: target.origin === base.origin ? request.headers : anonymous };
-    }
-    throw refusedRedirect(first, base, `${MAX_REDIRECTS} times in a row`);
-}
-function isAsSafe(target, source) {
-    return target.protocol === 'https:' || (target.protocol === 'http:' && source.protocol === 'http:');
-}
-function maskSignature({ onSecret }, url) {
-    for (const secret of signatureIn(url))
-        onSecret(secret);
-}
-function signatureIn({ search, searchParams }) {
-    const values = [...searchParams].flatMap(([name, value]) => (SIGNATURE.test(name) ? value : []));
-    return [search.slice(1), ...values].filter(({ length }) => length >= SHORTEST_TOKEN);
-}
-const SIGNATURE = /sig|hmac|token|credential|secret|key|policy|auth|verify|state/i;
-function isFollowed({ method }) {
-    return method === 'GET' || method === 'HEAD';
-}
-function redirectTarget(reply, request) {
-    const { url } = request;
-    const location = reply.headers.get('location');
-    if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request))
-        return undefined;
-    return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
-}
-function refusedRedirect({ operation }, base, where) {
-    return new RegistryError({
-        host: base.host,
-        problem: 'other',
-        message: `Can't ${operation}: ${base.host} redirects ${where}`,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/refusal.js
-
-
-
-
-
-function refusalError(call, reply, login) {
-    const { repository: { host }, operation, mediaType, } = call;
-    const answer = reply.ok ? { detail: 'unexpected status for this request' } : readErrorAnswer(reply.text);
-    const elsewhere = reply.url.host !== new URL(`${reply.url.protocol}//${wireHost(host)}`).host;
-    const responder = elsewhere ? `${reply.url.host}, which ${host} points to,` : host;
-    const unauthorized = !elsewhere && (reply.status === 401 || reply.status === 403);
-    const problem = unauthorized ? loginProblem(reply, login) : problemOf(call, reply, answer);
-    const refused = /'(application\/[^']+)' is not one of/.exec(answer.detail)?.[1] ?? mediaType;
-    const reason = PROBLEM_REASONS[problem]?.(host, refused);
-    const tries = !reply.ok && reply.tries !== undefined ? ` (${reply.tries})` : '';
-    return new RegistryError({
-        host,
-        problem,
-        status: reply.status,
-        code: answer.code,
-        ...(problem === 'unsupported-type' && { mediaType: refused }),
-        message: `Can't ${operation}: ${responder} answered with status ${reply.status}${reason === undefined ? '' : `: ${reason}`}${tries}`,
-        detail: answer.detail === '' ? undefined : answer.detail,
-    });
-}
-const PROBLEM_REASONS = {
-    'no-credentials': (host) => `authentication required, but no credentials were found for ${host}`,
-    'wrong-credentials': () => 'invalid credentials',
-    'read-only': () => 'pushes are not accepted; the registry is read-only or a proxy cache',
-    denied: () => 'access denied',
-    'not-found': () => 'not found',
-    'rate-limited': () => 'rate limit exceeded',
-    'unsupported-type': (_, mediaType) => `manifests of the type ${mediaType} may not be supported`,
-};
-const STATUS_PROBLEMS = new Map([
-    [404, 'not-found'],
-    [429, 'rate-limited'],
-]);
-function loginProblem({ status, headers }, login) {
-    if (login === 'none')
-        return 'no-credentials';
-    const challenge = parseChallenge(headers.get('www-authenticate'));
-    return status === 403 || login === 'accepted' || challenge?.scheme === 'bearer' ? 'denied' : 'wrong-credentials';
-}
-function problemOf({ method, mediaType }, reply, answer) {
-    const { status, ok } = reply;
-    if (status === 405 && (method === 'POST' || method === 'PUT'))
-        return 'read-only';
-    if (mediaType !== undefined && isUnsupportedType(status, answer))
-        return 'unsupported-type';
-    return STATUS_PROBLEMS.get(status) ?? (ok ? 'doubtful' : 'other');
-}
-function isUnsupportedType(status, { code = '', detail }) {
-    if (status === 415)
-        return true;
-    if (status === 404)
-        return !/NAME_|BLOB|DENIED|UNAUTHORIZED/.test(code);
-    if (status !== 400 && status !== 406 && status !== 422)
-        return false;
-    return (code === 'UNSUPPORTED' ||
-        (code === 'MANIFEST_INVALID' && /media[ -_]?type|schema|not supported|unsupported|application\/vnd\./i.test(detail)));
-}
-function withCurrentState(failure, name, current) {
-    if (!(failure instanceof RegistryError))
-        return failure;
-    const state = current.value === undefined ? `${name} does not exist` : `${name} points to ${current.value}`;
-    const known = current.error === undefined ? state : `it is unknown what ${name} points to now`;
-    return failure.withMessage(`${failure.parts.message}; ${known}`);
-}
-function mayBeImmutableTag(failure) {
-    if (!(failure instanceof RegistryError))
-        return false;
-    const { problem, status = 0, code = '', parts } = failure;
-    if (problem !== 'denied' && problem !== 'other' && problem !== 'unsupported-type')
-        return false;
-    return ![404, 415].includes(status) && !isRetryable(status, parts.detail ?? '') && !/BLOB|DIGEST|SIZE/.test(code);
-}
-function immutableTagError(failure, name, current, wanted) {
-    if (!(failure instanceof RegistryError) || current === undefined || current === wanted)
-        return failure;
-    const { host, status, code, parts } = failure;
-    const immutable = /immutable|overwrit/i.test(parts.detail ?? '');
-    return new RegistryError({
-        host,
-        problem: 'tag-exists',
-        status,
-        code,
-        message: `Can't move the tag ${name}: it exists and points to ${current}, and ${host} refuses to change it (status ${status})${immutable ? '' : '. It may be immutable'}`,
-        detail: parts.detail,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/requests.js
-
-
-
-
-
-
-const HEAD_FAILURE_LIMIT = 2;
-const NOT_FOUND_PAUSES = [500, 1000, 2000, 4000];
-function createRequests(settings) {
-    const { http } = settings;
-    const transport = createTransport(settings);
-    const headFailures = new Map();
-    async function errorOf(call, reply) {
-        const { status } = reply;
-        const login = status === 401 || status === 403 ? await transport.loginTo(call.repository, status) : 'unknown';
-        return refusalError(call, reply, login);
-    }
-    async function demand(call) {
-        const reply = await transport.send(call);
-        if (isSuccess(reply))
-            return reply;
-        throw await errorOf(call, http.drain(reply));
-    }
-    return {
-        http,
-        transport,
-        errorOf,
-        demand,
-        async find(call) {
-            const reply = await transport.send(call);
-            if (reply.status === 404)
-                return undefined;
-            if (isSuccess(reply))
-                return reply;
-            throw await errorOf(call, http.drain(reply));
-        },
-        async look(call, found, read) {
-            const { host } = call.repository;
-            const failures = headFailures.get(host) ?? 0;
-            if (failures >= HEAD_FAILURE_LIMIT)
-                return read();
-            const { value: reply } = await settled(transport.send({ ...call, method: 'HEAD', attempts: 1 }));
-            if (reply?.status === 404)
-                return undefined;
-            if (reply !== undefined && isSuccess(reply)) {
-                http.drain(reply);
-                headFailures.delete(host);
-                return found(reply) ?? read();
-            }
-            const certain = await read();
-            headFailures.set(host, failures + 1);
-            return certain;
-        },
-        async retryNotFound(name, read, { retryNotFound = false } = {}, isOutdated = () => false) {
-            for (const milliseconds of retryNotFound ? NOT_FOUND_PAUSES : []) {
-                const found = await read();
-                if (found !== undefined && !isOutdated(found))
-                    return found;
-                const state = found === undefined ? 'is not there yet' : 'is not up to date yet';
-                await pauseBeforeRetry(`${name} ${state}`, milliseconds, http);
-            }
-            return read();
-        },
-        async retryRefused(name, send) {
-            for (const milliseconds of RETRY_PAUSES) {
-                const reply = await send();
-                const reason = transientRefusal(reply);
-                if (reason === undefined)
-                    return reply;
-                await pauseBeforeRetry(`${name}: ${reason}`, milliseconds, http);
-            }
-            return send();
-        },
-        retryDoubtful: (work) => retryDoubtful(work, http),
-    };
-}
-function transientRefusal(reply) {
-    if (reply.ok)
-        return undefined;
-    if (/BLOB_UPLOAD_(UNKNOWN|INVALID)/.test(reply.text))
-        return 'the registry has lost the upload';
-    if (/unknown blob|BLOB_UNKNOWN/i.test(reply.text))
-        return 'the registry does not know all blobs of the manifest yet';
-    const passes = reply.status === 404 && !/NAME_UNKNOWN/.test(reply.text);
-    return passes ? 'the registry answered with status 404' : undefined;
-}
-function isSuccess(reply) {
-    return reply.ok && reply.status < 300;
-}
-function isClientError({ status }) {
-    return status >= 400 && status < 500;
-}
-function formatContentName(repository, reference) {
-    return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
-}
-function contentWithinLimit(reply, { repository, operation, limit = 0 }) {
-    if (reply.content !== undefined)
-        return reply.content;
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `Can't ${operation}: it is larger than ${limit / 1024} KiB`,
-    });
-}
-function wrongDigest({ repository, operation }, expected, actual) {
-    return new RegistryError({
-        host: repository.host,
-        problem: 'doubtful',
-        message: `Can't ${operation}: its digest should be ${expected}, but is ${actual}`,
-    });
-}
-function notStored({ repository: { host }, operation }, { status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    const wrong = isDigest(stored) && stored !== digest;
-    return new RegistryError({
-        host,
-        problem: 'doubtful',
-        status,
-        message: `Can't ${operation}: ${wrong ? `its digest should be ${digest}, but is ${stored}` : `${host} answered with status ${status}, but has not stored it`}`,
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/referrers.js
 
 
@@ -69587,223 +69801,6 @@ function checkMembers(members, images, systems) {
         });
 }
 
-;// CONCATENATED MODULE: ./lib/registry/blobs.js
-
-
-
-
-
-
-
-
-function createBlobWriter(requests) {
-    const { transport, http } = requests;
-    const hostsWithoutMount = new Set();
-    async function findUploaded({ repository, operation }, digest, work) {
-        const call = { method: 'HEAD', repository, access: 'pull,push', path: `blobs/${digest}`, operation, work };
-        const { value: reply } = await settled(transport.send(call));
-        return reply !== undefined && isSuccess(http.drain(reply)) && isBlobAnswer(reply, digest) ? reply : undefined;
-    }
-    async function uploadOnce(upload, blob) {
-        const { repository, operation } = upload;
-        const begun = await transport.send({
-            ...upload,
-            method: 'POST',
-            path: 'blobs/uploads/',
-            headers: { 'content-length': '0' },
-        });
-        if (!http.drain(begun).ok)
-            return begun;
-        const location = uploadLocation(begun, upload);
-        if (location === undefined)
-            throw new RegistryError({
-                host: repository.host,
-                problem: 'doubtful',
-                message: `Can't ${operation}: ${repository.host} did not return an upload location`,
-                detail: `it answered with status ${begun.status}${isSuccess(begun) ? ' and no Location' : ''}`,
-            });
-        return sendBlob(upload, location, blob);
-    }
-    async function sendBlob(upload, location, { digest, size, open }) {
-        const path = new URL(location);
-        path.searchParams.set('digest', digest);
-        const headers = { 'content-type': 'application/octet-stream', 'content-length': String(size) };
-        const call = { ...upload, method: 'PUT', path, headers, body: open() };
-        const { value: reply, error } = await settled(transport.send(call));
-        if (reply !== undefined && (provesBlob(reply, digest) || isClientError(reply)))
-            return reply;
-        if (reply === undefined && !isRetryableError(errorCode(error), true))
-            throw error;
-        const found = await findUploaded(upload, digest, upload.work);
-        if (found !== undefined)
-            return found;
-        if (reply === undefined)
-            throw error;
-        if (reply.ok)
-            throw notStored(upload, http.drain(reply), digest);
-        return reply;
-    }
-    function cancelUpload(repository, path, from) {
-        const operation = `cancel an upload to ${formatRepository(repository)}`;
-        transport.sendInBackground({
-            method: 'DELETE',
-            repository,
-            access: 'pull,push',
-            path,
-            operation,
-            ...(from && { from }),
-        });
-    }
-    async function askToMount(repository, digest, from) {
-        if (hostsWithoutMount.has(repository.host))
-            return undefined;
-        const query = new URLSearchParams({ mount: digest, from: from.path });
-        const call = {
-            method: 'POST',
-            repository,
-            access: 'pull,push',
-            from,
-            path: `blobs/uploads/?${query}`,
-            headers: { 'content-length': '0' },
-            operation: `mount ${digest} in ${formatRepository(repository)}`,
-            attempts: 2,
-        };
-        const { value: reply, error } = await settled(transport.send(call));
-        if (reply === undefined) {
-            http.log.debug((0,errors/* firstLine */.TM)(error));
-            if (!(error instanceof RegistryError) || error.status === undefined)
-                hostsWithoutMount.add(repository.host);
-            return undefined;
-        }
-        http.drain(reply);
-        if (!reply.ok)
-            http.log.debug(`Can't ${call.operation}: status ${reply.status}`);
-        if (reply.status === 201)
-            return 'mounted';
-        return reply.status === 202 ? uploadLocation(reply, call) : undefined;
-    }
-    async function finishUpload(upload, location, blob) {
-        const { value: reply } = await settled(sendBlob(upload, location, blob));
-        return reply !== undefined && isSuccess(http.drain(reply)) ? reply : undefined;
-    }
-    return {
-        async mountBlob(repository, digest, from) {
-            const begun = await askToMount(repository, digest, from);
-            if (begun instanceof URL)
-                cancelUpload(repository, begun, from);
-            return begun === 'mounted';
-        },
-        async putBlob(repository, blob, from) {
-            let begun = from && (await askToMount(repository, blob.digest, from));
-            if (begun === 'mounted')
-                return begun;
-            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
-            const attempt = async (work) => {
-                const upload = { repository, access: 'pull,push', operation, work };
-                const location = begun;
-                begun = undefined;
-                const reply = location instanceof URL ? await finishUpload(upload, location, blob) : undefined;
-                return reply ?? uploadOnce(upload, blob);
-            };
-            const upload = () => requests.retryDoubtful(() => transport.retry(repository, operation, attempt));
-            const send = async () => {
-                const reply = await upload();
-                return reply.status === 401 && reply.url.searchParams.has('digest') ? upload() : reply;
-            };
-            const reply = await requests.retryRefused(formatContentName(repository, blob.digest), send);
-            if (isSuccess(http.drain(reply)))
-                return 'uploaded';
-            throw await requests.errorOf({ method: 'PUT', repository, operation }, reply);
-        },
-        async checkPush(repository) {
-            const name = formatRepository(repository);
-            const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
-            const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
-            const begun = await requests.retryDoubtful(async () => {
-                const reply = await requests.retryRefused(name, () => transport.send(call));
-                if (isSuccess(http.drain(reply)))
-                    return reply;
-                throw await requests.errorOf(call, reply);
-            });
-            const location = uploadLocation(begun, call);
-            if (location !== undefined)
-                cancelUpload(repository, location);
-        },
-    };
-}
-function uploadLocation(reply, { repository, operation }) {
-    const location = reply.headers.get('location');
-    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
-        return undefined;
-    const url = new URL(location, reply.url);
-    if (isAsSafe(url, reply.url))
-        return url;
-    if (url.protocol === 'http:' && url.hostname === reply.url.hostname)
-        return new URL(`${url.pathname}${url.search}`, reply.url);
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `Can't ${operation}: ${repository.host} points to ${url.protocol}//${url.host}, which is not encrypted`,
-    });
-}
-function provesBlob({ ok, status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    if (isDigest(stored))
-        return stored === digest && ok && status < 300;
-    return status === 201 || status === 204;
-}
-const EMPTY_BLOB = digestOf(new Uint8Array());
-function createBlobReader(requests) {
-    const { http } = requests;
-    async function findBlob(repository, digest, exists) {
-        const operation = `look for the blob ${formatRepository(repository)}@${digest}`;
-        const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
-        const read = async () => {
-            const reply = await requests.find(call);
-            if (reply === undefined)
-                return undefined;
-            http.drain(reply);
-            return isBlobAnswer(reply, digest) || undefined;
-        };
-        const found = await requests.look(call, (reply) => isBlobAnswer(reply, digest) || undefined, read);
-        return found === undefined && exists ? read() : found;
-    }
-    return {
-        async getBlob(repository, digest, limit, options) {
-            const name = formatContentName(repository, digest);
-            const operation = `read the blob ${name}`;
-            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, limit, operation };
-            const readBlob = async () => {
-                const reply = await requests.find(call);
-                if (reply === undefined)
-                    return undefined;
-                const bytes = contentWithinLimit(reply, call);
-                const actual = digestOf(bytes);
-                if (actual !== digest)
-                    throw wrongDigest(call, digest, actual);
-                return bytes;
-            };
-            return requests.retryNotFound(name, () => requests.retryDoubtful(readBlob), options);
-        },
-        async hasBlob(repository, digest, options = {}) {
-            const find = () => findBlob(repository, digest, options.retryNotFound === true);
-            return (await requests.retryNotFound(formatContentName(repository, digest), find, options)) === true;
-        },
-        async openBlob(repository, digest) {
-            const name = formatContentName(repository, digest);
-            const operation = `read the blob ${name}`;
-            const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
-            const found = await requests.retryNotFound(name, () => requests.find(call), { retryNotFound: true });
-            return http.read(found ?? (await requests.demand(call)));
-        },
-    };
-}
-function isBlobAnswer({ headers }, digest) {
-    if (headers.get('content-type')?.startsWith('text/html'))
-        return false;
-    return headers.get('content-length') !== '0' || digest === EMPTY_BLOB;
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/manifests.js
 
 
@@ -69994,10 +69991,9 @@ async function findExisting(registry, repository, { manifests, supported }, pred
     }
     return undefined;
 }
-const EMPTY = Buffer.from('{}');
 async function attachBundle(registry, subjects, bundle, predicateType) {
     const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()];
-    await settleAll([EMPTY, bundle].map((bytes) => putBlobEverywhere(registry, repositories, toBlob(bytes))));
+    await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
     return settleAll(subjects.map(async (one) => {
         const { repository, subject, supported } = one;
         const manifest = composeAttestation(subject, bundle, predicateType);
@@ -70008,13 +70004,6 @@ async function attachBundle(registry, subjects, bundle, predicateType) {
         return { ...one, attestation: digest };
     }));
 }
-function toBlob(bytes) {
-    return {
-        digest: digestOf(bytes),
-        size: bytes.length,
-        open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }),
-    };
-}
 function composeAttestation({ mediaType, digest, size }, bundle, predicateType) {
     const annotations = { 'dev.sigstore.bundle.content': 'dsse-envelope', [PREDICATE_TYPE]: predicateType };
     const manifest = {
@@ -70023,9 +70012,9 @@ function composeAttestation({ mediaType, digest, size }, bundle, predicateType) 
         artifactType: BUNDLE,
         config: {
             mediaType: 'application/vnd.oci.empty.v1+json',
-            digest: digestOf(EMPTY),
-            size: EMPTY.length,
-            data: EMPTY.toString('base64'),
+            digest: digestOf(EMPTY_CONFIG),
+            size: EMPTY_CONFIG.length,
+            data: EMPTY_CONFIG.toString('base64'),
         },
         layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
         subject: { mediaType, digest, size },

@@ -9,8 +9,18 @@ import { attestationAnnotations } from '../../src/sbom/attestation.ts'
 import { type Client, connect } from '../registry/connect.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import type { TestRegistry } from '../support/registry.ts'
-import type { Pushed } from './pushing.ts'
-import { folder, logOf, manifestPuts, OPTIONS, PLATFORM, publishedAt, push, setUpFolder, uploads } from './pushing.ts'
+import {
+  folder,
+  logOf,
+  manifestPuts,
+  OPTIONS,
+  PLATFORM,
+  type Pushed,
+  publishedAt,
+  push,
+  setUpFolder,
+  uploads,
+} from './pushing.ts'
 
 setUpFolder()
 

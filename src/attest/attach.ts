@@ -1,10 +1,10 @@
-import { Readable } from 'node:stream'
-import { type Descriptor, OCI_MANIFEST } from '../oci/manifest.ts'
+import { type Descriptor, EMPTY_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
 import { type Digest, digestOf, formatRepository, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
+import { blobOf } from '../registry/blobs.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import { addReferrers, findReferrers, type Referrers } from '../registry/referrers.ts'
-import type { Blob, Registry } from '../registry/registry.ts'
+import type { Registry } from '../registry/registry.ts'
 
 /** The media type of Sigstore's bundles: https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md */
 const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json'
@@ -59,9 +59,6 @@ async function findExisting(
   return undefined
 }
 
-/** https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor */
-const EMPTY = Buffer.from('{}')
-
 /**
  * Attaches a bundle to subjects as a referrer. The number of rounds of requests does not depend on the number of subjects.
  * @returns the subjects with their attestations
@@ -74,7 +71,7 @@ export async function attachBundle(
   predicateType: string,
 ): Promise<readonly AttestedSubject[]> {
   const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()]
-  await settleAll([EMPTY, bundle].map((bytes) => putBlobEverywhere(registry, repositories, toBlob(bytes))))
+  await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))))
   return settleAll(
     subjects.map(async (one) => {
       const { repository, subject, supported } = one
@@ -86,14 +83,6 @@ export async function attachBundle(
       return { ...one, attestation: digest }
     }),
   )
-}
-
-function toBlob(bytes: Buffer): Blob {
-  return {
-    digest: digestOf(bytes),
-    size: bytes.length,
-    open: () => Readable.from([bytes], { objectMode: false }),
-  }
 }
 
 interface Attestation {
@@ -115,9 +104,9 @@ export function composeAttestation(
     artifactType: BUNDLE,
     config: {
       mediaType: 'application/vnd.oci.empty.v1+json',
-      digest: digestOf(EMPTY),
-      size: EMPTY.length,
-      data: EMPTY.toString('base64'),
+      digest: digestOf(EMPTY_CONFIG),
+      size: EMPTY_CONFIG.length,
+      data: EMPTY_CONFIG.toString('base64'),
     },
     layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
     subject: { mediaType, digest, size },

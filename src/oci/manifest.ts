@@ -262,3 +262,6 @@ export function layerFormat(mediaType: string): LayerFormat | undefined {
 export function isForeignLayer(mediaType: string): boolean {
   return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.')
 }
+
+/** https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor */
+export const EMPTY_CONFIG = Buffer.from('{}')

@@ -1,8 +1,8 @@
-import { Readable } from 'node:stream'
 import { type BuildInfo, recipeAnnotation, withBuildInfo } from '../cache/build-info.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import { type Descriptor, layerFormat, layerType, OCI_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
 import { digestOf } from '../oci/reference.ts'
+import { blobOf } from '../registry/blobs.ts'
 import type { Blob, StoredManifest } from '../registry/registry.ts'
 import type { CompressedLayer } from './uploads.ts'
 
@@ -11,11 +11,7 @@ export type Labels = Readonly<Record<string, string>>
 /** Returns the config to upload. Labels replace the image's own of the same keys. */
 export function labelledConfig(bytes: Buffer, labels: Labels): Blob {
   const labelled = withLabels(bytes, labels)
-  return {
-    digest: digestOf(labelled),
-    size: labelled.length,
-    open: () => Readable.from([labelled], { objectMode: false }),
-  }
+  return blobOf(labelled)
 }
 
 /** Returns a config with labels. Without any, the bytes stay the same. */

@@ -1,19 +1,18 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Readable } from 'node:stream'
 import { diskFailure } from '../fs/disk.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { Log } from '../log.ts'
-import { OCI_MANIFEST } from '../oci/manifest.ts'
+import { EMPTY_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
-import { type Digest, digestOf, formatRepository, type Repository } from '../oci/reference.ts'
+import { type Digest, formatRepository, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
+import { blobOf } from '../registry/blobs.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { ImageManifest, PublishedImage } from '../registry/image.ts'
-import type { Blob, Registry } from '../registry/registry.ts'
+import type { Registry } from '../registry/registry.ts'
 import {
   documentIn,
-  EMPTY_CONFIG,
   findStatement,
   renameDocument,
   type SbomAttestation,
@@ -139,14 +138,6 @@ async function putAttestation(
 ): Promise<void> {
   await settleAll([EMPTY_CONFIG, statement].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))))
   await settleAll(repositories.map((repository) => registry.putManifest(repository, digest, OCI_MANIFEST, manifest)))
-}
-
-function blobOf(bytes: Buffer): Blob {
-  return {
-    digest: digestOf(bytes),
-    size: bytes.length,
-    open: () => Readable.from([bytes], { objectMode: false }),
-  }
 }
 
 async function writeDocument(document: Buffer, image: Digest, tempFolder: string): Promise<string> {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import { firstLine } from '../errors.ts'
 import type { Work } from '../http/budget.ts'
 import type { HttpReply } from '../http/client.ts'
@@ -260,4 +261,13 @@ export function createBlobReader(requests: Requests): Pick<Registry, 'getBlob' |
 export function isBlobAnswer({ headers }: Pick<HttpReply, 'headers'>, digest: Digest): boolean {
   if (headers.get('content-type')?.startsWith('text/html')) return false
   return headers.get('content-length') !== '0' || digest === EMPTY_BLOB
+}
+
+/** Returns a blob of bytes that are in memory. */
+export function blobOf(bytes: Buffer): Blob {
+  return {
+    digest: digestOf(bytes),
+    size: bytes.length,
+    open: () => Readable.from([bytes], { objectMode: false }),
+  }
 }

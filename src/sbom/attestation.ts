@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
-import { type Descriptor, OCI_MANIFEST } from '../oci/manifest.ts'
+import { type Descriptor, EMPTY_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
 import { DIGEST, type Digest, digestOf } from '../oci/reference.ts'
 
 /** The attestation of an SBOM: a manifest that belongs beside the image's in an index, and its blobs. */
@@ -21,9 +21,6 @@ export interface SbomSubject extends Pick<Descriptor, 'mediaType' | 'digest' | '
 const SPDX = 'https://spdx.dev/Document'
 const STATEMENT = 'application/vnd.in-toto+json'
 const ATTESTATION = 'application/vnd.docker.attestation.manifest.v1+json'
-
-/** https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor */
-export const EMPTY_CONFIG = Buffer.from('{}')
 
 /**
  * Returns the attestation of an SBOM as BuildKit would make it.

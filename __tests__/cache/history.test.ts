@@ -1,0 +1,76 @@
+import { describe, expect, test } from '@jest/globals'
+import { recipeDigest } from '../../src/image/layered-config.ts'
+import { storeFolder } from '../../src/nix/store-path.ts'
+import { publishedAt, push, setUpFolder } from '../push/pushing.ts'
+import { connect } from '../registry/connect.ts'
+import { makeArchive, writeTar } from '../support/image.ts'
+
+setUpFolder()
+
+const STORE = storeFolder()
+const [ONE, TWO, ROOT] = ['a', 'b', 'c'].map((letter) => `${STORE}/${letter.repeat(32)}-package`) as [
+  string,
+  string,
+  string,
+]
+const ATTRIBUTES = {
+  uid: 0,
+  gid: 7,
+  uname: 'root',
+  gname: 'users',
+  mtime: 1,
+  storeDir: STORE,
+  storeFolderMode: 0o755,
+} as const
+
+/** A layer that begins as those of dockerTools do, with the attributes above in its first header. */
+function storeLayer(path: string, folder: string): Buffer {
+  const alter = (header: Buffer) => {
+    header.write('0000755\x000000000\x000000007\x00', 100)
+    header.write('00000000001\x00', 136)
+    header.write('root\x00', 265)
+    header.write('users\x00', 297)
+  }
+  return writeTar([
+    { name: folder, type: 'folder', alter },
+    { name: `${path}/file`, content: path },
+  ])
+}
+
+function comment(...paths: readonly string[]): object {
+  return { comment: `store paths: [${paths.map((path) => `'${path}'`).join(', ')}]` }
+}
+
+async function published(folder: string, history: readonly object[]) {
+  const { client } = await connect()
+  const layers = [storeLayer(ONE, folder), storeLayer(TWO, folder), 'files of the root folder']
+  const { layers: pushed } = await push(makeArchive({ layers, config: { history } }), client, { tag: 'latest' })
+  return { pushed, found: await publishedAt(client) }
+}
+
+describe('an image that was published without recipes', () => {
+  test('has those of the store paths in its history, with the attributes of its smallest layer', async () => {
+    const { pushed, found } = await published('/nix/', [comment(ONE), comment(TWO), comment(ROOT)])
+    expect(found.diffIdOf(recipeDigest({ ...ATTRIBUTES, paths: [ONE] }))).toBe(pushed[0]?.diffId)
+    expect(found.diffIdOf(recipeDigest({ ...ATTRIBUTES, paths: [TWO] }))).toBe(pushed[1]?.diffId)
+  })
+
+  test.each([
+    ['the owner', { uid: 1 }],
+    ['the time', { mtime: 2 }],
+    ['the name of the group', { gname: 'root' }],
+    ['the mode of the store folder', { storeFolderMode: 0o555 }],
+  ] as const)('does not have the recipe of a layer that differs in %s', async (_, change) => {
+    const { found } = await published('/nix/', [comment(ONE), comment(TWO), comment(ROOT)])
+    expect(found.diffIdOf(recipeDigest({ ...ATTRIBUTES, ...change, paths: [ONE] }))).toBeUndefined()
+  })
+
+  test.each([
+    ['its history has other comments', '/nix/', [{ comment: 'COPY . /' }, {}, {}]],
+    ['its history has fewer entries than layers', '/nix/', [comment(ONE), comment(TWO)]],
+    ['its layers begin with another folder', '/usr/', [comment(ONE), comment(TWO), comment(ROOT)]],
+  ])('has none if %s', async (_, folder, history) => {
+    const { found } = await published(folder, history)
+    expect(found.diffIdOf(recipeDigest({ ...ATTRIBUTES, paths: [ONE] }))).toBeUndefined()
+  })
+})
